@@ -1,0 +1,109 @@
+"""Every error that ratzarr raises on purpose.
+
+All are children of :class:`RatZarrError`, so ``except RatZarrError`` catches whatever
+this package objects to. Where a builtin exception says the same thing, it is a second
+parent, so that code which knows nothing of us (``except FileNotFoundError``) works too.
+"""
+
+__all__ = [
+    "ArgumentError",
+    "ClosedError",
+    "ColumnExistsError",
+    "ColumnIncompleteError",
+    "ColumnNotFoundError",
+    "ConflictError",
+    "DamagedError",
+    "FormatVersionError",
+    "InvalidNameError",
+    "NotARatZarrError",
+    "RatZarrError",
+    "ReadOnlyError",
+    "RowRangeError",
+    "ShapeError",
+    "StoreError",
+    "StorePermissionError",
+    "StoreTimeoutError",
+    "TableNotFoundError",
+    "UnequalValueError",
+    "UnsupportedDtypeError",
+]
+
+
+class RatZarrError(Exception):
+    """Root of every error that ratzarr raises on purpose."""
+
+
+class ArgumentError(RatZarrError, ValueError, TypeError):
+    """An argument has a type or a value that can't be meant."""
+
+
+class ClosedError(RatZarrError, ValueError):
+    """The RatZarr instance was closed."""
+
+
+class ColumnExistsError(RatZarrError, ValueError):
+    """A column of this name is there already."""
+
+
+class ColumnIncompleteError(RatZarrError):
+    """A bulk writer has not finished (or did not get to finish) this column."""
+
+
+class ColumnNotFoundError(RatZarrError, LookupError):
+    """The table has no column of this name."""
+
+
+class ConflictError(RatZarrError):
+    """Other writers changed an object each time we tried to."""
+
+
+class DamagedError(RatZarrError, OSError):
+    """An object of the store can't be what was written."""
+
+
+class FormatVersionError(RatZarrError, ValueError):
+    """The store was written in a later format than this version knows."""
+
+
+class InvalidNameError(RatZarrError, ValueError):
+    """A name that no column, or no table, can have."""
+
+
+class NotARatZarrError(RatZarrError, ValueError):
+    """Something is at this place, and it is not a RatZarr."""
+
+
+class ReadOnlyError(RatZarrError, PermissionError):
+    """A change was asked of a table opened for reading, or of a place that is."""
+
+
+class RowRangeError(RatZarrError, IndexError):
+    """Rows outside the table."""
+
+
+class ShapeError(RatZarrError, ValueError):
+    """A block whose shape does not fit the column."""
+
+
+class StoreError(RatZarrError, OSError):
+    """The disk or the server refused, and no narrower error says it better."""
+
+
+class StorePermissionError(StoreError, PermissionError):
+    """The disk or the server does not let us."""
+
+
+class StoreTimeoutError(StoreError, TimeoutError):
+    """The server does not answer."""
+
+
+class TableNotFoundError(RatZarrError, FileNotFoundError):
+    """No table at this place."""
+
+
+class UnequalValueError(RatZarrError, ValueError):
+    """A value that the column can't hold exactly."""
+
+
+class UnsupportedDtypeError(RatZarrError, TypeError):
+    """A dtype that no column can have."""

@@ -1,0 +1,300 @@
+"""What is on disk: names of attributes, keys of columns, documents. Pure functions.
+
+docs/format.md is the specification. A table is the group ``RAT`` in the store's root;
+a column is an array in it, whose *key* is the column's name where a path or an object
+store can hold that name as it is, and an encoded form of it otherwise:
+
+>>> key_of("NDVI mean"), key_of("b1/b2"), key_of("100%"), key_of("a%2Fb")
+('NDVI mean', 'b1%2Fb2', '100%', 'a%252Fb')
+"""
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from .errors import DamagedError, FormatVersionError, InvalidNameError, NotARatZarrError
+
+__all__ = [
+    "CHUNKSIZE_ATTR",
+    "COLUMN_ORDER_ATTR",
+    "COMPLETE_ATTR",
+    "DFLT_CHUNKSIZE",
+    "FORMAT_VERSION",
+    "FORMAT_VERSION_ATTR",
+    "GROUP",
+    "MODIFICATION_ATTR",
+    "NAME_ATTR",
+    "OWN_COLUMN_ATTRS",
+    "OWN_TABLE_ATTRS",
+    "ROWCOUNT_ATTR",
+    "ROWS_DONE_ATTR",
+    "ZARR_JSON",
+    "check_name",
+    "check_table_document",
+    "column_document",
+    "from_json",
+    "key_of",
+    "looks_encoded",
+    "plausible_keys",
+    "root_document",
+    "table_document",
+    "to_json",
+]
+
+Document = dict[str, Any]
+
+GROUP = "RAT"
+ZARR_JSON = "zarr.json"
+
+ROWCOUNT_ATTR = "ROWCOUNT"
+CHUNKSIZE_ATTR = "CHUNKSIZE"
+COLUMN_ORDER_ATTR = "COLUMN_ORDER"
+FORMAT_VERSION_ATTR = "FORMAT_VERSION"
+CONVENTIONS_ATTR = "zarr_conventions"
+MODIFICATION_ATTR = "MODIFICATIONLOG"
+NAME_ATTR = "NAME"
+COMPLETE_ATTR = "COMPLETE"
+ROWS_DONE_ATTR = "ROWS_DONE"
+
+OWN_TABLE_ATTRS = frozenset(
+    {ROWCOUNT_ATTR, CHUNKSIZE_ATTR, COLUMN_ORDER_ATTR, FORMAT_VERSION_ATTR, CONVENTIONS_ATTR}
+)
+"""Attributes of the table that follow from its state: no user sets them."""
+OWN_COLUMN_ATTRS = frozenset({MODIFICATION_ATTR, NAME_ATTR, COMPLETE_ATTR, ROWS_DONE_ATTR})
+"""The same, of a column."""
+
+DFLT_CHUNKSIZE = 500000
+FORMAT_VERSION = 1
+
+CONVENTION = {
+    "uuid": "5d3c7a5e-5b0b-4c43-9c0c-9a0e6c1f7d52",
+    "name": "ratzarr",
+    "description": "A raster attribute table: a group with one array per column.",
+}
+
+MAX_KEY_BYTES = 200
+"""File systems allow 255 bytes in a name; ours leave room for a writer's suffixes."""
+
+_ENCODED = re.compile(r"%(?:[0-9A-Fa-f]{2}|~)")
+# Control characters (C0, DEL, C1) break listings; / and \ are separators; the two
+# noncharacters can't be in the XML of an object store's listing.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f/\\\\\ufffe\uffff]")
+
+
+def check_name(name: object) -> str:
+    """Return ``name`` if a column may have it.
+
+    Raises
+    ------
+    InvalidNameError
+        For what is not a string, the empty string, and strings that are not Unicode
+        (lone surrogates, which have no UTF-8).
+    """
+    if not isinstance(name, str):
+        raise InvalidNameError(
+            f"a column's name is a string: got {name!r}, a {type(name).__name__}"
+        )
+    if not name:
+        raise InvalidNameError("a column's name can't be the empty string")
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidNameError(
+            f"{name!r} can't be a column's name: it holds half of a surrogate pair, "
+            "which is not a Unicode character"
+        ) from None
+    return str(name)
+
+
+def looks_encoded(key: str) -> bool:
+    """Return whether a key could be the encoded form of another name."""
+    return _ENCODED.search(key) is not None
+
+
+def _is_plain(name: str) -> bool:
+    return not (
+        name.startswith((".", "__"))
+        or name == ZARR_JSON
+        or looks_encoded(name)
+        or _UNSAFE.search(name)
+        or len(name.encode("utf-8")) > MAX_KEY_BYTES
+        or not unicodedata.is_normalized("NFC", name)
+    )
+
+
+def key_of(name: str) -> str:
+    """Return the key under which a column of this name is written.
+
+    Plain names are their own keys. In any other every character but ASCII letters,
+    digits, blanks and a few signs is percent-encoded (so the key is ASCII, whose
+    normal form no file system changes); beyond 200 bytes the rest is replaced by a
+    hash. Keys of different names differ: a plain name never looks encoded, and an
+    encoded one always does.
+
+    Raises
+    ------
+    InvalidNameError
+        See :func:`check_name`.
+    """
+    check_name(name)
+    if _is_plain(name):
+        return name
+    encoded = "".join(
+        chr(byte)
+        if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in " _-.,()=+")
+        else f"%{byte:02X}"
+        for byte in name.encode("utf-8")
+    )
+    if encoded.startswith("."):
+        encoded = "%2E" + encoded[1:]
+    elif encoded.startswith("_"):
+        encoded = "%5F" + encoded[1:]
+    elif not looks_encoded(encoded):
+        # zarr.json itself, and long plain names: their first character says "encoded".
+        encoded = f"%{ord(encoded[0]):02X}" + encoded[1:]
+    if len(encoded) > MAX_KEY_BYTES:
+        digest = hashlib.sha256(name.encode("utf-8")).hexdigest()[:40]
+        encoded = f"{encoded[:120]}%~{digest}"
+    return encoded
+
+
+def plausible_keys(name: str) -> tuple[str, ...]:
+    """Return the keys under which a column of this name may be found.
+
+    The first is ours. Upstream writes every name as it is, so a name that we encode
+    may also be there in the raw; but never as a path of more than one component.
+    """
+    key = key_of(name)
+    raw_is_one_component = "/" not in name and "\x00" not in name and name not in (".", "..")
+    if key != name and raw_is_one_component and name != ZARR_JSON:
+        return key, name
+    return (key,)
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a ``zarr.json``."""
+    return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8")
+
+
+def from_json(data: bytes, place: str) -> Document:
+    """Parse a ``zarr.json``.
+
+    Raises
+    ------
+    DamagedError
+        Where the bytes are not a JSON object; ``place`` names it in the message.
+    """
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{place} is damaged: not readable as JSON ({error})") from error
+    if not isinstance(document, dict) or not isinstance(document.get("attributes", {}), dict):
+        raise DamagedError(f"{place} is damaged: expected a JSON object describing a Zarr node")
+    return document
+
+
+def root_document() -> Document:
+    """Return the document of the store's root group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": {}}
+
+
+def table_document() -> Document:
+    """Return the document of an empty table."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {
+            ROWCOUNT_ATTR: 0,
+            CHUNKSIZE_ATTR: DFLT_CHUNKSIZE,
+            COLUMN_ORDER_ATTR: [],
+            FORMAT_VERSION_ATTR: FORMAT_VERSION,
+            CONVENTIONS_ATTR: [CONVENTION],
+        },
+    }
+
+
+def check_table_document(document: Document, place: str) -> None:
+    """Refuse a document that no table of a known version has.
+
+    Raises
+    ------
+    NotARatZarrError
+        Where it describes something other than a Zarr 3 group.
+    FormatVersionError
+        Where the format is newer than ours, or its version is no version.
+    DamagedError
+        Where row count, chunk size or column order can't be what was written.
+    """
+    if document.get("zarr_format") != 3 or document.get("node_type") != "group":
+        raise NotARatZarrError(
+            f"{place} is not a RatZarr: expected a Zarr format 3 group called {GROUP}, got "
+            f"format {document.get('zarr_format')!r}, node type {document.get('node_type')!r}"
+        )
+    attributes = document.get("attributes", {})
+    version = attributes.get(FORMAT_VERSION_ATTR, FORMAT_VERSION)
+    if not _is_count(version, 1):
+        raise FormatVersionError(f"{place}: {FORMAT_VERSION_ATTR} is {version!r}, not a version")
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{place} is in format version {version}; this ratzarr knows versions up to "
+            f"{FORMAT_VERSION}. A newer ratzarr is needed to read or write it."
+        )
+    for name, least in ((ROWCOUNT_ATTR, 0), (CHUNKSIZE_ATTR, 1)):
+        value = attributes.get(name, least)
+        if not _is_count(value, least):
+            raise DamagedError(f"{place}: {name} is {value!r}, expected an integer >= {least}")
+    order = attributes.get(COLUMN_ORDER_ATTR, [])
+    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+        raise DamagedError(f"{place}: {COLUMN_ORDER_ATTR} is not a list of names")
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def column_document(
+    name: str,
+    *,
+    rows: int,
+    width: int,
+    chunk_rows: int,
+    data_type: Any,
+    fill_value: Any,
+    codecs: list[Document],
+    attributes: Mapping[str, Any],
+) -> Document:
+    """Return the document of a new column.
+
+    Parameters
+    ----------
+    name : str
+        The column's true name; kept in an attribute where its key differs.
+    rows, width, chunk_rows : int
+        Shape (rows,) where the width is 1, else (rows, width), in chunks of
+        ``chunk_rows`` rows.
+    data_type, fill_value, codecs
+        As JSON, from :mod:`ratzarr.dtypes`.
+    attributes : mapping
+        Further attributes.
+    """
+    flat = width == 1
+    names = {} if key_of(name) == name else {NAME_ATTR: name}
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [rows] if flat else [rows, width],
+        "data_type": data_type,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [chunk_rows] if flat else [chunk_rows, width]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill_value,
+        "codecs": codecs,
+        "dimension_names": ["row"] if flat else ["row", "value"],
+        "storage_transformers": [],
+        "attributes": {**names, MODIFICATION_ATTR: [], **attributes},
+    }

@@ -1,0 +1,61 @@
+"""Independent pieces of work, a bounded number of them at a time.
+
+Requests to an object store wait much longer than they work, and the codecs release the
+interpreter's lock: threads serve both. One pool serves the whole process.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+
+__all__ = ["IN_FLIGHT", "run"]
+
+IN_FLIGHT = 16
+"""How many pieces of work are under way at once, at the most."""
+
+_pools: dict[int, ThreadPoolExecutor] = {}
+_lock = threading.Lock()
+_inside = threading.local()
+
+
+def _pool() -> ThreadPoolExecutor:
+    # Keyed by process: the threads of a pool do not survive a fork.
+    with _lock:
+        pool = _pools.get(os.getpid())
+        if pool is None:
+            _pools.clear()
+            pool = _pools[os.getpid()] = ThreadPoolExecutor(IN_FLIGHT, "ratzarr")
+        return pool
+
+
+def _flagged[T](task: Callable[[], T]) -> T:
+    _inside.worker = True
+    try:
+        return task()
+    finally:
+        _inside.worker = False
+
+
+def run[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """Run the tasks and return their results, in order.
+
+    When one fails, those not yet begun are dropped, those under way are waited for
+    (nothing goes on behind the caller's back), and the first error is raised. A task
+    that calls this in turn has its own tasks run one after another: waiting for a place
+    in the pool while holding one could wait for ever.
+    """
+    if len(tasks) <= 1 or getattr(_inside, "worker", False):
+        return [task() for task in tasks]
+    pool = _pool()
+    futures: list[Future[T]] = [pool.submit(_flagged, task) for task in tasks]
+    try:
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)
+    for future in futures:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            raise error
+    return [future.result() for future in futures]

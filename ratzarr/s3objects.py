@@ -1,0 +1,264 @@
+"""A store on S3 or a server that speaks its protocol, through s3fs.
+
+Each method here is one request, or one per 1000 objects where it lists or deletes.
+Conditions (``If-None-Match: *`` to create, ``If-Match`` to replace) go in single PUTs:
+some servers ignore them on multipart uploads. Etags are sent without their quotes,
+which Ceph's gateway does not match otherwise.
+"""
+
+import os
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any, override
+
+import fsspec.asyn
+from s3fs import S3FileSystem
+from s3fs import core as s3fs_core
+
+from .errors import (
+    RatZarrError,
+    StoreError,
+    StorePermissionError,
+    StoreTimeoutError,
+    TableNotFoundError,
+)
+from .layout import ZARR_JSON
+from .location import Location
+from .objects import Objects, Versioned
+from .s3settings import S3Settings
+
+__all__ = ["S3Objects"]
+
+DELETE_AT_ONCE = 1000
+"""Keys in one DeleteObjects; servers refuse more."""
+
+_REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_MISSING = {"NoSuchKey", "404"}
+_FORBIDDEN = {
+    "403",
+    "AccessDenied",
+    "AllAccessDisabled",
+    "AuthorizationHeaderMalformed",
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "SignatureDoesNotMatch",
+    "UnauthorizedAccess",
+}
+
+
+class S3Objects(Objects):
+    """The objects of a store on S3.
+
+    Parameters
+    ----------
+    location : Location
+        Bucket and key of the store's root.
+    options : mapping, optional
+        Arguments for ``s3fs.S3FileSystem``; they go before what the environment says.
+    """
+
+    writable = True
+
+    def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
+        self.location = location
+        arguments: dict[str, Any] = {
+            # Off, both: a listing kept from before hides what others have written since,
+            # and ranged reads ask for each object's size first.
+            "use_listings_cache": False,
+            "max_concurrency": 1,
+        }
+        arguments.update(S3Settings.from_environment(os.environ).s3fs_arguments())
+        for name, value in (options or {}).items():
+            if isinstance(value, Mapping) and isinstance(arguments.get(name), dict):
+                arguments[name] = {**arguments[name], **value}
+            else:
+                arguments[name] = value
+        self._fs = S3FileSystem(**arguments)
+
+    def _key(self, key: str) -> str:
+        return f"{self.location.key}/{key}" if key else self.location.key
+
+    @override
+    def get(self, key: str) -> bytes | None:
+        found = self.get_versioned(key)
+        return None if found is None else found.data
+
+    @override
+    def get_versioned(self, key: str) -> Versioned | None:
+        async def fetch() -> Versioned:
+            # Once more where the connection broke in the middle of the body, which is
+            # after s3fs's own retries.
+            for attempt in range(5):
+                answer = await self._fs._call_s3(
+                    "get_object", Bucket=self.location.bucket, Key=self._key(key)
+                )
+                try:
+                    async with answer["Body"] as body:
+                        return Versioned(await body.read(), answer["ETag"].strip('"'))
+                except s3fs_core.S3_RETRYABLE_ERRORS:
+                    if attempt == 4:
+                        raise
+            raise AssertionError("unreachable")
+
+        try:
+            return self._do(key, fetch)
+        except _MissingObject:
+            return None
+
+    @override
+    def put(self, key: str, data: bytes) -> None:
+        self._call(key, "put_object", Key=self._key(key), Body=data)
+
+    @override
+    def create(self, key: str, data: bytes) -> str | None:
+        return self._put_if(key, data, IfNoneMatch="*")
+
+    @override
+    def replace(self, key: str, data: bytes, version: str) -> str | None:
+        try:
+            return self._put_if(key, data, IfMatch=version)
+        except _MissingObject:
+            return None
+
+    def _put_if(self, key: str, data: bytes, **condition: str) -> str | None:
+        try:
+            answer = self._call(key, "put_object", Key=self._key(key), Body=data, **condition)
+        except _ConditionRefused:
+            return None
+        return str(answer["ETag"]).strip('"')
+
+    @override
+    def delete(self, keys: Iterable[str]) -> None:
+        # A zarr.json last: what is interrupted here still says what its objects are.
+        full = sorted(map(self._key, keys), key=lambda key: key.endswith("/" + ZARR_JSON))
+        for first in range(0, len(full), DELETE_AT_ONCE):
+            batch = full[first : first + DELETE_AT_ONCE]
+            answer = self._call(
+                "",
+                "delete_objects",
+                Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
+            )
+            for refused in answer.get("Errors", []):
+                raise StoreError(
+                    f"{self.location}: s3://{self.location.bucket}/{refused.get('Key')} was not "
+                    f"deleted: {refused.get('Code')} {refused.get('Message', '')}".rstrip()
+                )
+
+    @override
+    def delete_tree(self, prefix: str) -> None:
+        self.delete(self.list_tree(prefix))
+
+    @override
+    def list_dirs(self, prefix: str) -> list[str]:
+        start = self._key(prefix) + "/"
+        return [
+            str(entry["Prefix"])[len(start) : -1]
+            for page in self._pages(Prefix=start, Delimiter="/")
+            for entry in page.get("CommonPrefixes", [])
+        ]
+
+    @override
+    def list_tree(self, prefix: str) -> list[str]:
+        skip = len(self.location.key) + 1
+        return [
+            str(entry["Key"])[skip:]
+            for page in self._pages(Prefix=self._key(prefix) + "/")
+            for entry in page.get("Contents", [])
+        ]
+
+    @override
+    def occupied(self) -> bool:
+        # Two questions: 'x.zarr!' sorts between 'x.zarr' and 'x.zarr/...'.
+        key = self.location.key
+        for prefix in (key, key + "/"):
+            page = self._call("", "list_objects_v2", Prefix=prefix, MaxKeys=1)
+            for entry in page.get("Contents", []):
+                if entry["Key"] == key or str(entry["Key"]).startswith(key + "/"):
+                    return True
+        return False
+
+    @override
+    def list_beside(self) -> list[str]:
+        folder = len(self.location.key.rpartition("/")[0])
+        skip = folder + 1 if folder else 0
+        return [
+            str(entry["Prefix"])[skip:-1]
+            for page in self._pages(Prefix=self.location.key, Delimiter="/")
+            for entry in page.get("CommonPrefixes", [])
+        ]
+
+    @override
+    def remove_place(self) -> None:
+        # Nothing is left where there are no directories.
+        return
+
+    def _pages(self, **request: Any) -> Iterable[dict[str, Any]]:
+        while True:
+            page = self._call("", "list_objects_v2", **request)
+            yield page
+            # Some servers' pages hold fewer than they could: only this says "the end".
+            if not page.get("IsTruncated"):
+                return
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def _call(self, key: str, method: str, **request: Any) -> dict[str, Any]:
+        async def call() -> dict[str, Any]:
+            answer: dict[str, Any] = await self._fs._call_s3(
+                method, Bucket=self.location.bucket, **request
+            )
+            return answer
+
+        return self._do(key, call)
+
+    def _do[T](self, key: str, call: Callable[[], Awaitable[T]]) -> T:
+        try:
+            result: T = fsspec.asyn.sync(self._fs.loop, call)
+            return result
+        except RatZarrError:
+            raise
+        except Exception as error:
+            raise self._in_words(key, error) from error
+
+    def _in_words(self, key: str, error: Exception) -> Exception:
+        """Name bucket and key; the server's text can be empty, its code never is."""
+        place = f"s3://{self.location.bucket}/{self._key(key)}"
+        code = _code(error)
+        if code in _MISSING:
+            return _MissingObject(f"{place} does not exist")
+        if code in _REFUSED or isinstance(error, FileExistsError):
+            return _ConditionRefused(f"{place} was changed by another writer")
+        if code == "NoSuchBucket":
+            return TableNotFoundError(
+                f"{place}: the bucket {self.location.bucket!r} does not exist"
+            )
+        if code in _FORBIDDEN or isinstance(error, PermissionError):
+            return StorePermissionError(
+                f"{place}: the server does not let us ({code or error}): check the credentials "
+                "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
+            )
+        if type(error).__name__ == "NoCredentialsError":
+            return StorePermissionError(
+                f"{place}: no AWS credentials found (AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ...); AWS_NO_SIGN_REQUEST=YES for public data"
+            )
+        if isinstance(error, TimeoutError | ConnectionError):
+            return StoreTimeoutError(f"{place}: no answer from the server: {error}")
+        return StoreError(f"{place}: {code or type(error).__name__}: {error}")
+
+
+class _MissingObject(StoreError):
+    pass
+
+
+class _ConditionRefused(StoreError):
+    pass
+
+
+def _code(error: BaseException | None) -> str:
+    """Return the server's error code, however deep s3fs has wrapped it."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, Mapping):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""

@@ -1,0 +1,165 @@
+"""Whole stores: opening a place, creating, finding, recognising and deleting.
+
+A RatZarr is a Zarr group that has a group ``RAT`` in it. Whatever else is found at a
+place is left as it is and refused by name; nothing here looks at, or touches, anything
+outside the place's own path components.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from .errors import DamagedError, NotARatZarrError
+from .layout import (
+    GROUP,
+    ZARR_JSON,
+    check_table_document,
+    from_json,
+    root_document,
+    table_document,
+    to_json,
+)
+from .localobjects import LocalObjects
+from .location import Location
+from .metadata import MetadataDocument
+from .objects import Objects
+from .urlobjects import UrlObjects
+
+__all__ = ["create", "delete", "exists", "is_valid", "open_objects", "table_metadata"]
+
+TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
+
+
+def open_objects(location: Location, options: Mapping[str, Any] | None = None) -> Objects:
+    """Return the objects of a store; nothing is asked of the place yet."""
+    if location.kind == "local":
+        return LocalObjects(location)
+    if location.kind == "s3":
+        # Loading an S3 client takes longer than most work on a local table.
+        from .s3objects import S3Objects
+
+        return S3Objects(location, options)
+    return UrlObjects(location, options)
+
+
+def table_metadata(objects: Objects) -> MetadataDocument:
+    """Return the table's own document, not yet loaded."""
+    place = f"{objects.location}/{TABLE_KEY}"
+    return MetadataDocument(objects, TABLE_KEY, partial(check_table_document, place=place))
+
+
+def create(objects: Objects) -> MetadataDocument:
+    """Create an empty table where nothing is, and return its document.
+
+    Several that create the same store at once all succeed, with one table between them.
+
+    Raises
+    ------
+    NotARatZarrError
+        Where something else is there.
+    """
+    if isinstance(objects, LocalObjects):
+        refuse_other_content(objects)
+    if objects.create(ZARR_JSON, to_json(root_document())) is None:
+        refuse_foreign_root(objects)
+    table = table_metadata(objects)
+    if not table.create(table_document()):
+        table.load()
+    return table
+
+
+def refuse_other_content(objects: LocalObjects) -> None:
+    """Refuse a local path that leads to a file, or to a directory of other things.
+
+    Raises
+    ------
+    NotARatZarrError
+        Names what is there.
+    """
+    if objects.is_file():
+        raise NotARatZarrError(f"{objects.location} is not a RatZarr: it is a file")
+    strangers = [key for key in objects.list_tree("") if not _is_ours(key)]
+    if strangers:
+        raise NotARatZarrError(
+            f"{objects.location} is not a RatZarr: it is a directory that holds {_some(strangers)}"
+        )
+
+
+def refuse_foreign_root(objects: Objects) -> None:
+    """Refuse a store whose root is not the one we write.
+
+    A root that we wrote, without a table, is the work of another process that is just
+    creating it, or of one that was killed in between: it is completed.
+
+    Raises
+    ------
+    NotARatZarrError
+        Says what the root is.
+    """
+    data = objects.get(ZARR_JSON)
+    if data is not None and data != to_json(root_document()):
+        place = f"{objects.location}/{ZARR_JSON}"
+        kind = from_json(data, place).get("node_type", "node")
+        raise NotARatZarrError(
+            f"{objects.location} is not a RatZarr: it is a Zarr {kind} without a group {GROUP}"
+        )
+
+
+def exists(objects: Objects) -> bool:
+    """Return whether anything is at this place."""
+    return objects.occupied()
+
+
+def is_valid(objects: Objects) -> bool:
+    """Return whether a RatZarr that this version can read is at this place."""
+    try:
+        root = objects.get(ZARR_JSON)
+        if root is None or from_json(root, ZARR_JSON).get("node_type") != "group":
+            return False
+        return table_metadata(objects).load()
+    except (NotARatZarrError, DamagedError):
+        return False
+
+
+def delete(objects: Objects) -> None:
+    """Delete a RatZarr; do nothing where nothing is.
+
+    Raises
+    ------
+    NotARatZarrError
+        Where something else is there, or something else with it. Nothing is deleted.
+    """
+    if not objects.occupied():
+        return
+    if isinstance(objects, LocalObjects) and objects.is_link():
+        raise NotARatZarrError(
+            f"{objects.location} is a symbolic link: delete the store it leads to by its own name"
+        )
+    if not is_valid(objects):
+        raise NotARatZarrError(f"{objects.location} is not a RatZarr: it was not deleted")
+    keys = objects.list_tree("")
+    strangers = [key for key in keys if not _is_ours(key)]
+    if strangers:
+        raise NotARatZarrError(
+            f"{objects.location} was not deleted: besides the RatZarr it holds {_some(strangers)}"
+        )
+    # Interrupted, what is left can still be recognised, and deleted.
+    objects.delete([key for key in keys if key not in (TABLE_KEY, ZARR_JSON)])
+    objects.delete([TABLE_KEY, ZARR_JSON])
+    objects.remove_place()
+
+
+def _is_ours(key: str) -> bool:
+    first, _, rest = key.partition("/")
+    if first == GROUP:
+        return bool(rest)
+    if first.startswith(".") and first.endswith(".deleted"):
+        return True
+    return not rest and (
+        first == ZARR_JSON or (first.startswith(".") and first.endswith(".partial"))
+    )
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(repr(key) for key in sorted(keys)[:3])
+    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"

@@ -1,0 +1,631 @@
+"""The table: what users of ratzarr see.
+
+An instance is a view of a table as it was when it was opened: its row count and the
+columns it has used. :meth:`RatZarr.refresh` looks again; every change of metadata does
+so by itself. Every write is in the store when the call returns.
+"""
+
+import operator
+import os
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import stores
+from .attributes import LiveAttributes
+from .blocks import Block
+from .casting import exact_scalar
+from .catalog import Catalog
+from .column import Column
+from .display import html
+from .dtypes import check_width, column_type, normalize_dtype
+from .errors import (
+    ArgumentError,
+    ClosedError,
+    ReadOnlyError,
+    RowRangeError,
+    TableNotFoundError,
+)
+from .history import Event, event, parse
+from .layout import (
+    CHUNKSIZE_ATTR,
+    COMPLETE_ATTR,
+    DFLT_CHUNKSIZE,
+    MODIFICATION_ATTR,
+    OWN_COLUMN_ATTRS,
+    OWN_TABLE_ATTRS,
+    ROWCOUNT_ATTR,
+    ROWS_DONE_ATTR,
+    Document,
+    check_name,
+)
+from .location import parse as parse_location
+from .parallel import run
+
+__all__ = ["RatZarr"]
+
+Array = NDArray[Any]
+
+MAX_ROWS = 2**63 - 1
+
+
+class RatZarr:
+    """A raster attribute table kept beside its raster, as a Zarr group.
+
+    One row per pixel value or segment, one column per attribute; columns are read and
+    written in blocks of rows.
+
+    Parameters
+    ----------
+    filename : str or os.PathLike
+        A local path, ``s3://bucket/key``, ``/vsis3/bucket/key``, ``file://...``, or
+        another URL that fsspec can read.
+    readOnly : bool
+        Refuse every change.
+    create : bool
+        Create the table if nothing is there. (An existing one is never replaced.)
+    storageOptions : mapping, optional
+        Arguments for the file system: for S3 those of ``s3fs.S3FileSystem``. They go
+        before what the AWS environment variables say.
+
+    Attributes
+    ----------
+    rowCount : int
+        Number of rows.
+
+    Raises
+    ------
+    TableNotFoundError
+        Where nothing is there and nothing is to be created.
+    NotARatZarrError
+        Where something else is there.
+    FormatVersionError
+        Where the table is of a later format.
+
+    Examples
+    --------
+    >>> import numpy, tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> with RatZarr(folder + "/seg.tif.rat.zarr") as rat:
+    ...     rat.setRowCount(4)
+    ...     rat.createColumn("area", numpy.float64)
+    ...     rat.writeBlock("area", numpy.array([1.5, 2.5]), 2)
+    ...     rat.readBlock("area", 0, 4)
+    array([0. , 0. , 1.5, 2.5])
+    """
+
+    def __init__(
+        self,
+        filename: str | os.PathLike[str],
+        readOnly: bool = False,
+        create: bool = True,
+        *,
+        storageOptions: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.filename = filename
+        self.readOnly = bool(readOnly)
+        self._closed = False
+        self._columns: dict[str, Column] = {}
+        self._logged: set[str] = set()
+        self._log_lock = threading.Lock()
+        location = parse_location(filename)
+        self._objects = stores.open_objects(location, storageOptions)
+        self._table = stores.table_metadata(self._objects)
+        if not self._table.load():
+            if self.readOnly or not create:
+                stores.refuse_foreign_root(self._objects)
+                asked = "readOnly is True" if self.readOnly else "create is False"
+                raise TableNotFoundError(f"there is no RatZarr at {location}, and {asked}")
+            self._table = stores.create(self._objects)
+        self._catalog = Catalog(self._objects, self._table)
+        self._rows = self._row_count()
+
+    # ---- the table
+
+    def getRowCount(self) -> int:
+        """Return the number of rows."""
+        self._check_open()
+        return self._rows
+
+    @property
+    def rowCount(self) -> int:
+        """Number of rows."""
+        return self._rows
+
+    def setRowCount(self, rowCount: int) -> None:
+        """Set the number of rows, of the table and of each of its columns.
+
+        Rows that are cut off are gone; rows that are added are empty (the columns' fill
+        values), also where there were rows before.
+
+        Parameters
+        ----------
+        rowCount : int
+            0 or more.
+
+        Raises
+        ------
+        ArgumentError
+            For anything but an integer, or a negative one.
+        """
+        rows = _integer(rowCount, "the row count", 0, MAX_ROWS)
+        self._check_writable()
+        self._table.load()
+        before = self._row_count()
+
+        def change(document: Document) -> None:
+            document["attributes"][ROWCOUNT_ATTR] = rows
+
+        # The table's own count first: whatever happens then, each column is seen with
+        # this many rows, and the next change finds what is left to be done.
+        self._update_table(change)
+        self._rows = rows
+
+        def resize(name: str) -> None:
+            column = Column.find(self._objects, name)
+            if column is not None:
+                column.resize(before, rows)
+                self._columns[name] = column
+
+        run([_call(resize, name) for name in self.getColumnNames()])
+
+    def getRATChunkSize(self) -> int:
+        """Return the number of rows per chunk of columns to be created."""
+        self._check_open()
+        return int(self._table.attributes.get(CHUNKSIZE_ATTR, DFLT_CHUNKSIZE))
+
+    def setChunkSize(self, chunksize: int) -> None:
+        """Set the number of rows per chunk, of columns created from now on.
+
+        A chunk is one object in the store. Blocks that are whole chunks are read and
+        written fastest; the default is 500 000 rows.
+
+        Raises
+        ------
+        ArgumentError
+            For anything but an integer >= 1.
+        """
+        rows = _integer(chunksize, "the chunk size", 1, MAX_ROWS)
+        self._check_writable()
+
+        def change(document: Document) -> None:
+            document["attributes"][CHUNKSIZE_ATTR] = rows
+
+        self._update_table(change)
+
+    def getRatAttributeMapping(self) -> LiveAttributes:
+        """Return the table's attributes: a mapping whose changes are on disk at once."""
+        self._check_open()
+        return LiveAttributes(
+            self._table, OWN_TABLE_ATTRS, self._check_writable, self._catalog.table_missing
+        )
+
+    # ---- columns
+
+    def getColumnNames(self) -> list[str]:
+        """Return the names of all columns, in order of creation.
+
+        One request, however many columns there are.
+        """
+        self._check_open()
+        return self._catalog.names()
+
+    def colExists(self, colName: str) -> bool:
+        """Return whether the table has a column of this name."""
+        self._check_open()
+        return colName != "" and Column.find(self._objects, colName) is not None
+
+    def createColumn(
+        self,
+        colName: str,
+        dtype: Any,
+        width: int = 1,
+        *,
+        fillValue: Any = None,
+        chunkSize: int | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        complete: bool = True,
+    ) -> None:
+        """Create a column, of as many rows as the table has.
+
+        Parameters
+        ----------
+        colName : str
+            Any string but the empty one.
+        dtype : dtype-like
+            Any integer, float16 to float64, bool, ``datetime64`` with a unit,
+            fixed-width bytes (``S7``), ``StringDType()`` (or ``str``) for strings,
+            ``object`` (or ``bytes``) for bytes of any length.
+        width : int
+            Values per row: more than 1 makes blocks of shape (n, width).
+        fillValue : scalar, optional
+            What rows hold that were never written; by default 0, False, "", b"", NaT.
+        chunkSize : int, optional
+            Rows per chunk of this column; by default the table's (:meth:`setChunkSize`).
+        attributes : mapping, optional
+            Attributes to create it with.
+        complete : bool
+            False for a column that is to be filled by a long copy: it can't be read
+            until :meth:`setComplete` says that all of it is there.
+
+        Raises
+        ------
+        ColumnExistsError
+            Where there is a column of this name. It is left as it is.
+        InvalidNameError, UnsupportedDtypeError, UnequalValueError, ArgumentError
+            For a name, dtype, fill value or width that can't be.
+        """
+        self._check_writable()
+        check_name(colName)
+        values = check_width(width)
+        found = normalize_dtype(dtype)
+        fill = None
+        if fillValue is not None:
+            fill = exact_scalar(fillValue, found, column=colName)
+        chunk_rows = (
+            self.getRATChunkSize()
+            if chunkSize is None
+            else _integer(chunkSize, "the chunk size", 1, MAX_ROWS)
+        )
+        column = self._catalog.create(
+            colName,
+            column_type(found, fill),
+            rows=self._rows,
+            width=values,
+            chunk_rows=chunk_rows,
+            attributes=attributes,
+            complete=complete,
+        )
+        self._rows = self._row_count()
+        self._columns[colName] = column
+        self._logged.discard(colName)
+
+    def setComplete(self, colName: str, rowsDone: int | None = None) -> None:
+        """Say that a column created with ``complete=False`` has all its rows.
+
+        Parameters
+        ----------
+        colName : str
+            The column.
+        rowsDone : int, optional
+            Say instead that only its first rows are whole.
+        """
+        self._check_writable()
+        column = self._column(colName)
+
+        def change(document: Document) -> None:
+            attributes = document["attributes"]
+            if rowsDone is None:
+                attributes.pop(COMPLETE_ATTR, None)
+                attributes.pop(ROWS_DONE_ATTR, None)
+            else:
+                attributes[ROWS_DONE_ATTR] = int(rowsDone)
+
+        column.document.update(change, column.missing)
+
+    def deleteColumn(self, colName: str) -> None:
+        """Delete a column.
+
+        Raises
+        ------
+        ColumnNotFoundError
+            Where there is none of this name.
+        """
+        self._check_writable()
+        self._catalog.delete(check_name(colName))
+        self._columns.pop(colName, None)
+
+    def openColumn(self, colName: str) -> None:
+        """Open a column now. Reading and writing do so by themselves.
+
+        Raises
+        ------
+        ColumnNotFoundError
+            Where there is none of this name.
+        """
+        self._check_open()
+        self._column(colName)
+
+    def getColumnChunkSize(self, colName: str) -> int:
+        """Return the number of rows per chunk of a column."""
+        return self._column(colName).chunk_rows
+
+    def getColumnWidth(self, colName: str) -> int:
+        """Return the number of values per row of a column."""
+        return self._column(colName).width
+
+    def getColumnDtype(self, colName: str) -> np.dtype[Any]:
+        """Return the dtype of a column's blocks."""
+        return self._column(colName).dtype
+
+    def getColumnAttributeMapping(self, colName: str) -> LiveAttributes:
+        """Return a column's attributes: a mapping whose changes are on disk at once."""
+        column = self._column(colName)
+        return LiveAttributes(
+            column.document, OWN_COLUMN_ATTRS, self._check_writable, column.missing
+        )
+
+    def getModificationLog(self, colName: str) -> list[Event]:
+        """Return who wrote to a column, when, and by what command.
+
+        Returns
+        -------
+        list of (datetime.datetime, str, list of str)
+            Time in UTC, user, command line; oldest first. One event for the first
+            write to the column by each instance of RatZarr.
+        """
+        return parse(self._column(colName).document.attributes.get(MODIFICATION_ATTR))
+
+    # ---- blocks
+
+    def readBlock(
+        self, colName: str, startRow: int, blockLen: int, *, allowIncomplete: bool = False
+    ) -> Array:
+        """Read a block of rows of a column.
+
+        Parameters
+        ----------
+        colName : str
+            The column.
+        startRow : int
+            First row, from 0 to the row count.
+        blockLen : int
+            Number of rows; at the end of the table fewer are returned.
+        allowIncomplete : bool
+            Also read a column that its writer has not finished.
+
+        Returns
+        -------
+        ndarray
+            Of shape (n,) or (n, width), and the column's dtype.
+
+        Raises
+        ------
+        ColumnNotFoundError, RowRangeError, ColumnIncompleteError, DamagedError
+        """
+        names = [colName]
+        return self.readBlocks(names, startRow, blockLen, allowIncomplete=allowIncomplete)[colName]
+
+    def readBlocks(
+        self,
+        colNames: Iterable[str],
+        startRow: int,
+        blockLen: int,
+        *,
+        allowIncomplete: bool = False,
+    ) -> dict[str, Array]:
+        """Read the same rows of several columns, their requests in parallel.
+
+        Parameters and errors are those of :meth:`readBlock`.
+
+        Returns
+        -------
+        dict of str to ndarray
+            In the order of ``colNames``.
+        """
+        self._check_open()
+        start = _integer(startRow, "startRow", None, None)
+        length = _integer(blockLen, "blockLen", None, None)
+        if not 0 <= start <= self._rows or length < 0:
+            raise RowRangeError(
+                f"{self._objects.location} has {self._rows} rows: a block of {length} from row "
+                f"{start} is not in it"
+            )
+        block = Block(start, min(length, self._rows - start))
+        blocks: dict[str, Array] = {}
+        tasks: list[Callable[[], None]] = []
+        for name, column in self._open(colNames).items():
+            if not allowIncomplete:
+                column.check_complete()
+            blocks[name], reads = column.reading(block)
+            tasks += reads
+        run(tasks)
+        return blocks
+
+    def writeBlock(self, colName: str, block: Any, startRow: int) -> None:
+        """Write a block of rows of a column.
+
+        Parameters
+        ----------
+        colName : str
+            The column.
+        block : array-like
+            Of shape (n,), or (n, width). Every value must be one that the column's
+            dtype holds exactly; nothing is rounded, wrapped or cut.
+        startRow : int
+            First row; the last must be in the table.
+
+        Raises
+        ------
+        UnequalValueError
+            Names the row and the value. Nothing is written.
+        ColumnNotFoundError, RowRangeError, ShapeError, UnsupportedDtypeError
+            Nothing is written.
+        """
+        self.writeBlocks({colName: block}, startRow)
+
+    def writeBlocks(self, blocks: Mapping[str, Any], startRow: int) -> None:
+        """Write the same rows of several columns, their requests in parallel.
+
+        Nothing is written unless every block fits its column. Parameters and errors are
+        those of :meth:`writeBlock`.
+        """
+        self._check_writable()
+        start = _integer(startRow, "startRow", None, None)
+        fitted = {}
+        for name, column in self._open(blocks).items():
+            values = column.fit(blocks[name], start)
+            if start < 0 or start + len(values) > self._rows:
+                raise RowRangeError(
+                    f"{self._objects.location} has {self._rows} rows: a block of {len(values)} "
+                    f"from row {start} of column {name!r} does not fit"
+                )
+            fitted[name] = values
+        run([_call(self._log, name) for name in fitted if name not in self._logged])
+        tasks: list[Callable[[], None]] = []
+        for name, values in fitted.items():
+            tasks += self._columns[name].writing(values, start, self._rows)
+        run(tasks)
+
+    def _log(self, name: str) -> None:
+        # One event per column and instance, also where several threads write at once.
+        with self._log_lock:
+            if name in self._logged:
+                return
+            column = self._columns[name]
+            entry = event()
+
+            def change(document: Document) -> None:
+                document["attributes"].setdefault(MODIFICATION_ATTR, []).append(entry)
+
+            column.document.update(change, column.missing)
+            self._logged.add(name)
+
+    # ---- the instance
+
+    def refresh(self) -> None:
+        """Look at the store again: row count, chunk size, columns.
+
+        Raises
+        ------
+        TableNotFoundError
+            Where the table has been deleted.
+        """
+        self._check_open()
+        self._columns.clear()
+        if not self._table.load():
+            raise self._catalog.table_missing()
+        self._rows = self._row_count()
+
+    def flush(self) -> None:
+        """Make sure that everything written is in the store: it is, after each call."""
+        self._check_open()
+
+    def close(self) -> None:
+        """Let go of the table. Any other use of this instance is an error from now on."""
+        self._columns.clear()
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else f"{self._rows} rows"
+        mode = ", read-only" if self.readOnly else ""
+        return f"<RatZarr {self._objects.location}: {state}{mode}>"
+
+    def _repr_html_(self) -> str:
+        if self._closed:
+            return html(repr(self), [])
+        names = self.getColumnNames()
+        shown = self._open(names[:100])
+        rows = [
+            (name, str(column.dtype) if column.dtype.kind != "T" else "str", column.width)
+            for name, column in shown.items()
+        ]
+        return html(f"{self!r}, {len(names)} columns", rows)
+
+    @staticmethod
+    def exists(
+        zarrfile: str | os.PathLike[str], *, storageOptions: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Return whether anything, RatZarr or not, is at this place."""
+        return stores.exists(stores.open_objects(parse_location(zarrfile), storageOptions))
+
+    @staticmethod
+    def isValidRatZarr(
+        zarrfile: str | os.PathLike[str], *, storageOptions: Mapping[str, Any] | None = None
+    ) -> bool:
+        """Return whether a RatZarr is at this place."""
+        return stores.is_valid(stores.open_objects(parse_location(zarrfile), storageOptions))
+
+    @staticmethod
+    def delete(
+        zarrfile: str | os.PathLike[str], *, storageOptions: Mapping[str, Any] | None = None
+    ) -> None:
+        """Delete a RatZarr; do nothing where nothing is.
+
+        Raises
+        ------
+        NotARatZarrError
+            Where something else is there, or something else with it. Nothing is deleted.
+        """
+        stores.delete(stores.open_objects(parse_location(zarrfile), storageOptions))
+
+    def bytesWritten(self, colName: str) -> int:
+        """Return how many bytes, packed, this instance has written to a column."""
+        return self._column(colName).bytes_written
+
+    # ---- inside
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._objects.location}: this RatZarr was closed")
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self.readOnly:
+            raise ReadOnlyError(f"{self._objects.location} was opened with readOnly=True")
+        if not self._objects.writable:
+            raise ReadOnlyError(
+                f"{self._objects.location} is for reading only: tables are written to local disk "
+                "and to S3"
+            )
+
+    def _row_count(self) -> int:
+        attributes = self._table.attributes
+        if ROWCOUNT_ATTR in attributes:
+            return int(attributes[ROWCOUNT_ATTR])
+        # Upstream before 1.0.2 kept no count: its columns are all of one length.
+        for name in self.getColumnNames():
+            column = Column.find(self._objects, name)
+            if column is not None:
+                return column.length
+        return 0
+
+    def _update_table(self, change: Callable[[Document], bool | None]) -> None:
+        self._table.update(change, self._catalog.table_missing)
+
+    def _column(self, name: str) -> Column:
+        self._check_open()
+        column = self._columns.get(check_name(name))
+        if column is None:
+            column = self._columns[name] = self._catalog.find(name)
+        return column
+
+    def _open(self, names: Iterable[str]) -> dict[str, Column]:
+        wanted = list(dict.fromkeys(names))
+        run([_call(self._column, name) for name in wanted if name not in self._columns])
+        return {name: self._column(name) for name in wanted}
+
+
+def _call[T](function: Callable[[str], T], name: str) -> Callable[[], T]:
+    return lambda: function(name)
+
+
+def _integer(value: Any, what: str, least: int | None, most: int | None) -> int:
+    """Return an integer argument; numpy's integers are integers, bools and floats not."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentError(
+            f"{what} is an integer: got {value!r}, a {type(value).__name__}"
+        ) from None
+    too_small = least is not None and number < least
+    if too_small or (most is not None and number > most):
+        raise ArgumentError(f"{what} is an integer from {least} to {most}: got {number}")
+    return number

@@ -13,8 +13,12 @@ from ratzarr.casting import exact, exact_scalar
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 FLOATS = ["float16", "float32", "float64"]
 EDGES = sorted(
-    {sign * (2**power) + step for power in (0, 7, 8, 11, 15, 16, 24, 31, 32, 53, 63, 64)
-     for sign in (-1, 1) for step in (-1, 0, 1)}
+    {
+        sign * (2**power) + step
+        for power in (0, 7, 8, 11, 15, 16, 24, 31, 32, 53, 63, 64)
+        for sign in (-1, 1)
+        for step in (-1, 0, 1)
+    }
 )
 
 
@@ -26,7 +30,10 @@ def holds(dtype, value):
     """Say whether a dtype has exactly this number."""
     dtype = np.dtype(dtype)
     if dtype.kind in "iu":
-        return Fraction(value).denominator == 1 and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+        return (
+            Fraction(value).denominator == 1
+            and np.iinfo(dtype).min <= value <= np.iinfo(dtype).max
+        )
     with np.errstate(over="ignore"):
         there = float(np.asarray(float(value)).astype(dtype))
     return np.isfinite(there) and Fraction(there) == Fraction(value)
@@ -146,7 +153,11 @@ def test_the_place_in_a_row_of_several_values():
         ([1.0], "?", [True]),
         (np.array([b"gr\xc3\xb6"]), np.dtypes.StringDType(), ["grö"]),
         (np.array(["grö"]), "S4", ["grö".encode()]),
-        (np.array([" a", "\x00b\x00", ""], object), np.dtypes.StringDType(), [" a", "\x00b\x00", ""]),
+        (
+            np.array([" a", "\x00b\x00", ""], object),
+            np.dtypes.StringDType(),
+            [" a", "\x00b\x00", ""],
+        ),
         ([b"ab", b""], object, [b"ab", b""]),
         (np.array([5, 6], ">i4"), "i4", [5, 6]),
         ([], "i4", []),
@@ -176,8 +187,14 @@ def test_missing_strings_are_no_strings():
 
 @pytest.mark.parametrize(
     ("value", "dtype", "expected"),
-    [(7, "u1", 7), (np.nan, "f4", np.nan), ("x", np.dtypes.StringDType(), "x"), (b"x", "S2", b"x"),
-     (b"x", object, b"x"), (np.datetime64("2020-01-01"), "M8[s]", np.datetime64("2020-01-01"))],
+    [
+        (7, "u1", 7),
+        (np.nan, "f4", np.nan),
+        ("x", np.dtypes.StringDType(), "x"),
+        (b"x", "S2", b"x"),
+        (b"x", object, b"x"),
+        (np.datetime64("2020-01-01"), "M8[s]", np.datetime64("2020-01-01")),
+    ],
 )
 def test_fill_values(value, dtype, expected):
     found = exact_scalar(value, np.dtype(dtype), column="c")

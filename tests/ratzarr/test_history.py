@@ -16,7 +16,10 @@ from ratzarr import history
         (["p", "--api-key", "--verbose"], ["p", "--api-key", "--verbose"]),
         (["p", "AWS_SECRET_ACCESS_KEY=x"], ["p", "AWS_SECRET_ACCESS_KEY=***"]),
         (["p", "https://me:pw@host/x"], ["p", "https://***@host/x"]),
-        (["p", "https://h/x?a=1&X-Amz-Signature=ff&b=2"], ["p", "https://h/x?a=1&X-Amz-Signature=***&b=2"]),
+        (
+            ["p", "https://h/x?a=1&X-Amz-Signature=ff&b=2"],
+            ["p", "https://h/x?a=1&X-Amz-Signature=***&b=2"],
+        ),
         (["p", "--year", "2026", "in.tif"], ["p", "--year", "2026", "in.tif"]),
     ],
 )

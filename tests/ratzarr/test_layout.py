@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratzarr import DamagedError, FormatVersionError, InvalidNameError, NotARatZarrError
-from ratzarr import layout
+from ratzarr import DamagedError, FormatVersionError, InvalidNameError, NotARatZarrError, layout
 
 NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=300)
 ODD = st.text(st.sampled_from("%25aF~/\\._\x00ße\u0301"), min_size=1, max_size=12)
@@ -103,7 +102,9 @@ def test_tables_that_are_not():
     layout.check_table_document(layout.root_document(), "here")
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b'{"attributes": []}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b'{"attributes": []}', b"\xff", b"[" * 100_000]
+)
 def test_json_that_is_no_document(data):
     with pytest.raises(DamagedError, match="there is damaged"):
         layout.from_json(data, "there")

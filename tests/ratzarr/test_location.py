@@ -36,8 +36,20 @@ def test_relative_paths_do_not_follow_the_working_directory(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(
     "filename",
-    ["", "/", "a\x00b", None, 5, "s3://bucket", "s3://bucket/", "s3:///key", "s3://b/a/../x",
-     "s3://b/a//x", "/vsimem/x.zarr", "/vsizip/a.zip/x.zarr"],
+    [
+        "",
+        "/",
+        "a\x00b",
+        None,
+        5,
+        "s3://bucket",
+        "s3://bucket/",
+        "s3:///key",
+        "s3://b/a/../x",
+        "s3://b/a//x",
+        "/vsimem/x.zarr",
+        "/vsizip/a.zip/x.zarr",
+    ],
 )
 def test_places_that_are_none(filename):
     with pytest.raises(RatZarrError):

@@ -7,7 +7,9 @@ from ratzarr.parallel import IN_FLIGHT, run
 
 
 def test_results_come_in_order():
-    assert run([lambda i=i: (time.sleep(0.002 * (9 - i)), i)[1] for i in range(10)]) == list(range(10))
+    assert run([lambda i=i: (time.sleep(0.002 * (9 - i)), i)[1] for i in range(10)]) == list(
+        range(10)
+    )
 
 
 def test_a_bounded_number_at_a_time():

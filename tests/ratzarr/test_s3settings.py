@@ -27,12 +27,19 @@ def test_endpoint_from_either_family_of_names(environment, endpoint):
 
 def test_both_clients_are_told_the_same():
     found = settings(
-        AWS_ENDPOINT_URL="http://h:1", AWS_REGION="eu-north-1", AWS_PROFILE="p",
-        AWS_NO_SIGN_REQUEST="YES", AWS_REQUEST_PAYER="requester",
+        AWS_ENDPOINT_URL="http://h:1",
+        AWS_REGION="eu-north-1",
+        AWS_PROFILE="p",
+        AWS_NO_SIGN_REQUEST="YES",
+        AWS_REQUEST_PAYER="requester",
     )
     assert found.gdal_options() == {
-        "AWS_S3_ENDPOINT": "h:1", "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE",
-        "AWS_REGION": "eu-north-1", "AWS_PROFILE": "p", "AWS_NO_SIGN_REQUEST": "YES",
+        "AWS_S3_ENDPOINT": "h:1",
+        "AWS_HTTPS": "NO",
+        "AWS_VIRTUAL_HOSTING": "FALSE",
+        "AWS_REGION": "eu-north-1",
+        "AWS_PROFILE": "p",
+        "AWS_NO_SIGN_REQUEST": "YES",
         "AWS_REQUEST_PAYER": "requester",
     }
     told = found.s3fs_arguments()

@@ -1,0 +1,40 @@
+"""GDAL's raster attribute tables beside their rasters, as Zarr stores.
+
+>>> import gdalbridge
+>>> gdalbridge.sidecar_path("/vsis3/bucket/seg.tif")
+'s3://bucket/seg.tif.rat.zarr'
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import BridgeError, CancelledError, ConversionError, LossWarning
+from .report import ColumnReport, CopyReport
+from .sidecar import Sidecar, find_sidecars, sidecar_path
+
+if TYPE_CHECKING:
+    from .ratcopy import copy_to_sidecar
+    from .ratexport import copy_to_raster
+
+__all__ = [
+    "BridgeError",
+    "CancelledError",
+    "ColumnReport",
+    "ConversionError",
+    "CopyReport",
+    "LossWarning",
+    "Sidecar",
+    "copy_to_raster",
+    "copy_to_sidecar",
+    "find_sidecars",
+    "sidecar_path",
+]
+
+# These need GDAL: without it the rest still works, and the error comes where it is used.
+_NEED_GDAL = {"copy_to_raster": "ratexport", "copy_to_sidecar": "ratcopy"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NEED_GDAL:
+        return getattr(import_module(f".{_NEED_GDAL[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,5 @@
+"""``python -m gdalbridge``: the command line."""
+
+from .cli import main
+
+main()

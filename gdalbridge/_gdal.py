@@ -1,0 +1,57 @@
+"""The one import of GDAL, and what depends on its version."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import GdalMissingError
+
+__all__ = ["VERSION", "block_io_is_safe", "exceptions", "gdal", "silence"]
+
+try:
+    from osgeo import gdal, gdal_array  # noqa: F401 - arrays need the second one to be there
+except ImportError as error:
+    raise GdalMissingError(
+        f"GDAL's Python bindings can't be loaded ({error}). Ways to get them: conda-forge "
+        "(conda install -c conda-forge gdal), which GDAL itself recommends; the system's libgdal "
+        "with the package GDAL of the same version from PyPI (with numpy installed first, and "
+        "pip's --no-build-isolation); or, for a first try, the extra gdal-wheel of ratzarr "
+        "(pip install 'ratzarr[gdal-wheel]')"
+    ) from error
+
+VERSION = tuple(
+    int(part) for part in gdal.VersionInfo("RELEASE_NAME").split(".")[:3] if part.isdigit()
+)
+"""GDAL's version, e.g. (3, 12, 4)."""
+
+FIRST_SAFE = (3, 12, 4)
+"""First version known to read and write blocks of a default RAT at the right place.
+
+3.6.2 reads and writes the wrong memory where a block does not begin in row 0. When that was
+mended is not known, and trying it out is itself undefined: older versions take the slow way."""
+
+
+def block_io_is_safe(rat: "gdal.RasterAttributeTable") -> bool:
+    """Return whether blocks that begin after row 0 can be read and written."""
+    return VERSION >= FIRST_SAFE or bool(rat.ChangesAreWrittenToFile())
+
+
+@contextmanager
+def exceptions() -> Iterator[None]:
+    """Turn GDAL's errors into exceptions, in a scope, and not for the whole process."""
+    before = gdal.GetUseExceptions()
+    gdal.UseExceptions()
+    try:
+        yield
+    finally:
+        if not before:
+            gdal.DontUseExceptions()
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep GDAL's messages off stderr."""
+    gdal.PushErrorHandler("CPLQuietErrorHandler")
+    try:
+        yield
+    finally:
+        gdal.PopErrorHandler()

@@ -1,0 +1,48 @@
+"""The command ``gdalbridge``, in the manner of the ``gdal`` command.
+
+One small file per command: it parses, calls, and says the result. Inputs come first and
+the output last; an output that exists is refused without ``--overwrite`` or
+``--append``. The exit code is 0, or 1 after an error, or 2 for wrong usage.
+"""
+
+from importlib import import_module
+
+import click
+
+__all__ = ["main"]
+
+COMMANDS = {
+    "copy": "Copy a raster's attribute table to a sidecar.",
+    "demo": "Show the whole round trip with a real raster.",
+    "doctor": "Say what is installed, and which S3 settings are in force.",
+    "export": "Copy a sidecar's columns into a raster's attribute table.",
+    "head": "Print the first rows of a table.",
+    "info": "Describe a raster's table and its sidecars.",
+}
+
+
+class _Commands(click.Group):
+    """Loads a command's module when it is asked for: --help must not wait for GDAL."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f".{cmd_name}", __name__).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.command(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Each command has its own --help, with examples.",
+)
+@click.version_option(package_name="ratzarr", prog_name="gdalbridge")
+def main() -> None:
+    """Raster attribute tables beside their rasters, on local disk and S3."""

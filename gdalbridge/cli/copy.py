@@ -1,0 +1,67 @@
+"""``gdalbridge copy``."""
+
+import click
+
+from .common import examples, in_words, json_option, print_json, quiet_option
+
+
+@examples(
+    "gdalbridge copy seg.tif",
+    "gdalbridge copy /vsis3/bucket/seg.tif",
+    "gdalbridge copy seg.tif s3://bucket/seg.tif.rat.zarr --column Histogram",
+    "gdalbridge copy seg.kea --all-bands --overwrite",
+)
+@click.command("copy")
+@click.argument("raster")
+@click.argument("sidecar", required=False)
+@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--all-bands", is_flag=True, help="Every band that has a table, each to its own.")
+@click.option("--name", help="Name of a further table beside the band's first.")
+@click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
+@click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
+@click.option("--append", is_flag=True, help="Add columns to a sidecar that is there already.")
+@click.option("--chunk-rows", type=click.IntRange(1), help="Rows per chunk.")
+@click.option("--block-rows", type=click.IntRange(1), help="Rows per block (whole chunks).")
+@json_option
+@quiet_option
+def command(
+    raster: str,
+    sidecar: str | None,
+    band: int,
+    all_bands: bool,
+    name: str | None,
+    columns: tuple[str, ...],
+    overwrite: bool,
+    append: bool,
+    chunk_rows: int | None,
+    block_rows: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Copy the attribute table of RASTER to a sidecar, by default the one beside it."""
+    if all_bands and sidecar is not None:
+        raise click.UsageError("--all-bands writes one sidecar per band: SIDECAR can't be given")
+    with in_words():
+        from ..gdalrat import bands_with_table
+        from ..ratcopy import copy_to_sidecar
+
+        reports = [
+            copy_to_sidecar(
+                raster,
+                sidecar,
+                band=number,
+                name=name,
+                columns=columns or None,
+                overwrite=overwrite,
+                append=append,
+                chunk_rows=chunk_rows,
+                block_rows=block_rows,
+                progress=not (quiet or as_json),
+            )
+            for number in (bands_with_table(raster) if all_bands else [band])
+        ]
+        if as_json:
+            print_json([report.as_dict() for report in reports])
+        elif not quiet:
+            for report in reports:
+                click.echo(str(report))

@@ -1,0 +1,25 @@
+"""``gdalbridge doctor``."""
+
+import sys
+
+import click
+
+from .common import examples, in_words, json_option, print_json
+
+
+@examples("gdalbridge doctor", "gdalbridge doctor s3://bucket/some/prefix")
+@click.command("doctor")
+@click.argument("place", required=False)
+@json_option
+def command(place: str | None, as_json: bool) -> None:
+    """Say what is installed and which S3 settings are in force; ask PLACE's bucket, if given."""
+    with in_words():
+        from ..doctor import diagnose, diagnosis_text
+
+        found = diagnose(place)
+        if as_json:
+            print_json(found)
+        else:
+            click.echo(diagnosis_text(found))
+        if found["problems"]:
+            sys.exit(1)

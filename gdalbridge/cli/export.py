@@ -1,0 +1,71 @@
+"""``gdalbridge export``."""
+
+import click
+
+from .common import examples, in_words, json_option, print_json, quiet_option
+
+
+def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    casts = {}
+    for value in values:
+        column, equals, kind = value.rpartition("=")
+        if not equals or not column:
+            raise click.BadParameter(f"expected COLUMN=TYPE, got {value!r}")
+        casts[column] = kind
+    return casts
+
+
+@examples(
+    "gdalbridge export seg.tif.rat.zarr out.tif",
+    "gdalbridge export s3://bucket/seg.tif.rat.zarr seg.kea --column area",
+    "gdalbridge export seg.tif out.tif --cast id=Real --overwrite",
+)
+@click.command("export")
+@click.argument("sidecar")
+@click.argument("raster")
+@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--name", help="Name of a further table, where SIDECAR is a raster.")
+@click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
+@click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
+@click.option(
+    "--cast",
+    "casts",
+    multiple=True,
+    callback=_casts,
+    metavar="COLUMN=TYPE",
+    help="GDAL type of a column: Integer, Real, String, ... Values must still be equal.",
+)
+@click.option("--block-rows", type=click.IntRange(1), help="Rows per block.")
+@json_option
+@quiet_option
+def command(
+    sidecar: str,
+    raster: str,
+    band: int,
+    name: str | None,
+    columns: tuple[str, ...],
+    overwrite: bool,
+    casts: dict[str, str],
+    block_rows: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Copy the columns of SIDECAR (or of the sidecar beside a raster) into RASTER's table."""
+    with in_words():
+        from ..ratexport import copy_to_raster
+        from ..sidecar import is_sidecar, sidecar_path
+
+        report = copy_to_raster(
+            sidecar if is_sidecar(sidecar) else sidecar_path(sidecar, band, name),
+            raster,
+            band=band,
+            columns=columns or None,
+            overwrite=overwrite,
+            cast=casts or None,
+            block_rows=block_rows,
+            progress=not (quiet or as_json),
+        )
+        if as_json:
+            print_json(report.as_dict())
+        elif not quiet:
+            click.echo(str(report))

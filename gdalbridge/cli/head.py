@@ -1,0 +1,37 @@
+"""``gdalbridge head``."""
+
+import click
+
+from .common import examples, in_words, json_option, print_json
+
+
+@examples(
+    "gdalbridge head seg.tif",
+    "gdalbridge head s3://bucket/seg.tif.rat.zarr --rows 20 --from 1000 --column area",
+)
+@click.command("head")
+@click.argument("table")
+@click.option("--rows", type=click.IntRange(0), default=10, show_default=True)
+@click.option("--from", "start", type=click.IntRange(0), default=0, help="First row.")
+@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--name", help="Name of a further table, where TABLE is a raster.")
+@click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
+@json_option
+def command(
+    table: str,
+    rows: int,
+    start: int,
+    band: int,
+    name: str | None,
+    columns: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Print the first rows of TABLE: a sidecar, or a raster's sidecar or own table."""
+    with in_words():
+        from ..describe import head, head_text
+
+        found = head(table, rows=rows, start=start, band=band, name=name, columns=columns)
+        if as_json:
+            print_json(found)
+        else:
+            click.echo(head_text(found))

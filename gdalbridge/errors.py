@@ -1,0 +1,59 @@
+"""Every error that gdalbridge raises on purpose; all are children of :class:`BridgeError`."""
+
+__all__ = [
+    "BridgeError",
+    "CancelledError",
+    "ColumnSelectionError",
+    "ConversionError",
+    "GdalError",
+    "GdalMissingError",
+    "LossWarning",
+    "NotWrittenError",
+    "OutputExistsError",
+    "RasterNotFoundError",
+    "SidecarNameError",
+]
+
+
+class BridgeError(Exception):
+    """Root of every error that gdalbridge raises on purpose."""
+
+
+class CancelledError(BridgeError):
+    """The progress callback or object wished to stop."""
+
+
+class ColumnSelectionError(BridgeError, LookupError):
+    """A column was asked for that is not there."""
+
+
+class ConversionError(BridgeError, ValueError):
+    """A value, or a dtype, that the other side can't hold exactly."""
+
+
+class GdalError(BridgeError, RuntimeError):
+    """GDAL failed; the message is its own."""
+
+
+class GdalMissingError(BridgeError, ImportError):
+    """GDAL's Python bindings are not installed, or can't be loaded."""
+
+
+class NotWrittenError(BridgeError, OSError):
+    """A raster can't be written, or did not keep what was written."""
+
+
+class OutputExistsError(BridgeError, FileExistsError):
+    """The output is there already and was not to be replaced."""
+
+
+class RasterNotFoundError(BridgeError, FileNotFoundError):
+    """There is no such raster, or band, or it has no table."""
+
+
+class SidecarNameError(BridgeError, ValueError):
+    """A raster, band or table name from which no sidecar's name can be made."""
+
+
+class LossWarning(UserWarning):
+    """A raster format could not hold something as it was given."""

@@ -1,0 +1,432 @@
+"""The one door to GDAL's raster attribute tables: reading, block by block.
+
+Everything here avoids what is unsafe or loses values in one GDAL version or another:
+a table outlives neither band nor dataset, blocks that begin after row 0 are only read
+where that version reads the right memory, text is read in pieces whose size in bytes is
+bounded, date-times go through text.
+
+A source is used by one thread at a time; that need not be the one that opened it.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import gdaldatetimes
+from ._gdal import block_io_is_safe, exceptions, gdal, silence
+from .errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
+from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
+from .vsis3 import prepare
+
+__all__ = [
+    "RatColumn",
+    "RatSchema",
+    "RatSource",
+    "StoredColumn",
+    "band_of",
+    "bands_with_table",
+    "open_dataset",
+    "open_rat",
+    "schema_of",
+]
+
+Array = NDArray[Any]
+
+TEXT_ROWS = 16_384
+"""Rows of text read at once from a driver that pads all strings to the longest."""
+SCAN_ROWS = 100_000
+"""Rows of date-times looked at at once for their offsets."""
+
+
+@dataclass(frozen=True, slots=True)
+class RatColumn:
+    """A column as GDAL describes it."""
+
+    index: int
+    name: str
+    type: int
+    """Number of GDAL's type."""
+    usage: int
+    """Number of GDAL's usage; ones that GDAL does not know are legal."""
+
+
+@dataclass(frozen=True, slots=True)
+class RatSchema:
+    """A table as GDAL describes it."""
+
+    columns: tuple[RatColumn, ...]
+    rows: int
+    table_type: int | None
+    """0 thematic, 1 athematic."""
+    linear_binning: tuple[float, float] | None
+    """(minimum of row 0, bin size), where the table has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredColumn:
+    """How a column is stored."""
+
+    dtype: np.dtype[Any]
+    attributes: Mapping[str, Any]
+
+
+def open_dataset(raster: Any, *, update: bool = False) -> Any:
+    """Open a raster by its path, URL or ``/vsi`` name.
+
+    Raises
+    ------
+    RasterNotFoundError
+        With GDAL's own reason.
+    """
+    name = prepare(os.fspath(raster))
+    flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
+    with exceptions(), silence(), _siblings_visible(name):
+        try:
+            dataset = gdal.OpenEx(name, flags)
+        except RuntimeError as error:
+            dataset, reason = None, str(error)
+        else:
+            reason = "GDAL gives no reason"
+    if dataset is None:
+        how = "for writing " if update else ""
+        raise RasterNotFoundError(f"{raster} can't be opened {how}as a raster: {reason}")
+    return dataset
+
+
+def band_of(dataset: Any, band: object, name: str) -> Any:
+    """Return a band of a dataset.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Says how many bands there are.
+    """
+    count = dataset.RasterCount
+    if isinstance(band, bool) or not isinstance(band, int) or not 1 <= band <= count:
+        raise RasterNotFoundError(
+            f"{name} has {count} bands, counted from 1: there is no {band!r}"
+        )
+    return dataset.GetRasterBand(band)
+
+
+@contextmanager
+def _siblings_visible(name: str) -> Iterator[None]:
+    """Let GDAL see the .aux.xml beside a raster on a network, where a table may be."""
+    changed: dict[str, str | None] = {}
+    if name.startswith("/vsi"):
+        if (gdal.GetConfigOption("GDAL_DISABLE_READDIR_ON_OPEN") or "").upper() == "EMPTY_DIR":
+            changed["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
+        allowed = gdal.GetConfigOption("CPL_VSIL_CURL_ALLOWED_EXTENSIONS")
+        if allowed and ".aux.xml" not in allowed:
+            separator = "," if "," in allowed else " "
+            changed["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = f"{allowed}{separator}.aux.xml"
+    before = {key: gdal.GetThreadLocalConfigOption(key) for key in changed}
+    for key, value in changed.items():
+        gdal.SetThreadLocalConfigOption(key, value)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            gdal.SetThreadLocalConfigOption(key, value)
+
+
+def schema_of(rat: Any) -> RatSchema:
+    """Describe a RAT of GDAL's."""
+    count = rat.GetColumnCount()
+    columns = tuple(
+        RatColumn(
+            index,
+            _text(rat.GetNameOfCol(index)),
+            rat.GetTypeOfCol(index),
+            rat.GetUsageOfCol(index),
+        )
+        for index in range(count)
+    )
+    is_binned, minimum, size = rat.GetLinearBinning()
+    return RatSchema(
+        columns,
+        rat.GetRowCount(),
+        rat.GetTableType(),
+        (float(minimum), float(size)) if is_binned else None,
+    )
+
+
+def _text(name: Any) -> str:
+    if isinstance(name, bytes):
+        raise ConversionError(f"a column's name is not UTF-8: {name!r}")
+    return str(name)
+
+
+def open_rat(raster: Any, band: int = 1) -> "RatSource":
+    """Open a band's own attribute table, for reading.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        A path, URL or ``/vsi`` name, or an open dataset.
+    band : int
+        Counted from 1.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Where there is no such raster or band, or the band has no table.
+    """
+    is_open = hasattr(raster, "GetRasterBand")
+    dataset = raster if is_open else open_dataset(raster)
+    name = dataset.GetDescription() if is_open else os.fspath(raster)
+    return RatSource(dataset, band_of(dataset, band, name), f"{name}")
+
+
+def bands_with_table(raster: Any) -> list[int]:
+    """Return the bands of a raster that have an attribute table of their own."""
+    dataset = raster if hasattr(raster, "GetRasterBand") else open_dataset(raster)
+    found = []
+    with _siblings_visible(dataset.GetDescription()), silence():
+        for number in range(1, dataset.RasterCount + 1):
+            band = dataset.GetRasterBand(number)
+            rat = band.GetDefaultRAT()
+            # Some drivers hand out a table without columns for every band.
+            if rat is not None and rat.GetColumnCount():
+                found.append(number)
+            del rat, band
+    return found
+
+
+class RatSource:
+    """A band's own table, for reading. A context manager.
+
+    Parameters
+    ----------
+    dataset, band
+        GDAL's; both are kept for as long as the table is in use, as GDAL frees a table
+        with its dataset.
+    name : str
+        For messages.
+    """
+
+    def __init__(self, dataset: Any, band: Any, name: str) -> None:
+        self.name = name
+        with _siblings_visible(dataset.GetDescription()), silence():
+            rat = band.GetDefaultRAT()
+        if rat is None:
+            raise RasterNotFoundError(f"{name}: band {band.GetBand()} has no attribute table")
+        self._dataset, self._band, self._rat = dataset, band, rat
+        self.schema = schema_of(rat)
+        self._safe = block_io_is_safe(rat)
+        self._padded = bool(rat.ChangesAreWrittenToFile())
+        self._whole: tuple[int, Array] | None = None
+        self._stored: dict[int, StoredColumn] = {}
+
+    def close(self) -> None:
+        """Let go of table, band and dataset, in that order."""
+        self._rat = self._band = self._dataset = self._whole = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def stored(self, index: int) -> StoredColumn:
+        """Return how a column is stored: its dtype and attributes.
+
+        A column of date-times is read for this, block by block, as its dtype depends on
+        whether all of them have one offset.
+
+        Raises
+        ------
+        ConversionError
+            For a type that this version does not know, or date-times that can't be kept.
+        """
+        if index not in self._stored:
+            self._stored[index] = self._decide(index)
+        return self._stored[index]
+
+    def _decide(self, index: int) -> StoredColumn:
+        column = self.schema.columns[index]
+        if column.type not in set(FieldType):
+            raise ConversionError(
+                f"{self.name}, column {column.name!r}: GDAL's type {column.type} is not known here"
+            )
+        attributes: dict[str, Any] = {
+            "GDAL_TYPE": column.type,
+            "GDAL_TYPE_NAME": type_name(column.type),
+            "GDAL_USAGE": column.usage,
+            "GDAL_USAGE_NAME": usage_name(column.usage),
+        }
+        dtype = stored_dtype(column.type)
+        if column.type == FieldType.DATETIME:
+            offset = self._one_offset(index)
+            if offset is None:
+                dtype = stored_dtype(FieldType.STRING)
+            else:
+                naive = offset == gdaldatetimes.NAIVE
+                attributes["UTC_OFFSET_MINUTES"] = None if naive else offset
+        return StoredColumn(dtype, attributes)
+
+    def _one_offset(self, index: int) -> int | None:
+        seen: set[int] = set()
+        for start in range(0, self.schema.rows, SCAN_ROWS):
+            length = min(SCAN_ROWS, self.schema.rows - start)
+            times, offsets = self._datetimes(index, start, length, fine=False)
+            seen.update(np.unique(offsets[~np.isnat(times)]).tolist())
+            if len(seen) > 1:
+                return None
+        return seen.pop() if seen else gdaldatetimes.NAIVE
+
+    def read(self, index: int, start: int, length: int) -> Array:
+        """Read rows of a column, in the dtype they are stored as.
+
+        Parameters
+        ----------
+        index : int
+            The column's.
+        start, length : int
+            Rows; all of them in the table.
+
+        Returns
+        -------
+        ndarray of shape (length,)
+
+        Raises
+        ------
+        ConversionError
+            For text that is not UTF-8, and date-times that can't be kept: names the row.
+        GdalError
+            Where GDAL fails.
+        """
+        if not 0 <= start <= start + length <= self.schema.rows:
+            raise BridgeError(
+                f"{self.name} has {self.schema.rows} rows: {length} from row {start} are not in it"
+            )
+        dtype = self.stored(index).dtype
+        kind = self.schema.columns[index].type
+        if length == 0:
+            return np.empty(0, dtype)
+        if kind == FieldType.STRING:
+            return self._strings(index, start, length)
+        if kind == FieldType.DATETIME:
+            times, offsets = self._datetimes(index, start, length, fine=True)
+            if dtype.kind == "T":
+                return np.array(gdaldatetimes.to_text(times, offsets), dtype)
+            return times
+        return self._array(index, start, length).astype(dtype, copy=False)
+
+    def _array(self, index: int, start: int, length: int) -> Array:
+        if self._safe:
+            return self._ask(index, start, length)
+        # The whole column, from row 0; kept, as the next block will be of the same one.
+        if self._whole is None or self._whole[0] != index:
+            self._whole = None
+            self._whole = (index, self._ask(index, 0, self.schema.rows))
+        return self._whole[1][start : start + length].copy()
+
+    def _ask(self, index: int, start: int, length: int) -> Array:
+        with exceptions(), silence():
+            try:
+                values = self._rat.ReadAsArray(index, start, length)
+            except (RuntimeError, SystemError, ValueError) as error:
+                raise GdalError(f"{self._where(index)}: {error}") from error
+        if values is None or len(values) != length:
+            raise GdalError(f"{self._where(index)}: GDAL could not read rows from {start}")
+        found: Array = values
+        return found
+
+    def _where(self, index: int) -> str:
+        return f"{self.name}, column {self.schema.columns[index].name!r}"
+
+    # ---- text
+
+    def _strings(self, index: int, start: int, length: int) -> Array:
+        dtype = stored_dtype(FieldType.STRING)
+        if self._padded:
+            return self._padded_strings(index, start, length)
+        if self._safe:
+            texts = self._texts(index, start, length)
+        else:
+            # As a whole column they would all be padded to the longest: cell by cell.
+            texts = [
+                self._rat.GetValueAsString(row, index) for row in range(start, start + length)
+            ]
+        try:
+            # A bytes object among them would go in as its repr.
+            if set(map(type, texts)) == {str}:
+                return np.array(texts, dtype)
+        except UnicodeEncodeError:
+            pass
+        self._check_text(index, start, texts)
+        raise ConversionError(f"{self._where(index)}, from row {start}: not text")
+
+    def _texts(self, index: int, start: int, length: int) -> list[Any]:
+        with exceptions(), silence():
+            try:
+                texts: list[Any] = self._rat.ReadValuesIOAsString(index, start, length)
+            except (RuntimeError, SystemError, ValueError) as error:
+                raise GdalError(f"{self._where(index)}: {error}") from error
+        if texts is None or len(texts) != length:
+            raise GdalError(f"{self._where(index)}: GDAL could not read rows from {start}")
+        return texts
+
+    def _check_text(self, index: int, start: int, texts: list[Any]) -> None:
+        """Refuse what GDAL's bindings make of bytes that are no UTF-8."""
+        for row, text in enumerate(texts):
+            # Bytes, in newer versions; in older ones a str with halves of surrogate pairs.
+            if isinstance(text, bytes) or not text.isascii():
+                raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
+                try:
+                    raw.decode("utf-8")
+                except UnicodeDecodeError:
+                    raise ConversionError(
+                        f"{self._where(index)}, row {start + row}: {raw!r} is not UTF-8"
+                    ) from None
+
+    def _padded_strings(self, index: int, start: int, length: int) -> Array:
+        out = np.empty(length, stored_dtype(FieldType.STRING))
+        for first in range(0, length, TEXT_ROWS):
+            size = min(TEXT_ROWS, length - first)
+            raw = self._ask(index, start + first, size)
+            try:
+                out[first : first + size] = raw
+            except (UnicodeDecodeError, ValueError, TypeError):
+                self._check_text(index, start + first, raw.tolist())
+                raise
+        return out
+
+    # ---- date-times
+
+    def read_datetime_text(self, index: int, start: int, length: int) -> Array:
+        """Read date-times as :func:`gdalbridge.gdaldatetimes.text_for_gdal` writes them."""
+        column = self.schema.columns[index].name
+        times, offsets = self._datetimes(index, start, length, fine=True)
+        return gdaldatetimes.text_for_gdal(times, offsets, column=column, first_row=start)
+
+    def _datetimes(
+        self, index: int, start: int, length: int, *, fine: bool
+    ) -> tuple[Array, Array]:
+        column = self.schema.columns[index].name
+        if self._safe:
+            texts = self._texts(index, start, length)
+        else:
+            texts = [
+                self._rat.GetValueAsString(row, index) for row in range(start, start + length)
+            ]
+        times, offsets = gdaldatetimes.parse(texts, column=column, first_row=start)
+        if fine:
+            # Only now: objects of years that Python does not have would fail the block.
+            objects = self._array(index, start, length).tolist()
+            times = gdaldatetimes.finer(
+                times, offsets, objects, texts, column=column, first_row=start
+            )
+        return times, offsets

@@ -1,0 +1,319 @@
+"""Writing a band's own attribute table, safely and with nothing lost in silence.
+
+There are two kinds of table in GDAL. One writes through to its file at once (HFA, KEA).
+The other is memory: it is built here on a copy and handed to the band at the end, so a
+copy that fails leaves the raster as it was. Either way the raster is opened again at the
+end to see what it has kept, as some drivers accept what they then drop.
+"""
+
+import os
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._gdal import block_io_is_safe, exceptions, gdal, silence
+from .errors import BridgeError, ConversionError, GdalError, NotWrittenError, RasterNotFoundError
+from .gdalrat import RatSchema, band_of, open_dataset, schema_of
+from .gdaltypes import FieldType, type_name, usage_name
+from .vsis3 import prepare
+
+__all__ = ["RatSink", "open_rat_for_update"]
+
+Array = NDArray[Any]
+
+MAX_ROWS = 2**31 - 1
+TEXT_BYTES = 32 * 2**20
+"""GDAL's bindings pad text to the longest of a block: blocks of at most so many bytes."""
+
+
+def open_rat_for_update(raster: Any, band: int = 1) -> "RatSink":
+    """Open a band's own attribute table, for writing.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        A path, or a dataset that was opened for update.
+    band : int
+        Counted from 1.
+
+    Raises
+    ------
+    NotWrittenError
+        For places that GDAL can't update a raster in (``/vsis3/``, ...).
+    RasterNotFoundError
+        Where there is no such raster or band, or it can't be opened for writing.
+    """
+    if hasattr(raster, "GetRasterBand"):
+        return RatSink(raster, band, raster.GetDescription(), path=None)
+    path = os.fspath(raster)
+    name = prepare(path)
+    if name.startswith("/vsi") and not name.startswith("/vsimem/"):
+        raise NotWrittenError(
+            f"{path}: GDAL can't change a raster there; copy the table to a sidecar instead, or "
+            "export to a local raster"
+        )
+    return RatSink(open_dataset(path, update=True), band, path, path=path)
+
+
+class RatSink:
+    """A band's own table, for writing.
+
+    A context manager: without commit, nothing stays of what was written to a table in
+    memory.
+
+    Parameters
+    ----------
+    dataset
+        GDAL's, opened for update.
+    band : int
+        Counted from 1.
+    name : str
+        For messages.
+    path : str or None
+        Where it was opened from, if here.
+    """
+
+    def __init__(self, dataset: Any, band: int, name: str, path: str | None) -> None:
+        self.name, self._path, self._number = name, path, band
+        self._dataset = dataset
+        self._band = band_of(dataset, band, name)
+        with silence():
+            rat = self._band.GetDefaultRAT()
+        self.writes_through = rat is not None and bool(rat.ChangesAreWrittenToFile())
+        if rat is None:
+            rat = gdal.RasterAttributeTable()
+        elif not self.writes_through:
+            # The band's own is not to be changed before the end; and GDAL 3.6 crashes where
+            # a band is given the table that it gave.
+            rat = rat.Clone()
+        self._rat = rat
+        self._blocks_are_safe = block_io_is_safe(rat)
+        self._held: dict[int, Array] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything; what was not committed is dropped."""
+        self._held.clear()
+        self._rat = self._band = self._dataset = None
+
+    @property
+    def schema(self) -> RatSchema:
+        """The table as it is now."""
+        return schema_of(self._rat)
+
+    def set_row_count(self, rows: int) -> None:
+        """Set the number of rows.
+
+        Raises
+        ------
+        ConversionError
+            Above 2147483647, which is all that GDAL can count.
+        """
+        if not 0 <= rows <= MAX_ROWS:
+            raise ConversionError(
+                f"{self.name}: GDAL's tables have at most {MAX_ROWS} rows: {rows}"
+            )
+        with exceptions(), silence():
+            try:
+                self._rat.SetRowCount(rows)
+            except RuntimeError as error:
+                raise GdalError(f"{self.name}: {error}") from error
+        if self._rat.GetRowCount() != rows:
+            raise NotWrittenError(
+                f"{self.name} has {self._rat.GetRowCount()} rows after it was told to have {rows}"
+            )
+
+    def create_column(self, name: str, kind: int, usage: int) -> tuple[int, list[str]]:
+        """Create a column.
+
+        Returns
+        -------
+        index : int
+        losses : list of str
+            In words, what the driver made other than it was asked to.
+
+        Raises
+        ------
+        ConversionError
+            Where the driver's type for it could not hold the values.
+        """
+        if "\x00" in name:
+            raise ConversionError(f"{self.name}: GDAL can't have a zero character in {name!r}")
+        before = self._rat.GetColumnCount()
+        with exceptions(), silence():
+            try:
+                self._rat.CreateColumn(name, int(kind), int(usage))
+            except (RuntimeError, TypeError) as error:
+                raise GdalError(f"{self.name}, column {name!r}: {error}") from error
+        if self._rat.GetColumnCount() != before + 1:
+            raise NotWrittenError(
+                f"{self.name}: this format has no column {name!r} of type {type_name(kind)}"
+            )
+        found = schema_of(self._rat).columns[before]
+        if found.type != kind and (kind, found.type) != (FieldType.INTEGER, FieldType.REAL):
+            raise ConversionError(
+                f"{self.name}, column {name!r}: with the usage {usage_name(usage)} this format "
+                f"makes it {type_name(found.type)}, not {type_name(kind)}"
+            )
+        losses = []
+        if found.type != kind:
+            losses.append(f"the type of column {name!r} became {type_name(found.type)}")
+        if found.name != name:
+            losses.append(f"the name of column {name!r} became {found.name!r}")
+        if found.usage != usage:
+            losses.append(
+                f"the usage of column {name!r} became {usage_name(found.usage)}, "
+                f"it was {usage_name(usage)}"
+            )
+        return before, losses
+
+    def write(self, index: int, start: int, values: Array) -> None:
+        """Write rows of a column.
+
+        Parameters
+        ----------
+        index : int
+            The column's.
+        start : int
+            First row.
+        values : ndarray of shape (n,)
+            int32 for Integer, float64 for Real (and Integers that a driver made Real),
+            bool, StringDType, object (bytes) for WKBGeometry; date-times as fixed-width
+            bytes (:func:`gdalbridge.gdaldatetimes.text_for_gdal`).
+
+        Raises
+        ------
+        ConversionError
+            For text with a zero character, which GDAL would cut there.
+        """
+        if not len(values):
+            return
+        if values.dtype.kind == "T":
+            self._write_text(index, start, values)
+        elif self._blocks_are_safe:
+            self._give(index, start, values)
+        else:
+            # Kept until the column can be written as a whole, from row 0.
+            held = self._held.setdefault(index, np.zeros(self._rat.GetRowCount(), values.dtype))
+            held[start : start + len(values)] = values
+
+    def _write_text(self, index: int, start: int, values: Array) -> None:
+        column = self.schema.columns[index].name
+        encoded = [text.encode("utf-8") for text in values.tolist()]
+        for row, text in enumerate(encoded):
+            if b"\x00" in text:
+                raise ConversionError(
+                    f"{self.name}, column {column!r}, row {start + row}: GDAL would cut "
+                    f"{values[row]!r} at its zero character"
+                )
+        if not self._blocks_are_safe:
+            for row, value in enumerate(values.tolist(), start):
+                self._rat.SetValueAsString(row, index, value)
+            return
+        first = 0
+        while first < len(encoded):
+            longest, stop = 1, first
+            while stop < len(encoded):
+                longer = max(longest, len(encoded[stop]))
+                if stop > first and longer * (stop + 1 - first) > TEXT_BYTES:
+                    break
+                longest, stop = longer, stop + 1
+            self._give(index, start + first, np.array(encoded[first:stop], f"S{longest}"))
+            first = stop
+
+    def _give(self, index: int, start: int, values: Array) -> None:
+        with exceptions(), silence():
+            try:
+                failed = self._rat.WriteArray(np.ascontiguousarray(values), index, start)
+            except (RuntimeError, ValueError, TypeError) as error:
+                column = self.schema.columns[index].name
+                raise GdalError(f"{self.name}, column {column!r}: {error}") from error
+        if failed:
+            raise NotWrittenError(f"{self.name}: GDAL did not write rows from {start}")
+
+    def set_table_type(self, kind: int) -> list[str]:
+        """Set thematic (0) or athematic (1); return what was lost, in words."""
+        with exceptions(), silence():
+            try:
+                self._rat.SetTableType(kind)
+            except RuntimeError as error:
+                return [f"the table's type was not kept ({error})"]
+        return [] if self._rat.GetTableType() == kind else ["the table's type was not kept"]
+
+    def set_linear_binning(self, minimum: float, size: float) -> list[str]:
+        """Set linear binning; return what was lost, in words."""
+        with exceptions(), silence():
+            try:
+                self._rat.SetLinearBinning(minimum, size)
+            except RuntimeError as error:
+                return [f"the linear binning was not kept ({error})"]
+        return []
+
+    def commit(self) -> None:
+        """Make it stay, and see that it has stayed.
+
+        Raises
+        ------
+        NotWrittenError
+            Where the raster, opened again, has another table than was written.
+        """
+        for index, values in self._held.items():
+            self._give(index, 0, values)
+        self._held.clear()
+        expected = self.schema
+        if not self.writes_through:
+            with exceptions(), silence():
+                try:
+                    failed = self._band.SetDefaultRAT(self._rat)
+                except RuntimeError as error:
+                    raise NotWrittenError(f"{self.name}: {error}") from error
+            if failed:
+                raise NotWrittenError(f"{self.name}: GDAL did not take the table")
+        with exceptions(), silence():
+            try:
+                self._dataset.FlushCache()
+            except RuntimeError as error:
+                raise NotWrittenError(f"{self.name}: {error}") from error
+        driver = self._dataset.GetDriver().ShortName
+        own_file = bool(self._dataset.GetFileList())
+        if self._path is not None:
+            self.close()
+        if driver != "MEM" and own_file:
+            self._see(expected)
+
+    def _see(self, expected: RatSchema) -> None:
+        try:
+            dataset = open_dataset(self.name)
+            with silence():
+                rat = band_of(dataset, self._number, self.name).GetDefaultRAT()
+            found = None if rat is None else schema_of(rat)
+            del rat, dataset
+        except (BridgeError, RasterNotFoundError) as error:
+            raise NotWrittenError(f"{self.name} can't be read any more: {error}") from error
+        # A table without columns, or without rows, is not always kept; there is nothing in it.
+        if found is None and not (expected.columns and expected.rows):
+            return
+        if (
+            found is None
+            or found.rows != expected.rows
+            or [c.type for c in found.columns] != [c.type for c in expected.columns]
+        ):
+            what = (
+                "no table" if found is None else f"{len(found.columns)} columns, {found.rows} rows"
+            )
+            raise NotWrittenError(
+                f"{self.name} was not written: it has {what} where {len(expected.columns)} columns "
+                f"and {expected.rows} rows were given to GDAL. Was the dataset opened for update?"
+            )

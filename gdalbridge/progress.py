@@ -1,0 +1,95 @@
+"""Progress of long work, and the wish to stop it, in whichever way the caller has.
+
+A progress is ``None``, ``True`` (a bar, on a terminal only), a callback of GDAL's kind,
+or a progress object of RIOS's kind. All become a :class:`Progress` with one method.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from .errors import BridgeError, CancelledError
+
+__all__ = ["Progress", "progress_of"]
+
+
+class Progress(Protocol):
+    """Told from time to time how far the work is."""
+
+    def report(self, done: float, message: str = "") -> None:
+        """Say that a fraction ``done`` (0 to 1) of the work is finished.
+
+        Raises
+        ------
+        CancelledError
+            Where the user wishes to stop.
+        """
+
+
+class _Silent:
+    def report(self, done: float, message: str = "") -> None:
+        pass
+
+
+class _Callback:
+    def __init__(self, callback: Any) -> None:
+        self._callback = callback
+
+    def report(self, done: float, message: str = "") -> None:
+        # GDAL: 0 cancels. A callback that returns nothing was not asked to decide.
+        answer = self._callback(done, message, None)
+        if answer is not None and not answer:
+            raise CancelledError("cancelled by the progress callback")
+
+
+class _Rios:
+    def __init__(self, progress: Any) -> None:
+        self._progress = progress
+        progress.setTotalSteps(100)
+
+    def report(self, done: float, message: str = "") -> None:
+        if message and hasattr(self._progress, "setLabelText"):
+            self._progress.setLabelText(message)
+        self._progress.setProgress(int(100 * done))
+        if hasattr(self._progress, "wasCancelled") and self._progress.wasCancelled():
+            raise CancelledError("cancelled by the progress object")
+
+
+class _Bar:
+    def __init__(self, bar: Any) -> None:
+        self._bar = bar
+
+    def report(self, done: float, message: str = "") -> None:
+        self._bar.label = message
+        self._bar.update(int(1000 * done) - self._bar.pos)
+
+
+@contextmanager
+def progress_of(progress: Any) -> Iterator[Progress]:
+    """Make a :class:`Progress` of what the caller gave, for the length of the work.
+
+    Raises
+    ------
+    BridgeError
+        For what is none of the four.
+    """
+    if progress is None or progress is False:
+        yield _Silent()
+    elif progress is True:
+        if not sys.stderr.isatty():
+            yield _Silent()
+            return
+        import click
+
+        with click.progressbar(length=1000, file=sys.stderr, width=30) as bar:
+            yield _Bar(bar)
+    elif hasattr(progress, "setTotalSteps") and hasattr(progress, "setProgress"):
+        yield _Rios(progress)
+    elif callable(progress):
+        yield _Callback(progress)
+    else:
+        raise BridgeError(
+            "progress is None, True, a callback f(complete, message, data), or an object with "
+            f"setTotalSteps and setProgress: got {progress!r}"
+        )

@@ -1,0 +1,57 @@
+"""What a copy did, as data."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+__all__ = ["ColumnReport", "CopyReport"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnReport:
+    """One copied column."""
+
+    name: str
+    """Name in the sidecar."""
+    dtype: str
+    """dtype in the sidecar."""
+    gdal_type: str
+    """GDAL's type, e.g. ``Integer``."""
+    usage: str
+    """GDAL's usage, e.g. ``PixelCount``."""
+
+
+@dataclass(frozen=True, slots=True)
+class CopyReport:
+    """What a copy did."""
+
+    source: str
+    """The raster or sidecar that was read."""
+    target: str
+    """The sidecar or raster that was written."""
+    rows: int
+    columns: tuple[ColumnReport, ...]
+    bytes_read: int
+    """Size of the values in memory, in bytes."""
+    bytes_stored: int
+    """Size of what was written, packed, in bytes."""
+    seconds: float
+    losses: tuple[str, ...] = field(default=())
+    """In words, what the target's own storage could not hold as it was given."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as JSON would have it."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.source} -> {self.target}: {len(self.columns)} columns of {self.rows} rows, "
+            f"{_size(self.bytes_read)} stored in {_size(self.bytes_stored)}, {self.seconds:.2f} s"
+        )
+        return "\n".join([text, *(f"lost: {loss}" for loss in self.losses)])
+
+
+def _size(count: int) -> str:
+    size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
+    while size >= 1000 and len(units) > 1:
+        size, units = size / 1000, units[1:]
+    return f"{size:.0f} bytes" if units[0] == "bytes" else f"{size:.1f} {units[0]}"

@@ -1,0 +1,105 @@
+"""What every test shares: a clean environment, an S3 server, a header with the versions.
+
+Fixtures for other tests to use:
+
+``moto_s3``
+    a :class:`~tests.places.S3Place` in a bucket of its own; the AWS variables lead there.
+``moto``
+    the server alone (:class:`~tests.servers.moto.Moto`), one for the session.
+``counted_s3``
+    ``moto_s3`` behind a proxy that counts requests: a pair of place and proxy.
+``local``
+    a :class:`~tests.places.LocalPlace` in a fresh directory.
+"""
+
+import importlib.metadata
+import os
+import platform
+import tempfile
+
+import pytest
+
+from tests.places import LocalPlace, S3Place
+from tests.servers.counting import counting_proxy
+from tests.servers.moto import running_moto
+
+pytest.register_assert_rewrite("tests.ratzarr.conformance")
+
+# Whatever begins like this configures what is tested, and is a developer's own.
+FOREIGN = (
+    "AWS_", "BOTO", "S3", "FSSPEC", "ZARR_", "GDALBRIDGE_", "RATZARR_",
+    "CPL_", "VSI", "GS_", "AZURE_", "GDAL_DISABLE_READDIR", "GDAL_PAM",
+)  # fmt: skip
+
+
+def pytest_configure(config):
+    """Let no credentials, profiles or settings of the developer's reach a test.
+
+    Here and not in a fixture: some packages read their settings when they are imported, which
+    is before any fixture runs.
+    """
+    clean = pytest.MonkeyPatch()
+    config.add_cleanup(clean.undo)
+    home = tempfile.TemporaryDirectory(prefix="ratzarr-tests-home-")
+    config.add_cleanup(home.cleanup)
+    for name in list(os.environ):
+        if name.upper().startswith(FOREIGN):
+            clean.delenv(name)
+    clean.setenv("HOME", home.name)
+    for name in ("XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        clean.delenv(name, raising=False)
+    clean.setenv("AWS_CONFIG_FILE", os.path.join(home.name, "no-aws-config"))
+    clean.setenv("AWS_SHARED_CREDENTIALS_FILE", os.path.join(home.name, "no-aws-credentials"))
+    # Without credentials botocore asks a server that only Amazon's machines have, and waits.
+    clean.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("NO_PROXY", "no_proxy"):
+        clean.setenv(name, "127.0.0.1,localhost")
+
+
+def pytest_report_header():
+    """Say which versions of others' code this run was against."""
+    versions = ", ".join(
+        f"{name} {importlib.metadata.version(name)}" for name in ("zarr", "numpy", "s3fs", "moto")
+    )
+    return [f"Python {platform.python_version()}, {versions}", f"GDAL {_gdal()}"]
+
+
+def _gdal():
+    try:
+        from osgeo import gdal
+    except ImportError as error:
+        return f"not there ({error})"
+    drivers = [
+        name for name in ("GTiff", "COG", "HFA", "KEA", "VRT", "MEM", "Zarr")
+        if gdal.GetDriverByName(name) is not None
+    ]  # fmt: skip
+    return f"{gdal.VersionInfo('RELEASE_NAME')}, drivers {' '.join(drivers)}"
+
+
+@pytest.fixture(scope="session")
+def moto():
+    with running_moto() as server:
+        yield server
+
+
+def _set(monkeypatch, environment):
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def moto_s3(moto, monkeypatch):
+    _set(monkeypatch, moto.environment)
+    return S3Place(moto)
+
+
+@pytest.fixture
+def counted_s3(moto, monkeypatch):
+    with counting_proxy(moto.url) as proxy:
+        _set(monkeypatch, moto.environment | {"AWS_ENDPOINT_URL": proxy.url})
+        yield S3Place(moto), proxy
+
+
+@pytest.fixture
+def local(tmp_path):
+    return LocalPlace(tmp_path)

@@ -1,0 +1,79 @@
+import threading
+import time
+from contextlib import closing
+
+import pytest
+
+from gdalbridge.pipeline import read_ahead, write_behind
+
+
+def test_order_and_values():
+    pairs = read_ahead(range(20), lambda n: n * n, threads=3, ahead=4)
+    written = []
+    assert list(write_behind(pairs, lambda n, v: written.append((n, v)))) == list(range(20))
+    assert sorted(written) == [(n, n * n) for n in range(20)]
+
+
+def test_a_bounded_number_of_blocks_is_in_memory():
+    lock, alive, most = threading.Lock(), 0, 0
+
+    def read(n):
+        nonlocal alive, most
+        with lock:
+            alive += 1
+            most = max(most, alive)
+        return n
+
+    def write(n, value):
+        nonlocal alive
+        time.sleep(0.002)
+        with lock:
+            alive -= 1
+
+    list(write_behind(read_ahead(range(200), read, ahead=2), write, threads=2, behind=3))
+    assert most <= 2 + 1 + 3 + 1
+
+
+def test_reading_goes_on_while_writing():
+    busy = []
+
+    def slow(kind):
+        def work(*args):
+            busy.append((kind, time.perf_counter()))
+            time.sleep(0.03)
+            busy.append((kind, time.perf_counter()))
+
+        return work
+
+    started = time.perf_counter()
+    list(write_behind(read_ahead(range(8), slow("read")), slow("write"), threads=2))
+    assert time.perf_counter() - started < 8 * 0.06 * 0.85
+
+
+@pytest.mark.parametrize("bad", ["read", "write"])
+def test_an_error_comes_through_and_stops_the_rest(bad):
+    calls = []
+
+    def work(kind, n):
+        calls.append(kind)
+        if kind == bad and n == 3:
+            raise KeyError("here")
+
+    with pytest.raises(KeyError, match="here"):
+        list(
+            write_behind(
+                read_ahead(range(1000), lambda n: work("read", n)), lambda n, _: work("write", n)
+            )
+        )
+    count = len(calls)
+    time.sleep(0.03)
+    assert len(calls) == count < 100
+
+
+def test_nothing_runs_on_when_the_consumer_stops():
+    running = []
+    with closing(read_ahead(range(100), lambda n: (time.sleep(0.01), running.append(n)))) as pairs:
+        next(iter(pairs))
+    count = len(running)
+    time.sleep(0.05)
+    assert len(running) == count

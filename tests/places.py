@@ -1,0 +1,147 @@
+"""Where tables lie in tests, and a way to them that goes round the code under test.
+
+A place hands out names for fresh tables, and shows and changes the raw objects there: files by
+``os.walk``, objects of a bucket by boto3. Its :meth:`open` is zarr-python's own, on zarr's own
+stores.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import zarr
+from zarr.storage import FsspecStore, LocalStore
+
+from tests.servers.moto import KEY, REGION, SECRET
+
+
+class LocalPlace:
+    """A directory."""
+
+    kind = "local"
+
+    def __init__(self, root):
+        self.root = Path(root) / "place"
+        self.root.mkdir()
+        self._count = 0
+
+    def new(self, name="seg.tif.rat.zarr"):
+        """Return where a table can be made: a name in a directory of its own."""
+        self._count += 1
+        directory = self.root / f"d{self._count}"
+        directory.mkdir()
+        return f"{directory}/{name}"
+
+    def everything(self):
+        """Return what is there: contents by path from the root, None for a directory."""
+        found = {}
+        for directory, names, files in os.walk(self.root):
+            here = Path(directory)
+            for name in names + files:
+                path = here / name
+                key = os.path.relpath(path, self.root)
+                if path.is_symlink():
+                    found[key] = f"-> {path.readlink()}".encode()
+                else:
+                    found[key] = None if path.is_dir() else path.read_bytes()
+        return found
+
+    def objects(self, url):
+        """Return the contents of the objects of one store, by their keys in it."""
+        root = Path(url)
+        return {
+            path.relative_to(root).as_posix(): path.read_bytes()
+            for path in root.rglob("*")
+            if path.is_file()
+        }
+
+    def put(self, url, key, content):
+        """Write one object; ``key`` may be empty, for a file at ``url`` itself."""
+        path = Path(url, key) if key else Path(url)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+    def remove(self, url, key):
+        """Remove one object."""
+        Path(url, key).unlink()
+
+    def store(self, url, *, read_only=True):
+        """Return zarr's own store there."""
+        return LocalStore(url, read_only=read_only)
+
+    def open(self, url):
+        """Return the root group, opened by zarr for reading."""
+        return zarr.open_group(self.store(url), mode="r", zarr_format=3, use_consolidated=False)
+
+    def create(self, url):
+        """Return a new root group, made by zarr."""
+        return zarr.open_group(
+            self.store(url, read_only=False), mode="w-", zarr_format=3, use_consolidated=False
+        )
+
+    def edit(self, url):
+        """Return the root group, opened by zarr for changes."""
+        return zarr.open_group(
+            self.store(url, read_only=False), mode="r+", zarr_format=3, use_consolidated=False
+        )
+
+
+class S3Place(LocalPlace):
+    """A bucket of its own."""
+
+    kind = "s3"
+
+    def __init__(self, moto):
+        self.moto = moto
+        self.bucket = moto.fresh_bucket()
+        self.client = moto.client()
+        self._count = 0
+
+    def new(self, name="seg.tif.rat.zarr"):
+        self._count += 1
+        return f"s3://{self.bucket}/d{self._count}/{name}"
+
+    def _key(self, url):
+        start = f"s3://{self.bucket}/"
+        assert url.startswith(start)
+        return url.removeprefix(start)
+
+    def keys(self, prefix=""):
+        """Return all keys that begin so."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix
+        )
+        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+
+    def _get(self, key):
+        return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def everything(self):
+        return {key: self._get(key) for key in self.keys()}
+
+    def objects(self, url):
+        prefix = self._key(url) + "/"
+        return {key.removeprefix(prefix): self._get(key) for key in self.keys(prefix)}
+
+    def put(self, url, key, content):
+        name = f"{self._key(url)}/{key}" if key else self._key(url)
+        self.client.put_object(Bucket=self.bucket, Key=name, Body=content)
+
+    def put_many(self, url, contents):
+        """Write many objects at a time."""
+        with ThreadPoolExecutor(8) as pool:
+            for _ in pool.map(lambda item: self.put(url, *item), contents.items()):
+                pass
+
+    def remove(self, url, key):
+        self.client.delete_object(Bucket=self.bucket, Key=f"{self._key(url)}/{key}")
+
+    def store(self, url, *, read_only=True):
+        options = {
+            "key": KEY,
+            "secret": SECRET,
+            "endpoint_url": self.moto.url,
+            "client_kwargs": {"region_name": REGION},
+            "use_listings_cache": False,
+        }
+        return FsspecStore.from_url(url, storage_options=options, read_only=read_only)

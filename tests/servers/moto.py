@@ -1,0 +1,84 @@
+"""An S3 server inside the test process: moto, on a free port of 127.0.0.1.
+
+    with running_moto() as server:
+        server.client().create_bucket(Bucket="b")
+
+moto takes any key and secret, so nothing here can show that signatures are right. It is one
+server for the whole session; tests keep apart by the names of their buckets
+(:meth:`Moto.fresh_bucket`), as resetting it costs more than a new bucket and would break a test
+that still has a connection.
+
+Sixteen parallel PUTs of one key give an answer 500 now and then: moto's, not ours.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from botocore.config import Config
+from moto.server import ThreadedMotoServer
+
+KEY, SECRET, REGION = "testing-key", "testing-secret", "eu-west-1"
+
+
+@dataclass(frozen=True, slots=True)
+class Moto:
+    """A running server, and a way to its buckets that goes round the code under test."""
+
+    url: str
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    _clients: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that lead any AWS client here."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_ACCESS_KEY_ID": KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+
+    def client(self) -> Any:
+        """Return a boto3 client of this server, the same one each time."""
+        if "s3" not in self._clients:
+            self._clients["s3"] = boto3.session.Session().client(
+                "s3",
+                endpoint_url=self.url,
+                aws_access_key_id=KEY,
+                aws_secret_access_key=SECRET,
+                region_name=REGION,
+                config=Config(max_pool_connections=16, s3={"addressing_style": "path"}),
+            )
+        return self._clients["s3"]
+
+    def fresh_bucket(self) -> str:
+        """Make a bucket whose name no other test of this session has had."""
+        name = f"bucket-{next(self._numbers)}"
+        self.client().create_bucket(
+            Bucket=name, CreateBucketConfiguration={"LocationConstraint": REGION}
+        )
+        return name
+
+
+@contextmanager
+def running_moto() -> Iterator[Moto]:
+    """Start the server; stop it and give back its port and connections at the end."""
+    # One line per request, at level INFO: pytest would keep them all.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    moto = Moto(f"http://{host}:{port}")
+    try:
+        yield moto
+    finally:
+        for client in moto._clients.values():
+            client.close()
+        server.stop()
+        # stop() leaves the listening socket open, which would be reported as a leak.
+        server._server.server_close()

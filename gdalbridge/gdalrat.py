@@ -372,7 +372,7 @@ class RatSource:
     def _texts(self, index: int, start: int, length: int) -> list[Any]:
         with exceptions(), silence():
             try:
-                texts: list[Any] = self._rat.ReadValuesIOAsString(index, start, length)
+                texts: list[Any] | None = self._rat.ReadValuesIOAsString(index, start, length)
             except (RuntimeError, SystemError, ValueError) as error:
                 raise GdalError(f"{self._where(index)}: {error}") from error
         if texts is None or len(texts) != length:

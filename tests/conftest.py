@@ -10,12 +10,17 @@ Fixtures for other tests to use:
     ``moto_s3`` behind a proxy that counts requests: a pair of place and proxy.
 ``local``
     a :class:`~tests.places.LocalPlace` in a fresh directory.
+``nlcd``
+    a copy of the land-cover raster that the packages bring along.
 """
 
 import importlib.metadata
+import importlib.resources
 import os
 import platform
+import shutil
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -103,3 +108,12 @@ def counted_s3(moto, monkeypatch):
 @pytest.fixture
 def local(tmp_path):
     return LocalPlace(tmp_path)
+
+
+@pytest.fixture
+def nlcd(tmp_path):
+    """A copy of the land-cover raster, with its .aux.xml."""
+    data = Path(str(importlib.resources.files("gdalbridge") / "data" / "nlcd"))
+    for name in ("lc.tif", "lc.tif.aux.xml"):
+        shutil.copyfile(data / name, tmp_path / name)
+    return tmp_path / "lc.tif"

@@ -88,8 +88,7 @@ def describe(rat):
 
 def describe_band(path, band=1):
     dataset = gdal.Open(str(path))
-    found = describe(dataset.GetRasterBand(band).GetDefaultRAT())
-    return found
+    return describe(dataset.GetRasterBand(band).GetDefaultRAT())
 
 
 def all_kinds(rows=7):

@@ -142,7 +142,7 @@ def test_text_that_is_not_utf8(tmp_path):
     rat = new_rat([("c", STRING, 0, None)], 2)
     assert rat.WriteArray(np.array([b"ok", "größe".encode("latin-1")]), 0) == 0
     dataset.GetRasterBand(1).SetDefaultRAT(rat)
-    with pytest.raises(ConversionError, match="column 'c', row 1: .* is not UTF-8"):
+    with pytest.raises(ConversionError, match=r"column 'c', row 1: .* is not UTF-8"):
         copy_to_sidecar(dataset, tmp_path / "t.rat.zarr")
     # What the call had created is gone.
     assert not RatZarr.exists(tmp_path / "t.rat.zarr")

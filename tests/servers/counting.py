@@ -13,10 +13,12 @@ A test can have it answer in the server's place (:attr:`CountingProxy.instead`).
 
 import http.client
 import select
+import socket
+import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -201,23 +203,15 @@ class _Server(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        import sys
-
         error = sys.exception()
         # A client that goes away in the middle is no fault of the proxy.
         if error is not None and not isinstance(error, ConnectionError | TimeoutError):
             self.proxy.errors.append(error)
 
     def close_connections(self) -> None:
-        import socket
-
         for request in list(self._sockets):
-            with_error = request.fileno() != -1
-            if with_error:
-                try:
-                    request.shutdown(socket.SHUT_RDWR)
-                except OSError:  # the client was first
-                    continue
+            with suppress(OSError):  # the client was first
+                request.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager

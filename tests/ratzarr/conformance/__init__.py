@@ -9,6 +9,8 @@ and not from the code. A place inherits the whole::
             return local
 """
 
+from collections import Counter
+
 from .attributes import Attributes
 from .casts import Casts
 from .columns import Columns
@@ -26,19 +28,19 @@ from .wholestores import WholeStores
 __all__ = ["TableConformance"]
 
 
-class TableConformance(
-    Opening,
-    Columns,
-    Rows,
-    Casts,
-    Names,
-    Layout,
-    Attributes,
-    Log,
-    ReadOnly,
-    Damage,
-    Views,
-    Upstream,
-    WholeStores,
-):
+PARTS = (
+    Opening, Columns, Rows, Casts, Names, Layout, Attributes, Log, ReadOnly, Damage, Views,
+    Upstream, WholeStores,
+)  # fmt: skip
+
+# Of two methods of one name a class inherits only one: the other would never run.
+_twice = [
+    name
+    for name, count in Counter(name for part in PARTS for name in vars(part)).items()
+    if count > 1 and not name.startswith("__")
+]
+assert not _twice, _twice
+
+
+class TableConformance(*PARTS):
     """All of it. A subclass gives the fixture ``place`` (see :mod:`tests.places`)."""

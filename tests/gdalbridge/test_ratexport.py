@@ -1,0 +1,151 @@
+"""Options and refusals of copies into a raster."""
+
+import numpy as np
+import pytest
+from osgeo import gdal
+
+from gdalbridge import BridgeError, ConversionError, copy_to_raster
+from gdalbridge.errors import (
+    ColumnSelectionError,
+    NotWrittenError,
+    OutputExistsError,
+    RasterNotFoundError,
+)
+from ratzarr import RatZarr
+from tests.gdalbridge.rasters import INTEGER, STRING, describe_band, make, new_rat
+
+
+@pytest.fixture
+def store(tmp_path):
+    path = tmp_path / "t.rat.zarr"
+    with RatZarr(path) as table:
+        table.setRowCount(4)
+        table.createColumn("id", np.int32)
+        table.writeBlock("id", [5, 6, 7, 8], 0)
+        table.createColumn("name", str)
+        table.writeBlock("name", ["a", "b", "c", "d"], 0)
+    return path
+
+
+@pytest.fixture
+def raster(tmp_path):
+    path = tmp_path / "x.tif"
+    dataset = make(path)
+    rat = new_rat([("own", INTEGER, 0, [1, 2, 3, 4]), ("id", INTEGER, 0, [0, 0, 0, 0])], 4)
+    dataset.GetRasterBand(1).SetDefaultRAT(rat)
+    return path
+
+
+def columns(path):
+    return {name: values for name, _, _, values in describe_band(path)["columns"]}
+
+
+def test_columns_are_added_to_the_rasters_own(store, raster):
+    copy_to_raster(store, raster, columns=["name"])
+    assert columns(raster) == {"own": [1, 2, 3, 4], "id": [0] * 4, "name": ["a", "b", "c", "d"]}
+
+
+def test_an_existing_column_is_refused_and_nothing_changes(store, raster):
+    before = describe_band(raster)
+    with pytest.raises(OutputExistsError, match="'id' already"):
+        copy_to_raster(store, raster)
+    assert describe_band(raster) == before
+
+
+def test_overwrite_writes_over_it(store, raster):
+    copy_to_raster(store, raster, overwrite=True)
+    assert columns(raster)["id"] == [5, 6, 7, 8]
+    assert columns(raster)["own"] == [1, 2, 3, 4]
+
+
+def test_a_type_that_gdal_can_not_change(store, tmp_path):
+    path = tmp_path / "y.tif"
+    dataset = make(path)
+    rat = new_rat([("id", STRING, 0, list("wxyz"))], 4)
+    dataset.GetRasterBand(1).SetDefaultRAT(rat)
+    dataset = None
+    with pytest.raises(OutputExistsError, match="can't change that to Integer"):
+        copy_to_raster(store, path, overwrite=True)
+    assert columns(path) == {"id": list("wxyz")}
+
+
+def test_another_number_of_rows(store, tmp_path):
+    path = tmp_path / "y.tif"
+    dataset = make(path)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("own", INTEGER, 0, [1, 2])], 2))
+    dataset = None
+    with pytest.raises(BridgeError, match="2 rows and the sidecar has 4"):
+        copy_to_raster(store, path)
+
+
+@pytest.mark.parametrize("options", [{"columns": ["no"]}, {"cast": {"no": "Real"}}])
+def test_columns_that_are_not_there(store, raster, options):
+    with pytest.raises(ColumnSelectionError, match="no column 'no'"):
+        copy_to_raster(store, raster, **options)
+
+
+def test_several_values_per_row(store, raster):
+    with RatZarr(store) as table:
+        table.createColumn("spectrum", np.float32, width=3)
+    with pytest.raises(ConversionError, match="'spectrum' has 3 values per row"):
+        copy_to_raster(store, raster, overwrite=True)
+
+
+def test_a_column_that_is_not_complete(store, raster):
+    with RatZarr(store) as table:
+        table.createColumn("half", np.float32, complete=False)
+    with pytest.raises(BridgeError, match="'half' is not complete"):
+        copy_to_raster(store, raster, overwrite=True)
+
+
+def test_a_raster_on_s3_is_refused_before_anything_is_asked(store):
+    with pytest.raises(NotWrittenError, match="GDAL can't change a raster there"):
+        copy_to_raster(store, "s3://bucket/x.tif")
+
+
+def test_a_raster_that_is_not_there(store, tmp_path):
+    with pytest.raises(RasterNotFoundError):
+        copy_to_raster(store, tmp_path / "no.tif")
+
+
+def test_a_dataset_that_was_opened_for_reading(store, tmp_path):
+    path = tmp_path / "y.tif"
+    make(path).FlushCache()
+    dataset = gdal.Open(str(path))
+    if gdal.VersionInfo("VERSION_NUM") < "3120000":
+        # This version writes a .aux.xml beside it, which is as good.
+        copy_to_raster(store, dataset)
+        assert columns(path)["id"] == [5, 6, 7, 8]
+        return
+    with pytest.raises(NotWrittenError, match="opened for update"):
+        copy_to_raster(store, dataset)
+
+
+def test_a_dataset_that_was_opened_for_update(store, tmp_path):
+    path = tmp_path / "y.tif"
+    make(path).FlushCache()
+    dataset = gdal.OpenEx(str(path), gdal.OF_UPDATE)
+    copy_to_raster(store, dataset)
+    dataset = None
+    assert columns(path)["name"] == ["a", "b", "c", "d"]
+
+
+def test_the_report(store, tmp_path):
+    path = tmp_path / "y.tif"
+    make(path).FlushCache()
+    report = copy_to_raster(store, path)
+    assert (report.source, report.target, report.rows) == (str(store), str(path), 4)
+    assert [(c.name, c.gdal_type) for c in report.columns] == [
+        ("id", "Integer"),
+        ("name", "String"),
+    ]
+    assert report.bytes_stored > 0
+
+
+def test_progress(store, tmp_path):
+    path = tmp_path / "y.tif"
+    make(path).FlushCache()
+    done = []
+    copy_to_raster(store, path, block_rows=1, progress=lambda f, m, d: done.append(f) or 1)
+    assert done == sorted(done)
+    assert done[-1] == 1.0

@@ -1,0 +1,190 @@
+"""Attributes as live mappings."""
+
+import datetime
+
+import numpy as np
+import pytest
+from zarr.core.attributes import Attributes as ZarrAttributes
+
+from ratzarr import RatZarr
+
+from .base import document, make, refused
+
+OURS = {
+    "table": ["ROWCOUNT", "CHUNKSIZE", "COLUMN_ORDER", "FORMAT_VERSION"],
+    "column": ["MODIFICATIONLOG", "NAME", "COMPLETE", "ROWS_DONE"],
+}
+JSON = [
+    None, True, 0, -5, 2**60, 1.5, "", "é\U0001f600", [1, [2, None]], {"a": {"b": []}}, {}, [],
+    "\0", 0.1, 1e300, "a\nb",
+]  # fmt: skip
+NOT_JSON = [
+    np.int64(5), np.float64(0.5), np.bool_(True), np.arange(3), float("nan"), float("inf"), {1, 2},
+    b"bytes", 1j, object(), datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), [1, np.int8(3)],
+    {"a": float("nan")}, {"a": {"b": {1}}}, "\ud800", {5: "int key"},
+]  # fmt: skip
+
+
+def mapping_of(table, which):
+    """Return the mapping of the table or of its column `a/b`."""
+    if which == "table":
+        return table.getRatAttributeMapping()
+    return table.getColumnAttributeMapping("a/b")
+
+
+def stored(place, url, which):
+    """Return the attributes as they lie there."""
+    return document(place, url, "RAT" if which == "table" else "RAT/a%2Fb")["attributes"]
+
+
+class Attributes:
+    """A change is there at once; the format's own entries can't be changed this way."""
+
+    @pytest.fixture(params=["table", "column"])
+    def which(self, request):
+        return request.param
+
+    def _table(self, place):
+        url = place.new()
+        return url, make(url, 9, **{"a/b": ("int32",)})
+
+    def test_they_are_zarrs(self, place, which):
+        _, table = self._table(place)
+        with table:
+            mapping = mapping_of(table, which)
+            assert isinstance(mapping, ZarrAttributes)
+            assert set(mapping.asdict()) == set(mapping)
+            assert len(mapping) == len(list(mapping))
+            assert "nothing" not in mapping
+            assert mapping.get("nothing") is None
+            with pytest.raises(KeyError):
+                mapping["nothing"]
+
+    def test_changes_are_there_at_once(self, place, which):
+        url, table = self._table(place)
+        with table:
+            ours = set(stored(place, url, which))
+            mapping = mapping_of(table, which)
+            mapping["x"] = 1
+            assert stored(place, url, which)["x"] == 1
+            mapping.update({"y": [1, 2], "z": {"deep": None}})
+            assert stored(place, url, which)["z"] == {"deep": None}
+            del mapping["x"]
+            assert "x" not in stored(place, url, which)
+            assert mapping.pop("y") == [1, 2]
+            assert "y" not in stored(place, url, which)
+            assert mapping.setdefault("w", "new") == "new"
+            assert stored(place, url, which)["w"] == "new"
+            assert mapping.setdefault("w", "newer") == "new"
+            mapping.put({"only": 1})
+            assert set(stored(place, url, which)) == ours | {"only"}
+            assert mapping["only"] == 1
+            mapping.clear()
+            assert set(stored(place, url, which)) == ours
+
+    def test_others_changes_are_seen(self, place, which):
+        """Live both ways, and a change of ours undoes none of theirs."""
+        url, table = self._table(place)
+        with table, RatZarr(url) as other:
+            mapping, theirs = mapping_of(table, which), mapping_of(other, which)
+            mapping["x"] = 1
+            theirs["y"] = 2
+            mapping["z"] = 3
+            found = stored(place, url, which)
+            assert (found["x"], found["y"], found["z"]) == (1, 2, 3)
+            table.refresh()
+            assert mapping_of(table, which)["y"] == 2
+
+    def test_they_last(self, place, which):
+        url, table = self._table(place)
+        with table:
+            mapping_of(table, which)["source"] = "seg.kea"
+            table.setRowCount(20)
+            table.setChunkSize(3)
+            table.writeBlock("a/b", np.arange(20), 0)
+        with RatZarr(url, readOnly=True) as table:
+            assert mapping_of(table, which)["source"] == "seg.kea"
+
+    @pytest.mark.parametrize("value", JSON, ids=ascii)
+    def test_json_values(self, place, which, value):
+        url, table = self._table(place)
+        with table:
+            mapping_of(table, which)["x"] = value
+            got = mapping_of(table, which)["x"]
+            assert got == value
+            assert type(got) is type(value)
+        assert stored(place, url, which)["x"] == value
+
+    @pytest.mark.parametrize(
+        "value", NOT_JSON, ids=lambda value: f"{type(value).__name__}-{value!a}"[:30]
+    )
+    def test_other_values_are_refused(self, place, which, value):
+        _, table = self._table(place)
+        with table:
+            mapping = mapping_of(table, which)
+            for change in (
+                lambda: mapping.__setitem__("Source", value),
+                lambda: mapping.update({"Source": value}),
+                lambda: mapping.put({"Source": value}),
+                lambda: mapping.setdefault("Source", value),
+            ):
+                with refused(place, "Source", table=table):
+                    change()
+            assert "Source" not in mapping
+
+    @pytest.mark.parametrize("key", [5, None, b"a", 1.5, "\ud800"], ids=ascii)
+    def test_keys_are_text(self, place, which, key):
+        _, table = self._table(place)
+        with table, refused(place, table=table):
+            mapping_of(table, which)[key] = 1
+
+    def test_what_the_mapping_hands_out_is_no_way_in(self, place, which):
+        """Changing a list that came from it changes neither the table nor the mapping."""
+        url, table = self._table(place)
+        with table:
+            mapping = mapping_of(table, which)
+            mapping["x"] = given = [1]
+            given.append(2)
+            mapping["x"].append(3)
+            assert mapping["x"] == [1]
+            assert stored(place, url, which)["x"] == [1]
+
+    def test_the_formats_own_entries(self, place, which):
+        url, table = self._table(place)
+        with table:
+            before = stored(place, url, which)
+            mapping = mapping_of(table, which)
+            for name in OURS[which]:
+                for change in (
+                    lambda name=name: mapping.__setitem__(name, 12345),
+                    lambda name=name: mapping.update({"x": 1, name: 12345}),
+                    lambda name=name: mapping.put({"x": 1, name: 12345}),
+                ):
+                    with refused(place, name, table=table):
+                        change()
+                if name in before:
+                    for change in (
+                        lambda name=name: mapping.__delitem__(name),
+                        lambda name=name: mapping.pop(name),
+                    ):
+                        with refused(place, name, table=table):
+                            change()
+            mapping.put({})
+            assert stored(place, url, which) == before
+            mapping["x"] = 1
+            mapping.clear()
+            assert stored(place, url, which) == before
+        with RatZarr(url, readOnly=True) as table:
+            assert table.rowCount == 9
+            assert table.getRATChunkSize() == 4
+            assert table.getColumnNames() == ["a/b"]
+
+    def test_they_can_be_read(self, place):
+        _, table = self._table(place)
+        with table:
+            mapping = table.getRatAttributeMapping()
+            assert mapping["ROWCOUNT"] == 9
+            assert mapping["CHUNKSIZE"] == 4
+            table.setRowCount(10)
+            assert table.getRatAttributeMapping()["ROWCOUNT"] == 10
+            assert table.getColumnAttributeMapping("a/b")["NAME"] == "a/b"

@@ -1,0 +1,151 @@
+"""The conformance suite on a local disk, and what only a local disk has."""
+
+import os
+import pathlib
+
+import numpy as np
+import pytest
+
+from ratzarr import RatZarr, RatZarrError
+
+from .conformance import TableConformance
+from .conformance.base import make, refused
+
+
+class TestTablesOnLocalDisk(TableConformance):
+    examples = 60
+
+    @pytest.fixture
+    def place(self, local):
+        return local
+
+
+def test_pathlib(local):
+    path = pathlib.Path(local.new())
+    with RatZarr(path) as table:
+        table.setRowCount(3)
+    assert RatZarr.exists(path)
+    assert RatZarr.isValidRatZarr(path)
+    assert RatZarr(str(path), readOnly=True).rowCount == 3
+    RatZarr.delete(path)
+    assert not path.exists()
+
+
+def test_file_urls(local):
+    path = local.new()
+    with RatZarr(f"file://{path}") as table:
+        table.setRowCount(3)
+    with RatZarr(path, create=False) as table:
+        assert table.rowCount == 3
+    assert RatZarr.exists(f"file://{path}")
+    RatZarr.delete(f"file://{path}")
+    assert not os.path.lexists(path)
+
+
+def test_relative_paths(local, monkeypatch):
+    """The directory that counts is that of the opening, not that of a later use."""
+    monkeypatch.chdir(local.root)
+    with RatZarr("x.rat.zarr") as table:
+        table.setChunkSize(4)
+        table.setRowCount(3)
+        table.createColumn("a", "int32")
+        (local.root / "elsewhere").mkdir()
+        monkeypatch.chdir(local.root / "elsewhere")
+        table.writeBlock("a", np.arange(3), 0)
+        assert table.readBlock("a", 0, 3).tolist() == [0, 1, 2]
+    assert os.listdir(local.root / "elsewhere") == []
+    assert RatZarr.isValidRatZarr("../x.rat.zarr")
+    assert RatZarr.isValidRatZarr("./../elsewhere/../x.rat.zarr/.")
+
+
+def test_a_directory_that_is_missing(local):
+    """Is made, as zarr does it, or refused in words; never half."""
+    url = f"{local.root}/no/such/directory/x.zarr"
+    try:
+        with RatZarr(url) as table:
+            table.setRowCount(1)
+    except RatZarrError:
+        assert local.everything() == {}
+    else:
+        assert RatZarr.isValidRatZarr(url)
+
+
+def test_no_permission(local):
+    if os.geteuid() == 0:
+        # root may write anywhere but below a file
+        local.put(f"{local.root}/file", "", b"x")
+        url = f"{local.root}/file/x.zarr"
+    else:
+        (local.root / "locked").mkdir(mode=0o500)
+        url = f"{local.root}/locked/x.zarr"
+    with refused(local, url):
+        RatZarr(url)
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_deleting_a_symlink_spares_what_it_leads_to(local, slash):
+    target = local.new()
+    with make(target, 9, a=("int32",)) as table:
+        table.writeBlock("a", np.arange(9), 0)
+    before = local.objects(target)
+    link = local.new("link.zarr")
+    os.symlink(target, link)
+    try:
+        RatZarr.delete(link + slash)
+    except RatZarrError:
+        assert os.path.islink(link)
+    assert local.objects(target) == before
+
+
+@pytest.mark.parametrize("where", ["RAT/linked", "linked", "RAT/a/c/linked", "RAT/a/c/9"])
+@pytest.mark.parametrize("what", ["file", "directory", "nothing"])
+def test_symlinks_inside_a_store_are_not_followed(local, where, what):
+    url = local.new()
+    with make(url, 9, chunk=4, a=("int32",)) as table:
+        table.writeBlock("a", np.arange(9), 0)
+    precious = pathlib.Path(local.new("precious"))
+    if what == "file":
+        precious.write_bytes(b"precious")
+    elif what == "directory":
+        precious.mkdir()
+        (precious / "file").write_bytes(b"precious")
+    os.symlink(precious, f"{url}/{where}")
+    before = local.everything()
+    try:
+        RatZarr.delete(url)
+    except RatZarrError:
+        assert local.everything() == before
+    if what == "file":
+        assert precious.read_bytes() == b"precious"
+    elif what == "directory":
+        assert (precious / "file").read_bytes() == b"precious"
+
+
+def test_reading_and_writing_through_a_symlink(local):
+    target = local.new()
+    make(target, 9, a=("int32",)).close()
+    link = local.new("link.zarr")
+    os.symlink(target, link)
+    with RatZarr(link) as table:
+        table.writeBlock("a", np.arange(9), 0)
+    with RatZarr(target, readOnly=True) as table:
+        assert table.readBlock("a", 0, 9).tolist() == list(range(9))
+
+
+def test_nothing_of_a_write_is_left_beside_it(local):
+    url = local.new()
+    with make(url, 9, chunk=4, a=("int32",)) as table:
+        table.writeBlock("a", np.arange(9), 0)
+        table.writeBlock("a", np.array([5]), 5)
+        table.setRowCount(6)
+        table.getRatAttributeMapping()["x"] = 1
+    names = {pathlib.Path(key).name for key in local.everything()}
+    assert names <= {"d1", "seg.tif.rat.zarr", "zarr.json", "RAT", "a", "c", "0", "1"}
+
+
+def test_two_locations_of_one_name_do_not_meet(local):
+    """A path with a colon is a path, not a URL of a scheme nobody knows."""
+    url = local.new("a:b.zarr")
+    with RatZarr(url) as table:
+        table.setRowCount(2)
+    assert pathlib.Path(url).is_dir()

@@ -1,0 +1,79 @@
+"""What the documents show works as it is printed."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gdalbridge.cli import COMMANDS
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_readmes_example(nlcd, monkeypatch, capsys):
+    [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(example.strip().splitlines()) <= 12
+    monkeypatch.chdir(nlcd.parent)
+    exec(compile(example, "README.md", "exec"), {})
+    said = capsys.readouterr().out
+    assert "'Land Cover Class', 'area_ha']" in said
+    assert "Open Water" in said
+
+
+def test_the_readmes_commands_are_there():
+    names = set(re.findall(r"^gdalbridge (\w+)", README, re.MULTILINE))
+    assert names
+    assert names <= set(COMMANDS)
+    targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}:" in makefile for target in targets)
+
+
+@pytest.mark.parametrize(
+    "document",
+    sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md")),
+    ids=lambda p: p.name,
+)
+def test_links_lead_somewhere(document):
+    text = document.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        if "://" not in target:
+            assert (document.parent / target).exists(), target
+
+
+def test_the_house_is_as_the_design_says():
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"\b([a-z0-9_]+)\b", design.split("```")[1]))
+    for package in ("ratzarr", "gdalbridge"):
+        for module in (ROOT / package).glob("*.py"):
+            assert module.stem in listed or module.stem.startswith("_"), module
+
+
+def test_the_names_of_gdalbridge():
+    code = "import gdalbridge; print(*sorted(gdalbridge.__all__))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [
+        "BridgeError", "CancelledError", "ColumnReport", "ConversionError", "CopyReport",
+        "LossWarning", "Sidecar", "copy_to_raster", "copy_to_sidecar", "find_sidecars",
+        "sidecar_path",
+    ]  # fmt: skip
+
+
+def test_without_gdal_the_error_names_the_ways_to_get_it():
+    code = """
+import sys
+sys.modules["osgeo"] = None
+import gdalbridge
+gdalbridge.sidecar_path("x.tif")
+try:
+    gdalbridge.copy_to_sidecar("x.tif")
+except ImportError as error:
+    assert isinstance(error, gdalbridge.BridgeError)
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    for way in ("conda-forge", "libgdal", "gdal-wheel"):
+        assert way in done.stdout

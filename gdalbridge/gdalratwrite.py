@@ -7,6 +7,7 @@ end to see what it has kept, as some drivers accept what they then drop.
 """
 
 import os
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, Self
 
@@ -212,26 +213,19 @@ class RatSink:
     def _write_text(self, index: int, start: int, values: Array) -> None:
         column = self.schema.columns[index].name
         encoded = [text.encode("utf-8") for text in values.tolist()]
-        for row, text in enumerate(encoded):
-            if b"\x00" in text:
-                raise ConversionError(
-                    f"{self.name}, column {column!r}, row {start + row}: GDAL would cut "
-                    f"{values[row]!r} at its zero character"
-                )
+        if b"\x00" in b"".join(encoded):
+            row = next(row for row, text in enumerate(encoded) if b"\x00" in text)
+            raise ConversionError(
+                f"{self.name}, column {column!r}, row {start + row}: GDAL would cut "
+                f"{values[row]!r} at its zero character"
+            )
         if not self._blocks_are_safe:
             for row, value in enumerate(values.tolist(), start):
                 self._rat.SetValueAsString(row, index, value)
             return
-        first = 0
-        while first < len(encoded):
-            longest, stop = 1, first
-            while stop < len(encoded):
-                longer = max(longest, len(encoded[stop]))
-                if stop > first and longer * (stop + 1 - first) > TEXT_BYTES:
-                    break
-                longest, stop = longer, stop + 1
-            self._give(index, start + first, np.array(encoded[first:stop], f"S{longest}"))
-            first = stop
+        for piece in _pieces(np.fromiter(map(len, encoded), np.int64, len(encoded))):
+            longest = max(map(len, encoded[piece])) or 1
+            self._give(index, start + piece.start, np.array(encoded[piece], f"S{longest}"))
 
     def _give(self, index: int, start: int, values: Array) -> None:
         with exceptions(), silence():
@@ -317,3 +311,13 @@ class RatSink:
                 f"{self.name} was not written: it has {what} where {len(expected.columns)} columns "
                 f"and {expected.rows} rows were given to GDAL. Was the dataset opened for update?"
             )
+
+
+def _pieces(lengths: NDArray[np.int64]) -> Iterator[slice]:
+    """Cut rows of text so that no piece, padded to its longest, is too large."""
+    first, count = 0, len(lengths)
+    while first < count:
+        padded = np.maximum.accumulate(lengths[first:]) * np.arange(1, count - first + 1)
+        stop = first + max(1, int(np.searchsorted(padded, TEXT_BYTES, side="right")))
+        yield slice(first, stop)
+        first = stop

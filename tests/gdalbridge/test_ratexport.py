@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from gdalbridge import BridgeError, ConversionError, copy_to_raster
+from gdalbridge import BridgeError, ConversionError, copy_to_raster, gdalratwrite
 from gdalbridge.errors import (
     ColumnSelectionError,
     NotWrittenError,
@@ -149,3 +149,29 @@ def test_progress(store, tmp_path):
     copy_to_raster(store, path, block_rows=1, progress=lambda f, m, d: done.append(f) or 1)
     assert done == sorted(done)
     assert done[-1] == 1.0
+
+
+def test_one_long_text_does_not_pad_all_the_others(tmp_path, monkeypatch):
+    """Pieces are cut by their size in bytes, and every row comes back."""
+    monkeypatch.setattr(gdalratwrite, "TEXT_BYTES", 1000)
+    texts = ["a"] * 500 + ["x" * 900] + ["b", ""] * 300 + ["y" * 5000, "z"]
+    store = tmp_path / "t.rat.zarr"
+    with RatZarr(store) as table:
+        table.setRowCount(len(texts))
+        table.createColumn("s", str)
+        table.writeBlock("s", texts, 0)
+    sizes = []
+    give = gdalratwrite.RatSink._give
+    monkeypatch.setattr(
+        gdalratwrite.RatSink,
+        "_give",
+        lambda self, index, start, values: (
+            sizes.append(values.nbytes),
+            give(self, index, start, values),
+        ),
+    )
+    dataset = make("", "MEM")
+    copy_to_raster(store, dataset)
+    rat = dataset.GetRasterBand(1).GetDefaultRAT()
+    assert [rat.GetValueAsString(row, 0) for row in range(len(texts))] == texts
+    assert all(size <= 1000 or size == 5000 for size in sizes)

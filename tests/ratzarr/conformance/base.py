@@ -19,13 +19,21 @@ def message(error):
 
 
 @contextmanager
-def refused(place, *fragments, table=None, error=RatZarrError):
-    """Check that the block is refused, in words with these fragments, and changes nothing."""
+def refused(place, *fragments, table=None, error=RatZarrError, doing=""):
+    """Check that the block is refused, in words with these fragments, and changes nothing.
+
+    ``doing`` says in a failure what was done, where a test does many things in a loop.
+    """
     if table is not None:
         table.flush()
     before = place.everything()
-    with pytest.raises(error) as caught:
-        yield caught
+    try:
+        with pytest.raises(error) as caught:
+            yield caught
+    except BaseException as failure:
+        if doing:
+            failure.add_note(f"while doing: {doing}")
+        raise
     assert isinstance(caught.value, RatZarrError)
     said = message(caught.value)
     assert len(said) > 10, said

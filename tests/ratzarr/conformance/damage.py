@@ -106,13 +106,14 @@ class Damage:
         place.edit(url)["RAT/Band mean"].attrs.update({"COMPLETE": False, "ROWS_DONE": 3})
         with RatZarr(url, readOnly=True) as table:
             assert table.getColumnNames() == ["a", "Band mean"]
-            for read in (
-                lambda: table.openColumn("Band mean"),
-                lambda: table.readBlock("Band mean", 0, 9),
-                lambda: table.readBlock("Band mean", 0, 1),
-                lambda: table.readBlocks(["a", "Band mean"], 0, 9),
-            ):
-                with refused(place, "Band mean", "omplete"):
+            reads = {
+                "readBlock": lambda: table.readBlock("Band mean", 0, 9),
+                "readBlock of whole rows": lambda: table.readBlock("Band mean", 0, 1),
+                "readBlocks": lambda: table.readBlocks(["a", "Band mean"], 0, 9),
+                "openColumn": lambda: table.openColumn("Band mean"),
+            }
+            for name, read in reads.items():
+                with refused(place, "Band mean", "omplete", doing=name):
                     read()
             assert table.readBlock("a", 0, 9).tolist() == [0] * 9
 

@@ -116,7 +116,7 @@ class Log:
     @pytest.mark.parametrize(
         "argv",
         [
-            ["x.py", "--keep", "all", "--monkey", "yes", "in.tif"],
+            ["x.py", "--keep", "all", "--keep-going", "in.tif"],
             ["x.py", "in.tif", "out.tif", "-v"],
             ["x.py", "--year=2026"],
         ],

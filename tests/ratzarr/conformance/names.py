@@ -102,8 +102,8 @@ class Names:
             assert set(place.objects(url)) == before
 
     def test_normal_forms_are_different_names(self, place):
-        url = place.new()
-        with make(url, 1, é=("int8",), é=("int16",)) as table:
+        columns = {"\u00e9": ("int8",), "e\u0301": ("int16",)}
+        with make(place.new(), 1, **columns) as table:
             assert table.getColumnNames() == ["\u00e9", "e\u0301"]
             assert table.getColumnDtype("\u00e9") == np.int8
             assert table.getColumnDtype("e\u0301") == np.int16

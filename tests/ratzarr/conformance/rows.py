@@ -188,28 +188,31 @@ class Rows:
     def test_starts_that_are_none(self, place, start):
         with make(place.new(), 5, column=("int32",)) as table:
             table.writeBlock("column", np.arange(5), 0)
-            with refused(place, "'column'", table=table):
+            with refused(place, repr(start), table=table):
                 table.readBlock("column", start, 2)
-            with refused(place, "'column'", table=table):
+            with refused(place, repr(start), table=table):
                 table.writeBlock("column", np.array([9, 9]), start)
 
     @pytest.mark.parametrize("length", WRONG_NUMBERS, ids=repr)
     def test_lengths_that_are_none(self, place, length):
-        with make(place.new(), 5, column=("int32",)) as table:
-            with refused(place, "'column'", table=table):
-                table.readBlock("column", 0, length)
+        with (
+            make(place.new(), 5, column=("int32",)) as table,
+            refused(place, repr(length), table=table),
+        ):
+            table.readBlock("column", 0, length)
 
     def test_starting_beyond_the_end(self, place):
-        with make(place.new(), 5, column=("int32",)) as table:
-            with refused(place, "'column'", "6", "5", table=table):
+        url = place.new()
+        with make(url, 5, column=("int32",)) as table:
+            with refused(place, url, "6", "5", table=table, error=IndexError):
                 table.readBlock("column", 6, 1)
-            with refused(place, "'column'", "6", "5", table=table):
+            with refused(place, "6", "5", table=table, error=IndexError):
                 table.writeBlock("column", np.array([1]), 6)
 
     @pytest.mark.parametrize(("start", "length"), [(0, 6), (4, 2), (5, 1), (1, 99)])
     def test_writing_past_the_end(self, place, start, length):
         with make(place.new(), 5, column=("int32",)) as table:
-            with refused(place, "'column'", "5", str(start), table=table):
+            with refused(place, "5", str(start), table=table, error=IndexError):
                 table.writeBlock("column", np.ones(length, "i4"), start)
             assert not table.readBlock("column", 0, 5).any()
 
@@ -229,7 +232,7 @@ class Rows:
     def test_ragged_blocks(self, place):
         with make(place.new(), 5, one=("int32",), s=(STRING,)) as table:
             for block in ([1, [2, 3]], {1, 2}, {"a": 1}, None):
-                with refused(place, "'one'", table=table):
+                with refused(place, "'one'", table=table, doing=repr(block)):
                     table.writeBlock("one", block, 0)
             with refused(place, "'s'", table=table):
                 table.writeBlock("s", "ab", 0)

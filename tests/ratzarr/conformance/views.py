@@ -103,23 +103,24 @@ class Views:
         table.close()
         table.close()
         assert raw(place, url, "a").tolist() == list(range(5))
-        for use in (
-            lambda: table.readBlock("a", 0, 5),
-            lambda: table.writeBlock("a", np.arange(5), 0),
-            lambda: table.readBlocks(["a"], 0, 5),
-            lambda: table.writeBlocks({"a": np.arange(5)}, 0),
-            lambda: table.setRowCount(7),
-            lambda: table.setChunkSize(7),
-            lambda: table.createColumn("b", "int8"),
-            lambda: table.deleteColumn("a"),
-            lambda: table.openColumn("a"),
-            table.getColumnNames,
-            table.refresh,
-            lambda: mapping.update({"x": 1}),
-            lambda: column.update({"x": 1}),
-            table.__enter__,
-        ):
-            with refused(place, "closed"):
+        uses = {
+            "readBlock": lambda: table.readBlock("a", 0, 5),
+            "writeBlock": lambda: table.writeBlock("a", np.arange(5), 0),
+            "readBlocks": lambda: table.readBlocks(["a"], 0, 5),
+            "writeBlocks": lambda: table.writeBlocks({"a": np.arange(5)}, 0),
+            "setRowCount": lambda: table.setRowCount(7),
+            "setChunkSize": lambda: table.setChunkSize(7),
+            "createColumn": lambda: table.createColumn("b", "int8"),
+            "deleteColumn": lambda: table.deleteColumn("a"),
+            "openColumn": lambda: table.openColumn("a"),
+            "getColumnNames": table.getColumnNames,
+            "refresh": table.refresh,
+            "attribute of the table": lambda: mapping.update({"x": 1}),
+            "attribute of a column": lambda: column.update({"x": 1}),
+            "with": table.__enter__,
+        }
+        for name, use in uses.items():
+            with refused(place, "closed", doing=name):
                 use()
         assert "\n" not in repr(table)
 

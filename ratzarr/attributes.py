@@ -162,19 +162,25 @@ def checked_attributes(attributes: Mapping[str, Any], own: frozenset[str]) -> di
 
 def _as_json(key: object, value: Any) -> Any:
     """Return ``value`` if JSON gives it back as it is."""
-    if not isinstance(key, str) or not key:
-        raise ArgumentError(f"an attribute's name is a string: got {key!r}")
+    if not isinstance(key, str) or not key or not _is_text(key):
+        raise ArgumentError(f"an attribute's name is Unicode text: got {key!r}")
     return _checked(key, value)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _checked(key: str, value: Any) -> Any:
     if value is None or (isinstance(value, bool | int) and type(value) in (bool, int)):
         return value
     if isinstance(value, str) and type(value) is str:
-        try:
-            value.encode("utf-8")
-        except UnicodeEncodeError:
-            raise ArgumentError(f"attribute {key!r}: {value!r} is not Unicode text") from None
+        if not _is_text(value):
+            raise ArgumentError(f"attribute {key!r}: {value!r} is not Unicode text")
         return value
     if type(value) is float and math.isfinite(value):
         return value
@@ -182,7 +188,7 @@ def _checked(key: str, value: Any) -> Any:
         return [_checked(key, item) for item in value]
     if isinstance(value, Mapping):
         for name in value:
-            if not isinstance(name, str):
+            if not isinstance(name, str) or not _is_text(name):
                 raise ArgumentError(f"attribute {key!r}: JSON has no keys like {name!r}")
         return {str(name): _checked(key, item) for name, item in value.items()}
     raise ArgumentError(

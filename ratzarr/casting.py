@@ -24,7 +24,7 @@ __all__ = ["as_block", "exact", "exact_scalar"]
 Array = NDArray[Any]
 
 
-def as_block(values: Any, *, column: str) -> Array:
+def as_block(values: Any, *, column: str, first_row: int | None = None) -> Array:
     """Return any array-like as an array, with nothing converted.
 
     Raises
@@ -35,10 +35,10 @@ def as_block(values: Any, *, column: str) -> Array:
         For what numpy can't make an array of.
     """
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        row = int(np.argwhere(np.ma.getmaskarray(values))[0][0])
+        row = int(np.argwhere(np.ma.getmaskarray(values))[0][0]) + (first_row or 0)
         raise UnequalValueError(
-            f"column {column!r}: the block's row {row} is masked, and a column has no mask: "
-            "fill it first (block.filled(...))"
+            f"column {column!r}, row {row} is masked, and a column has no mask: fill the block "
+            "first (block.filled(...))"
         )
     try:
         if isinstance(values, np.ndarray) or hasattr(values, "__array__"):
@@ -58,6 +58,8 @@ def as_block(values: Any, *, column: str) -> Array:
 
 def exact_scalar(value: Any, dtype: np.dtype[Any], *, column: str) -> Any:
     """Return one value (a fill value) in ``dtype``, exactly; errors as :func:`exact`."""
+    if np.ndim(value) != 0:
+        raise UnequalValueError(f"column {column!r}: expected one value, got {value!r}")
     array = np.empty(1, object)
     array[0] = value
     if dtype.kind != "O" and not isinstance(value, (bytes, str)):
@@ -92,7 +94,7 @@ def exact(values: Any, dtype: np.dtype[Any], *, column: str, first_row: int | No
     UnsupportedDtypeError
         Where no value of the block's dtype could ever be meant.
     """
-    block = as_block(values, column=column)
+    block = as_block(values, column=column, first_row=first_row)
     if block.dtype == dtype and dtype.kind not in "OT":
         return block
     refuse = _Refusal(block, dtype, column, first_row)

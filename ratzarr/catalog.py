@@ -24,7 +24,6 @@ from .layout import (
     COMPLETE_ATTR,
     FORMAT_VERSION_ATTR,
     GROUP,
-    NAME_ATTR,
     OWN_COLUMN_ATTRS,
     ROWCOUNT_ATTR,
     ROWS_DONE_ATTR,
@@ -32,7 +31,9 @@ from .layout import (
     column_document,
     key_of,
     looks_encoded,
+    order_of,
     plausible_keys,
+    true_name,
 )
 from .metadata import MetadataDocument
 from .objects import Objects
@@ -60,13 +61,16 @@ class Catalog:
         """Return the names of all columns: in order of creation, unknown ones last."""
         keys = set(self._objects.list_dirs(GROUP))
         names = []
-        for name in self._table.attributes.get(COLUMN_ORDER_ATTR, []):
+        for name in self._order() or []:
             for key in _keys(name):
                 if key in keys:
                     keys.discard(key)
                     names.append(name)
                     break
         return names + sorted(self._names_of(keys))
+
+    def _order(self) -> list[str] | None:
+        return order_of(self._table.document)
 
     def _names_of(self, keys: Iterable[str]) -> list[str]:
         """Return the names of keys that the column order does not know."""
@@ -84,10 +88,10 @@ class Catalog:
 
     def _name_of(self, key: str) -> str | None:
         document = MetadataDocument(self._objects, Column(self._objects, key, key).document.key)
-        if not document.load() or document.document.get("node_type") != "array":
+        if not document.load() or document.document.get("node_type") == "group":
             return None
         self._verified.add(key)
-        return str(document.attributes.get(NAME_ATTR, key))
+        return true_name(key, document.attributes)
 
     def find(self, name: str) -> Column:
         """Open the column of this name.
@@ -152,9 +156,14 @@ class Catalog:
         if taken or not column.create(document):
             raise ColumnExistsError(f"{self._objects.location} has a column {name!r} already")
 
+        known = self._order()
+        # In a table that keeps no order yet (upstream's) the others were there before.
+        before = [] if known is not None else [other for other in self.names() if other != name]
+
         def append(document: Document) -> None:
-            order = document["attributes"].setdefault(COLUMN_ORDER_ATTR, [])
-            order[:] = [other for other in order if other != name] + [name]
+            order = order_of(document) or before
+            order = [other for other in order if other != name] + [name]
+            document["attributes"][COLUMN_ORDER_ATTR] = order
 
         self._table.update(append, self.table_missing)
         now = self._table.attributes.get(ROWCOUNT_ATTR, rows)
@@ -182,10 +191,10 @@ class Catalog:
         self._objects.delete_tree(column.prefix)
 
         def forget(document: Document) -> bool:
-            order = document["attributes"].get(COLUMN_ORDER_ATTR, [])
+            order = order_of(document) or []
             if name not in order:
                 return False
-            order.remove(name)
+            document["attributes"][COLUMN_ORDER_ATTR] = [one for one in order if one != name]
             return True
 
         self._table.update(forget, self.table_missing)

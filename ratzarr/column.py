@@ -17,7 +17,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata, RegularChunkGridMetadata
 
 from .backoff import TRIES, pause
 from .blocks import Block, Part, chunk_count, parts
-from .casting import exact
+from .casting import as_block, exact
 from .codec import ChunkCodec
 from .errors import (
     ColumnIncompleteError,
@@ -30,11 +30,11 @@ from .errors import (
 from .layout import (
     COMPLETE_ATTR,
     GROUP,
-    NAME_ATTR,
     ROWS_DONE_ATTR,
     ZARR_JSON,
     Document,
     plausible_keys,
+    true_name,
 )
 from .metadata import MetadataDocument
 from .objects import Objects
@@ -81,10 +81,13 @@ class Column:
         """
         for key in plausible_keys(name):
             column = cls(objects, name, key)
-            # A key that looks encoded means another name only where NAME says so.
-            if column.document.load() and column.document.attributes.get(NAME_ATTR, key) == name:
-                if column.document.document.get("node_type") != "array":
-                    continue
+            if not column.document.load():
+                continue
+            # A key that looks encoded means another name only where NAME says so; and a group
+            # (a name with / makes upstream nest its columns) is no column.
+            if column.document.document.get("node_type") == "group":
+                continue
+            if true_name(key, column.document.attributes) == name:
                 column._understand()
                 return column
         return None
@@ -194,7 +197,7 @@ class Column:
         out = np.empty((block.length, *self.row_shape), self.dtype)
         there = Block(block.start, max(0, min(block.stop, self.length) - block.start))
         if there.length < block.length:
-            out[there.length :] = self.fill
+            out[there.length :].fill(self.fill)
         return out, [
             partial(self._read_part, part, out)
             for part in parts(there, self.chunk_rows, self.length)
@@ -203,7 +206,11 @@ class Column:
     def _read_part(self, part: Part, out: Array) -> None:
         key = self.chunk_key(part.chunk)
         data = self.objects.get(key)
-        out[part.in_block] = self.fill if data is None else self._decode(key, data)[part.in_chunk]
+        # fill(), as an assignment would take a bytes object through a dtype that drops zeros.
+        if data is None:
+            out[part.in_block].fill(self.fill)
+        else:
+            out[part.in_block] = self._decode(key, data)[part.in_chunk]
 
     def _decode(self, key: str, data: bytes) -> Array:
         try:
@@ -236,7 +243,8 @@ class Column:
         UnequalValueError, UnsupportedDtypeError
             See :func:`ratzarr.casting.exact`.
         """
-        shape = np.shape(block)
+        block = as_block(block, column=self.name, first_row=start)
+        shape = block.shape
         if len(shape) != 1 + len(self.row_shape) or shape[1:] != self.row_shape:
             expected = f"(n, {self.width})" if self.row_shape else "(n,)"
             raise ShapeError(
@@ -288,14 +296,17 @@ class Column:
             self.bytes_written += len(data)
 
     def _blank(self) -> Array:
-        return np.full(self._chunk_shape, self.fill, self.dtype)
+        chunk = np.empty(self._chunk_shape, self.dtype)
+        chunk.fill(self.fill)
+        return chunk
 
-    def _merge(self, key: str, rows: slice, values: Any, *, create: bool = True) -> None:
+    def _merge(self, key: str, rows: slice, values: Array | None) -> None:
+        """Put rows of a chunk in their place; None empties them."""
         for attempt in range(TRIES):
             pause(attempt)
             found = self.objects.get_versioned(key)
             if found is None:
-                if not create:
+                if values is None:
                     return
                 chunk = self._blank()
                 chunk[rows] = values
@@ -305,7 +316,10 @@ class Column:
                     return
                 continue
             chunk = self._decode(key, found.data).copy()
-            chunk[rows] = values
+            if values is None:
+                chunk[rows].fill(self.fill)
+            else:
+                chunk[rows] = values
             data = self._codec.encode(chunk)
             if self.objects.replace(key, data, found.version) is not None:
                 self._count(data)
@@ -354,7 +368,7 @@ class Column:
         stop = chunk_count(self.length, self.chunk_rows)
         if keep % self.chunk_rows:
             rest = slice(keep % self.chunk_rows, None)
-            self._merge(self.chunk_key(first - 1), rest, self.fill, create=False)
+            self._merge(self.chunk_key(first - 1), rest, None)
         if stop - first > LISTED_ABOVE:
             kept = {self.chunk_key(chunk) for chunk in range(first)}
             kept.add(self.document.key)

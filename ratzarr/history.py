@@ -64,7 +64,7 @@ def event(argv: Iterable[str] | None = None) -> list[Any]:
     argv : iterable of str, optional
         The command line; by default this process's.
     """
-    words = [_printable(word) for word in mask(sys.argv if argv is None else argv)]
+    words = [_printable(word) for word in mask(_argv() if argv is None else argv)]
     if len(words) > MAX_ARGUMENTS:
         # A shell's *.tif can be 100 000 names, and the log is read whenever a column is.
         words = [*words[:MAX_ARGUMENTS], f"... ({len(words) - MAX_ARGUMENTS} more)"]
@@ -86,6 +86,11 @@ def parse(log: object) -> list[Event]:
         words = argv if isinstance(argv, list) else [argv]
         events.append((time.astimezone(dt.UTC), str(user), [str(word) for word in words]))
     return events
+
+
+def _argv() -> list[str]:
+    # An interpreter inside another program need not have one.
+    return list(getattr(sys, "argv", []))
 
 
 def _user() -> str:

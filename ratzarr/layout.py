@@ -38,10 +38,12 @@ __all__ = [
     "from_json",
     "key_of",
     "looks_encoded",
+    "order_of",
     "plausible_keys",
     "root_document",
     "table_document",
     "to_json",
+    "true_name",
 ]
 
 Document = dict[str, Any]
@@ -77,6 +79,9 @@ CONVENTION = {
 
 MAX_KEY_BYTES = 200
 """File systems allow 255 bytes in a name; ours leave room for a writer's suffixes."""
+
+MAX_RAW_BYTES = 255
+"""What a file system, and so upstream's writer, can hold as one component."""
 
 _ENCODED = re.compile(r"%(?:[0-9A-Fa-f]{2}|~)")
 # Control characters (C0, DEL, C1) break listings; / and \ are separators; the two
@@ -169,6 +174,7 @@ def plausible_keys(name: str) -> tuple[str, ...]:
     """
     key = key_of(name)
     raw_is_one_component = "/" not in name and "\x00" not in name and name not in (".", "..")
+    raw_is_one_component &= len(name.encode("utf-8")) <= MAX_RAW_BYTES
     if key != name and raw_is_one_component and name != ZARR_JSON:
         return key, name
     return (key,)
@@ -226,7 +232,7 @@ def check_table_document(document: Document, place: str) -> None:
     FormatVersionError
         Where the format is newer than ours, or its version is no version.
     DamagedError
-        Where row count, chunk size or column order can't be what was written.
+        Where row count or chunk size can't be what was written.
     """
     if document.get("zarr_format") != 3 or document.get("node_type") != "group":
         raise NotARatZarrError(
@@ -246,9 +252,28 @@ def check_table_document(document: Document, place: str) -> None:
         value = attributes.get(name, least)
         if not _is_count(value, least):
             raise DamagedError(f"{place}: {name} is {value!r}, expected an integer >= {least}")
-    order = attributes.get(COLUMN_ORDER_ATTR, [])
-    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
-        raise DamagedError(f"{place}: {COLUMN_ORDER_ATTR} is not a list of names")
+
+
+def order_of(document: Document) -> list[str] | None:
+    """Return a table's order of columns; None where it keeps none that can be used."""
+    order = document.get("attributes", {}).get(COLUMN_ORDER_ATTR)
+    if not isinstance(order, list):
+        return None
+    return [name for name in order if isinstance(name, str)]
+
+
+def true_name(key: str, attributes: Mapping[str, Any]) -> str:
+    """Return the name of the column that is kept under a key.
+
+    ``NAME`` counts only where this is that name's key: no column can claim another's.
+    """
+    name = attributes.get(NAME_ATTR)
+    if not isinstance(name, str):
+        return key
+    try:
+        return name if key_of(name) == key else key
+    except InvalidNameError:
+        return key
 
 
 def _is_count(value: object, least: int) -> bool:

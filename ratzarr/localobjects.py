@@ -9,6 +9,7 @@ as the server's (Linux turns it into a byte-range lock there).
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -46,6 +47,10 @@ class LocalObjects(Objects):
                 return (self._root / key).read_bytes()
             except (FileNotFoundError, NotADirectoryError):
                 return None
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    return None
+                raise
 
     @override
     def get_versioned(self, key: str) -> Versioned | None:

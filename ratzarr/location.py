@@ -13,7 +13,7 @@ translate both ways:
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
@@ -22,6 +22,8 @@ from .errors import ArgumentError
 __all__ = ["Location", "gdal_name", "parse", "url_name"]
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::)")
+
+_FOLDED = re.compile(r"(?:s3a?|gs|az|abfs|https?|file|memory):/(?!/)", re.IGNORECASE)
 
 # GDAL's prefix, and the scheme that fsspec knows the same place by.
 _VSI = (
@@ -106,7 +108,11 @@ def parse(filename: Any) -> Location:
         name = os.fsdecode(name)
     if not name or "\x00" in name:
         raise ArgumentError(f"{name!r} can't be a table's filename")
-    if isinstance(filename, os.PathLike):
+    if isinstance(filename, PurePath):
+        if _FOLDED.match(name):
+            raise ArgumentError(
+                f"{name!r}: a pathlib path can't hold a URL (it folds the slashes): pass a string"
+            )
         return _local(name)
     name = url_name(name)
     if name.startswith("/vsi"):

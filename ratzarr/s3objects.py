@@ -7,6 +7,7 @@ which Ceph's gateway does not match otherwise.
 """
 
 import os
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, override
 
@@ -73,7 +74,7 @@ class S3Objects(Objects):
                 arguments[name] = {**arguments[name], **value}
             else:
                 arguments[name] = value
-        self._fs = S3FileSystem(**arguments)
+        self._fs = _client(arguments)
 
     def _key(self, key: str) -> str:
         return f"{self.location.key}/{key}" if key else self.location.key
@@ -244,6 +245,37 @@ class S3Objects(Objects):
         if isinstance(error, TimeoutError | ConnectionError):
             return StoreTimeoutError(f"{place}: no answer from the server: {error}")
         return StoreError(f"{place}: {code or type(error).__name__}: {error}")
+
+
+_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+)
+_clients: dict[tuple[int, str, int], Any] = {}
+_clients_lock = threading.Lock()
+MAX_CLIENTS = 16
+
+
+def _client(arguments: dict[str, Any]) -> Any:
+    """Return a client for these arguments and the credentials that are in force now.
+
+    Making one takes longer than most requests, so it is kept; but fsspec's own cache
+    would hand one out with the credentials of before, and in a forked process.
+    """
+    secrets = hash(tuple(os.environ.get(name) for name in _CREDENTIALS))
+    key = (os.getpid(), repr(sorted(arguments.items())), secrets)
+    with _clients_lock:
+        if key not in _clients:
+            while len(_clients) >= MAX_CLIENTS:
+                del _clients[next(iter(_clients))]
+            _clients[key] = S3FileSystem(**arguments, skip_instance_cache=True)
+        return _clients[key]
 
 
 class _MissingObject(StoreError):

@@ -5,6 +5,7 @@ place is left as it is and refused by name; nothing here looks at, or touches, a
 outside the place's own path components.
 """
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -149,15 +150,19 @@ def delete(objects: Objects) -> None:
     objects.remove_place()
 
 
+# Documents, chunks, and what a killed writer (ours, or zarr's local store) leaves behind. A
+# name with / makes upstream nest its groups.
+_OURS = re.compile(
+    rf"""{re.escape(ZARR_JSON)}
+    | {GROUP}/(?:.+/)?(?:{re.escape(ZARR_JSON)} | c(?:/[0-9]+)+)
+    | (?:{GROUP}/.+)?[^/]*\.[0-9a-f]{{32}}\.partial
+    | \.[0-9a-f]{{32}}\.deleted/.+""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
 def _is_ours(key: str) -> bool:
-    first, _, rest = key.partition("/")
-    if first == GROUP:
-        return bool(rest)
-    if first.startswith(".") and first.endswith(".deleted"):
-        return True
-    return not rest and (
-        first == ZARR_JSON or (first.startswith(".") and first.endswith(".partial"))
-    )
+    return _OURS.fullmatch(key) is not None
 
 
 def _some(keys: list[str]) -> str:

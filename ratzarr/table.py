@@ -319,16 +319,19 @@ class RatZarr:
         self._catalog.delete(check_name(colName))
         self._columns.pop(colName, None)
 
-    def openColumn(self, colName: str) -> None:
+    def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:
         """Open a column now. Reading and writing do so by themselves.
 
         Raises
         ------
         ColumnNotFoundError
             Where there is none of this name.
+        ColumnIncompleteError
+            Where its writer has not finished it, unless ``allowIncomplete``.
         """
-        self._check_open()
-        self._column(colName)
+        column = self._column(colName)
+        if not allowIncomplete:
+            column.check_complete()
 
     def getColumnChunkSize(self, colName: str) -> int:
         """Return the number of rows per chunk of a column."""
@@ -511,6 +514,7 @@ class RatZarr:
         self._closed = True
 
     def __enter__(self) -> Self:
+        self._check_open()
         return self
 
     def __exit__(
@@ -524,7 +528,7 @@ class RatZarr:
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self._rows} rows"
         mode = ", read-only" if self.readOnly else ""
-        return f"<RatZarr {self._objects.location}: {state}{mode}>"
+        return f"<RatZarr {str(self._objects.location)!r}: {state}{mode}>"
 
     def _repr_html_(self) -> str:
         if self._closed:

@@ -112,7 +112,7 @@ def test_what_is_no_integer(target, value):
         (np.array([b"a\x00"], object), "S3", "ends in a zero byte"),
         (np.array(["2020-01-01T00:00:01"], "M8[s]"), "M8[m]", "row 100: .* is not exact in"),
         (np.array(["9999-01-01"], "M8[D]"), "M8[ns]", "row 100: "),
-        (np.ma.masked_array([1, 2], [False, True]), "i4", "row 1 is masked"),
+        (np.ma.masked_array([1, 2], [False, True]), "i4", "row 101 is masked"),
     ],
 )
 def test_refusals_name_column_row_and_value(block, target, message):

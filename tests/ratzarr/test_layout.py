@@ -86,8 +86,6 @@ def table(**attributes):
         (table(ROWCOUNT=1.5), DamagedError),
         (table(ROWCOUNT=None), DamagedError),
         (table(CHUNKSIZE=0), DamagedError),
-        (table(COLUMN_ORDER="ab"), DamagedError),
-        (table(COLUMN_ORDER=[1]), DamagedError),
         (layout.root_document() | {"node_type": "array"}, NotARatZarrError),
         (layout.root_document() | {"zarr_format": 2}, NotARatZarrError),
     ],
@@ -114,3 +112,26 @@ def test_json_is_plain_utf8():
     data = layout.to_json({"attributes": {"größe": 1}})
     assert "größe".encode() in data
     assert json.loads(data) == {"attributes": {"größe": 1}}
+
+
+@pytest.mark.parametrize(
+    ("order", "names"), [(["b", "a"], ["b", "a"]), (["b", 1], ["b"]), ("ba", None), (None, None)]
+)
+def test_an_order_is_a_hint(order, names):
+    layout.check_table_document(table(COLUMN_ORDER=order), "here")
+    assert layout.order_of(table(COLUMN_ORDER=order)) == names
+
+
+@pytest.mark.parametrize(
+    ("key", "name", "true"),
+    [
+        ("a%2Fb", "a/b", "a/b"),
+        ("a%2Fb", None, "a%2Fb"),
+        ("b", "a", "b"),
+        ("a%2Fb", "c/d", "a%2Fb"),
+        ("b", 5, "b"),
+        ("b", "", "b"),
+    ],
+)
+def test_a_name_counts_only_under_its_own_key(key, name, true):
+    assert layout.true_name(key, {} if name is None else {"NAME": name}) == true

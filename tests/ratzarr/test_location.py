@@ -48,6 +48,7 @@ def test_relative_paths_do_not_follow_the_working_directory(tmp_path, monkeypatc
         "s3://b/a/../x",
         "s3://b/a//x",
         "/vsimem/x.zarr",
+        Path("s3://bucket/x.zarr"),
         "/vsizip/a.zip/x.zarr",
     ],
 )

@@ -106,18 +106,22 @@ class S3Place(LocalPlace):
         assert url.startswith(start)
         return url.removeprefix(start)
 
-    def keys(self, prefix=""):
-        """Return all keys that begin so."""
+    def _items(self, prefix=""):
         pages = self.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket, Prefix=prefix
         )
-        return [item["Key"] for page in pages for item in page.get("Contents", ())]
+        return [item for page in pages for item in page.get("Contents", ())]
+
+    def keys(self, prefix=""):
+        """Return all keys that begin so."""
+        return [item["Key"] for item in self._items(prefix)]
 
     def _get(self, key):
         return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
 
     def everything(self):
-        return {key: self._get(key) for key in self.keys()}
+        """Return what is there: the MD5 of each object's content (that is its etag), by key."""
+        return {item["Key"]: item["ETag"] for item in self._items()}
 
     def objects(self, url):
         prefix = self._key(url) + "/"

@@ -147,9 +147,9 @@ def test_a_chunk_that_may_not_be_read(counted_s3):
         table.writeBlock("a", np.arange(9), 0)
         table.flush()
         proxy.instead = lambda method, key: 403 if key.endswith("/c/1") else None
-        with refused(place, "'a'", "c/1"):
+        with refused(place, "RAT/a/c/1"):
             table.readBlock("a", 0, 9)
-        with refused(place, "'a'", "c/1"):
+        with refused(place, "RAT/a/c/1"):
             table.writeBlock("a", np.array([1]), 5)
             table.flush()
 

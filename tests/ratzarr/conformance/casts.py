@@ -135,17 +135,26 @@ EQUAL = [
 class Casts:
     """A value is stored exactly; where that can't be, nothing is stored and the error says which."""
 
-    @pytest.mark.parametrize(("dtype", "block", "shown"), UNEQUAL, ids=str)
-    def test_unequal_values(self, place, dtype, block, shown):
+    def _columns(self, place, rows, cases):
+        """Return a table with a column for each dtype, and their names by dtype."""
+        names = {case[0]: f"Band {case[0]}" for case in cases}
         url = place.new()
-        with make(url, 130, chunk=50, other=("int8",), **{"Band mean": (dtype,)}) as table:
-            before = table.readBlock("Band mean", 0, 130)
-            with refused(place, "'Band mean'", shown, table=table) as caught:
-                table.writeBlock("Band mean", block, 121)
-            # the row of the table, 121 + 2, not that of the block
-            assert re.search(r"\b123\b", message(caught.value)), message(caught.value)
-            assert_same(table.readBlock("Band mean", 0, 130), before)
-            assert table.getModificationLog("Band mean") == []
+        table = make(url, rows, chunk=50, **{name: (dtype,) for dtype, name in names.items()})
+        return url, table, names
+
+    def test_unequal_values(self, place, subtests):
+        _, table, names = self._columns(place, 130, UNEQUAL)
+        with table:
+            for dtype, block, shown in UNEQUAL:
+                name = names[dtype]
+                with subtests.test(dtype=str(dtype), block=repr(block)):
+                    before = table.readBlock(name, 0, 130)
+                    with refused(place, repr(name), shown, table=table) as caught:
+                        table.writeBlock(name, block, 121)
+                    # the row of the table, 121 + 2, not that of the block
+                    assert re.search(r"\b123\b", message(caught.value)), message(caught.value)
+                    assert_same(table.readBlock(name, 0, 130), before)
+                    assert table.getModificationLog(name) == []
 
     def test_unequal_values_in_a_wide_column(self, place):
         block = np.ones((5, 3))
@@ -164,25 +173,31 @@ class Casts:
             assert re.search(r"\b4234\b", message(caught.value))
             assert len(message(caught.value)) < 500
 
-    @pytest.mark.parametrize(("dtype", "block"), OTHER_KINDS, ids=str)
-    def test_other_kinds_of_values(self, place, dtype, block):
-        with make(place.new(), 5, **{"Band mean": (dtype,)}) as table:
-            before = table.readBlock("Band mean", 0, 5)
-            with refused(place, "'Band mean'", table=table):
-                table.writeBlock("Band mean", block, 2)
-            assert_same(table.readBlock("Band mean", 0, 5), before)
+    def test_other_kinds_of_values(self, place, subtests):
+        _, table, names = self._columns(place, 5, OTHER_KINDS)
+        with table:
+            for dtype, block in OTHER_KINDS:
+                name = names[dtype]
+                with subtests.test(dtype=str(dtype), block=repr(block)):
+                    before = table.readBlock(name, 0, 5)
+                    with refused(place, repr(name), table=table):
+                        table.writeBlock(name, block, 2)
+                    assert_same(table.readBlock(name, 0, 5), before)
 
-    @pytest.mark.parametrize(("dtype", "block", "expected"), EQUAL, ids=str)
-    def test_equal_values(self, place, dtype, block, expected):
-        url = place.new()
-        with make(url, 5, a=(dtype,)) as table:
-            table.writeBlock("a", block, 2)
+    def test_equal_values(self, place, subtests):
+        url, table, names = self._columns(place, 2 * len(EQUAL), EQUAL)
+        with table:
+            for number, (dtype, block, _) in enumerate(EQUAL):
+                with subtests.test(dtype=str(dtype), block=repr(block)):
+                    table.writeBlock(names[dtype], block, 2 * number)
         with RatZarr(url, readOnly=True) as table:
-            got = table.readBlock("a", 2, 2)
-            if expected is None:
-                assert_same(got, block.astype(dtype))
-            else:
-                assert got.tolist() == expected
+            for number, (dtype, block, expected) in enumerate(EQUAL):
+                with subtests.test(dtype=str(dtype), block=repr(block)):
+                    got = table.readBlock(names[dtype], 2 * number, 2)
+                    if expected is None:
+                        assert_same(got, block.astype(dtype))
+                    else:
+                        assert got.tolist() == expected
 
     def test_one_wrong_column_of_many(self, place):
         """Writing several at once changes all of them or none."""

@@ -16,7 +16,7 @@ class Damage:
 
     @pytest.mark.parametrize(
         "dtype",
-        ["int32", "float64", "uint8", "bool", STRING, BYTES, "S7", "datetime64[s]"],
+        ["int32", "uint8", STRING, BYTES],
         ids=str,
     )
     def test_a_flipped_bit(self, place, dtype):
@@ -25,7 +25,7 @@ class Damage:
         with make(url, 300, chunk=100, **{"Band mean": (dtype,)}) as table:
             table.writeBlock("Band mean", values, 0)
         good = place.objects(url)["RAT/Band mean/c/1"]
-        step = max(1, len(good) // 10)
+        step = max(1, len(good) // 6)
         for position in [*range(0, len(good), step), len(good) - 1]:
             bad = bytearray(good)
             bad[position] ^= 1 << (position % 8)

@@ -1,6 +1,6 @@
 """Attributes as live mappings."""
 
-import datetime
+import datetime as dt
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ JSON = [
 ]  # fmt: skip
 NOT_JSON = [
     np.int64(5), np.float64(0.5), np.bool_(True), np.arange(3), float("nan"), float("inf"), {1, 2},
-    b"bytes", 1j, object(), datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC), [1, np.int8(3)],
+    b"bytes", 1j, object(), dt.datetime(2020, 1, 1, tzinfo=dt.UTC), [1, np.int8(3)],
     {"a": float("nan")}, {"a": {"b": {1}}}, "\ud800", {5: "int key"},
 ]  # fmt: skip
 

@@ -60,7 +60,6 @@ class Damage:
         with RatZarr(url) as table:
             with pytest.raises(RatZarrError) as caught:
                 table.writeBlock("a", np.array([5]), 150)
-                table.flush()
             assert "c/1" in message(caught.value)
             assert place.objects(url)["RAT/a/c/1"] == bytes(bad)
             table.writeBlock("a", np.arange(100), 100)

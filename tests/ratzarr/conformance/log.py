@@ -1,6 +1,6 @@
 """The modification log."""
 
-import datetime
+import datetime as dt
 import os
 import pwd
 import sys
@@ -23,7 +23,7 @@ class Log:
         monkeypatch.setattr(sys, "argv", ["make_columns.py", "--year", "2026"])
         monkeypatch.setenv("LOGNAME", "someone")
         url = place.new()
-        start = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        start = dt.datetime.now(dt.UTC).replace(microsecond=0)
         with make(url, 9, a=("int32",), b=("int32",)) as table:
             assert table.getModificationLog("a") == []
             for _ in range(3):
@@ -32,9 +32,9 @@ class Log:
             assert len(events) == 1
             when, user, argv = events[0]
             assert isinstance(events[0], tuple)
-            assert isinstance(when, datetime.datetime)
-            assert when.utcoffset() == datetime.timedelta(0)
-            end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=1)
+            assert isinstance(when, dt.datetime)
+            assert when.utcoffset() == dt.timedelta(0)
+            end = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=1)
             assert start <= when <= end
             assert user == "someone"
             assert argv == ["make_columns.py", "--year", "2026"]
@@ -61,9 +61,9 @@ class Log:
             when = table.getModificationLog("a")[0][0]
         [[text, user, argv]] = self._events(place, url)
         assert (user, argv) == ("someone", ["x.py", "é"])
-        parsed = datetime.datetime.fromisoformat(text)
+        parsed = dt.datetime.fromisoformat(text)
         assert parsed == when
-        assert parsed.utcoffset() == datetime.timedelta(0)
+        assert parsed.utcoffset() == dt.timedelta(0)
 
     def test_only_writing_values_is_an_event(self, place):
         url = place.new()
@@ -175,5 +175,5 @@ class Log:
         place.edit(url)["RAT/a"].attrs["MODIFICATIONLOG"] = [["2026-01-02T03:04:05", "me", ["x"]]]
         with RatZarr(url, readOnly=True) as table:
             [(when, user, argv)] = table.getModificationLog("a")
-        assert when == datetime.datetime(2026, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+        assert when == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
         assert (user, argv) == ("me", ["x"])

@@ -93,7 +93,7 @@ class Names:
         some = ["a/b", "..", "x" * 300, "e\u0301", "\u00e9", "100%", "zarr.json", "\0", "a%2Fb"]
         with make(url, 2) as table:
             table.createColumn("stays", STRING)
-            before = {key for key in place.objects(url)}
+            before = set(place.objects(url))
             for name in some:
                 table.createColumn(name, "int8")
             for name in some:

@@ -159,7 +159,9 @@ class Rows:
         }  # fmt: skip
         with make(url, 10, chunk=4, **columns) as table:
             wanted = table.readBlocks(list(columns), 0, 10)
-            full = {name: values_of(dtype[0], 12, *dtype[1:])[2:] for name, dtype in columns.items()}
+            full = {
+                name: values_of(dtype[0], 12, *dtype[1:])[2:] for name, dtype in columns.items()
+            }
             table.writeBlocks(full, 0)
             table.setRowCount(cut)
             table.setRowCount(13)
@@ -227,9 +229,11 @@ class Rows:
         ],
     )  # fmt: skip
     def test_blocks_of_another_shape(self, place, column, shape):
-        with make(place.new(), 5, one=("int32",), two=("int32", 2)) as table:
-            with refused(place, f"'{column}'", table=table):
-                table.writeBlock(column, np.ones(shape, "i4"), 0)
+        with (
+            make(place.new(), 5, one=("int32",), two=("int32", 2)) as table,
+            refused(place, f"'{column}'", table=table),
+        ):
+            table.writeBlock(column, np.ones(shape, "i4"), 0)
 
     def test_ragged_blocks(self, place):
         with make(place.new(), 5, one=("int32",), s=(STRING,)) as table:

@@ -1,6 +1,6 @@
 """A store that the existing module wrote (see tests/data/README.md)."""
 
-import datetime
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +48,7 @@ class Upstream:
                 assert got.tolist() == values.tolist()
                 assert table.readBlock(name, 95, 120).tolist() == values[95:215].tolist()
                 assert table.getColumnWidth(name) == (4 if name == "yearly" else 1)
-            when = datetime.datetime.fromisoformat(LOG[0])
+            when = dt.datetime.fromisoformat(LOG[0])
             assert table.getModificationLog("cls") == [(when, *LOG[1:])]
             assert table.getModificationLog("untouched") == []
             stored = document(place, upstream_store, "RAT/cls")["attributes"]

@@ -128,7 +128,7 @@ class Views:
         url = place.new("odd\nname.zarr" if place.kind == "local" else "name.zarr")
         with make(url, 5, **{"two\nlines": ("int32",), "b": ("float64", 3)}) as table:
             text = repr(table)
-            assert text.startswith("<") or text.startswith("RatZarr(")
+            assert text.startswith(("<", "RatZarr("))
             assert "RatZarr" in text
             assert len(text.splitlines()) == 1
             assert "name.zarr" in text

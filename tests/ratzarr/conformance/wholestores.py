@@ -99,7 +99,7 @@ class WholeStores:
     @pytest.mark.parametrize("readable", ["group", "array", "group with RAT array", "file in it"])
     def test_other_things(self, place, readable):
         url = place.new()
-        parent, name = url.rsplit("/", 1)
+        parent, _name = url.rsplit("/", 1)
         if readable == "array":
             place.create(parent + "/other").create_array("arr", shape=3, dtype="i4")[:] = 1
             url = parent + "/other/arr"

@@ -7,7 +7,6 @@ so by itself. Every write is in the store when the call returns.
 
 import operator
 import os
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -30,7 +29,7 @@ from .errors import (
     RowRangeError,
     TableNotFoundError,
 )
-from .history import Event, event, parse
+from .history import Event, parse
 from .layout import (
     CHUNKSIZE_ATTR,
     COMPLETE_ATTR,
@@ -44,6 +43,7 @@ from .layout import (
     check_name,
 )
 from .location import parse as parse_location
+from .opencolumns import OpenColumns
 from .parallel import run
 
 __all__ = ["RatZarr"]
@@ -109,9 +109,6 @@ class RatZarr:
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
-        self._columns: dict[str, Column] = {}
-        self._logged: set[str] = set()
-        self._log_lock = threading.Lock()
         location = parse_location(filename)
         self._objects = stores.open_objects(location, storageOptions)
         self._table = stores.table_metadata(self._objects)
@@ -122,6 +119,7 @@ class RatZarr:
                 raise TableNotFoundError(f"there is no RatZarr at {location}, and {asked}")
             self._table = stores.create(self._objects)
         self._catalog = Catalog(self._objects, self._table)
+        self._columns = OpenColumns(self._catalog)
         self._rows = self._row_count()
 
     # ---- the table
@@ -169,7 +167,7 @@ class RatZarr:
             column = Column.find(self._objects, name)
             if column is not None:
                 column.resize(before, rows)
-                self._columns[name] = column
+                self._columns.add(column)
 
         run([_call(resize, name) for name in self.getColumnNames()])
 
@@ -281,8 +279,7 @@ class RatZarr:
             complete=complete,
         )
         self._rows = self._row_count()
-        self._columns[colName] = column
-        self._logged.discard(colName)
+        self._columns.add_new(column)
 
     def setComplete(self, colName: str, rowsDone: int | None = None) -> None:
         """Say that a column created with ``complete=False`` has all its rows.
@@ -317,7 +314,7 @@ class RatZarr:
         """
         self._check_writable()
         self._catalog.delete(check_name(colName))
-        self._columns.pop(colName, None)
+        self._columns.forget(colName)
 
     def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:
         """Open a column now. Reading and writing do so by themselves.
@@ -419,15 +416,7 @@ class RatZarr:
                 f"{start} is not in it"
             )
         block = Block(start, min(length, self._rows - start))
-        blocks: dict[str, Array] = {}
-        tasks: list[Callable[[], None]] = []
-        for name, column in self._open(colNames).items():
-            if not allowIncomplete:
-                column.check_complete()
-            blocks[name], reads = column.reading(block)
-            tasks += reads
-        run(tasks)
-        return blocks
+        return self._columns.read(colNames, block, allow_incomplete=allowIncomplete)
 
     def writeBlock(self, colName: str, block: Any, startRow: int) -> None:
         """Write a block of rows of a column.
@@ -459,34 +448,7 @@ class RatZarr:
         """
         self._check_writable()
         start = _integer(startRow, "startRow", None, None)
-        fitted = {}
-        for name, column in self._open(blocks).items():
-            values = column.fit(blocks[name], start)
-            if start < 0 or start + len(values) > self._rows:
-                raise RowRangeError(
-                    f"{self._objects.location} has {self._rows} rows: a block of {len(values)} "
-                    f"from row {start} of column {name!r} does not fit"
-                )
-            fitted[name] = values
-        run([_call(self._log, name) for name in fitted if name not in self._logged])
-        tasks: list[Callable[[], None]] = []
-        for name, values in fitted.items():
-            tasks += self._columns[name].writing(values, start, self._rows)
-        run(tasks)
-
-    def _log(self, name: str) -> None:
-        # One event per column and instance, also where several threads write at once.
-        with self._log_lock:
-            if name in self._logged:
-                return
-            column = self._columns[name]
-            entry = event()
-
-            def change(document: Document) -> None:
-                document["attributes"].setdefault(MODIFICATION_ATTR, []).append(entry)
-
-            column.document.update(change, column.missing)
-            self._logged.add(name)
+        self._columns.write(blocks, start, self._rows)
 
     # ---- the instance
 
@@ -499,7 +461,7 @@ class RatZarr:
             Where the table has been deleted.
         """
         self._check_open()
-        self._columns.clear()
+        self._columns.forget()
         if not self._table.load():
             raise self._catalog.table_missing()
         self._rows = self._row_count()
@@ -510,7 +472,7 @@ class RatZarr:
 
     def close(self) -> None:
         """Let go of the table. Any other use of this instance is an error from now on."""
-        self._columns.clear()
+        self._columns.forget()
         self._closed = True
 
     def __enter__(self) -> Self:
@@ -534,7 +496,7 @@ class RatZarr:
         if self._closed:
             return html(repr(self), [])
         names = self.getColumnNames()
-        shown = self._open(names[:100])
+        shown = self._columns.open(names[:100])
         rows = [
             (name, str(column.dtype) if column.dtype.kind != "T" else "str", column.width)
             for name, column in shown.items()
@@ -604,15 +566,7 @@ class RatZarr:
 
     def _column(self, name: str) -> Column:
         self._check_open()
-        column = self._columns.get(check_name(name))
-        if column is None:
-            column = self._columns[name] = self._catalog.find(name)
-        return column
-
-    def _open(self, names: Iterable[str]) -> dict[str, Column]:
-        wanted = list(dict.fromkeys(names))
-        run([_call(self._column, name) for name in wanted if name not in self._columns])
-        return {name: self._column(name) for name in wanted}
+        return self._columns[name]
 
 
 def _call[T](function: Callable[[str], T], name: str) -> Callable[[], T]:

@@ -55,6 +55,10 @@ class LocalPlace:
             if path.is_file()
         }
 
+    def content(self, url, key):
+        """Return one object."""
+        return Path(url, key).read_bytes()
+
     def put(self, url, key, content):
         """Write one object; ``key`` may be empty, for a file at ``url`` itself."""
         path = Path(url, key) if key else Path(url)
@@ -125,7 +129,15 @@ class S3Place(LocalPlace):
 
     def objects(self, url):
         prefix = self._key(url) + "/"
-        return {key.removeprefix(prefix): self._get(key) for key in self.keys(prefix)}
+        keys = self.keys(prefix)
+        with ThreadPoolExecutor(4) as pool:
+            contents = list(pool.map(self._get, keys))
+        return {
+            key.removeprefix(prefix): content for key, content in zip(keys, contents, strict=True)
+        }
+
+    def content(self, url, key):
+        return self._get(f"{self._key(url)}/{key}")
 
     def put(self, url, key, content):
         name = f"{self._key(url)}/{key}" if key else self._key(url)

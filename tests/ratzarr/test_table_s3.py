@@ -50,7 +50,7 @@ def test_more_than_two_pages_of_objects(moto_s3):
     make(neighbour, 3, a=("int32",)).close()
     with make(url, rows, chunk=1, a=("int8",)) as table:
         table.writeBlock("a", np.array([1]), 0)
-    chunk = moto_s3.objects(url)["RAT/a/c/0"]
+    chunk = moto_s3.content(url, "RAT/a/c/0")
     moto_s3.put_many(url, {f"RAT/a/c/{n}": chunk for n in range(1, rows)})
     beside = moto_s3.objects(neighbour)
     with RatZarr(url, readOnly=True) as table:

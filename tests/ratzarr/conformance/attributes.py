@@ -120,6 +120,7 @@ class Attributes:
         _, table = self._table(place)
         with table:
             mapping = mapping_of(table, which)
+            untouched = place.everything()
             changes = {
                 "[]": lambda value: mapping.__setitem__("Source", value),
                 "update": lambda value: mapping.update({"x": 1, "Source": value}),
@@ -129,10 +130,11 @@ class Attributes:
             for value in NOT_JSON:
                 for how, change in changes.items():
                     with subtests.test(value=ascii(value), how=how):
-                        with refused(place, "Source", table=table):
+                        with refused(place, "Source", look=False):
                             change(value)
                         assert "Source" not in mapping
                         assert "x" not in mapping
+            assert place.everything() == untouched
 
     @pytest.mark.parametrize("key", [5, None, b"a", 1.5, "\ud800"], ids=ascii)
     def test_keys_are_text(self, place, which, key):

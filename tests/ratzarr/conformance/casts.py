@@ -143,17 +143,19 @@ class Casts:
 
     def test_unequal_values(self, place, subtests):
         _, table, names = self._columns(place, 130, UNEQUAL)
+        untouched = place.everything()
         with table:
             for dtype, block, shown in UNEQUAL:
                 name = names[dtype]
                 with subtests.test(dtype=str(dtype), block=repr(block)):
                     before = table.readBlock(name, 0, 130)
-                    with refused(place, repr(name), shown, table=table) as caught:
+                    with refused(place, repr(name), shown, look=False) as caught:
                         table.writeBlock(name, block, 121)
                     # the row of the table, 121 + 2, not that of the block
                     assert re.search(r"\b123\b", message(caught.value)), message(caught.value)
                     assert_same(table.readBlock(name, 0, 130), before)
                     assert table.getModificationLog(name) == []
+        assert place.everything() == untouched
 
     def test_unequal_values_in_a_wide_column(self, place):
         block = np.ones((5, 3))
@@ -174,14 +176,16 @@ class Casts:
 
     def test_other_kinds_of_values(self, place, subtests):
         _, table, names = self._columns(place, 5, OTHER_KINDS)
+        untouched = place.everything()
         with table:
             for dtype, block in OTHER_KINDS:
                 name = names[dtype]
                 with subtests.test(dtype=str(dtype), block=repr(block)):
                     before = table.readBlock(name, 0, 5)
-                    with refused(place, repr(name), table=table):
+                    with refused(place, repr(name), look=False):
                         table.writeBlock(name, block, 2)
                     assert_same(table.readBlock(name, 0, 5), before)
+        assert place.everything() == untouched
 
     def test_equal_values(self, place, subtests):
         url, table, names = self._columns(place, 2 * len(EQUAL), EQUAL)

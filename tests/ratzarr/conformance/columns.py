@@ -17,7 +17,7 @@ FIXED = ["S1", "S7", "S200"]
 TEXTS = ["", " leading", "trailing ", "é", "\U0001f600", "a\0b", "end\0", "tab\tline\n", "x" * 300,
          "e\u0301", "\u202eright", "NaN", "None", "\uffff", "\x85"]  # fmt: skip
 BLOBS = [b"", b"\0", b"\0\0", b"\xff\xfe", b"plain", b"trailing\0", bytes(range(256)), b"x" * 999]
-ROWS = 22
+ROWS = 13
 
 
 def values_of(dtype, count=ROWS, width=1):

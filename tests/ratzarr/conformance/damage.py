@@ -24,7 +24,7 @@ class Damage:
         values = values_of(dtype, 300)
         with make(url, 300, chunk=100, **{"Band mean": (dtype,)}) as table:
             table.writeBlock("Band mean", values, 0)
-        good = place.objects(url)["RAT/Band mean/c/1"]
+        good = place.content(url, "RAT/Band mean/c/1")
         step = max(1, len(good) // 6)
         for position in [*range(0, len(good), step), len(good) - 1]:
             bad = bytearray(good)
@@ -44,7 +44,7 @@ class Damage:
         url = place.new()
         with make(url, 300, chunk=100, **{"Band mean": ("int32",)}) as table:
             table.writeBlock("Band mean", np.arange(300), 0)
-        good = place.objects(url)["RAT/Band mean/c/1"]
+        good = place.content(url, "RAT/Band mean/c/1")
         place.put(url, "RAT/Band mean/c/1", good[:length])
         with RatZarr(url) as table, refused(place, "Band mean", "c/1"):
             table.readBlock("Band mean", 0, 300)
@@ -54,14 +54,14 @@ class Damage:
         url = place.new()
         with make(url, 300, chunk=100, a=("int32",)) as table:
             table.writeBlock("a", np.arange(300), 0)
-        bad = bytearray(place.objects(url)["RAT/a/c/1"])
+        bad = bytearray(place.content(url, "RAT/a/c/1"))
         bad[len(bad) // 2] ^= 1
         place.put(url, "RAT/a/c/1", bytes(bad))
         with RatZarr(url) as table:
             with pytest.raises(RatZarrError) as caught:
                 table.writeBlock("a", np.array([5]), 150)
             assert "c/1" in message(caught.value)
-            assert place.objects(url)["RAT/a/c/1"] == bytes(bad)
+            assert place.content(url, "RAT/a/c/1") == bytes(bad)
             table.writeBlock("a", np.arange(100), 100)
             assert table.readBlock("a", 98, 4).tolist() == [98, 99, 0, 1]
 

@@ -29,8 +29,17 @@ Array = NDArray[Any]
 
 NAIVE = -32768
 """Offset of a date-time that has no zone."""
-MAX_OFFSET = 14 * 60
+MAX_OFFSET = 23 * 60 + 45
+"""The widest that GDAL's bindings can hand out: of a day or more they crash."""
 STEP = 15
+"""GDAL keeps offsets in such steps; of any other it makes none at all, silently."""
+
+_FORM = "0000-00-00T00:00:00.000+00:00"
+"""How GDAL prints a date-time: digits at the zeros, either sign at the last but five."""
+_SIGN = 23
+_DIGITS = [i for i, letter in enumerate(_FORM) if letter == "0"]
+_FIXED = [i for i, letter in enumerate(_FORM) if letter in "-T:."]
+_FIXED_LETTERS = np.frombuffer(_FORM.encode("ascii"), np.uint8)[_FIXED]
 
 _TEXT = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)(?:\.(\d{1,6}))?(Z|[+-]\d\d:\d\d)?", re.ASCII
@@ -59,6 +68,52 @@ def parse(texts: Sequence[str], *, column: str = "", first_row: int = 0) -> tupl
     ConversionError
         Names the column, the row and the text that is no such date-time.
     """
+    fast = _parse_at_once(texts)
+    return fast if fast is not None else _parse_one_by_one(texts, column, first_row)
+
+
+def _parse_at_once(texts: Sequence[str]) -> tuple[Array, Array] | None:
+    """Parse texts that are all of GDAL's usual form; None where one is not, or is wrong."""
+    times = np.full(len(texts), "NaT", "M8[us]")
+    offsets = np.full(len(texts), NAIVE, np.int16)
+    try:
+        raw = np.array(texts, "U").astype("S")
+    except UnicodeEncodeError:
+        return None
+    if not len(raw) or raw.dtype.itemsize != len(_FORM):
+        return (times, offsets) if not any(texts) else None
+    letters = raw.view(np.uint8).reshape(len(raw), len(_FORM))
+    there = letters[:, 0] != 0
+    letters = np.ascontiguousarray(letters[there])
+    digits = letters[:, _DIGITS]
+    signs = letters[:, _SIGN]
+    if (
+        ((digits < ord("0")) | (digits > ord("9"))).any()
+        or (letters[:, _FIXED] != _FIXED_LETTERS).any()
+        or ((signs != ord("+")) & (signs != ord("-"))).any()
+        # The year 0, and a second of 60.
+        or (letters[:, :4] == ord("0")).all(axis=1).any()
+        or (letters[:, 17] >= ord("6")).any()
+    ):
+        return None
+    try:
+        found = np.ascontiguousarray(letters[:, :_SIGN]).view(f"S{_SIGN}")[:, 0].astype("M8[us]")
+    except ValueError:
+        return None
+    hours, minutes = (
+        (letters[:, i].astype(np.int32) - ord("0")) * 10 + letters[:, i + 1] - ord("0")
+        for i in (_SIGN + 1, _SIGN + 4)
+    )
+    if (hours > 23).any() or (minutes > 59).any():
+        return None
+    negative = signs == ord("-")
+    east = np.where(negative, -1, 1) * (hours * 60 + minutes)
+    times[there] = found - east.astype("m8[m]")
+    offsets[there] = np.where(negative & (east == 0), NAIVE, east)
+    return times, offsets
+
+
+def _parse_one_by_one(texts: Sequence[str], column: str, first_row: int) -> tuple[Array, Array]:
     times = np.full(len(texts), "NaT", "M8[us]")
     offsets = np.full(len(texts), NAIVE, np.int16)
     zones: dict[str, int] = {}
@@ -76,6 +131,13 @@ def parse(texts: Sequence[str], *, column: str = "", first_row: int = 0) -> tupl
         zone = match[4] or "-00:00"
         if zone not in zones:
             zones[zone] = _minutes(zone)
+            if zones[zone] != NAIVE and abs(zones[zone]) >= 24 * 60:
+                # Python's time zones end before it, and asking GDAL for such a date-time as
+                # an object crashes the process.
+                raise ConversionError(
+                    f"column {column!r}, row {first_row + row}: {text!r} has an offset of a day "
+                    "or more"
+                )
         offsets[row] = zones[zone]
         # A second of 60 is a 59.9996 that was rounded up, or a leap second.
         seconds = "59" if match[2] == "60" else match[2]
@@ -126,25 +188,30 @@ def finer(
     ConversionError
         For a leap second, which datetime64 does not have.
     """
-    exact = times.copy()
-    for row, value in enumerate(objects):
-        if value is None:
-            continue
-        micro = value.microsecond
-        milli = round(micro / 1000) * 1000
-        seconds = np.float32(value.second + micro / 1e6)
-        # A millisecond that was written comes back up to 2 microseconds off.
-        if milli < 1_000_000 and np.float32(value.second + milli / 1e6) == seconds:
-            micro = milli
-        if texts[row][17:19] == "60" and value.second != 59:
+    rows = np.array([row for row, value in enumerate(objects) if value is not None], np.intp)
+    there = [value for value in objects if value is not None]
+    second = np.fromiter((value.second for value in there), np.int64, len(there))
+    micro = np.fromiter((value.microsecond for value in there), np.int64, len(there))
+    for place in np.flatnonzero(second != 59).tolist() if _has_second_60(texts) else ():
+        row = int(rows[place])
+        if texts[row][17:19] == "60":
             raise ConversionError(
                 f"column {column!r}, row {first_row + row}: {texts[row]!r} is a leap second, which "
                 "no datetime64 has"
             )
-        local = np.datetime64(value.replace(tzinfo=None, microsecond=micro), "us")
-        east = 0 if offsets[row] == NAIVE else int(offsets[row])
-        exact[row] = local - np.timedelta64(east, "m")
+    # A millisecond that was written comes back up to 2 microseconds off.
+    milli = (micro + 500) // 1000 * 1000
+    same = np.float32(second + milli / 1e6) == np.float32(second + micro / 1e6)
+    micro = np.where(same & (milli < 1_000_000), milli, micro)
+    exact = times.copy()
+    # The minute is the text's (offsets are whole minutes); only the object knows the second.
+    minute = times[rows].astype("M8[m]").astype("M8[us]")
+    exact[rows] = minute + (second * 1_000_000 + micro).astype("m8[us]")
     return exact
+
+
+def _has_second_60(texts: Sequence[str]) -> bool:
+    return any(text[17:19] == "60" for text in texts)
 
 
 def common_offset(offsets: Array, times: Array) -> int | None:
@@ -202,8 +269,8 @@ def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) 
     Raises
     ------
     ConversionError
-        For years outside 1 to 9999, offsets that are no multiple of 15 minutes up to 14
-        hours, and microseconds that a 32-bit float of seconds does not hold.
+        For years outside 1 to 9999, offsets that are no multiple of 15 minutes below
+        24 hours, and microseconds that a 32-bit float of seconds does not hold.
     """
     there = ~np.isnat(times)
     east = np.where(offsets == NAIVE, 0, offsets)
@@ -219,16 +286,13 @@ def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) 
     bad_time = there & (ticks % 1000 != 0) & (kept != ticks)
     for bad, why in (
         (bad_year, "is outside the years 1 to 9999"),
-        (bad_zone, "has an offset that GDAL can't hold: multiples of 15 minutes up to 14 hours"),
+        (bad_zone, "has an offset that GDAL can't hold: multiples of 15 minutes below 24 hours"),
         (bad_time, "is finer than GDAL's seconds, which are exact to the millisecond"),
     ):
         if bad.any():
             row = int(np.argmax(bad))
             raise ConversionError(f"column {column!r}, row {first_row + row}: {times[row]} {why}")
-    texts = np.datetime_as_string(np.where(there, local, low), unit="us").tolist()
-    zones = [_zone(offset) for offset in offsets.tolist()]
-    lines = [
-        (text.removesuffix("000") + zone).encode("ascii") if is_there else b""
-        for text, zone, is_there in zip(texts, zones, there.tolist(), strict=True)
-    ]
-    return np.array(lines, "S32")
+    zones, which = np.unique(offsets, return_inverse=True)
+    suffixes = np.array([_zone(offset) for offset in zones.tolist()], "S6")[which]
+    texts = np.datetime_as_string(np.where(there, local, low), unit="us").astype("S26")
+    return np.where(there, np.strings.add(texts, suffixes), b"").astype("S32")

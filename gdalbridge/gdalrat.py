@@ -10,7 +10,7 @@ A source is used by one thread at a time; that need not be the one that opened i
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import gdaldatetimes
-from ._gdal import block_io_is_safe, exceptions, gdal, silence
+from ._gdal import VERSION, block_io_is_safe, exceptions, gdal, silence
 from .errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
 from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
 from .vsis3 import prepare
@@ -38,10 +38,15 @@ __all__ = [
 
 Array = NDArray[Any]
 
-TEXT_ROWS = 16_384
+TEXT_ROWS = 4096
 """Rows of text read at once from a driver that pads all strings to the longest."""
 SCAN_ROWS = 100_000
 """Rows of date-times looked at at once for their offsets."""
+FAR = 2**32 - 2 * 86_400
+"""Seconds from 1970 (to 1834 and 2105) beyond which blocks of date-times are not exact.
+
+GDAL's bindings make them from one double of seconds: in the year 1 they are 4 microseconds
+off, in 9999 16. Asked for cell by cell, which is far slower, they are exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +122,12 @@ def band_of(dataset: Any, band: object, name: str) -> Any:
 
 @contextmanager
 def _siblings_visible(name: str) -> Iterator[None]:
-    """Let GDAL see the .aux.xml beside a raster on a network, where a table may be."""
+    """Let GDAL see the .aux.xml beside a raster, where a table may be."""
     changed: dict[str, str | None] = {}
+    # On a local disk it hides the file as well.
+    if (gdal.GetConfigOption("GDAL_DISABLE_READDIR_ON_OPEN") or "").upper() == "EMPTY_DIR":
+        changed["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
     if name.startswith("/vsi"):
-        if (gdal.GetConfigOption("GDAL_DISABLE_READDIR_ON_OPEN") or "").upper() == "EMPTY_DIR":
-            changed["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
         allowed = gdal.GetConfigOption("CPL_VSIL_CURL_ALLOWED_EXTENSIONS")
         if allowed and ".aux.xml" not in allowed:
             separator = "," if "," in allowed else " "
@@ -158,9 +164,12 @@ def schema_of(rat: Any) -> RatSchema:
 
 
 def _text(name: Any) -> str:
-    if isinstance(name, bytes):
-        raise ConversionError(f"a column's name is not UTF-8: {name!r}")
-    return str(name)
+    # Bytes, in newer versions; in older ones a str with halves of surrogate pairs.
+    raw = name if isinstance(name, bytes) else str(name).encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConversionError(f"a column's name is not UTF-8: {raw!r}") from None
 
 
 def open_rat(raster: Any, band: int = 1) -> "RatSource":
@@ -259,6 +268,12 @@ class RatSource:
         if column.type not in set(FieldType):
             raise ConversionError(
                 f"{self.name}, column {column.name!r}: GDAL's type {column.type} is not known here"
+            )
+        if column.type >= FieldType.BOOLEAN and VERSION < (3, 12):
+            # It takes the number from a file that a newer version wrote, and reads nothing.
+            raise ConversionError(
+                f"{self.name}, column {column.name!r}: GDAL before 3.12 can't read "
+                f"{type_name(column.type)}"
             )
         attributes: dict[str, Any] = {
             "GDAL_TYPE": column.type,
@@ -426,6 +441,11 @@ class RatSource:
         if fine:
             # Only now: objects of years that Python does not have would fail the block.
             objects = self._array(index, start, length).tolist()
+            seconds = np.where(np.isnat(times), 0, times.astype("M8[s]").view("i8"))
+            for row in np.flatnonzero(np.abs(seconds) > FAR).tolist():
+                # A leap second is a ValueError, and refused below.
+                with suppress(ValueError):
+                    objects[row] = self._rat.GetValueAsDateTime(start + row, index)
             times = gdaldatetimes.finer(
                 times, offsets, objects, texts, column=column, first_row=start
             )

@@ -8,16 +8,26 @@ end to see what it has kept, as some drivers accept what they then drop.
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._gdal import block_io_is_safe, exceptions, gdal, silence
+from ._gdal import VERSION, block_io_is_safe, exceptions, gdal, silence
 from .errors import BridgeError, ConversionError, GdalError, NotWrittenError, RasterNotFoundError
 from .gdalrat import RatSchema, band_of, open_dataset, schema_of
-from .gdaltypes import FieldType, type_name, usage_name
+from .gdaltypes import (
+    HFA_NAMES,
+    FieldType,
+    FieldUsage,
+    hfa_cut,
+    replaced_column,
+    stored_dtype,
+    type_name,
+    usage_name,
+)
 from .vsis3 import prepare
 
 __all__ = ["RatSink", "open_rat_for_update"]
@@ -25,6 +35,15 @@ __all__ = ["RatSink", "open_rat_for_update"]
 Array = NDArray[Any]
 
 MAX_ROWS = 2**31 - 1
+WRITTEN_KINDS = {
+    FieldType.INTEGER: "i",
+    FieldType.REAL: "f",
+    FieldType.STRING: "T",
+    FieldType.BOOLEAN: "b",
+    FieldType.DATETIME: "S",
+    FieldType.WKB_GEOMETRY: "O",
+}
+"""The kind of numpy's dtypes that a column of a GDAL type is written from."""
 TEXT_BYTES = 32 * 2**20
 """GDAL's bindings pad text to the longest of a block: blocks of at most so many bytes."""
 
@@ -80,8 +99,11 @@ class RatSink:
         self.name, self._path, self._number = name, path, band
         self._dataset = dataset
         self._band = band_of(dataset, band, name)
+        self._check_access()
         with silence():
             rat = self._band.GetDefaultRAT()
+        if rat is None:
+            self._check_hidden()
         self.writes_through = rat is not None and bool(rat.ChangesAreWrittenToFile())
         if rat is None:
             rat = gdal.RasterAttributeTable()
@@ -91,7 +113,42 @@ class RatSink:
             rat = rat.Clone()
         self._rat = rat
         self._blocks_are_safe = block_io_is_safe(rat)
-        self._held: dict[int, Array] = {}
+        self._held: _Held | None = None
+
+    def _check_access(self) -> None:
+        # From 3.12 on GeoTIFFs that were opened for reading take a table, show it, and drop it.
+        if VERSION < (3, 12) or self._dataset.GetDriver().ShortName != "GTiff":
+            return
+        # GDAL's bindings don't say how a dataset was opened. A write outside of the raster is
+        # refused for the one reason or the other, and writes nothing.
+        outside = (self._dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
+        with silence():
+            gdal.ErrorReset()
+            with suppress(RuntimeError):
+                self._band.WriteRaster(*outside)
+            reason = gdal.GetLastErrorNo()
+            gdal.ErrorReset()
+        if reason in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess):
+            raise NotWrittenError(
+                f"{self.name} was opened for reading, and GDAL would drop its table in silence: "
+                "it has to be opened for update (gdal.OF_UPDATE), or given by its path"
+            )
+
+    def _check_hidden(self) -> None:
+        # With GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR a dataset does not see a table in its
+        # .aux.xml, and what is written would take that table's place.
+        name = self._dataset.GetDescription()
+        with silence():
+            beside = name and gdal.VSIStatL(f"{name}.aux.xml") is not None
+            if not beside or self._dataset.GetDriver().ShortName == "MEM":
+                return
+            again = open_dataset(name)
+            hidden = again.GetRasterBand(self._number).GetDefaultRAT() is not None
+        if hidden:
+            raise NotWrittenError(
+                f"{self.name} has a table in {name}.aux.xml that this dataset does not see: open "
+                "it without GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR, or give its path"
+            )
 
     def __enter__(self) -> Self:
         return self
@@ -106,7 +163,7 @@ class RatSink:
 
     def close(self) -> None:
         """Let go of everything; what was not committed is dropped."""
-        self._held.clear()
+        self._held = None
         self._rat = self._band = self._dataset = None
 
     @property
@@ -126,6 +183,7 @@ class RatSink:
             raise ConversionError(
                 f"{self.name}: GDAL's tables have at most {MAX_ROWS} rows: {rows}"
             )
+        self._give_held()
         with exceptions(), silence():
             try:
                 self._rat.SetRowCount(rows)
@@ -149,13 +207,27 @@ class RatSink:
         ------
         ConversionError
             Where the driver's type for it could not hold the values.
+        NotWrittenError
+            Where the format would write it over another column.
         """
         if "\x00" in name:
             raise ConversionError(f"{self.name}: GDAL can't have a zero character in {name!r}")
         before = self._rat.GetColumnCount()
+        given = name
+        if self.writes_through:
+            is_hfa = self._dataset.GetDriver().ShortName == "HFA"
+            there = [self._rat.GetNameOfCol(i) for i in range(before)]
+            other = replaced_column(there, name, usage, hfa=is_hfa)
+            if other is not None:
+                raise NotWrittenError(
+                    f"{self.name} has a column {other!r}, which this format would replace with "
+                    f"{name!r} ({usage_name(usage)}): it does not tell the two apart"
+                )
+            if is_hfa:
+                given = hfa_cut(name)
         with exceptions(), silence():
             try:
-                self._rat.CreateColumn(name, int(kind), int(usage))
+                self._rat.CreateColumn(given, int(kind), int(usage))
             except (RuntimeError, TypeError) as error:
                 raise GdalError(f"{self.name}, column {name!r}: {error}") from error
         if self._rat.GetColumnCount() != before + 1:
@@ -197,8 +269,27 @@ class RatSink:
         Raises
         ------
         ConversionError
-            For text with a zero character, which GDAL would cut there.
+            For text with a zero character, which GDAL would cut there; for values of
+            another dtype than the column's, which GDAL would convert in silence.
+        BridgeError
+            For a column or rows that are not there.
         """
+        count, rows = self._rat.GetColumnCount(), self._rat.GetRowCount()
+        if not 0 <= index < count:
+            raise BridgeError(f"{self.name} has {count} columns, counted from 0: no {index}")
+        if not 0 <= start <= start + len(values) <= rows:
+            # Cell by cell GDAL would make the table longer.
+            raise BridgeError(
+                f"{self.name} has {rows} rows: {len(values)} from row {start} are not in it"
+            )
+        kind = self._rat.GetTypeOfCol(index)
+        if values.dtype.kind not in WRITTEN_KINDS[kind] or (
+            values.dtype.kind in "if" and values.dtype != stored_dtype(kind)
+        ):
+            raise ConversionError(
+                f"{self.name}, column {self._rat.GetNameOfCol(index)!r} is {type_name(kind)}: "
+                f"{values.dtype} would be converted by GDAL, whether it fits or not"
+            )
         if not len(values):
             return
         if values.dtype.kind == "T":
@@ -206,12 +297,33 @@ class RatSink:
         elif self._blocks_are_safe:
             self._give(index, start, values)
         else:
-            # Kept until the column can be written as a whole, from row 0.
-            held = self._held.setdefault(index, np.zeros(self._rat.GetRowCount(), values.dtype))
-            held[start : start + len(values)] = values
+            if self._held is None or self._held.index != index:
+                self._give_held()
+                self._held = _Held(index, rows, values.dtype)
+            self._held.put(start, values)
+
+    def _give_held(self) -> None:
+        """Write the column that was kept until it could be written as a whole."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        if not held.written.all():
+            with exceptions(), silence():
+                before = self._rat.ReadAsArray(held.index, 0, len(held.values))
+            rest = ~held.written
+            if before.dtype.kind == "O" and held.values.dtype.kind == "S":
+                # Date-times: given as text, handed out as objects that are not as exact.
+                if any(value is not None for value in before[rest].tolist()):
+                    raise NotWrittenError(
+                        f"{self.name}: this version of GDAL can't change some rows only of "
+                        f"column {self._rat.GetNameOfCol(held.index)!r}"
+                    )
+            else:
+                held.values[rest] = before[rest]
+        self._give(held.index, 0, held.values)
 
     def _write_text(self, index: int, start: int, values: Array) -> None:
-        column = self.schema.columns[index].name
+        column = self._rat.GetNameOfCol(index)
         encoded = [text.encode("utf-8") for text in values.tolist()]
         if b"\x00" in b"".join(encoded):
             row = next(row for row, text in enumerate(encoded) if b"\x00" in text)
@@ -255,17 +367,21 @@ class RatSink:
                 return [f"the linear binning was not kept ({error})"]
         return []
 
-    def commit(self) -> None:
+    def commit(self) -> list[str]:
         """Make it stay, and see that it has stayed.
+
+        Returns
+        -------
+        losses : list of str
+            In words, which names and usages the raster, opened again, has otherwise. Values
+            are not compared here.
 
         Raises
         ------
         NotWrittenError
             Where the raster, opened again, has another table than was written.
         """
-        for index, values in self._held.items():
-            self._give(index, 0, values)
-        self._held.clear()
+        self._give_held()
         expected = self.schema
         if not self.writes_through:
             with exceptions(), silence():
@@ -281,13 +397,23 @@ class RatSink:
             except RuntimeError as error:
                 raise NotWrittenError(f"{self.name}: {error}") from error
         driver = self._dataset.GetDriver().ShortName
-        own_file = bool(self._dataset.GetFileList())
+        # A VRT in memory has files too: its sources'.
+        own_file = self.name in (self._dataset.GetFileList() or [])
         if self._path is not None:
             self.close()
-        if driver != "MEM" and own_file:
-            self._see(expected)
+        if driver == "HFA" and self._path is None:
+            # Its file is not whole before the dataset, which is not ours, is closed.
+            return [
+                f"the usage of column {column.name!r} becomes Generic when the dataset is closed, "
+                f"it was {usage_name(column.usage)}"
+                for column in expected.columns
+                if column.usage not in {FieldUsage.GENERIC, *HFA_NAMES}
+            ]
+        if self._path is not None or (driver != "MEM" and own_file):
+            return self._see(expected)
+        return []
 
-    def _see(self, expected: RatSchema) -> None:
+    def _see(self, expected: RatSchema) -> list[str]:
         try:
             dataset = open_dataset(self.name)
             with silence():
@@ -296,9 +422,9 @@ class RatSink:
             del rat, dataset
         except (BridgeError, RasterNotFoundError) as error:
             raise NotWrittenError(f"{self.name} can't be read any more: {error}") from error
-        # A table without columns, or without rows, is not always kept; there is nothing in it.
+        # A table without columns, or without rows, is not always kept.
         if found is None and not (expected.columns and expected.rows):
-            return
+            return ["the table, which has no cells, was not kept"] if expected.columns else []
         if (
             found is None
             or found.rows != expected.rows
@@ -311,6 +437,34 @@ class RatSink:
                 f"{self.name} was not written: it has {what} where {len(expected.columns)} columns "
                 f"and {expected.rows} rows were given to GDAL. Was the dataset opened for update?"
             )
+        losses = []
+        for was, now in zip(expected.columns, found.columns, strict=True):
+            if now.name != was.name:
+                losses.append(f"the name of column {was.name!r} became {now.name!r}")
+            if now.usage != was.usage:
+                losses.append(
+                    f"the usage of column {was.name!r} became {usage_name(now.usage)}, "
+                    f"it was {usage_name(was.usage)}"
+                )
+        return losses
+
+
+class _Held:
+    """Values of a column that can only be written as a whole, and which rows of it are here."""
+
+    def __init__(self, index: int, rows: int, dtype: np.dtype[Any]) -> None:
+        self.index = index
+        self.values: Array = np.zeros(rows, dtype)
+        self.written = np.zeros(rows, np.bool_)
+        if dtype.kind == "O":
+            self.values[:] = b""
+
+    def put(self, start: int, values: Array) -> None:
+        if values.dtype.itemsize > self.values.dtype.itemsize:
+            # Text of a date-time: numpy would cut the longer one.
+            self.values = self.values.astype(values.dtype)
+        self.values[start : start + len(values)] = values
+        self.written[start : start + len(values)] = True
 
 
 def _pieces(lengths: NDArray[np.int64]) -> Iterator[slice]:

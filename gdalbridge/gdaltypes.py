@@ -6,7 +6,7 @@
 (dtype('int32'), 'DateTime', 'PixelCount', 'Unknown 99')
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -17,11 +17,14 @@ from .errors import ConversionError
 __all__ = [
     "COLOUR_USAGES",
     "CONVERSIONS",
+    "HFA_NAMES",
     "FieldType",
     "FieldUsage",
     "conversion_table",
     "export_type",
+    "hfa_cut",
     "parse_type",
+    "replaced_column",
     "stored_dtype",
     "type_name",
     "usage_name",
@@ -74,6 +77,10 @@ class FieldUsage(IntEnum):
 
 COLOUR_USAGES = frozenset({6, 7, 8, 9})
 """GDAL makes columns of these usages Integer, whatever type was asked for."""
+
+HFA_NAMES = {1: "Histogram", 2: "Class_Names", 6: "Red", 7: "Green", 8: "Blue", 9: "Opacity"}
+"""What HFA calls columns of these usages, whatever name was asked for."""
+HFA_NAME_BYTES = 63
 
 # From, to, and when. "checked" means that every value is, and an unequal one is an error
 # that names its row.
@@ -226,3 +233,22 @@ def conversion_table() -> str:
     lines = ["| from | to | |", "|---|---|---|"]
     lines += [f"| {one} | {other or '-'} | {when} |" for one, other, when in CONVERSIONS]
     return "\n".join(lines) + "\n"
+
+
+def hfa_cut(name: str) -> str:
+    """Return a name as HFA keeps it, but never with half a character at its end."""
+    return name.encode("utf-8", "surrogateescape")[:HFA_NAME_BYTES].decode("utf-8", "ignore")
+
+
+def replaced_column(there: Sequence[str], name: str, usage: int, *, hfa: bool) -> str | None:
+    """Return the column that a file format would take for a new one of this name; or None.
+
+    Formats that are written through find a column in the file by its name. HFA gives
+    columns of some usages its own names, has 63 bytes for one, knows no case, and takes
+    what follows a colon for a number.
+    """
+    if not hfa:
+        return name if name in there else None
+    name = HFA_NAMES.get(usage, name)
+    taken = {hfa_cut(one).lower() for one in (name, name.partition(":")[0])}
+    return next((other for other in there if hfa_cut(other).lower() in taken), None)

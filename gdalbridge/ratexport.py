@@ -133,7 +133,7 @@ def copy_to_raster(
                 for _ in _blocks(table, plan, rows):
                     pass
         losses, written = _write(table, sink, plans, rows, told)
-        sink.commit()
+        losses += [loss for loss in sink.commit() if loss not in losses]
         losses += _compare(table, raster, band, written, rows, told)
         told.report(1.0)
     for loss in losses:

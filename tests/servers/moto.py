@@ -20,6 +20,8 @@ from typing import Any
 
 import boto3
 from botocore.config import Config
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.s3.models import s3_backends
 from moto.server import ThreadedMotoServer
 
 KEY, SECRET, REGION = "testing-key", "testing-secret", "eu-west-1"
@@ -55,6 +57,12 @@ class Moto:
                 config=Config(max_pool_connections=16, s3={"addressing_style": "path"}),
             )
         return self._clients["s3"]
+
+    def put_many(self, bucket: str, contents: dict[str, bytes]) -> None:
+        """Put objects into a bucket without a request for each."""
+        backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        for key, content in contents.items():
+            backend.put_object(bucket, key, content)
 
     def fresh_bucket(self) -> str:
         """Make a bucket whose name no other test of this session has had."""

@@ -150,12 +150,12 @@ class Rows:
         for key, shape in (("a", (6,)), ("w", (6, 2)), ("late", (6,))):
             assert raw(place, url, key).shape == shape
 
-    @pytest.mark.parametrize("cut", [0, 1, 3, 4, 5, 7, 8, 9])
+    @pytest.mark.parametrize("cut", [0, 3, 4, 5, 8])
     def test_what_was_cut_off_is_gone(self, place, cut):
         url = place.new()
         columns = {
-            "a": ("int32",), "f": ("float64",), "s": (STRING,), "b": (BYTES,), "w": ("int16", 2),
-            "d": ("datetime64[s]",), "x": ("S3",),
+            "a": ("int32",), "s": (STRING,), "b": (BYTES,), "w": ("int16", 2),
+            "d": ("datetime64[s]",),
         }  # fmt: skip
         with make(url, 10, chunk=4, **columns) as table:
             wanted = table.readBlocks(list(columns), 0, 10)

@@ -107,11 +107,11 @@ def _ask(found: dict[str, Any], place: str) -> None:
         found["problems"].append(str(error))
         return
     if location.kind == "s3" and found["gdal"] is not None:
-        from ._gdal import gdal
+        from ._gdal import gdal, silence
         from .vsis3 import prepare
 
         bucket = prepare(f"s3://{location.bucket}/")
-        with gdal.quiet_errors():
+        with silence():
             answers["gdal_sees_bucket"] = gdal.VSIStatL(bucket) is not None
         if not answers["gdal_sees_bucket"]:
             found["problems"].append(f"the bucket answers us, but GDAL can't see {bucket}")

@@ -225,6 +225,7 @@ def test_the_demo(tmp_path):
 
 def test_doctor(moto_s3):
     done = call("doctor", f"s3://{moto_s3.bucket}", "--json")
+    assert done.exception is None
     found = json.loads(done.output)
     assert found["problems"] == []
     assert done.exit_code == 0

@@ -61,6 +61,8 @@ def info(table: str) -> dict[str, Any]:
 def _sidecar(path: str) -> dict[str, Any]:
     with RatZarr(path, readOnly=True) as table:
         names = table.getColumnNames()
+        # Of no rows: this opens all columns, their requests in parallel.
+        table.readBlocks(names, 0, 0, allowIncomplete=True)
         columns = []
         for name in names:
             attributes = table.getColumnAttributeMapping(name).asdict()

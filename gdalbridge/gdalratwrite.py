@@ -7,7 +7,7 @@ end to see what it has kept, as some drivers accept what they then drop.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,7 @@ from .gdaltypes import (
     FieldType,
     FieldUsage,
     hfa_cut,
+    kept_name,
     replaced_column,
     stored_dtype,
     type_name,
@@ -194,6 +195,35 @@ class RatSink:
                 f"{self.name} has {self._rat.GetRowCount()} rows after it was told to have {rows}"
             )
 
+    @property
+    def _is_hfa(self) -> bool:
+        return bool(self._dataset.GetDriver().ShortName == "HFA")
+
+    def check_new(self, columns: Sequence[tuple[str, int]]) -> None:
+        """Refuse columns that the format could not tell from others, before one is created.
+
+        Parameters
+        ----------
+        columns : sequence of (name, usage)
+            In the order in which they are to be created.
+
+        Raises
+        ------
+        NotWrittenError
+            Names the two.
+        """
+        if not self.writes_through:
+            return
+        there = [self._rat.GetNameOfCol(i) for i in range(self._rat.GetColumnCount())]
+        for name, usage in columns:
+            other = replaced_column(there, name, usage, hfa=self._is_hfa)
+            if other is not None:
+                raise NotWrittenError(
+                    f"{self.name} has a column {other!r}, which this format would replace with "
+                    f"{name!r} ({usage_name(usage)}): it does not tell the two apart"
+                )
+            there.append(kept_name(name, usage) if self._is_hfa else name)
+
     def create_column(self, name: str, kind: int, usage: int) -> tuple[int, list[str]]:
         """Create a column.
 
@@ -213,18 +243,8 @@ class RatSink:
         if "\x00" in name:
             raise ConversionError(f"{self.name}: GDAL can't have a zero character in {name!r}")
         before = self._rat.GetColumnCount()
-        given = name
-        if self.writes_through:
-            is_hfa = self._dataset.GetDriver().ShortName == "HFA"
-            there = [self._rat.GetNameOfCol(i) for i in range(before)]
-            other = replaced_column(there, name, usage, hfa=is_hfa)
-            if other is not None:
-                raise NotWrittenError(
-                    f"{self.name} has a column {other!r}, which this format would replace with "
-                    f"{name!r} ({usage_name(usage)}): it does not tell the two apart"
-                )
-            if is_hfa:
-                given = hfa_cut(name)
+        self.check_new([(name, usage)])
+        given = hfa_cut(name) if self._is_hfa else name
         with exceptions(), silence():
             try:
                 self._rat.CreateColumn(given, int(kind), int(usage))

@@ -23,6 +23,7 @@ __all__ = [
     "conversion_table",
     "export_type",
     "hfa_cut",
+    "kept_name",
     "parse_type",
     "replaced_column",
     "stored_dtype",
@@ -238,6 +239,11 @@ def conversion_table() -> str:
 def hfa_cut(name: str) -> str:
     """Return a name as HFA keeps it, but never with half a character at its end."""
     return name.encode("utf-8", "surrogateescape")[:HFA_NAME_BYTES].decode("utf-8", "ignore")
+
+
+def kept_name(name: str, usage: int) -> str:
+    """Return what HFA calls a column of this name and usage."""
+    return hfa_cut(HFA_NAMES.get(usage, name))
 
 
 def replaced_column(there: Sequence[str], name: str, usage: int, *, hfa: bool) -> str | None:

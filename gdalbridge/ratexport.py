@@ -224,6 +224,7 @@ def _check_target(
                 f"{sink.name} has a column {plan.name!r} of type {type_name(column.type)}, and "
                 f"GDAL can't change that to {type_name(plan.kind)}"
             )
+    sink.check_new([(plan.name, plan.usage) for plan in plans if plan.name not in there])
     kept = set(there) - {plan.name for plan in plans}
     now = sink.schema.rows
     if kept and now != rows:

@@ -152,7 +152,8 @@ class RatZarr:
         """
         rows = _integer(rowCount, "the row count", 0, MAX_ROWS)
         self._check_writable()
-        self._table.load()
+        if not self._table.load():
+            raise self._catalog.table_missing()
         before = self._row_count()
 
         def change(document: Document) -> None:

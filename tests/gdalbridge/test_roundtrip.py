@@ -5,6 +5,7 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge import LossWarning, copy_to_raster, copy_to_sidecar
+from gdalbridge.errors import NotWrittenError
 from ratzarr import RatZarr
 from tests.gdalbridge import rasters
 from tests.gdalbridge.rasters import HAS_HFA, INTEGER, REAL, STRING, describe, make, new_rat
@@ -141,6 +142,19 @@ def test_nothing_is_written_through_to_hfa_before_all_is_checked(tmp_path):
     make(path, "HFA").FlushCache()
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"column 'bad', row 2: 2147483648 does not fit int32"):
+        copy_to_raster(store, path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+def test_columns_that_hfa_can_not_tell_apart_are_refused_before_any_is_written(tmp_path):
+    store = tmp_path / "t.rat.zarr"
+    columns = [("a", INTEGER, 0, [1]), ("one", STRING, 2, ["x"]), ("other", STRING, 2, ["y"])]
+    copy_to_sidecar(memory(columns, 1), store)
+    path = tmp_path / "x.img"
+    make(path, "HFA").FlushCache()
+    before = path.read_bytes()
+    with pytest.raises(NotWrittenError, match="would replace with 'other'"):
         copy_to_raster(store, path)
     assert path.read_bytes() == before
 

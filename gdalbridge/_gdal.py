@@ -38,6 +38,11 @@ def block_io_is_safe(rat: "gdal.RasterAttributeTable") -> bool:
 @contextmanager
 def exceptions() -> Iterator[None]:
     """Turn GDAL's errors into exceptions, in a scope, and not for the whole process."""
+    if hasattr(gdal, "ExceptionMgr"):
+        # Since 3.7, and of this thread alone: a script's other threads keep what they chose.
+        with gdal.ExceptionMgr(useExceptions=True):
+            yield
+        return
     before = gdal.GetUseExceptions()
     gdal.UseExceptions()
     try:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ratzarr import RatZarr
 
-from ._gdal import gdal
+from ._gdal import exceptions, gdal
 from .describe import head, head_text
 from .errors import BridgeError
 from .ratcopy import copy_to_sidecar
@@ -89,7 +89,8 @@ def _working_folder(stack: ExitStack, keep: str | None) -> Path:
 
 def _check(raster: str, sidecar: str) -> int:
     """Compare every cell with GDAL's own reading of the raster, and count them."""
-    dataset = gdal.Open(raster)
+    with exceptions():
+        dataset = gdal.Open(raster)
     rat = dataset.GetRasterBand(1).GetDefaultRAT()
     cells = 0
     with RatZarr(sidecar, readOnly=True) as table:

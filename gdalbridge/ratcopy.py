@@ -28,6 +28,9 @@ from .tableattributes import table_attributes
 
 __all__ = ["copy_to_sidecar"]
 
+WRITERS = 2
+"""Blocks that are packed and written at once; of text one, as packing it takes 10 times its
+size in memory, and the interpreter's lock for most of the time."""
 CHUNK_BYTES = 64 * 2**20
 """A chunk of text, unpacked, should not be larger: several are in memory at once."""
 SHORTEST_CHUNK = 1024
@@ -285,9 +288,10 @@ def _copy_column(
 
     blocks = [Block(start, min(step, rows - start)) for start in range(0, rows, step)]
     share.report(0.0, plan.name)
+    threads = 1 if plan.stored.dtype.kind in "TO" else WRITERS
     with (
-        closing(read_ahead(blocks, read)) as reading,
-        closing(write_behind(reading, write)) as written,
+        closing(read_ahead(blocks, read, ahead=threads)) as reading,
+        closing(write_behind(reading, write, threads=threads, behind=threads)) as written,
     ):
         for block in written:
             share.report(block.stop / rows, plan.name)

@@ -332,7 +332,12 @@ def _compare(
     losses = []
     # A dataset that is open shows what GDAL has in memory: its file is another matter.
     again = raster
-    if hasattr(raster, "GetRasterBand") and raster.GetFileList():
+    if (
+        hasattr(raster, "GetRasterBand")
+        # A VRT in memory lists its sources, and an HFA's file is whole when it is closed.
+        and raster.GetDescription() in (raster.GetFileList() or [])
+        and raster.GetDriver().ShortName != "HFA"
+    ):
         again = raster.GetDescription()
     with open_rat(again, band) as source:
         attributes = table.getRatAttributeMapping().asdict()

@@ -90,7 +90,9 @@ def opening() -> None:
         sidecar = copy_to_sidecar(path).target
 
         def theirs() -> None:
-            gdal.Open(path).GetRasterBand(1).GetDefaultRAT().GetValueAsDouble(5, 1)
+            dataset = gdal.Open(path)
+            band = dataset.GetRasterBand(1)
+            band.GetDefaultRAT().GetValueAsDouble(5, 1)
 
         def ours() -> None:
             RatZarr(sidecar, readOnly=True).readBlock("b", 5, 1)

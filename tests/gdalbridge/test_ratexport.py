@@ -12,7 +12,7 @@ from gdalbridge.errors import (
     RasterNotFoundError,
 )
 from ratzarr import RatZarr
-from tests.gdalbridge.rasters import INTEGER, STRING, describe_band, make, new_rat
+from tests.gdalbridge.rasters import HAS_HFA, INTEGER, STRING, describe_band, make, new_rat
 
 
 @pytest.fixture
@@ -175,3 +175,23 @@ def test_one_long_text_does_not_pad_all_the_others(tmp_path, monkeypatch):
     rat = dataset.GetRasterBand(1).GetDefaultRAT()
     assert [rat.GetValueAsString(row, 0) for row in range(len(texts))] == texts
     assert all(size <= 1000 or size == 5000 for size in sizes)
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+def test_an_open_hfa_dataset(store, tmp_path):
+    path = tmp_path / "x.img"
+    dataset = make(path, "HFA")
+    assert copy_to_raster(store, dataset).losses == ()
+    dataset = None
+    assert columns(path) == {"id": [5, 6, 7, 8], "name": ["a", "b", "c", "d"]}
+
+
+def test_a_vrt_in_memory(store, raster):
+    """It lists its sources as its files; the table is its own."""
+    before = describe_band(raster)
+    dataset = gdal.GetDriverByName("VRT").CreateCopy("", gdal.Open(str(raster)))
+    copy_to_raster(store, dataset, columns=["name"])
+    rat = dataset.GetRasterBand(1).GetDefaultRAT()
+    index = [rat.GetNameOfCol(i) for i in range(rat.GetColumnCount())].index("name")
+    assert [rat.GetValueAsString(row, index) for row in range(4)] == ["a", "b", "c", "d"]
+    assert describe_band(raster) == before

@@ -149,3 +149,35 @@ def test_two_locations_of_one_name_do_not_meet(local):
     with RatZarr(url) as table:
         table.setRowCount(2)
     assert pathlib.Path(url).is_dir()
+
+
+def test_a_directory_of_other_files_is_not_taken_over(local):
+    url = local.new()
+    local.put(url, "notes.txt", b"precious")
+    with refused(local, url, "notes.txt"):
+        RatZarr(url)
+
+
+def test_an_empty_directory_is_as_good_as_none(local):
+    url = local.new()
+    pathlib.Path(url).mkdir()
+    assert not RatZarr.isValidRatZarr(url)
+    with RatZarr(url) as table:
+        table.setRowCount(1)
+    assert RatZarr.isValidRatZarr(url)
+
+
+def test_cutting_off_thousands_of_chunks(local):
+    """Of which some are there and some not; those that stay, and the next column's, stay."""
+    url = local.new()
+    rows = 2500
+    with make(url, rows, chunk=1, a=("int8",), ab=("int8",)) as table:
+        for name in ("a", "ab"):
+            table.writeBlock(name, np.ones(1500), 0)
+            table.writeBlock(name, np.ones(3), rows - 3)
+        table.setRowCount(2)
+    chunks = {key for key in local.objects(url) if "/c/" in key}
+    assert chunks == {f"RAT/{name}/c/{n}" for name in ("a", "ab") for n in (0, 1)}
+    with RatZarr(url) as table:
+        table.setRowCount(rows)
+        assert table.readBlock("a", 0, rows).tolist() == [1, 1] + [0] * (rows - 2)

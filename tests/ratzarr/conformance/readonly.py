@@ -28,6 +28,7 @@ CHANGES = {
     "popitem": lambda mapping: mapping.popitem(),
     "clear": lambda mapping: mapping.clear(),
     "setdefault": lambda mapping: mapping.setdefault("y", 1),
+    "setdefault, there": lambda mapping: mapping.setdefault("x", 1),
 }
 
 

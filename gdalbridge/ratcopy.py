@@ -116,8 +116,8 @@ def copy_to_sidecar(
         is_new = not RatZarr.exists(target, storageOptions=storage_options)
         if not is_new and not (overwrite or append):
             raise OutputExistsError(
-                f"{target} is there already: overwrite=True replaces columns in it, append=True "
-                "adds columns to it"
+                f"{target} is there already: overwrite=True (--overwrite) replaces columns in it, "
+                "append=True (--append) adds columns to it"
             )
         # Whatever of the raster can't be read is found out before anything is written.
         stored = {column.index: source.stored(column.index) for column in chosen}
@@ -224,7 +224,7 @@ def _check_fit(table: RatZarr, rows: int, names: Sequence[str], overwrite: bool)
     both = [name for name in names if name in there]
     if both and not overwrite:
         raise OutputExistsError(
-            f"{table.filename} has a column {both[0]!r} already: overwrite=True replaces it"
+            f"{table.filename} has a column {both[0]!r} already: overwrite=True (--overwrite) replaces it"
         )
     kept = [name for name in there if name not in names]
     if kept and table.getRowCount() != rows:

@@ -214,7 +214,8 @@ def _check_target(
             continue
         if not overwrite:
             raise OutputExistsError(
-                f"{sink.name} has a column {plan.name!r} already: overwrite=True writes over it"
+                f"{sink.name} has a column {plan.name!r} already: overwrite=True (--overwrite) "
+                "writes over it"
             )
         if column.type != plan.kind and (plan.kind, column.type) != (
             FieldType.INTEGER,

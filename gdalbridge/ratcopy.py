@@ -19,7 +19,7 @@ from ratzarr.blocks import Block
 
 from .errors import BridgeError, CancelledError, ColumnSelectionError, OutputExistsError
 from .gdalrat import RatColumn, RatSource, StoredColumn, open_rat
-from .gdaltypes import type_name, usage_name
+from .gdaltypes import FieldType, type_name, usage_name
 from .pipeline import read_ahead, write_behind
 from .progress import Progress, progress_of
 from .report import ColumnReport, CopyReport
@@ -31,6 +31,8 @@ __all__ = ["copy_to_sidecar"]
 WRITERS = 2
 """Blocks that are packed and written at once; of text one, as packing it takes 10 times its
 size in memory, and the interpreter's lock for most of the time."""
+CAN_BE_REFUSED = frozenset({FieldType.STRING, FieldType.DATETIME})
+"""Types of which a value may be one that can't be stored: no UTF-8, no such date."""
 CHUNK_BYTES = 64 * 2**20
 """A chunk of text, unpacked, should not be larger: several are in memory at once."""
 SHORTEST_CHUNK = 1024
@@ -126,11 +128,10 @@ def copy_to_sidecar(
                 _check_fit(table, schema.rows, [names[c.index] for c in chosen], overwrite)
                 if table.getRowCount() != schema.rows:
                     table.setRowCount(schema.rows)
-                if chunk_rows is not None:
-                    table.setChunkSize(chunk_rows)
-                elif is_new:
+                if is_new:
                     # A chunk is packed and read as a whole: no longer than a short table.
-                    table.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, schema.rows)))
+                    usual = min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, schema.rows))
+                    table.setChunkSize(chunk_rows or usual)
                 plans = [
                     _Plan(
                         column,
@@ -261,13 +262,20 @@ class _Share:
 def _copy_column(
     source: RatSource, table: RatZarr, plan: _Plan, block_rows: int | None, share: _Share
 ) -> int:
+    """Copy one column; return its size in memory."""
     rows = source.schema.rows
-    index = plan.column.index
+    step = plan.chunk_rows * max(1, -(-(block_rows or 0) // plan.chunk_rows))
+    blocks = [Block(start, min(step, rows - start)) for start in range(0, rows, step)]
+    share.report(0.0, plan.name)
+    if table.colExists(plan.name):
+        if plan.column.type in CAN_BE_REFUSED:
+            # The old column goes before the new one is there: see first that all of it will do.
+            for block in blocks:
+                source.read(plan.column.index, block.start, block.length)
+        table.deleteColumn(plan.name)
     attributes = dict(plan.stored.attributes)
     if plan.name != plan.column.name:
         attributes["GDAL_NAME"] = plan.column.name
-    if table.colExists(plan.name):
-        table.deleteColumn(plan.name)
     usual = table.getRATChunkSize()
     table.createColumn(
         plan.name,
@@ -276,24 +284,35 @@ def _copy_column(
         complete=False,
         chunkSize=plan.chunk_rows if plan.chunk_rows != usual else None,
     )
-    step = plan.chunk_rows * max(1, -(-(block_rows or 0) // plan.chunk_rows))
+    try:
+        size = _copy_blocks(source, table, plan, blocks, share)
+    except (CancelledError, KeyboardInterrupt):
+        raise
+    except Exception:
+        with suppress(RatZarrError):
+            table.deleteColumn(plan.name)
+        raise
+    table.setComplete(plan.name)
+    return size
+
+
+def _copy_blocks(
+    source: RatSource, table: RatZarr, plan: _Plan, blocks: Sequence[Block], share: _Share
+) -> int:
     sizes: list[int] = []
 
     def read(block: Block) -> NDArray[Any]:
-        return source.read(index, block.start, block.length)
+        return source.read(plan.column.index, block.start, block.length)
 
     def write(block: Block, values: NDArray[Any]) -> None:
         sizes.append(values.nbytes)
         table.writeBlock(plan.name, values, block.start)
 
-    blocks = [Block(start, min(step, rows - start)) for start in range(0, rows, step)]
-    share.report(0.0, plan.name)
     threads = 1 if plan.stored.dtype.kind in "TO" else WRITERS
     with (
         closing(read_ahead(blocks, read, ahead=threads)) as reading,
         closing(write_behind(reading, write, threads=threads, behind=threads)) as written,
     ):
         for block in written:
-            share.report(block.stop / rows, plan.name)
-    table.setComplete(plan.name)
+            share.report(block.stop / source.schema.rows, plan.name)
     return sum(sizes)

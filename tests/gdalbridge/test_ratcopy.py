@@ -148,6 +148,22 @@ def test_text_that_is_not_utf8(tmp_path):
     assert not RatZarr.exists(tmp_path / "t.rat.zarr")
 
 
+def test_a_value_that_is_refused_costs_no_old_column_and_leaves_no_new_one(raster, tmp_path):
+    """Also where it comes so late that blocks of the column are written already."""
+    target = copy_to_sidecar(raster).target
+    dataset = make("", "MEM")
+    rat = new_rat([("label", STRING, 0, None), ("fresh", STRING, 0, None)], 10)
+    for index in range(2):
+        assert rat.WriteArray(np.array([b"ok"] * 9 + [b"\xff"]), index) == 0
+    dataset.GetRasterBand(1).SetDefaultRAT(rat)
+    for columns in (["label"], ["fresh"]):
+        with pytest.raises(ConversionError, match="row 9"):
+            copy_to_sidecar(dataset, target, columns=columns, overwrite=True, chunk_rows=2)
+    with RatZarr(target, readOnly=True) as table:
+        assert table.getColumnNames() == ["Value", "area", "label"]
+        assert table.readBlock("label", 0, 10).tolist() == list("abcdefghij")
+
+
 def cancel_at(fraction):
     return lambda done, message, data: int(done < fraction)
 

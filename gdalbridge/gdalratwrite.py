@@ -8,15 +8,15 @@ end to see what it has kept, as some drivers accept what they then drop.
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ._gdal import VERSION, block_io_is_safe, exceptions, gdal, silence
-from .errors import BridgeError, ConversionError, GdalError, NotWrittenError, RasterNotFoundError
+from ._gdal import block_io_is_safe, exceptions, gdal, silence
+from .errors import BridgeError, ConversionError, GdalError, NotWrittenError
+from .gdalkeeps import check_not_hidden, check_open_for_update, see_what_was_kept
 from .gdalrat import RatSchema, band_of, open_dataset, schema_of
 from .gdaltypes import (
     HFA_NAMES,
@@ -100,11 +100,11 @@ class RatSink:
         self.name, self._path, self._number = name, path, band
         self._dataset = dataset
         self._band = band_of(dataset, band, name)
-        self._check_access()
+        check_open_for_update(dataset, self._band, name)
         with silence():
             rat = self._band.GetDefaultRAT()
         if rat is None:
-            self._check_hidden()
+            check_not_hidden(dataset, band, name)
         self.writes_through = rat is not None and bool(rat.ChangesAreWrittenToFile())
         if rat is None:
             rat = gdal.RasterAttributeTable()
@@ -115,41 +115,6 @@ class RatSink:
         self._rat = rat
         self._blocks_are_safe = block_io_is_safe(rat)
         self._held: _Held | None = None
-
-    def _check_access(self) -> None:
-        # From 3.12 on GeoTIFFs that were opened for reading take a table, show it, and drop it.
-        if VERSION < (3, 12) or self._dataset.GetDriver().ShortName != "GTiff":
-            return
-        # GDAL's bindings don't say how a dataset was opened. A write outside of the raster is
-        # refused for the one reason or the other, and writes nothing.
-        outside = (self._dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
-        with silence():
-            gdal.ErrorReset()
-            with suppress(RuntimeError):
-                self._band.WriteRaster(*outside)
-            reason = gdal.GetLastErrorNo()
-            gdal.ErrorReset()
-        if reason in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess):
-            raise NotWrittenError(
-                f"{self.name} was opened for reading, and GDAL would drop its table in silence: "
-                "it has to be opened for update (gdal.OF_UPDATE), or given by its path"
-            )
-
-    def _check_hidden(self) -> None:
-        # With GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR a dataset does not see a table in its
-        # .aux.xml, and what is written would take that table's place.
-        name = self._dataset.GetDescription()
-        with silence():
-            beside = name and gdal.VSIStatL(f"{name}.aux.xml") is not None
-            if not beside or self._dataset.GetDriver().ShortName == "MEM":
-                return
-            again = open_dataset(name)
-            hidden = again.GetRasterBand(self._number).GetDefaultRAT() is not None
-        if hidden:
-            raise NotWrittenError(
-                f"{self.name} has a table in {name}.aux.xml that this dataset does not see: open "
-                "it without GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR, or give its path"
-            )
 
     def __enter__(self) -> Self:
         return self
@@ -430,43 +395,8 @@ class RatSink:
                 if column.usage not in {FieldUsage.GENERIC, *HFA_NAMES}
             ]
         if self._path is not None or (driver != "MEM" and own_file):
-            return self._see(expected)
+            return see_what_was_kept(self.name, self._number, expected)
         return []
-
-    def _see(self, expected: RatSchema) -> list[str]:
-        try:
-            dataset = open_dataset(self.name)
-            with silence():
-                rat = band_of(dataset, self._number, self.name).GetDefaultRAT()
-            found = None if rat is None else schema_of(rat)
-            del rat, dataset
-        except (BridgeError, RasterNotFoundError) as error:
-            raise NotWrittenError(f"{self.name} can't be read any more: {error}") from error
-        # A table without columns, or without rows, is not always kept.
-        if found is None and not (expected.columns and expected.rows):
-            return ["the table, which has no cells, was not kept"] if expected.columns else []
-        if (
-            found is None
-            or found.rows != expected.rows
-            or [c.type for c in found.columns] != [c.type for c in expected.columns]
-        ):
-            what = (
-                "no table" if found is None else f"{len(found.columns)} columns, {found.rows} rows"
-            )
-            raise NotWrittenError(
-                f"{self.name} was not written: it has {what} where {len(expected.columns)} columns "
-                f"and {expected.rows} rows were given to GDAL. Was the dataset opened for update?"
-            )
-        losses = []
-        for was, now in zip(expected.columns, found.columns, strict=True):
-            if now.name != was.name:
-                losses.append(f"the name of column {was.name!r} became {now.name!r}")
-            if now.usage != was.usage:
-                losses.append(
-                    f"the usage of column {was.name!r} became {usage_name(now.usage)}, "
-                    f"it was {usage_name(was.usage)}"
-                )
-        return losses
 
 
 class _Held:

@@ -9,7 +9,8 @@ from typing import Any
 
 from ._gdal import VERSION, gdal, silence
 from .errors import BridgeError, NotWrittenError, RasterNotFoundError
-from .gdalrat import RatSchema, band_of, open_dataset, schema_of
+from .gdalopen import band_of, open_dataset
+from .gdalrat import RatSchema, schema_of
 from .gdaltypes import usage_name
 
 __all__ = ["check_not_hidden", "check_open_for_update", "see_what_was_kept"]

@@ -9,8 +9,8 @@ A source is used by one thread at a time; that need not be the one that opened i
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -19,19 +19,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import gdaldatetimes
-from ._gdal import VERSION, block_io_is_safe, exceptions, gdal, silence
+from ._gdal import VERSION, block_io_is_safe, exceptions, silence
 from .errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
+from .gdalopen import band_of, open_dataset, siblings_visible
 from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
-from .vsis3 import prepare
 
 __all__ = [
     "RatColumn",
     "RatSchema",
     "RatSource",
     "StoredColumn",
-    "band_of",
     "bands_with_table",
-    "open_dataset",
     "open_rat",
     "schema_of",
 ]
@@ -79,67 +77,6 @@ class StoredColumn:
 
     dtype: np.dtype[Any]
     attributes: Mapping[str, Any]
-
-
-def open_dataset(raster: Any, *, update: bool = False) -> Any:
-    """Open a raster by its path, URL or ``/vsi`` name.
-
-    Raises
-    ------
-    RasterNotFoundError
-        With GDAL's own reason.
-    """
-    name = prepare(os.fspath(raster))
-    flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
-    with exceptions(), silence(), _siblings_visible(name):
-        try:
-            dataset = gdal.OpenEx(name, flags)
-        except RuntimeError as error:
-            dataset, reason = None, str(error)
-        else:
-            reason = "GDAL gives no reason"
-    if dataset is None:
-        how = "for writing " if update else ""
-        raise RasterNotFoundError(f"{raster} can't be opened {how}as a raster: {reason}")
-    return dataset
-
-
-def band_of(dataset: Any, band: object, name: str) -> Any:
-    """Return a band of a dataset.
-
-    Raises
-    ------
-    RasterNotFoundError
-        Says how many bands there are.
-    """
-    count = dataset.RasterCount
-    if isinstance(band, bool) or not isinstance(band, int) or not 1 <= band <= count:
-        raise RasterNotFoundError(
-            f"{name} has {count} bands, counted from 1: there is no {band!r}"
-        )
-    return dataset.GetRasterBand(band)
-
-
-@contextmanager
-def _siblings_visible(name: str) -> Iterator[None]:
-    """Let GDAL see the .aux.xml beside a raster, where a table may be."""
-    changed: dict[str, str | None] = {}
-    # On a local disk it hides the file as well.
-    if (gdal.GetConfigOption("GDAL_DISABLE_READDIR_ON_OPEN") or "").upper() == "EMPTY_DIR":
-        changed["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
-    if name.startswith("/vsi"):
-        allowed = gdal.GetConfigOption("CPL_VSIL_CURL_ALLOWED_EXTENSIONS")
-        if allowed and ".aux.xml" not in allowed:
-            separator = "," if "," in allowed else " "
-            changed["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = f"{allowed}{separator}.aux.xml"
-    before = {key: gdal.GetThreadLocalConfigOption(key) for key in changed}
-    for key, value in changed.items():
-        gdal.SetThreadLocalConfigOption(key, value)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            gdal.SetThreadLocalConfigOption(key, value)
 
 
 def schema_of(rat: Any) -> RatSchema:
@@ -197,7 +134,7 @@ def bands_with_table(raster: Any) -> list[int]:
     """Return the bands of a raster that have an attribute table of their own."""
     dataset = raster if hasattr(raster, "GetRasterBand") else open_dataset(raster)
     found = []
-    with _siblings_visible(dataset.GetDescription()), silence():
+    with siblings_visible(dataset.GetDescription()), silence():
         for number in range(1, dataset.RasterCount + 1):
             band = dataset.GetRasterBand(number)
             rat = band.GetDefaultRAT()
@@ -222,7 +159,7 @@ class RatSource:
 
     def __init__(self, dataset: Any, band: Any, name: str) -> None:
         self.name = name
-        with _siblings_visible(dataset.GetDescription()), silence():
+        with siblings_visible(dataset.GetDescription()), silence():
             rat = band.GetDefaultRAT()
         if rat is None:
             raise RasterNotFoundError(f"{name}: band {band.GetBand()} has no attribute table")

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ._gdal import block_io_is_safe, exceptions, gdal, silence
 from .errors import BridgeError, ConversionError, GdalError, NotWrittenError
 from .gdalkeeps import check_not_hidden, check_open_for_update, see_what_was_kept
-from .gdalrat import RatSchema, band_of, open_dataset, schema_of
+from .gdalopen import band_of, open_dataset
+from .gdalrat import RatSchema, schema_of
 from .gdaltypes import (
     HFA_NAMES,
     FieldType,

@@ -62,6 +62,10 @@ def write_behind[Item, Value](
     """
     waiting: deque[tuple[Item, Future[None]]] = deque()
     with ExitStack() as stack:
+        # An error in a write stops the reading as well, and at once.
+        close = getattr(pairs, "close", None)
+        if close is not None:
+            stack.callback(close)
         pool = ThreadPoolExecutor(threads, "write-behind")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         for item, value in pairs:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from .errors import ConversionError
 
-__all__ = ["NAIVE", "common_offset", "finer", "from_text", "parse", "text_for_gdal", "to_text"]
+__all__ = ["NAIVE", "finer", "parse", "text_for_gdal", "to_text"]
 
 Array = NDArray[Any]
 
@@ -214,24 +214,10 @@ def _has_second_60(texts: Sequence[str]) -> bool:
     return any(text[17:19] == "60" for text in texts)
 
 
-def common_offset(offsets: Array, times: Array) -> int | None:
-    """Return the one offset that all date-times of a block have; None where they differ.
-
-    Returns
-    -------
-    int or None
-        Minutes or :data:`NAIVE` (also where there is no date-time at all).
-    """
-    found = np.unique(offsets[~np.isnat(times)])
-    if len(found) > 1:
-        return None
-    return int(found[0]) if len(found) else NAIVE
-
-
 def to_text(times: Array, offsets: Array) -> list[str]:
     """Return ISO-8601 text with offset, for a column in which offsets are mixed.
 
-    The inverse of :func:`from_text`; none is the empty string, no zone is no suffix.
+    What :func:`parse` reads; none is the empty string, no zone is no suffix.
     """
     east = np.where(offsets == NAIVE, 0, offsets).astype("m8[m]")
     texts: list[str] = np.datetime_as_string(times + east, unit="us").tolist()
@@ -245,11 +231,6 @@ def _zone(offset: int) -> str:
     if offset == NAIVE:
         return ""
     return f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}"
-
-
-def from_text(texts: Sequence[str], *, column: str, first_row: int) -> tuple[Array, Array]:
-    """Read what :func:`to_text` wrote; errors as :func:`parse`."""
-    return parse(texts, column=column, first_row=first_row)
 
 
 def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) -> Array:

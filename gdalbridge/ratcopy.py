@@ -104,7 +104,8 @@ def copy_to_sidecar(
         Where the progress said so. Finished columns stay, an unfinished one says that
         it is.
     BridgeError
-        For everything else; what this call had created is removed.
+        For everything else. A column that could not be finished is removed again, and so
+        is all that this call has written to a sidecar that was not there before.
     """
     started = time.perf_counter()
     target = sidecar if sidecar is not None else writable_sidecar_path(raster, band, name)
@@ -121,8 +122,10 @@ def copy_to_sidecar(
                 f"{target} is there already: overwrite=True (--overwrite) replaces columns in it, "
                 "append=True (--append) adds columns to it"
             )
-        # Whatever of the raster can't be read is found out before anything is written.
+        # A type that is not known, or a date that can't be kept, is found out before anything
+        # is written; text that is no UTF-8 only when it is read.
         stored = {column.index: source.stored(column.index) for column in chosen}
+        copied: list[str] = []
         with RatZarr(target, storageOptions=storage_options) as table:
             try:
                 _check_fit(table, schema.rows, [names[c.index] for c in chosen], overwrite)
@@ -149,13 +152,18 @@ def copy_to_sidecar(
                     share = _Share(told, done, len(plans))
                     bytes_read += _copy_column(source, table, plan, block_rows, share)
                     bytes_stored += table.bytesWritten(plan.name)
+                    copied.append(plan.name)
                 table.getRatAttributeMapping().update(table_attributes(schema))
             except (CancelledError, KeyboardInterrupt):
                 raise
             except Exception:
                 if is_new:
+                    # Nothing that another process has put there in the meantime goes with it.
                     with suppress(RatZarrError):
-                        RatZarr.delete(target, storageOptions=storage_options)
+                        for done_name in copied:
+                            table.deleteColumn(done_name)
+                        if not table.getColumnNames():
+                            RatZarr.delete(target, storageOptions=storage_options)
                 raise
         told.report(1.0)
     return CopyReport(

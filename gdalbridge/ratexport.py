@@ -165,6 +165,8 @@ def _plan(
     block_rows: int | None,
 ) -> list[_Plan]:
     there = table.getColumnNames()
+    if isinstance(columns, str):
+        raise ColumnSelectionError(f"columns is a list of names: got the string {columns!r}")
     for what, names in (("columns", columns or ()), ("cast", casts)):
         for name in names:
             if name not in there:
@@ -252,9 +254,7 @@ def _for_gdal(plan: _Plan, values: Array, start: int) -> Array:
     """Return values as :meth:`RatSink.write` takes them, equal to what they were."""
     if plan.kind == FieldType.DATETIME:
         if values.dtype.kind == "T":
-            times, offsets = gdaldatetimes.from_text(
-                values.tolist(), column=plan.key, first_row=start
-            )
+            times, offsets = gdaldatetimes.parse(values.tolist(), column=plan.key, first_row=start)
         else:
             times = _checked(plan, values, np.dtype("datetime64[us]"), start)
             east = plan.attributes.get("UTC_OFFSET_MINUTES", 0)

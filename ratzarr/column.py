@@ -99,18 +99,6 @@ class Column:
         self._understand()
         return True
 
-    def reload(self) -> None:
-        """Look at the column again.
-
-        Raises
-        ------
-        ColumnNotFoundError
-            Where it has been deleted.
-        """
-        if not self.document.load():
-            raise self.missing()
-        self._understand()
-
     def missing(self) -> ColumnNotFoundError:
         """Make the error for a column that is no longer there."""
         return ColumnNotFoundError(

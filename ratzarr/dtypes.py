@@ -23,7 +23,7 @@ import numpy as np
 from .errors import ArgumentError, UnsupportedDtypeError
 from .layout import Document
 
-__all__ = ["ColumnType", "column_type", "empty_value", "is_variable_bytes", "normalize_dtype"]
+__all__ = ["ColumnType", "check_width", "column_type", "empty_value", "normalize_dtype"]
 
 STRING = np.dtypes.StringDType()
 EXPECTED = (
@@ -47,11 +47,6 @@ class ColumnType:
     """The value of rows never written, as Zarr's JSON."""
     codecs: tuple[Document, ...]
     """The codec chain, as Zarr's JSON."""
-
-
-def is_variable_bytes(dtype: np.dtype[Any]) -> bool:
-    """Return whether a column of this dtype holds bytes of any length."""
-    return dtype.kind == "O"
 
 
 def normalize_dtype(dtype: Any) -> np.dtype[Any]:

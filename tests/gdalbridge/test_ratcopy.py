@@ -164,6 +164,27 @@ def test_a_value_that_is_refused_costs_no_old_column_and_leaves_no_new_one(raste
         assert table.readBlock("label", 0, 10).tolist() == list("abcdefghij")
 
 
+def test_what_another_has_put_into_a_new_sidecar_stays(tmp_path):
+    target = tmp_path / "t.rat.zarr"
+    dataset = make("", "MEM")
+    rat = new_rat([("good", INTEGER, 0, [1, 2]), ("bad", STRING, 0, None)], 2)
+    assert rat.WriteArray(np.array([b"ok", b"\xff"]), 1) == 0
+    dataset.GetRasterBand(1).SetDefaultRAT(rat)
+
+    def meanwhile(done, name, data):
+        if name == "bad" and not RatZarr(target).colExists("theirs"):
+            with RatZarr(target) as table:
+                table.createColumn("theirs", np.int8)
+                table.writeBlock("theirs", [7, 8], 0)
+        return 1
+
+    with pytest.raises(ConversionError):
+        copy_to_sidecar(dataset, target, chunk_rows=1, progress=meanwhile)
+    with RatZarr(target, readOnly=True) as table:
+        assert table.getColumnNames() == ["theirs"]
+        assert table.readBlock("theirs", 0, 2).tolist() == [7, 8]
+
+
 def cancel_at(fraction):
     return lambda done, message, data: int(done < fraction)
 

@@ -8,6 +8,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from .checking import CheckReport, check
 from .errors import BridgeError, CancelledError, ConversionError, LossWarning
 from .report import ColumnReport, CopyReport
 from .sidecar import Sidecar, find_sidecars, sidecar_path
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 __all__ = [
     "BridgeError",
     "CancelledError",
+    "CheckReport",
     "ColumnReport",
     "ConversionError",
     "CopyReport",
     "LossWarning",
     "Sidecar",
+    "check",
     "copy_to_raster",
     "copy_to_sidecar",
     "find_sidecars",

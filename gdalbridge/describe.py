@@ -11,10 +11,23 @@ from ratzarr import RatZarr
 from ratzarr.layout import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
 
 from .errors import BridgeError
+from .fingerprint import Fingerprint
 from .gdaltypes import type_name, usage_name
+from .provenance import (
+    PROVENANCE_ATTR,
+    RASTER_ATTR,
+    parsed_provenance,
+    parsed_raster,
+    raster_attribute,
+    raster_changes,
+    recorded_now,
+)
 from .sidecar import find_sidecars, is_sidecar, raster_name
 
 __all__ = ["head", "head_text", "info", "info_text", "text_table"]
+
+SHOWN_NAMES = 5
+"""Columns of one origin that are named."""
 
 
 def info(table: str) -> dict[str, Any]:
@@ -32,11 +45,13 @@ def info(table: str) -> dict[str, Any]:
     """
     if is_sidecar(table):
         return {"sidecar": _sidecar(table)}
+    from .gdalopen import open_dataset
     from .gdalrat import bands_with_table, open_rat
 
     bands = []
-    for band in bands_with_table(table):
-        with open_rat(table, band) as source:
+    dataset = open_dataset(table)
+    for band in bands_with_table(dataset):
+        with open_rat(dataset, band) as source:
             schema = source.schema
             bands.append(
                 {
@@ -53,25 +68,28 @@ def info(table: str) -> dict[str, Any]:
                 }
             )
     sidecars = [
-        {"band": one.band, "name": one.name} | _sidecar(one.path) for one in find_sidecars(table)
+        {"band": one.band, "name": one.name} | _sidecar(one.path, dataset, one.band)
+        for one in find_sidecars(table)
     ]
     return {"raster": raster_name(table), "tables": bands, "sidecars": sidecars}
 
 
-def _sidecar(path: str) -> dict[str, Any]:
+def _sidecar(path: str, dataset: Any = None, band: int = 1) -> dict[str, Any]:
     with RatZarr(path, readOnly=True) as table:
+        of_table = table.getRatAttributeMapping().asdict()
         names = table.getColumnNames()
         # Of no rows: this opens all columns, their requests in parallel.
         table.readBlocks(names, 0, 0, allowIncomplete=True)
         columns = []
         for name in names:
             attributes = table.getColumnAttributeMapping(name).asdict()
+            usage = attributes.get("GDAL_USAGE", 0)
             described: dict[str, Any] = {
                 "name": name,
                 "dtype": _dtype(table.getColumnDtype(name)),
                 "width": table.getColumnWidth(name),
                 "chunk_rows": table.getColumnChunkSize(name),
-                "usage": usage_name(attributes.get("GDAL_USAGE", 0)),
+                "usage": usage_name(usage if isinstance(usage, int) else -1),
             }
             if attributes.get(COMPLETE_ATTR, True) is False:
                 described["rows_done"] = attributes.get(ROWS_DONE_ATTR, 0)
@@ -79,17 +97,35 @@ def _sidecar(path: str) -> dict[str, Any]:
             if log:
                 when, user, argv = log[-1]
                 described["last_write"] = [when.isoformat(), user, argv]
+            origin = parsed_provenance(attributes.get(PROVENANCE_ATTR))
+            if origin is not None:
+                described["provenance"] = origin
             columns.append(described)
-        attributes = table.getRatAttributeMapping().asdict()
         return {
             "path": str(path),
             "rows": table.getRowCount(),
-            "format_version": attributes.get(FORMAT_VERSION_ATTR),
+            "format_version": of_table.get(FORMAT_VERSION_ATTR),
             "chunk_rows": table.getRATChunkSize(),
-            "table_type": attributes.get("GDAL_TABLE_TYPE"),
-            "linear_binning": attributes.get("GDAL_LINEAR_BINNING"),
+            "table_type": of_table.get("GDAL_TABLE_TYPE"),
+            "linear_binning": of_table.get("GDAL_LINEAR_BINNING"),
+            **_raster(of_table.get(RASTER_ATTR), path, dataset, band),
             "columns": columns,
         }
+
+
+def _raster(recorded: Any, path: str, dataset: Any, band: int) -> dict[str, Any]:
+    """Return what a table belongs to, and whether it still fits; None where nothing tells."""
+    found: dict[str, Any] = {"raster": parsed_raster(recorded), "fits": None, "changes": []}
+    now: Mapping[str, Any] | None = None
+    if dataset is not None:
+        now = raster_attribute(dataset, band, path)
+    elif recorded is not None:
+        now = recorded_now(recorded, path)
+    if recorded is not None and now is not None:
+        found["changes"] = raster_changes(recorded, now)
+        found["fits"] = not found["changes"]
+        found["raster_now"] = now["fingerprint"]
+    return found
 
 
 def _dtype(dtype: np.dtype[Any]) -> str:
@@ -116,9 +152,13 @@ def info_text(found: Mapping[str, Any]) -> str:
 def _sidecar_text(one: Mapping[str, Any]) -> str:
     lines = [f"{one['path']}: {one['rows']} rows, chunks of {one['chunk_rows']}"]
     if one["table_type"]:
-        lines[0] += f", {one['table_type']}"
+        lines[0] += f", {_plain_text(one['table_type'])}"
     if one["linear_binning"]:
-        lines.append("linear binning: row 0 from {}, bins of {}".format(*one["linear_binning"]))
+        binning = one["linear_binning"]
+        is_pair = isinstance(binning, list) and len(binning) == 2
+        minimum, size = map(_plain_text, binning) if is_pair else ("?", "?")
+        lines.append(f"linear binning: row 0 from {minimum}, bins of {size}")
+    lines += [*_raster_text(one), *_provenance_text(one)]
     rows = []
     for column in one["columns"]:
         dtype = column["dtype"] + (f" x {column['width']}" if column["width"] > 1 else "")
@@ -127,6 +167,47 @@ def _sidecar_text(one: Mapping[str, Any]) -> str:
             note = f"not complete: {column['rows_done']} rows are whole"
         rows.append((column["name"], dtype, column["usage"], note))
     return "\n".join([*lines, text_table(("column", "dtype", "usage", ""), rows)])
+
+
+def _raster_text(one: Mapping[str, Any]) -> list[str]:
+    if one["raster"] is None:
+        return [f"raster: {text}" for text in one["changes"]]
+    name = _plain_text(one["raster"]["name"] or "a raster in memory")
+    line = f"raster: {name}" + _band_text(one["raster"])
+    if one["fits"] is None:
+        return [f"{line} (not found from here)"]
+    if one["fits"]:
+        return [f"{line}, unchanged since"]
+    return [f"{line}, changed since: {'; '.join(map(_plain_text, one['changes']))}"]
+
+
+def _band_text(described: Mapping[str, Any]) -> str:
+    return "" if described["band"] is None else f", band {described['band']}"
+
+
+def _provenance_text(one: Mapping[str, Any]) -> list[str]:
+    """Return a line for each origin, of however many columns."""
+    origins: dict[str, list[str]] = {}
+    now = Fingerprint.from_json(one.get("raster_now") or (one["raster"] or {}).get("fingerprint"))
+    for column in one["columns"]:
+        origin = column.get("provenance")
+        if origin is None:
+            continue
+        line = f"{origin['operation']} from {origin['raster'] or 'a raster in memory'}"
+        line += _band_text(origin)
+        by = [f"{name} {version}" for name, version in origin["versions"].items()]
+        line += f" ({', '.join(by)})" if by else ""
+        mark = Fingerprint.from_json(origin["fingerprint"])
+        same_name = one["raster"] is not None and origin["raster"] == one["raster"]["name"]
+        if same_name and mark is not None and now is not None and not mark.same_content(now):
+            line += f", as it was at {mark.modified}: changed since"
+        origins.setdefault(_plain_text(line), []).append(column["name"])
+    lines = []
+    for line, names in origins.items():
+        shown = ", ".join(map(_cell, names[:SHOWN_NAMES]))
+        more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+        lines.append(f"{line}: {shown}{more}")
+    return lines
 
 
 def head(
@@ -169,8 +250,8 @@ def head(
 def _own_head(
     table: str, rows: int, start: int, band: int, columns: Sequence[str]
 ) -> dict[str, Any]:
+    from .copyplan import choose, unique_names
     from .gdalrat import open_rat
-    from .ratcopy import choose, unique_names
 
     with open_rat(table, band) as source:
         schema = source.schema
@@ -217,11 +298,15 @@ def head_text(found: Mapping[str, Any]) -> str:
     return f"{title}\n{text_table(('row', *columns), lines)}"
 
 
+def _plain_text(value: Any) -> str:
+    """Return text in which nothing can move a terminal's cursor, or colour it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
+
+
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = f"{value:.10g}" if isinstance(value, float) else str(value)
-    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    text = _plain_text(f"{value:.10g}" if isinstance(value, float) else value)
     return text if len(text) <= 40 else text[:37] + "..."
 
 

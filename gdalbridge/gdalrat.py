@@ -38,6 +38,7 @@ Array = NDArray[Any]
 
 TEXT_ROWS = 4096
 """Rows of text read at once from a driver that pads all strings to the longest."""
+OFFSET_ATTR = "UTC_OFFSET_MINUTES"
 SCAN_ROWS = 100_000
 """Rows of date-times looked at at once for their offsets."""
 FAR = 2**32 - 2 * 86_400
@@ -169,6 +170,12 @@ class RatSource:
         self._padded = bool(rat.ChangesAreWrittenToFile())
         self._whole: tuple[int, Array] | None = None
         self._stored: dict[int, StoredColumn] = {}
+        self._offsets: dict[int, int | None] = {}
+
+    @property
+    def dataset(self) -> Any:
+        """The raster; only to be used while the table is."""
+        return self._dataset
 
     def close(self) -> None:
         """Let go of table, band and dataset, in that order."""
@@ -200,6 +207,19 @@ class RatSource:
             self._stored[index] = self._decide(index)
         return self._stored[index]
 
+    def expect(self, index: int, stored: StoredColumn) -> None:
+        """Take a column of date-times to be stored as it was before, without reading it.
+
+        Each block is checked as it is read. What can't be understood is passed over: then
+        :meth:`stored` reads the column.
+        """
+        kept = stored.attributes.get(OFFSET_ATTR)
+        is_offset = kept is None or (isinstance(kept, int) and abs(kept) < 24 * 60)
+        if stored.dtype.kind == "T" and OFFSET_ATTR not in stored.attributes:
+            self._offsets[index] = None
+        elif stored.dtype.kind == "M" and OFFSET_ATTR in stored.attributes and is_offset:
+            self._offsets[index] = gdaldatetimes.NAIVE if kept is None else kept
+
     def _decide(self, index: int) -> StoredColumn:
         column = self.schema.columns[index]
         if column.type not in set(FieldType):
@@ -220,12 +240,14 @@ class RatSource:
         }
         dtype = stored_dtype(column.type)
         if column.type == FieldType.DATETIME:
-            offset = self._one_offset(index)
+            if index not in self._offsets:
+                self._offsets[index] = self._one_offset(index)
+            offset = self._offsets[index]
             if offset is None:
                 dtype = stored_dtype(FieldType.STRING)
             else:
                 naive = offset == gdaldatetimes.NAIVE
-                attributes["UTC_OFFSET_MINUTES"] = None if naive else offset
+                attributes[OFFSET_ATTR] = None if naive else offset
         return StoredColumn(dtype, attributes)
 
     def _one_offset(self, index: int) -> int | None:
@@ -273,6 +295,7 @@ class RatSource:
             times, offsets = self._datetimes(index, start, length, fine=True)
             if dtype.kind == "T":
                 return np.array(gdaldatetimes.to_text(times, offsets), dtype)
+            self._check_offsets(index, start, offsets[~np.isnat(times)])
             return times
         return self._array(index, start, length).astype(dtype, copy=False)
 
@@ -357,6 +380,14 @@ class RatSource:
         return out
 
     # ---- date-times
+
+    def _check_offsets(self, index: int, start: int, offsets: Array) -> None:
+        expected = self._offsets[index]
+        if len(offsets) and expected is not None and bool((offsets != expected).any()):
+            raise ConversionError(
+                f"{self._where(index)}, from row {start}: date-times whose offset from UTC is "
+                "another than the rest of the column had: the table was changed"
+            )
 
     def read_datetime_text(self, index: int, start: int, length: int) -> Array:
         """Read date-times as :func:`gdalbridge.gdaldatetimes.text_for_gdal` writes them."""

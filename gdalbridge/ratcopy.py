@@ -1,53 +1,33 @@
 """Copies of a raster attribute table, from a raster to a sidecar.
 
-Column by column, in blocks of whole chunks: GDAL is read in one thread, the next blocks
-while the last ones are packed and written in others. A column says that it is not
-complete until its last block is there, so an interrupted copy is never taken for a
-finished one.
+What is to be done with each column is decided first, then done column by column. A copy
+that was interrupted, even by a killed process, can be gone on with: what its finished
+columns and blocks are is seen from the store itself.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from numpy.typing import NDArray
-
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-from ratzarr.blocks import Block
+from ratzarr.layout import RESIZE_ATTR
 
-from .errors import BridgeError, CancelledError, ColumnSelectionError, OutputExistsError
-from .gdalrat import RatColumn, RatSource, StoredColumn, open_rat
-from .gdaltypes import FieldType, type_name, usage_name
-from .pipeline import read_ahead, write_behind
-from .progress import Progress, progress_of
+from .columncopy import INTERRUPTIONS, Copied, Share, copy_column
+from .copyplan import Choice, Plan, choose, plan_columns, unique_names
+from .errors import BridgeError, OutputExistsError
+from .fingerprint import table_source
+from .gdalrat import RatSource, open_rat
+from .gdaltypes import type_name, usage_name
+from .progress import progress_of
+from .provenance import RASTER_ATTR, column_provenance, raster_attribute, same_raster
 from .report import ColumnReport, CopyReport
 from .sidecar import writable_sidecar_path
 from .tableattributes import table_attributes
 
 __all__ = ["copy_to_sidecar"]
 
-WRITERS = 2
-"""Blocks that are packed and written at once; of text one, as packing it takes 10 times its
-size in memory, and the interpreter's lock for most of the time."""
-CAN_BE_REFUSED = frozenset({FieldType.STRING, FieldType.DATETIME})
-"""Types of which a value may be one that can't be stored: no UTF-8, no such date."""
-CHUNK_BYTES = 64 * 2**20
-"""A chunk of text, unpacked, should not be larger: several are in memory at once."""
 SHORTEST_CHUNK = 1024
-ROW_OVERHEAD = 64
-"""Bytes per string or bytes object in memory, besides its characters."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A column to be copied."""
-
-    column: RatColumn
-    name: str
-    stored: StoredColumn
-    chunk_rows: int
 
 
 def copy_to_sidecar(
@@ -59,6 +39,7 @@ def copy_to_sidecar(
     columns: Sequence[str] | None = None,
     overwrite: bool = False,
     append: bool = False,
+    resume: bool = False,
     block_rows: int | None = None,
     chunk_rows: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
@@ -79,9 +60,16 @@ def copy_to_sidecar(
     columns : sequence of str, optional
         Only these, in the table's own order.
     overwrite : bool
-        Replace columns that the sidecar has already. Its other columns are kept.
+        Replace columns that the sidecar has already. Each can be read as it was until the
+        new one is complete, which takes space for both; on S3 the server then copies the
+        new one into place, with a request for each chunk, and in that short time the
+        column says that it is not complete. The sidecar's other columns are kept.
     append : bool
         Add to a sidecar that is there already.
+    resume : bool
+        Go on with a copy that was interrupted: columns that it has finished are passed
+        over, of others only the blocks that are missing are copied. Where nothing is
+        there, a copy like any other.
     block_rows, chunk_rows : int, optional
         Rows per block and per chunk; blocks are made of whole chunks. By default the
         store's chunk size, and fewer for columns of long strings.
@@ -101,11 +89,15 @@ def copy_to_sidecar(
     ColumnSelectionError
         Where a column that was asked for is not in the raster's table.
     CancelledError
-        Where the progress said so. Finished columns stay, an unfinished one says that
-        it is.
+        Where the progress said so. What is finished stays, a column that is not says so,
+        and ``resume=True`` goes on. It is the same with Ctrl-C, and where the sidecar's
+        disk or server fails (:class:`ratzarr.StoreError`).
     BridgeError
-        For everything else. A column that could not be finished is removed again, and so
-        is all that this call has written to a sidecar that was not there before.
+        For everything else; with ``resume=True`` also where the raster's table is not the
+        one that the interrupted copy was of, or a column there comes from elsewhere: it
+        says what differs. A column that was begun by this call and could not be finished
+        is removed again, and so is all that it has written to a sidecar that was not there
+        before.
     """
     started = time.perf_counter()
     target = sidecar if sidecar is not None else writable_sidecar_path(raster, band, name)
@@ -114,58 +106,42 @@ def copy_to_sidecar(
             raise BridgeError(f"{what} is an integer >= 1: got {value!r}")
     with open_rat(raster, band) as source, progress_of(progress) as told:
         schema = source.schema
-        chosen = choose(schema.columns, columns, source.name)
-        names = unique_names(schema.columns)
+        belongs = raster_attribute(source.dataset, band, target)
+        choices = _choices(source, columns, belongs)
         is_new = not RatZarr.exists(target, storageOptions=storage_options)
-        if not is_new and not (overwrite or append):
+        if is_new:
+            # What can't be copied is found out before anything is written.
+            for choice in choices:
+                source.stored(choice.column.index)
+        elif not (overwrite or append or resume):
             raise OutputExistsError(
                 f"{target} is there already: overwrite=True (--overwrite) replaces columns in it, "
-                "append=True (--append) adds columns to it"
+                "append=True (--append) adds columns to it, resume=True (--resume) goes on with a "
+                "copy that was interrupted"
             )
-        # A type that is not known, or a date that can't be kept, is found out before anything
-        # is written; text that is no UTF-8 only when it is read.
-        stored = {column.index: source.stored(column.index) for column in chosen}
-        copied: list[str] = []
-        with RatZarr(target, storageOptions=storage_options) as table:
-            try:
-                _check_fit(table, schema.rows, [names[c.index] for c in chosen], overwrite)
-                if table.getRowCount() != schema.rows:
-                    table.setRowCount(schema.rows)
-                if is_new:
-                    # A chunk is packed and read as a whole: no longer than a short table.
-                    usual = min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, schema.rows))
-                    table.setChunkSize(chunk_rows or usual)
-                plans = [
-                    _Plan(
-                        column,
-                        names[column.index],
-                        stored[column.index],
-                        chunk_rows
-                        or _chunk_rows(
-                            source, column, stored[column.index], table.getRATChunkSize()
-                        ),
-                    )
-                    for column in chosen
-                ]
-                bytes_read = bytes_stored = 0
-                for done, plan in enumerate(plans):
-                    share = _Share(told, done, len(plans))
-                    bytes_read += _copy_column(source, table, plan, block_rows, share)
-                    bytes_stored += table.bytesWritten(plan.name)
-                    copied.append(plan.name)
-                table.getRatAttributeMapping().update(table_attributes(schema))
-            except (CancelledError, KeyboardInterrupt):
-                raise
-            except Exception:
-                if is_new:
-                    # Nothing that another process has put there in the meantime goes with it.
-                    with suppress(RatZarrError):
-                        for done_name in copied:
-                            table.deleteColumn(done_name)
-                        if not table.getColumnNames():
-                            RatZarr.delete(target, storageOptions=storage_options)
-                raise
-        told.report(1.0)
+        done: list[tuple[Plan, Copied, int]] = []
+        with (
+            RatZarr(target, storageOptions=storage_options) as table,
+            _sound_if_it_fails(table, is_new, overwrite, done, storage_options),
+        ):
+            _set_chunk_size(table, is_new, resume, chunk_rows, schema.rows)
+            plans = plan_columns(
+                source,
+                table,
+                choices,
+                overwrite=overwrite,
+                resume=resume,
+                chunk_rows=chunk_rows,
+            )
+            # Also where that was begun, and interrupted.
+            if table.getRowCount() != schema.rows or RESIZE_ATTR in table.getRatAttributeMapping():
+                table.setRowCount(schema.rows)
+            for number, plan in enumerate(plans):
+                share = Share(told, number, len(plans))
+                copied = copy_column(source, table, plan, block_rows, share)
+                done.append((plan, copied, table.bytesWritten(plan.name)))
+            _describe_table(table, table_attributes(schema), belongs)
+            told.report(1.0)
     return CopyReport(
         source=source.name,
         target=str(target),
@@ -179,148 +155,88 @@ def copy_to_sidecar(
             )
             for plan in plans
         ),
-        bytes_read=bytes_read,
-        bytes_stored=bytes_stored,
+        bytes_read=sum(copied.bytes_read for _, copied, _ in done),
+        bytes_stored=sum(stored for *_, stored in done),
         seconds=time.perf_counter() - started,
+        values_there=sum(copied.rows_there for _, copied, _ in done),
     )
 
 
-def choose(
-    columns: Sequence[RatColumn], wanted: Sequence[str] | None, where: str
-) -> list[RatColumn]:
-    """Return the columns of these names, all of them by default.
-
-    Raises
-    ------
-    ColumnSelectionError
-        Names what is not there, and what is.
-    """
-    if wanted is None:
-        return list(columns)
-    if isinstance(wanted, str):
-        raise ColumnSelectionError(f"columns is a list of names: got the string {wanted!r}")
-    there = [column.name for column in columns]
-    for name in wanted:
-        if name not in there:
-            raise ColumnSelectionError(f"{where} has no column {name!r}; it has {there}")
-    return [column for column in columns if column.name in wanted]
-
-
-def unique_names(columns: Iterable[RatColumn]) -> dict[int, str]:
-    """Return a name for each column's index, no two the same and none empty.
-
-    GDAL allows both; where a name has to be made up, GDAL's own is kept in the
-    attribute ``GDAL_NAME``.
-    """
-    columns = list(columns)
-    taken = {column.name for column in columns}
-    names: dict[int, str] = {}
-    for column in columns:
-        name = column.name
-        if not name or name in names.values():
-            base = name or "column"
-            number = column.index + 1 if not name else 2
-            name = f"{base} {number}"
-            while name in taken or name in names.values():
-                number += 1
-                name = f"{base} {number}"
-        names[column.index] = name
-    return names
-
-
-def _check_fit(table: RatZarr, rows: int, names: Sequence[str], overwrite: bool) -> None:
-    there = table.getColumnNames()
-    both = [name for name in names if name in there]
-    if both and not overwrite:
-        raise OutputExistsError(
-            f"{table.filename} has a column {both[0]!r} already: overwrite=True (--overwrite) replaces it"
+def _choices(
+    source: RatSource, columns: Sequence[str] | None, belongs: Mapping[str, Any]
+) -> list[Choice]:
+    schema = source.schema
+    names = unique_names(schema.columns)
+    kept_in = table_source(source.dataset, schema)
+    return [
+        Choice(
+            column, names[column.index], column_provenance("copy", belongs, column.name, kept_in)
         )
-    kept = [name for name in there if name not in names]
-    if kept and table.getRowCount() != rows:
-        raise BridgeError(
-            f"{table.filename} has {table.getRowCount()} rows and the raster's table has {rows}: "
-            f"its column {kept[0]!r} would no longer fit"
-        )
+        for column in choose(schema.columns, columns, source.name)
+    ]
 
 
-def _chunk_rows(source: RatSource, column: RatColumn, stored: StoredColumn, default: int) -> int:
-    """Return fewer rows than the default for a column of long strings."""
-    if stored.dtype.kind not in "TO":
-        return default
-    rows = source.schema.rows
-    length = seen = 0
-    for start in {0, max(0, rows // 2), max(0, rows - 500)}:
-        sample = source.read(column.index, start, min(500, rows - start))
-        seen += len(sample)
-        length += sum(map(len, sample.tolist()))
-    each = ROW_OVERHEAD + (length / seen if seen else 0)
-    return int(min(default, max(1000, CHUNK_BYTES // each)))
+def _set_chunk_size(
+    table: RatZarr, is_new: bool, resume: bool, chunk_rows: int | None, rows: int
+) -> None:
+    # The copy that is gone on with may not have come so far.
+    untouched = table.getRATChunkSize() == DFLT_CHUNKSIZE and not table.getColumnNames()
+    if is_new or (resume and untouched):
+        # A chunk is packed and read as a whole: no longer than a short table.
+        table.setChunkSize(chunk_rows or min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
 
 
-class _Share:
-    """The share of the whole work's progress that one column is."""
+def _describe_table(
+    table: RatZarr, attributes: Mapping[str, Any], belongs: Mapping[str, Any]
+) -> None:
+    """Write down what the table is, and which raster it belongs to."""
+    mapping = table.getRatAttributeMapping()
+    recorded = mapping.get(RASTER_ATTR)
+    new = dict(attributes)
+    # Columns that come from elsewhere don't make it another raster's table.
+    if recorded is None or same_raster(recorded, belongs):
+        new[RASTER_ATTR] = dict(belongs)
+    mapping.update(new)
 
-    def __init__(self, told: Progress, done: int, columns: int) -> None:
-        self._told, self._done, self._columns = told, done, columns
 
-    def report(self, fraction: float, message: str) -> None:
-        self._told.report((self._done + fraction) / self._columns, message)
-
-
-def _copy_column(
-    source: RatSource, table: RatZarr, plan: _Plan, block_rows: int | None, share: _Share
-) -> int:
-    """Copy one column; return its size in memory."""
-    rows = source.schema.rows
-    step = plan.chunk_rows * max(1, -(-(block_rows or 0) // plan.chunk_rows))
-    blocks = [Block(start, min(step, rows - start)) for start in range(0, rows, step)]
-    share.report(0.0, plan.name)
-    if table.colExists(plan.name):
-        if plan.column.type in CAN_BE_REFUSED:
-            # The old column goes before the new one is there: see first that all of it will do.
-            for block in blocks:
-                source.read(plan.column.index, block.start, block.length)
-        table.deleteColumn(plan.name)
-    attributes = dict(plan.stored.attributes)
-    if plan.name != plan.column.name:
-        attributes["GDAL_NAME"] = plan.column.name
-    usual = table.getRATChunkSize()
-    table.createColumn(
-        plan.name,
-        plan.stored.dtype,
-        attributes=attributes,
-        complete=False,
-        chunkSize=plan.chunk_rows if plan.chunk_rows != usual else None,
-    )
+@contextmanager
+def _sound_if_it_fails(
+    table: RatZarr,
+    is_new: bool,
+    overwrite: bool,
+    done: Sequence[tuple[Plan, Copied, int]],
+    storage_options: Mapping[str, Any] | None,
+) -> Iterator[None]:
+    """Leave what can be gone on with after an interruption, else nothing of a new sidecar."""
     try:
-        size = _copy_blocks(source, table, plan, blocks, share)
-    except (CancelledError, KeyboardInterrupt):
+        yield
+    except INTERRUPTIONS as error:
+        if is_new and _is_empty(table):
+            _delete(table, storage_options)
+        else:
+            also = " with overwrite=True (--overwrite)" if overwrite else ""
+            error.add_note(
+                f"what is finished stays in {table.filename}; resume=True (--resume){also} goes on"
+            )
         raise
     except Exception:
-        with suppress(RatZarrError):
-            table.deleteColumn(plan.name)
+        if is_new:
+            # Nothing that another process has put there in the meantime goes with it.
+            with suppress(RatZarrError):
+                for plan, *_ in done:
+                    table.deleteColumn(plan.name)
+                if _is_empty(table):
+                    _delete(table, storage_options)
         raise
-    table.setComplete(plan.name)
-    return size
 
 
-def _copy_blocks(
-    source: RatSource, table: RatZarr, plan: _Plan, blocks: Sequence[Block], share: _Share
-) -> int:
-    sizes: list[int] = []
+def _is_empty(table: RatZarr) -> bool:
+    try:
+        return not table.getColumnNames()
+    except RatZarrError:
+        return False
 
-    def read(block: Block) -> NDArray[Any]:
-        return source.read(plan.column.index, block.start, block.length)
 
-    def write(block: Block, values: NDArray[Any]) -> None:
-        sizes.append(values.nbytes)
-        table.writeBlock(plan.name, values, block.start)
-
-    threads = 1 if plan.stored.dtype.kind in "TO" else WRITERS
-    with (
-        closing(read_ahead(blocks, read, ahead=threads)) as reading,
-        closing(write_behind(reading, write, threads=threads, behind=threads)) as written,
-    ):
-        for block in written:
-            share.report(block.stop / source.schema.rows, plan.name)
-    return sum(sizes)
+def _delete(table: RatZarr, storage_options: Mapping[str, Any] | None) -> None:
+    with suppress(RatZarrError):
+        RatZarr.delete(table.filename, storageOptions=storage_options)

@@ -37,6 +37,8 @@ class CopyReport:
     seconds: float
     losses: tuple[str, ...] = field(default=())
     """In words, what the target's own storage could not hold as it was given."""
+    values_there: int = 0
+    """Of all columns together, what an interrupted copy had written before."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON would have it."""
@@ -47,6 +49,9 @@ class CopyReport:
             f"{self.source} -> {self.target}: {len(self.columns)} columns of {self.rows} rows, "
             f"{_size(self.bytes_read)} stored in {_size(self.bytes_stored)}, {self.seconds:.2f} s"
         )
+        if self.values_there:
+            values = self.rows * len(self.columns)
+            text += f"; {self.values_there} of {values} values were there already"
         return "\n".join([text, *(f"lost: {loss}" for loss in self.losses)])
 
 

@@ -13,6 +13,7 @@ from importlib.metadata import version
 
 from .errors import (
     ArgumentError,
+    ChangedError,
     ClosedError,
     ColumnExistsError,
     ColumnIncompleteError,
@@ -30,7 +31,9 @@ from .errors import (
     StorePermissionError,
     StoreTimeoutError,
     TableNotFoundError,
+    TooLargeError,
     UnequalValueError,
+    UnsupportedCodecError,
     UnsupportedDtypeError,
 )
 from .layout import CHUNKSIZE_ATTR, DFLT_CHUNKSIZE, MODIFICATION_ATTR, ROWCOUNT_ATTR
@@ -46,6 +49,7 @@ __all__ = [
     "ROWCOUNT_ATTR",
     "AllTests",
     "ArgumentError",
+    "ChangedError",
     "ClosedError",
     "ColumnExistsError",
     "ColumnIncompleteError",
@@ -64,7 +68,9 @@ __all__ = [
     "StorePermissionError",
     "StoreTimeoutError",
     "TableNotFoundError",
+    "TooLargeError",
     "UnequalValueError",
+    "UnsupportedCodecError",
     "UnsupportedDtypeError",
     "__version__",
     "colNameByType",

@@ -7,6 +7,7 @@ attributes that follow from the table's state can be read here but not set.
 """
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -87,7 +88,7 @@ class LiveAttributes(Attributes):
 
         def change(attributes: dict[str, Any]) -> None:
             for key, value in new.items():
-                if key not in attributes or attributes[key] != value:
+                if key not in attributes or not _same(attributes[key], value):
                     self._refuse_own(key)
                 attributes[key] = value
 
@@ -99,7 +100,7 @@ class LiveAttributes(Attributes):
 
         def change(attributes: dict[str, Any]) -> None:
             for key, value in new.items():
-                if key in self._own and attributes.get(key) != value:
+                if key in self._own and not (key in attributes and _same(attributes[key], value)):
                     self._refuse_own(key)
             kept = {key: value for key, value in attributes.items() if key in self._own}
             attributes.clear()
@@ -141,7 +142,7 @@ class LiveAttributes(Attributes):
         def in_document(document: Document) -> bool:
             before = copy.deepcopy(document.setdefault("attributes", {}))
             change(document["attributes"])
-            return bool(before != document["attributes"])
+            return not _same(before, document["attributes"])
 
         self._live.update(in_document, self._missing)
 
@@ -158,6 +159,11 @@ def checked_attributes(attributes: Mapping[str, Any], own: frozenset[str]) -> di
         if name in own:
             raise ArgumentError(f"the attribute {name} follows from the table's state")
     return {name: _as_json(name, value) for name, value in attributes.items()}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same in JSON, where 1 is neither 1.0 nor true."""
+    return json.dumps(one) == json.dumps(other)
 
 
 def _as_json(key: object, value: Any) -> Any:

@@ -5,26 +5,34 @@ hint, brought up to date by whoever creates or deletes a column. So columns can 
 go by other hands (upstream's, another machine's) and none is ever hidden.
 """
 
+import copy
+import secrets
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from .attributes import checked_attributes
+from .codec import value_bytes
 from .column import Column
 from .dtypes import ColumnType
 from .errors import (
     ColumnExistsError,
     ColumnNotFoundError,
+    ConflictError,
     InvalidNameError,
     RatZarrError,
     TableNotFoundError,
 )
 from .layout import (
+    COLUMN_ID_ATTR,
     COLUMN_ORDER_ATTR,
     COMPLETE_ATTR,
     FORMAT_VERSION_ATTR,
     GROUP,
     OWN_COLUMN_ATTRS,
+    PENDING,
+    RESIZE_ATTR,
+    RESIZED_ATTR,
     ROWCOUNT_ATTR,
     ROWS_DONE_ATTR,
     Document,
@@ -33,11 +41,14 @@ from .layout import (
     looks_encoded,
     order_of,
     plausible_keys,
+    to_json,
     true_name,
 )
+from .limits import chunk_rows_within
 from .metadata import MetadataDocument
 from .objects import Objects
 from .parallel import run
+from .resizing import Resizing
 
 __all__ = ["Catalog"]
 
@@ -56,6 +67,7 @@ class Catalog:
     def __init__(self, objects: Objects, table: MetadataDocument) -> None:
         self._objects, self._table = objects, table
         self._verified: set[str] = set()
+        self.resizing = Resizing(table, self.all, self.row_count, self.table_missing)
 
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
@@ -129,8 +141,11 @@ class Catalog:
         chunk_rows: int,
         attributes: Mapping[str, Any] | None = None,
         complete: bool = True,
+        replace: bool = False,
     ) -> Column:
         """Create a column; it has as many rows as the table has when it is there.
+
+        With ``replace`` it is out of sight until :meth:`put_in_place`.
 
         Raises
         ------
@@ -138,24 +153,42 @@ class Catalog:
             Where there is one of this name.
         """
         extra = checked_attributes(attributes or {}, OWN_COLUMN_ATTRS)
+        resize = self._table.attributes.get(RESIZE_ATTR)
+        if isinstance(resize, dict) and rows == resize.get("TO"):
+            # It need not follow: it is created with the rows that this leads to.
+            extra |= {RESIZED_ATTR: resize.get("ID")}
         if not complete:
             extra |= {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
         document = column_document(
             name,
+            column_id=secrets.token_hex(8),
             rows=rows,
             width=width,
-            chunk_rows=chunk_rows,
+            # Fewer where a chunk would be too large to be read again.
+            chunk_rows=chunk_rows_within(
+                chunk_rows, value_bytes(described.dtype) * width, column=name
+            ),
             data_type=described.data_type,
             fill_value=described.fill_value,
             codecs=list(described.codecs),
             attributes=extra,
         )
-        column = Column(self._objects, name, key_of(name))
+        key = key_of(name)
+        if replace:
+            return self._create_out_of_sight(name, key, document)
+        column = Column(self._objects, name, key)
         # Upstream may have written the same name under another key.
         taken = len(plausible_keys(name)) > 1 and Column.find(self._objects, name) is not None
         if taken or not column.create(document):
             raise ColumnExistsError(f"{self._objects.location} has a column {name!r} already")
+        self._append(name)
+        if self.row_count() != rows:
+            # The table was resized between our look at it and the column's creation.
+            self.resizing.follow(column)
+        return column
 
+    def _append(self, name: str) -> None:
+        """Put a new column at the end of the order."""
         known = self._order()
         # In a table that keeps no order yet (upstream's) the others were there before.
         before = [] if known is not None else [other for other in self.names() if other != name]
@@ -166,11 +199,83 @@ class Catalog:
             document["attributes"][COLUMN_ORDER_ATTR] = order
 
         self._table.update(append, self.table_missing)
-        now = self._table.attributes.get(ROWCOUNT_ATTR, rows)
-        if now != rows:
-            # The table was resized between our look at it and the column's creation.
-            column.set_length(now)
+
+    # ---- columns that are to take another's place
+
+    def _create_out_of_sight(self, name: str, key: str, document: Document) -> Column:
+        # What another process has begun is given up: it finds that out when it is done.
+        self._objects.delete_tree(f"{PENDING}/{key}")
+        own = document["attributes"][COLUMN_ID_ATTR]
+        column = Column(self._objects, name, key, f"{PENDING}/{key}/{own}")
+        if not column.create(document):  # pragma: no cover - the name is random
+            raise ConflictError(f"{column.document.place} is there already")
         return column
+
+    def unfinished(self, name: str) -> Column | None:
+        """Open the column of this name that a bulk writer has not finished; None for none.
+
+        That is one that is to take another's place, or one that says it is incomplete.
+        """
+        there = Column.find(self._objects, name)
+        key = key_of(name)
+        for folder in self._objects.list_dirs(f"{PENDING}/{key}"):
+            column = Column(self._objects, name, key, f"{PENDING}/{key}/{folder}")
+            if not column.document.load():
+                continue
+            if there is not None and there.state.id == folder and there.state.complete:
+                # It is in its place, and its writer was killed before it had cleared this away:
+                # the old column, or what the server has copied.
+                self._objects.delete_tree(f"{PENDING}/{key}/{folder}")
+            elif column.state.id == folder:
+                return column
+        # Whatever else is there, an empty directory at most, has no document.
+        self._objects.delete_tree(f"{PENDING}/{key}")
+        if there is None or there.state.complete:
+            return None
+        if name not in (self._order() or []):
+            self._append(name)
+        return there
+
+    def put_in_place(self, column: Column) -> Column:
+        """Let a finished column take the place of the one of its name; return it there."""
+        interim = copy.deepcopy(column.document.document)
+        interim["attributes"][COMPLETE_ATTR] = False
+        target = Column(self._objects, column.name, column.key)
+        others = [key for key in plausible_keys(column.name) if key != column.key]
+        self._objects.replace_tree(target.prefix, column.prefix, to_json(interim))
+        if not target.document.load() or not target.state.is_same_column(column.state):
+            raise target.replaced()
+        for key in others:
+            # Upstream's key for this name: two would be there otherwise.
+            old = Column(self._objects, column.name, key)
+            if old.document.load() and true_name(key, old.document.attributes) == column.name:
+                self._objects.delete_tree(old.prefix)
+        if column.name not in (self._order() or []):
+            self._append(column.name)
+        self.resizing.follow(target)
+        target.bytes_written = column.bytes_written
+        return target
+
+    # ---- rows
+
+    def row_count(self) -> int:
+        """Return the table's number of rows, as last seen."""
+        attributes = self._table.attributes
+        if ROWCOUNT_ATTR in attributes:
+            return int(attributes[ROWCOUNT_ATTR])
+        # Upstream before 1.0.2 kept no count: its columns are all of one length.
+        for name in self.names():
+            column = Column.find(self._objects, name)
+            if column is not None:
+                return column.state.length
+        return 0
+
+    def all(self) -> list[Column]:
+        """Open every column, as it is now."""
+        found = run([partial(Column.find, self._objects, name) for name in self.names()])
+        return [column for column in found if column is not None]
+
+    # ---- deleting
 
     def delete(self, name: str) -> None:
         """Delete a column.

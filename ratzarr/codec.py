@@ -2,22 +2,71 @@
 
 The codecs are zarr's own; this module only runs the chain on one chunk at a time, in
 the calling thread, so that whoever reads and writes decides what happens in parallel.
+
+Unpacking believes nothing: a chunk of kilobytes can claim to be one of gigabytes. How
+large a chunk must be follows from the column's shape and dtype, and is known before a
+decompressor allocates its first byte. So only chains are run for which it is known:
+numbers as bytes, strings and bytes of any length, one compressor, checksums.
 """
 
+import math
+import os
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from numcodecs import blosc, zstd
 from numpy.typing import NDArray
 from zarr.core.array_spec import ArrayConfig, ArraySpec
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_utils import ChunkTransform
-from zarr.core.codec_pipeline import AsyncChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
-from zarr.core.sync import sync
 
-__all__ = ["ChunkCodec"]
+from .errors import TooLargeError, UnsupportedCodecError
+from .limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
+from .parallel import IN_FLIGHT
+
+__all__ = ["ChunkCodec", "check_codecs", "value_bytes"]
 
 Array = NDArray[Any]
+
+SERIALIZERS = {"T": "vlen-utf8", "O": "vlen-bytes"}
+"""By kind of dtype; ``bytes`` for all others."""
+COMPRESSORS = ("blosc", "gzip", "zstd")
+CHECKSUM = "crc32c"
+CHECKSUM_BYTES = 4
+KNOWN = frozenset({"transpose", "bytes", *SERIALIZERS.values(), *COMPRESSORS, CHECKSUM})
+
+
+def check_codecs(codecs: object) -> None:
+    """Refuse a chain, as JSON, with a codec that is not among those run here.
+
+    To be asked before zarr is: looking for a codec, it imports whatever package says it
+    has one of that name.
+
+    Raises
+    ------
+    UnsupportedCodecError
+        Names the codec.
+    """
+    if not isinstance(codecs, list) or not codecs:
+        raise ValueError(f"its codecs are {codecs!r:.100}: expected a list of them")
+    for codec in codecs:
+        name = codec.get("name") if isinstance(codec, dict) else codec
+        if not isinstance(name, str) or name not in KNOWN:
+            raise UnsupportedCodecError(
+                f"packed with the codec {name!r:.100}, which is not read here: only "
+                f"{', '.join(sorted(KNOWN))}"
+            )
+
+
+def value_bytes(dtype: np.dtype[Any]) -> int:
+    """Return what a value takes in memory; of strings and bytes, besides its characters."""
+    return 16 if dtype.kind in SERIALIZERS else dtype.itemsize
 
 
 class ChunkCodec:
@@ -29,9 +78,18 @@ class ChunkCodec:
         The column's.
     chunk_shape : tuple of int
         (rows,) or (rows, width) of every chunk, the last one included.
+    column : str
+        The column's name, for messages.
+
+    Raises
+    ------
+    UnsupportedCodecError
+        For a chain that can't be unpacked in bounded memory.
     """
 
-    def __init__(self, metadata: ArrayV3Metadata, chunk_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, metadata: ArrayV3Metadata, chunk_shape: tuple[int, ...], column: str
+    ) -> None:
         self._prototype = default_buffer_prototype()
         # Chunks that hold nothing but the fill value are written too: without the right
         # to list a bucket a missing object can't be told from a forbidden one.
@@ -42,46 +100,235 @@ class ChunkCodec:
             config=ArrayConfig.from_dict({"write_empty_chunks": True}),
             prototype=self._prototype,
         )
-        self._shape = chunk_shape
+        self._column, self._shape = column, chunk_shape
+        self._values = math.prod(chunk_shape)
         self._dtype = metadata.data_type.to_native_dtype()
-        codecs = metadata.codecs
-        try:
-            self._sync: ChunkTransform | None = ChunkTransform(codecs=codecs)
-        except TypeError:
-            # A codec that only runs in an event loop; none that we write.
-            self._sync = None
-            self._async = AsyncChunkTransform(codecs=codecs)
+        self._of_any_length = self._dtype.kind in SERIALIZERS
+        self._size = self._values * value_bytes(self._dtype)
+        names = [str(codec.to_dict()["name"]) for codec in metadata.codecs]
+        serializer = SERIALIZERS.get(self._dtype.kind, "bytes")
+        _check_order(names, serializer, self._dtype)
+        first = names.index(serializer) + 1
+        # From an array to plain bytes and back: zarr's. What packs these bytes is run here.
+        self._plain = ChunkTransform(codecs=metadata.codecs[:first])
+        self._packing: list[tuple[str, Any]] = list(
+            zip(names[first:], metadata.codecs[first:], strict=True)
+        )
+
+    def check_size(self) -> None:
+        """Refuse chunks that are too large to be handled.
+
+        Raises
+        ------
+        TooLargeError
+        """
+        self._check_size(self._size)
+
+    def _check_size(self, size: int) -> None:
+        most = max_chunk_bytes()
+        if size > most:
+            raise TooLargeError(
+                f"column {self._column!r}: a chunk of {' x '.join(map(str, self._shape))} values "
+                f"takes {size} bytes in memory, and {most} are allowed (the environment variable "
+                f"{MAX_CHUNK_VARIABLE} can allow more)"
+            )
+
+    @property
+    def packed_limit(self) -> int:
+        """How many bytes the object of a chunk can have: packing adds little where it can't help."""
+        most = max_chunk_bytes()
+        if not self._of_any_length:
+            most = min(most, self._size)
+        return most + most // 64 + 2**16
 
     def encode(self, chunk: Array) -> bytes:
-        """Return the bytes of a chunk of the full chunk shape."""
+        """Return the bytes of a chunk of the full chunk shape.
+
+        Raises
+        ------
+        TooLargeError
+            For one that could not be decoded again.
+        """
+        self.check_size()
         array = self._prototype.nd_buffer.from_numpy_array(chunk)
-        if self._sync is not None:
-            encoded = self._sync.encode_chunk(array, self._spec)
-        else:
-            encoded = sync(self._async.encode_chunk(array, self._spec))
-        if encoded is None:  # pragma: no cover - only with write_empty_chunks=False
-            raise AssertionError("a codec dropped a chunk")
-        return encoded.to_bytes()
+        buffer: Any = self._plain.encode_chunk(array, self._spec)
+        self._check_size(len(buffer))
+        for _, codec in self._packing:
+            try:
+                buffer = codec._encode_sync(buffer, self._spec)
+            except (ValueError, TypeError, RuntimeError, OverflowError) as error:
+                # A configuration that zarr lets pass and the compressor doesn't.
+                raise UnsupportedCodecError(
+                    f"column {self._column!r}: {self._dtype} can't be packed with {codec}: {error}"
+                ) from error
+        data: bytes = buffer.to_bytes()
+        return data
 
     def decode(self, data: bytes) -> Array:
         """Return the chunk that ``data`` holds.
 
         Raises
         ------
+        TooLargeError
+            Where chunks of this column are too large, whatever this one holds.
         Exception
             Whatever a codec raises for bytes that it did not write; the caller knows
-            which object it was and says so. A chunk of another shape or dtype than the
-            column's is a ValueError.
+            which object it was and says so. A chunk of another size, shape or dtype than
+            the column's is a ValueError, raised before it is unpacked.
         """
-        buffer = self._prototype.buffer.from_bytes(data)
-        if self._sync is not None:
-            decoded = self._sync.decode_chunk(buffer, self._spec)
-        else:
-            decoded = sync(self._async.decode_chunk(buffer, self._spec))
-        chunk = np.asarray(decoded.as_ndarray_like())
+        self.check_size()
+        with _room.take(self._size):
+            buffer = self._prototype.buffer.from_bytes(self._unpack(data))
+            decoded = self._plain.decode_chunk(buffer, self._spec)
+            chunk = np.asarray(decoded.as_ndarray_like())
         if chunk.shape != self._shape or chunk.dtype != self._dtype:
             raise ValueError(
                 f"expected {self._dtype} of shape {self._shape}, got {chunk.dtype} of "
                 f"shape {chunk.shape}"
             )
         return chunk
+
+    def _unpack(self, data: Any) -> Any:
+        """Undo compression and checksums: of no more bytes than there can be."""
+        sums = sum(name == CHECKSUM for name, _ in self._packing)
+        most = max_chunk_bytes() if self._of_any_length else self._size
+        for name, codec in reversed(self._packing):
+            if name == CHECKSUM:
+                sums -= 1
+                buffer = self._prototype.buffer.from_bytes(data)
+                data = codec._decode_sync(buffer, self._spec).as_numpy_array()
+            else:
+                extra = sums * CHECKSUM_BYTES
+                least = 0 if self._of_any_length else most + extra
+                data = _DECOMPRESS[name](memoryview(data), least, most + extra)
+        if not self._of_any_length:
+            if len(data) != self._size:
+                raise ValueError(f"expected {self._size} bytes, got {len(data)}")
+        elif len(data) < 4 + 4 * self._values:
+            raise ValueError(f"expected {self._values} values, got only {len(data)} bytes")
+        elif (count := struct.unpack_from("<I", data)[0]) != self._values:
+            # The decoder makes as many as the header says, before it looks at the first.
+            raise ValueError(f"expected {self._values} values, got {count}")
+        return data
+
+
+def _check_order(names: Sequence[str], serializer: str, dtype: np.dtype[Any]) -> None:
+    if serializer not in names:
+        raise UnsupportedCodecError(f"{dtype} packed with {names}: expected {serializer} in it")
+    first = names.index(serializer)
+    strange = [name for name in names[:first] if name != "transpose"]
+    strange += [name for name in names[first + 1 :] if name not in (*COMPRESSORS, CHECKSUM)]
+    if strange:
+        raise UnsupportedCodecError(f"packed with {names}: {strange[0]!r} has no place in it")
+    if sum(name in COMPRESSORS for name in names) > 1:
+        raise UnsupportedCodecError(
+            f"packed with {names}, one compressor upon the other: how large that becomes "
+            "unpacked can't be told beforehand"
+        )
+
+
+# ---- decompressors: bytes, at least and at most how many they may become
+
+
+def _check_claim(size: int, least: int, most: int) -> None:
+    if not least <= size <= most:
+        expected = f"{most}" if least == most else f"at most {most}"
+        raise ValueError(f"expected {expected} bytes unpacked, got {size}")
+
+
+def _blosc(data: memoryview, least: int, most: int) -> Any:
+    if len(data) < 16:
+        raise ValueError(f"{len(data)} bytes are no Blosc buffer")
+    size, _, packed = struct.unpack_from("<III", data, 4)
+    _check_claim(size, least, most)
+    if packed != len(data):
+        # Blosc itself would read on beyond the end.
+        raise ValueError(f"expected {packed} bytes of packed data, got {len(data)}")
+    if size == 0:
+        return b""
+    return blosc.decompress(data)
+
+
+def _zstd(data: memoryview, least: int, most: int) -> Any:
+    size = _zstd_content(data)
+    if size is None and least != most:
+        raise ValueError("a zstd frame that does not say how large it is unpacked")
+    if size is None:
+        size = most
+    _check_claim(size, least, most)
+    if size == 0:
+        return b""
+    # Of this size and no other, also where more frames follow the first.
+    out = np.empty(size, np.uint8)
+    zstd.decompress(data, out)
+    return out
+
+
+def _zstd_content(data: memoryview) -> int | None:
+    """Return the size that a zstd frame says it has unpacked (RFC 8878, 3.1.1.1)."""
+    if len(data) < 6 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
+        raise ValueError("no zstd frame")
+    descriptor = data[4]
+    single_segment = bool(descriptor & 0x20)
+    start = 5 + (0 if single_segment else 1) + (0, 1, 2, 4)[descriptor & 3]
+    width = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
+    if width == 0:
+        return None
+    if len(data) < start + width:
+        raise ValueError("a zstd frame that was cut off")
+    size = int.from_bytes(data[start : start + width], "little")
+    return size + 256 if width == 2 else size
+
+
+def _gzip(data: memoryview, least: int, most: int) -> Any:
+    stream = zlib.decompressobj(wbits=31)
+    unpacked = stream.decompress(data, most + 1)
+    if len(unpacked) > most:
+        raise ValueError(f"expected at most {most} bytes unpacked, got more")
+    if not stream.eof or stream.unused_data:
+        raise ValueError("expected one whole gzip stream, and nothing after it")
+    _check_claim(len(unpacked), least, most)
+    return unpacked
+
+
+_DECOMPRESS: dict[str, Callable[[memoryview, int, int], Any]] = {
+    "blosc": _blosc,
+    "gzip": _gzip,
+    "zstd": _zstd,
+}
+
+
+# ---- several at once
+
+
+class _Room:
+    """What the chunks that are being unpacked at once may take together."""
+
+    def __init__(self) -> None:
+        self._reset()
+        if hasattr(os, "register_at_fork"):
+            # A forked child has none of the threads that are in here.
+            os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._waiting, self._taken = threading.Condition(), 0
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        """Wait until there is room; a chunk that is small can't take too much."""
+        most = max_chunk_bytes()
+        if size <= most // IN_FLIGHT:
+            yield
+            return
+        with self._waiting:
+            self._waiting.wait_for(lambda: not self._taken or self._taken + size <= most)
+            self._taken += size
+        try:
+            yield
+        finally:
+            with self._waiting:
+                self._taken -= size
+                self._waiting.notify_all()
+
+
+_room = _Room()

@@ -4,47 +4,61 @@ A chunk that a block covers wholly is written without a look at what was there. 
 other the rest is read, merged and put back by compare-and-swap, so that two writers of
 different rows of one chunk don't undo each other's. Rows never written hold the
 column's fill value, as do rows of a table that has grown since.
+
+Another process can change the column meanwhile: cut off rows, or delete it and create
+another of its name. So after chunks were read the document is looked at again, unless
+the chunks themselves say whose they are; and chunks are written for an
+:class:`~ratzarr.objects.Owner`, which keeps them out of another column.
 """
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.core.metadata.v3 import ArrayV3Metadata, RegularChunkGridMetadata
 
 from .backoff import TRIES, pause
 from .blocks import Block, Part, chunk_count, parts
 from .casting import as_block, exact
-from .codec import ChunkCodec
+from .columnstate import ColumnState
 from .errors import (
+    ChangedError,
     ColumnIncompleteError,
     ColumnNotFoundError,
     ConflictError,
     DamagedError,
-    RatZarrError,
     ShapeError,
+    TooLargeError,
 )
-from .layout import (
-    COMPLETE_ATTR,
-    GROUP,
-    ROWS_DONE_ATTR,
-    ZARR_JSON,
-    Document,
-    plausible_keys,
-    true_name,
-)
+from .layout import GROUP, ZARR_JSON, Document, plausible_keys, true_name
 from .metadata import MetadataDocument
-from .objects import Objects
+from .objects import Objects, Owner
 
-__all__ = ["Column"]
+__all__ = ["Column", "Reading"]
 
 Array = NDArray[Any]
 
-LISTED_ABOVE = 1000
-"""Chunks to remove beyond which it is cheaper to ask which ones exist."""
+
+@dataclass(slots=True)
+class Reading:
+    """A block being read."""
+
+    state: ColumnState
+    block: Block
+    out: Array
+    """Of shape (length,) or (length, width): filled when the tasks have run."""
+    tasks: list[Callable[[], None]] = field(default_factory=list)
+    """Independent of each other, one request each."""
+    doubted: bool = False
+    """Whether something was found that the column as known doesn't explain."""
+    missing: list[int] = field(default_factory=list)
+    """Chunks that are not there."""
+    foreign: list[int] = field(default_factory=list)
+    """Chunks that say they are another column's."""
+    damaged: list[DamagedError] = field(default_factory=list)
 
 
 class Column:
@@ -58,13 +72,15 @@ class Column:
         The column's true name.
     key : str
         The key it is kept under.
+    prefix : str, optional
+        Where it is being built, if not yet in its place.
     """
 
-    def __init__(self, objects: Objects, name: str, key: str) -> None:
+    def __init__(self, objects: Objects, name: str, key: str, prefix: str = "") -> None:
         self.objects, self.name, self.key = objects, name, key
-        self.prefix = f"{GROUP}/{key}"
+        self.prefix = prefix or f"{GROUP}/{key}"
         self.document = MetadataDocument(objects, f"{self.prefix}/{ZARR_JSON}")
-        self._understood: Document | None = None
+        self._understood: tuple[Document, ColumnState] | None = None
         self.bytes_written = 0
         self._count_lock = threading.Lock()
 
@@ -88,16 +104,30 @@ class Column:
             if column.document.document.get("node_type") == "group":
                 continue
             if true_name(key, column.document.attributes) == name:
-                column._understand()
+                column.state  # noqa: B018 - understood now, so that what is damaged is said now
                 return column
         return None
 
     def create(self, document: Document) -> bool:
         """Write the column's document; return False where its key is taken."""
-        if not self.document.create(document):
-            return False
-        self._understand()
-        return True
+        return self.document.create(document)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether everybody can see it; else it is being built to replace another."""
+        return self.prefix == f"{GROUP}/{self.key}"
+
+    @property
+    def state(self) -> ColumnState:
+        """What its document says, as last seen."""
+        document = self.document.document
+        known = self._understood
+        if known is None or known[0] is not document:
+            known = (document, ColumnState.of(document, self.document.place, self.name))
+            self._understood = known
+        return known[1]
+
+    # ---- what others may have done
 
     def missing(self) -> ColumnNotFoundError:
         """Make the error for a column that is no longer there."""
@@ -105,54 +135,47 @@ class Column:
             f"{self.objects.location}: there is no column {self.name!r} any more: it was deleted"
         )
 
-    def _understand(self) -> None:
-        document = self.document.document
-        if document is self._understood:
-            return
-        try:
-            metadata = ArrayV3Metadata.from_dict(document)
-            grid = metadata.chunk_grid
-            if not isinstance(grid, RegularChunkGridMetadata):
-                raise ValueError("its chunks are not all of one size")
-            shape, chunk_shape = metadata.shape, grid.chunk_shape
-            if len(shape) not in (1, 2) or chunk_shape[1:] != shape[1:]:
-                raise ValueError(
-                    f"shape {shape} in chunks of {chunk_shape}: expected (rows,) or "
-                    "(rows, width), and each chunk to hold whole rows"
-                )
-            self._codec = ChunkCodec(metadata, chunk_shape)
-        except RatZarrError:
-            raise
-        except Exception as error:
-            raise DamagedError(
-                f"{self.document.place}: column {self.name!r} can't be read: {error}"
-            ) from error
-        self._metadata = metadata
-        self._chunk_shape = chunk_shape
-        self.dtype: np.dtype[Any] = metadata.data_type.to_native_dtype()
-        self.fill: Any = metadata.fill_value
-        self.chunk_rows = chunk_shape[0]
-        self.row_shape = shape[1:]
-        self._understood = document
+    def replaced(self) -> ChangedError:
+        """Make the error for a column in whose place there is another now."""
+        return ChangedError(
+            f"{self.objects.location}: column {self.name!r} was deleted and created anew by "
+            "another process since this one opened it: what was to be written is the earlier "
+            "column's, and was not written to the new one"
+        )
 
-    @property
-    def length(self) -> int:
-        """Rows that the column's own shape has; the table may have more or fewer."""
-        return int(self.document.document["shape"][0])
+    def _cut(self, length: int, stop: int) -> ChangedError:
+        return ChangedError(
+            f"{self.objects.location}: column {self.name!r} was cut to {length} rows by another "
+            f"process: rows up to {stop - 1} were asked for"
+        )
 
-    @property
-    def width(self) -> int:
-        """Values per row."""
-        return int(self.row_shape[0]) if self.row_shape else 1
+    def check_still(self, state: ColumnState, data: bytes | None, stop: int) -> None:
+        """Raise unless these bytes describe the same column, and one that has these rows.
 
-    def chunk_key(self, chunk: int) -> str:
-        """Return the key of a chunk."""
-        coordinates = (chunk, *(0 for _ in self.row_shape))
-        return f"{self.prefix}/{self._metadata.encode_chunk_key(coordinates)}"
+        Raises
+        ------
+        ColumnNotFoundError, ChangedError
+            Say what has happened to it.
+        """
+        if data is None:
+            raise self.missing()
+        if data != self.document.data or state is not self.state:
+            document = self.document.parse(data)
+            now = ColumnState.of(document, self.document.place, self.name)
+            if not now.is_same_column(state):
+                raise self.replaced()
+            if now.length < min(stop, state.length):
+                raise self._cut(now.length, stop)
 
-    def takes_many_requests_to_delete(self) -> bool:
-        """Return whether deleting it can be interrupted halfway on an object store."""
-        return chunk_count(self.length, self.chunk_rows) >= LISTED_ABOVE
+    def confirm(self, state: ColumnState, stop: int) -> None:
+        """Look at the document again: :meth:`check_still` for it as it is now."""
+        if not self.document.load():
+            raise self.missing()
+        if not self.state.is_same_column(state):
+            raise self.replaced()
+        lowest = self.state.lowest_since(state)
+        if lowest < min(stop, state.length):
+            raise self._cut(lowest, stop)
 
     # ---- reading
 
@@ -164,57 +187,121 @@ class Column:
         ColumnIncompleteError
             Says how many of its rows are whole.
         """
-        attributes = self.document.attributes
-        if attributes.get(COMPLETE_ATTR, True) is False:
-            raise ColumnIncompleteError(
-                f"{self.objects.location}: column {self.name!r} is not complete: of its rows only "
-                f"the first {attributes.get(ROWS_DONE_ATTR, 0)} are sure to be what they should be. "
-                "Whatever was writing it is still at work, or was interrupted."
-            )
+        if not self.state.complete and not self.document.load():
+            raise self.missing()
+        if self.state.complete:
+            return
+        raise ColumnIncompleteError(
+            f"{self.objects.location}: column {self.name!r} is not complete: of its rows only "
+            f"the first {self.state.rows_done} are sure to be what they should be. "
+            "Whatever was writing it is still at work, or was interrupted."
+        )
 
-    def reading(self, block: Block) -> tuple[Array, list[Callable[[], None]]]:
-        """Prepare to read rows that the table has.
+    def reading(self, block: Block) -> Reading:
+        """Prepare to read rows that the table has; :meth:`settle` when the tasks have run."""
+        state = self.state
+        reading = Reading(state, block, np.empty((block.length, *state.row_shape), state.dtype))
+        there = Block(block.start, max(0, min(block.stop, state.length) - block.start))
+        if there.length < block.length:
+            # It may have grown since.
+            reading.doubted = True
+            reading.out[there.length :].fill(state.fill)
+        reading.tasks = [
+            partial(self._read_part, part, reading)
+            for part in parts(there, state.chunk_rows, state.length)
+        ]
+        return reading
+
+    def _read_part(self, part: Part, reading: Reading) -> None:
+        state, out = reading.state, reading.out
+        key = f"{self.prefix}/{state.chunk_name(part.chunk)}"
+        try:
+            found = self.objects.get_marked(key, state.codec.packed_limit)
+        except DamagedError as error:
+            reading.damaged.append(error)
+            return
+        # fill(), as an assignment would take a bytes object through a dtype that drops zeros.
+        if found is None:
+            out[part.in_block].fill(state.fill)
+            reading.missing.append(part.chunk)
+            return
+        data, mark = found
+        if not state.vouches_for(mark, part.chunk * state.chunk_rows + part.in_chunk.stop):
+            reading.doubted = True
+        if state.disowns(mark):
+            reading.foreign.append(part.chunk)
+            return
+        try:
+            out[part.in_block] = self._decode(state, part.chunk, data)[part.in_chunk]
+        except DamagedError as error:
+            reading.damaged.append(error)
+
+    def settle(self, reading: Reading) -> bool:
+        """Look whether what was read is what was asked for.
 
         Returns
         -------
-        out : ndarray
-            Of shape (length,) or (length, width): filled when the tasks have run.
-        tasks : list of callable
-            Independent of each other, one request each.
+        bool
+            False where the column has become another, or longer: read again.
+
+        Raises
+        ------
+        ColumnNotFoundError, ChangedError
+            Where the column, or these rows of it, are gone.
+        DamagedError
+            Where a chunk is damaged, missing, or another column's.
         """
-        out = np.empty((block.length, *self.row_shape), self.dtype)
-        there = Block(block.start, max(0, min(block.stop, self.length) - block.start))
-        if there.length < block.length:
-            out[there.length :].fill(self.fill)
-        return out, [
-            partial(self._read_part, part, out)
-            for part in parts(there, self.chunk_rows, self.length)
-        ]
+        state = reading.state
+        if reading.doubted or reading.missing or reading.foreign or reading.damaged:
+            if not self.document.load():
+                raise self.missing()
+            now, stop = self.state, reading.block.stop
+            grown = now.length > state.length and stop > state.length
+            if grown or not now.is_same_column(state):
+                return False
+            if now.length < min(state.length, stop):
+                raise self._cut(now.length, stop)
+        if reading.damaged:
+            raise reading.damaged[0]
+        for chunk in reading.foreign:
+            raise self._foreign(state, chunk)
+        for chunk in reading.missing:
+            if chunk * state.chunk_rows < state.all_there:
+                raise self._chunk_missing(state, chunk)
+        return True
 
-    def _read_part(self, part: Part, out: Array) -> None:
-        key = self.chunk_key(part.chunk)
-        data = self.objects.get(key)
-        # fill(), as an assignment would take a bytes object through a dtype that drops zeros.
-        if data is None:
-            out[part.in_block].fill(self.fill)
-        else:
-            out[part.in_block] = self._decode(key, data)[part.in_chunk]
-
-    def _decode(self, key: str, data: bytes) -> Array:
+    def _decode(self, state: ColumnState, chunk: int, data: bytes) -> Array:
         try:
-            return self._codec.decode(data)
+            return state.codec.decode(data)
+        except TooLargeError as error:
+            raise TooLargeError(f"{self._chunk_in_words(state, chunk)}: {error}") from error
         except Exception as error:
-            chunk = int(key[len(self.prefix) + 1 :].strip("c/.").replace(".", "/").split("/")[0])
-            first = chunk * self.chunk_rows
             raise DamagedError(
-                f"{self.objects.location}/{key} is damaged: rows {first} to "
-                f"{min(first + self.chunk_rows, self.length) - 1} of column {self.name!r} can't be "
-                f"read: {error}"
+                f"{self._chunk_in_words(state, chunk)} is damaged: {error}"
             ) from error
+
+    def _chunk_in_words(self, state: ColumnState, chunk: int) -> str:
+        first = chunk * state.chunk_rows
+        last = max(first, min(first + state.chunk_rows, state.length) - 1)
+        return (
+            f"{self.objects.location}/{self.prefix}/{state.chunk_name(chunk)} (rows {first} to "
+            f"{last} of column {self.name!r})"
+        )
+
+    def _chunk_missing(self, state: ColumnState, chunk: int) -> DamagedError:
+        return DamagedError(
+            f"{self._chunk_in_words(state, chunk)} is missing: it was written, and is not there"
+        )
+
+    def _foreign(self, state: ColumnState, chunk: int) -> DamagedError:
+        return DamagedError(
+            f"{self._chunk_in_words(state, chunk)} holds rows of an earlier column of this name: a "
+            "process that did not know of the new one has written them. Write these rows again."
+        )
 
     # ---- writing
 
-    def fit(self, block: Any, start: int) -> Array:
+    def fit(self, block: Any, start: int) -> tuple[ColumnState, Array]:
         """Return a block of rows as this column stores them, or refuse it.
 
         Parameters
@@ -224,6 +311,12 @@ class Column:
         start : int
             The table's row that its first is, for messages.
 
+        Returns
+        -------
+        state : ColumnState
+            The column for which it fits.
+        values : ndarray
+
         Raises
         ------
         ShapeError
@@ -231,85 +324,106 @@ class Column:
         UnequalValueError, UnsupportedDtypeError
             See :func:`ratzarr.casting.exact`.
         """
+        state = self.state
         block = as_block(block, column=self.name, first_row=start)
         shape = block.shape
-        if len(shape) != 1 + len(self.row_shape) or shape[1:] != self.row_shape:
-            expected = f"(n, {self.width})" if self.row_shape else "(n,)"
+        if len(shape) != 1 + len(state.row_shape) or shape[1:] != state.row_shape:
+            expected = f"(n, {state.width})" if state.row_shape else "(n,)"
             raise ShapeError(
                 f"column {self.name!r}: expected a block of shape {expected}, got {shape}"
             )
-        return exact(block, self.dtype, column=self.name, first_row=start)
+        return state, exact(block, state.dtype, column=self.name, first_row=start)
 
-    def writing(self, values: Array, start: int, row_count: int) -> list[Callable[[], None]]:
-        """Prepare to write rows that the table has.
+    def writing(self, state: ColumnState, values: Array, start: int) -> list[Callable[[], None]]:
+        """Prepare to write rows that the column has.
 
         Parameters
         ----------
-        values : ndarray
+        state, values
             From :meth:`fit`.
         start : int
             The table's row that the first is.
-        row_count : int
-            Rows of the table.
 
         Returns
         -------
         list of callable
             Independent of each other, one per chunk.
         """
-        if start + len(values) > self.length:
-            self.set_length(row_count)
         return [
-            partial(self._write_part, part, values[part.in_block])
-            for part in parts(Block(start, len(values)), self.chunk_rows, row_count)
+            partial(self._write_part, state, part, values[part.in_block])
+            for part in parts(Block(start, len(values)), state.chunk_rows, state.length)
         ]
 
-    def _write_part(self, part: Part, values: Array) -> None:
-        key = self.chunk_key(part.chunk)
-        if not part.whole:
-            self._merge(key, part.in_chunk, values)
-            return
-        if len(values) < self.chunk_rows:
-            chunk = self._blank()
-            chunk[: len(values)] = values
-            values = chunk
-        self._put(key, self._codec.encode(values))
+    def _owner(self, state: ColumnState, stop: int) -> Owner:
+        return Owner(self.prefix, state.mark(), lambda data: self.check_still(state, data, stop))
 
-    def _put(self, key: str, data: bytes) -> None:
-        self.objects.put(key, data)
+    def _write_part(self, state: ColumnState, part: Part, values: Array) -> None:
+        key = f"{self.prefix}/{state.chunk_name(part.chunk)}"
+        owner = self._owner(state, part.chunk * state.chunk_rows + part.in_chunk.stop)
+        if len(values) == state.chunk_rows:
+            data = state.codec.encode(values)
+            self.objects.put(key, data, owner)
+            self._count(data)
+            return
+        # The last chunk of a table is never covered: rows may follow that we know nothing of.
+        if not (part.whole and self._write_first(state, key, owner, part.in_chunk, values)):
+            self._merge(state, part.chunk, owner, part.in_chunk, values)
+
+    def _write_first(
+        self, state: ColumnState, key: str, owner: Owner, rows: slice, values: Array
+    ) -> bool:
+        """Write a chunk of which nothing is there yet; return False where something is."""
+        chunk = self.blank(state)
+        chunk[rows] = values
+        data = state.codec.encode(chunk)
+        if self.objects.create(key, data, owner) is None:
+            return False
         self._count(data)
+        return True
 
     def _count(self, data: bytes) -> None:
         with self._count_lock:
             self.bytes_written += len(data)
 
-    def _blank(self) -> Array:
-        chunk = np.empty(self._chunk_shape, self.dtype)
-        chunk.fill(self.fill)
+    def blank(self, state: ColumnState) -> Array:
+        """Return a chunk of rows never written."""
+        state.codec.check_size()
+        chunk = np.empty(state.chunk_shape, state.dtype)
+        chunk.fill(state.fill)
         return chunk
 
-    def _merge(self, key: str, rows: slice, values: Array | None) -> None:
-        """Put rows of a chunk in their place; None empties them."""
+    def _merge(
+        self, state: ColumnState, chunk: int, owner: Owner, rows: slice, values: Array
+    ) -> None:
+        """Put rows of a chunk in their place, and leave the others as they are."""
+        key = f"{self.prefix}/{state.chunk_name(chunk)}"
+        stop = chunk * state.chunk_rows + rows.stop
         for attempt in range(TRIES):
             pause(attempt)
-            found = self.objects.get_versioned(key)
+            try:
+                found = self.objects.get_versioned(key, state.codec.packed_limit)
+            except DamagedError:
+                self.confirm(state, stop)
+                raise
             if found is None:
-                if values is None:
-                    return
-                chunk = self._blank()
-                chunk[rows] = values
-                data = self._codec.encode(chunk)
-                if self.objects.create(key, data) is not None:
-                    self._count(data)
+                if chunk * state.chunk_rows < state.all_there:
+                    self.confirm(state, stop)
+                    raise self._chunk_missing(state, chunk)
+                if self._write_first(state, key, owner, rows, values):
                     return
                 continue
-            chunk = self._decode(key, found.data).copy()
-            if values is None:
-                chunk[rows].fill(self.fill)
-            else:
-                chunk[rows] = values
-            data = self._codec.encode(chunk)
-            if self.objects.replace(key, data, found.version) is not None:
+            if not self.objects.looks_before_writing and not state.vouches_for(found.mark, stop):
+                self.confirm(state, stop)
+            if state.disowns(found.mark):
+                raise self._foreign(state, chunk)
+            try:
+                merged = self._decode(state, chunk, found.data).copy()
+            except DamagedError:
+                self.confirm(state, stop)
+                raise
+            merged[rows] = values
+            data = state.codec.encode(merged)
+            if self.objects.replace(key, data, found.version, owner) is not None:
                 self._count(data)
                 return
         raise ConflictError(
@@ -317,50 +431,14 @@ class Column:
             f"{self.name!r} {TRIES} times while rows of it were to be written"
         )
 
-    # ---- changing its length
+    # ---- its chunks
 
-    def set_length(self, rows: int) -> None:
-        """Change the shape, and nothing else; rows beyond the old end are empty."""
+    def takes_many_requests_to_delete(self) -> bool:
+        """Return whether deleting it can be interrupted halfway on an object store."""
+        return chunk_count(self.state.rows, self.state.chunk_rows) >= 1000
 
-        def change(document: Document) -> bool:
-            if document["shape"][0] == rows:
-                return False
-            document["shape"][0] = rows
-            return True
-
-        self.document.update(change, self.missing)
-        self._understand()
-
-    def resize(self, known_rows: int, rows: int) -> None:
-        """Grow or shrink with the table.
-
-        Rows that are cut off are cleared, not only hidden: growing again must not bring
-        them back. They are cleared before the shape changes, so that an interruption
-        leaves a shape that says there is something to clear.
-
-        Parameters
-        ----------
-        known_rows : int
-            Rows that the table had; what the column holds beyond them is no row's.
-        rows : int
-            Rows that the table has now.
-        """
-        keep = min(known_rows, rows, self.length)
-        if keep < self.length:
-            self._clear(keep)
-        if self.length != rows:
-            self.set_length(rows)
-
-    def _clear(self, keep: int) -> None:
-        first = chunk_count(keep, self.chunk_rows)
-        stop = chunk_count(self.length, self.chunk_rows)
-        if keep % self.chunk_rows:
-            rest = slice(keep % self.chunk_rows, None)
-            self._merge(self.chunk_key(first - 1), rest, None)
-        if stop - first > LISTED_ABOVE:
-            kept = {self.chunk_key(chunk) for chunk in range(first)}
-            kept.add(self.document.key)
-            keys = [key for key in self.objects.list_tree(self.prefix) if key not in kept]
-        else:
-            keys = [self.chunk_key(chunk) for chunk in range(first, stop)]
-        self.objects.delete(keys)
+    def chunks_there(self) -> set[int]:
+        """Return which chunks have been written, from a listing."""
+        state, skip = self.state, len(self.prefix) + 1
+        found = (state.chunk_of(key[skip:]) for key in self.objects.list_tree(self.prefix))
+        return {chunk for chunk in found if chunk is not None}

@@ -7,6 +7,7 @@ parent, so that code which knows nothing of us (``except FileNotFoundError``) wo
 
 __all__ = [
     "ArgumentError",
+    "ChangedError",
     "ClosedError",
     "ColumnExistsError",
     "ColumnIncompleteError",
@@ -24,7 +25,9 @@ __all__ = [
     "StorePermissionError",
     "StoreTimeoutError",
     "TableNotFoundError",
+    "TooLargeError",
     "UnequalValueError",
+    "UnsupportedCodecError",
     "UnsupportedDtypeError",
 ]
 
@@ -35,6 +38,14 @@ class RatZarrError(Exception):
 
 class ArgumentError(RatZarrError, ValueError, TypeError):
     """An argument has a type or a value that can't be meant."""
+
+
+class ConflictError(RatZarrError):
+    """Other writers changed an object each time we tried to."""
+
+
+class ChangedError(ConflictError):
+    """Another process cut off these rows, or deleted the column and created it anew."""
 
 
 class ClosedError(RatZarrError, ValueError):
@@ -51,10 +62,6 @@ class ColumnIncompleteError(RatZarrError):
 
 class ColumnNotFoundError(RatZarrError, LookupError):
     """The table has no column of this name."""
-
-
-class ConflictError(RatZarrError):
-    """Other writers changed an object each time we tried to."""
 
 
 class DamagedError(RatZarrError, OSError):
@@ -101,8 +108,16 @@ class TableNotFoundError(RatZarrError, FileNotFoundError):
     """No table at this place."""
 
 
+class TooLargeError(RatZarrError, MemoryError):
+    """Something would take more memory than it may, or than there is."""
+
+
 class UnequalValueError(RatZarrError, ValueError):
     """A value that the column can't hold exactly."""
+
+
+class UnsupportedCodecError(RatZarrError, ValueError):
+    """A column is packed in a way whose need of memory can't be known beforehand."""
 
 
 class UnsupportedDtypeError(RatZarrError, TypeError):

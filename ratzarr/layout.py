@@ -12,15 +12,26 @@ import hashlib
 import json
 import re
 import unicodedata
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
-from .errors import DamagedError, FormatVersionError, InvalidNameError, NotARatZarrError
+from .errors import (
+    DamagedError,
+    FormatVersionError,
+    InvalidNameError,
+    NotARatZarrError,
+    TooLargeError,
+)
+from .limits import MAX_ROWS, objection_to
 
 __all__ = [
     "CHUNKSIZE_ATTR",
+    "COLUMN_ID_ATTR",
     "COLUMN_ORDER_ATTR",
     "COMPLETE_ATTR",
+    "CUTS_ATTR",
+    "CUTTING_ATTR",
     "DFLT_CHUNKSIZE",
     "FORMAT_VERSION",
     "FORMAT_VERSION_ATTR",
@@ -29,6 +40,9 @@ __all__ = [
     "NAME_ATTR",
     "OWN_COLUMN_ATTRS",
     "OWN_TABLE_ATTRS",
+    "PENDING",
+    "RESIZED_ATTR",
+    "RESIZE_ATTR",
     "ROWCOUNT_ATTR",
     "ROWS_DONE_ATTR",
     "ZARR_JSON",
@@ -49,6 +63,8 @@ __all__ = [
 Document = dict[str, Any]
 
 GROUP = "RAT"
+PENDING = ".pending"
+"""Where columns are built that are to take another's place, out of every reader's sight."""
 ZARR_JSON = "zarr.json"
 
 ROWCOUNT_ATTR = "ROWCOUNT"
@@ -56,16 +72,39 @@ CHUNKSIZE_ATTR = "CHUNKSIZE"
 COLUMN_ORDER_ATTR = "COLUMN_ORDER"
 FORMAT_VERSION_ATTR = "FORMAT_VERSION"
 CONVENTIONS_ATTR = "zarr_conventions"
+RESIZE_ATTR = "RESIZE"
 MODIFICATION_ATTR = "MODIFICATIONLOG"
 NAME_ATTR = "NAME"
 COMPLETE_ATTR = "COMPLETE"
 ROWS_DONE_ATTR = "ROWS_DONE"
+COLUMN_ID_ATTR = "COLUMN_ID"
+CUTTING_ATTR = "CUTTING"
+RESIZED_ATTR = "RESIZED"
+CUTS_ATTR = "CUTS"
 
 OWN_TABLE_ATTRS = frozenset(
-    {ROWCOUNT_ATTR, CHUNKSIZE_ATTR, COLUMN_ORDER_ATTR, FORMAT_VERSION_ATTR, CONVENTIONS_ATTR}
+    {
+        ROWCOUNT_ATTR,
+        CHUNKSIZE_ATTR,
+        COLUMN_ORDER_ATTR,
+        FORMAT_VERSION_ATTR,
+        CONVENTIONS_ATTR,
+        RESIZE_ATTR,
+    }
 )
 """Attributes of the table that follow from its state: no user sets them."""
-OWN_COLUMN_ATTRS = frozenset({MODIFICATION_ATTR, NAME_ATTR, COMPLETE_ATTR, ROWS_DONE_ATTR})
+OWN_COLUMN_ATTRS = frozenset(
+    {
+        MODIFICATION_ATTR,
+        NAME_ATTR,
+        COMPLETE_ATTR,
+        ROWS_DONE_ATTR,
+        COLUMN_ID_ATTR,
+        CUTTING_ATTR,
+        CUTS_ATTR,
+        RESIZED_ATTR,
+    }
+)
 """The same, of a column."""
 
 DFLT_CHUNKSIZE = 500000
@@ -180,9 +219,30 @@ def plausible_keys(name: str) -> tuple[str, ...]:
     return (key,)
 
 
+# The last line of a document: a CRC-32 in blanks and tabs, which JSON passes over. A program
+# that rewrites the document leaves it out, so it never goes stale; a value in the document would.
+_CHECKSUM = re.compile(rb"\n([ \t]{32})\n")
+_BITS = bytes.maketrans(b"01", b" \t")
+_BLANKS = b" \t\r\n"
+
+
 def to_json(document: Mapping[str, Any]) -> bytes:
-    """Return the bytes of a ``zarr.json``."""
-    return json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8")
+    """Return the bytes of a ``zarr.json``, with a checksum.
+
+    Raises
+    ------
+    TooLargeError
+        Where it could not be read again.
+    """
+    try:
+        text = json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which only another program's escapes can have brought here.
+        text = json.dumps(document, indent=2).encode("ascii")
+    objection = objection_to(text)
+    if objection is not None:
+        raise TooLargeError(f"a zarr.json can't be written: {objection}")
+    return text + b"\n" + f"{zlib.crc32(text):032b}".encode("ascii").translate(_BITS) + b"\n"
 
 
 def from_json(data: bytes, place: str) -> Document:
@@ -191,15 +251,37 @@ def from_json(data: bytes, place: str) -> Document:
     Raises
     ------
     DamagedError
-        Where the bytes are not a JSON object; ``place`` names it in the message.
+        Where the bytes are not a JSON object, or not those that were written; ``place``
+        names it in the message.
     """
+    _check_sum(data, place)
+    objection = objection_to(data)
+    if objection is not None:
+        raise DamagedError(f"{place} is damaged: {objection}")
     try:
-        document = json.loads(data)
+        # As text: of bytes json would guess the encoding, and see other brackets than were counted.
+        document = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{place} is damaged: not readable as JSON ({error})") from error
-    if not isinstance(document, dict) or not isinstance(document.get("attributes", {}), dict):
+    if not isinstance(document, dict) or not isinstance(
+        document.setdefault("attributes", {}), dict
+    ):
         raise DamagedError(f"{place} is damaged: expected a JSON object describing a Zarr node")
     return document
+
+
+def _check_sum(data: bytes, place: str) -> None:
+    text = data.rstrip(_BLANKS)
+    end = data[len(text) :]
+    if b" " not in end and b"\t" not in end:
+        # Written by another program (or cut off just there, and then all else is checked).
+        return
+    found = _CHECKSUM.fullmatch(end)
+    if found is None or found[1] != f"{zlib.crc32(text):032b}".encode("ascii").translate(_BITS):
+        raise DamagedError(
+            f"{place} is damaged: its checksum is another's. (If it was edited by hand: the blanks "
+            "and tabs at its end are the checksum of what was there before; remove them.)"
+        )
 
 
 def root_document() -> Document:
@@ -237,21 +319,27 @@ def check_table_document(document: Document, place: str) -> None:
     if document.get("zarr_format") != 3 or document.get("node_type") != "group":
         raise NotARatZarrError(
             f"{place} is not a RatZarr: expected a Zarr format 3 group called {GROUP}, got "
-            f"format {document.get('zarr_format')!r}, node type {document.get('node_type')!r}"
+            f"format {_short(document.get('zarr_format'))}, node type "
+            f"{_short(document.get('node_type'))}"
         )
     attributes = document.get("attributes", {})
     version = attributes.get(FORMAT_VERSION_ATTR, FORMAT_VERSION)
     if not _is_count(version, 1):
-        raise FormatVersionError(f"{place}: {FORMAT_VERSION_ATTR} is {version!r}, not a version")
+        raise FormatVersionError(
+            f"{place}: {FORMAT_VERSION_ATTR} is {_short(version)}, not a version"
+        )
     if version > FORMAT_VERSION:
         raise FormatVersionError(
-            f"{place} is in format version {version}; this ratzarr knows versions up to "
+            f"{place} is in format version {_short(version)}; this ratzarr knows versions up to "
             f"{FORMAT_VERSION}. A newer ratzarr is needed to read or write it."
         )
     for name, least in ((ROWCOUNT_ATTR, 0), (CHUNKSIZE_ATTR, 1)):
         value = attributes.get(name, least)
-        if not _is_count(value, least):
-            raise DamagedError(f"{place}: {name} is {value!r}, expected an integer >= {least}")
+        if not _is_count(value, least) or value > MAX_ROWS:
+            raise DamagedError(
+                f"{place}: {name} is {_short(value)}, expected an integer from {least} to "
+                f"{MAX_ROWS}"
+            )
 
 
 def order_of(document: Document) -> list[str] | None:
@@ -276,6 +364,11 @@ def true_name(key: str, attributes: Mapping[str, Any]) -> str:
         return key
 
 
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
 def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
@@ -283,6 +376,7 @@ def _is_count(value: object, least: int) -> bool:
 def column_document(
     name: str,
     *,
+    column_id: str,
     rows: int,
     width: int,
     chunk_rows: int,
@@ -297,6 +391,8 @@ def column_document(
     ----------
     name : str
         The column's true name; kept in an attribute where its key differs.
+    column_id : str
+        What tells this column from others of its name, before it and after it.
     rows, width, chunk_rows : int
         Shape (rows,) where the width is 1, else (rows, width), in chunks of
         ``chunk_rows`` rows.
@@ -321,5 +417,10 @@ def column_document(
         "codecs": codecs,
         "dimension_names": ["row"] if flat else ["row", "value"],
         "storage_transformers": [],
-        "attributes": {**names, MODIFICATION_ATTR: [], **attributes},
+        "attributes": {
+            **names,
+            COLUMN_ID_ATTR: column_id,
+            MODIFICATION_ATTR: [],
+            **attributes,
+        },
     }

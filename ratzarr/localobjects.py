@@ -1,11 +1,14 @@
 """A store on a local disk, or on a network disk mounted as one.
 
-Whole objects are written to a temporary file and renamed into place. Compare-and-swap
-takes the object's own file as the lock (``flock``): whoever holds the lock of the file
-that the name still leads to may rename a new one over it; whoever waited for it finds
-that the name leads to another file now, and looks again. The lock goes with the process
-that held it, and there is no lock file to be left behind. Over NFS the lock is as good
-as the server's (Linux turns it into a byte-range lock there).
+Whole objects are written to a temporary file and renamed into place. Whoever replaces
+an object holds the lock of the file that its name leads to now; whoever waited for that
+lock finds that the name leads to another file, and looks again. So nobody undoes
+another's change, and a lock goes with the process that held it. Over NFS the lock is as
+good as the server's (Linux turns it into a byte-range lock there).
+
+A chunk reaches its column through a file descriptor of the column's own directory, after
+a look at the document in that directory: a column that was deleted in the meantime takes
+the chunk with it, and one created anew never gets it.
 """
 
 import contextlib
@@ -13,134 +16,227 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import override
 
-from .errors import StoreError, StorePermissionError
+from .errors import DamagedError, RatZarrError, StoreError, StorePermissionError
+from .exchange import exchange
 from .layout import ZARR_JSON
+from .localfiles import (
+    HAS_LOCKS,
+    lock_if_free,
+    locked,
+    open_folder,
+    open_root,
+    read_all,
+    read_file,
+    read_path,
+    walked,
+)
 from .location import Location
-from .objects import Objects, Versioned
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover - Windows
-    fcntl = None  # type: ignore[assignment]  # mypy knows no optional modules
+from .objects import Objects, Owner, Versioned
 
 __all__ = ["LocalObjects"]
+
+PARTIAL, DELETED = ".partial", ".deleted"
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
 class LocalObjects(Objects):
     """The objects of a store in a local directory."""
 
     writable = True
+    looks_before_writing = True
 
     def __init__(self, location: Location) -> None:
         self.location = location
         self._root = Path(location.path)
+        self._swept = False
+        self._sweep_lock = threading.Lock()
+
+    # ---- reading
 
     @override
-    def get(self, key: str) -> bytes | None:
-        with _in_words(self.location, key):
+    def get(self, key: str, limit: int | None = None) -> bytes | None:
+        with self._in_words(key):
             try:
-                return (self._root / key).read_bytes()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
+                found = read_path(self._root, key, limit)
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
                     return None
                 raise
+        if isinstance(found, int):
+            raise DamagedError(
+                f"{self.location}/{key} has {found} bytes: at most {limit} were expected"
+            )
+        return found
 
     @override
-    def get_versioned(self, key: str) -> Versioned | None:
-        data = self.get(key)
+    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
+        data = self.get(key, limit)
+        return None if data is None else (data, "")
+
+    @override
+    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
+        data = self.get(key, limit)
         return None if data is None else Versioned(data, _version(data))
 
-    @override
-    def put(self, key: str, data: bytes) -> None:
-        with _in_words(self.location, key):
-            path = self._root / key
-            with self._temporary(data) as temporary:
-                self._into_place(temporary.replace, path)
+    # ---- writing
 
     @override
-    def create(self, key: str, data: bytes) -> str | None:
-        with _in_words(self.location, key):
-            path = self._root / key
-            with self._temporary(data) as temporary:
+    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
+        def write(folder: int, name: str, root: int, temporary: str) -> bool:
+            with locked(folder, name) as file:
+                # Over a file that is there only under its lock: somebody may just be merging
+                # rows into what it held before.
+                if file is not None:
+                    os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
+                    return True
                 try:
-                    # A hard link is the one way to name a finished file only if the name
-                    # is free.
-                    self._into_place(lambda to: os.link(temporary, to), path)
+                    os.link(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
                 except FileExistsError:
-                    return None
-            return _version(data)
+                    return False
+                except OSError as error:
+                    if error.errno not in NO_LINKS:
+                        raise
+                    os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
+                return True
+
+        self._write(key, data, owner, write)
 
     @override
-    def replace(self, key: str, data: bytes, version: str) -> str | None:
-        with _in_words(self.location, key):
-            path = self._root / key
-            with _locked(path) as file:
-                if file is None or _version(_read_all(file)) != version:
-                    return None
-                with self._temporary(data) as temporary:
-                    temporary.replace(path)
-            return _version(data)
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
+        def write(folder: int, name: str, root: int, temporary: str) -> bool:
+            if name == ZARR_JSON:
+                self._refuse_leftovers(folder, key)
+            # A hard link is the one way to name a finished file only if the name is free.
+            os.link(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
+            return True
+
+        try:
+            self._write(key, data, owner, write)
+        except FileExistsError:
+            return None
+        return _version(data)
+
+    @override
+    def replace(
+        self, key: str, data: bytes, version: str, owner: Owner | None = None
+    ) -> str | None:
+        replaced = False
+
+        def write(folder: int, name: str, root: int, temporary: str) -> bool:
+            nonlocal replaced
+            with locked(folder, name) as file:
+                if file is not None and _version(read_all(file)) == version:
+                    os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
+                    replaced = True
+            return True
+
+        self._write(key, data, owner, write, make=False)
+        return _version(data) if replaced else None
+
+    @override
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+        # Who writes this chunk waits for the lock; who may write it has to change the owner's
+        # document first. So what the document says under the lock holds for the file.
+        *folders, name = key.split("/")
+        with (
+            self._in_words(key),
+            contextlib.suppress(FileNotFoundError),
+            walked(self._root, folders) as folder,
+            locked(folder, name) as file,
+        ):
+            if file is not None:
+                owner.check(self.get(f"{owner.prefix}/{ZARR_JSON}"))
+                os.unlink(name, dir_fd=folder)
+        self._prune(self._root.joinpath(*folders))
+        return True
 
     @override
     def delete(self, keys: Iterable[str]) -> None:
         for key in keys:
-            with _in_words(self.location, key):
-                path = self._root / key
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    path.unlink()
-                self._prune(path.parent)
+            *folders, name = key.split("/")
+            with self._in_words(key):
+                with (
+                    contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                    walked(self._root, folders) as folder,
+                ):
+                    os.unlink(name, dir_fd=folder)
+                self._prune(self._root.joinpath(*folders))
 
     @override
     def delete_tree(self, prefix: str) -> None:
-        with _in_words(self.location, prefix):
-            path = self._root / prefix
-            if path.is_symlink():
-                path.unlink()
-                return
-            # Gone for every reader in one step, however long the files take.
-            doomed = self._root / f".{uuid.uuid4().hex}.deleted"
+        *folders, name = prefix.split("/")
+        # Gone for every reader in one step, however long the files take.
+        doomed = f".{uuid.uuid4().hex}{DELETED}"
+        with self._in_words(prefix):
             try:
-                path.rename(doomed)
+                with walked(self._root, folders) as folder, walked(self._root, []) as root:
+                    os.rename(name, doomed, src_dir_fd=folder, dst_dir_fd=root)
             except FileNotFoundError:
+                self._prune(self._root.joinpath(*folders))
                 return
-            shutil.rmtree(doomed)
+            _remove(self._root / doomed)
+            self._prune(self._root.joinpath(*folders))
+
+    @override
+    def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
+        *folders, name = prefix.split("/")
+        *source_folders, source_name = source.split("/")
+        with self._in_words(prefix):
+            with (
+                walked(self._root, folders, make=True) as folder,
+                walked(self._root, source_folders) as source_folder,
+            ):
+                new, old = self._root / source, self._root / prefix
+                with contextlib.suppress(FileNotFoundError):
+                    if exchange(new, old):
+                        self.delete_tree(source)
+                        self._prune(new.parent)
+                        return
+                # No old one; or two steps, and in between there is none.
+                self.delete_tree(prefix)
+                os.rename(source_name, name, src_dir_fd=source_folder, dst_dir_fd=folder)
+            self._prune(new.parent)
+
+    # ---- listing
 
     @override
     def list_dirs(self, prefix: str) -> list[str]:
-        with _in_words(self.location, prefix):
+        with self._in_words(prefix):
             try:
-                with os.scandir(self._root / prefix) as entries:
-                    return [
-                        entry.name for entry in entries if Path(entry.path, ZARR_JSON).exists()
-                    ]
+                with walked(self._root, prefix.split("/")) as folder, os.scandir(folder) as found:
+                    return [entry.name for entry in found if _has_document(folder, entry)]
             except FileNotFoundError:
                 return []
 
     @override
-    def list_tree(self, prefix: str) -> list[str]:
-        found = []
-        with _in_words(self.location, prefix):
+    def list_tree(self, prefix: str) -> Iterator[str]:
+        with self._in_words(prefix):
             for folder, folders, files in os.walk(self._root / prefix, onerror=_unless_missing):
                 relative = Path(folder).relative_to(self._root)
                 links = [name for name in folders if Path(folder, name).is_symlink()]
-                found += [(relative / name).as_posix() for name in (*files, *links)]
-        return found
+                for name in (*files, *links):
+                    yield (relative / name).as_posix()
+
+    @override
+    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        # erase() looks under the lock: it needs none here.
+        for key in self.list_tree(prefix):
+            yield key, ""
 
     @override
     def occupied(self) -> bool:
-        with _in_words(self.location, ""):
+        with self._in_words(""):
             return os.path.lexists(self._root)
 
     @override
     def list_beside(self) -> list[str]:
-        with _in_words(self.location, ""):
+        with self._in_words(""):
             try:
                 with os.scandir(self._root.parent) as entries:
                     return [
@@ -161,35 +257,141 @@ class LocalObjects(Objects):
 
     @override
     def remove_place(self) -> None:
-        with _in_words(self.location, ""):
+        with self._in_words(""):
             for folder, _, _ in os.walk(self._root, topdown=False):
                 Path(folder).rmdir()
 
-    @contextlib.contextmanager
-    def _temporary(self, data: bytes) -> Iterator[Path]:
-        # In the root: a stray one, after a kill, is not in the way of any listing.
-        path = self._root / f".{uuid.uuid4().hex}.partial"
-        try:
-            try:
-                file = path.open("xb")
-            except FileNotFoundError:
-                self._root.mkdir(parents=True, exist_ok=True)
-                file = path.open("xb")
-            with file:
-                file.write(data)
-            yield path
-        finally:
-            path.unlink(missing_ok=True)
+    # ---- what interrupted writers leave
 
-    def _into_place(self, move: Callable[[Path], object], path: Path) -> None:
-        for _ in range(8):
-            try:
-                move(path)
+    def litter(self) -> Iterator[str]:
+        """Yield the names, in the root, of what dead processes have left on the way."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._root) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and (
+                    entry.name.endswith(DELETED)
+                    or (entry.name.endswith(PARTIAL) and _writer_is_dead(Path(entry.path)))
+                ):
+                    yield entry.name
+
+    def sweep(self) -> None:
+        """Remove what dead processes have left on the way in or out."""
+        for name in list(self.litter()):
+            with contextlib.suppress(OSError):
+                if name.endswith(DELETED):
+                    _remove(self._root / name)
+                else:
+                    (self._root / name).unlink(missing_ok=True)
+
+    # ---- inside
+
+    def _write(
+        self,
+        key: str,
+        data: bytes,
+        owner: Owner | None,
+        write: Callable[[int, str, int, str], bool],
+        *,
+        make: bool = True,
+    ) -> None:
+        """Write a temporary file, and hand it over with the open directory it should go to."""
+        if not HAS_LOCKS:  # pragma: no cover - Windows
+            raise StoreError(
+                f"{self.location}: changing a table on a local disk needs POSIX file locks, which "
+                "this system does not have; tables on S3 can be changed from here"
+            )
+        *folders, name = key.split("/")
+        with self._in_words(key), self._temporary(data) as (root, temporary):
+            for attempt in range(8):
+                try:
+                    with self._folder(folders, owner, make=make) as folder:
+                        if write(folder, name, root, temporary):
+                            return
+                except FileNotFoundError:
+                    # Another process just removed an empty directory on the way.
+                    if not make:
+                        return
+                    if attempt == 7:
+                        raise
+            raise StoreError(
+                f"{self.location}/{key}: others come and go faster than it is written"
+            )
+
+    @contextlib.contextmanager
+    def _folder(
+        self, folders: list[str], owner: Owner | None, *, make: bool = False
+    ) -> Iterator[int]:
+        """Open the directory of an object: through the owner's, once it is seen to be its own."""
+        if owner is None:
+            with walked(self._root, folders, make=make) as folder:
+                yield folder
+            return
+        own = owner.prefix.split("/")
+        try:
+            with walked(self._root, own) as column:
+                owner.check(_read(column, ZARR_JSON))
+                folder = os.dup(column)
+        except (FileNotFoundError, NotADirectoryError):
+            owner.check(None)
+            raise
+        try:
+            for name in folders[len(own) :]:
+                below = open_folder(folder, name, make=make)
+                os.close(folder)
+                folder = below
+            yield folder
+        finally:
+            os.close(folder)
+
+    @contextlib.contextmanager
+    def _temporary(self, data: bytes) -> Iterator[tuple[int, str]]:
+        # In the root: a stray one, after a kill, is not in the way of any listing. Its writer
+        # holds its lock, so that others can tell a stray one.
+        try:
+            root = open_root(self._root)
+        except FileNotFoundError:
+            self._root.mkdir(parents=True, exist_ok=True)
+            root = open_root(self._root)
+        try:
+            self._sweep_once()
+            while True:
+                name = f".{uuid.uuid4().hex}{PARTIAL}"
+                file = os.open(
+                    name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=root
+                )
+                with os.fdopen(file, "wb") as stream:
+                    # Somebody who sweeps may have taken it for a stray one before it was locked.
+                    if not lock_if_free(file) or os.fstat(file).st_nlink == 0:
+                        continue
+                    try:
+                        stream.write(data)
+                        stream.flush()
+                        yield root, name
+                        return
+                    finally:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(name, dir_fd=root)
+        finally:
+            os.close(root)
+
+    def _sweep_once(self) -> None:
+        with self._sweep_lock:
+            if not self._swept:
+                self._swept = True
+                self.sweep()
+
+    def _refuse_leftovers(self, folder: int, key: str) -> None:
+        # Chunks without a document would become the new column's. Twice: another process may
+        # just have created it, and then its document is there at the second look.
+        if key.count("/") != 2:
+            return
+        for _ in range(2):
+            names = set(os.listdir(folder))
+            if ZARR_JSON in names or "c" not in names:
                 return
-            except FileNotFoundError:
-                # No such directory yet; or another process just removed an empty one.
-                path.parent.mkdir(parents=True, exist_ok=True)
-        move(path)
+        raise StoreError(
+            f"{self.location}/{key.removesuffix(ZARR_JSON)} holds chunks of a column that is no "
+            "longer there: 'gdalbridge check --repair' removes them"
+        )
 
     def _prune(self, folder: Path) -> None:
         while folder != self._root:
@@ -199,61 +401,70 @@ class LocalObjects(Objects):
                 return
             folder = folder.parent
 
+    @contextlib.contextmanager
+    def _in_words(self, key: str) -> Iterator[None]:
+        """Say which store and object an error of the file system is about."""
+        try:
+            yield
+        except (RatZarrError, FileExistsError):
+            raise
+        except PermissionError as error:
+            raise StorePermissionError(f"{self.location}: no permission: {error}") from error
+        except OSError as error:
+            raise StoreError(f"{self.location}: {key or 'the store'}: {error}") from error
+
 
 def _version(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _read_all(file: int) -> bytes:
-    with os.fdopen(os.dup(file), "rb") as stream:
-        return stream.read()
+def _read(folder: int, name: str) -> bytes | None:
+    found = read_file(folder, name)
+    assert not isinstance(found, int)  # no limit was given  # noqa: S101
+    return found
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int | None]:
-    """Hold the lock of the file that ``path`` leads to; None where it leads nowhere."""
-    if fcntl is None:  # pragma: no cover - Windows
-        raise StoreError(
-            f"{path}: changing a table on a local disk needs POSIX file locks, which this "
-            "system does not have; tables on S3 can be changed from here"
-        )
-    while True:
-        try:
-            file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except (FileNotFoundError, NotADirectoryError):
-            yield None
-            return
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if _leads_to(path, file):
-                yield file
-                return
-        finally:
-            os.close(file)
-
-
-def _leads_to(path: Path, file: int) -> bool:
+def _has_document(folder: int, entry: os.DirEntry[str]) -> bool:
+    # A link is listed, and refused by name when it is opened: better than not to be seen.
+    if entry.is_symlink():
+        return True
     try:
-        now = path.stat()
-    except FileNotFoundError:
+        os.stat(f"{entry.name}/{ZARR_JSON}", dir_fd=folder, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
         return False
-    mine = os.fstat(file)
-    return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+    return True
+
+
+def _writer_is_dead(path: Path) -> bool:
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return lock_if_free(file)
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+
+
+def _remove(path: Path) -> None:
+    def gone(_function: object, _path: str, error: BaseException) -> None:
+        # Another process sweeps it too.
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for _ in range(8):
+        try:
+            shutil.rmtree(path, onexc=gone)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            # A writer that had it open has just put a chunk there.
+        else:
+            return
 
 
 def _unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
         raise error
-
-
-@contextlib.contextmanager
-def _in_words(location: Location, key: str) -> Iterator[None]:
-    """Say which store and object an error of the file system is about."""
-    try:
-        yield
-    except StoreError:
-        raise
-    except PermissionError as error:
-        raise StorePermissionError(f"{location}: no permission: {error}") from error
-    except OSError as error:
-        raise StoreError(f"{location}: {key or 'the store'}: {error}") from error

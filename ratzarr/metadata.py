@@ -14,6 +14,7 @@ from typing import Any
 from .backoff import TRIES, pause
 from .errors import ConflictError
 from .layout import Document, from_json, to_json
+from .limits import MAX_DOCUMENT_BYTES
 from .objects import Objects
 
 __all__ = ["MetadataDocument"]
@@ -39,6 +40,7 @@ class MetadataDocument:
         self._check = check
         self._document: Document = {}
         self._version = ""
+        self._data: bytes | None = None
         # Document and version belong together: threads that share an instance must never
         # put back one thread's document under another's version.
         self._lock = threading.RLock()
@@ -54,6 +56,11 @@ class MetadataDocument:
         return self._document
 
     @property
+    def data(self) -> bytes | None:
+        """The document's bytes as last seen."""
+        return self._data
+
+    @property
     def attributes(self) -> dict[str, Any]:
         """The document's attributes as last seen; not to be changed."""
         attributes: dict[str, Any] = self._document.get("attributes", {})
@@ -62,22 +69,47 @@ class MetadataDocument:
     def load(self) -> bool:
         """Read the document again; return whether there is one."""
         with self._lock:
-            found = self.objects.get_versioned(self.key)
+            found = self.objects.get_versioned(self.key, MAX_DOCUMENT_BYTES)
             if found is None:
                 return False
-            document = from_json(found.data, self.place)
-            if self._check is not None:
-                self._check(document)
-            self._document, self._version = document, found.version
+            if found.data != self._data:
+                self._document = self.parse(found.data)
+            self._data, self._version = found.data, found.version
             return True
+
+    def parse(self, data: bytes) -> Document:
+        """Return the document that these bytes are, if it may be this one.
+
+        Raises
+        ------
+        DamagedError
+            Where it is not what was written, and what else the check raises.
+        """
+        document = from_json(data, self.place)
+        if self._check is not None:
+            self._check(document)
+        return document
 
     def create(self, document: Document) -> bool:
         """Write a new document; return False where there is one already."""
         with self._lock:
-            version = self.objects.create(self.key, to_json(document))
+            data = to_json(document)
+            version = self.objects.create(self.key, data)
             if version is None:
                 return False
-            self._document, self._version = document, version
+            self._document, self._version, self._data = document, version, data
+            return True
+
+    def swap(self, change: Callable[[Document], None]) -> bool:
+        """Apply a change to the document as last seen; False if it is no longer that one."""
+        with self._lock:
+            document = copy.deepcopy(self._document)
+            change(document)
+            data = to_json(document)
+            version = self.objects.replace(self.key, data, self._version)
+            if version is None:
+                return False
+            self._document, self._version, self._data = document, version, data
             return True
 
     def update(
@@ -107,16 +139,23 @@ class MetadataDocument:
             Where others came first every time.
         """
         with self._lock:
+            fresh = False
             for attempt in range(TRIES):
                 pause(attempt)
-                if (attempt or not self._version) and not self.load():
-                    raise missing()
+                if attempt or not self._version:
+                    if not self.load():
+                        raise missing()
+                    fresh = True
                 document = copy.deepcopy(self._document)
                 if change(document) is False:
-                    return False
-                version = self.objects.replace(self.key, to_json(document), self._version)
+                    # Of an earlier state that proves nothing.
+                    if fresh:
+                        return False
+                    continue
+                data = to_json(document)
+                version = self.objects.replace(self.key, data, self._version)
                 if version is not None:
-                    self._document, self._version = document, version
+                    self._document, self._version, self._data = document, version, data
                     return True
         raise ConflictError(
             f"{self.place}: other writers changed it {TRIES} times while it was to be changed"

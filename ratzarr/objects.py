@@ -6,13 +6,13 @@ object is replaced whole or not at all, and :meth:`Objects.create` and
 :meth:`Objects.replace` succeed only if nobody came in between.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
 from .location import Location
 
-__all__ = ["Objects", "Versioned"]
+__all__ = ["Objects", "Owner", "Versioned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,26 @@ class Versioned:
 
     data: bytes
     version: str
+    mark: str = ""
+    """The mark of the :class:`Owner` that it was written for; empty where that isn't known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The column that a chunk is written for.
+
+    A column can be deleted, and another created in its place, while a process still
+    writes to it. Each kind of place helps in its own way to notice that: a local disk
+    lets us look at the column's document in the very directory that the chunk goes to;
+    S3 keeps a mark with each object, which readers see with no request of its own.
+    """
+
+    prefix: str
+    """The column's own, within the store."""
+    mark: str
+    """Which column it is, for objects that can be marked."""
+    check: Callable[[bytes | None], None]
+    """Raises unless these are the bytes of this column's document, None for none."""
 
 
 class Objects(Protocol):
@@ -31,20 +51,52 @@ class Objects(Protocol):
     writable: bool
     """Whether this kind of place can be written at all."""
 
-    def get(self, key: str) -> bytes | None:
-        """Return the object's bytes; None where there is none."""
+    looks_before_writing: bool
+    """Whether each write for an owner looks at the owner's document first."""
 
-    def get_versioned(self, key: str) -> Versioned | None:
+    def get(self, key: str, limit: int | None = None) -> bytes | None:
+        """Return the object's bytes; None where there is none.
+
+        Raises
+        ------
+        DamagedError
+            Where it has more bytes than ``limit``; they are not read.
+        """
+
+    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
+        """Return the object's bytes and the mark of its owner, as far as that is known."""
+
+    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
         """Return the object with its version; None where there is none."""
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
         """Write the object, whatever was there."""
 
-    def create(self, key: str, data: bytes) -> str | None:
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
         """Write the object if there is none; return its version, or None if there is."""
 
-    def replace(self, key: str, data: bytes, version: str) -> str | None:
+    def replace(
+        self, key: str, data: bytes, version: str, owner: Owner | None = None
+    ) -> str | None:
         """Write the object if it is still of this version; return the new one or None."""
+
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+        """Make an object as good as absent, if it is still of this version.
+
+        Parameters
+        ----------
+        key, version : str
+            From :meth:`list_versions`.
+        blank : callable
+            Makes what the object is replaced by where a place can't remove on condition.
+        owner : Owner
+            Whose chunk it is.
+
+        Returns
+        -------
+        bool
+            False where it was changed meanwhile, and left as it is.
+        """
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects; those that aren't there are passed over."""
@@ -56,11 +108,24 @@ class Objects(Protocol):
         from its place at once, or ``prefix/zarr.json`` goes last.
         """
 
-    def list_dirs(self, prefix: str) -> list[str]:
-        """Return the names of what has objects below it, directly below ``prefix/``."""
+    def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
+        """Put all that is below ``source/`` in the place of all that is below ``prefix/``.
 
-    def list_tree(self, prefix: str) -> list[str]:
-        """Return the keys of all objects below ``prefix/`` (``""``: the whole store)."""
+        At once, where the place can do that. Elsewhere ``prefix/zarr.json`` holds
+        ``interim`` in the meantime; interrupted, it can be done again.
+        """
+
+    def list_dirs(self, prefix: str) -> list[str]:
+        """Return the names of what has a ``zarr.json`` below it, directly below ``prefix/``.
+
+        Object stores can't look: there it is what has any object below it.
+        """
+
+    def list_tree(self, prefix: str) -> Iterator[str]:
+        """Yield the keys of all objects below ``prefix/`` (``""``: the whole store)."""
+
+    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yield the key of each object below ``prefix/`` with its version, for :meth:`erase`."""
 
     def occupied(self) -> bool:
         """Return whether anything at all is at this place."""

@@ -1,7 +1,7 @@
 """The columns that an instance has in use: opened once, logged once, used many at a time."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,14 +10,25 @@ from numpy.typing import NDArray
 from .blocks import Block
 from .catalog import Catalog
 from .column import Column
-from .errors import RowRangeError
+from .columnstate import ColumnState
+from .errors import (
+    ChangedError,
+    ColumnNotFoundError,
+    ConflictError,
+    DamagedError,
+    RowRangeError,
+)
 from .history import event
 from .layout import MODIFICATION_ATTR, Document, check_name
+from .limits import TASK_BYTES, check_memory
 from .parallel import run
 
 __all__ = ["OpenColumns"]
 
 Array = NDArray[Any]
+
+LOOKS = 5
+"""A column that has become another each of so many times can't be read as one."""
 
 
 class OpenColumns:
@@ -32,8 +43,11 @@ class OpenColumns:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._columns: dict[str, Column] = {}
-        self._logged: set[str] = set()
+        # By name and identity: a column created anew has a log of its own.
+        self._logged: set[tuple[str, str]] = set()
         self._log_lock = threading.Lock()
+        # What was written where nobody looked first: which column it was, and up to which row.
+        self._unconfirmed: dict[tuple[str, str], tuple[Column, ColumnState, int]] = {}
 
     def __getitem__(self, name: str) -> Column:
         column = self._columns.get(check_name(name))
@@ -43,12 +57,21 @@ class OpenColumns:
 
     def add(self, column: Column) -> None:
         """Take in a column that was just opened."""
-        self._columns[column.name] = column
+        known = self._columns.get(column.name)
+        # One that is being built to replace another is what this instance means by the name.
+        if known is None or known.in_place:
+            self._columns[column.name] = column
 
     def add_new(self, column: Column) -> None:
         """Take in a column that was just created: nothing of it is logged yet."""
-        self._logged.discard(column.name)
-        self.add(column)
+        self._forget_writes(column.name)
+        self._logged = {known for known in self._logged if known[0] != column.name}
+        self._columns[column.name] = column
+
+    def being_built(self, name: str) -> Column | None:
+        """Return the column of this name that is to replace another, if this is where."""
+        column = self._columns.get(name)
+        return None if column is None or column.in_place else column
 
     def forget(self, name: str | None = None) -> None:
         """Open a column (all of them, by default) anew when it is next asked for."""
@@ -56,6 +79,18 @@ class OpenColumns:
             self._columns.clear()
         else:
             self._columns.pop(name, None)
+            self._forget_writes(name)
+
+    def _forget_writes(self, name: str) -> None:
+        self._unconfirmed = {
+            known: written for known, written in self._unconfirmed.items() if known[0] != name
+        }
+
+    def look_again(self) -> None:
+        """Open all columns anew when they are next asked for, but those being built here."""
+        self._columns = {
+            name: column for name, column in self._columns.items() if not column.in_place
+        }
 
     def open(self, names: Iterable[str]) -> dict[str, Column]:
         """Return columns by name, those not yet open opened in parallel."""
@@ -68,46 +103,135 @@ class OpenColumns:
     ) -> dict[str, Array]:
         """Read the same rows, which the table has, of several columns."""
         blocks: dict[str, Array] = {}
-        tasks: list[Callable[[], None]] = []
-        for name, column in self.open(names).items():
-            if not allow_incomplete:
-                column.check_complete()
-            blocks[name], reads = column.reading(block)
-            tasks += reads
-        run(tasks)
-        return blocks
+        left = self.open(wanted := list(dict.fromkeys(names)))
+        for _ in range(LOOKS):
+            for name, column in left.items():
+                if not allow_incomplete and column.in_place:
+                    self._check_complete(name, column)
+            check_memory(
+                sum(_memory(column.state, block) for column in left.values()),
+                f"a block of {block.length} rows of {len(left)} columns",
+            )
+            readings = {name: self[name].reading(block) for name in left}
+            run([task for reading in readings.values() for task in reading.tasks])
+            settled = run([partial(self._settle, self[name], r) for name, r in readings.items()])
+            blocks |= {name: reading.out for name, reading in readings.items()}
+            left = {
+                name: left[name] for name, sure in zip(readings, settled, strict=True) if not sure
+            }
+            if not left:
+                return {name: blocks[name] for name in wanted}
+        raise ConflictError(
+            f"{next(iter(left.values())).objects.location}: column {next(iter(left))!r} has become "
+            f"another while it was read, {LOOKS} times"
+        )
+
+    def _check_complete(self, name: str, column: Column) -> None:
+        try:
+            column.check_complete()
+        except ColumnNotFoundError:
+            self.forget(name)
+            raise
+
+    def _settle(self, column: Column, reading: Any) -> bool:
+        try:
+            return column.settle(reading)
+        except ColumnNotFoundError:
+            self.forget(column.name)
+            raise
 
     def write(self, blocks: Mapping[str, Any], start: int, row_count: int) -> None:
         """Write the same rows of several columns: all of them fit, or none is written."""
-        fitted = {}
+        fitted: dict[str, tuple[Column, ColumnState, Array]] = {}
         for name, column in self.open(blocks).items():
-            values = column.fit(blocks[name], start)
+            state, values = column.fit(blocks[name], start)
             if start < 0 or start + len(values) > row_count:
                 raise RowRangeError(
                     f"{column.objects.location} has {row_count} rows: a block of {len(values)} "
                     f"from row {start} of column {name!r} does not fit"
                 )
-            fitted[name] = values
-        run([partial(self._log, name) for name in fitted if name not in self._logged])
-        run(list(self._tasks(fitted, start, row_count)))
+            fitted[name] = column, state, values
+        try:
+            unlogged = [
+                partial(self._log, column, state)
+                for name, (column, state, _) in fitted.items()
+                if (name, state.id) not in self._logged
+            ]
+            run(unlogged)
+            ready = run([partial(self._long_enough, *each, start) for each in fitted.values()])
+            tasks: list[Callable[[], None]] = []
+            for column, state, values in ready:
+                self._remember(column, state, start + len(values))
+                tasks += column.writing(state, values, start)
+            run(tasks)
+        except (ChangedError, ColumnNotFoundError):
+            for name, (column, _, _) in fitted.items():
+                if column.in_place:
+                    self._columns.pop(name, None)
+            raise
 
-    def _tasks(
-        self, fitted: Mapping[str, Array], start: int, row_count: int
-    ) -> Iterator[Callable[[], None]]:
-        for name, values in fitted.items():
-            yield from self[name].writing(values, start, row_count)
+    def _long_enough(
+        self, column: Column, state: ColumnState, values: Array, start: int
+    ) -> tuple[Column, ColumnState, Array]:
+        """Let a column that lags behind the table grow first."""
+        if start + len(values) <= state.length:
+            return column, state, values
+        self._catalog.resizing.follow(column)
+        if not column.state.is_same_column(state):
+            raise column.replaced()
+        column.confirm(column.state, start + len(values))
+        return column, column.state, values
 
-    def _log(self, name: str) -> None:
+    def _log(self, column: Column, state: ColumnState) -> None:
         # One event per column and instance, also where several threads write at once.
         with self._log_lock:
-            if name in self._logged:
+            if (column.name, state.id) in self._logged:
                 return
-            column = self[name]
             entry = event()
 
             def change(document: Document) -> None:
+                now = ColumnState.of(document, column.document.place, column.name)
+                if not now.is_same_column(state):
+                    raise column.replaced()
                 log = document["attributes"].setdefault(MODIFICATION_ATTR, [])
+                if not isinstance(log, list):
+                    raise DamagedError(
+                        f"{column.document.place} is damaged: its {MODIFICATION_ATTR} is "
+                        f"{log!r:.100}, expected a list of events"
+                    )
                 log.append(entry)
 
             column.document.update(change, column.missing)
-            self._logged.add(name)
+            self._logged.add((column.name, state.id))
+
+    def _remember(self, column: Column, state: ColumnState, stop: int) -> None:
+        if not column.objects.looks_before_writing:
+            key = (column.name, state.id)
+            known = self._unconfirmed.setdefault(key, (column, state, stop))
+            if stop > known[2]:
+                self._unconfirmed[key] = known[0], known[1], stop
+
+    def confirm(self, names: Iterable[str] | None = None) -> None:
+        """See that what was written went to the columns it was meant for, and that they last.
+
+        Raises
+        ------
+        ChangedError, ColumnNotFoundError
+            Where another process has deleted a column, created it anew, or cut rows off.
+        """
+        wanted = None if names is None else set(names)
+        chosen = [key for key in self._unconfirmed if wanted is None or key[0] in wanted]
+        written = [self._unconfirmed.pop(key) for key in chosen]
+        run([partial(column.confirm, state, stop) for column, state, stop in written])
+
+    def cut(self, rows: int) -> None:
+        """Know that this instance itself has set the row count."""
+        self._unconfirmed = {
+            key: (column, state, min(stop, rows))
+            for key, (column, state, stop) in self._unconfirmed.items()
+        }
+
+
+def _memory(state: ColumnState, block: Block) -> int:
+    rows = max(0, min(block.stop, state.length) - block.start)
+    return block.length * state.row_bytes + rows // state.chunk_rows * TASK_BYTES

@@ -6,10 +6,11 @@ interpreter's lock: threads serve both. One pool serves the whole process.
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
-__all__ = ["IN_FLIGHT", "run"]
+__all__ = ["IN_FLIGHT", "run", "stream"]
 
 IN_FLIGHT = 16
 """How many pieces of work are under way at once, at the most."""
@@ -59,3 +60,28 @@ def run[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
         if not future.cancelled() and (error := future.exception()) is not None:
             raise error
     return [future.result() for future in futures]
+
+
+def stream[T](tasks: Iterable[Callable[[], T]], window: int = 2 * IN_FLIGHT) -> Iterator[T]:
+    """Run tasks as they are drawn from an iterable without end, and yield results in order.
+
+    No more than ``window`` tasks are drawn before the result of the first of them is
+    taken: memory doesn't grow with their number. What is under way is waited for when
+    the caller stops early.
+    """
+    if getattr(_inside, "worker", False):
+        yield from (task() for task in tasks)
+        return
+    pool = _pool()
+    futures: deque[Future[T]] = deque()
+    try:
+        for task in tasks:
+            futures.append(pool.submit(_flagged, task))
+            if len(futures) >= window:
+                yield futures.popleft().result()
+        while futures:
+            yield futures.popleft().result()
+    finally:
+        for future in futures:
+            future.cancel()
+        wait(futures)

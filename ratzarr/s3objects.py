@@ -8,7 +8,9 @@ which Ceph's gateway does not match otherwise.
 
 import os
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import batched
 from typing import Any, override
 
 import fsspec.asyn
@@ -16,6 +18,7 @@ from s3fs import S3FileSystem
 from s3fs import core as s3fs_core
 
 from .errors import (
+    DamagedError,
     RatZarrError,
     StoreError,
     StorePermissionError,
@@ -24,13 +27,16 @@ from .errors import (
 )
 from .layout import ZARR_JSON
 from .location import Location
-from .objects import Objects, Versioned
+from .objects import Objects, Owner, Versioned
+from .parallel import run
 from .s3settings import S3Settings
 
 __all__ = ["S3Objects"]
 
 DELETE_AT_ONCE = 1000
 """Keys in one DeleteObjects; servers refuse more."""
+MARK = "ratzarr"
+"""User metadata of an object: the mark of its owner."""
 
 _REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
 _MISSING = {"NoSuchKey", "404"}
@@ -59,6 +65,7 @@ class S3Objects(Objects):
     """
 
     writable = True
+    looks_before_writing = False
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
@@ -80,12 +87,17 @@ class S3Objects(Objects):
         return f"{self.location.key}/{key}" if key else self.location.key
 
     @override
-    def get(self, key: str) -> bytes | None:
-        found = self.get_versioned(key)
+    def get(self, key: str, limit: int | None = None) -> bytes | None:
+        found = self.get_versioned(key, limit)
         return None if found is None else found.data
 
     @override
-    def get_versioned(self, key: str) -> Versioned | None:
+    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
+        found = self.get_versioned(key, limit)
+        return None if found is None else (found.data, found.mark)
+
+    @override
+    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
         async def fetch() -> Versioned:
             # Once more where the connection broke in the middle of the body, which is
             # after s3fs's own retries.
@@ -95,7 +107,15 @@ class S3Objects(Objects):
                 )
                 try:
                     async with answer["Body"] as body:
-                        return Versioned(await body.read(), answer["ETag"].strip('"'))
+                        size = answer["ContentLength"]
+                        if limit is not None and size > limit:
+                            raise DamagedError(
+                                f"{self.location}/{key} has {size} bytes: at most {limit} were "
+                                "expected"
+                            )
+                        data = await body.read()
+                        mark = answer.get("Metadata", {}).get(MARK, "")
+                        return Versioned(data, _etag(answer), mark)
                 except s3fs_core.S3_RETRYABLE_ERRORS:
                     if attempt == 4:
                         raise
@@ -107,33 +127,51 @@ class S3Objects(Objects):
             return None
 
     @override
-    def put(self, key: str, data: bytes) -> None:
-        self._call(key, "put_object", Key=self._key(key), Body=data)
+    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
+        self._put(key, data, owner)
 
     @override
-    def create(self, key: str, data: bytes) -> str | None:
-        return self._put_if(key, data, IfNoneMatch="*")
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
+        return self._put_if(key, data, owner, IfNoneMatch="*")
 
     @override
-    def replace(self, key: str, data: bytes, version: str) -> str | None:
-        try:
-            return self._put_if(key, data, IfMatch=version)
-        except _MissingObject:
-            return None
+    def replace(
+        self, key: str, data: bytes, version: str, owner: Owner | None = None
+    ) -> str | None:
+        return self._put_if(key, data, owner, IfMatch=version)
 
-    def _put_if(self, key: str, data: bytes, **condition: str) -> str | None:
+    @override
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+        # Few servers remove on condition; all that matter replace on condition.
+        return self.replace(key, blank(), version, owner) is not None
+
+    def _put(self, key: str, data: bytes, owner: Owner | None, **condition: str) -> str:
+        marked = {} if owner is None or not owner.mark else {"Metadata": {MARK: owner.mark}}
+        answer = self._call(
+            key, "put_object", Key=self._key(key), Body=data, **marked, **condition
+        )
+        return _etag(answer)
+
+    def _put_if(self, key: str, data: bytes, owner: Owner | None, **condition: str) -> str | None:
         try:
-            answer = self._call(key, "put_object", Key=self._key(key), Body=data, **condition)
-        except _ConditionRefused:
+            return self._put(key, data, owner, **condition)
+        except (_ConditionRefused, _MissingObject):
             return None
-        return str(answer["ETag"]).strip('"')
 
     @override
     def delete(self, keys: Iterable[str]) -> None:
         # A zarr.json last: what is interrupted here still says what its objects are.
-        full = sorted(map(self._key, keys), key=lambda key: key.endswith("/" + ZARR_JSON))
-        for first in range(0, len(full), DELETE_AT_ONCE):
-            batch = full[first : first + DELETE_AT_ONCE]
+        documents: list[str] = []
+
+        def others() -> Iterator[str]:
+            for key in keys:
+                if key.endswith("/" + ZARR_JSON) or key == ZARR_JSON:
+                    documents.append(self._key(key))
+                else:
+                    yield self._key(key)
+            yield from documents
+
+        for batch in batched(others(), DELETE_AT_ONCE):
             answer = self._call(
                 "",
                 "delete_objects",
@@ -150,6 +188,24 @@ class S3Objects(Objects):
         self.delete(self.list_tree(prefix))
 
     @override
+    def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
+        document = f"{prefix}/{ZARR_JSON}"
+        final = self.get(f"{source}/{ZARR_JSON}")
+        if final is None:
+            raise StoreError(f"{self.location}/{source}/{ZARR_JSON} is not there any more")
+        self.put(document, interim)
+        self.delete(key for key in self.list_tree(prefix) if key != document)
+        chunks = (key for key in self.list_tree(source) if not key.endswith("/" + ZARR_JSON))
+        for batch in batched(chunks, DELETE_AT_ONCE):
+            run([partial(self._copy, key, prefix + key.removeprefix(source)) for key in batch])
+        self.put(document, final)
+        self.delete_tree(source)
+
+    def _copy(self, source: str, target: str) -> None:
+        where = {"Bucket": self.location.bucket, "Key": self._key(source)}
+        self._call(target, "copy_object", Key=self._key(target), CopySource=where)
+
+    @override
     def list_dirs(self, prefix: str) -> list[str]:
         start = self._key(prefix) + "/"
         return [
@@ -159,13 +215,17 @@ class S3Objects(Objects):
         ]
 
     @override
-    def list_tree(self, prefix: str) -> list[str]:
+    def list_tree(self, prefix: str) -> Iterator[str]:
+        for key, _ in self.list_versions(prefix):
+            yield key
+
+    @override
+    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
         skip = len(self.location.key) + 1
-        return [
-            str(entry["Key"])[skip:]
-            for page in self._pages(Prefix=self._key(prefix) + "/")
-            for entry in page.get("Contents", [])
-        ]
+        start = self._key(prefix) + "/"
+        for page in self._pages(Prefix=start):
+            for entry in page.get("Contents", []):
+                yield str(entry["Key"])[skip:], _etag(entry)
 
     @override
     def occupied(self) -> bool:
@@ -284,6 +344,10 @@ class _MissingObject(StoreError):
 
 class _ConditionRefused(StoreError):
     pass
+
+
+def _etag(answer: Mapping[str, Any]) -> str:
+    return str(answer["ETag"]).strip('"')
 
 
 def _code(error: BaseException | None) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 from .errors import DamagedError, NotARatZarrError
 from .layout import (
     GROUP,
+    PENDING,
     ZARR_JSON,
     check_table_document,
     from_json,
@@ -20,6 +21,7 @@ from .layout import (
     table_document,
     to_json,
 )
+from .limits import MAX_DOCUMENT_BYTES
 from .localobjects import LocalObjects
 from .location import Location
 from .metadata import MetadataDocument
@@ -97,10 +99,12 @@ def refuse_foreign_root(objects: Objects) -> None:
     NotARatZarrError
         Says what the root is.
     """
-    data = objects.get(ZARR_JSON)
-    if data is not None and data != to_json(root_document()):
-        place = f"{objects.location}/{ZARR_JSON}"
-        kind = from_json(data, place).get("node_type", "node")
+    data = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
+    if data is None:
+        return
+    found = from_json(data, f"{objects.location}/{ZARR_JSON}")
+    if found != root_document():
+        kind = found.get("node_type", "node")
         raise NotARatZarrError(
             f"{objects.location} is not a RatZarr: it is a Zarr {kind} without a group {GROUP}"
         )
@@ -114,7 +118,7 @@ def exists(objects: Objects) -> bool:
 def is_valid(objects: Objects) -> bool:
     """Return whether a RatZarr that this version can read is at this place."""
     try:
-        root = objects.get(ZARR_JSON)
+        root = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
         if root is None or from_json(root, ZARR_JSON).get("node_type") != "group":
             return False
         return table_metadata(objects).load()
@@ -136,9 +140,9 @@ def delete(objects: Objects) -> None:
         raise NotARatZarrError(
             f"{objects.location} is a symbolic link: delete the store it leads to by its own name"
         )
-    if not is_valid(objects):
+    keys = list(objects.list_tree(""))
+    if not is_valid(objects) and not _is_remains(objects, keys):
         raise NotARatZarrError(f"{objects.location} is not a RatZarr: it was not deleted")
-    keys = objects.list_tree("")
     strangers = [key for key in keys if not _is_ours(key)]
     if strangers:
         raise NotARatZarrError(
@@ -156,13 +160,27 @@ _OURS = re.compile(
     rf"""{re.escape(ZARR_JSON)}
     | {GROUP}/(?:.+/)?(?:{re.escape(ZARR_JSON)} | c(?:/[0-9]+)+)
     | (?:{GROUP}/.+)?[^/]*\.[0-9a-f]{{32}}\.partial
-    | \.[0-9a-f]{{32}}\.deleted/.+""",
+    | \.[0-9a-f]{{32}}\.deleted/.+
+    | {re.escape(PENDING)}/[^/]+/[0-9a-f]+/(?:{re.escape(ZARR_JSON)} | c(?:/[0-9]+)+)""",
     re.VERBOSE | re.DOTALL,
 )
 
 
 def _is_ours(key: str) -> bool:
     return _OURS.fullmatch(key) is not None
+
+
+def _is_remains(objects: Objects, keys: list[str]) -> bool:
+    """Return whether these are the last objects of a store that was being deleted.
+
+    Nothing at all (empty directories) or the root's document exactly as we write it: with
+    its checksum, which no other program's has.
+    """
+    if isinstance(objects, LocalObjects) and objects.is_file():
+        return False
+    if TABLE_KEY in keys or not all(_is_ours(key) for key in keys):
+        return False
+    return not keys or objects.get(ZARR_JSON) == to_json(root_document())
 
 
 def _some(keys: list[str]) -> str:

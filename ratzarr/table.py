@@ -5,6 +5,7 @@ columns it has used. :meth:`RatZarr.refresh` looks again; every change of metada
 so by itself. Every write is in the store when the call returns.
 """
 
+import copy
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -16,14 +17,16 @@ from numpy.typing import NDArray
 
 from . import stores
 from .attributes import LiveAttributes
-from .blocks import Block
+from .blocks import Block, chunk_count
 from .casting import exact_scalar
 from .catalog import Catalog
 from .column import Column
+from .columnstate import ColumnState
 from .display import html
 from .dtypes import check_width, column_type, normalize_dtype
 from .errors import (
     ArgumentError,
+    ChangedError,
     ClosedError,
     ReadOnlyError,
     RowRangeError,
@@ -37,20 +40,17 @@ from .layout import (
     MODIFICATION_ATTR,
     OWN_COLUMN_ATTRS,
     OWN_TABLE_ATTRS,
-    ROWCOUNT_ATTR,
     ROWS_DONE_ATTR,
     Document,
     check_name,
 )
+from .limits import MAX_ROWS
 from .location import parse as parse_location
 from .opencolumns import OpenColumns
-from .parallel import run
 
 __all__ = ["RatZarr"]
 
 Array = NDArray[Any]
-
-MAX_ROWS = 2**63 - 1
 
 
 class RatZarr:
@@ -120,7 +120,7 @@ class RatZarr:
             self._table = stores.create(self._objects)
         self._catalog = Catalog(self._objects, self._table)
         self._columns = OpenColumns(self._catalog)
-        self._rows = self._row_count()
+        self._rows = self._catalog.row_count()
 
     # ---- the table
 
@@ -152,25 +152,10 @@ class RatZarr:
         """
         rows = _integer(rowCount, "the row count", 0, MAX_ROWS)
         self._check_writable()
-        if not self._table.load():
-            raise self._catalog.table_missing()
-        before = self._row_count()
-
-        def change(document: Document) -> None:
-            document["attributes"][ROWCOUNT_ATTR] = rows
-
-        # The table's own count first: whatever happens then, each column is seen with
-        # this many rows, and the next change finds what is left to be done.
-        self._update_table(change)
-        self._rows = rows
-
-        def resize(name: str) -> None:
-            column = Column.find(self._objects, name)
-            if column is not None:
-                column.resize(before, rows)
-                self._columns.add(column)
-
-        run([_call(resize, name) for name in self.getColumnNames()])
+        self._columns.cut(rows)
+        for column in self._catalog.resizing.set(rows):
+            self._columns.add(column)
+        self._rows = self._catalog.row_count()
 
     def getRATChunkSize(self) -> int:
         """Return the number of rows per chunk of columns to be created."""
@@ -228,6 +213,7 @@ class RatZarr:
         chunkSize: int | None = None,
         attributes: Mapping[str, Any] | None = None,
         complete: bool = True,
+        replace: bool = False,
     ) -> None:
         """Create a column, of as many rows as the table has.
 
@@ -250,6 +236,11 @@ class RatZarr:
         complete : bool
             False for a column that is to be filled by a long copy: it can't be read
             until :meth:`setComplete` says that all of it is there.
+        replace : bool
+            With ``complete=False``: let the column take the place of one of its name, if
+            there is one, but only when :meth:`setComplete` says that it is finished. Until
+            then everybody else sees the old one; this instance means the new one by the
+            name, and :meth:`deleteColumn` gives up the new one.
 
         Raises
         ------
@@ -260,6 +251,8 @@ class RatZarr:
         """
         self._check_writable()
         check_name(colName)
+        if replace and complete:
+            raise ArgumentError("replace=True is for columns created with complete=False")
         values = check_width(width)
         found = normalize_dtype(dtype)
         fill = None
@@ -278,8 +271,9 @@ class RatZarr:
             chunk_rows=chunk_rows,
             attributes=attributes,
             complete=complete,
+            replace=replace,
         )
-        self._rows = self._row_count()
+        self._rows = self._catalog.row_count()
         self._columns.add_new(column)
 
     def setComplete(self, colName: str, rowsDone: int | None = None) -> None:
@@ -294,16 +288,58 @@ class RatZarr:
         """
         self._check_writable()
         column = self._column(colName)
+        state = column.state
+        self._columns.confirm([colName])
 
         def change(document: Document) -> None:
             attributes = document["attributes"]
-            if rowsDone is None:
-                attributes.pop(COMPLETE_ATTR, None)
-                attributes.pop(ROWS_DONE_ATTR, None)
-            else:
-                attributes[ROWS_DONE_ATTR] = int(rowsDone)
+            if ColumnState.of(document, column.document.place, colName).id != state.id:
+                raise column.replaced()
+            attributes[COMPLETE_ATTR] = rowsDone is None
+            attributes[ROWS_DONE_ATTR] = document["shape"][0] if rowsDone is None else done
 
+        done = 0 if rowsDone is None else _integer(rowsDone, "rowsDone", 0, MAX_ROWS)
         column.document.update(change, column.missing)
+        if rowsDone is None and not column.in_place:
+            self._columns.forget(colName)
+            self._columns.add(self._catalog.put_in_place(column))
+
+    def resumeColumn(self, colName: str) -> dict[str, Any] | None:
+        """Go on with a column that was created with ``complete=False`` and never finished.
+
+        From now on this instance writes to it, also where it is one that is to replace
+        another. Only one process should go on with it.
+
+        Returns
+        -------
+        dict or None
+            Its attributes; None where there is nothing unfinished of this name.
+        """
+        self._check_writable()
+        column = self._catalog.unfinished(check_name(colName))
+        if column is None:
+            return None
+        self._columns.add_new(column)
+        return copy.deepcopy(column.document.attributes)
+
+    def getMissingRows(self, colName: str) -> list[tuple[int, int]]:
+        """Return which rows of a column nobody has written yet, as whole chunks.
+
+        Returns
+        -------
+        list of (int, int)
+            Runs of rows, from the first up to but not including the second.
+        """
+        column = self._column(colName)
+        there = column.chunks_there()
+        step, rows = column.state.chunk_rows, min(self._rows, column.state.length)
+        runs: list[tuple[int, int]] = []
+        start = 0
+        for chunk in [*sorted(there), chunk_count(rows, step)]:
+            if start < (stop := min(chunk * step, rows)):
+                runs.append((start, stop))
+            start = (chunk + 1) * step
+        return runs
 
     def deleteColumn(self, colName: str) -> None:
         """Delete a column.
@@ -314,7 +350,11 @@ class RatZarr:
             Where there is none of this name.
         """
         self._check_writable()
-        self._catalog.delete(check_name(colName))
+        built = self._columns.being_built(check_name(colName))
+        if built is not None:
+            self._objects.delete_tree(built.prefix)
+        else:
+            self._catalog.delete(colName)
         self._columns.forget(colName)
 
     def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:
@@ -333,15 +373,15 @@ class RatZarr:
 
     def getColumnChunkSize(self, colName: str) -> int:
         """Return the number of rows per chunk of a column."""
-        return self._column(colName).chunk_rows
+        return self._column(colName).state.chunk_rows
 
     def getColumnWidth(self, colName: str) -> int:
         """Return the number of values per row of a column."""
-        return self._column(colName).width
+        return self._column(colName).state.width
 
     def getColumnDtype(self, colName: str) -> np.dtype[Any]:
         """Return the dtype of a column's blocks."""
-        return self._column(colName).dtype
+        return self._column(colName).state.dtype
 
     def getColumnAttributeMapping(self, colName: str) -> LiveAttributes:
         """Return a column's attributes: a mapping whose changes are on disk at once."""
@@ -411,12 +451,20 @@ class RatZarr:
         self._check_open()
         start = _integer(startRow, "startRow", None, None)
         length = _integer(blockLen, "blockLen", None, None)
-        if not 0 <= start <= self._rows or length < 0:
-            raise RowRangeError(
-                f"{self._objects.location} has {self._rows} rows: a block of {length} from row "
-                f"{start} is not in it"
-            )
-        block = Block(start, min(length, self._rows - start))
+        for _ in range(2):
+            if start > self._rows:
+                self._look_again()
+            if not 0 <= start <= self._rows or length < 0:
+                raise RowRangeError(
+                    f"{self._objects.location} has {self._rows} rows: a block of {length} from row "
+                    f"{start} is not in it"
+                )
+            block = Block(start, min(length, self._rows - start))
+            try:
+                return self._columns.read(colNames, block, allow_incomplete=allowIncomplete)
+            except ChangedError:
+                # Cut by another process: what is left of it can be read.
+                self._look_again()
         return self._columns.read(colNames, block, allow_incomplete=allowIncomplete)
 
     def writeBlock(self, colName: str, block: Any, startRow: int) -> None:
@@ -449,7 +497,17 @@ class RatZarr:
         """
         self._check_writable()
         start = _integer(startRow, "startRow", None, None)
-        self._columns.write(blocks, start, self._rows)
+        try:
+            self._columns.write(blocks, start, self._rows)
+        except RowRangeError:
+            rows = self._rows
+            self._look_again()
+            if self._rows <= rows:
+                raise
+            self._columns.write(blocks, start, self._rows)
+        except ChangedError:
+            self._look_again()
+            raise
 
     # ---- the instance
 
@@ -462,19 +520,35 @@ class RatZarr:
             Where the table has been deleted.
         """
         self._check_open()
-        self._columns.forget()
-        if not self._table.load():
-            raise self._catalog.table_missing()
-        self._rows = self._row_count()
+        self._look_again()
 
     def flush(self) -> None:
-        """Make sure that everything written is in the store: it is, after each call."""
+        """Make sure that everything written is in the store, and where it was meant to be.
+
+        It is in the store after each call. On S3 a chunk is written without a look at
+        whether its column is still there: this looks, with one request for each column
+        written to since the last time.
+
+        Raises
+        ------
+        ChangedError, ColumnNotFoundError
+            Where another process has deleted a column, created it anew, or cut off rows
+            that were written since.
+        """
         self._check_open()
+        self._columns.confirm()
 
     def close(self) -> None:
-        """Let go of the table. Any other use of this instance is an error from now on."""
-        self._columns.forget()
-        self._closed = True
+        """Let go of the table; :meth:`flush` first.
+
+        Any other use of this instance is an error from now on.
+        """
+        if not self._closed:
+            self._closed = True
+            try:
+                self._columns.confirm()
+            finally:
+                self._columns.forget()
 
     def __enter__(self) -> Self:
         self._check_open()
@@ -486,7 +560,12 @@ class RatZarr:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        if kind is None:
+            self.close()
+        else:
+            # What went wrong first matters more than what it may have led to.
+            self._closed = True
+            self._columns.forget()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{self._rows} rows"
@@ -499,8 +578,8 @@ class RatZarr:
         names = self.getColumnNames()
         shown = self._columns.open(names[:100])
         rows = [
-            (name, str(column.dtype) if column.dtype.kind != "T" else "str", column.width)
-            for name, column in shown.items()
+            (name, str(state.dtype) if state.dtype.kind != "T" else "str", state.width)
+            for name, state in ((name, column.state) for name, column in shown.items())
         ]
         return html(f"{self!r}, {len(names)} columns", rows)
 
@@ -551,16 +630,11 @@ class RatZarr:
                 "and to S3"
             )
 
-    def _row_count(self) -> int:
-        attributes = self._table.attributes
-        if ROWCOUNT_ATTR in attributes:
-            return int(attributes[ROWCOUNT_ATTR])
-        # Upstream before 1.0.2 kept no count: its columns are all of one length.
-        for name in self.getColumnNames():
-            column = Column.find(self._objects, name)
-            if column is not None:
-                return column.length
-        return 0
+    def _look_again(self) -> None:
+        self._columns.look_again()
+        if not self._table.load():
+            raise self._catalog.table_missing()
+        self._rows = self._catalog.row_count()
 
     def _update_table(self, change: Callable[[Document], bool | None]) -> None:
         self._table.update(change, self._catalog.table_missing)
@@ -568,10 +642,6 @@ class RatZarr:
     def _column(self, name: str) -> Column:
         self._check_open()
         return self._columns[name]
-
-
-def _call[T](function: Callable[[str], T], name: str) -> Callable[[], T]:
-    return lambda: function(name)
 
 
 def _integer(value: Any, what: str, least: int | None, most: int | None) -> int:

@@ -4,15 +4,15 @@ For reading only: of these places it is not known that an object can be replaced
 condition, without which changes to a table's metadata could be lost.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, override
 
 import fsspec
 
-from .errors import ArgumentError, ReadOnlyError, StoreError, StorePermissionError
+from .errors import ArgumentError, DamagedError, ReadOnlyError, StoreError, StorePermissionError
 from .layout import ZARR_JSON
 from .location import Location
-from .objects import Objects, Versioned
+from .objects import Objects, Owner, Versioned
 
 __all__ = ["UrlObjects"]
 
@@ -29,6 +29,7 @@ class UrlObjects(Objects):
     """
 
     writable = False
+    looks_before_writing = False
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
@@ -42,31 +43,52 @@ class UrlObjects(Objects):
         return f"{self._root.rstrip('/')}/{key}" if key else str(self._root)
 
     @override
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, limit: int | None = None) -> bytes | None:
+        path = self._path(key)
         try:
-            return bytes(self._fs.cat_file(self._path(key)))
+            # One byte more than the limit says that there are too many.
+            end = None if limit is None else limit + 1
+            data = bytes(self._fs.cat_file(path, end=end))
         except FileNotFoundError:
             return None
         except PermissionError as error:
             raise StorePermissionError(f"{self.location}/{key}: no permission: {error}") from error
         except Exception as error:
             raise StoreError(f"{self.location}/{key}: {error}") from error
+        if limit is not None and len(data) > limit:
+            raise DamagedError(f"{self.location}/{key} has more than {limit} bytes")
+        return data
 
     @override
-    def get_versioned(self, key: str) -> Versioned | None:
-        data = self.get(key)
+    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
+        data = self.get(key, limit)
+        return None if data is None else (data, "")
+
+    @override
+    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
+        data = self.get(key, limit)
         return None if data is None else Versioned(data, "")
 
     @override
-    def put(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
         raise self._read_only()
 
     @override
-    def create(self, key: str, data: bytes) -> str | None:
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
         raise self._read_only()
 
     @override
-    def replace(self, key: str, data: bytes, version: str) -> str | None:
+    def replace(
+        self, key: str, data: bytes, version: str, owner: Owner | None = None
+    ) -> str | None:
+        raise self._read_only()
+
+    @override
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+        raise self._read_only()
+
+    @override
+    def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
         raise self._read_only()
 
     @override
@@ -96,9 +118,15 @@ class UrlObjects(Objects):
         return [name for name in names if name != ZARR_JSON]
 
     @override
-    def list_tree(self, prefix: str) -> list[str]:
+    def list_tree(self, prefix: str) -> Iterator[str]:
         start = len(self._path("")) + 1
-        return [str(path)[start:] for path in self._fs.find(self._path(prefix))]
+        for path in self._fs.find(self._path(prefix)):
+            yield str(path)[start:]
+
+    @override
+    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        for key in self.list_tree(prefix):
+            yield key, ""
 
     @override
     def list_beside(self) -> list[str]:

@@ -12,6 +12,7 @@ import click
 __all__ = ["main"]
 
 COMMANDS = {
+    "check": "Read whole tables and say what is damaged, missing or left over.",
     "copy": "Copy a raster's attribute table to a sidecar.",
     "demo": "Show the whole round trip with a real raster.",
     "doctor": "Say what is installed, and which S3 settings are in force.",

@@ -24,16 +24,15 @@ def in_words() -> Iterator[None]:
     try:
         yield
     except (BridgeError, RatZarrError) as error:
-        notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-        click.echo(f"gdalbridge: {error}{notes}", err=True)
+        click.echo(f"gdalbridge: {error}{_notes(error)}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        click.echo(
-            "gdalbridge: interrupted; finished columns are whole, the one being written says "
-            "that it is not complete",
-            err=True,
-        )
+    except KeyboardInterrupt as error:
+        click.echo(f"gdalbridge: interrupted{_notes(error)}", err=True)
         sys.exit(130)
+
+
+def _notes(error: BaseException) -> str:
+    return "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
 
 
 def examples(*lines: str) -> Callable[[Any], Any]:

@@ -10,6 +10,7 @@ from .common import examples, in_words, json_option, print_json, quiet_option
     "gdalbridge copy /vsis3/bucket/seg.tif",
     "gdalbridge copy seg.tif s3://bucket/seg.tif.rat.zarr --column Histogram",
     "gdalbridge copy seg.kea --all-bands --overwrite",
+    "gdalbridge copy seg.kea --all-bands --resume    # after Ctrl-C, a crash, a full disk",
 )
 @click.command("copy")
 @click.argument("raster")
@@ -18,8 +19,13 @@ from .common import examples, in_words, json_option, print_json, quiet_option
 @click.option("--all-bands", is_flag=True, help="Every band that has a table, each to its own.")
 @click.option("--name", help="Name of a further table beside the band's first.")
 @click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
-@click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace columns that are there already; each can be read until the new one is complete.",
+)
 @click.option("--append", is_flag=True, help="Add columns to a sidecar that is there already.")
+@click.option("--resume", is_flag=True, help="Go on with a copy that was interrupted.")
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows per chunk.")
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block (whole chunks).")
 @json_option
@@ -33,6 +39,7 @@ def command(
     columns: tuple[str, ...],
     overwrite: bool,
     append: bool,
+    resume: bool,
     chunk_rows: int | None,
     block_rows: int | None,
     as_json: bool,
@@ -54,6 +61,7 @@ def command(
                 columns=columns or None,
                 overwrite=overwrite,
                 append=append,
+                resume=resume,
                 chunk_rows=chunk_rows,
                 block_rows=block_rows,
                 progress=not (quiet or as_json),

@@ -64,13 +64,15 @@ def test_values(counted_s3):
 
         def write(start, count):
             table.writeBlock("a", np.arange(count), start)
-            table.flush()
 
         assert counted(proxy, lambda: write(4, 4)) == [("PUT", "1")]
         assert counted(proxy, lambda: write(8, 2)) in (
             [("GET", "2"), ("PUT", "2")],
             [("PUT", "2")],
         )
+        # Whether they went to the right column; once for all of them.
+        assert counted(proxy, table.flush) == [("GET", "zarr.json")]
+        assert counted(proxy, table.flush) == []
 
 
 def test_whole_chunks_are_put_without_asking(counted_s3):

@@ -64,6 +64,21 @@ class Moto:
         for key, content in contents.items():
             backend.put_object(bucket, key, content)
 
+    def contents(self, bucket: str, prefix: str) -> dict[str, bytes]:
+        """Return the objects whose keys begin so, without a request for each."""
+        keys = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_bucket(bucket).keys
+        return {name: keys[name].value for name in list(keys) if name.startswith(prefix)}
+
+    def copy_many(self, bucket: str, prefix: str, other: str) -> None:
+        """Copy the objects whose keys begin so to others, with their metadata."""
+        backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        keys = backend.get_bucket(bucket).keys
+        for name in [name for name in keys if name.startswith(prefix)]:
+            copied = backend.put_object(
+                bucket, other + name.removeprefix(prefix), keys[name].value
+            )
+            copied.set_metadata(dict(keys[name].metadata))
+
     def fresh_bucket(self) -> str:
         """Make a bucket whose name no other test of this session has had."""
         name = f"bucket-{next(self._numbers)}"

@@ -12,6 +12,7 @@ and not from the code. A place inherits the whole::
 from collections import Counter
 
 from .attributes import Attributes
+from .bulk import Bulk
 from .casts import Casts
 from .columns import Columns
 from .damage import Damage
@@ -29,7 +30,7 @@ __all__ = ["TableConformance"]
 
 
 PARTS = (
-    Opening, Columns, Rows, Casts, Names, Layout, Attributes, Log, ReadOnly, Damage, Views,
+    Opening, Columns, Rows, Casts, Names, Layout, Attributes, Bulk, Log, ReadOnly, Damage, Views,
     Upstream, WholeStores,
 )  # fmt: skip
 

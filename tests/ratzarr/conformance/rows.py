@@ -180,8 +180,13 @@ class Rows:
         with make(url, 20, chunk=4, a=("int32",)) as table:
             table.writeBlock("a", np.arange(20), 0)
             table.setRowCount(5)
+        # Not on S3, where an object can be replaced on condition but not removed, nor for
+        # anyone who makes the column longer by other means.
         chunks = sorted(key for key in place.objects(url) if "/c/" in key)
-        assert chunks == ["RAT/a/c/0", "RAT/a/c/1"]
+        assert chunks == ["RAT/a/c/0", "RAT/a/c/1"] or place.kind == "s3"
+        array = place.edit(url)["RAT/a"]
+        array.resize((20,))
+        assert array[:].tolist() == [*range(5), *[0] * 15]
 
     @pytest.mark.parametrize("count", WRONG_NUMBERS, ids=repr)
     def test_row_counts_that_are_none(self, place, count):

@@ -1,0 +1,189 @@
+"""Whether tables are whole, and still those of their raster.
+
+What a store is by itself, :mod:`ratzarr.checkup` looks at; here is what only the bridge
+knows: where a raster's tables lie, and what GDAL's types say of a column's dtype.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ratzarr import RatZarr, RatZarrError
+from ratzarr.checkup import check_store
+from ratzarr.findings import Finding
+from ratzarr.layout import GROUP, ZARR_JSON, key_of
+
+from .errors import BridgeError, ConversionError, GdalMissingError, RasterNotFoundError
+from .gdaltypes import FieldType, export_type, type_name
+from .progress import progress_of
+from .sidecar import find_sidecars, is_sidecar
+
+__all__ = ["CheckReport", "check"]
+
+
+TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What was found in one table."""
+
+    path: str
+    """Path or URL of the table."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def wrong(self) -> int:
+        """How many findings are wrong and were not repaired; notes don't count."""
+        return sum(one.wrong and not one.repaired for one in self.findings)
+
+    def __str__(self) -> str:
+        notes = sum(not one.wrong for one in self.findings)
+        repaired = sum(one.repaired for one in self.findings)
+        parts = [f"{self.wrong} wrong" if self.wrong else "nothing wrong"]
+        parts += [f"{repaired} repaired"] if repaired else []
+        parts += [f"{notes} note{'s' * (notes > 1)}"] if notes else []
+        return f"{self.path}: {', '.join(parts)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {
+            "path": self.path,
+            "wrong": self.wrong,
+            "findings": [one.as_dict() for one in self.findings],
+        }
+
+
+def check(
+    table: Any,
+    *,
+    repair: bool = False,
+    dry_run: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> list[CheckReport]:
+    """Read whole tables, and say what is wrong with them.
+
+    Parameters
+    ----------
+    table : str or os.PathLike
+        A sidecar; or a raster, for all of its sidecars.
+    repair : bool
+        Remove leftovers and complete what is safe to complete (docs/checking.md). Values
+        are never touched.
+    dry_run : bool
+        Change nothing, even so: the findings say what a repair would do.
+    storage_options : mapping, optional
+        Arguments for the sidecar's file system.
+    progress
+        See :mod:`gdalbridge.progress`.
+
+    Returns
+    -------
+    list of CheckReport
+        One for each table.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Where a raster has no sidecar.
+    RatZarrError
+        Where there is no table that could be checked.
+    """
+    raster = None
+    if is_sidecar(table):
+        tables = [(str(table), 1)]
+    else:
+        raster = table
+        found = find_sidecars(table, storage_options=storage_options)
+        tables = [(one.path, one.band) for one in found]
+        if not tables:
+            raise RasterNotFoundError(f"{table} has no sidecar that could be checked")
+    reports = []
+    with progress_of(progress) as told:
+        for number, (path, band) in enumerate(tables):
+
+            def report(done: float, message: str, number: int = number) -> None:
+                told.report((number + done) / len(tables), message)
+
+            findings = check_store(
+                path,
+                storage_options=storage_options,
+                repair=repair,
+                dry_run=dry_run,
+                progress=report,
+            )
+            findings += _of_gdal(path, raster, band, storage_options)
+            reports.append(CheckReport(path, tuple(findings)))
+        told.report(1.0)
+    return reports
+
+
+def _of_gdal(
+    path: str, raster: Any, band: int, storage_options: Mapping[str, Any] | None
+) -> Iterator[Finding]:
+    """Yield what is wrong in GDAL's eyes."""
+    try:
+        table = RatZarr(path, readOnly=True, storageOptions=storage_options)
+        names = table.getColumnNames()
+    except RatZarrError:
+        # That it can't be opened, or a column's document can't, has been said already.
+        return
+    with table:
+        recorded = table.getRatAttributeMapping().asdict().get("RASTER")
+        if recorded is not None:
+            yield from _of_raster(recorded, path, raster, band)
+        for name in names:
+            try:
+                attributes = table.getColumnAttributeMapping(name).asdict()
+                words = _mismatch(table.getColumnDtype(name), attributes)
+            except RatZarrError:
+                continue
+            if words:
+                yield Finding("dtype", f"{GROUP}/{key_of(name)}", words, name)
+
+
+def _of_raster(recorded: object, path: str, raster: Any, band: int) -> Iterator[Finding]:
+    """Yield in what a raster differs from the one that the table belongs to."""
+    try:
+        from .gdalopen import open_dataset
+        from .provenance import raster_attribute, raster_changes, recorded_now
+
+        if raster is None:
+            now = recorded_now(recorded, path)
+        else:
+            dataset = open_dataset(raster) if isinstance(raster, str | os.PathLike) else raster
+            now = raster_attribute(dataset, band, path)
+    except GdalMissingError:
+        yield _not_looked("GDAL is not there")
+        return
+    except BridgeError as error:
+        yield Finding("raster", TABLE_KEY, str(error))
+        return
+    for words in raster_changes(recorded, now or {}):
+        yield Finding("raster", TABLE_KEY, f"it no longer fits its raster: {words}")
+    if now is None:
+        yield _not_looked("it names none that is found from here")
+
+
+def _not_looked(why: str) -> Finding:
+    words = f"whether the table still fits its raster was not looked at: {why}"
+    return Finding("unchecked", TABLE_KEY, words)
+
+
+def _mismatch(dtype: Any, attributes: Mapping[str, Any]) -> str | None:
+    """Say why a dtype can't be what ``GDAL_TYPE`` says; None where it can, or nothing is said."""
+    kept = attributes.get("GDAL_TYPE")
+    if kept is None:
+        return None
+    if isinstance(kept, bool) or not isinstance(kept, int) or kept < 0:
+        return f"its GDAL_TYPE is {kept!r:.100}: expected one of GDAL's numbers"
+    if kept not in set(FieldType):
+        # Of a GDAL that is newer than we are.
+        return None
+    try:
+        export_type("", dtype, {}, type_name(kept))
+    except ConversionError:
+        return f"it is {dtype}, which can't be {type_name(kept)}, its GDAL_TYPE"
+    return None

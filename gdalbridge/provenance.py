@@ -1,0 +1,328 @@
+"""Where a column came from, and what a table belongs to: as attributes, and read back.
+
+What was written by whom from which raster goes with each column as ``PROVENANCE``; which
+raster the table is of is ``RASTER``, so that one that was changed since is noticed. Both
+travel with the table, so no secret of a raster's name is in them; and both may have been
+written by anybody, so nothing that is read back is taken on trust.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from ratzarr.history import mask
+from ratzarr.location import Location, gdal_name, url_name
+from ratzarr.location import parse as parse_location
+
+from .fingerprint import Fingerprint, fingerprint, main_file
+
+__all__ = [
+    "PROVENANCE_ATTR",
+    "RASTER_ATTR",
+    "column_provenance",
+    "parsed_provenance",
+    "parsed_raster",
+    "raster_attribute",
+    "raster_changes",
+    "raster_label",
+    "recorded_now",
+    "recorded_raster",
+    "same_raster",
+    "versions",
+]
+
+PROVENANCE_ATTR = "PROVENANCE"
+RASTER_ATTR = "RASTER"
+
+LONGEST = 1000
+"""Characters of a text that somebody else wrote, beyond which it is cut in what is shown."""
+MANY = 20
+"""Versions of packages that are shown of what somebody else wrote."""
+
+# Of a connection's description, or a file system's options in a name, also percent-encoded.
+_SECRET_OPTION = re.compile(
+    r"(?i)([\w.-]*(?:passw|pwd|token|secret|key|credential|auth|signature|userpwd|sig)[\w.-]*"
+    r"(?:=|%3D))(?:'[^']*'|\"[^\"]*\"|(?:(?!%26)[^&\s])*)"
+)
+_HEADER = re.compile(r"(?i)\b(bearer|basic)(?: |%20|\+)[^\s&]+")
+
+
+# ---- making them
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what reads and writes."""
+    from ._gdal import gdal
+
+    found = {"gdal": str(gdal.VersionInfo("RELEASE_NAME"))}
+    for package in ("ratzarr", "zarr", "numpy"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            # Run from a directory that was never installed.
+            found[package] = "unknown"
+    return found
+
+
+def column_provenance(
+    operation: str,
+    raster: Mapping[str, Any],
+    column: str | None,
+    source: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the attribute ``PROVENANCE`` of a column that is to be written.
+
+    Parameters
+    ----------
+    operation : str
+        ``copy``, ``apply``, ...
+    raster : mapping
+        From :func:`raster_attribute`.
+    column : str, optional
+        GDAL's name of the column that was read.
+    source : mapping, optional
+        From :func:`gdalbridge.fingerprint.table_source`: what an interrupted copy has to
+        find unchanged to be gone on with.
+    """
+    return {
+        "operation": operation,
+        "versions": versions(),
+        "raster": raster["name"],
+        "band": raster["band"],
+        "column": column,
+        "fingerprint": raster["fingerprint"],
+        "source": None if source is None else dict(source),
+    }
+
+
+def raster_attribute(dataset: Any, band: int, sidecar: Any) -> dict[str, Any]:
+    """Return the attribute ``RASTER``: a raster as it is now.
+
+    Parameters
+    ----------
+    dataset : gdal.Dataset
+        The raster.
+    band : int
+        The band that the table is of.
+    sidecar : str or os.PathLike
+        Where the table is: the raster's name is relative to it, where it can be.
+    """
+    file = main_file(dataset)
+    mark = None if file is None else fingerprint(file)
+    return {
+        "name": None if file is None else raster_label(dataset.GetDescription(), sidecar),
+        "band": band,
+        "size": [dataset.RasterXSize, dataset.RasterYSize],
+        "bands": dataset.RasterCount,
+        "fingerprint": None if mark is None else mark.as_json(),
+    }
+
+
+def raster_label(raster: str, sidecar: Any) -> str:
+    """Return the name by which a table remembers its raster, without secrets.
+
+    Relative to the directory that the table is in where both lie in one tree (below one
+    directory other than the root; in one bucket), so that both can be moved together:
+
+    >>> raster_label("s3://bucket/dir/seg.tif", "s3://bucket/dir/seg.tif.rat.zarr")
+    'seg.tif'
+    >>> raster_label("/vsicurl/https://me:pw@host/seg.tif", "s3://bucket/seg.tif.rat.zarr")
+    'https://***@host/seg.tif'
+    """
+    name, place = url_name(raster), parse_location(sidecar)
+    if _is_file(name):
+        folder = str(Path(place.path).parent.resolve()) if place.kind == "local" else "/"
+        own = str(Path(name).absolute().parent.resolve() / Path(name).name)
+        apart = len(Path(os.path.commonpath([folder, own])).parts) == 1
+        label = own if apart else Path(os.path.relpath(own, folder)).as_posix()
+    elif place.kind == "s3" and name.lower().startswith(f"s3://{place.bucket}/".lower()):
+        key = name[len(f"s3://{place.bucket}/") :]
+        # Of keys with // or .. in them a relative path would mean another.
+        label = name
+        if posixpath.normpath(key) == key and not key.startswith("."):
+            label = posixpath.relpath(key, posixpath.dirname(place.key) or ".")
+    else:
+        label = _masked(name)
+    return label.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return os.path.lexists(name)
+    except ValueError:
+        return False
+
+
+def _masked(name: str) -> str:
+    masked = _masked_once(name)
+    # A whole URL can be an option of another, percent-encoded as often as it is wrapped.
+    inner = unquote(masked)
+    if inner == masked:
+        return masked
+    found = _masked(inner)
+    return masked if found == inner else found
+
+
+def _masked_once(name: str) -> str:
+    return _SECRET_OPTION.sub(r"\1***", _HEADER.sub(r"\1 ***", mask([name])[0]))
+
+
+# ---- reading them back
+
+
+def parsed_provenance(value: object) -> dict[str, Any] | None:
+    """Return what of a ``PROVENANCE`` can be shown; None for what is none.
+
+    Only what is known and of the right type is in it, and text that is not too long.
+    """
+    if not isinstance(value, Mapping) or not isinstance(value.get("operation"), str):
+        return None
+    found = value.get("versions")
+    pairs = list(found.items())[:MANY] if isinstance(found, Mapping) else []
+    return {
+        "operation": _text(value["operation"]),
+        "raster": _text(value.get("raster")),
+        "band": _count(value.get("band")),
+        "column": _text(value.get("column")),
+        "versions": {str(_text(key)): _text(item) for key, item in pairs},
+        "fingerprint": _fingerprint(value.get("fingerprint")),
+    }
+
+
+def parsed_raster(value: object) -> dict[str, Any] | None:
+    """Return what of a ``RASTER`` can be shown; None for what is none."""
+    if not isinstance(value, Mapping):
+        return None
+    size = value.get("size")
+    sides = [_count(side) for side in size] if isinstance(size, list) and len(size) == 2 else []
+    return {
+        "name": _text(value.get("name")),
+        "band": _count(value.get("band")),
+        "size": sides if None not in sides and sides else None,
+        "bands": _count(value.get("bands")),
+        "fingerprint": _fingerprint(value.get("fingerprint")),
+    }
+
+
+def _fingerprint(value: object) -> dict[str, Any] | None:
+    found = Fingerprint.from_json(value)
+    if found is None:
+        return None
+    return {key: _text(item) if key != "bytes" else item for key, item in found.as_json().items()}
+
+
+def _text(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    return value if len(value) <= LONGEST else value[:LONGEST] + "..."
+
+
+def _count(value: object) -> int | None:
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_number and 0 <= value < 2**63 else None  # type: ignore[operator,return-value]
+
+
+def same_raster(recorded: object, now: Mapping[str, Any]) -> bool:
+    """Return whether a ``RASTER`` is of this raster and band, changed or not."""
+    then = parsed_raster(recorded)
+    return then is not None and (then["name"], then["band"]) == (now["name"], now["band"])
+
+
+def raster_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
+    """Say in words how a raster differs from the one that a table belongs to.
+
+    Parameters
+    ----------
+    recorded : object
+        The table's ``RASTER``, or anything at all.
+    now : mapping
+        From :func:`raster_attribute`; or its ``fingerprint`` alone, where only that was
+        looked at.
+
+    Returns
+    -------
+    list of str
+        Empty where the table fits. What one of the two does not tell is not compared.
+    """
+    then = parsed_raster(recorded)
+    if then is None:
+        return ["what the table says of its raster can't be understood"]
+    return list(_changes(then, now))
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for what, words in (
+        ("size", "the raster is {1} pixels, and was {0}"),
+        ("bands", "the raster has {1} bands, and had {0}"),
+        ("band", "the table is of band {0}, not {1}"),
+    ):
+        before, after = then[what], now.get(what)
+        if before is not None and after is not None and before != after:
+            shown = ["{} x {}".format(*v) if what == "size" else v for v in (before, after)]
+            yield words.format(*shown)
+    before, after = (Fingerprint.from_json(one.get("fingerprint")) for one in (then, now))
+    if before is None or after is None or before.same_content(after):
+        return
+    when = f"changed at {after.modified}" if after.modified else "changed since"
+    if before.size != after.size:
+        yield f"the raster's file has {after.size} bytes, and had {before.size} ({when})"
+    else:
+        yield f"the raster's file begins otherwise than it did ({when})"
+
+
+def recorded_raster(recorded: object, sidecar: Any) -> str | None:
+    """Return where the raster that a table names must be now, for GDAL.
+
+    Parameters
+    ----------
+    recorded : object
+        The table's ``RASTER``, or anything at all.
+    sidecar : str or os.PathLike
+        Where the table is.
+
+    Returns
+    -------
+    str or None
+        None where the table names none by a relative name: a table that somebody sent
+        must not make us open whatever name it likes.
+    """
+    then = parsed_raster(recorded)
+    name = None if then is None else then["name"]
+    if not name or re.match(r"[/\\<]|[A-Za-z][\w.+-]*:", name) or "\x00" in name:
+        return None
+    place = parse_location(sidecar)
+    if place.kind == "local":
+        joined = os.path.normpath(Path(place.path).parent / name)
+        # Where the table lies in the root directory, such a name would be GDAL's own.
+        return None if joined.startswith("/vsi") else joined
+    return _beside(place, name)
+
+
+def recorded_now(recorded: object, sidecar: Any) -> dict[str, Any] | None:
+    """Look at the raster that a table names, without opening it, for :func:`raster_changes`.
+
+    Returns
+    -------
+    dict or None
+        None where it is not found.
+    """
+    name = recorded_raster(recorded, sidecar)
+    if name is not None and name.startswith("/vsis3/"):
+        from .vsis3 import prepare
+
+        name = prepare(name)
+    mark = None if name is None else fingerprint(name)
+    return None if mark is None else {"fingerprint": mark.as_json()}
+
+
+def _beside(place: Location, name: str) -> str | None:
+    head, _, path = place.url.partition("://")
+    root, _, own = path.partition("/")
+    joined = posixpath.normpath(posixpath.join(posixpath.dirname(own), name))
+    outside = joined == ".." or joined.startswith("../") or "?" in name
+    return None if outside or not own else gdal_name(f"{head}://{root}/{joined}")

@@ -1,0 +1,212 @@
+"""Files below one directory, reached without ever leaving it.
+
+Every path is walked component by component from the root, and no symbolic link below
+the root is followed: a store made by somebody else can't lead us to other files of its
+reader. For the same reason only regular files are opened (a FIFO would wait for ever).
+
+Locks are ``flock`` on the file that a name leads to, looked at again once the lock is
+held. They go with the process that held them, and leave nothing behind.
+"""
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]  # mypy knows no optional modules
+
+__all__ = [
+    "HAS_LOCKS",
+    "LinkError",
+    "lock_if_free",
+    "locked",
+    "open_folder",
+    "open_root",
+    "read_all",
+    "read_file",
+    "read_path",
+    "walked",
+]
+
+HAS_LOCKS = fcntl is not None
+_HAS_DIR_FD = os.open in os.supports_dir_fd
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
+
+
+class LinkError(OSError):
+    """A symbolic link, or something that is not a file, where a file was expected."""
+
+
+def open_root(root: Path) -> int:
+    """Open the root itself, which may be a link: the user named it."""
+    return os.open(root, os.O_RDONLY | _DIRECTORY | _CLOEXEC)
+
+
+def open_folder(parent: int, name: str, *, make: bool = False) -> int:
+    """Open a directory in a directory.
+
+    Raises
+    ------
+    LinkError
+        Where it is a symbolic link.
+    FileNotFoundError, NotADirectoryError
+        Where there is none.
+    """
+    flags = os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC
+    while True:
+        try:
+            return os.open(name, flags, dir_fd=parent)
+        except FileNotFoundError:
+            if not make:
+                raise
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(parent, name):
+                raise LinkError(
+                    errno.ELOOP, "is a symbolic link: links in a store are not followed", name
+                ) from error
+            raise
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=parent)
+
+
+@contextlib.contextmanager
+def walked(root: Path, folders: Sequence[str], *, make: bool = False) -> Iterator[int]:
+    """Open the directory at the end of a path below the root, for as long as it is needed."""
+    folder = open_root(root)
+    try:
+        for name in folders:
+            below = open_folder(folder, name, make=make)
+            os.close(folder)
+            folder = below
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _is_link(parent: int, name: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _open_regular(folder: int, name: str, flags: int) -> int:
+    try:
+        file = os.open(name, flags | _NOFOLLOW | _NONBLOCK | _CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise LinkError(
+                errno.ELOOP, "is a symbolic link: links in a store are not followed", name
+            ) from error
+        if error.errno == errno.ENXIO:
+            raise LinkError(errno.ENXIO, "is not a file", name) from error
+        raise
+    if not stat.S_ISREG(os.fstat(file).st_mode):
+        os.close(file)
+        raise LinkError(errno.EINVAL, "is not a file", name)
+    return file
+
+
+def read_file(folder: int, name: str, limit: int | None = None) -> bytes | int | None:
+    """Return a file's bytes; None where there is none; its size where it is over the limit.
+
+    Raises
+    ------
+    LinkError
+        Where it is not a regular file.
+    """
+    try:
+        file = _open_regular(folder, name, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with os.fdopen(file, "rb") as stream:
+        size = os.fstat(file).st_size
+        if limit is not None and size > limit:
+            return size
+        return stream.read()
+
+
+def read_path(root: Path, key: str, limit: int | None = None) -> bytes | int | None:
+    """Read a file below the root, as :func:`read_file` does."""
+    *folders, name = key.split("/")
+    if _HAS_DIR_FD:
+        try:
+            with walked(root, folders) as folder:
+                return read_file(folder, name, limit)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return _read_path_by_name(root, folders, name, limit)  # pragma: no cover - Windows
+
+
+def _read_path_by_name(
+    root: Path, folders: Sequence[str], name: str, limit: int | None
+) -> bytes | int | None:  # pragma: no cover - Windows
+    path = root
+    for part in (*folders, name):
+        path /= part
+        if path.is_symlink():
+            raise LinkError(errno.ELOOP, "is a symbolic link: links are not followed", part)
+    try:
+        size = path.stat().st_size
+        return size if limit is not None and size > limit else path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+@contextlib.contextmanager
+def locked(folder: int, name: str) -> Iterator[int | None]:
+    """Hold the lock of the file that ``name`` leads to; None where it leads nowhere."""
+    while True:
+        try:
+            file = _open_for_lock(folder, name)
+        except FileNotFoundError:
+            yield None
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if _leads_to(folder, name, file):
+                yield file
+                return
+        finally:
+            os.close(file)
+
+
+def _open_for_lock(folder: int, name: str) -> int:
+    try:
+        # For writing, though nothing is written: NFS gives no exclusive lock otherwise.
+        return _open_regular(folder, name, os.O_RDWR)
+    except PermissionError:
+        return _open_regular(folder, name, os.O_RDONLY)
+
+
+def _leads_to(folder: int, name: str, file: int) -> bool:
+    try:
+        now = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(file)
+    return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def lock_if_free(file: int) -> bool:
+    """Take the lock of an open file; False where another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_all(file: int) -> bytes:
+    """Return all bytes of an open file."""
+    with os.fdopen(os.dup(file), "rb") as stream:
+        stream.seek(0)
+        return stream.read()

@@ -1,0 +1,283 @@
+"""A table grows or shrinks, and its columns follow, whoever else is at work and whatever fails.
+
+The table's own document says first how many rows there are, together with a ``RESIZE``
+that is under way; when every column has followed, that is taken out again. Whoever finds
+a ``RESIZE`` helps to finish it before beginning another, so there is never more than one.
+
+A column that has too many rows is cut in three steps: its document says from which row
+on it is ``CUTTING``; the rows are cleared, chunk by chunk, each on the condition that it
+has not changed since the document was seen to say so; its shape is set, and ``CUTTING``
+taken out. Rows that somebody writes after the table has grown again can't be cleared by
+a process that is late, and rows that were cut off don't come back.
+"""
+
+import secrets
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import batched
+
+from .backoff import TRIES, pause
+from .column import Column
+from .columnstate import ColumnState
+from .errors import ChangedError, ConflictError, DamagedError, TableNotFoundError
+from .layout import (
+    CUTS_ATTR,
+    CUTTING_ATTR,
+    RESIZE_ATTR,
+    RESIZED_ATTR,
+    ROWCOUNT_ATTR,
+    ROWS_DONE_ATTR,
+    Document,
+)
+from .metadata import MetadataDocument
+from .objects import Owner
+from .parallel import run
+
+__all__ = ["Resizing"]
+
+AT_ONCE = 1000
+"""Chunks between two looks at the column's document."""
+
+
+class Resizing:
+    """Changes of one table's length.
+
+    Parameters
+    ----------
+    table : MetadataDocument
+        The table's own document.
+    columns : callable
+        Opens all columns, each as it is now.
+    rows_now : callable
+        Rows of the table as its document, last seen, has them.
+    table_missing : callable
+        Makes the error for a table that is no longer there.
+    """
+
+    def __init__(
+        self,
+        table: MetadataDocument,
+        columns: Callable[[], list[Column]],
+        rows_now: Callable[[], int],
+        table_missing: Callable[[], TableNotFoundError],
+    ) -> None:
+        self._table, self._columns, self._rows_now = table, columns, rows_now
+        self._table_missing = table_missing
+
+    def set(self, rows: int) -> list[Column]:
+        """Set the table's row count and let the columns follow; return them.
+
+        Raises
+        ------
+        ConflictError
+            Where other processes resize the table again and again.
+        """
+        token = secrets.token_hex(8)
+        for attempt in range(TRIES):
+            pause(attempt)
+            if attempt:
+                # The first time as last seen: if that is no longer so, it isn't put back.
+                self._load_table()
+            if RESIZE_ATTR in self._table.attributes:
+                self.finish()
+                continue
+            before = self._rows_now()
+
+            def begin(document: Document, before: int = before) -> None:
+                document["attributes"][ROWCOUNT_ATTR] = rows
+                document["attributes"][RESIZE_ATTR] = {"FROM": before, "TO": rows, "ID": token}
+
+            if self._table.swap(begin):
+                return self.finish()
+        raise ConflictError(
+            f"{self._table.place}: other processes resized the table {TRIES} times while its row "
+            f"count was to be {rows}"
+        )
+
+    def finish(self) -> list[Column]:
+        """Let the columns follow the table, and say that they have; return them."""
+        columns = self._columns()
+        # After the columns: what the table says now was not said before they were opened.
+        self._load_table()
+        resize = self._table.attributes.get(RESIZE_ATTR)
+        run([partial(self._follow, column, looked=True) for column in columns])
+
+        def done(document: Document) -> bool:
+            if document["attributes"].get(RESIZE_ATTR) != resize:
+                return False
+            del document["attributes"][RESIZE_ATTR]
+            return True
+
+        if resize is not None:
+            self._table.update(done, self._table_missing)
+        return columns
+
+    def follow(self, column: Column) -> None:
+        """Let one column have as many rows as the table.
+
+        Raises
+        ------
+        ColumnNotFoundError
+            Where it has been deleted.
+        """
+        self._follow(column, looked=False)
+
+    def _follow(self, column: Column, *, looked: bool) -> None:
+        for attempt in range(TRIES):
+            pause(attempt)
+            if not looked:
+                if not column.document.load():
+                    if not attempt:
+                        raise column.missing()
+                    return
+                self._load_table()
+            looked = False
+            if self._step(column):
+                return
+        raise ConflictError(
+            f"{column.document.place}: other writers changed it {TRIES} times while column "
+            f"{column.name!r} was to follow the table's row count"
+        )
+
+    def _step(self, column: Column) -> bool:
+        """Try once; the documents of column and table have just been read, in this order."""
+        state, rows = column.state, self._rows_now()
+        keep = min(state.length, rows, self._known(column, rows))
+        if state.rows == rows == keep and state.cutting is None:
+            return True
+        if state.rows == keep and not state.was_cut and state.cutting is None:
+            return column.document.swap(partial(_set_rows, rows=rows, token=self._token()))
+        if state.cutting != keep:
+            return column.document.swap(partial(_begin_cut, keep=keep)) and self._step(column)
+        if not self._clear(column, keep):
+            return False
+        return column.document.swap(partial(_end_cut, keep=keep, rows=rows, token=self._token()))
+
+    # ---- clearing
+
+    def _clear(self, column: Column, keep: int) -> bool:
+        """Clear all rows from ``keep`` on; return False where the column changes meanwhile."""
+        state = column.state
+        first = -(-keep // state.chunk_rows)
+
+        def check(data: bytes | None) -> None:
+            column.check_still(state, data, 0)
+            document = {} if data is None else column.document.parse(data)
+            if document.get("attributes", {}).get(CUTTING_ATTR) != keep:
+                raise ChangedError(f"{column.document.place}: it is no longer being cut")
+
+        owner = Owner(column.prefix, f"{state.id}/{keep}" if state.id else "", check)
+        blank = _once(lambda: state.codec.encode(column.blank(state)))
+        try:
+            for batch in batched(self._beyond(column, state, first), AT_ONCE):
+                if not self._still_cutting(column, state, keep):
+                    return False
+                erased = run(
+                    [
+                        partial(column.objects.erase, key, version, blank, owner)
+                        for key, version in batch
+                    ]
+                )
+                if not all(erased):
+                    return False
+            return self._clear_tail(column, state, keep, owner)
+        except ChangedError:
+            return False
+
+    def _beyond(self, column: Column, state: ColumnState, first: int) -> Iterator[tuple[str, str]]:
+        skip = len(column.prefix) + 1
+        for key, version in column.objects.list_versions(column.prefix):
+            chunk = state.chunk_of(key[skip:])
+            if chunk is not None and chunk >= first:
+                yield key, version
+
+    def _clear_tail(self, column: Column, state: ColumnState, keep: int, owner: Owner) -> bool:
+        """Clear the rows that share a chunk with ones that stay."""
+        rest = keep % state.chunk_rows
+        if not rest:
+            return True
+        chunk = keep // state.chunk_rows
+        key = f"{column.prefix}/{state.chunk_name(chunk)}"
+        for attempt in range(TRIES):
+            pause(attempt)
+            found = column.objects.get_versioned(key)
+            if found is None or state.disowns(found.mark):
+                return True
+            if not self._still_cutting(column, state, keep):
+                return False
+            try:
+                values = state.codec.decode(found.data).copy()
+            except Exception as error:
+                raise DamagedError(
+                    f"{column.objects.location}/{key} is damaged: rows of column {column.name!r} "
+                    f"from {keep} on can't be cut off: {error}"
+                ) from error
+            values[rest:].fill(state.fill)
+            data = state.codec.encode(values)
+            if data == found.data and state.vouches_for(found.mark, keep):
+                return True
+            if column.objects.replace(key, data, found.version, owner) is not None:
+                return True
+        return False
+
+    @staticmethod
+    def _still_cutting(column: Column, state: ColumnState, keep: int) -> bool:
+        if not column.document.load():
+            return False
+        now = column.state
+        return now.is_same_column(state) and now.cutting == keep
+
+    # ---- the table
+
+    def _load_table(self) -> None:
+        if not self._table.load():
+            raise self._table_missing()
+
+    def _token(self) -> object:
+        resize = self._table.attributes.get(RESIZE_ATTR)
+        return resize.get("ID") if isinstance(resize, dict) else None
+
+    def _known(self, column: Column, rows: int) -> int:
+        """Return how many rows there were before: what a column holds beyond is no row's."""
+        resize = self._table.attributes.get(RESIZE_ATTR)
+        token = self._token()
+        if token is not None and column.document.attributes.get(RESIZED_ATTR) == token:
+            # It has followed already: rows may have been written since.
+            return rows
+        known = resize.get("FROM") if isinstance(resize, dict) else None
+        return max(0, known) if type(known) is int else rows
+
+
+def _set_rows(document: Document, rows: int, token: object) -> None:
+    document["shape"][0] = rows
+    if token is not None:
+        document["attributes"][RESIZED_ATTR] = token
+
+
+def _begin_cut(document: Document, keep: int) -> None:
+    attributes = document["attributes"]
+    attributes[CUTTING_ATTR] = keep
+    if type(done := attributes.get(ROWS_DONE_ATTR)) is int:
+        attributes[ROWS_DONE_ATTR] = min(done, keep)
+
+
+def _end_cut(document: Document, keep: int, rows: int, token: object) -> None:
+    attributes = document["attributes"]
+    if token is not None:
+        attributes[RESIZED_ATTR] = token
+    if keep < document["shape"][0]:
+        cuts = attributes.get(CUTS_ATTR)
+        attributes[CUTS_ATTR] = [*(cuts if isinstance(cuts, list) else []), keep]
+    document["shape"][0] = rows
+    attributes.pop(CUTTING_ATTR, None)
+
+
+def _once[T](make: Callable[[], T]) -> Callable[[], T]:
+    made: list[T] = []
+
+    def get() -> T:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return get

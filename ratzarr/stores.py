@@ -140,17 +140,23 @@ def delete(objects: Objects) -> None:
         raise NotARatZarrError(
             f"{objects.location} is a symbolic link: delete the store it leads to by its own name"
         )
-    keys = list(objects.list_tree(""))
-    if not is_valid(objects) and not _is_remains(objects, keys):
+    strangers: list[str] = []
+    is_empty, has_table = True, False
+    for key in objects.list_tree(""):
+        is_empty, has_table = False, has_table or key == TABLE_KEY
+        if not _is_ours(key):
+            strangers.append(key)
+    is_remains = not (strangers or has_table) and _is_remains(objects, is_empty)
+    if not is_valid(objects) and not is_remains:
         raise NotARatZarrError(f"{objects.location} is not a RatZarr: it was not deleted")
-    strangers = [key for key in keys if not _is_ours(key)]
     if strangers:
         raise NotARatZarrError(
             f"{objects.location} was not deleted: besides the RatZarr it holds {_some(strangers)}"
         )
     # Interrupted, what is left can still be recognised, and deleted.
-    objects.delete([key for key in keys if key not in (TABLE_KEY, ZARR_JSON)])
-    objects.delete([TABLE_KEY, ZARR_JSON])
+    last = (TABLE_KEY, ZARR_JSON)
+    objects.delete(k for k in objects.list_tree("") if k not in last and _is_ours(k))
+    objects.delete(last)
     objects.remove_place()
 
 
@@ -170,17 +176,18 @@ def _is_ours(key: str) -> bool:
     return _OURS.fullmatch(key) is not None
 
 
-def _is_remains(objects: Objects, keys: list[str]) -> bool:
-    """Return whether these are the last objects of a store that was being deleted.
+def _is_remains(objects: Objects, is_empty: bool) -> bool:
+    """Return whether objects without a table are the last ones of a store that was being deleted.
 
     Nothing at all (empty directories) or the root's document exactly as we write it: with
     its checksum, which no other program's has.
     """
-    if isinstance(objects, LocalObjects) and objects.is_file():
-        return False
-    if TABLE_KEY in keys or not all(_is_ours(key) for key in keys):
-        return False
-    return not keys or objects.get(ZARR_JSON) == to_json(root_document())
+    if not is_empty:
+        return objects.get(ZARR_JSON) == to_json(root_document())
+    if isinstance(objects, LocalObjects):
+        return not objects.is_file()
+    # An object of the very name that the store would have is somebody else's.
+    return not objects.occupied()
 
 
 def _some(keys: list[str]) -> str:

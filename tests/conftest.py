@@ -5,7 +5,9 @@ Fixtures for other tests to use:
 ``moto_s3``
     a :class:`~tests.places.S3Place` in a bucket of its own; the AWS variables lead there.
 ``moto``
-    the server alone (:class:`~tests.servers.moto.Moto`), one for the session.
+    the server alone, one for the session: moto's imitation
+    (:class:`~tests.servers.moto.Moto`), or with ``--s3-server ceph`` a real one
+    (:class:`~tests.servers.ceph.S3Server`).
 ``counted_s3``
     ``moto_s3`` behind a proxy that counts requests: a pair of place and proxy.
 ``local``
@@ -25,10 +27,13 @@ from pathlib import Path
 import pytest
 
 from tests.places import LocalPlace, S3Place
+from tests.servers.ceph import running_ceph
 from tests.servers.counting import counting_proxy
 from tests.servers.moto import running_moto
 
 pytest.register_assert_rewrite("tests.ratzarr.conformance")
+
+SERVERS = {"moto": running_moto, "ceph": running_ceph}
 
 # Whatever begins like this configures what is tested, and is a developer's own.
 FOREIGN = (
@@ -81,9 +86,16 @@ def _gdal():
     return f"{gdal.VersionInfo('RELEASE_NAME')}, drivers {' '.join(drivers)}"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--s3-server", choices=sorted(SERVERS), default="moto",
+        help="what S3 is in these tests: moto's imitation, or Ceph's gateway on loopback",
+    )  # fmt: skip
+
+
 @pytest.fixture(scope="session")
-def moto():
-    with running_moto() as server:
+def moto(request):
+    with SERVERS[request.config.getoption("--s3-server")]() as server:
         yield server
 
 

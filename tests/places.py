@@ -12,8 +12,6 @@ from pathlib import Path
 import zarr
 from zarr.storage import FsspecStore, LocalStore
 
-from tests.servers.moto import KEY, REGION, SECRET
-
 
 class LocalPlace:
     """A directory."""
@@ -153,11 +151,12 @@ class S3Place(LocalPlace):
         self.client.delete_object(Bucket=self.bucket, Key=f"{self._key(url)}/{key}")
 
     def store(self, url, *, read_only=True):
+        variables = self.moto.environment
         options = {
-            "key": KEY,
-            "secret": SECRET,
-            "endpoint_url": self.moto.url,
-            "client_kwargs": {"region_name": REGION},
+            "key": variables["AWS_ACCESS_KEY_ID"],
+            "secret": variables["AWS_SECRET_ACCESS_KEY"],
+            "endpoint_url": variables["AWS_ENDPOINT_URL"],
+            "client_kwargs": {"region_name": variables["AWS_DEFAULT_REGION"]},
             "use_listings_cache": False,
         }
         return FsspecStore.from_url(url, storage_options=options, read_only=read_only)

@@ -16,10 +16,11 @@ def nursery():
         yield nursery
 
 
-@pytest.fixture(params=["local", "moto"])
+@pytest.fixture(params=["local", "s3"])
 def ground(request, tmp_path):
     if request.param == "local":
         yield LocalGround(tmp_path)
         return
-    with s3_ground(request.getfixturevalue("moto"), "moto") as ground:
+    label = request.config.getoption("--s3-server")
+    with s3_ground(request.getfixturevalue("moto"), label) as ground:
         yield ground

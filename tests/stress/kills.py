@@ -52,7 +52,7 @@ class Killing:
     def task(self, url, crash_at=None, variables=None):
         return Task(
             f"{type(self.operation).__module__}:act",
-            (type(self.operation).__name__, url),
+            (type(self.operation).__name__, url, *self.operation.arguments),
             self.place.environment if variables is None else variables,
             crash_at,
         )

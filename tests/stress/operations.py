@@ -36,9 +36,8 @@ class Operation:
     name = ""
     slow = False
     """Too many changes to die before each of them."""
-    # What the table is before, while and after; a column is None where there is none.
-    before: dict | None = None
-    after: dict | None = None
+    arguments: tuple = ()
+    """What :meth:`act` is given besides the table's place."""
 
     def prepare(self, url):
         """Make the table as it is before."""
@@ -448,6 +447,6 @@ OPERATIONS = [
 ]  # fmt: skip
 
 
-def act(name, url):
+def act(name, url, *arguments):
     """Do one of them, by name: what a process that may be killed runs."""
-    {type(operation).__name__: operation for operation in OPERATIONS}[name].act(url)
+    {type(operation).__name__: operation for operation in OPERATIONS}[name].act(url, *arguments)

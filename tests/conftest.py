@@ -93,6 +93,26 @@ def pytest_addoption(parser):
     )  # fmt: skip
 
 
+def pytest_collection_modifyitems(config, items):
+    """Against a real server run what uses one, and not what is about moto's manners."""
+    if config.getoption("--s3-server") == "moto":
+        return
+    wanted = [
+        item for item in items if _uses_s3(item) and item.get_closest_marker("moto_only") is None
+    ]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(wanted)])
+    items[:] = wanted
+
+
+def _uses_s3(item):
+    given = getattr(item, "callspec", None)
+    # A fixture that is asked for by a parameter is in no list of fixtures.
+    asked = () if given is None else given.params.values()
+    return "moto" in getattr(item, "fixturenames", ()) or any(
+        isinstance(value, str) and value == "s3" for value in asked
+    )
+
+
 @pytest.fixture(scope="session")
 def moto(request):
     with SERVERS[request.config.getoption("--s3-server")]() as server:

@@ -1,7 +1,6 @@
 """Every bit of every kind of object flipped, and every kind of cut: never a wrong value.
 
-What is read is damaged on the way from the disk, so that no file has to be written for each of
-the tens of thousands of flips; the values to compare with are numpy's own.
+How they are damaged, and what is counted, is in :mod:`tests.ratzarr.damage`.
 """
 
 import json
@@ -10,65 +9,26 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ratzarr import DamagedError, RatZarr, RatZarrError, localobjects
+from ratzarr import DamagedError, RatZarr
 from ratzarr.checkup import check_store
 
-from .conformance.base import BYTES, STRING, message
+from .damage import (
+    CHUNK,
+    NAMES,
+    ROWS,
+    Wire,
+    content_of,
+    cuts,
+    fill,
+    flips,
+    others,
+    outcomes,
+    same,
+    values_of,
+)
 
-ROWS, CHUNK = 50, 20
-"""Of the last chunk only ten rows are the table's."""
 STRETCH = 64
 """Bytes at both ends of a large object of which every bit is flipped."""
-
-
-def values_of(name, rows):
-    """Return a column's values."""
-    number = np.arange(rows)
-    random = np.random.default_rng(7)
-    made = {
-        "int8": lambda: (number % 251 - 125).astype("int8"),
-        "int16": lambda: (number * 601 % 65521 - 32760).astype("int16"),
-        "int32": lambda: random.integers(-(2**31), 2**31, rows).astype("int32"),
-        "float64": lambda: np.where(number % 7, random.random(rows), np.nan),
-        "bool": lambda: random.random(rows) < 0.5,
-        "string": lambda: np.array([f"größe {i % 13}" * (i % 3) for i in number], dtype=STRING),
-        "bytes": lambda: objects([random.bytes(i % 11) for i in number]),
-        "fixed": lambda: np.array([b"ab\x00c"[: i % 5] for i in number], dtype="S4"),
-        "datetime": lambda: (number * 86400007).astype("datetime64[ms]"),
-        "wide": lambda: random.integers(0, 9, (rows, 3)).astype("uint16"),
-        "one row": lambda: number * 3,
-        "all fill": lambda: np.zeros(rows, "int32"),
-    }
-    return made[name]()
-
-
-def objects(values):
-    array = np.empty(len(values), BYTES)
-    array[:] = values
-    return array
-
-
-NAMES = (
-    "int8", "int16", "int32", "float64", "bool", "string", "bytes", "fixed", "datetime", "wide",
-    "one row", "all fill",
-)  # fmt: skip
-
-
-def fill(url, names, rows=ROWS, chunk=CHUNK):
-    with RatZarr(url) as table:
-        table.setRowCount(rows)
-        for name in names:
-            values = values_of(name, rows)
-            table.createColumn(
-                name,
-                values.dtype,
-                *values.shape[1:],
-                chunkSize=1 if name == "one row" else chunk,
-                complete=False,
-            )
-            table.writeBlock(name, values, 0)
-            table.setComplete(name)
-    return url
 
 
 @pytest.fixture(scope="module")
@@ -76,96 +36,10 @@ def store(tmp_path_factory):
     return fill(str(tmp_path_factory.mktemp("flips") / "seg.tif.rat.zarr"), NAMES)
 
 
-class Wire:
-    """What lies between the disk and its reader; one object can be damaged on it."""
-
-    def __init__(self, monkeypatch):
-        self._read = localobjects.read_path
-        self._key, self._content = "", b""
-        monkeypatch.setattr(localobjects, "read_path", self)
-
-    def __call__(self, root, key, limit=None):
-        return self._content if key == self._key else self._read(root, key, limit)
-
-    def damage(self, key, content):
-        self._key, self._content = key, content
-
-    def heal(self):
-        self._key = ""
-
-
 @pytest.fixture
-def wire(monkeypatch):
-    return Wire(monkeypatch)
-
-
-def flips(content, stretch=None, sample=()):
-    """Yield the content with each one of its bits flipped (of large ones, of those named)."""
-    size = len(content)
-    places = range(size)
-    if stretch is not None and size > 2 * stretch:
-        places = sorted({*range(stretch), *range(size - stretch, size), *sample})
-    for place in places:
-        for bit in range(8):
-            bad = bytearray(content)
-            bad[place] ^= 1 << bit
-            yield f"bit {bit} of byte {place}", bytes(bad)
-
-
-def cuts(content, lengths=None):
-    """Yield the content cut off, at every length."""
-    for length in range(len(content)) if lengths is None else lengths:
-        yield f"cut to {length} bytes", content[:length]
-
-
-def others(content):
-    """Yield the content with bytes put behind, before, zeroed, doubled and taken out."""
-    for more in (b"\0", b"\n", b" ", b"\t\n", b"\xff", b"\0" * 4, b"\0" * 16, b"}", content):
-        yield f"{more[:20]!r} behind it", content + more
-        yield f"{more[:20]!r} before it", more + content
-    size = len(content)
-    step = max(1, size // 40)
-    for start in range(0, size, step):
-        for length in (1, 4, 13, 64, size):
-            zeroed = bytes(min(length, size - start))
-            bad = content[:start] + zeroed + content[start + length :]
-            if bad != content:
-                yield f"{length} bytes from {start} zeroed", bad
-            yield (
-                f"{length} bytes from {start} taken out",
-                content[:start] + content[start + length :],
-            )
-
-
-def same(got, expected):
-    if got.dtype != expected.dtype or got.shape != expected.shape:
-        return False
-    if got.dtype.kind in "OT":
-        return got.tolist() == expected.tolist()
-    return got.tobytes() == expected.tobytes()
-
-
-def content_of(url, key):
-    with open(f"{url}/{key}", "rb") as file:
-        return file.read()
-
-
-def outcomes(wire, key, damages, read, expected, fragments):
-    """Damage an object in all these ways; count what comes of it."""
-    counts = Counter()
-    for what, bad in damages:
-        wire.damage(key, bad)
-        try:
-            got = read()
-        except RatZarrError as error:
-            said = message(error)
-            for fragment in fragments:
-                assert fragment in said, f"{key}, {what}: {fragment!r} is not in {said}"
-            counts["error"] += 1
-        else:
-            counts["right" if same(got, expected) else f"WRONG: {what}"] += 1
-    wire.heal()
-    return counts
+def wire():
+    with Wire().laid() as wire:
+        yield wire
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -106,7 +106,8 @@ def test_storage_options(moto, moto_s3, monkeypatch):
 
 def test_secrets_are_in_no_message(moto, moto_s3):
     secret = moto.environment["AWS_SECRET_ACCESS_KEY"]
-    options = {"endpoint_url": moto.url, "key": "k", "secret": secret}
+    key = moto.environment["AWS_ACCESS_KEY_ID"]
+    options = {"endpoint_url": moto.url, "key": key, "secret": secret}
     with pytest.raises(RatZarrError) as caught:
         RatZarr(moto_s3.new(), readOnly=True, storageOptions=options)
     assert secret not in str(caught.value)

@@ -144,3 +144,16 @@ def running_ceph() -> Iterator[S3Server]:
     finally:
         subprocess.run([HERE / "ceph-down", folder], stdin=subprocess.DEVNULL, check=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def main() -> int:
+    """Say whether it can be had: exit code 0, or a reason and 1."""
+    reason = why_not()
+    if reason is not None:
+        print(reason)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -167,12 +167,13 @@ class _Handler(BaseHTTPRequestHandler):
     ) -> None:
         self.send_response_only(status, reason)
         bodiless = self.command == "HEAD" or status in (204, 304)
+        # The length that HEAD announces is the object's, and no body follows it. In the place
+        # where it came: GDAL takes a size from the headers only if it comes before the range.
+        if not any(name.lower() == "content-length" for name, _ in headers) and not bodiless:
+            headers = [*headers, ("Content-Length", "")]
         for name, value in headers:
-            # The length that HEAD announces is the object's, and no body follows it.
-            if bodiless or name.lower() != "content-length":
-                self.send_header(name, value)
-        if not bodiless:
-            self.send_header("Content-Length", str(len(answer)))
+            is_length = name.lower() == "content-length" and not bodiless
+            self.send_header(name, str(len(answer)) if is_length else value)
         self.end_headers()
         if not bodiless:
             self.wfile.write(answer)

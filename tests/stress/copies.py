@@ -45,7 +45,10 @@ def make_raster(path, columns):
                 rat.SetValueAsString(row, index, text)
         else:
             rat.WriteArray(column, index)
-    with gdal.GetDriverByName("GTiff").Create(path, 4, 3, 1, gdal.GDT_Byte) as dataset:
+    with (
+        gdal.ExceptionMgr(),
+        gdal.GetDriverByName("GTiff").Create(path, 4, 3, 1, gdal.GDT_Byte) as dataset,
+    ):
         dataset.GetRasterBand(1).SetDefaultRAT(rat)
 
 

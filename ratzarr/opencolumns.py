@@ -179,7 +179,9 @@ class OpenColumns:
         self._catalog.resizing.follow(column)
         if not column.state.is_same_column(state):
             raise column.replaced()
-        column.confirm(column.state, start + len(values))
+        if start + len(values) > column.state.length:
+            # It is the table that has become shorter: these rows would be no rows of it.
+            raise column.cut(column.state.length, start + len(values))
         return column, column.state, values
 
     def _log(self, column: Column, state: ColumnState) -> None:

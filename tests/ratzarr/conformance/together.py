@@ -1,0 +1,31 @@
+"""Several instances of one table at once: what one does while another looks back on before."""
+
+import numpy as np
+import pytest
+
+from ratzarr import ChangedError, RatZarr
+
+from .base import assert_same, make, raw
+
+
+class Together:
+    """Each of these was found by :mod:`tests.ratzarr.statemachine`."""
+
+    def test_rows_cut_off_before_the_column_was_opened(self, place):
+        """They are no rows of the table: a block for them is refused, not dropped in silence."""
+        url = place.new()
+        with make(url, 20, chunk=4, a=("int32",)) as table:
+            instances = [RatZarr(url) for _ in range(3)]
+            table.setRowCount(5)
+            before = place.everything()
+            for late, rows in zip(
+                instances, (range(4, 12), range(8, 12), range(17, 20)), strict=True
+            ):
+                with pytest.raises(ChangedError, match="cut to 5 rows"):
+                    late.writeBlock("a", np.arange(len(rows)), rows[0])
+            after = place.everything()
+            assert {key for key in after if "/c/" in key} == {
+                key for key in before if "/c/" in key
+            }
+            table.refresh()
+            assert_same(table.readBlock("a", 0, 20), np.zeros(5, np.int32))

@@ -29,3 +29,17 @@ class Together:
             }
             table.refresh()
             assert_same(table.readBlock("a", 0, 20), np.zeros(5, np.int32))
+
+    def test_an_attribute_that_was_set_since_is_removed(self, place):
+        url = place.new()
+        with make(url, 1, a=("int32",)) as table, RatZarr(url) as late:
+            mappings = [late.getRatAttributeMapping(), late.getColumnAttributeMapping("a")]
+            table.getRatAttributeMapping()["unit"] = "m"
+            table.getColumnAttributeMapping("a")["unit"] = "m"
+            for mapping in mappings:
+                del mapping["unit"]
+                assert "unit" not in mapping
+                with pytest.raises(KeyError):
+                    del mapping["unit"]
+            assert "unit" not in dict(place.open(url)["RAT"].attrs)
+            assert "unit" not in dict(place.open(url)["RAT/a"].attrs)

@@ -43,3 +43,17 @@ class Together:
                     del mapping["unit"]
             assert "unit" not in dict(place.open(url)["RAT"].attrs)
             assert "unit" not in dict(place.open(url)["RAT/a"].attrs)
+
+    @pytest.mark.parametrize("value", [2**62, -(2**62)])
+    def test_date_times_beyond_every_calendar(self, place, value):
+        """numpy has them, and has no text for them."""
+        url = place.new()
+        fill = np.array(value).view("M8[2W]")[()]
+        with make(url, 3) as table:
+            table.createColumn("a", "M8[2W]", fillValue=fill)
+            table.createColumn("b", "M8[s]")
+            with pytest.raises(ValueError, match=rf"{value} \* datetime64\[2W\]"):
+                table.writeBlock("b", np.array([fill]), 0)
+        with RatZarr(url) as table:
+            assert_same(table.readBlock("a", 0, 3), np.full(3, fill))
+            table.writeBlock("a", table.readBlock("a", 0, 2), 1)

@@ -35,6 +35,7 @@ from .layout import (
     RESIZED_ATTR,
     ROWCOUNT_ATTR,
     ROWS_DONE_ATTR,
+    ZARR_JSON,
     Document,
     column_document,
     key_of,
@@ -67,7 +68,7 @@ class Catalog:
     def __init__(self, objects: Objects, table: MetadataDocument) -> None:
         self._objects, self._table = objects, table
         self._verified: set[str] = set()
-        self.resizing = Resizing(table, self.all, self.row_count, self.table_missing)
+        self.resizing = Resizing(table, self.to_resize, self.row_count, self.table_missing)
 
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
@@ -193,7 +194,7 @@ class Catalog:
         # In a table that keeps no order yet (upstream's) the others were there before.
         before = [] if known is not None else [other for other in self.names() if other != name]
 
-        def append(document: Document) -> None:
+        def append(document: Document) -> bool:
             order = order_of(document) or before
             order = [other for other in order if other != name] + [name]
             document["attributes"][COLUMN_ORDER_ATTR] = order
@@ -213,6 +214,8 @@ class Catalog:
 
     def unfinished(self, name: str) -> Column | None:
         """Open the column of this name that a bulk writer has not finished; None for none.
+        # The table may have been resized since this instance looked at it.
+        self.resizing.follow(column)
 
         That is one that is to take another's place, or one that says it is incomplete.
         """
@@ -270,10 +273,23 @@ class Catalog:
                 return column.state.length
         return 0
 
-    def all(self) -> list[Column]:
-        """Open every column, as it is now."""
+    def to_resize(self) -> list[Column]:
+        """Open every column, those being built out of sight included, as it is now."""
         found = run([partial(Column.find, self._objects, name) for name in self.names()])
-        return [column for column in found if column is not None]
+        return [column for column in found if column is not None] + self._being_built()
+
+    def _being_built(self) -> list[Column]:
+        columns = []
+        for place in self._objects.list_tree(PENDING):
+            folders = place.split("/")
+            if len(folders) != 4 or folders[-1] != ZARR_JSON:
+                continue
+            key = folders[1]
+            column = Column(self._objects, key, key, place.removesuffix(f"/{ZARR_JSON}"))
+            if column.document.load():
+                column.name = true_name(key, column.document.attributes)
+                columns.append(column)
+        return columns
 
     # ---- deleting
 

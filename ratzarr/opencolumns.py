@@ -58,8 +58,13 @@ class OpenColumns:
     def add(self, column: Column) -> None:
         """Take in a column that was just opened."""
         known = self._columns.get(column.name)
-        # One that is being built to replace another is what this instance means by the name.
-        if known is None or known.in_place:
+        # One that is being built to replace another is what this instance means by the name,
+        # where it is the one that builds it.
+        if column.in_place:
+            wanted = known is None or known.in_place
+        else:
+            wanted = known is not None and known.prefix == column.prefix
+        if wanted:
             self._columns[column.name] = column
 
     def add_new(self, column: Column) -> None:

@@ -57,3 +57,35 @@ class Together:
         with RatZarr(url) as table:
             assert_same(table.readBlock("a", 0, 3), np.full(3, fill))
             table.writeBlock("a", table.readBlock("a", 0, 2), 1)
+
+
+class BeingBuilt:
+    """Columns that are to take another's place, and a table that changes meanwhile."""
+
+    def test_it_has_the_rows_that_the_table_has(self, place):
+        """Its builder need not have seen that there are more, or nothing of them were missing."""
+        url = place.new()
+        with make(url, 0, a=("int32",)) as table, RatZarr(url) as late:
+            table.setRowCount(6)
+            late.createColumn("a", "int64", complete=False, replace=True)
+            assert late.rowCount == 6
+            assert late.getMissingRows("a") == [(0, 6)]
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_its_rows_that_are_cut_off_are_gone(self, place, own):
+        url = place.new()
+        with make(url, 8, chunk=4, a=("int32",)) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int64", complete=False, replace=True)
+            builder.writeBlock("a", np.arange(8), 0)
+            builder.flush()
+            for rows in (3, 8):
+                (builder if own else table).setRowCount(rows)
+            if not own:
+                builder.refresh()
+            there = np.array([0, 1, 2, 0, 0, 0, 0, 0])
+            assert_same(builder.readBlock("a", 0, 8), there)
+            builder.writeBlock("a", np.arange(4), 4)
+            builder.setComplete("a")
+            there[4:] = np.arange(4)
+            assert_same(builder.readBlock("a", 0, 8), there)
+            assert_same(np.asarray(raw(place, url, "a")), there)

@@ -188,16 +188,20 @@ class Catalog:
             self.resizing.follow(column)
         return column
 
-    def _append(self, name: str) -> None:
-        """Put a new column at the end of the order."""
+    def _append(self, name: str, *, new: bool = True) -> None:
+        """Put a column at the end of the order; one that is not new only if it isn't in it."""
         known = self._order()
         # In a table that keeps no order yet (upstream's) the others were there before.
         before = [] if known is not None else [other for other in self.names() if other != name]
 
         def append(document: Document) -> bool:
             order = order_of(document) or before
+            if not new and name in order:
+                # This instance had not yet seen it there.
+                return False
             order = [other for other in order if other != name] + [name]
             document["attributes"][COLUMN_ORDER_ATTR] = order
+            return True
 
         self._table.update(append, self.table_missing)
 
@@ -210,12 +214,12 @@ class Catalog:
         column = Column(self._objects, name, key, f"{PENDING}/{key}/{own}")
         if not column.create(document):  # pragma: no cover - the name is random
             raise ConflictError(f"{column.document.place} is there already")
+        # The table may have been resized since this instance looked at it.
+        self.resizing.follow(column)
         return column
 
     def unfinished(self, name: str) -> Column | None:
         """Open the column of this name that a bulk writer has not finished; None for none.
-        # The table may have been resized since this instance looked at it.
-        self.resizing.follow(column)
 
         That is one that is to take another's place, or one that says it is incomplete.
         """
@@ -236,7 +240,7 @@ class Catalog:
         if there is None or there.state.complete:
             return None
         if name not in (self._order() or []):
-            self._append(name)
+            self._append(name, new=False)
         return there
 
     def put_in_place(self, column: Column) -> Column:
@@ -254,7 +258,7 @@ class Catalog:
             if old.document.load() and true_name(key, old.document.attributes) == column.name:
                 self._objects.delete_tree(old.prefix)
         if column.name not in (self._order() or []):
-            self._append(column.name)
+            self._append(column.name, new=False)
         self.resizing.follow(target)
         target.bytes_written = column.bytes_written
         return target

@@ -89,3 +89,21 @@ class BeingBuilt:
             there[4:] = np.arange(4)
             assert_same(builder.readBlock("a", 0, 8), there)
             assert_same(np.asarray(raw(place, url, "a")), there)
+
+    def test_the_columns_keep_their_order(self, place):
+        """Also where whoever finishes one has not seen it in the order yet."""
+        url = place.new()
+        with make(url, 2) as table, RatZarr(url) as late:
+            for name in "bac":
+                table.createColumn(name, "int8", complete=name != "b")
+            assert late.resumeColumn("b") is not None
+            assert table.getColumnNames() == list("bac")
+            assert place.open(url)["RAT"].attrs["COLUMN_ORDER"] == list("bac")
+            with RatZarr(url, create=False) as other:
+                table.deleteColumn("c")
+                table.createColumn("d", "int8")
+                other.createColumn("d", "int16", complete=False, replace=True)
+                table.createColumn("e", "int8")
+                other.writeBlock("d", [1, 2], 0)
+                other.setComplete("d")
+            assert table.getColumnNames() == list("bade")

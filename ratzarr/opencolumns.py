@@ -68,9 +68,8 @@ class OpenColumns:
             self._columns[column.name] = column
 
     def add_new(self, column: Column) -> None:
-        """Take in a column that was just created: nothing of it is logged yet."""
+        """Take in a column that was just created or resumed."""
         self._forget_writes(column.name)
-        self._logged = {known for known in self._logged if known[0] != column.name}
         self._columns[column.name] = column
 
     def being_built(self, name: str) -> Column | None:

@@ -107,3 +107,22 @@ class BeingBuilt:
                 other.writeBlock("d", [1, 2], 0)
                 other.setComplete("d")
             assert table.getColumnNames() == list("bade")
+
+    def test_one_event_whatever_is_begun_and_given_up(self, place):
+        """Each column has its own log, also where an instance means another by the name."""
+        url = place.new()
+        with make(url, 2, a=("int32",)) as table:
+            table.writeBlock("a", [1, 2], 0)
+            table.createColumn("a", "int64", complete=False, replace=True)
+            table.writeBlock("a", [3, 4], 0)
+            assert table.resumeColumn("a") is not None
+            table.writeBlock("a", [5, 6], 0)
+            assert len(table.getModificationLog("a")) == 1
+            table.deleteColumn("a")
+            table.writeBlock("a", [7], 1)
+            assert_same(table.readBlock("a", 0, 2), np.array([1, 7], np.int32))
+            assert len(table.getModificationLog("a")) == 1
+            table.deleteColumn("a")
+            table.createColumn("a", "int32")
+            table.writeBlock("a", [8], 0)
+            assert len(table.getModificationLog("a")) == 1

@@ -22,7 +22,18 @@ KINDS = {
 }  # fmt: skip
 """What columns are made of; none has the same bytes for its values as another."""
 
-TEXTS = ["", "a", " both ends ", "größe", "\0", "a\0", "zero\0inside", "表" * 9, "\U0001f600", "\n"]
+TEXTS = [
+    "",
+    "a",
+    " both ends ",
+    "größe",
+    "\0",
+    "a\0",
+    "zero\0inside",
+    "表" * 9,
+    "\U0001f600",
+    "\n",
+]
 FIXED = [b"", b"a", b"\xff", b"a\0b", b" ", b"xyz"]
 LOOSE = [b"", b"\0", b"a\0", b"\xff\xfe", b"x" * 40]
 

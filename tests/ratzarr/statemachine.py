@@ -56,12 +56,16 @@ MISFIT = {ShapeError, UnequalValueError, UnsupportedDtypeError}
 MAX_ROWS = 20
 
 SLOTS = st.integers(0, 3)
-WHICH = st.integers(0, 2)
+WHICH = st.sampled_from([0, 0, 0, 1, 1, 2])
 ROWS = st.integers(0, MAX_ROWS)
 SEEDS = st.integers(0, 2**16)
+# What shares no state with others need not fill the histories.
+rarely = precondition(lambda self: self.step % 3 == 0)
 ATTRIBUTES = st.dictionaries(
     st.sampled_from(["unit", "größe", "NaN"]),
-    st.sampled_from([None, True, 1, 1.0, -0.0, 2**70, "", "表", [], [1, {"a": None}], {"b": [2.5]}]),
+    st.sampled_from(
+        [None, True, 1, 1.0, -0.0, 2**70, "", "表", [], [1, {"a": None}], {"b": [2.5]}]
+    ),
     max_size=2,
 )
 
@@ -121,8 +125,9 @@ class Histories(RuleBasedStateMachine):
     @initialize(
         names=st.lists(st.sampled_from(NAMES), min_size=3, max_size=3, unique=True),
         rows=ROWS, chunk=st.integers(1, 6),
+        kinds=st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=2),
     )  # fmt: skip
-    def begin(self, names, rows, chunk):
+    def begin(self, names, rows, chunk, kinds):
         self.url = self.place.new()
         self.s3 = self.place.kind == "s3"
         self.names, self.model = names, TableModel()
@@ -136,6 +141,12 @@ class Histories(RuleBasedStateMachine):
         self.model.tick()
         self.views[0].looked = self.model.clock
         self.views.append(self._opened(read_only=True))
+        for which, kind in enumerate(kinds):
+            self.create(0, which, kind, 1, 0, False, None, {}, True, False)
+            # Whatever comes now, others have it open, and some have written to it.
+            for slot in range(4):
+                self.write(slot, [which], rows + slot, 0, slot + 1, True, 0, False)
+                self.read(slot, [which], 0, rows, False, True)
 
     # ---- instances
 
@@ -159,6 +170,7 @@ class Histories(RuleBasedStateMachine):
         expect(attempt(view.table.readBlock, self.names[0], 0, 1)[1], ClosedError)
         view.table.close()
 
+    @rarely
     @rule(slot=SLOTS)
     def refresh(self, slot):
         view = self.views[slot]
@@ -168,6 +180,7 @@ class Histories(RuleBasedStateMachine):
         assert view.table.rowCount == view.table.getRowCount() == self.model.rows
         assert view.table.getRATChunkSize() == self.model.chunk_rows
 
+    @rarely
     @rule(slot=SLOTS)
     def flush(self, slot):
         view = self.views[slot]
@@ -182,8 +195,7 @@ class Histories(RuleBasedStateMachine):
             del view.unconfirmed[column]
             gone = not self._alive(column)
             must |= sure and (
-                gone
-                or (not self._is_pending(column) and self.model.lowest_since(written) < stop)
+                gone or (not self._is_pending(column) and self.model.lowest_since(written) < stop)
             )
             may |= gone or self.model.lowest_since(looked) < stop
         _, error = attempt(call)
@@ -260,7 +272,7 @@ class Histories(RuleBasedStateMachine):
         # A creation changes the table's document, and that is looked at again.
         assert replace or view.table.rowCount == self.model.rows
 
-    @rule(slot=SLOTS, which=WHICH, again=st.booleans(), data=st.data())
+    @rule(slot=SLOTS, which=WHICH, again=st.sampled_from([True, True, False]), data=st.data())
     def delete(self, slot, which, again, data):
         view, name = self._writer(slot), self.names[which]
         building = view.building.get(name)
@@ -293,6 +305,7 @@ class Histories(RuleBasedStateMachine):
             view.unconfirmed[column] = (min(stop, rows), *view.unconfirmed[column][1:])
         assert view.table.rowCount == rows
 
+    @rarely
     @rule(slot=SLOTS, rows=st.integers(1, 9))
     def chunk_size(self, slot, rows):
         view = self._writer(slot)
@@ -312,12 +325,14 @@ class Histories(RuleBasedStateMachine):
         view = self._writer(slot)
         columns = [self._target(view, self.names[which])[0] for which in chosen]
         start, stop = first * 3, first * 3 + length
+        # The end as the table has it, or as the instance believes.
+        rows = self.model.rows if seed % 2 else view.table.rowCount
         if aligned and columns[0] is not None:
             step = columns[0].chunk_rows
-            start = first * step
-            stop = max(start, min(start + chunks * step, self.model.rows))
-        elif stop > self.model.rows and seed % 4:
-            start, stop = min(start, self.model.rows), self.model.rows
+            start = min(first * step, rows // step * step)
+            stop = min(start + chunks * step, rows)
+        elif stop > rows and seed % 8:
+            start, stop = min(start, rows), rows
         random = np.random.default_rng(seed)
         blocks = {}
         for which, column in zip(chosen, columns, strict=True):
@@ -338,6 +353,8 @@ class Histories(RuleBasedStateMachine):
             self._write(view, start, stop, blocks, refused=True)
         else:
             self._write(view, start, stop, blocks)
+        # Somebody else looks at once.
+        self.read((slot + seed) % 4, chosen, max(0, start - 1), stop - start + 2, True, False)
 
     def _write(self, view, start, stop, blocks, *, refused=False):
         must, may, silent = set(), set(), False
@@ -351,7 +368,8 @@ class Histories(RuleBasedStateMachine):
                 silent |= bool(stale & view.logged)
             elif stop > self.model.rows:
                 must |= {RowRangeError, ChangedError} if cut else {RowRangeError}
-                silent |= cut and bool((stale | {column}) & view.logged)
+                # An event can be logged in a column that is shorter than it is known to be.
+                silent |= cut and column in view.used.get(name, ())
             if stale:
                 may |= MISFIT | {ChangedError, ColumnNotFoundError}
                 silent |= bool(stale & view.logged)
@@ -371,7 +389,7 @@ class Histories(RuleBasedStateMachine):
             _, error = attempt(view.table.writeBlocks, blocks, start)
         self._check_rows(view)
         if error is None:
-            assert not must or (silent and self.s3), (
+            assert not must or (silent and self.s3) or (start == stop and cut), (
                 f"written, expected {[kind.__name__ for kind in must]}"
             )
         else:
@@ -391,10 +409,10 @@ class Histories(RuleBasedStateMachine):
                 self._owe(view, stale | {column} - {None}, stop, sure=False)
                 if error is None and stale:
                     self._stray(view, column, stale, start, stop)
-                if error is None and not stale:
+                elif error is None:
                     self._owe(view, {column}, stop, sure=True)
-                if error is not None:
-                    self.strays = True
+                # Whatever went where it should not have gone stays there.
+                self.strays = True
 
     def _wrote(self, view, column, start, stop, block):
         column.write(start, block)
@@ -598,6 +616,7 @@ class Histories(RuleBasedStateMachine):
         self._confirm(view, lambda: view.table.setComplete(name, rows), [name])
         self._using(view, name)
 
+    @rarely
     @rule(slot=SLOTS, which=WHICH)
     def resume(self, slot, which):
         self._resume(self._writer(slot), self.names[which])
@@ -620,6 +639,7 @@ class Histories(RuleBasedStateMachine):
 
     # ---- what is said of columns
 
+    @rarely
     @rule(slot=SLOTS, which=WHICH)
     def describe(self, slot, which):
         view, name = self.views[slot], self.names[which]
@@ -660,13 +680,15 @@ class Histories(RuleBasedStateMachine):
         found = {name: value for name, value in found.items() if name not in OWN}
         assert repr(dict(sorted(found.items()))) == repr(dict(sorted(expected.items())))
 
+    @rarely
     @rule(slot=SLOTS, change=ATTRIBUTES, how=st.sampled_from(["update", "delete", "put"]))
     def table_attributes(self, slot, change, how):
         view = self._writer(slot)
         mapping = view.table.getRatAttributeMapping()
-        self._change(mapping, self.model.attributes, change, how)
+        settled(self._change(mapping, self.model.attributes, change, how))
         self.model.tick()
-        self._check_attributes(mapping, self.model.attributes)
+        if change or how != "delete":
+            self._check_attributes(mapping, self.model.attributes)
 
     def _change(self, mapping, attributes, change, how):
         """Change attributes, and the model's in the same way; return our error, if any."""
@@ -706,12 +728,13 @@ class Histories(RuleBasedStateMachine):
             assert column is None, f"{error!r}, and it is there"
             return
         assert column is not None or not change, "an attribute of a column that is not there"
-        if column is not None and (change or how == "put"):
+        if column is not None and (change or how != "delete"):
             self._check_attributes(mapping, column.attributes)
         self.model.tick()
 
     # ---- what is refused
 
+    @rarely
     @rule(slot=SLOTS, which=WHICH, case=st.integers(0, 17))
     def refused(self, slot, which, case):
         view, name = self._writer(slot), self.names[which]

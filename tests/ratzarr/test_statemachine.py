@@ -4,8 +4,8 @@ from .statemachine import run
 
 
 def test_on_local_disk(local):
-    run(local, examples=80)
+    run(local, examples=60)
 
 
 def test_on_s3(moto_s3):
-    run(moto_s3, examples=10, every=6)
+    run(moto_s3, examples=7, every=6)

@@ -151,7 +151,7 @@ class _Refusal:
         )
 
 
-def _date_text(value: np.datetime64) -> str:
+def _date_text(value: np.generic) -> str:
     try:
         return str(value)
     except OverflowError:

@@ -300,7 +300,7 @@ class Histories(RuleBasedStateMachine):
         view.looked = self.model.clock
         for name, column in self.model.columns.items():
             view.used[name] = {column}
-        for column, (stop, _, written, sure) in view.unconfirmed.items():
+        for column, (stop, _, _written, _sure) in view.unconfirmed.items():
             # It knows of this cut itself.
             view.unconfirmed[column] = (min(stop, rows), *view.unconfirmed[column][1:])
         assert view.table.rowCount == rows
@@ -342,14 +342,13 @@ class Histories(RuleBasedStateMachine):
                 shape = column.shape(stop - start)
                 blocks[column.name] = values_of(column.dtype, shape, random)
         if bad and columns[-1] is not None and stop > start:
-            blocks[columns[-1].name] = (blocks[columns[-1].name].astype(object)).tolist()
-            wrong = misfit_of(columns[-1].dtype)
-            item = blocks[columns[-1].name]
-            if columns[-1].width > 1:
-                item = item[-1]
-            item[-1] = wrong
-            if columns[-1].dtype.kind == "M":
-                blocks[columns[-1].name] = np.full(columns[-1].shape(stop - start), 3)
+            last = columns[-1]
+            if last.dtype.kind == "M":
+                blocks[last.name] = np.full(last.shape(stop - start), misfit_of(last.dtype))
+            else:
+                items = blocks[last.name].astype(object).tolist()
+                (items if last.width == 1 else items[-1])[-1] = misfit_of(last.dtype)
+                blocks[last.name] = items
             self._write(view, start, stop, blocks, refused=True)
         else:
             self._write(view, start, stop, blocks)
@@ -669,7 +668,7 @@ class Histories(RuleBasedStateMachine):
         self._using(view, name)
 
     def _states(self, view, name, column, stale):
-        states = [state for state in self.model.column_since(0, name)]
+        states = list(self.model.column_since(0, name))
         states += [(c, c.attributes, c.events) for c in {column, *stale} - {None}]
         own = {column, *stale}
         # Of a column that was being built nothing was noted until it was in its place.
@@ -716,7 +715,7 @@ class Histories(RuleBasedStateMachine):
     )  # fmt: skip
     def column_attributes(self, slot, which, change, how):
         view, name = self._writer(slot), self.names[which]
-        column, stale = self._target(view, name)
+        column, _stale = self._target(view, name)
         mapping, error = attempt(view.table.getColumnAttributeMapping, name)
         if error is None:
             error = self._change(mapping, {} if column is None else column.attributes, change, how)
@@ -875,7 +874,7 @@ def run(place, examples, seed=None, *, steps=30, every=1):
 
     There.place, There.every = place, every
     if seed is not None:
-        There = hypothesis.seed(seed)(There)  # noqa: N806
+        There = hypothesis.seed(seed)(There)
     run_state_machine_as_test(
         There,
         settings=settings(

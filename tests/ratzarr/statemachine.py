@@ -516,11 +516,11 @@ class Histories(RuleBasedStateMachine):
                     (may if knows else must).add(DamagedError)
         if error is not None:
             expect(error, *must, *may)
-            if isinstance(error, ColumnNotFoundError):
-                for name in names:
-                    if self._target(view, name)[0] is None and len(names) == 1:
-                        view.used.pop(name, None)
-                        view.building.pop(name, None)
+            gone = [name for name in names if self._target(view, name)[0] is None]
+            if isinstance(error, ColumnNotFoundError) and len(gone) == 1:
+                # It was told, and means by the name what everybody means from now on.
+                view.used.pop(gone[0], None)
+                view.building.pop(gone[0], None)
             for name in names:
                 self._using(view, name)
             return
@@ -553,6 +553,27 @@ class Histories(RuleBasedStateMachine):
             f"column {name!r} from row {start}: {block.dtype} {block.tolist()}, expected "
             f"{None if column is None else column.dtype} {shown}"
         )
+
+    @rule(
+        slot=SLOTS, other=SLOTS, which=WHICH, rows=ROWS, kind=st.none() | st.sampled_from(sorted(KINDS)),
+        then=st.sampled_from(["write", "write", "read", "attributes"]), seed=SEEDS,
+    )  # fmt: skip
+    def behind(self, slot, other, which, rows, kind, then, seed):
+        """One changes a column or the rows, and another that has it open goes on at once."""
+        if kind is None:
+            self.resize(other, rows)
+        elif self.names[which] in self._writer(other).building:
+            return
+        else:
+            if self.names[which] in self.model.columns:
+                self.delete(other, which, False, None)
+            self.create(other, which, kind, 1, 0, False, None, {}, True, False)
+        if then == "write":
+            self.write(slot, [which], seed, 0, 3, seed % 3 > 0, MAX_ROWS, False)
+        elif then == "read":
+            self.read(slot, [which], 0, MAX_ROWS, False, True)
+        else:
+            self.column_attributes(slot, which, {"unit": seed}, "update")
 
     # ---- columns that are filled by a long copy
 
@@ -677,7 +698,8 @@ class Histories(RuleBasedStateMachine):
 
     def _check_attributes(self, found, expected):
         found = {name: value for name, value in found.items() if name not in OWN}
-        assert repr(dict(sorted(found.items()))) == repr(dict(sorted(expected.items())))
+        found, expected = dict(sorted(found.items())), dict(sorted(expected.items()))
+        assert repr(found) == repr(expected), f"attributes {found}, expected {expected}"
 
     @rarely
     @rule(slot=SLOTS, change=ATTRIBUTES, how=st.sampled_from(["update", "delete", "put"]))

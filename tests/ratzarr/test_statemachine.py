@@ -4,7 +4,7 @@ from .statemachine import run
 
 
 def test_on_local_disk(local):
-    run(local, examples=60)
+    run(local, examples=50)
 
 
 def test_on_s3(moto_s3):

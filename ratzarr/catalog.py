@@ -35,6 +35,7 @@ from .layout import (
     RESIZED_ATTR,
     ROWCOUNT_ATTR,
     ROWS_DONE_ATTR,
+    ZARR_JSON,
     Document,
     column_document,
     key_of,
@@ -67,7 +68,7 @@ class Catalog:
     def __init__(self, objects: Objects, table: MetadataDocument) -> None:
         self._objects, self._table = objects, table
         self._verified: set[str] = set()
-        self.resizing = Resizing(table, self.all, self.row_count, self.table_missing)
+        self.resizing = Resizing(table, self.to_resize, self.row_count, self.table_missing)
 
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
@@ -187,16 +188,20 @@ class Catalog:
             self.resizing.follow(column)
         return column
 
-    def _append(self, name: str) -> None:
-        """Put a new column at the end of the order."""
+    def _append(self, name: str, *, new: bool = True) -> None:
+        """Put a column at the end of the order; one that is not new only if it isn't in it."""
         known = self._order()
         # In a table that keeps no order yet (upstream's) the others were there before.
         before = [] if known is not None else [other for other in self.names() if other != name]
 
-        def append(document: Document) -> None:
+        def append(document: Document) -> bool:
             order = order_of(document) or before
+            if not new and name in order:
+                # This instance had not yet seen it there.
+                return False
             order = [other for other in order if other != name] + [name]
             document["attributes"][COLUMN_ORDER_ATTR] = order
+            return True
 
         self._table.update(append, self.table_missing)
 
@@ -209,6 +214,8 @@ class Catalog:
         column = Column(self._objects, name, key, f"{PENDING}/{key}/{own}")
         if not column.create(document):  # pragma: no cover - the name is random
             raise ConflictError(f"{column.document.place} is there already")
+        # The table may have been resized since this instance looked at it.
+        self.resizing.follow(column)
         return column
 
     def unfinished(self, name: str) -> Column | None:
@@ -233,7 +240,7 @@ class Catalog:
         if there is None or there.state.complete:
             return None
         if name not in (self._order() or []):
-            self._append(name)
+            self._append(name, new=False)
         return there
 
     def put_in_place(self, column: Column) -> Column:
@@ -251,7 +258,7 @@ class Catalog:
             if old.document.load() and true_name(key, old.document.attributes) == column.name:
                 self._objects.delete_tree(old.prefix)
         if column.name not in (self._order() or []):
-            self._append(column.name)
+            self._append(column.name, new=False)
         self.resizing.follow(target)
         target.bytes_written = column.bytes_written
         return target
@@ -270,10 +277,23 @@ class Catalog:
                 return column.state.length
         return 0
 
-    def all(self) -> list[Column]:
-        """Open every column, as it is now."""
+    def to_resize(self) -> list[Column]:
+        """Open every column, those being built out of sight included, as it is now."""
         found = run([partial(Column.find, self._objects, name) for name in self.names()])
-        return [column for column in found if column is not None]
+        return [column for column in found if column is not None] + self._being_built()
+
+    def _being_built(self) -> list[Column]:
+        columns = []
+        for place in self._objects.list_tree(PENDING):
+            folders = place.split("/")
+            if len(folders) != 4 or folders[-1] != ZARR_JSON:
+                continue
+            key = folders[1]
+            column = Column(self._objects, key, key, place.removesuffix(f"/{ZARR_JSON}"))
+            if column.document.load():
+                column.name = true_name(key, column.document.attributes)
+                columns.append(column)
+        return columns
 
     # ---- deleting
 

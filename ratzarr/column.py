@@ -143,7 +143,8 @@ class Column:
             "column's, and was not written to the new one"
         )
 
-    def _cut(self, length: int, stop: int) -> ChangedError:
+    def cut(self, length: int, stop: int) -> ChangedError:
+        """Make the error for rows that another process has cut off."""
         return ChangedError(
             f"{self.objects.location}: column {self.name!r} was cut to {length} rows by another "
             f"process: rows up to {stop - 1} were asked for"
@@ -165,7 +166,7 @@ class Column:
             if not now.is_same_column(state):
                 raise self.replaced()
             if now.length < min(stop, state.length):
-                raise self._cut(now.length, stop)
+                raise self.cut(now.length, stop)
 
     def confirm(self, state: ColumnState, stop: int) -> None:
         """Look at the document again: :meth:`check_still` for it as it is now."""
@@ -175,7 +176,7 @@ class Column:
             raise self.replaced()
         lowest = self.state.lowest_since(state)
         if lowest < min(stop, state.length):
-            raise self._cut(lowest, stop)
+            raise self.cut(lowest, stop)
 
     # ---- reading
 
@@ -260,7 +261,7 @@ class Column:
             if grown or not now.is_same_column(state):
                 return False
             if now.length < min(state.length, stop):
-                raise self._cut(now.length, stop)
+                raise self.cut(now.length, stop)
         if reading.damaged:
             raise reading.damaged[0]
         for chunk in reading.foreign:

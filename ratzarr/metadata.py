@@ -124,7 +124,7 @@ class MetadataDocument:
         change : callable
             Alters the document it is given. Called again, with the newer document, each
             time another writer came first, so it may depend on nothing else. Returning
-            False means that there is nothing to change.
+            False means that there is nothing to change, an exception that it can't be.
         missing : callable
             Makes the error for a document that is no longer there.
 
@@ -147,10 +147,15 @@ class MetadataDocument:
                         raise missing()
                     fresh = True
                 document = copy.deepcopy(self._document)
-                if change(document) is False:
-                    # Of an earlier state that proves nothing.
+                # That an earlier state needs no change, or can't be changed, proves nothing.
+                try:
+                    if change(document) is False:
+                        if fresh:
+                            return False
+                        continue
+                except Exception:
                     if fresh:
-                        return False
+                        raise
                     continue
                 data = to_json(document)
                 version = self.objects.replace(self.key, data, self._version)

@@ -58,14 +58,18 @@ class OpenColumns:
     def add(self, column: Column) -> None:
         """Take in a column that was just opened."""
         known = self._columns.get(column.name)
-        # One that is being built to replace another is what this instance means by the name.
-        if known is None or known.in_place:
+        # One that is being built to replace another is what this instance means by the name,
+        # where it is the one that builds it.
+        if column.in_place:
+            wanted = known is None or known.in_place
+        else:
+            wanted = known is not None and known.prefix == column.prefix
+        if wanted:
             self._columns[column.name] = column
 
     def add_new(self, column: Column) -> None:
-        """Take in a column that was just created: nothing of it is logged yet."""
+        """Take in a column that was just created or resumed."""
         self._forget_writes(column.name)
-        self._logged = {known for known in self._logged if known[0] != column.name}
         self._columns[column.name] = column
 
     def being_built(self, name: str) -> Column | None:
@@ -179,7 +183,9 @@ class OpenColumns:
         self._catalog.resizing.follow(column)
         if not column.state.is_same_column(state):
             raise column.replaced()
-        column.confirm(column.state, start + len(values))
+        if start + len(values) > column.state.length:
+            # It is the table that has become shorter: these rows would be no rows of it.
+            raise column.cut(column.state.length, start + len(values))
         return column, column.state, values
 
     def _log(self, column: Column, state: ColumnState) -> None:

@@ -105,4 +105,5 @@ def test_resizing_does_not_ask_for_more_than_two_requests_per_column(counted_s3)
     make(url, 9, **{f"c{n}": ("int8",) for n in range(columns)}).close()
     with RatZarr(url) as table:
         requests = counted(proxy, lambda: table.setRowCount(12))
-    assert len(requests) <= 2 * columns + 4
+    # One of them asks, once for the table, for columns that are being built out of sight.
+    assert len(requests) <= 2 * columns + 5

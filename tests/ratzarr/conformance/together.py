@@ -1,0 +1,128 @@
+"""Several instances of one table at once: what one does while another looks back on before."""
+
+import numpy as np
+import pytest
+
+from ratzarr import ChangedError, RatZarr
+
+from .base import assert_same, make, raw
+
+
+class Together:
+    """Each of these was found by :mod:`tests.ratzarr.statemachine`."""
+
+    def test_rows_cut_off_before_the_column_was_opened(self, place):
+        """They are no rows of the table: a block for them is refused, not dropped in silence."""
+        url = place.new()
+        with make(url, 20, chunk=4, a=("int32",)) as table:
+            instances = [RatZarr(url) for _ in range(3)]
+            table.setRowCount(5)
+            before = place.everything()
+            for late, rows in zip(
+                instances, (range(4, 12), range(8, 12), range(17, 20)), strict=True
+            ):
+                with pytest.raises(ChangedError, match="cut to 5 rows"):
+                    late.writeBlock("a", np.arange(len(rows)), rows[0])
+            after = place.everything()
+            assert {key for key in after if "/c/" in key} == {
+                key for key in before if "/c/" in key
+            }
+            table.refresh()
+            assert_same(table.readBlock("a", 0, 20), np.zeros(5, np.int32))
+
+    def test_an_attribute_that_was_set_since_is_removed(self, place):
+        url = place.new()
+        with make(url, 1, a=("int32",)) as table, RatZarr(url) as late:
+            mappings = [late.getRatAttributeMapping(), late.getColumnAttributeMapping("a")]
+            table.getRatAttributeMapping()["unit"] = "m"
+            table.getColumnAttributeMapping("a")["unit"] = "m"
+            for mapping in mappings:
+                del mapping["unit"]
+                assert "unit" not in mapping
+                with pytest.raises(KeyError):
+                    del mapping["unit"]
+            assert "unit" not in dict(place.open(url)["RAT"].attrs)
+            assert "unit" not in dict(place.open(url)["RAT/a"].attrs)
+
+    @pytest.mark.parametrize("value", [2**62, -(2**62)])
+    def test_date_times_beyond_every_calendar(self, place, value):
+        """numpy has them, and has no text for them."""
+        url = place.new()
+        fill = np.array(value).view("M8[2W]")[()]
+        with make(url, 3) as table:
+            table.createColumn("a", "M8[2W]", fillValue=fill)
+            table.createColumn("b", "M8[s]")
+            with pytest.raises(ValueError, match=rf"{value} \* datetime64\[2W\]"):
+                table.writeBlock("b", np.array([fill]), 0)
+        with RatZarr(url) as table:
+            assert_same(table.readBlock("a", 0, 3), np.full(3, fill))
+            table.writeBlock("a", table.readBlock("a", 0, 2), 1)
+
+
+class BeingBuilt:
+    """Columns that are to take another's place, and a table that changes meanwhile."""
+
+    def test_it_has_the_rows_that_the_table_has(self, place):
+        """Its builder need not have seen that there are more, or nothing of them were missing."""
+        url = place.new()
+        with make(url, 0, a=("int32",)) as table, RatZarr(url) as late:
+            table.setRowCount(6)
+            late.createColumn("a", "int64", complete=False, replace=True)
+            assert late.rowCount == 6
+            assert late.getMissingRows("a") == [(0, 6)]
+
+    @pytest.mark.parametrize("own", [True, False])
+    def test_its_rows_that_are_cut_off_are_gone(self, place, own):
+        url = place.new()
+        with make(url, 8, chunk=4, a=("int32",)) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int64", complete=False, replace=True)
+            builder.writeBlock("a", np.arange(8), 0)
+            builder.flush()
+            for rows in (3, 8):
+                (builder if own else table).setRowCount(rows)
+            if not own:
+                builder.refresh()
+            there = np.array([0, 1, 2, 0, 0, 0, 0, 0])
+            assert_same(builder.readBlock("a", 0, 8), there)
+            builder.writeBlock("a", np.arange(4), 4)
+            builder.setComplete("a")
+            there[4:] = np.arange(4)
+            assert_same(builder.readBlock("a", 0, 8), there)
+            assert_same(np.asarray(raw(place, url, "a")), there)
+
+    def test_the_columns_keep_their_order(self, place):
+        """Also where whoever finishes one has not seen it in the order yet."""
+        url = place.new()
+        with make(url, 2) as table, RatZarr(url) as late:
+            for name in "bac":
+                table.createColumn(name, "int8", complete=name != "b")
+            assert late.resumeColumn("b") is not None
+            assert table.getColumnNames() == list("bac")
+            assert place.open(url)["RAT"].attrs["COLUMN_ORDER"] == list("bac")
+            with RatZarr(url, create=False) as other:
+                table.deleteColumn("c")
+                table.createColumn("d", "int8")
+                other.createColumn("d", "int16", complete=False, replace=True)
+                table.createColumn("e", "int8")
+                other.writeBlock("d", [1, 2], 0)
+                other.setComplete("d")
+            assert table.getColumnNames() == list("bade")
+
+    def test_one_event_whatever_is_begun_and_given_up(self, place):
+        """Each column has its own log, also where an instance means another by the name."""
+        url = place.new()
+        with make(url, 2, a=("int32",)) as table:
+            table.writeBlock("a", [1, 2], 0)
+            table.createColumn("a", "int64", complete=False, replace=True)
+            table.writeBlock("a", [3, 4], 0)
+            assert table.resumeColumn("a") is not None
+            table.writeBlock("a", [5, 6], 0)
+            assert len(table.getModificationLog("a")) == 1
+            table.deleteColumn("a")
+            table.writeBlock("a", [7], 1)
+            assert_same(table.readBlock("a", 0, 2), np.array([1, 7], np.int32))
+            assert len(table.getModificationLog("a")) == 1
+            table.deleteColumn("a")
+            table.createColumn("a", "int32")
+            table.writeBlock("a", [8], 0)
+            assert len(table.getModificationLog("a")) == 1

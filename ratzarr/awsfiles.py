@@ -9,9 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import botocore.configloader
-from botocore.exceptions import ConfigNotFound, ConfigParseError
-
 from .errors import ArgumentError
 
 __all__ = ["Profile", "read_profile"]
@@ -91,7 +88,11 @@ def read_profile(name: str, words: Mapping[str, str]) -> Profile:
 
 
 def _parsed(path: str, raw: bool = False) -> Mapping[str, Any]:
-    load = botocore.configloader.raw_config_parse if raw else botocore.configloader.load_config
+    # Loaded here, as whoever has nothing on S3 need not wait for it.
+    from botocore import configloader
+    from botocore.exceptions import ConfigNotFound, ConfigParseError
+
+    load = configloader.raw_config_parse if raw else configloader.load_config
     try:
         found: Mapping[str, Any] = load(str(Path(path).expanduser()))
     except ConfigNotFound:

@@ -15,12 +15,15 @@ from typing import Any
 
 import fsspec.config
 from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError
 from botocore.exceptions import ConnectionError as CannotConnect
+from botocore.session import Session
 from s3fs import S3FileSystem
 
-from .s3settings import MACHINE, S3Settings
+from .errors import ArgumentError, StorePermissionError
+from .s3settings import MACHINE, PROFILES, Keys, S3Settings
 
-__all__ = ["client_for"]
+__all__ = ["CONNECT_TIMEOUT", "client_for", "keys_of_profile"]
 
 CONNECT_TIMEOUT = 3
 """Seconds; one lost packet is sent again after one."""
@@ -61,7 +64,14 @@ def client_for(settings: S3Settings, options: Mapping[str, Any] | None = None) -
         Decided with the same options.
     options : mapping, optional
         Further arguments for ``s3fs.S3FileSystem``.
+
+    Raises
+    ------
+    ArgumentError
+        Where the settings can't be used.
     """
+    if settings.problem:
+        raise ArgumentError(settings.problem)
     arguments: dict[str, Any] = {
         # Off, both: a listing kept from before hides what others have written since,
         # and ranged reads ask for each object's size first.
@@ -88,6 +98,28 @@ def client_for(settings: S3Settings, options: Mapping[str, Any] | None = None) -
         return _clients[key]
 
 
+def keys_of_profile(settings: S3Settings) -> Keys | None:
+    """Return keys that a profile's role, portal or program gives now; None where it has none.
+
+    For clients that know fewer ways than ours. Such keys are for some hours at the most.
+    """
+    if settings.use_profile is None:
+        return None
+    session = Session(profile=settings.use_profile)
+    for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
+        session.set_config_variable(name, path)
+    try:
+        found = session.get_credentials()
+        if found is None:
+            return None
+        frozen = found.get_frozen_credentials()
+    except BotoCoreError as error:
+        raise StorePermissionError(
+            f"the profile {settings.use_profile!r} gives no credentials: {type(error).__name__}"
+        ) from error
+    return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
 def _put(arguments: dict[str, Any], name: str, value: Any, *, over: bool) -> None:
     if name in _DECIDED:
         return
@@ -101,7 +133,7 @@ def _put(arguments: dict[str, Any], name: str, value: Any, *, over: bool) -> Non
 
 def _session(settings: S3Settings) -> Any:
     # Named by the environment, it finds the profile itself, and knows that keys go before it.
-    from_environment = settings.sources.get("profile") in ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+    from_environment = settings.sources.get("profile") in PROFILES
     session = AioSession(profile=None if from_environment else settings.profile)
     for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
         session.set_config_variable(name, path)
@@ -120,11 +152,15 @@ class _Client(S3FileSystem):  # type: ignore[misc]
         # What else comes is from fsspec's configuration, and has had its turn.
         super().__init__(**arguments, session=session)
         self._bound = settings.first_answer
-        self._heard = 0.0
-        self._watched: Any = None
+        self._heard = -HEARD
+
+    @property
+    def heard(self) -> bool:
+        """Whether the server has answered lately."""
+        return time.monotonic() < self._heard + HEARD
 
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
-        if time.monotonic() < self._heard + HEARD or len(kwargs.get("Body") or b"") > SMALL:
+        if self.heard or len(kwargs.get("Body") or b"") > SMALL:
             return await super()._call_s3(method, *akwarglist, **kwargs)
         until = time.monotonic() + self._bound
         failed: list[BaseException] = []
@@ -149,7 +185,7 @@ class _Client(S3FileSystem):  # type: ignore[misc]
                         timeout=min(left, self._bound / TRIES),
                         return_when=asyncio.FIRST_COMPLETED,
                     )
-                    if asked.done() or time.monotonic() < self._heard + HEARD:
+                    if asked.done() or self.heard:
                         answer = await asked
                         self._heard = time.monotonic()
                         return answer

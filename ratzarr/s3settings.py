@@ -60,6 +60,8 @@ MACHINES = (
 )
 """Files that say whose machine this is, where they are."""
 FIRST_ANSWER = 8.0
+PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
+"""The first counts, for both clients."""
 NONE = "none found"
 MACHINE = "none set; the role of this machine, if it has one"
 ENVIRONMENT = "the environment"
@@ -115,6 +117,8 @@ class S3Settings:
     """Where each setting that was set comes from, by its name."""
     conflicts: tuple[str, ...] = ()
     """What was said twice, and differently, in one place: sentences."""
+    problem: str | None = None
+    """Why nothing can be asked with these, if so."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "S3Settings":
@@ -146,7 +150,7 @@ class S3Settings:
         Raises
         ------
         ArgumentError
-            Where a profile is named that is in no file, or a file can't be read.
+            Where a file can't be read, or a number is none.
         """
         return _Reading(environment, words or {}, options or {}, defaults or {}).settings()
 
@@ -165,7 +169,7 @@ class S3Settings:
             arguments["endpoint_url"] = self.endpoint
         if self.anonymous:
             arguments["anon"] = True
-        elif self.keys:
+        elif self.keys and not self.keys_in_environment:
             arguments.update(self.keys._asdict())
         if self.requester_pays:
             arguments["requester_pays"] = True
@@ -193,12 +197,22 @@ class S3Settings:
             options["AWS_NO_SIGN_REQUEST"] = "YES" if self.anonymous else "NO"
         if self.requester_pays or "requester_pays" in self.sources:
             options["AWS_REQUEST_PAYER"] = "requester" if self.requester_pays else ""
-        if (known := keys or self.keys) and not self.anonymous:
+        if self.profile:
+            options["AWS_PROFILE"] = self.profile
+        known = keys or (None if self.keys_in_environment else self.keys)
+        if known and not self.anonymous:
             options["AWS_ACCESS_KEY_ID"] = known.key
             options["AWS_SECRET_ACCESS_KEY"] = known.secret
             # Also an empty one: another's token must not go with these keys.
             options["AWS_SESSION_TOKEN"] = known.token or ""
         return options
+
+    @property
+    def keys_in_environment(self) -> bool:
+        """Whether both clients find the keys by themselves, and need not be handed them."""
+        of_environment = self.credentials == "AWS_ACCESS_KEY_ID"
+        # Handed a profile, s3fs does not look there.
+        return of_environment and self.sources.get("profile") in (None, *PROFILES)
 
     def tried(self) -> str:
         """Say in a few words who was asked, and as whom; without a secret."""
@@ -283,8 +297,9 @@ class _Reading:
             named.value if named else "default",
             {name: str(word.value) for name, word in self.words.items()},
         )
+        problem = None
         if named and not profile.found:
-            raise ArgumentError(
+            problem = (
                 f"the AWS profile {named.value!r} ({named.source}) is neither in "
                 f"{profile.config_file} nor in {profile.credentials_file}"
             )
@@ -345,6 +360,7 @@ class _Reading:
             use_profile=None if anonymous else use_profile,
             sources=MappingProxyType(self.sources),
             conflicts=tuple(self.conflicts),
+            problem=problem,
         )
 
     # ---- what was said

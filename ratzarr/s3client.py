@@ -143,6 +143,13 @@ def _session(settings: S3Settings) -> Any:
     return session
 
 
+def _ask_once(model: Any, context: dict[str, Any], **_: Any) -> None:
+    # Where a bucket is, botocore asks of the server that has just said "elsewhere": who says so
+    # again without a region is asked again, until there is no more stack.
+    if model.name == "HeadBucket":
+        context.setdefault("s3_redirect", {})["redirected"] = True
+
+
 class _Client(S3FileSystem):  # type: ignore[misc]
     """A client that asks a server it has not heard from only so long."""
 
@@ -153,6 +160,7 @@ class _Client(S3FileSystem):  # type: ignore[misc]
         super().__init__(**arguments, session=session)
         self._bound = settings.first_answer
         self._heard = -HEARD
+        self._prepared: Any = None
 
     @property
     def heard(self) -> bool:
@@ -162,7 +170,6 @@ class _Client(S3FileSystem):  # type: ignore[misc]
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         if self.heard or len(kwargs.get("Body") or b"") > SMALL:
             return await super()._call_s3(method, *akwarglist, **kwargs)
-        until = time.monotonic() + self._bound
         failed: list[BaseException] = []
         failing = asyncio.Event()
 
@@ -174,8 +181,15 @@ class _Client(S3FileSystem):  # type: ignore[misc]
                 if sum(isinstance(one, CannotConnect) for one in failed) >= TRIES:
                     failing.set()
 
-        await asyncio.wait_for(self._ready(watch), self._bound)
+        # To make the client is work of our own, and no waiting.
+        client = await self.set_session()
+        if client is not self._prepared:
+            client.meta.events.register_last("before-parameter-build.s3", _ask_once)
+            self._prepared = client
+        client.meta.events.register("needs-retry.s3", watch)
         try:
+            await asyncio.wait_for(self._fetch_credentials(), self._bound)
+            until = time.monotonic() + self._bound
             while (left := until - time.monotonic()) > 0:
                 asked = asyncio.ensure_future(super()._call_s3(method, *akwarglist, **kwargs))
                 given_up = asyncio.ensure_future(failing.wait())
@@ -199,13 +213,11 @@ class _Client(S3FileSystem):  # type: ignore[misc]
                 raise failed[-1]
             raise TimeoutError(f"nothing came within {self._bound:g} s")
         finally:
-            self._s3.meta.events.unregister("needs-retry.s3", watch)
+            client.meta.events.unregister("needs-retry.s3", watch)
 
-    async def _ready(self, watch: Any) -> None:
-        """Connect, with credentials at hand: to fetch them can take longer than a try may."""
-        client = await self.set_session()
+    async def _fetch_credentials(self) -> None:
+        """Have credentials at hand: to fetch them can take longer than a try may."""
         if not self.anon:
             credentials = await self.session.get_credentials()
             if credentials is not None:
                 await credentials.get_frozen_credentials()
-        client.meta.events.register("needs-retry.s3", watch)

@@ -9,7 +9,7 @@ from ratzarr.location import gdal_name
 
 from ._gdal import exceptions, gdal, silence
 from .errors import RasterNotFoundError
-from .vsis3 import ask, bucket_of, reached
+from .vsis3 import ask, bucket_of, in_this_thread, reached
 
 __all__ = ["band_of", "open_dataset", "opened", "siblings_visible"]
 
@@ -94,7 +94,8 @@ def siblings_visible(name: str) -> Iterator[None]:
     for key, value in changed.items():
         gdal.SetThreadLocalConfigOption(key, value)
     try:
-        yield
+        with in_this_thread(name):
+            yield
     finally:
         for key, value in before.items():
             gdal.SetThreadLocalConfigOption(key, value)

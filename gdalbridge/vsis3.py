@@ -20,7 +20,7 @@ from ratzarr.stores import open_objects
 from .errors import BridgeError
 from .gdalconfig import PREFIX, hold, release
 
-__all__ = ["ask", "bucket_of", "effective_options", "reached"]
+__all__ = ["ask", "bucket_of", "effective_options", "in_this_thread", "reached"]
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "5", "GDAL_HTTP_LOW_SPEED_TIME": "8"} | {
@@ -92,6 +92,30 @@ def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[s
 def _free_for(bucket: str, me: tuple[int, dict[str, str]]) -> bool:
     users = _users.get(bucket, [])
     return not users or users[0][1] == me[1] or any(thread == me[0] for thread, _ in users)
+
+
+@contextmanager
+def in_this_thread(name: str) -> Iterator[None]:
+    """Let GDAL list the directory of a raster that is :func:`reached`, within the block.
+
+    Options for a bucket's path don't count where GDAL lists the bucket's top: it leaves off the
+    slash, without which they would be another bucket's as well, one whose name begins alike.
+    """
+    users = _users.get(bucket_of(name) or "", [])
+    if not users:
+        yield
+        return
+    from ._gdal import gdal
+
+    wanted = users[0][1]
+    before = {key: gdal.GetThreadLocalConfigOption(key) for key in wanted}
+    for key, value in wanted.items():
+        gdal.SetThreadLocalConfigOption(key, value)
+    try:
+        yield
+    finally:
+        for key, was in before.items():
+            gdal.SetThreadLocalConfigOption(key, was)
 
 
 def ask(name: str, options: Mapping[str, Any] | None = None) -> None:

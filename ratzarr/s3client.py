@@ -87,7 +87,8 @@ def client_for(settings: S3Settings, options: Mapping[str, Any] | None = None) -
         _put(arguments, name, value, over=True)
     arguments["anon"] = settings.anonymous
     given = arguments.pop("session", None)
-    environment = hash(tuple(os.environ.get(name) for name in _ENVIRONMENT))
+    # Keys are not in what settings show of themselves, and not all are in the arguments.
+    environment = hash((settings.keys, *(os.environ.get(name) for name in _ENVIRONMENT)))
     key = (os.getpid(), repr(sorted(arguments.items())), f"{settings!r} {given!r}", environment)
     with _lock:
         if key not in _clients:

@@ -47,8 +47,7 @@ _PERMISSION = {
 _DOING = {
     "CopyObject": "copy to it",
     "DeleteObjects": "delete there",
-    "GetObject": "read it",
-    "HeadObject": "read it",
+    "GetObject": "read it (nor say whether it is there, to those who may not list)",
     "ListObjectsV2": "list what is there",
     "PutObject": "write it",
 }

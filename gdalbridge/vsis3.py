@@ -159,6 +159,8 @@ def effective_options(settings: S3Settings, bucket: str) -> dict[str, tuple[str,
     for name, value in settings.gdal_options().items():
         if name in SECRETS:
             value = "set" if value else "not set"
+        if name == "AWS_S3_ENDPOINT":
+            value = value.rpartition("@")[2]
         told = said.get(name)
         found[name] = (value, told[1] if told else "from the settings above")
     return found

@@ -21,7 +21,7 @@ from .errors import (
     StoreTimeoutError,
     TableNotFoundError,
 )
-from .s3settings import S3Settings
+from .s3settings import S3Settings, without_password
 
 __all__ = ["ConditionRefused", "MissingObject", "error_code", "in_words"]
 
@@ -103,6 +103,9 @@ def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrE
     if code == "NoSuchBucket":
         made = TableNotFoundError
         words = f"the bucket {place.split('/')[2]!r} does not exist"
+    if settings.endpoint:
+        # Clients quote it as it was given.
+        words = words.replace(settings.endpoint, f"{without_password(settings.endpoint)}")
     return made(f"{place}: {words} (tried: {settings.tried()})")
 
 

@@ -261,7 +261,11 @@ def test_two_threads_with_different_settings_take_turns(server, monkeypatch):
                 seen.append((key, gdal.GetPathSpecificOption(name, "AWS_ACCESS_KEY_ID")))
                 threading.Event().wait(wait)
 
-    first = threading.Thread(target=use, args=("AKONE", 0.1))
+    use("AKONE", 0)
+    use("AKTWO", 0)  # both clients are there now: what follows is quick
+    seen.clear()
+    first_is_in.clear()
+    first = threading.Thread(target=use, args=("AKONE", 0.2))
     first.start()
     assert first_is_in.wait(20)
     use("AKTWO", 0)

@@ -15,7 +15,9 @@ from ratzarr import (
     StorePermissionError,
     StoreTimeoutError,
     TableNotFoundError,
+    s3client,
 )
+from ratzarr.s3settings import MACHINE, NONE, S3Settings
 from tests.servers.scripted import closed_port, scripted_s3, silent_server
 
 from .conformance.base import make
@@ -233,3 +235,31 @@ def test_a_server_that_stalls_once_is_asked_again(counted_s3, monkeypatch):
     with RatZarr(url, readOnly=True) as table:
         assert table.rowCount == 6
     assert stalled
+
+
+def test_a_server_that_is_busy_at_first_is_waited_for(counted_s3, monkeypatch):
+    """An answer is an answer, even "not now": the bound is for silence."""
+    place, proxy = counted_s3
+    url = place.new()
+    make(url, 6).close()
+    monkeypatch.setenv("RATZARR_FIRST_ANSWER", "0.6")
+    busy = []
+
+    def instead(method, key):
+        busy.append(time.monotonic())
+        return 503 if busy[-1] - busy[0] < 1 else None
+
+    proxy.instead = instead
+    with RatZarr(url, readOnly=True) as table:
+        assert table.rowCount == 6
+    assert busy[-1] - busy[0] >= 1
+
+
+def test_nobody_waits_for_a_role_that_no_machine_has():
+    def providers(credentials):
+        session = s3client._session(S3Settings(credentials=credentials))
+        return [one.METHOD for one in session.get_component("credential_provider").providers]
+
+    assert "iam-role" not in providers(NONE)
+    assert "iam-role" in providers(MACHINE)
+    assert "env" in providers(NONE)

@@ -44,6 +44,8 @@ _PERMISSION = {
     "SignatureDoesNotMatch": "the secret does not belong to the access key",
     "TokenRefreshRequired": "the session token must be renewed: log in anew",
 }
+_OF_BUCKET = {"DeleteObjects", "ListObjectsV2"}
+"""What is asked of a bucket, and not of an object that could be missing."""
 _DOING = {
     "CopyObject": "copy to it",
     "DeleteObjects": "delete there",
@@ -95,11 +97,16 @@ def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrE
     """
     answer, operation = _answer(error)
     code, status = error_code(error), _status(answer)
-    if code in _MISSING or (status == 404 and not code):
+    is_missing = code in _MISSING or (status == 404 and not code)
+    of_bucket = operation in _OF_BUCKET
+    if is_missing and not of_bucket:
         return MissingObject(f"{place} does not exist")
     if code in _REFUSED or status == 412 or isinstance(error, FileExistsError):
         return ConditionRefused(f"{place} was changed by another writer")
     made, words = _classify(answer, code, status, operation, error)
+    if is_missing:
+        made = TableNotFoundError
+        words = f"there is no bucket {place.split('/')[2]!r}, or no S3 server at all"
     if code == "NoSuchBucket":
         made = TableNotFoundError
         words = f"the bucket {place.split('/')[2]!r} does not exist"

@@ -18,7 +18,7 @@ from ratzarr import (
     s3client,
 )
 from ratzarr.s3settings import MACHINE, NONE, S3Settings
-from tests.servers.scripted import closed_port, scripted_s3, silent_server
+from tests.servers.scripted import black_hole, closed_port, scripted_s3, silent_server
 
 from .conformance.base import make
 
@@ -180,6 +180,14 @@ def test_a_name_that_is_nobodys(monkeypatch):
         RatZarr(URL, readOnly=True)
 
 
+def test_a_connection_that_never_comes(monkeypatch):
+    monkeypatch.setenv("RATZARR_FIRST_ANSWER", "4")
+    with black_hole() as url:
+        environment(monkeypatch, url)
+        with said(StoreTimeoutError, TimeoutError, url, "no answer"):
+            RatZarr(URL, readOnly=True)
+
+
 def test_a_server_that_never_answers(monkeypatch):
     with silent_server() as url:
         environment(monkeypatch, url)
@@ -263,3 +271,10 @@ def test_nobody_waits_for_a_role_that_no_machine_has():
     assert "iam-role" not in providers(NONE)
     assert "iam-role" in providers(MACHINE)
     assert "env" in providers(NONE)
+
+
+def test_what_answers_is_another_kind_of_server(server):
+    server.answer(".*", ".*", 404, body=b"<html>Not here</html>")
+    for use in (lambda: RatZarr(URL), lambda: RatZarr.exists(URL)):
+        with said(TableNotFoundError, FileNotFoundError, "or no S3 server at all"):
+            use()

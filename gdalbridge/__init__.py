@@ -8,8 +8,11 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ratzarr.s3settings import consult
+
 from .checking import CheckReport, check
 from .errors import BridgeError, CancelledError, ConversionError, LossWarning
+from .gdalconfig import words
 from .report import ColumnReport, CopyReport
 from .sidecar import Sidecar, find_sidecars, sidecar_path
 
@@ -32,6 +35,9 @@ __all__ = [
     "find_sidecars",
     "sidecar_path",
 ]
+
+# What GDAL was told of S3 counts for tables too, from now on.
+consult(words)
 
 # These need GDAL: without it the rest still works, and the error comes where it is used.
 _NEED_GDAL = {"copy_to_raster": "ratexport", "copy_to_sidecar": "ratcopy"}

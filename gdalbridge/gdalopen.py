@@ -1,26 +1,51 @@
 """Opening rasters and their bands, with whatever lies beside them in sight."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from ratzarr.location import gdal_name
+
 from ._gdal import exceptions, gdal, silence
 from .errors import RasterNotFoundError
-from .vsis3 import prepare
+from .vsis3 import ask, bucket_of, in_this_thread, reached
 
-__all__ = ["band_of", "open_dataset", "siblings_visible"]
+__all__ = ["band_of", "open_dataset", "opened", "siblings_visible"]
 
 
-def open_dataset(raster: Any, *, update: bool = False) -> Any:
-    """Open a raster by its path, URL or ``/vsi`` name.
+@contextmanager
+def opened(raster: Any, storage_options: Mapping[str, Any] | None = None) -> Iterator[Any]:
+    """Open a raster by its name, for use within the block; an open dataset is taken as it is.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        A path, URL or ``/vsi`` name, or an open dataset.
+    storage_options : mapping, optional
+        For a raster on S3, see :class:`ratzarr.RatZarr`.
+    """
+    if hasattr(raster, "GetRasterBand"):
+        yield raster
+        return
+    # What GDAL reads later, of what lies beside the raster, needs the settings as well.
+    with reached(os.fspath(raster), storage_options):
+        yield open_dataset(raster, storage_options=storage_options)
+
+
+def open_dataset(
+    raster: Any, *, update: bool = False, storage_options: Mapping[str, Any] | None = None
+) -> Any:
+    """Open a raster by its path, URL or ``/vsi`` name; on S3, within :func:`opened` only.
 
     Raises
     ------
     RasterNotFoundError
         With GDAL's own reason.
+    RatZarrError
+        Where the raster is on S3, and the server refuses.
     """
-    name = prepare(os.fspath(raster))
+    name = gdal_name(os.fspath(raster))
     flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
     with exceptions(), silence(), siblings_visible(name):
         try:
@@ -30,6 +55,8 @@ def open_dataset(raster: Any, *, update: bool = False) -> Any:
         else:
             reason = "GDAL gives no reason"
     if dataset is None:
+        if bucket_of(name):
+            ask(name, storage_options)
         how = "for writing " if update else ""
         raise RasterNotFoundError(f"{raster} can't be opened {how}as a raster: {reason}")
     return dataset
@@ -67,7 +94,8 @@ def siblings_visible(name: str) -> Iterator[None]:
     for key, value in changed.items():
         gdal.SetThreadLocalConfigOption(key, value)
     try:
-        yield
+        with in_this_thread(name):
+            yield
     finally:
         for key, value in before.items():
             gdal.SetThreadLocalConfigOption(key, value)

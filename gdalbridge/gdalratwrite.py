@@ -14,6 +14,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ratzarr.location import gdal_name
+
 from ._gdal import block_io_is_safe, exceptions, gdal, silence
 from .errors import BridgeError, ConversionError, GdalError, NotWrittenError
 from .gdalkeeps import check_not_hidden, check_open_for_update, see_what_was_kept
@@ -30,7 +32,6 @@ from .gdaltypes import (
     type_name,
     usage_name,
 )
-from .vsis3 import prepare
 
 __all__ = ["RatSink", "open_rat_for_update"]
 
@@ -70,7 +71,7 @@ def open_rat_for_update(raster: Any, band: int = 1) -> "RatSink":
     if hasattr(raster, "GetRasterBand"):
         return RatSink(raster, band, raster.GetDescription(), path=None)
     path = os.fspath(raster)
-    name = prepare(path)
+    name = gdal_name(path)
     if name.startswith("/vsi") and not name.startswith("/vsimem/"):
         raise NotWrittenError(
             f"{path}: GDAL can't change a raster there; copy the table to a sidecar instead, or "

@@ -6,30 +6,22 @@ some servers ignore them on multipart uploads. Etags are sent without their quot
 which Ceph's gateway does not match otherwise.
 """
 
-import os
-import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import batched
 from typing import Any, override
 
 import fsspec.asyn
-from s3fs import S3FileSystem
 from s3fs import core as s3fs_core
 
-from .errors import (
-    DamagedError,
-    RatZarrError,
-    StoreError,
-    StorePermissionError,
-    StoreTimeoutError,
-    TableNotFoundError,
-)
+from .errors import DamagedError, RatZarrError, StoreError
 from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Versioned
 from .parallel import run
-from .s3settings import S3Settings
+from .s3client import client_for
+from .s3errors import ConditionRefused, MissingObject, in_words
+from .s3settings import current
 
 __all__ = ["S3Objects"]
 
@@ -37,20 +29,6 @@ DELETE_AT_ONCE = 1000
 """Keys in one DeleteObjects; servers refuse more."""
 MARK = "ratzarr"
 """User metadata of an object: the mark of its owner."""
-
-_REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_MISSING = {"NoSuchKey", "404"}
-_FORBIDDEN = {
-    "403",
-    "AccessDenied",
-    "AllAccessDisabled",
-    "AuthorizationHeaderMalformed",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-    "UnauthorizedAccess",
-}
 
 
 class S3Objects(Objects):
@@ -61,7 +39,8 @@ class S3Objects(Objects):
     location : Location
         Bucket and key of the store's root.
     options : mapping, optional
-        Arguments for ``s3fs.S3FileSystem``; they go before what the environment says.
+        Arguments for ``s3fs.S3FileSystem``; they go before what the environment says. One of
+        ours: ``first_answer``, seconds (:mod:`ratzarr.s3client`).
     """
 
     writable = True
@@ -69,19 +48,8 @@ class S3Objects(Objects):
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
-        arguments: dict[str, Any] = {
-            # Off, both: a listing kept from before hides what others have written since,
-            # and ranged reads ask for each object's size first.
-            "use_listings_cache": False,
-            "max_concurrency": 1,
-        }
-        arguments.update(S3Settings.from_environment(os.environ).s3fs_arguments())
-        for name, value in (options or {}).items():
-            if isinstance(value, Mapping) and isinstance(arguments.get(name), dict):
-                arguments[name] = {**arguments[name], **value}
-            else:
-                arguments[name] = value
-        self._fs = _client(arguments)
+        self._settings = current(location.bucket, options)
+        self._fs = client_for(self._settings, options)
 
     def _key(self, key: str) -> str:
         return f"{self.location.key}/{key}" if key else self.location.key
@@ -123,7 +91,7 @@ class S3Objects(Objects):
 
         try:
             return self._do(key, fetch)
-        except _MissingObject:
+        except MissingObject:
             return None
 
     @override
@@ -155,7 +123,7 @@ class S3Objects(Objects):
     def _put_if(self, key: str, data: bytes, owner: Owner | None, **condition: str) -> str | None:
         try:
             return self._put(key, data, owner, **condition)
-        except (_ConditionRefused, _MissingObject):
+        except (ConditionRefused, MissingObject):
             return None
 
     @override
@@ -281,80 +249,8 @@ class S3Objects(Objects):
             raise self._in_words(key, error) from error
 
     def _in_words(self, key: str, error: Exception) -> Exception:
-        """Name bucket and key; the server's text can be empty, its code never is."""
-        place = f"s3://{self.location.bucket}/{self._key(key)}"
-        code = _code(error)
-        if code in _MISSING:
-            return _MissingObject(f"{place} does not exist")
-        if code in _REFUSED or isinstance(error, FileExistsError):
-            return _ConditionRefused(f"{place} was changed by another writer")
-        if code == "NoSuchBucket":
-            return TableNotFoundError(
-                f"{place}: the bucket {self.location.bucket!r} does not exist"
-            )
-        if code in _FORBIDDEN or isinstance(error, PermissionError):
-            return StorePermissionError(
-                f"{place}: the server does not let us ({code or error}): check the credentials "
-                "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
-            )
-        if type(error).__name__ == "NoCredentialsError":
-            return StorePermissionError(
-                f"{place}: no AWS credentials found (AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ...); AWS_NO_SIGN_REQUEST=YES for public data"
-            )
-        if isinstance(error, TimeoutError | ConnectionError):
-            return StoreTimeoutError(f"{place}: no answer from the server: {error}")
-        return StoreError(f"{place}: {code or type(error).__name__}: {error}")
-
-
-_CREDENTIALS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_ROLE_ARN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-)
-_clients: dict[tuple[int, str, int], Any] = {}
-_clients_lock = threading.Lock()
-MAX_CLIENTS = 16
-
-
-def _client(arguments: dict[str, Any]) -> Any:
-    """Return a client for these arguments and the credentials that are in force now.
-
-    Making one takes longer than most requests, so it is kept; but fsspec's own cache
-    would hand one out with the credentials of before, and in a forked process.
-    """
-    secrets = hash(tuple(os.environ.get(name) for name in _CREDENTIALS))
-    key = (os.getpid(), repr(sorted(arguments.items())), secrets)
-    with _clients_lock:
-        if key not in _clients:
-            while len(_clients) >= MAX_CLIENTS:
-                del _clients[next(iter(_clients))]
-            _clients[key] = S3FileSystem(**arguments, skip_instance_cache=True)
-        return _clients[key]
-
-
-class _MissingObject(StoreError):
-    pass
-
-
-class _ConditionRefused(StoreError):
-    pass
+        return in_words(f"s3://{self.location.bucket}/{self._key(key)}", error, self._settings)
 
 
 def _etag(answer: Mapping[str, Any]) -> str:
     return str(answer["ETag"]).strip('"')
-
-
-def _code(error: BaseException | None) -> str:
-    """Return the server's error code, however deep s3fs has wrapped it."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, Mapping):
-            return str(response.get("Error", {}).get("Code", ""))
-        error = error.__cause__
-    return ""

@@ -12,10 +12,31 @@ from ratzarr import RatZarrError
 
 from ..errors import BridgeError
 
-__all__ = ["examples", "in_words", "json_option", "print_json", "quiet_option"]
+__all__ = ["config_option", "examples", "in_words", "json_option", "print_json", "quiet_option"]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+
+
+def _configure(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"expected NAME=VALUE, got {name!r}")
+        from ..gdalconfig import set_option
+
+        set_option(name.strip(), text)
+
+
+config_option = click.option(
+    "--config",
+    multiple=True,
+    callback=_configure,
+    expose_value=False,
+    is_eager=True,
+    metavar="NAME=VALUE",
+    help="Configuration option of GDAL; the AWS ones count for tables too. Can be repeated.",
+)
 
 
 @contextmanager

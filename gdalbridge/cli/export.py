@@ -2,7 +2,7 @@
 
 import click
 
-from .common import examples, in_words, json_option, print_json, quiet_option
+from .common import config_option, examples, in_words, json_option, print_json, quiet_option
 
 
 def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
@@ -36,6 +36,7 @@ def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     help="GDAL type of a column: Integer, Real, String, ... Values must still be equal.",
 )
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block.")
+@config_option
 @json_option
 @quiet_option
 def command(

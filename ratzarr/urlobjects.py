@@ -186,7 +186,11 @@ class UrlObjects(GuardedObjects):
     def occupied(self) -> bool:
         if self._read(ZARR_JSON, None) is not None:
             return True
-        return bool(self._do("", lambda: self._fs._exists(self._root)))
+        if self._web:
+            return bool(self._do("", lambda: self._fs._exists(self._root)))
+        if self._entries(self._root):
+            return True
+        return bool(self._do("", lambda: self._fs._isfile(self._root)))
 
     def _do[T](self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
         try:

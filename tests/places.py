@@ -187,7 +187,9 @@ class MemoryUrlPlace(LocalPlace):
     def everything(self):
         start = self._path(self.root, "")
         return {
-            key: self.held[key].getvalue() for key in list(self.held) if key.startswith(start + "/")
+            key: self.held[key].getvalue()
+            for key in list(self.held)
+            if key.startswith(start + "/")
         }
 
     def objects(self, url):
@@ -235,6 +237,8 @@ class StorePlace(LocalPlace):
 
     def at(self, url):
         """Return the path in the store; what is not one of our names as it is."""
+        if hasattr(url, "__fspath__"):
+            url = url.__fspath__()
         if isinstance(url, str) and url.startswith(self.label + "/"):
             return StorePath(self.held, url.removeprefix(self.label + "/").rstrip("/"))
         return url

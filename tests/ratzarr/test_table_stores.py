@@ -383,6 +383,21 @@ class TestIcechunk:
         with RatZarr(repository.readonly_session("main").store) as table:
             assert table.getColumnNames() == ["a", "b", "c"]
 
+    def test_writers_of_different_columns_get_along(self, repository):
+        """By a rebase: RatZarr changes no more of the table than the columns it writes."""
+        session = repository.writable_session("main")
+        with RatZarr(session.store) as table:
+            table.createColumn("b", "int32")
+        session.commit("b")
+        first, second = (repository.writable_session("main") for _ in range(2))
+        for number, (session, name) in enumerate([(first, "a"), (second, "b")]):
+            with RatZarr(session.store) as table:
+                table.writeBlock(name, np.full(9, number + 10), 0)
+        first.commit("a's rows")
+        second.commit("b's rows", rebase_with=icechunk.ConflictDetector())
+        assert self.rows(repository, "a") == [10] * 9
+        assert self.rows(repository, "b") == [11] * 9
+
     def test_a_column_that_takes_another_s_place(self, repository):
         session = repository.writable_session("main")
         with RatZarr(session.store) as table:

@@ -8,6 +8,7 @@ A web server lists nothing that could be relied on: its answer for a directory m
 index, a page of its own making, or an error. The table's order of columns stands for it.
 """
 
+import contextlib
 import posixpath
 import re
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -129,11 +130,9 @@ class UrlObjects(GuardedObjects):
     @override
     def _remove(self, keys: Sequence[str]) -> None:
         async def remove(path: str) -> None:
-            try:
+            with contextlib.suppress(*_ABSENT):
                 # Not _rm(): to that a name with * or [ is a pattern.
                 await self._fs._rm_file(path)
-            except _ABSENT:
-                pass
 
         self._do("", lambda: gathered([remove(self._path(key)) for key in keys]))
 

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import obstore
 from obstore.exceptions import PreconditionError
@@ -103,7 +104,7 @@ def main() -> None:
                 for run in range(RUNS + 1):
                     took = {}
                     for name in sorted(clients, reverse=bool(run % 2)):
-                        took[name] = timed(pool, lambda n, c=clients[name]: call(c, n), count)
+                        took[name] = timed(pool, partial(call, clients[name]), count)
                     if run:
                         wall.append(took["s3fs"][0] / took["obstore"][0])
                         cpu.append(took["s3fs"][1] / took["obstore"][1])

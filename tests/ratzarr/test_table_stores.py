@@ -199,9 +199,11 @@ def test_a_store_opened_for_reading(store):
 
 def test_an_archive_is_for_reading(tmp_path):
     """Nothing in it can be changed, only added a second time."""
-    with ZipStore(tmp_path / "x.zip", mode="w") as store:
-        with pytest.raises(PermissionError, match="ZipStore can't change"):
-            RatZarr(store)
+    with (
+        ZipStore(tmp_path / "x.zip", mode="w") as store,
+        pytest.raises(PermissionError, match="ZipStore can't change"),
+    ):
+        RatZarr(store)
     with zipfile.ZipFile(tmp_path / "x.zip") as archive:
         assert archive.namelist() == []
 

@@ -8,6 +8,7 @@ forked child, where obstore would wait for ever, it says so.
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
@@ -75,15 +76,11 @@ class ObstoreObjects(Objects):
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
-        arguments = _arguments(options or {})
         if not can_be_used():
             raise self._after_fork()
         if not _used_by:
             _used_by.append(os.getpid())
-        patient = {"max_retries": TRIES, "retry_timeout": timedelta(seconds=60)}
-        self._store = S3Store(location.bucket, retry_config=patient, **arguments)  # type: ignore[arg-type]
-        once = {"max_retries": 0, "retry_timeout": timedelta(seconds=60)}
-        self._once = S3Store(location.bucket, retry_config=once, **arguments)  # type: ignore[arg-type]
+        self._store, self._once = _clients(location.bucket, options or {})
 
     def _key(self, key: str) -> str:
         return f"{self.location.key}/{key}" if key else self.location.key
@@ -366,6 +363,37 @@ class _Credentials:
             "token": now.token,
             "expires_at": expires,
         }
+
+
+type _Pair = tuple[S3Store, S3Store]
+
+_known: dict[tuple[str, int, int], _Pair] = {}
+_known_lock = threading.Lock()
+MAX_CLIENTS = 16
+
+
+def _clients(bucket: str, options: Mapping[str, Any]) -> _Pair:
+    """Return a client that tries again, and one that doesn't, for the settings as they are now.
+
+    They are kept, with their connections: making one reads files, and greets the server.
+    """
+    settings = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    key = (bucket, hash(repr(sorted(options.items()))), hash(repr(sorted(settings.items()))))
+    with _known_lock:
+        if key not in _known:
+            arguments = _arguments(options)
+            while len(_known) >= MAX_CLIENTS:
+                del _known[next(iter(_known))]
+            patient, once = (
+                S3Store(
+                    bucket,
+                    retry_config={"max_retries": tries, "retry_timeout": timedelta(seconds=60)},
+                    **arguments,
+                )
+                for tries in (TRIES, 0)
+            )
+            _known[key] = patient, once
+        return _known[key]
 
 
 class _Gone(StoreError):

@@ -12,51 +12,16 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
-import obstore
-from obstore.exceptions import PreconditionError
-from obstore.store import S3Store
+import numpy as np
 
+from ratzarr import RatZarr
 from ratzarr.location import parse
+from ratzarr.obstoreobjects import ObstoreObjects
 from ratzarr.s3objects import S3Objects
 
 IN_FLIGHT = 16
 SIZES = {"16 kB": (16 * 1024, 320), "4 MB": (4 * 1024 * 1024, 32)}
 RUNS = 7
-
-
-class Obstore:
-    """The same few operations, through obstore."""
-
-    def __init__(self, place: str) -> None:
-        bucket, _, prefix = place.removeprefix("s3://").partition("/")
-        endpoint = os.environ["AWS_ENDPOINT_URL"]
-        self.store = S3Store(
-            bucket,
-            prefix=prefix,
-            endpoint=endpoint,
-            client_options={"allow_http": endpoint.startswith("http://")},
-            virtual_hosted_style_request=False,
-        )
-
-    def get(self, key: str) -> bytes:
-        return bytes(obstore.get(self.store, key).bytes())
-
-    def put(self, key: str, data: bytes) -> None:
-        obstore.put(self.store, key, data, use_multipart=False)
-
-    def create(self, key: str, data: bytes) -> str | None:
-        try:
-            return obstore.put(self.store, key, data, mode="create")["e_tag"]
-        except FileExistsError:
-            return None
-        except obstore.exceptions.AlreadyExistsError:
-            return None
-
-    def replace(self, key: str, data: bytes, version: str) -> str | None:
-        try:
-            return obstore.put(self.store, key, data, mode={"e_tag": version})["e_tag"]
-        except PreconditionError:
-            return None
 
 
 def timed(
@@ -68,20 +33,22 @@ def timed(
     return time.perf_counter() - started, time.process_time() - cpu
 
 
-def conditions(client: Obstore) -> None:
-    """Say whether conditions hold, with the etag as it came and without its quotes."""
-    print(
-        f"obstore: create, new: {client.create('c', b'1')!r}; again: {client.create('c', b'2')!r}"
-    )
-    etag = obstore.head(client.store, "c")["e_tag"]
-    for form, version in (("as it came", etag), ("unquoted", etag.strip('"'))):
-        try:
-            print(
-                f"obstore: replace, etag {form} ({version}): {client.replace('c', b'3', version)!r}"
-            )
-        except Exception as error:
-            print(f"obstore: replace, etag {form}: {type(error).__name__}: {error!s:.200}")
-        etag = obstore.head(client.store, "c")["e_tag"]
+def table(client: str) -> Callable[[], object]:
+    """Return what writes and reads 8 columns of 40 small chunks."""
+    url = f"s3://{os.environ['S3BUCKET']}/bench-{uuid.uuid4().hex}.rat.zarr"
+    rows, chunk = 40_000, 1000
+    opened = RatZarr(url, storageOptions={"client": client})
+    opened.setChunkSize(chunk)
+    opened.setRowCount(rows)
+    values = {f"c{n}": np.random.default_rng(n).normal(size=rows) for n in range(8)}
+    for name in values:
+        opened.createColumn(name, np.float64)
+
+    def run() -> None:
+        opened.writeBlocks(values, 0)
+        opened.readBlocks(list(values), 0, rows)
+
+    return run
 
 
 def main() -> None:
@@ -90,9 +57,7 @@ def main() -> None:
         print("left out: needs a server (S3BUCKET, AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ...)")
         return
     place = f"s3://{os.environ['S3BUCKET']}/bench-{uuid.uuid4().hex}"
-    ours, theirs = S3Objects(parse(place)), Obstore(place)
-    conditions(theirs)
-    clients = {"s3fs": ours, "obstore": theirs}
+    clients = {"s3fs": S3Objects(parse(place)), "obstore": ObstoreObjects(parse(place))}
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         for size, (length, count) in SIZES.items():
             data = os.urandom(length)
@@ -116,6 +81,19 @@ def main() -> None:
                     f"1/{statistics.median(cpu):.1f}; per object, at best: "
                     + ", ".join(f"{name} {1000 * s / count:.2f} ms" for name, s in best.items())
                 )
-    ours.delete_tree("16 kB")
-    ours.delete_tree("4 MB")
-    ours.delete(["c"])
+    for size in SIZES:
+        clients["s3fs"].delete_tree(size)
+    runs = {name: table(name) for name in clients}
+    ratios = []
+    for turn in range(RUNS + 1):
+        took = {}
+        for name in sorted(runs, reverse=bool(turn % 2)):
+            started = time.perf_counter()
+            runs[name]()
+            took[name] = time.perf_counter() - started
+        if turn:
+            ratios.append(took["s3fs"] / took["obstore"])
+    print(
+        f"a table, 320 chunks of 8 kB written and read: obstore is {statistics.median(ratios):.2f} "
+        f"times as fast ({min(ratios):.2f} to {max(ratios):.2f})"
+    )

@@ -220,6 +220,6 @@ def test_after_a_fork(moto, moto_s3):
         sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], timeout=60, check=False
+        [sys.executable, "-c", textwrap.dedent(program)], timeout=30, check=False
     )
     assert done.returncode == 0

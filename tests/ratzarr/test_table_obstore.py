@@ -17,6 +17,9 @@ from ratzarr.s3objects import S3Objects
 from .conformance import TableConformance
 from .conformance.base import make, refused
 
+# Nothing here has to do with GDAL, and it takes a minute.
+pytestmark = pytest.mark.main_env_only
+
 
 @pytest.fixture(autouse=True)
 def by_obstore(monkeypatch):

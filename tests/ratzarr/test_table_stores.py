@@ -22,6 +22,9 @@ from . import conformance
 from .conformance import TableConformance
 from .conformance.base import STRING, make
 
+# Nothing here has to do with GDAL, and it takes a minute.
+pytestmark = pytest.mark.main_env_only
+
 
 class InStores(TableConformance):
     """The suite knows names only: here they stand for paths in a store."""

@@ -21,6 +21,7 @@ from .errors import (
     ConflictError,
     InvalidNameError,
     RatZarrError,
+    StoreError,
     TableNotFoundError,
 )
 from .layout import (
@@ -72,7 +73,10 @@ class Catalog:
 
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
-        keys = set(self._objects.list_dirs(GROUP))
+        listed = self._objects.list_dirs(GROUP)
+        if listed is None:
+            return self._names_by_order()
+        keys = set(listed)
         names = []
         for name in self._order() or []:
             for key in _keys(name):
@@ -81,6 +85,16 @@ class Catalog:
                     names.append(name)
                     break
         return names + sorted(self._names_of(keys))
+
+    def _names_by_order(self) -> list[str]:
+        """Return the names in the order alone, of a place that can't be listed."""
+        order = self._order()
+        if order is None:
+            raise StoreError(
+                f"{self._objects.location} can't be listed, and keeps no order of its columns: "
+                "they can only be read by name"
+            )
+        return [name for name in order if _keys(name)]
 
     def _order(self) -> list[str] | None:
         return order_of(self._table.document)
@@ -225,7 +239,7 @@ class Catalog:
         """
         there = Column.find(self._objects, name)
         key = key_of(name)
-        for folder in self._objects.list_dirs(f"{PENDING}/{key}"):
+        for folder in self._objects.list_dirs(f"{PENDING}/{key}") or []:
             column = Column(self._objects, name, key, f"{PENDING}/{key}/{folder}")
             if not column.document.load():
                 continue

@@ -49,7 +49,9 @@ class Objects(Protocol):
     location: Location
     """The store's root."""
     writable: bool
-    """Whether this kind of place can be written at all."""
+    """Whether this place can be written at all."""
+    read_only_reason: str = ""
+    """Where it can't be: why, for messages."""
 
     looks_before_writing: bool
     """Whether each write for an owner looks at the owner's document first."""
@@ -115,10 +117,11 @@ class Objects(Protocol):
         ``interim`` in the meantime; interrupted, it can be done again.
         """
 
-    def list_dirs(self, prefix: str) -> list[str]:
+    def list_dirs(self, prefix: str) -> list[str] | None:
         """Return the names of what has a ``zarr.json`` below it, directly below ``prefix/``.
 
-        Object stores can't look: there it is what has any object below it.
+        Object stores can't look: there it is what has any object below it. None where the
+        place can't be listed at all, as most web servers can't.
         """
 
     def list_tree(self, prefix: str) -> Iterator[str]:

@@ -14,6 +14,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.storage import StorePath
 
 from . import stores
 from .attributes import LiveAttributes
@@ -45,12 +47,13 @@ from .layout import (
     check_name,
 )
 from .limits import MAX_ROWS
-from .location import parse as parse_location
 from .opencolumns import OpenColumns
 
 __all__ = ["RatZarr"]
 
 Array = NDArray[Any]
+type Place = str | os.PathLike[str] | Store | StorePath
+"""Where a table is: a name, or a zarr store that it is in."""
 
 
 class RatZarr:
@@ -61,16 +64,18 @@ class RatZarr:
 
     Parameters
     ----------
-    filename : str or os.PathLike
+    filename : str, os.PathLike, zarr.abc.store.Store or zarr.storage.StorePath
         A local path, ``s3://bucket/key``, ``/vsis3/bucket/key``, ``file://...``, or
-        another URL that fsspec can read.
+        another URL that fsspec can read; or a zarr store that has the table at its root
+        (``StorePath(store, path)``: elsewhere in it).
     readOnly : bool
         Refuse every change.
     create : bool
         Create the table if nothing is there. (An existing one is never replaced.)
     storageOptions : mapping, optional
         Arguments for the file system: for S3 those of ``s3fs.S3FileSystem``. They go
-        before what the AWS environment variables say.
+        before what the AWS environment variables say. Also for S3: ``client``, ``s3fs``
+        or ``obstore``; by default that of ``RATZARR_S3_CLIENT``, or s3fs.
 
     Attributes
     ----------
@@ -100,7 +105,7 @@ class RatZarr:
 
     def __init__(
         self,
-        filename: str | os.PathLike[str],
+        filename: Place,
         readOnly: bool = False,
         create: bool = True,
         *,
@@ -109,14 +114,15 @@ class RatZarr:
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
-        location = parse_location(filename)
-        self._objects = stores.open_objects(location, storageOptions)
+        self._objects = stores.open_place(filename, storageOptions)
         self._table = stores.table_metadata(self._objects)
         if not self._table.load():
             if self.readOnly or not create:
                 stores.refuse_foreign_root(self._objects)
                 asked = "readOnly is True" if self.readOnly else "create is False"
-                raise TableNotFoundError(f"there is no RatZarr at {location}, and {asked}")
+                raise TableNotFoundError(
+                    f"there is no RatZarr at {self._objects.location}, and {asked}"
+                )
             self._table = stores.create(self._objects)
         self._catalog = Catalog(self._objects, self._table)
         self._columns = OpenColumns(self._catalog)
@@ -584,23 +590,19 @@ class RatZarr:
         return html(f"{self!r}, {len(names)} columns", rows)
 
     @staticmethod
-    def exists(
-        zarrfile: str | os.PathLike[str], *, storageOptions: Mapping[str, Any] | None = None
-    ) -> bool:
+    def exists(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> bool:
         """Return whether anything, RatZarr or not, is at this place."""
-        return stores.exists(stores.open_objects(parse_location(zarrfile), storageOptions))
+        return stores.exists(stores.open_place(zarrfile, storageOptions))
 
     @staticmethod
     def isValidRatZarr(
-        zarrfile: str | os.PathLike[str], *, storageOptions: Mapping[str, Any] | None = None
+        zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None
     ) -> bool:
         """Return whether a RatZarr is at this place."""
-        return stores.is_valid(stores.open_objects(parse_location(zarrfile), storageOptions))
+        return stores.is_valid(stores.open_place(zarrfile, storageOptions))
 
     @staticmethod
-    def delete(
-        zarrfile: str | os.PathLike[str], *, storageOptions: Mapping[str, Any] | None = None
-    ) -> None:
+    def delete(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> None:
         """Delete a RatZarr; do nothing where nothing is.
 
         Raises
@@ -608,7 +610,7 @@ class RatZarr:
         NotARatZarrError
             Where something else is there, or something else with it. Nothing is deleted.
         """
-        stores.delete(stores.open_objects(parse_location(zarrfile), storageOptions))
+        stores.delete(stores.open_place(zarrfile, storageOptions))
 
     def bytesWritten(self, colName: str) -> int:
         """Return how many bytes, packed, this instance has written to a column."""
@@ -624,11 +626,7 @@ class RatZarr:
         self._check_open()
         if self.readOnly:
             raise ReadOnlyError(f"{self._objects.location} was opened with readOnly=True")
-        if not self._objects.writable:
-            raise ReadOnlyError(
-                f"{self._objects.location} is for reading only: tables are written to local disk "
-                "and to S3"
-            )
+        stores.check_writable(self._objects)
 
     def _look_again(self) -> None:
         self._columns.look_again()

@@ -295,6 +295,8 @@ class RatZarr:
         self._check_writable()
         column = self._column(colName)
         state = column.state
+        # Rows by which another process has made the table longer are nobody's yet.
+        known = min(self._rows, state.length)
         self._columns.confirm([colName])
 
         def change(document: Document) -> None:
@@ -302,7 +304,9 @@ class RatZarr:
             if ColumnState.of(document, column.document.place, colName).id != state.id:
                 raise column.replaced()
             attributes[COMPLETE_ATTR] = rowsDone is None
-            attributes[ROWS_DONE_ATTR] = document["shape"][0] if rowsDone is None else done
+            attributes[ROWS_DONE_ATTR] = (
+                min(known, document["shape"][0]) if rowsDone is None else done
+            )
 
         done = 0 if rowsDone is None else _integer(rowsDone, "rowsDone", 0, MAX_ROWS)
         column.document.update(change, column.missing)

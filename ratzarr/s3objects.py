@@ -4,9 +4,16 @@ Each method here is one request, or one per 1000 objects where it lists or delet
 Conditions (``If-None-Match: *`` to create, ``If-Match`` to replace) go in single PUTs:
 some servers ignore them on multipart uploads. Etags are sent without their quotes,
 which Ceph's gateway does not match otherwise.
+
+A refused condition is not believed by itself. Whoever repeats a request whose answer was
+lost (we do, the HTTP client does with a connection that breaks, a proxy on the way may)
+is refused because of his own first attempt. So each write on condition leaves its name in
+the object's metadata, before the names that it found there, and who is refused looks for
+his own: the write was carried out, even if others have written since.
 """
 
 import os
+import secrets
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -14,9 +21,10 @@ from itertools import batched
 from typing import Any, override
 
 import fsspec.asyn
+from botocore.exceptions import ClientError
 from s3fs import S3FileSystem
-from s3fs import core as s3fs_core
 
+from .backoff import TRIES, pause
 from .errors import (
     DamagedError,
     RatZarrError,
@@ -29,6 +37,7 @@ from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Versioned
 from .parallel import run
+from .s3retries import Retries, error_code, passes
 from .s3settings import S3Settings
 
 __all__ = ["S3Objects"]
@@ -37,8 +46,13 @@ DELETE_AT_ONCE = 1000
 """Keys in one DeleteObjects; servers refuse more."""
 MARK = "ratzarr"
 """User metadata of an object: the mark of its owner."""
+WRITES = "ratzarr-writes"
+"""User metadata of an object: the names of the last writes on condition, latest first."""
+WRITES_KEPT = 64
+"""How many others may have written before a write whose answer was lost is looked for. All
+metadata of an object may have 2 KB."""
 
-_REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_REFUSED = {"PreconditionFailed", "412"}
 _MISSING = {"NoSuchKey", "404"}
 _FORBIDDEN = {
     "403",
@@ -62,6 +76,7 @@ class S3Objects(Objects):
         Bucket and key of the store's root.
     options : mapping, optional
         Arguments for ``s3fs.S3FileSystem``; they go before what the environment says.
+        ``retry`` is ours: see :class:`~ratzarr.s3retries.Retries`.
     """
 
     writable = True
@@ -76,7 +91,10 @@ class S3Objects(Objects):
             "max_concurrency": 1,
         }
         arguments.update(S3Settings.from_environment(os.environ).s3fs_arguments())
-        for name, value in (options or {}).items():
+        options = dict(options or {})
+        self._retries = Retries.of(os.environ, options.pop("retry", {}))
+        arguments["config_kwargs"] |= self._retries.config()
+        for name, value in options.items():
             if isinstance(value, Mapping) and isinstance(arguments.get(name), dict):
                 arguments[name] = {**arguments[name], **value}
             else:
@@ -99,27 +117,16 @@ class S3Objects(Objects):
     @override
     def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
         async def fetch() -> Versioned:
-            # Once more where the connection broke in the middle of the body, which is
-            # after s3fs's own retries.
-            for attempt in range(5):
-                answer = await self._fs._call_s3(
-                    "get_object", Bucket=self.location.bucket, Key=self._key(key)
-                )
-                try:
-                    async with answer["Body"] as body:
-                        size = answer["ContentLength"]
-                        if limit is not None and size > limit:
-                            raise DamagedError(
-                                f"{self.location}/{key} has {size} bytes: at most {limit} were "
-                                "expected"
-                            )
-                        data = await body.read()
-                        mark = answer.get("Metadata", {}).get(MARK, "")
-                        return Versioned(data, _etag(answer), mark)
-                except s3fs_core.S3_RETRYABLE_ERRORS:
-                    if attempt == 4:
-                        raise
-            raise AssertionError("unreachable")
+            answer = await self._ask("get_object", Key=self._key(key))
+            async with answer["Body"] as body:
+                size = answer["ContentLength"]
+                if limit is not None and size > limit:
+                    raise DamagedError(
+                        f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
+                    )
+                data = await body.read()
+                mark = answer.get("Metadata", {}).get(MARK, "")
+                return Versioned(data, _version(answer), mark)
 
         try:
             return self._do(key, fetch)
@@ -138,24 +145,47 @@ class S3Objects(Objects):
     def replace(
         self, key: str, data: bytes, version: str, owner: Owner | None = None
     ) -> str | None:
-        return self._put_if(key, data, owner, IfMatch=version)
+        etag, _, writes = version.partition(" ")
+        return self._put_if(key, data, owner, writes, IfMatch=etag)
 
     @override
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
         # Few servers remove on condition; all that matter replace on condition.
         return self.replace(key, blank(), version, owner) is not None
 
-    def _put(self, key: str, data: bytes, owner: Owner | None, **condition: str) -> str:
-        marked = {} if owner is None or not owner.mark else {"Metadata": {MARK: owner.mark}}
-        answer = self._call(
-            key, "put_object", Key=self._key(key), Body=data, **marked, **condition
-        )
-        return _etag(answer)
+    def _put(
+        self, key: str, data: bytes, owner: Owner | None, writes: str = "", **condition: str
+    ) -> str:
+        metadata = {MARK: "" if owner is None else owner.mark, WRITES: writes}
+        metadata = {name: value for name, value in metadata.items() if value}
+        extra: dict[str, Any] = {"Metadata": metadata} if metadata else {}
+        answer = self._call(key, "put_object", Key=self._key(key), Body=data, **extra, **condition)
+        return f"{_etag(answer)} {writes}".rstrip()
 
-    def _put_if(self, key: str, data: bytes, owner: Owner | None, **condition: str) -> str | None:
+    def _put_if(
+        self, key: str, data: bytes, owner: Owner | None, earlier: str = "", **condition: str
+    ) -> str | None:
+        own = secrets.token_hex(5)
+        writes = " ".join([own, *earlier.split()][:WRITES_KEPT])
+        for attempt in range(TRIES):
+            pause(attempt)
+            try:
+                return self._put(key, data, owner, writes, **condition)
+            except (_ConditionRefused, _MissingObject):
+                found = self._look(key)
+            if found is not None and own in found.partition(" ")[2].split():
+                # Where others have written since, no condition on our version holds any more.
+                return found if found.split()[1] == own else f"{own} {writes}"
+            if found is not None or "IfMatch" in condition:
+                return None
+            # Refused because there was one, and then there was none: it was deleted in between.
+        raise StoreError(f"{self.location}/{key} comes and goes: it was to be created")
+
+    def _look(self, key: str) -> str | None:
+        """Return the version of an object; None where there is none."""
         try:
-            return self._put(key, data, owner, **condition)
-        except (_ConditionRefused, _MissingObject):
+            return _version(self._call(key, "head_object", Key=self._key(key)))
+        except _MissingObject:
             return None
 
     @override
@@ -172,16 +202,34 @@ class S3Objects(Objects):
             yield from documents
 
         for batch in batched(others(), DELETE_AT_ONCE):
-            answer = self._call(
-                "",
+            self._delete(list(batch))
+
+    def _delete(self, keys: list[str]) -> None:
+        async def remove() -> None:
+            nonlocal keys
+            answer = await self._ask(
                 "delete_objects",
-                Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
+                Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
             )
-            for refused in answer.get("Errors", []):
-                raise StoreError(
-                    f"{self.location}: s3://{self.location.bucket}/{refused.get('Key')} was not "
-                    f"deleted: {refused.get('Code')} {refused.get('Message', '')}".rstrip()
-                )
+            # An answer 200 has errors in it. Those that pass are asked again, for these keys only.
+            errors = [
+                ClientError({"Error": refused}, "DeleteObjects")
+                for refused in answer.get("Errors", [])
+            ]
+            for error in errors:
+                if not passes(error):
+                    raise error
+            keys = [error.response["Error"]["Key"] for error in errors]
+            if errors:
+                raise errors[0]
+
+        try:
+            self._do("", remove)
+        except StoreError as error:
+            response = getattr(error.__cause__, "response", None) or {}
+            key = response.get("Error", {}).get("Key", keys[0])
+            error.add_note(f"s3://{self.location.bucket}/{key} was not deleted, or may not be")
+            raise
 
     @override
     def delete_tree(self, prefix: str) -> None:
@@ -263,27 +311,36 @@ class S3Objects(Objects):
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     def _call(self, key: str, method: str, **request: Any) -> dict[str, Any]:
-        async def call() -> dict[str, Any]:
-            answer: dict[str, Any] = await self._fs._call_s3(
-                method, Bucket=self.location.bucket, **request
-            )
-            return answer
+        return self._do(key, partial(self._ask, method, **request))
 
-        return self._do(key, call)
+    async def _ask(self, method: str, **request: Any) -> dict[str, Any]:
+        """Make one request, once."""
+        answer: dict[str, Any] = await self._fs._call_s3(
+            method, Bucket=self.location.bucket, **request
+        )
+        return answer
 
     def _do[T](self, key: str, call: Callable[[], Awaitable[T]]) -> T:
-        try:
+        """Call until the server has answered, and say in words what it objects to."""
+
+        def once() -> T:
             result: T = fsspec.asyn.sync(self._fs.loop, call)
             return result
+
+        try:
+            return self._retries.run(once)
         except RatZarrError:
             raise
         except Exception as error:
-            raise self._in_words(key, error) from error
+            worded = self._in_words(key, error)
+            for note in getattr(error, "__notes__", ()):
+                worded.add_note(note)
+            raise worded from error
 
     def _in_words(self, key: str, error: Exception) -> Exception:
         """Name bucket and key; the server's text can be empty, its code never is."""
         place = f"s3://{self.location.bucket}/{self._key(key)}"
-        code = _code(error)
+        code = error_code(error)
         if code in _MISSING:
             return _MissingObject(f"{place} does not exist")
         if code in _REFUSED or isinstance(error, FileExistsError):
@@ -335,6 +392,8 @@ def _client(arguments: dict[str, Any]) -> Any:
             while len(_clients) >= MAX_CLIENTS:
                 del _clients[next(iter(_clients))]
             _clients[key] = S3FileSystem(**arguments, skip_instance_cache=True)
+            # Attempts, not repetitions: those are ours.
+            _clients[key].retries = 1
         return _clients[key]
 
 
@@ -350,11 +409,7 @@ def _etag(answer: Mapping[str, Any]) -> str:
     return str(answer["ETag"]).strip('"')
 
 
-def _code(error: BaseException | None) -> str:
-    """Return the server's error code, however deep s3fs has wrapped it."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, Mapping):
-            return str(response.get("Error", {}).get("Code", ""))
-        error = error.__cause__
-    return ""
+def _version(answer: Mapping[str, Any]) -> str:
+    """Return what an object is known by: its etag, and the writes that led to it."""
+    writes = answer.get("Metadata", {}).get(WRITES, "")
+    return f"{_etag(answer)} {writes}".rstrip()

@@ -16,22 +16,17 @@ from typing import Any
 import fsspec.config
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
-from botocore.exceptions import ConnectionError as CannotConnect
 from botocore.session import Session
 from s3fs import S3FileSystem
 
 from .errors import ArgumentError, StorePermissionError
+from .s3retries import Retries
 from .s3settings import MACHINE, PROFILES, Keys, S3Settings
 
-__all__ = ["CONNECT_TIMEOUT", "client_for", "keys_of_profile"]
+__all__ = ["client_for", "keys_of_profile"]
 
-CONNECT_TIMEOUT = 3
-"""Seconds; one lost packet is sent again after one."""
-READ_TIMEOUT = 30
-"""Seconds without a byte. Some answers take long: to a copy, or to deletions by the thousand."""
 TRIES = 3
-"""How often a server that was not heard from is asked within the bound, and how many
-connections may fail."""
+"""How often a server that was not heard from can be asked within the bound."""
 HEARD = 60.0
 """Seconds for which a server that answered counts as one that does."""
 SMALL = 2**20
@@ -46,13 +41,17 @@ _ENVIRONMENT = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
-_DECIDED = {"anon", "profile", "first_answer", "username", "password"}
+_DECIDED = {"anon", "profile", "first_answer", "retry", "username", "password"}
 """Arguments that the settings have an answer to already."""
 _clients: dict[tuple[int, str, str, int], "_Client"] = {}
 _lock = threading.Lock()
 
 
-def client_for(settings: S3Settings, options: Mapping[str, Any] | None = None) -> Any:
+def client_for(
+    settings: S3Settings,
+    options: Mapping[str, Any] | None = None,
+    retries: Retries | None = None,
+) -> Any:
     """Return a client.
 
     Making one takes longer than most requests, so it is kept; but fsspec's own cache
@@ -64,6 +63,8 @@ def client_for(settings: S3Settings, options: Mapping[str, Any] | None = None) -
         Decided with the same options.
     options : mapping, optional
         Further arguments for ``s3fs.S3FileSystem``.
+    retries : Retries, optional
+        How long to wait for an answer; by default as the environment says.
 
     Raises
     ------
@@ -79,8 +80,8 @@ def client_for(settings: S3Settings, options: Mapping[str, Any] | None = None) -
         "max_concurrency": 1,
     }
     arguments |= settings.s3fs_arguments()
-    config = arguments["config_kwargs"]
-    config |= {"connect_timeout": CONNECT_TIMEOUT, "read_timeout": READ_TIMEOUT}
+    retries = retries or Retries.of(os.environ, {})
+    arguments["config_kwargs"] |= retries.config()
     for name, value in fsspec.config.conf.get("s3", {}).items():
         _put(arguments, name, value, over=False)
     for name, value in (options or {}).items():
@@ -96,6 +97,8 @@ def client_for(settings: S3Settings, options: Mapping[str, Any] | None = None) -
                 del _clients[next(iter(_clients))]
             session = given or _session(settings)
             _clients[key] = _Client(settings, session, arguments, skip_instance_cache=True)
+            # Attempts, not repetitions: those are ours.
+            _clients[key].retries = 1
         return _clients[key]
 
 
@@ -152,7 +155,7 @@ def _ask_once(model: Any, context: dict[str, Any], **_: Any) -> None:
 
 
 class _Client(S3FileSystem):  # type: ignore[misc]
-    """A client that asks a server it has not heard from only so long."""
+    """A client that waits only so long for a server that it has not heard from."""
 
     def __init__(
         self, settings: S3Settings, session: Any, arguments: Mapping[str, Any], **_: Any
@@ -171,16 +174,10 @@ class _Client(S3FileSystem):  # type: ignore[misc]
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         if self.heard or len(kwargs.get("Body") or b"") > SMALL:
             return await super()._call_s3(method, *akwarglist, **kwargs)
-        failed: list[BaseException] = []
-        failing = asyncio.Event()
 
-        def watch(response: Any = None, caught_exception: Any = None, **_: Any) -> None:
+        def watch(response: Any = None, **_: Any) -> None:
             if response is not None:
                 self._heard = time.monotonic()
-            elif caught_exception is not None:
-                failed.append(caught_exception)
-                if sum(isinstance(one, CannotConnect) for one in failed) >= TRIES:
-                    failing.set()
 
         # To make the client is work of our own, and no waiting.
         client = await self.set_session()
@@ -190,29 +187,17 @@ class _Client(S3FileSystem):  # type: ignore[misc]
         client.meta.events.register("needs-retry.s3", watch)
         try:
             await asyncio.wait_for(self._fetch_credentials(), self._bound)
-            until = time.monotonic() + self._bound
-            while (left := until - time.monotonic()) > 0:
-                asked = asyncio.ensure_future(super()._call_s3(method, *akwarglist, **kwargs))
-                given_up = asyncio.ensure_future(failing.wait())
-                try:
-                    await asyncio.wait(
-                        {asked, given_up},
-                        timeout=min(left, self._bound / TRIES),
-                        return_when=asyncio.FIRST_COMPLETED,
-                    )
-                    if asked.done() or self.heard:
-                        answer = await asked
-                        self._heard = time.monotonic()
-                        return answer
-                    if failing.is_set():
-                        break
-                finally:
-                    asked.cancel()
-                    given_up.cancel()
-                    await asyncio.gather(asked, given_up, return_exceptions=True)
-            if failed:
-                raise failed[-1]
-            raise TimeoutError(f"nothing came within {self._bound:g} s")
+            asked = asyncio.ensure_future(super()._call_s3(method, *akwarglist, **kwargs))
+            try:
+                await asyncio.wait({asked}, timeout=self._bound / TRIES)
+                if asked.done() or self.heard:
+                    answer = await asked
+                    self._heard = time.monotonic()
+                    return answer
+            finally:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+            raise TimeoutError(f"nothing came within {self._bound / TRIES:g} s")
         finally:
             client.meta.events.unregister("needs-retry.s3", watch)
 

@@ -23,9 +23,9 @@ from .errors import (
 )
 from .s3settings import S3Settings, without_password
 
-__all__ = ["ConditionRefused", "MissingObject", "error_code", "in_words"]
+__all__ = ["ConditionRefused", "MissingObject", "answer_to", "error_code", "in_words", "no_bucket"]
 
-_REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
+_REFUSED = {"PreconditionFailed", "412"}
 _MISSING = {"NoSuchKey", "NotFound", "404"}
 _WRONG_REGION = {
     "AuthorizationHeaderMalformed",
@@ -95,7 +95,7 @@ def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrE
     settings : S3Settings
         How it was asked for.
     """
-    answer, operation = _answer(error)
+    answer, operation = answer_to(error)
     code, status = error_code(error), _status(answer)
     is_missing = code in _MISSING or (status == 404 and not code)
     of_bucket = operation in _OF_BUCKET
@@ -105,8 +105,7 @@ def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrE
         return ConditionRefused(f"{place} was changed by another writer")
     made, words = _classify(answer, code, status, operation, error)
     if is_missing:
-        made = TableNotFoundError
-        words = f"there is no bucket {place.split('/')[2]!r}, or no S3 server at all"
+        return no_bucket(place, settings)
     if code == "NoSuchBucket":
         made = TableNotFoundError
         words = f"the bucket {place.split('/')[2]!r} does not exist"
@@ -114,6 +113,14 @@ def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrE
         # Clients quote it as it was given.
         words = words.replace(settings.endpoint, f"{without_password(settings.endpoint)}")
     return made(f"{place}: {words} (tried: {settings.tried()})")
+
+
+def no_bucket(place: str, settings: S3Settings) -> TableNotFoundError:
+    """Return the error for "not found" where it can't be an object that is not there."""
+    return TableNotFoundError(
+        f"{place}: there is no bucket {place.split('/')[2]!r}, or no S3 server at all "
+        f"(tried: {settings.tried()})"
+    )
 
 
 def _classify(
@@ -163,7 +170,7 @@ def _reason(error: BaseException) -> str:
     return f"{getattr(inner, 'strerror', None) or inner}"
 
 
-def _answer(error: BaseException | None) -> tuple[Mapping[str, Any], str]:
+def answer_to(error: BaseException | None) -> tuple[Mapping[str, Any], str]:
     """Return the server's answer and what it was to, however deep s3fs has wrapped them."""
     while error is not None:
         response = getattr(error, "response", None)
@@ -184,4 +191,4 @@ def _headers(answer: Mapping[str, Any]) -> Mapping[str, str]:
 
 def error_code(error: BaseException | None) -> str:
     """Return the server's error code; the status where it gives none; else nothing."""
-    return str(_answer(error)[0].get("Error", {}).get("Code", ""))
+    return str(answer_to(error)[0].get("Error", {}).get("Code", ""))

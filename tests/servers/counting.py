@@ -71,7 +71,7 @@ class CountingProxy:
             self.requests.append(request)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """One connection of a client, and the one to the server that goes with it."""
 
     protocol_version = "HTTP/1.1"
@@ -189,8 +189,8 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, target: tuple[str, int]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, target: tuple[str, int], handler: type["Handler"]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.target = target
         self.proxy = CountingProxy(f"http://127.0.0.1:{self.server_address[1]}")
         self._sockets: set[Any] = set()
@@ -216,12 +216,12 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def counting_proxy(server_url: str) -> Iterator[CountingProxy]:
+def counting_proxy(server_url: str, handler: type[Handler] = Handler) -> Iterator[CountingProxy]:
     """Put a proxy in front of ``server_url``; fail at the end if the proxy itself failed."""
     parts = urlsplit(server_url)
     assert parts.hostname is not None
     assert parts.port is not None
-    server = _Server((parts.hostname, parts.port))
+    server = _Server((parts.hostname, parts.port), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

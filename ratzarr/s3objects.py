@@ -28,7 +28,7 @@ from .errors import (
 from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Versioned
-from .parallel import run
+from .parallel import in_flight, request_slot, run
 from .s3settings import S3Settings
 
 __all__ = ["S3Objects"]
@@ -76,6 +76,11 @@ class S3Objects(Objects):
             "max_concurrency": 1,
         }
         arguments.update(S3Settings.from_environment(os.environ).s3fs_arguments())
+        # With fewer connections than requests some would only wait for a connection.
+        arguments["config_kwargs"] = {
+            **arguments.get("config_kwargs", {}),
+            "max_pool_connections": in_flight(),
+        }
         for name, value in (options or {}).items():
             if isinstance(value, Mapping) and isinstance(arguments.get(name), dict):
                 arguments[name] = {**arguments[name], **value}
@@ -273,7 +278,8 @@ class S3Objects(Objects):
 
     def _do[T](self, key: str, call: Callable[[], Awaitable[T]]) -> T:
         try:
-            result: T = fsspec.asyn.sync(self._fs.loop, call)
+            with request_slot():
+                result: T = fsspec.asyn.sync(self._fs.loop, call)
             return result
         except RatZarrError:
             raise

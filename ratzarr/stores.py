@@ -180,7 +180,10 @@ def _is_remains(objects: Objects, keys: list[str]) -> bool:
         return False
     if TABLE_KEY in keys or not all(_is_ours(key) for key in keys):
         return False
-    return not keys or objects.get(ZARR_JSON) == to_json(root_document())
+    if not keys:
+        # An object with the store's own name is not among the keys below it, and not ours.
+        return isinstance(objects, LocalObjects) or not objects.occupied()
+    return objects.get(ZARR_JSON) == to_json(root_document())
 
 
 def _some(keys: list[str]) -> str:

@@ -6,9 +6,11 @@ go by other hands (upstream's, another machine's) and none is ever hidden.
 """
 
 import copy
+import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 from .attributes import checked_attributes
@@ -35,6 +37,7 @@ from .layout import (
     RESIZED_ATTR,
     ROWCOUNT_ATTR,
     ROWS_DONE_ATTR,
+    ZARR_JSON,
     Document,
     column_document,
     key_of,
@@ -51,6 +54,10 @@ from .parallel import run
 from .resizing import Resizing
 
 __all__ = ["Catalog"]
+
+AT_ONCE = 1000
+"""Objects that one request lists, and one deletes."""
+_CHUNK = re.compile(r"(?:c/)?[0-9]+(?:[./][0-9]+)*")
 
 
 class Catalog:
@@ -72,14 +79,19 @@ class Catalog:
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
         keys = set(self._objects.list_dirs(GROUP))
-        names = []
-        for name in self._order() or []:
-            for key in _keys(name):
-                if key in keys:
-                    keys.discard(key)
-                    names.append(name)
-                    break
+        names = _ordered(self._order(), keys)
+        if len(keys) > 1 and self._is_ours and not keys <= self._verified:
+            # Columns that others have created since: the order as it is now knows them all,
+            # at the price of one.
+            now = self._table.snapshot()
+            if now.load():
+                names += _ordered(order_of(now.document), keys)
         return names + sorted(self._names_of(keys))
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the table keeps an order; upstream's don't."""
+        return FORMAT_VERSION_ATTR in self._table.attributes
 
     def _order(self) -> list[str] | None:
         return order_of(self._table.document)
@@ -88,7 +100,7 @@ class Catalog:
         """Return the names of keys that the column order does not know."""
         # In a table of ours such a key can also be what is left of a deleted column: it
         # counts only once its zarr.json has been seen. Upstream keeps no order.
-        ours = FORMAT_VERSION_ATTR in self._table.attributes
+        ours = self._is_ours
         names: list[str] = []
         unsure: list[str] = []
         for key in keys:
@@ -178,7 +190,8 @@ class Catalog:
             return self._create_out_of_sight(name, key, document)
         column = Column(self._objects, name, key)
         # Upstream may have written the same name under another key.
-        taken = len(plausible_keys(name)) > 1 and Column.find(self._objects, name) is not None
+        others = plausible_keys(name)[1:]
+        taken = bool(others) and Column.find(self._objects, name, others) is not None
         if taken or not column.create(document):
             raise ColumnExistsError(f"{self._objects.location} has a column {name!r} already")
         self._append(name)
@@ -270,30 +283,36 @@ class Catalog:
                 return column.state.length
         return 0
 
-    def all(self) -> list[Column]:
-        """Open every column, as it is now."""
-        found = run([partial(Column.find, self._objects, name) for name in self.names()])
+    def all(self, known: Mapping[str, Column]) -> list[Column]:
+        """Return every column that there is: as it is in ``known``, or else as it is now."""
+
+        def get(name: str) -> Column | None:
+            return known[name] if name in known else Column.find(self._objects, name)
+
+        found = run([partial(get, name) for name in self.names()])
         return [column for column in found if column is not None]
 
     # ---- deleting
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, known: Column | None = None) -> None:
         """Delete a column.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        known : Column, optional
+            The column of this name that was there when last looked at.
 
         Raises
         ------
         ColumnNotFoundError
             Where there is none of this name.
         """
-        column = self.find(name)
-
-        def incomplete(document: Document) -> None:
-            document["attributes"] |= {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
-
-        if column.takes_many_requests_to_delete():
-            # Interrupted in between, what is left must not be read as if it were whole.
-            column.document.update(incomplete, column.missing)
-        self._objects.delete_tree(column.prefix)
+        if self._objects.deletes_at_once:
+            self._objects.delete_tree(self.find(name).prefix)
+        else:
+            self._delete_objects(name, known)
 
         def forget(document: Document) -> bool:
             order = order_of(document) or []
@@ -304,9 +323,52 @@ class Catalog:
 
         self._table.update(forget, self.table_missing)
 
+    def _delete_objects(self, name: str, known: Column | None) -> None:
+        """Delete a column's objects, by as many requests as they take."""
+        keys = plausible_keys(name)
+        column = Column(self._objects, name, keys[0])
+        listing = self._objects.list_tree(column.prefix)
+        first = list(islice(listing, AT_ONCE + 1))
+        if len(keys) > 1 or len(first) > AT_ONCE or not _is_a_column(column, first, known):
+            column = self.find(name)
+        if column.key != keys[0]:
+            listing = self._objects.list_tree(column.prefix)
+            first = list(islice(listing, AT_ONCE + 1))
+
+        def incomplete(document: Document) -> None:
+            document["attributes"] |= {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
+
+        if len(first) > AT_ONCE:
+            # Interrupted in between, what is left must not be read as if it were whole.
+            column.document.update(incomplete, column.missing)
+        self._objects.delete(chain(first, listing))
+
     def table_missing(self) -> TableNotFoundError:
         """Make the error for a table that is no longer there."""
         return TableNotFoundError(f"there is no RatZarr at {self._objects.location} any more")
+
+
+def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> bool:
+    """Return whether a listing alone says that there is such a column."""
+    names = {key.removeprefix(f"{column.prefix}/") for key in keys}
+    if ZARR_JSON not in names:
+        return False
+    chunks = names - {ZARR_JSON}
+    # An array or a group, as upstream makes of a name with /: chunks tell, or who has seen it.
+    seen = known is not None and known.prefix == column.prefix
+    return (seen or bool(chunks)) and all(_CHUNK.fullmatch(chunk) for chunk in chunks)
+
+
+def _ordered(order: Iterable[str] | None, keys: set[str]) -> list[str]:
+    """Return the names that have a key among these, in order; take these keys out."""
+    names = []
+    for name in order or []:
+        for key in _keys(name):
+            if key in keys:
+                keys.discard(key)
+                names.append(name)
+                break
+    return names
 
 
 def _keys(name: str) -> tuple[str, ...]:

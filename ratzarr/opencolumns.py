@@ -55,6 +55,14 @@ class OpenColumns:
             column = self._columns[name] = self._catalog.find(name)
         return column
 
+    def known(self) -> dict[str, Column]:
+        """Return the columns in use, as last seen, but those being built here."""
+        return {
+            name: column.snapshot()
+            for name, column in self._columns.copy().items()
+            if column.in_place
+        }
+
     def add(self, column: Column) -> None:
         """Take in a column that was just opened."""
         known = self._columns.get(column.name)
@@ -68,10 +76,9 @@ class OpenColumns:
         self._logged = {known for known in self._logged if known[0] != column.name}
         self._columns[column.name] = column
 
-    def being_built(self, name: str) -> Column | None:
-        """Return the column of this name that is to replace another, if this is where."""
-        column = self._columns.get(name)
-        return None if column is None or column.in_place else column
+    def get(self, name: str) -> Column | None:
+        """Return the column in use under this name, or None; nothing is asked of the store."""
+        return self._columns.get(name)
 
     def forget(self, name: str | None = None) -> None:
         """Open a column (all of them, by default) anew when it is next asked for."""

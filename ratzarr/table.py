@@ -153,7 +153,7 @@ class RatZarr:
         rows = _integer(rowCount, "the row count", 0, MAX_ROWS)
         self._check_writable()
         self._columns.cut(rows)
-        for column in self._catalog.resizing.set(rows):
+        for column in self._catalog.resizing.set(rows, self._columns.known()):
             self._columns.add(column)
         self._rows = self._catalog.row_count()
 
@@ -350,11 +350,11 @@ class RatZarr:
             Where there is none of this name.
         """
         self._check_writable()
-        built = self._columns.being_built(check_name(colName))
-        if built is not None:
-            self._objects.delete_tree(built.prefix)
+        known = self._columns.get(check_name(colName))
+        if known is not None and not known.in_place:
+            self._objects.delete_tree(known.prefix)
         else:
-            self._catalog.delete(colName)
+            self._catalog.delete(colName, known)
         self._columns.forget(colName)
 
     def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:

@@ -7,16 +7,12 @@ go by other hands (upstream's, another machine's) and none is ever hidden.
 
 import copy
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
-from typing import Any
 
-from .attributes import checked_attributes
-from .codec import value_bytes
 from .column import Column
-from .dtypes import ColumnType
 from .errors import (
     ColumnExistsError,
     ColumnNotFoundError,
@@ -31,7 +27,6 @@ from .layout import (
     COMPLETE_ATTR,
     FORMAT_VERSION_ATTR,
     GROUP,
-    OWN_COLUMN_ATTRS,
     PENDING,
     RESIZE_ATTR,
     RESIZED_ATTR,
@@ -39,7 +34,6 @@ from .layout import (
     ROWS_DONE_ATTR,
     ZARR_JSON,
     Document,
-    column_document,
     key_of,
     looks_encoded,
     order_of,
@@ -47,8 +41,8 @@ from .layout import (
     to_json,
     true_name,
 )
-from .limits import chunk_rows_within
 from .metadata import MetadataDocument
+from .newcolumns import NewColumn
 from .objects import Objects
 from .parallel import run
 from .resizing import Resizing
@@ -143,18 +137,7 @@ class Catalog:
             + (f"{shown}{more}" if names else "none")
         )
 
-    def create(
-        self,
-        name: str,
-        described: ColumnType,
-        *,
-        rows: int,
-        width: int,
-        chunk_rows: int,
-        attributes: Mapping[str, Any] | None = None,
-        complete: bool = True,
-        replace: bool = False,
-    ) -> Column:
+    def create(self, new: NewColumn, rows: int, *, replace: bool = False) -> Column:
         """Create a column; it has as many rows as the table has when it is there.
 
         With ``replace`` it is out of sight until :meth:`put_in_place`.
@@ -164,52 +147,94 @@ class Catalog:
         ColumnExistsError
             Where there is one of this name.
         """
-        extra = checked_attributes(attributes or {}, OWN_COLUMN_ATTRS)
+        if replace:
+            return self._create_out_of_sight(new.name, key_of(new.name), self._document(new, rows))
+        # Upstream may have written the same name under another key.
+        others = plausible_keys(new.name)[1:]
+        taken = bool(others) and Column.find(self._objects, new.name, others) is not None
+        column = None if taken else self._create(new, rows)
+        if column is None:
+            raise ColumnExistsError(f"{self._objects.location} has a column {new.name!r} already")
+        self._append(new.name)
+        self._catch_up([column], rows)
+        return column
+
+    def create_many(self, columns: Sequence[NewColumn], rows: int) -> list[Column]:
+        """Create columns in parallel: one listing, a request for each, and one for the order.
+
+        Raises
+        ------
+        ColumnExistsError
+            Where there is one of such a name. None is created, unless it has come into being
+            just now: then the others are.
+        """
+        keys = set(self._objects.list_dirs(GROUP))
+        there = run([partial(self._is_there, new.name, keys) for new in columns])
+        taken = [new.name for new, found in zip(columns, there, strict=True) if found]
+        if taken:
+            raise ColumnExistsError(
+                f"{self._objects.location} has a column {taken[0]!r} already: none of the "
+                f"{len(columns)} columns was created"
+            )
+        created: dict[str, Column] = {}
+
+        def create(new: NewColumn) -> None:
+            column = self._create(new, rows)
+            if column is not None:
+                created[new.name] = column
+
+        try:
+            run([partial(create, new) for new in columns])
+        except BaseException:
+            with suppress(RatZarrError):
+                self._append(*(new.name for new in columns if new.name in created))
+            raise
+        made = [created[new.name] for new in columns if new.name in created]
+        if made:
+            self._append(*(column.name for column in made))
+            self._catch_up(made, rows)
+        if len(made) < len(columns):
+            late = next(new.name for new in columns if new.name not in created)
+            raise ColumnExistsError(
+                f"{self._objects.location}: another process has just created a column {late!r}; of "
+                f"the {len(columns)} columns {len(made)} were created"
+            )
+        return made
+
+    def _is_there(self, name: str, keys: set[str]) -> bool:
+        if not any(key in keys for key in plausible_keys(name)):
+            return False
+        return Column.find(self._objects, name) is not None
+
+    def _document(self, new: NewColumn, rows: int) -> Document:
         resize = self._table.attributes.get(RESIZE_ATTR)
         if isinstance(resize, dict) and rows == resize.get("TO"):
             # It need not follow: it is created with the rows that this leads to.
-            extra |= {RESIZED_ATTR: resize.get("ID")}
-        if not complete:
-            extra |= {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
-        document = column_document(
-            name,
-            column_id=secrets.token_hex(8),
-            rows=rows,
-            width=width,
-            # Fewer where a chunk would be too large to be read again.
-            chunk_rows=chunk_rows_within(
-                chunk_rows, value_bytes(described.dtype) * width, column=name
-            ),
-            data_type=described.data_type,
-            fill_value=described.fill_value,
-            codecs=list(described.codecs),
-            attributes=extra,
-        )
-        key = key_of(name)
-        if replace:
-            return self._create_out_of_sight(name, key, document)
-        column = Column(self._objects, name, key)
-        # Upstream may have written the same name under another key.
-        others = plausible_keys(name)[1:]
-        taken = bool(others) and Column.find(self._objects, name, others) is not None
-        if taken or not column.create(document):
-            raise ColumnExistsError(f"{self._objects.location} has a column {name!r} already")
-        self._append(name)
-        if self.row_count() != rows:
-            # The table was resized between our look at it and the column's creation.
-            self.resizing.follow(column)
-        return column
+            return new.document(rows, {RESIZED_ATTR: resize.get("ID")})
+        return new.document(rows, {})
 
-    def _append(self, name: str) -> None:
-        """Put a new column at the end of the order."""
+    def _create(self, new: NewColumn, rows: int) -> Column | None:
+        column = Column(self._objects, new.name, key_of(new.name))
+        return column if column.create(self._document(new, rows)) else None
+
+    def _catch_up(self, columns: Sequence[Column], rows: int) -> None:
+        if self.row_count() != rows:
+            # The table was resized between our look at it and the columns' creation.
+            run([partial(self.resizing.follow, column) for column in columns])
+
+    def _append(self, *names: str) -> None:
+        """Put new columns at the end of the order."""
         known = self._order()
+        new = set(names)
         # In a table that keeps no order yet (upstream's) the others were there before.
-        before = [] if known is not None else [other for other in self.names() if other != name]
+        before = [] if known is not None else [old for old in self.names() if old not in new]
 
         def append(document: Document) -> None:
             order = order_of(document) or before
-            order = [other for other in order if other != name] + [name]
-            document["attributes"][COLUMN_ORDER_ATTR] = order
+            document["attributes"][COLUMN_ORDER_ATTR] = [
+                *(old for old in order if old not in new),
+                *names,
+            ]
 
         self._table.update(append, self.table_missing)
 

@@ -106,7 +106,8 @@ def test_requests_are_bounded_by_the_setting(far, monkeypatch, bound):
     place, proxy = far
     monkeypatch.setenv("RATZARR_REQUESTS", str(bound))
     rows = 20 * CHUNK
-    with make(place.new(), rows, chunk=CHUNK) as table:
+    url = place.new()
+    with make(url, rows, chunk=CHUNK) as table:
         proxy.clear()
         proxy.delay = 0.02
         table.createColumns(dict.fromkeys("abcdefgh", "int32"))
@@ -114,6 +115,10 @@ def test_requests_are_bounded_by_the_setting(far, monkeypatch, bound):
         table.readBlock("a", 0, rows)
         table.setRowCount(rows + 1)
         assert proxy.peak == bound
+    # With connections to spare, which would bound them as well.
+    options = {"config_kwargs": {"max_pool_connections": 50}}
+    with RatZarr(url, readOnly=True, storageOptions=options) as table:
+        table.openColumn("b")
         proxy.clear()
         threads = [
             threading.Thread(target=table.readBlock, args=("b", n * CHUNK, CHUNK))

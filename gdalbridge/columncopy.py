@@ -30,8 +30,8 @@ INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a copy without saying anything against its values: it can be gone on with."""
 WRITERS = 8
 """Blocks that are packed and written at once: a server that is far away is waited for by all."""
-ROOM = 64 * 2**20
-"""Bytes for them, where they are large."""
+ROOM = 24 * 2**20
+"""Bytes for them: of 500 000 rows of numbers two or more at once, of text one."""
 SECONDS = 5.0
 """Between two notes of how far a column is: each is a request."""
 

@@ -50,6 +50,7 @@ class LocalObjects(Objects):
 
     writable = True
     looks_before_writing = True
+    deletes_at_once = True
 
     def __init__(self, location: Location) -> None:
         self.location = location

@@ -9,7 +9,7 @@ succeed, and neither puts back what the other has changed.
 import copy
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from .backoff import TRIES, pause
 from .errors import ConflictError
@@ -65,6 +65,15 @@ class MetadataDocument:
         """The document's attributes as last seen; not to be changed."""
         attributes: dict[str, Any] = self._document.get("attributes", {})
         return attributes
+
+    def snapshot(self) -> Self:
+        """Return another that has last seen the same, and changes for itself from now on."""
+        with self._lock:
+            other = type(self)(self.objects, self.key, self._check)
+            other._document, other._version, other._data = (
+                self._document, self._version, self._data,
+            )  # fmt: skip
+            return other
 
     def load(self) -> bool:
         """Read the document again; return whether there is one."""

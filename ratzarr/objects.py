@@ -56,6 +56,9 @@ class Objects(Protocol):
     looks_before_writing: bool
     """Whether each write for an owner looks at the owner's document first."""
 
+    deletes_at_once: bool = False
+    """Whether :meth:`delete_tree` takes everything away in one step."""
+
     def get(self, key: str, limit: int | None = None) -> bytes | None:
         """Return the object's bytes; None where there is none.
 

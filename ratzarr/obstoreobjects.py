@@ -38,7 +38,7 @@ from .errors import (
 from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Versioned
-from .parallel import run
+from .parallel import request_slot, run
 from .s3settings import MACHINE, S3Settings, current
 
 __all__ = ["ObstoreObjects", "can_be_used"]
@@ -270,7 +270,8 @@ class ObstoreObjects(Objects):
         if not can_be_used():
             raise self._after_fork()
         try:
-            return call()
+            with request_slot():
+                return call()
         except RatZarrError:
             raise
         except Exception as error:

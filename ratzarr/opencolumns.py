@@ -1,6 +1,7 @@
 """The columns that an instance has in use: opened once, logged once, used many at a time."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -45,7 +46,9 @@ class OpenColumns:
         self._columns: dict[str, Column] = {}
         # By name and identity: a column created anew has a log of its own.
         self._logged: set[tuple[str, str]] = set()
-        self._log_lock = threading.Lock()
+        # One for each column: those of many columns are written at the same time.
+        self._log_locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+        self._locks_lock = threading.Lock()
         # What was written where nobody looked first: which column it was, and up to which row.
         self._unconfirmed: dict[tuple[str, str], tuple[Column, ColumnState, int]] = {}
 
@@ -54,6 +57,14 @@ class OpenColumns:
         if column is None:
             column = self._columns[name] = self._catalog.find(name)
         return column
+
+    def known(self) -> dict[str, Column]:
+        """Return the columns in use, as last seen, but those being built here."""
+        return {
+            name: column.snapshot()
+            for name, column in self._columns.copy().items()
+            if column.in_place
+        }
 
     def add(self, column: Column) -> None:
         """Take in a column that was just opened."""
@@ -72,10 +83,9 @@ class OpenColumns:
         self._forget_writes(column.name)
         self._columns[column.name] = column
 
-    def being_built(self, name: str) -> Column | None:
-        """Return the column of this name that is to replace another, if this is where."""
-        column = self._columns.get(name)
-        return None if column is None or column.in_place else column
+    def get(self, name: str) -> Column | None:
+        """Return the column in use under this name, or None; nothing is asked of the store."""
+        return self._columns.get(name)
 
     def forget(self, name: str | None = None) -> None:
         """Open a column (all of them, by default) anew when it is next asked for."""
@@ -190,8 +200,11 @@ class OpenColumns:
 
     def _log(self, column: Column, state: ColumnState) -> None:
         # One event per column and instance, also where several threads write at once.
-        with self._log_lock:
-            if (column.name, state.id) in self._logged:
+        key = column.name, state.id
+        with self._locks_lock:
+            lock = self._log_locks[key]
+        with lock:
+            if key in self._logged:
                 return
             entry = event()
 
@@ -208,7 +221,7 @@ class OpenColumns:
                 log.append(entry)
 
             column.document.update(change, column.missing)
-            self._logged.add((column.name, state.id))
+            self._logged.add(key)
 
     def _remember(self, column: Column, state: ColumnState, stop: int) -> None:
         if not column.objects.looks_before_writing:

@@ -20,6 +20,7 @@ from botocore.session import Session
 from s3fs import S3FileSystem
 
 from .errors import ArgumentError, StorePermissionError
+from .parallel import in_flight
 from .s3retries import Retries
 from .s3settings import MACHINE, PROFILES, Keys, S3Settings
 
@@ -81,7 +82,8 @@ def client_for(
     }
     arguments |= settings.s3fs_arguments()
     retries = retries or Retries.of(os.environ, {})
-    arguments["config_kwargs"] |= retries.config()
+    # With fewer connections than requests some would only wait for a connection.
+    arguments["config_kwargs"] |= {"max_pool_connections": in_flight(), **retries.config()}
     for name, value in fsspec.config.conf.get("s3", {}).items():
         _put(arguments, name, value, over=False)
     for name, value in (options or {}).items():

@@ -27,7 +27,7 @@ from .errors import DamagedError, RatZarrError, StoreError
 from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Versioned
-from .parallel import run
+from .parallel import request_slot, run
 from .s3client import client_for
 from .s3errors import ConditionRefused, MissingObject, in_words, no_bucket
 from .s3retries import Retries, passes
@@ -298,7 +298,9 @@ class S3Objects(Objects):
         """Call until the server has answered, and say in words what it objects to."""
 
         def once() -> T:
-            result: T = fsspec.asyn.sync(self._fs.loop, call)
+            # No slot is held during a pause.
+            with request_slot():
+                result: T = fsspec.asyn.sync(self._fs.loop, call)
             return result
 
         try:

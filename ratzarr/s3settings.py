@@ -159,7 +159,7 @@ class S3Settings:
         client: dict[str, Any] = {}
         if self.region:
             client["region_name"] = self.region
-        config: dict[str, Any] = {"max_pool_connections": 32}
+        config: dict[str, Any] = {}
         if self.path_style:
             config["s3"] = {"addressing_style": "path"}
         elif "path_style" in self.sources:

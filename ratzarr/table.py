@@ -20,16 +20,15 @@ from zarr.storage import StorePath
 from . import stores
 from .attributes import LiveAttributes
 from .blocks import Block, chunk_count
-from .casting import exact_scalar
 from .catalog import Catalog
 from .column import Column
 from .columnstate import ColumnState
 from .display import html
-from .dtypes import check_width, column_type, normalize_dtype
 from .errors import (
     ArgumentError,
     ChangedError,
     ClosedError,
+    RatZarrError,
     ReadOnlyError,
     RowRangeError,
     TableNotFoundError,
@@ -47,6 +46,7 @@ from .layout import (
     check_name,
 )
 from .limits import MAX_ROWS
+from .newcolumns import NewColumn
 from .opencolumns import OpenColumns
 
 __all__ = ["RatZarr"]
@@ -159,7 +159,7 @@ class RatZarr:
         rows = _integer(rowCount, "the row count", 0, MAX_ROWS)
         self._check_writable()
         self._columns.cut(rows)
-        for column in self._catalog.resizing.set(rows):
+        for column in self._catalog.resizing.set(rows, self._columns.known()):
             self._columns.add(column)
         self._rows = self._catalog.row_count()
 
@@ -256,31 +256,89 @@ class RatZarr:
             For a name, dtype, fill value or width that can't be.
         """
         self._check_writable()
-        check_name(colName)
         if replace and complete:
             raise ArgumentError("replace=True is for columns created with complete=False")
-        values = check_width(width)
-        found = normalize_dtype(dtype)
-        fill = None
-        if fillValue is not None:
-            fill = exact_scalar(fillValue, found, column=colName)
-        chunk_rows = (
-            self.getRATChunkSize()
-            if chunkSize is None
-            else _integer(chunkSize, "the chunk size", 1, MAX_ROWS)
-        )
-        column = self._catalog.create(
+        new = self._new_column(
             colName,
-            column_type(found, fill),
-            rows=self._rows,
-            width=values,
-            chunk_rows=chunk_rows,
+            dtype,
+            width,
+            fillValue=fillValue,
+            chunkSize=chunkSize,
             attributes=attributes,
             complete=complete,
-            replace=replace,
         )
+        column = self._catalog.create(new, self._rows, replace=replace)
         self._rows = self._catalog.row_count()
         self._columns.add_new(column)
+
+    def createColumns(self, columns: Mapping[str, Any]) -> None:
+        """Create many columns at once, their requests in parallel.
+
+        Parameters
+        ----------
+        columns : mapping
+            By name, in order: a dtype, or a mapping with ``dtype`` and what else
+            :meth:`createColumn` takes (``width``, ``fillValue``, ``chunkSize``, ``attributes``,
+            ``complete``).
+
+        Raises
+        ------
+        ColumnExistsError
+            Where there is one of such a name. None is created. (Only where another process
+            creates it at this very moment the others are.)
+        InvalidNameError, UnsupportedDtypeError, UnequalValueError, ArgumentError
+            For a name, dtype, fill value or width that can't be. None is created.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with RatZarr(tempfile.mkdtemp() + "/seg.tif.rat.zarr") as rat:
+        ...     rat.createColumns({"area": "float64", "class": {"dtype": "u1", "fillValue": 255}})
+        ...     rat.getColumnNames()
+        ['area', 'class']
+        """
+        self._check_writable()
+        if not isinstance(columns, Mapping):
+            raise ArgumentError(
+                f"createColumns takes a mapping of names to dtypes: got {columns!r:.100}"
+            )
+        new = []
+        for name, asked in columns.items():
+            try:
+                new.append(self._new_column(name, **_options(name, asked)))
+            except RatZarrError as error:
+                error.add_note(f"(this was asked of column {name!r}; none was created)")
+                raise
+        if not new:
+            return
+        created = self._catalog.create_many(new, self._rows)
+        self._rows = self._catalog.row_count()
+        for column in created:
+            self._columns.add_new(column)
+
+    def _new_column(
+        self,
+        name: str,
+        dtype: Any,
+        width: int = 1,
+        *,
+        fillValue: Any = None,
+        chunkSize: int | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        complete: bool = True,
+    ) -> NewColumn:
+        usual = chunkSize is None
+        return NewColumn.of(
+            name,
+            dtype,
+            width,
+            fill=fillValue,
+            chunk_rows=self.getRATChunkSize()
+            if usual
+            else _integer(chunkSize, "the chunk size", 1, MAX_ROWS),
+            attributes=attributes,
+            complete=complete,
+        )
 
     def setComplete(self, colName: str, rowsDone: int | None = None) -> None:
         """Say that a column created with ``complete=False`` has all its rows.
@@ -360,11 +418,11 @@ class RatZarr:
             Where there is none of this name.
         """
         self._check_writable()
-        built = self._columns.being_built(check_name(colName))
-        if built is not None:
-            self._objects.delete_tree(built.prefix)
+        known = self._columns.get(check_name(colName))
+        if known is not None and not known.in_place:
+            self._objects.delete_tree(known.prefix)
         else:
-            self._catalog.delete(colName)
+            self._catalog.delete(colName, known)
         self._columns.forget(colName)
 
     def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:
@@ -644,6 +702,21 @@ class RatZarr:
     def _column(self, name: str) -> Column:
         self._check_open()
         return self._columns[name]
+
+
+_OPTIONS = {"dtype", "width", "fillValue", "chunkSize", "attributes", "complete"}
+
+
+def _options(name: object, asked: Any) -> dict[str, Any]:
+    """Return what is asked of one of many columns, as arguments."""
+    if not isinstance(asked, Mapping):
+        return {"dtype": asked}
+    if "dtype" not in asked or not set(asked) <= _OPTIONS:
+        raise ArgumentError(
+            f"column {name!r}: expected a dtype, or a mapping with 'dtype' and, if need be, "
+            f"{sorted(_OPTIONS - {'dtype'})}: got {list(asked)!r:.200}"
+        )
+    return dict(asked)
 
 
 def _integer(value: Any, what: str, least: int | None, most: int | None) -> int:

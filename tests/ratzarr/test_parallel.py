@@ -3,7 +3,8 @@ import time
 
 import pytest
 
-from ratzarr.parallel import IN_FLIGHT, run
+from ratzarr import ArgumentError
+from ratzarr.parallel import IN_FLIGHT, request_slot, run
 
 
 def test_results_come_in_order():
@@ -44,3 +45,44 @@ def test_the_first_error_is_raised_and_nothing_goes_on_behind():
 def test_tasks_that_have_tasks_do_not_wait_for_themselves():
     inner = [lambda: 1] * 4
     assert run([lambda: sum(run(inner))] * (2 * IN_FLIGHT)) == [4] * (2 * IN_FLIGHT)
+
+
+def peak(tasks):
+    """Return how many of these were under way at once, each run by :func:`run` in one go."""
+    now, most, lock = 0, 0, threading.Lock()
+
+    def task():
+        nonlocal now, most
+        with request_slot():
+            with lock:
+                now += 1
+                most = max(most, now)
+            time.sleep(0.01)
+            with lock:
+                now -= 1
+
+    threads = [threading.Thread(target=run, args=([task] * count,)) for count in tasks]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return most
+
+
+@pytest.mark.parametrize("bound", [1, 3, 40])
+def test_the_bound_is_a_setting(monkeypatch, bound):
+    monkeypatch.setenv("RATZARR_REQUESTS", str(bound))
+    assert peak([120]) == bound
+
+
+def test_requests_are_bounded_whatever_threads_they_come_from(monkeypatch):
+    """A single task is run in the thread that asks for it, not in the pool."""
+    monkeypatch.setenv("RATZARR_REQUESTS", "4")
+    assert peak([1] * 20 + [9]) == 4
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "x", "1.5", "2000", "９", "1" * 5000])
+def test_what_is_no_bound_is_refused(monkeypatch, text):
+    monkeypatch.setenv("RATZARR_REQUESTS", text)
+    with pytest.raises(ArgumentError, match="RATZARR_REQUESTS"):
+        run([lambda: 1] * 2)

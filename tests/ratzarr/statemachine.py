@@ -36,7 +36,6 @@ from ratzarr import (
     RatZarrError,
     ReadOnlyError,
     RowRangeError,
-    ShapeError,
     UnequalValueError,
     UnsupportedDtypeError,
 )
@@ -52,7 +51,6 @@ NAMES = [
 OWN = {"MODIFICATIONLOG", "NAME", "COMPLETE", "ROWS_DONE", "COLUMN_ID", "CUTTING", "CUTS",
        "RESIZED", "ROWCOUNT", "CHUNKSIZE", "COLUMN_ORDER", "FORMAT_VERSION", "RESIZE",
        "zarr_conventions"}  # fmt: skip
-MISFIT = {ShapeError, UnequalValueError, UnsupportedDtypeError}
 MAX_ROWS = 20
 
 SLOTS = st.integers(0, 3)
@@ -370,7 +368,7 @@ class Histories(RuleBasedStateMachine):
                 # An event can be logged in a column that is shorter than it is known to be.
                 silent |= cut and column in view.used.get(name, ())
             if stale:
-                may |= MISFIT | {ChangedError, ColumnNotFoundError}
+                may |= {ChangedError, ColumnNotFoundError}
                 silent |= bool(stale & view.logged)
             if cut:
                 may |= {ChangedError}

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ratzarr import ChangedError, RatZarr
+from ratzarr import ChangedError, ColumnNotFoundError, RatZarr, UnequalValueError
 
 from .base import assert_same, make, raw
 
@@ -57,6 +57,37 @@ class Together:
         with RatZarr(url) as table:
             assert_same(table.readBlock("a", 0, 3), np.full(3, fill))
             table.writeBlock("a", table.readBlock("a", 0, 2), 1)
+
+    @pytest.mark.parametrize(
+        ("block", "width"),
+        [([0.5, 1.5, 2.5], 1), ([[1, 2]] * 3, 2), (["a", "b", "c"], 1), ([300, 1, 2], 1)],
+        ids=["value", "shape", "type", "range"],
+    )
+    def test_a_block_for_the_column_that_was_created_anew(self, place, block, width):
+        """That the earlier column could not hold it is beside the point: it is another."""
+        url = place.new()
+        block = np.array(block, "T" if isinstance(block[0], str) else None)
+        with make(url, 3, a=("int8",), b=("int8",)) as table, RatZarr(url) as late:
+            for name in "ab":
+                late.readBlock(name, 0, 3)
+            table.deleteColumn("a")
+            table.createColumn("a", block.dtype, width)
+            with pytest.raises(ChangedError, match="'a' was deleted and created anew"):
+                late.writeBlocks({"b": [1, 2, 3], "a": block}, 0)
+            assert_same(table.readBlock("b", 0, 3), np.zeros(3, np.int8))
+            # It was told, and means by the name what everybody does.
+            late.writeBlock("a", block, 0)
+            assert_same(table.readBlock("a", 0, 3), block)
+
+    def test_a_block_for_a_column_that_is_gone(self, place):
+        url = place.new()
+        with make(url, 3, a=("int8",)) as table, RatZarr(url) as late:
+            late.readBlock("a", 0, 3)
+            with pytest.raises(UnequalValueError, match="300 does not fit int8"):
+                late.writeBlock("a", [300], 0)
+            table.deleteColumn("a")
+            with pytest.raises(ColumnNotFoundError, match="'a'"):
+                late.writeBlock("a", [300], 0)
 
 
 class BeingBuilt:

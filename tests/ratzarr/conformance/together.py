@@ -89,6 +89,38 @@ class Together:
             with pytest.raises(ColumnNotFoundError, match="'a'"):
                 late.writeBlock("a", [300], 0)
 
+    @pytest.mark.parametrize("widths", [(1, 2), (2, 1)])
+    def test_a_column_created_anew_in_another_width(self, place, widths):
+        """Its chunks have other keys: on a disk one is a directory where the other is a file."""
+        url = place.new()
+        blocks = [np.arange(3 * n, dtype=np.int8).reshape((3, n) if n > 1 else 3) for n in widths]
+        with make(url, 3, a=("int8", widths[0])) as table, RatZarr(url) as late:
+            late.writeBlock("a", blocks[0], 0)
+            table.deleteColumn("a")
+            table.createColumn("a", "int8", widths[1])
+            table.writeBlock("a", blocks[1], 0)
+
+            def write():
+                late.writeBlock("a", blocks[0][:2], 1)
+                late.flush()
+
+            with pytest.raises(ChangedError, match="created anew"):
+                write()
+            assert_same(late.readBlock("a", 0, 3), blocks[1])
+            assert_same(table.readBlock("a", 0, 3), blocks[1])
+
+    @pytest.mark.parametrize("widths", [(1, 2), (2, 1)])
+    def test_a_column_read_in_another_width(self, place, widths):
+        url = place.new()
+        blocks = [np.arange(3 * n, dtype=np.int8).reshape((3, n) if n > 1 else 3) for n in widths]
+        with make(url, 3, a=("int8", widths[0])) as table, RatZarr(url) as late:
+            table.writeBlock("a", blocks[0], 0)
+            assert_same(late.readBlock("a", 0, 3), blocks[0])
+            table.deleteColumn("a")
+            table.createColumn("a", "int8", widths[1])
+            table.writeBlock("a", blocks[1], 0)
+            assert_same(late.readBlock("a", 0, 3), blocks[1])
+
 
 class BeingBuilt:
     """Columns that are to take another's place, and a table that changes meanwhile."""

@@ -293,10 +293,13 @@ class RatZarr:
 
         def change(document: Document) -> None:
             attributes = document["attributes"]
-            if ColumnState.of(document, column.document.place, colName).id != state.id:
+            now = ColumnState.of(document, column.document.place, colName)
+            if now.id != state.id:
                 raise column.replaced()
             attributes[COMPLETE_ATTR] = rowsDone is None
-            attributes[ROWS_DONE_ATTR] = document["shape"][0] if rowsDone is None else done
+            # Rows that others have added, or cut off and added again, nobody says to have written.
+            known = min(self._rows, now.length, *(now.cuts or ()))
+            attributes[ROWS_DONE_ATTR] = known if rowsDone is None else done
 
         done = 0 if rowsDone is None else _integer(rowsDone, "rowsDone", 0, MAX_ROWS)
         column.document.update(change, column.missing)
@@ -331,6 +334,9 @@ class RatZarr:
             Runs of rows, from the first up to but not including the second.
         """
         column = self._column(colName)
+        if column.state.length < self._rows and not column.document.load():
+            # One that is being built out of sight is not opened anew when the table has grown.
+            raise column.missing()
         there = column.chunks_there()
         step, rows = column.state.chunk_rows, min(self._rows, column.state.length)
         runs: list[tuple[int, int]] = []

@@ -134,6 +134,35 @@ class BeingBuilt:
             assert late.rowCount == 6
             assert late.getMissingRows("a") == [(0, 6)]
 
+    def test_rows_that_were_added_are_missing(self, place):
+        """Or whoever writes what is missing says that it is finished, and it isn't."""
+        url = place.new()
+        with make(url, 2, chunk=2, a=("int32",)) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int64", complete=False, replace=True)
+            builder.writeBlock("a", [1, 2], 0)
+            table.setRowCount(7)
+            assert builder.getMissingRows("a") == []
+            builder.refresh()
+            assert builder.getMissingRows("a") == [(2, 7)]
+
+    @pytest.mark.parametrize("replace", [True, False])
+    @pytest.mark.parametrize("counts", [(17,), (6, 17)], ids=str)
+    def test_rows_that_its_builder_does_not_know_of_are_empty(self, place, counts, replace):
+        """They are not missing: nobody said that they were written."""
+        url = place.new()
+        with make(url, 10, chunk=2) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int32", complete=False, replace=replace)
+            builder.writeBlock("a", np.arange(10), 0)
+            builder.flush()
+            for rows in counts:
+                table.setRowCount(rows)
+            builder.setComplete("a")
+            wanted = np.zeros(17, np.int32)
+            wanted[: min(10, *counts)] = np.arange(min(10, *counts))
+            with RatZarr(url) as fresh:
+                assert_same(fresh.readBlock("a", 0, 17), wanted)
+            assert_same(np.asarray(raw(place, url, "a")), wanted)
+
     @pytest.mark.parametrize("own", [True, False])
     def test_its_rows_that_are_cut_off_are_gone(self, place, own):
         url = place.new()

@@ -1,11 +1,13 @@
 """Several instances of one table at once: what one does while another looks back on before."""
 
+import json
+
 import numpy as np
 import pytest
 
 from ratzarr import ChangedError, ColumnNotFoundError, RatZarr, UnequalValueError
 
-from .base import assert_same, make, raw
+from .base import assert_same, document, make, raw
 
 
 class Together:
@@ -199,6 +201,30 @@ class BeingBuilt:
                 other.writeBlock("d", [1, 2], 0)
                 other.setComplete("d")
             assert table.getColumnNames() == list("bade")
+
+    def test_the_place_of_a_column_that_is_gone(self, place):
+        """A column that was to be replaced, and was deleted, has left no place in the order."""
+        url = place.new()
+        with make(url, 2, a=("int8",)) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int16", complete=False, replace=True)
+            builder.writeBlock("a", [1, 2], 0)
+            table.deleteColumn("a")
+            builder.setComplete("a")
+            table.createColumn("B", "int8")
+            assert place.open(url)["RAT"].attrs["COLUMN_ORDER"] == ["a", "B"]
+            assert table.getColumnNames() == ["a", "B"]
+
+    def test_the_place_of_a_column_that_is_resumed(self, place):
+        """Its creator was killed before it had put the column's name in the order."""
+        url = place.new()
+        with make(url, 2) as table:
+            table.createColumn("a", "int8", complete=False)
+            with RatZarr(url) as late:
+                kept = document(place, url, "RAT")
+                kept["attributes"]["COLUMN_ORDER"] = []
+                place.put(url, "RAT/zarr.json", json.dumps(kept).encode())
+                assert late.resumeColumn("a") is not None
+            assert place.open(url)["RAT"].attrs["COLUMN_ORDER"] == ["a"]
 
     def test_one_event_whatever_is_begun_and_given_up(self, place):
         """Each column has its own log, also where an instance means another by the name."""

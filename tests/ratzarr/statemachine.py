@@ -495,7 +495,8 @@ class Histories(RuleBasedStateMachine):
             expect(error, RowRangeError)
             return
         must, may = set(), set()
-        empty = length == 0 or start >= rows
+        # Nothing is asked of the store where the instance knows of no row there.
+        empty = length == 0 or start >= rows or start == before
         if start > rows:
             may.add(RowRangeError)
         for name in names:

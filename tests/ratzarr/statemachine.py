@@ -42,7 +42,17 @@ from ratzarr import (
 from ratzarr.checkup import check_store
 
 from .looking import Look
-from .model import KINDS, ColumnModel, TableModel, empty_of, misfit_of, same, values_of
+from .model import (
+    KINDS,
+    ColumnModel,
+    TableModel,
+    empty_of,
+    kinds_like,
+    misfit_of,
+    plain_values_of,
+    same,
+    values_of,
+)
 
 NAMES = [
     "plain", "a/b", "%41", ".x", "zarr.json", "x" * 300, "größe 表", "__init__", "a\\b", "e\u0301",
@@ -321,7 +331,8 @@ class Histories(RuleBasedStateMachine):
     )  # fmt: skip
     def write(self, slot, chosen, seed, first, chunks, aligned, length, bad):
         view = self._writer(slot)
-        columns = [self._target(view, self.names[which])[0] for which in chosen]
+        targets = [self._target(view, self.names[which]) for which in chosen]
+        columns = [column for column, _ in targets]
         start, stop = first * 3, first * 3 + length
         # The end as the table has it, or as the instance believes.
         rows = self.model.rows if seed % 2 else view.table.rowCount
@@ -333,12 +344,13 @@ class Histories(RuleBasedStateMachine):
             start, stop = min(start, rows), rows
         random = np.random.default_rng(seed)
         blocks = {}
-        for which, column in zip(chosen, columns, strict=True):
+        for which, (column, stale) in zip(chosen, targets, strict=True):
             if column is None:
                 blocks[self.names[which]] = np.zeros(stop - start, np.int8)
             else:
-                shape = column.shape(stop - start)
-                blocks[column.name] = values_of(column.dtype, shape, random)
+                # What an earlier column could hold as well gets further than to a refusal.
+                make = plain_values_of if stale and seed % 4 else values_of
+                blocks[column.name] = make(column.dtype, column.shape(stop - start), random)
         if bad and columns[-1] is not None and stop > start:
             last = columns[-1]
             if last.dtype.kind == "M":
@@ -560,19 +572,31 @@ class Histories(RuleBasedStateMachine):
         )
 
     @rule(
-        slot=SLOTS, other=SLOTS, which=WHICH, rows=ROWS, kind=st.none() | st.sampled_from(sorted(KINDS)),
+        slot=SLOTS, other=SLOTS, which=WHICH, rows=ROWS, kind=st.sampled_from(sorted(KINDS)),
+        how=st.sampled_from(["rows", "another", "alike", "alike"]), filled=st.booleans(),
         then=st.sampled_from(["write", "write", "read", "attributes"]), seed=SEEDS,
     )  # fmt: skip
-    def behind(self, slot, other, which, rows, kind, then, seed):
+    def behind(self, slot, other, which, rows, kind, how, filled, then, seed):
         """One changes a column or the rows, and another that has it open goes on at once."""
-        if kind is None:
+        name = self.names[which]
+        if how == "rows":
             self.resize(other, rows)
-        elif self.names[which] in self._writer(other).building:
+        elif name in self._writer(other).building:
             return
         else:
-            if self.names[which] in self.model.columns:
+            chunk, width = None, 1
+            old = self.model.columns.get(name)
+            if old is not None:
+                if how == "alike":
+                    # Only its id tells a chunk of the one from a chunk of the other.
+                    kinds = kinds_like(old.dtype) or [kind]
+                    kind, chunk, width = kinds[seed % len(kinds)], old.chunk_rows, old.width
                 self.delete(other, which, False, None)
-            self.create(other, which, kind, 1, 0, False, None, {}, True, False)
+            self.create(other, which, kind, width, 0, False, chunk, {}, True, False)
+            if filled:
+                column = self.model.columns[name]
+                block = values_of(column.dtype, column.values.shape, np.random.default_rng(seed))
+                self._write(self._writer(other), 0, self.model.rows, {name: block})
         if then == "write":
             self.write(slot, [which], seed, 0, 3, seed % 3 > 0, MAX_ROWS, False)
         elif then == "read":

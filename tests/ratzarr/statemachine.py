@@ -134,8 +134,9 @@ class Histories(RuleBasedStateMachine):
         names=st.lists(st.sampled_from(NAMES), min_size=3, max_size=3, unique=True),
         rows=ROWS, chunk=st.integers(1, 6),
         kinds=st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=2),
+        anew=st.booleans(), then=st.sampled_from(["write", "read"]), seed=SEEDS,
     )  # fmt: skip
-    def begin(self, names, rows, chunk, kinds):
+    def begin(self, names, rows, chunk, kinds, anew, then, seed):
         self.url = self.place.new()
         self.s3 = self.place.kind == "s3"
         self.names, self.model = names, TableModel()
@@ -155,6 +156,9 @@ class Histories(RuleBasedStateMachine):
             for slot in range(4):
                 self.write(slot, [which], rows + slot, 0, slot + 1, True, 0, False)
                 self.read(slot, [which], 0, rows, False, True)
+        # On S3 it is up to marks of chunks, in too few histories to leave it to chance.
+        if anew or self.s3:
+            self.behind(1, 0, 0, rows, kinds[0], "alike", True, then, seed)
 
     # ---- instances
 
@@ -375,6 +379,9 @@ class Histories(RuleBasedStateMachine):
             if column is None:
                 must.add(ColumnNotFoundError)
                 silent |= bool(stale & view.logged)
+                if stale and stop > self.model.rows:
+                    # Whichever of the two is noticed first.
+                    may.add(RowRangeError)
             elif stop > self.model.rows:
                 must |= {RowRangeError, ChangedError} if cut else {RowRangeError}
                 # An event can be logged in a column that is shorter than it is known to be.

@@ -397,7 +397,8 @@ class Histories(RuleBasedStateMachine):
                     must.add(DamagedError)
         if refused:
             must |= {UnequalValueError, UnsupportedDtypeError}
-            silent = False
+            # The last is the one that its column can't hold; an earlier column might.
+            silent = silent and bool(looks[next(reversed(blocks))][1])
         if len(blocks) == 1:
             (name, block), = blocks.items()  # fmt: skip
             _, error = attempt(view.table.writeBlock, name, block, start)
@@ -473,8 +474,9 @@ class Histories(RuleBasedStateMachine):
         for chunk, low, high in column.parts(start, min(start + len(block), self.model.rows)):
             if chunk in foreign:
                 continue
-            part = np.asarray(block)[low - start : high - start]
-            if same(found.values[low:high], part):
+            part = block[low - start : high - start]
+            # A list is what the column can't hold.
+            if not isinstance(part, list) and same(found.values[low:high], part):
                 column.write(low, part)
             else:
                 assert same(found.values[low:high], column.values[low:high]), (

@@ -47,6 +47,9 @@ class Instances:
             for slot in range(4):
                 self.write(slot, [which], rows + slot, 0, slot + 1, True, 0, False)
                 self.read(slot, [which], 0, rows, False, True)
+        # One that looks again is still the instance that it was; and it changes a row of a chunk.
+        self.refresh(seed % 3)
+        self.write(seed % 3, [0], seed, seed % 4, 1, False, 1, False)
         # On S3 it is up to marks of chunks, in too few histories to leave it to chance.
         if anew or self.s3:
             self.behind(1, 0, 0, rows, kinds[0], "alike", True, then, seed)

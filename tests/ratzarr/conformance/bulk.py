@@ -177,6 +177,8 @@ class Bulk:
             with make(url, 10) as table:
                 table.createColumn("a", "int32", complete=False, replace=True)
                 table.writeBlock("a", np.arange(10), 0)
+                # Where nobody looks first, rows that are cut off before this are an error.
+                table.flush()
                 with RatZarr(url) as other:
                     other.setRowCount(rows)
                 table.setComplete("a")

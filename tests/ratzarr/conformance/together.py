@@ -165,6 +165,21 @@ class BeingBuilt:
                 assert_same(fresh.readBlock("a", 0, 17), wanted)
             assert_same(np.asarray(raw(place, url, "a")), wanted)
 
+    def test_its_builder_is_told_of_rows_that_were_cut_off(self, place):
+        """Once, where nobody looks before a chunk is written: flush() is not the only one to say it."""
+        url = place.new()
+        with make(url, 8, chunk=4, a=("int32",)) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int64", complete=False, replace=True)
+            builder.writeBlock("a", np.arange(8), 0)
+            table.setRowCount(6)
+            if place.kind == "s3":
+                with pytest.raises(ChangedError, match="cut to 6 rows"):
+                    builder.setComplete("a")
+                assert table.getColumnDtype("a") == np.int32
+            builder.setComplete("a")
+            with RatZarr(url) as fresh:
+                assert_same(fresh.readBlock("a", 0, 8), np.arange(6))
+
     @pytest.mark.parametrize("own", [True, False])
     def test_its_rows_that_are_cut_off_are_gone(self, place, own):
         url = place.new()

@@ -334,8 +334,9 @@ class RatZarr:
             Runs of rows, from the first up to but not including the second.
         """
         column = self._column(colName)
-        if column.state.length < self._rows and not column.document.load():
-            # One that is being built out of sight is not opened anew when the table has grown.
+        # Whoever asks is about to write them; and a column that is being built out of sight is not
+        # opened anew when the table has grown or was cut.
+        if not column.document.load():
             raise column.missing()
         there = column.chunks_there()
         step, rows = column.state.chunk_rows, min(self._rows, column.state.length)

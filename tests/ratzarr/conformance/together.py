@@ -146,6 +146,8 @@ class BeingBuilt:
             assert builder.getMissingRows("a") == []
             builder.refresh()
             assert builder.getMissingRows("a") == [(2, 7)]
+            table.setRowCount(5)
+            assert builder.getMissingRows("a") == [(2, 5)]
 
     @pytest.mark.parametrize("replace", [True, False])
     @pytest.mark.parametrize("counts", [(17,), (6, 17)], ids=str)

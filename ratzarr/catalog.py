@@ -290,8 +290,7 @@ class Catalog:
         self._objects.delete_tree(f"{PENDING}/{key}")
         if there is None or there.state.complete:
             return None
-        if name not in (self._order() or []):
-            self._append(name, new=False)
+        self._append(name, new=False)
         return there
 
     def put_in_place(self, column: Column) -> Column:
@@ -308,9 +307,11 @@ class Catalog:
             old = Column(self._objects, column.name, key)
             if old.document.load() and true_name(key, old.document.attributes) == column.name:
                 self._objects.delete_tree(old.prefix)
+        # This looks at the table again: as last seen, its order may have the name of a column that
+        # is gone.
+        self.resizing.follow(target)
         if column.name not in (self._order() or []):
             self._append(column.name, new=False)
-        self.resizing.follow(target)
         target.bytes_written = column.bytes_written
         return target
 

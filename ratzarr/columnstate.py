@@ -77,14 +77,14 @@ class ColumnState:
         attributes = document.get("attributes", {})
         described = (
             metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
-            _bits(metadata.fill_value),
+            _bits(found.fill),
         )  # fmt: skip
         column_id = attributes.get(COLUMN_ID_ATTR)
         cutting = attributes.get(CUTTING_ATTR)
         return cls(
             id=column_id if isinstance(column_id, str) else "",
             dtype=found.dtype,
-            fill=metadata.fill_value,
+            fill=found.fill,
             rows=int(metadata.shape[0]),
             row_shape=tuple(metadata.shape[1:]),
             chunk_rows=int(chunk_shape[0]),

@@ -27,6 +27,7 @@ from .exchange import exchange
 from .layout import ZARR_JSON
 from .localfiles import (
     HAS_LOCKS,
+    NotAFileError,
     lock_if_free,
     locked,
     open_folder,
@@ -65,6 +66,10 @@ class LocalObjects(Objects):
         with self._in_words(key):
             try:
                 found = read_path(self._root, key, limit)
+            except NotAFileError as error:
+                # Where the column has become one of another width, for instance: its chunks lie a
+                # directory deeper. Whoever looked for a chunk looks at the column again.
+                raise DamagedError(f"{self.location}/{key} is not a file") from error
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
                     return None

@@ -18,6 +18,9 @@ from .errors import (
     ConflictError,
     DamagedError,
     RowRangeError,
+    ShapeError,
+    UnequalValueError,
+    UnsupportedDtypeError,
 )
 from .history import event
 from .layout import MODIFICATION_ATTR, Document, check_name
@@ -156,16 +159,17 @@ class OpenColumns:
 
     def write(self, blocks: Mapping[str, Any], start: int, row_count: int) -> None:
         """Write the same rows of several columns: all of them fit, or none is written."""
+        columns = self.open(blocks)
         fitted: dict[str, tuple[Column, ColumnState, Array]] = {}
-        for name, column in self.open(blocks).items():
-            state, values = column.fit(blocks[name], start)
-            if start < 0 or start + len(values) > row_count:
-                raise RowRangeError(
-                    f"{column.objects.location} has {row_count} rows: a block of {len(values)} "
-                    f"from row {start} of column {name!r} does not fit"
-                )
-            fitted[name] = column, state, values
         try:
+            for name, column in columns.items():
+                state, values = _fit(column, blocks[name], start)
+                if start < 0 or start + len(values) > row_count:
+                    raise RowRangeError(
+                        f"{column.objects.location} has {row_count} rows: a block of "
+                        f"{len(values)} from row {start} of column {name!r} does not fit"
+                    )
+                fitted[name] = column, state, values
             unlogged = [
                 partial(self._log, column, state)
                 for name, (column, state, _) in fitted.items()
@@ -179,7 +183,7 @@ class OpenColumns:
                 tasks += column.writing(state, values, start)
             run(tasks)
         except (ChangedError, ColumnNotFoundError):
-            for name, (column, _, _) in fitted.items():
+            for name, column in columns.items():
                 if column.in_place:
                     self._columns.pop(name, None)
             raise
@@ -249,6 +253,17 @@ class OpenColumns:
             key: (column, state, min(stop, rows))
             for key, (column, state, stop) in self._unconfirmed.items()
         }
+
+
+def _fit(column: Column, block: Any, start: int) -> tuple[ColumnState, Array]:
+    """Return a block as :meth:`Column.fit` does, refused only for what the column is now."""
+    state = column.state
+    try:
+        return column.fit(block, start)
+    except (ShapeError, UnequalValueError, UnsupportedDtypeError):
+        # It may fit another column, created anew since: a word on dtypes would mislead then.
+        column.confirm(state, 0)
+        raise
 
 
 def _memory(state: ColumnState, block: Block) -> int:

@@ -353,18 +353,17 @@ class RatZarr:
         self._check_writable()
         column = self._column(colName)
         state = column.state
-        # Rows by which another process has made the table longer are nobody's yet.
-        known = min(self._rows, state.length)
         self._columns.confirm([colName])
 
         def change(document: Document) -> None:
             attributes = document["attributes"]
-            if ColumnState.of(document, column.document.place, colName).id != state.id:
+            now = ColumnState.of(document, column.document.place, colName)
+            if now.id != state.id:
                 raise column.replaced()
             attributes[COMPLETE_ATTR] = rowsDone is None
-            attributes[ROWS_DONE_ATTR] = (
-                min(known, document["shape"][0]) if rowsDone is None else done
-            )
+            # Rows that others have added, or cut off and added again, nobody says to have written.
+            known = min(self._rows, now.length, *(now.cuts or ()))
+            attributes[ROWS_DONE_ATTR] = known if rowsDone is None else done
 
         done = 0 if rowsDone is None else _integer(rowsDone, "rowsDone", 0, MAX_ROWS)
         column.document.update(change, column.missing)
@@ -399,6 +398,10 @@ class RatZarr:
             Runs of rows, from the first up to but not including the second.
         """
         column = self._column(colName)
+        # Whoever asks is about to write them; and a column that is being built out of sight is not
+        # opened anew when the table has grown or was cut.
+        if not column.document.load():
+            raise column.missing()
         there = column.chunks_there()
         step, rows = column.state.chunk_rows, min(self._rows, column.state.length)
         runs: list[tuple[int, int]] = []

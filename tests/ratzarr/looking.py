@@ -5,12 +5,14 @@ before zarr-python reads the rest; columns that are not complete are read like o
 """
 
 import json
+from dataclasses import replace
 from functools import cached_property
 
 from tests.stress.raw import RawTable
 
 MARK = "ratzarr"
 PENDING = ".pending/"
+FLOATS = ("float16", "float32", "float64")
 
 
 class Look:
@@ -85,7 +87,9 @@ class Look:
         for prefix, document in self.documents.items():
             if not prefix.startswith(PENDING):
                 found[f"{prefix}/zarr.json"] = _readable(document)
-        return RawTable(found)
+        return _columns(
+            found, {p: d for p, d in self.documents.items() if not p.startswith(PENDING)}
+        )
 
     def column(self, name, identity):
         """Return a column, wherever it is, by zarr-python; None where it is nowhere."""
@@ -102,10 +106,31 @@ class Look:
             }
             found |= {name: self.objects[name] for name in ("zarr.json", "RAT/zarr.json")}
             found[f"RAT/{key}/zarr.json"] = _readable(document)
-            return RawTable(found).columns[name]
+            return _columns(found, {prefix: document}).columns[name]
         return None
 
 
 def _readable(document):
     attributes = {k: v for k, v in document["attributes"].items() if k != "COMPLETE"}
-    return json.dumps(document | {"attributes": attributes}).encode()
+    readable = document | {"attributes": attributes}
+    if _has_bits(document):
+        # zarr-python makes a signalling NaN a quiet one: it reads the bits, as integers.
+        bits = document["data_type"].replace("float", "uint")
+        readable |= {"data_type": bits, "fill_value": int(document["fill_value"], 16)}
+    return json.dumps(readable).encode()
+
+
+def _has_bits(document):
+    return document["data_type"] in FLOATS and str(document["fill_value"]).startswith("0x")
+
+
+def _columns(found, documents):
+    """Return the columns of a table, those that were read as integers as what they are."""
+    table = RawTable(found)
+    for prefix, document in documents.items():
+        name = document["attributes"].get("NAME", prefix.split("/")[1])
+        if _has_bits(document) and name in table.columns:
+            column = table.columns[name]
+            values = column.values.view(document["data_type"])
+            table.columns[name] = replace(column, values=values)
+    return table

@@ -64,6 +64,25 @@ def values_of(dtype, shape, random):
     return found.reshape(shape)
 
 
+def plain_values_of(dtype, shape, random):
+    """Return values that numbers of any sort can hold; where there are none, of every sort."""
+    if dtype.kind not in "iufb":
+        return values_of(dtype, shape, random)
+    return random.integers(2, size=shape).astype(dtype)
+
+
+def kinds_like(dtype):
+    """Return the kinds of as many bytes: chunks of one can be unpacked as chunks of another."""
+    return [
+        kind
+        for kind, other in KINDS.items()
+        if dtype.kind not in "TO"
+        and other.kind not in "TO"
+        and other.itemsize == dtype.itemsize
+        and other != dtype
+    ]
+
+
 def misfit_of(dtype):
     """Return a value that a column of this dtype can't hold."""
     return {

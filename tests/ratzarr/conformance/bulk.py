@@ -177,12 +177,10 @@ class Bulk:
             with make(url, 10) as table:
                 table.createColumn("a", "int32", complete=False, replace=True)
                 table.writeBlock("a", np.arange(10), 0)
+                # Where nobody looks first, rows that are cut off before this are an error.
+                table.flush()
                 with RatZarr(url) as other:
                     other.setRowCount(rows)
-                if rows < 10 and place.kind == "s3":
-                    # Whether they were written before they were cut off can't be told there.
-                    with pytest.raises(ChangedError, match="was cut to 6 rows"):
-                        table.setComplete("a")
                 table.setComplete("a")
                 table.refresh()
                 wanted = [*range(min(rows, 10)), *[0] * (rows - 10)]

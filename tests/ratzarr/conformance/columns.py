@@ -173,6 +173,22 @@ class Columns:
             table.writeBlock("a", np.zeros(4, dtype), 0)
         assert "RAT/a/c/0" in place.objects(url)
 
+    @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+    def test_every_bit_of_a_fill_value(self, place, dtype):
+        """Signalling NaNs too, which zarr-python and float() make quiet ones."""
+        url = place.new()
+        fills = bits(dtype, 9)
+        with make(url, 3, chunk=2) as table:
+            for n, fill in enumerate(fills):
+                table.createColumn(f"c{n}", dtype, fillValue=fill)
+                # A chunk of which only a row is written, and one that nobody writes.
+                table.writeBlock(f"c{n}", [1], 0)
+        with RatZarr(url) as table:
+            for n in range(len(fills)):
+                wanted = fills[[n, n, n]]
+                wanted[0] = 1
+                assert_same(table.readBlock(f"c{n}", 0, 3), wanted)
+
     @pytest.mark.parametrize(
         ("dtype", "fill"),
         [

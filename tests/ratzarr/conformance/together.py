@@ -1,11 +1,13 @@
 """Several instances of one table at once: what one does while another looks back on before."""
 
+import json
+
 import numpy as np
 import pytest
 
-from ratzarr import ChangedError, RatZarr
+from ratzarr import ChangedError, ColumnNotFoundError, RatZarr, UnequalValueError
 
-from .base import assert_same, make, raw
+from .base import assert_same, document, make, raw
 
 
 class Together:
@@ -58,6 +60,69 @@ class Together:
             assert_same(table.readBlock("a", 0, 3), np.full(3, fill))
             table.writeBlock("a", table.readBlock("a", 0, 2), 1)
 
+    @pytest.mark.parametrize(
+        ("block", "width"),
+        [([0.5, 1.5, 2.5], 1), ([[1, 2]] * 3, 2), (["a", "b", "c"], 1), ([300, 1, 2], 1)],
+        ids=["value", "shape", "type", "range"],
+    )
+    def test_a_block_for_the_column_that_was_created_anew(self, place, block, width):
+        """That the earlier column could not hold it is beside the point: it is another."""
+        url = place.new()
+        block = np.array(block, "T" if isinstance(block[0], str) else None)
+        with make(url, 3, a=("int8",), b=("int8",)) as table, RatZarr(url) as late:
+            for name in "ab":
+                late.readBlock(name, 0, 3)
+            table.deleteColumn("a")
+            table.createColumn("a", block.dtype, width)
+            with pytest.raises(ChangedError, match="'a' was deleted and created anew"):
+                late.writeBlocks({"b": [1, 2, 3], "a": block}, 0)
+            assert_same(table.readBlock("b", 0, 3), np.zeros(3, np.int8))
+            # It was told, and means by the name what everybody does.
+            late.writeBlock("a", block, 0)
+            assert_same(table.readBlock("a", 0, 3), block)
+
+    def test_a_block_for_a_column_that_is_gone(self, place):
+        url = place.new()
+        with make(url, 3, a=("int8",)) as table, RatZarr(url) as late:
+            late.readBlock("a", 0, 3)
+            with pytest.raises(UnequalValueError, match="300 does not fit int8"):
+                late.writeBlock("a", [300], 0)
+            table.deleteColumn("a")
+            with pytest.raises(ColumnNotFoundError, match="'a'"):
+                late.writeBlock("a", [300], 0)
+
+    @pytest.mark.parametrize("widths", [(1, 2), (2, 1)])
+    def test_a_column_created_anew_in_another_width(self, place, widths):
+        """Its chunks have other keys: on a disk one is a directory where the other is a file."""
+        url = place.new()
+        blocks = [np.arange(3 * n, dtype=np.int8).reshape((3, n) if n > 1 else 3) for n in widths]
+        with make(url, 3, a=("int8", widths[0])) as table, RatZarr(url) as late:
+            late.writeBlock("a", blocks[0], 0)
+            table.deleteColumn("a")
+            table.createColumn("a", "int8", widths[1])
+            table.writeBlock("a", blocks[1], 0)
+
+            def write():
+                late.writeBlock("a", blocks[0][:2], 1)
+                late.flush()
+
+            with pytest.raises(ChangedError, match="created anew"):
+                write()
+            assert_same(late.readBlock("a", 0, 3), blocks[1])
+            assert_same(table.readBlock("a", 0, 3), blocks[1])
+
+    @pytest.mark.parametrize("widths", [(1, 2), (2, 1)])
+    def test_a_column_read_in_another_width(self, place, widths):
+        url = place.new()
+        blocks = [np.arange(3 * n, dtype=np.int8).reshape((3, n) if n > 1 else 3) for n in widths]
+        with make(url, 3, a=("int8", widths[0])) as table, RatZarr(url) as late:
+            table.writeBlock("a", blocks[0], 0)
+            assert_same(late.readBlock("a", 0, 3), blocks[0])
+            table.deleteColumn("a")
+            table.createColumn("a", "int8", widths[1])
+            table.writeBlock("a", blocks[1], 0)
+            assert_same(late.readBlock("a", 0, 3), blocks[1])
+
 
 class BeingBuilt:
     """Columns that are to take another's place, and a table that changes meanwhile."""
@@ -70,6 +135,52 @@ class BeingBuilt:
             late.createColumn("a", "int64", complete=False, replace=True)
             assert late.rowCount == 6
             assert late.getMissingRows("a") == [(0, 6)]
+
+    def test_rows_that_were_added_are_missing(self, place):
+        """Or whoever writes what is missing says that it is finished, and it isn't."""
+        url = place.new()
+        with make(url, 2, chunk=2, a=("int32",)) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int64", complete=False, replace=True)
+            builder.writeBlock("a", [1, 2], 0)
+            table.setRowCount(7)
+            assert builder.getMissingRows("a") == []
+            builder.refresh()
+            assert builder.getMissingRows("a") == [(2, 7)]
+            table.setRowCount(5)
+            assert builder.getMissingRows("a") == [(2, 5)]
+
+    @pytest.mark.parametrize("replace", [True, False])
+    @pytest.mark.parametrize("counts", [(17,), (6, 17)], ids=str)
+    def test_rows_that_its_builder_does_not_know_of_are_empty(self, place, counts, replace):
+        """They are not missing: nobody said that they were written."""
+        url = place.new()
+        with make(url, 10, chunk=2) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int32", complete=False, replace=replace)
+            builder.writeBlock("a", np.arange(10), 0)
+            builder.flush()
+            for rows in counts:
+                table.setRowCount(rows)
+            builder.setComplete("a")
+            wanted = np.zeros(17, np.int32)
+            wanted[: min(10, *counts)] = np.arange(min(10, *counts))
+            with RatZarr(url) as fresh:
+                assert_same(fresh.readBlock("a", 0, 17), wanted)
+            assert_same(np.asarray(raw(place, url, "a")), wanted)
+
+    def test_its_builder_is_told_of_rows_that_were_cut_off(self, place):
+        """Once, where nobody looks before a chunk is written: flush() is not the only one to say it."""
+        url = place.new()
+        with make(url, 8, chunk=4, a=("int32",)) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int64", complete=False, replace=True)
+            builder.writeBlock("a", np.arange(8), 0)
+            table.setRowCount(6)
+            if place.kind == "s3":
+                with pytest.raises(ChangedError, match="cut to 6 rows"):
+                    builder.setComplete("a")
+                assert table.getColumnDtype("a") == np.int32
+            builder.setComplete("a")
+            with RatZarr(url) as fresh:
+                assert_same(fresh.readBlock("a", 0, 8), np.arange(6))
 
     @pytest.mark.parametrize("own", [True, False])
     def test_its_rows_that_are_cut_off_are_gone(self, place, own):
@@ -107,6 +218,30 @@ class BeingBuilt:
                 other.writeBlock("d", [1, 2], 0)
                 other.setComplete("d")
             assert table.getColumnNames() == list("bade")
+
+    def test_the_place_of_a_column_that_is_gone(self, place):
+        """A column that was to be replaced, and was deleted, has left no place in the order."""
+        url = place.new()
+        with make(url, 2, a=("int8",)) as table, RatZarr(url) as builder:
+            builder.createColumn("a", "int16", complete=False, replace=True)
+            builder.writeBlock("a", [1, 2], 0)
+            table.deleteColumn("a")
+            builder.setComplete("a")
+            table.createColumn("B", "int8")
+            assert place.open(url)["RAT"].attrs["COLUMN_ORDER"] == ["a", "B"]
+            assert table.getColumnNames() == ["a", "B"]
+
+    def test_the_place_of_a_column_that_is_resumed(self, place):
+        """Its creator was killed before it had put the column's name in the order."""
+        url = place.new()
+        with make(url, 2) as table:
+            table.createColumn("a", "int8", complete=False)
+            with RatZarr(url) as late:
+                kept = document(place, url, "RAT")
+                kept["attributes"]["COLUMN_ORDER"] = []
+                place.put(url, "RAT/zarr.json", json.dumps(kept).encode())
+                assert late.resumeColumn("a") is not None
+            assert place.open(url)["RAT"].attrs["COLUMN_ORDER"] == ["a"]
 
     def test_one_event_whatever_is_begun_and_given_up(self, place):
         """Each column has its own log, also where an instance means another by the name."""

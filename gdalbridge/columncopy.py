@@ -32,6 +32,8 @@ WRITERS = 8
 """Blocks that are packed and written at once: a server that is far away is waited for by all."""
 ROOM = 24 * 2**20
 """Bytes for them: of 500 000 rows of numbers two or more at once, of text one."""
+TEXT_BYTES = 16
+"""Of a text that has not been read yet."""
 SECONDS = 5.0
 """Between two notes of how far a column is: each is a request."""
 
@@ -169,16 +171,25 @@ def _copy_blocks(
         table.writeBlock(plan.name, values, block.start)
 
     ahead = 1 if plan.stored.dtype.kind in "TO" else 2
+    # No more threads than there is room for blocks: what each has once used stays with it.
+    threads = _at_once(plan, max((block.length for block in blocks), default=1))
     with (
         closing(read_ahead(blocks, read, ahead=ahead)) as reading,
         closing(
-            write_behind(reading, write, threads=WRITERS, behind=WRITERS, size=_memory, room=ROOM)
+            write_behind(reading, write, threads=threads, behind=threads, size=_memory, room=ROOM)
         ) as written,
     ):
         for block in written:
             done.one_more()
             share.report(block.stop / source.schema.rows, plan.name)
     return sum(sizes)
+
+
+def _at_once(plan: Plan, rows: int) -> int:
+    """Return how many blocks of so many rows may be written at once."""
+    dtype = plan.stored.dtype
+    row = 10 * (dtype.itemsize + TEXT_BYTES) if dtype.kind in "TO" else 3 * dtype.itemsize
+    return max(1, min(WRITERS, ROOM // max(1, row * rows)))
 
 
 def _memory(values: NDArray[Any]) -> int:

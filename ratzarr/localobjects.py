@@ -286,7 +286,7 @@ class LocalObjects(Objects):
                 if name.endswith(DELETED):
                     _remove(self._root / name)
                 else:
-                    (self._root / name).unlink(missing_ok=True)
+                    _writer_is_dead(self._root / name, remove=True)
 
     # ---- inside
 
@@ -365,10 +365,11 @@ class LocalObjects(Objects):
                     name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=root
                 )
                 with os.fdopen(file, "wb") as stream:
-                    # Somebody who sweeps may have taken it for a stray one before it was locked.
-                    if not lock_if_free(file) or os.fstat(file).st_nlink == 0:
-                        continue
                     try:
+                        # Somebody who sweeps may have taken it for a stray one before it was
+                        # locked.
+                        if not lock_if_free(file) or os.fstat(file).st_nlink == 0:
+                            continue
                         stream.write(data)
                         stream.flush()
                         yield root, name
@@ -441,13 +442,20 @@ def _has_document(folder: int, entry: os.DirEntry[str]) -> bool:
     return True
 
 
-def _writer_is_dead(path: Path) -> bool:
+def _writer_is_dead(path: Path, *, remove: bool = False) -> bool:
+    """Return whether nobody holds a temporary file; remove it then, if asked to.
+
+    Under its lock: else its writer could take that between our look and the removal.
+    """
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        return lock_if_free(file)
+        free = lock_if_free(file)
+        if free and remove:
+            path.unlink(missing_ok=True)
+        return free
     except OSError:
         return False
     finally:

@@ -71,6 +71,8 @@ class Reading:
         count = min(length, view.table.rowCount - start)
         for name, block in blocks.items():
             self._check_block(view, name, start, count, block, sure=not empty)
+            # Also of no rows: from now on it has the column open.
+            self._using(view, name)
 
     def _check_block(self, view, name, start, count, block, *, sure):
         column, stale = self._target(view, name)

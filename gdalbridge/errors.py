@@ -12,6 +12,7 @@ __all__ = [
     "OutputExistsError",
     "RasterNotFoundError",
     "SidecarNameError",
+    "StaleWarning",
 ]
 
 
@@ -57,3 +58,7 @@ class SidecarNameError(BridgeError, ValueError):
 
 class LossWarning(UserWarning):
     """A raster format could not hold something as it was given."""
+
+
+class StaleWarning(UserWarning):
+    """A raster is not as it was when its sidecar was made."""

@@ -16,11 +16,21 @@ from . import gdaldatetimes
 from ._gdal import exceptions, silence
 from .errors import ConversionError
 from .gdaltypes import FieldType
-from .ownrat import OwnRat, native_rat
+from .ownrat import HeldRat, native_rat
 from .shownvalues import Shown, from_plain, to_plain
 from .sidecartable import SidecarTable
 
-__all__ = ["AttachedColumn", "OwnColumn", "SidecarColumn", "Window", "blank", "datetime_text", "pieces", "plain_of"]
+__all__ = [
+    "AttachedColumn",
+    "OwnColumn",
+    "SidecarColumn",
+    "Window",
+    "are_equal",
+    "blank",
+    "datetime_text",
+    "pieces",
+    "plain_of",
+]
 
 Array = NDArray[Any]
 
@@ -86,9 +96,9 @@ def blank(kind: int, first: int, stop: int) -> Window:
 
 
 class OwnColumn:
-    """A column of the raster itself."""
+    """A column of the raster itself, or of any other table of GDAL's."""
 
-    def __init__(self, own: OwnRat, index: int) -> None:
+    def __init__(self, own: HeldRat, index: int) -> None:
         self.own, self.index = own, index
         column = own.schema.columns[index]
         self.name, self.type, self.usage = column.name, column.type, column.usage
@@ -201,6 +211,19 @@ def plain_of(column: AttachedColumn, start: int, length: int) -> Array:
         return column.read(start, length)
     rat, first, index = column.native(start, length)
     return datetime_text(rat, first, length, index)
+
+
+def are_equal(one: AttachedColumn, other: AttachedColumn, rows: int) -> bool:
+    """Return whether two columns are of one type and have the same values, to the last bit."""
+    if one.type != other.type or one.rows < rows or other.rows < rows:
+        return False
+    for start, length in pieces(0, rows):
+        here, there = (plain_of(column, start, length) for column in (one, other))
+        if here.dtype.kind == "f":
+            here, there = here.view("u8"), there.view("u8")
+        if not bool(np.all(here == there)):
+            return False
+    return True
 
 
 def datetime_text(rat: Any, start: int, length: int, index: int) -> Array:

@@ -1,6 +1,7 @@
 """A raster's own table and its sidecars' as one table of GDAL's."""
 
 import weakref
+from collections import Counter
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -21,7 +22,7 @@ from .attachedcolumns import (
 from .errors import BridgeError
 from .gdaltypes import COLOUR_USAGES, FieldType
 from .joined import Joined
-from .ownrat import native_rat
+from .ownrat import HeldRat, native_rat
 from .valuesgiven import stored_array, stored_cell
 
 __all__ = ["AttachedRAT"]
@@ -84,6 +85,41 @@ class AttachedRAT(gdal.RasterAttributeTable):
         self.close()
 
     # ---- ours
+
+    @property
+    def key(self) -> str:
+        """The same for all attached tables of one band of a raster."""
+        return self._joined.key
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the raster has no table of its own, and there is no sidecar."""
+        joined = self._joined
+        return not joined.own.was_there and not any(table.exists for table in joined.tables)
+
+    def take(self, table: Any) -> None:
+        """Have all columns of another table of GDAL's, where they are not the same already.
+
+        Raises
+        ------
+        ConversionError
+            Where a sidecar has one as another type.
+        """
+        held, rows = HeldRat(table, "the table"), table.GetRowCount()
+        if self.GetRowCount() != rows:
+            self.SetRowCount(rows)
+        counted: Counter[str] = Counter()
+        for index, column in enumerate(held.schema.columns):
+            self._joined.take(OwnColumn(held, index), counted[column.name])
+            counted[column.name] += 1
+        binning, kind = held.schema.linear_binning, held.schema.table_type
+        if binning is not None and binning != self._joined.linear_binning:
+            self.SetLinearBinning(*binning)
+        if kind is not None and kind != self._joined.table_type:
+            self.SetTableType(kind)
+        self._changed()
+        for own in self._joined.tables:
+            self._tell_others(own)
 
     def flush(self) -> None:
         """Write back what is waiting to be written to the sidecars.

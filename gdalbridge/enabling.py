@@ -5,21 +5,18 @@ function that hands out the attached table, and ``SetDefaultRAT`` by one that le
 raster alone. Nothing else is changed, and :func:`disable` puts back what was there.
 """
 
+import sys
 import threading
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from osgeo import gdal_array
 
-from ._gdal import exceptions, gdal, own_rat, set_own_rat, silence
-from .attach import AttachedRAT, Options, attach_band, has_place
-from .attachedcolumns import OwnColumn, pieces, plain_of
-from .errors import BridgeError, ConversionError, NotWrittenError
-from .gdalopen import siblings_visible
-from .nativecolumns import NativeColumn, native_columns
-from .shownvalues import from_plain
+from ._gdal import gdal, own_rat, set_own_rat
+from .attaching import Options, attach_band, key_of
+from .attachedrat import AttachedRAT
+from .errors import BridgeError, NotWrittenError, SidecarNameError
 
 __all__ = ["Enabled", "disable", "enable"]
 
@@ -81,7 +78,7 @@ def enable(
         if not _stack:
             for (owner, name), ours in _REPLACED.items():
                 _originals[owner, name] = vars(owner)[name]
-                setattr(owner, name, ours)
+                _put(owner, name, ours)
         _stack.append(enabled)
     return enabled
 
@@ -103,7 +100,7 @@ def _leave(enabled: Enabled) -> None:
         _stack.remove(enabled)
         if not _stack:
             for (owner, name), original in _originals.items():
-                setattr(owner, name, original)
+                _put(owner, name, original)
             _originals.clear()
 
 
@@ -112,65 +109,59 @@ def _options() -> Options | None:
         return _stack[-1].options if _stack else None
 
 
+def _put(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
+    if getattr(owner, name) is not value:
+        # Python 3.12 at times finds a class's attribute of before in its cache.
+        clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
+        clear()
+
+
 # ---- what is put in the place of GDAL's own
 
 
 def _get_default_rat(band: Any) -> Any:
     options = _options()
-    if options is None or not has_place(band):
+    if options is None:
         return own_rat(band)
-    attached = attach_band(band, options)
-    if attached.GetColumnCount() == 0 and not attached.has_sidecar:
-        # Programs ask whether there is a table at all.
-        with siblings_visible(band.GetDataset().GetDescription()):
-            return own_rat(band)
-    return attached
+    try:
+        attached = attach_band(band, options)
+    except SidecarNameError:
+        # In memory, or where no sidecar could be.
+        return own_rat(band)
+    # Programs ask whether there is a table at all.
+    return None if attached.is_empty else attached
 
 
 def _set_default_rat(band: Any, table: Any) -> Any:
     options = _options()
-    attached = table if isinstance(table, AttachedRAT) else None
-    if options is None or not has_place(band):
-        return set_own_rat(band, table if attached is None else attached.Clone())
-    if attached is not None and _is_of(attached, band):
-        attached.flush()
+    is_attached = isinstance(table, AttachedRAT)
+    try:
+        key = None if options is None else key_of(band)
+    except SidecarNameError:
+        key = None
+    if key is not None and is_attached and table.key == key:
+        # It is what the band has already.
+        table.flush()
         return gdal.CE_None
-    if not options.update:
-        return set_own_rat(band, table if attached is None else attached.Clone())
+    if is_attached:
+        table = table.Clone()
+    if options is None or key is None or not options.update:
+        return set_own_rat(band, table)
+    name = band.GetDataset().GetDescription()
     if table is None:
         raise NotWrittenError(
-            f"{band.GetDataset().GetDescription()}: its own table is not removed while changes "
-            "go to sidecars (gdalbridge.enable)"
+            f"{name}: its own table is not removed while changes go to sidecars "
+            "(gdalbridge.enable)"
         )
-    _write_all(band, table, options)
+    if options.prefer == "raster":
+        raise NotWrittenError(
+            f"{name}: what is set would not be seen, as the raster's own columns are preferred "
+            "(gdalbridge.enable)"
+        )
+    with attach_band(band, Options(update=True, override=True)) as attached:
+        attached.take(table)
     return gdal.CE_None
-
-
-def _is_of(attached: AttachedRAT, band: Any) -> bool:
-    with attach_band(band, Options()) as other:
-        return other.target == attached.target
-
-
-def _write_all(band: Any, table: Any, options: Options) -> None:
-    """Put what a table has, and the attached one has not, into the sidecar."""
-    if isinstance(table, AttachedRAT):
-        table = table.Clone()
-    whole = Options(prefer="sidecar", update=True, override=True)
-    rows = table.GetRowCount()
-    with attach_band(band, whole) as attached:
-        if options.prefer == "raster":
-            raise NotWrittenError(
-                f"{attached!r}: what is set could not be seen, where the raster's own columns are "
-                "preferred"
-            )
-        if attached.GetRowCount() != rows:
-            attached.SetRowCount(rows)
-        for given in native_columns(table):
-            attached.take(given)
-        if table.GetLinearBinning()[0] and table.GetLinearBinning() != attached.GetLinearBinning():
-            attached.SetLinearBinning(*table.GetLinearBinning()[1:])
-        if table.GetTableType() != attached.GetTableType():
-            attached.SetTableType(table.GetTableType())
 
 
 def _read_array(rat: Any, field: int, start: int = 0, length: int | None = None) -> Any:

@@ -10,6 +10,7 @@ __all__ = [
     "LossWarning",
     "NotWrittenError",
     "OutputExistsError",
+    "ProgramNotFoundError",
     "RasterNotFoundError",
     "SidecarNameError",
     "StaleWarning",
@@ -46,6 +47,10 @@ class NotWrittenError(BridgeError, OSError):
 
 class OutputExistsError(BridgeError, FileExistsError):
     """The output is there already and was not to be replaced."""
+
+
+class ProgramNotFoundError(BridgeError, FileNotFoundError):
+    """There is no such program, or it is not one of Python's."""
 
 
 class RasterNotFoundError(BridgeError, FileNotFoundError):

@@ -15,12 +15,12 @@ import numpy as np
 from ratzarr import RatZarrError
 
 from ._gdal import NEW_TYPES, exceptions, gdal, silence
-from .attachedcolumns import AttachedColumn, OwnColumn, SidecarColumn
+from .attachedcolumns import AttachedColumn, OwnColumn, SidecarColumn, are_equal
 from .errors import BridgeError, ConversionError, LossWarning, NotWrittenError, OutputExistsError
 from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
 from .ownrat import OwnRat
 from .shownvalues import shown_as
-from .sidecartable import SidecarTable
+from .sidecartable import SidecarTable, flush_each
 from .tableattributes import linear_binning, table_attributes, table_type
 
 __all__ = ["Joined"]
@@ -49,6 +49,8 @@ class Joined:
         the raster's own.
     as_text : collection of str
         Columns that are shown as text.
+    key : str
+        The same for all attached tables of one band of a raster.
     describe : callable
         Returns the attributes of a table that is created, given its path.
     """
@@ -64,8 +66,10 @@ class Joined:
         update: bool,
         override: bool,
         as_text: Collection[str],
+        key: str,
         describe: Callable[[str], Mapping[str, Any]],
     ) -> None:
+        self.key = key
         self.name, self.own, self.tables, self.target = name, own, list(tables), target
         self.update = update
         self._prefer, self._override, self._as_text = prefer, override, frozenset(as_text)
@@ -265,10 +269,9 @@ class Joined:
                 "With override=True (attach, enable; gdalbridge run --override) a column of that "
                 f"name in the sidecar takes its place{also}"
             )
-        stored_name = self._free_name(own.name)
         made = self._made(
             own.name,
-            stored_name,
+            self._free_name(own.name),
             own.type if kind is None else kind,
             own.usage if usage is None else usage,
         )
@@ -283,6 +286,41 @@ class Joined:
         while found in there:
             found, number = f"{name or 'column'} {number}", number + 1
         return found
+
+    def take(self, given: OwnColumn, number: int) -> None:
+        """Have a column as it is in another table, if it is not so already.
+
+        Parameters
+        ----------
+        given : OwnColumn
+            The other table's.
+        number : int
+            Which of those with its name.
+
+        Raises
+        ------
+        ConversionError
+            Where a sidecar has it as another type.
+        """
+        of_name = [i for i, column in enumerate(self.columns) if column.name == given.name]
+        if number < len(of_name):
+            there = self.columns[of_name[number]]
+            if are_equal(there, given, given.rows):
+                return
+            if not isinstance(there, SidecarColumn):
+                made = self.override(of_name[number], given.type, given.usage, filled=False)
+            elif there.type == given.type:
+                made = there
+            else:
+                raise ConversionError(
+                    f"{self.name}: column {given.name!r} is {type_name(there.type)} in "
+                    f"{there.table.path}, and is to be {type_name(given.type)}"
+                )
+        else:
+            made = self._made(given.name, self._free_name(given.name), given.type, given.usage)
+            self.columns.append(made)
+            self._shell = None
+        made.take_from(given, given.rows)
 
     def set_rows(self, rows: int) -> None:
         """Set the number of rows, of the sidecars.
@@ -394,14 +432,7 @@ class Joined:
         RatZarrError
             The first error, after all were tried.
         """
-        errors = []
-        for table in self.tables:
-            try:
-                table.flush()
-            except RatZarrError as error:
-                errors.append(error)
-        if errors:
-            raise errors[0]
+        flush_each(self.tables)
 
     def close(self) -> None:
         """Let go of everything."""

@@ -17,7 +17,7 @@ from .gdalopen import band_of, open_dataset, siblings_visible
 from .gdalrat import RatSchema, schema_of
 from .gdaltypes import FieldType
 
-__all__ = ["OwnRat", "native_rat"]
+__all__ = ["HeldRat", "OwnRat", "native_rat"]
 
 Array = NDArray[Any]
 
@@ -42,85 +42,33 @@ def native_rat(kind: int, plain: Array | None, rows: int = 0) -> Any:
     return rat
 
 
-class OwnRat:
-    """A band's own table; without columns, where the band has none.
+class HeldRat:
+    """A table of GDAL's that stays where it is.
 
     Parameters
     ----------
-    dataset, band
+    rat
         GDAL's.
-    keep : bool
-        Whether the dataset may be kept open for as long as this is in use.
-    ours : bool
-        Whether nobody else has the dataset.
+    name : str
+        For messages.
     """
 
-    def __init__(self, dataset: Any, band: Any, *, keep: bool, ours: bool = False) -> None:
-        self._ours = ours
-        self._name, self._number = dataset.GetDescription(), band.GetBand()
-        with siblings_visible(self._name), silence():
-            rat = own_rat(band)
-        self._dataset = dataset if keep else None
-        self._band = band
-        if rat is not None and not keep and not BANDS_ARE_MARKED:
-            rat, self._band = self._outliving(rat)
-        self._rat = rat
+    is_kept = True
+    """Whether :attr:`rat` is the same as long as this is in use."""
+
+    def __init__(self, rat: Any, name: str) -> None:
+        self._rat, self._name = rat, name
         self._whole: tuple[int, Array] | None = None
         if rat is None:
             self.schema = RatSchema((), 0, None, None)
-            self.was_there = False
         else:
             self.schema = schema_of(rat)
-            self.was_there = True
             self._safe = block_io_is_safe(rat)
-
-    def _outliving(self, rat: Any) -> tuple[Any, Any]:
-        """Return a table that does not go with its dataset, and its band if it has one."""
-        with silence():
-            try:
-                copy = rat.Clone()
-            except RuntimeError:
-                copy = None
-        if copy is not None:
-            return copy, None
-        # Some formats don't copy large tables.
-        self._dataset, self._ours = open_dataset(self._name), True
-        band = band_of(self._dataset, self._number, self._name)
-        return own_rat(band), band
 
     @property
     def rat(self) -> Any:
-        """GDAL's table.
-
-        Raises
-        ------
-        GdalError
-            Where its dataset was closed, and can't be opened again.
-        """
-        if self._band is not None and getattr(self._band, "this", None) is None:
-            self._rat = self._band = self._dataset = None
-            try:
-                dataset = open_dataset(self._name)
-                band = band_of(dataset, self._number, self._name)
-                with siblings_visible(self._name), silence():
-                    rat = own_rat(band)
-            except FileNotFoundError as error:
-                raise GdalError(f"the dataset of this table was closed, and {error}") from error
-            if rat is None or schema_of(rat) != self.schema:
-                raise GdalError(
-                    f"the dataset of this table was closed, and {self._name} has another one now"
-                )
-            self._dataset, self._band, self._rat, self._ours = dataset, band, rat, True
+        """GDAL's table."""
         return self._rat
-
-    @property
-    def is_kept(self) -> bool:
-        """Whether the table stays where it is as long as this is in use."""
-        return self._band is None or self._ours or not BANDS_ARE_MARKED
-
-    def close(self) -> None:
-        """Let go of table, band and dataset, in that order."""
-        self._rat = self._band = self._dataset = self._whole = None
 
     def read(self, index: int, start: int, length: int) -> Array:
         """Read rows as GDAL's ``ReadAsArray`` hands them out, on every version."""
@@ -150,6 +98,82 @@ class OwnRat:
         if values is None or len(values) != length:
             raise GdalError(f"{self._name}, column {column!r}: GDAL could not read from {start}")
         return values
+
+
+class OwnRat(HeldRat):
+    """A band's own table; without columns, where the band has none.
+
+    Parameters
+    ----------
+    dataset, band
+        GDAL's.
+    keep : bool
+        Whether the dataset may be kept open for as long as this is in use.
+    ours : bool
+        Whether nobody else has the dataset.
+    """
+
+    def __init__(self, dataset: Any, band: Any, *, keep: bool, ours: bool = False) -> None:
+        self._ours = ours
+        name = dataset.GetDescription()
+        self._number = band.GetBand()
+        with siblings_visible(name), silence():
+            rat = own_rat(band)
+        self._dataset = dataset if keep else None
+        self._band = band
+        if rat is not None and not keep and not BANDS_ARE_MARKED:
+            rat, self._band = self._outliving(rat, name)
+        self.was_there = rat is not None
+        """Whether the band has a table, be it without columns."""
+        super().__init__(rat, name)
+
+    def _outliving(self, rat: Any, name: str) -> tuple[Any, Any]:
+        """Return a table that does not go with its dataset, and its band if it has one."""
+        with silence():
+            try:
+                copy = rat.Clone()
+            except RuntimeError:
+                copy = None
+        if copy is not None:
+            return copy, None
+        # Some formats don't copy large tables.
+        self._dataset, self._ours = open_dataset(name), True
+        band = band_of(self._dataset, self._number, name)
+        return own_rat(band), band
+
+    @property
+    def rat(self) -> Any:
+        """GDAL's table.
+
+        Raises
+        ------
+        GdalError
+            Where its dataset was closed, and can't be opened again.
+        """
+        if self._band is not None and getattr(self._band, "this", None) is None:
+            self._rat = self._band = self._dataset = None
+            try:
+                dataset = open_dataset(self._name)
+                band = band_of(dataset, self._number, self._name)
+                with siblings_visible(self._name), silence():
+                    rat = own_rat(band)
+            except FileNotFoundError as error:
+                raise GdalError(f"the dataset of this table was closed, and {error}") from error
+            if rat is None or schema_of(rat) != self.schema:
+                raise GdalError(
+                    f"the dataset of this table was closed, and {self._name} has another one now"
+                )
+            self._dataset, self._band, self._rat, self._ours = dataset, band, rat, True
+        return self._rat
+
+    @property
+    def is_kept(self) -> bool:  # type: ignore[override]
+        """Whether the table stays where it is as long as this is in use."""
+        return self._band is None or self._ours or not BANDS_ARE_MARKED
+
+    def close(self) -> None:
+        """Let go of table, band and dataset, in that order."""
+        self._rat = self._band = self._dataset = self._whole = None
 
 
 def _bytes(text: Any) -> bytes:

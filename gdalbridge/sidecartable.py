@@ -13,7 +13,7 @@ written the others see, flushed or not.
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary
 
@@ -26,7 +26,15 @@ from ratzarr.layout import COMPLETE_ATTR
 from .chunkcache import Chunk, ChunkCache, empty
 from .errors import BridgeError
 
-__all__ = ["MOST_BYTES", "MOST_CHUNKS", "MOST_SECONDS", "SidecarTable", "shared_table"]
+__all__ = [
+    "MOST_BYTES",
+    "MOST_CHUNKS",
+    "MOST_SECONDS",
+    "SidecarTable",
+    "flush_all",
+    "flush_each",
+    "shared_table",
+]
 
 Array = NDArray[Any]
 
@@ -55,6 +63,31 @@ def shared_table(path: str) -> "SidecarTable":
         if table is None:
             table = _tables[path] = SidecarTable(path)
         return table
+
+
+def flush_all() -> None:
+    """Write back what waits, of all sidecars of this process.
+
+    Raises
+    ------
+    RatZarrError
+        The first error, after all were tried.
+    """
+    with _tables_lock:
+        tables = list(_tables.values())
+    flush_each(tables)
+
+
+def flush_each(tables: Iterable["SidecarTable"]) -> None:
+    """Write back what waits, of some sidecars; errors as :func:`flush_all`."""
+    errors = []
+    for table in tables:
+        try:
+            table.flush()
+        except RatZarrError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
 
 
 class SidecarTable:

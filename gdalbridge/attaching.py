@@ -34,7 +34,7 @@ from .sidecar import Sidecar, find_sidecars, sidecar_path, writable_sidecar_path
 from .sidecartable import SidecarTable, shared_table
 from .vrtsource import source_of
 
-__all__ = ["AttachedRAT", "attach", "attach_band", "has_place"]
+__all__ = ["AttachedRAT", "Options", "attach", "attach_band", "key_of"]
 
 
 def attach(
@@ -139,13 +139,15 @@ def attach_band(band: Any, options: Options) -> AttachedRAT:
     return _attached(dataset, band, None, OwnRat(dataset, band, keep=False), options)
 
 
-def has_place(band: Any) -> bool:
-    """Return whether a sidecar could lie beside a band's raster."""
-    try:
-        _place(band.GetDataset(), band, None)
-    except SidecarNameError:
-        return False
-    return True
+def key_of(band: Any) -> str:
+    """Return what attached tables of one band of a raster have in common.
+
+    Raises
+    ------
+    SidecarNameError
+        Where no sidecar could lie beside the raster.
+    """
+    return _key(_place(band.GetDataset(), band, None))
 
 
 class _Source(str):
@@ -160,6 +162,10 @@ class _Place:
 
     raster: Any
     band: int
+
+
+def _key(place: _Place) -> str:
+    return sidecar_path(place.raster, place.band)
 
 
 def _place(dataset: Any, band: Any, path: Any) -> _Place:
@@ -213,6 +219,7 @@ def _attached(
         update=options.update,
         override=options.override,
         as_text=options.as_text,
+        key=_key(place),
         describe=describe,
     )
     return AttachedRAT(joined)

@@ -17,6 +17,7 @@ from ._gdal import gdal, own_rat, set_own_rat
 from .attaching import Options, attach_band, key_of
 from .attachedrat import AttachedRAT
 from .errors import BridgeError, NotWrittenError, SidecarNameError
+from .vsis3 import prepare_all
 
 __all__ = ["Enabled", "disable", "enable"]
 
@@ -24,6 +25,7 @@ _lock = threading.RLock()
 _stack: list["Enabled"] = []
 _originals: dict[tuple[Any, str], Any] = {}
 """What was replaced; empty where nothing is."""
+_undo: list[Callable[[], None]] = []
 
 
 class Enabled:
@@ -48,6 +50,8 @@ def enable(
     *, update: bool = True, override: bool = False, prefer: str = "sidecar"
 ) -> Enabled:
     """Have ``Band.GetDefaultRAT()`` hand out attached tables, in all code of this process.
+
+    GDAL's ``/vsis3/`` then also knows what the AWS environment variables say of the server.
 
     Can be called again, also with other arguments: the last call counts until it is undone
     by :func:`disable`, or at the end of its ``with`` block.
@@ -79,6 +83,7 @@ def enable(
             for (owner, name), ours in _REPLACED.items():
                 _originals[owner, name] = vars(owner)[name]
                 _put(owner, name, ours)
+            _undo.append(prepare_all())
         _stack.append(enabled)
     return enabled
 
@@ -102,6 +107,8 @@ def _leave(enabled: Enabled) -> None:
             for (owner, name), original in _originals.items():
                 _put(owner, name, original)
             _originals.clear()
+            while _undo:
+                _undo.pop()()
 
 
 def _options() -> Options | None:

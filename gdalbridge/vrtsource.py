@@ -23,11 +23,11 @@ def source_of(dataset: Any, band: Any) -> tuple[str, int] | None:
     driver = dataset.GetDriver()
     if driver is None or driver.ShortName != "VRT":
         return None
-    sources = band.GetMetadata("vrt_sources") or {}
-    if len(sources) != 1:
-        return None
-    root = gdal.ParseXMLString(next(iter(sources.values())))
-    if root is None or root[1] not in ("SimpleSource", "ComplexSource"):
+    # Not band.GetMetadata("vrt_sources"): for a dataset in memory it ends the process.
+    described = dataset.GetMetadata("xml:VRT")
+    whole = gdal.ParseXMLString(described[0]) if described else None
+    root = None if whole is None else _only_source(whole, band.GetBand())
+    if root is None:
         return None
     found = {node[1]: node for node in root[2:] if node[0] == gdal.CXT_Element}
     if not found.keys() <= AS_THEY_ARE or "SourceFilename" not in found:
@@ -41,6 +41,21 @@ def source_of(dataset: Any, band: Any) -> tuple[str, int] | None:
     if _attribute(found["SourceFilename"], "relativeToVRT") == "1":
         name = posixpath.join(posixpath.dirname(dataset.GetDescription()), name)
     return name, int(number)
+
+
+def _only_source(whole: Any, number: int) -> Any:
+    """Return the one source of a band, of a kind that can leave values as they are."""
+    tops = [whole] if whole[1] == "VRTDataset" else whole[2:]
+    for top in tops:
+        for node in top[2:]:
+            if node[1] == "VRTRasterBand" and _attribute(node, "band") == str(number):
+                # Bands that are computed say so by a class of their own.
+                if _attribute(node, "subClass") not in (None, "VRTSourcedRasterBand"):
+                    return None
+                sources = [child for child in node[2:] if child[1].endswith("Source")]
+                simple = [one for one in sources if one[1] in ("SimpleSource", "ComplexSource")]
+                return simple[0] if len(sources) == len(simple) == 1 else None
+    return None
 
 
 def _is_nearest(root: Any) -> bool:

@@ -6,13 +6,14 @@ in its own; whatever the user has said in GDAL's own words stays.
 """
 
 import os
+from collections.abc import Callable
 
 from ratzarr.location import gdal_name
 from ratzarr.s3settings import S3Settings
 
 from ._gdal import gdal
 
-__all__ = ["effective_options", "prepare"]
+__all__ = ["effective_options", "prepare", "prepare_all"]
 
 PREFIX = "/vsis3/"
 OPTIONS = (
@@ -55,6 +56,29 @@ def prepare(raster: str) -> str:
             gdal.VSICurlPartialClearCache(bucket)
             _prepared[bucket] = wanted
     return name
+
+
+def prepare_all() -> Callable[[], None]:
+    """Let GDAL reach all buckets that are opened by others from now on, as ours are.
+
+    Returns
+    -------
+    callable
+        Takes it back.
+    """
+    wanted = {
+        key: value
+        for key, value in S3Settings.from_environment(os.environ).gdal_options().items()
+        if gdal.GetConfigOption(key) is None
+    }
+    for key, value in wanted.items():
+        gdal.SetPathSpecificOption(PREFIX, key, value)
+
+    def take_back() -> None:
+        for key in wanted:
+            gdal.SetPathSpecificOption(PREFIX, key, None)
+
+    return take_back
 
 
 def effective_options() -> dict[str, str]:

@@ -23,6 +23,7 @@ from .errors import BridgeError
 from .gdaltypes import COLOUR_USAGES, FieldType
 from .joined import Joined
 from .ownrat import HeldRat, native_rat
+from .sidecartable import let_go
 from .valuesgiven import stored_array, stored_cell
 
 __all__ = ["AttachedRAT"]
@@ -65,7 +66,7 @@ class AttachedRAT(gdal.RasterAttributeTable):
         self._lookup: Any = None
         for table in joined.tables:
             table.users.add(self)
-        self._finalizer = weakref.finalize(self, joined.flush)
+        self._finalizer = weakref.finalize(self, let_go, list(joined.tables))
 
     def __repr__(self) -> str:
         if not self._finalizer.alive:

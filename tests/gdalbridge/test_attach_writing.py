@@ -1,9 +1,11 @@
 """What is written through the attached table: to the sidecar, behind, and never lost at an end."""
 
+import gc
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -324,6 +326,10 @@ rat = gdalbridge.attach(sys.argv[1], update=True)
 rat.CreateColumn("x", 0, 0)
 rat.WriteArray(np.array([5, 6]), rat.GetColumnCount() - 1, 1)
 rat.SetValueAsString(3, rat.GetColumnCount() - 1, "7")
+# Several, so that the requests at the end would be made by threads.
+for name in ("y", "z"):
+    rat.CreateColumn(name, 2, 0)
+    rat.SetValueAsString(1, rat.GetColumnCount() - 1, name)
 how = sys.argv[2]
 if how == "error":
     raise ValueError("of the program")
@@ -354,6 +360,24 @@ def test_nothing_is_lost_where_a_program_ends(request, tmp_path, how, code, wher
     assert ("ValueError: of the program" in done.stderr) == (how == "error"), done.stderr
     assert how == "error" or not done.stderr
     assert stored(path, "x") == [0, 5, 6, 7]
+    assert stored(path, "y") == ["", "y", "", ""]
+    assert stored(path, "z") == ["", "z", "", ""]
+
+
+def test_a_table_that_the_garbage_collector_finds_is_flushed_later(path):
+    """It runs in any thread, also in the one that requests wait for."""
+    rat = attach(path, update=True)
+    rat.CreateColumn("x", INTEGER, 0)
+    rat.SetValueAsInt(2, 2, 5)
+    circle = [rat]
+    circle.append(circle)
+    del rat, circle
+    thread = threading.Thread(target=gc.collect)
+    thread.start()
+    thread.join()
+    assert stored(path, "x") == [0, 0, 0, 0]
+    assert attach(path).GetValueAsInt(2, 2) == 5
+    assert stored(path, "x") == [0, 0, 5, 0]
 
 
 KILLED = """

@@ -157,7 +157,11 @@ def test_a_vrt_whose_values_are_others_is_a_raster_of_its_own(tmp_path):
     sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
     scaled = gdal.TranslateOptions(format="VRT", scaleParams=[[0, 1, 0, 2]])
     vrt = gdal.Translate("", path, options=scaled)
-    two = gdal.BuildVRT(str(tmp_path / "two.vrt"), [path, path])
+    source = f"<SimpleSource><SourceFilename>{path}</SourceFilename></SimpleSource>"
+    two = gdal.Open(
+        '<VRTDataset rasterXSize="4" rasterYSize="3"><VRTRasterBand dataType="Byte" band="1">'
+        f"{source}{source}</VRTRasterBand></VRTDataset>"
+    )
     with gdalbridge.enable():
         assert vrt.GetRasterBand(1).GetDefaultRAT() is None
         assert two.GetRasterBand(1).GetDefaultRAT() is None

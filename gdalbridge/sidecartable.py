@@ -293,6 +293,11 @@ class SidecarTable:
                 chunk = self._chunk(name, number)
                 first = start - chunk.start
                 return chunk.values[first : first + length]
+            if 0 < length <= step:
+                # The next page may well be of the same two.
+                border = (number + 1) * step
+                parts = [(start, border - start), (border, stop - border)]
+                return np.concatenate([self.read(name, *part) for part in parts])
             return self._read_long(name, start, length)
 
     def _read_long(self, name: str, start: int, length: int) -> Array:

@@ -348,7 +348,9 @@ class AttachedRAT(gdal.RasterAttributeTable):
 
     def _no_such_block(self, field: int, start: int, length: int) -> None:
         rows, columns = self._joined.rows, len(self._joined.columns)
-        message = f"rows {start} to {start + length} of column {field} are not in {rows} x {columns}"
+        message = (
+            f"rows {start} to {start + length} of column {field} are not in {rows} x {columns}"
+        )
         # GDAL's own way: an exception where the program wants those, else a message and None.
         gdal.Error(gdal.CE_Failure, gdal.CPLE_AppDefined, message)
         if gdal.GetUseExceptions():

@@ -188,9 +188,7 @@ def _place(dataset: Any, band: Any, path: Any) -> _Place:
     return _Place(raster, number)
 
 
-def _attached(
-    dataset: Any, band: Any, path: Any, own: OwnRat, options: Options
-) -> AttachedRAT:
+def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options) -> AttachedRAT:
     place = _place(dataset, band, path)
     name = dataset.GetDescription() or str(place.raster)
     found = _chosen(find_sidecars(place.raster, place.band), options, name)
@@ -271,9 +269,7 @@ def _warn_of_changes(name: str, now: Mapping[str, Any], recorded: Mapping[str, A
             )
 
 
-def _describing(
-    dataset: Any, band: Any, place: _Place
-) -> Callable[[str], dict[str, Any]]:
+def _describing(dataset: Any, band: Any, place: _Place) -> Callable[[str], dict[str, Any]]:
     """Return what describes a table to be created, when the dataset may be closed already."""
     if isinstance(place.raster, _Source):
         source = place.raster

@@ -46,9 +46,7 @@ class Enabled:
         _leave(self)
 
 
-def enable(
-    *, update: bool = True, override: bool = False, prefer: str = "sidecar"
-) -> Enabled:
+def enable(*, update: bool = True, override: bool = False, prefer: str = "sidecar") -> Enabled:
     """Have ``Band.GetDefaultRAT()`` hand out attached tables, in all code of this process.
 
     GDAL's ``/vsis3/`` then also knows what the AWS environment variables say of the server.

@@ -223,9 +223,7 @@ class Joined:
 
     def _refuse_existing(self, column: AttachedColumn) -> None:
         whose = "the raster itself" if isinstance(column, OwnColumn) else "a sidecar"
-        raise OutputExistsError(
-            f"{self.name}: {whose} has a column {column.name!r} already"
-        )
+        raise OutputExistsError(f"{self.name}: {whose} has a column {column.name!r} already")
 
     def _made(self, name: str, stored_name: str, kind: int, usage: int) -> SidecarColumn:
         if kind not in set(FieldType) or (kind >= FieldType.BOOLEAN and not NEW_TYPES):
@@ -351,9 +349,12 @@ class Joined:
 
     def note_rows(self, table: SidecarTable) -> None:
         """Take note that others changed a table."""
-        if table.exists and self._columns is not None and table not in {
-            column.table for column in self._columns if isinstance(column, SidecarColumn)
-        }:
+        if (
+            table.exists
+            and self._columns is not None
+            and table
+            not in {column.table for column in self._columns if isinstance(column, SidecarColumn)}
+        ):
             self._columns = self._shell = None
 
     def remove_statistics(self) -> None:
@@ -367,7 +368,9 @@ class Joined:
         self.check_update()
         rest = self.shell().Clone()
         rest.RemoveStatistics()
-        left = [(rest.GetNameOfCol(i), rest.GetUsageOfCol(i)) for i in range(rest.GetColumnCount())]
+        left = [
+            (rest.GetNameOfCol(i), rest.GetUsageOfCol(i)) for i in range(rest.GetColumnCount())
+        ]
         gone = []
         for column in self.columns:
             if left and left[0] == (column.name, column.usage):

@@ -138,8 +138,16 @@ def _as_doubles(shown: Shown, values: Array, first_row: int) -> Array:
 
 def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
     kind = values.dtype.kind
+    if not len(values):
+        return np.empty(0, "S1")
     if kind == "T":
-        encoded = [text.encode("utf-8") for text in values.tolist()]
+        texts = values.tolist()
+        # All at once: encoding them one by one takes most of the time of reading a page.
+        whole = "\0".join(texts).encode("utf-8")
+        encoded = whole.split(b"\0")
+        if len(encoded) == len(texts):
+            return _fixed_width(encoded)
+        encoded = [text.encode("utf-8") for text in texts]
     elif kind == "S":
         encoded = values.tolist()
     elif kind == "M":
@@ -153,7 +161,11 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
         row = first_row + next(i for i, text in enumerate(encoded) if b"\x00" in text)
         _warn(shown, row, "GDAL ends its text at the zero character in it")
         encoded = [text.partition(b"\x00")[0] for text in encoded]
-    return np.array(encoded, f"S{max(map(len, encoded), default=0) or 1}")
+    return _fixed_width(encoded)
+
+
+def _fixed_width(encoded: list[bytes]) -> Array:
+    return np.array(encoded, f"S{max(map(len, encoded)) or 1}")
 
 
 def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:

@@ -307,7 +307,10 @@ class SidecarTable:
         if there < length:
             values = np.concatenate([values, empty(values, length - there)])
         for _, chunk in self._cache.of_column(name):
-            first, last = max(start, chunk.start), min(start + length, chunk.start + len(chunk.values))
+            first, last = (
+                max(start, chunk.start),
+                min(start + length, chunk.start + len(chunk.values)),
+            )
             if chunk.changed is not None and first < last:
                 if not values.flags.writeable:
                     values = values.copy()

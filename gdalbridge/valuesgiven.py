@@ -109,4 +109,3 @@ def _given_to_gdal(shown: Shown, values: Array, first_row: int) -> Any:
                     f"column {shown.column!r}, row {first_row + at}: {text!r} is no date-time"
                 )
     return rat
-

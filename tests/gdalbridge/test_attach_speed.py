@@ -123,7 +123,7 @@ def ours(proxy):
     return [
         (one.method, "list" if "list-type" in one.query else key_of(one))
         for one in proxy.requests
-        if not one.headers["user-agent"].lower().startswith("gdal")
+        if not one.headers.get("user-agent", "gdal").lower().startswith("gdal")
     ]
 
 

@@ -100,7 +100,9 @@ def test_the_rasters_own_columns_are_refused_or_overridden(path, tmp_path):
             lambda: rat.SetValueAsInt(0, 0, 5),
             lambda: rat.WriteArray(np.zeros(4, int), 0),
         ):
-            with pytest.raises(NotWrittenError, match=r"'Value' is the raster's own.*override=True"):
+            with pytest.raises(
+                NotWrittenError, match=r"'Value' is the raster's own.*override=True"
+            ):
                 call()
         with pytest.raises(OutputExistsError, match="the raster itself has a column 'Name'"):
             rat.CreateColumn("Name", STRING, 2)
@@ -410,7 +412,12 @@ def test_what_a_kill_loses_is_bounded(path):
 
 @pytest.mark.skipif(not NEW_TYPES, reason="came with GDAL 3.12")
 def test_date_times_keep_each_their_own_offset(path):
-    texts = [b"2020-01-02T03:04:05.678+02:00", b"", b"2020-01-02T03:04:05Z", b"2020-01-02T03:04:05"]
+    texts = [
+        b"2020-01-02T03:04:05.678+02:00",
+        b"",
+        b"2020-01-02T03:04:05Z",
+        b"2020-01-02T03:04:05",
+    ]
     with attach(path, update=True) as rat:
         rat.CreateColumn("t", DATETIME, 0)
         rat.WriteArray(np.array(texts), 2)

@@ -130,7 +130,20 @@ def test_methods_can_be_called_by_the_names_of_their_arguments(tmp_path):
 # ---- conversions
 
 NUMBERS = [0, 1, -1, 7, 2**31 - 1, -(2**31), 42]
-DOUBLES = [0.0, -0.0, 1.5, -2.7, math.nan, math.inf, -math.inf, 1e300, 5e-324, 2.0**31, 2.0**53, 0.1]
+DOUBLES = [
+    0.0,
+    -0.0,
+    1.5,
+    -2.7,
+    math.nan,
+    math.inf,
+    -math.inf,
+    1e300,
+    5e-324,
+    2.0**31,
+    2.0**53,
+    0.1,
+]
 TEXTS = ["", "abc", "1e5", " 12", "-7", "99999999999999999999", "nan", "true", "false", "1.5",
          "größe 🛰", "2020-01-02T03:04:05Z", "POINT (1 2)"]  # fmt: skip
 TIMES = ["2020-01-02T03:04:05.678+02:00", "", "1969-12-31T23:59:59Z", "2021-06-07T08:09:10"]
@@ -237,7 +250,9 @@ def test_every_cell_is_written_as_gdal_writes_it(tmp_path, kind, setter):
         rat.SetRowCount(len(values))
         refused = []
         for row, value in enumerate(values):
-            found, wanted = (outcome(getattr(one, setter), row, 0, value) for one in (rat, expected))
+            found, wanted = (
+                outcome(getattr(one, setter), row, 0, value) for one in (rat, expected)
+            )
             assert (found == wanted) or inspect.isclass(found), value
             refused += [row] if inspect.isclass(found) else []
         written = describe(rat)
@@ -434,7 +449,9 @@ def test_order_precedence_and_choice(tmp_path):
 
     def first_row(**how):
         rat = attach(path, **how)
-        return [(rat.GetNameOfCol(i), rat.GetValueAsInt(0, i)) for i in range(rat.GetColumnCount())]
+        return [
+            (rat.GetNameOfCol(i), rat.GetValueAsInt(0, i)) for i in range(rat.GetColumnCount())
+        ]
 
     rest = [("new", 6), ("z", 8)]
     assert first_row() == [("a", 9), ("b", 5), ("a", 10), *rest]
@@ -557,5 +574,3 @@ def test_a_raster_that_was_changed_is_said(tmp_path):
     raster(path, size=(5, 3))
     with pytest.warns(StaleWarning, match=r"may not fit .*a\.tif.*5 x 3 pixels, and was 4 x 3"):
         attach(path).close()
-
-

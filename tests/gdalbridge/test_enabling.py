@@ -347,7 +347,9 @@ def write_column(path, name, values, kind, usage=gdal.GFU_Generic, band=1, block
         if band.SetDefaultRAT(rat) != gdal.CE_None:
             raise SystemExit("not set")
 """
-WRITES = COLUMNS + """
+WRITES = (
+    COLUMNS
+    + """
 path = sys.argv[1]
 pixels = np.arange(7) * 10
 write_column(path, "Histogram", pixels.astype(float), gdal.GFT_Real, gdal.GFU_PixelCount)
@@ -355,11 +357,15 @@ write_column(path, "area", read_column(path, "Histogram") * 0.09, gdal.GFT_Real)
 write_column(path, "id", np.arange(7), gdal.GFT_Integer)
 write_column(path, "text", np.array([f"n{i}" for i in range(7)]), gdal.GFT_String)
 """
-READS = COLUMNS + """
+)
+READS = (
+    COLUMNS
+    + """
 path = sys.argv[1]
 for name in ("Histogram", "area", "id", "text"):
     print(read_column(path, name).tolist())
 """
+)
 SAID = [
     [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0],
     [i * 10 * 0.09 for i in range(7)],

@@ -141,13 +141,10 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
     if not len(values):
         return np.empty(0, "S1")
     if kind == "T":
-        texts = values.tolist()
-        # All at once: encoding them one by one takes most of the time of reading a page.
-        whole = "\0".join(texts).encode("utf-8")
-        encoded = whole.split(b"\0")
-        if len(encoded) == len(texts):
-            return _fixed_width(encoded)
-        encoded = [text.encode("utf-8") for text in texts]
+        ascii_only = _plain_ascii(values)
+        if ascii_only is not None:
+            return ascii_only
+        encoded = [text.encode("utf-8") for text in values.tolist()]
     elif kind == "S":
         encoded = values.tolist()
     elif kind == "M":
@@ -162,6 +159,18 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
         _warn(shown, row, "GDAL ends its text at the zero character in it")
         encoded = [text.partition(b"\x00")[0] for text in encoded]
     return _fixed_width(encoded)
+
+
+def _plain_ascii(values: Array) -> Array | None:
+    """Encode all at once, which is three times as quick; None where it is not for numpy."""
+    lengths = np.strings.str_len(values)
+    try:
+        plain = values.astype(f"S{int(lengths.max()) or 1}")
+    except UnicodeEncodeError:
+        return None
+    # A zero character would count as one, and is none of what fixed-width bytes hold.
+    is_whole = np.count_nonzero(plain.view(np.uint8)) == int(lengths.sum())
+    return plain if is_whole else None
 
 
 def _fixed_width(encoded: list[bytes]) -> Array:

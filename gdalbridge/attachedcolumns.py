@@ -105,15 +105,19 @@ class OwnColumn:
 
     @property
     def rows(self) -> int:
+        """How many it has."""
         return self.own.schema.rows
 
     def window(self, row: int, after: Window | None) -> Window:
+        """See :meth:`AttachedColumn.window`."""
         return Window(self.own.rat, 0, self.rows, self.index, lasting=self.own.is_kept)
 
     def read(self, start: int, length: int) -> Array:
+        """See :meth:`AttachedColumn.read`."""
         return self.own.read(self.index, start, length)
 
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
+        """See :meth:`AttachedColumn.native`."""
         return self.own.rat, start, self.index
 
 
@@ -136,6 +140,7 @@ class SidecarColumn:
 
     @property
     def rows(self) -> int:
+        """How many it has."""
         return self.table.rows
 
     def stored(self, start: int, length: int) -> Array:
@@ -144,6 +149,7 @@ class SidecarColumn:
         return values if self.part is None else np.ascontiguousarray(values[:, self.part])
 
     def window(self, row: int, after: Window | None) -> Window:
+        """See :meth:`AttachedColumn.window`."""
         length = FIRST_WINDOW
         if after is not None and row == after.stop:
             # Read in order: more at once, as each window costs some calls.
@@ -159,6 +165,7 @@ class SidecarColumn:
         return Window(native_rat(self.type, plain), first, stop, 0)
 
     def read(self, start: int, length: int) -> Array:
+        """See :meth:`AttachedColumn.read`."""
         if self.type in _PLAIN:
             plain = to_plain(self.shown, self.stored(start, length), start)
             # What the cache has is not the caller's to change.
@@ -181,6 +188,7 @@ class SidecarColumn:
         return values
 
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
+        """See :meth:`AttachedColumn.native`."""
         return native_rat(self.type, to_plain(self.shown, self.stored(start, length), start)), 0, 0
 
     # ---- writing

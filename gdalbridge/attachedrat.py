@@ -33,7 +33,7 @@ Array = NDArray[Any]
 MAX_ROWS = 2**31 - 1
 
 
-class AttachedRAT(gdal.RasterAttributeTable):
+class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
     """One table of GDAL's, made of the raster's own and those of its sidecars.
 
     Made by :func:`gdalbridge.attach`. Every method that GDAL's class has in Python answers
@@ -59,8 +59,8 @@ class AttachedRAT(gdal.RasterAttributeTable):
     It is used by one thread at a time. A context manager: leaving it closes it.
     """
 
-    # GDAL's __init__ is not called: there is no table in C++ that a method could reach.
     def __init__(self, joined: Joined) -> None:
+        # GDAL's __init__ is not called: there is no table in C++ that a method could reach.
         self._joined = joined
         self._windows: dict[int, Window] = {}
         self._lookup: Any = None
@@ -278,19 +278,19 @@ class AttachedRAT(gdal.RasterAttributeTable):
         return window.rat.GetValueAsWKBGeometry(iRow - window.first, window.column)
 
     def SetValueAsInt(self, iRow: int, iCol: int, nValue: int) -> None:
-        return self._set("SetValueAsInt", iRow, iCol, nValue)
+        self._set("SetValueAsInt", iRow, iCol, nValue)
 
     def SetValueAsDouble(self, iRow: int, iCol: int, dfValue: float) -> None:
-        return self._set("SetValueAsDouble", iRow, iCol, dfValue)
+        self._set("SetValueAsDouble", iRow, iCol, dfValue)
 
     def SetValueAsString(self, iRow: int, iCol: int, pszValue: str) -> None:
-        return self._set("SetValueAsString", iRow, iCol, pszValue)
+        self._set("SetValueAsString", iRow, iCol, pszValue)
 
     def SetValueAsBoolean(self, iRow: int, iCol: int, value: bool) -> None:
-        return self._set("SetValueAsBoolean", iRow, iCol, value)
+        self._set("SetValueAsBoolean", iRow, iCol, value)
 
     def SetValueAsDateTime(self, iRow: int, iCol: int, dt: Any) -> None:
-        return self._set("SetValueAsDateTime", iRow, iCol, dt)
+        self._set("SetValueAsDateTime", iRow, iCol, dt)
 
     def SetValueAsWKBGeometry(self, iRow: int, iCol: int, nLen: bytes) -> Any:
         return self._set("SetValueAsWKBGeometry", iRow, iCol, nLen)
@@ -301,7 +301,8 @@ class AttachedRAT(gdal.RasterAttributeTable):
         if self._column(index) is None or not 0 <= row <= min(joined.rows, MAX_ROWS - 1):
             # GDAL complains, always as an exception.
             with exceptions():
-                return getattr(joined.shell(), method)(row, index, value)
+                getattr(joined.shell(), method)(row, index, value)
+            raise BridgeError(f"{joined.name}: there is no row {row}, or no column {index}")
         column = self._writable(index)
         if row >= column.rows:
             joined.grow(column, row + 1)
@@ -319,7 +320,7 @@ class AttachedRAT(gdal.RasterAttributeTable):
             raise
         self._lookup = None
         self._tell_others(column.table)
-        return None if method != "SetValueAsWKBGeometry" else 0
+        return gdal.CE_None
 
     def _writable(self, index: int) -> SidecarColumn:
         column = self._joined.columns[index]
@@ -374,7 +375,7 @@ class AttachedRAT(gdal.RasterAttributeTable):
             return self._no_such_block(field, start, length)
         found: list[Any] = []
         there = max(0, min(length, column.rows - start))
-        parts = [column.native(first, size) + (size,) for first, size in pieces(start, there)]
+        parts = [(*column.native(first, size), size) for first, size in pieces(start, there)]
         if there < length:
             parts.append((native_rat(column.type, None, length - there), 0, 0, length - there))
         for rat, first, index, size in parts:

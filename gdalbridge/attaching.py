@@ -25,13 +25,13 @@ from ratzarr import TableNotFoundError
 from ._gdal import gdal, silence
 from .attachedrat import AttachedRAT
 from .errors import BridgeError, SidecarNameError, StaleWarning
+from .fingerprint import fingerprint, main_file
 from .gdalopen import band_of, open_dataset
 from .joined import Joined
 from .ownrat import OwnRat
-from .fingerprint import fingerprint, main_file
 from .provenance import RASTER_ATTR, raster_attribute, raster_changes, raster_label
 from .sidecar import Sidecar, find_sidecars, sidecar_path, writable_sidecar_path
-from .sidecartable import SidecarTable, shared_table
+from .sidecartable import shared_table
 from .vrtsource import source_of
 
 __all__ = ["AttachedRAT", "Options", "attach", "attach_band", "key_of"]

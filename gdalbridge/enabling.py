@@ -14,8 +14,8 @@ from typing import Any, Self
 from osgeo import gdal_array
 
 from ._gdal import gdal, own_rat, set_own_rat
-from .attaching import Options, attach_band, key_of
 from .attachedrat import AttachedRAT
+from .attaching import Options, attach_band, key_of
 from .errors import BridgeError, NotWrittenError, SidecarNameError
 from .vsis3 import prepare_all
 

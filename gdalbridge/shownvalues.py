@@ -233,8 +233,12 @@ def from_plain(shown: Shown, plain: Array, first_row: int) -> Array:
 
 
 def to_stored(shown: Shown, values: Array, first_row: int) -> Array | None:
-    """Return an array that somebody has, as stored values, without GDAL; None where only
-    GDAL can say what is meant.
+    """Return an array that somebody has as stored values, without GDAL.
+
+    Returns
+    -------
+    ndarray or None
+        None where only GDAL can say what is meant.
 
     Raises
     ------

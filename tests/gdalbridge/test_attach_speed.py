@@ -142,7 +142,7 @@ def test_requests_until_the_first_value(tmp_path, counted_s3):
 def test_requests_of_a_page_of_all_columns(tmp_path, counted_s3):
     place, proxy = counted_s3
     names = [f"c{number}" for number in range(10)]
-    url = remote(tmp_path, place, names, chunk=1000)
+    remote(tmp_path, place, names, chunk=1000)
     with enable(update=False):
         dataset = gdal.OpenEx(f"/vsis3/{place.bucket}/a.tif")
         rat = dataset.GetRasterBand(1).GetDefaultRAT()

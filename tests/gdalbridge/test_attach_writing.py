@@ -118,9 +118,9 @@ def test_the_rasters_own_columns_are_refused_or_overridden(path, tmp_path):
     rat = attach(path)
     assert rat.ReadAsArray(0).tolist() == [0, 50, 2, 3]
     assert attach(path, prefer="raster").ReadAsArray(0).tolist() == [0, 1, 2, 3]
-    with attach(path, update=True, override=True, prefer="raster") as rat:
-        with pytest.raises(NotWrittenError, match="prefer"):
-            rat.SetValueAsInt(1, 0, 50)
+    rat = attach(path, update=True, override=True, prefer="raster")
+    with pytest.raises(NotWrittenError, match="prefer"):
+        rat.SetValueAsInt(1, 0, 50)
 
 
 def test_every_type_can_be_overridden_exactly(tmp_path):
@@ -178,7 +178,7 @@ def test_the_tables_type_and_binning_go_to_the_sidecar(path):
         rat.SetLinearBinning(0.1, 1 / 3)
         rat.SetTableType(gdal.GRTT_ATHEMATIC)
         assert rat.GetLinearBinning() == [True, 0.1, 1 / 3]
-        with pytest.raises(BridgeError, match="0 .thematic. or 1"):
+        with pytest.raises(BridgeError, match=r"0 \(thematic\) or 1"):
             rat.SetTableType(7)
     rat = attach(path)
     assert rat.GetLinearBinning() == [True, 0.1, 1 / 3]

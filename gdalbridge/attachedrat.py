@@ -2,7 +2,6 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -476,10 +475,3 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def DumpReadable(self) -> Any:
         return self.Clone().DumpReadable()
-
-
-for _name in dir(AttachedRAT):
-    _method: Callable[..., Any] | None = vars(AttachedRAT).get(_name)
-    _native = getattr(gdal.RasterAttributeTable, _name, None)
-    if not _name.startswith("_") and callable(_method) and _method.__doc__ is None:
-        _method.__doc__ = _native.__doc__ if _native is not None else "See GDAL 3.12 and later."

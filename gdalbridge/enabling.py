@@ -127,7 +127,7 @@ def _put(owner: Any, name: str, value: Any) -> None:
 
 def _get_default_rat(band: Any) -> Any:
     options = _options()
-    if options is None:
+    if options is None or not _is_of_a_raster(band):
         return own_rat(band)
     try:
         attached = attach_band(band, options)
@@ -138,11 +138,16 @@ def _get_default_rat(band: Any) -> Any:
     return None if attached.is_empty else attached
 
 
+def _is_of_a_raster(band: Any) -> bool:
+    """Return whether a band is one of a dataset's, and no mask or the like."""
+    return band.GetBand() > 0 and band.GetDataset() is not None
+
+
 def _set_default_rat(band: Any, table: Any) -> Any:
     options = _options()
     is_attached = isinstance(table, AttachedRAT)
     try:
-        key = None if options is None else key_of(band)
+        key = None if options is None or not _is_of_a_raster(band) else key_of(band)
     except SidecarNameError:
         key = None
     if key is not None and is_attached and table.key == key:

@@ -203,10 +203,10 @@ class Joined:
                 "changes go to a sidecar"
             )
 
-    def _target(self) -> SidecarTable:
+    def _target(self, rows: int | None = None) -> SidecarTable:
         self.check_update()
-        rows, path = self.rows, self.target.path
-        self.target.create(rows, lambda: self._describe(path))
+        path = self.target.path
+        self.target.create(self.rows if rows is None else rows, lambda: self._describe(path))
         return self.target
 
     def create_column(self, name: str, kind: int, usage: int) -> None:
@@ -340,7 +340,9 @@ class Joined:
             if table.exists and table.rows > rows:
                 table.set_rows(rows)
         if self.rows < rows:
-            self._target().set_rows(rows)
+            target = self._target(rows)
+            if target.rows < rows:
+                target.set_rows(rows)
 
     def grow(self, column: SidecarColumn, rows: int) -> None:
         """Have a column's table as long as that."""

@@ -189,9 +189,11 @@ class SidecarTable:
                 return
             store = RatZarr(self.path)
             if not store.getColumnNames() and store.rowCount == 0:
-                # A chunk is packed and read as a whole: no longer than a short table.
-                store.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
-                store.setRowCount(rows)
+                # A chunk is packed and read as a whole: no longer than a short table. Of one
+                # that has no rows yet, nobody knows how long it will be.
+                if rows:
+                    store.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
+                    store.setRowCount(rows)
                 store.getRatAttributeMapping().update(attributes())
             self._store, self._writable, self._names = store, True, None
             self.rows = store.rowCount

@@ -74,6 +74,21 @@ def test_a_sidecar_is_made_when_it_is_first_needed(path, tmp_path):
     assert names(attach(path)) == ["Value", "Name", "area", "red"]
 
 
+@pytest.mark.parametrize("first", ["rows", "column"])
+def test_a_new_sidecar_has_chunks_for_its_rows(tmp_path, first):
+    path = raster(tmp_path / "a.tif")
+    with attach(path, update=True) as rat:
+        if first == "rows":
+            rat.SetRowCount(200_000)
+        rat.CreateColumn("x", REAL, 0)
+        rat.SetRowCount(200_000)
+        rat.WriteArray(np.arange(200_000.0), 0)
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        expected = 200_000 if first == "rows" else 500_000
+        assert table.getColumnChunkSize("x") == expected
+        assert table.readBlock("x", 199_999, 1) == [199_999]
+
+
 def test_nothing_is_written_unless_it_was_asked_for(path, tmp_path):
     sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
     rat = attach(path)

@@ -120,6 +120,18 @@ def test_no_table_is_no_table(tmp_path):
     gdal.Unlink(vsimem)
 
 
+def test_masks_and_overviews_have_what_gdal_gives_them(path):
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    dataset = gdal.Open(path)
+    dataset.BuildOverviews("NEAREST", [2])
+    band = dataset.GetRasterBand(1)
+    expected = [one.GetDefaultRAT() is None for one in (band.GetMaskBand(), band.GetOverview(0))]
+    with gdalbridge.enable():
+        assert isinstance(band.GetDefaultRAT(), AttachedRAT)
+        found = [one.GetDefaultRAT() is None for one in (band.GetMaskBand(), band.GetOverview(0))]
+        assert found == expected
+
+
 def test_each_band_has_its_own(tmp_path):
     path = raster(tmp_path / "a.tif", bands=2)
     sidecar(path, [("second", "i4", [1], {})], 1, name=".band2")

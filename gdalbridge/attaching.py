@@ -203,6 +203,10 @@ def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options)
     if main not in tables:
         beside = writable_sidecar_path if options.update else sidecar_path
         tables[main] = shared_table(beside(place.raster, place.band, main))
+        if tables[main].exists:
+            # Known to another attached table, and not found any more.
+            with suppress(TableNotFoundError):
+                tables[main].open(update=options.update)
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
     if any(value is not None for value in recorded.values()):
         _warn_of_changes(name, _place_now(dataset, band, place), recorded)

@@ -23,7 +23,7 @@ from weakref import WeakSet, WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
+from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.layout import COMPLETE_ATTR
 
 from .chunkcache import Chunk, ChunkCache, empty
@@ -163,7 +163,13 @@ class SidecarTable:
         return self._store is not None
 
     def open(self, *, update: bool) -> None:
-        """Open the store, if there is one; look at it again, if it is open."""
+        """Open the store; look at it again, if it is open.
+
+        Raises
+        ------
+        TableNotFoundError
+            Where there is none.
+        """
         with self.lock:
             if self._store is not None and update and not self._writable:
                 self._store = None
@@ -172,7 +178,13 @@ class SidecarTable:
                 self._store = RatZarr(self.path, readOnly=not update, create=False)
                 self._writable = update
             else:
-                self._store.refresh()
+                try:
+                    self._store.refresh()
+                except TableNotFoundError:
+                    # Deleted since. What waits to be written has no place any more.
+                    self._store, self._names, self.rows = None, None, 0
+                    self._cache = ChunkCache(CACHE_BYTES)
+                    raise
                 if not any(self._cache.changed()):
                     self._cache.drop_unchanged()
             self._names = None

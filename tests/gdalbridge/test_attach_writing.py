@@ -253,6 +253,19 @@ def test_all_tables_of_a_process_see_what_one_has_written(path):
     one.close()
 
 
+def test_a_sidecar_that_was_deleted_is_made_anew(path):
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    before = attach(path)
+    assert before.GetValueAsInt(0, 2) == 1
+    RatZarr.delete(f"{path}.rat.zarr")
+    with attach(path, update=True) as rat:
+        assert names(rat) == ["Value", "Name"]
+        rat.CreateColumn("x", INTEGER, 0)
+        rat.SetValueAsInt(1, 2, 5)
+    assert stored(path, "x") == [0, 5, 0, 0]
+    before.close()
+
+
 def test_a_table_that_is_no_longer_used_is_flushed(path):
     rat = attach(path, update=True)
     rat.CreateColumn("x", INTEGER, 0)

@@ -1,5 +1,6 @@
 """The attached table says of every cell what a table of GDAL's with the same values says."""
 
+import gc
 import inspect
 import math
 import struct
@@ -16,6 +17,7 @@ from ratzarr import RatZarr
 from tests.gdalbridge.rasters import (
     BOOLEAN,
     DATETIME,
+    HAS_HFA,
     INTEGER,
     NEW_TYPES,
     REAL,
@@ -438,6 +440,38 @@ def test_all_that_a_raster_has_is_seen_unchanged(tmp_path):
     assert rat.ReadAsArray(0, 6, 3).tolist() == [expected.GetValueAsInt(6, 0), 0, 0]
     assert rat.ReadAsArray(2, 8, 1).tolist() == [b""]
     assert ours["columns"][-1][3] == list(range(9))
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+@pytest.mark.parametrize("rows", [5, 400_000])
+def test_tables_that_formats_write_through_are_left_alone(tmp_path, rows):
+    """Above a million cells such a table can't be cloned."""
+    path = str(tmp_path / "a.img")
+    dataset = make(path, "HFA")
+    rat = dataset.GetRasterBand(1).GetDefaultRAT()
+    for name in "xyz":
+        rat.CreateColumn(name, REAL, 0)
+    rat.SetRowCount(rows)
+    rat.WriteArray(np.arange(rows) / 3, 1)
+    del rat, dataset
+    with open(path, "rb") as file:
+        before = file.read()
+    dataset = gdal.Open(path)
+    own = attach(dataset.GetRasterBand(1), update=True)
+    del dataset
+    gc.collect()
+    assert own.ReadAsArray(1).tolist() == (np.arange(rows) / 3).tolist()
+    assert own.ReadAsArray(1, rows - 3, 2).tolist() == (np.arange(rows - 3, rows - 1) / 3).tolist()
+    assert own.GetValueAsDouble(rows - 1, 1) == (rows - 1) / 3
+    own.CreateColumn("new", INTEGER, 0)
+    own.SetValueAsInt(rows - 1, 3, 5)
+    own.close()
+    again = attach(path)
+    assert names(again) == ["x", "y", "z", "new"]
+    assert again.GetValueAsInt(rows - 1, 3) == 5
+    again.close()
+    with open(path, "rb") as file:
+        assert file.read() == before
 
 
 def test_order_precedence_and_choice(tmp_path):

@@ -209,7 +209,7 @@ def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options)
                 tables[main].open(update=options.update)
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
     if any(value is not None for value in recorded.values()):
-        _warn_of_changes(name, _place_now(dataset, band, place), recorded)
+        _warn_of_changes(name, _place_now(dataset, place), recorded)
     describe = _describing(dataset, band, place) if options.update else _nothing
     order = sorted(tables, key=lambda one: one or "")
     joined = Joined(
@@ -254,12 +254,11 @@ def _is_written(dataset: Any, band: Any) -> bool:
     return reason not in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess)
 
 
-def _place_now(dataset: Any, band: Any, place: _Place) -> dict[str, Any]:
+def _place_now(dataset: Any, place: _Place) -> dict[str, Any]:
     """Return a raster as it is now, for :func:`gdalbridge.provenance.raster_changes`."""
     if isinstance(place.raster, _Source):
         return raster_attribute(open_dataset(place.raster), place.band, place.raster)
-    now = raster_attribute(dataset, place.band, sidecar_path(place.raster, place.band))
-    return now | {"fingerprint": None} if _is_written(dataset, band) else now
+    return raster_attribute(dataset, place.band, sidecar_path(place.raster, place.band))
 
 
 def _warn_of_changes(name: str, now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:

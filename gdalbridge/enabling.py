@@ -7,16 +7,19 @@ raster alone. Nothing else is changed, and :func:`disable` puts back what was th
 
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from osgeo import gdal_array
 
+from ratzarr import StorePermissionError
+
 from ._gdal import gdal, own_rat, set_own_rat
 from .attachedrat import AttachedRAT
 from .attaching import Options, attach_band, key_of
-from .errors import BridgeError, NotWrittenError, SidecarNameError
+from .errors import BridgeError, LossWarning, NotWrittenError, SidecarNameError
 from .vsis3 import prepare_all
 
 __all__ = ["Enabled", "disable", "enable"]
@@ -133,6 +136,14 @@ def _get_default_rat(band: Any) -> Any:
         attached = attach_band(band, options)
     except SidecarNameError:
         # In memory, or where no sidecar could be.
+        return own_rat(band)
+    except StorePermissionError as error:
+        # A bucket may let everybody read a raster, and nobody list what is beside it.
+        warnings.warn(
+            f"{band.GetDataset().GetDescription()}: its sidecars are not to be seen: {error}",
+            LossWarning,
+            stacklevel=2,
+        )
         return own_rat(band)
     # Programs ask whether there is a table at all.
     return None if attached.is_empty else attached

@@ -242,6 +242,8 @@ class Joined:
         if stored_name != name:
             attributes["GDAL_NAME"] = name
         table = self._target()
+        # A new column has all rows, as in GDAL.
+        table.grow(self.rows)
         table.create_column(stored_name, dtype, attributes)
         shown = shown_as(stored_name, np.dtype(dtype), attributes, new_types=NEW_TYPES)
         if shown is None:

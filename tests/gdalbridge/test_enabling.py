@@ -11,7 +11,7 @@ import pytest
 from osgeo import gdal, gdal_array
 
 import gdalbridge
-from gdalbridge import AttachedRAT, attach
+from gdalbridge import AttachedRAT, LossWarning, attach
 from gdalbridge.errors import NotWrittenError
 from tests.gdalbridge.rasters import INTEGER, REAL, STRING, describe, make, new_rat
 from tests.gdalbridge.test_attach_writing import OWN, everything, stored, upload
@@ -130,6 +130,20 @@ def test_masks_and_overviews_have_what_gdal_gives_them(path):
         assert isinstance(band.GetDefaultRAT(), AttachedRAT)
         found = [one.GetDefaultRAT() is None for one in (band.GetMaskBand(), band.GetOverview(0))]
         assert found == expected
+
+
+def test_where_nothing_can_be_listed_gdals_own_is_handed_out_with_a_warning(path, counted_s3):
+    place, proxy = counted_s3
+    upload(place, path)
+    with gdalbridge.enable():
+        OPEN.append(gdal.Open(f"/vsis3/{place.bucket}/a.tif"))
+        proxy.instead = lambda method, key: (
+            403 if key in (place.bucket, f"{place.bucket}/") else None
+        )
+        with pytest.warns(LossWarning, match="not to be seen"):
+            rat = OPEN[-1].GetRasterBand(1).GetDefaultRAT()
+        assert not isinstance(rat, AttachedRAT)
+        assert rat.GetColumnCount() == 2
 
 
 def test_each_band_has_its_own(tmp_path):

@@ -145,14 +145,13 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         """Look at the sidecars again: their columns, their rows, their values."""
         self._joined.flush()
         self._joined.load(again=True)
-        self._forget()
+        self.forget()
 
-    def forget(self, table: Any) -> None:
-        """Be told that another attached table has changed this sidecar."""
-        self._forget()
-        self._joined.note_rows(table)
+    def forget(self) -> None:
+        """Be told that another attached table has changed a sidecar of this one.
 
-    def _forget(self) -> None:
+        Values are looked at again; columns stay where they are until :meth:`refresh`.
+        """
         self._windows.clear()
         self._lookup = None
 
@@ -168,7 +167,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         if len(table.users) > 1:
             for other in list(table.users):
                 if other is not self:
-                    other.forget(table)
+                    other.forget()
 
     # ---- the columns
 

@@ -8,11 +8,12 @@ needed.
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from ratzarr import RatZarrError
+from ratzarr import RatZarrError, TableNotFoundError
 
 from ._gdal import NEW_TYPES, exceptions, gdal, silence
 from .attachedcolumns import AttachedColumn, OwnColumn, SidecarColumn, are_equal
@@ -108,7 +109,8 @@ class Joined:
             return
         if again:
             for table in self.tables:
-                if table.exists:
+                # It may have been made by another process, or deleted.
+                with suppress(TableNotFoundError):
                     table.open(update=self.update)
         found: list[AttachedColumn] = [
             OwnColumn(self.own, index) for index in range(len(self.own.schema.columns))
@@ -350,16 +352,6 @@ class Joined:
         """Have a column's table as long as that."""
         self.check_update()
         column.table.grow(rows)
-
-    def note_rows(self, table: SidecarTable) -> None:
-        """Take note that others changed a table."""
-        if (
-            table.exists
-            and self._columns is not None
-            and table
-            not in {column.table for column in self._columns if isinstance(column, SidecarColumn)}
-        ):
-            self._columns = self._shell = None
 
     def remove_statistics(self) -> None:
         """Delete the columns that GDAL takes for statistics.

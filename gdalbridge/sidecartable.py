@@ -185,8 +185,7 @@ class SidecarTable:
                     self._store, self._names, self.rows = None, None, 0
                     self._cache = ChunkCache(CACHE_BYTES)
                     raise
-                if not any(self._cache.changed()):
-                    self._cache.drop_unchanged()
+                self._cache.drop_unchanged()
             self._names = None
             self._chunk_rows.clear()
             self.rows = max(self._store.rowCount, self._pending_rows())

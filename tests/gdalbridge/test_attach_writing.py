@@ -253,6 +253,34 @@ def test_all_tables_of_a_process_see_what_one_has_written(path):
     one.close()
 
 
+def test_columns_stay_where_they_are_until_a_refresh(path):
+    sidecar(path, [("t", "i4", [5, 6, 7, 8], {})], 4, name=".texture")
+    rat = attach(path)
+    assert names(rat) == ["Value", "Name", "t"]
+    with attach(path, update=True) as other:
+        other.CreateColumn("x", INTEGER, 0)
+        other.SetValueAsInt(1, 3, 9)
+        other.SetValueAsInt(1, 2, 66)
+    assert names(rat) == ["Value", "Name", "t"]
+    assert rat.ReadAsArray(2).tolist() == [5, 66, 7, 8]
+    rat.refresh()
+    assert names(rat) == ["Value", "Name", "x", "t"]
+    assert rat.GetValueAsInt(1, 2) == 9
+
+
+def test_what_other_processes_write_is_seen_after_a_refresh(path):
+    rat = attach(path)
+    assert names(rat) == ["Value", "Name"]
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    rat.refresh()
+    assert rat.GetValueAsInt(0, 2) == 1
+    with RatZarr(f"{path}.rat.zarr") as table:
+        table.writeBlock("n", [9], 0)
+    assert rat.GetValueAsInt(0, 2) == 1
+    rat.refresh()
+    assert rat.GetValueAsInt(0, 2) == 9
+
+
 def test_a_sidecar_that_was_deleted_is_made_anew(path):
     sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
     before = attach(path)

@@ -21,8 +21,8 @@ from .attachedcolumns import (
 from .errors import BridgeError
 from .gdaltypes import COLOUR_USAGES, FieldType
 from .joined import Joined
+from .opensidecars import let_go
 from .ownrat import HeldRat, native_rat
-from .sidecartable import let_go
 from .valuesgiven import stored_array, stored_cell
 
 __all__ = ["AttachedRAT"]

@@ -28,10 +28,10 @@ from .errors import BridgeError, SidecarNameError, StaleWarning
 from .fingerprint import fingerprint, main_file
 from .gdalopen import band_of, open_dataset
 from .joined import Joined
+from .opensidecars import shared_table
 from .ownrat import OwnRat
 from .provenance import RASTER_ATTR, raster_attribute, raster_changes, raster_label
 from .sidecar import Sidecar, find_sidecars, sidecar_path, writable_sidecar_path
-from .sidecartable import shared_table
 from .vrtsource import source_of
 
 __all__ = ["AttachedRAT", "Options", "attach", "attach_band", "key_of"]

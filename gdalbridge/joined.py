@@ -5,30 +5,28 @@ of the raster's, go to one of the sidecars, the target, which is created when it
 needed.
 """
 
-import warnings
-from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
-from ratzarr import RatZarrError, TableNotFoundError
+from ratzarr import TableNotFoundError
 
 from ._gdal import NEW_TYPES, exceptions, gdal, silence
 from .attachedcolumns import AttachedColumn, OwnColumn, SidecarColumn, are_equal
-from .errors import BridgeError, ConversionError, LossWarning, NotWrittenError, OutputExistsError
+from .errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
 from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
+from .joincolumns import join_columns
+from .opensidecars import flush_each
 from .ownrat import OwnRat
 from .shownvalues import shown_as
-from .sidecartable import SidecarTable, flush_each
+from .sidecartable import SidecarTable
 from .tableattributes import linear_binning, table_attributes, table_type
 
 __all__ = ["Joined"]
 
 MAX_ROWS = 2**31 - 1
-MOST_PARTS = 100
-"""Values per row, beyond which a column is not taken apart into as many."""
 
 
 class Joined:
@@ -112,72 +110,8 @@ class Joined:
                 # It may have been made by another process, or deleted.
                 with suppress(TableNotFoundError):
                     table.open(update=self.update)
-        found: list[AttachedColumn] = [
-            OwnColumn(self.own, index) for index in range(len(self.own.schema.columns))
-        ]
-        places: dict[tuple[str, int], int] = {}
-        self._number(found, places, 0)
-        own = len(found)
-        taken: set[int] = set()
-        for table in self.tables:
-            if not table.exists:
-                continue
-            there: list[AttachedColumn] = list(self._of_sidecar(table))
-            counted: Counter[str] = Counter()
-            for column in there:
-                counted[column.name] += 1
-                place = places.get((column.name, counted[column.name]))
-                if place is None:
-                    places[column.name, counted[column.name]] = len(found)
-                    found.append(column)
-                elif place < own and place not in taken and self._prefer == "sidecar":
-                    found[place] = column
-                    taken.add(place)
-        self._columns, self._shell = found, None
-
-    @staticmethod
-    def _number(
-        columns: Sequence[AttachedColumn], places: dict[tuple[str, int], int], first: int
-    ) -> None:
-        # GDAL allows several of one name: the sidecar's first is seen for the raster's first.
-        counted: Counter[str] = Counter()
-        for place, column in enumerate(columns, first):
-            counted[column.name] += 1
-            places[column.name, counted[column.name]] = place
-
-    def _of_sidecar(self, table: SidecarTable) -> Iterator[SidecarColumn]:
-        table.open_columns()
-        for stored_name in table.names():
-            try:
-                dtype, width, attributes, complete = table.describe(stored_name)
-            except RatZarrError as error:
-                self._left_out(table, stored_name, str(error))
-                continue
-            kept = attributes.get("GDAL_NAME")
-            name = kept if isinstance(kept, str) else stored_name
-            shown = shown_as(
-                stored_name,
-                dtype,
-                attributes,
-                new_types=NEW_TYPES,
-                as_text=name in self._as_text or stored_name in self._as_text,
-            )
-            if not complete:
-                self._left_out(table, stored_name, "it is not complete yet")
-            elif shown is None:
-                self._left_out(table, stored_name, f"GDAL has no type for {dtype}")
-            elif width > MOST_PARTS:
-                self._left_out(table, stored_name, f"it has {width} values per row")
-            elif width == 1:
-                yield SidecarColumn(table, shown, name, None)
-            else:
-                for part in range(width):
-                    yield SidecarColumn(table, shown, f"{name}[{part}]", part)
-
-    def _left_out(self, table: SidecarTable, column: str, why: str) -> None:
-        warnings.warn(
-            f"{table.path}: column {column!r} is left out: {why}", LossWarning, stacklevel=2
-        )
+        self._columns = join_columns(self.own, self.tables, self._prefer, self._as_text)
+        self._shell = None
 
     def shell(self) -> Any:
         """Return a table of GDAL's with the same columns and no rows: it knows all errors."""

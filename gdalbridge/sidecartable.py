@@ -7,18 +7,15 @@ before more than :data:`MOST_CHUNKS` chunks or :data:`MOST_BYTES` bytes are wait
 one of them for longer than :data:`MOST_SECONDS` seconds of writing. Blocks of whole chunks
 are written at once.
 
-All attached tables of a process share one instance for one sidecar, so that what one has
-written the others see, flushed or not.
+All attached tables of a process share one instance for one sidecar
+(:mod:`gdalbridge.opensidecars`), so that what one has written the others see, flushed or not.
 """
 
-import atexit
-import gc
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from queue import Empty, SimpleQueue
+from collections.abc import Callable, Mapping
 from typing import Any
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,16 +26,7 @@ from ratzarr.layout import COMPLETE_ATTR
 from .chunkcache import Chunk, ChunkCache, empty
 from .errors import BridgeError
 
-__all__ = [
-    "MOST_BYTES",
-    "MOST_CHUNKS",
-    "MOST_SECONDS",
-    "SidecarTable",
-    "flush_all",
-    "flush_each",
-    "let_go",
-    "shared_table",
-]
+__all__ = ["MOST_BYTES", "MOST_CHUNKS", "MOST_SECONDS", "SidecarTable"]
 
 Array = NDArray[Any]
 
@@ -55,81 +43,6 @@ MOST_RUNS = 8
 PUTS_BETWEEN = 1024
 """Writes to chunks that wait already, between two looks at how long they do."""
 SHORTEST_CHUNK = 1024
-
-_tables: "WeakValueDictionary[str, SidecarTable]" = WeakValueDictionary()
-_tables_lock = threading.Lock()
-
-
-_orphans: "SimpleQueue[list[SidecarTable]]" = SimpleQueue()
-"""Sidecars of attached tables that went where nothing can be written."""
-_here = threading.local()
-
-
-def _note_collection(phase: str, info: Mapping[str, Any]) -> None:
-    _here.collecting = phase == "start"
-
-
-gc.callbacks.append(_note_collection)
-
-
-def let_go(tables: "list[SidecarTable]") -> None:
-    """Flush sidecars of an attached table that is no longer used: now, or when it can be.
-
-    The garbage collector runs in any thread, at any time: in the one that all requests to
-    S3 wait for, or in the middle of a write. Nothing is written then, but later.
-    """
-    if getattr(_here, "collecting", False):
-        _orphans.put(tables)
-    else:
-        flush_each(tables)
-
-
-def _flush_orphans() -> None:
-    while True:
-        try:
-            tables = _orphans.get_nowait()
-        except Empty:
-            return
-        flush_each(tables)
-
-
-def shared_table(path: str) -> "SidecarTable":
-    """Return the process's one instance for a sidecar, which need not exist yet."""
-    _flush_orphans()
-    with _tables_lock:
-        table = _tables.get(path)
-        if table is None:
-            table = _tables[path] = SidecarTable(path)
-        return table
-
-
-def flush_all() -> None:
-    """Write back what waits, of all sidecars of this process.
-
-    Raises
-    ------
-    RatZarrError
-        The first error, after all were tried.
-    """
-    _flush_orphans()
-    with _tables_lock:
-        tables = list(_tables.values())
-    flush_each(tables)
-
-
-atexit.register(_flush_orphans)
-
-
-def flush_each(tables: Iterable["SidecarTable"]) -> None:
-    """Write back what waits, of some sidecars; errors as :func:`flush_all`."""
-    errors = []
-    for table in tables:
-        try:
-            table.flush()
-        except RatZarrError as error:
-            errors.append(error)
-    if errors:
-        raise errors[0]
 
 
 class SidecarTable:

@@ -30,8 +30,8 @@ def command(
     """
     with in_words():
         from ..enabling import enable
+        from ..opensidecars import flush_all
         from ..runner import prepared
-        from ..sidecartable import flush_all
 
         run = prepared(program, arguments, module=module)
         enable(update=not read_only, override=override)

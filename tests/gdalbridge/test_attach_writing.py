@@ -345,7 +345,7 @@ def test_few_chunks_wait_and_not_for_long(path, monkeypatch):
 
 
 def test_the_cache_is_bounded(path, monkeypatch):
-    from gdalbridge.sidecartable import shared_table
+    from gdalbridge.opensidecars import shared_table
 
     sidecar(path, [("n", "f8", np.arange(1000.0), {})], 1000, chunk=10)
     rat = attach(path)

@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING, Any
 from ratzarr.s3settings import consult
 
 from .checking import CheckReport, check
-from .errors import BridgeError, CancelledError, ConversionError, LossWarning
+from .errors import BridgeError, CancelledError, ConversionError, LossWarning, StaleWarning
 from .gdalconfig import words
 from .report import ColumnReport, CopyReport
 from .sidecar import Sidecar, find_sidecars, sidecar_path
 
 if TYPE_CHECKING:
+    from .attachedrat import AttachedRAT
+    from .attaching import attach
+    from .enabling import disable, enable
     from .ratcopy import copy_to_sidecar
     from .ratexport import copy_to_raster
 
 __all__ = [
+    "AttachedRAT",
     "BridgeError",
     "CancelledError",
     "CheckReport",
@@ -29,9 +33,13 @@ __all__ = [
     "CopyReport",
     "LossWarning",
     "Sidecar",
+    "StaleWarning",
+    "attach",
     "check",
     "copy_to_raster",
     "copy_to_sidecar",
+    "disable",
+    "enable",
     "find_sidecars",
     "sidecar_path",
 ]
@@ -40,7 +48,14 @@ __all__ = [
 consult(words)
 
 # These need GDAL: without it the rest still works, and the error comes where it is used.
-_NEED_GDAL = {"copy_to_raster": "ratexport", "copy_to_sidecar": "ratcopy"}
+_NEED_GDAL = {
+    "AttachedRAT": "attachedrat",
+    "attach": "attaching",
+    "copy_to_raster": "ratexport",
+    "copy_to_sidecar": "ratcopy",
+    "disable": "enabling",
+    "enable": "enabling",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -13,13 +13,15 @@ from ratzarr.s3settings import NAMES
 
 from .errors import GdalMissingError
 
-__all__ = ["PREFIX", "hold", "release", "set_option", "words"]
+__all__ = ["PREFIX", "hold", "hold_all", "release", "release_all", "set_option", "words"]
 
 PREFIX = "/vsis3/"
 
 _given: dict[str, str] = {}
 _held: dict[str, dict[str, str | None]] = {}
 """By bucket, what was there before the options that are ours for a while."""
+_everywhere: dict[str, str] = {}
+"""What was set by us for all buckets."""
 _lock = threading.RLock()
 
 
@@ -64,7 +66,7 @@ def _of_path(path: str, name: str) -> str | None:
 
     # The answer is all the others' where nothing is set for the path itself.
     found: str | None = gdal.GetPathSpecificOption(path, name)
-    return None if found == gdal.GetConfigOption(name) else found
+    return None if found in (gdal.GetConfigOption(name), _everywhere.get(name)) else found
 
 
 def _of_process(name: str) -> str | None:
@@ -106,6 +108,26 @@ def release(bucket: str) -> None:
             if value is not None and gdal.GetPathSpecificOption(path, name) != value:
                 gdal.SetPathSpecificOption(path, name, value)
         _forget(path, before)
+
+
+def hold_all(options: Mapping[str, str]) -> None:
+    """Set options for all buckets, until they are released."""
+    from ._gdal import gdal
+
+    with _lock:
+        for name, value in options.items():
+            gdal.SetPathSpecificOption(PREFIX, name, value)
+        _everywhere.update(options)
+
+
+def release_all() -> None:
+    """Take back what was set for all buckets."""
+    from ._gdal import gdal
+
+    with _lock:
+        for name in _everywhere:
+            gdal.SetPathSpecificOption(PREFIX, name, None)
+        _everywhere.clear()
 
 
 def _forget(path: str, changed: Mapping[str, str | None]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import gdaldatetimes
-from ._gdal import VERSION, block_io_is_safe, exceptions, silence
+from ._gdal import VERSION, block_io_is_safe, exceptions, own_rat, silence
 from .errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
 from .gdalopen import band_of, opened, siblings_visible
 from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
@@ -148,7 +148,7 @@ def bands_with_table(raster: Any, storage_options: Mapping[str, Any] | None = No
     ):
         for number in range(1, dataset.RasterCount + 1):
             band = dataset.GetRasterBand(number)
-            rat = band.GetDefaultRAT()
+            rat = own_rat(band)
             # Some drivers hand out a table without columns for every band.
             if rat is not None and rat.GetColumnCount():
                 found.append(number)
@@ -171,7 +171,7 @@ class RatSource:
     def __init__(self, dataset: Any, band: Any, name: str) -> None:
         self.name = name
         with siblings_visible(dataset.GetDescription()), silence():
-            rat = band.GetDefaultRAT()
+            rat = own_rat(band)
         if rat is None:
             raise RasterNotFoundError(f"{name}: band {band.GetBand()} has no attribute table")
         self._dataset, self._band, self._rat = dataset, band, rat

@@ -6,8 +6,9 @@ uses a raster there; afterwards GDAL is as it was. An option is set for a path a
 thread, as a table is read by another thread than the one that opened its raster.
 """
 
+import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,9 +19,16 @@ from ratzarr.s3settings import S3Settings, current
 from ratzarr.stores import open_objects
 
 from .errors import BridgeError
-from .gdalconfig import PREFIX, hold, release
+from .gdalconfig import PREFIX, hold, hold_all, release, release_all
 
-__all__ = ["ask", "bucket_of", "effective_options", "in_this_thread", "reached"]
+__all__ = [
+    "ask",
+    "bucket_of",
+    "effective_options",
+    "in_this_thread",
+    "prepare_all",
+    "reached",
+]
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "5", "GDAL_HTTP_LOW_SPEED_TIME": "8"} | {
@@ -148,6 +156,26 @@ def _options(settings: S3Settings) -> dict[str, str]:
     wanted = settings.gdal_options(keys_of_profile(settings))
     patience = {key: value for key, value in PATIENCE.items() if gdal.GetConfigOption(key) is None}
     return wanted | patience
+
+
+def prepare_all() -> Callable[[], None]:
+    """Let GDAL reach all buckets that are opened by others from now on, as ours are.
+
+    Returns
+    -------
+    callable
+        Takes it back.
+    """
+    from ._gdal import gdal
+
+    settings = S3Settings.from_environment(os.environ)
+    wanted = {
+        name: value
+        for name, value in settings.gdal_options().items()
+        if gdal.GetConfigOption(name) is None
+    }
+    hold_all(wanted)
+    return release_all
 
 
 def effective_options(settings: S3Settings, bucket: str) -> dict[str, tuple[str, str]]:

@@ -85,6 +85,15 @@ def _flagged[T](task: Callable[[], T]) -> T:
         _inside.worker = False
 
 
+def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
+    """Give a task to the pool; None where the interpreter is ending, which ends all pools."""
+    try:
+        return _pool().submit(_flagged, task)
+    except RuntimeError:
+        # What is called at exit (atexit) comes after that, and has to do its work itself.
+        return None
+
+
 def run[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
     """Run the tasks and return their results, in order.
 
@@ -95,9 +104,12 @@ def run[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
     """
     if len(tasks) <= 1 or getattr(_inside, "worker", False):
         return [task() for task in tasks]
-    pool = _pool()
-    futures: list[Future[T]] = [pool.submit(_flagged, task) for task in tasks]
+    first = _submitted(tasks[0])
+    if first is None:
+        return [task() for task in tasks]
+    futures: list[Future[T]] = [first]
     try:
+        futures.extend(_pool().submit(_flagged, task) for task in tasks[1:])
         wait(futures, return_when=FIRST_EXCEPTION)
     finally:
         for future in futures:
@@ -113,18 +125,21 @@ def stream[T](tasks: Iterable[Callable[[], T]], window: int | None = None) -> It
     """Run tasks as they are drawn from an iterable without end, and yield results in order.
 
     No more than ``window`` tasks (by default twice as many as are under way) are drawn
-    before the result of the first of them is taken: memory doesn't grow with their number. What is under way is waited for when
-    the caller stops early.
+    before the result of the first of them is taken: memory doesn't grow with their number.
+    What is under way is waited for when the caller stops early.
     """
     if getattr(_inside, "worker", False):
         yield from (task() for task in tasks)
         return
-    pool = _pool()
     window = window or 2 * in_flight()
     futures: deque[Future[T]] = deque()
     try:
         for task in tasks:
-            futures.append(pool.submit(_flagged, task))
+            future = _submitted(task)
+            if future is None:
+                future = Future()
+                future.set_result(task())
+            futures.append(future)
             if len(futures) >= window:
                 yield futures.popleft().result()
         while futures:

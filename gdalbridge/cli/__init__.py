@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "Copy a sidecar's columns into a raster's attribute table.",
     "head": "Print the first rows of a table.",
     "info": "Describe a raster's table and its sidecars.",
+    "run": "Run a Python program that gets rasters' tables with their sidecars'.",
 }
 
 

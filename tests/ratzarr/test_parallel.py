@@ -1,3 +1,5 @@
+import subprocess
+import sys
 import threading
 import time
 
@@ -86,3 +88,27 @@ def test_what_is_no_bound_is_refused(monkeypatch, text):
     monkeypatch.setenv("RATZARR_REQUESTS", text)
     with pytest.raises(ArgumentError, match="RATZARR_REQUESTS"):
         run([lambda: 1] * 2)
+
+
+AT_EXIT = """
+import atexit
+from ratzarr.parallel import run, stream
+print(run([lambda i=i: i for i in range(5)]))
+@atexit.register
+def late():
+    print(run([lambda i=i: i * i for i in range(5)]), list(stream(lambda i=i: -i for i in range(5))))
+    try:
+        run([lambda: 1 / 0, lambda: 1])
+    except ZeroDivisionError:
+        print("raised")
+"""
+
+
+def test_at_exit_when_all_pools_are_gone_the_work_is_done_all_the_same():
+    done = subprocess.run(
+        [sys.executable, "-c", AT_EXIT], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == [
+        "[0, 1, 2, 3, 4]", "[0, 1, 4, 9, 16] [0, -1, -2, -3, -4]", "raised"
+    ]  # fmt: skip
+    assert not done.stderr

@@ -127,6 +127,13 @@ class Objects(Protocol):
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield the key of each object below ``prefix/`` with its version, for :meth:`erase`."""
 
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+        """Yield the key of each object below ``prefix/``, its size in bytes and its state.
+
+        The state is another once the object has been written again; it is empty where
+        nothing tells. The size of what is no file is -1.
+        """
+
     def occupied(self) -> bool:
         """Return whether anything at all is at this place."""
 

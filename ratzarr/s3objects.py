@@ -31,7 +31,7 @@ from .objects import Objects, Owner, Versioned
 from .parallel import run
 from .s3settings import S3Settings
 
-__all__ = ["S3Objects"]
+__all__ = ["ConditionRefusedError", "MissingObjectError", "S3Objects", "client", "in_words"]
 
 DELETE_AT_ONCE = 1000
 """Keys in one DeleteObjects; servers refuse more."""
@@ -69,19 +69,7 @@ class S3Objects(Objects):
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
-        arguments: dict[str, Any] = {
-            # Off, both: a listing kept from before hides what others have written since,
-            # and ranged reads ask for each object's size first.
-            "use_listings_cache": False,
-            "max_concurrency": 1,
-        }
-        arguments.update(S3Settings.from_environment(os.environ).s3fs_arguments())
-        for name, value in (options or {}).items():
-            if isinstance(value, Mapping) and isinstance(arguments.get(name), dict):
-                arguments[name] = {**arguments[name], **value}
-            else:
-                arguments[name] = value
-        self._fs = _client(arguments)
+        self._fs = client(options)
 
     def _key(self, key: str) -> str:
         return f"{self.location.key}/{key}" if key else self.location.key
@@ -123,7 +111,7 @@ class S3Objects(Objects):
 
         try:
             return self._do(key, fetch)
-        except _MissingObject:
+        except MissingObjectError:
             return None
 
     @override
@@ -155,7 +143,7 @@ class S3Objects(Objects):
     def _put_if(self, key: str, data: bytes, owner: Owner | None, **condition: str) -> str | None:
         try:
             return self._put(key, data, owner, **condition)
-        except (_ConditionRefused, _MissingObject):
+        except (ConditionRefusedError, MissingObjectError):
             return None
 
     @override
@@ -202,8 +190,13 @@ class S3Objects(Objects):
         self.delete_tree(source)
 
     def _copy(self, source: str, target: str) -> None:
-        where = {"Bucket": self.location.bucket, "Key": self._key(source)}
-        self._call(target, "copy_object", Key=self._key(target), CopySource=where)
+        self.copy_from(self, source, target)
+
+    def copy_from(self, other: "S3Objects", source: str, target: str) -> str:
+        """Let the server copy an object of another store, with its mark; return its version."""
+        where = {"Bucket": other.location.bucket, "Key": other._key(source)}
+        answer = self._call(target, "copy_object", Key=self._key(target), CopySource=where)
+        return _etag(answer["CopyObjectResult"])
 
     @override
     def list_dirs(self, prefix: str) -> list[str]:
@@ -221,11 +214,16 @@ class S3Objects(Objects):
 
     @override
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        for key, _, version in self.list_states(prefix):
+            yield key, version
+
+    @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
         skip = len(self.location.key) + 1
         start = self._key(prefix) + "/"
         for page in self._pages(Prefix=start):
             for entry in page.get("Contents", []):
-                yield str(entry["Key"])[skip:], _etag(entry)
+                yield str(entry["Key"])[skip:], int(entry["Size"]), _etag(entry)
 
     @override
     def occupied(self) -> bool:
@@ -281,30 +279,7 @@ class S3Objects(Objects):
             raise self._in_words(key, error) from error
 
     def _in_words(self, key: str, error: Exception) -> Exception:
-        """Name bucket and key; the server's text can be empty, its code never is."""
-        place = f"s3://{self.location.bucket}/{self._key(key)}"
-        code = _code(error)
-        if code in _MISSING:
-            return _MissingObject(f"{place} does not exist")
-        if code in _REFUSED or isinstance(error, FileExistsError):
-            return _ConditionRefused(f"{place} was changed by another writer")
-        if code == "NoSuchBucket":
-            return TableNotFoundError(
-                f"{place}: the bucket {self.location.bucket!r} does not exist"
-            )
-        if code in _FORBIDDEN or isinstance(error, PermissionError):
-            return StorePermissionError(
-                f"{place}: the server does not let us ({code or error}): check the credentials "
-                "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
-            )
-        if type(error).__name__ == "NoCredentialsError":
-            return StorePermissionError(
-                f"{place}: no AWS credentials found (AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ...); AWS_NO_SIGN_REQUEST=YES for public data"
-            )
-        if isinstance(error, TimeoutError | ConnectionError):
-            return StoreTimeoutError(f"{place}: no answer from the server: {error}")
-        return StoreError(f"{place}: {code or type(error).__name__}: {error}")
+        return in_words(self.location.bucket, self._key(key), error)
 
 
 _CREDENTIALS = (
@@ -320,6 +295,23 @@ _CREDENTIALS = (
 _clients: dict[tuple[int, str, int], Any] = {}
 _clients_lock = threading.Lock()
 MAX_CLIENTS = 16
+
+
+def client(options: Mapping[str, Any] | None = None) -> Any:
+    """Return an s3fs file system for these options, which go before the environment's."""
+    arguments: dict[str, Any] = {
+        # Off, both: a listing kept from before hides what others have written since,
+        # and ranged reads ask for each object's size first.
+        "use_listings_cache": False,
+        "max_concurrency": 1,
+    }
+    arguments.update(S3Settings.from_environment(os.environ).s3fs_arguments())
+    for name, value in (options or {}).items():
+        if isinstance(value, Mapping) and isinstance(arguments.get(name), dict):
+            arguments[name] = {**arguments[name], **value}
+        else:
+            arguments[name] = value
+    return _client(arguments)
 
 
 def _client(arguments: dict[str, Any]) -> Any:
@@ -338,12 +330,40 @@ def _client(arguments: dict[str, Any]) -> Any:
         return _clients[key]
 
 
-class _MissingObject(StoreError):
-    pass
+class MissingObjectError(StoreError):
+    """There is no such object."""
 
 
-class _ConditionRefused(StoreError):
-    pass
+class ConditionRefusedError(StoreError):
+    """The object was changed, or created, by somebody else."""
+
+
+def in_words(bucket: str, key: str, error: Exception) -> Exception:
+    """Return an error that names bucket and key.
+
+    The server's text can be empty, its code never is.
+    """
+    place = f"s3://{bucket}/{key}"
+    code = _code(error)
+    if code in _MISSING:
+        return MissingObjectError(f"{place} does not exist")
+    if code in _REFUSED or isinstance(error, FileExistsError):
+        return ConditionRefusedError(f"{place} was changed by another writer")
+    if code == "NoSuchBucket":
+        return TableNotFoundError(f"{place}: the bucket {bucket!r} does not exist")
+    if code in _FORBIDDEN or isinstance(error, PermissionError):
+        return StorePermissionError(
+            f"{place}: the server does not let us ({code or error}): check the credentials "
+            "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
+        )
+    if type(error).__name__ == "NoCredentialsError":
+        return StorePermissionError(
+            f"{place}: no AWS credentials found (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ...); AWS_NO_SIGN_REQUEST=YES for public data"
+        )
+    if isinstance(error, TimeoutError | ConnectionError):
+        return StoreTimeoutError(f"{place}: no answer from the server: {error}")
+    return StoreError(f"{place}: {code or type(error).__name__}: {error}")
 
 
 def _etag(answer: Mapping[str, Any]) -> str:

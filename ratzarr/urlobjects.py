@@ -129,6 +129,13 @@ class UrlObjects(Objects):
             yield key, ""
 
     @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+        start = len(self._path("")) + 1
+        for path, entry in self._fs.find(self._path(prefix), detail=True).items():
+            size = entry.get("size")
+            yield str(path)[start:], -1 if size is None else int(size), ""
+
+    @override
     def list_beside(self) -> list[str]:
         folder, _, name = self._path("").rpartition("/")
         try:

@@ -12,7 +12,7 @@ from ratzarr.s3settings import S3Settings
 
 from ._gdal import gdal
 
-__all__ = ["effective_options", "prepare"]
+__all__ = ["effective_options", "forget", "prepare"]
 
 PREFIX = "/vsis3/"
 OPTIONS = (
@@ -55,6 +55,13 @@ def prepare(raster: str) -> str:
             gdal.VSICurlPartialClearCache(bucket)
             _prepared[bucket] = wanted
     return name
+
+
+def forget(raster: str) -> None:
+    """Let GDAL look again beside a raster on S3: it remembers what was there, and what was not."""
+    name = gdal_name(raster)
+    if name.startswith(PREFIX):
+        gdal.VSICurlPartialClearCache(name.rpartition("/")[0])
 
 
 def effective_options() -> dict[str, str]:

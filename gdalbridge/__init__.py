@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Any
 
 from .checking import CheckReport, check
 from .errors import BridgeError, CancelledError, ConversionError, LossWarning
+from .listing import TableInfo, list_tables
 from .report import ColumnReport, CopyReport
 from .sidecar import Sidecar, find_sidecars, sidecar_path
 
 if TYPE_CHECKING:
+    from .baking import BakeReport, bake
     from .ratcopy import copy_to_sidecar
     from .ratexport import copy_to_raster
+    from .touching import TouchReport, touch
+    from .travel import TravelReport, copy_raster, move_raster, remove_raster
 
 __all__ = [
+    "BakeReport",
     "BridgeError",
     "CancelledError",
     "CheckReport",
@@ -26,15 +31,35 @@ __all__ = [
     "CopyReport",
     "LossWarning",
     "Sidecar",
+    "TableInfo",
+    "TouchReport",
+    "TravelReport",
+    "bake",
     "check",
+    "copy_raster",
     "copy_to_raster",
     "copy_to_sidecar",
     "find_sidecars",
+    "list_tables",
+    "move_raster",
+    "remove_raster",
     "sidecar_path",
+    "touch",
 ]
 
 # These need GDAL: without it the rest still works, and the error comes where it is used.
-_NEED_GDAL = {"copy_to_raster": "ratexport", "copy_to_sidecar": "ratcopy"}
+_NEED_GDAL = {
+    "BakeReport": "baking",
+    "TouchReport": "touching",
+    "TravelReport": "travel",
+    "bake": "baking",
+    "copy_raster": "travel",
+    "copy_to_raster": "ratexport",
+    "copy_to_sidecar": "ratcopy",
+    "move_raster": "travel",
+    "remove_raster": "travel",
+    "touch": "touching",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,25 +15,23 @@ from pathlib import Path
 from typing import Any
 
 from ratzarr import ChangedError, RatZarr, RatZarrError, StoreError
-from ratzarr.filecopy import FileState, copy_file, file_state, remove_file, same_file
+from ratzarr.filecopy import copy_file, file_state, remove_file, same_file
 from ratzarr.location import Location
 from ratzarr.location import parse as parse_location
-from ratzarr.storecopy import Entry, copy_store, inventory
+from ratzarr.storecopy import copy_store, inventory
 from ratzarr.stores import open_objects
 
 from .errors import BridgeError, CancelledError, OutputExistsError, RasterNotFoundError
 from .progress import Progress, progress_of
 from .provenance import RASTER_ATTR, raster_label
 from .rasterfiles import (
-    BESIDE,
     REFERRERS,
     RasterFiles,
     own_sidecars,
-    place_of,
     raster_files,
 )
 from .report import size_text
-from .sidecar import is_folder, sidecar_path
+from .travelplan import FileItem, Item, TableItem, check_apart, goal_of, items_of, there_already
 from .vsis3 import forget
 
 __all__ = ["TravelReport", "copy_raster", "move_raster", "remove_raster"]
@@ -72,31 +70,6 @@ class TravelReport:
         lines = [head, *(f"  {name}" for name in (*self.tables, *self.files))]
         lines += [f"  left where it is: {name}" for name in self.left]
         return "\n".join(lines)
-
-
-@dataclass(frozen=True, slots=True)
-class _Table:
-    source: Location
-    target: Location | None
-    entries: tuple[Entry, ...]
-
-    @property
-    def size(self) -> int:
-        return sum(one.size for one in self.entries)
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    source: Location
-    target: Location | None
-    state: FileState
-
-    @property
-    def size(self) -> int:
-        return self.state.size
-
-
-_Item = _Table | _File
 
 
 def copy_raster(
@@ -193,7 +166,7 @@ def remove_raster(
     """
     started = time.perf_counter()
     found = raster_files(raster, storage_options)
-    items = _items(found, None, storage_options)
+    items = items_of(found, None, storage_options)
     with progress_of(progress) as told:
         if not dry_run:
             _remove(items, storage_options, told)
@@ -219,10 +192,10 @@ def _travel(
             f"{source} is made of other files ({', '.join(found.others[:3])}), which would not go "
             "with it: make a raster of it first, or one of them travel"
         )
-    goal = _goal(found.main, target)
-    items = _items(found, goal, options)
-    _check_apart(items, {one.source for one in items if one.target is not None}, goal)
-    there = [] if resume else _there(items, goal, options)
+    goal = goal_of(found.main, target)
+    items = items_of(found, goal, options)
+    check_apart(items, {one.source for one in items if one.target is not None}, goal)
+    there = [] if resume else there_already(items, goal, options)
     if there and not overwrite:
         raise OutputExistsError(
             f"{', '.join(there)}: there already. overwrite=True (--overwrite) removes the raster "
@@ -248,7 +221,7 @@ def _report(
     action: str,
     found: RasterFiles,
     goal: Location | None,
-    items: list[_Item],
+    items: list[Item],
     started: float,
     dry_run: bool,
 ) -> TravelReport:
@@ -256,8 +229,8 @@ def _report(
         action,
         found.main.url,
         None if goal is None else goal.url,
-        tuple((one.target or one.source).url for one in items if isinstance(one, _Table)),
-        tuple((one.target or one.source).url for one in items if isinstance(one, _File)),
+        tuple((one.target or one.source).url for one in items if isinstance(one, TableItem)),
+        tuple((one.target or one.source).url for one in items if isinstance(one, FileItem)),
         sum(one.size for one in items),
         time.perf_counter() - started,
         dry_run,
@@ -265,83 +238,24 @@ def _report(
     )
 
 
-# ---- looking
-
-
-def _goal(main: Location, target: Any) -> Location:
-    if isinstance(target, str | os.PathLike) and is_folder(target):
-        name = main.path.rpartition("/")[2]
-        target = f"{os.fspath(target).rstrip('/')}/{name}"
-    goal = place_of(target)
-    if goal == main:
-        raise BridgeError(f"{main} and {target} are one and the same")
-    if goal.kind == main.kind == "local":
-        with suppress(OSError):
-            if Path(main.path).samefile(goal.path):
-                raise BridgeError(f"{main} and {target} are one and the same")
-    if goal.kind == "local" and not Path(goal.path).parent.is_dir():
-        raise RasterNotFoundError(f"{Path(goal.path).parent} is no directory to copy to")
-    return goal
-
-
-def _check_apart(items: list[_Item], sources: set[Location], goal: Location) -> None:
-    """Refuse a target that shares a file with the source: one world file can serve two."""
-    for one in items:
-        place = one.target or one.source
-        if place in sources:
-            raise BridgeError(f"{place} would be a file of {goal} as well: choose another name")
-
-
-def _items(
-    found: RasterFiles, goal: Location | None, options: Mapping[str, Any] | None
-) -> list[_Item]:
-    """Return what is to be copied or removed, in that order: the raster itself last."""
-    tables: list[_Item] = []
-    for one in found.tables:
-        place = parse_location(one.path)
-        target = None
-        if goal is not None:
-            target = parse_location(sidecar_path(goal.url, one.band, one.name))
-        tables.append(_Table(place, target, inventory(open_objects(place, options))))
-    files: list[_Item] = [
-        _File(place, None if goal is None else found.target(place, goal), state)
-        for place, state in found.beside.items()
-    ]
-    return [*tables, *files, _File(found.main, goal, found.state)]
-
-
-def _there(items: list[_Item], goal: Location, options: Mapping[str, Any] | None) -> list[str]:
-    """Return what is at the target, or would be taken for the raster's there."""
-    names = [one.target for one in items if isinstance(one, _File) and one.target is not None]
-    names += [Location(goal.kind, goal.path + end) for end in BESIDE]
-    there = [name.url for name in dict.fromkeys(names) if file_state(name, options) is not None]
-    there += [one.path for one in own_sidecars(goal, options)]
-    for one in items:
-        target = one.target
-        if isinstance(one, _Table) and target is not None and target.url not in there:
-            # A link that leads nowhere, a file of that name.
-            there += [target.url] if open_objects(target, options).occupied() else []
-    return there
-
-
 # ---- copying
 
 
 def _copy(
-    items: list[_Item],
+    items: list[Item],
     main: Location,
     resume: bool,
     options: Mapping[str, Any] | None,
     told: Progress,
 ) -> None:
     count = _Counter(told, sum(one.size for one in items))
-    made: list[_Item] = []
+    made: list[Item] = []
     try:
         for one in items:
             assert one.target is not None  # noqa: S101 - for mypy
             count.name = one.target.url
             made.append(one)
-            if isinstance(one, _Table):
+            if isinstance(one, TableItem):
                 copy_store(
                     open_objects(one.source, options),
                     open_objects(one.target, options),
@@ -368,7 +282,7 @@ def _copy(
         raise
 
 
-def _copy_file(one: _File, options: Mapping[str, Any] | None, told: "_Counter") -> None:
+def _copy_file(one: FileItem, options: Mapping[str, Any] | None, told: "_Counter") -> None:
     assert one.target is not None  # noqa: S101 - for mypy
     if file_state(one.source, options) != one.state:
         raise ChangedError(f"{one.source} was changed meanwhile: copy it again")
@@ -390,7 +304,7 @@ class _Counter:
         self._told.report(min(1.0, self._done / self._size), self.name)
 
 
-def _change(table: _Table, raster: _Item) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+def _change(table: TableItem, raster: Item) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
     """Return what makes a table remember the raster's new name, if it is this raster's table."""
     then = raster_label(raster.source.url, table.source.url)
     assert raster.target is not None  # noqa: S101 - for mypy
@@ -409,7 +323,7 @@ def _change(table: _Table, raster: _Item) -> Callable[[Mapping[str, Any]], Mappi
 # ---- moving
 
 
-def _can_rename(items: list[_Item]) -> bool:
+def _can_rename(items: list[Item]) -> bool:
     places = [(one.source, one.target) for one in items]
     if any(a.kind != "local" or b is None or b.kind != "local" for a, b in places):
         return False
@@ -418,12 +332,12 @@ def _can_rename(items: list[_Item]) -> bool:
     return len(devices) == 1
 
 
-def _rename(items: list[_Item], main: Location) -> None:
+def _rename(items: list[Item], main: Location) -> None:
     try:
         for one in items:
             assert one.target is not None  # noqa: S101 - for mypy
             old, new = Path(one.source.path), Path(one.target.path)
-            change = _change(one, items[-1]) if isinstance(one, _Table) else None
+            change = _change(one, items[-1]) if isinstance(one, TableItem) else None
             if change is not None:
                 old.rename(new)
                 _remember(one.target, change)
@@ -464,7 +378,7 @@ def _remember(table: Location, change: Callable[[Mapping[str, Any]], Mapping[str
 # ---- removing
 
 
-def _remove(items: list[_Item], options: Mapping[str, Any] | None, told: Progress | None) -> None:
+def _remove(items: list[Item], options: Mapping[str, Any] | None, told: Progress | None) -> None:
     for number, one in enumerate(items):
         if told is not None:
             told.report(number / len(items), one.source.url)
@@ -472,18 +386,18 @@ def _remove(items: list[_Item], options: Mapping[str, Any] | None, told: Progres
     forget(items[-1].source.url)
 
 
-def _remove_at(place: Location | None, one: _Item, options: Mapping[str, Any] | None) -> None:
+def _remove_at(place: Location | None, one: Item, options: Mapping[str, Any] | None) -> None:
     assert place is not None  # noqa: S101 - for mypy
-    if isinstance(one, _Table):
+    if isinstance(one, TableItem):
         RatZarr.delete(place.url, storageOptions=options)
     else:
         remove_file(place, options)
 
 
-def _check_unchanged(items: list[_Item], options: Mapping[str, Any] | None) -> None:
+def _check_unchanged(items: list[Item], options: Mapping[str, Any] | None) -> None:
     """Refuse to remove what somebody has changed since it was copied."""
     for one in items:
-        if isinstance(one, _Table):
+        if isinstance(one, TableItem):
             same = inventory(open_objects(one.source, options)) == one.entries
         else:
             same = file_state(one.source, options) == one.state
@@ -495,12 +409,12 @@ def _check_unchanged(items: list[_Item], options: Mapping[str, Any] | None) -> N
 
 
 def _clear(
-    goal: Location, there: list[str], items: list[_Item], options: Mapping[str, Any] | None
+    goal: Location, there: list[str], items: list[Item], options: Mapping[str, Any] | None
 ) -> None:
     """Remove what is at the target: the raster there, as far as it is one, and what was named."""
     with suppress(RasterNotFoundError):
-        old = _items(raster_files(goal.url, options), None, options)
-        _check_apart(old, {one.source for one in items}, goal)
+        old = items_of(raster_files(goal.url, options), None, options)
+        check_apart(old, {one.source for one in items}, goal)
         _remove(old, options, None)
     tables = {one.path for one in own_sidecars(goal, options)}
     for name in there:

@@ -11,6 +11,7 @@ from .gdalopen import open_dataset
 from .provenance import RASTER_ATTR, parsed_raster, raster_attribute, raster_changes
 from .rasterfiles import own_sidecars, place_of
 from .sidecar import Sidecar, is_sidecar
+from .vsis3 import forget
 
 __all__ = ["TouchReport", "touch"]
 
@@ -79,6 +80,8 @@ def touch(
     """
     if is_sidecar(raster):
         raise BridgeError(f"{raster} is a table: give the raster, and the table as sidecar")
+    # What GDAL remembers of it on S3 may be the very state that is no longer so.
+    forget(place_of(raster).url)
     dataset = open_dataset(raster)
     tables = _tables(raster, sidecar, band, storage_options)
     if not tables:

@@ -186,6 +186,11 @@ class _Copy:
         there: dict[str, Entry] = {}
         if resume:
             there = {one.key: one for one in map(_entry, target.list_states(""))}
+            if ZARR_JSON not in there and not all(map(is_litter, there)):
+                # Whoever begins a copy writes this first.
+                raise NotARatZarrError(
+                    f"{target.location} is there already, and is something else"
+                )
         elif target.occupied():
             raise NotARatZarrError(f"{target.location} is there already")
         if target.create(ZARR_JSON, self._documents[ZARR_JSON]) is not None:
@@ -199,7 +204,6 @@ class _Copy:
             raise NotARatZarrError(f"{target.location} is there already, and is something else")
         equal = self._equal(there)
         if ZARR_JSON not in equal:
-            # Whoever begins a copy writes this first.
             raise NotARatZarrError(f"{target.location} is there already, and is something else")
         if is_table and len(equal) != len(self._entries):
             raise NotARatZarrError(

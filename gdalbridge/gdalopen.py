@@ -1,7 +1,7 @@
 """Opening rasters and their bands, with whatever lies beside them in sight."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,8 +12,20 @@ from .vsis3 import prepare
 __all__ = ["band_of", "open_dataset", "siblings_visible"]
 
 
-def open_dataset(raster: Any, *, update: bool = False) -> Any:
+def open_dataset(
+    raster: Any, *, update: bool = False, siblings: Sequence[str] | None = None
+) -> Any:
     """Open a raster by its path, URL or ``/vsi`` name.
+
+    Parameters
+    ----------
+    raster : str or os.PathLike
+        The raster.
+    update : bool
+        For writing.
+    siblings : sequence of str, optional
+        The files of its directory, where that is known: GDAL asks for dozens by their names
+        otherwise, a request for each.
 
     Raises
     ------
@@ -24,7 +36,10 @@ def open_dataset(raster: Any, *, update: bool = False) -> Any:
     flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
     with exceptions(), silence(), siblings_visible(name):
         try:
-            dataset = gdal.OpenEx(name, flags)
+            if siblings is None:
+                dataset = gdal.OpenEx(name, flags)
+            else:
+                dataset = gdal.OpenEx(name, flags, sibling_files=list(siblings))
         except RuntimeError as error:
             dataset, reason = None, str(error)
         else:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ratzarr.filecopy import FileState, file_state
+from ratzarr.filecopy import FileState, file_state, names_beside
 from ratzarr.location import Location, gdal_name, url_name
 from ratzarr.location import parse as parse_location
 
@@ -117,7 +117,10 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
         )
     # Others have been there since GDAL last looked, and we ourselves.
     forget(main.url)
-    dataset = open_dataset(main.url)
+    siblings = None
+    if main.kind == "s3":
+        siblings = names_beside(main, _stem(_name(main)), options)
+    dataset = open_dataset(main.url, siblings=siblings)
     with siblings_visible(gdal_name(main.url)), silence():
         driver = str(dataset.GetDriver().ShortName)
         listed = list(dict.fromkeys(dataset.GetFileList() or ()))
@@ -125,8 +128,9 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
     own: dict[Location, FileState] = {}
     others = []
     wanted = [_location(name) for name in listed]
-    wanted += [Location(main.kind, main.path + end) for end in BESIDE]
-    for name, place in zip([*listed, *BESIDE], wanted, strict=True):
+    more = [end for end in BESIDE if siblings is None or _name(main) + end in siblings]
+    wanted += [Location(main.kind, main.path + end) for end in more]
+    for name, place in zip([*listed, *more], wanted, strict=True):
         if place is None or not _is_own(place, main, driver):
             others.append(name)
         elif place != main and place not in own:

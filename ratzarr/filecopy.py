@@ -26,7 +26,14 @@ from .errors import ChangedError, RatZarrError, ReadOnlyError, StoreError, Store
 from .location import Location
 from .parallel import stream
 
-__all__ = ["FileState", "copy_file", "file_state", "remove_file", "same_file"]
+__all__ = [
+    "FileState",
+    "copy_file",
+    "file_state",
+    "names_beside",
+    "remove_file",
+    "same_file",
+]
 
 PART_BYTES = 16 * 2**20
 """Size of a piece."""
@@ -70,6 +77,13 @@ def file_state(location: Location, options: Mapping[str, Any] | None = None) -> 
         For a place that is neither local nor on S3.
     """
     return _open(location, options).look()
+
+
+def names_beside(
+    location: Location, start: str, options: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the names of files in a place's directory that begin with ``start``."""
+    return _open(location, options).beside(start)
 
 
 def remove_file(location: Location, options: Mapping[str, Any] | None = None) -> None:
@@ -207,6 +221,8 @@ class _Place(Protocol):
 
     def receive(self, source: "_Place", state: FileState, overwrite: bool, told: Told) -> None: ...
 
+    def beside(self, start: str) -> list[str]: ...
+
     def remove(self) -> None: ...
 
 
@@ -292,6 +308,11 @@ class _Disk(_Place):
             if os.path.lexists(self._path):
                 raise FileExistsError(f"{self.location} is there already") from None
             partial_file.rename(self._path)
+
+    @override
+    def beside(self, start: str) -> list[str]:
+        with self._in_words(), os.scandir(self._path.parent) as entries:
+            return [one.name for one in entries if one.name.startswith(start) and not one.is_dir()]
 
     @override
     def remove(self) -> None:
@@ -517,6 +538,24 @@ class _Bucket(_Place):
                 told(part.length)
                 tags[part.number] = tag
             return self._finish(upload, tags, {})
+
+    @override
+    def beside(self, start: str) -> list[str]:
+        folder = self.location.key.rpartition("/")[0]
+        folder += "/" if folder else ""
+        request = {"Bucket": self.location.bucket, "Prefix": folder + start, "Delimiter": "/"}
+        names: list[str] = []
+
+        async def call() -> dict[str, Any]:
+            page: dict[str, Any] = await self._fs._call_s3("list_objects_v2", **request)
+            return page
+
+        while True:
+            page = self._do(call)
+            names += [str(one["Key"])[len(folder) :] for one in page.get("Contents", [])]
+            if not page.get("IsTruncated"):
+                return names
+            request["ContinuationToken"] = page["NextContinuationToken"]
 
     @override
     def remove(self) -> None:

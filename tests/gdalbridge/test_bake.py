@@ -105,8 +105,14 @@ OUTPUTS = ["out.tif", "out.vrt"] + ["out.img"] * HAS_HFA
 def test_gdal_alone_reads_all_columns(raster, tmp_path, name):
     before = contents(raster.parent)
     out = tmp_path / name
-    report = bake(raster, out, cast={"big": "Integer"})
-    assert report.losses == ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LossWarning)
+        report = bake(raster, out, cast={"big": "Integer"})
+    hfas = {
+        "the table's type was not kept",
+        "the usage of column 'Value' became Generic, it was MinMax",
+    }
+    assert set(report.losses) == (hfas if name.endswith(".img") else set())
     assert contents(raster.parent) == before
     assert set(names(out)) == {"Value", "area", "class", "old", "big"}
     assert column(out, "Value") == list(range(ROWS))

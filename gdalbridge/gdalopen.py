@@ -1,7 +1,7 @@
 """Opening rasters and their bands, with whatever lies beside them in sight."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,7 +9,7 @@ from ._gdal import exceptions, gdal, silence
 from .errors import RasterNotFoundError
 from .vsis3 import prepare
 
-__all__ = ["band_of", "open_dataset", "siblings_visible"]
+__all__ = ["band_of", "open_dataset", "siblings_known", "siblings_visible"]
 
 
 def open_dataset(
@@ -78,8 +78,22 @@ def siblings_visible(name: str) -> Iterator[None]:
         if allowed and ".aux.xml" not in allowed:
             separator = "," if "," in allowed else " "
             changed["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = f"{allowed}{separator}.aux.xml"
-    before = {key: gdal.GetThreadLocalConfigOption(key) for key in changed}
-    for key, value in changed.items():
+    with _configured(changed):
+        yield
+
+
+@contextmanager
+def siblings_known() -> Iterator[None]:
+    """Keep GDAL from asking for files by their names, of a dataset that was told its siblings."""
+    # Its overviews and masks are datasets too, and each would ask for dozens.
+    with _configured({"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}):
+        yield
+
+
+@contextmanager
+def _configured(options: Mapping[str, str | None]) -> Iterator[None]:
+    before = {key: gdal.GetThreadLocalConfigOption(key) for key in options}
+    for key, value in options.items():
         gdal.SetThreadLocalConfigOption(key, value)
     try:
         yield

@@ -15,7 +15,7 @@ from ratzarr.location import parse as parse_location
 
 from ._gdal import silence
 from .errors import BridgeError, RasterNotFoundError
-from .gdalopen import open_dataset, siblings_visible
+from .gdalopen import open_dataset, siblings_known, siblings_visible
 from .sidecar import Sidecar, find_sidecars, raster_name
 from .vsis3 import forget
 
@@ -121,7 +121,8 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
     if main.kind == "s3":
         siblings = names_beside(main, _stem(_name(main)), options)
     dataset = open_dataset(main.url, siblings=siblings)
-    with siblings_visible(gdal_name(main.url)), silence():
+    seen = siblings_visible(gdal_name(main.url)) if siblings is None else siblings_known()
+    with seen, silence():
         driver = str(dataset.GetDriver().ShortName)
         listed = list(dict.fromkeys(dataset.GetFileList() or ()))
     del dataset

@@ -1,0 +1,124 @@
+"""Whole stores and files copied: what a table of upstream's, a swap, a lying disk come to."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ratzarr import NotARatZarrError, RatZarr, StoreError, TableNotFoundError
+from ratzarr.filecopy import copy_file, file_state, same_file
+from ratzarr.localobjects import LocalObjects
+from ratzarr.location import parse
+from ratzarr.storecopy import copy_store, inventory
+from ratzarr.stores import open_objects
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def contents(folder):
+    return {
+        p.relative_to(folder).as_posix(): p.read_bytes()
+        for p in Path(folder).rglob("*")
+        if p.is_file()
+    }
+
+
+def copied(source, target, **options):
+    here, there = open_objects(parse(source)), open_objects(parse(target))
+    return copy_store(here, there, inventory(here), **options)
+
+
+@pytest.mark.parametrize("name", ["upstream-1.0.2.zarr", "golden-v1.zarr"])
+def test_stores_of_before_are_the_same_in_any_place(tmp_path, moto_s3, name):
+    before = contents(DATA / name)
+    first, second, back = moto_s3.new(), moto_s3.new(), tmp_path / "back"
+    assert copied(DATA / name, first) == len(before)
+    assert copied(first, second) == len(before)
+    assert copied(second, back) == len(before)
+    assert moto_s3.objects(first) == moto_s3.objects(second) == contents(back) == before
+
+
+def test_a_column_that_is_being_replaced_goes_on_there(tmp_path, moto_s3):
+    source, url = tmp_path / "t.rat.zarr", moto_s3.new()
+    with RatZarr(source) as table:
+        table.setChunkSize(5)
+        table.setRowCount(10)
+        table.createColumn("x", np.int32)
+        table.writeBlock("x", np.arange(10), 0)
+        table.createColumn("x", np.int64, complete=False, replace=True)
+        table.writeBlock("x", np.arange(5) + 100, 0)
+    # What a killed writer leaves, and what zarr's own store does, stays where it is.
+    (source / f".{'0' * 32}.partial").write_bytes(b"half")
+    copied(source, url)
+    assert not any("partial" in key for key in moto_s3.objects(url))
+    with RatZarr(url) as table:
+        assert table.readBlock("x", 0, 10).tolist() == list(range(10))
+        assert table.resumeColumn("x") is not None
+        assert table.getMissingRows("x") == [(5, 10)]
+        table.writeBlock("x", np.arange(5, 10) + 100, 5)
+        table.setComplete("x")
+        assert table.readBlock("x", 0, 10).tolist() == list(range(100, 110))
+
+
+def test_a_disk_that_writes_something_else(tmp_path, monkeypatch):
+    """What has arrived is looked at: here one byte of one object is another."""
+    source, target = tmp_path / "t.rat.zarr", tmp_path / "copy"
+    shutil.copytree(DATA / "golden-v1.zarr", source)
+    put = LocalObjects.put
+    key = next(key for key in contents(source) if "/c/" in key)
+
+    def lies(self, name, data, owner=None):
+        put(self, name, data[:-1] + b"?" if name == key else data, owner)
+
+    monkeypatch.setattr(LocalObjects, "put", lies)
+    with pytest.raises(StoreError, match="holds other bytes than were written"):
+        copied(source, target)
+    assert not target.exists()
+
+
+def test_places_that_are_taken_or_empty(tmp_path):
+    target = tmp_path / "copy"
+    target.mkdir()
+    with pytest.raises(NotARatZarrError, match="there already"):
+        copied(DATA / "golden-v1.zarr", target)
+    with pytest.raises(NotARatZarrError, match="is not a RatZarr"):
+        copied(target, tmp_path / "x")
+    with pytest.raises(TableNotFoundError):
+        copied(tmp_path / "none", tmp_path / "x")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["copy"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000])
+def test_files(tmp_path, moto_s3, size):
+    data = os.urandom(size)
+    (tmp_path / "a").write_bytes(data)
+    os.utime(tmp_path / "a", (1e9, 1e9))
+    url = moto_s3.new("file")
+    ways = [
+        (tmp_path / "a", url),
+        (url, url + "2"),
+        (url + "2", tmp_path / "b"),
+        (tmp_path / "b", tmp_path / "c"),
+    ]
+    for source, target in ways:
+        copy_file(parse(source), parse(target))
+        assert same_file(parse(source), parse(target))
+        with pytest.raises(FileExistsError):
+            copy_file(parse(source), parse(target))
+    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes() == data
+    assert moto_s3.everything()["d1/file2"].strip('"') == hashlib.md5(data).hexdigest()
+    (tmp_path / "d").write_bytes(data + b"x")
+    copy_file(parse(tmp_path / "d"), parse(url), overwrite=True)
+    assert not same_file(parse(url), parse(url + "2"))
+    assert file_state(parse(tmp_path / "c")).size == size
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b", "c", "d"]
+
+
+def test_a_file_on_a_disk_keeps_its_time(tmp_path):
+    (tmp_path / "a").write_bytes(b"x")
+    os.utime(tmp_path / "a", (1e9, 1e9))
+    copy_file(parse(tmp_path / "a"), parse(tmp_path / "b"))
+    assert (tmp_path / "b").stat().st_mtime == 1e9

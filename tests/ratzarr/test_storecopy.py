@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ratzarr import NotARatZarrError, RatZarr, StoreError, TableNotFoundError
+from ratzarr import ChangedError, NotARatZarrError, RatZarr, StoreError, TableNotFoundError
 from ratzarr.filecopy import copy_file, file_state, same_file
 from ratzarr.localobjects import LocalObjects
 from ratzarr.location import parse
@@ -76,6 +76,25 @@ def test_a_disk_that_writes_something_else(tmp_path, monkeypatch):
     monkeypatch.setattr(LocalObjects, "put", lies)
     with pytest.raises(StoreError, match="holds other bytes than were written"):
         copied(source, target)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize("at_the_end", [False, True])
+def test_a_table_that_is_written_to_meanwhile(tmp_path, at_the_end):
+    """At the beginning or at the very end: a copy of half the one state and half the other is none."""
+    source, target = tmp_path / "t.rat.zarr", tmp_path / "copy"
+    shutil.copytree(DATA / "golden-v1.zarr", source)
+    calls = []
+
+    def told(size):
+        calls.append(size)
+        if len(calls) == when:
+            (source / chunk).write_bytes((source / chunk).read_bytes())
+
+    when = len(contents(source)) if at_the_end else 1
+    chunk = sorted(key for key in contents(source) if "/c/" in key)[0]
+    with pytest.raises(ChangedError, match="changed while it was copied"):
+        copied(source, target, told=told)
     assert not target.exists()
 
 

@@ -7,6 +7,9 @@ zarr-python reads its tables.
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -494,6 +497,54 @@ def test_an_interruption_leaves_things_sound_and_is_gone_on_with(raster, places,
     report = copy_raster(source / "seg.tif", target.directory(), resume=True)
     assert target.contents() == before
     assert report.files[-1] == target / "seg.tif"
+
+
+KILLED = """
+import os, signal, sys
+from gdalbridge import travel
+from ratzarr import storecopy
+left = [int(sys.argv[3])]
+def dying(work):
+    def run(*args, **options):
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return work(*args, **options)
+    return run
+storecopy._Copy._copy = dying(storecopy._Copy._copy)
+travel.copy_file = dying(travel.copy_file)
+travel._rename_file = dying(travel._rename_file)
+travel._remember = dying(travel._remember)
+travel._remove_at = dying(travel._remove_at)
+getattr(travel, sys.argv[4])(sys.argv[1], sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "to", "after"),
+    [("copy", "disk", 3), ("copy", "disk", 27), ("move", "disk", 3), ("move", "disk", 5),
+     ("move", "s3", 20), ("move", "s3", 32), ("move", "s3", 34)],
+)  # fmt: skip
+def test_a_process_that_is_killed(raster, places, work, to, after):
+    target = places(to)
+    before = raster.contents()
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, raster / "seg.tif", target.directory(), str(after),
+         f"{work}_raster"],
+        check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL
+    # Every byte is in the one place or in the other; the raster is still where it was.
+    left = raster.contents()
+    assert before.items() <= (target.contents() | left).items()
+    assert "seg.tif" in left
+    assert left == before or work == "move"
+    done = call(
+        {"copy": "cp", "move": "mv"}[work], raster / "seg.tif", target.directory(), "--resume"
+    )
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert target.contents() == before
+    assert raster.contents() == (before if work == "copy" else {})
 
 
 def test_resuming_does_not_take_anothers_place(raster, places):

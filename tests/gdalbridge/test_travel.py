@@ -156,10 +156,19 @@ def made(tmp_path_factory):
 
 
 @pytest.fixture
-def raster(made, tmp_path):
+def full(made, tmp_path):
+    """The raster with all that can be beside it."""
     here = Disk(tmp_path / "here")
     shutil.copytree(made.root, here.root, dirs_exist_ok=True)
     return here
+
+
+@pytest.fixture
+def raster(full):
+    """The same without overviews and mask, for which GDAL needs many requests on S3."""
+    for end in (".ovr", ".msk", ".msk.ovr"):
+        os.unlink(full / f"seg.tif{end}")
+    return full
 
 
 @pytest.fixture
@@ -215,8 +224,8 @@ def kinds_of(place, name):
 
 
 @pytest.mark.parametrize(("of", "to"), WAYS)
-def test_a_copy_is_the_same_byte_for_byte(raster, places, of, to):
-    source, target = start(raster, places, of), places(to)
+def test_a_copy_is_the_same_byte_for_byte(full, places, of, to):
+    source, target = start(full, places, of), places(to)
     before = source.contents()
     told = []
     report = copy_raster(
@@ -230,7 +239,7 @@ def test_a_copy_is_the_same_byte_for_byte(raster, places, of, to):
     assert report.files[-1] == target / "seg.tif"
     assert told == sorted(told)
     assert told[-1] == 1
-    assert table_of(target, "seg.tif") == table_of(raster, "seg.tif")
+    assert table_of(target, "seg.tif") == table_of(full, "seg.tif")
     for one, columns in (("", ["Value", "s", "x"]), (".band2", ["Value", "s", "x"])):
         group = target.zarr(f"seg.tif{one}.rat.zarr")["RAT"]
         assert sorted(group.array_keys()) == columns
@@ -242,8 +251,8 @@ def test_a_copy_is_the_same_byte_for_byte(raster, places, of, to):
 
 @pytest.mark.parametrize("to", ["disk", "s3"])
 @pytest.mark.parametrize("of", ["disk", "s3"])
-def test_under_another_name_the_tables_know_their_raster(raster, places, of, to):
-    source, target = start(raster, places, of), places(to)
+def test_under_another_name_the_tables_know_their_raster(full, places, of, to):
+    source, target = start(full, places, of), places(to)
     before = source.contents()
     copy_raster(source / "seg.tif", target / "other name.v2.tif")
     found = target.contents()
@@ -304,8 +313,8 @@ def test_rows_of_an_earlier_column_do_not_become_this_ones(raster, places):
 
 
 @pytest.mark.parametrize(("of", "to"), WAYS)
-def test_a_move_leaves_nothing_behind(raster, places, of, to):
-    source, target = start(raster, places, of), places(to)
+def test_a_move_leaves_nothing_behind(full, places, of, to):
+    source, target = start(full, places, of), places(to)
     source.put("neighbour.tif", b"not mine")
     source.put("seg.tiff.rat.zarr/zarr.json", b"not mine either")
     before = source.contents()
@@ -363,8 +372,8 @@ def test_overwriting_never_removes_what_is_no_table(raster, places):
 
 
 @pytest.mark.parametrize("kind", ["disk", "s3"])
-def test_removing(raster, places, kind):
-    source = start(raster, places, kind)
+def test_removing(full, places, kind):
+    source = start(full, places, kind)
     source.put("seg.tif.txt", b"not mine")
     source.put("seg.txt", b"not mine")
     before = source.contents()
@@ -478,7 +487,7 @@ class Stop:
 @pytest.mark.parametrize(
     ("of", "to", "after"),
     [("disk", "disk", n) for n in (1, 2, 9, 17, 23)]
-    + [(*way, n) for way in WAYS[1:] for n in (5, 17)],
+    + [("disk", "s3", 17), ("s3", "disk", 9), ("s3", "s3", 17)],
 )
 def test_an_interruption_leaves_things_sound_and_is_gone_on_with(raster, places, of, to, after):
     source, target = start(raster, places, of), places(to)
@@ -522,8 +531,8 @@ getattr(travel, sys.argv[4])(sys.argv[1], sys.argv[2])
 
 @pytest.mark.parametrize(
     ("work", "to", "after"),
-    [("copy", "disk", 3), ("copy", "disk", 27), ("move", "disk", 3), ("move", "disk", 5),
-     ("move", "s3", 20), ("move", "s3", 32), ("move", "s3", 34)],
+    [("copy", "disk", 3), ("copy", "disk", 27), ("move", "disk", 3), ("move", "s3", 20),
+     ("move", "s3", 34)],
 )  # fmt: skip
 def test_a_process_that_is_killed(raster, places, work, to, after):
     target = places(to)

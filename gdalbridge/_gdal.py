@@ -5,7 +5,16 @@ from contextlib import contextmanager
 
 from .errors import GdalMissingError
 
-__all__ = ["VERSION", "block_io_is_safe", "exceptions", "gdal", "silence"]
+__all__ = [
+    "NEW_TYPES",
+    "VERSION",
+    "block_io_is_safe",
+    "exceptions",
+    "gdal",
+    "own_rat",
+    "set_own_rat",
+    "silence",
+]
 
 try:
     from osgeo import gdal, gdal_array  # noqa: F401 - arrays need the second one to be there
@@ -22,6 +31,13 @@ VERSION = tuple(
     int(part) for part in gdal.VersionInfo("RELEASE_NAME").split(".")[:3] if part.isdigit()
 )
 """GDAL's version, e.g. (3, 12, 4)."""
+
+NEW_TYPES = VERSION >= (3, 12)
+"""Whether tables have columns of Boolean, DateTime and WKBGeometry."""
+
+own_rat = gdal.Band.GetDefaultRAT
+"""A band's own table, also where :func:`gdalbridge.enable` has others get the attached one."""
+set_own_rat = gdal.Band.SetDefaultRAT
 
 FIRST_SAFE = (3, 12, 4)
 """First version known to read and write blocks of a default RAT at the right place.

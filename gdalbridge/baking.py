@@ -28,7 +28,7 @@ from .errors import (
     NotWrittenError,
     OutputExistsError,
 )
-from .gdalopen import open_dataset
+from .gdalopen import opened
 from .gdalrat import bands_with_table, open_rat
 from .progress import Progress, progress_of
 from .rasterfiles import BESIDE, own_sidecars, place_of
@@ -139,10 +139,9 @@ def bake(
     if source.kind == "local" and target == Path(source.path):
         raise BridgeError(f"{raster} can't be baked into itself: name another output")
     _check_free(target, overwrite)
-    dataset = open_dataset(source.url)
     tables = _tables(raster, sidecars, band, storage_options)
-    bands = _bands(dataset, tables, band)
-    with progress_of(progress) as told:
+    with opened(source.url, storage_options) as dataset, progress_of(progress) as told:
+        bands = _bands(dataset, tables, band)
         told.report(0.0, "reading tables")
         stand_in = stand_in_for(dataset)
         wanted = Wanted(columns)

@@ -4,7 +4,6 @@ What a store is by itself, :mod:`ratzarr.checkup` looks at; here is what only th
 knows: where a raster's tables lie, and what GDAL's types say of a column's dtype.
 """
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -133,7 +132,7 @@ def _of_gdal(
     with table:
         recorded = table.getRatAttributeMapping().asdict().get("RASTER")
         if recorded is not None:
-            yield from _of_raster(recorded, path, raster, band)
+            yield from _of_raster(recorded, path, raster, band, storage_options)
         for name in names:
             try:
                 attributes = table.getColumnAttributeMapping(name).asdict()
@@ -144,21 +143,27 @@ def _of_gdal(
                 yield Finding("dtype", f"{GROUP}/{key_of(name)}", words, name)
 
 
-def _of_raster(recorded: object, path: str, raster: Any, band: int) -> Iterator[Finding]:
+def _of_raster(
+    recorded: object,
+    path: str,
+    raster: Any,
+    band: int,
+    storage_options: Mapping[str, Any] | None,
+) -> Iterator[Finding]:
     """Yield in what a raster differs from the one that the table belongs to."""
     try:
-        from .gdalopen import open_dataset
+        from .gdalopen import opened
         from .provenance import raster_attribute, raster_changes, recorded_now
 
         if raster is None:
-            now = recorded_now(recorded, path)
+            now = recorded_now(recorded, path, storage_options)
         else:
-            dataset = open_dataset(raster) if isinstance(raster, str | os.PathLike) else raster
-            now = raster_attribute(dataset, band, path)
+            with opened(raster, storage_options) as dataset:
+                now = raster_attribute(dataset, band, path)
     except GdalMissingError:
         yield _not_looked("GDAL is not there")
         return
-    except BridgeError as error:
+    except (BridgeError, RatZarrError) as error:
         yield Finding("raster", TABLE_KEY, str(error))
         return
     for words in raster_changes(recorded, now or {}):

@@ -45,11 +45,16 @@ def info(table: str) -> dict[str, Any]:
     """
     if is_sidecar(table):
         return {"sidecar": _sidecar(table)}
-    from .gdalopen import open_dataset
+    from .gdalopen import opened
+
+    with opened(table) as dataset:
+        return _raster_info(table, dataset)
+
+
+def _raster_info(table: str, dataset: Any) -> dict[str, Any]:
     from .gdalrat import bands_with_table, open_rat
 
     bands = []
-    dataset = open_dataset(table)
     for band in bands_with_table(dataset):
         with open_rat(dataset, band) as source:
             schema = source.schema

@@ -1,17 +1,23 @@
 """What is installed, and which S3 settings are in force: the first thing to look at."""
 
-import os
 import platform
 import sys
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
-from ratzarr import RatZarrError
+from ratzarr import DamagedError, RatZarrError
+from ratzarr.location import gdal_name, url_name
 from ratzarr.location import parse as parse_location
-from ratzarr.s3settings import S3Settings
+from ratzarr.objects import Objects
+from ratzarr.s3settings import current, without_password
 from ratzarr.stores import exists, open_objects
 
 from .errors import BridgeError
+from .sidecar import SUFFIX, is_sidecar
+from .vsis3 import bucket_of
 
 __all__ = ["diagnose", "diagnosis_text"]
 
@@ -19,13 +25,17 @@ PACKAGES = ("ratzarr", "numpy", "zarr", "s3fs", "fsspec", "click")
 RAT_DRIVERS = ("GTiff", "COG", "HFA", "KEA", "VRT", "MEM")
 
 
-def diagnose(place: str | None = None) -> dict[str, Any]:
+def diagnose(
+    place: str | None = None, *, storage_options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Look at the installation.
 
     Parameters
     ----------
     place : str, optional
-        A URL on S3 (or a path) to ask something of.
+        A URL on S3 (or a path) to ask something of. Nothing is written there.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`.
 
     Returns
     -------
@@ -39,9 +49,10 @@ def diagnose(place: str | None = None) -> dict[str, Any]:
         "problems": [],
     }
     _look_at_gdal(found)
-    _look_at_s3(found)
+    bucket = bucket_of(gdal_name(place)) if place is not None else None
+    _look_at_s3(found, bucket or "", storage_options)
     if place is not None:
-        _ask(found, place)
+        _ask(found, place, storage_options)
     return found
 
 
@@ -76,45 +87,96 @@ def _look_at_gdal(found: dict[str, Any]) -> None:
         )
 
 
-def _look_at_s3(found: dict[str, Any]) -> None:
-    settings = S3Settings.from_environment(os.environ)
+def _look_at_s3(found: dict[str, Any], bucket: str, options: Mapping[str, Any] | None) -> None:
+    try:
+        settings = current(bucket, options)
+    except RatZarrError as error:
+        found["s3"] = {}
+        found["problems"].append(str(error))
+        return
     found["s3"] = {
-        "endpoint": settings.endpoint or "AWS's own",
+        "endpoint": without_password(settings.endpoint) or "AWS's own",
         "region": settings.region,
         "profile": settings.profile,
+        "credentials": settings.credentials,
         "anonymous": settings.anonymous,
         "requester_pays": settings.requester_pays,
         "path_style": settings.path_style,
-        "keys_in_environment": bool(os.environ.get("AWS_ACCESS_KEY_ID")),
+        "first_answer": settings.first_answer,
     }
+    found["s3_sources"] = dict(settings.sources)
+    found["s3_conflicts"] = list(settings.conflicts)
+    if settings.problem:
+        found["problems"].append(settings.problem)
     if found["gdal"] is not None:
         from .vsis3 import effective_options
 
-        found["s3_in_gdal"] = effective_options()
+        used = effective_options(settings, bucket)
+        found["s3_in_gdal"] = {name: value for name, (value, _) in used.items()}
+        found["s3_in_gdal_sources"] = {name: source for name, (_, source) in used.items()}
 
 
-def _ask(found: dict[str, Any], place: str) -> None:
-    answers: dict[str, Any] = {"place": place}
+def _ask(found: dict[str, Any], place: str, options: Mapping[str, Any] | None) -> None:
+    answers: dict[str, Any] = {"place": without_password(place)}
     found["asked"] = answers
-    name = place.rstrip("/")
+    name = url_name(place).rstrip("/")
     if name.lower().startswith("s3://") and "/" not in name[5:]:
         # A bucket alone: any key will do to see whether it answers.
         name += "/gdalbridge-doctor"
     try:
         location = parse_location(name)
-        answers["something_there"] = exists(open_objects(location))
+        objects = open_objects(location, options)
     except RatZarrError as error:
         found["problems"].append(str(error))
         return
-    if location.kind == "s3" and found["gdal"] is not None:
-        from ._gdal import gdal, silence
-        from .vsis3 import prepare
 
-        bucket = prepare(f"s3://{location.bucket}/")
-        with silence():
-            answers["gdal_sees_bucket"] = gdal.VSIStatL(bucket) is not None
-        if not answers["gdal_sees_bucket"]:
-            found["problems"].append(f"the bucket answers us, but GDAL can't see {bucket}")
+    def attempt(what: str, question: Callable[[], Any]) -> None:
+        try:
+            answers[what] = question()
+        except (RatZarrError, BridgeError) as error:
+            answers[what] = False
+            found["problems"].append(str(error))
+
+    attempt("something_there", lambda: exists(objects))
+    if location.kind != "s3":
+        return
+    answers["may_list"] = not found["problems"] or answers["something_there"] is True
+    attempt("may_read", lambda: _may_read(objects))
+    attempt("may_write", lambda: _may_write(found, name, options))
+    if found["gdal"] is not None:
+        attempt("gdal_sees_bucket", lambda: _gdal_sees(found, location.bucket, options))
+
+
+def _may_read(objects: Objects) -> bool:
+    # What is there is only looked at: its size is more than nothing, or it is not there.
+    with suppress(DamagedError):
+        objects.get("", limit=0)
+    return True
+
+
+def _may_write(found: dict[str, Any], name: str, options: Mapping[str, Any] | None) -> bool:
+    """Try to replace an object that is not there: who may write is told so, who may not too."""
+    sidecar = name if is_sidecar(name) else f"{name}{SUFFIX}"
+    objects = open_objects(parse_location(sidecar), options)
+    key = f"gdalbridge-doctor-{uuid.uuid4().hex}"
+    if objects.replace(key, b"", "0" * 32) is not None:
+        objects.delete([key])
+        found["problems"].append(
+            f"{objects.location}: the server ignores conditions (If-Match): of two that change a "
+            "table's metadata at once, one is lost there"
+        )
+    return True
+
+
+def _gdal_sees(found: dict[str, Any], bucket: str, options: Mapping[str, Any] | None) -> bool:
+    from ._gdal import gdal, silence
+    from .vsis3 import reached
+
+    with reached(f"s3://{bucket}/", options) as name, silence():
+        seen = gdal.VSIStatL(name) is not None
+    if not seen:
+        found["problems"].append(f"the bucket answers us, but GDAL can't see {name}")
+    return seen
 
 
 def diagnosis_text(found: dict[str, Any]) -> str:
@@ -127,8 +189,14 @@ def diagnosis_text(found: dict[str, Any]) -> str:
     )
     for name, there in found.get("drivers", {}).items():
         rows.append((f"  driver {name}", "yes" if there else "no"))
-    rows += [(f"S3 {key.replace('_', ' ')}", str(value)) for key, value in found["s3"].items()]
-    rows += [(f"GDAL {key}", value) for key, value in found.get("s3_in_gdal", {}).items()]
+    sources = found.get("s3_sources", {})
+    for key, value in found["s3"].items():
+        source = f" ({sources[key]})" if key in sources and key != "credentials" else ""
+        rows.append((f"S3 {key.replace('_', ' ')}", f"{value}{source}"))
+    sources = found.get("s3_in_gdal_sources", {})
+    for key, value in found.get("s3_in_gdal", {}).items():
+        rows.append((f"GDAL {key}", f"{value} ({sources[key]})"))
+    rows += [("S3 conflict", text) for text in found.get("s3_conflicts", ())]
     rows += [(f"{key.replace('_', ' ')}", str(v)) for key, v in found.get("asked", {}).items()]
     problems = [f"problem: {text}" for text in found["problems"]] or ["no problems found"]
     # Not cut: a path to an interpreter is of use only as a whole.

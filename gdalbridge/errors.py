@@ -10,8 +10,10 @@ __all__ = [
     "LossWarning",
     "NotWrittenError",
     "OutputExistsError",
+    "ProgramNotFoundError",
     "RasterNotFoundError",
     "SidecarNameError",
+    "StaleWarning",
 ]
 
 
@@ -47,6 +49,10 @@ class OutputExistsError(BridgeError, FileExistsError):
     """The output is there already and was not to be replaced."""
 
 
+class ProgramNotFoundError(BridgeError, FileNotFoundError):
+    """There is no such program, or it is not one of Python's."""
+
+
 class RasterNotFoundError(BridgeError, FileNotFoundError):
     """There is no such raster, or band, or it has no table."""
 
@@ -57,3 +63,7 @@ class SidecarNameError(BridgeError, ValueError):
 
 class LossWarning(UserWarning):
     """A raster format could not hold something as it was given."""
+
+
+class StaleWarning(UserWarning):
+    """A raster is not as it was when its sidecar was made."""

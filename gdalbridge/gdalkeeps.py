@@ -7,7 +7,7 @@ again.
 from contextlib import suppress
 from typing import Any
 
-from ._gdal import VERSION, gdal, silence
+from ._gdal import VERSION, gdal, own_rat, silence
 from .errors import BridgeError, NotWrittenError, RasterNotFoundError
 from .gdalopen import band_of, open_dataset
 from .gdalrat import RatSchema, schema_of
@@ -57,7 +57,7 @@ def check_not_hidden(dataset: Any, number: int, name: str) -> None:
         if not beside or dataset.GetDriver().ShortName == "MEM":
             return
         again = open_dataset(path)
-        hidden = again.GetRasterBand(number).GetDefaultRAT() is not None
+        hidden = own_rat(again.GetRasterBand(number)) is not None
     if hidden:
         raise NotWrittenError(
             f"{name} has a table in {path}.aux.xml that this dataset does not see: open "
@@ -81,7 +81,7 @@ def see_what_was_kept(name: str, number: int, expected: RatSchema) -> list[str]:
     try:
         dataset = open_dataset(name)
         with silence():
-            rat = band_of(dataset, number, name).GetDefaultRAT()
+            rat = own_rat(band_of(dataset, number, name))
         found = None if rat is None else schema_of(rat)
         del rat, dataset
     except (BridgeError, RasterNotFoundError) as error:

@@ -5,17 +5,42 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from ratzarr.location import gdal_name
+
 from ._gdal import exceptions, gdal, silence
 from .errors import RasterNotFoundError
-from .vsis3 import prepare
+from .vsis3 import ask, bucket_of, in_this_thread, reached
 
-__all__ = ["band_of", "open_dataset", "siblings_known", "siblings_visible"]
+__all__ = ["band_of", "open_dataset", "opened", "siblings_known", "siblings_visible"]
+
+
+@contextmanager
+def opened(raster: Any, storage_options: Mapping[str, Any] | None = None) -> Iterator[Any]:
+    """Open a raster by its name, for use within the block; an open dataset is taken as it is.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        A path, URL or ``/vsi`` name, or an open dataset.
+    storage_options : mapping, optional
+        For a raster on S3, see :class:`ratzarr.RatZarr`.
+    """
+    if hasattr(raster, "GetRasterBand"):
+        yield raster
+        return
+    # What GDAL reads later, of what lies beside the raster, needs the settings as well.
+    with reached(os.fspath(raster), storage_options):
+        yield open_dataset(raster, storage_options=storage_options)
 
 
 def open_dataset(
-    raster: Any, *, update: bool = False, siblings: Sequence[str] | None = None
+    raster: Any,
+    *,
+    update: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    siblings: Sequence[str] | None = None,
 ) -> Any:
-    """Open a raster by its path, URL or ``/vsi`` name.
+    """Open a raster by its path, URL or ``/vsi`` name; on S3, within :func:`opened` only.
 
     Parameters
     ----------
@@ -23,6 +48,8 @@ def open_dataset(
         The raster.
     update : bool
         For writing.
+    storage_options : mapping, optional
+        For a raster on S3, see :class:`ratzarr.RatZarr`.
     siblings : sequence of str, optional
         The files of its directory, where that is known: GDAL asks for dozens by their names
         otherwise, a request for each.
@@ -31,8 +58,10 @@ def open_dataset(
     ------
     RasterNotFoundError
         With GDAL's own reason.
+    RatZarrError
+        Where the raster is on S3, and the server refuses.
     """
-    name = prepare(os.fspath(raster))
+    name = gdal_name(os.fspath(raster))
     flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
     with exceptions(), silence(), siblings_visible(name):
         try:
@@ -45,6 +74,8 @@ def open_dataset(
         else:
             reason = "GDAL gives no reason"
     if dataset is None:
+        if bucket_of(name):
+            ask(name, storage_options)
         how = "for writing " if update else ""
         raise RasterNotFoundError(f"{raster} can't be opened {how}as a raster: {reason}")
     return dataset
@@ -78,15 +109,16 @@ def siblings_visible(name: str) -> Iterator[None]:
         if allowed and ".aux.xml" not in allowed:
             separator = "," if "," in allowed else " "
             changed["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = f"{allowed}{separator}.aux.xml"
-    with _configured(changed):
+    with _configured(changed), in_this_thread(name):
         yield
 
 
 @contextmanager
-def siblings_known() -> Iterator[None]:
+def siblings_known(name: str) -> Iterator[None]:
     """Keep GDAL from asking for files by their names, of a dataset that was told its siblings."""
     # Its overviews and masks are datasets too, and each would ask for dozens.
-    with _configured({"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}):
+    alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    with _configured(alone), in_this_thread(name):
         yield
 
 

@@ -10,7 +10,7 @@ A source is used by one thread at a time; that need not be the one that opened i
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import gdaldatetimes
-from ._gdal import VERSION, block_io_is_safe, exceptions, silence
+from ._gdal import VERSION, block_io_is_safe, exceptions, own_rat, silence
 from .errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
-from .gdalopen import band_of, open_dataset, siblings_visible
+from .gdalopen import band_of, opened, siblings_visible
 from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
 
 __all__ = [
@@ -110,7 +110,9 @@ def _text(name: Any) -> str:
         raise ConversionError(f"a column's name is not UTF-8: {raw!r}") from None
 
 
-def open_rat(raster: Any, band: int = 1) -> "RatSource":
+def open_rat(
+    raster: Any, band: int = 1, storage_options: Mapping[str, Any] | None = None
+) -> "RatSource":
     """Open a band's own attribute table, for reading.
 
     Parameters
@@ -119,6 +121,8 @@ def open_rat(raster: Any, band: int = 1) -> "RatSource":
         A path, URL or ``/vsi`` name, or an open dataset.
     band : int
         Counted from 1.
+    storage_options : mapping, optional
+        For a raster on S3, see :class:`ratzarr.RatZarr`.
 
     Raises
     ------
@@ -126,19 +130,25 @@ def open_rat(raster: Any, band: int = 1) -> "RatSource":
         Where there is no such raster or band, or the band has no table.
     """
     is_open = hasattr(raster, "GetRasterBand")
-    dataset = raster if is_open else open_dataset(raster)
-    name = dataset.GetDescription() if is_open else os.fspath(raster)
-    return RatSource(dataset, band_of(dataset, band, name), f"{name}")
+    with ExitStack() as stack:
+        dataset = stack.enter_context(opened(raster, storage_options))
+        name = dataset.GetDescription() if is_open else os.fspath(raster)
+        source = RatSource(dataset, band_of(dataset, band, name), f"{name}")
+        source.settings = stack.pop_all()
+        return source
 
 
-def bands_with_table(raster: Any) -> list[int]:
+def bands_with_table(raster: Any, storage_options: Mapping[str, Any] | None = None) -> list[int]:
     """Return the bands of a raster that have an attribute table of their own."""
-    dataset = raster if hasattr(raster, "GetRasterBand") else open_dataset(raster)
     found = []
-    with siblings_visible(dataset.GetDescription()), silence():
+    with (
+        opened(raster, storage_options) as dataset,
+        siblings_visible(dataset.GetDescription()),
+        silence(),
+    ):
         for number in range(1, dataset.RasterCount + 1):
             band = dataset.GetRasterBand(number)
-            rat = band.GetDefaultRAT()
+            rat = own_rat(band)
             # Some drivers hand out a table without columns for every band.
             if rat is not None and rat.GetColumnCount():
                 found.append(number)
@@ -161,7 +171,7 @@ class RatSource:
     def __init__(self, dataset: Any, band: Any, name: str) -> None:
         self.name = name
         with siblings_visible(dataset.GetDescription()), silence():
-            rat = band.GetDefaultRAT()
+            rat = own_rat(band)
         if rat is None:
             raise RasterNotFoundError(f"{name}: band {band.GetBand()} has no attribute table")
         self._dataset, self._band, self._rat = dataset, band, rat
@@ -171,6 +181,8 @@ class RatSource:
         self._whole: tuple[int, Array] | None = None
         self._stored: dict[int, StoredColumn] = {}
         self._offsets: dict[int, int | None] = {}
+        self.settings = ExitStack()
+        """GDAL's settings that reach the raster; undone when the table is closed."""
 
     @property
     def dataset(self) -> Any:
@@ -180,6 +192,7 @@ class RatSource:
     def close(self) -> None:
         """Let go of table, band and dataset, in that order."""
         self._rat = self._band = self._dataset = self._whole = None
+        self.settings.close()
 
     def __enter__(self) -> Self:
         return self

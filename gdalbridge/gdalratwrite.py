@@ -14,7 +14,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ._gdal import block_io_is_safe, exceptions, gdal, silence
+from ratzarr.location import gdal_name
+
+from ._gdal import block_io_is_safe, exceptions, gdal, own_rat, set_own_rat, silence
 from .errors import BridgeError, ConversionError, GdalError, NotWrittenError
 from .gdalkeeps import check_not_hidden, check_open_for_update, see_what_was_kept
 from .gdalopen import band_of, open_dataset
@@ -30,7 +32,6 @@ from .gdaltypes import (
     type_name,
     usage_name,
 )
-from .vsis3 import prepare
 
 __all__ = ["RatSink", "open_rat_for_update"]
 
@@ -70,7 +71,7 @@ def open_rat_for_update(raster: Any, band: int = 1) -> "RatSink":
     if hasattr(raster, "GetRasterBand"):
         return RatSink(raster, band, raster.GetDescription(), path=None)
     path = os.fspath(raster)
-    name = prepare(path)
+    name = gdal_name(path)
     if name.startswith("/vsi") and not name.startswith("/vsimem/"):
         raise NotWrittenError(
             f"{path}: GDAL can't change a raster there; copy the table to a sidecar instead, or "
@@ -103,7 +104,7 @@ class RatSink:
         self._band = band_of(dataset, band, name)
         check_open_for_update(dataset, self._band, name)
         with silence():
-            rat = self._band.GetDefaultRAT()
+            rat = own_rat(self._band)
         if rat is None:
             check_not_hidden(dataset, band, name)
         self.writes_through = rat is not None and bool(rat.ChangesAreWrittenToFile())
@@ -372,7 +373,7 @@ class RatSink:
         if not self.writes_through:
             with exceptions(), silence():
                 try:
-                    failed = self._band.SetDefaultRAT(self._rat)
+                    failed = set_own_rat(self._band, self._rat)
                 except RuntimeError as error:
                     raise NotWrittenError(f"{self.name}: {error}") from error
             if failed:

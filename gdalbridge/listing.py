@@ -6,10 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ratzarr import RatZarr, RatZarrError
+from ratzarr import RatZarr, RatZarrError, StoreError
 from ratzarr.layout import COMPLETE_ATTR
 from ratzarr.location import Location
 from ratzarr.location import parse as parse_location
+from ratzarr.objects import Objects
 from ratzarr.stores import open_objects
 
 from .errors import BridgeError
@@ -29,8 +30,8 @@ class TableInfo:
     """Name of a further table; None for the band's first."""
     rows: int
     columns: int
-    bytes: int
-    """Size of its objects, as they are stored."""
+    bytes: int | None
+    """Size of its objects, as they are stored; None where a place, a web server, can't list them."""
     complete: bool
     """Whether every column is."""
     problem: str | None = None
@@ -83,6 +84,15 @@ def _in_folder(folder: str, options: Mapping[str, Any] | None) -> list[str]:
     return [base + name for name in sorted(names) if is_sidecar(name)]
 
 
+def _size(objects: Objects) -> int | None:
+    try:
+        return sum(max(0, size) for _, size, _ in objects.list_states(""))
+    except StoreError:
+        if objects.list_dirs("") is not None:
+            raise
+        return None
+
+
 def _described(found: Sidecar | str, options: Mapping[str, Any] | None) -> TableInfo:
     one = parsed_name(found) if isinstance(found, str) else found
     try:
@@ -99,7 +109,7 @@ def _described(found: Sidecar | str, options: Mapping[str, Any] | None) -> Table
                 belongs = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR)) or {}
                 one = parsed_name(found, belongs.get("name"))
         objects = open_objects(parse_location(one.path), options)
-        size = sum(max(0, size) for _, size, _ in objects.list_states(""))
+        size = _size(objects)
     except (RatZarrError, BridgeError) as error:
         return TableInfo(one.path, one.band, one.name, 0, 0, 0, False, str(error))
     return TableInfo(one.path, one.band, one.name, rows, len(names), size, complete)

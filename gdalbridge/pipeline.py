@@ -48,6 +48,8 @@ def write_behind[Item, Value](
     *,
     threads: int = 4,
     behind: int = 4,
+    size: Callable[[Value], int] = lambda _: 0,
+    room: int = 0,
 ) -> Generator[Item]:
     """Write each pair in another thread; yield each item once it is written, in order.
 
@@ -59,8 +61,13 @@ def write_behind[Item, Value](
         Runs in other threads, ``threads`` of them.
     behind : int
         How many may be unwritten before the next is asked for.
+    size : callable, optional
+        Bytes of memory that a value takes while it is being written.
+    room : int
+        Bytes for all that are unwritten: fewer are, where they are large, but never none.
     """
-    waiting: deque[tuple[Item, Future[None]]] = deque()
+    waiting: deque[tuple[Item, Future[None], int]] = deque()
+    taken = 0
     with ExitStack() as stack:
         # An error in a write stops the reading as well, and at once.
         close = getattr(pairs, "close", None)
@@ -69,12 +76,22 @@ def write_behind[Item, Value](
         pool = ThreadPoolExecutor(threads, "write-behind")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         for item, value in pairs:
-            waiting.append((item, pool.submit(write, item, value)))
-            if len(waiting) > behind:
-                first, future = waiting.popleft()
+            weight = size(value)
+            while waiting and taken + weight > room > 0:
+                first, future, freed = waiting.popleft()
                 future.result()
+                taken -= freed
+                yield first
+            waiting.append((item, pool.submit(write, item, value), weight))
+            taken += weight
+            # Held here too, it would be one block more than there is room for.
+            del value
+            if len(waiting) > behind:
+                first, future, freed = waiting.popleft()
+                future.result()
+                taken -= freed
                 yield first
         while waiting:
-            first, future = waiting.popleft()
+            first, future, _ = waiting.popleft()
             future.result()
             yield first

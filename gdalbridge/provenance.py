@@ -10,11 +10,13 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from ratzarr import RatZarrError
 from ratzarr.history import mask
 from ratzarr.location import Location, gdal_name, url_name
 from ratzarr.location import parse as parse_location
@@ -303,7 +305,9 @@ def recorded_raster(recorded: object, sidecar: Any) -> str | None:
     return _beside(place, name)
 
 
-def recorded_now(recorded: object, sidecar: Any) -> dict[str, Any] | None:
+def recorded_now(
+    recorded: object, sidecar: Any, storage_options: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Look at the raster that a table names, without opening it, for :func:`raster_changes`.
 
     Returns
@@ -312,11 +316,17 @@ def recorded_now(recorded: object, sidecar: Any) -> dict[str, Any] | None:
         None where it is not found.
     """
     name = recorded_raster(recorded, sidecar)
-    if name is not None and name.startswith("/vsis3/"):
-        from .vsis3 import prepare
+    if name is None:
+        return None
+    if name.startswith("/vsis3/"):
+        from .vsis3 import reached
 
-        name = prepare(name)
-    mark = None if name is None else fingerprint(name)
+        mark = None
+        # One that we may not see is not found from here.
+        with suppress(RatZarrError), reached(name, storage_options):
+            mark = fingerprint(name)
+    else:
+        mark = fingerprint(name)
     return None if mark is None else {"fingerprint": mark.as_json()}
 
 

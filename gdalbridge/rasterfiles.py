@@ -5,19 +5,19 @@ that: a VRT's list has its sources, a satellite scene's a file that all of its b
 share. A raster's own are those in its directory that are called as it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ratzarr.filecopy import FileState, file_state, names_beside
-from ratzarr.location import Location, gdal_name, url_name
+from ratzarr.location import Location, url_name
 from ratzarr.location import parse as parse_location
 
 from ._gdal import silence
 from .errors import BridgeError, RasterNotFoundError
 from .gdalopen import open_dataset, siblings_known, siblings_visible
 from .sidecar import Sidecar, find_sidecars, raster_name
-from .vsis3 import forget
+from .vsis3 import forget, reached
 
 __all__ = ["BESIDE", "RasterFiles", "own_sidecars", "place_of", "raster_files"]
 
@@ -120,12 +120,7 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
     siblings = None
     if main.kind == "s3":
         siblings = names_beside(main, _stem(_name(main)), options)
-    dataset = open_dataset(main.url, siblings=siblings)
-    seen = siblings_visible(gdal_name(main.url)) if siblings is None else siblings_known()
-    with seen, silence():
-        driver = str(dataset.GetDriver().ShortName)
-        listed = list(dict.fromkeys(dataset.GetFileList() or ()))
-    del dataset
+    driver, listed = _listed(main, siblings, options)
     own: dict[Location, FileState] = {}
     others = []
     wanted = [_location(name) for name in listed]
@@ -142,6 +137,21 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
                 own[place] = found
     tables = own_sidecars(main, options)
     return RasterFiles(main, own, state, tables, tuple(others), driver)
+
+
+def _listed(
+    main: Location, siblings: Sequence[str] | None, options: Mapping[str, Any] | None
+) -> tuple[str, list[str]]:
+    """Return GDAL's name of a raster's driver, and its list of the raster's files."""
+    with reached(main.url, options) as name:
+        dataset = open_dataset(main.url, storage_options=options, siblings=siblings)
+        seen = siblings_visible(name) if siblings is None else siblings_known(name)
+        with seen, silence():
+            driver = str(dataset.GetDriver().ShortName)
+            listed = list(dict.fromkeys(dataset.GetFileList() or ()))
+        # Closed while its place can be reached.
+        del dataset
+    return driver, listed
 
 
 def _location(name: str) -> Location | None:

@@ -74,7 +74,7 @@ def copy_to_sidecar(
         Rows per block and per chunk; blocks are made of whole chunks. By default the
         store's chunk size, and fewer for columns of long strings.
     storage_options : mapping, optional
-        See :class:`ratzarr.RatZarr`.
+        See :class:`ratzarr.RatZarr`; they go for a raster on S3 as well.
     progress : None, True, callable or object
         See :mod:`gdalbridge.progress`.
 
@@ -104,7 +104,7 @@ def copy_to_sidecar(
     for what, value in (("block_rows", block_rows), ("chunk_rows", chunk_rows)):
         if value is not None and (isinstance(value, bool) or value < 1):
             raise BridgeError(f"{what} is an integer >= 1: got {value!r}")
-    with open_rat(raster, band) as source, progress_of(progress) as told:
+    with open_rat(raster, band, storage_options) as source, progress_of(progress) as told:
         schema = source.schema
         belongs = raster_attribute(source.dataset, band, target)
         choices = _choices(source, columns, belongs)

@@ -201,7 +201,7 @@ def _plan(
                 kind,
                 usage,
                 attributes,
-                block_rows or min(table.getColumnChunkSize(key), BLOCK_ROWS),
+                block_rows or _block_rows(table.getColumnChunkSize(key), dtype),
             )
         )
     return plans
@@ -235,6 +235,13 @@ def _check_target(
             f"{sink.name} has a table of {now} rows and the sidecar has {rows}: the raster's "
             f"column {sorted(kept)[0]!r} would no longer fit"
         )
+
+
+def _block_rows(chunk_rows: int, dtype: np.dtype[Any]) -> int:
+    """Return how many rows to read at once: small chunks of numbers several, in parallel."""
+    # Chunks of text may be small because their strings are long.
+    several = 1 if dtype.kind in "TO" else max(1, BLOCK_ROWS // chunk_rows)
+    return min(several * chunk_rows, BLOCK_ROWS)
 
 
 def _blocks(table: RatZarr, plan: _Plan, rows: int) -> Generator[tuple[Block, Array]]:

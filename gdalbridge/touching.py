@@ -7,7 +7,7 @@ from typing import Any
 from ratzarr import RatZarr
 
 from .errors import BridgeError, RasterNotFoundError
-from .gdalopen import open_dataset
+from .gdalopen import opened
 from .provenance import RASTER_ATTR, parsed_raster, raster_attribute, raster_changes
 from .rasterfiles import own_sidecars, place_of
 from .sidecar import Sidecar, is_sidecar
@@ -82,18 +82,18 @@ def touch(
         raise BridgeError(f"{raster} is a table: give the raster, and the table as sidecar")
     # What GDAL remembers of it on S3 may be the very state that is no longer so.
     forget(place_of(raster).url)
-    dataset = open_dataset(raster)
-    tables = _tables(raster, sidecar, band, storage_options)
-    if not tables:
-        of = "" if band is None else f" of band {band}"
-        raise RasterNotFoundError(f"{raster} has no sidecar{of}")
-    for one in tables:
-        if not 1 <= one.band <= dataset.RasterCount:
-            raise BridgeError(
-                f"{one.path} is of band {one.band}, and {raster} has {dataset.RasterCount} bands: "
-                "it can't be this raster's"
-            )
-    return [_touched(dataset, one, dry_run, storage_options) for one in tables]
+    with opened(raster, storage_options) as dataset:
+        tables = _tables(raster, sidecar, band, storage_options)
+        if not tables:
+            of = "" if band is None else f" of band {band}"
+            raise RasterNotFoundError(f"{raster} has no sidecar{of}")
+        for one in tables:
+            if not 1 <= one.band <= dataset.RasterCount:
+                raise BridgeError(
+                    f"{one.path} is of band {one.band}, and {raster} has {dataset.RasterCount} "
+                    "bands: it can't be this raster's"
+                )
+        return [_touched(dataset, one, dry_run, storage_options) for one in tables]
 
 
 def _tables(

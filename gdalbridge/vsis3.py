@@ -1,71 +1,204 @@
-"""GDAL's ``/vsis3/`` reaches the same server as our own stores.
+"""GDAL's ``/vsis3/`` reaches the same server as our own stores, and as the same user.
 
-GDAL and the AWS tools read different environment variables. For each bucket that is
-about to be opened, what the user has said in the AWS tools' words is passed on to GDAL
-in its own; whatever the user has said in GDAL's own words stays.
+GDAL and the AWS tools read different environment variables. What :mod:`ratzarr.s3settings`
+makes of both is set in GDAL for the bucket in question, for as long as a call of ours
+uses a raster there; afterwards GDAL is as it was. An option is set for a path and not for a
+thread, as a table is read by another thread than the one that opened its raster.
 """
 
 import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
+from ratzarr import ArgumentError, DamagedError, RatZarrError
 from ratzarr.location import gdal_name
-from ratzarr.s3settings import S3Settings
+from ratzarr.location import parse as parse_location
+from ratzarr.s3settings import S3Settings, current
+from ratzarr.stores import open_objects
 
-from ._gdal import gdal
+from .errors import BridgeError
+from .gdalconfig import PREFIX, hold, hold_all, release, release_all
 
-__all__ = ["effective_options", "forget", "prepare"]
+__all__ = [
+    "ask",
+    "bucket_of",
+    "effective_options",
+    "forget",
+    "in_this_thread",
+    "prepare_all",
+    "reached",
+]
 
-PREFIX = "/vsis3/"
-OPTIONS = (
-    "AWS_S3_ENDPOINT",
-    "AWS_HTTPS",
-    "AWS_VIRTUAL_HOSTING",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_PROFILE",
-    "AWS_NO_SIGN_REQUEST",
-    "AWS_REQUEST_PAYER",
-)
-"""GDAL's options that say where S3 is and how to speak to it."""
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "5", "GDAL_HTTP_LOW_SPEED_TIME": "8"} | {
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1"
+}
+"""By default GDAL waits for a silent server for ever. Slow transfers are not cut."""
 
-_prepared: dict[str, dict[str, str]] = {}
+_users: dict[str, list[tuple[int, dict[str, str]]]] = {}
+"""By bucket, who is using which options: thread and options."""
+_changed = threading.Condition()
 
 
-def prepare(raster: str) -> str:
-    """Return GDAL's name for a raster, once GDAL knows how to reach it.
+def bucket_of(name: str) -> str | None:
+    """Return the bucket of one of GDAL's names; None for a place that is not on S3."""
+    if not name.startswith(PREFIX):
+        return None
+    return name[len(PREFIX) :].partition("/")[0] or None
+
+
+@contextmanager
+def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Let GDAL reach a raster within the block; the value is GDAL's name for it.
 
     Parameters
     ----------
     raster : str
         A path, a URL or a ``/vsi`` name.
+    options : mapping, optional
+        Storage options, as for :class:`ratzarr.RatZarr`; they go before all else.
+
+    Raises
+    ------
+    RatZarrError
+        Where the server can't be reached, or refuses (:mod:`ratzarr.s3errors`).
     """
     name = gdal_name(raster)
-    if name.startswith(PREFIX):
-        bucket = PREFIX + name[len(PREFIX) :].partition("/")[0] + "/"
-        wanted = {
-            key: value
-            for key, value in S3Settings.from_environment(os.environ).gdal_options().items()
-            if gdal.GetConfigOption(key) is None
-        }
-        for key in _prepared.get(bucket, {}).keys() - wanted.keys():
-            gdal.SetPathSpecificOption(bucket, key, None)
-        if wanted != _prepared.get(bucket):
-            for key, value in wanted.items():
-                gdal.SetPathSpecificOption(bucket, key, value)
-            # What was cached was another server's.
-            gdal.VSICurlPartialClearCache(bucket)
-            _prepared[bucket] = wanted
-    return name
+    bucket = bucket_of(name)
+    if bucket is None:
+        yield name
+        return
+    from ratzarr.s3client import client_for
+
+    settings = current(bucket, options)
+    wanted = _options(settings)
+    if not client_for(settings, options).heard:
+        # GDAL would wait longer, once for each name it tries, and say less.
+        ask(name, options)
+    me = (threading.get_ident(), wanted)
+    with _changed:
+        # Two threads that want the same bucket of different servers take turns.
+        _changed.wait_for(lambda: _free_for(bucket, me))
+        users = _users.setdefault(bucket, [])
+        if users and users[0][1] != wanted:
+            raise BridgeError(f"{raster}: its bucket is in use already, with other S3 settings")
+        if not users:
+            hold(bucket, wanted)
+        users.append(me)
+    try:
+        yield name
+    finally:
+        with _changed:
+            users.remove(me)
+            if not users:
+                release(bucket)
+                del _users[bucket]
+            _changed.notify_all()
 
 
 def forget(raster: str) -> None:
     """Let GDAL look again beside a raster on S3: it remembers what was there, and what was not."""
     name = gdal_name(raster)
     if name.startswith(PREFIX):
+        from ._gdal import gdal
+
         gdal.VSICurlPartialClearCache(name.rpartition("/")[0])
 
 
-def effective_options() -> dict[str, str]:
-    """Return what GDAL will use for a bucket, by option: the user's words, else ours."""
-    ours = S3Settings.from_environment(os.environ).gdal_options()
-    found = {key: gdal.GetConfigOption(key) or ours.get(key) for key in OPTIONS}
-    return {key: value for key, value in found.items() if value is not None}
+def _free_for(bucket: str, me: tuple[int, dict[str, str]]) -> bool:
+    users = _users.get(bucket, [])
+    return not users or users[0][1] == me[1] or any(thread == me[0] for thread, _ in users)
+
+
+@contextmanager
+def in_this_thread(name: str) -> Iterator[None]:
+    """Let GDAL list the directory of a raster that is :func:`reached`, within the block.
+
+    Options for a bucket's path don't count where GDAL lists the bucket's top: it leaves off the
+    slash, without which they would be another bucket's as well, one whose name begins alike.
+    """
+    users = _users.get(bucket_of(name) or "", [])
+    if not users:
+        yield
+        return
+    from ._gdal import gdal
+
+    wanted = users[0][1]
+    before = {key: gdal.GetThreadLocalConfigOption(key) for key in wanted}
+    for key, value in wanted.items():
+        gdal.SetThreadLocalConfigOption(key, value)
+    try:
+        yield
+    finally:
+        for key, was in before.items():
+            gdal.SetThreadLocalConfigOption(key, was)
+
+
+def ask(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Ask for an object ourselves, to have an error in words where there is one.
+
+    Raises
+    ------
+    RatZarrError
+        For anything but an object that is there, or is not.
+    """
+    try:
+        location = parse_location(name)
+    except ArgumentError:
+        # A bucket alone, or a key that only a raster can have: GDAL's to say.
+        return
+    try:
+        # Longer than nothing is all we want to know: the answer's body is not read.
+        open_objects(location, options).get("", limit=0)
+    except DamagedError:
+        return
+    except RatZarrError as error:
+        raise type(error)(f"{name} can't be opened: {error}") from error
+
+
+def _options(settings: S3Settings) -> dict[str, str]:
+    from ratzarr.s3client import keys_of_profile
+
+    from ._gdal import gdal
+
+    wanted = settings.gdal_options(keys_of_profile(settings))
+    patience = {key: value for key, value in PATIENCE.items() if gdal.GetConfigOption(key) is None}
+    return wanted | patience
+
+
+def prepare_all() -> Callable[[], None]:
+    """Let GDAL reach all buckets that are opened by others from now on, as ours are.
+
+    Returns
+    -------
+    callable
+        Takes it back.
+    """
+    from ._gdal import gdal
+
+    settings = S3Settings.from_environment(os.environ)
+    wanted = {
+        name: value
+        for name, value in settings.gdal_options().items()
+        if gdal.GetConfigOption(name) is None
+    }
+    hold_all(wanted)
+    return release_all
+
+
+def effective_options(settings: S3Settings, bucket: str) -> dict[str, tuple[str, str]]:
+    """Return value and source of what GDAL uses in a call of ours, by option; no secret."""
+    from .gdalconfig import words
+
+    said = words(bucket)
+    found = {}
+    for name, value in settings.gdal_options().items():
+        if name in SECRETS:
+            value = "set" if value else "not set"
+        if name == "AWS_S3_ENDPOINT":
+            value = value.rpartition("@")[2]
+        told = said.get(name)
+        found[name] = (value, told[1] if told else "from the settings above")
+    return found

@@ -133,7 +133,7 @@ class _Refusal:
         place = tuple(int(i) for i in np.argwhere(bad)[0])
         value = self.block[place]
         if isinstance(value, np.generic):
-            value = value.item() if self.block.dtype.kind not in "M" else str(value)
+            value = value.item() if self.block.dtype.kind not in "M" else _date_text(value)
         text = repr(value)
         if len(text) > 80:
             text = text[:77] + "..."
@@ -149,6 +149,14 @@ class _Refusal:
             f"{_name(self.block.dtype)} can't be written to it without a conversion; convert it "
             "first (block.astype(...))"
         )
+
+
+def _date_text(value: np.generic) -> str:
+    try:
+        return str(value)
+    except OverflowError:
+        # Too late, or too early, for a calendar.
+        return f"{value.view('i8')} * {value.dtype}"
 
 
 def _name(dtype: np.dtype[Any]) -> str:

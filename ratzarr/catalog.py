@@ -6,21 +6,20 @@ go by other hands (upstream's, another machine's) and none is ever hidden.
 """
 
 import copy
-import secrets
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from itertools import chain, islice
 
-from .attributes import checked_attributes
-from .codec import value_bytes
 from .column import Column
-from .dtypes import ColumnType
 from .errors import (
     ColumnExistsError,
     ColumnNotFoundError,
     ConflictError,
     InvalidNameError,
     RatZarrError,
+    StoreError,
     TableNotFoundError,
 )
 from .layout import (
@@ -29,14 +28,13 @@ from .layout import (
     COMPLETE_ATTR,
     FORMAT_VERSION_ATTR,
     GROUP,
-    OWN_COLUMN_ATTRS,
     PENDING,
     RESIZE_ATTR,
     RESIZED_ATTR,
     ROWCOUNT_ATTR,
     ROWS_DONE_ATTR,
+    ZARR_JSON,
     Document,
-    column_document,
     key_of,
     looks_encoded,
     order_of,
@@ -44,13 +42,17 @@ from .layout import (
     to_json,
     true_name,
 )
-from .limits import chunk_rows_within
 from .metadata import MetadataDocument
+from .newcolumns import NewColumn
 from .objects import Objects
 from .parallel import run
 from .resizing import Resizing
 
 __all__ = ["Catalog"]
+
+AT_ONCE = 1000
+"""Objects that one request lists, and one deletes."""
+_CHUNK = re.compile(r"(?:c/)?[0-9]+(?:[./][0-9]+)*")
 
 
 class Catalog:
@@ -67,19 +69,39 @@ class Catalog:
     def __init__(self, objects: Objects, table: MetadataDocument) -> None:
         self._objects, self._table = objects, table
         self._verified: set[str] = set()
-        self.resizing = Resizing(table, self.all, self.row_count, self.table_missing)
+        self.resizing = Resizing(
+            table, self.all, self.being_built, self.row_count, self.table_missing
+        )
 
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
-        keys = set(self._objects.list_dirs(GROUP))
-        names = []
-        for name in self._order() or []:
-            for key in _keys(name):
-                if key in keys:
-                    keys.discard(key)
-                    names.append(name)
-                    break
+        listed = self._objects.list_dirs(GROUP)
+        if listed is None:
+            return self._names_by_order()
+        keys = set(listed)
+        names = _ordered(self._order(), keys)
+        if len(keys) > 1 and self._is_ours and not keys <= self._verified:
+            # Columns that others have created since: the order as it is now knows them all,
+            # at the price of one.
+            now = self._table.snapshot()
+            if now.load():
+                names += _ordered(order_of(now.document), keys)
         return names + sorted(self._names_of(keys))
+
+    def _names_by_order(self) -> list[str]:
+        """Return the names in the order alone, of a place that can't be listed."""
+        order = self._order()
+        if order is None:
+            raise StoreError(
+                f"{self._objects.location} can't be listed, and keeps no order of its columns: "
+                "they can only be read by name"
+            )
+        return [name for name in order if _keys(name)]
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the table keeps an order; upstream's don't."""
+        return FORMAT_VERSION_ATTR in self._table.attributes
 
     def _order(self) -> list[str] | None:
         return order_of(self._table.document)
@@ -88,7 +110,7 @@ class Catalog:
         """Return the names of keys that the column order does not know."""
         # In a table of ours such a key can also be what is left of a deleted column: it
         # counts only once its zarr.json has been seen. Upstream keeps no order.
-        ours = FORMAT_VERSION_ATTR in self._table.attributes
+        ours = self._is_ours
         names: list[str] = []
         unsure: list[str] = []
         for key in keys:
@@ -131,18 +153,7 @@ class Catalog:
             + (f"{shown}{more}" if names else "none")
         )
 
-    def create(
-        self,
-        name: str,
-        described: ColumnType,
-        *,
-        rows: int,
-        width: int,
-        chunk_rows: int,
-        attributes: Mapping[str, Any] | None = None,
-        complete: bool = True,
-        replace: bool = False,
-    ) -> Column:
+    def create(self, new: NewColumn, rows: int, *, replace: bool = False) -> Column:
         """Create a column; it has as many rows as the table has when it is there.
 
         With ``replace`` it is out of sight until :meth:`put_in_place`.
@@ -152,51 +163,96 @@ class Catalog:
         ColumnExistsError
             Where there is one of this name.
         """
-        extra = checked_attributes(attributes or {}, OWN_COLUMN_ATTRS)
+        if replace:
+            return self._create_out_of_sight(new.name, key_of(new.name), self._document(new, rows))
+        # Upstream may have written the same name under another key.
+        others = plausible_keys(new.name)[1:]
+        taken = bool(others) and Column.find(self._objects, new.name, others) is not None
+        column = None if taken else self._create(new, rows)
+        if column is None:
+            raise ColumnExistsError(f"{self._objects.location} has a column {new.name!r} already")
+        self._append(new.name)
+        self._catch_up([column], rows)
+        return column
+
+    def create_many(self, columns: Sequence[NewColumn], rows: int) -> list[Column]:
+        """Create columns in parallel: one listing, a request for each, and one for the order.
+
+        Raises
+        ------
+        ColumnExistsError
+            Where there is one of such a name. None is created, unless it has come into being
+            just now: then the others are.
+        """
+        keys = set(self._objects.list_dirs(GROUP) or ())
+        there = run([partial(self._is_there, new.name, keys) for new in columns])
+        taken = [new.name for new, found in zip(columns, there, strict=True) if found]
+        if taken:
+            raise ColumnExistsError(
+                f"{self._objects.location} has a column {taken[0]!r} already: none of the "
+                f"{len(columns)} columns was created"
+            )
+        created: dict[str, Column] = {}
+
+        def create(new: NewColumn) -> None:
+            column = self._create(new, rows)
+            if column is not None:
+                created[new.name] = column
+
+        try:
+            run([partial(create, new) for new in columns])
+        except BaseException:
+            with suppress(RatZarrError):
+                self._append(*(new.name for new in columns if new.name in created))
+            raise
+        made = [created[new.name] for new in columns if new.name in created]
+        if made:
+            self._append(*(column.name for column in made))
+            self._catch_up(made, rows)
+        if len(made) < len(columns):
+            late = next(new.name for new in columns if new.name not in created)
+            raise ColumnExistsError(
+                f"{self._objects.location}: another process has just created a column {late!r}; of "
+                f"the {len(columns)} columns {len(made)} were created"
+            )
+        return made
+
+    def _is_there(self, name: str, keys: set[str]) -> bool:
+        if not any(key in keys for key in plausible_keys(name)):
+            return False
+        return Column.find(self._objects, name) is not None
+
+    def _document(self, new: NewColumn, rows: int) -> Document:
         resize = self._table.attributes.get(RESIZE_ATTR)
         if isinstance(resize, dict) and rows == resize.get("TO"):
             # It need not follow: it is created with the rows that this leads to.
-            extra |= {RESIZED_ATTR: resize.get("ID")}
-        if not complete:
-            extra |= {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
-        document = column_document(
-            name,
-            column_id=secrets.token_hex(8),
-            rows=rows,
-            width=width,
-            # Fewer where a chunk would be too large to be read again.
-            chunk_rows=chunk_rows_within(
-                chunk_rows, value_bytes(described.dtype) * width, column=name
-            ),
-            data_type=described.data_type,
-            fill_value=described.fill_value,
-            codecs=list(described.codecs),
-            attributes=extra,
-        )
-        key = key_of(name)
-        if replace:
-            return self._create_out_of_sight(name, key, document)
-        column = Column(self._objects, name, key)
-        # Upstream may have written the same name under another key.
-        taken = len(plausible_keys(name)) > 1 and Column.find(self._objects, name) is not None
-        if taken or not column.create(document):
-            raise ColumnExistsError(f"{self._objects.location} has a column {name!r} already")
-        self._append(name)
-        if self.row_count() != rows:
-            # The table was resized between our look at it and the column's creation.
-            self.resizing.follow(column)
-        return column
+            return new.document(rows, {RESIZED_ATTR: resize.get("ID")})
+        return new.document(rows, {})
 
-    def _append(self, name: str) -> None:
-        """Put a new column at the end of the order."""
+    def _create(self, new: NewColumn, rows: int) -> Column | None:
+        column = Column(self._objects, new.name, key_of(new.name))
+        return column if column.create(self._document(new, rows)) else None
+
+    def _catch_up(self, columns: Sequence[Column], rows: int) -> None:
+        if self.row_count() != rows:
+            # The table was resized between our look at it and the columns' creation.
+            run([partial(self.resizing.follow, column) for column in columns])
+
+    def _append(self, *names: str, new: bool = True) -> None:
+        """Put columns at the end of the order; ones that are not new only if not in it."""
         known = self._order()
         # In a table that keeps no order yet (upstream's) the others were there before.
-        before = [] if known is not None else [other for other in self.names() if other != name]
+        before = [] if known is not None else [old for old in self.names() if old not in names]
 
-        def append(document: Document) -> None:
+        def append(document: Document) -> bool:
             order = order_of(document) or before
-            order = [other for other in order if other != name] + [name]
-            document["attributes"][COLUMN_ORDER_ATTR] = order
+            # One that is not new, this instance may just not have seen there yet.
+            added = [name for name in names if new or name not in order]
+            document["attributes"][COLUMN_ORDER_ATTR] = [
+                *(old for old in order if old not in added),
+                *added,
+            ]
+            return bool(added)
 
         self._table.update(append, self.table_missing)
 
@@ -209,6 +265,8 @@ class Catalog:
         column = Column(self._objects, name, key, f"{PENDING}/{key}/{own}")
         if not column.create(document):  # pragma: no cover - the name is random
             raise ConflictError(f"{column.document.place} is there already")
+        # The table may have been resized since this instance looked at it.
+        self.resizing.follow(column)
         return column
 
     def unfinished(self, name: str) -> Column | None:
@@ -218,7 +276,7 @@ class Catalog:
         """
         there = Column.find(self._objects, name)
         key = key_of(name)
-        for folder in self._objects.list_dirs(f"{PENDING}/{key}"):
+        for folder in self._objects.list_dirs(f"{PENDING}/{key}") or []:
             column = Column(self._objects, name, key, f"{PENDING}/{key}/{folder}")
             if not column.document.load():
                 continue
@@ -232,8 +290,7 @@ class Catalog:
         self._objects.delete_tree(f"{PENDING}/{key}")
         if there is None or there.state.complete:
             return None
-        if name not in (self._order() or []):
-            self._append(name)
+        self._append(name, new=False)
         return there
 
     def put_in_place(self, column: Column) -> Column:
@@ -250,9 +307,11 @@ class Catalog:
             old = Column(self._objects, column.name, key)
             if old.document.load() and true_name(key, old.document.attributes) == column.name:
                 self._objects.delete_tree(old.prefix)
-        if column.name not in (self._order() or []):
-            self._append(column.name)
+        # This looks at the table again: as last seen, its order may have the name of a column that
+        # is gone.
         self.resizing.follow(target)
+        if column.name not in (self._order() or []):
+            self._append(column.name, new=False)
         target.bytes_written = column.bytes_written
         return target
 
@@ -270,30 +329,50 @@ class Catalog:
                 return column.state.length
         return 0
 
-    def all(self) -> list[Column]:
-        """Open every column, as it is now."""
-        found = run([partial(Column.find, self._objects, name) for name in self.names()])
+    def all(self, known: Mapping[str, Column]) -> list[Column]:
+        """Return every column in its place: as it is in ``known``, or else as it is now."""
+
+        def get(name: str) -> Column | None:
+            return known[name] if name in known else Column.find(self._objects, name)
+
+        found = run([partial(get, name) for name in self.names()])
         return [column for column in found if column is not None]
+
+    def being_built(self) -> list[Column]:
+        """Open every column that is being built out of sight, as it is now."""
+        columns = []
+        for place in self._objects.list_tree(PENDING):
+            folders = place.split("/")
+            if len(folders) != 4 or folders[-1] != ZARR_JSON:
+                continue
+            key = folders[1]
+            column = Column(self._objects, key, key, place.removesuffix(f"/{ZARR_JSON}"))
+            if column.document.load():
+                column.name = true_name(key, column.document.attributes)
+                columns.append(column)
+        return columns
 
     # ---- deleting
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, known: Column | None = None) -> None:
         """Delete a column.
+
+        Parameters
+        ----------
+        name : str
+            Its name.
+        known : Column, optional
+            The column of this name that was there when last looked at.
 
         Raises
         ------
         ColumnNotFoundError
             Where there is none of this name.
         """
-        column = self.find(name)
-
-        def incomplete(document: Document) -> None:
-            document["attributes"] |= {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
-
-        if column.takes_many_requests_to_delete():
-            # Interrupted in between, what is left must not be read as if it were whole.
-            column.document.update(incomplete, column.missing)
-        self._objects.delete_tree(column.prefix)
+        if self._objects.deletes_at_once:
+            self._objects.delete_tree(self.find(name).prefix)
+        else:
+            self._delete_objects(name, known)
 
         def forget(document: Document) -> bool:
             order = order_of(document) or []
@@ -304,9 +383,52 @@ class Catalog:
 
         self._table.update(forget, self.table_missing)
 
+    def _delete_objects(self, name: str, known: Column | None) -> None:
+        """Delete a column's objects, by as many requests as they take."""
+        keys = plausible_keys(name)
+        column = Column(self._objects, name, keys[0])
+        listing = self._objects.list_tree(column.prefix)
+        first = list(islice(listing, AT_ONCE + 1))
+        if len(keys) > 1 or len(first) > AT_ONCE or not _is_a_column(column, first, known):
+            column = self.find(name)
+        if column.key != keys[0]:
+            listing = self._objects.list_tree(column.prefix)
+            first = list(islice(listing, AT_ONCE + 1))
+
+        def incomplete(document: Document) -> None:
+            document["attributes"] |= {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
+
+        if len(first) > AT_ONCE:
+            # Interrupted in between, what is left must not be read as if it were whole.
+            column.document.update(incomplete, column.missing)
+        self._objects.delete(chain(first, listing))
+
     def table_missing(self) -> TableNotFoundError:
         """Make the error for a table that is no longer there."""
         return TableNotFoundError(f"there is no RatZarr at {self._objects.location} any more")
+
+
+def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> bool:
+    """Return whether a listing alone says that there is such a column."""
+    names = {key.removeprefix(f"{column.prefix}/") for key in keys}
+    if ZARR_JSON not in names:
+        return False
+    chunks = names - {ZARR_JSON}
+    # An array or a group, as upstream makes of a name with /: chunks tell, or who has seen it.
+    seen = known is not None and known.prefix == column.prefix
+    return (seen or bool(chunks)) and all(_CHUNK.fullmatch(chunk) for chunk in chunks)
+
+
+def _ordered(order: Iterable[str] | None, keys: set[str]) -> list[str]:
+    """Return the names that have a key among these, in order; take these keys out."""
+    names = []
+    for name in order or []:
+        for key in _keys(name):
+            if key in keys:
+                keys.discard(key)
+                names.append(name)
+                break
+    return names
 
 
 def _keys(name: str) -> tuple[str, ...]:

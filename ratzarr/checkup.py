@@ -37,7 +37,6 @@ from .layout import (
 )
 from .limits import MAX_DOCUMENT_BYTES
 from .localobjects import LocalObjects
-from .location import parse
 from .objects import Objects
 from .parallel import run, stream
 from .repairs import REMOVING, Repair, keys_of
@@ -97,7 +96,7 @@ def check_store(
     StoreError
         Where the store can't be listed.
     """
-    objects = stores.open_objects(parse(filename), storage_options)
+    objects = stores.open_place(filename, storage_options)
     opened = partial(RatZarr, filename, create=False, storageOptions=storage_options)
     checkup = _Checkup(objects, opened, progress or _silent)
     checkup.look()
@@ -172,7 +171,7 @@ class _Checkup:
             return
         if not objects.occupied():
             raise TableNotFoundError(f"there is no RatZarr at {objects.location}")
-        if not objects.list_dirs(GROUP):
+        if not self._listed():
             stores.refuse_foreign_root(objects)
             raise TableNotFoundError(
                 f"there is no RatZarr at {objects.location}: only what is left of creating one"
@@ -181,8 +180,16 @@ class _Checkup:
 
     # ---- columns
 
-    def _open_columns(self) -> None:
+    def _listed(self) -> list[str]:
         keys = self.objects.list_dirs(GROUP)
+        if keys is None:
+            raise StoreError(
+                f"{self.objects.location} can't be checked: its objects can't be listed"
+            )
+        return keys
+
+    def _open_columns(self) -> None:
+        keys = self._listed()
         checks = [self._check(f"{GROUP}/{key}", key) for key in keys]
         run([check.load for check in checks])
         self._columns = {check.prefix: check for check in checks}

@@ -28,7 +28,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from .errors import TooLargeError, UnsupportedCodecError
 from .limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
-from .parallel import IN_FLIGHT
+from .parallel import in_flight
 
 __all__ = ["ChunkCodec", "check_codecs", "value_bytes"]
 
@@ -328,7 +328,7 @@ class _Room:
     def take(self, size: int) -> Iterator[None]:
         """Wait until there is room; a chunk that is small can't take too much."""
         most = max_chunk_bytes()
-        if size <= most // IN_FLIGHT:
+        if size <= most // in_flight():
             yield
             return
         with self._waiting:

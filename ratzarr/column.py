@@ -12,7 +12,7 @@ the chunks themselves say whose they are; and chunks are written for an
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backoff import TRIES, pause
-from .blocks import Block, Part, chunk_count, parts
+from .blocks import Block, Part, parts
 from .casting import as_block, exact
 from .columnstate import ColumnState
 from .errors import (
@@ -85,8 +85,15 @@ class Column:
         self._count_lock = threading.Lock()
 
     @classmethod
-    def find(cls, objects: Objects, name: str) -> "Column | None":
+    def find(
+        cls, objects: Objects, name: str, keys: Sequence[str] | None = None
+    ) -> "Column | None":
         """Open the column of this name; None where there is none.
+
+        Parameters
+        ----------
+        keys : sequence of str, optional
+            Where to look: by default wherever it may be.
 
         Raises
         ------
@@ -95,7 +102,7 @@ class Column:
         DamagedError
             Where its ``zarr.json`` can't be what was written.
         """
-        for key in plausible_keys(name):
+        for key in plausible_keys(name) if keys is None else keys:
             column = cls(objects, name, key)
             if not column.document.load():
                 continue
@@ -107,6 +114,13 @@ class Column:
                 column.state  # noqa: B018 - understood now, so that what is damaged is said now
                 return column
         return None
+
+    def snapshot(self) -> "Column":
+        """Return the column as last seen, to be changed without this one's users noticing."""
+        other = Column(self.objects, self.name, self.key, self.prefix)
+        other.document = self.document.snapshot()
+        other.bytes_written = self.bytes_written
+        return other
 
     def create(self, document: Document) -> bool:
         """Write the column's document; return False where its key is taken."""
@@ -143,7 +157,8 @@ class Column:
             "column's, and was not written to the new one"
         )
 
-    def _cut(self, length: int, stop: int) -> ChangedError:
+    def cut(self, length: int, stop: int) -> ChangedError:
+        """Make the error for rows that another process has cut off."""
         return ChangedError(
             f"{self.objects.location}: column {self.name!r} was cut to {length} rows by another "
             f"process: rows up to {stop - 1} were asked for"
@@ -165,7 +180,7 @@ class Column:
             if not now.is_same_column(state):
                 raise self.replaced()
             if now.length < min(stop, state.length):
-                raise self._cut(now.length, stop)
+                raise self.cut(now.length, stop)
 
     def confirm(self, state: ColumnState, stop: int) -> None:
         """Look at the document again: :meth:`check_still` for it as it is now."""
@@ -175,7 +190,7 @@ class Column:
             raise self.replaced()
         lowest = self.state.lowest_since(state)
         if lowest < min(stop, state.length):
-            raise self._cut(lowest, stop)
+            raise self.cut(lowest, stop)
 
     # ---- reading
 
@@ -260,7 +275,7 @@ class Column:
             if grown or not now.is_same_column(state):
                 return False
             if now.length < min(state.length, stop):
-                raise self._cut(now.length, stop)
+                raise self.cut(now.length, stop)
         if reading.damaged:
             raise reading.damaged[0]
         for chunk in reading.foreign:
@@ -432,10 +447,6 @@ class Column:
         )
 
     # ---- its chunks
-
-    def takes_many_requests_to_delete(self) -> bool:
-        """Return whether deleting it can be interrupted halfway on an object store."""
-        return chunk_count(self.state.rows, self.state.chunk_rows) >= 1000
 
     def chunks_there(self) -> set[int]:
         """Return which chunks have been written, from a listing."""

@@ -36,6 +36,8 @@ class ColumnDocument:
     chunk_shape: tuple[int, ...]
     """(rows,) or (rows, width)."""
     dtype: np.dtype[Any]
+    fill: Any
+    """What rows hold that were never written, every bit of it."""
     codec: ChunkCodec
 
 
@@ -66,7 +68,8 @@ def understand(document: Document, place: str, name: str) -> ColumnDocument:
             raise ValueError("its chunks are not all of one size")
         dtype = metadata.data_type.to_native_dtype()
         codec = ChunkCodec(metadata, grid.chunk_shape, name)
-        return ColumnDocument(metadata, grid.chunk_shape, dtype, codec)
+        fill = _exact_fill(document["fill_value"], dtype, metadata.fill_value)
+        return ColumnDocument(metadata, grid.chunk_shape, dtype, fill, codec)
     except UnsupportedCodecError as error:
         raise UnsupportedCodecError(f"{place}: column {name!r} is {error}") from error
     except RatZarrError:
@@ -75,6 +78,13 @@ def understand(document: Document, place: str, name: str) -> ColumnDocument:
         # Zarr's parsers raise what they come across: KeyError, TypeError, AttributeError.
         said = str(error) or type(error).__name__
         raise DamagedError(f"{place}: column {name!r} can't be read: {said:.500}") from error
+
+
+def _exact_fill(written: object, dtype: np.dtype[Any], found: Any) -> Any:
+    """Return a fill value as it was written: zarr makes signalling NaNs quiet ones."""
+    if dtype.kind == "f" and isinstance(written, str) and written.startswith("0x"):
+        return np.array(int(written, 16), f"u{dtype.itemsize}").view(dtype)[()]
+    return found
 
 
 def _check_shapes(document: Document) -> None:

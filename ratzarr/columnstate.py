@@ -77,14 +77,14 @@ class ColumnState:
         attributes = document.get("attributes", {})
         described = (
             metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
-            metadata.fill_value,
+            _bits(found.fill),
         )  # fmt: skip
         column_id = attributes.get(COLUMN_ID_ATTR)
         cutting = attributes.get(CUTTING_ATTR)
         return cls(
             id=column_id if isinstance(column_id, str) else "",
             dtype=found.dtype,
-            fill=metadata.fill_value,
+            fill=found.fill,
             rows=int(metadata.shape[0]),
             row_shape=tuple(metadata.shape[1:]),
             chunk_rows=int(chunk_shape[0]),
@@ -163,6 +163,12 @@ class ColumnState:
     def disowns(self, mark: str) -> bool:
         """Return whether a chunk's mark says that it is another column's."""
         return bool(self.id) and bool(mark) and mark.partition("/")[0] != self.id
+
+
+def _bits(fill: Any) -> Any:
+    """Return what tells fill values apart: NaNs by their payloads, and never as text."""
+    # numpy can't write date-times as text that are too late for a calendar.
+    return fill.tobytes() if isinstance(fill, np.generic) else fill
 
 
 def _is_count(value: object) -> bool:

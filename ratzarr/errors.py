@@ -21,6 +21,7 @@ __all__ = [
     "ReadOnlyError",
     "RowRangeError",
     "ShapeError",
+    "StoreConnectionError",
     "StoreError",
     "StorePermissionError",
     "StoreTimeoutError",
@@ -94,6 +95,10 @@ class ShapeError(RatZarrError, ValueError):
 
 class StoreError(RatZarrError, OSError):
     """The disk or the server refused, and no narrower error says it better."""
+
+
+class StoreConnectionError(StoreError, ConnectionError):
+    """The server can't be reached, or broke off."""
 
 
 class StorePermissionError(StoreError, PermissionError):

@@ -44,7 +44,6 @@ SERVER_BYTES = 5 * 10**9
 SERVER_PART_BYTES = 512 * 2**20
 """Size of a piece that never passes through here."""
 AT_ONCE = 4
-TRIES = 5
 
 Told = Callable[[int], None]
 
@@ -345,40 +344,23 @@ def _read_at(file: int, start: int, length: int) -> bytes:
 class _Bucket(_Place):
     def __init__(self, location: Location, options: Mapping[str, Any] | None) -> None:
         # Loading an S3 client takes longer than copying most files on a disk.
-        from .s3objects import client
+        from .s3objects import S3Objects
 
         self.location = location
-        self._fs = client(options)
+        # Another client that tables may be reached by has no part in files.
+        options = {name: value for name, value in (options or {}).items() if name != "client"}
+        self._objects = S3Objects(location, options)
         self._condition: dict[str, str] = {}
 
     def _call(self, method: str, **request: Any) -> dict[str, Any]:
-        async def call() -> dict[str, Any]:
-            answer: dict[str, Any] = await self._fs._call_s3(
-                method, Bucket=self.location.bucket, Key=self.location.key, **request
-            )
-            return answer
-
-        answer: dict[str, Any] = self._do(call)
-        return answer
-
-    def _do(self, call: Callable[[], Any]) -> Any:
-        import fsspec.asyn
-
-        from .s3objects import in_words
-
-        try:
-            return fsspec.asyn.sync(self._fs.loop, call)
-        except RatZarrError:
-            raise
-        except Exception as error:
-            raise in_words(self.location.bucket, self.location.key, error) from error
+        return self._objects.request(method, Key=self.location.key, **request)
 
     def _head(self, **request: Any) -> dict[str, Any] | None:
-        from .s3objects import MissingObjectError
+        from .s3errors import MissingObject
 
         try:
             return self._call("head_object", **request)
-        except MissingObjectError:
+        except MissingObject:
             return None
 
     @override
@@ -412,52 +394,31 @@ class _Bucket(_Place):
 
     @override
     def read(self, start: int, length: int) -> bytes:
-        from s3fs import core as s3fs_core
-
-        from .s3objects import ConditionRefusedError
+        from .s3errors import ConditionRefused
 
         if length == 0:
             return b""
-
-        async def fetch() -> bytes:
-            for attempt in range(TRIES):
-                answer = await self._fs._call_s3(
-                    "get_object",
-                    Bucket=self.location.bucket,
-                    Key=self.location.key,
-                    Range=f"bytes={start}-{start + length - 1}",
-                    **self._condition,
-                )
-                try:
-                    async with answer["Body"] as body:
-                        return bytes(await body.read())
-                except s3fs_core.S3_RETRYABLE_ERRORS:
-                    if attempt == TRIES - 1:
-                        raise
-            raise AssertionError("unreachable")
-
         try:
-            data: bytes = self._do(fetch)
-        except ConditionRefusedError as error:
+            return self._objects.read_range(start, length, **self._condition)
+        except ConditionRefused as error:
             raise ChangedError(f"{self.location} was changed while it was read") from error
-        return data
 
     @override
     def receive(self, source: _Place, state: FileState, overwrite: bool, told: Told) -> None:
-        from .s3objects import ConditionRefusedError
+        from .s3errors import ConditionRefused
 
         free: dict[str, str] = {} if overwrite else {"IfNoneMatch": "*"}
         try:
-            if isinstance(source, _Bucket):
+            if isinstance(source, _Bucket) and self._objects.can_copy_from(source._objects):
                 found, expected = self._copied(source, state, overwrite, told), state.state
             elif state.size <= PART_BYTES:
                 data = source.read(0, state.size)
                 told(len(data))
-                found = self._put("put_object", data, **free)
                 expected = _md5(data).hexdigest()
+                found = self._done(lambda: self._put("put_object", data, **free), expected)
             else:
                 found, expected = self._upload(source, state, free, told)
-        except ConditionRefusedError as error:
+        except ConditionRefused as error:
             raise FileExistsError(f"{self.location} is there already") from error
         now = self.look()
         if now is None or now.size != state.size:
@@ -471,6 +432,20 @@ class _Bucket(_Place):
         answer = self._call(method, Body=data, ContentMD5=digest, **request)
         return str(answer["ETag"]).strip('"')
 
+    def _done(self, write: Callable[[], str], expected: str) -> str:
+        """Make an object appear, and return its etag.
+
+        Repeated because an answer was lost, it is refused for what the first attempt has done.
+        """
+        try:
+            return write()
+        except StoreError as error:
+            # The note says how often it was tried.
+            found = self.look() if getattr(error, "__notes__", ()) else None
+            if found is None or found.state != expected:
+                raise
+            return found.state
+
     def _upload(
         self, source: _Place, state: FileState, free: Mapping[str, str], told: Told
     ) -> tuple[str, str]:
@@ -483,7 +458,9 @@ class _Bucket(_Place):
 
         with self._uploading() as upload:
             sums = _sums(_parts(state.size, PART_BYTES), source.read, told, write)
-            return self._finish(upload, tags, free), _etag(sums, parted=True)
+            expected = _etag(sums, parted=True)
+            found = self._done(lambda: self._finish(upload, tags, free), expected)
+            return found, expected
 
     @contextlib.contextmanager
     def _uploading(self, **described: Any) -> Iterator[str]:
@@ -537,21 +514,16 @@ class _Bucket(_Place):
             for part, tag in stream(partial(copy, upload, part) for part in parts):
                 told(part.length)
                 tags[part.number] = tag
-            return self._finish(upload, tags, {})
+            return self._done(lambda: self._finish(upload, tags, {}), state.state)
 
     @override
     def beside(self, start: str) -> list[str]:
         folder = self.location.key.rpartition("/")[0]
         folder += "/" if folder else ""
-        request = {"Bucket": self.location.bucket, "Prefix": folder + start, "Delimiter": "/"}
+        request = {"Prefix": folder + start, "Delimiter": "/"}
         names: list[str] = []
-
-        async def call() -> dict[str, Any]:
-            page: dict[str, Any] = await self._fs._call_s3("list_objects_v2", **request)
-            return page
-
         while True:
-            page = self._do(call)
+            page = self._objects.request("list_objects_v2", **request)
             names += [str(one["Key"])[len(folder) :] for one in page.get("Contents", [])]
             if not page.get("IsTruncated"):
                 return names

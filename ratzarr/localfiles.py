@@ -23,6 +23,7 @@ except ImportError:  # pragma: no cover - Windows
 __all__ = [
     "HAS_LOCKS",
     "LinkError",
+    "NotAFileError",
     "lock_if_free",
     "locked",
     "open_folder",
@@ -43,6 +44,10 @@ _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 
 class LinkError(OSError):
     """A symbolic link, or something that is not a file, where a file was expected."""
+
+
+class NotAFileError(LinkError):
+    """A directory, or something odder, where a file was expected."""
 
 
 def open_root(root: Path) -> int:
@@ -107,11 +112,11 @@ def _open_regular(folder: int, name: str, flags: int) -> int:
                 errno.ELOOP, "is a symbolic link: links in a store are not followed", name
             ) from error
         if error.errno == errno.ENXIO:
-            raise LinkError(errno.ENXIO, "is not a file", name) from error
+            raise NotAFileError(errno.ENXIO, "is not a file", name) from error
         raise
     if not stat.S_ISREG(os.fstat(file).st_mode):
         os.close(file)
-        raise LinkError(errno.EINVAL, "is not a file", name)
+        raise NotAFileError(errno.EINVAL, "is not a file", name)
     return file
 
 

@@ -28,6 +28,7 @@ from .exchange import exchange
 from .layout import ZARR_JSON
 from .localfiles import (
     HAS_LOCKS,
+    NotAFileError,
     lock_if_free,
     locked,
     open_folder,
@@ -51,6 +52,7 @@ class LocalObjects(Objects):
 
     writable = True
     looks_before_writing = True
+    deletes_at_once = True
 
     def __init__(self, location: Location) -> None:
         self.location = location
@@ -65,6 +67,10 @@ class LocalObjects(Objects):
         with self._in_words(key):
             try:
                 found = read_path(self._root, key, limit)
+            except NotAFileError as error:
+                # Where the column has become one of another width, for instance: its chunks lie a
+                # directory deeper. Whoever looked for a chunk looks at the column again.
+                raise DamagedError(f"{self.location}/{key} is not a file") from error
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
                     return None
@@ -289,7 +295,7 @@ class LocalObjects(Objects):
                 if name.endswith(DELETED):
                     _remove(self._root / name)
                 else:
-                    (self._root / name).unlink(missing_ok=True)
+                    _writer_is_dead(self._root / name, remove=True)
 
     # ---- inside
 
@@ -368,10 +374,11 @@ class LocalObjects(Objects):
                     name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=root
                 )
                 with os.fdopen(file, "wb") as stream:
-                    # Somebody who sweeps may have taken it for a stray one before it was locked.
-                    if not lock_if_free(file) or os.fstat(file).st_nlink == 0:
-                        continue
                     try:
+                        # Somebody who sweeps may have taken it for a stray one before it was
+                        # locked.
+                        if not lock_if_free(file) or os.fstat(file).st_nlink == 0:
+                            continue
                         stream.write(data)
                         stream.flush()
                         yield root, name
@@ -444,13 +451,20 @@ def _has_document(folder: int, entry: os.DirEntry[str]) -> bool:
     return True
 
 
-def _writer_is_dead(path: Path) -> bool:
+def _writer_is_dead(path: Path, *, remove: bool = False) -> bool:
+    """Return whether nobody holds a temporary file; remove it then, if asked to.
+
+    Under its lock: else its writer could take that between our look and the removal.
+    """
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         return False
     try:
-        return lock_if_free(file)
+        free = lock_if_free(file)
+        if free and remove:
+            path.unlink(missing_ok=True)
+        return free
     except OSError:
         return False
     finally:

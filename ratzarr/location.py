@@ -38,10 +38,11 @@ _VSI = (
 class Location:
     """A place in which a store is, or could be."""
 
-    kind: Literal["local", "s3", "url"]
+    kind: Literal["local", "s3", "url", "store"]
     """Which kind of place."""
     path: str
-    """Absolute path; ``bucket/key``; or the whole URL. No slash at the end."""
+    """Absolute path; ``bucket/key``; the whole URL; what a store calls itself, and the path in
+    it. No slash at the end."""
 
     @property
     def url(self) -> str:
@@ -100,7 +101,7 @@ def parse(filename: Any) -> Location:
     """
     if not isinstance(filename, str | os.PathLike):
         raise ArgumentError(
-            f"a table's filename is a str or os.PathLike: got {filename!r}, "
+            f"a table's filename is a str, os.PathLike or zarr Store: got {filename!r}, "
             f"a {type(filename).__name__}"
         )
     name = os.fspath(filename)

@@ -9,7 +9,7 @@ succeed, and neither puts back what the other has changed.
 import copy
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 from .backoff import TRIES, pause
 from .errors import ConflictError
@@ -65,6 +65,15 @@ class MetadataDocument:
         """The document's attributes as last seen; not to be changed."""
         attributes: dict[str, Any] = self._document.get("attributes", {})
         return attributes
+
+    def snapshot(self) -> Self:
+        """Return another that has last seen the same, and changes for itself from now on."""
+        with self._lock:
+            other = type(self)(self.objects, self.key, self._check)
+            other._document, other._version, other._data = (
+                self._document, self._version, self._data,
+            )  # fmt: skip
+            return other
 
     def load(self) -> bool:
         """Read the document again; return whether there is one."""
@@ -124,7 +133,7 @@ class MetadataDocument:
         change : callable
             Alters the document it is given. Called again, with the newer document, each
             time another writer came first, so it may depend on nothing else. Returning
-            False means that there is nothing to change.
+            False means that there is nothing to change, an exception that it can't be.
         missing : callable
             Makes the error for a document that is no longer there.
 
@@ -147,10 +156,15 @@ class MetadataDocument:
                         raise missing()
                     fresh = True
                 document = copy.deepcopy(self._document)
-                if change(document) is False:
-                    # Of an earlier state that proves nothing.
+                # That an earlier state needs no change, or can't be changed, proves nothing.
+                try:
+                    if change(document) is False:
+                        if fresh:
+                            return False
+                        continue
+                except Exception:
                     if fresh:
-                        return False
+                        raise
                     continue
                 data = to_json(document)
                 version = self.objects.replace(self.key, data, self._version)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from .errors import StoreError
 from .location import Location
 
 __all__ = ["Objects", "Owner", "Versioned"]
@@ -49,10 +50,15 @@ class Objects(Protocol):
     location: Location
     """The store's root."""
     writable: bool
-    """Whether this kind of place can be written at all."""
+    """Whether this place can be written at all."""
+    read_only_reason: str = ""
+    """Where it can't be: why, for messages."""
 
     looks_before_writing: bool
     """Whether each write for an owner looks at the owner's document first."""
+
+    deletes_at_once: bool = False
+    """Whether :meth:`delete_tree` takes everything away in one step."""
 
     def get(self, key: str, limit: int | None = None) -> bytes | None:
         """Return the object's bytes; None where there is none.
@@ -115,10 +121,11 @@ class Objects(Protocol):
         ``interim`` in the meantime; interrupted, it can be done again.
         """
 
-    def list_dirs(self, prefix: str) -> list[str]:
+    def list_dirs(self, prefix: str) -> list[str] | None:
         """Return the names of what has a ``zarr.json`` below it, directly below ``prefix/``.
 
-        Object stores can't look: there it is what has any object below it.
+        Object stores can't look: there it is what has any object below it. None where the
+        place can't be listed at all, as most web servers can't.
         """
 
     def list_tree(self, prefix: str) -> Iterator[str]:
@@ -133,6 +140,14 @@ class Objects(Protocol):
         The state is another once the object has been written again; it is empty where
         nothing tells. The size of what is no file is -1.
         """
+
+    def can_copy_from(self, other: "Objects") -> bool:
+        """Return whether the server itself copies from there: :meth:`copy_from`."""
+        return False
+
+    def copy_from(self, other: "Objects", source: str, target: str) -> None:
+        """Copy an object of another place with its mark, where :meth:`can_copy_from` says so."""
+        raise StoreError(f"{self.location} does not copy {other.location}/{source} by itself")
 
     def occupied(self) -> bool:
         """Return whether anything at all is at this place."""

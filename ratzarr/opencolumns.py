@@ -1,6 +1,7 @@
 """The columns that an instance has in use: opened once, logged once, used many at a time."""
 
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -17,6 +18,9 @@ from .errors import (
     ConflictError,
     DamagedError,
     RowRangeError,
+    ShapeError,
+    UnequalValueError,
+    UnsupportedDtypeError,
 )
 from .history import event
 from .layout import MODIFICATION_ATTR, Document, check_name
@@ -45,7 +49,9 @@ class OpenColumns:
         self._columns: dict[str, Column] = {}
         # By name and identity: a column created anew has a log of its own.
         self._logged: set[tuple[str, str]] = set()
-        self._log_lock = threading.Lock()
+        # One for each column: those of many columns are written at the same time.
+        self._log_locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
+        self._locks_lock = threading.Lock()
         # What was written where nobody looked first: which column it was, and up to which row.
         self._unconfirmed: dict[tuple[str, str], tuple[Column, ColumnState, int]] = {}
 
@@ -55,23 +61,34 @@ class OpenColumns:
             column = self._columns[name] = self._catalog.find(name)
         return column
 
+    def known(self) -> dict[str, Column]:
+        """Return the columns in use, as last seen, but those being built here."""
+        return {
+            name: column.snapshot()
+            for name, column in self._columns.copy().items()
+            if column.in_place
+        }
+
     def add(self, column: Column) -> None:
         """Take in a column that was just opened."""
         known = self._columns.get(column.name)
-        # One that is being built to replace another is what this instance means by the name.
-        if known is None or known.in_place:
+        # One that is being built to replace another is what this instance means by the name,
+        # where it is the one that builds it.
+        if column.in_place:
+            wanted = known is None or known.in_place
+        else:
+            wanted = known is not None and known.prefix == column.prefix
+        if wanted:
             self._columns[column.name] = column
 
     def add_new(self, column: Column) -> None:
-        """Take in a column that was just created: nothing of it is logged yet."""
+        """Take in a column that was just created or resumed."""
         self._forget_writes(column.name)
-        self._logged = {known for known in self._logged if known[0] != column.name}
         self._columns[column.name] = column
 
-    def being_built(self, name: str) -> Column | None:
-        """Return the column of this name that is to replace another, if this is where."""
-        column = self._columns.get(name)
-        return None if column is None or column.in_place else column
+    def get(self, name: str) -> Column | None:
+        """Return the column in use under this name, or None; nothing is asked of the store."""
+        return self._columns.get(name)
 
     def forget(self, name: str | None = None) -> None:
         """Open a column (all of them, by default) anew when it is next asked for."""
@@ -142,16 +159,17 @@ class OpenColumns:
 
     def write(self, blocks: Mapping[str, Any], start: int, row_count: int) -> None:
         """Write the same rows of several columns: all of them fit, or none is written."""
+        columns = self.open(blocks)
         fitted: dict[str, tuple[Column, ColumnState, Array]] = {}
-        for name, column in self.open(blocks).items():
-            state, values = column.fit(blocks[name], start)
-            if start < 0 or start + len(values) > row_count:
-                raise RowRangeError(
-                    f"{column.objects.location} has {row_count} rows: a block of {len(values)} "
-                    f"from row {start} of column {name!r} does not fit"
-                )
-            fitted[name] = column, state, values
         try:
+            for name, column in columns.items():
+                state, values = _fit(column, blocks[name], start)
+                if start < 0 or start + len(values) > row_count:
+                    raise RowRangeError(
+                        f"{column.objects.location} has {row_count} rows: a block of "
+                        f"{len(values)} from row {start} of column {name!r} does not fit"
+                    )
+                fitted[name] = column, state, values
             unlogged = [
                 partial(self._log, column, state)
                 for name, (column, state, _) in fitted.items()
@@ -165,7 +183,7 @@ class OpenColumns:
                 tasks += column.writing(state, values, start)
             run(tasks)
         except (ChangedError, ColumnNotFoundError):
-            for name, (column, _, _) in fitted.items():
+            for name, column in columns.items():
                 if column.in_place:
                     self._columns.pop(name, None)
             raise
@@ -179,13 +197,18 @@ class OpenColumns:
         self._catalog.resizing.follow(column)
         if not column.state.is_same_column(state):
             raise column.replaced()
-        column.confirm(column.state, start + len(values))
+        if start + len(values) > column.state.length:
+            # It is the table that has become shorter: these rows would be no rows of it.
+            raise column.cut(column.state.length, start + len(values))
         return column, column.state, values
 
     def _log(self, column: Column, state: ColumnState) -> None:
         # One event per column and instance, also where several threads write at once.
-        with self._log_lock:
-            if (column.name, state.id) in self._logged:
+        key = column.name, state.id
+        with self._locks_lock:
+            lock = self._log_locks[key]
+        with lock:
+            if key in self._logged:
                 return
             entry = event()
 
@@ -202,7 +225,7 @@ class OpenColumns:
                 log.append(entry)
 
             column.document.update(change, column.missing)
-            self._logged.add((column.name, state.id))
+            self._logged.add(key)
 
     def _remember(self, column: Column, state: ColumnState, stop: int) -> None:
         if not column.objects.looks_before_writing:
@@ -230,6 +253,17 @@ class OpenColumns:
             key: (column, state, min(stop, rows))
             for key, (column, state, stop) in self._unconfirmed.items()
         }
+
+
+def _fit(column: Column, block: Any, start: int) -> tuple[ColumnState, Array]:
+    """Return a block as :meth:`Column.fit` does, refused only for what the column is now."""
+    state = column.state
+    try:
+        return column.fit(block, start)
+    except (ShapeError, UnequalValueError, UnsupportedDtypeError):
+        # It may fit another column, created anew since: a word on dtypes would mislead then.
+        column.confirm(state, 0)
+        raise
 
 
 def _memory(state: ColumnState, block: Block) -> int:

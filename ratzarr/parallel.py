@@ -1,7 +1,8 @@
 """Independent pieces of work, a bounded number of them at a time.
 
 Requests to an object store wait much longer than they work, and the codecs release the
-interpreter's lock: threads serve both. One pool serves the whole process.
+interpreter's lock: threads serve both. One pool serves the whole process, and one bound
+holds for its requests, whichever threads they come from.
 """
 
 import os
@@ -10,24 +11,70 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 
-__all__ = ["IN_FLIGHT", "run", "stream"]
+from .errors import ArgumentError
 
-IN_FLIGHT = 16
-"""How many pieces of work are under way at once, at the most."""
+__all__ = ["IN_FLIGHT", "REQUESTS_VARIABLE", "in_flight", "request_slot", "run", "stream"]
 
-_pools: dict[int, ThreadPoolExecutor] = {}
+REQUESTS_VARIABLE = "RATZARR_REQUESTS"
+IN_FLIGHT = 32
+"""How many pieces of work are under way at once, unless the environment says otherwise."""
+MOST = 1024
+"""Each is a thread, and a connection: more would ask too much of either side."""
+
+type _Key = tuple[int, int]
+
+_pools: dict[_Key, ThreadPoolExecutor] = {}
+_slots: dict[_Key, threading.Semaphore] = {}
 _lock = threading.Lock()
 _inside = threading.local()
+if hasattr(os, "register_at_fork"):
+    # A thread that held it is not there in a forked child, and would never let go of it.
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release,
+                        after_in_child=_lock.release)  # fmt: skip
+
+
+def in_flight() -> int:
+    """Return how many pieces of work, and requests, may be under way at once.
+
+    Raises
+    ------
+    ArgumentError
+        Where the environment variable RATZARR_REQUESTS is not such a number.
+    """
+    text = os.environ.get(REQUESTS_VARIABLE)
+    if not text:
+        return IN_FLIGHT
+    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MOST:
+        raise ArgumentError(
+            f"the environment variable {REQUESTS_VARIABLE} is how many requests may be under way "
+            f"at once, from 1 to {MOST}: got {text!r}"
+        )
+    return int(text)
+
+
+def _mine[T](made: dict[_Key, T], make: Callable[[int], T]) -> T:
+    # Keyed by process: the threads of a pool do not survive a fork.
+    key = os.getpid(), in_flight()
+    with _lock:
+        if key not in made:
+            for other in [other for other in made if other[0] != key[0]]:
+                del made[other]
+            made[key] = make(key[1])
+        return made[key]
 
 
 def _pool() -> ThreadPoolExecutor:
-    # Keyed by process: the threads of a pool do not survive a fork.
-    with _lock:
-        pool = _pools.get(os.getpid())
-        if pool is None:
-            _pools.clear()
-            pool = _pools[os.getpid()] = ThreadPoolExecutor(IN_FLIGHT, "ratzarr")
-        return pool
+    return _mine(_pools, lambda most: ThreadPoolExecutor(most, "ratzarr"))
+
+
+def request_slot() -> threading.Semaphore:
+    """Return what to hold during a request: ``with request_slot(): ...``.
+
+    The pool alone would not bound them: a block of one chunk is read in its caller's own
+    thread, and there can be any number of those. Nothing that waits for another request may
+    be done while one is held.
+    """
+    return _mine(_slots, threading.Semaphore)
 
 
 def _flagged[T](task: Callable[[], T]) -> T:
@@ -36,6 +83,15 @@ def _flagged[T](task: Callable[[], T]) -> T:
         return task()
     finally:
         _inside.worker = False
+
+
+def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
+    """Give a task to the pool; None where the interpreter is ending, which ends all pools."""
+    try:
+        return _pool().submit(_flagged, task)
+    except RuntimeError:
+        # What is called at exit (atexit) comes after that, and has to do its work itself.
+        return None
 
 
 def run[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
@@ -48,9 +104,12 @@ def run[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
     """
     if len(tasks) <= 1 or getattr(_inside, "worker", False):
         return [task() for task in tasks]
-    pool = _pool()
-    futures: list[Future[T]] = [pool.submit(_flagged, task) for task in tasks]
+    first = _submitted(tasks[0])
+    if first is None:
+        return [task() for task in tasks]
+    futures: list[Future[T]] = [first]
     try:
+        futures.extend(_pool().submit(_flagged, task) for task in tasks[1:])
         wait(futures, return_when=FIRST_EXCEPTION)
     finally:
         for future in futures:
@@ -62,21 +121,25 @@ def run[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
     return [future.result() for future in futures]
 
 
-def stream[T](tasks: Iterable[Callable[[], T]], window: int = 2 * IN_FLIGHT) -> Iterator[T]:
+def stream[T](tasks: Iterable[Callable[[], T]], window: int | None = None) -> Iterator[T]:
     """Run tasks as they are drawn from an iterable without end, and yield results in order.
 
-    No more than ``window`` tasks are drawn before the result of the first of them is
-    taken: memory doesn't grow with their number. What is under way is waited for when
-    the caller stops early.
+    No more than ``window`` tasks (by default twice as many as are under way) are drawn
+    before the result of the first of them is taken: memory doesn't grow with their number.
+    What is under way is waited for when the caller stops early.
     """
     if getattr(_inside, "worker", False):
         yield from (task() for task in tasks)
         return
-    pool = _pool()
+    window = window or 2 * in_flight()
     futures: deque[Future[T]] = deque()
     try:
         for task in tasks:
-            futures.append(pool.submit(_flagged, task))
+            future = _submitted(task)
+            if future is None:
+                future = Future()
+                future.set_result(task())
+            futures.append(future)
             if len(futures) >= window:
                 yield futures.popleft().result()
         while futures:

@@ -12,7 +12,7 @@ a process that is late, and rows that were cut off don't come back.
 """
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import batched
 
@@ -47,7 +47,10 @@ class Resizing:
     table : MetadataDocument
         The table's own document.
     columns : callable
-        Opens all columns, each as it is now.
+        Returns all columns that there are now: those it is given as they are, the others
+        opened.
+    being_built : callable
+        Opens all columns that are being built out of sight.
     rows_now : callable
         Rows of the table as its document, last seen, has them.
     table_missing : callable
@@ -57,15 +60,28 @@ class Resizing:
     def __init__(
         self,
         table: MetadataDocument,
-        columns: Callable[[], list[Column]],
+        columns: Callable[[Mapping[str, Column]], list[Column]],
+        being_built: Callable[[], list[Column]],
         rows_now: Callable[[], int],
         table_missing: Callable[[], TableNotFoundError],
     ) -> None:
         self._table, self._columns, self._rows_now = table, columns, rows_now
+        self._being_built = being_built
         self._table_missing = table_missing
 
-    def set(self, rows: int) -> list[Column]:
+    def set(self, rows: int, known: Mapping[str, Column] | None = None) -> list[Column]:
         """Set the table's row count and let the columns follow; return them.
+
+        Four requests of the table (two listings, its document before and after), and for each
+        column one that changes its document, after one that reads it if it isn't known. Cutting
+        rows off takes more: see :meth:`_step`.
+
+        Parameters
+        ----------
+        rows : int
+            How many there are to be.
+        known : mapping of str to Column, optional
+            Columns as last seen, by name; they need not be as they are now.
 
         Raises
         ------
@@ -73,6 +89,7 @@ class Resizing:
             Where other processes resize the table again and again.
         """
         token = secrets.token_hex(8)
+        seen = dict(known or {})
         for attempt in range(TRIES):
             pause(attempt)
             if attempt:
@@ -82,13 +99,21 @@ class Resizing:
                 self.finish()
                 continue
             before = self._rows_now()
+            # Seen before the table says so: whoever creates a column after this listing finds
+            # the new row count when it puts the column into the order, or has changed the
+            # order before us, and then we come round again.
+            columns = self._columns(seen)
+            seen = {column.name: column for column in columns}
 
             def begin(document: Document, before: int = before) -> None:
                 document["attributes"][ROWCOUNT_ATTR] = rows
                 document["attributes"][RESIZE_ATTR] = {"FROM": before, "TO": rows, "ID": token}
 
             if self._table.swap(begin):
-                return self.finish()
+                self._let_follow(columns)
+                columns += self._let_hidden_follow()
+                self._say_done({"FROM": before, "TO": rows, "ID": token})
+                return columns
         raise ConflictError(
             f"{self._table.place}: other processes resized the table {TRIES} times while its row "
             f"count was to be {rows}"
@@ -96,12 +121,45 @@ class Resizing:
 
     def finish(self) -> list[Column]:
         """Let the columns follow the table, and say that they have; return them."""
-        columns = self._columns()
+        columns = self._columns({})
         # After the columns: what the table says now was not said before they were opened.
         self._load_table()
         resize = self._table.attributes.get(RESIZE_ATTR)
         run([partial(self._follow, column, looked=True) for column in columns])
+        columns += self._let_hidden_follow()
+        self._say_done(resize)
+        return columns
 
+    def _let_hidden_follow(self) -> list[Column]:
+        """Let columns follow that are being built out of sight; return them.
+
+        They are in no order of columns: so they are looked for when the table has said how many
+        rows there are, and who creates one after that sees it.
+        """
+        columns = self._being_built()
+        run([partial(self._follow, column, looked=True) for column in columns])
+        return columns
+
+    def _let_follow(self, columns: list[Column]) -> None:
+        """Let columns follow that were seen before the table said that they have to.
+
+        What was seen is enough for a change, which is put back on the condition that the
+        column is still so. That nothing has to be changed must be seen afterwards.
+        """
+        changed = run([partial(self._step, column, sure=False) for column in columns])
+        late = [column for column, done in zip(columns, changed, strict=True) if not done]
+        there = run([column.document.load for column in late])
+        if late:
+            self._load_table()
+        run(
+            [
+                partial(self._follow, column, looked=True)
+                for column, found in zip(late, there, strict=True)
+                if found
+            ]
+        )
+
+    def _say_done(self, resize: object) -> None:
         def done(document: Document) -> bool:
             if document["attributes"].get(RESIZE_ATTR) != resize:
                 return False
@@ -110,7 +168,6 @@ class Resizing:
 
         if resize is not None:
             self._table.update(done, self._table_missing)
-        return columns
 
     def follow(self, column: Column) -> None:
         """Let one column have as many rows as the table.
@@ -139,12 +196,16 @@ class Resizing:
             f"{column.name!r} was to follow the table's row count"
         )
 
-    def _step(self, column: Column) -> bool:
-        """Try once; the documents of column and table have just been read, in this order."""
+    def _step(self, column: Column, *, sure: bool = True) -> bool:
+        """Try once; the documents of column and table have been read in this order.
+
+        Return False where that was not so any more, or, unless it is ``sure`` that the column
+        is as last seen, where nothing is to be done.
+        """
         state, rows = column.state, self._rows_now()
         keep = min(state.length, rows, self._known(column, rows))
         if state.rows == rows == keep and state.cutting is None:
-            return True
+            return sure
         if state.rows == keep and not state.was_cut and state.cutting is None:
             return column.document.swap(partial(_set_rows, rows=rows, token=self._token()))
         if state.cutting != keep:

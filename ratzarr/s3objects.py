@@ -4,53 +4,46 @@ Each method here is one request, or one per 1000 objects where it lists or delet
 Conditions (``If-None-Match: *`` to create, ``If-Match`` to replace) go in single PUTs:
 some servers ignore them on multipart uploads. Etags are sent without their quotes,
 which Ceph's gateway does not match otherwise.
+
+A refused condition is not believed by itself. Whoever repeats a request whose answer was
+lost (we do, the HTTP client does with a connection that breaks, a proxy on the way may)
+is refused because of his own first attempt. So each write on condition leaves its name in
+the object's metadata, before the names that it found there, and who is refused looks for
+his own: the write was carried out, even if others have written since.
 """
 
 import os
-import threading
+import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import batched
 from typing import Any, override
 
 import fsspec.asyn
-from s3fs import S3FileSystem
-from s3fs import core as s3fs_core
+from botocore.exceptions import ClientError
 
-from .errors import (
-    DamagedError,
-    RatZarrError,
-    StoreError,
-    StorePermissionError,
-    StoreTimeoutError,
-    TableNotFoundError,
-)
+from .backoff import TRIES, pause
+from .errors import DamagedError, RatZarrError, StoreError
 from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Versioned
-from .parallel import run
-from .s3settings import S3Settings
+from .parallel import request_slot, run
+from .s3client import client_for
+from .s3errors import ConditionRefused, MissingObject, in_words, no_bucket
+from .s3retries import Retries, passes
+from .s3settings import current
 
-__all__ = ["ConditionRefusedError", "MissingObjectError", "S3Objects", "client", "in_words"]
+__all__ = ["S3Objects"]
 
 DELETE_AT_ONCE = 1000
 """Keys in one DeleteObjects; servers refuse more."""
 MARK = "ratzarr"
 """User metadata of an object: the mark of its owner."""
-
-_REFUSED = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
-_MISSING = {"NoSuchKey", "404"}
-_FORBIDDEN = {
-    "403",
-    "AccessDenied",
-    "AllAccessDisabled",
-    "AuthorizationHeaderMalformed",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-    "UnauthorizedAccess",
-}
+WRITES = "ratzarr-writes"
+"""User metadata of an object: the names of the last writes on condition, latest first."""
+WRITES_KEPT = 64
+"""How many others may have written before a write whose answer was lost is looked for. All
+metadata of an object may have 2 KB."""
 
 
 class S3Objects(Objects):
@@ -61,7 +54,9 @@ class S3Objects(Objects):
     location : Location
         Bucket and key of the store's root.
     options : mapping, optional
-        Arguments for ``s3fs.S3FileSystem``; they go before what the environment says.
+        Arguments for ``s3fs.S3FileSystem``; they go before what the environment says. Two are
+        ours: ``first_answer``, seconds (:mod:`ratzarr.s3client`), and ``retry``
+        (:class:`~ratzarr.s3retries.Retries`).
     """
 
     writable = True
@@ -69,7 +64,10 @@ class S3Objects(Objects):
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
-        self._fs = client(options)
+        options = dict(options or {})
+        self._retries = Retries.of(os.environ, options.pop("retry", {}))
+        self._settings = current(location.bucket, options)
+        self._fs = client_for(self._settings, options, self._retries)
 
     def _key(self, key: str) -> str:
         return f"{self.location.key}/{key}" if key else self.location.key
@@ -87,31 +85,20 @@ class S3Objects(Objects):
     @override
     def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
         async def fetch() -> Versioned:
-            # Once more where the connection broke in the middle of the body, which is
-            # after s3fs's own retries.
-            for attempt in range(5):
-                answer = await self._fs._call_s3(
-                    "get_object", Bucket=self.location.bucket, Key=self._key(key)
-                )
-                try:
-                    async with answer["Body"] as body:
-                        size = answer["ContentLength"]
-                        if limit is not None and size > limit:
-                            raise DamagedError(
-                                f"{self.location}/{key} has {size} bytes: at most {limit} were "
-                                "expected"
-                            )
-                        data = await body.read()
-                        mark = answer.get("Metadata", {}).get(MARK, "")
-                        return Versioned(data, _etag(answer), mark)
-                except s3fs_core.S3_RETRYABLE_ERRORS:
-                    if attempt == 4:
-                        raise
-            raise AssertionError("unreachable")
+            answer = await self._ask("get_object", Key=self._key(key))
+            async with answer["Body"] as body:
+                size = answer["ContentLength"]
+                if limit is not None and size > limit:
+                    raise DamagedError(
+                        f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
+                    )
+                data = await body.read()
+                mark = answer.get("Metadata", {}).get(MARK, "")
+                return Versioned(data, _version(answer), mark)
 
         try:
             return self._do(key, fetch)
-        except MissingObjectError:
+        except MissingObject:
             return None
 
     @override
@@ -126,24 +113,53 @@ class S3Objects(Objects):
     def replace(
         self, key: str, data: bytes, version: str, owner: Owner | None = None
     ) -> str | None:
-        return self._put_if(key, data, owner, IfMatch=version)
+        etag, _, writes = version.partition(" ")
+        return self._put_if(key, data, owner, writes, IfMatch=etag)
 
     @override
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
         # Few servers remove on condition; all that matter replace on condition.
         return self.replace(key, blank(), version, owner) is not None
 
-    def _put(self, key: str, data: bytes, owner: Owner | None, **condition: str) -> str:
-        marked = {} if owner is None or not owner.mark else {"Metadata": {MARK: owner.mark}}
-        answer = self._call(
-            key, "put_object", Key=self._key(key), Body=data, **marked, **condition
-        )
-        return _etag(answer)
+    def _put(
+        self, key: str, data: bytes, owner: Owner | None, writes: str = "", **condition: str
+    ) -> str:
+        metadata = {MARK: "" if owner is None else owner.mark, WRITES: writes}
+        metadata = {name: value for name, value in metadata.items() if value}
+        extra: dict[str, Any] = {"Metadata": metadata} if metadata else {}
+        answer = self._call(key, "put_object", Key=self._key(key), Body=data, **extra, **condition)
+        return f"{_etag(answer)} {writes}".rstrip()
 
-    def _put_if(self, key: str, data: bytes, owner: Owner | None, **condition: str) -> str | None:
+    def _put_if(
+        self, key: str, data: bytes, owner: Owner | None, earlier: str = "", **condition: str
+    ) -> str | None:
+        own = secrets.token_hex(5)
+        writes = " ".join([own, *earlier.split()][:WRITES_KEPT])
+        for attempt in range(TRIES):
+            pause(attempt)
+            try:
+                return self._put(key, data, owner, writes, **condition)
+            except ConditionRefused:
+                found = self._look(key)
+            except MissingObject as error:
+                # Ours may have been carried out, and the object deleted since: as good as refused.
+                if "IfMatch" in condition:
+                    return None
+                place = f"s3://{self.location.bucket}/{self._key(key)}"
+                raise no_bucket(place, self._settings) from error
+            if found is not None and own in found.partition(" ")[2].split():
+                # Where others have written since, no condition on our version holds any more.
+                return found if found.split()[1] == own else f"{own} {writes}"
+            if found is not None or "IfMatch" in condition:
+                return None
+            # Refused because there was one, and then there was none: it was deleted in between.
+        raise StoreError(f"{self.location}/{key} comes and goes: it was to be created")
+
+    def _look(self, key: str) -> str | None:
+        """Return the version of an object; None where there is none."""
         try:
-            return self._put(key, data, owner, **condition)
-        except (ConditionRefusedError, MissingObjectError):
+            return _version(self._call(key, "head_object", Key=self._key(key)))
+        except MissingObject:
             return None
 
     @override
@@ -160,16 +176,34 @@ class S3Objects(Objects):
             yield from documents
 
         for batch in batched(others(), DELETE_AT_ONCE):
-            answer = self._call(
-                "",
+            self._delete(list(batch))
+
+    def _delete(self, keys: list[str]) -> None:
+        async def remove() -> None:
+            nonlocal keys
+            answer = await self._ask(
                 "delete_objects",
-                Delete={"Objects": [{"Key": key} for key in batch], "Quiet": True},
+                Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
             )
-            for refused in answer.get("Errors", []):
-                raise StoreError(
-                    f"{self.location}: s3://{self.location.bucket}/{refused.get('Key')} was not "
-                    f"deleted: {refused.get('Code')} {refused.get('Message', '')}".rstrip()
-                )
+            # An answer 200 has errors in it. Those that pass are asked again, for these keys only.
+            errors = [
+                ClientError({"Error": refused}, "DeleteObjects")
+                for refused in answer.get("Errors", [])
+            ]
+            for error in errors:
+                if not passes(error):
+                    raise error
+            keys = [error.response["Error"]["Key"] for error in errors]
+            if errors:
+                raise errors[0]
+
+        try:
+            self._do("", remove)
+        except StoreError as error:
+            response = getattr(error.__cause__, "response", None) or {}
+            key = response.get("Error", {}).get("Key", keys[0])
+            error.add_note(f"s3://{self.location.bucket}/{key} was not deleted, or may not be")
+            raise
 
     @override
     def delete_tree(self, prefix: str) -> None:
@@ -192,11 +226,16 @@ class S3Objects(Objects):
     def _copy(self, source: str, target: str) -> None:
         self.copy_from(self, source, target)
 
-    def copy_from(self, other: "S3Objects", source: str, target: str) -> str:
-        """Let the server copy an object of another store, with its mark; return its version."""
-        where = {"Bucket": other.location.bucket, "Key": other._key(source)}
-        answer = self._call(target, "copy_object", Key=self._key(target), CopySource=where)
-        return _etag(answer["CopyObjectResult"])
+    @override
+    def can_copy_from(self, other: Objects) -> bool:
+        # One client, so one server and one user; else it would not find the source.
+        return isinstance(other, S3Objects) and other._fs is self._fs
+
+    @override
+    def copy_from(self, other: Objects, source: str, target: str) -> None:
+        root = other.location.key
+        where = {"Bucket": other.location.bucket, "Key": f"{root}/{source}"}
+        self._call(target, "copy_object", Key=self._key(target), CopySource=where)
 
     @override
     def list_dirs(self, prefix: str) -> list[str]:
@@ -209,7 +248,7 @@ class S3Objects(Objects):
 
     @override
     def list_tree(self, prefix: str) -> Iterator[str]:
-        for key, _ in self.list_versions(prefix):
+        for key, _, _ in self.list_states(prefix):
             yield key
 
     @override
@@ -260,121 +299,68 @@ class S3Objects(Objects):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
 
-    def _call(self, key: str, method: str, **request: Any) -> dict[str, Any]:
-        async def call() -> dict[str, Any]:
-            answer: dict[str, Any] = await self._fs._call_s3(
-                method, Bucket=self.location.bucket, **request
-            )
-            return answer
+    def request(self, method: str, **request: Any) -> dict[str, Any]:
+        """Make a request of the bucket, for what is no store: see :mod:`ratzarr.filecopy`."""
+        return self._call("", method, **request)
 
-        return self._do(key, call)
+    def read_range(self, start: int, length: int, **condition: str) -> bytes:
+        """Return bytes of the object that has the very name of the root."""
+
+        async def fetch() -> bytes:
+            answer = await self._ask(
+                "get_object",
+                Key=self.location.key,
+                Range=f"bytes={start}-{start + length - 1}",
+                **condition,
+            )
+            async with answer["Body"] as body:
+                return bytes(await body.read())
+
+        return self._do("", fetch)
+
+    def _call(self, key: str, method: str, **request: Any) -> dict[str, Any]:
+        return self._do(key, partial(self._ask, method, **request))
+
+    async def _ask(self, method: str, **request: Any) -> dict[str, Any]:
+        """Make one request, once."""
+        answer: dict[str, Any] = await self._fs._call_s3(
+            method, Bucket=self.location.bucket, **request
+        )
+        return answer
 
     def _do[T](self, key: str, call: Callable[[], Awaitable[T]]) -> T:
-        try:
-            result: T = fsspec.asyn.sync(self._fs.loop, call)
+        """Call until the server has answered, and say in words what it objects to."""
+
+        def once() -> T:
+            # No slot is held during a pause.
+            with request_slot():
+                result: T = fsspec.asyn.sync(self._fs.loop, call)
             return result
+
+        try:
+            return self._retries.run(once, self._patience)
         except RatZarrError:
             raise
         except Exception as error:
-            raise self._in_words(key, error) from error
+            worded = self._in_words(key, error)
+            for note in getattr(error, "__notes__", ()):
+                worded.add_note(note)
+            raise worded from error
+
+    def _patience(self) -> float:
+        # A server that has never answered most likely never will.
+        most = self._retries.patience
+        return most if self._fs.heard else min(most, self._settings.first_answer)
 
     def _in_words(self, key: str, error: Exception) -> Exception:
-        return in_words(self.location.bucket, self._key(key), error)
-
-
-_CREDENTIALS = (
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_PROFILE",
-    "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_ROLE_ARN",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
-)
-_clients: dict[tuple[int, str, int], Any] = {}
-_clients_lock = threading.Lock()
-MAX_CLIENTS = 16
-
-
-def client(options: Mapping[str, Any] | None = None) -> Any:
-    """Return an s3fs file system for these options, which go before the environment's."""
-    arguments: dict[str, Any] = {
-        # Off, both: a listing kept from before hides what others have written since,
-        # and ranged reads ask for each object's size first.
-        "use_listings_cache": False,
-        "max_concurrency": 1,
-    }
-    arguments.update(S3Settings.from_environment(os.environ).s3fs_arguments())
-    for name, value in (options or {}).items():
-        if isinstance(value, Mapping) and isinstance(arguments.get(name), dict):
-            arguments[name] = {**arguments[name], **value}
-        else:
-            arguments[name] = value
-    return _client(arguments)
-
-
-def _client(arguments: dict[str, Any]) -> Any:
-    """Return a client for these arguments and the credentials that are in force now.
-
-    Making one takes longer than most requests, so it is kept; but fsspec's own cache
-    would hand one out with the credentials of before, and in a forked process.
-    """
-    secrets = hash(tuple(os.environ.get(name) for name in _CREDENTIALS))
-    key = (os.getpid(), repr(sorted(arguments.items())), secrets)
-    with _clients_lock:
-        if key not in _clients:
-            while len(_clients) >= MAX_CLIENTS:
-                del _clients[next(iter(_clients))]
-            _clients[key] = S3FileSystem(**arguments, skip_instance_cache=True)
-        return _clients[key]
-
-
-class MissingObjectError(StoreError):
-    """There is no such object."""
-
-
-class ConditionRefusedError(StoreError):
-    """The object was changed, or created, by somebody else."""
-
-
-def in_words(bucket: str, key: str, error: Exception) -> Exception:
-    """Return an error that names bucket and key.
-
-    The server's text can be empty, its code never is.
-    """
-    place = f"s3://{bucket}/{key}"
-    code = _code(error)
-    if code in _MISSING:
-        return MissingObjectError(f"{place} does not exist")
-    if code in _REFUSED or isinstance(error, FileExistsError):
-        return ConditionRefusedError(f"{place} was changed by another writer")
-    if code == "NoSuchBucket":
-        return TableNotFoundError(f"{place}: the bucket {bucket!r} does not exist")
-    if code in _FORBIDDEN or isinstance(error, PermissionError):
-        return StorePermissionError(
-            f"{place}: the server does not let us ({code or error}): check the credentials "
-            "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
-        )
-    if type(error).__name__ == "NoCredentialsError":
-        return StorePermissionError(
-            f"{place}: no AWS credentials found (AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ...); AWS_NO_SIGN_REQUEST=YES for public data"
-        )
-    if isinstance(error, TimeoutError | ConnectionError):
-        return StoreTimeoutError(f"{place}: no answer from the server: {error}")
-    return StoreError(f"{place}: {code or type(error).__name__}: {error}")
+        return in_words(f"s3://{self.location.bucket}/{self._key(key)}", error, self._settings)
 
 
 def _etag(answer: Mapping[str, Any]) -> str:
     return str(answer["ETag"]).strip('"')
 
 
-def _code(error: BaseException | None) -> str:
-    """Return the server's error code, however deep s3fs has wrapped it."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, Mapping):
-            return str(response.get("Error", {}).get("Code", ""))
-        error = error.__cause__
-    return ""
+def _version(answer: Mapping[str, Any]) -> str:
+    """Return what an object is known by: its etag, and the writes that led to it."""
+    writes = answer.get("Metadata", {}).get(WRITES, "")
+    return f"{_etag(answer)} {writes}".rstrip()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from .columnstate import ColumnState
 from .errors import (
@@ -32,9 +32,6 @@ from .limits import MAX_DOCUMENT_BYTES
 from .objects import Objects, Owner
 from .parallel import run, stream
 from .stores import TABLE_KEY, is_litter, is_ours, table_metadata
-
-if TYPE_CHECKING:
-    from .s3objects import S3Objects
 
 __all__ = ["Entry", "copy_store", "inventory"]
 
@@ -178,7 +175,7 @@ class _Copy:
 
     @property
     def _server_copies(self) -> bool:
-        return self._source.location.kind == self._target.location.kind == "s3"
+        return self._target.can_copy_from(self._source)
 
     def claim(self, resume: bool) -> dict[str, Entry]:
         """Take the target's place, and return what is there of the copy already."""
@@ -239,9 +236,7 @@ class _Copy:
     def _copy(self, one: Entry) -> int:
         data = self._documents.get(one.key)
         if data is None and self._server_copies:
-            cast("S3Objects", self._target).copy_from(
-                cast("S3Objects", self._source), one.key, one.key
-            )
+            self._target.copy_from(self._source, one.key, one.key)
             return one.size
         if data is not None:
             self._target.put(one.key, data)
@@ -286,7 +281,8 @@ class _Copy:
         return found.data
 
     def _same_state(self, one: Entry, version: str) -> bool:
-        return self._source.location.kind != "s3" or version == one.state
+        # On S3 a version is the etag, and what it was written by behind it.
+        return self._source.location.kind != "s3" or version.partition(" ")[0] == one.state
 
     def _read(self, key: str) -> bytes:
         data = self._source.get(key, MAX_DOCUMENT_BYTES)

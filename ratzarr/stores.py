@@ -5,12 +5,17 @@ place is left as it is and refused by name; nothing here looks at, or touches, a
 outside the place's own path components.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-from .errors import DamagedError, NotARatZarrError
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore, StorePath
+
+from .errors import ArgumentError, DamagedError, NotARatZarrError, ReadOnlyError
 from .layout import (
     GROUP,
     PENDING,
@@ -23,12 +28,14 @@ from .layout import (
 )
 from .limits import MAX_DOCUMENT_BYTES
 from .localobjects import LocalObjects
-from .location import Location
+from .location import Location, parse
 from .metadata import MetadataDocument
 from .objects import Objects
+from .storeobjects import StoreObjects
 from .urlobjects import UrlObjects
 
 __all__ = [
+    "check_writable",
     "create",
     "delete",
     "exists",
@@ -36,10 +43,72 @@ __all__ = [
     "is_ours",
     "is_valid",
     "open_objects",
+    "open_place",
     "table_metadata",
 ]
 
 TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
+
+
+def open_place(filename: Any, options: Mapping[str, Any] | None = None) -> Objects:
+    """Return the objects at the place that a user names, or hands over.
+
+    Parameters
+    ----------
+    filename : str, os.PathLike, zarr.abc.store.Store or zarr.storage.StorePath
+        See :func:`ratzarr.location.parse`. In a store the table is at its root; a
+        ``StorePath`` says where else.
+    options : mapping, optional
+        Arguments for the file system that a name leads to.
+
+    Raises
+    ------
+    ArgumentError
+        For anything else, and for options beside a store, which has its own already.
+    """
+    if not isinstance(filename, Store | StorePath):
+        return open_objects(parse(filename), options)
+    if options:
+        raise ArgumentError(
+            f"storageOptions are for names: {filename} is a store, and was made with its own"
+        )
+    store, path = (
+        (filename.store, filename.path) if isinstance(filename, StorePath) else (filename, "")
+    )
+    folder = _local_folder(store)
+    if folder is not None:
+        # zarr's own writer for a disk has no locks, and fsspec's leaves half a chunk when it is
+        # interrupted.
+        local = LocalObjects(parse(str(Path(folder, path))))
+        if store.read_only:
+            local.writable = False
+            local.read_only_reason = f"the {type(store).__name__} was opened for reading only"
+        return local
+    if isinstance(store, FsspecStore):
+        return UrlObjects.of_store(store, path)
+    return StoreObjects(store, path)
+
+
+def _local_folder(store: Store) -> str | None:
+    if type(store) is LocalStore:
+        return str(store.root)
+    if isinstance(store, FsspecStore):
+        protocols = store.fs.protocol
+        if "file" in ([protocols] if isinstance(protocols, str) else protocols):
+            return str(store.path)
+    return None
+
+
+def check_writable(objects: Objects) -> None:
+    """Refuse to change anything at a place that is for reading only.
+
+    Raises
+    ------
+    ReadOnlyError
+        Says why it is.
+    """
+    if not objects.writable:
+        raise ReadOnlyError(f"{objects.location} is for reading only: {objects.read_only_reason}")
 
 
 def open_objects(location: Location, options: Mapping[str, Any] | None = None) -> Objects:
@@ -47,11 +116,27 @@ def open_objects(location: Location, options: Mapping[str, Any] | None = None) -
     if location.kind == "local":
         return LocalObjects(location)
     if location.kind == "s3":
-        # Loading an S3 client takes longer than most work on a local table.
+        return _s3_objects(location, dict(options or {}))
+    return UrlObjects.at(location, options)
+
+
+def _s3_objects(location: Location, options: dict[str, Any]) -> Objects:
+    chosen = options.pop("client", None) or os.environ.get("RATZARR_S3_CLIENT") or "s3fs"
+    # Loading an S3 client takes longer than most work on a local table.
+    if chosen == "s3fs":
         from .s3objects import S3Objects
 
         return S3Objects(location, options)
-    return UrlObjects(location, options)
+    if chosen != "obstore":
+        raise ArgumentError(f"there is no S3 client {chosen!r}: expected s3fs or obstore")
+    try:
+        from .obstoreobjects import ObstoreObjects
+    except ImportError as error:
+        raise ArgumentError(
+            "the S3 client obstore was asked for, and is not installed: "
+            f"pip install 'ratzarr[obstore]' ({error})"
+        ) from error
+    return ObstoreObjects(location, options)
 
 
 def table_metadata(objects: Objects) -> MetadataDocument:
@@ -69,7 +154,10 @@ def create(objects: Objects) -> MetadataDocument:
     ------
     NotARatZarrError
         Where something else is there.
+    ReadOnlyError
+        Where nothing can be written.
     """
+    check_writable(objects)
     if isinstance(objects, LocalObjects):
         refuse_other_content(objects)
     if objects.create(ZARR_JSON, to_json(root_document())) is None:
@@ -142,9 +230,12 @@ def delete(objects: Objects) -> None:
     ------
     NotARatZarrError
         Where something else is there, or something else with it. Nothing is deleted.
+    ReadOnlyError
+        Where nothing can be deleted.
     """
     if not objects.occupied():
         return
+    check_writable(objects)
     if isinstance(objects, LocalObjects) and objects.is_link():
         raise NotARatZarrError(
             f"{objects.location} is a symbolic link: delete the store it leads to by its own name"

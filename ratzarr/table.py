@@ -14,20 +14,21 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.storage import StorePath
 
 from . import stores
 from .attributes import LiveAttributes
 from .blocks import Block, chunk_count
-from .casting import exact_scalar
 from .catalog import Catalog
 from .column import Column
 from .columnstate import ColumnState
 from .display import html
-from .dtypes import check_width, column_type, normalize_dtype
 from .errors import (
     ArgumentError,
     ChangedError,
     ClosedError,
+    RatZarrError,
     ReadOnlyError,
     RowRangeError,
     TableNotFoundError,
@@ -45,12 +46,14 @@ from .layout import (
     check_name,
 )
 from .limits import MAX_ROWS
-from .location import parse as parse_location
+from .newcolumns import NewColumn
 from .opencolumns import OpenColumns
 
 __all__ = ["RatZarr"]
 
 Array = NDArray[Any]
+type Place = str | os.PathLike[str] | Store | StorePath
+"""Where a table is: a name, or a zarr store that it is in."""
 
 
 class RatZarr:
@@ -61,16 +64,18 @@ class RatZarr:
 
     Parameters
     ----------
-    filename : str or os.PathLike
+    filename : str, os.PathLike, zarr.abc.store.Store or zarr.storage.StorePath
         A local path, ``s3://bucket/key``, ``/vsis3/bucket/key``, ``file://...``, or
-        another URL that fsspec can read.
+        another URL that fsspec can read; or a zarr store that has the table at its root
+        (``StorePath(store, path)``: elsewhere in it).
     readOnly : bool
         Refuse every change.
     create : bool
         Create the table if nothing is there. (An existing one is never replaced.)
     storageOptions : mapping, optional
         Arguments for the file system: for S3 those of ``s3fs.S3FileSystem``. They go
-        before what the AWS environment variables say.
+        before what the AWS environment variables say. Also for S3: ``client``, ``s3fs``
+        or ``obstore``; by default that of ``RATZARR_S3_CLIENT``, or s3fs.
 
     Attributes
     ----------
@@ -100,7 +105,7 @@ class RatZarr:
 
     def __init__(
         self,
-        filename: str | os.PathLike[str],
+        filename: Place,
         readOnly: bool = False,
         create: bool = True,
         *,
@@ -109,14 +114,15 @@ class RatZarr:
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
-        location = parse_location(filename)
-        self._objects = stores.open_objects(location, storageOptions)
+        self._objects = stores.open_place(filename, storageOptions)
         self._table = stores.table_metadata(self._objects)
         if not self._table.load():
             if self.readOnly or not create:
                 stores.refuse_foreign_root(self._objects)
                 asked = "readOnly is True" if self.readOnly else "create is False"
-                raise TableNotFoundError(f"there is no RatZarr at {location}, and {asked}")
+                raise TableNotFoundError(
+                    f"there is no RatZarr at {self._objects.location}, and {asked}"
+                )
             self._table = stores.create(self._objects)
         self._catalog = Catalog(self._objects, self._table)
         self._columns = OpenColumns(self._catalog)
@@ -153,7 +159,7 @@ class RatZarr:
         rows = _integer(rowCount, "the row count", 0, MAX_ROWS)
         self._check_writable()
         self._columns.cut(rows)
-        for column in self._catalog.resizing.set(rows):
+        for column in self._catalog.resizing.set(rows, self._columns.known()):
             self._columns.add(column)
         self._rows = self._catalog.row_count()
 
@@ -250,31 +256,89 @@ class RatZarr:
             For a name, dtype, fill value or width that can't be.
         """
         self._check_writable()
-        check_name(colName)
         if replace and complete:
             raise ArgumentError("replace=True is for columns created with complete=False")
-        values = check_width(width)
-        found = normalize_dtype(dtype)
-        fill = None
-        if fillValue is not None:
-            fill = exact_scalar(fillValue, found, column=colName)
-        chunk_rows = (
-            self.getRATChunkSize()
-            if chunkSize is None
-            else _integer(chunkSize, "the chunk size", 1, MAX_ROWS)
-        )
-        column = self._catalog.create(
+        new = self._new_column(
             colName,
-            column_type(found, fill),
-            rows=self._rows,
-            width=values,
-            chunk_rows=chunk_rows,
+            dtype,
+            width,
+            fillValue=fillValue,
+            chunkSize=chunkSize,
             attributes=attributes,
             complete=complete,
-            replace=replace,
         )
+        column = self._catalog.create(new, self._rows, replace=replace)
         self._rows = self._catalog.row_count()
         self._columns.add_new(column)
+
+    def createColumns(self, columns: Mapping[str, Any]) -> None:
+        """Create many columns at once, their requests in parallel.
+
+        Parameters
+        ----------
+        columns : mapping
+            By name, in order: a dtype, or a mapping with ``dtype`` and what else
+            :meth:`createColumn` takes (``width``, ``fillValue``, ``chunkSize``, ``attributes``,
+            ``complete``).
+
+        Raises
+        ------
+        ColumnExistsError
+            Where there is one of such a name. None is created. (Only where another process
+            creates it at this very moment the others are.)
+        InvalidNameError, UnsupportedDtypeError, UnequalValueError, ArgumentError
+            For a name, dtype, fill value or width that can't be. None is created.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with RatZarr(tempfile.mkdtemp() + "/seg.tif.rat.zarr") as rat:
+        ...     rat.createColumns({"area": "float64", "class": {"dtype": "u1", "fillValue": 255}})
+        ...     rat.getColumnNames()
+        ['area', 'class']
+        """
+        self._check_writable()
+        if not isinstance(columns, Mapping):
+            raise ArgumentError(
+                f"createColumns takes a mapping of names to dtypes: got {columns!r:.100}"
+            )
+        new = []
+        for name, asked in columns.items():
+            try:
+                new.append(self._new_column(name, **_options(name, asked)))
+            except RatZarrError as error:
+                error.add_note(f"(this was asked of column {name!r}; none was created)")
+                raise
+        if not new:
+            return
+        created = self._catalog.create_many(new, self._rows)
+        self._rows = self._catalog.row_count()
+        for column in created:
+            self._columns.add_new(column)
+
+    def _new_column(
+        self,
+        name: str,
+        dtype: Any,
+        width: int = 1,
+        *,
+        fillValue: Any = None,
+        chunkSize: int | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        complete: bool = True,
+    ) -> NewColumn:
+        usual = chunkSize is None
+        return NewColumn.of(
+            name,
+            dtype,
+            width,
+            fill=fillValue,
+            chunk_rows=self.getRATChunkSize()
+            if usual
+            else _integer(chunkSize, "the chunk size", 1, MAX_ROWS),
+            attributes=attributes,
+            complete=complete,
+        )
 
     def setComplete(self, colName: str, rowsDone: int | None = None) -> None:
         """Say that a column created with ``complete=False`` has all its rows.
@@ -293,10 +357,13 @@ class RatZarr:
 
         def change(document: Document) -> None:
             attributes = document["attributes"]
-            if ColumnState.of(document, column.document.place, colName).id != state.id:
+            now = ColumnState.of(document, column.document.place, colName)
+            if now.id != state.id:
                 raise column.replaced()
             attributes[COMPLETE_ATTR] = rowsDone is None
-            attributes[ROWS_DONE_ATTR] = document["shape"][0] if rowsDone is None else done
+            # Rows that others have added, or cut off and added again, nobody says to have written.
+            known = min(self._rows, now.length, *(now.cuts or ()))
+            attributes[ROWS_DONE_ATTR] = known if rowsDone is None else done
 
         done = 0 if rowsDone is None else _integer(rowsDone, "rowsDone", 0, MAX_ROWS)
         column.document.update(change, column.missing)
@@ -331,6 +398,10 @@ class RatZarr:
             Runs of rows, from the first up to but not including the second.
         """
         column = self._column(colName)
+        # Whoever asks is about to write them; and a column that is being built out of sight is not
+        # opened anew when the table has grown or was cut.
+        if not column.document.load():
+            raise column.missing()
         there = column.chunks_there()
         step, rows = column.state.chunk_rows, min(self._rows, column.state.length)
         runs: list[tuple[int, int]] = []
@@ -350,11 +421,11 @@ class RatZarr:
             Where there is none of this name.
         """
         self._check_writable()
-        built = self._columns.being_built(check_name(colName))
-        if built is not None:
-            self._objects.delete_tree(built.prefix)
+        known = self._columns.get(check_name(colName))
+        if known is not None and not known.in_place:
+            self._objects.delete_tree(known.prefix)
         else:
-            self._catalog.delete(colName)
+            self._catalog.delete(colName, known)
         self._columns.forget(colName)
 
     def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:
@@ -584,23 +655,19 @@ class RatZarr:
         return html(f"{self!r}, {len(names)} columns", rows)
 
     @staticmethod
-    def exists(
-        zarrfile: str | os.PathLike[str], *, storageOptions: Mapping[str, Any] | None = None
-    ) -> bool:
+    def exists(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> bool:
         """Return whether anything, RatZarr or not, is at this place."""
-        return stores.exists(stores.open_objects(parse_location(zarrfile), storageOptions))
+        return stores.exists(stores.open_place(zarrfile, storageOptions))
 
     @staticmethod
     def isValidRatZarr(
-        zarrfile: str | os.PathLike[str], *, storageOptions: Mapping[str, Any] | None = None
+        zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None
     ) -> bool:
         """Return whether a RatZarr is at this place."""
-        return stores.is_valid(stores.open_objects(parse_location(zarrfile), storageOptions))
+        return stores.is_valid(stores.open_place(zarrfile, storageOptions))
 
     @staticmethod
-    def delete(
-        zarrfile: str | os.PathLike[str], *, storageOptions: Mapping[str, Any] | None = None
-    ) -> None:
+    def delete(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> None:
         """Delete a RatZarr; do nothing where nothing is.
 
         Raises
@@ -608,7 +675,7 @@ class RatZarr:
         NotARatZarrError
             Where something else is there, or something else with it. Nothing is deleted.
         """
-        stores.delete(stores.open_objects(parse_location(zarrfile), storageOptions))
+        stores.delete(stores.open_place(zarrfile, storageOptions))
 
     def bytesWritten(self, colName: str) -> int:
         """Return how many bytes, packed, this instance has written to a column."""
@@ -624,11 +691,7 @@ class RatZarr:
         self._check_open()
         if self.readOnly:
             raise ReadOnlyError(f"{self._objects.location} was opened with readOnly=True")
-        if not self._objects.writable:
-            raise ReadOnlyError(
-                f"{self._objects.location} is for reading only: tables are written to local disk "
-                "and to S3"
-            )
+        stores.check_writable(self._objects)
 
     def _look_again(self) -> None:
         self._columns.look_again()
@@ -642,6 +705,21 @@ class RatZarr:
     def _column(self, name: str) -> Column:
         self._check_open()
         return self._columns[name]
+
+
+_OPTIONS = {"dtype", "width", "fillValue", "chunkSize", "attributes", "complete"}
+
+
+def _options(name: object, asked: Any) -> dict[str, Any]:
+    """Return what is asked of one of many columns, as arguments."""
+    if not isinstance(asked, Mapping):
+        return {"dtype": asked}
+    if "dtype" not in asked or not set(asked) <= _OPTIONS:
+        raise ArgumentError(
+            f"column {name!r}: expected a dtype, or a mapping with 'dtype' and, if need be, "
+            f"{sorted(_OPTIONS - {'dtype'})}: got {list(asked)!r:.200}"
+        )
+    return dict(asked)
 
 
 def _integer(value: Any, what: str, least: int | None, most: int | None) -> int:

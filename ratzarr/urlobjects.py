@@ -1,154 +1,214 @@
-"""A store at any other place that fsspec can read: ``https://``, ``gs://``, ``memory://``.
+"""A store at any other place that fsspec knows: ``https://``, ``gs://``, ``az://``, ``memory://``.
 
-For reading only: of these places it is not known that an object can be replaced on
-condition, without which changes to a table's metadata could be lost.
+Web servers are for reading. So are places where an object is not replaced in one step
+(``ftp://``, ``sftp://``, archives, caches): whoever is interrupted there leaves half a
+chunk. The object stores named below are written as well.
+
+A web server lists nothing that could be relied on: its answer for a directory may be an
+index, a page of its own making, or an error. The table's order of columns stands for it.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
+import posixpath
+import re
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, override
+from urllib.parse import quote
 
 import fsspec
+import fsspec.asyn
+from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+from zarr.core.sync import sync as zarr_sync
+from zarr.storage import FsspecStore
 
-from .errors import ArgumentError, DamagedError, ReadOnlyError, StoreError, StorePermissionError
+from .errors import ArgumentError, StoreError
+from .guardedobjects import GuardedObjects
 from .layout import ZARR_JSON
 from .location import Location
-from .objects import Objects, Owner, Versioned
+from .storeobjects import gathered, in_words
 
 __all__ = ["UrlObjects"]
 
+WRITABLE = {"abfs", "abfss", "az", "gcs", "gs", "memory"}
+"""Schemes of places where an object is replaced whole or not at all."""
+_WEB = re.compile(r"https?://", re.IGNORECASE)
+_ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 
-class UrlObjects(Objects):
-    """The objects of a store at a URL.
+
+class UrlObjects(GuardedObjects):
+    """The objects of a store in one of fsspec's file systems.
 
     Parameters
     ----------
     location : Location
-        The store's root.
-    options : mapping, optional
-        Arguments for the fsspec file system.
+        The store's root, for messages.
+    fs : fsspec.asyn.AsyncFileSystem
+        The file system.
+    root : str
+        The store's root in it.
     """
 
-    writable = False
-    looks_before_writing = False
+    def __init__(self, location: Location, fs: Any, root: str) -> None:
+        self.location, self._fs = location, fs
+        self._root = root.rstrip("/")
+        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+        self._web = bool(protocols & {"http", "https"})
+        self.writable = True
 
-    def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
-        self.location = location
+    @classmethod
+    def at(cls, location: Location, options: Mapping[str, Any] | None = None) -> "UrlObjects":
+        """Return the objects at a URL, with these arguments for the file system."""
         try:
-            self._fs, self._root = fsspec.url_to_fs(location.url, **(options or {}))
+            fs, root = fsspec.url_to_fs(location.url, **(options or {}))
         except (ValueError, ImportError) as error:
             # fsspec names the protocol it does not know, or the package it would need.
             raise ArgumentError(f"{location}: {error}") from error
+        if not fs.async_impl:
+            fs = AsyncFileSystemWrapper(fs, asynchronous=False)
+        found = cls(location, fs, root)
+        scheme = location.url.partition("://")[0].lower()
+        # Also behind a cache: simplecache::https://...
+        found._web |= bool(_WEB.search(location.url))
+        found.writable = scheme in WRITABLE
+        if found._web:
+            found.read_only_reason = "it is on a web server"
+        elif not found.writable:
+            found.read_only_reason = (
+                f"what is written to {scheme}:// may be half there after an interruption; tables "
+                "are written to local disk, s3://, gs://, az:// and memory://"
+            )
+        return found
+
+    @classmethod
+    def of_store(cls, store: FsspecStore, path: str = "") -> "UrlObjects":
+        """Return the objects of a table in a zarr store of this kind."""
+        root = f"{store.path.rstrip('/')}/{path}".rstrip("/")
+        found = cls(
+            Location("store", f"{str(store).strip('<>')}/{path}".rstrip("/")), store.fs, root
+        )
+        found.writable = not store.read_only and not found._web
+        if found._web:
+            found.read_only_reason = "it is on a web server"
+        elif store.read_only:
+            found.read_only_reason = "the FsspecStore was opened for reading only"
+        return found
 
     def _path(self, key: str) -> str:
-        return f"{self._root.rstrip('/')}/{key}" if key else str(self._root)
+        if self._web:
+            # Any key is a name; in a URL some of its characters would mean something else.
+            key = quote(key)
+        return f"{self._root}/{key}" if key else self._root
 
     @override
-    def get(self, key: str, limit: int | None = None) -> bytes | None:
-        path = self._path(key)
+    def _read(self, key: str, limit: int | None) -> bytes | None:
+        # One byte more than the limit says that there are too many.
+        end = {} if limit is None else {"start": 0, "end": limit + 1}
         try:
-            # One byte more than the limit says that there are too many.
-            end = None if limit is None else limit + 1
-            data = bytes(self._fs.cat_file(path, end=end))
-        except FileNotFoundError:
+            return bytes(self._do(key, lambda: self._fs._cat_file(self._path(key), **end)))
+        except StoreError as error:
+            if isinstance(error.__cause__, _ABSENT):
+                return None
+            raise
+
+    @override
+    def _write(self, key: str, data: bytes) -> None:
+        self._do(key, lambda: self._fs._pipe_file(self._path(key), data))
+
+    @override
+    def _create(self, key: str, data: bytes) -> bool:
+        # Looked at first: older file systems pass over the mode.
+        if self._read(key, None) is not None:
+            return False
+        try:
+            self._do(key, lambda: self._fs._pipe_file(self._path(key), data, mode="create"))
+        except StoreError as error:
+            if isinstance(error.__cause__, FileExistsError):
+                return False
+            raise
+        return True
+
+    @override
+    def _remove(self, keys: Sequence[str]) -> None:
+        async def remove(path: str) -> None:
+            with contextlib.suppress(*_ABSENT):
+                # Not _rm(): to that a name with * or [ is a pattern.
+                await self._fs._rm_file(path)
+
+        self._do("", lambda: gathered([remove(self._path(key)) for key in keys]))
+
+    # ---- listing
+
+    def _entries(self, path: str) -> list[tuple[str, bool]]:
+        """Return the names directly below a path, and whether each has something below it."""
+        try:
+            # As it is now, not as it was when somebody last looked.
+            getattr(self._fs, "sync_fs", self._fs).invalidate_cache()
+            entries = self._do("", lambda: self._fs._ls(path, detail=True))
+        except StoreError as error:
+            if isinstance(error.__cause__, _ABSENT):
+                return []
+            raise
+        start = path.rstrip("/") + "/"
+        found = []
+        for entry in entries:
+            name = str(entry["name"]).rstrip("/")
+            if name.startswith(start):
+                found.append((name[len(start) :], entry.get("type") == "directory"))
+        return found
+
+    @override
+    def list_dirs(self, prefix: str) -> list[str] | None:
+        if self._web:
             return None
-        except PermissionError as error:
-            raise StorePermissionError(f"{self.location}/{key}: no permission: {error}") from error
-        except Exception as error:
-            raise StoreError(f"{self.location}/{key}: {error}") from error
-        if limit is not None and len(data) > limit:
-            raise DamagedError(f"{self.location}/{key} has more than {limit} bytes")
-        return data
-
-    @override
-    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
-        data = self.get(key, limit)
-        return None if data is None else (data, "")
-
-    @override
-    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        data = self.get(key, limit)
-        return None if data is None else Versioned(data, "")
-
-    @override
-    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
-        raise self._read_only()
-
-    @override
-    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
-        raise self._read_only()
-
-    @override
-    def replace(
-        self, key: str, data: bytes, version: str, owner: Owner | None = None
-    ) -> str | None:
-        raise self._read_only()
-
-    @override
-    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
-        raise self._read_only()
-
-    @override
-    def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
-        raise self._read_only()
-
-    @override
-    def delete(self, keys: Iterable[str]) -> None:
-        raise self._read_only()
-
-    @override
-    def delete_tree(self, prefix: str) -> None:
-        raise self._read_only()
-
-    def _read_only(self) -> ReadOnlyError:
-        return ReadOnlyError(
-            f"{self.location} is for reading only: tables are written to local disk and to S3"
-        )
-
-    @override
-    def list_dirs(self, prefix: str) -> list[str]:
-        try:
-            entries = self._fs.ls(self._path(prefix), detail=True)
-        except FileNotFoundError:
-            return []
-        except Exception as error:
-            raise StoreError(
-                f"{self.location}/{prefix} can't be listed: {error}; columns can be opened by name"
-            ) from error
-        names = [str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in entries]
-        return [name for name in names if name != ZARR_JSON]
+        return [name for name, is_dir in self._entries(self._path(prefix)) if is_dir]
 
     @override
     def list_tree(self, prefix: str) -> Iterator[str]:
-        start = len(self._path("")) + 1
-        for path in self._fs.find(self._path(prefix)):
-            yield str(path)[start:]
+        for key, _ in self._found(prefix):
+            yield key
 
-    @override
-    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
-        for key in self.list_tree(prefix):
-            yield key, ""
+    def _found(self, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the key of each object below a prefix, and what the file system says of it."""
+        if self._web:
+            raise StoreError(f"{self.location}: a web server's objects can't be listed")
+        getattr(self._fs, "sync_fs", self._fs).invalidate_cache()
+        start, skip = self._path(prefix).rstrip("/") + "/", len(self._root) + 1
+        found = self._do(prefix, lambda: self._fs._find(self._path(prefix), detail=True))
+        for path, entry in found.items():
+            if str(path).startswith(start):
+                yield str(path)[skip:], entry
 
     @override
     def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
-        start = len(self._path("")) + 1
-        for path, entry in self._fs.find(self._path(prefix), detail=True).items():
+        for path, entry in self._found(prefix):
             size = entry.get("size")
-            yield str(path)[start:], -1 if size is None else int(size), ""
+            yield path, -1 if size is None else int(size), ""
 
     @override
     def list_beside(self) -> list[str]:
-        folder, _, name = self._path("").rpartition("/")
-        try:
-            entries = self._fs.ls(folder, detail=True)
-        except Exception as error:
-            raise StoreError(f"{folder}: can't be listed: {error}") from error
-        names = [str(entry["name"]).rstrip("/").rpartition("/")[2] for entry in entries]
-        return [entry for entry in names if entry.startswith(name)]
-
-    @override
-    def remove_place(self) -> None:
-        raise self._read_only()
+        if self._web:
+            raise StoreError(f"{self.location}: a web server's objects can't be listed")
+        folder, name = posixpath.split(self._root)
+        return [
+            entry for entry, is_dir in self._entries(folder) if is_dir and entry.startswith(name)
+        ]
 
     @override
     def occupied(self) -> bool:
-        return self.get(ZARR_JSON) is not None or bool(self._fs.exists(self._path("")))
+        if self._read(ZARR_JSON, None) is not None:
+            return True
+        if self._web:
+            return bool(self._do("", lambda: self._fs._exists(self._root)))
+        if self._entries(self._root):
+            return True
+        return bool(self._do("", lambda: self._fs._isfile(self._root)))
+
+    def _do[T](self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        try:
+            if self._fs.asynchronous:
+                # Made by zarr, and tied to zarr's event loop.
+                return zarr_sync(make())
+            result: T = fsspec.asyn.sync(self._fs.loop, make)
+            return result
+        except Exception as error:
+            raise in_words(f"{self.location}/{key}".rstrip("/"), error) from error

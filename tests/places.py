@@ -1,16 +1,19 @@
 """Where tables lie in tests, and a way to them that goes round the code under test.
 
 A place hands out names for fresh tables, and shows and changes the raw objects there: files by
-``os.walk``, objects of a bucket by boto3. Its :meth:`open` is zarr-python's own, on zarr's own
-stores.
+``os.walk``, objects of a bucket by boto3, of fsspec's memory in its dictionary. Its :meth:`open` is
+zarr-python's own, on zarr's own stores.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import fsspec
 import zarr
-from zarr.storage import FsspecStore, LocalStore
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore, LocalStore, StorePath
 
 
 class LocalPlace:
@@ -160,3 +163,114 @@ class S3Place(LocalPlace):
             "use_listings_cache": False,
         }
         return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
+
+
+class MemoryUrlPlace(LocalPlace):
+    """A directory of its own in fsspec's memory, named by URLs."""
+
+    kind = "memory"
+    _numbers = iter(range(10**9))
+
+    def __init__(self):
+        self.root = f"memory://conformance-{next(self._numbers)}"
+        self.held = fsspec.filesystem("memory").store
+        self._count = 0
+
+    def new(self, name="seg.tif.rat.zarr"):
+        self._count += 1
+        return f"{self.root}/d{self._count}/{name}"
+
+    def _path(self, url, key=""):
+        return "/" + f"{url.removeprefix('memory://')}/{key}".rstrip("/")
+
+    def everything(self):
+        start = self._path(self.root, "")
+        return {
+            key: self.held[key].getvalue()
+            for key in list(self.held)
+            if key.startswith(start + "/")
+        }
+
+    def objects(self, url):
+        start = self._path(url) + "/"
+        return {
+            key.removeprefix(start): content
+            for key, content in self.everything().items()
+            if key.startswith(start)
+        }
+
+    def content(self, url, key):
+        return self.held[self._path(url, key)].getvalue()
+
+    def put(self, url, key, content):
+        fsspec.filesystem("memory").pipe_file(self._path(url, key), content)
+
+    def remove(self, url, key):
+        del self.held[self._path(url, key)]
+
+    def remove_all(self):
+        """Give the memory back."""
+        for key in self.everything():
+            del self.held[key]
+
+    def store(self, url, *, read_only=True):
+        return FsspecStore.from_url(url, read_only=read_only)
+
+
+class StorePlace(LocalPlace):
+    """One of zarr's stores, in which tables lie at paths.
+
+    Its names are strings like those of other places; :meth:`at` makes of one what is to be handed
+    to ``RatZarr``. ``label`` is what the store calls itself.
+    """
+
+    kind = "store"
+
+    def __init__(self, store, label):
+        self.held, self.label = store, label
+        self._count = 0
+
+    def new(self, name="seg.tif.rat.zarr"):
+        self._count += 1
+        return f"{self.label}/d{self._count}/{name}"
+
+    def at(self, url):
+        """Return the path in the store; what is not one of our names as it is."""
+        if hasattr(url, "__fspath__"):
+            url = url.__fspath__()
+        if isinstance(url, str) and url.startswith(self.label + "/"):
+            return StorePath(self.held, url.removeprefix(self.label + "/").rstrip("/"))
+        return url
+
+    def _key(self, url, key=""):
+        return f"{url.removeprefix(self.label + '/').rstrip('/')}/{key}".strip("/")
+
+    def _get(self, key):
+        return sync(self.held.get(key, default_buffer_prototype())).to_bytes()
+
+    def everything(self):
+        async def keys():
+            return [key async for key in self.held.list()]
+
+        return {key: self._get(key) for key in sync(keys())}
+
+    def objects(self, url):
+        start = self._key(url) + "/"
+        return {
+            key.removeprefix(start): content
+            for key, content in self.everything().items()
+            if key.startswith(start)
+        }
+
+    def content(self, url, key):
+        return self._get(self._key(url, key))
+
+    def put(self, url, key, content):
+        buffer = default_buffer_prototype().buffer.from_bytes(content)
+        sync(self.held.set(self._key(url, key), buffer))
+
+    def remove(self, url, key):
+        sync(self.held.delete(self._key(url, key)))
+
+    def store(self, url, *, read_only=True):
+        return StorePath(self.held.with_read_only(read_only), self._key(url))

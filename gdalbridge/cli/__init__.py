@@ -24,6 +24,7 @@ COMMANDS = {
     "ls": "List the tables of a raster, or of a directory.",
     "mv": "Move a raster with all of its tables.",
     "rm": "Remove a raster with all of its tables.",
+    "run": "Run a Python program that gets rasters' tables with their sidecars'.",
     "touch": "Accept that a raster has changed since its tables were made.",
 }
 

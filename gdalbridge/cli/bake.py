@@ -4,7 +4,16 @@ from typing import Any
 
 import click
 
-from .common import cast_option, columns_option, examples, in_words, json_option, quiet_option, say
+from .common import (
+    cast_option,
+    columns_option,
+    config_option,
+    examples,
+    in_words,
+    json_option,
+    quiet_option,
+    say,
+)
 
 
 @examples(
@@ -32,6 +41,7 @@ from .common import cast_option, columns_option, examples, in_words, json_option
 @click.option("--co", "options", multiple=True, metavar="NAME=VALUE", help="Creation option.")
 @click.option("--overwrite", is_flag=True, help="Replace a raster that is there already.")
 @click.option("--strict", is_flag=True, help="Refuse what the format can't hold exactly.")
+@config_option
 @json_option
 @quiet_option
 def command(

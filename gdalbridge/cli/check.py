@@ -6,7 +6,7 @@ import click
 
 from ratzarr.findings import Finding
 
-from .common import examples, in_words, json_option, print_json, quiet_option
+from .common import config_option, examples, in_words, json_option, print_json, quiet_option
 
 
 @examples(
@@ -21,6 +21,7 @@ from .common import examples, in_words, json_option, print_json, quiet_option
     "--repair", is_flag=True, help="Remove leftovers, complete what is safe to complete."
 )
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what --repair would do.")
+@config_option
 @json_option
 @quiet_option
 def command(table: str, repair: bool, dry_run: bool, as_json: bool, quiet: bool) -> None:

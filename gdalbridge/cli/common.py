@@ -15,6 +15,7 @@ from ..errors import BridgeError
 __all__ = [
     "cast_option",
     "columns_option",
+    "config_option",
     "dry_run_option",
     "examples",
     "in_words",
@@ -62,6 +63,27 @@ cast_option = click.option(
 )
 columns_option = click.option(
     "--column", "columns", multiple=True, help="Only this column; can be repeated."
+)
+
+
+def _configure(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name.strip():
+            raise click.BadParameter(f"expected NAME=VALUE, got {name!r}")
+        from ..gdalconfig import set_option
+
+        set_option(name.strip(), text)
+
+
+config_option = click.option(
+    "--config",
+    multiple=True,
+    callback=_configure,
+    expose_value=False,
+    is_eager=True,
+    metavar="NAME=VALUE",
+    help="Configuration option of GDAL; the AWS ones count for tables too. Can be repeated.",
 )
 
 

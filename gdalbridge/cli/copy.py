@@ -2,7 +2,7 @@
 
 import click
 
-from .common import examples, in_words, json_option, print_json, quiet_option
+from .common import config_option, examples, in_words, json_option, print_json, quiet_option
 
 
 @examples(
@@ -28,6 +28,7 @@ from .common import examples, in_words, json_option, print_json, quiet_option
 @click.option("--resume", is_flag=True, help="Go on with a copy that was interrupted.")
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows per chunk.")
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block (whole chunks).")
+@config_option
 @json_option
 @quiet_option
 def command(

@@ -4,12 +4,13 @@ import sys
 
 import click
 
-from .common import examples, in_words, json_option, print_json
+from .common import config_option, examples, in_words, json_option, print_json
 
 
 @examples("gdalbridge doctor", "gdalbridge doctor s3://bucket/some/prefix")
 @click.command("doctor")
 @click.argument("place", required=False)
+@config_option
 @json_option
 def command(place: str | None, as_json: bool) -> None:
     """Say what is installed and which S3 settings are in force; ask PLACE's bucket, if given."""

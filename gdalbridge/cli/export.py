@@ -2,7 +2,15 @@
 
 import click
 
-from .common import cast_option, examples, in_words, json_option, print_json, quiet_option
+from .common import (
+    cast_option,
+    config_option,
+    examples,
+    in_words,
+    json_option,
+    print_json,
+    quiet_option,
+)
 
 
 @examples(
@@ -19,6 +27,7 @@ from .common import cast_option, examples, in_words, json_option, print_json, qu
 @click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
 @cast_option
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block.")
+@config_option
 @json_option
 @quiet_option
 def command(

@@ -2,7 +2,7 @@
 
 import click
 
-from .common import examples, in_words, json_option, print_json
+from .common import config_option, examples, in_words, json_option, print_json
 
 
 @examples(
@@ -16,6 +16,7 @@ from .common import examples, in_words, json_option, print_json
 @click.option("--band", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--name", help="Name of a further table, where TABLE is a raster.")
 @click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
+@config_option
 @json_option
 def command(
     table: str,

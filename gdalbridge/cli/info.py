@@ -2,7 +2,7 @@
 
 import click
 
-from .common import examples, in_words, json_option, print_json
+from .common import config_option, examples, in_words, json_option, print_json
 
 
 @examples(
@@ -11,6 +11,7 @@ from .common import examples, in_words, json_option, print_json
 )
 @click.command("info")
 @click.argument("table")
+@config_option
 @json_option
 def command(table: str, as_json: bool) -> None:
     """Describe TABLE: a sidecar; or a raster, with its own tables and its sidecars."""

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from .common import examples, in_words, json_option, print_json
+from .common import config_option, examples, in_words, json_option, print_json
 
 
 @examples(
@@ -14,6 +14,7 @@ from .common import examples, in_words, json_option, print_json
 )
 @click.command("ls")
 @click.argument("raster_or_dir")
+@config_option
 @json_option
 def command(raster_or_dir: str, as_json: bool) -> None:
     """List the tables of a raster, or all that lie in a directory.
@@ -32,7 +33,8 @@ def command(raster_or_dir: str, as_json: bool) -> None:
             names = ("band", "name", "rows", "columns", "size", "complete")
             rows = [
                 (str(one.band), one.name or "", str(one.rows), str(one.columns),
-                 size_text(one.bytes), "yes" if one.complete else "no")
+                 "?" if one.bytes is None else size_text(one.bytes),
+                 "yes" if one.complete else "no")
                 for one in found
             ]  # fmt: skip
             # A path is of use only as a whole.

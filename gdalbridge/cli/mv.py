@@ -3,6 +3,7 @@
 import click
 
 from .common import (
+    config_option,
     dry_run_option,
     examples,
     in_words,
@@ -25,6 +26,7 @@ from .common import (
 @overwrite_target_option
 @resume_option
 @dry_run_option
+@config_option
 @json_option
 @quiet_option
 def command(

@@ -2,7 +2,15 @@
 
 import click
 
-from .common import dry_run_option, examples, in_words, json_option, quiet_option, say
+from .common import (
+    config_option,
+    dry_run_option,
+    examples,
+    in_words,
+    json_option,
+    quiet_option,
+    say,
+)
 
 
 @examples(
@@ -13,6 +21,7 @@ from .common import dry_run_option, examples, in_words, json_option, quiet_optio
 @click.command("rm")
 @click.argument("raster")
 @dry_run_option
+@config_option
 @json_option
 @quiet_option
 def command(raster: str, dry_run: bool, as_json: bool, quiet: bool) -> None:

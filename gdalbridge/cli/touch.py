@@ -2,7 +2,15 @@
 
 import click
 
-from .common import dry_run_option, examples, in_words, json_option, quiet_option, say
+from .common import (
+    config_option,
+    dry_run_option,
+    examples,
+    in_words,
+    json_option,
+    quiet_option,
+    say,
+)
 
 
 @examples(
@@ -15,6 +23,7 @@ from .common import dry_run_option, examples, in_words, json_option, quiet_optio
 @click.option("--sidecar", help="This table; by default all that are beside RASTER.")
 @click.option("--band", type=click.IntRange(1), help="Only this band's tables.")
 @dry_run_option
+@config_option
 @json_option
 @quiet_option
 def command(

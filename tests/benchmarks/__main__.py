@@ -16,7 +16,7 @@ import zarr
 
 from ratzarr import RatZarr
 
-from . import codecs
+from . import codecs, s3clients
 
 ROWS, CHUNK = 4_000_000, 500_000
 Run = Callable[[], object]
@@ -100,7 +100,12 @@ def opening() -> None:
         pair("open and read one value of 400 000 rows", "GDAL's GeoTIFF", theirs, ours)
 
 
-BENCHMARKS = {"codecs": codecs.main, "columns": columns, "opening": opening}
+BENCHMARKS = {
+    "codecs": codecs.main,
+    "columns": columns,
+    "opening": opening,
+    "s3clients": s3clients.main,
+}
 
 
 def main(names: list[str]) -> None:

@@ -34,6 +34,27 @@ def test_a_bounded_number_of_blocks_is_in_memory():
     assert most <= 2 + 1 + 3 + 1
 
 
+@pytest.mark.parametrize(("each", "most"), [(0, 9), (10, 3), (30, 1), (1000, 1)])
+def test_large_blocks_are_fewer(each, most):
+    """As many as there is room for, but one at least."""
+    lock, gate, now, peak = threading.Lock(), threading.Barrier(most), 0, 0
+
+    def write(n, value):
+        nonlocal now, peak
+        with lock:
+            now += 1
+            peak = max(peak, now)
+        # So many are under way at once, or this would never end.
+        gate.wait(timeout=30)
+        with lock:
+            now -= 1
+
+    pairs = ((n, n) for n in range(18))
+    written = write_behind(pairs, write, threads=9, behind=9, size=lambda _: each, room=30)
+    assert list(written) == list(range(18))
+    assert peak == most
+
+
 def test_reading_goes_on_while_writing():
     """No write ends before the next block is being read: one after another would never end."""
     begun = [threading.Event() for _ in range(8)]

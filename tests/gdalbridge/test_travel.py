@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from gdalbridge import (
 )
 from gdalbridge.cli import main
 from gdalbridge.errors import OutputExistsError, RasterNotFoundError
-from gdalbridge.vsis3 import prepare
+from gdalbridge.vsis3 import reached
 from ratzarr import ChangedError, DamagedError, NotARatZarrError, RatZarr, StoreError
 from tests.gdalbridge.rasters import INTEGER, REAL, STRING, describe, make, new_rat
 
@@ -205,15 +206,17 @@ def start(raster, places, kind):
     return there
 
 
+@contextmanager
 def opened(place, name):
     """Open a raster with GDAL alone; told what is beside it, it need not ask for dozens."""
     beside = [one for one in place.contents() if "/" not in one]
-    return gdal.OpenEx(prepare(place / name), gdal.OF_RASTER, sibling_files=beside)
+    with reached(place / name) as known:
+        yield gdal.OpenEx(known, gdal.OF_RASTER, sibling_files=beside)
 
 
 def table_of(place, name):
-    dataset = opened(place, name)
-    return describe(dataset.GetRasterBand(1).GetDefaultRAT())
+    with opened(place, name) as dataset:
+        return describe(dataset.GetRasterBand(1).GetDefaultRAT())
 
 
 def kinds_of(place, name):
@@ -663,7 +666,8 @@ def test_a_world_file_takes_the_rasters_name(tmp_path, places):
     here.put("w.txt", b"not mine")
     copy_raster(here / "w.tif", target / "moved.tif")
     assert set(target.contents()) == {"moved.tif", "moved.tfw"}
-    assert opened(target, "moved.tif").GetGeoTransform()[0] == 99
+    with opened(target, "moved.tif") as dataset:
+        assert dataset.GetGeoTransform()[0] == 99
     with pytest.raises(BridgeError, match=r"w\.tfw would be a file of"):
         copy_raster(here / "w.tif", here / "w.img")
     with pytest.raises(BridgeError, match=r"w\.tfw would be a file of"):

@@ -6,7 +6,9 @@ import pathlib
 import numpy as np
 import pytest
 
-from ratzarr import RatZarr, RatZarrError
+from ratzarr import RatZarr, RatZarrError, localobjects
+from ratzarr.localobjects import LocalObjects
+from ratzarr.location import parse
 
 from .conformance import TableConformance
 from .conformance.base import make, refused
@@ -181,3 +183,30 @@ def test_cutting_off_thousands_of_chunks(local):
     with RatZarr(url) as table:
         table.setRowCount(rows)
         assert table.readBlock("a", 0, rows).tolist() == [1, 1] + [0] * (rows - 2)
+
+
+def test_a_temporary_file_is_not_swept_away_under_its_writer(local, monkeypatch):
+    """A sweeper saw it in the moment before its writer took its lock."""
+    url = local.new()
+    RatZarr(url).close()
+    writer, sweeper = LocalObjects(parse(url)), LocalObjects(parse(url))
+    lock, locked = localobjects.lock_if_free, localobjects.locked
+    seen = []
+
+    def lock_late(file):
+        if not seen:
+            seen.append("looking")
+            seen.extend(sweeper.litter())
+        return lock(file)
+
+    def sweep_late(folder, name):
+        monkeypatch.setattr(sweeper, "litter", lambda: iter(seen[1:]))
+        sweeper.sweep()
+        return locked(folder, name)
+
+    monkeypatch.setattr(localobjects, "lock_if_free", lock_late)
+    monkeypatch.setattr(localobjects, "locked", sweep_late)
+    writer.put("RAT/a", b"data")
+    assert len(seen) == 2
+    assert local.content(url, "RAT/a") == b"data"
+    assert [key for key in local.objects(url) if key.endswith(".partial")] == []

@@ -8,7 +8,8 @@
 It changes nothing: the Host header passes as it came, because it is part of what is signed;
 bodies pass in the framing they came in, chunked ones with their trailers. Connections are kept
 alive on both sides, one to the server for each one to us, so that the proxy costs no handshakes.
-A test can have it answer in the server's place (:attr:`CountingProxy.instead`).
+A test can have it answer in the server's place (:attr:`CountingProxy.instead`), and late
+(:attr:`CountingProxy.delay`); it notes how many requests were under way at once.
 """
 
 import http.client
@@ -16,6 +17,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -50,10 +52,15 @@ class CountingProxy:
     url: str
     instead: Callable[[str, str], int | None] | None = None
     """Called with method and key; a number is the status to answer without asking the server."""
+    delay: float = 0.0
+    """Seconds to wait before each request is passed on, as if the server were far away."""
     requests: list[Request] = field(default_factory=list)
     errors: list[BaseException] = field(default_factory=list)
     """What went wrong inside the proxy itself. Always empty, or the counts mean nothing."""
     connections: int = 0
+    peak: int = 0
+    """The most requests that were under way at one time since :meth:`clear`."""
+    _under_way: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def counts(self) -> dict[str, int]:
@@ -64,6 +71,21 @@ class CountingProxy:
         """Forget what was counted."""
         with self._lock:
             self.requests.clear()
+            self.peak = self._under_way
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Count a request as under way, and keep it waiting for the delay."""
+        with self._lock:
+            self._under_way += 1
+            self.peak = max(self.peak, self._under_way)
+        try:
+            if self.delay:
+                time.sleep(self.delay)
+            yield
+        finally:
+            with self._lock:
+                self._under_way -= 1
 
     def note(self, request: Request) -> None:
         """Count one request."""
@@ -71,7 +93,7 @@ class CountingProxy:
             self.requests.append(request)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """One connection of a client, and the one to the server that goes with it."""
 
     protocol_version = "HTTP/1.1"
@@ -102,12 +124,13 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         key = unquote(parts.path).removeprefix("/")
         instead = self.server.proxy.instead
-        status = instead(self.command, key) if instead else None
-        if status is None:
-            status, reason, headers, answer = self.ask(body)
-        else:
-            reason, answer = "Instead", b""
-            headers = [("Content-Type", "application/xml")]
+        with self.server.proxy.under_way():
+            status = instead(self.command, key) if instead else None
+            if status is None:
+                status, reason, headers, answer = self.ask(body)
+            else:
+                reason, answer = "Instead", b""
+                headers = [("Content-Type", "application/xml")]
         self.server.proxy.note(
             Request(
                 method=self.command,
@@ -189,8 +212,8 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     request_queue_size = 64
 
-    def __init__(self, target: tuple[str, int]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, target: tuple[str, int], handler: type["Handler"]) -> None:
+        super().__init__(("127.0.0.1", 0), handler)
         self.target = target
         self.proxy = CountingProxy(f"http://127.0.0.1:{self.server_address[1]}")
         self._sockets: set[Any] = set()
@@ -216,12 +239,12 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def counting_proxy(server_url: str) -> Iterator[CountingProxy]:
+def counting_proxy(server_url: str, handler: type[Handler] = Handler) -> Iterator[CountingProxy]:
     """Put a proxy in front of ``server_url``; fail at the end if the proxy itself failed."""
     parts = urlsplit(server_url)
     assert parts.hostname is not None
     assert parts.port is not None
-    server = _Server((parts.hostname, parts.port))
+    server = _Server((parts.hostname, parts.port), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

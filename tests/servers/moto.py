@@ -69,6 +69,18 @@ class Moto:
         keys = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_bucket(bucket).keys
         return {name: keys[name].value for name in list(keys) if name.startswith(prefix)}
 
+    def metadata(self, bucket: str, prefix: str) -> dict[str, dict[str, str]]:
+        """Return the user metadata of the objects whose keys begin so."""
+        keys = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_bucket(bucket).keys
+        return {
+            name: {
+                key.lower().removeprefix("x-amz-meta-"): value
+                for key, value in keys[name].metadata.items()
+            }
+            for name in list(keys)
+            if name.startswith(prefix)
+        }
+
     def copy_many(self, bucket: str, prefix: str, other: str) -> None:
         """Copy the objects whose keys begin so to others, with their metadata."""
         backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]

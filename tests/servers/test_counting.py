@@ -1,6 +1,8 @@
 """The proxy that counts: if it were wrong, so would be every count."""
 
 import http.client
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from urllib.parse import urlsplit
 
@@ -108,3 +110,16 @@ def test_a_client_that_waits_to_be_asked_for_the_body(proxy, moto, bucket):
         assert connection.getresponse().status in (200, 403)
     assert proxy.counts() == {"PUT": 1}
     assert proxy.requests[0].body_length == 4
+
+
+def test_a_delay_and_how_many_wait(proxy, client, bucket):
+    proxy.delay = 0.1
+    started = time.perf_counter()
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(lambda n: client.put_object(Bucket=bucket, Key=str(n), Body=b"x"), range(5)))
+    assert time.perf_counter() - started >= 0.1
+    assert 2 <= proxy.peak <= 5
+    proxy.clear()
+    proxy.delay = 0.0
+    client.head_object(Bucket=bucket, Key="0")
+    assert proxy.peak == 1

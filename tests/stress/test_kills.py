@@ -17,7 +17,7 @@ TIMES = {"local": 2, "s3": 1}
 )
 def test_killed(operation, ground, nursery):
     killing = Killing(operation, ground, nursery)
-    steps = min(STEPS[ground.kind], 5 if operation.slow else 99)
+    steps = STEPS[ground.kind] // (2 if operation.slow else 1)
     killing.everywhere(steps)
     assert killing.kills >= min(3, steps)
     killing.at_random(TIMES[ground.kind])

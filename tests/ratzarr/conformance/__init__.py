@@ -22,6 +22,7 @@ from .names import Names
 from .opening import Opening
 from .readonly import ReadOnly
 from .rows import Rows
+from .together import BeingBuilt, Together
 from .upstream import Upstream
 from .views import Views
 from .wholestores import WholeStores
@@ -31,7 +32,7 @@ __all__ = ["TableConformance"]
 
 PARTS = (
     Opening, Columns, Rows, Casts, Names, Layout, Attributes, Bulk, Log, ReadOnly, Damage, Views,
-    Upstream, WholeStores,
+    Together, BeingBuilt, Upstream, WholeStores,
 )  # fmt: skip
 
 # Of two methods of one name a class inherits only one: the other would never run.

@@ -177,6 +177,8 @@ class Bulk:
             with make(url, 10) as table:
                 table.createColumn("a", "int32", complete=False, replace=True)
                 table.writeBlock("a", np.arange(10), 0)
+                # Where nobody looks first, rows that are cut off before this are an error.
+                table.flush()
                 with RatZarr(url) as other:
                     other.setRowCount(rows)
                 table.setComplete("a")
@@ -185,6 +187,17 @@ class Bulk:
                 assert table.readBlock("a", 0, rows).tolist() == wanted
             assert raw(place, url, "a").tolist() == wanted
             RatZarr.delete(url)
+
+    def test_rows_that_another_has_added_are_not_claimed(self, place):
+        """Of a column in its place as of one that is to replace another."""
+        url = place.new()
+        with make(url, 10, chunk=4) as table, RatZarr(url) as other:
+            table.createColumn("a", "int32", complete=False)
+            table.writeBlock("a", np.arange(10), 0)
+            other.setRowCount(17)
+            table.setComplete("a")
+            assert other.readBlock("a", 0, 17).tolist() == [*range(10), *[0] * 7]
+        assert document(place, url, "RAT/a")["attributes"]["ROWS_DONE"] == 10
 
     def test_replacing_is_for_unfinished_columns(self, place):
         with make(place.new(), 4) as table, refused(place, "complete", table=table):

@@ -173,6 +173,22 @@ class Columns:
             table.writeBlock("a", np.zeros(4, dtype), 0)
         assert "RAT/a/c/0" in place.objects(url)
 
+    @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+    def test_every_bit_of_a_fill_value(self, place, dtype):
+        """Signalling NaNs too, which zarr-python and float() make quiet ones."""
+        url = place.new()
+        fills = bits(dtype, 9)
+        with make(url, 3, chunk=2) as table:
+            for n, fill in enumerate(fills):
+                table.createColumn(f"c{n}", dtype, fillValue=fill)
+                # A chunk of which only a row is written, and one that nobody writes.
+                table.writeBlock(f"c{n}", [1], 0)
+        with RatZarr(url) as table:
+            for n in range(len(fills)):
+                wanted = fills[[n, n, n]]
+                wanted[0] = 1
+                assert_same(table.readBlock(f"c{n}", 0, 3), wanted)
+
     @pytest.mark.parametrize(
         ("dtype", "fill"),
         [
@@ -246,6 +262,63 @@ class Columns:
             one.flush()
             with refused(place, "'a'"):
                 other.createColumn("a", "float64")
+
+    def test_creating_many_columns_at_once(self, place):
+        url = place.new()
+        with make(url, 9, first=("int8",)) as table:
+            table.createColumns({
+                "z": "int32",
+                "a/b": {"dtype": "f8", "width": 2, "fillValue": -1, "attributes": {"mine": 1}},
+                "%41": str,
+                "c": {"dtype": "u1", "chunkSize": 3, "complete": False},
+            })  # fmt: skip
+            assert table.getColumnNames() == ["first", "z", "a/b", "%41", "c"]
+            table.writeBlocks({"z": np.arange(9), "a/b": np.ones((9, 2))}, 0)
+            table.createColumns({})
+        order = dict(place.open(url)["RAT"].attrs)["COLUMN_ORDER"]
+        assert order == ["first", "z", "a/b", "%41", "c"]
+        with RatZarr(url, readOnly=True) as table:
+            assert table.readBlock("z", 0, 9).tolist() == list(range(9))
+            assert table.readBlock("%41", 0, 9).tolist() == [""] * 9
+            assert table.getColumnWidth("a/b") == 2
+            assert table.getColumnAttributeMapping("a/b")["mine"] == 1
+            assert table.getColumnChunkSize("c") == 3
+            with refused(place, "'c'", "complete"):
+                table.readBlock("c", 0, 1)
+            with refused(place, "readOnly", table=table):
+                table.createColumns({"d": "int8"})
+        assert raw(place, url, "a%2Fb").tolist() == [[1.0, 1.0]] * 9
+
+    @pytest.mark.parametrize(
+        ("columns", "fragment"),
+        [
+            ({"new": "int8", "a": "int8"}, "'a'"),
+            ({"new": "int8", "": "int8"}, "empty"),
+            ({"new": "int8", "b": "c8"}, "'b'"),
+            ({"new": "int8", "b": {"dtype": "u1", "fillValue": 300}}, "300"),
+            ({"new": "int8", "b": {"dtype": "u1", "fill": 3}}, "'fill'"),
+            ({"new": "int8", "b": {"width": 3}}, "'dtype'"),
+            ({"new": "int8", "b": {"dtype": "u1", "chunkSize": 0}}, "chunk size"),
+            (["a", "b"], "mapping"),
+        ],
+    )
+    def test_of_many_columns_all_are_created_or_none(self, place, columns, fragment):
+        with make(place.new(), 3, a=("int32",)) as table:
+            with refused(place, fragment, table=table):
+                table.createColumns(columns)
+            assert table.getColumnNames() == ["a"]
+
+    def test_many_columns_created_while_others_change_the_table(self, place):
+        url = place.new()
+        with make(url, 3, a=("int32",)) as one, RatZarr(url) as other:
+            one.setRowCount(7)
+            one.createColumn("b", "int8")
+            other.createColumns({"c": "int16", "d": "int32"})
+            assert other.rowCount == 7
+            assert other.getColumnNames() == ["a", "b", "c", "d"]
+            with refused(place, "'b'"):
+                other.createColumns({"e": "int16", "b": "int32"})
+        assert raw(place, url, "c").tolist() == [0] * 7
 
     def test_an_unknown_column(self, place):
         with make(place.new(), 3, a=("int32",)) as table:

@@ -74,6 +74,14 @@ class Log:
             assert table.getModificationLog("a") == []
         assert self._events(place, url) == []
 
+    def test_an_instance_that_looks_again_is_the_same(self, place):
+        url = place.new()
+        with make(url, 9, a=("int32",)) as table:
+            table.writeBlock("a", np.arange(9), 0)
+            table.refresh()
+            table.writeBlock("a", np.arange(9), 0)
+            assert len(self._events(place, url)) == 1
+
     def test_others_events_are_kept(self, place):
         url = place.new()
         with make(url, 9, a=("int32",)) as one, RatZarr(url) as other:

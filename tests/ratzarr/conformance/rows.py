@@ -305,3 +305,32 @@ class Rows:
             assert table.readBlock("a", 0, 10).tolist() == [1, 2, 3, 4, 5]
             table.setRowCount(10)
             assert table.readBlock("a", 0, 10).tolist() == [1, 2, 3, 4, 5, 0, 0, 0, 0, 0]
+
+    def test_a_count_that_a_column_seems_to_have_already(self, place):
+        """What this instance knows of its columns is old: another has resized them since."""
+        url = place.new()
+        with make(url, 20, a=("int32",), b=("int32",)) as one:
+            one.writeBlock("a", np.arange(20), 0)
+            one.flush()
+            with RatZarr(url) as other:
+                other.setRowCount(30)
+                other.writeBlocks({"a": np.full(10, 7), "b": np.full(10, 7)}, 20)
+            one.setRowCount(20)
+            assert raw(place, url, "a").tolist() == list(range(20))
+            assert raw(place, url, "b").tolist() == [0] * 20
+            with RatZarr(url) as other:
+                other.setRowCount(10)
+            one.setRowCount(30)
+            assert one.readBlock("a", 0, 30).tolist() == [*range(10), *[0] * 20]
+            assert one.readBlock("b", 0, 30).tolist() == [0] * 30
+        assert raw(place, url, "a").tolist() == [*range(10), *[0] * 20]
+
+    def test_a_resize_forgets_nothing_that_was_written(self, place):
+        with make(place.new(), 8, a=("int32",)) as one:
+            one.writeBlock("a", np.arange(8), 0)
+            written = one.bytesWritten("a")
+            assert written > 0
+            one.setRowCount(12)
+            assert one.bytesWritten("a") == written
+            one.writeBlock("a", np.arange(4), 8)
+            assert len(one.getModificationLog("a")) == 1

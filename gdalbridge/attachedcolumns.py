@@ -1,0 +1,246 @@
+"""The columns of an attached table: the raster's own, and those of its sidecars.
+
+Either can be asked for a :class:`Window`, a table of GDAL's in which a cell is found, so
+that all conversions between types are GDAL's own; and for rows as GDAL's ``ReadAsArray``
+hands them out. What lies beyond a column's own rows is GDAL's empty value.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import gdaldatetimes
+from ._gdal import exceptions, silence
+from .errors import ConversionError
+from .gdaltypes import FieldType
+from .ownrat import HeldRat, native_rat
+from .shownvalues import Shown, from_plain, to_plain
+from .sidecartable import SidecarTable
+
+__all__ = [
+    "AttachedColumn",
+    "OwnColumn",
+    "SidecarColumn",
+    "Window",
+    "are_equal",
+    "blank",
+    "datetime_text",
+    "pieces",
+    "plain_of",
+]
+
+Array = NDArray[Any]
+
+FIRST_WINDOW = 64
+LONGEST_WINDOW = 8192
+PIECE = 65536
+"""Rows that are taken through a table of GDAL's at once."""
+_PLAIN = {FieldType.INTEGER: "i4", FieldType.REAL: "f8", FieldType.BOOLEAN: "?"}
+
+
+def pieces(start: int, length: int) -> Iterator[tuple[int, int]]:
+    """Cut rows into (start, length) of bounded length."""
+    for first in range(start, start + length, PIECE):
+        yield first, min(PIECE, start + length - first)
+
+
+@dataclass(slots=True)
+class Window:
+    """Rows of a column, in a table of GDAL's."""
+
+    rat: Any
+    first: int
+    stop: int
+    """Rows of the attached table that are in it."""
+    column: int
+    """The column's number in it."""
+    lasting: bool = True
+    """Whether it can be used again without asking for it."""
+
+
+class AttachedColumn(Protocol):
+    """What the attached table knows of a column."""
+
+    @property
+    def name(self) -> str:
+        """As GDAL's code sees it."""
+
+    @property
+    def type(self) -> int:
+        """GDAL's number of it."""
+
+    @property
+    def usage(self) -> int:
+        """GDAL's number of it."""
+
+    @property
+    def rows(self) -> int:
+        """How many it has; beyond are empty values."""
+
+    def window(self, row: int, after: Window | None) -> Window:
+        """Return where a row is; ``after`` is the window that it was looked for in."""
+
+    def read(self, start: int, length: int) -> Array:
+        """Return some of its own rows, as GDAL hands them out."""
+
+    def native(self, start: int, length: int) -> tuple[Any, int, int]:
+        """Return a table of GDAL's with some of its own rows; their first, the column there."""
+
+
+def blank(kind: int, first: int, stop: int) -> Window:
+    """Return a window of empty values."""
+    return Window(native_rat(kind, None, min(stop - first, 1)), first, stop, 0, lasting=False)
+
+
+class OwnColumn:
+    """A column of the raster itself, or of any other table of GDAL's."""
+
+    def __init__(self, own: HeldRat, index: int) -> None:
+        self.own, self.index = own, index
+        column = own.schema.columns[index]
+        self.name, self.type, self.usage = column.name, column.type, column.usage
+
+    @property
+    def rows(self) -> int:
+        """How many it has."""
+        return self.own.schema.rows
+
+    def window(self, row: int, after: Window | None) -> Window:
+        """See :meth:`AttachedColumn.window`."""
+        return Window(self.own.rat, 0, self.rows, self.index, lasting=self.own.is_kept)
+
+    def read(self, start: int, length: int) -> Array:
+        """See :meth:`AttachedColumn.read`."""
+        return self.own.read(self.index, start, length)
+
+    def native(self, start: int, length: int) -> tuple[Any, int, int]:
+        """See :meth:`AttachedColumn.native`."""
+        return self.own.rat, start, self.index
+
+
+class SidecarColumn:
+    """A column of a sidecar, or one of the values per row of one that has several.
+
+    Parameters
+    ----------
+    table : SidecarTable
+    shown : Shown
+    name : str
+        As GDAL's code sees it.
+    part : int or None
+        Which of the values per row.
+    """
+
+    def __init__(self, table: SidecarTable, shown: Shown, name: str, part: int | None) -> None:
+        self.table, self.shown, self.name, self.part = table, shown, name, part
+        self.type, self.usage = int(shown.type), shown.usage
+
+    @property
+    def rows(self) -> int:
+        """How many it has."""
+        return self.table.rows
+
+    def stored(self, start: int, length: int) -> Array:
+        """Return rows as they are stored."""
+        values = self.table.read(self.shown.column, start, length)
+        return values if self.part is None else np.ascontiguousarray(values[:, self.part])
+
+    def window(self, row: int, after: Window | None) -> Window:
+        """See :meth:`AttachedColumn.window`."""
+        length = FIRST_WINDOW
+        if after is not None and row == after.stop:
+            # Read in order: more at once, as each window costs some calls.
+            length = min(LONGEST_WINDOW, 2 * (after.stop - after.first))
+        first = row if after is not None and row == after.stop else row // length * length
+        stop = min(first + length, self.rows)
+        try:
+            plain = to_plain(self.shown, self.stored(first, stop - first), first)
+        except ConversionError:
+            # Of another row, perhaps.
+            first, stop = row, row + 1
+            plain = to_plain(self.shown, self.stored(first, 1), first)
+        return Window(native_rat(self.type, plain), first, stop, 0)
+
+    def read(self, start: int, length: int) -> Array:
+        """See :meth:`AttachedColumn.read`."""
+        if self.type in _PLAIN:
+            plain = to_plain(self.shown, self.stored(start, length), start)
+            # What the cache has is not the caller's to change.
+            return np.array(plain, copy=True)
+        if self.type == FieldType.STRING:
+            found = [
+                to_plain(self.shown, self.stored(first, size), first)
+                for first, size in pieces(start, length)
+            ]
+        else:
+            found = [self._objects(first, size) for first, size in pieces(start, length)]
+        if not found:
+            found = [self._objects(start, 0)]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _objects(self, start: int, length: int) -> Array:
+        plain = to_plain(self.shown, self.stored(start, length), start)
+        with exceptions(), silence():
+            values: Array = native_rat(self.type, plain).ReadAsArray(0, 0, length)
+        return values
+
+    def native(self, start: int, length: int) -> tuple[Any, int, int]:
+        """See :meth:`AttachedColumn.native`."""
+        return native_rat(self.type, to_plain(self.shown, self.stored(start, length), start)), 0, 0
+
+    # ---- writing
+
+    def put(self, start: int, values: Array) -> None:
+        """Change rows; values are as they are stored."""
+        if self.part is not None:
+            whole = self.table.read(self.shown.column, start, len(values)).copy()
+            whole[:, self.part] = values
+            values = whole
+        self.table.put(self.shown.column, start, values)
+
+    def put_plain(self, start: int, plain: Array) -> None:
+        """Change rows; values are as GDAL hands them out."""
+        self.put(start, from_plain(self.shown, plain, start))
+
+    def take_from(self, other: AttachedColumn, rows: int) -> None:
+        """Fill it with what another column has."""
+        for start, length in pieces(0, rows):
+            there = max(0, min(length, other.rows - start))
+            if there:
+                self.put_plain(start, plain_of(other, start, there))
+
+
+def plain_of(column: AttachedColumn, start: int, length: int) -> Array:
+    """Return rows of any column as :func:`gdalbridge.shownvalues.from_plain` takes them."""
+    if column.type != FieldType.DATETIME:
+        return column.read(start, length)
+    rat, first, index = column.native(start, length)
+    return datetime_text(rat, first, length, index)
+
+
+def are_equal(one: AttachedColumn, other: AttachedColumn, rows: int) -> bool:
+    """Return whether two columns are of one type and have the same values, to the last bit."""
+    if one.type != other.type or one.rows < rows or other.rows < rows:
+        return False
+    for start, length in pieces(0, rows):
+        here, there = (plain_of(column, start, length) for column in (one, other))
+        if here.dtype.kind == "f":
+            here, there = here.view("u8"), there.view("u8")
+        if not bool(np.all(here == there)):
+            return False
+    return True
+
+
+def datetime_text(rat: Any, start: int, length: int, index: int) -> Array:
+    """Return date-times of a table of GDAL's as exact ISO text."""
+    rows = range(start, start + length)
+    # One by one: some versions read other rows in blocks, and blocks are not as exact.
+    texts = [rat.GetValueAsString(row, index) for row in rows]
+    objects = [rat.GetValueAsDateTime(row, index) for row in rows]
+    name = rat.GetNameOfCol(index)
+    times, offsets = gdaldatetimes.parse(texts, column=name, first_row=start)
+    times = gdaldatetimes.finer(times, offsets, objects, texts, column=name, first_row=start)
+    return gdaldatetimes.text_for_gdal(times, offsets, column=name, first_row=start)

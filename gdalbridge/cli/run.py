@@ -1,0 +1,43 @@
+"""``gdalbridge run``."""
+
+import click
+
+from .common import examples, in_words
+
+
+@examples(
+    "gdalbridge run add_columns.py seg.tif",
+    "gdalbridge run --read-only tuiview seg.tif",
+    "gdalbridge run -m package.module --its-own-option",
+)
+@click.command("run", context_settings={"ignore_unknown_options": True,
+                                        "allow_interspersed_args": False})  # fmt: skip
+@click.option("-m", "module", is_flag=True, help="PROGRAM is a module.")
+@click.option("--read-only", is_flag=True, help="Show sidecars; changes are GDAL's own matter.")
+@click.option(
+    "--override", is_flag=True, help="Let changes of the raster's own columns go to the sidecar."
+)
+@click.argument("program")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def command(
+    module: bool, read_only: bool, override: bool, program: str, arguments: tuple[str, ...]
+) -> None:
+    """Run PROGRAM, written in Python, so that it gets rasters' tables with their sidecars'.
+
+    PROGRAM is a script, an installed command, or (-m) a module. What it changes goes to the
+    sidecars. Only code that uses GDAL's Python bindings in this very process is reached: no
+    processes that it starts, no program in C++.
+    """
+    with in_words():
+        from ..enabling import enable
+        from ..opensidecars import flush_all
+        from ..runner import prepared
+
+        run = prepared(program, arguments, module=module)
+        enable(update=not read_only, override=override)
+    try:
+        # Its errors are its own, and are shown as they would be without us.
+        run()
+    finally:
+        with in_words():
+            flush_all()

@@ -1,0 +1,375 @@
+"""Which columns an attached table has, from where; and what is changed where.
+
+The raster's own come first, then each sidecar's. New columns, and what overrides a column
+of the raster's, go to one of the sidecars, the target, which is created when it is first
+needed.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from ratzarr import TableNotFoundError
+
+from ._gdal import NEW_TYPES, exceptions, gdal, silence
+from .attachedcolumns import AttachedColumn, OwnColumn, SidecarColumn, are_equal
+from .errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
+from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
+from .joincolumns import join_columns
+from .opensidecars import flush_each
+from .ownrat import OwnRat
+from .shownvalues import shown_as
+from .sidecartable import SidecarTable
+from .tableattributes import linear_binning, table_attributes, table_type
+
+__all__ = ["Joined"]
+
+MAX_ROWS = 2**31 - 1
+
+
+class Joined:
+    """A raster's own table and some sidecars.
+
+    Parameters
+    ----------
+    name : str
+        The raster's, for messages.
+    own : OwnRat
+    tables : sequence of SidecarTable
+        In the order of their columns.
+    target : SidecarTable
+        The one of them that new columns go to.
+    prefer : str
+        Whose column is seen where two have one name: ``sidecar`` or ``raster``.
+    update, override : bool
+        Whether the sidecars may be changed; and also by columns that take the place of
+        the raster's own.
+    as_text : collection of str
+        Columns that are shown as text.
+    key : str
+        The same for all attached tables of one band of a raster.
+    describe : callable
+        Returns the attributes of a table that is created, given its path.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        own: OwnRat,
+        tables: Sequence[SidecarTable],
+        target: SidecarTable,
+        *,
+        prefer: str,
+        update: bool,
+        override: bool,
+        as_text: Collection[str],
+        key: str,
+        describe: Callable[[str], Mapping[str, Any]],
+    ) -> None:
+        self.key = key
+        self.name, self.own, self.tables, self.target = name, own, list(tables), target
+        self.update = update
+        self._prefer, self._override, self._as_text = prefer, override, frozenset(as_text)
+        self._describe = describe
+        self._columns: list[AttachedColumn] | None = None
+        self._shell: Any = None
+        self._closed = False
+
+    # ---- what there is
+
+    @property
+    def columns(self) -> list[AttachedColumn]:
+        """The columns, in their order."""
+        if self._columns is None:
+            self.load()
+        found = self._columns
+        if found is None:
+            raise BridgeError(f"this attached table of {self.name} was closed")
+        return found
+
+    @property
+    def rows(self) -> int:
+        """Those of the longest."""
+        if self._closed:
+            raise BridgeError(f"this attached table of {self.name} was closed")
+        rows = max([self.own.schema.rows, *(table.rows for table in self.tables)])
+        if rows > MAX_ROWS:
+            raise ConversionError(
+                f"{self.name}: a table of GDAL's has at most {MAX_ROWS} rows, and there are {rows}"
+            )
+        return rows
+
+    def load(self, *, again: bool = False) -> None:
+        """Find out which columns there are."""
+        if self._closed:
+            return
+        if again:
+            for table in self.tables:
+                # It may have been made by another process, or deleted.
+                with suppress(TableNotFoundError):
+                    table.open(update=self.update)
+        self._columns = join_columns(self.own, self.tables, self._prefer, self._as_text)
+        self._shell = None
+
+    def shell(self) -> Any:
+        """Return a table of GDAL's with the same columns and no rows: it knows all errors."""
+        if self._shell is None:
+            shell = gdal.RasterAttributeTable()
+            with exceptions(), silence():
+                for column in self.columns:
+                    shell.CreateColumn(column.name, int(column.type), int(column.usage))
+            self._shell = shell
+        return self._shell
+
+    # ---- changes
+
+    def check_update(self) -> None:
+        """Refuse changes of a table that is for reading.
+
+        Raises
+        ------
+        NotWrittenError
+            Says how to have it for writing.
+        """
+        if not self.update:
+            raise NotWrittenError(
+                f"{self.name}: the table was attached for reading: attach(..., update=True) lets "
+                "changes go to a sidecar"
+            )
+
+    def _target(self, rows: int | None = None) -> SidecarTable:
+        self.check_update()
+        path = self.target.path
+        self.target.create(self.rows if rows is None else rows, lambda: self._describe(path))
+        return self.target
+
+    def create_column(self, name: str, kind: int, usage: int) -> None:
+        """Create a column in the target; it is the last one."""
+        self.check_update()
+        for index, column in enumerate(self.columns):
+            if column.name == name:
+                if isinstance(column, OwnColumn) and self._override:
+                    self.override(index, kind, usage, filled=False)
+                    return
+                self._refuse_existing(column)
+        self.columns.append(self._made(name, name, kind, usage))
+        self._shell = None
+
+    def _refuse_existing(self, column: AttachedColumn) -> None:
+        whose = "the raster itself" if isinstance(column, OwnColumn) else "a sidecar"
+        raise OutputExistsError(f"{self.name}: {whose} has a column {column.name!r} already")
+
+    def _made(self, name: str, stored_name: str, kind: int, usage: int) -> SidecarColumn:
+        if kind not in set(FieldType) or (kind >= FieldType.BOOLEAN and not NEW_TYPES):
+            raise ConversionError(
+                f"{self.name}, column {name!r}: this version of GDAL has no type {type_name(kind)}"
+            )
+        # Date-times may have any offset from UTC, each its own.
+        is_time = kind == FieldType.DATETIME
+        dtype = stored_dtype(FieldType.STRING if is_time else kind)
+        attributes: dict[str, Any] = {
+            "GDAL_TYPE": int(kind),
+            "GDAL_TYPE_NAME": type_name(kind),
+            "GDAL_USAGE": int(usage),
+            "GDAL_USAGE_NAME": usage_name(usage),
+        }
+        if stored_name != name:
+            attributes["GDAL_NAME"] = name
+        table = self._target()
+        # A new column has all rows, as in GDAL.
+        table.grow(self.rows)
+        table.create_column(stored_name, dtype, attributes)
+        shown = shown_as(stored_name, np.dtype(dtype), attributes, new_types=NEW_TYPES)
+        if shown is None:
+            raise ConversionError(f"{self.name}, column {name!r}: no dtype for {type_name(kind)}")
+        return SidecarColumn(table, shown, name, None)
+
+    def override(
+        self, index: int, kind: int | None = None, usage: int | None = None, *, filled: bool = True
+    ) -> SidecarColumn:
+        """Put a column of the raster's own into the target, where it can be changed.
+
+        Raises
+        ------
+        NotWrittenError
+            Where that was not allowed: says how it is.
+        """
+        self.check_update()
+        own = self.columns[index]
+        if not self._override or self._prefer == "raster":
+            also = "" if self._prefer == "sidecar" else ' with prefer="sidecar"'
+            raise NotWrittenError(
+                f"{self.name}: column {own.name!r} is the raster's own, which is never written. "
+                "With override=True (attach, enable; gdalbridge run --override) a column of that "
+                f"name in the sidecar takes its place{also}"
+            )
+        made = self._made(
+            own.name,
+            self._free_name(own.name),
+            own.type if kind is None else kind,
+            own.usage if usage is None else usage,
+        )
+        if filled:
+            made.take_from(own, self.own.schema.rows)
+        self.columns[index] = made
+        self._shell = None
+        return made
+
+    def _free_name(self, name: str) -> str:
+        there, found, number = set(self.target.names()), name or "column 1", 2
+        while found in there:
+            found, number = f"{name or 'column'} {number}", number + 1
+        return found
+
+    def take(self, given: OwnColumn, number: int) -> None:
+        """Have a column as it is in another table, if it is not so already.
+
+        Parameters
+        ----------
+        given : OwnColumn
+            The other table's.
+        number : int
+            Which of those with its name.
+
+        Raises
+        ------
+        ConversionError
+            Where a sidecar has it as another type.
+        """
+        of_name = [i for i, column in enumerate(self.columns) if column.name == given.name]
+        if number < len(of_name):
+            there = self.columns[of_name[number]]
+            if are_equal(there, given, given.rows):
+                return
+            if not isinstance(there, SidecarColumn):
+                made = self.override(of_name[number], given.type, given.usage, filled=False)
+            elif there.type == given.type:
+                made = there
+            else:
+                raise ConversionError(
+                    f"{self.name}: column {given.name!r} is {type_name(there.type)} in "
+                    f"{there.table.path}, and is to be {type_name(given.type)}"
+                )
+        else:
+            made = self._made(given.name, self._free_name(given.name), given.type, given.usage)
+            self.columns.append(made)
+            self._shell = None
+        made.take_from(given, given.rows)
+
+    def set_rows(self, rows: int) -> None:
+        """Set the number of rows, of the sidecars.
+
+        Raises
+        ------
+        NotWrittenError
+            Where the raster's own table is longer.
+        """
+        self.check_update()
+        if rows < self.own.schema.rows:
+            raise NotWrittenError(
+                f"{self.name}: the raster's own table has {self.own.schema.rows} rows and is "
+                f"never written: there can't be {rows}"
+            )
+        if rows == self.rows:
+            return
+        for table in self.tables:
+            if table.exists and table.rows > rows:
+                table.set_rows(rows)
+        if self.rows < rows:
+            target = self._target(rows)
+            if target.rows < rows:
+                target.set_rows(rows)
+
+    def grow(self, column: SidecarColumn, rows: int) -> None:
+        """Have a column's table as long as that."""
+        self.check_update()
+        column.table.grow(rows)
+
+    def remove_statistics(self) -> None:
+        """Delete the columns that GDAL takes for statistics.
+
+        Raises
+        ------
+        NotWrittenError
+            Where one of them is the raster's own.
+        """
+        self.check_update()
+        rest = self.shell().Clone()
+        rest.RemoveStatistics()
+        left = [
+            (rest.GetNameOfCol(i), rest.GetUsageOfCol(i)) for i in range(rest.GetColumnCount())
+        ]
+        gone = []
+        for column in self.columns:
+            if left and left[0] == (column.name, column.usage):
+                left.pop(0)
+            else:
+                gone.append(column)
+        for column in gone:
+            if not isinstance(column, SidecarColumn):
+                raise NotWrittenError(
+                    f"{self.name}: column {column.name!r} is the raster's own, which is never "
+                    "written: its statistics can't be removed"
+                )
+        stored = {(id(column.table), column.shown.column): column
+                  for column in gone if isinstance(column, SidecarColumn)}  # fmt: skip
+        for column in stored.values():
+            column.table.delete_column(column.shown.column)
+        self.load()
+
+    # ---- the table as a whole
+
+    def _kept(self, what: Callable[[Mapping[str, Any]], Any], own: Any) -> Any:
+        kept = next((v for t in self.tables if (v := what(t.attributes)) is not None), None)
+        first, second = (own, kept) if self._prefer == "raster" else (kept, own)
+        return second if first is None else first
+
+    @property
+    def linear_binning(self) -> tuple[float, float] | None:
+        """Minimum of row 0, and bin size."""
+        found: tuple[float, float] | None = self._kept(
+            linear_binning, self.own.schema.linear_binning
+        )
+        return found
+
+    def set_linear_binning(self, minimum: float, size: float) -> None:
+        """Keep linear binning in the target."""
+        self._set({"linear_binning": (minimum, size)})
+
+    @property
+    def table_type(self) -> int:
+        """0 thematic, 1 athematic."""
+        return int(self._kept(table_type, self.own.schema.table_type) or 0)
+
+    def set_table_type(self, kind: int) -> None:
+        """Keep the table's type in the target."""
+        if kind not in (0, 1):
+            raise BridgeError(f"a table's type is 0 (thematic) or 1 (athematic): got {kind!r}")
+        self._set({"table_type": kind})
+
+    def _set(self, what: Mapping[str, Any]) -> None:
+        from .gdalrat import RatSchema
+
+        schema = RatSchema((), 0, what.get("table_type"), what.get("linear_binning"))
+        self._target().set_attributes(table_attributes(schema))
+
+    # ---- the end
+
+    def flush(self) -> None:
+        """Write back what waits, of all tables.
+
+        Raises
+        ------
+        RatZarrError
+            The first error, after all were tried.
+        """
+        flush_each(self.tables)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self._closed = True
+        self._columns = self._shell = None
+        self.tables = []
+        self.own.close()

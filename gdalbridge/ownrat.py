@@ -1,0 +1,181 @@
+"""A raster's own table as the attached one reads it: by GDAL's own calls, safely.
+
+GDAL frees a table with its dataset, and a call on one that was freed takes the process
+down. So a table is read from a dataset that is ours, or that GDAL's bindings tell us of
+when it goes (its bands are marked, since 3.8); else from a copy. Where the dataset is gone
+the raster is opened again.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ._gdal import block_io_is_safe, exceptions, gdal, own_rat, silence
+from .errors import GdalError
+from .gdalopen import band_of, opened, siblings_visible
+from .gdalrat import RatSchema, schema_of
+from .gdaltypes import FieldType
+
+__all__ = ["HeldRat", "OwnRat", "native_rat"]
+
+Array = NDArray[Any]
+
+BANDS_ARE_MARKED = hasattr(gdal.Dataset, "_invalidate_children")
+CELLS = 4096
+"""Rows up to which a version that can't read blocks is asked cell by cell."""
+_GETTERS = {
+    FieldType.INTEGER: "GetValueAsInt",
+    FieldType.REAL: "GetValueAsDouble",
+    FieldType.STRING: "GetValueAsString",
+}
+
+
+def native_rat(kind: int, plain: Array | None, rows: int = 0) -> Any:
+    """Return a table of GDAL's with one column, of these values (or of empty rows)."""
+    rat = gdal.RasterAttributeTable()
+    with exceptions(), silence():
+        rat.CreateColumn("", int(kind), 0)
+        rat.SetRowCount(rows if plain is None else len(plain))
+        if plain is not None and len(plain):
+            rat.WriteArray(np.ascontiguousarray(plain), 0)
+    return rat
+
+
+class HeldRat:
+    """A table of GDAL's that stays where it is.
+
+    Parameters
+    ----------
+    rat
+        GDAL's.
+    name : str
+        For messages.
+    """
+
+    is_kept = True
+    """Whether :attr:`rat` is the same as long as this is in use."""
+
+    def __init__(self, rat: Any, name: str) -> None:
+        self._rat, self._name = rat, name
+        self._whole: tuple[int, Array] | None = None
+        if rat is None:
+            self.schema = RatSchema((), 0, None, None)
+        else:
+            self.schema = schema_of(rat)
+            self._safe = block_io_is_safe(rat)
+
+    @property
+    def rat(self) -> Any:
+        """GDAL's table."""
+        return self._rat
+
+    def read(self, index: int, start: int, length: int) -> Array:
+        """Read rows as GDAL's ``ReadAsArray`` hands them out, on every version."""
+        rat = self.rat
+        if self._safe or start == 0:
+            return self._ask(rat, index, start, length)
+        kind = self.schema.columns[index].type
+        if kind == FieldType.STRING or (length <= CELLS and kind in _GETTERS):
+            get = getattr(rat, _GETTERS[FieldType(kind)])
+            cells = [get(row, index) for row in range(start, start + length)]
+            if kind != FieldType.STRING:
+                return np.array(cells, "i4" if kind == FieldType.INTEGER else "f8")
+            return np.array([_bytes(text) for text in cells] or [b""], "S")[:length]
+        # The whole column, from row 0; kept, as the next block will be of the same one.
+        if self._whole is None or self._whole[0] != index:
+            self._whole = None
+            self._whole = (index, self._ask(rat, index, 0, self.schema.rows))
+        return self._whole[1][start : start + length].copy()
+
+    def _ask(self, rat: Any, index: int, start: int, length: int) -> Array:
+        column = self.schema.columns[index].name
+        with exceptions(), silence():
+            try:
+                values: Array | None = rat.ReadAsArray(index, start, length)
+            except (RuntimeError, SystemError, ValueError) as error:
+                raise GdalError(f"{self._name}, column {column!r}: {error}") from error
+        if values is None or len(values) != length:
+            raise GdalError(f"{self._name}, column {column!r}: GDAL could not read from {start}")
+        return values
+
+
+class OwnRat(HeldRat):
+    """A band's own table; without columns, where the band has none.
+
+    Parameters
+    ----------
+    dataset, band
+        GDAL's.
+    keep : bool
+        Whether the dataset may be kept open for as long as this is in use.
+    ours : bool
+        Whether nobody else has the dataset.
+    """
+
+    def __init__(self, dataset: Any, band: Any, *, keep: bool, ours: bool = False) -> None:
+        self._ours = ours
+        name = dataset.GetDescription()
+        self._number = band.GetBand()
+        with siblings_visible(name), silence():
+            rat = own_rat(band)
+        self._dataset = dataset if keep else None
+        self._band = band
+        if rat is not None and not keep and not BANDS_ARE_MARKED:
+            rat, self._band = self._outliving(rat, name)
+        self.was_there = rat is not None
+        """Whether the band has a table, be it without columns."""
+        super().__init__(rat, name)
+
+    def _outliving(self, rat: Any, name: str) -> tuple[Any, Any]:
+        """Return a table that does not go with its dataset, and its band if it has one."""
+        with silence():
+            try:
+                copy = rat.Clone()
+            except RuntimeError:
+                copy = None
+        if copy is not None:
+            return copy, None
+        # Some formats don't copy large tables.
+        with opened(name) as dataset:
+            self._dataset, self._ours = dataset, True
+            band = band_of(dataset, self._number, name)
+            return own_rat(band), band
+
+    @property
+    def rat(self) -> Any:
+        """GDAL's table.
+
+        Raises
+        ------
+        GdalError
+            Where its dataset was closed, and can't be opened again.
+        """
+        if self._band is not None and getattr(self._band, "this", None) is None:
+            self._rat = self._band = self._dataset = None
+            try:
+                with opened(self._name) as dataset:
+                    band = band_of(dataset, self._number, self._name)
+                    with siblings_visible(self._name), silence():
+                        rat = own_rat(band)
+            except FileNotFoundError as error:
+                raise GdalError(f"the dataset of this table was closed, and {error}") from error
+            if rat is None or schema_of(rat) != self.schema:
+                raise GdalError(
+                    f"the dataset of this table was closed, and {self._name} has another one now"
+                )
+            self._dataset, self._band, self._rat, self._ours = dataset, band, rat, True
+        return self._rat
+
+    @property
+    def is_kept(self) -> bool:  # type: ignore[override]
+        """Whether the table stays where it is as long as this is in use."""
+        return self._band is None or self._ours or not BANDS_ARE_MARKED
+
+    def close(self) -> None:
+        """Let go of table, band and dataset, in that order."""
+        self._rat = self._band = self._dataset = self._whole = None
+
+
+def _bytes(text: Any) -> bytes:
+    return text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape")

@@ -1,0 +1,306 @@
+"""Stored columns as GDAL's types, value by value, and back.
+
+What GDAL has a type for is shown as that type, exactly. For the rest:
+
+- integers wider than GDAL's 32 bits (uint32, int64, uint64) are shown as Real, which is
+  exact up to 2**53; one beyond that is not rounded, but an error that names it. As text
+  (``as_text``) all of them can be seen;
+- float16 and float32 are Real, fixed-width bytes are String;
+- date-times are DateTime to the millisecond: what is finer, and more than GDAL's 32-bit
+  seconds hold, is rounded with a :class:`~gdalbridge.errors.LossWarning`; years outside 1
+  to 9999 are an error;
+- before GDAL 3.12, which has no such types, a Boolean is Integer (0 and 1), a date-time its
+  ISO text and bytes are hexadecimal text.
+
+An array as GDAL takes and gives it is here called *plain*: int32, float64 or bool; bytes of
+fixed width for String and (ISO) for DateTime; objects of bytes for WKBGeometry.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratzarr import RatZarrError
+from ratzarr.casting import exact
+
+from . import gdaldatetimes
+from .errors import ConversionError, LossWarning
+from .gdaltypes import FieldType, stored_dtype, type_name
+
+__all__ = ["Shown", "from_plain", "shown_as", "to_plain", "to_stored"]
+
+Array = NDArray[Any]
+
+EXACT_IN_DOUBLE = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a stored column is seen through GDAL."""
+
+    column: str
+    """Its name in the table, for messages."""
+    dtype: np.dtype[Any]
+    type: FieldType
+    usage: int
+    offset: int
+    """Minutes east of UTC of its date-times, or NAIVE."""
+
+
+def shown_as(
+    column: str,
+    dtype: np.dtype[Any],
+    attributes: Mapping[str, Any],
+    *,
+    new_types: bool,
+    as_text: bool = False,
+) -> Shown | None:
+    """Decide how a column is shown; None where GDAL has nothing like it.
+
+    Parameters
+    ----------
+    column, dtype, attributes
+        The column's; ``GDAL_TYPE`` and ``GDAL_USAGE`` count where they are possible.
+    new_types : bool
+        Whether this GDAL has Boolean, DateTime and WKBGeometry.
+    as_text : bool
+        As String, whatever it is.
+    """
+    kind = _type(dtype, attributes.get("GDAL_TYPE"), new_types)
+    if kind is None:
+        return None
+    usage = attributes.get("GDAL_USAGE")
+    east = attributes.get("UTC_OFFSET_MINUTES", 0)
+    return Shown(
+        column,
+        dtype,
+        FieldType.STRING if as_text else kind,
+        usage if isinstance(usage, int) and not isinstance(usage, bool) else 0,
+        east if isinstance(east, int) and abs(east) < 24 * 60 else gdaldatetimes.NAIVE,
+    )
+
+
+def _type(dtype: np.dtype[Any], asked: Any, new_types: bool) -> FieldType | None:
+    kind = dtype.kind
+    if kind == "b":
+        is_integer = not new_types or (asked == FieldType.INTEGER and asked is not False)
+        return FieldType.INTEGER if is_integer else FieldType.BOOLEAN
+    if kind in "iu":
+        fits = np.can_cast(dtype, np.int32, casting="safe") and asked != FieldType.REAL
+        return FieldType.INTEGER if fits else FieldType.REAL
+    if kind == "T":
+        # Date-times whose offsets are mixed.
+        is_time = asked == FieldType.DATETIME and new_types
+        return FieldType.DATETIME if is_time else FieldType.STRING
+    if kind == "M":
+        return FieldType.DATETIME if new_types else FieldType.STRING
+    if kind == "O":
+        return FieldType.WKB_GEOMETRY if new_types else FieldType.STRING
+    return {"f": FieldType.REAL, "S": FieldType.STRING}.get(kind)
+
+
+# ---- to GDAL
+
+
+def to_plain(shown: Shown, values: Array, first_row: int) -> Array:
+    """Return stored values as GDAL takes them.
+
+    Raises
+    ------
+    ConversionError
+        Names the row of a value that can't be shown as this type.
+    """
+    kind = shown.type
+    if kind == FieldType.STRING:
+        return _plain_text(shown, values, first_row)
+    if kind == FieldType.DATETIME:
+        return _plain_datetimes(shown, values, first_row)
+    if kind == FieldType.REAL and shown.dtype.kind in "iu":
+        return _as_doubles(shown, values, first_row)
+    return values.astype(stored_dtype(kind), copy=False)
+
+
+def _as_doubles(shown: Shown, values: Array, first_row: int) -> Array:
+    doubles = values.astype(np.float64)
+    for place in np.flatnonzero(np.abs(doubles) >= EXACT_IN_DOUBLE).tolist():
+        if int(doubles[place]) != int(values[place]):
+            raise ConversionError(
+                f"column {shown.column!r}, row {first_row + place}: {values[place]} is not exact "
+                "in GDAL's Real, and its Integer has 32 bits: as_text=[...] shows the column as "
+                "text"
+            )
+    return doubles
+
+
+def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
+    kind = values.dtype.kind
+    if not len(values):
+        return np.empty(0, "S1")
+    if kind == "T":
+        ascii_only = _plain_ascii(values)
+        if ascii_only is not None:
+            return ascii_only
+        encoded = [text.encode("utf-8") for text in values.tolist()]
+    elif kind == "S":
+        encoded = values.tolist()
+    elif kind == "M":
+        iso = np.datetime_as_string(values)
+        encoded = np.where(np.isnat(values), "", iso).astype("S").tolist()
+    elif kind == "O":
+        encoded = [raw.hex().encode() for raw in values.tolist()]
+    else:
+        encoded = [str(value).encode() for value in values.tolist()]
+    if b"\x00" in b"".join(encoded):
+        row = first_row + next(i for i, text in enumerate(encoded) if b"\x00" in text)
+        _warn(shown, row, "GDAL ends its text at the zero character in it")
+        encoded = [text.partition(b"\x00")[0] for text in encoded]
+    return _fixed_width(encoded)
+
+
+def _plain_ascii(values: Array) -> Array | None:
+    """Encode all at once, which is three times as quick; None where it is not for numpy."""
+    lengths = np.strings.str_len(values)
+    try:
+        plain = values.astype(f"S{int(lengths.max()) or 1}")
+    except UnicodeEncodeError:
+        return None
+    # A zero character would count as one, and is none of what fixed-width bytes hold.
+    is_whole = np.count_nonzero(plain.view(np.uint8)) == int(lengths.sum())
+    return plain if is_whole else None
+
+
+def _fixed_width(encoded: list[bytes]) -> Array:
+    return np.array(encoded, f"S{max(map(len, encoded)) or 1}")
+
+
+def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
+    column = shown.column
+    if values.dtype.kind == "T":
+        times, offsets = gdaldatetimes.parse(values.tolist(), column=column, first_row=first_row)
+    else:
+        years = values.astype("M8[Y]").astype("i8") + 1970
+        bad = ~np.isnat(values) & ((years < 1) | (years > 9999))
+        if bad.any():
+            place = int(np.argmax(bad))
+            raise ConversionError(
+                f"column {column!r}, row {first_row + place}: {values[place]} is outside the "
+                "years 1 to 9999: as_text=[...] shows the column as text"
+            )
+        times = values.astype("M8[us]")
+        offsets = np.full(len(times), shown.offset, np.int32)
+        if np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as"):
+            finer = np.flatnonzero((times != values) & ~np.isnat(times))
+            if len(finer):
+                _warn(shown, first_row + int(finer[0]), "GDAL's date-times are not as fine")
+    rounded = times.astype("M8[ms]").astype("M8[us]")
+    seconds = times.astype("i8") % 60_000_000
+    held = np.round(np.float32(seconds / 1e6).astype(np.float64) * 1e6).astype("i8")
+    coarse = ~np.isnat(times) & (rounded != times) & (held != seconds)
+    if coarse.any():
+        _warn(shown, first_row + int(np.argmax(coarse)), "GDAL's date-times are not as fine")
+        times = np.where(coarse, rounded, times)
+    return gdaldatetimes.text_for_gdal(times, offsets, column=column, first_row=first_row)
+
+
+def _warn(shown: Shown, row: int, why: str) -> None:
+    warnings.warn(
+        f"column {shown.column!r}, row {row}: {why}; what is stored is more",
+        LossWarning,
+        stacklevel=2,
+    )
+
+
+# ---- from GDAL
+
+
+def from_plain(shown: Shown, plain: Array, first_row: int) -> Array:
+    """Return what GDAL holds as stored values.
+
+    Raises
+    ------
+    ConversionError
+        Names the row of a value that the column's dtype does not hold.
+    """
+    if shown.type == FieldType.DATETIME:
+        return _stored_datetimes(shown, plain, first_row)
+    if shown.type == FieldType.STRING and shown.dtype.kind not in "TS":
+        return _from_text(shown, plain, first_row)
+    return _exact(shown, plain, first_row)
+
+
+def to_stored(shown: Shown, values: Array, first_row: int) -> Array | None:
+    """Return an array that somebody has as stored values, without GDAL.
+
+    Returns
+    -------
+    ndarray or None
+        None where only GDAL can say what is meant.
+
+    Raises
+    ------
+    ConversionError
+        Names the row of a value that the column's dtype does not hold.
+    """
+    given, kept = values.dtype.kind, shown.dtype.kind
+    same = (
+        (given in "iufb" and kept in "iufb")
+        or (given in "SUT" and kept in "TS" and shown.type == FieldType.STRING)
+        or (given == kept == "M")
+        or (given in "SO" and kept == "O" and shown.type == FieldType.WKB_GEOMETRY)
+    )
+    if given == "O" and kept in "TS" and shown.type == FieldType.STRING:
+        same = all(isinstance(value, str | bytes) for value in values.tolist())
+    return _exact(shown, values, first_row) if same else None
+
+
+def _exact(shown: Shown, values: Array, first_row: int) -> Array:
+    try:
+        return exact(values, shown.dtype, column=shown.column, first_row=first_row)
+    except RatZarrError as error:
+        raise ConversionError(str(error)) from error
+
+
+def _from_text(shown: Shown, plain: Array, first_row: int) -> Array:
+    kind = shown.dtype.kind
+    texts = [raw.decode("ascii", "replace") for raw in plain.tolist()]
+    made: list[Any] = []
+    for row, text in enumerate(texts, first_row):
+        try:
+            if kind == "O":
+                made.append(bytes.fromhex(text))
+            elif kind == "M":
+                made.append(np.datetime64(text or "NaT"))
+            elif kind == "b":
+                made.append({"True": True, "False": False}[text])
+            else:
+                made.append(int(text) if kind in "iu" else float(text))
+        except (ValueError, KeyError):
+            raise ConversionError(
+                f"column {shown.column!r}, row {row}: {text!r} is no {shown.dtype}, which the "
+                "column holds"
+            ) from None
+    if kind == "M":
+        return _exact(shown, np.array(made, "M8"), first_row)
+    objects = np.empty(len(made), object)
+    objects[:] = made
+    return _exact(shown, objects, first_row)
+
+
+def _stored_datetimes(shown: Shown, plain: Array, first_row: int) -> Array:
+    texts = [raw.decode("ascii", "replace") for raw in plain.tolist()]
+    times, offsets = gdaldatetimes.parse(texts, column=shown.column, first_row=first_row)
+    if shown.dtype.kind == "T":
+        return np.array(gdaldatetimes.to_text(times, offsets), shown.dtype)
+    other = ~np.isnat(times) & (offsets != shown.offset)
+    if other.any():
+        place = int(np.argmax(other))
+        zone = "none" if shown.offset == gdaldatetimes.NAIVE else f"{shown.offset} minutes"
+        raise ConversionError(
+            f"column {shown.column!r}, row {first_row + place}: {texts[place]} has another "
+            f"offset from UTC than the column's {type_name(shown.type)}s have ({zone})"
+        )
+    return _exact(shown, times, first_row)

@@ -1,0 +1,352 @@
+"""A sidecar in use by attached tables: read by chunks, written behind.
+
+Reading single cells or pages unpacks a chunk once. Writing less than a chunk changes it
+in memory, and it is written back by :meth:`SidecarTable.flush`: which comes when it is
+asked for, when the attached table is closed or no longer used, when the program ends, and
+before more than :data:`MOST_CHUNKS` chunks or :data:`MOST_BYTES` bytes are waiting, or
+one of them for longer than :data:`MOST_SECONDS` seconds of writing. Blocks of whole chunks
+are written at once.
+
+All attached tables of a process share one instance for one sidecar
+(:mod:`gdalbridge.opensidecars`), so that what one has written the others see, flushed or not.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
+from ratzarr.layout import COMPLETE_ATTR
+
+from .chunkcache import Chunk, ChunkCache, empty
+from .errors import BridgeError
+
+__all__ = ["MOST_BYTES", "MOST_CHUNKS", "MOST_SECONDS", "SidecarTable"]
+
+Array = NDArray[Any]
+
+CACHE_BYTES = 256 * 2**20
+"""What is kept unpacked of one sidecar."""
+MOST_CHUNKS = 64
+"""Changed chunks that wait to be written."""
+MOST_BYTES = 128 * 2**20
+"""Bytes of such chunks."""
+MOST_SECONDS = 30.0
+"""How long one waits while others are written to."""
+MOST_RUNS = 8
+"""Runs of changed rows of a chunk that are written one by one."""
+PUTS_BETWEEN = 1024
+"""Writes to chunks that wait already, between two looks at how long they do."""
+SHORTEST_CHUNK = 1024
+
+
+class SidecarTable:
+    """A sidecar that is there, or will be when something is first written to it.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        self.users: WeakSet[Any] = WeakSet()
+        """Attached tables; each is told of what another has changed."""
+        self.rows = 0
+        """As they are for the users; the store's follow with :meth:`flush`."""
+        self._store: RatZarr | None = None
+        self._cache = ChunkCache(CACHE_BYTES)
+        self._writable = False
+        self._names: list[str] | None = None
+        self._chunk_rows: dict[str, int] = {}
+        self._puts = 0
+
+    # ---- the store
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a store."""
+        return self._store is not None
+
+    def open(self, *, update: bool) -> None:
+        """Open the store; look at it again, if it is open.
+
+        Raises
+        ------
+        TableNotFoundError
+            Where there is none.
+        """
+        with self.lock:
+            if self._store is not None and update and not self._writable:
+                self._store = None
+            if self._store is None:
+                self._cache.drop_unchanged()
+                self._store = RatZarr(self.path, readOnly=not update, create=False)
+                self._writable = update
+            else:
+                try:
+                    self._store.refresh()
+                except TableNotFoundError:
+                    # Deleted since. What waits to be written has no place any more.
+                    self._store, self._names, self.rows = None, None, 0
+                    self._cache = ChunkCache(CACHE_BYTES)
+                    raise
+                self._cache.drop_unchanged()
+            self._names = None
+            self._chunk_rows.clear()
+            self.rows = max(self._store.rowCount, self._pending_rows())
+
+    def _pending_rows(self) -> int:
+        return max((c.start + len(c.values) for _, c in self._cache.changed()), default=0)
+
+    def create(self, rows: int, attributes: Callable[[], Mapping[str, Any]]) -> None:
+        """Create the store, if there is none."""
+        with self.lock:
+            if self._store is not None:
+                return
+            store = RatZarr(self.path)
+            if not store.getColumnNames() and store.rowCount == 0:
+                # A chunk is packed and read as a whole: no longer than a short table. Of one
+                # that has no rows yet, nobody knows how long it will be.
+                if rows:
+                    store.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
+                    store.setRowCount(rows)
+                store.getRatAttributeMapping().update(attributes())
+            self._store, self._writable, self._names = store, True, None
+            self.rows = store.rowCount
+
+    @property
+    def _open(self) -> RatZarr:
+        if self._store is None:
+            raise BridgeError(f"there is no table at {self.path}")
+        return self._store
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The table's attributes; to be changed by :meth:`set_attributes`."""
+        return {} if self._store is None else self._store.getRatAttributeMapping().asdict()
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Change the table's attributes."""
+        self._open.getRatAttributeMapping().update(attributes)
+
+    # ---- columns
+
+    def names(self) -> list[str]:
+        """Return the names of its columns, in their order."""
+        with self.lock:
+            if self._store is None:
+                return []
+            if self._names is None:
+                self._names = self._store.getColumnNames()
+            return list(self._names)
+
+    def open_columns(self) -> None:
+        """Fetch what describes all columns, in parallel."""
+        names = self.names()
+        if names:
+            self._open.readBlocks(names, 0, 0, allowIncomplete=True)
+
+    def describe(self, name: str) -> tuple[np.dtype[Any], int, dict[str, Any], bool]:
+        """Return a column's dtype, width, attributes, and whether it is complete."""
+        store = self._open
+        attributes = store.getColumnAttributeMapping(name).asdict()
+        complete = attributes.get(COMPLETE_ATTR, True) is not False
+        return store.getColumnDtype(name), store.getColumnWidth(name), attributes, complete
+
+    def create_column(self, name: str, dtype: Any, attributes: Mapping[str, Any]) -> None:
+        """Create a column, of as many rows as the table has."""
+        with self.lock:
+            self._apply_rows()
+            self._open.createColumn(name, dtype, attributes=attributes)
+            self._names = None
+
+    def delete_column(self, name: str) -> None:
+        """Delete a column."""
+        with self.lock:
+            for key, _ in self._cache.of_column(name):
+                self._cache.drop(key)
+            self._open.deleteColumn(name)
+            self._names = None
+
+    def _rows_per_chunk(self, name: str) -> int:
+        if name not in self._chunk_rows:
+            self._chunk_rows[name] = self._open.getColumnChunkSize(name)
+        return self._chunk_rows[name]
+
+    # ---- rows
+
+    def set_rows(self, rows: int) -> None:
+        """Set the number of rows, in the store as well."""
+        with self.lock:
+            if rows < self.rows:
+                self.flush()
+                self._cache.drop_unchanged()
+            self._open.setRowCount(rows)
+            self.rows = rows
+
+    def grow(self, rows: int) -> None:
+        """Have at least so many rows; the store follows with :meth:`flush`."""
+        with self.lock:
+            self.rows = max(self.rows, rows)
+
+    def _apply_rows(self) -> None:
+        if self._store is not None and self._store.rowCount < self.rows:
+            self._store.setRowCount(self.rows)
+
+    # ---- reading
+
+    def read(self, name: str, start: int, length: int) -> Array:
+        """Return rows of a column, as they will be in the store; not to be changed.
+
+        Parameters
+        ----------
+        name : str
+        start, length : int
+            All of them rows of the table.
+        """
+        with self.lock:
+            step = self._rows_per_chunk(name)
+            number, stop = start // step, start + length
+            if length and number == (stop - 1) // step:
+                chunk = self._chunk(name, number)
+                first = start - chunk.start
+                return chunk.values[first : first + length]
+            if 0 < length <= step:
+                # The next page may well be of the same two.
+                border = (number + 1) * step
+                parts = [(start, border - start), (border, stop - border)]
+                return np.concatenate([self.read(name, *part) for part in parts])
+            return self._read_long(name, start, length)
+
+    def _read_long(self, name: str, start: int, length: int) -> Array:
+        """Read past the cache: requests in parallel, and nothing else has to go."""
+        there = max(0, min(length, self._open.rowCount - start))
+        values = self._open.readBlock(name, min(start, self._open.rowCount), there)
+        if there < length:
+            values = np.concatenate([values, empty(values, length - there)])
+        for _, chunk in self._cache.of_column(name):
+            first, last = (
+                max(start, chunk.start),
+                min(start + length, chunk.start + len(chunk.values)),
+            )
+            if chunk.changed is not None and first < last:
+                if not values.flags.writeable:
+                    values = values.copy()
+                inside = slice(first - chunk.start, last - chunk.start)
+                rows = np.flatnonzero(chunk.changed[inside])
+                values[first - start + rows] = chunk.values[inside][rows]
+        return values
+
+    def _chunk(self, name: str, number: int) -> Chunk:
+        key = (name, number)
+        chunk = self._cache.get(key)
+        step = self._rows_per_chunk(name)
+        length = min(step, self.rows - number * step)
+        if chunk is None:
+            start = number * step
+            there = max(0, min(length, self._open.rowCount - start))
+            values = self._open.readBlock(name, min(start, self._open.rowCount), there)
+            chunk = Chunk(start, values if values.flags.writeable else values.copy())
+            chunk.grow(length)
+            self._cache.add(key, chunk)
+        elif len(chunk.values) < length:
+            chunk.grow(length)
+        return chunk
+
+    # ---- writing
+
+    def put(self, name: str, start: int, values: Array) -> None:
+        """Change rows of a column: whole chunks at once, others when it is time.
+
+        Parameters
+        ----------
+        name : str
+        start : int
+            Rows of the table.
+        values : ndarray
+            In the column's own dtype.
+        """
+        with self.lock:
+            step, stop = self._rows_per_chunk(name), start + len(values)
+            first = -(-start // step) * step
+            last = stop if stop >= self.rows else stop // step * step
+            if first < last:
+                self._put_at_once(name, first, values[first - start : last - start])
+            else:
+                first = last = stop
+            is_new = False
+            for one, other in ((start, min(first, stop)), (max(last, start), stop)):
+                is_new |= self._put_behind(name, one, values[one - start : other - start])
+            self._puts += 1
+            if is_new or self._puts % PUTS_BETWEEN == 0:
+                self._write_if_it_is_time()
+
+    def _put_at_once(self, name: str, start: int, values: Array) -> None:
+        self._apply_rows()
+        self._open.writeBlock(name, values, start)
+        for key, chunk in self._cache.of_column(name):
+            if start <= chunk.start < start + len(values):
+                self._cache.drop(key)
+
+    def _put_behind(self, name: str, start: int, values: Array) -> bool:
+        step = self._rows_per_chunk(name)
+        stop = start + len(values)
+        row, is_new = start, False
+        while row < stop:
+            end = min(stop, (row // step + 1) * step)
+            is_new |= self._chunk(name, row // step).put(row, values[row - start : end - start])
+            row = end
+        return is_new
+
+    def _write_if_it_is_time(self) -> None:
+        chunks, size, oldest = self._cache.waiting()
+        too_old = chunks and time.monotonic() - oldest > MOST_SECONDS
+        if chunks > MOST_CHUNKS or size > MOST_BYTES or too_old:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write back what is waiting, and see that it got where it was meant to be.
+
+        Raises
+        ------
+        RatZarrError
+            Of the first chunk that could not be written, once all were tried. It goes on
+            waiting.
+        """
+        with self.lock:
+            if self._store is None or not self._writable:
+                return
+            self._apply_rows()
+            errors: list[RatZarrError] = []
+            for (name, number), chunk in self._cache.changed():
+                try:
+                    self._write_back(name, chunk)
+                except RatZarrError as error:
+                    error.add_note(f"changes to chunk {number} of column {name!r} are not written")
+                    errors.append(error)
+            if errors:
+                raise errors[0]
+            self._store.flush()
+
+    def _write_back(self, name: str, chunk: Chunk) -> None:
+        runs = chunk.runs()
+        if len(runs) <= MOST_RUNS:
+            for first, last in runs:
+                self._open.writeBlock(name, chunk.values[first:last], chunk.start + first)
+        else:
+            # Rows between them may have been written by another process since.
+            first, last = runs[0][0], runs[-1][1]
+            now = self._open.readBlock(name, chunk.start + first, last - first).copy()
+            changed = np.asarray(chunk.changed)[first:last]
+            now[changed] = chunk.values[first:last][changed]
+            self._open.writeBlock(name, now, chunk.start + first)
+            chunk.values[first:last] = now
+        chunk.changed = None

@@ -1,0 +1,211 @@
+"""Clients of S3 servers: made once for the settings and credentials in force, and kept.
+
+A server that has been heard from may be slow for a while; one that has never answered
+most likely never will. So the first answer must come within a bound that covers all
+tries: a wrong name, a closed port or a silent server is an error in seconds, and a long
+transfer from a server that works is not cut.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import fsspec.config
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError
+from botocore.session import Session
+from s3fs import S3FileSystem
+
+from .errors import ArgumentError, StorePermissionError
+from .parallel import in_flight
+from .s3retries import Retries
+from .s3settings import MACHINE, PROFILES, Keys, S3Settings
+
+__all__ = ["client_for", "keys_of_profile"]
+
+TRIES = 3
+"""How often a server that was not heard from can be asked within the bound."""
+HEARD = 60.0
+"""Seconds for which a server that answered counts as one that does."""
+SMALL = 2**20
+"""Bytes. Sending more can take longer than the first answer may."""
+
+MAX_CLIENTS = 16
+_ENVIRONMENT = (
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+_DECIDED = {"anon", "profile", "first_answer", "retry", "username", "password"}
+"""Arguments that the settings have an answer to already."""
+_clients: dict[tuple[int, str, str, int], "_Client"] = {}
+_lock = threading.Lock()
+
+
+def client_for(
+    settings: S3Settings,
+    options: Mapping[str, Any] | None = None,
+    retries: Retries | None = None,
+) -> Any:
+    """Return a client.
+
+    Making one takes longer than most requests, so it is kept; but fsspec's own cache
+    would hand one out with the credentials of before, and in a forked process.
+
+    Parameters
+    ----------
+    settings : S3Settings
+        Decided with the same options.
+    options : mapping, optional
+        Further arguments for ``s3fs.S3FileSystem``.
+    retries : Retries, optional
+        How long to wait for an answer; by default as the environment says.
+
+    Raises
+    ------
+    ArgumentError
+        Where the settings can't be used.
+    """
+    if settings.problem:
+        raise ArgumentError(settings.problem)
+    arguments: dict[str, Any] = {
+        # Off, both: a listing kept from before hides what others have written since,
+        # and ranged reads ask for each object's size first.
+        "use_listings_cache": False,
+        "max_concurrency": 1,
+    }
+    arguments |= settings.s3fs_arguments()
+    retries = retries or Retries.of(os.environ, {})
+    # With fewer connections than requests some would only wait for a connection.
+    arguments["config_kwargs"] |= {"max_pool_connections": in_flight(), **retries.config()}
+    for name, value in fsspec.config.conf.get("s3", {}).items():
+        _put(arguments, name, value, over=False)
+    for name, value in (options or {}).items():
+        _put(arguments, name, value, over=True)
+    arguments["anon"] = settings.anonymous
+    given = arguments.pop("session", None)
+    # Keys are not in what settings show of themselves, and not all are in the arguments.
+    environment = hash((settings.keys, *(os.environ.get(name) for name in _ENVIRONMENT)))
+    key = (os.getpid(), repr(sorted(arguments.items())), f"{settings!r} {given!r}", environment)
+    with _lock:
+        if key not in _clients:
+            while len(_clients) >= MAX_CLIENTS:
+                del _clients[next(iter(_clients))]
+            session = given or _session(settings)
+            _clients[key] = _Client(settings, session, arguments, skip_instance_cache=True)
+            # Attempts, not repetitions: those are ours.
+            _clients[key].retries = 1
+        return _clients[key]
+
+
+def keys_of_profile(settings: S3Settings) -> Keys | None:
+    """Return keys that a profile's role, portal or program gives now; None where it has none.
+
+    For clients that know fewer ways than ours. Such keys are for some hours at the most.
+    """
+    if settings.use_profile is None:
+        return None
+    session = Session(profile=settings.use_profile)
+    for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
+        session.set_config_variable(name, path)
+    try:
+        found = session.get_credentials()
+        if found is None:
+            return None
+        frozen = found.get_frozen_credentials()
+    except BotoCoreError as error:
+        raise StorePermissionError(
+            f"the profile {settings.use_profile!r} gives no credentials: {type(error).__name__}"
+        ) from error
+    return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def _put(arguments: dict[str, Any], name: str, value: Any, *, over: bool) -> None:
+    if name in _DECIDED:
+        return
+    there = arguments.get(name)
+    if isinstance(there, dict) and isinstance(value, Mapping):
+        for inner, inner_value in value.items():
+            _put(there, inner, inner_value, over=over)
+    elif over or name not in arguments:
+        arguments[name] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _session(settings: S3Settings) -> Any:
+    # Named by the environment, it finds the profile itself, and knows that keys go before it.
+    from_environment = settings.sources.get("profile") in PROFILES
+    session = AioSession(profile=None if from_environment else settings.profile)
+    for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
+        session.set_config_variable(name, path)
+    if settings.credentials != MACHINE:
+        # It would wait for a service that only Amazon's own machines have.
+        session.get_component("credential_provider").remove("iam-role")
+    return session
+
+
+def _ask_once(model: Any, context: dict[str, Any], **_: Any) -> None:
+    # Where a bucket is, botocore asks of the server that has just said "elsewhere": who says so
+    # again without a region is asked again, until there is no more stack.
+    if model.name == "HeadBucket":
+        context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+class _Client(S3FileSystem):  # type: ignore[misc]
+    """A client that waits only so long for a server that it has not heard from."""
+
+    def __init__(
+        self, settings: S3Settings, session: Any, arguments: Mapping[str, Any], **_: Any
+    ) -> None:
+        # What else comes is from fsspec's configuration, and has had its turn.
+        super().__init__(**arguments, session=session)
+        self._bound = settings.first_answer
+        self._heard = -HEARD
+        self._prepared: Any = None
+
+    @property
+    def heard(self) -> bool:
+        """Whether the server has answered lately."""
+        return time.monotonic() < self._heard + HEARD
+
+    async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
+        if self.heard or len(kwargs.get("Body") or b"") > SMALL:
+            return await super()._call_s3(method, *akwarglist, **kwargs)
+
+        def watch(response: Any = None, **_: Any) -> None:
+            if response is not None:
+                self._heard = time.monotonic()
+
+        # To make the client is work of our own, and no waiting.
+        client = await self.set_session()
+        if client is not self._prepared:
+            client.meta.events.register_last("before-parameter-build.s3", _ask_once)
+            self._prepared = client
+        client.meta.events.register("needs-retry.s3", watch)
+        try:
+            await asyncio.wait_for(self._fetch_credentials(), self._bound)
+            asked = asyncio.ensure_future(super()._call_s3(method, *akwarglist, **kwargs))
+            try:
+                await asyncio.wait({asked}, timeout=self._bound / TRIES)
+                if asked.done() or self.heard:
+                    answer = await asked
+                    self._heard = time.monotonic()
+                    return answer
+            finally:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+            raise TimeoutError(f"nothing came within {self._bound / TRIES:g} s")
+        finally:
+            client.meta.events.unregister("needs-retry.s3", watch)
+
+    async def _fetch_credentials(self) -> None:
+        """Have credentials at hand: to fetch them can take longer than a try may."""
+        if not self.anon:
+            credentials = await self.session.get_credentials()
+            if credentials is not None:
+                await credentials.get_frozen_credentials()

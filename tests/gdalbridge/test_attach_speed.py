@@ -1,0 +1,169 @@
+"""The attached table is quick where GDAL's own is, and asks S3 for no more than it needs."""
+
+import time
+
+import numpy as np
+import pytest
+from osgeo import gdal
+
+from gdalbridge import attach, enable
+from ratzarr import RatZarr
+from tests.gdalbridge.rasters import INTEGER, REAL, STRING, VERSION, new_rat
+from tests.gdalbridge.test_attachedrat import raster, sidecar
+
+TEXT = np.dtypes.StringDType()
+ROWS, PAGE = 100_000, 1000
+TIMES_AS_LONG = 3
+
+
+def columns():
+    numbers = np.arange(ROWS)
+    found = []
+    for number in range(4):
+        found += [
+            (f"i{number}", INTEGER, 0, numbers + number),
+            (f"f{number}", REAL, 0, numbers / (number + 3)),
+        ]
+    return [*found, ("s", STRING, 0, [f"name {n}" for n in range(ROWS)])]
+
+
+def both(tmp_path):
+    """A table of GDAL's own in memory, and an attached one with the same values."""
+    made = columns()
+    path = raster(tmp_path / "a.tif")
+    dtypes = {INTEGER: "i4", REAL: "f8", STRING: TEXT}
+    sidecar(path, [(n, dtypes[k], np.array(v, dtypes[k]), {}) for n, k, _, v in made], ROWS)
+    return new_rat(made, ROWS), attach(path)
+
+
+def pages(rat):
+    return [
+        rat.ReadAsArray(column, start, PAGE)
+        for start in range(0, ROWS, 5 * PAGE)
+        for column in range(rat.GetColumnCount())
+    ]
+
+
+def cells(rat):
+    count = 0
+    for row in range(20_000):
+        for column in range(0, rat.GetColumnCount(), 2):
+            count += rat.GetValueAsString(row, column) != ""
+            count += rat.GetValueAsInt(row, column) >= 0
+    return count
+
+
+def ratio(work, native, attached):
+    """How many times as long it takes, in the best of rounds that take turns."""
+    times = {id(native): [], id(attached): []}
+    for _ in range(7):
+        for rat in (native, attached):
+            start = time.process_time()
+            work(rat)
+            times[id(rat)].append(time.process_time() - start)
+    return min(times[id(attached)]) / min(times[id(native)])
+
+
+@pytest.mark.skipif(VERSION < (3, 12, 4), reason="GDAL's own pages are of the wrong memory")
+def test_pages_of_rows(tmp_path):
+    native, attached = both(tmp_path)
+    for one, other in zip(pages(native), pages(attached), strict=True):
+        assert (one == other).all()
+    assert ratio(pages, native, attached) < TIMES_AS_LONG
+
+
+def test_single_cells(tmp_path):
+    native, attached = both(tmp_path)
+    assert cells(native) == cells(attached)
+    assert ratio(cells, native, attached) < TIMES_AS_LONG
+
+
+def test_a_loop_over_all_rows_is_quick(tmp_path):
+    _, attached = both(tmp_path)
+    start = time.process_time()
+    total = sum(attached.GetValueAsInt(row, 0) for row in range(ROWS))
+    seconds = time.process_time() - start
+    assert total == sum(range(ROWS))
+    # 10 microseconds a cell would be ten times as long as it takes.
+    assert seconds < 1 + ROWS * 10e-6
+
+
+def test_cells_in_no_order_read_each_chunk_once(tmp_path, counted_s3):
+    place, proxy = counted_s3
+    url = remote(tmp_path, place, ["a", "b"], chunk=1000)
+    rat = attach(url)
+    rat.GetColumnCount()
+    proxy.clear()
+    rows = np.random.default_rng(1).permutation(3000)
+    for row in rows[:300].tolist():
+        assert rat.GetValueAsDouble(row, 0) == row
+    assert sorted(key_of(one) for one in proxy.requests) == ["a/c/0", "a/c/1", "a/c/2"]
+
+
+def remote(tmp_path, place, names, chunk):
+    """A raster on S3 with a sidecar that is none of GDAL's business."""
+    path = raster(tmp_path / "a.tif")
+    place.client.upload_file(path, place.bucket, "a.tif")
+    url = f"s3://{place.bucket}/a.tif"
+    with RatZarr(f"{url}.rat.zarr") as table:
+        table.setChunkSize(chunk)
+        table.setRowCount(3000)
+        for name in names:
+            table.createColumn(name, "f8")
+            table.writeBlock(name, np.arange(3000.0), 0)
+    return url
+
+
+def key_of(request):
+    return request.key.partition("/RAT/")[2] or request.key.partition("/")[2]
+
+
+def ours(proxy):
+    """Requests that are not GDAL's for the raster itself."""
+    return [
+        (one.method, "list" if "list-type" in one.query else key_of(one))
+        for one in proxy.requests
+        if not one.headers.get("user-agent", "gdal").lower().startswith("gdal")
+    ]
+
+
+def test_requests_until_the_first_value(tmp_path, counted_s3):
+    place, proxy = counted_s3
+    url = remote(tmp_path, place, ["a"], chunk=1000)
+    proxy.clear()
+    rat = attach(url)
+    attached = ours(proxy)
+    assert rat.GetValueAsDouble(5, 0) == 5
+    assert attached == [("GET", "list"), ("GET", "zarr.json")]
+    rest = ours(proxy)[len(attached) :]
+    assert rest == [("GET", "list"), ("GET", "a/zarr.json"), ("GET", "a/c/0")]
+
+
+def test_requests_of_a_page_of_all_columns(tmp_path, counted_s3):
+    place, proxy = counted_s3
+    names = [f"c{number}" for number in range(10)]
+    remote(tmp_path, place, names, chunk=1000)
+    with enable(update=False):
+        dataset = gdal.OpenEx(f"/vsis3/{place.bucket}/a.tif")
+        rat = dataset.GetRasterBand(1).GetDefaultRAT()
+        assert rat.GetColumnCount() == 10
+        proxy.clear()
+        for start in (0, 100, 500):
+            for column in range(10):
+                assert rat.ReadAsArray(column, start, 100)[0] == start
+    assert sorted(ours(proxy)) == sorted(("GET", f"{name}/c/0") for name in names)
+
+
+def test_requests_of_cells_that_are_written(tmp_path, counted_s3):
+    place, proxy = counted_s3
+    url = remote(tmp_path, place, ["a"], chunk=1000)
+    rat = attach(url, update=True)
+    rat.GetColumnCount()
+    proxy.clear()
+    for row in range(500):
+        rat.SetValueAsDouble(row, 0, -1)
+    assert ours(proxy) == [("GET", "a/c/0")]
+    rat.close()
+    writes = [(method, key) for method, key in ours(proxy) if method == "PUT"]
+    assert writes.count(("PUT", "a/c/0")) == 1
+    assert len(ours(proxy)) <= 6

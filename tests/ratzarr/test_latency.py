@@ -1,0 +1,144 @@
+"""Requests to a server that is far away wait for it together, a bounded number of them.
+
+The proxy answers late, by more than a real server: then what the requests cost the processor
+here, where client and server share two cores, is small beside it, and the ratio of two times
+says what it would with a server of its own.
+"""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from ratzarr import RatZarr
+
+from .conformance.base import make
+
+DELAY = 0.25
+BLOCKS, CHUNK, COLUMNS = 50, 4, 100
+SAMPLE = 3
+"""So many are done one after another; the rest would take as long each."""
+
+
+@pytest.fixture
+def far(counted_s3):
+    """A place, and its proxy; the test says when the server moves away."""
+    place, proxy = counted_s3
+    return place, proxy
+
+
+def seconds(use):
+    started = time.perf_counter()
+    use()
+    return time.perf_counter() - started
+
+
+def one_by_one(use, count):
+    """Return how long ``use(0)``, ``use(1)`` ... take, ``count`` of them one after another."""
+    return seconds(lambda: [use(n) for n in range(SAMPLE)]) / SAMPLE * count
+
+
+def tenth(use, one):
+    """Check that ``use(0)`` takes at most a tenth of the time ``one``.
+
+    What else this computer does can get in the way once, or twice: then with 1, with 2. What is
+    done one after another is too slow each time.
+    """
+    took = []
+    for attempt in range(3):
+        took.append(seconds(lambda attempt=attempt: use(attempt)))
+        if took[-1] <= one / 10:
+            return
+    raise AssertionError(f"{took} s, one after another {one} s")
+
+
+def test_many_chunks_of_a_column(far):
+    place, proxy = far
+    values = np.arange(BLOCKS * CHUNK, dtype="int32")
+    with make(place.new(), len(values), chunk=CHUNK, a=("int32",)) as table:
+        table.writeBlock("a", values, 0)
+        proxy.delay = DELAY
+        one = one_by_one(lambda n: table.readBlock("a", n * CHUNK, CHUNK), BLOCKS)
+        tenth(lambda _: table.readBlock("a", 0, len(values)), one)
+        one = one_by_one(lambda n: table.writeBlock("a", values[:CHUNK], n * CHUNK), BLOCKS)
+        tenth(lambda _: table.writeBlock("a", -values, 0), one)
+        proxy.delay = 0
+        assert table.readBlock("a", 0, len(values)).tolist() == (-values).tolist()
+
+
+def test_many_columns_created(far):
+    place, proxy = far
+    with make(place.new(), CHUNK, chunk=CHUNK) as table:
+        proxy.delay = DELAY
+        one = one_by_one(lambda n: table.createColumn(f"one {n}", "int32"), COLUMNS)
+        tenth(lambda n: table.createColumns({f"{n} {m}": "int32" for m in range(COLUMNS)}), one)
+        proxy.delay = 0
+        assert len(table.getColumnNames()) % COLUMNS == SAMPLE
+
+
+def test_many_columns_written_and_read(far):
+    """For the first time: with their documents, and an event in each log."""
+    place, proxy = far
+    url = place.new()
+    names = [[f"{n} {m}" for m in range(BLOCKS)] for n in range(3)]
+    with make(url, CHUNK, chunk=CHUNK) as table:
+        table.createColumns(
+            {name: "int32" for some in names for name in (*some, f"one {some[0]}")}
+        )
+        ones = [f"one {some[0]}" for some in names]
+        proxy.delay = DELAY
+        one = one_by_one(lambda n: table.writeBlock(ones[n], np.ones(CHUNK), 0), BLOCKS)
+        tenth(lambda n: table.writeBlocks(dict.fromkeys(names[n], np.arange(CHUNK)), 0), one)
+        flushed = seconds(table.flush)
+        assert flushed <= one / 10, (flushed, one)
+    with RatZarr(url, readOnly=True) as table:
+        one = one_by_one(lambda n: table.readBlock(ones[n], 0, CHUNK), BLOCKS)
+        tenth(lambda n: table.readBlocks(names[n], 0, CHUNK), one)
+        proxy.delay = 0
+        found = table.readBlocks(names[0], 0, CHUNK)
+        assert {tuple(block) for block in found.values()} == {(0, 1, 2, 3)}
+
+
+@pytest.mark.parametrize("bound", [1, 6])
+def test_requests_are_bounded_by_the_setting(far, monkeypatch, bound):
+    """Those of one call, and those of many threads together."""
+    place, proxy = far
+    monkeypatch.setenv("RATZARR_REQUESTS", str(bound))
+    rows = 20 * CHUNK
+    url = place.new()
+    with make(url, rows, chunk=CHUNK) as table:
+        proxy.clear()
+        proxy.delay = 0.02
+        table.createColumns(dict.fromkeys("abcdefgh", "int32"))
+        table.writeBlocks(dict.fromkeys("abcd", np.arange(rows)), 0)
+        table.readBlock("a", 0, rows)
+        table.setRowCount(rows + 1)
+        assert proxy.peak == bound
+    # With connections to spare, which would bound them as well.
+    options = {"config_kwargs": {"max_pool_connections": 50}}
+    with RatZarr(url, readOnly=True, storageOptions=options) as table:
+        table.openColumn("b")
+        proxy.clear()
+        threads = [
+            threading.Thread(target=table.readBlock, args=("b", n * CHUNK, CHUNK))
+            for n in range(20)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert proxy.counts() == {"GET": 20}
+        assert proxy.peak == bound
+
+
+def test_there_is_a_connection_for_each_request(far, monkeypatch):
+    place, proxy = far
+    monkeypatch.setenv("RATZARR_REQUESTS", "40")
+    rows = 120 * CHUNK
+    with make(place.new(), rows, chunk=CHUNK, a=("int32",)) as table:
+        table.writeBlock("a", np.arange(rows), 0)
+        proxy.clear()
+        proxy.delay = 0.3
+        table.readBlock("a", 0, rows)
+        assert proxy.peak == 40

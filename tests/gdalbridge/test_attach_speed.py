@@ -1,6 +1,7 @@
 """The attached table is quick where GDAL's own is, and asks S3 for no more than it needs."""
 
 import time
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from gdalbridge import attach, enable
 from ratzarr import RatZarr
 from tests.gdalbridge.rasters import INTEGER, REAL, STRING, VERSION, new_rat
 from tests.gdalbridge.test_attachedrat import raster, sidecar
+from tests.ratzarr.budget import BUDGET
 
 TEXT = np.dtypes.StringDType()
 ROWS, PAGE = 100_000, 1000
@@ -135,8 +137,11 @@ def test_requests_until_the_first_value(tmp_path, counted_s3):
     attached = ours(proxy)
     assert rat.GetValueAsDouble(5, 0) == 5
     assert attached == [("GET", "list"), ("GET", "zarr.json")]
-    rest = ours(proxy)[len(attached) :]
-    assert rest == [("GET", "list"), ("GET", "a/zarr.json"), ("GET", "a/c/0")]
+    names, *value = ours(proxy)[len(attached) :]
+    assert names == ("GET", "list")
+    assert value == [("GET", "a/zarr.json"), ("GET", "a/c/0")]
+    before = Counter("LIST" if key == "list" else method for method, key in [*attached, names])
+    assert before == BUDGET["attach"].requests
 
 
 def test_requests_of_a_page_of_all_columns(tmp_path, counted_s3):

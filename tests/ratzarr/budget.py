@@ -81,6 +81,12 @@ BUDGET = {
         "the same, and 2 to say first that it is no longer complete",
     ),
     "sidecars": Cost("`gdalbridge.find_sidecars`", {"LIST": 1}, ""),
+    "attach": Cost(
+        "`gdalbridge.attach` with one sidecar, before the first value",
+        {"LIST": 2, "GET": 1},
+        "",
+        "besides GDAL's own for the raster; then as `readBlock`",
+    ),
 }
 
 

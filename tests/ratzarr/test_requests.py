@@ -59,6 +59,7 @@ MEASURED = {
     "open", "create", "names", "exists", "create column", "create columns", "first block",
     "next block", "20 columns first", "20 columns", "log", "write", "part", "flush", "grow",
     "grow known", "cut", "delete column", "delete large", "sidecars",
+    "attach",  # in tests/gdalbridge/test_attach_speed.py
 }  # fmt: skip
 
 

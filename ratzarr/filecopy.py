@@ -14,6 +14,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import os
+import secrets
 import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -344,9 +345,11 @@ def _read_at(file: int, start: int, length: int) -> bytes:
 class _Bucket(_Place):
     def __init__(self, location: Location, options: Mapping[str, Any] | None) -> None:
         # Loading an S3 client takes longer than copying most files on a disk.
-        from .s3objects import S3Objects
+        from .s3objects import WRITES, S3Objects
 
         self.location = location
+        self._own = {WRITES: secrets.token_hex(5)}
+        """Metadata of what is written here: it says that it was us."""
         # Another client that tables may be reached by has no part in files.
         options = {name: value for name, value in (options or {}).items() if name != "client"}
         self._objects = S3Objects(location, options)
@@ -415,7 +418,8 @@ class _Bucket(_Place):
                 data = source.read(0, state.size)
                 told(len(data))
                 expected = _md5(data).hexdigest()
-                found = self._done(lambda: self._put("put_object", data, **free), expected)
+                write = partial(self._put, "put_object", data, Metadata=self._own, **free)
+                found = self._done(write)
             else:
                 found, expected = self._upload(source, state, free, told)
         except ConditionRefused as error:
@@ -432,19 +436,22 @@ class _Bucket(_Place):
         answer = self._call(method, Body=data, ContentMD5=digest, **request)
         return str(answer["ETag"]).strip('"')
 
-    def _done(self, write: Callable[[], str], expected: str) -> str:
+    def _done(self, write: Callable[[], str]) -> str:
         """Make an object appear, and return its etag.
 
-        Repeated because an answer was lost, it is refused for what the first attempt has done.
+        Whoever repeats a request whose answer was lost is refused for what he himself has done
+        (:mod:`ratzarr.s3objects`): there is something there already, or no upload any more.
         """
+        from .s3errors import ConditionRefused, error_code
+
         try:
             return write()
         except StoreError as error:
-            # The note says how often it was tried.
-            found = self.look() if getattr(error, "__notes__", ()) else None
-            if found is None or found.state != expected:
+            gone = error_code(error) == "NoSuchUpload"
+            found = self._head() if gone or isinstance(error, ConditionRefused) else None
+            if found is None or not self._own.items() <= found["Metadata"].items():
                 raise
-            return found.state
+            return str(found["ETag"]).strip('"')
 
     def _upload(
         self, source: _Place, state: FileState, free: Mapping[str, str], told: Told
@@ -456,11 +463,9 @@ class _Bucket(_Place):
                 "upload_part", data, UploadId=upload, PartNumber=part.number
             )
 
-        with self._uploading() as upload:
+        with self._uploading(Metadata=self._own) as upload:
             sums = _sums(_parts(state.size, PART_BYTES), source.read, told, write)
-            expected = _etag(sums, parted=True)
-            found = self._done(lambda: self._finish(upload, tags, free), expected)
-            return found, expected
+            return self._finish(upload, tags, free), _etag(sums, parted=True)
 
     @contextlib.contextmanager
     def _uploading(self, **described: Any) -> Iterator[str]:
@@ -475,13 +480,14 @@ class _Bucket(_Place):
 
     def _finish(self, upload: str, tags: Mapping[int, str], free: Mapping[str, str]) -> str:
         parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
-        answer = self._call(
+        finish = partial(
+            self._call,
             "complete_multipart_upload",
             UploadId=upload,
             MultipartUpload={"Parts": parts},
             **free,
         )
-        return str(answer["ETag"]).strip('"')
+        return self._done(lambda: str(finish()["ETag"]).strip('"'))
 
     def _copied(self, source: "_Bucket", state: FileState, overwrite: bool, told: Told) -> str:
         """Let the server copy; in the parts that the source has, so that the etag is the same."""
@@ -495,8 +501,9 @@ class _Bucket(_Place):
             told(state.size)
             return str(answer["CopyObjectResult"]["ETag"]).strip('"')
         head = source._head() or {}
-        kept = ("ContentType", "ContentEncoding", "CacheControl", "Metadata")
+        kept = ("ContentType", "ContentEncoding", "CacheControl")
         described = {name: head[name] for name in kept if head.get(name)}
+        described["Metadata"] = {**head.get("Metadata", {}), **self._own}
 
         def copy(upload: str, part: _Part) -> tuple[_Part, str]:
             answer = self._call(
@@ -514,7 +521,7 @@ class _Bucket(_Place):
             for part, tag in stream(partial(copy, upload, part) for part in parts):
                 told(part.length)
                 tags[part.number] = tag
-            return self._done(lambda: self._finish(upload, tags, {}), state.state)
+            return self._finish(upload, tags, {})
 
     @override
     def beside(self, start: str) -> list[str]:

@@ -21,6 +21,7 @@ from gdalbridge import (
     LossWarning,
     bake,
     copy_to_sidecar,
+    enable,
 )
 from gdalbridge.cli import main
 from gdalbridge.errors import ColumnSelectionError, NotWrittenError, OutputExistsError
@@ -286,6 +287,13 @@ def test_from_s3(raster, tmp_path, moto_s3):
     bake(f"s3://{moto_s3.bucket}/d/seg.tif", out)
     assert column(out, "big") == [i + 7 for i in range(ROWS)]
     assert column(out, "Value") == list(range(ROWS))
+
+
+def test_where_scripts_get_attached_tables_it_reads_the_rasters_own(raster, tmp_path):
+    with enable():
+        report = bake(raster, tmp_path / "out.tif")
+    assert report.bands == bake(raster, tmp_path / "again.tif").bands
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "again.tif").read_bytes()
 
 
 def test_a_large_table_is_whole(tmp_path):

@@ -23,18 +23,21 @@ import ratzarr.filecopy
 from gdalbridge import (
     BridgeError,
     CancelledError,
+    bake,
     check,
     copy_raster,
     copy_to_sidecar,
     list_tables,
     move_raster,
     remove_raster,
+    touch,
 )
 from gdalbridge.cli import main
 from gdalbridge.errors import OutputExistsError, RasterNotFoundError
 from gdalbridge.vsis3 import reached
 from ratzarr import ChangedError, DamagedError, NotARatZarrError, RatZarr, StoreError
 from tests.gdalbridge.rasters import INTEGER, REAL, STRING, describe, make, new_rat
+from tests.servers.web import web_server
 
 ROWS = 30
 MARKED = "RAT/x/c/1"
@@ -637,6 +640,38 @@ def test_large_rasters_go_in_pieces(tmp_path, places, monkeypatch):
     assert client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
 
 
+@once
+def test_with_storage_options_alone(raster, tmp_path, moto, moto_s3, monkeypatch):
+    """Nothing in the environment says where S3 is; in the bucket's top GDAL needs it, too."""
+    variables = moto.environment
+    for name in variables:
+        monkeypatch.delenv(name)
+    options = {
+        "key": variables["AWS_ACCESS_KEY_ID"],
+        "secret": variables["AWS_SECRET_ACCESS_KEY"],
+        "endpoint_url": variables["AWS_ENDPOINT_URL"],
+        "client_kwargs": {"region_name": variables["AWS_DEFAULT_REGION"]},
+    }
+    # Of a table's own server, and of a reader that has no say in files.
+    options["client"] = "s3fs"
+    top, other = Bucket(moto_s3, ""), f"s3://{moto.fresh_bucket()}/"
+    before = raster.contents()
+    copy_raster(raster / "seg.tif", top / "", storage_options=options)
+    assert top.contents().keys() == before.keys()
+    tables = list_tables(top / "seg.tif", storage_options=options)
+    assert [one.problem for one in tables] == [None] * 3
+    moto_s3.client.put_object(
+        Bucket=moto_s3.bucket, Key="seg.tif", Body=before["seg.tif"] + b"more"
+    )
+    assert all(one.changes for one in touch(top / "seg.tif", storage_options=options)[:2])
+    bake(top / "seg.tif", tmp_path / "out.tif", band=1, columns=["x"], storage_options=options)
+    move_raster(top / "seg.tif", other, storage_options=options)
+    assert top.contents() == {}
+    report = remove_raster(f"{other}seg.tif", storage_options=options)
+    assert len(report.tables) == 3
+    assert moto.contents(other.split("/")[2], "") == {}
+
+
 def test_between_buckets(raster, moto_s3, moto):
     source = Bucket(moto_s3, "a/")
     upload(raster, source)
@@ -764,3 +799,18 @@ def test_ls_of_what_can_not_be_read(raster):
     assert "damaged" in done.stderr
     assert len(done.stdout.splitlines()) == 5
     assert call("ls", raster / "none.tif").stdout == ""
+
+
+def test_ls_of_a_web_server(raster):
+    with web_server(raster.root) as web:
+        [found] = list_tables(f"{web.url}/seg.tif")
+        done = call("ls", f"{web.url}/seg.tif")
+    assert (found.rows, found.columns, found.problem, found.bytes) == (ROWS, 3, None, None)
+    assert (done.exit_code, " ? " in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize("verb", ["bake", "cp", "ls", "mv", "rm", "touch"])
+def test_gdals_options_can_be_given(verb):
+    done = call(verb, "--config", "NO_EQUALS_SIGN", "x", "y")
+    assert done.exit_code == 2
+    assert "expected NAME=VALUE" in done.stderr

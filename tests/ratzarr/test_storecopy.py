@@ -3,17 +3,21 @@
 import hashlib
 import os
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+from zarr.storage import MemoryStore
 
+import ratzarr.filecopy
 from ratzarr import ChangedError, NotARatZarrError, RatZarr, StoreError, TableNotFoundError
 from ratzarr.filecopy import copy_file, file_state, same_file
 from ratzarr.localobjects import LocalObjects
 from ratzarr.location import parse
 from ratzarr.storecopy import copy_store, inventory
-from ratzarr.stores import open_objects
+from ratzarr.stores import open_objects, open_place
+from tests.servers.faults import AFTER, Faults, faulty_proxy
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -141,3 +145,72 @@ def test_a_file_on_a_disk_keeps_its_time(tmp_path):
     os.utime(tmp_path / "a", (1e9, 1e9))
     copy_file(parse(tmp_path / "a"), parse(tmp_path / "b"))
     assert (tmp_path / "b").stat().st_mtime == 1e9
+
+
+def test_a_store_goes_by_way_of_every_kind_of_place(tmp_path, moto_s3, monkeypatch):
+    pytest.importorskip("obstore")
+    before = contents(DATA / "golden-v1.zarr")
+    url, other = moto_s3.new(), moto_s3.new()
+    by_obstore = open_objects(parse(url), {"client": "obstore"})
+    places = [
+        open_place(DATA / "golden-v1.zarr"),
+        open_place("memory://by-way-of/t.rat.zarr"),
+        open_place(MemoryStore()),
+        by_obstore,
+        open_objects(parse(other)),
+        open_objects(parse(moto_s3.new()), {"client": "obstore"}),
+        open_place(tmp_path / "back"),
+    ]
+    for source, target in pairwise(places):
+        found = inventory(source)
+        assert {one.key: one.size for one in found} == {k: len(v) for k, v in before.items()}
+        assert copy_store(source, target, found) == len(before)
+    assert moto_s3.objects(url) == moto_s3.objects(other) == contents(tmp_path / "back") == before
+
+
+LOST = [kind for kind in AFTER if kind != "late stall"]
+"""Quick ways to lose an answer."""
+
+
+@pytest.mark.parametrize("kind", LOST)
+def test_a_write_whose_answer_is_lost(tmp_path, moto, moto_s3, monkeypatch, kind):
+    """Asked for again, the server refuses what it has done already: the copy is there, and whole."""
+    monkeypatch.setattr(ratzarr.filecopy, "PART_BYTES", 5 * 2**20)
+    monkeypatch.setenv("RATZARR_S3_BACKOFF", "0.02")
+    data = os.urandom(6 * 2**20)
+    (tmp_path / "small").write_bytes(data[:1000])
+    (tmp_path / "large").write_bytes(data)
+    small, large, again = (moto_s3.new(name) for name in ("small", "large", "again"))
+    faults = Faults(plan=lambda method, key, number: kind if _makes(method, number) else None)
+    with faulty_proxy(moto.url, faults) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        copy_file(parse(tmp_path / "small"), parse(small))
+        copy_file(parse(tmp_path / "large"), parse(large))
+        copy_file(parse(large), parse(again))
+    # PUT of the one; a part, the upload's beginning and its end of the others.
+    assert len(faults.done) >= 5
+    found = {
+        key.rpartition("/")[2]: body for key, body in moto.contents(moto_s3.bucket, "").items()
+    }
+    assert found == {"small": data[:1000], "large": data, "again": data}
+
+
+def _makes(method, number):
+    # POST begins an upload, and again where that was lost; then it finishes it.
+    return (method == "PUT" and number == 0) or (method == "POST" and number in (0, 2))
+
+
+def test_a_write_that_met_a_fault_takes_nobodys_place(tmp_path, moto, moto_s3, monkeypatch):
+    monkeypatch.setenv("RATZARR_S3_BACKOFF", "0.02")
+    (tmp_path / "a").write_bytes(b"mine")
+    url = moto_s3.new("file")
+    place = parse(url)
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    moto_s3.client.put_object(Bucket=bucket, Key=key, Body=b"hers")
+    faults = Faults(plan=lambda method, key, number: "500" if number == 0 else None)
+    with faulty_proxy(moto.url, faults) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with pytest.raises(FileExistsError, match="there already"):
+            copy_file(parse(tmp_path / "a"), place)
+    assert faults.count("500", conditional=True) == 1
+    assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"hers"

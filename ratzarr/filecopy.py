@@ -247,11 +247,14 @@ class _Disk(_Place):
     def opened(self) -> Iterator[None]:
         with self._in_words():
             flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-            self._file = os.open(self._path, flags)
+            file = os.open(self._path, flags)
+        # Again within itself, where a copy is compared that was read from here.
+        before, self._file = self._file, file
         try:
             yield
         finally:
-            os.close(self._file)
+            self._file = before
+            os.close(file)
 
     @override
     def read(self, start: int, length: int) -> bytes:
@@ -392,8 +395,11 @@ class _Bucket(_Place):
     def opened(self) -> Iterator[None]:
         state = self.look()
         # Every piece is to be of the same object.
-        self._condition = {} if state is None else {"IfMatch": state.state}
-        yield
+        before, self._condition = self._condition, {} if state is None else {"IfMatch": state.state}
+        try:
+            yield
+        finally:
+            self._condition = before
 
     @override
     def read(self, start: int, length: int) -> bytes:

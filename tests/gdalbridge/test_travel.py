@@ -680,6 +680,27 @@ def test_between_buckets(raster, moto_s3, moto):
     assert moto.contents(other, "") == source.contents()
 
 
+@once
+def test_between_servers_all_passes_through_here(raster, counted_s3, moto):
+    """GDAL is told of another server for the one bucket: the first one could not copy to it."""
+    place, proxy = counted_s3
+    source, other = Bucket(place, "a/"), moto.fresh_bucket()
+    upload(raster, source)
+    told = {"AWS_S3_ENDPOINT": moto.url.removeprefix("http://"), "AWS_HTTPS": "NO"}
+    for name, value in told.items():
+        gdal.SetPathSpecificOption(f"/vsis3/{other}/", name, value)
+    proxy.clear()
+    try:
+        copy_raster(source / "seg.tif", f"s3://{other}/")
+    finally:
+        for name in told:
+            gdal.SetPathSpecificOption(f"/vsis3/{other}/", name, None)
+    assert moto.contents(other, "") == source.contents()
+    assert set(proxy.counts()) <= {"GET", "HEAD"}
+    read = {one.key for one in proxy.requests if one.method == "GET"}
+    assert {name for name in source.contents() if not any(k.endswith(name) for k in read)} == set()
+
+
 def test_what_a_vrt_is_made_of_stays(raster, places):
     target = places("disk")
     gdal.Translate(raster / "seg.vrt", raster / "seg.tif", format="VRT")

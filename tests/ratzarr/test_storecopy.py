@@ -15,6 +15,7 @@ from ratzarr import ChangedError, NotARatZarrError, RatZarr, StoreError, TableNo
 from ratzarr.filecopy import copy_file, file_state, same_file
 from ratzarr.localobjects import LocalObjects
 from ratzarr.location import parse
+from ratzarr.s3objects import S3Objects
 from ratzarr.storecopy import copy_store, inventory
 from ratzarr.stores import open_objects, open_place
 from tests.servers.faults import AFTER, Faults, faulty_proxy
@@ -214,3 +215,40 @@ def test_a_write_that_met_a_fault_takes_nobodys_place(tmp_path, moto, moto_s3, m
             copy_file(parse(tmp_path / "a"), place)
     assert faults.count("500", conditional=True) == 1
     assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"hers"
+
+
+@pytest.mark.parametrize("honest", [True, False])
+@pytest.mark.parametrize("size", [1000, 6 * 2**20])
+def test_a_server_whose_etags_are_no_checksums(tmp_path, moto_s3, monkeypatch, size, honest):
+    """It encrypts with keys of its own, say: what has arrived is read again."""
+    monkeypatch.setattr(ratzarr.filecopy, "PART_BYTES", 5 * 2**20)
+    data, url, asked = os.urandom(size), moto_s3.new("file"), S3Objects.request
+    (tmp_path / "a").write_bytes(data)
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+
+    def asks(self, method, **request):
+        answer = asked(self, method, **request)
+        if method in ("put_object", "complete_multipart_upload"):
+            answer = {**answer, "ETag": f'"{"0" * 32}"'}
+            if not honest:
+                other = data[:-1] + bytes([data[-1] ^ 1])
+                moto_s3.client.put_object(Bucket=bucket, Key=key, Body=other)
+        return answer
+
+    monkeypatch.setattr(S3Objects, "request", asks)
+    before = set(os.listdir("/proc/self/fd"))
+    if honest:
+        copy_file(parse(tmp_path / "a"), parse(url))
+        assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == data
+    else:
+        with pytest.raises(StoreError, match="holds other bytes than were written"):
+            copy_file(parse(tmp_path / "a"), parse(url))
+    opened = set(os.listdir("/proc/self/fd")) - before
+    assert not any(_leads_to(fd, tmp_path) for fd in opened)
+
+
+def _leads_to(fd, folder):
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith(str(folder))
+    except FileNotFoundError:
+        return False

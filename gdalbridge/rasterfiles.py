@@ -116,7 +116,7 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
             "are directories are not handled"
         )
     # Others have been there since GDAL last looked, and we ourselves.
-    forget(main.url)
+    forget(main.url, options)
     siblings = None
     if main.kind == "s3":
         siblings = names_beside(main, _stem(_name(main)), options)

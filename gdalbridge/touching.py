@@ -81,7 +81,7 @@ def touch(
     if is_sidecar(raster):
         raise BridgeError(f"{raster} is a table: give the raster, and the table as sidecar")
     # What GDAL remembers of it on S3 may be the very state that is no longer so.
-    forget(place_of(raster).url)
+    forget(place_of(raster).url, storage_options)
     with opened(raster, storage_options) as dataset:
         tables = _tables(raster, sidecar, band, storage_options)
         if not tables:

@@ -212,7 +212,7 @@ def _travel(
                 if action == "move":
                     _check_unchanged(items, options)
                     _remove(items, options, None)
-            forget(goal.url)
+            forget(goal.url, options)
             told.report(1.0)
     return _report(action, found, goal, items, started, dry_run)
 
@@ -383,7 +383,7 @@ def _remove(items: list[Item], options: Mapping[str, Any] | None, told: Progress
         if told is not None:
             told.report(number / len(items), one.source.url)
         _remove_at(one.source, one, options)
-    forget(items[-1].source.url)
+    forget(items[-1].source.url, options)
 
 
 def _remove_at(place: Location | None, one: Item, options: Mapping[str, Any] | None) -> None:

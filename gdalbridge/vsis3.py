@@ -98,13 +98,14 @@ def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[s
             _changed.notify_all()
 
 
-def forget(raster: str) -> None:
+def forget(raster: str, options: Mapping[str, Any] | None = None) -> None:
     """Let GDAL look again beside a raster on S3: it remembers what was there, and what was not."""
-    name = gdal_name(raster)
-    if name.startswith(PREFIX):
-        from ._gdal import gdal
+    # What it remembers is of a server's address, so it has to know that one.
+    with reached(raster, options) as name, in_this_thread(name):
+        if name.startswith(PREFIX):
+            from ._gdal import gdal
 
-        gdal.VSICurlPartialClearCache(name.rpartition("/")[0])
+            gdal.VSICurlPartialClearCache(name.rpartition("/")[0])
 
 
 def _free_for(bucket: str, me: tuple[int, dict[str, str]]) -> bool:

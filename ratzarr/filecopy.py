@@ -395,7 +395,10 @@ class _Bucket(_Place):
     def opened(self) -> Iterator[None]:
         state = self.look()
         # Every piece is to be of the same object.
-        before, self._condition = self._condition, {} if state is None else {"IfMatch": state.state}
+        before, self._condition = (
+            self._condition,
+            {} if state is None else {"IfMatch": state.state},
+        )
         try:
             yield
         finally:

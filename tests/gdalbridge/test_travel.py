@@ -641,7 +641,7 @@ def test_large_rasters_go_in_pieces(tmp_path, places, monkeypatch):
 
 
 @once
-def test_with_storage_options_alone(raster, tmp_path, moto, moto_s3, monkeypatch):
+def test_with_storage_options_alone(raster, tmp_path, moto, moto_s3, monkeypatch, capfd):
     """Nothing in the environment says where S3 is; in the bucket's top GDAL needs it, too."""
     variables = moto.environment
     for name in variables:
@@ -670,6 +670,8 @@ def test_with_storage_options_alone(raster, tmp_path, moto, moto_s3, monkeypatch
     report = remove_raster(f"{other}seg.tif", storage_options=options)
     assert len(report.tables) == 3
     assert moto.contents(other.split("/")[2], "") == {}
+    # GDAL has not gone looking for a server, or for credentials, that nobody told it of.
+    assert "no-aws-config" not in capfd.readouterr().err
 
 
 def test_between_buckets(raster, moto_s3, moto):

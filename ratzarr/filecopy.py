@@ -472,9 +472,17 @@ class _Bucket(_Place):
                 "upload_part", data, UploadId=upload, PartNumber=part.number
             )
 
+        # Some servers ignore conditions on uploads in parts: at the beginning nothing is sent in
+        # vain, and at the end the time is short in which somebody's could be replaced.
+        self._check_free(free)
         with self._uploading(Metadata=self._own) as upload:
             sums = _sums(_parts(state.size, PART_BYTES), source.read, told, write)
+            self._check_free(free)
             return self._finish(upload, tags, free), _etag(sums, parted=True)
+
+    def _check_free(self, wanted: object) -> None:
+        if wanted and self.look() is not None:
+            raise FileExistsError(f"{self.location} is there already")
 
     @contextlib.contextmanager
     def _uploading(self, **described: Any) -> Iterator[str]:
@@ -500,8 +508,7 @@ class _Bucket(_Place):
 
     def _copied(self, source: "_Bucket", state: FileState, overwrite: bool, told: Told) -> str:
         """Let the server copy; in the parts that the source has, so that the etag is the same."""
-        if not overwrite and self.look() is not None:
-            raise FileExistsError(f"{self.location} is there already")
+        self._check_free(not overwrite)
         of = {"Bucket": source.location.bucket, "Key": source.location.key}
         condition = {"CopySource": of, "CopySourceIfMatch": state.state}
         length = source.part_bytes(state)

@@ -217,6 +217,34 @@ def test_a_write_that_met_a_fault_takes_nobodys_place(tmp_path, moto, moto_s3, m
     assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"hers"
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_a_large_file_takes_nobodys_place(tmp_path, moto_s3, monkeypatch, late):
+    """Also on a server that ignores conditions on uploads in parts."""
+    monkeypatch.setattr(ratzarr.filecopy, "PART_BYTES", 5 * 2**20)
+    (tmp_path / "a").write_bytes(os.urandom(6 * 2**20))
+    url, asked = moto_s3.new("file"), S3Objects.request
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+
+    def put():
+        moto_s3.client.put_object(Bucket=bucket, Key=key, Body=b"hers")
+
+    def asks(self, method, **request):
+        if method == "complete_multipart_upload":
+            request.pop("IfNoneMatch", None)
+        answer = asked(self, method, **request)
+        if method == "upload_part" and late:
+            put()
+        return answer
+
+    monkeypatch.setattr(S3Objects, "request", asks)
+    if not late:
+        put()
+    with pytest.raises(FileExistsError, match="there already"):
+        copy_file(parse(tmp_path / "a"), parse(url))
+    assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"hers"
+    assert moto_s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+
+
 @pytest.mark.parametrize("honest", [True, False])
 @pytest.mark.parametrize("size", [1000, 6 * 2**20])
 def test_a_server_whose_etags_are_no_checksums(tmp_path, moto_s3, monkeypatch, size, honest):

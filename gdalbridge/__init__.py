@@ -13,18 +13,23 @@ from ratzarr.s3settings import consult
 from .checking import CheckReport, check
 from .errors import BridgeError, CancelledError, ConversionError, LossWarning, StaleWarning
 from .gdalconfig import words
+from .listing import TableInfo, list_tables
 from .report import ColumnReport, CopyReport
 from .sidecar import Sidecar, find_sidecars, sidecar_path
 
 if TYPE_CHECKING:
     from .attachedrat import AttachedRAT
     from .attaching import attach
+    from .baking import BakeReport, bake
     from .enabling import disable, enable
     from .ratcopy import copy_to_sidecar
     from .ratexport import copy_to_raster
+    from .touching import TouchReport, touch
+    from .travel import TravelReport, copy_raster, move_raster, remove_raster
 
 __all__ = [
     "AttachedRAT",
+    "BakeReport",
     "BridgeError",
     "CancelledError",
     "CheckReport",
@@ -34,14 +39,23 @@ __all__ = [
     "LossWarning",
     "Sidecar",
     "StaleWarning",
+    "TableInfo",
+    "TouchReport",
+    "TravelReport",
     "attach",
+    "bake",
     "check",
+    "copy_raster",
     "copy_to_raster",
     "copy_to_sidecar",
     "disable",
     "enable",
     "find_sidecars",
+    "list_tables",
+    "move_raster",
+    "remove_raster",
     "sidecar_path",
+    "touch",
 ]
 
 # What GDAL was told of S3 counts for tables too, from now on.
@@ -50,11 +64,19 @@ consult(words)
 # These need GDAL: without it the rest still works, and the error comes where it is used.
 _NEED_GDAL = {
     "AttachedRAT": "attachedrat",
+    "BakeReport": "baking",
+    "TouchReport": "touching",
+    "TravelReport": "travel",
     "attach": "attaching",
+    "bake": "baking",
+    "copy_raster": "travel",
     "copy_to_raster": "ratexport",
     "copy_to_sidecar": "ratcopy",
     "disable": "enabling",
     "enable": "enabling",
+    "move_raster": "travel",
+    "remove_raster": "travel",
+    "touch": "touching",
 }
 
 

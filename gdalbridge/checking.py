@@ -167,7 +167,8 @@ def _of_raster(
         yield Finding("raster", TABLE_KEY, str(error))
         return
     for words in raster_changes(recorded, now or {}):
-        yield Finding("raster", TABLE_KEY, f"it no longer fits its raster: {words}")
+        words = f"it no longer fits its raster: {words} ('gdalbridge touch' accepts that)"
+        yield Finding("raster", TABLE_KEY, words)
     if now is None:
         yield _not_looked("it names none that is found from here")
 

@@ -102,12 +102,13 @@ def release(bucket: str) -> None:
     path = f"{PREFIX}{bucket}/"
     with _lock:
         before = _held.pop(bucket)
+        # While GDAL knows the way: without, it would look for credentials everywhere else.
+        _forget(path, before)
         for name, value in before.items():
             gdal.SetPathSpecificOption(path, name, None)
             # What is set for a longer or shorter path shows through again by itself.
             if value is not None and gdal.GetPathSpecificOption(path, name) != value:
                 gdal.SetPathSpecificOption(path, name, value)
-        _forget(path, before)
 
 
 def hold_all(options: Mapping[str, str]) -> None:

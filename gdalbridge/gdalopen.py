@@ -1,7 +1,7 @@
 """Opening rasters and their bands, with whatever lies beside them in sight."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from ._gdal import exceptions, gdal, silence
 from .errors import RasterNotFoundError
 from .vsis3 import ask, bucket_of, in_this_thread, reached
 
-__all__ = ["band_of", "open_dataset", "opened", "siblings_visible"]
+__all__ = ["band_of", "open_dataset", "opened", "siblings_known", "siblings_visible"]
 
 
 @contextmanager
@@ -34,9 +34,25 @@ def opened(raster: Any, storage_options: Mapping[str, Any] | None = None) -> Ite
 
 
 def open_dataset(
-    raster: Any, *, update: bool = False, storage_options: Mapping[str, Any] | None = None
+    raster: Any,
+    *,
+    update: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    siblings: Sequence[str] | None = None,
 ) -> Any:
     """Open a raster by its path, URL or ``/vsi`` name; on S3, within :func:`opened` only.
+
+    Parameters
+    ----------
+    raster : str or os.PathLike
+        The raster.
+    update : bool
+        For writing.
+    storage_options : mapping, optional
+        For a raster on S3, see :class:`ratzarr.RatZarr`.
+    siblings : sequence of str, optional
+        The files of its directory, where that is known: GDAL asks for dozens by their names
+        otherwise, a request for each.
 
     Raises
     ------
@@ -49,7 +65,10 @@ def open_dataset(
     flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
     with exceptions(), silence(), siblings_visible(name):
         try:
-            dataset = gdal.OpenEx(name, flags)
+            if siblings is None:
+                dataset = gdal.OpenEx(name, flags)
+            else:
+                dataset = gdal.OpenEx(name, flags, sibling_files=list(siblings))
         except RuntimeError as error:
             dataset, reason = None, str(error)
         else:
@@ -90,12 +109,26 @@ def siblings_visible(name: str) -> Iterator[None]:
         if allowed and ".aux.xml" not in allowed:
             separator = "," if "," in allowed else " "
             changed["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = f"{allowed}{separator}.aux.xml"
-    before = {key: gdal.GetThreadLocalConfigOption(key) for key in changed}
-    for key, value in changed.items():
+    with _configured(changed), in_this_thread(name):
+        yield
+
+
+@contextmanager
+def siblings_known(name: str) -> Iterator[None]:
+    """Keep GDAL from asking for files by their names, of a dataset that was told its siblings."""
+    # Its overviews and masks are datasets too, and each would ask for dozens.
+    alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    with _configured(alone), in_this_thread(name):
+        yield
+
+
+@contextmanager
+def _configured(options: Mapping[str, str | None]) -> Iterator[None]:
+    before = {key: gdal.GetThreadLocalConfigOption(key) for key in options}
+    for key, value in options.items():
         gdal.SetThreadLocalConfigOption(key, value)
     try:
-        with in_this_thread(name):
-            yield
+        yield
     finally:
         for key, value in before.items():
             gdal.SetThreadLocalConfigOption(key, value)

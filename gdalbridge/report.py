@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["ColumnReport", "CopyReport"]
+__all__ = ["ColumnReport", "CopyReport", "size_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class CopyReport:
     def __str__(self) -> str:
         text = (
             f"{self.source} -> {self.target}: {len(self.columns)} columns of {self.rows} rows, "
-            f"{_size(self.bytes_read)} stored in {_size(self.bytes_stored)}, {self.seconds:.2f} s"
+            f"{size_text(self.bytes_read)} stored in {size_text(self.bytes_stored)}, {self.seconds:.2f} s"
         )
         if self.values_there:
             values = self.rows * len(self.columns)
@@ -55,7 +55,8 @@ class CopyReport:
         return "\n".join([text, *(f"lost: {loss}" for loss in self.losses)])
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """Return a number of bytes, for reading."""
     size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
     while size >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]

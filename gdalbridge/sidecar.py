@@ -31,7 +31,9 @@ __all__ = [
     "SUFFIX",
     "Sidecar",
     "find_sidecars",
+    "is_folder",
     "is_sidecar",
+    "parsed_name",
     "raster_name",
     "sidecar_path",
     "writable_sidecar_path",
@@ -45,6 +47,7 @@ _BAND = re.compile(r"band([0-9]+)")
 _TAIL = re.compile(
     r"(?:\.band(?P<band>[1-9][0-9]*))?(?:\.(?!band[0-9]+\.)(?P<name>[A-Za-z0-9_-]+))?\.rat\.zarr"
 )
+_BANDED = re.compile(r".+(?P<tail>\.band[1-9][0-9]*(?:\.[A-Za-z0-9_-]+)?\.rat\.zarr)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,35 @@ def is_sidecar(name: Any) -> bool:
     """Return whether a name is one that a sidecar has."""
     text = str(name).rstrip("/")
     return text.endswith(SUFFIX) and len(text) > len(SUFFIX)
+
+
+def is_folder(name: Any) -> bool:
+    """Return whether a name means a directory, and not the raster itself."""
+    text = url_name(str(name))
+    if text.lower().startswith("s3://"):
+        return text.endswith("/") or "/" not in text[len("s3://") :]
+    return text.endswith("/") or Path(text).is_dir()
+
+
+def parsed_name(path: str, raster: str | None = None) -> Sidecar:
+    """Return what a sidecar's name says of it.
+
+    >>> parsed_name("dir/seg.tif.band2.texture.rat.zarr")
+    Sidecar(path='dir/seg.tif.band2.texture.rat.zarr', band=2, name='texture')
+    >>> parsed_name("dir/seg.tif.texture.rat.zarr", "seg.tif")
+    Sidecar(path='dir/seg.tif.texture.rat.zarr', band=1, name='texture')
+
+    Without the raster's name an ending of it could be a table's name: then it is none.
+    """
+    base = path.rstrip("/").rpartition("/")[2]
+    tail = base.removeprefix(raster) if raster and base.startswith(raster) else None
+    if tail is None:
+        banded = _BANDED.fullmatch(base)
+        tail = banded["tail"] if banded else SUFFIX
+    match = _TAIL.fullmatch(tail)
+    if match is None:
+        return Sidecar(path, 1, None)
+    return Sidecar(path, int(match["band"] or 1), match["name"])
 
 
 def _suffix(band: object, name: object) -> str:

@@ -25,6 +25,7 @@ __all__ = [
     "ask",
     "bucket_of",
     "effective_options",
+    "forget",
     "in_this_thread",
     "prepare_all",
     "reached",
@@ -95,6 +96,16 @@ def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[s
                 release(bucket)
                 del _users[bucket]
             _changed.notify_all()
+
+
+def forget(raster: str, options: Mapping[str, Any] | None = None) -> None:
+    """Let GDAL look again beside a raster on S3: it remembers what was there, and what was not."""
+    # What it remembers is of a server's address, so it has to know that one.
+    with reached(raster, options) as name, in_this_thread(name):
+        if name.startswith(PREFIX):
+            from ._gdal import gdal
+
+            gdal.VSICurlPartialClearCache(name.rpartition("/")[0])
 
 
 def _free_for(bucket: str, me: tuple[int, dict[str, str]]) -> bool:

@@ -188,6 +188,17 @@ class ChunkCodec:
             )
         return chunk
 
+    def check_sum(self, data: bytes) -> None:
+        """Compare a chunk's bytes with their checksum, if that is what they end in.
+
+        Raises
+        ------
+        ValueError
+        """
+        name, codec = self._packing[-1] if self._packing else ("", None)
+        if codec is not None and name == CHECKSUM:
+            codec._decode_sync(self._prototype.buffer.from_bytes(data), self._spec)
+
     def _unpack(self, data: Any) -> Any:
         """Undo compression and checksums: of no more bytes than there can be."""
         sums = sum(name == CHECKSUM for name, _ in self._packing)

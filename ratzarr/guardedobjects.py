@@ -177,6 +177,14 @@ class GuardedObjects(Objects):
             yield key, ""
 
     @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+        # Not every kind of place tells more than names.
+        for key in self.list_tree(prefix):
+            data = self._read(key, None)
+            if data is not None:
+                yield key, len(data), _version(data)
+
+    @override
     def remove_place(self) -> None:
         # Nothing is left where there are no directories.
         return

@@ -16,6 +16,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -234,6 +235,14 @@ class LocalObjects(Objects):
         # erase() looks under the lock: it needs none here.
         for key in self.list_tree(prefix):
             yield key, ""
+
+    @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+        for key in self.list_tree(prefix):
+            with self._in_words(key), contextlib.suppress(FileNotFoundError):
+                found = os.lstat(self._root / key)
+                size = found.st_size if stat.S_ISREG(found.st_mode) else -1
+                yield key, size, f"{found.st_ino}-{found.st_mtime_ns}"
 
     @override
     def occupied(self) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from .errors import StoreError
 from .location import Location
 
 __all__ = ["Objects", "Owner", "Versioned"]
@@ -132,6 +133,21 @@ class Objects(Protocol):
 
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
         """Yield the key of each object below ``prefix/`` with its version, for :meth:`erase`."""
+
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+        """Yield the key of each object below ``prefix/``, its size in bytes and its state.
+
+        The state is another once the object has been written again; it is empty where
+        nothing tells. The size of what is no file is -1.
+        """
+
+    def can_copy_from(self, other: "Objects") -> bool:
+        """Return whether the server itself copies from there: :meth:`copy_from`."""
+        return False
+
+    def copy_from(self, other: "Objects", source: str, target: str) -> None:
+        """Copy an object of another place with its mark, where :meth:`can_copy_from` says so."""
+        raise StoreError(f"{self.location} does not copy {other.location}/{source} by itself")
 
     def occupied(self) -> bool:
         """Return whether anything at all is at this place."""

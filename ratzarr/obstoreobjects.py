@@ -232,16 +232,21 @@ class ObstoreObjects(Objects):
 
     @override
     def list_tree(self, prefix: str) -> Iterator[str]:
-        for key, _ in self.list_versions(prefix):
+        for key, _, _ in self.list_states(prefix):
             yield key
 
     @override
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        for key, _, version in self.list_states(prefix):
+            yield key, version
+
+    @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
         skip = len(self.location.key) + 1
         pages = iter(obstore.list(self._store, self._key(prefix) + "/"))
         while (page := self._do("", lambda: next(pages, None))) is not None:
             for entry in page:
-                yield entry["path"][skip:], _bare(entry["e_tag"])
+                yield entry["path"][skip:], int(entry["size"]), _bare(entry["e_tag"])
 
     @override
     def occupied(self) -> bool:

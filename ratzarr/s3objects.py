@@ -224,7 +224,17 @@ class S3Objects(Objects):
         self.delete_tree(source)
 
     def _copy(self, source: str, target: str) -> None:
-        where = {"Bucket": self.location.bucket, "Key": self._key(source)}
+        self.copy_from(self, source, target)
+
+    @override
+    def can_copy_from(self, other: Objects) -> bool:
+        # One client, so one server and one user; else it would not find the source.
+        return isinstance(other, S3Objects) and other._fs is self._fs
+
+    @override
+    def copy_from(self, other: Objects, source: str, target: str) -> None:
+        root = other.location.key
+        where = {"Bucket": other.location.bucket, "Key": f"{root}/{source}"}
         self._call(target, "copy_object", Key=self._key(target), CopySource=where)
 
     @override
@@ -238,16 +248,21 @@ class S3Objects(Objects):
 
     @override
     def list_tree(self, prefix: str) -> Iterator[str]:
-        for key, _ in self.list_versions(prefix):
+        for key, _, _ in self.list_states(prefix):
             yield key
 
     @override
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        for key, _, version in self.list_states(prefix):
+            yield key, version
+
+    @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
         skip = len(self.location.key) + 1
         start = self._key(prefix) + "/"
         for page in self._pages(Prefix=start):
             for entry in page.get("Contents", []):
-                yield str(entry["Key"])[skip:], _etag(entry)
+                yield str(entry["Key"])[skip:], int(entry["Size"]), _etag(entry)
 
     @override
     def occupied(self) -> bool:
@@ -283,6 +298,25 @@ class S3Objects(Objects):
             if not page.get("IsTruncated"):
                 return
             request["ContinuationToken"] = page["NextContinuationToken"]
+
+    def request(self, method: str, **request: Any) -> dict[str, Any]:
+        """Make a request of the bucket, for what is no store: see :mod:`ratzarr.filecopy`."""
+        return self._call("", method, **request)
+
+    def read_range(self, start: int, length: int, **condition: str) -> bytes:
+        """Return bytes of the object that has the very name of the root."""
+
+        async def fetch() -> bytes:
+            answer = await self._ask(
+                "get_object",
+                Key=self.location.key,
+                Range=f"bytes={start}-{start + length - 1}",
+                **condition,
+            )
+            async with answer["Body"] as body:
+                return bytes(await body.read())
+
+        return self._do("", fetch)
 
     def _call(self, key: str, method: str, **request: Any) -> dict[str, Any]:
         return self._do(key, partial(self._ask, method, **request))

@@ -39,6 +39,8 @@ __all__ = [
     "create",
     "delete",
     "exists",
+    "is_litter",
+    "is_ours",
     "is_valid",
     "open_objects",
     "open_place",
@@ -176,7 +178,7 @@ def refuse_other_content(objects: LocalObjects) -> None:
     """
     if objects.is_file():
         raise NotARatZarrError(f"{objects.location} is not a RatZarr: it is a file")
-    strangers = [key for key in objects.list_tree("") if not _is_ours(key)]
+    strangers = [key for key in objects.list_tree("") if not is_ours(key)]
     if strangers:
         raise NotARatZarrError(
             f"{objects.location} is not a RatZarr: it is a directory that holds {_some(strangers)}"
@@ -242,7 +244,7 @@ def delete(objects: Objects) -> None:
     is_empty, has_table = True, False
     for key in objects.list_tree(""):
         is_empty, has_table = False, has_table or key == TABLE_KEY
-        if not _is_ours(key):
+        if not is_ours(key):
             strangers.append(key)
     is_remains = not (strangers or has_table) and _is_remains(objects, is_empty)
     if not is_valid(objects) and not is_remains:
@@ -253,7 +255,7 @@ def delete(objects: Objects) -> None:
         )
     # Interrupted, what is left can still be recognised, and deleted.
     last = (TABLE_KEY, ZARR_JSON)
-    objects.delete(k for k in objects.list_tree("") if k not in last and _is_ours(k))
+    objects.delete(k for k in objects.list_tree("") if k not in last and is_ours(k))
     objects.delete(last)
     objects.remove_place()
 
@@ -270,8 +272,16 @@ _OURS = re.compile(
 )
 
 
-def _is_ours(key: str) -> bool:
+def is_ours(key: str) -> bool:
+    """Return whether an object is a table's, or what a killed writer of one left behind."""
     return _OURS.fullmatch(key) is not None
+
+
+def is_litter(key: str) -> bool:
+    """Return whether an object of ours is on its way in or out, and no part of the table."""
+    return is_ours(key) and (
+        key.endswith(".partial") or key.partition("/")[0].endswith(".deleted")
+    )
 
 
 def _is_remains(objects: Objects, is_empty: bool) -> bool:

@@ -164,13 +164,25 @@ class UrlObjects(GuardedObjects):
 
     @override
     def list_tree(self, prefix: str) -> Iterator[str]:
+        for key, _ in self._found(prefix):
+            yield key
+
+    def _found(self, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Yield the key of each object below a prefix, and what the file system says of it."""
         if self._web:
             raise StoreError(f"{self.location}: a web server's objects can't be listed")
         getattr(self._fs, "sync_fs", self._fs).invalidate_cache()
         start, skip = self._path(prefix).rstrip("/") + "/", len(self._root) + 1
-        for path in self._do(prefix, lambda: self._fs._find(self._path(prefix))):
+        found = self._do(prefix, lambda: self._fs._find(self._path(prefix), detail=True))
+        for path, entry in found.items():
             if str(path).startswith(start):
-                yield str(path)[skip:]
+                yield str(path)[skip:], entry
+
+    @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+        for path, entry in self._found(prefix):
+            size = entry.get("size")
+            yield path, -1 if size is None else int(size), ""
 
     @override
     def list_beside(self) -> list[str]:

@@ -12,14 +12,20 @@ import click
 __all__ = ["main"]
 
 COMMANDS = {
+    "bake": "Copy a raster with a table of GDAL's own, for QGIS and ArcGIS.",
     "check": "Read whole tables and say what is damaged, missing or left over.",
     "copy": "Copy a raster's attribute table to a sidecar.",
+    "cp": "Copy a raster with all of its tables.",
     "demo": "Show the whole round trip with a real raster.",
     "doctor": "Say what is installed, and which S3 settings are in force.",
     "export": "Copy a sidecar's columns into a raster's attribute table.",
     "head": "Print the first rows of a table.",
     "info": "Describe a raster's table and its sidecars.",
+    "ls": "List the tables of a raster, or of a directory.",
+    "mv": "Move a raster with all of its tables.",
+    "rm": "Remove a raster with all of its tables.",
     "run": "Run a Python program that gets rasters' tables with their sidecars'.",
+    "touch": "Accept that a raster has changed since its tables were made.",
 }
 
 

@@ -12,10 +12,58 @@ from ratzarr import RatZarrError
 
 from ..errors import BridgeError
 
-__all__ = ["config_option", "examples", "in_words", "json_option", "print_json", "quiet_option"]
+__all__ = [
+    "cast_option",
+    "columns_option",
+    "config_option",
+    "dry_run_option",
+    "examples",
+    "in_words",
+    "json_option",
+    "overwrite_target_option",
+    "print_json",
+    "quiet_option",
+    "resume_option",
+    "say",
+]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Look at everything, and change nothing."
+)
+overwrite_target_option = click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Remove what is at the target first: the raster there with its files and tables.",
+)
+resume_option = click.option(
+    "--resume", is_flag=True, help="Go on: pass over what is there already and equal."
+)
+
+
+def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    casts = {}
+    for value in values:
+        column, equals, kind = value.rpartition("=")
+        if not equals or not column:
+            raise click.BadParameter(f"expected COLUMN=TYPE, got {value!r}")
+        casts[column] = kind
+    return casts
+
+
+cast_option = click.option(
+    "--cast",
+    "casts",
+    multiple=True,
+    callback=_casts,
+    metavar="COLUMN=TYPE",
+    help="GDAL type of a column: Integer, Real, String, ... Values must still be equal.",
+)
+columns_option = click.option(
+    "--column", "columns", multiple=True, help="Only this column; can be repeated."
+)
 
 
 def _configure(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
@@ -64,6 +112,17 @@ def examples(*lines: str) -> Callable[[Any], Any]:
         return command
 
     return add
+
+
+def say(found: Any, *, as_json: bool, quiet: bool = False) -> None:
+    """Print a report, or a list of them, each of which has ``as_dict`` and words of its own."""
+    reports = found if isinstance(found, list) else [found]
+    if as_json:
+        data = [report.as_dict() for report in reports]
+        print_json(data if isinstance(found, list) else data[0])
+    elif not quiet:
+        for report in reports:
+            click.echo(str(report))
 
 
 def print_json(value: Any) -> None:

@@ -2,17 +2,15 @@
 
 import click
 
-from .common import config_option, examples, in_words, json_option, print_json, quiet_option
-
-
-def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    casts = {}
-    for value in values:
-        column, equals, kind = value.rpartition("=")
-        if not equals or not column:
-            raise click.BadParameter(f"expected COLUMN=TYPE, got {value!r}")
-        casts[column] = kind
-    return casts
+from .common import (
+    cast_option,
+    config_option,
+    examples,
+    in_words,
+    json_option,
+    print_json,
+    quiet_option,
+)
 
 
 @examples(
@@ -27,14 +25,7 @@ def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.option("--name", help="Name of a further table, where SIDECAR is a raster.")
 @click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
 @click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
-@click.option(
-    "--cast",
-    "casts",
-    multiple=True,
-    callback=_casts,
-    metavar="COLUMN=TYPE",
-    help="GDAL type of a column: Integer, Real, String, ... Values must still be equal.",
-)
+@cast_option
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block.")
 @config_option
 @json_option

@@ -222,8 +222,9 @@ def test_another_user_is_another_client(server, monkeypatch):
     assert [one[0] for one in sent(server)] == ["AKDEFAULT"] * 2
 
 
-def test_storage_options_reach_the_raster_of_a_copy(server, tmp_path):
+def test_storage_options_reach_the_raster_of_a_copy(server, tmp_path, monkeypatch, capfd):
     options = {"endpoint_url": server.url, "key": "AKCALL", "secret": "s"}
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     before = gdals()
     report = copy_to_sidecar(
         "s3://bucket/lc.tif", tmp_path / "x.rat.zarr", storage_options={**options}
@@ -231,6 +232,8 @@ def test_storage_options_reach_the_raster_of_a_copy(server, tmp_path):
     assert report.rows == 256
     assert {one.key_id for one in server.requests} == {"AKCALL"}
     assert gdals() == before
+    # Nothing was looked for, and missed, when the way to the server was no longer known.
+    assert capfd.readouterr().err == ""
 
 
 def test_options_are_undone_after_an_error(server, monkeypatch):

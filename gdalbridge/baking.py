@@ -1,0 +1,353 @@
+"""A raster copied with a table of GDAL's own, for tools that know nothing of sidecars.
+
+The table is put together in memory, on a VRT that stands for the raster; GDAL then makes
+the copy in the output's format, as it would of any raster with a table. What the copy has
+kept is read again and compared: formats lose digits and names, and say nothing.
+"""
+
+import os
+import tempfile
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ratzarr import RatZarr
+
+from ._gdal import exceptions, gdal, silence
+from .bakedtable import Wanted, fill, stand_in_for
+from .errors import (
+    BridgeError,
+    ColumnSelectionError,
+    GdalError,
+    LossWarning,
+    NotWrittenError,
+    OutputExistsError,
+)
+from .gdalopen import opened
+from .gdalrat import bands_with_table, open_rat
+from .progress import Progress, progress_of
+from .rasterfiles import BESIDE, own_sidecars, place_of
+from .ratcompare import losses_between
+from .sidecar import Sidecar, is_sidecar, parsed_name
+
+__all__ = ["BakeReport", "bake"]
+
+BLOCK_ROWS = 500_000
+FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".img": "HFA", ".kea": "KEA", ".vrt": "VRT"}
+"""Drivers by the output's ending; any other is asked for by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class BakeReport:
+    """What a raster was given."""
+
+    source: str
+    target: str
+    format: str
+    """GDAL's short name of the driver."""
+    bands: Mapping[int, tuple[str, ...]]
+    """The columns of each band's table, by band."""
+    rows: Mapping[int, int]
+    seconds: float
+    losses: tuple[str, ...] = ()
+    """In words, what the format could not hold as it was given."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} -> {self.target} ({self.format}), {self.seconds:.2f} s"]
+        for band, names in self.bands.items():
+            lines.append(f"  band {band}: {len(names)} columns of {self.rows[band]} rows")
+        return "\n".join([*lines, *(f"lost: {loss}" for loss in self.losses)])
+
+
+def bake(
+    raster: Any,
+    out: Any = None,
+    *,
+    vrt: bool = False,
+    band: int | None = None,
+    columns: Sequence[str] | None = None,
+    sidecars: Sequence[Any] | None = None,
+    cast: Mapping[str, str] | None = None,
+    format: str | None = None,  # noqa: A002 - GDAL's own word for it
+    options: Sequence[str] = (),
+    overwrite: bool = False,
+    strict: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> BakeReport:
+    """Copy a raster, and give the copy a table of the raster's and its sidecars' columns.
+
+    Parameters
+    ----------
+    raster : str or os.PathLike
+        A raster; it is only read.
+    out : str or os.PathLike, optional
+        The copy, on a local disk. With ``vrt`` by default ``<raster>.vrt``.
+    vrt : bool
+        Make a VRT that refers to the raster, and not a copy of its pixels.
+    band : int, optional
+        Only this band's table; by default every band's that has one.
+    columns : sequence of str, optional
+        Only these; by default all. Where the raster and a sidecar have a column of one
+        name, the sidecar's is taken.
+    sidecars : sequence of str or os.PathLike, optional
+        These tables in place of the ones beside the raster; a raster's name stands for all
+        of its tables.
+    cast : mapping of str to str, optional
+        GDAL type by column of the sidecars: ``{"id": "Real"}``. Values must still be equal.
+    format : str, optional
+        GDAL's short name of a driver; by default as the ending says.
+    options : sequence of str
+        Creation options of the driver, ``NAME=VALUE``.
+    overwrite : bool
+        Replace a raster that is at ``out``. Tables beside it are left.
+    strict : bool
+        Make an error of what the format can't hold exactly, and leave nothing.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`.
+    progress
+        See :mod:`gdalbridge.progress`.
+
+    Returns
+    -------
+    BakeReport
+        Its losses are :class:`~gdalbridge.LossWarning` too.
+
+    Raises
+    ------
+    ConversionError
+        Names the column, row and value that GDAL can't hold.
+    NotWrittenError
+        Where the format does not keep the table, or with ``strict`` not exactly.
+    OutputExistsError
+        Where something is at ``out`` already.
+    BridgeError
+        For everything else. Nothing is left at ``out`` after an error.
+    """
+    started = time.perf_counter()
+    source, target = place_of(raster), _target(raster, out, vrt)
+    driver, name = _driver(target, "VRT" if vrt else format)
+    if source.kind == "local" and target == Path(source.path):
+        raise BridgeError(f"{raster} can't be baked into itself: name another output")
+    _check_free(target, overwrite)
+    tables = _tables(raster, sidecars, band, storage_options)
+    with opened(source.url, storage_options) as dataset, progress_of(progress) as told:
+        bands = _bands(dataset, tables, band)
+        told.report(0.0, "reading tables")
+        stand_in = stand_in_for(dataset)
+        wanted = Wanted(columns)
+        _check_casts(cast, tables, wanted, storage_options)
+        filled = []
+        for number in bands:
+            mine = [one.path for one in tables if one.band == number]
+            if fill(dataset, stand_in, number, mine, wanted, cast or {}, storage_options):
+                filled.append(number)
+        wanted.check(raster)
+        told.report(0.3, f"writing {target.name}")
+        losses = _written(driver, target, stand_in, filled, options, strict, told)
+        told.report(1.0)
+    for loss in losses:
+        warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
+    shown, rows = {}, {}
+    for number in filled:
+        with open_rat(stand_in, number) as held:
+            shown[number] = tuple(column.name for column in held.schema.columns)
+            rows[number] = held.schema.rows
+    seconds = time.perf_counter() - started
+    return BakeReport(source.url, str(target), name, shown, rows, seconds, tuple(losses))
+
+
+# ---- what is asked for
+
+
+def _target(raster: Any, out: Any, vrt: bool) -> Path:
+    if out is None and not vrt:
+        raise BridgeError("an output has to be named, except for a VRT (vrt=True, --vrt)")
+    place = place_of(f"{place_of(raster).url}.vrt" if out is None else out)
+    if place.kind != "local":
+        raise BridgeError(
+            f"{place}: GDAL writes rasters with a table to a local disk; 'gdalbridge cp' takes them "
+            "from there"
+        )
+    path = Path(place.path)
+    if not path.parent.is_dir():
+        raise BridgeError(f"{path.parent} is no directory")
+    return path
+
+
+def _driver(target: Path, asked: str | None) -> tuple[Any, str]:
+    name = asked or FORMATS.get(target.suffix.lower())
+    if name is None:
+        raise BridgeError(
+            f"{target.name}: no format is known by the ending {target.suffix!r}: ask for one by "
+            f"GDAL's name of it (format, --of); endings known are {', '.join(FORMATS)}"
+        )
+    driver = gdal.GetDriverByName(name)
+    if driver is None:
+        raise BridgeError(f"this GDAL has no driver {name!r}")
+    metadata = driver.GetMetadata()
+    if "YES" not in (metadata.get("DCAP_CREATECOPY"), metadata.get("DCAP_CREATE")):
+        raise BridgeError(f"GDAL's driver {name!r} writes no rasters")
+    return driver, str(driver.ShortName)
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    there = [name for name in (target, *_beside(target)) if os.path.lexists(name)]
+    if there and not overwrite:
+        raise OutputExistsError(
+            f"{', '.join(map(str, there))}: there already; overwrite=True (--overwrite) replaces "
+            "the raster there"
+        )
+    for one in there:
+        if one.is_symlink() or not one.is_file():
+            raise OutputExistsError(f"{one} is no plain file, and is not replaced")
+
+
+def _beside(target: Path) -> list[Path]:
+    return [target.with_name(target.name + end) for end in BESIDE]
+
+
+def _tables(
+    raster: Any,
+    sidecars: Sequence[Any] | None,
+    band: int | None,
+    options: Mapping[str, Any] | None,
+) -> list[Sidecar]:
+    found: list[Sidecar] = []
+    for one in [raster] if sidecars is None else sidecars:
+        if is_sidecar(one):
+            named = parsed_name(str(one))
+            found.append(Sidecar(named.path, band or named.band, named.name))
+            continue
+        more = own_sidecars(place_of(one), options)
+        if sidecars is not None and not more:
+            raise BridgeError(f"{one} has no sidecar")
+        found += more
+    return found
+
+
+def _check_casts(
+    cast: Mapping[str, str] | None,
+    tables: Sequence[Sidecar],
+    wanted: Wanted,
+    options: Mapping[str, Any] | None,
+) -> None:
+    """Refuse to cast what is not copied: it would be passed over in silence."""
+    if not cast:
+        return
+    names: set[str] = set()
+    for one in tables:
+        with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
+            names |= {name for name in table.getColumnNames() if wanted.takes(name)}
+    for name in cast:
+        if name not in names:
+            raise ColumnSelectionError(
+                f"cast: no column {name!r} is copied from a sidecar; there are {sorted(names)}"
+            )
+
+
+def _bands(dataset: Any, tables: Sequence[Sidecar], band: int | None) -> list[int]:
+    count = dataset.RasterCount
+    for one in tables:
+        if one.band > count:
+            raise BridgeError(f"{one.path} is of band {one.band}, and the raster has {count}")
+    found = sorted({*bands_with_table(dataset), *(one.band for one in tables)})
+    if band is not None:
+        found = [number for number in found if number == band]
+    if not found:
+        of = "the raster" if band is None else f"band {band}"
+        raise BridgeError(f"{of} has no table, neither of its own nor beside it")
+    return found
+
+
+# ---- the output
+
+
+def _written(
+    driver: Any,
+    target: Path,
+    stand_in: Any,
+    bands: Sequence[int],
+    options: Sequence[str],
+    strict: bool,
+    told: Progress,
+) -> list[str]:
+    with _folder_for(driver, target) as made:
+        _create(driver, made, stand_in, options, told)
+        told.report(0.8, f"comparing {target.name}")
+        losses = [loss for band in bands for loss in losses_between(stand_in, str(made), band)]
+        if losses and strict:
+            raise NotWrittenError(f"{target} was not written: {'; '.join(losses)}")
+        _put_in_place(made, target)
+    return losses
+
+
+@contextmanager
+def _folder_for(driver: Any, target: Path) -> Iterator[Path]:
+    """Hand out a name in the target's file system, of which nothing is left at the end."""
+    if driver.ShortName == "VRT":
+        # It refers to the raster from where it lies.
+        made = target.with_name(f".{uuid.uuid4().hex}.partial.vrt")
+        try:
+            yield made
+        finally:
+            made.unlink(missing_ok=True)
+        return
+    # Under its own name, which an HFA keeps within itself.
+    with tempfile.TemporaryDirectory(prefix=".gdalbridge-", dir=target.parent) as folder:
+        yield Path(folder) / target.name
+
+
+def _create(
+    driver: Any, made: Path, stand_in: Any, options: Sequence[str], told: Progress
+) -> None:
+    stopped: list[BaseException] = []
+
+    def callback(done: float, message: str, data: Any) -> int:
+        try:
+            told.report(0.3 + done / 2)
+        except BaseException as error:
+            stopped.append(error)
+            return 0
+        return 1
+
+    with exceptions(), silence():
+        try:
+            copy = driver.CreateCopy(
+                str(made), stand_in, strict=0, options=list(options), callback=callback
+            )
+            if copy is not None:
+                copy.FlushCache()
+            failed = copy is None
+            # Closed, its file is whole.
+            del copy
+        except RuntimeError as error:
+            if stopped:
+                raise stopped[0] from None
+            raise GdalError(f"{driver.ShortName} can't write {made.name}: {error}") from error
+    if stopped:
+        raise stopped[0]
+    if failed:
+        raise GdalError(f"{driver.ShortName} did not write {made.name}")
+
+
+def _put_in_place(made: Path, target: Path) -> None:
+    if made.parent == target.parent:
+        made.replace(target)
+        return
+    names = sorted(one.name for one in made.parent.iterdir())
+    # A table in an .aux.xml of before would be taken for the new raster's.
+    for old in _beside(target):
+        if old.name not in names:
+            old.unlink(missing_ok=True)
+    for name in sorted(names, key=lambda name: name == target.name):
+        (made.parent / name).replace(target.parent / name)

@@ -1,0 +1,61 @@
+"""``gdalbridge bake``."""
+
+from typing import Any
+
+import click
+
+from .common import (
+    cast_option,
+    columns_option,
+    config_option,
+    examples,
+    in_words,
+    json_option,
+    quiet_option,
+    say,
+)
+
+
+@examples(
+    "gdalbridge bake seg.tif out.tif",
+    "gdalbridge bake seg.tif out.img --column area --column class --strict",
+    "gdalbridge bake s3://bucket/seg.tif out.tif --of COG --co COMPRESS=ZSTD",
+    "gdalbridge bake seg.tif --vrt    # writes seg.tif.vrt",
+    "gdal raster pipeline --config GDAL_ENABLE_EXTERNAL=YES ! read seg.tif ! external",
+    "    'gdalbridge bake <INPUT> <OUTPUT> --sidecar seg.tif -q' ! write out.tif",
+)
+@click.command("bake")
+@click.argument("raster")
+@click.argument("out", required=False)
+@click.option("--vrt", is_flag=True, help="Write a VRT that refers to RASTER: no copy of pixels.")
+@click.option("--band", type=click.IntRange(1), help="Only this band's table.")
+@columns_option
+@click.option(
+    "--sidecar",
+    "sidecars",
+    multiple=True,
+    help="This table, or all of this raster's, in place of those beside RASTER.",
+)
+@cast_option
+@click.option("--of", "format", help="GDAL's name of the output format.")
+@click.option("--co", "options", multiple=True, metavar="NAME=VALUE", help="Creation option.")
+@click.option("--overwrite", is_flag=True, help="Replace a raster that is there already.")
+@click.option("--strict", is_flag=True, help="Refuse what the format can't hold exactly.")
+@config_option
+@json_option
+@quiet_option
+def command(
+    raster: str, out: str | None, columns: tuple[str, ...], sidecars: tuple[str, ...],
+    casts: dict[str, str], as_json: bool, quiet: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Copy RASTER to OUT, with a table of GDAL's own that holds the sidecars' columns too."""
+    if out is None and not options["vrt"]:
+        raise click.UsageError("OUT is needed, except with --vrt")
+    with in_words():
+        from ..baking import bake
+
+        report = bake(
+            raster, out, columns=columns or None, sidecars=sidecars or None, cast=casts or None,
+            progress=not (quiet or as_json), **options,
+        )  # fmt: skip
+        say(report, as_json=as_json, quiet=quiet)

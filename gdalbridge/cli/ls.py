@@ -1,0 +1,49 @@
+"""``gdalbridge ls``."""
+
+import sys
+
+import click
+
+from .common import config_option, examples, in_words, json_option, print_json
+
+
+@examples(
+    "gdalbridge ls seg.tif",
+    "gdalbridge ls s3://bucket/dir/",
+    "gdalbridge ls . --json",
+)
+@click.command("ls")
+@click.argument("raster_or_dir")
+@config_option
+@json_option
+def command(raster_or_dir: str, as_json: bool) -> None:
+    """List the tables of a raster, or all that lie in a directory.
+
+    The exit code is 1 where a table can't be read; it is listed, with the reason.
+    """
+    with in_words():
+        from ..describe import text_table
+        from ..listing import list_tables
+        from ..report import size_text
+
+        found = list_tables(raster_or_dir)
+        if as_json:
+            print_json([one.as_dict() for one in found])
+        elif found:
+            names = ("band", "name", "rows", "columns", "size", "complete")
+            rows = [
+                (str(one.band), one.name or "", str(one.rows), str(one.columns),
+                 "?" if one.bytes is None else size_text(one.bytes),
+                 "yes" if one.complete else "no")
+                for one in found
+            ]  # fmt: skip
+            # A path is of use only as a whole.
+            paths = ["path", "----", *(one.path for one in found)]
+            lines = text_table(names, rows).splitlines()
+            for line, path in zip(lines, paths, strict=True):
+                click.echo(f"{line.ljust(max(map(len, lines)))}  {path}")
+        for one in found:
+            if one.problem:
+                click.echo(f"gdalbridge: {one.path}: {one.problem}", err=True)
+        if any(one.problem for one in found):
+            sys.exit(1)

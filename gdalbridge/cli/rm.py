@@ -1,0 +1,36 @@
+"""``gdalbridge rm``."""
+
+import click
+
+from .common import (
+    config_option,
+    dry_run_option,
+    examples,
+    in_words,
+    json_option,
+    quiet_option,
+    say,
+)
+
+
+@examples(
+    "gdalbridge rm seg.tif --dry-run    # what would go",
+    "gdalbridge rm seg.tif",
+    "gdalbridge rm s3://bucket/seg.tif",
+)
+@click.command("rm")
+@click.argument("raster")
+@dry_run_option
+@config_option
+@json_option
+@quiet_option
+def command(raster: str, dry_run: bool, as_json: bool, quiet: bool) -> None:
+    """Remove RASTER with its own files and all of its tables, the raster last.
+
+    A table that holds something else as well is refused, before anything is removed.
+    """
+    with in_words():
+        from ..travel import remove_raster
+
+        report = remove_raster(raster, dry_run=dry_run, progress=not (quiet or as_json))
+        say(report, as_json=as_json, quiet=quiet)

@@ -1,0 +1,40 @@
+"""``gdalbridge touch``."""
+
+import click
+
+from .common import (
+    config_option,
+    dry_run_option,
+    examples,
+    in_words,
+    json_option,
+    quiet_option,
+    say,
+)
+
+
+@examples(
+    "gdalbridge touch seg.tif --dry-run    # what differs",
+    "gdalbridge touch seg.tif",
+    "gdalbridge touch seg.tif --sidecar s3://bucket/tables/seg.rat.zarr --band 2",
+)
+@click.command("touch")
+@click.argument("raster")
+@click.option("--sidecar", help="This table; by default all that are beside RASTER.")
+@click.option("--band", type=click.IntRange(1), help="Only this band's tables.")
+@dry_run_option
+@config_option
+@json_option
+@quiet_option
+def command(
+    raster: str, sidecar: str | None, band: int | None, dry_run: bool, as_json: bool, quiet: bool
+) -> None:
+    """Accept that RASTER has changed: its tables are told what it is now.
+
+    Says what differs. Neither the raster nor any column is changed.
+    """
+    with in_words():
+        from ..touching import touch
+
+        reports = touch(raster, sidecar=sidecar, band=band, dry_run=dry_run)
+        say(reports, as_json=as_json, quiet=quiet)

@@ -1,0 +1,557 @@
+"""One file of any size copied between local disk and S3, in pieces, and compared afterwards.
+
+A few pieces are under way at once, so memory depends on the size of a piece. What has
+arrived is compared with what was read: a file on a disk is read again; an object by its
+etag, which is the MD5 of its bytes or of its parts' MD5s, and where the server makes
+etags otherwise (it encrypts with keys of its own) by reading it again.
+
+A file appears under its name when it is whole: on a disk it is written beside it and
+renamed, and S3 shows an object when its upload is finished.
+"""
+
+import base64
+import contextlib
+import datetime as dt
+import hashlib
+import os
+import secrets
+import stat
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, override
+
+from .errors import ChangedError, RatZarrError, ReadOnlyError, StoreError, StorePermissionError
+from .location import Location
+from .parallel import stream
+
+__all__ = [
+    "FileState",
+    "copy_file",
+    "file_state",
+    "names_beside",
+    "remove_file",
+    "same_file",
+]
+
+PART_BYTES = 16 * 2**20
+"""Size of a piece."""
+MOST_PARTS = 10_000
+"""Parts of an upload that S3 allows."""
+SERVER_BYTES = 5 * 10**9
+"""Most that an S3 server copies in one request."""
+SERVER_PART_BYTES = 512 * 2**20
+"""Size of a piece that never passes through here."""
+AT_ONCE = 4
+
+Told = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """A file as it is now."""
+
+    size: int
+    """In bytes; -1 for what is no file, a symbolic link among them."""
+    state: str
+    """Another once it was written again."""
+    modified: float
+    """When it was, in seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    number: int
+    start: int
+    length: int
+
+
+def file_state(location: Location, options: Mapping[str, Any] | None = None) -> FileState | None:
+    """Return what is at a place; None where nothing is.
+
+    Raises
+    ------
+    ReadOnlyError
+        For a place that is neither local nor on S3.
+    """
+    return _open(location, options).look()
+
+
+def names_beside(
+    location: Location, start: str, options: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the names of files in a place's directory that begin with ``start``."""
+    return _open(location, options).beside(start)
+
+
+def remove_file(location: Location, options: Mapping[str, Any] | None = None) -> None:
+    """Remove a file; do nothing where nothing is."""
+    _open(location, options).remove()
+
+
+def same_file(one: Location, other: Location, options: Mapping[str, Any] | None = None) -> bool:
+    """Return whether two places hold the same bytes."""
+    first, second = _open(one, options), _open(other, options)
+    found = first.look(), second.look()
+    if found[0] is None or found[1] is None or found[0].size != found[1].size:
+        return False
+    if found[0].size < 0:
+        return False
+    both = isinstance(first, _Bucket) and isinstance(second, _Bucket)
+    if both and found[0].state == found[1].state:
+        return True
+    return _compare(first, second, found[0].size, lambda size: None)
+
+
+def copy_file(
+    source: Location,
+    target: Location,
+    *,
+    overwrite: bool = False,
+    options: Mapping[str, Any] | None = None,
+    told: Told | None = None,
+) -> None:
+    """Copy a file.
+
+    Parameters
+    ----------
+    source, target : Location
+        Local, or on S3.
+    overwrite : bool
+        Replace what is at the target.
+    options : mapping, optional
+        Arguments for ``s3fs.S3FileSystem``.
+    told : callable, optional
+        Told the bytes of each piece that is done; it may raise to stop the work.
+
+    Raises
+    ------
+    FileExistsError
+        Where something is at the target, and is not to be replaced.
+    StoreError
+        Where the source is no file, can't be read, or the copy is not equal to it.
+    ChangedError
+        Where the source was changed meanwhile.
+    """
+    told = told or (lambda size: None)
+    here, there = _open(source, options), _open(target, options)
+    before = here.look()
+    if before is None or before.size < 0:
+        what = "is not there" if before is None else "is a symbolic link, or no file"
+        raise StoreError(f"{source} {what}")
+    with here.opened():
+        there.receive(here, before, overwrite, told)
+        if here.look() != before:
+            there.remove()
+            raise ChangedError(f"{source} was changed while it was copied: copy it again")
+
+
+def _open(location: Location, options: Mapping[str, Any] | None) -> "_Place":
+    if location.kind == "local":
+        return _Disk(location)
+    if location.kind == "s3":
+        return _Bucket(location, options)
+    raise ReadOnlyError(f"{location}: files are copied between local disk and S3 only")
+
+
+def _parts(size: int, length: int) -> list[_Part]:
+    length = max(length, -(-size // MOST_PARTS), 1)
+    return [
+        _Part(number, start, min(length, size - start))
+        for number, start in enumerate(range(0, max(size, 1), length), 1)
+    ]
+
+
+def _sums(
+    parts: Sequence[_Part],
+    read: Callable[[int, int], bytes],
+    told: Told,
+    write: Callable[[_Part, bytes], None] | None = None,
+) -> list[bytes]:
+    """Read the parts, write each where there is a way to, and return their MD5s."""
+
+    def one(part: _Part) -> tuple[int, bytes]:
+        data = read(part.start, part.length)
+        if len(data) != part.length:
+            raise ChangedError(f"a file became shorter while it was read, at byte {part.start}")
+        if write is not None:
+            write(part, data)
+        return len(data), _md5(data).digest()
+
+    sums = []
+    for size, digest in stream((partial(one, part) for part in parts), AT_ONCE):
+        told(size)
+        sums.append(digest)
+    return sums
+
+
+def _compare(one: "_Place", other: "_Place", size: int, told: Told) -> bool:
+    parts = _parts(size, PART_BYTES)
+    with one.opened(), other.opened():
+        return _sums(parts, one.read, told) == _sums(parts, other.read, told)
+
+
+def _md5(data: bytes) -> Any:
+    return hashlib.md5(data, usedforsecurity=False)
+
+
+def _etag(sums: Sequence[bytes], parted: bool) -> str:
+    if not parted:
+        return sums[0].hex()
+    return f"{_md5(b''.join(sums)).hexdigest()}-{len(sums)}"
+
+
+def _whole(file: int, parts: Sequence[_Part]) -> str:
+    whole = _md5(b"")
+    for part in parts:
+        whole.update(_read_at(file, part.start, part.length))
+    return str(whole.hexdigest())
+
+
+class _Place(Protocol):
+    location: Location
+
+    def look(self) -> FileState | None: ...
+
+    def opened(self) -> contextlib.AbstractContextManager[None]: ...
+
+    def read(self, start: int, length: int) -> bytes: ...
+
+    def receive(self, source: "_Place", state: FileState, overwrite: bool, told: Told) -> None: ...
+
+    def beside(self, start: str) -> list[str]: ...
+
+    def remove(self) -> None: ...
+
+
+class _Disk(_Place):
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._path = Path(location.path)
+        self._file = -1
+
+    @override
+    def look(self) -> FileState | None:
+        with self._in_words():
+            try:
+                found = os.lstat(self._path)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        size = found.st_size if stat.S_ISREG(found.st_mode) else -1
+        return FileState(size, f"{found.st_ino}-{found.st_mtime_ns}", found.st_mtime)
+
+    @override
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        with self._in_words():
+            flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+            file = os.open(self._path, flags)
+        # Again within itself, where a copy is compared that was read from here.
+        before, self._file = self._file, file
+        try:
+            yield
+        finally:
+            self._file = before
+            os.close(file)
+
+    @override
+    def read(self, start: int, length: int) -> bytes:
+        with self._in_words():
+            return _read_at(self._file, start, length)
+
+    @override
+    def receive(self, source: _Place, state: FileState, overwrite: bool, told: Told) -> None:
+        with self._in_words():
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            # A name that nobody takes for a raster's, and short where that is long.
+            partial_file = self._path.parent / f".{uuid.uuid4().hex}.partial"
+            file = os.open(partial_file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            try:
+                self._fill(file, source, state, told)
+                os.utime(file, (state.modified, state.modified))
+                self._name(partial_file, overwrite)
+            finally:
+                os.close(file)
+                partial_file.unlink(missing_ok=True)
+
+    def _fill(self, file: int, source: _Place, state: FileState, told: Told) -> None:
+        length = PART_BYTES
+        if isinstance(source, _Bucket):
+            length = source.part_bytes(state) or PART_BYTES
+        parts = _parts(state.size, length)
+
+        def write(part: _Part, data: bytes) -> None:
+            done = 0
+            while done < len(data):
+                done += os.pwrite(file, data[done:], part.start + done)
+
+        sums = _sums(parts, source.read, told, write)
+        if _sums(parts, partial(_read_at, file), lambda size: None) != sums:
+            raise StoreError(f"{self.location} holds other bytes than were written to it")
+        if not isinstance(source, _Bucket) or state.state == _etag(sums, "-" in state.state):
+            return
+        # No MD5 of these parts: of all bytes; or none at all, and then they are read once more.
+        if state.state != _whole(file, parts) and (
+            _sums(parts, source.read, lambda size: None) != sums
+        ):
+            raise StoreError(f"{source.location} was read twice, with different bytes")
+
+    def _name(self, partial_file: Path, overwrite: bool) -> None:
+        if overwrite:
+            partial_file.replace(self._path)
+            return
+        try:
+            # The one way to name a finished file only if the name is free.
+            os.link(partial_file, self._path)
+        except FileExistsError:
+            raise
+        except OSError:
+            if os.path.lexists(self._path):
+                raise FileExistsError(f"{self.location} is there already") from None
+            partial_file.rename(self._path)
+
+    @override
+    def beside(self, start: str) -> list[str]:
+        with self._in_words(), os.scandir(self._path.parent) as entries:
+            return [one.name for one in entries if one.name.startswith(start) and not one.is_dir()]
+
+    @override
+    def remove(self) -> None:
+        with self._in_words():
+            self._path.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _in_words(self) -> Iterator[None]:
+        try:
+            yield
+        except (RatZarrError, FileExistsError):
+            raise
+        except PermissionError as error:
+            raise StorePermissionError(f"{self.location}: no permission: {error}") from error
+        except OSError as error:
+            raise StoreError(f"{self.location}: {error}") from error
+
+
+def _read_at(file: int, start: int, length: int) -> bytes:
+    pieces: list[bytes] = []
+    while length:
+        piece = os.pread(file, length, start)
+        if not piece:
+            break
+        pieces.append(piece)
+        start, length = start + len(piece), length - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+class _Bucket(_Place):
+    def __init__(self, location: Location, options: Mapping[str, Any] | None) -> None:
+        # Loading an S3 client takes longer than copying most files on a disk.
+        from .s3objects import WRITES, S3Objects
+
+        self.location = location
+        self._own = {WRITES: secrets.token_hex(5)}
+        """Metadata of what is written here: it says that it was us."""
+        # Another client that tables may be reached by has no part in files.
+        options = {name: value for name, value in (options or {}).items() if name != "client"}
+        self._objects = S3Objects(location, options)
+        self._condition: dict[str, str] = {}
+
+    def _call(self, method: str, **request: Any) -> dict[str, Any]:
+        return self._objects.request(method, Key=self.location.key, **request)
+
+    def _head(self, **request: Any) -> dict[str, Any] | None:
+        from .s3errors import MissingObject
+
+        try:
+            return self._call("head_object", **request)
+        except MissingObject:
+            return None
+
+    @override
+    def look(self) -> FileState | None:
+        found = self._head()
+        if found is None:
+            return None
+        when: dt.datetime = found["LastModified"]
+        return FileState(int(found["ContentLength"]), found["ETag"].strip('"'), when.timestamp())
+
+    def part_bytes(self, state: FileState) -> int | None:
+        """Return the size of the parts that an object was uploaded in; None where it was not."""
+        count = state.state.partition("-")[2]
+        if not count.isdigit():
+            return None
+        try:
+            first = self._head(PartNumber=1)
+        except StoreError:
+            # Not every server knows of parts once they are put together.
+            return None
+        size = 0 if first is None else int(first["ContentLength"])
+        return size if size and -(-state.size // size) == int(count) else None
+
+    @override
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[None]:
+        state = self.look()
+        # Every piece is to be of the same object.
+        before, self._condition = (
+            self._condition,
+            {} if state is None else {"IfMatch": state.state},
+        )
+        try:
+            yield
+        finally:
+            self._condition = before
+
+    @override
+    def read(self, start: int, length: int) -> bytes:
+        from .s3errors import ConditionRefused
+
+        if length == 0:
+            return b""
+        try:
+            return self._objects.read_range(start, length, **self._condition)
+        except ConditionRefused as error:
+            raise ChangedError(f"{self.location} was changed while it was read") from error
+
+    @override
+    def receive(self, source: _Place, state: FileState, overwrite: bool, told: Told) -> None:
+        from .s3errors import ConditionRefused
+
+        free: dict[str, str] = {} if overwrite else {"IfNoneMatch": "*"}
+        try:
+            if isinstance(source, _Bucket) and self._objects.can_copy_from(source._objects):
+                found, expected = self._copied(source, state, overwrite, told), state.state
+            elif state.size <= PART_BYTES:
+                data = source.read(0, state.size)
+                told(len(data))
+                expected = _md5(data).hexdigest()
+                write = partial(self._put, "put_object", data, Metadata=self._own, **free)
+                found = self._done(write)
+            else:
+                found, expected = self._upload(source, state, free, told)
+        except ConditionRefused as error:
+            raise FileExistsError(f"{self.location} is there already") from error
+        now = self.look()
+        if now is None or now.size != state.size:
+            raise StoreError(f"{self.location} is not as long as what was written to it")
+        if found != expected and not _compare(source, self, state.size, lambda size: None):
+            raise StoreError(f"{self.location} holds other bytes than were written to it")
+
+    def _put(self, method: str, data: bytes, **request: Any) -> str:
+        # The server refuses what has not arrived as it was sent.
+        digest = base64.b64encode(_md5(data).digest()).decode("ascii")
+        answer = self._call(method, Body=data, ContentMD5=digest, **request)
+        return str(answer["ETag"]).strip('"')
+
+    def _done(self, write: Callable[[], str]) -> str:
+        """Make an object appear, and return its etag.
+
+        Whoever repeats a request whose answer was lost is refused for what he himself has done
+        (:mod:`ratzarr.s3objects`): there is something there already, or no upload any more.
+        """
+        from .s3errors import ConditionRefused, error_code
+
+        try:
+            return write()
+        except StoreError as error:
+            gone = error_code(error) == "NoSuchUpload"
+            found = self._head() if gone or isinstance(error, ConditionRefused) else None
+            if found is None or not self._own.items() <= found["Metadata"].items():
+                raise
+            return str(found["ETag"]).strip('"')
+
+    def _upload(
+        self, source: _Place, state: FileState, free: Mapping[str, str], told: Told
+    ) -> tuple[str, str]:
+        tags: dict[int, str] = {}
+
+        def write(part: _Part, data: bytes) -> None:
+            tags[part.number] = self._put(
+                "upload_part", data, UploadId=upload, PartNumber=part.number
+            )
+
+        # Some servers ignore conditions on uploads in parts: at the beginning nothing is sent in
+        # vain, and at the end the time is short in which somebody's could be replaced.
+        self._check_free(free)
+        with self._uploading(Metadata=self._own) as upload:
+            sums = _sums(_parts(state.size, PART_BYTES), source.read, told, write)
+            self._check_free(free)
+            return self._finish(upload, tags, free), _etag(sums, parted=True)
+
+    def _check_free(self, wanted: object) -> None:
+        if wanted and self.look() is not None:
+            raise FileExistsError(f"{self.location} is there already")
+
+    @contextlib.contextmanager
+    def _uploading(self, **described: Any) -> Iterator[str]:
+        upload = str(self._call("create_multipart_upload", **described)["UploadId"])
+        try:
+            yield upload
+        except BaseException:
+            # Parts that nobody finishes are not seen, and are paid for.
+            with contextlib.suppress(RatZarrError):
+                self._call("abort_multipart_upload", UploadId=upload)
+            raise
+
+    def _finish(self, upload: str, tags: Mapping[int, str], free: Mapping[str, str]) -> str:
+        parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
+        finish = partial(
+            self._call,
+            "complete_multipart_upload",
+            UploadId=upload,
+            MultipartUpload={"Parts": parts},
+            **free,
+        )
+        return self._done(lambda: str(finish()["ETag"]).strip('"'))
+
+    def _copied(self, source: "_Bucket", state: FileState, overwrite: bool, told: Told) -> str:
+        """Let the server copy; in the parts that the source has, so that the etag is the same."""
+        self._check_free(not overwrite)
+        of = {"Bucket": source.location.bucket, "Key": source.location.key}
+        condition = {"CopySource": of, "CopySourceIfMatch": state.state}
+        length = source.part_bytes(state)
+        if length is None and state.size <= SERVER_BYTES:
+            answer = self._call("copy_object", **condition)
+            told(state.size)
+            return str(answer["CopyObjectResult"]["ETag"]).strip('"')
+        head = source._head() or {}
+        kept = ("ContentType", "ContentEncoding", "CacheControl")
+        described = {name: head[name] for name in kept if head.get(name)}
+        described["Metadata"] = {**head.get("Metadata", {}), **self._own}
+
+        def copy(upload: str, part: _Part) -> tuple[_Part, str]:
+            answer = self._call(
+                "upload_part_copy",
+                UploadId=upload,
+                PartNumber=part.number,
+                CopySourceRange=f"bytes={part.start}-{part.start + part.length - 1}",
+                **condition,
+            )
+            return part, str(answer["CopyPartResult"]["ETag"]).strip('"')
+
+        tags: dict[int, str] = {}
+        with self._uploading(**described) as upload:
+            parts = _parts(state.size, length or SERVER_PART_BYTES)
+            for part, tag in stream(partial(copy, upload, part) for part in parts):
+                told(part.length)
+                tags[part.number] = tag
+            return self._finish(upload, tags, {})
+
+    @override
+    def beside(self, start: str) -> list[str]:
+        folder = self.location.key.rpartition("/")[0]
+        folder += "/" if folder else ""
+        request = {"Prefix": folder + start, "Delimiter": "/"}
+        names: list[str] = []
+        while True:
+            page = self._objects.request("list_objects_v2", **request)
+            names += [str(one["Key"])[len(folder) :] for one in page.get("Contents", [])]
+            if not page.get("IsTruncated"):
+                return names
+            request["ContinuationToken"] = page["NextContinuationToken"]
+
+    @override
+    def remove(self) -> None:
+        self._call("delete_object")

@@ -173,7 +173,7 @@ def _table_files(dataset: Any, main: str) -> list[str]:
     from ._gdal import gdal
 
     if main.startswith("/vsi") and not gdal.GetConfigOption("GDAL_PAM_PROXY_DIR"):
-        # GDAL's list of a raster's files costs dozens of requests on S3; these it has asked for.
+        # GDAL's list of a raster's files costs dozens of requests on S3; these cost one each.
         stem = main.rpartition(".")[0]
         beside = [*(main + end for end in BESIDE), f"{stem}.aux"] if "?" not in main else []
         return [main, *beside]

@@ -90,6 +90,15 @@ class S3Server:
         with ThreadPoolExecutor(8) as pool:
             return dict(pool.map(get, self.keys(bucket, prefix)))
 
+    def metadata(self, bucket: str, prefix: str) -> dict[str, dict[str, str]]:
+        """Return what is kept with the objects whose keys begin so, besides their bytes."""
+
+        def look(key: str) -> tuple[str, dict[str, str]]:
+            return key, self.client().head_object(Bucket=bucket, Key=key)["Metadata"]
+
+        with ThreadPoolExecutor(8) as pool:
+            return dict(pool.map(look, self.keys(bucket, prefix)))
+
     def copy_many(self, bucket: str, prefix: str, other: str) -> None:
         """Copy the objects whose keys begin so to others, with their metadata."""
 

@@ -8,11 +8,15 @@ server for the whole session; tests keep apart by the names of their buckets
 (:meth:`Moto.fresh_bucket`), as resetting it costs more than a new bucket and would break a test
 that still has a connection.
 
-Sixteen parallel PUTs of one key give an answer 500 now and then: moto's, not ours.
+Real servers carry out each request at once or not at all. moto's threads look whether a condition
+holds, and write later; they set an object's metadata after its bytes, and close a file that another
+is reading. So here one request is carried out after the other (:data:`_TURN`).
 """
 
+import functools
 import itertools
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,9 +26,23 @@ import boto3
 from botocore.config import Config
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
+from moto.s3.responses import S3Response
 from moto.server import ThreadedMotoServer
 
+_TURN = threading.RLock()
+"""Held while moto carries out a request, and by whoever looks into it."""
+
 KEY, SECRET, REGION = "testing-key", "testing-secret", "eu-west-1"
+
+
+def _in_turn(method: Any) -> Any:
+    @functools.wraps(method)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        # By now the request's body has come.
+        with _TURN:
+            return method(*args, **kwargs)
+
+    return call
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +76,20 @@ class Moto:
             )
         return self._clients["s3"]
 
+    @_in_turn
     def put_many(self, bucket: str, contents: dict[str, bytes]) -> None:
         """Put objects into a bucket without a request for each."""
         backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
         for key, content in contents.items():
             backend.put_object(bucket, key, content)
 
+    @_in_turn
     def contents(self, bucket: str, prefix: str) -> dict[str, bytes]:
         """Return the objects whose keys begin so, without a request for each."""
         keys = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_bucket(bucket).keys
         return {name: keys[name].value for name in list(keys) if name.startswith(prefix)}
 
+    @_in_turn
     def metadata(self, bucket: str, prefix: str) -> dict[str, dict[str, str]]:
         """Return the user metadata of the objects whose keys begin so."""
         keys = s3_backends[DEFAULT_ACCOUNT_ID]["aws"].get_bucket(bucket).keys
@@ -81,6 +102,7 @@ class Moto:
             if name.startswith(prefix)
         }
 
+    @_in_turn
     def copy_many(self, bucket: str, prefix: str, other: str) -> None:
         """Copy the objects whose keys begin so to others, with their metadata."""
         backend = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
@@ -105,6 +127,9 @@ def running_moto() -> Iterator[Moto]:
     """Start the server; stop it and give back its port and connections at the end."""
     # One line per request, at level INFO: pytest would keep them all.
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    whole = {name: getattr(S3Response, name) for name in ("_key_response", "_bucket_response")}
+    for name, method in whole.items():
+        setattr(S3Response, name, _in_turn(method))
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -112,6 +137,8 @@ def running_moto() -> Iterator[Moto]:
     try:
         yield moto
     finally:
+        for name, method in whole.items():
+            setattr(S3Response, name, method)
         for client in moto._clients.values():
             client.close()
         server.stop()

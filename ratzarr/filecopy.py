@@ -537,6 +537,7 @@ class _Bucket(_Place):
             for part, tag in stream(partial(copy, upload, part) for part in parts):
                 told(part.length)
                 tags[part.number] = tag
+            self._check_free(not overwrite)
             return self._finish(upload, tags, {})
 
     @override

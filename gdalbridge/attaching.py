@@ -3,8 +3,7 @@
 >>> import tempfile
 >>> from osgeo import gdal
 >>> path = tempfile.mkdtemp() + "/seg.tif"
->>> gdal.GetDriverByName("GTiff").Create(path, 3, 2).FlushCache()
-0
+>>> _ = gdal.GetDriverByName("GTiff").Create(path, 3, 2).FlushCache()
 >>> with attach(path, update=True) as rat:
 ...     rat.SetRowCount(3)
 ...     _ = rat.CreateColumn("area", gdal.GFT_Real, gdal.GFU_Generic)
@@ -96,8 +95,7 @@ def attach(
     >>> import numpy, tempfile
     >>> from osgeo import gdal
     >>> path = tempfile.mkdtemp() + "/seg.tif"
-    >>> gdal.GetDriverByName("GTiff").Create(path, 3, 2).FlushCache()
-    0
+    >>> _ = gdal.GetDriverByName("GTiff").Create(path, 3, 2).FlushCache()
     >>> with attach(path, update=True) as rat:
     ...     rat.SetRowCount(3)
     ...     _ = rat.CreateColumn("area", gdal.GFT_Real, gdal.GFU_Generic)

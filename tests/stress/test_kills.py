@@ -6,7 +6,7 @@ from .copies import COPIES
 from .kills import Killing
 from .operations import OPERATIONS
 
-STEPS = {"local": 10, "s3": 4}
+STEPS = {"local": 10, "s3": 3}
 """Moments at which each is killed; where there are fewer, all of them."""
 TIMES = {"local": 2, "s3": 1}
 """Random moments, besides."""
@@ -17,7 +17,10 @@ TIMES = {"local": 2, "s3": 1}
 )
 def test_killed(operation, ground, nursery):
     killing = Killing(operation, ground, nursery)
-    steps = STEPS[ground.kind] // (2 if operation.slow else 1)
+    # A thousand objects are slow to put into a bucket.
+    few = operation.slow and ground.kind == "s3"
+    steps = 1 if few else STEPS[ground.kind]
     killing.everywhere(steps)
     assert killing.kills >= min(3, steps)
-    killing.at_random(TIMES[ground.kind])
+    if not few:
+        killing.at_random(TIMES[ground.kind])

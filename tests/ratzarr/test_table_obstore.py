@@ -94,6 +94,7 @@ def test_requests(counted_s3):
         assert not any('"' in condition for condition in conditions)
 
 
+@pytest.mark.moto_only
 def test_storage_options_and_profiles(moto, moto_s3, monkeypatch, tmp_path):
     url = moto_s3.new()
     environment = moto.environment
@@ -151,6 +152,7 @@ def test_a_server_that_stumbles(counted_s3, status):
         assert len(table.getModificationLog("a")) == 1
 
 
+@pytest.mark.moto_only
 def test_a_put_that_worked_and_whose_answer_was_lost(moto_s3, monkeypatch):
     """Tried again, it is refused for its own success: which is one."""
     url = moto_s3.new()
@@ -182,6 +184,7 @@ def test_a_put_that_worked_and_whose_answer_was_lost(moto_s3, monkeypatch):
         assert table.getColumnNames() == ["a"]
 
 
+@pytest.mark.moto_only
 def test_somebody_else_s_object_is_not_taken_for_ours(moto_s3, monkeypatch):
     objects = ours.ObstoreObjects(parse(moto_s3.new()))
     version = objects.create("x", b"1")

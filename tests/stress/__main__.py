@@ -154,7 +154,7 @@ def random_work(ground: Any, options: Any, findings: Findings) -> None:
 
     what = "several instances driven at random against a model in numpy, 30 steps each time"
     with findings.trying(what, ground.label), environment(ground.environment):
-        examples = (200 if ground.kind == "local" else 20) * options.times
+        examples = (100 if ground.kind == "local" else 10) * options.times
         run(ground, examples, options.seed)
         findings.add(what, ground.label, Counter({"equal, after every step": examples}))
 
@@ -190,15 +190,14 @@ def heading(options: Any, findings: Findings, seconds: float) -> list[str]:
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in ("zarr", "numpy", "s3fs")
     )
-    given = [
-        f"{findings.kills:,} processes were killed" if findings.kills else "",
-        "nothing was lost" if not findings.failures else f"{len(findings.failures)} FAILED",
-    ]
-    return [
-        f"From a run of `make stress` on {time.strftime('%Y-%m-%d')} ({platform.system()}, Python "
-        f"{platform.python_version()}, {versions}; seed {options.seed}), {seconds / 60:.0f} "
-        f"minutes. {'; '.join(filter(None, given))}.".replace("minutes. n", "minutes. N")
-    ]
+    lost = f"{len(findings.failures)} FAILED" if findings.failures else "nothing was lost"
+    said = f"{findings.kills:,} processes were killed; {lost}" if findings.kills else lost
+    words = (
+        f"From a run of `make stress` on {time.strftime('%Y-%m-%d')}: {platform.system()}, Python "
+        f"{platform.python_version()}, {versions}, seed {options.seed}, {seconds / 60:.0f} "
+        f"minutes. {said[0].upper()}{said[1:]}."
+    )
+    return [words]
 
 
 def write(lines: list[str]) -> None:

@@ -125,6 +125,8 @@ def test_many_columns_at_once(counted_s3):
     place, proxy = counted_s3
     names = [f"c{n}" for n in range(20)]
     with RatZarr(wide(place, 100), readOnly=True) as reader:
+        # So that none has been answered before the next is sent.
+        proxy.delay = 0.05
         compare({
             "20 columns first": cost(proxy, lambda: reader.readBlocks(names, 0, CHUNK)),
             "20 columns": cost(proxy, lambda: reader.readBlocks(names, CHUNK, CHUNK)),

@@ -22,6 +22,9 @@ from tests.servers.scripted import black_hole, closed_port, scripted_s3, silent_
 
 from .conformance.base import make
 
+# Servers of our own, and of moto what it takes any key for.
+pytestmark = pytest.mark.moto_only
+
 SECRET, TOKEN = "a-secret-nobody-may-see", "a-token-nobody-may-see"
 URL = "s3://bucket/dir/x.rat.zarr"
 

@@ -6,7 +6,7 @@ from .copies import COPIES
 from .kills import Killing
 from .operations import OPERATIONS
 
-STEPS = {"local": 10, "s3": 3}
+STEPS = {"local": 10, "s3": 1}
 """Moments at which each is killed; where there are fewer, all of them."""
 TIMES = {"local": 2, "s3": 1}
 """Random moments, besides."""

@@ -24,6 +24,8 @@ REQUIREMENTS = sorted((ROOT / "requirements").glob("*.txt"))
 # GDAL comes from conda-forge there, where gdal-wheel is the makeshift of those without conda.
 CONDA_ONLY = {"python", "pip", "gdal", "libgdal-kea"}
 PYPI_ONLY = {"gdal-wheel"}
+# What conda-forge calls by another name.
+PYPI_NAMES = {"python-duckdb": "duckdb"}
 
 PIN = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][^ ;]*)( ; (?P<marker>.+))?")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")
@@ -45,7 +47,7 @@ def conda():
     entries = [line.removeprefix("- ") for line in lines if line and not line.startswith("#")]
     requirements = [Requirement(entry) for entry in entries]
     assert len({r.name for r in requirements}) == len(requirements), "a package is listed twice"
-    return {r.name: r.specifier for r in requirements}
+    return {PYPI_NAMES.get(r.name, r.name): r.specifier for r in requirements}
 
 
 def pinned(path):

@@ -44,7 +44,7 @@ lint:
 
 bench:
 	@python=$$(scripts/find-python) && "$$python" scripts/environment.py test && \
-		.venv/bin/python -m tests.benchmarks
+		.venv/bin/python -m tests.benchmarks $(BENCH_ARGS)
 
 requirements:
 	@python=$$(scripts/find-python) && "$$python" scripts/environment.py requirements && \

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 from ratzarr.s3settings import consult
 
-from .checking import CheckReport, check
 from .errors import BridgeError, CancelledError, ConversionError, LossWarning, StaleWarning
 from .gdalconfig import words
-from .listing import TableInfo, list_tables
-from .report import ColumnReport, CopyReport
-from .sidecar import Sidecar, find_sidecars, sidecar_path
 
 if TYPE_CHECKING:
     from .attachedrat import AttachedRAT
     from .attaching import attach
     from .baking import BakeReport, bake
+    from .checking import CheckReport, check
     from .enabling import disable, enable
+    from .listing import TableInfo, list_tables
     from .ratcopy import copy_to_sidecar
     from .ratexport import copy_to_raster
+    from .report import ColumnReport, CopyReport
+    from .sidecar import Sidecar, find_sidecars, sidecar_path
     from .touching import TouchReport, touch
     from .travel import TravelReport, copy_raster, move_raster, remove_raster
 
@@ -61,26 +61,41 @@ __all__ = [
 # What GDAL was told of S3 counts for tables too, from now on.
 consult(words)
 
-# These need GDAL: without it the rest still works, and the error comes where it is used.
-_NEED_GDAL = {
+# Most need GDAL, and zarr: they come when they are used. Without GDAL the rest still works, and the
+# error says what is missing.
+_WHEN_USED = {
     "AttachedRAT": "attachedrat",
     "BakeReport": "baking",
+    "CheckReport": "checking",
+    "ColumnReport": "report",
+    "CopyReport": "report",
+    "Sidecar": "sidecar",
+    "TableInfo": "listing",
     "TouchReport": "touching",
     "TravelReport": "travel",
     "attach": "attaching",
     "bake": "baking",
+    "check": "checking",
     "copy_raster": "travel",
     "copy_to_raster": "ratexport",
     "copy_to_sidecar": "ratcopy",
     "disable": "enabling",
     "enable": "enabling",
+    "find_sidecars": "sidecar",
+    "list_tables": "listing",
     "move_raster": "travel",
     "remove_raster": "travel",
+    "sidecar_path": "sidecar",
     "touch": "touching",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NEED_GDAL:
-        return getattr(import_module(f".{_NEED_GDAL[name]}", __name__), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_WHEN_USED[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -9,7 +9,8 @@
 array([8, 9])
 """
 
-from importlib.metadata import version
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from .errors import (
     ArgumentError,
@@ -38,10 +39,12 @@ from .errors import (
     UnsupportedDtypeError,
 )
 from .layout import CHUNKSIZE_ATTR, DFLT_CHUNKSIZE, MODIFICATION_ATTR, ROWCOUNT_ATTR
-from .selftest import AllTests, colNameByType, mainCmd
-from .table import RatZarr
 
-__version__ = version("ratzarr")
+if TYPE_CHECKING:
+    from .selftest import AllTests, colNameByType, mainCmd
+    from .table import RatZarr
+
+    __version__: str
 
 __all__ = [
     "CHUNKSIZE_ATTR",
@@ -78,3 +81,26 @@ __all__ = [
     "colNameByType",
     "mainCmd",
 ]
+
+# zarr takes longer to import than a command takes to print its help: it comes when it is used.
+_WHEN_USED = {
+    "AllTests": "selftest",
+    "RatZarr": "table",
+    "colNameByType": "selftest",
+    "mainCmd": "selftest",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("ratzarr")
+    if name not in _WHEN_USED:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_WHEN_USED[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -210,3 +210,23 @@ def test_importing_ratzarr_does_not_import_gdal_or_the_bridge():
     loaded = set(done.stdout.split())
     assert "ratzarr" in loaded
     assert not loaded & {"osgeo", "gdalbridge", "click"}
+
+
+def test_the_help_needs_neither_zarr_nor_gdal():
+    """Each takes longer to import than the help takes to be read."""
+    code = """
+import sys
+from gdalbridge.cli import main
+try:
+    main(["--help"])
+finally:
+    print(*sorted(sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "Usage:" in done.stdout
+    assert not {"zarr", "s3fs", "osgeo", "ratzarr.table"} & set(done.stderr.split())
+
+
+def test_importing_ratzarr_does_not_import_zarr_before_a_table_is_opened():
+    code = "import sys, ratzarr; assert 'zarr' not in sys.modules; ratzarr.RatZarr; import zarr"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,72 @@
+"""Time against rows, and memory: ten times the rows take ten times as long, in the same memory."""
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from .contest import Bar, Result, Spread
+from .scale import Scale
+
+__all__ = ["main"]
+
+LINEAR = Bar(11)
+FLAT = Bar(1.1)
+# In a process of its own, for its peak of memory: blocks made, written, and read again.
+WORK = """
+import json, resource, sys, time
+import numpy as np
+from ratzarr import RatZarr
+path, rows = sys.argv[1], int(sys.argv[2])
+block = np.random.default_rng(0).normal(size=min(rows, 500_000))
+began = time.perf_counter()
+with RatZarr(path) as table:
+    table.setRowCount(rows)
+    table.createColumn("a", np.float64)
+    for start in range(0, rows, 500_000):
+        table.writeBlock("a", block[: rows - start], start)
+wrote = time.perf_counter()
+with RatZarr(path, readOnly=True) as table:
+    for start in range(0, rows, 500_000):
+        table.readBlock("a", start, 500_000)
+read = time.perf_counter()
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps({"write": wrote - began, "read": read - wrote, "peak": peak}))
+"""
+
+
+def main(scale: Scale) -> Iterator[Result]:
+    """Run each size several times, in turn."""
+    found: dict[int, list[dict[str, float]]] = {rows: [] for rows in scale.growing}
+    for _ in range(scale.rounds):
+        for rows, runs in found.items():
+            with tempfile.TemporaryDirectory(dir=scale.folder) as scratch:
+                path = str(Path(scratch, "t.rat.zarr"))
+                command = [sys.executable, "-c", WORK, path, str(rows)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                runs.append(json.loads(done.stdout))
+    sizes = list(found)
+    for few, many in zip(sizes, sizes[1:], strict=False):
+        for what in ("write", "read"):
+            pairs = zip(found[many], found[few], strict=True)
+            yield Result(
+                f"{what}, {many} rows",
+                f"{few} rows",
+                Spread.of([one[what] / other[what] for one, other in pairs]),
+                LINEAR,
+                seconds={
+                    f"{rows} rows": statistics.median(run[what] for run in found[rows])
+                    for rows in (few, many)
+                },
+            )
+    few, many = (sizes[-2], sizes[-1])
+    peaks = zip(found[many], found[few], strict=True)
+    yield Result(
+        f"peak memory, {many} rows",
+        f"{few} rows",
+        Spread.of([one["peak"] / other["peak"] for one, other in peaks]),
+        FLAT,
+    )

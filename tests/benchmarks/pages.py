@@ -1,0 +1,134 @@
+"""Small blocks and single pages: what viewers and segmentation programs ask for."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+
+from ratzarr import RatZarr
+from ratzarr.codec import ChunkCodec
+
+from .columns import make
+from .contest import Bar, Result, Spread, compare, result
+from .scale import Scale
+
+__all__ = ["main"]
+
+CHUNK = 500_000
+WITHIN = Bar(1.5)
+PAGE_ROWS, PAGE_COLUMNS = 1000, 100
+PAGE_BAR = Bar(20)
+
+
+def main(scale: Scale) -> Iterator[Result]:
+    """Small blocks, written and read, against whole chunks; then pages of many columns."""
+    rows = scale.rows[0]
+    yield from _small_blocks(scale, rows)
+    yield from _random_pages(scale, min(rows, 2_000_000))
+
+
+def _small_blocks(scale: Scale, rows: int) -> Iterator[Result]:
+    values = {name: make(name, rows) for name in ("count", "mean")}
+    chunk = min(CHUNK, rows // 2)
+    sizes = {"a fiftieth of a chunk": chunk // 50, "a fifth of a chunk": chunk // 5}
+    with tempfile.TemporaryDirectory(dir=scale.folder) as scratch:
+        path = Path(scratch, "t.rat.zarr")
+
+        def write(block: int, starts: list[int]) -> None:
+            with RatZarr(path) as table:
+                table.setChunkSize(chunk)
+                table.setRowCount(rows)
+                for name, column in values.items():
+                    table.createColumn(name, column.dtype)
+                for start in starts:
+                    for name, column in values.items():
+                        table.writeBlock(name, column[start : start + block], start)
+
+        def read(block: int, starts: list[int]) -> None:
+            with RatZarr(path, readOnly=True) as table:
+                for start in starts:
+                    for name in values:
+                        table.readBlock(name, start, block)
+
+        aligned = list(range(0, rows, chunk))
+        runs: dict[str, tuple[int, list[int]]] = {}
+        for words, block in sizes.items():
+            runs[f"{words}, in order"] = block, list(range(0, rows, block))
+        # As segmentations are tiled: neighbouring pages come soon after each other, not next.
+        page = sizes["a fifth of a chunk"]
+        starts = list(range(0, rows, page))
+        order = np.random.default_rng(1)
+        mixed = [s for i in range(0, len(starts), 8) for s in order.permutation(starts[i : i + 8])]
+        runs["a fifth of a chunk, out of order"] = page, [int(start) for start in mixed]
+
+        for what, call in (("write", write), ("read", read)):
+            contenders: dict[str, Callable[[], None]] = {
+                "whole chunks": lambda call=call: call(chunk, aligned)
+            }
+            for words, (block, begin) in runs.items():
+                contenders[words] = lambda call=call, block=block, begin=begin: call(block, begin)
+            before = (
+                (lambda: shutil.rmtree(path, ignore_errors=True))
+                if what == "write"
+                else (lambda: None)
+            )
+            if what == "read":
+                write(chunk, aligned)
+            seconds = compare(contenders, scale.rounds, before)
+            for words in runs:
+                yield result(
+                    f"{what} blocks of {words}", "whole chunks", seconds, WITHIN, ours=words
+                )
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _random_pages(scale: Scale, rows: int) -> Iterator[Result]:
+    with tempfile.TemporaryDirectory(dir=scale.folder) as scratch:
+        path = Path(scratch, "t.rat.zarr")
+        names = [f"column {number}" for number in range(PAGE_COLUMNS)]
+        with RatZarr(path) as table:
+            table.setRowCount(rows)
+            for number, name in enumerate(names):
+                kind = ("count", "mean", "class", "two_decimals")[number % 4]
+                values = make(kind, rows, number)
+                table.createColumn(name, values.dtype)
+                table.writeBlock(name, values, 0)
+        milliseconds, decoded = [], []
+        rng = np.random.default_rng(2)
+        decode = ChunkCodec.decode
+        for _ in range(scale.rounds):
+            with RatZarr(path, readOnly=True) as table:
+                table.readBlocks(names, 0, 1)
+                start = int(rng.integers(rows // 2, rows - PAGE_ROWS))
+                calls = 0
+
+                def counted(codec: ChunkCodec, data: bytes) -> np.ndarray:
+                    nonlocal calls
+                    calls += 1
+                    return decode(codec, data)
+
+                with mock.patch.object(ChunkCodec, "decode", counted):
+                    began = time.perf_counter()
+                    table.readBlocks(names, start, PAGE_ROWS)
+                    milliseconds.append((time.perf_counter() - began) * 1e3)
+                    for later in range(start, min(start + 5 * PAGE_ROWS, rows), PAGE_ROWS):
+                        table.readBlocks(names, later, min(PAGE_ROWS, rows - later))
+                crossed = (start + 5 * PAGE_ROWS - 1) // CHUNK - start // CHUNK + 1
+                decoded.append(calls / (PAGE_COLUMNS * crossed))
+        yield Result(
+            f"a page of {PAGE_ROWS} rows, {PAGE_COLUMNS} columns, at a random place",
+            "a limit in milliseconds",
+            Spread.of(milliseconds),
+            PAGE_BAR,
+            unit="ms",
+        )
+        yield Result(
+            "how often a column's chunk is unpacked for that page and the next five",
+            "once",
+            Spread.of(decoded),
+            Bar(1.0),
+        )

@@ -29,6 +29,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from .errors import TooLargeError, UnsupportedCodecError
 from .limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
 from .parallel import in_flight
+from .text import pack, unpack
 
 __all__ = ["ChunkCodec", "check_codecs", "value_bytes"]
 
@@ -109,8 +110,10 @@ class ChunkCodec:
         serializer = SERIALIZERS.get(self._dtype.kind, "bytes")
         _check_order(names, serializer, self._dtype)
         first = names.index(serializer) + 1
-        # From an array to plain bytes and back: zarr's. What packs these bytes is run here.
+        # From an array to plain bytes and back: zarr's, but for strings, of which ours makes the
+        # same bytes in less time. What packs these bytes is run here.
         self._plain = ChunkTransform(codecs=metadata.codecs[:first])
+        self._is_text = names[:first] == [SERIALIZERS["T"]]
         self._packing: list[tuple[str, Any]] = list(
             zip(names[first:], metadata.codecs[first:], strict=True)
         )
@@ -144,14 +147,23 @@ class ChunkCodec:
     def encode(self, chunk: Array) -> bytes:
         """Return the bytes of a chunk of the full chunk shape.
 
+        Parameters
+        ----------
+        chunk : ndarray
+            Of the column's dtype; strings also as fixed-width bytes that are UTF-8.
+
         Raises
         ------
         TooLargeError
             For one that could not be decoded again.
         """
         self.check_size()
-        array = self._prototype.nd_buffer.from_numpy_array(chunk)
-        buffer: Any = self._plain.encode_chunk(array, self._spec)
+        buffer: Any
+        if self._is_text:
+            buffer = self._prototype.buffer.from_array_like(pack(chunk))
+        else:
+            array = self._prototype.nd_buffer.from_numpy_array(_as(chunk, self._dtype))
+            buffer = self._plain.encode_chunk(array, self._spec)
         self._check_size(len(buffer))
         for _, codec in self._packing:
             try:
@@ -178,9 +190,13 @@ class ChunkCodec:
         """
         self.check_size()
         with _room.take(self._size):
-            buffer = self._prototype.buffer.from_bytes(self._unpack(data))
-            decoded = self._plain.decode_chunk(buffer, self._spec)
-            chunk = np.asarray(decoded.as_ndarray_like())
+            plain = self._unpack(data)
+            if self._is_text:
+                chunk = unpack(plain, self._values).reshape(self._shape)
+            else:
+                buffer = self._prototype.buffer.from_bytes(plain)
+                decoded = self._plain.decode_chunk(buffer, self._spec)
+                chunk = np.asarray(decoded.as_ndarray_like())
         if chunk.shape != self._shape or chunk.dtype != self._dtype:
             raise ValueError(
                 f"expected {self._dtype} of shape {self._shape}, got {chunk.dtype} of "
@@ -221,6 +237,11 @@ class ChunkCodec:
             # The decoder makes as many as the header says, before it looks at the first.
             raise ValueError(f"expected {self._values} values, got {count}")
         return data
+
+
+def _as(chunk: Array, dtype: np.dtype[Any]) -> Array:
+    # Strings may be given as their bytes.
+    return chunk.astype(dtype) if dtype.kind == "T" and chunk.dtype.kind == "S" else chunk
 
 
 def _check_order(names: Sequence[str], serializer: str, dtype: np.dtype[Any]) -> None:

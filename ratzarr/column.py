@@ -36,6 +36,7 @@ from .errors import (
 from .layout import GROUP, ZARR_JSON, Document, plausible_keys, true_name
 from .metadata import MetadataDocument
 from .objects import Objects, Owner
+from .text import is_utf8
 
 __all__ = ["Column", "Reading"]
 
@@ -331,6 +332,8 @@ class Column:
         state : ColumnState
             The column for which it fits.
         values : ndarray
+            Of the column's dtype; for strings that came as fixed-width bytes these, which
+            are packed without becoming strings before.
 
         Raises
         ------
@@ -347,6 +350,8 @@ class Column:
             raise ShapeError(
                 f"column {self.name!r}: expected a block of shape {expected}, got {shape}"
             )
+        if state.dtype.kind == "T" and block.dtype.kind == "S" and is_utf8(block):
+            return state, block
         return state, exact(block, state.dtype, column=self.name, first_row=start)
 
     def writing(self, state: ColumnState, values: Array, start: int) -> list[Callable[[], None]]:

@@ -1,5 +1,6 @@
 """Time against rows, and memory: ten times the rows take ten times as long, in the same memory."""
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -49,7 +50,7 @@ def main(scale: Scale) -> Iterator[Result]:
                 done = subprocess.run(command, capture_output=True, text=True, check=True)
                 runs.append(json.loads(done.stdout))
     sizes = list(found)
-    for few, many in zip(sizes, sizes[1:], strict=False):
+    for few, many in itertools.pairwise(sizes):
         for what in ("write", "read"):
             pairs = zip(found[many], found[few], strict=True)
             yield Result(

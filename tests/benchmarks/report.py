@@ -1,6 +1,6 @@
 """What came of the benchmarks: a table for docs/benchmarks.md, and pictures beside it."""
 
-import datetime
+import datetime as dt
 import importlib
 import os
 import platform
@@ -31,10 +31,14 @@ def machine() -> list[str]:
     versions = [f"{name} {importlib.import_module(name).__version__}" for name in PACKAGES]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return [
-        f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, "
-        f"{memory:.0f} GiB, {platform.system()} {platform.machine()}.",
-        f"CPython {platform.python_version()}, {', '.join(versions)}, "
-        f"GDAL {gdal.VersionInfo('RELEASE_NAME')}.",
+        (
+            f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, "
+            f"{memory:.0f} GiB, {platform.system()} {platform.machine()}."
+        ),
+        (
+            f"CPython {platform.python_version()}, {', '.join(versions)}, "
+            f"GDAL {gdal.VersionInfo('RELEASE_NAME')}."
+        ),
     ]
 
 

@@ -1,0 +1,127 @@
+"""Strings to vlen-utf8 and back: the bytes are those of numcodecs, whatever the strings."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from numcodecs.vlen import VLenUTF8
+
+from ratzarr import RatZarr, UnequalValueError, text
+from ratzarr.text import STRING, is_utf8, pack, pieces, unpack
+
+ascii_text = st.text(st.characters(max_codepoint=127), max_size=12)
+any_text = st.text(max_size=12)
+long_text = st.integers(0, 5000).map(lambda n: "x" * n)
+
+
+def reference(strings):
+    objects = np.empty(len(strings), object)
+    objects[:] = strings
+    return bytes(VLenUTF8().encode(objects))
+
+
+def strings_of(elements):
+    return st.lists(elements, max_size=40)
+
+
+@given(strings_of(ascii_text) | strings_of(any_text) | strings_of(st.one_of(any_text, long_text)))
+@example([])
+@example(["", "", ""])
+@example(["a\x00", "b"])
+@example(["\x00" * 7, ""])
+@example(["x" * 255, "x" * 256, ""])
+@example(["x" * 65536])
+@example(["é" * 127, "é" * 128])
+def test_the_bytes_are_those_of_numcodecs(strings):
+    values = np.array(strings, STRING)
+    packed = bytes(pack(values))
+    assert packed == reference(strings)
+    assert unpack(packed, len(strings)).tolist() == strings
+
+
+@given(strings_of(ascii_text) | strings_of(any_text) | strings_of(st.one_of(any_text, long_text)))
+@example([""])
+@example(["x" * 300, "y"])
+def test_the_same_from_and_to_fixed_width_bytes(strings):
+    encoded = [one.encode() for one in strings]
+    kept = [raw.rstrip(b"\x00") for raw in encoded]
+    values = np.array(encoded, f"S{max(map(len, encoded), default=0) or 1}")
+    packed = bytes(pack(values))
+    assert packed == reference([raw.decode() for raw in kept])
+    found = [raw for _, piece in pieces(packed, len(strings)) for raw in piece.tolist()]
+    assert found == kept
+    assert [first for first, _ in pieces(packed, len(strings))][:1] == [0] * bool(strings)
+
+
+def test_a_zero_byte_at_an_end_is_not_dropped_by_fixed_width_bytes():
+    with pytest.raises(ValueError, match="zero byte"):
+        list(pieces(reference(["a", "b\x00"]), 2))
+
+
+def test_many_strings_cross_pieces():
+    rng = np.random.default_rng(3)
+    strings = ["s" * int(n) for n in rng.integers(0, 30, 3 * text.PIECE + 5)]
+    packed = bytes(pack(np.array(strings, STRING)))
+    assert packed == reference(strings)
+    assert unpack(packed, len(strings)).tolist() == strings
+    firsts = [(first, len(piece)) for first, piece in pieces(packed, len(strings))]
+    assert [first for first, _ in firsts] == list(range(0, len(strings), text.PIECE))
+    assert sum(length for _, length in firsts) == len(strings)
+
+
+def test_one_long_string_does_not_make_the_others_as_long():
+    strings = ["a"] * 20_000
+    strings[7] = "x" * 1_000_000
+    packed = bytes(pack(np.array(strings, STRING)))
+    assert packed == reference(strings)
+    widest = max(piece.nbytes for _, piece in pieces(packed, len(strings)))
+    assert widest <= text.PIECE * text.WIDEST
+
+
+def damaged():
+    good = reference(["ab", "", "abc", "x"])
+    yield good[:-1]
+    yield good + b"\x00"
+    for place in range(4, len(good)):
+        yield good[:place] + bytes([good[place] ^ 0x40]) + good[place + 1 :]
+
+
+@pytest.mark.parametrize("data", list(damaged()))
+def test_bytes_that_are_other_strings_are_read_as_numcodecs_reads_them_or_refused(data):
+    try:
+        expected = VLenUTF8().decode(data).tolist()
+    except Exception:
+        with pytest.raises((ValueError, RuntimeError)):
+            unpack(data, 4)
+        return
+    assert unpack(data, 4).tolist() == expected
+
+
+@given(st.lists(st.binary(max_size=6), min_size=1, max_size=30))
+@example([b"\xc3", b"\xa9"])
+def test_utf8_is_told_from_other_bytes(raw):
+    values = np.array(raw, "S6")
+
+    def good(value):
+        try:
+            value.decode()
+        except UnicodeDecodeError:
+            return False
+        return True
+
+    assert is_utf8(values) == all(good(value) for value in values.tolist())
+
+
+def test_a_column_of_strings_takes_their_bytes(tmp_path):
+    with RatZarr(tmp_path / "t.rat.zarr") as table:
+        table.setChunkSize(4)
+        table.setRowCount(10)
+        table.createColumn("name", STRING)
+        names = ["Küste", "", "Wald", "é"]
+        # A whole chunk, and parts of two.
+        table.writeBlock("name", np.array([one.encode() for one in names]), 0)
+        table.writeBlock("name", np.array([one.encode() for one in names]), 5)
+        assert table.readBlock("name", 0, 10).tolist() == [*names, "", *names, ""]
+        with pytest.raises(UnequalValueError, match=r"row 3.*is not UTF-8"):
+            table.writeBlock("name", np.array([b"a", b"\xe9"]), 2)
+        assert table.readBlock("name", 0, 10).tolist() == [*names, "", *names, ""]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr import ConflictError, RatZarr, RatZarrError, StoreError
+from ratzarr import ConflictError, RatZarr, RatZarrError, StoreError, UnequalValueError
 from ratzarr.blocks import Block
 
 from .copyplan import Action, Plan
@@ -164,11 +164,16 @@ def _copy_blocks(
     sizes: list[int] = []
 
     def read(block: Block) -> NDArray[Any]:
-        return source.read(plan.column.index, block.start, block.length)
+        return source.read_encoded(plan.column.index, block.start, block.length)
 
     def write(block: Block, values: NDArray[Any]) -> None:
         sizes.append(values.nbytes)
-        table.writeBlock(plan.name, values, block.start)
+        try:
+            table.writeBlock(plan.name, values, block.start)
+        except UnequalValueError:
+            # Bytes that are no UTF-8, which GDAL can have: said in its terms, with the row.
+            source.check_encoded(plan.column.index, block.start, values)
+            raise
 
     ahead = 1 if plan.stored.dtype.kind in "TO" else 2
     # No more threads than there is room for blocks: what each has once used stays with it.

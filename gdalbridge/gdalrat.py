@@ -36,8 +36,10 @@ __all__ = [
 
 Array = NDArray[Any]
 
-TEXT_ROWS = 4096
-"""Rows of text read at once from a driver that pads all strings to the longest."""
+TEXT_ROWS = 1024
+"""Rows of text read at once: GDAL pads them all to the longest, and some are very long."""
+PADDED = 64 * 2**20
+"""Bytes that a block of text may take when all of it is padded to its longest."""
 OFFSET_ATTR = "UTC_OFFSET_MINUTES"
 SCAN_ROWS = 100_000
 """Rows of date-times looked at at once for their offsets."""
@@ -177,7 +179,6 @@ class RatSource:
         self._dataset, self._band, self._rat = dataset, band, rat
         self.schema = schema_of(rat)
         self._safe = block_io_is_safe(rat)
-        self._padded = bool(rat.ChangesAreWrittenToFile())
         self._whole: tuple[int, Array] | None = None
         self._stored: dict[int, StoredColumn] = {}
         self._offsets: dict[int, int | None] = {}
@@ -337,25 +338,69 @@ class RatSource:
 
     # ---- text
 
+    def read_encoded(self, index: int, start: int, length: int) -> Array:
+        """Read rows as :meth:`read` does, but text, where it can be, as it comes from GDAL.
+
+        Returns
+        -------
+        ndarray of shape (length,)
+            For text of fixed-width bytes, not looked at: whoever stores them has to see that
+            they are UTF-8. Of strings where these would be far smaller.
+        """
+        if self.schema.columns[index].type != FieldType.STRING or not self._safe:
+            return self.read(index, start, length)
+        pieces = self._text_pieces(index, start, length)
+        width = max((piece.dtype.itemsize for piece in pieces), default=1)
+        if width * length > PADDED:
+            return self._as_strings(index, start, length, pieces)
+        out = np.empty(length, f"S{width}")
+        for number, piece in enumerate(pieces):
+            out[number * TEXT_ROWS :][: len(piece)] = piece
+        return out
+
+    def check_encoded(self, index: int, start: int, values: Array) -> None:
+        """Refuse text from :meth:`read_encoded` that is not UTF-8.
+
+        Raises
+        ------
+        ConversionError
+            Names the row.
+        """
+        if values.dtype.kind == "S":
+            self._check_text(index, start, values.tolist())
+
     def _strings(self, index: int, start: int, length: int) -> Array:
-        dtype = stored_dtype(FieldType.STRING)
-        if self._padded:
-            return self._padded_strings(index, start, length)
         if self._safe:
-            texts = self._texts(index, start, length)
-        else:
-            # As a whole column they would all be padded to the longest: cell by cell.
-            texts = [
-                self._rat.GetValueAsString(row, index) for row in range(start, start + length)
-            ]
+            pieces = self._text_pieces(index, start, length)
+            return self._as_strings(index, start, length, pieces)
+        # As a whole column they would all be padded to the longest: cell by cell.
+        texts = [self._rat.GetValueAsString(row, index) for row in range(start, start + length)]
         try:
             # A bytes object among them would go in as its repr.
             if set(map(type, texts)) == {str}:
-                return np.array(texts, dtype)
+                return np.array(texts, stored_dtype(FieldType.STRING))
         except UnicodeEncodeError:
             pass
         self._check_text(index, start, texts)
         raise ConversionError(f"{self._where(index)}, from row {start}: not text")
+
+    def _text_pieces(self, index: int, start: int, length: int) -> list[Array]:
+        """Read text as fixed-width bytes, some rows at a time."""
+        return [
+            self._ask(index, first, min(TEXT_ROWS, start + length - first))
+            for first in range(start, start + length, TEXT_ROWS)
+        ]
+
+    def _as_strings(self, index: int, start: int, length: int, pieces: list[Array]) -> Array:
+        out = np.empty(length, stored_dtype(FieldType.STRING))
+        for number, piece in enumerate(pieces):
+            first = number * TEXT_ROWS
+            try:
+                out[first : first + len(piece)] = piece
+            except (UnicodeDecodeError, ValueError, TypeError):
+                self._check_text(index, start + first, piece.tolist())
+                raise
+        return out
 
     def _texts(self, index: int, start: int, length: int) -> list[Any]:
         with exceptions(), silence():
@@ -379,18 +424,6 @@ class RatSource:
                     raise ConversionError(
                         f"{self._where(index)}, row {start + row}: {raw!r} is not UTF-8"
                     ) from None
-
-    def _padded_strings(self, index: int, start: int, length: int) -> Array:
-        out = np.empty(length, stored_dtype(FieldType.STRING))
-        for first in range(0, length, TEXT_ROWS):
-            size = min(TEXT_ROWS, length - first)
-            raw = self._ask(index, start + first, size)
-            try:
-                out[first : first + size] = raw
-            except (UnicodeDecodeError, ValueError, TypeError):
-                self._check_text(index, start + first, raw.tolist())
-                raise
-        return out
 
     # ---- date-times
 

@@ -26,6 +26,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_utils import ChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
+from . import packing
 from .errors import TooLargeError, UnsupportedCodecError
 from .limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
 from .parallel import in_flight
@@ -117,6 +118,10 @@ class ChunkCodec:
         self._packing: list[tuple[str, Any]] = list(
             zip(names[first:], metadata.codecs[first:], strict=True)
         )
+        configuration = self._packing[0][1].to_dict().get("configuration") if self._packing else {}
+        chosen = names[first : first + 1] == ["blosc"] and packing.chooses(configuration)
+        self._item_bytes = self._dtype.itemsize if chosen and serializer == "bytes" else 0
+        """Of columns whose chunks are packed as suits what is in them; else 0."""
 
     def check_size(self) -> None:
         """Refuse chunks that are too large to be handled.
@@ -165,9 +170,13 @@ class ChunkCodec:
             array = self._prototype.nd_buffer.from_numpy_array(_as(chunk, self._dtype))
             buffer = self._plain.encode_chunk(array, self._spec)
         self._check_size(len(buffer))
-        for _, codec in self._packing:
+        for name, codec in self._packing:
             try:
-                buffer = codec._encode_sync(buffer, self._spec)
+                if name == "blosc" and self._item_bytes:
+                    packed = packing.pack(buffer.as_numpy_array(), self._item_bytes)
+                    buffer = self._prototype.buffer.from_bytes(packed)
+                else:
+                    buffer = codec._encode_sync(buffer, self._spec)
             except (ValueError, TypeError, RuntimeError, OverflowError) as error:
                 # A configuration that zarr lets pass and the compressor doesn't.
                 raise UnsupportedCodecError(

@@ -5,7 +5,7 @@
 #
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-export PYTHON DEBIAN_GDAL CEPH PYTEST_ARGS PYTEST_PROCESSES STRESS_ARGS UPGRADE
+export PYTHON DEBIAN_GDAL CEPH PYTEST_ARGS PYTEST_PROCESSES STRESS_ARGS BENCH_ARGS UPGRADE
 # Meant for other work: they would lead the environments astray.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH
 
@@ -18,7 +18,7 @@ help: ## say what there is
 	@echo "make test-s3       the tests of S3 against a real server: Ceph's gateway, on loopback"
 	@echo "make stress        processes at one table, killed ones, damage; as long as you like"
 	@echo "make lint          ruff, mypy --strict, import-linter"
-	@echo "make bench         the benchmarks"
+	@echo "make bench         speed against named rivals; BENCH_ARGS=--write: docs/benchmarks.md anew"
 	@echo "make requirements  write requirements/*.txt anew (UPGRADE=1: newest versions)"
 	@echo "make clean         remove the environments and all that can be made again"
 	@echo
@@ -43,14 +43,14 @@ lint:
 	@python=$$(scripts/find-python) && "$$python" scripts/environment.py test && scripts/lint
 
 bench:
-	@python=$$(scripts/find-python) && "$$python" scripts/environment.py test && \
-		.venv/bin/python -m tests.benchmarks $(BENCH_ARGS)
+	@python=$$(scripts/find-python) && "$$python" scripts/environment.py bench && \
+		.venv-bench/bin/python -m tests.benchmarks $(BENCH_ARGS)
 
 requirements:
 	@python=$$(scripts/find-python) && "$$python" scripts/environment.py requirements && \
 		"$$python" scripts/compile_requirements.py
 
 clean:
-	rm -rf .venv .venv-debian-gdal .venv-requirements dist build
+	rm -rf .venv .venv-bench .venv-debian-gdal .venv-requirements dist build
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find ratzarr gdalbridge tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -81,6 +81,12 @@ def main() -> int:
         about="To test: what `make test` installs; holds everything of run.txt.",
     )
     compile_file(
+        "bench.txt",
+        *("--extra", "gdal-wheel", "--group", "build", "--group", "bench"),
+        *("-c", "requirements/test.txt", "pyproject.toml"),
+        about="To measure: what `make bench` installs; holds everything of run.txt.",
+    )
+    compile_file(
         "gdal-build.txt",
         *("--group", "gdal-build"),
         about="To compile GDAL's bindings for a system's libgdal, besides numpy.",

@@ -7,6 +7,7 @@ environment that was interrupted has none, and is made anew.
 
     environment.py demo          .venv with what is needed to run
     environment.py test          .venv with what the tests need on top
+    environment.py bench         .venv-bench with what the benchmarks compare with
     environment.py debian        .venv-debian-gdal: the same tools, GDAL built for Debian's libgdal
     environment.py requirements  .venv-requirements: what rewrites the pinned requirements
 
@@ -170,6 +171,16 @@ def make_test() -> None:
     )
 
 
+def make_bench() -> None:
+    Environment(".venv-bench").ensure(
+        {
+            "run": layer(REQUIREMENTS / "run.txt"),
+            "bench": layer(REQUIREMENTS / "bench.txt"),
+            PROJECT: project(),
+        },
+    )
+
+
 def make_requirements() -> None:
     Environment(".venv-requirements").ensure({"uv": layer(REQUIREMENTS / "uv.txt")})
 
@@ -199,6 +210,7 @@ def make_debian() -> None:
 MAKERS = {
     "demo": make_demo,
     "test": make_test,
+    "bench": make_bench,
     "debian": make_debian,
     "requirements": make_requirements,
 }

@@ -1,0 +1,73 @@
+"""The benchmarks run, and judge rightly; how fast anything is, is no test."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from .contest import Bar, Result, Spread, compare, result
+from .report import BEGIN, END, line, write
+
+pytestmark = pytest.mark.main_env_only
+
+
+def test_every_benchmark_runs():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "--quick"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    titles = re.findall(r"^### (.+)$", done.stdout, re.MULTILINE)
+    assert len(titles) == 6
+    for section in re.split(r"^### .+$", done.stdout, flags=re.MULTILINE)[1:]:
+        assert re.search(r"^\| .* \| .* \| \d", section, re.MULTILINE)
+
+
+def test_wrong_usage_is_refused():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks", "nothing"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "no benchmark called nothing" in done.stderr
+
+
+def test_a_ratio_is_of_neighbouring_runs_and_the_slower_rival_counts():
+    seconds = {"ratzarr": [1.0, 2.0, 3.0], "a": [2.0, 2.0, 1.0], "b": [1.0, 4.0, 1.0]}
+    at_most = result("work", "a|b", seconds, Bar(1.0))
+    assert at_most.figure == Spread(0.5, 0.5, 3.0)
+    assert at_most.reached
+    times_as_fast = result("work", "a", seconds, Bar(2.0, at_least=True))
+    assert times_as_fast.figure == Spread(1.0, 1 / 3, 2.0)
+    assert not times_as_fast.reached
+
+
+def test_all_run_once_in_a_round_in_turning_order_and_the_first_round_does_not_count():
+    order = []
+    seconds = compare({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, 2)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert [len(times) for times in seconds.values()] == [2, 2]
+
+
+def test_the_report_is_written_between_its_marks(tmp_path):
+    path = tmp_path / "benchmarks.md"
+    path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    slow = Result("work", "rival", Spread(3.0, 2.0, 4.0), Bar(1.3))
+    picture = tmp_path / "benchmarks" / "copies.svg"
+    write(path, {"Copies": [slow]}, [picture])
+    text = path.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert line(slow) == "| work | rival | 3.00 (2.00 to 4.00) | at most 1.3 | **no** |"
+    assert line(slow) in text
+    assert "![copies](benchmarks/copies.svg)" in text
+    path.write_text("no marks")
+    with pytest.raises(SystemExit, match="expected the lines"):
+        write(path, {}, [])

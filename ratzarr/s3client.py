@@ -163,7 +163,8 @@ def _user_agent() -> str:
 
     That takes as long as signing it does; many requests under way at once share one thread.
     """
-    names = ("ratzarr", "s3fs", "aiobotocore", "botocore")
+    # botocore adds itself.
+    names = ("ratzarr", "s3fs", "aiobotocore")
     return " ".join(f"{name}/{importlib.metadata.version(name)}" for name in names)
 
 

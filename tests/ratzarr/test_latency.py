@@ -38,7 +38,7 @@ def far(request, moto, light, monkeypatch):
     if request.config.getoption("--s3-server") != "moto":
         place, proxy = request.getfixturevalue("counted_s3")
 
-        def move(*, away):
+        def move(*, away, times=1):
             proxy.delay = DELAY_OF_REAL * away
 
         yield place, move
@@ -46,8 +46,8 @@ def far(request, moto, light, monkeypatch):
     for name, value in light.environment.items():
         monkeypatch.setenv(name, value)
 
-    def move(*, away):
-        light.far(DELAY * away)
+    def move(*, away, times=1):
+        light.far(DELAY * away * times)
 
     yield S3Place(light), move
     move(away=False)
@@ -104,7 +104,10 @@ def test_many_columns_created(far):
 
 
 def test_many_columns_written_and_read(far):
-    """For the first time: with their documents, and an event in each log."""
+    """For the first time: with their documents, and an event in each log.
+
+    To understand those takes longer than a request does: the server is a bit further away.
+    """
     place, move = far
     url = place.new()
     names = [[f"{n} {m}" for m in range(BLOCKS)] for n in range(ATTEMPTS)]
@@ -113,7 +116,7 @@ def test_many_columns_written_and_read(far):
             {name: "int32" for some in names for name in (*some, f"one {some[0]}")}
         )
         ones = [f"one {some[0]}" for some in names]
-        move(away=True)
+        move(away=True, times=3)
         one = one_by_one(lambda n: table.writeBlock(ones[n], np.ones(CHUNK), 0), BLOCKS)
         values = np.arange(CHUNK)
         times = tenth(lambda n: table.writeBlocks(dict.fromkeys(names[n], values), 0), one)

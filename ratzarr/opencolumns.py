@@ -213,8 +213,8 @@ class OpenColumns:
             entry = event()
 
             def change(document: Document) -> None:
-                now = ColumnState.of(document, column.document.place, column.name)
-                if not now.is_same_column(state):
+                # The document that is to be changed is the one last seen: understood already.
+                if not column.state.is_same_column(state):
                     raise column.replaced()
                 log = document["attributes"].setdefault(MODIFICATION_ATTR, [])
                 if not isinstance(log, list):

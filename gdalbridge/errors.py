@@ -5,15 +5,20 @@ __all__ = [
     "CancelledError",
     "ColumnSelectionError",
     "ConversionError",
+    "ExecutorError",
     "GdalError",
     "GdalMissingError",
     "LossWarning",
+    "NotSendableError",
     "NotWrittenError",
     "OutputExistsError",
+    "PackageMissingError",
     "ProgramNotFoundError",
     "RasterNotFoundError",
     "SidecarNameError",
     "StaleWarning",
+    "TaskError",
+    "WorkerLostError",
 ]
 
 
@@ -33,6 +38,10 @@ class ConversionError(BridgeError, ValueError):
     """A value, or a dtype, that the other side can't hold exactly."""
 
 
+class ExecutorError(BridgeError, ValueError):
+    """There is no such executor, or it can't be had as it was asked for."""
+
+
 class GdalError(BridgeError, RuntimeError):
     """GDAL failed; the message is its own."""
 
@@ -41,12 +50,20 @@ class GdalMissingError(BridgeError, ImportError):
     """GDAL's Python bindings are not installed, or can't be loaded."""
 
 
+class NotSendableError(BridgeError, TypeError):
+    """A function, a block or a result that can't be sent to another process."""
+
+
 class NotWrittenError(BridgeError, OSError):
     """A raster can't be written, or did not keep what was written."""
 
 
 class OutputExistsError(BridgeError, FileExistsError):
     """The output is there already and was not to be replaced."""
+
+
+class PackageMissingError(BridgeError, ImportError):
+    """What was asked for needs a package that is not installed."""
 
 
 class ProgramNotFoundError(BridgeError, FileNotFoundError):
@@ -59,6 +76,14 @@ class RasterNotFoundError(BridgeError, FileNotFoundError):
 
 class SidecarNameError(BridgeError, ValueError):
     """A raster, band or table name from which no sidecar's name can be made."""
+
+
+class TaskError(BridgeError, RuntimeError):
+    """A function failed in another process, with an exception that can't be sent."""
+
+
+class WorkerLostError(BridgeError, RuntimeError):
+    """Work was given up: whatever process did it came to its end, again and again."""
 
 
 class LossWarning(UserWarning):

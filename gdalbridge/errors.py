@@ -1,8 +1,10 @@
 """Every error that gdalbridge raises on purpose; all are children of :class:`BridgeError`."""
 
 __all__ = [
+    "BlockError",
     "BridgeError",
     "CancelledError",
+    "ColumnMissingError",
     "ColumnSelectionError",
     "ConversionError",
     "ExecutorError",
@@ -26,8 +28,16 @@ class BridgeError(Exception):
     """Root of every error that gdalbridge raises on purpose."""
 
 
+class BlockError(BridgeError, ValueError):
+    """A block of rows that the table it is for can't take: its length, its shape, its place."""
+
+
 class CancelledError(BridgeError):
     """The progress callback or object wished to stop."""
+
+
+class ColumnMissingError(BridgeError, AttributeError, LookupError):
+    """A script asks a table for a column that it does not have: ``hasattr`` is False."""
 
 
 class ColumnSelectionError(BridgeError, LookupError):
@@ -38,8 +48,8 @@ class ConversionError(BridgeError, ValueError):
     """A value, or a dtype, that the other side can't hold exactly."""
 
 
-class ExecutorError(BridgeError, ValueError):
-    """There is no such executor, or it can't be had as it was asked for."""
+class ExecutorError(BridgeError, RuntimeError):
+    """A script can't be run in this way, or there is no such executor."""
 
 
 class GdalError(BridgeError, RuntimeError):

@@ -64,10 +64,12 @@ def _first[R, P](waiting: deque[P], result: Callable[[P], R]) -> R:
 
 
 def _by_keyboard(error: BaseException) -> bool:
-    # Whoever closes the iterator while Ctrl-C is on its way through has it as the context.
-    return isinstance(error, KeyboardInterrupt) or (
-        isinstance(error, GeneratorExit) and isinstance(error.__context__, KeyboardInterrupt)
-    )
+    # Whoever closes the iterator while Ctrl-C is on its way through has it as the context, also
+    # through other generators.
+    reason: BaseException | None = error
+    while isinstance(reason, GeneratorExit):
+        reason = reason.__context__
+    return isinstance(reason, KeyboardInterrupt)
 
 
 def settle(futures: Sequence[Future[Any]], hurry: Callable[[], None] | None = None) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from contextlib import closing, suppress
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr import ConflictError, RatZarr, RatZarrError, StoreError
 from ratzarr.blocks import Block
 
+from .blocksizes import ROOM, at_once, memory_of
 from .copyplan import Action, Plan
 from .errors import CancelledError
 from .gdalrat import RatSource
@@ -28,12 +28,6 @@ __all__ = ["INTERRUPTIONS", "Copied", "Share", "copy_column"]
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a copy without saying anything against its values: it can be gone on with."""
-WRITERS = 8
-"""Blocks that are packed and written at once: a server that is far away is waited for by all."""
-ROOM = 24 * 2**20
-"""Bytes for them: of 500 000 rows of numbers two or more at once, of text one."""
-TEXT_BYTES = 16
-"""Of a text that has not been read yet."""
 SECONDS = 5.0
 """Between two notes of how far a column is: each is a request."""
 
@@ -172,30 +166,16 @@ def _copy_blocks(
 
     ahead = 1 if plan.stored.dtype.kind in "TO" else 2
     # No more threads than there is room for blocks: what each has once used stays with it.
-    threads = _at_once(plan, max((block.length for block in blocks), default=1))
+    threads = at_once(plan.stored.dtype, max((block.length for block in blocks), default=1))
     with (
         closing(read_ahead(blocks, read, ahead=ahead)) as reading,
         closing(
-            write_behind(reading, write, threads=threads, behind=threads, size=_memory, room=ROOM)
+            write_behind(
+                reading, write, threads=threads, behind=threads, size=memory_of, room=ROOM
+            )
         ) as written,
     ):
         for block in written:
             done.one_more()
             share.report(block.stop / source.schema.rows, plan.name)
     return sum(sizes)
-
-
-def _at_once(plan: Plan, rows: int) -> int:
-    """Return how many blocks of so many rows may be written at once."""
-    dtype = plan.stored.dtype
-    row = 10 * (dtype.itemsize + TEXT_BYTES) if dtype.kind in "TO" else 3 * dtype.itemsize
-    return max(1, min(WRITERS, ROOM // max(1, row * rows)))
-
-
-def _memory(values: NDArray[Any]) -> int:
-    """Return what a block takes in memory, about, while it is packed: of text 10 times its size."""
-    if values.dtype.kind == "T":
-        return 10 * (values.nbytes + int(np.strings.str_len(values).sum()))
-    if values.dtype.kind == "O":
-        return 10 * (values.nbytes + sum(map(len, values.tolist())))
-    return 3 * values.nbytes

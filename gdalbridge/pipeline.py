@@ -14,9 +14,18 @@ from typing import Self
 
 __all__ = ["ReadAhead", "read_ahead", "write_behind"]
 
+FEW = 2
+"""Read ahead, however large they are: else one side would always wait for the other."""
+
 
 def read_ahead[Item, Value](
-    items: Iterable[Item], read: Callable[[Item], Value], *, threads: int = 1, ahead: int = 2
+    items: Iterable[Item],
+    read: Callable[[Item], Value],
+    *,
+    threads: int = 1,
+    ahead: int = 2,
+    size: Callable[[Value], int] | None = None,
+    room: int = 0,
 ) -> Generator[tuple[Item, Value]]:
     """Yield each item with what was read for it, in order.
 
@@ -28,17 +37,31 @@ def read_ahead[Item, Value](
         Runs in other threads, ``threads`` of them. (One, where it reads through GDAL.)
     ahead : int
         How many are read, or being read, before they are asked for.
+    size : callable, optional
+        Bytes of memory that a value takes. Where it is given, two are read ahead before one has
+        come, and from then on as many as there is room for if they are like the largest so far.
+    room : int
+        Bytes for all that are read ahead.
     """
     waiting: deque[tuple[Item, Future[Value]]] = deque()
+    few = min(ahead, FEW)
+    bound = ahead if size is None else few
+    largest = 1
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(threads, "read-ahead")
         # Whoever stops asking (an error, Ctrl-C) leaves nothing running behind.
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         for item in items:
             waiting.append((item, pool.submit(read, item)))
-            if len(waiting) > ahead:
+            while len(waiting) > bound:
                 first, future = waiting.popleft()
-                yield first, future.result()
+                value = future.result()
+                if size is not None:
+                    largest = max(largest, size(value))
+                    bound = max(few, min(ahead, room // largest))
+                yield first, value
+                # Held here too, it would be one block more than there is room for.
+                del future, value
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()

@@ -24,6 +24,7 @@ from ratzarr.layout import COMPLETE_ATTR
 
 from . import gdaldatetimes
 from ._gdal import VERSION
+from .blocksizes import MOST, ROOM, memory_of
 from .errors import (
     BridgeError,
     ColumnSelectionError,
@@ -252,7 +253,8 @@ def _blocks(table: RatZarr, plan: _Plan, rows: int) -> Generator[tuple[Block, Ar
         return table.readBlock(plan.key, block.start, block.length)
 
     blocks = (Block(start, min(step, rows - start)) for start in range(0, rows, step))
-    with closing(read_ahead(blocks, read, threads=2)) as ahead:
+    reading = read_ahead(blocks, read, threads=MOST, ahead=MOST, size=memory_of, room=ROOM)
+    with closing(reading) as ahead:
         for block, values in ahead:
             yield block, _for_gdal(plan, values, block.start)
 

@@ -18,7 +18,14 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from gdalbridge import BridgeError, CancelledError, ConversionError, columncopy, copy_to_sidecar
+from gdalbridge import (
+    BridgeError,
+    CancelledError,
+    ConversionError,
+    blocksizes,
+    columncopy,
+    copy_to_sidecar,
+)
 from gdalbridge.errors import GdalError, OutputExistsError
 from gdalbridge.gdalrat import RatSource
 from ratzarr import DFLT_CHUNKSIZE, ColumnIncompleteError, RatZarr, StoreError
@@ -87,7 +94,7 @@ DRIVERS = ["GTiff", pytest.param("HFA", marks=pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def few_writes_at_once(monkeypatch):
     """A column here has five blocks: with more under way, it would be done before it is cancelled."""
-    monkeypatch.setattr(columncopy, "WRITERS", 2)
+    monkeypatch.setattr(blocksizes, "MOST", 2)
 
 
 @pytest.fixture

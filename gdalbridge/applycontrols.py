@@ -121,7 +121,8 @@ class RatApplierControls:
         ----------
         executor : str or object
             ``"serial"``, ``"threads"``, ``"processes"``, ``"dask"``, or a Dask client or the
-            address of a scheduler.
+            address of a scheduler; or what
+            :func:`gdalbridge.executors.make_executor` made, to use it for several scripts.
         workers : int, optional
             How many blocks are worked on at once.
         """

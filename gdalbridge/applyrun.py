@@ -101,7 +101,7 @@ def run_script(
         blocks=len(spans),
         blocks_there=len(spans) - len(todo),
         written=tuple(sink.name for sink in sinks.values() if sink.written()),
-        executor=settings.executor if isinstance(settings.executor, str) else "dask",
+        executor=executor.kind,
         workers=executor.workers,
         seconds=time.perf_counter() - started,
         reading=work.reading,
@@ -347,7 +347,7 @@ class _Work:
         if reading is not None:
             results = self._executor.results(self._compute, reading, ahead=workers + 1)
         else:
-            results = self._executor.results(self._task(), todo[1:], ahead=2 * workers)
+            results = self._executor.results(self._task(), todo[1:])
         with ExitStack() as stack:
             if (close := getattr(results, "close", None)) is not None:
                 stack.callback(close)

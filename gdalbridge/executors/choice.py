@@ -1,8 +1,10 @@
 """Which executor is meant."""
 
 import sys
+from typing import TypeGuard
 
 from ..errors import ExecutorError
+from .borrowed import BorrowedExecutor
 from .local import SerialExecutor, ThreadExecutor
 from .protocol import Executor
 
@@ -10,7 +12,7 @@ __all__ = ["make_executor"]
 
 KINDS = (
     'expected "serial", "threads", "processes", "dask", the address of a Dask scheduler '
-    '("tcp://host:8786"), or a distributed.Client'
+    '("tcp://host:8786"), a distributed.Client, or an executor'
 )
 
 
@@ -22,7 +24,7 @@ def make_executor(kind: object = "serial", workers: int | None = None) -> Execut
     kind : str, distributed.Client or Executor
         ``"serial"``: one block after another. ``"threads"`` and ``"processes"``: on this machine.
         ``"dask"``: with the Dask client that is current; or one that is given here, or the address
-        of a scheduler. An executor is returned as it is.
+        of a scheduler. An executor of somebody else's is left open when what is returned is closed.
     workers : int, optional
         How many threads or processes; by default one for each processor.
 
@@ -53,7 +55,7 @@ def make_executor(kind: object = "serial", workers: int | None = None) -> Execut
         return DaskExecutor(None if kind == "dask" else kind)
     if _is_executor(kind):
         _nobody_decides(workers, "an executor has the workers that it has")
-        return kind  # type: ignore[return-value]
+        return BorrowedExecutor(kind)
     hint = "; make a distributed.Client of the cluster" if _is_cluster(kind) else ""
     raise ExecutorError(f"no executor is called {kind!r}: {KINDS}{hint}")
 
@@ -71,8 +73,9 @@ def _is_dask(kind: object) -> bool:
     return distributed is not None and isinstance(kind, distributed.Client)
 
 
-def _is_executor(kind: object) -> bool:
-    return all(hasattr(kind, name) for name in ("in_process", "workers", "results", "close"))
+def _is_executor(kind: object) -> TypeGuard[Executor]:
+    names = ("kind", "in_process", "workers", "results", "close")
+    return all(hasattr(kind, name) for name in names)
 
 
 def _is_cluster(kind: object) -> bool:

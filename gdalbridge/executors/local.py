@@ -14,6 +14,7 @@ __all__ = ["SerialExecutor", "ThreadExecutor"]
 class SerialExecutor:
     """Does the work where the results are asked for; see :class:`Executor`."""
 
+    kind = "serial"
     in_process = True
     workers = 1
 
@@ -39,6 +40,7 @@ class ThreadExecutor:
     Python's own code.
     """
 
+    kind = "threads"
     in_process = True
 
     def __init__(self, workers: int | None = None) -> None:

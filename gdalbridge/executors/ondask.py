@@ -54,6 +54,7 @@ class DaskExecutor:
         Where distributed, or cloudpickle, is not installed.
     """
 
+    kind = "dask"
     in_process = False
 
     def __init__(self, client: object = None) -> None:

@@ -30,6 +30,7 @@ class ProcessExecutor:
     They begin when they are first needed, and stay until the executor is closed.
     """
 
+    kind = "processes"
     in_process = False
 
     def __init__(self, workers: int | None = None) -> None:

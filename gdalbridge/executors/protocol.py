@@ -11,6 +11,10 @@ class Executor(Protocol):
     """Maps a function over items; results come in the items' order."""
 
     @property
+    def kind(self) -> str:
+        """``"serial"``, ``"threads"``, ``"processes"`` or ``"dask"``."""
+
+    @property
     def in_process(self) -> bool:
         """Whether tasks see the caller's own objects, and nothing is pickled."""
 

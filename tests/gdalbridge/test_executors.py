@@ -618,8 +618,14 @@ def test_what_is_no_executor(kind, workers, said):
     assert said in str(caught.value)
 
 
-def test_an_executor_is_taken_as_it_is(worker_processes):
-    assert make_executor(worker_processes) is worker_processes
+def test_an_executor_of_somebody_elses_is_not_closed(worker_processes):
+    borrowed = make_executor(worker_processes)
+    assert (borrowed.kind, borrowed.in_process, borrowed.workers) == ("processes", False, 2)
+    borrowed.close()
+    assert list(borrowed.results(str, range(3))) == ["0", "1", "2"]
+
+
+def test_how_many_workers():
     assert make_executor("serial", 1).workers == 1
     assert make_executor("threads", 5).workers == 5
     with closing(make_executor("processes")) as executor:

@@ -16,6 +16,8 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ratzarr import ColumnIncompleteError, RatZarrError, StoreError
 
 from .applycontrols import Settings
@@ -36,12 +38,14 @@ from .blocktask import (
 from .blockvalues import Span, noted, weight
 from .errors import BlockError, BridgeError, CancelledError
 from .executors import Executor, make_executor
-from .otherarguments import fresh_copy
+from .otherarguments import fingerprint_of, fresh_copy
 from .pipeline import ReadAhead, write_behind
 from .progress import Progress, progress_of
 from .ratassociations import Handle, RatHandle
 
 __all__ = ["run_script"]
+
+Array = NDArray[Any]
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a run without saying anything against its values: it can be gone on with."""
@@ -270,7 +274,7 @@ class _Work:
         if not todo:
             return
         started = time.monotonic()
-        first = self._compute((todo[0], {}))
+        first = self._compute((todo[0], self._likely(todo[0])))
         self._note_used(first)
         number, reading = 0, None
         with ExitStack() as stack:
@@ -295,17 +299,43 @@ class _Work:
                 if number <= len(todo):
                     done = blocks - len(todo) + number
                     left = _left(started, number, len(todo))
-                    told.report(done / blocks, f"block {done} of {blocks}", left)
+                    told.report(done / blocks, detail=f"block {done} of {blocks}{left}")
             # What passed here and not in the blocks themselves was waiting for writes.
             self.writing += max(0.0, time.perf_counter() - mark - self._inside)
         if reading is not None:
             self.reading += reading.waited
 
+    def _likely(self, span: Span) -> Columns:
+        """Read, all at once, the columns of the first block that the function's code names.
+
+        It is a guess: a column that is not read here is read when it is asked for.
+        """
+        code = getattr(self._script.function, "__code__", None)
+        words = set(getattr(code, "co_names", ())) | set(getattr(code, "co_consts", ()))
+
+        def read(label: str) -> dict[str, Array]:
+            source = self._sources[self._script.inputs[label]]
+            names = [name for name in dict.fromkeys(source.names_known()) if name in words]
+            # What can't be read is an error for whoever asks for it.
+            with suppress(RatZarrError, BridgeError):
+                return source.read(names, span.start, span.length) if names else {}
+            return {}
+
+        with ThreadPoolExecutor(THREADS, "first-block") as pool:
+            return dict(zip(self._script.inputs, pool.map(read, self._script.inputs), strict=True))
+
     def _compute(self, pair: tuple[Span, Columns]) -> Computed:
         span, values = pair
         if not self._alone:
             return run_alone(self._script, self._sources, span, values, self._given)
-        return run_block(self._script, self._sources, span, values, self._total)
+        before = fingerprint_of(self._total) if self._resumed else b""
+        computed = run_block(self._script, self._sources, span, values, self._total)
+        if self._resumed and fingerprint_of(self._total) != before:
+            raise BridgeError(
+                "the function changes its otherargs, so it can't be gone on with: what the blocks "
+                "that are done have added to them is lost"
+            )
+        return computed
 
     def _read_ahead(self, spans: list[Span], guess: int) -> ReadAhead[Span, Columns]:
         room = self._settings.memory
@@ -430,6 +460,6 @@ def _left(started: float, done: int, all_of_them: int) -> str:
         return ""
     seconds = (time.monotonic() - started) / done * (all_of_them - done)
     if seconds < 90:
-        return f"about {max(1, round(seconds))} s left"
+        return f", about {max(1, round(seconds))} s left"
     minutes = round(seconds / 60)
-    return f"about {minutes} min left" if minutes < 90 else f"about {minutes / 60:.1f} h left"
+    return f", about {minutes} min left" if minutes < 90 else f", about {minutes / 60:.1f} h left"

@@ -171,6 +171,7 @@ class Sink:
         """Rows that are written, or wait to be."""
         self._columns: dict[str, _Column] = {}
         self._untyped: set[str] = set()
+        self._made_here = self._looked = False
         self._unfinished: dict[str, Unfinished] = {}
 
     @property
@@ -180,14 +181,21 @@ class Sink:
         return self.table
 
     @property
-    def is_new(self) -> bool:
-        """Whether there is no table, or one to which nobody has done anything."""
-        return self.table is None or (self.first_rows == 0 and not self.table.getColumnNames())
+    def _is_untouched(self) -> bool:
+        """Whether there is a table to which nobody has done anything."""
+        return (
+            self.table is not None
+            and self.first_rows == 0
+            and self.table.getRATChunkSize() == DFLT_CHUNKSIZE
+            and not self.table.getColumnNames()
+        )
 
     @property
     def chunk_rows(self) -> int | None:
-        """The chunk size of a table that is there."""
-        return None if self.table is None or self.is_new else self.table.getRATChunkSize()
+        """The chunk size of a table that is there; None of one that will be created."""
+        if self.table is None or self._is_untouched:
+            return None
+        return self.table.getRATChunkSize()
 
     def prepare(
         self,
@@ -328,13 +336,20 @@ class Sink:
             if not self.appended:
                 most = max(stop, rows)
         if self.table is None:
-            self.table = RatZarr(self.name, storageOptions=self._options)
-        if self._describe is not None and self.first_rows == 0 and not self._columns:
-            self._store.getRatAttributeMapping().update(self._describe(self.name))
-        if not self._columns and self.is_new:
-            self._store.setChunkSize(self._chunk_rows)
-        if stop > there:
-            self._store.setRowCount(most)
+            self._made_here = True
+            self.table = RatZarr(
+                self.name,
+                storageOptions=self._options,
+                newRowCount=most,
+                newChunkSize=self._chunk_rows,
+            )
+        elif not self._looked and self._is_untouched:
+            self.table.setChunkSize(self._chunk_rows)
+        if not self._looked and self._describe is not None and self.first_rows == 0:
+            self.table.getRatAttributeMapping().update(self._describe(self.name))
+        self._looked = True
+        if stop > self.table.rowCount:
+            self.table.setRowCount(most)
 
     def _fitted(self, column: _Column, values: Array, start: int) -> Array:
         expected = "(n,)" if column.width == 1 else f"(n, {column.width})"
@@ -358,7 +373,9 @@ class Sink:
 
     def _have_columns(self, block: OutputBlock) -> None:
         wanted = [name for name in block.columns if name not in self._columns]
-        there = [name for name in run([partial(self._there, name) for name in wanted]) if name]
+        # Of a table that was created here nobody needs to ask.
+        looks = [] if self._made_here else [partial(self._there, name) for name in wanted]
+        there = [name for name in run(looks) if name]
         new: dict[str, dict[str, Any]] = {}
         for name in wanted:
             values = block.columns[name]

@@ -35,6 +35,9 @@ class Source(Protocol):
     def names(self) -> list[str]:
         """Return the names of all columns."""
 
+    def names_known(self) -> list[str]:
+        """Return names of columns that are known without a request."""
+
     def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
         """Read rows of several columns that it has."""
 

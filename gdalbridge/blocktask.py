@@ -162,7 +162,7 @@ class DirectTable:
     """A table that other processes write to: blocks that are whole chunks, each its own."""
 
     name: str
-    options: Mapping[str, Any] | None
+    options: Mapping[str, Any] | None = field(repr=False)
     columns: frozenset[str]
     """Those that are there."""
 

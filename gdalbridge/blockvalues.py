@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from ratzarr import RatZarrError
 from ratzarr.casting import as_block, exact
+from ratzarr.dtypes import normalize_dtype
 
 from .applysources import Source
 from .errors import BlockError, BridgeError, ColumnMissingError
@@ -344,12 +345,17 @@ def _column(label: str, name: str, value: Any) -> Array:
                 f"{label}: column {name!r} was set to an array of shape {block.shape}: one value "
                 "per row is an array of shape (n,), as of block[:, 0]"
             )
-        is_text = block.dtype.kind in "SU" or (
-            block.dtype.kind == "O" and block.size and set(map(type, block.flat)) == {str}
-        )
-        if is_text:
+        kinds = set(map(type, block.flat)) if block.dtype.kind == "O" else set()
+        if not kinds <= {bytes} and kinds != {str}:
+            found = ", ".join(sorted(kind.__name__ for kind in kinds))
+            raise BlockError(
+                f"{label}: column {name!r} was set to objects ({found}): expected an array of "
+                "numbers, text, bytes or date-times (numpy.datetime64)"
+            )
+        if block.dtype.kind in "SU" or kinds == {str}:
             # In a column of its own width a longer text of a later block had no room.
             return exact(block, TEXT, column=name, first_row=None)
+        normalize_dtype(block.dtype)
         return block.copy()
     except RatZarrError as error:
         error.add_note(f"(column {name!r} of {label})")

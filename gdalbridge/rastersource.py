@@ -131,6 +131,10 @@ class RasterSource:
             found |= dict.fromkeys(table.names())
         return list(found)
 
+    def names_known(self) -> list[str]:
+        """Return names of columns that are known without a request."""
+        return [*self._indices, *(name for one in self._tables for name in one.names_known())]
+
     def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
         """Read rows of several columns; beyond a column's own rows are GDAL's empty values."""
         found: dict[str, Array] = {}

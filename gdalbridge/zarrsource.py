@@ -7,6 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ratzarr import ColumnNotFoundError, RatZarr
+from ratzarr.layout import COLUMN_ORDER_ATTR
 from ratzarr.location import parse as parse_location
 
 __all__ = ["ZarrSource", "usage_in", "where"]
@@ -79,6 +80,11 @@ class ZarrSource:
     def names(self) -> list[str]:
         """Return the names of all columns."""
         return self.table.getColumnNames()
+
+    def names_known(self) -> list[str]:
+        """Return names of columns that are known without a request."""
+        order = self.table.getRatAttributeMapping().get(COLUMN_ORDER_ATTR)
+        return [name for name in order if isinstance(name, str)] if isinstance(order, list) else []
 
     def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
         """Read rows of several columns, as they are stored."""

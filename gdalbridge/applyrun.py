@@ -76,7 +76,7 @@ def run_script(
     with ExitStack() as stack:
         executor = make_executor(settings.executor, settings.workers)
         stack.callback(executor.close)
-        ours: set[tuple[str, str]] = set()
+        ours: dict[tuple[str, str], bool] = {}
         sources = Sources(settings.strings, ours)
         stack.callback(sources.close)
         sinks = _opened(inputs, outputs, sources)
@@ -185,7 +185,7 @@ class _Work:
         executor: Executor,
         sources: Sources,
         sinks: dict[str, Sink],
-        ours: set[tuple[str, str]],
+        ours: dict[tuple[str, str], bool],
         otherargs: Any,
     ) -> None:
         self._script, self._settings, self._executor = script, settings, executor
@@ -398,7 +398,7 @@ class _Work:
             uuid.uuid4().hex,
             self._script,
             self._settings.strings,
-            frozenset(self._ours),
+            dict(self._ours),
             self._wanted(0),
             self._direct,
             self._given,

@@ -203,7 +203,7 @@ class Sink:
         record: Record,
         block_rows: int,
         chunk_rows: int,
-        ours: set[tuple[str, str]],
+        ours: dict[tuple[str, str], bool],
         reads: Callable[[], set[tuple[str, str]]],
     ) -> None:
         """Take in what is known before the first block.
@@ -215,8 +215,8 @@ class Sink:
             What is written down of the run.
         block_rows, chunk_rows : int
             The block length; the chunk size where the table is to be created.
-        ours : set of (str, str)
-            Columns written by this run; it is added to.
+        ours : dict
+            Columns written by this run, and whether it created them; it is added to.
         reads : callable
             Returns the columns that the function is known to read.
         """
@@ -231,6 +231,8 @@ class Sink:
             return []
         for one in unfinished_columns(self.table, self._record):
             self._unfinished[one.name] = one
+            if is_left_over(one.attributes):
+                self._ours[self.where, one.name] = True
             self._columns[one.name] = self._opened(one.name, created=one.by_chunks)
             if one.by_chunks and self._block_rows % self._columns[one.name].chunk_rows:
                 # From now on a chunk that is there may not be whole.
@@ -395,7 +397,7 @@ class Sink:
                 "complete": False,
             }
         for name in [*there, *new]:
-            self._ours.add((self.where, name))
+            self._ours[self.where, name] = name in new
         run([partial(self._take_over, name) for name in there])
         if len(new) == 1:
             [(name, options)] = new.items()

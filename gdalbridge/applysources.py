@@ -1,7 +1,7 @@
 """The tables that a script reads, open in one process."""
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ratzarr import TableNotFoundError
 
 from .ratassociations import Handle, RatHandle
-from .zarrsource import ZarrSource
+from .zarrsource import NOTHING, ZarrSource
 
 __all__ = ["Source", "Sources"]
 
@@ -61,11 +61,11 @@ class Sources:
     ----------
     strings : bool
         Whether text of rasters is StringDType.
-    ours : collection of (str, str)
+    ours : mapping
         Columns that this run is writing, see :class:`~gdalbridge.zarrsource.ZarrSource`.
     """
 
-    def __init__(self, strings: bool, ours: Collection[tuple[str, str]] = ()) -> None:
+    def __init__(self, strings: bool, ours: Mapping[tuple[str, str], bool] = NOTHING) -> None:
         self._strings, self._ours = strings, ours
         self._open: dict[Handle, Source] = {}
         self._locks: dict[Handle, threading.Lock] = {}

@@ -175,7 +175,7 @@ class BlockTask:
     """Tells one run from another, as a process may serve several."""
     script: Script
     strings: bool
-    ours: frozenset[tuple[str, str]]
+    ours: Mapping[tuple[str, str], bool]
     wanted: dict[str, list[str]]
     """Columns of the inputs that the first block has read."""
     direct: dict[str, DirectTable]

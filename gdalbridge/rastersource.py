@@ -10,7 +10,7 @@ waiting by that.
 """
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from typing import Any
 
@@ -30,7 +30,7 @@ from .provenance import RASTER_ATTR
 from .ratassociations import RatHandle
 from .shownvalues import fixed_width, plain_ascii
 from .sidecar import find_sidecars, writable_sidecar_path
-from .zarrsource import ZarrSource
+from .zarrsource import NOTHING, ZarrSource
 
 __all__ = ["RasterSource", "place_to_write"]
 
@@ -69,12 +69,15 @@ class RasterSource:
         The raster and its band.
     strings : bool
         Whether text is StringDType; else it is bytes of fixed width.
-    ours : collection of (str, str)
+    ours : mapping
         See :class:`~gdalbridge.zarrsource.ZarrSource`.
     """
 
     def __init__(
-        self, handle: RatHandle, strings: bool, ours: Collection[tuple[str, str]] = ()
+        self,
+        handle: RatHandle,
+        strings: bool,
+        ours: Mapping[tuple[str, str], bool] = NOTHING,
     ) -> None:
         self.name, self._strings = handle.filename, strings
         self._tables: list[ZarrSource] = []

@@ -1,7 +1,8 @@
 """A table that is a store, as a script reads it."""
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -10,9 +11,10 @@ from ratzarr import ColumnNotFoundError, RatZarr
 from ratzarr.layout import COLUMN_ORDER_ATTR
 from ratzarr.location import parse as parse_location
 
-__all__ = ["ZarrSource", "usage_in", "where"]
+__all__ = ["NOTHING", "ZarrSource", "usage_in", "where"]
 
 Array = NDArray[Any]
+NOTHING: Mapping[tuple[str, str], bool] = MappingProxyType({})
 
 
 def where(name: str) -> str:
@@ -36,9 +38,10 @@ class ZarrSource:
         Path or URL.
     options : mapping, optional
         Storage options.
-    ours : collection of (str, str)
-        Places (:func:`where`) and columns that this run itself is writing: they can be read
-        although they are not complete. It may grow.
+    ours : mapping
+        Places (:func:`where`) and columns that this run itself is writing, and whether it has
+        created them. These are not there for it; the others can be read although they are not
+        complete. It may grow.
 
     Raises
     ------
@@ -49,7 +52,7 @@ class ZarrSource:
         self,
         name: str,
         options: Mapping[str, Any] | None = None,
-        ours: Collection[tuple[str, str]] = (),
+        ours: Mapping[tuple[str, str], bool] = NOTHING,
     ) -> None:
         self.name, self._where, self._ours = name, where(name), ours
         self.table = RatZarr(name, readOnly=True, create=False, storageOptions=options)
@@ -67,6 +70,9 @@ class ZarrSource:
 
     def has(self, name: str) -> bool:
         """Return whether there is such a column, complete or not."""
+        if self._ours.get((self._where, name)):
+            # To a script a table is as it was before; a raster may have a column of that name.
+            return False
         if name not in self._known:
             if not name:
                 return False
@@ -79,7 +85,8 @@ class ZarrSource:
 
     def names(self) -> list[str]:
         """Return the names of all columns."""
-        return self.table.getColumnNames()
+        names = self.table.getColumnNames()
+        return [name for name in names if not self._ours.get((self._where, name))]
 
     def names_known(self) -> list[str]:
         """Return names of columns that are known without a request."""

@@ -31,6 +31,7 @@ from .blockvalues import (
 from .errors import ExecutorError
 from .otherarguments import fingerprint_of, fresh_copy
 from .ratassociations import Handle
+from .zarrsource import where
 
 __all__ = [
     "BlockTask",
@@ -78,6 +79,8 @@ class Computed:
     written: dict[str, frozenset[str]] = field(default_factory=dict)
     """By output, the columns that are in the store already; their arrays are not here."""
     writing: float = 0.0
+    looked: dict[str, frozenset[str]] = field(default_factory=dict)
+    """Columns of the outputs that it has read, as they were."""
 
 
 def read_columns(
@@ -129,7 +132,8 @@ def run_block(
     read = sum(reader.seconds for reader in [*readers.values(), *looks.values()])
     used = {label: frozenset(reader.used) for label, reader in readers.items()}
     size = sum(reader.weight for reader in readers.values())
-    return Computed(span, found, used, size, read, seconds - read)
+    looked = {label: frozenset(reader.used) for label, reader in looks.items()}
+    return Computed(span, found, used, size, read, seconds - read, looked=looked)
 
 
 def run_alone(
@@ -193,7 +197,8 @@ class BlockTask:
             outputs, written = dict(computed.outputs), dict[str, frozenset[str]]()
             for label, table in self.direct.items():
                 block = outputs[label]
-                if block.rows == span.length and block.columns.keys() <= table.columns:
+                whole = block.rows == span.length and block.columns.keys() <= table.columns
+                if whole and not self._reads(here.sources, computed, table, block):
                     here.table(table).writeBlocks(block.columns, span.start)
                     outputs[label] = OutputBlock(block.rows, {}, block.attributes)
                     written[label] = frozenset(block.columns)
@@ -204,6 +209,24 @@ class BlockTask:
                 reading=computed.reading + reading,
                 writing=time.perf_counter() - started,
             )
+
+    def _reads(
+        self, sources: Sources, computed: Computed, table: DirectTable, block: OutputBlock
+    ) -> bool:
+        """Return whether the block has also read one of the columns that it writes.
+
+        Written here, and this process lost before it could say so, the block would be done
+        again with what it has made of the column. Once its results have arrived it is not:
+        so these are sent to be written there.
+        """
+        handles = [
+            (self.script.inputs[label], names) for label, names in computed.used.items()
+        ] + [(self.script.outputs[label], names) for label, names in computed.looked.items()]
+        return any(
+            sources[handle].place_of(name) == (where(table.name), name)
+            for handle, names in handles
+            for name in names & block.columns.keys()
+        )
 
 
 class _OpenTables:

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import signal
+import time
 
 import numpy as np
 import pytest
@@ -9,11 +11,12 @@ import zarr
 from numpy.dtypes import StringDType
 from osgeo import gdal
 
-from gdalbridge.ratapplier import RatHandle, apply
+from gdalbridge.ratapplier import RatHandle, RatZarrHandle, apply
 from ratzarr import RatZarr
 from tests.ratzarr.conformance.base import assert_same
 
 from . import scripts
+from .test_executors import Diary
 
 ROWS, CHUNK = 5_300, 1_000
 """Six blocks, the last of them a short one."""
@@ -147,7 +150,96 @@ def test_from_a_geotiff_to_s3(controls, executor, request, tmp_path, moto_s3):
     assert group["RAT/name"][:].tolist() == names
 
 
-# Columns that are read and written
+# What dies in the middle
+
+
+@pytest.fixture
+def diary(tmp_path):
+    (tmp_path / "diary").mkdir()
+    return Diary(tmp_path / "diary")
+
+
+def doubled(info, inputs, outputs, diary):
+    diary.note("begun", info.blockNdx)
+    if diary.directory.endswith("slow"):
+        time.sleep(0.03)
+    elif info.blockNdx in (2, 4) and diary.events("begun")[info.blockNdx] == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    outputs.out.twice = inputs.seg.n * 2
+
+
+def run_doubled(path, out, executor, diary, chunk):
+    inputs, outputs = (scripts.tables(**{k: RatZarrHandle(v)}) for k, v in (path, out))
+    controls = scripts.controls_for(executor, chunk)
+    return apply(doubled, inputs, outputs, diary, controls)
+
+
+def test_a_process_that_is_killed_costs_its_block_again(worker_processes, tmp_path, diary):
+    n = np.arange(9 * CHUNK + 5)
+    path = made(str(tmp_path / "n.zarr"), n=n)
+    out = str(tmp_path / "out.zarr")
+    run_doubled(("seg", path), ("out", out), worker_processes, diary, CHUNK)
+    assert_same(column(out, "twice"), n * 2)
+    assert diary.events("begun") == {block: 2 if block in (2, 4) else 1 for block in range(10)}
+
+
+def test_two_dask_workers_killed_in_a_run_of_many_blocks(dask_client, tmp_path):
+    """While the progress is told."""
+    (tmp_path / "slow").mkdir()
+    diary = Diary(tmp_path / "slow")
+    n = np.arange(100 * 20 + 7)
+    path = made(str(tmp_path / "n.zarr"), chunk=20, n=n)
+    out = str(tmp_path / "out.zarr")
+    killed = []
+
+    def progress(complete, message, data):
+        if complete > (0.2, 0.6, 2)[len(killed)]:
+            killed.append(min(diary.pids("begun") - {os.getpid(), *killed}))
+            os.kill(killed[-1], signal.SIGKILL)
+        return 1
+
+    inputs, outputs = (
+        scripts.tables(seg=RatZarrHandle(path)),
+        scripts.tables(out=RatZarrHandle(out)),
+    )
+    controls = scripts.controls_for(dask_client, 20)
+    controls.setProgress(progress)
+    report = apply(doubled, inputs, outputs, diary, controls)
+    assert len(killed) == 2
+    assert_same(column(out, "twice"), n * 2)
+    assert (report.executor, report.blocks) == ("dask", 101)
+    assert set(diary.events("begun")) == set(range(101))
+    assert diary.events("begun").total() < 101 + 2 * 12
+
+
+def one_more(info, inputs, outputs, diary):
+    diary.note("begun", info.blockNdx)
+    if info.blockNdx == 2 and diary.events("begun")[2] == 1:
+        # This process ends when the block is in the store, and nobody knows yet that it is.
+        write = RatZarr.writeBlocks
+
+        def write_and_die(self, *arguments):
+            write(self, *arguments)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        RatZarr.writeBlocks = write_and_die
+    if diary.directory.endswith("input"):
+        outputs.seg.n = inputs.seg.n + 1
+    else:
+        outputs.seg.n = outputs.seg.n + 1
+
+
+@pytest.mark.parametrize("read_from", ["input", "output"])
+def test_a_column_that_is_changed_in_place_is_changed_once(worker_processes, tmp_path, read_from):
+    """Also where the process that did it is lost before it can say so."""
+    (tmp_path / read_from).mkdir()
+    diary = Diary(tmp_path / read_from)
+    n = np.arange(6 * CHUNK)
+    path = made(str(tmp_path / "n.zarr"), n=n)
+    seg = scripts.tables(seg=RatZarrHandle(path))
+    controls = scripts.controls_for(worker_processes, CHUNK)
+    apply(one_more, seg, seg, diary, controls)
+    assert_same(column(path, "n"), n + 1)
 
 
 def doubled_in_place(info, inputs, outputs):

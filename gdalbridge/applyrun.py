@@ -289,12 +289,15 @@ class _Work:
             if self._executor.in_process:
                 reading = self._read_ahead(todo[1:], max(1, first.weight))
                 stack.enter_context(closing(reading))
+            # What a thread has once used stays with it: no more of them than there is room for.
+            each = sum(weight(v) for one in first.outputs.values() for v in one.columns.values())
+            writers = max(1, min(THREADS, self._settings.memory // max(1, each)))
             batches = self._batches(first, todo, reading)
             stack.enter_context(closing(batches))
             written = write_behind(
                 batches,
                 self._write,
-                threads=THREADS,
+                threads=writers,
                 behind=AHEAD,
                 size=lambda batch: batch.weight,
                 room=self._settings.memory,
@@ -354,7 +357,6 @@ class _Work:
         return ReadAhead(
             spans,
             read,
-            # What a thread has once used stays with it.
             threads=min(THREADS, ahead),
             ahead=ahead,
             size=lambda columns: sum(weight(v) for one in columns.values() for v in one.values()),

@@ -19,7 +19,7 @@ from .errors import BridgeError
 from .provenance import PROVENANCE_ATTR, raster_label, versions
 from .ratassociations import Handle
 
-__all__ = ["Record", "Unfinished", "is_left_over", "unfinished_columns"]
+__all__ = ["Record", "Unfinished", "is_left_over", "rows_before", "unfinished_columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,9 @@ class Record:
         names = {label: raster_label(handle.filename, target) for label, handle in inputs.items()}
         return cls(f"{named.__module__}.{named.__qualname__}", rows, names)
 
-    def attribute(self, *, created: bool, whole: bool, appended: bool) -> dict[str, Any]:
+    def attribute(
+        self, *, created: bool, whole: bool, appended: bool, table_rows: int
+    ) -> dict[str, Any]:
         """Return a column's ``PROVENANCE``.
 
         Parameters
@@ -52,6 +54,8 @@ class Record:
             Whether its blocks are whole chunks.
         appended : bool
             Whether rows were added one after the other, and not put where the inputs' are.
+        table_rows : int
+            Rows that the table had before the run.
         """
         return {
             "operation": "apply",
@@ -66,6 +70,7 @@ class Record:
             "created": created,
             "whole": whole,
             "appended": appended,
+            "table_rows": table_rows,
         }
 
 
@@ -87,6 +92,15 @@ def is_left_over(attributes: Mapping[str, Any]) -> bool:
         and origin.get("operation") == "apply"
         and origin.get("created") is True
     )
+
+
+def rows_before(attributes: Mapping[str, Any]) -> int | None:
+    """Return how many rows the table of an unfinished column had before; None if unknown."""
+    origin = attributes.get(PROVENANCE_ATTR)
+    if attributes.get(COMPLETE_ATTR) is not False or not isinstance(origin, Mapping):
+        return None
+    rows = origin.get("table_rows") if origin.get("operation") == "apply" else None
+    return rows if isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0 else None
 
 
 @dataclass(frozen=True, slots=True)

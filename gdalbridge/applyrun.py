@@ -7,13 +7,14 @@ written behind, both in bounded memory. Other processes do both by themselves, f
 in which blocks are whole chunks; what is for other tables is sent here and written here.
 """
 
+import threading
 import time
 import uuid
 from collections import defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
@@ -167,8 +168,11 @@ class _Batch:
     """What is to be written of one block, and how far the outputs are then."""
 
     span: Span
+    number: int
+    """In the order in which they are placed."""
     writes: list[Write]
-    certain: dict[str, int] = field(default_factory=dict)
+    certain: dict[str, int]
+    """By output: leading rows that are whole when this and all before it are written."""
 
     @property
     def weight(self) -> int:
@@ -200,7 +204,11 @@ class _Work:
         # By input and column: the last block that used it.
         self._used: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._resumed = False
+        # What is written, up to the first block that is not.
         self._certain: dict[str, int] = {}
+        self._done: dict[int, dict[str, int]] = {}
+        self._next = 0
+        self._lock = threading.Lock()
         self._noted = time.monotonic()
         self._inside = 0.0
         self.reading = self.computing = self.writing = 0.0
@@ -281,19 +289,21 @@ class _Work:
             if self._executor.in_process:
                 reading = self._read_ahead(todo[1:], max(1, first.weight))
                 stack.enter_context(closing(reading))
+            # What a thread has once used stays with it: no more of them than there is room for.
+            each = sum(weight(v) for one in first.outputs.values() for v in one.columns.values())
+            writers = max(1, min(THREADS, self._settings.memory // max(1, each)))
             batches = self._batches(first, todo, reading)
             stack.enter_context(closing(batches))
             written = write_behind(
                 batches,
                 self._write,
-                threads=THREADS,
+                threads=writers,
                 behind=AHEAD,
                 size=lambda batch: batch.weight,
                 room=self._settings.memory,
             )
             mark = time.perf_counter()
-            for batch in stack.enter_context(closing(written)):
-                self._certain |= batch.certain
+            for _ in stack.enter_context(closing(written)):
                 self._note_sometimes()
                 number += 1
                 if number <= len(todo):
@@ -347,7 +357,6 @@ class _Work:
         return ReadAhead(
             spans,
             read,
-            # What a thread has once used stays with it.
             threads=min(THREADS, ahead),
             ahead=ahead,
             size=lambda columns: sum(weight(v) for one in columns.values() for v in one.values()),
@@ -386,7 +395,8 @@ class _Work:
                 yield self._placed(computed, number)
         writes = [write for sink in self._sinks.values() for write in sink.rest()]
         rows = self._script.rows
-        yield _Batch(todo[-1], writes, {k: s.certain(rows) for k, s in self._sinks.items()})
+        certain = {label: sink.certain(rows) for label, sink in self._sinks.items()}
+        yield _Batch(todo[-1], len(todo), writes, certain)
 
     def _task(self) -> BlockTask:
         self._direct = {
@@ -428,7 +438,7 @@ class _Work:
                     writes += sink.place(span, block)
         done = self._starts[number + 1]
         certain = {label: sink.certain(done) for label, sink in self._sinks.items()}
-        return _Batch(span, writes, certain)
+        return _Batch(span, number, writes, certain)
 
     def _merge(self, computed: Computed) -> None:
         merge = self._settings.merge
@@ -446,10 +456,16 @@ class _Work:
             for write in batch.writes:
                 write()
             batch.writes = []
+        with self._lock:
+            # Also what is written when something else fails counts.
+            self._done[batch.number] = batch.certain
+            while self._next in self._done:
+                self._certain |= self._done.pop(self._next)
+                self._next += 1
 
     def _note_sometimes(self) -> None:
         if time.monotonic() - self._noted >= SECONDS:
-            for label, rows in self._certain.items():
+            for label, rows in self._certain.copy().items():
                 self._sinks[label].note(rows)
             self._noted = time.monotonic()
 

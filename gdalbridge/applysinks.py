@@ -28,7 +28,7 @@ from ratzarr.casting import exact
 from ratzarr.parallel import run
 
 from .applycontrols import RCM_EQUALS_INPUT, RCM_FIXED, RCM_INCREMENT, Settings
-from .applyrecord import Record, Unfinished, is_left_over, unfinished_columns
+from .applyrecord import Record, Unfinished, is_left_over, rows_before, unfinished_columns
 from .blockvalues import OutputBlock, Span, weight
 from .errors import BlockError, BridgeError
 from .provenance import PROVENANCE_ATTR
@@ -415,7 +415,12 @@ class Sink:
             self._store.openColumn(name, allowIncomplete=True)
         except ColumnNotFoundError:
             return None
-        if is_left_over(self._store.getColumnAttributeMapping(name)):
+        attributes = self._store.getColumnAttributeMapping(name)
+        before = rows_before(attributes)
+        if before is not None:
+            # What an interrupted run has added is not the table's own.
+            self.first_rows = min(self.first_rows, before)
+        if is_left_over(attributes):
             self._store.deleteColumn(name)
             return None
         return name
@@ -437,7 +442,9 @@ class Sink:
 
     def _origin(self, chunk_rows: int, *, created: bool) -> dict[str, Any]:
         whole = self._block_rows % chunk_rows == 0
-        return self._record.attribute(created=created, whole=whole, appended=self.appended)
+        return self._record.attribute(
+            created=created, whole=whole, appended=self.appended, table_rows=self.first_rows
+        )
 
     def _write_record(self, column: _Column, *, whole: bool | None = None) -> None:
         origin = self._origin(column.chunk_rows, created=column.created)

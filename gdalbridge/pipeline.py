@@ -182,7 +182,8 @@ def write_behind[Item, Value](
             taken += weight
             # Held here too, it would be one block more than there is room for.
             del value
-            if len(waiting) > behind:
+            # Whoever shows how far it is is told at once.
+            while waiting and (len(waiting) > behind or waiting[0][1].done()):
                 first, future, freed = waiting.popleft()
                 future.result()
                 taken -= freed

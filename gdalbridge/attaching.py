@@ -33,7 +33,18 @@ from .provenance import RASTER_ATTR, raster_attribute, raster_changes, raster_la
 from .sidecar import Sidecar, find_sidecars, sidecar_path, writable_sidecar_path
 from .vrtsource import source_of
 
-__all__ = ["AttachedRAT", "Options", "attach", "attach_band", "key_of"]
+__all__ = [
+    "AttachedRAT",
+    "Options",
+    "Place",
+    "attach",
+    "attach_band",
+    "describing",
+    "key_of",
+    "place_now",
+    "place_of",
+    "warn_of_changes",
+]
 
 
 def attach(
@@ -145,7 +156,7 @@ def key_of(band: Any) -> str:
     SidecarNameError
         Where no sidecar could lie beside the raster.
     """
-    return _key(_place(band.GetDataset(), band, None))
+    return _key(place_of(band.GetDataset(), band, None))
 
 
 class _Source(str):
@@ -155,39 +166,39 @@ class _Source(str):
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class Place:
     """The raster that sidecars lie beside, and which of its bands."""
 
     raster: Any
     band: int
 
 
-def _key(place: _Place) -> str:
+def _key(place: Place) -> str:
     return sidecar_path(place.raster, place.band)
 
 
-def _place(dataset: Any, band: Any, path: Any) -> _Place:
+def place_of(dataset: Any, band: Any, path: Any) -> Place:
     """Return where the sidecars are: for a VRT of one source without its own, the source's."""
     raster = dataset if path is None else path
     number = band.GetBand()
     source = source_of(dataset, band)
     if source is None:
         sidecar_path(raster, number)
-        return _Place(raster, number)
+        return Place(raster, number)
     try:
         if find_sidecars(raster, number):
-            return _Place(raster, number)
+            return Place(raster, number)
     except SidecarNameError:
         # In memory.
-        return _Place(_Source(source[0]), source[1])
+        return Place(_Source(source[0]), source[1])
     with suppress(SidecarNameError):
         if find_sidecars(*source):
-            return _Place(_Source(source[0]), source[1])
-    return _Place(raster, number)
+            return Place(_Source(source[0]), source[1])
+    return Place(raster, number)
 
 
 def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options) -> AttachedRAT:
-    place = _place(dataset, band, path)
+    place = place_of(dataset, band, path)
     name = dataset.GetDescription() or str(place.raster)
     found = _chosen(find_sidecars(place.raster, place.band), options, name)
     main = options.names[0] if options.names else None
@@ -207,8 +218,8 @@ def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options)
                 tables[main].open(update=options.update)
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
     if any(value is not None for value in recorded.values()):
-        _warn_of_changes(name, _place_now(dataset, place), recorded)
-    describe = _describing(dataset, band, place) if options.update else _nothing
+        warn_of_changes(name, place_now(dataset, place), recorded)
+    describe = describing(dataset, band, place) if options.update else _nothing
     order = sorted(tables, key=lambda one: one or "")
     joined = Joined(
         name,
@@ -252,7 +263,7 @@ def _is_written(dataset: Any, band: Any) -> bool:
     return reason not in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess)
 
 
-def _place_now(dataset: Any, place: _Place) -> dict[str, Any]:
+def place_now(dataset: Any, place: Place) -> dict[str, Any]:
     """Return a raster as it is now, for :func:`gdalbridge.provenance.raster_changes`."""
     if isinstance(place.raster, _Source):
         with opened(place.raster) as source:
@@ -260,7 +271,8 @@ def _place_now(dataset: Any, place: _Place) -> dict[str, Any]:
     return raster_attribute(dataset, place.band, sidecar_path(place.raster, place.band))
 
 
-def _warn_of_changes(name: str, now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+def warn_of_changes(name: str, now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
+    """Warn where a raster is not as sidecars (by path) have recorded it."""
     for path, then in recorded.items():
         changes = [] if then is None else raster_changes(then, now)
         if changes:
@@ -271,7 +283,7 @@ def _warn_of_changes(name: str, now: Mapping[str, Any], recorded: Mapping[str, A
             )
 
 
-def _describing(dataset: Any, band: Any, place: _Place) -> Callable[[str], dict[str, Any]]:
+def describing(dataset: Any, band: Any, place: Place) -> Callable[[str], dict[str, Any]]:
     """Return what describes a table to be created, when the dataset may be closed already."""
     if isinstance(place.raster, _Source):
         source = place.raster

@@ -1,19 +1,26 @@
 """Every error that gdalbridge raises on purpose; all are children of :class:`BridgeError`."""
 
 __all__ = [
+    "BlockError",
     "BridgeError",
     "CancelledError",
+    "ColumnMissingError",
     "ColumnSelectionError",
     "ConversionError",
+    "ExecutorError",
     "GdalError",
     "GdalMissingError",
     "LossWarning",
+    "NotSendableError",
     "NotWrittenError",
     "OutputExistsError",
+    "PackageMissingError",
     "ProgramNotFoundError",
     "RasterNotFoundError",
     "SidecarNameError",
     "StaleWarning",
+    "TaskError",
+    "WorkerLostError",
 ]
 
 
@@ -21,8 +28,16 @@ class BridgeError(Exception):
     """Root of every error that gdalbridge raises on purpose."""
 
 
+class BlockError(BridgeError, ValueError):
+    """A block of rows that the table it is for can't take: its length, its shape, its place."""
+
+
 class CancelledError(BridgeError):
     """The progress callback or object wished to stop."""
+
+
+class ColumnMissingError(BridgeError, AttributeError, LookupError):
+    """A script asks a table for a column that it does not have: ``hasattr`` is False."""
 
 
 class ColumnSelectionError(BridgeError, LookupError):
@@ -33,6 +48,10 @@ class ConversionError(BridgeError, ValueError):
     """A value, or a dtype, that the other side can't hold exactly."""
 
 
+class ExecutorError(BridgeError, RuntimeError):
+    """A script can't be run in this way, or there is no such executor."""
+
+
 class GdalError(BridgeError, RuntimeError):
     """GDAL failed; the message is its own."""
 
@@ -41,12 +60,20 @@ class GdalMissingError(BridgeError, ImportError):
     """GDAL's Python bindings are not installed, or can't be loaded."""
 
 
+class NotSendableError(BridgeError, TypeError):
+    """A function, a block or a result that can't be sent to another process."""
+
+
 class NotWrittenError(BridgeError, OSError):
     """A raster can't be written, or did not keep what was written."""
 
 
 class OutputExistsError(BridgeError, FileExistsError):
     """The output is there already and was not to be replaced."""
+
+
+class PackageMissingError(BridgeError, ImportError):
+    """What was asked for needs a package that is not installed."""
 
 
 class ProgramNotFoundError(BridgeError, FileNotFoundError):
@@ -59,6 +86,14 @@ class RasterNotFoundError(BridgeError, FileNotFoundError):
 
 class SidecarNameError(BridgeError, ValueError):
     """A raster, band or table name from which no sidecar's name can be made."""
+
+
+class TaskError(BridgeError, RuntimeError):
+    """A function failed in another process, with an exception that can't be sent."""
+
+
+class WorkerLostError(BridgeError, RuntimeError):
+    """Work was given up: whatever process did it came to its end, again and again."""
 
 
 class LossWarning(UserWarning):

@@ -5,12 +5,14 @@ same few lines serve a local disk, where they keep both cores busy, and S3, wher
 hide the latency of each request.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import Self
 
-__all__ = ["read_ahead", "write_behind"]
+__all__ = ["ReadAhead", "read_ahead", "write_behind"]
 
 FEW = 2
 """Read ahead, however large they are: else one side would always wait for the other."""
@@ -65,6 +67,77 @@ def read_ahead[Item, Value](
             yield first, future.result()
 
 
+class ReadAhead[Item, Value]:
+    """Read ahead as :func:`read_ahead` does, from this moment on, and within so many bytes.
+
+    An iterator of pairs of an item and what was read for it, in order; :meth:`close` it.
+
+    Parameters
+    ----------
+    items : iterable
+        Blocks to read.
+    read : callable
+        Runs in other threads, ``threads`` of them.
+    ahead : int
+        How many are read, or being read, before they are asked for.
+    size : callable
+        Bytes of memory that a value takes.
+    room : int
+        Bytes for all that are read and not asked for: fewer are, where the last ones were
+        large, but always one.
+    guess : int
+        Bytes that a value takes, before one has been read.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        read: Callable[[Item], Value],
+        *,
+        threads: int,
+        ahead: int,
+        size: Callable[[Value], int],
+        room: int,
+        guess: int,
+    ) -> None:
+        self._items, self._read = iter(items), read
+        self._ahead, self._size, self._room, self._each = ahead, size, room, guess
+        self._waiting: deque[tuple[Item, Future[Value]]] = deque()
+        self._pool = ThreadPoolExecutor(threads, "read-ahead")
+        self.waited = 0.0
+        """Seconds in which nothing was there to be handed out yet."""
+        self._fill()
+
+    def _fill(self) -> None:
+        while len(self._waiting) < self._ahead and (
+            not self._waiting or (len(self._waiting) + 1) * self._each <= self._room
+        ):
+            try:
+                item = next(self._items)
+            except StopIteration:
+                return
+            self._waiting.append((item, self._pool.submit(self._read, item)))
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> tuple[Item, Value]:
+        if not self._waiting:
+            raise StopIteration
+        item, future = self._waiting.popleft()
+        started = time.perf_counter()
+        value = future.result()
+        self.waited += time.perf_counter() - started
+        self._each = self._size(value)
+        self._fill()
+        return item, value
+
+    def close(self) -> None:
+        """Leave nothing running behind."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._waiting.clear()
+
+
 def write_behind[Item, Value](
     pairs: Iterable[tuple[Item, Value]],
     write: Callable[[Item, Value], None],
@@ -109,7 +182,8 @@ def write_behind[Item, Value](
             taken += weight
             # Held here too, it would be one block more than there is room for.
             del value
-            if len(waiting) > behind:
+            # Whoever shows how far it is is told at once.
+            while waiting and (len(waiting) > behind or waiting[0][1].done()):
                 first, future, freed = waiting.popleft()
                 future.result()
                 taken -= freed

@@ -17,8 +17,11 @@ __all__ = ["Progress", "progress_of"]
 class Progress(Protocol):
     """Told from time to time how far the work is."""
 
-    def report(self, done: float, message: str = "") -> None:
+    def report(self, done: float, message: str = "", detail: str = "") -> None:
         """Say that a fraction ``done`` (0 to 1) of the work is finished.
+
+        ``detail`` is what is said anew each time (which block, how long still): callbacks
+        get it. A bar knows by itself, and RIOS's objects print a line for each message.
 
         Raises
         ------
@@ -28,7 +31,7 @@ class Progress(Protocol):
 
 
 class _Silent:
-    def report(self, done: float, message: str = "") -> None:
+    def report(self, done: float, message: str = "", detail: str = "") -> None:
         pass
 
 
@@ -36,9 +39,9 @@ class _Callback:
     def __init__(self, callback: Any) -> None:
         self._callback = callback
 
-    def report(self, done: float, message: str = "") -> None:
+    def report(self, done: float, message: str = "", detail: str = "") -> None:
         # GDAL: 0 cancels. A callback that returns nothing was not asked to decide.
-        answer = self._callback(done, message, None)
+        answer = self._callback(done, ", ".join(text for text in (message, detail) if text), None)
         if answer is not None and not answer:
             raise CancelledError("cancelled by the progress callback")
 
@@ -48,7 +51,7 @@ class _Rios:
         self._progress = progress
         progress.setTotalSteps(100)
 
-    def report(self, done: float, message: str = "") -> None:
+    def report(self, done: float, message: str = "", detail: str = "") -> None:
         if message and hasattr(self._progress, "setLabelText"):
             self._progress.setLabelText(message)
         self._progress.setProgress(int(100 * done))
@@ -60,7 +63,7 @@ class _Bar:
     def __init__(self, bar: Any) -> None:
         self._bar = bar
 
-    def report(self, done: float, message: str = "") -> None:
+    def report(self, done: float, message: str = "", detail: str = "") -> None:
         self._bar.label = message
         self._bar.update(int(1000 * done) - self._bar.pos)
 

@@ -31,7 +31,15 @@ from . import gdaldatetimes
 from .errors import ConversionError, LossWarning
 from .gdaltypes import FieldType, stored_dtype, type_name
 
-__all__ = ["Shown", "from_plain", "shown_as", "to_plain", "to_stored"]
+__all__ = [
+    "Shown",
+    "fixed_width",
+    "from_plain",
+    "plain_ascii",
+    "shown_as",
+    "to_plain",
+    "to_stored",
+]
 
 Array = NDArray[Any]
 
@@ -141,7 +149,7 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
     if not len(values):
         return np.empty(0, "S1")
     if kind == "T":
-        ascii_only = _plain_ascii(values)
+        ascii_only = plain_ascii(values)
         if ascii_only is not None:
             return ascii_only
         encoded = [text.encode("utf-8") for text in values.tolist()]
@@ -158,10 +166,10 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
         row = first_row + next(i for i, text in enumerate(encoded) if b"\x00" in text)
         _warn(shown, row, "GDAL ends its text at the zero character in it")
         encoded = [text.partition(b"\x00")[0] for text in encoded]
-    return _fixed_width(encoded)
+    return fixed_width(encoded)
 
 
-def _plain_ascii(values: Array) -> Array | None:
+def plain_ascii(values: Array) -> Array | None:
     """Encode all at once, which is three times as quick; None where it is not for numpy."""
     lengths = np.strings.str_len(values)
     try:
@@ -173,7 +181,8 @@ def _plain_ascii(values: Array) -> Array | None:
     return plain if is_whole else None
 
 
-def _fixed_width(encoded: list[bytes]) -> Array:
+def fixed_width(encoded: list[bytes]) -> Array:
+    """Return texts as an array of the longest one's width."""
     return np.array(encoded, f"S{max(map(len, encoded)) or 1}")
 
 

@@ -51,8 +51,6 @@ class Reading:
     block: Block
     out: Array
     """Of shape (length,) or (length, width): filled when the tasks have run."""
-    tasks: list[Callable[[], None]] = field(default_factory=list)
-    """Independent of each other, one request each."""
     doubted: bool = False
     """Whether something was found that the column as known doesn't explain."""
     missing: list[int] = field(default_factory=list)
@@ -217,16 +215,25 @@ class Column:
         """Prepare to read rows that the table has; :meth:`settle` when the tasks have run."""
         state = self.state
         reading = Reading(state, block, np.empty((block.length, *state.row_shape), state.dtype))
-        there = Block(block.start, max(0, min(block.stop, state.length) - block.start))
-        if there.length < block.length:
+        there = max(0, min(block.stop, state.length) - block.start)
+        if there < block.length:
             # It may have grown since.
             reading.doubted = True
-            reading.out[there.length :].fill(state.fill)
-        reading.tasks = [
+            reading.out[there:].fill(state.fill)
+        return reading
+
+    def tasks(self, reading: Reading) -> list[Callable[[], None]]:
+        """Return what is to be done: independent of each other, one request each.
+
+        They know the reading, so it must not know them: in a circle its array would stay in
+        memory until Python looks for circles, block after block.
+        """
+        state, block = reading.state, reading.block
+        there = Block(block.start, max(0, min(block.stop, state.length) - block.start))
+        return [
             partial(self._read_part, part, reading)
             for part in parts(there, state.chunk_rows, state.length)
         ]
-        return reading
 
     def _read_part(self, part: Part, reading: Reading) -> None:
         state, out = reading.state, reading.out

@@ -289,14 +289,14 @@ def root_document() -> Document:
     return {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
-def table_document() -> Document:
-    """Return the document of an empty table."""
+def table_document(rows: int = 0, chunk_rows: int | None = None) -> Document:
+    """Return the document of a table without columns."""
     return {
         "zarr_format": 3,
         "node_type": "group",
         "attributes": {
-            ROWCOUNT_ATTR: 0,
-            CHUNKSIZE_ATTR: DFLT_CHUNKSIZE,
+            ROWCOUNT_ATTR: rows,
+            CHUNKSIZE_ATTR: chunk_rows or DFLT_CHUNKSIZE,
             COLUMN_ORDER_ATTR: [],
             FORMAT_VERSION_ATTR: FORMAT_VERSION,
             CONVENTIONS_ATTR: [CONVENTION],

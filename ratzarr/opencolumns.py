@@ -130,7 +130,7 @@ class OpenColumns:
                 f"a block of {block.length} rows of {len(left)} columns",
             )
             readings = {name: self[name].reading(block) for name in left}
-            run([task for reading in readings.values() for task in reading.tasks])
+            run([task for name, one in readings.items() for task in self[name].tasks(one)])
             settled = run([partial(self._settle, self[name], r) for name, r in readings.items()])
             blocks |= {name: reading.out for name, reading in readings.items()}
             left = {

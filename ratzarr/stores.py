@@ -145,10 +145,17 @@ def table_metadata(objects: Objects) -> MetadataDocument:
     return MetadataDocument(objects, TABLE_KEY, partial(check_table_document, place=place))
 
 
-def create(objects: Objects) -> MetadataDocument:
-    """Create an empty table where nothing is, and return its document.
+def create(objects: Objects, rows: int = 0, chunk_rows: int | None = None) -> MetadataDocument:
+    """Create a table without columns where nothing is, and return its document.
 
     Several that create the same store at once all succeed, with one table between them.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where.
+    rows, chunk_rows : int, optional
+        Its row count and chunk size, where it is this call that creates it.
 
     Raises
     ------
@@ -163,7 +170,7 @@ def create(objects: Objects) -> MetadataDocument:
     if objects.create(ZARR_JSON, to_json(root_document())) is None:
         refuse_foreign_root(objects)
     table = table_metadata(objects)
-    if not table.create(table_document()):
+    if not table.create(table_document(rows, chunk_rows)):
         table.load()
     return table
 

@@ -76,6 +76,9 @@ class RatZarr:
         Arguments for the file system: for S3 those of ``s3fs.S3FileSystem``. They go
         before what the AWS environment variables say. Also for S3: ``client``, ``s3fs``
         or ``obstore``; by default that of ``RATZARR_S3_CLIENT``, or s3fs.
+    newRowCount, newChunkSize : int, optional
+        Row count and chunk size of a table that is created by this call, which takes no
+        further requests. One that is there already keeps its own.
 
     Attributes
     ----------
@@ -110,7 +113,11 @@ class RatZarr:
         create: bool = True,
         *,
         storageOptions: Mapping[str, Any] | None = None,
+        newRowCount: int = 0,
+        newChunkSize: int = DFLT_CHUNKSIZE,
     ) -> None:
+        rows = _integer(newRowCount, "the row count", 0, MAX_ROWS)
+        chunk_rows = _integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
@@ -123,7 +130,7 @@ class RatZarr:
                 raise TableNotFoundError(
                     f"there is no RatZarr at {self._objects.location}, and {asked}"
                 )
-            self._table = stores.create(self._objects)
+            self._table = stores.create(self._objects, rows, chunk_rows)
         self._catalog = Catalog(self._objects, self._table)
         self._columns = OpenColumns(self._catalog)
         self._rows = self._catalog.row_count()

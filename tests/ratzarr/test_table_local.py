@@ -1,7 +1,9 @@
 """The conformance suite on a local disk, and what only a local disk has."""
 
+import gc
 import os
 import pathlib
+import weakref
 
 import numpy as np
 import pytest
@@ -31,6 +33,22 @@ def test_pathlib(local):
     assert RatZarr(str(path), readOnly=True).rowCount == 3
     RatZarr.delete(path)
     assert not path.exists()
+
+
+def test_blocks_are_let_go_when_the_caller_lets_go(local):
+    """And not only when Python next looks for circles: until then there can be many of them."""
+    with make(local.new(), 8, a=("int32",), b=("float64", 2)) as table:
+        for name in ("a", "b"):
+            table.writeBlock(name, np.ones((8, 2))[:, : table.getColumnWidth(name)].squeeze(), 0)
+            gc.disable()
+            try:
+                block = table.readBlock(name, 0, 8)
+                seen = weakref.ref(block if block.base is None else block.base)
+                assert seen() is not None
+                del block
+                assert seen() is None
+            finally:
+                gc.enable()
 
 
 def test_file_urls(local):

@@ -1,0 +1,179 @@
+"""An executor of worker processes on this machine.
+
+Each thread of a pool has one process to itself for the time of an item. So the loss of a
+process is known to cost that item and no other, which is done again by another process.
+"""
+
+import reprlib
+import threading
+import weakref
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from typing import Any
+
+from ..errors import ExecutorError, WorkerLostError
+from .inorder import in_order, settle
+from .pickling import dumps, ensure, loads, sendable
+from .protocol import processors, window
+from .surroundings import Surroundings
+from .worker import LostError, Order, Worker
+
+__all__ = ["LOSSES", "ProcessExecutor"]
+
+LOSSES = 3
+"""An item may cost so many workers; with the next it is given up. (Dask counts alike.)"""
+
+
+class ProcessExecutor:
+    """Does the work in several processes; see :class:`Executor`.
+
+    They begin when they are first needed, and stay until the executor is closed.
+    """
+
+    kind = "processes"
+    in_process = False
+
+    def __init__(self, workers: int | None = None) -> None:
+        ensure("processes")
+        self.workers = workers or processors()
+        self._crew = _Crew()
+        self._pool = ThreadPoolExecutor(self.workers, "worker-process")
+        # Also of an executor that is forgotten, or there when the program ends.
+        self._end = weakref.finalize(self, _end, self._pool, self._crew)
+
+    def results[T, R](
+        self, task: Callable[[T], R], items: Iterable[T], *, ahead: int | None = None
+    ) -> Generator[R]:
+        """Yield the task's result for each item, in order."""
+        if not self._end.alive:
+            raise ExecutorError("this executor of processes is closed")
+        pickled = sendable(task, f"the function {getattr(task, '__qualname__', task)}")
+        run = _Run(Order(dumps((Surroundings.here(), pickled))), self._crew)
+
+        def begin(number: int, item: T) -> Future[R]:
+            content = sendable(item, f"item {number}")
+            return self._pool.submit(run.outcome, number, content)
+
+        def abandon(futures: Sequence[Future[R]], by_keyboard: bool) -> None:
+            if by_keyboard:
+                run.stop()
+            settle(futures, run.stop)
+
+        most = window(ahead, self.workers)
+        yield from in_order(begin, items, lambda: most, abandon, Future.result)
+
+    def close(self) -> None:
+        """End the processes, once they have done what they do at their end."""
+        self._end()
+
+
+def _end(pool: ThreadPoolExecutor, crew: "_Crew") -> None:
+    try:
+        pool.shutdown(cancel_futures=True)
+    finally:
+        crew.disband()
+
+
+class _Crew:
+    """The workers that there are."""
+
+    def __init__(self) -> None:
+        self._idle: list[Worker] = []
+        self._busy: dict[Worker, object] = {}
+        self._lock = threading.Lock()
+
+    def take(self, run: object) -> Worker:
+        """Return a worker that has nothing to do, perhaps a new one."""
+        worker = self._one_that_is_idle(run)
+        if worker is None:
+            worker = Worker()
+            with self._lock:
+                self._busy[worker] = run
+        return worker
+
+    def _one_that_is_idle(self, run: object) -> Worker | None:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                worker = self._idle.pop()
+                if worker.is_alive():
+                    self._busy[worker] = run
+                    return worker
+            # It was killed while it had nothing to do.
+            worker.wait()
+
+    def put_back(self, worker: Worker, *, lost: bool) -> None:
+        """Have a worker again that was taken."""
+        with self._lock:
+            del self._busy[worker]
+            if not lost:
+                self._idle.append(worker)
+
+    def kill(self, run: object) -> None:
+        """Kill who works for a run."""
+        with self._lock:
+            for worker, whose in self._busy.items():
+                if whose is run:
+                    worker.kill()
+
+    def disband(self) -> None:
+        """End all that are idle, together."""
+        with self._lock:
+            workers, self._idle = self._idle, []
+        for worker in workers:
+            worker.dismiss()
+        for worker in workers:
+            worker.wait()
+
+
+class _Run:
+    """One function, applied to many items."""
+
+    def __init__(self, order: Order, crew: _Crew) -> None:
+        self._order = order
+        self._crew = crew
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Have no more done, and kill who does it."""
+        self._stopped = True
+        self._crew.kill(self)
+
+    def outcome(self, number: int, content: bytes) -> Any:
+        """Return the result for an item, however many workers that costs."""
+        endings: list[str] = []
+        while len(endings) <= LOSSES:
+            if self._stopped:
+                raise CancelledError
+            try:
+                return self._attempt(content)
+            except LostError as lost:
+                endings.append(str(lost))
+        raise WorkerLostError(
+            f"item {number} ({_shown(content)}) was given up: {len(endings)} worker processes, "
+            f"one after the other, came to their end while they worked on it. Of the last: "
+            f"{endings[-1]}"
+        )
+
+    def _attempt(self, content: bytes) -> Any:
+        worker = self._crew.take(self)
+        lost = True
+        try:
+            if self._stopped:
+                # The order to stop may have come while the worker was being made.
+                raise CancelledError
+            went_well, value = worker.ask(self._order, content)
+            lost = False
+        finally:
+            if lost:
+                worker.kill()
+                worker.wait()
+            self._crew.put_back(worker, lost=lost)
+        if went_well:
+            return value
+        raise value
+
+
+def _shown(content: bytes) -> str:
+    return reprlib.repr(loads(content))

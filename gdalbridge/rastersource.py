@@ -1,0 +1,231 @@
+"""A raster's table as a script reads it: its own columns and its sidecars', as one.
+
+Which sidecars they are is :mod:`gdalbridge.attaching`'s to say. Unlike an attached table
+this one hands out a sidecar's columns as they are stored: 64-bit integers and several values
+per row come as such. Text comes as GDAL hands it out, unless StringDType is asked for.
+
+GDAL's datasets are for one thread at a time, and some formats' libraries for one thread
+altogether: in a process one raster's own table is read at a time. Sidecars are not kept
+waiting by that.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratzarr import TableNotFoundError
+from ratzarr.dtypes import empty_value
+from ratzarr.limits import check_memory
+
+from .attaching import Place, describing, place_now, place_of, warn_of_changes
+from .copyplan import unique_names
+from .errors import ColumnMissingError, ConversionError, RasterNotFoundError, SidecarNameError
+from .gdalopen import band_of, opened
+from .gdalrat import RatSource
+from .provenance import RASTER_ATTR
+from .ratassociations import RatHandle
+from .shownvalues import fixed_width, plain_ascii
+from .sidecar import find_sidecars, writable_sidecar_path
+from .zarrsource import NOTHING, ZarrSource
+
+__all__ = ["RasterSource", "place_to_write"]
+
+Array = NDArray[Any]
+
+_gdal = threading.RLock()
+
+
+def place_to_write(handle: RatHandle) -> tuple[str, Callable[[str], Mapping[str, Any]]]:
+    """Return a raster's sidecar that is written, and what describes it if it is to be created.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Where there is no such raster or band.
+    SidecarNameError
+        Where no sidecar could lie beside it.
+    """
+    options = handle.storageOptions
+    with _gdal, opened(handle.filename, options) as dataset:
+        band = band_of(dataset, handle.layernum, handle.filename)
+        place = place_of(dataset, band, handle.filename)
+        for found in find_sidecars(place.raster, place.band, storage_options=options):
+            if found.name == handle.table:
+                return found.path, describing(dataset, band, place)
+        path = writable_sidecar_path(place.raster, place.band, handle.table)
+        return path, describing(dataset, band, place)
+
+
+class RasterSource:
+    """A raster's table and its sidecars, opened for reading. Thread-safe.
+
+    Parameters
+    ----------
+    handle : RatHandle
+        The raster and its band.
+    strings : bool
+        Whether text is StringDType; else it is bytes of fixed width.
+    ours : mapping
+        See :class:`~gdalbridge.zarrsource.ZarrSource`.
+    """
+
+    def __init__(
+        self,
+        handle: RatHandle,
+        strings: bool,
+        ours: Mapping[tuple[str, str], bool] = NOTHING,
+    ) -> None:
+        self.name, self._strings = handle.filename, strings
+        self._tables: list[ZarrSource] = []
+        self._own: RatSource | None = None
+        options = handle.storageOptions
+        with ExitStack() as stack:
+            with _gdal:
+                dataset = stack.enter_context(opened(handle.filename, options))
+                band = band_of(dataset, handle.layernum, self.name)
+                place = place_of(dataset, band, handle.filename)
+                with suppress(RasterNotFoundError):
+                    self._own = RatSource(dataset, band, self.name)
+            # In memory there is no place for any.
+            with suppress(SidecarNameError):
+                for found in find_sidecars(place.raster, place.band, storage_options=options):
+                    # Being created, or being deleted, by another process.
+                    with suppress(TableNotFoundError):
+                        self._tables.append(ZarrSource(found.path, options, ours))
+            self._check_fit(dataset, place)
+            if self._own is not None:
+                self._own.settings = stack.pop_all()
+        columns = self._own.schema.columns if self._own is not None else ()
+        # The first of a name goes by it, the others by what a copy would call them.
+        self._indices = {name: index for index, name in unique_names(columns).items()}
+        own_rows = self._own.schema.rows if self._own is not None else 0
+        self.rows = max([own_rows, *(table.rows for table in self._tables)])
+
+    def _check_fit(self, dataset: Any, place: Place) -> None:
+        recorded = {
+            table.name: table.table.getRatAttributeMapping().get(RASTER_ATTR)
+            for table in self._tables
+        }
+        if any(value is not None for value in recorded.values()):
+            with _gdal:
+                now = place_now(dataset, place)
+            warn_of_changes(self.name, now, recorded)
+
+    @property
+    def chunk_rows(self) -> int | None:
+        """The sidecars' chunk size, where there are any."""
+        return self._tables[0].chunk_rows if self._tables else None
+
+    def _table_of(self, name: str) -> ZarrSource | None:
+        return next((table for table in self._tables if table.has(name)), None)
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a column."""
+        return self._table_of(name) is not None or name in self._indices
+
+    def names(self) -> list[str]:
+        """Return the names of all columns: the raster's own, then the sidecars'."""
+        found = dict.fromkeys(self._indices)
+        for table in self._tables:
+            found |= dict.fromkeys(table.names())
+        return list(found)
+
+    def names_known(self) -> list[str]:
+        """Return names of columns that are known without a request."""
+        return [*self._indices, *(name for one in self._tables for name in one.names_known())]
+
+    def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
+        """Read rows of several columns; beyond a column's own rows are GDAL's empty values."""
+        found: dict[str, Array] = {}
+        places = {name: self._table_of(name) for name in names}
+        for table in self._tables:
+            mine = [name for name, place in places.items() if place is table]
+            there = max(0, min(length, table.rows - start))
+            if mine:
+                found |= table.read(mine, min(start, table.rows), there)
+        for name, place in places.items():
+            if place is None:
+                found[name] = self._read_own(name, start, length)
+        return {name: self._as_asked(name, found[name], start, length) for name in names}
+
+    def _read_own(self, name: str, start: int, length: int) -> Array:
+        own, index = self._own_column(name)
+        rows = own.schema.rows
+        with _gdal:
+            there = max(0, min(length, rows - start))
+            return own.read(index, min(start, rows), there)
+
+    def _own_column(self, name: str) -> tuple[RatSource, int]:
+        if self._own is None or name not in self._indices:
+            raise ColumnMissingError(f"{self.name} has no column {name!r}")
+        return self._own, self._indices[name]
+
+    def _as_asked(self, name: str, values: Array, start: int, length: int) -> Array:
+        if len(values) < length:
+            whole = np.empty((length, *values.shape[1:]), values.dtype)
+            whole[: len(values)] = values
+            whole[len(values) :].fill(empty_value(values.dtype))
+            values = whole
+        if self._strings or values.dtype.kind != "T":
+            return values
+        return _as_bytes(values.reshape(-1), f"{self.name}, column {name!r}", start).reshape(
+            values.shape
+        )
+
+    def usage(self, name: str) -> int:
+        """Return the number of GDAL's usage of a column."""
+        table = self._table_of(name)
+        if table is not None:
+            return table.usage(name)
+        own, index = self._own_column(name)
+        return int(own.schema.columns[index].usage)
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """Return a column's attributes, as they are stored or would be."""
+        table = self._table_of(name)
+        if table is not None:
+            return table.attributes(name)
+        own, index = self._own_column(name)
+        with _gdal:
+            return dict(own.stored(index).attributes)
+
+    def place_of(self, name: str) -> tuple[str, str] | None:
+        """Return where a column is stored; None for one of the raster's own."""
+        table = self._table_of(name)
+        return None if table is None else table.place_of(name)
+
+    def close(self) -> None:
+        """Let go of the raster and its sidecars."""
+        if self._own is not None:
+            with _gdal:
+                self._own.close()
+        for table in self._tables:
+            table.close()
+
+
+def _as_bytes(values: Array, where: str, first_row: int) -> Array:
+    """Return text as GDAL hands it out: bytes as wide as the longest."""
+    if not len(values):
+        return np.empty(0, "S1")
+    # One long text among many short ones makes all of them as wide.
+    widest = 4 * int(np.strings.str_len(values).max())
+    check_memory(
+        len(values) * widest,
+        f"{where}, from row {first_row}: {len(values)} texts as wide as the longest "
+        "(setUseStringDType(True) has each in its own length)",
+    )
+    plain = plain_ascii(values)
+    if plain is not None:
+        return plain
+    encoded = [text.encode("utf-8") for text in values.tolist()]
+    for row, text in enumerate(encoded, first_row):
+        if b"\x00" in text:
+            raise ConversionError(
+                f"{where}, row {row}: bytes of fixed width can't hold the zero character in "
+                f"{text!r:.80}; setUseStringDType(True) can"
+            )
+    return fixed_width(encoded)

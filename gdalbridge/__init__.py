@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .attachedrat import AttachedRAT
     from .attaching import attach
     from .baking import BakeReport, bake
+    from .calculating import CalcReport, calc
+    from .columnstats import ColumnStats, column_stats
     from .enabling import disable, enable
     from .ratcopy import copy_to_sidecar
     from .ratexport import copy_to_raster
@@ -31,9 +33,11 @@ __all__ = [
     "AttachedRAT",
     "BakeReport",
     "BridgeError",
+    "CalcReport",
     "CancelledError",
     "CheckReport",
     "ColumnReport",
+    "ColumnStats",
     "ConversionError",
     "CopyReport",
     "LossWarning",
@@ -44,7 +48,9 @@ __all__ = [
     "TravelReport",
     "attach",
     "bake",
+    "calc",
     "check",
+    "column_stats",
     "copy_raster",
     "copy_to_raster",
     "copy_to_sidecar",
@@ -65,10 +71,14 @@ consult(words)
 _NEED_GDAL = {
     "AttachedRAT": "attachedrat",
     "BakeReport": "baking",
+    "CalcReport": "calculating",
+    "ColumnStats": "columnstats",
     "TouchReport": "touching",
     "TravelReport": "travel",
     "attach": "attaching",
     "bake": "baking",
+    "calc": "calculating",
+    "column_stats": "columnstats",
     "copy_raster": "travel",
     "copy_to_raster": "ratexport",
     "copy_to_sidecar": "ratcopy",

@@ -24,7 +24,7 @@ from .pipeline import read_ahead, write_behind
 from .progress import Progress
 from .provenance import PROVENANCE_ATTR
 
-__all__ = ["INTERRUPTIONS", "Copied", "Share", "copy_column"]
+__all__ = ["INTERRUPTIONS", "ROOM", "WRITERS", "Copied", "Share", "copy_column", "packing_memory"]
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a copy without saying anything against its values: it can be gone on with."""
@@ -176,7 +176,9 @@ def _copy_blocks(
     with (
         closing(read_ahead(blocks, read, ahead=ahead)) as reading,
         closing(
-            write_behind(reading, write, threads=threads, behind=threads, size=_memory, room=ROOM)
+            write_behind(
+                reading, write, threads=threads, behind=threads, size=packing_memory, room=ROOM
+            )
         ) as written,
     ):
         for block in written:
@@ -192,7 +194,7 @@ def _at_once(plan: Plan, rows: int) -> int:
     return max(1, min(WRITERS, ROOM // max(1, row * rows)))
 
 
-def _memory(values: NDArray[Any]) -> int:
+def packing_memory(values: NDArray[Any]) -> int:
     """Return what a block takes in memory, about, while it is packed: of text 10 times its size."""
     if values.dtype.kind == "T":
         return 10 * (values.nbytes + int(np.strings.str_len(values).sum()))

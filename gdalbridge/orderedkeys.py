@@ -45,16 +45,16 @@ def to_keys(values: Array) -> Keys:
     """
     kind, bits = values.dtype.kind, key_bits(values.dtype)
     plain = np.dtype(f"u{values.dtype.itemsize}")
-    if kind in "ub":
-        keys: Keys = values.view(plain).astype(np.uint64)
-        return keys
     top = plain.type(1 << (bits - 1))
-    if kind in "iM":
-        keys = (values.view(plain) ^ top).astype(np.uint64)
-        return keys
-    # -0.0 + 0.0 is 0.0.
-    raw = (values + values.dtype.type(0)).view(plain)
-    return np.where(raw & top, ~raw, raw | top).astype(np.uint64)
+    if kind in "ub":
+        keys: Array = values.view(plain)
+    elif kind in "iM":
+        keys = values.view(plain) ^ top
+    else:
+        # -0.0 + 0.0 is 0.0.
+        raw = (values + values.dtype.type(0)).view(plain)
+        keys = np.where(raw & top, ~raw, raw | top)
+    return keys.astype(np.uint64)
 
 
 def from_key(key: int, dtype: np.dtype[Any]) -> Any:

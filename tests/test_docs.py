@@ -56,10 +56,10 @@ def test_the_names_of_gdalbridge():
     code = "import gdalbridge; print(*sorted(gdalbridge.__all__))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        "AttachedRAT", "BakeReport", "BridgeError", "CancelledError", "CheckReport",
-        "ColumnReport", "ConversionError", "CopyReport", "LossWarning", "Sidecar",
-        "StaleWarning", "TableInfo", "TouchReport", "TravelReport", "attach", "bake", "check",
-        "copy_raster", "copy_to_raster", "copy_to_sidecar", "disable", "enable",
+        "AttachedRAT", "BakeReport", "BridgeError", "CalcReport", "CancelledError", "CheckReport",
+        "ColumnReport", "ColumnStats", "ConversionError", "CopyReport", "LossWarning", "Sidecar",
+        "StaleWarning", "TableInfo", "TouchReport", "TravelReport", "attach", "bake", "calc", "check",
+        "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar", "disable", "enable",
         "find_sidecars", "list_tables", "move_raster", "remove_raster", "sidecar_path", "touch",
     ]  # fmt: skip
 

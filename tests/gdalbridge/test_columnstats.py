@@ -33,11 +33,10 @@ NUMBERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "M8
 QS = [0.0, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9, 1.0]
 
 
-def store(path, columns, chunk=None, **attributes):
+def store(path, columns, chunk=64, **attributes):
     path = f"{path}/seg.tif.rat.zarr"
     with RatZarr(path) as table:
-        if chunk:
-            table.setChunkSize(chunk)
+        table.setChunkSize(chunk)
         table.setRowCount(len(next(iter(columns.values()))))
         for name, values in columns.items():
             values = np.asarray(values)

@@ -111,6 +111,7 @@ def _datetimes(values: Array, column: str, first_row: int) -> Array:
 
 
 def _or_never(value: Any, dtype: np.dtype[Any]) -> Any:
+    """Return a date-time in another unit, or one that it is not where there is no room for it."""
     try:
         return value.astype(dtype)
     except OverflowError:

@@ -27,7 +27,7 @@ from ratzarr.blocks import Block
 from ratzarr.dtypes import normalize_dtype
 from ratzarr.layout import COMPLETE_ATTR
 
-from .columncopy import ROOM, WRITERS, packing_memory
+from .columncopy import ROOM, packing_memory, writers_at_once
 from .errors import BridgeError, OutputExistsError
 from .expressions import Program
 from .pipeline import read_ahead, write_behind
@@ -305,27 +305,30 @@ def _compute(there: Columns, program: Program, table: RatZarr, rows: int, told: 
 
     def computed(
         reading: Iterator[tuple[Block, list[Any]]],
-    ) -> Generator[tuple[Block, dict[str, Array]]]:
+    ) -> Generator[tuple[tuple[Block, str], Array]]:
         for block, arrays in reading:
-            yield block, program.compute(arrays, block.start, block.length)
+            found = program.compute(arrays, block.start, block.length)
+            while found:
+                name = next(iter(found))
+                yield (block, name), found.pop(name)
 
-    def write(block: Block, values: dict[str, Array]) -> None:
-        table.writeBlocks(values, block.start)
+    def write(item: tuple[Block, str], values: Array) -> None:
+        # One column's chunk is packed in this thread: each thread keeps what it has once used.
+        block, name = item
+        table.writeBlock(name, values, block.start)
 
     # GDAL is asked by one thread at a time anyhow.
     readers = 1 if there.has_own else READERS
+    longest = max((block.length for block in blocks), default=1)
+    writers = min(writers_at_once(dtype, longest) for dtype in program.dtypes.values())
     with (
         closing(read_ahead(blocks, read, threads=readers)) as reading,
         closing(computed(reading)) as results,
         closing(
             write_behind(
-                results, write, threads=WRITERS, behind=WRITERS, size=_memory, room=ROOM
+                results, write, threads=writers, behind=writers, size=packing_memory, room=ROOM
             )
         ) as written,
     ):  # fmt: skip
-        for block in written:
-            told.report(block.stop / rows, ", ".join(program.dtypes))
-
-
-def _memory(values: Mapping[str, Array]) -> int:
-    return sum(map(packing_memory, values.values()))
+        for block, name in written:
+            told.report(block.stop / rows, name)

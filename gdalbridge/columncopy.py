@@ -24,7 +24,15 @@ from .pipeline import read_ahead, write_behind
 from .progress import Progress
 from .provenance import PROVENANCE_ATTR
 
-__all__ = ["INTERRUPTIONS", "ROOM", "WRITERS", "Copied", "Share", "copy_column", "packing_memory"]
+__all__ = [
+    "INTERRUPTIONS",
+    "ROOM",
+    "Copied",
+    "Share",
+    "copy_column",
+    "packing_memory",
+    "writers_at_once",
+]
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a copy without saying anything against its values: it can be gone on with."""
@@ -172,7 +180,7 @@ def _copy_blocks(
 
     ahead = 1 if plan.stored.dtype.kind in "TO" else 2
     # No more threads than there is room for blocks: what each has once used stays with it.
-    threads = _at_once(plan, max((block.length for block in blocks), default=1))
+    threads = writers_at_once(plan.stored.dtype, max((b.length for b in blocks), default=1))
     with (
         closing(read_ahead(blocks, read, ahead=ahead)) as reading,
         closing(
@@ -187,9 +195,8 @@ def _copy_blocks(
     return sum(sizes)
 
 
-def _at_once(plan: Plan, rows: int) -> int:
+def writers_at_once(dtype: np.dtype[Any], rows: int) -> int:
     """Return how many blocks of so many rows may be written at once."""
-    dtype = plan.stored.dtype
     row = 10 * (dtype.itemsize + TEXT_BYTES) if dtype.kind in "TO" else 3 * dtype.itemsize
     return max(1, min(WRITERS, ROOM // max(1, row * rows)))
 

@@ -8,6 +8,7 @@ one thread, so rows stay in their order.
 
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ class Program:
         self._there = there
         self._texts = dict(expressions)
         self._used: dict[str, str] = {}
+        self._thread = ThreadPoolExecutor(1, "expressions")
         self._connection = self._duckdb.connect(":memory:", config=SETTINGS)
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
@@ -107,6 +109,7 @@ class Program:
 
     def close(self) -> None:
         """Let go of the database."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
         self._connection.close()
 
     # ---- reading
@@ -211,8 +214,6 @@ class Program:
         block = self._block(arrays, rows)
         try:
             found = self._run(block)
-        except self._duckdb.InterruptException:
-            raise KeyboardInterrupt from None
         except self._duckdb.Error as error:
             raise self._explained(block, first_row, error) from error
         if found.num_rows != rows:
@@ -224,6 +225,14 @@ class Program:
 
     def _run(self, block: Any) -> Any:
         self._connection.register(BLOCK, block)
+        try:
+            # In this thread Ctrl-C would wait until the block is done.
+            return self._thread.submit(self._answer).result()
+        except KeyboardInterrupt:
+            self._connection.interrupt()
+            raise
+
+    def _answer(self) -> Any:
         return self._connection.sql(self._query).to_arrow_table()
 
     def _explained(self, block: Any, first_row: int, error: Exception) -> ConversionError:

@@ -23,6 +23,31 @@ def test_the_readmes_example(nlcd, monkeypatch, capsys):
     assert "Open Water" in said
 
 
+@pytest.mark.main_env_only
+def test_the_examples_of_calc_and_stats(tmp_path, monkeypatch, capsys):
+    import numpy as np
+
+    from ratzarr import RatZarr
+    from tests.gdalbridge.rasters import make
+
+    text = (ROOT / "docs" / "calc-and-stats.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 3
+    make(tmp_path / "seg.tif")
+    with RatZarr(f"{tmp_path}/seg.tif.rat.zarr") as table:
+        table.setRowCount(3)
+        table.createColumns({"nir": "f8", "red": "f8", "Histogram": "i4"})
+        values = {"nir": [1.0, 2.0, 3.0], "red": [1.0, 1.0, 1.0], "Histogram": [10, 20, 30]}
+        table.writeBlocks({name: np.array(value) for name, value in values.items()}, 0)
+    monkeypatch.chdir(tmp_path)
+    for example in examples:
+        exec(compile(example, "calc-and-stats.md", "exec"), {})
+        said = capsys.readouterr().out
+        for expected in re.findall(r"  # (.*)", example):
+            assert said == f"{expected}\n"
+    assert said
+
+
 def test_the_readmes_commands_are_there():
     names = set(re.findall(r"^gdalbridge (\w+)", README, re.MULTILINE))
     assert names

@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -110,7 +112,7 @@ def test_what_arrow_has_nothing_like_is_the_next_that_holds_it(tmp_path):
 )
 def test_date_times_that_arrow_has_no_room_for_are_refused(dtype, value):
     values = np.array([0, value]).view(dtype)
-    with pytest.raises(ConversionError, match="'x', row 1: .* out of the range"):
+    with pytest.raises(ConversionError, match=r"'x', row 1: .* out of the range"):
         Held(x=values).compute("x")
 
 
@@ -130,7 +132,7 @@ def test_the_rows_stay_in_their_order_in_many_blocks(tmp_path, monkeypatch):
     assert np.array_equal(column(path, "row"), np.arange(n))
     assert np.flatnonzero(np.isnan(column(path, "late"))).tolist() == [5]
     assert [one.dtype for one in report.columns] == ["float64", "int64", "float64"]
-    assert len(done) == 12
+    assert len(set(done)) == 11
     assert done == sorted(done)
     assert done[-1] == 1.0
 
@@ -169,7 +171,7 @@ def two_of_integers(draw):
     ]  # fmt: skip
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(two_of_integers(), st.sampled_from("+-*"))
 def test_integers_never_wrap_around(pair, operator):
     one, other = pair
@@ -449,6 +451,22 @@ def test_what_was_begun_is_removed_again(tmp_path, monkeypatch, error):
         calc(path, {"new": "y % (x - 57)"})
     with RatZarr(path) as table:
         assert table.getColumnNames() == ["x", "y"]
+
+
+def test_ctrl_c_does_not_wait_for_the_block(tmp_path):
+    path = store(tmp_path, {"s": texts(*["abcdefghij" * 40] * 20_000)}, chunk=20_000)
+    started = time.monotonic()
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            # Left alone it takes half a minute.
+            calc(path, {"n": "levenshtein(s, reverse(s)) + levenshtein(s || 'x', reverse(s))"})
+    finally:
+        timer.cancel()
+    assert time.monotonic() - started < 10
+    with RatZarr(path) as table:
+        assert table.getColumnNames() == ["s"]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

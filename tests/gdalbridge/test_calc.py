@@ -26,8 +26,6 @@ from ratzarr import RatZarr, UnequalValueError
 from ratzarr.layout import COMPLETE_ATTR
 from tests.gdalbridge.rasters import INTEGER, REAL, STRING, make, new_rat
 
-pytestmark = pytest.mark.main_env_only
-
 
 def store(path, columns, chunk=64, **attributes):
     path = f"{path}/seg.tif.rat.zarr"
@@ -79,6 +77,7 @@ ALL = {
 }  # fmt: skip
 
 
+@pytest.mark.main_env_only
 def test_every_dtype_goes_in_and_out_as_it_is(tmp_path):
     path = store(tmp_path, ALL)
     calc(path, {f"{name} again": f'"{name}"' for name in ALL})
@@ -91,6 +90,7 @@ def test_every_dtype_goes_in_and_out_as_it_is(tmp_path):
             assert found.tobytes() == values.tobytes(), name
 
 
+@pytest.mark.main_env_only
 def test_what_arrow_has_nothing_like_is_the_next_that_holds_it(tmp_path):
     path = store(
         tmp_path,
@@ -106,6 +106,7 @@ def test_what_arrow_has_nothing_like_is_the_next_that_holds_it(tmp_path):
         result(path, "ps")
 
 
+@pytest.mark.main_env_only
 @pytest.mark.parametrize(
     ("dtype", "value"),
     [("M8[D]", 2**31), ("M8[D]", -(2**31) - 1), ("M8[W]", 2**62), ("M8[h]", 2**62)],
@@ -116,6 +117,7 @@ def test_date_times_that_arrow_has_no_room_for_are_refused(dtype, value):
         Held(x=values).compute("x")
 
 
+@pytest.mark.main_env_only
 def test_the_rows_stay_in_their_order_in_many_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "BLOCK_ROWS", 100_000)
     rng = np.random.default_rng(3)
@@ -171,6 +173,7 @@ def two_of_integers(draw):
     ]  # fmt: skip
 
 
+@pytest.mark.main_env_only
 @settings(max_examples=20, deadline=None)
 @given(two_of_integers(), st.sampled_from("+-*"))
 def test_integers_never_wrap_around(pair, operator):
@@ -196,6 +199,7 @@ def test_integers_never_wrap_around(pair, operator):
     assert found.tolist() == exact
 
 
+@pytest.mark.main_env_only
 def test_wider_than_64_bits_only_where_it_fits(tmp_path):
     path = store(tmp_path, {"u": np.array([5, 2**63], "u8"), "i": np.array([-6, -(2**63)], "i8")})
     found = result(path, "u + i")
@@ -205,6 +209,7 @@ def test_wider_than_64_bits_only_where_it_fits(tmp_path):
     assert result(path, "greatest(u, 7)").dtype == np.uint64
 
 
+@pytest.mark.main_env_only
 def test_numbers_with_a_point_are_float64s(tmp_path):
     f4 = np.array([0.1, 3], "f4")
     path = store(
@@ -227,6 +232,7 @@ def test_numbers_with_a_point_are_float64s(tmp_path):
         result(path, "CAST(f8 AS DECIMAL(5,2))")
 
 
+@pytest.mark.main_env_only
 def test_division(tmp_path):
     a, b = np.array([7, -7, 7, 0], "i4"), np.array([2, 2, -2, 4], "i4")
     path = store(
@@ -242,6 +248,7 @@ def test_division(tmp_path):
     assert result(path, "coalesce(a // nullif(z, 0), -1)").tolist() == [7, -1, -7, -1]
 
 
+@pytest.mark.main_env_only
 def test_null_and_nan(tmp_path):
     path = store(
         tmp_path,
@@ -273,6 +280,7 @@ def test_null_and_nan(tmp_path):
     assert result(path, "coalesce(i + 1, 0)").tolist() == [2, 0, 4]
 
 
+@pytest.mark.main_env_only
 def test_text_dates_and_choices(tmp_path):
     path = store(
         tmp_path,
@@ -301,6 +309,7 @@ def test_text_dates_and_choices(tmp_path):
         result(path, "CAST(class AS INTEGER)")
 
 
+@pytest.mark.main_env_only
 def test_names_are_what_they_are(tmp_path):
     names = ["NDVI", "ndvi", "b1/b2", "größe", "my column", 'a"b', "select", "c0", "current_date"]
     path = store(tmp_path, {n: np.full(2, i) for i, n in enumerate(names)})
@@ -315,12 +324,14 @@ def test_names_are_what_they_are(tmp_path):
         result(path, "a.b")
 
 
+@pytest.mark.main_env_only
 def test_one_of_several_values_per_row(tmp_path):
     pairs = np.arange(6).reshape(3, 2)
     path = store(tmp_path, {"pair": pairs})
     assert result(path, '"pair[1]" - "pair[0]"').tolist() == [1, 1, 1]
 
 
+@pytest.mark.main_env_only
 @pytest.mark.parametrize(
     ("expression", "why"),
     [
@@ -378,6 +389,7 @@ def test_what_is_no_expression_of_a_row_is_refused(expression, why):
         held.compute(expression)
 
 
+@pytest.mark.main_env_only
 def test_the_database_reaches_nothing(tmp_path):
     import duckdb
 
@@ -402,12 +414,14 @@ def test_the_database_reaches_nothing(tmp_path):
     assert not list(tmp_path.glob("out*"))
 
 
+@pytest.mark.main_env_only
 def test_text_of_any_length_stays_within_the_memory(tmp_path):
     path = store(tmp_path, {"x": texts("a", "b")})
     with pytest.raises(ConversionError, match="row 0"):
         calc(path, {"out": "repeat(x, 3000000000)"})
 
 
+@pytest.mark.main_env_only
 def test_a_dtype_of_its_own_is_exact_or_refused(tmp_path):
     path = store(tmp_path, {"x": np.array([1.0, 2.0, 255.0])})
     found = result(path, "x", dtype="uint8")
@@ -420,6 +434,7 @@ def test_a_dtype_of_its_own_is_exact_or_refused(tmp_path):
         calc(path, {"out": "x"}, dtype={"other": "uint8"}, overwrite=True)
 
 
+@pytest.mark.main_env_only
 def test_a_column_that_is_there_is_refused_or_replaced(tmp_path):
     path = store(tmp_path, {"x": np.arange(3)})
     with pytest.raises(OutputExistsError, match="column 'x' already"):
@@ -431,6 +446,7 @@ def test_a_column_that_is_there_is_refused_or_replaced(tmp_path):
     assert column(path, "old").tolist() == [0, 1, 2]
 
 
+@pytest.mark.main_env_only
 @pytest.mark.parametrize("error", [CancelledError, KeyboardInterrupt, ValueError])
 def test_what_was_begun_is_removed_again(tmp_path, monkeypatch, error):
     monkeypatch.setattr(module, "BLOCK_ROWS", 10)
@@ -453,6 +469,7 @@ def test_what_was_begun_is_removed_again(tmp_path, monkeypatch, error):
         assert table.getColumnNames() == ["x", "y"]
 
 
+@pytest.mark.main_env_only
 def test_ctrl_c_does_not_wait_for_the_block(tmp_path):
     path = store(tmp_path, {"s": texts(*["abcdefghij" * 40] * 20_000)}, chunk=20_000)
     started = time.monotonic()
@@ -469,6 +486,7 @@ def test_ctrl_c_does_not_wait_for_the_block(tmp_path):
         assert table.getColumnNames() == ["s"]
 
 
+@pytest.mark.main_env_only
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_killed_process_leaves_what_says_that_it_is_not_complete(tmp_path, overwrite):
     columns = {"x": np.arange(100), "new": np.full(100, 7)}
@@ -559,12 +577,14 @@ def test_a_further_table_and_an_open_dataset(raster):
     assert column(f"{raster}.more.rat.zarr", "one").tolist() == [1] * 30
 
 
+@pytest.mark.main_env_only
 def test_a_table_of_no_rows(tmp_path):
     path = store(tmp_path, {"x": np.empty(0)})
     assert calc(path, {"y": "x + 1", "z": "2"}).rows == 0
     assert column(path, "y").dtype == np.float64
 
 
+@pytest.mark.main_env_only
 def test_on_s3(moto_s3):
     url = f"s3://{moto_s3.bucket}/dir/seg.tif.rat.zarr"
     with RatZarr(url) as table:

@@ -84,6 +84,7 @@ def pieces(values, cuts):
     return np.split(values, cuts)
 
 
+@pytest.mark.main_env_only
 @settings(max_examples=50, deadline=None)
 @given(column_and_weights(), st.integers(0, 40))
 def test_any_blocks_in_any_order_come_to_what_numbers_are(given_, keep):
@@ -148,6 +149,7 @@ def exact_quantile(found, values, weights, q):
     raise AssertionError("five passes are enough for 64 bits")
 
 
+@pytest.mark.main_env_only
 @settings(max_examples=60, deadline=None)
 @given(
     hnp.arrays("f8", st.integers(1, 50), elements=st.floats(-1e100, 1e100)),
@@ -168,6 +170,7 @@ def test_mean_and_stddev_of_floats_do_not_depend_on_the_blocks(values, cuts):
     assert found.moments.stddev == pytest.approx(spread, rel=1e-9, abs=1e-13 * scale + 1e-150)
 
 
+@pytest.mark.main_env_only
 def test_a_small_spread_about_a_large_mean_is_kept():
     values = 1e9 + np.arange(10_000) % 7 * 1e-3
     found = accumulator_for(values.dtype)
@@ -189,6 +192,7 @@ def test_a_small_spread_about_a_large_mean_is_kept():
     assert found.moments.stddev == pytest.approx(spread, rel=1e-12)
 
 
+@pytest.mark.main_env_only
 @settings(max_examples=100, deadline=None)
 @given(st.data(), st.sampled_from([n for n in NUMBERS if n != "?"]))
 def test_keys_are_in_the_order_of_the_values(data, name):
@@ -202,6 +206,7 @@ def test_keys_are_in_the_order_of_the_values(data, name):
         assert first_key(code, values.dtype) <= key < first_key(code + 1, values.dtype)
 
 
+@pytest.mark.main_env_only
 @pytest.mark.parametrize("name", ["i4", "u8", "i8", "f4", "f8"])
 def test_one_pass_is_as_exact_as_it_says(name):
     rng = np.random.default_rng(5)
@@ -221,6 +226,7 @@ def test_one_pass_is_as_exact_as_it_says(name):
         assert upper - lower <= min(abs(lower), abs(upper)) / 256
 
 
+@pytest.mark.main_env_only
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(["i2", "i8", "u8", "f4", "f8"]).flatmap(
@@ -253,6 +259,7 @@ def test_histograms_count_each_value_where_it_is(values, number):
         assert (np.array(found.counts) == 3 * plain).all()
 
 
+@pytest.mark.main_env_only
 def test_a_histogram_with_edges_of_its_own_says_what_lies_outside(tmp_path):
     values = np.array([-np.inf, -1, 0, 0.5, 1, 2, np.inf, np.nan])
     path = store(tmp_path, {"x": values, "n": np.arange(-3, 5)})
@@ -266,6 +273,7 @@ def test_a_histogram_with_edges_of_its_own_says_what_lies_outside(tmp_path):
     assert (same.edges[0], same.edges[-1], sum(same.counts)) == (6.5, 7.5, 3)
 
 
+@pytest.mark.main_env_only
 @pytest.mark.parametrize("weighed", [False, True])
 def test_a_table_of_all_kinds_against_numpy(tmp_path, weighed, monkeypatch):
     """In several blocks, and in as many passes as a table of many rows takes."""
@@ -325,6 +333,7 @@ def test_a_table_of_all_kinds_against_numpy(tmp_path, weighed, monkeypatch):
         assert rough.lower <= one.value <= rough.upper
 
 
+@pytest.mark.main_env_only
 def test_integers_beyond_2_53_are_not_rounded(tmp_path):
     values = np.array([2**63 - 1, 2**63 - 2, 2**53 + 1], "i8")
     wide = np.array([2**64 - 1, 2**64 - 1, 0], "u8")
@@ -335,6 +344,7 @@ def test_integers_beyond_2_53_are_not_rounded(tmp_path):
     assert integer_sum(wide, np.array([2**62, 2**62, 1])) == (2**64 - 1) * 2**63
 
 
+@pytest.mark.main_env_only
 def test_text_bytes_and_bools(tmp_path):
     texts = np.array(["wald", "", "see", "wald", "größe"], np.dtypes.StringDType())
     raw = np.empty(5, object)
@@ -358,6 +368,7 @@ def test_text_bytes_and_bools(tmp_path):
     json.dumps({name: one.as_dict() for name, one in heavy.items()})
 
 
+@pytest.mark.main_env_only
 def test_frequent_values_are_exact_or_not_told():
     many = np.arange(MOST_DISTINCT + 1)
     halves = [accumulator_for(many.dtype) for _ in range(2)]
@@ -372,6 +383,7 @@ def test_frequent_values_are_exact_or_not_told():
     assert text.frequent.most(1) is None
 
 
+@pytest.mark.main_env_only
 def test_missing_values_do_not_count(tmp_path):
     path = store(
         tmp_path,
@@ -392,6 +404,7 @@ def test_missing_values_do_not_count(tmp_path):
     assert found["u"].max == 255
 
 
+@pytest.mark.main_env_only
 @pytest.mark.parametrize(
     ("wrong", "row"),
     [([1, -1, 2], 1), ([1.0, 2.0, np.nan], 2), ([1.0, 0.5, 1.0], 1), ([np.inf, 1, 1], 0)],
@@ -402,6 +415,7 @@ def test_what_is_no_count_is_refused_with_its_row(tmp_path, wrong, row):
         column_stats(path, ["x"], weights="w")
 
 
+@pytest.mark.main_env_only
 def test_weights_are_counts_of_any_number_dtype_and_nothing_else():
     for dtype in ("u1", "u8", "f4", "?"):
         found = checked_weights(np.array([0, 1, 1], dtype), column="w", first_row=0)
@@ -415,6 +429,7 @@ def test_weights_are_counts_of_any_number_dtype_and_nothing_else():
         one.update(np.ones(2, "i1"), np.full(2, 2**62))
 
 
+@pytest.mark.main_env_only
 def test_an_empty_column_and_one_of_nothing(tmp_path):
     found = column_stats(store(tmp_path, {"x": np.array([np.nan, np.nan])}), histogram=3)["x"]
     assert (found.rows, found.missing, found.count, found.min, found.mean) == (2, 2, 0, None, None)
@@ -423,6 +438,7 @@ def test_an_empty_column_and_one_of_nothing(tmp_path):
     assert (none.rows, none.count, none.stddev) == (0, 0, None)
 
 
+@pytest.mark.main_env_only
 def test_infinities_are_values():
     one = accumulator_for(np.dtype("f8"))
     one.update(np.array([1.0, np.inf, 2.0]))
@@ -496,6 +512,7 @@ def test_what_is_asked_wrongly_is_said(raster, tmp_path):
         column_stats(raster, ["Value"], progress=lambda *_: 0)
 
 
+@pytest.mark.main_env_only
 def test_a_table_that_changes_between_two_looks_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr("gdalbridge.ranks.KEPT", 2)
     path = store(tmp_path, {"x": np.arange(100.0)})
@@ -511,6 +528,7 @@ def test_a_table_that_changes_between_two_looks_is_noticed(tmp_path, monkeypatch
         column_stats(path, ["x"], progress=change)
 
 
+@pytest.mark.main_env_only
 def test_on_s3(moto_s3):
     url = f"s3://{moto_s3.bucket}/dir/seg.tif.rat.zarr"
     with RatZarr(url) as table:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from .attachedrat import AttachedRAT
     from .attaching import attach
     from .baking import BakeReport, bake
+    from .calculating import CalcReport, calc
     from .checking import CheckReport, check
+    from .columnstats import ColumnStats, column_stats
     from .enabling import disable, enable
     from .listing import TableInfo, list_tables
     from .ratcopy import copy_to_sidecar
@@ -31,9 +33,11 @@ __all__ = [
     "AttachedRAT",
     "BakeReport",
     "BridgeError",
+    "CalcReport",
     "CancelledError",
     "CheckReport",
     "ColumnReport",
+    "ColumnStats",
     "ConversionError",
     "CopyReport",
     "LossWarning",
@@ -44,7 +48,9 @@ __all__ = [
     "TravelReport",
     "attach",
     "bake",
+    "calc",
     "check",
+    "column_stats",
     "copy_raster",
     "copy_to_raster",
     "copy_to_sidecar",
@@ -66,8 +72,10 @@ consult(words)
 _WHEN_USED = {
     "AttachedRAT": "attachedrat",
     "BakeReport": "baking",
+    "CalcReport": "calculating",
     "CheckReport": "checking",
     "ColumnReport": "report",
+    "ColumnStats": "columnstats",
     "CopyReport": "report",
     "Sidecar": "sidecar",
     "TableInfo": "listing",
@@ -75,7 +83,9 @@ _WHEN_USED = {
     "TravelReport": "travel",
     "attach": "attaching",
     "bake": "baking",
+    "calc": "calculating",
     "check": "checking",
+    "column_stats": "columnstats",
     "copy_raster": "travel",
     "copy_to_raster": "ratexport",
     "copy_to_sidecar": "ratcopy",

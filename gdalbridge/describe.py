@@ -198,7 +198,8 @@ def _provenance_text(one: Mapping[str, Any]) -> list[str]:
         origin = column.get("provenance")
         if origin is None:
             continue
-        line = f"{origin['operation']} from {origin['raster'] or 'a raster in memory'}"
+        computed = f" {origin['expression']!r}" if "expression" in origin else ""
+        line = f"{origin['operation']}{computed} from {origin['raster'] or 'a raster in memory'}"
         line += _band_text(origin)
         by = [f"{name} {version}" for name, version in origin["versions"].items()]
         line += f" ({', '.join(by)})" if by else ""

@@ -186,7 +186,9 @@ def parsed_provenance(value: object) -> dict[str, Any] | None:
         return None
     found = value.get("versions")
     pairs = list(found.items())[:MANY] if isinstance(found, Mapping) else []
-    return {
+    computed = _text(value.get("expression"))
+    by = {} if computed is None else {"expression": computed}
+    return by | {
         "operation": _text(value["operation"]),
         "raster": _text(value.get("raster")),
         "band": _count(value.get("band")),

@@ -23,6 +23,31 @@ def test_the_readmes_example(nlcd, monkeypatch, capsys):
     assert "Open Water" in said
 
 
+@pytest.mark.main_env_only
+def test_the_examples_of_calc_and_stats(tmp_path, monkeypatch, capsys):
+    import numpy as np
+
+    from ratzarr import RatZarr
+    from tests.gdalbridge.rasters import make
+
+    text = (ROOT / "docs" / "calc-and-stats.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == 3
+    make(tmp_path / "seg.tif")
+    with RatZarr(f"{tmp_path}/seg.tif.rat.zarr") as table:
+        table.setRowCount(3)
+        table.createColumns({"nir": "f8", "red": "f8", "Histogram": "i4"})
+        values = {"nir": [1.0, 2.0, 3.0], "red": [1.0, 1.0, 1.0], "Histogram": [10, 20, 30]}
+        table.writeBlocks({name: np.array(value) for name, value in values.items()}, 0)
+    monkeypatch.chdir(tmp_path)
+    for example in examples:
+        exec(compile(example, "calc-and-stats.md", "exec"), {})
+        said = capsys.readouterr().out
+        for expected in re.findall(r"  # (.*)", example):
+            assert said == f"{expected}\n"
+    assert said
+
+
 def test_the_readmes_commands_are_there():
     names = set(re.findall(r"^gdalbridge (\w+)", README, re.MULTILINE))
     assert names
@@ -56,10 +81,10 @@ def test_the_names_of_gdalbridge():
     code = "import gdalbridge; print(*sorted(gdalbridge.__all__))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        "AttachedRAT", "BakeReport", "BridgeError", "CancelledError", "CheckReport",
-        "ColumnReport", "ConversionError", "CopyReport", "LossWarning", "Sidecar",
-        "StaleWarning", "TableInfo", "TouchReport", "TravelReport", "attach", "bake", "check",
-        "copy_raster", "copy_to_raster", "copy_to_sidecar", "disable", "enable",
+        "AttachedRAT", "BakeReport", "BridgeError", "CalcReport", "CancelledError", "CheckReport",
+        "ColumnReport", "ColumnStats", "ConversionError", "CopyReport", "LossWarning", "Sidecar",
+        "StaleWarning", "TableInfo", "TouchReport", "TravelReport", "attach", "bake", "calc", "check",
+        "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar", "disable", "enable",
         "find_sidecars", "list_tables", "move_raster", "remove_raster", "sidecar_path", "touch",
     ]  # fmt: skip
 

@@ -13,6 +13,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "bake": "Copy a raster with a table of GDAL's own, for QGIS and ArcGIS.",
+    "calc": "Compute new columns from others, by an expression.",
     "check": "Read whole tables and say what is damaged, missing or left over.",
     "copy": "Copy a raster's attribute table to a sidecar.",
     "cp": "Copy a raster with all of its tables.",
@@ -25,6 +26,7 @@ COMMANDS = {
     "mv": "Move a raster with all of its tables.",
     "rm": "Remove a raster with all of its tables.",
     "run": "Run a Python program that gets rasters' tables with their sidecars'.",
+    "stats": "Print statistics of columns.",
     "touch": "Accept that a raster has changed since its tables were made.",
 }
 

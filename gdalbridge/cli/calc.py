@@ -1,0 +1,66 @@
+"""``gdalbridge calc``."""
+
+from typing import Any
+
+import click
+
+from .common import config_option, examples, in_words, json_option, quiet_option, say
+
+
+def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Any:
+    if not values:
+        return None
+    named = dict(value.rpartition("=")[::2] for value in values)
+    if "" not in named:
+        return named
+    if len(values) > 1:
+        raise click.BadParameter("expected one DTYPE, or NAME=DTYPE for each")
+    return named[""]
+
+
+@examples(
+    "gdalbridge calc seg.tif --out ndvi '(nir - red) / (nir + red)'",
+    "gdalbridge calc seg.tif --out big 'Histogram > 1000' --out ha 'Histogram * 0.09'",
+    "gdalbridge calc s3://bucket/seg.tif --out wet \"coalesce(class = 'water', false)\"",
+    "gdalbridge calc seg.tif --out 'b1 % b2' '\"b1\" % \"b2\"' --dtype uint8 --overwrite",
+)
+@click.command("calc")
+@click.argument("raster")
+@click.option(
+    "--out",
+    "outputs",
+    type=(str, str),
+    multiple=True,
+    required=True,
+    metavar="NAME EXPRESSION",
+    help="A new column, and the SQL expression that it is computed by; can be repeated.",
+)
+@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--name", help="Put them into a further table of this name.")
+@click.option(
+    "--dtype",
+    multiple=True,
+    callback=_dtype,
+    metavar="[NAME=]DTYPE",
+    help="What to store: float32, uint8, ... Values must still be equal.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
+@config_option
+@json_option
+@quiet_option
+def command(
+    raster: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Compute new columns of RASTER's table, into its sidecar; or of a sidecar.
+
+    An expression is DuckDB's SQL, of columns in the same row: no aggregates. A column whose
+    name is no word is written in double quotes, text in single ones. NULL is what is missing;
+    a stored NaN is NaN.
+    """
+    if len(dict(outputs)) < len(outputs):
+        raise click.UsageError("--out: two columns of one name")
+    with in_words():
+        from ..calculating import calc
+
+        report = calc(raster, dict(outputs), progress=not (quiet or as_json), **options)
+        say(report, as_json=as_json, quiet=quiet)

@@ -1,0 +1,58 @@
+"""``gdalbridge stats``."""
+
+import click
+
+from .common import config_option, examples, in_words, json_option, print_json, quiet_option
+
+
+def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[float]:
+    try:
+        return [float(text) for text in value.split(",") if text.strip()]
+    except ValueError:
+        raise click.BadParameter(f"expected numbers with commas between: got {value!r}") from None
+
+
+@examples(
+    "gdalbridge stats seg.tif",
+    "gdalbridge stats seg.tif ndvi area --weights Histogram --bins 20",
+    "gdalbridge stats s3://bucket/seg.tif.rat.zarr ndvi --quantiles 0.01,0.5,0.99 --json",
+    "gdalbridge stats seg.tif --pixels --one-pass    # by pixels, quantiles to 1 part in 256",
+)
+@click.command("stats")
+@click.argument("table")
+@click.argument("columns", nargs=-1, metavar="[COLUMN]...")
+@click.option("--weights", metavar="COLUMN", help="How often each row counts: whole numbers.")
+@click.option("--pixels", is_flag=True, help="Weights are the column of usage PixelCount.")
+@click.option(
+    "--quantiles",
+    default="0.05,0.25,0.5,0.75,0.95",
+    show_default=True,
+    callback=_quantiles,
+    help="With commas between.",
+)
+@click.option("--bins", type=click.IntRange(1), help="A histogram of so many bins.")
+@click.option("--one-pass", is_flag=True, help="Read once: quantiles to 1 part in 256.")
+@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@config_option
+@json_option
+@quiet_option
+def command(
+    table: str, columns: tuple[str, ...], weights: str | None, pixels: bool,
+    quantiles: list[float], bins: int | None, one_pass: bool, band: int, as_json: bool,
+    quiet: bool,
+) -> None:  # fmt: skip
+    """Print statistics of TABLE's columns: a sidecar's; or a raster's, with its sidecars'."""
+    if weights is not None and pixels:
+        raise click.UsageError("--weights and --pixels can't be together")
+    with in_words():
+        from ..columnstats import column_stats
+        from ..statstext import stats_text
+
+        found = column_stats(
+            table, columns or None, weights=weights or pixels, quantiles=quantiles, histogram=bins,
+            exact=not one_pass, band=band, progress=not (quiet or as_json),
+        )  # fmt: skip
+        if as_json:
+            print_json({name: one.as_dict() for name, one in found.items()})
+        elif not quiet:
+            click.echo(stats_text(found))

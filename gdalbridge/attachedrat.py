@@ -16,14 +16,13 @@ from .attachedcolumns import (
     Window,
     blank,
     pieces,
-    plain_of,
 )
 from .errors import BridgeError
-from .gdaltypes import COLOUR_USAGES, FieldType
 from .joined import Joined
+from .nativecopy import RowFinder, in_memory
 from .opensidecars import let_go
 from .ownrat import HeldRat, native_rat
-from .valuesgiven import stored_array, stored_cell
+from .valuesgiven import check_text, stored_array, stored_cell
 
 __all__ = ["AttachedRAT"]
 
@@ -62,7 +61,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         # GDAL's __init__ is not called: there is no table in C++ that a method could reach.
         self._joined = joined
         self._windows: dict[int, Window] = {}
-        self._lookup: Any = None
+        self._lookup: RowFinder | None = None
         for table in joined.tables:
             table.users.add(self)
         self._finalizer = weakref.finalize(self, let_go, list(joined.tables))
@@ -72,6 +71,13 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
             return "<AttachedRAT: closed>"
         where = ", ".join(table.path for table in self._joined.tables if table.exists)
         return f"<AttachedRAT of {self._joined.name!r}: {where or 'no sidecar yet'}>"
+
+    def __reduce__(self) -> Any:
+        # A copy would not be flushed at its end, and another process has none of what waits.
+        raise TypeError(
+            "an attached table can't be copied or pickled: attach() once more, or Clone(), which "
+            "is a table of GDAL's in memory"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +112,8 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
             Where a sidecar has one as another type.
         """
         held, rows = HeldRat(table, "the table"), table.GetRowCount()
+        for column in held.schema.columns:
+            check_text(column.name, f"{self._joined.name}, name of a column")
         if self.GetRowCount() != rows:
             self.SetRowCount(rows)
         counted: Counter[str] = Counter()
@@ -197,6 +205,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         return -1
 
     def CreateColumn(self, pszName: str, eType: int, eUsage: int) -> int:
+        check_text(pszName, f"{self._joined.name}, name of a column")
         # GDAL says what it makes of a type and a usage: colours are always Integer.
         asked = gdal.RasterAttributeTable()
         with exceptions(), silence():
@@ -282,6 +291,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         self._set("SetValueAsDouble", iRow, iCol, dfValue)
 
     def SetValueAsString(self, iRow: int, iCol: int, pszValue: str) -> None:
+        check_text(pszValue, f"{self._joined.name}, row {iRow} of column {iCol}")
         self._set("SetValueAsString", iRow, iCol, pszValue)
 
     def SetValueAsBoolean(self, iRow: int, iCol: int, value: bool) -> None:
@@ -406,40 +416,8 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def GetRowOfValue(self, dfValue: float) -> int:
         if self._lookup is None:
-            self._lookup = self._made_for_lookup()
-        return self._lookup.GetRowOfValue(dfValue)  # type: ignore[no-any-return]
-
-    def _made_for_lookup(self) -> Any:
-        """Return a table of GDAL's that has what a row is found by."""
-        rat = gdal.RasterAttributeTable()
-        binning = self._joined.linear_binning
-        columns = self._joined.columns
-        usages = [column.usage for column in columns]
-        wanted = [
-            next((usages.index(usage) for usage in both if usage in usages), None)
-            for both in ((gdal.GFU_Min, gdal.GFU_MinMax), (gdal.GFU_Max, gdal.GFU_MinMax))
-        ]
-        with exceptions(), silence():
-            rat.SetRowCount(self._joined.rows)
-            if binning is not None:
-                rat.SetLinearBinning(*binning)
-                return rat
-            for index in dict.fromkeys(one for one in wanted if one is not None):
-                self._add_to(rat, columns[index], columns[index].usage)
-        return rat
-
-    def _add_to(self, rat: Any, column: AttachedColumn, usage: int) -> None:
-        index = rat.GetColumnCount()
-        if usage in COLOUR_USAGES and column.type != FieldType.INTEGER:
-            # GDAL would make it Integer.
-            usage = gdal.GFU_Generic
-        rat.CreateColumn(column.name, int(column.type), usage)
-        there = min(column.rows, self._joined.rows)
-        values = [plain_of(column, first, size) for first, size in pieces(0, there)]
-        if not values:
-            return
-        plain = values[0] if len(values) == 1 else np.concatenate(values)
-        rat.WriteArray(np.ascontiguousarray(plain), index)
+            self._lookup = RowFinder(self._joined)
+        return self._lookup.find(dfValue)
 
     def GetLinearBinning(self) -> list[Any]:
         binning = self._joined.linear_binning
@@ -462,15 +440,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def Clone(self) -> Any:
         """Return a table of GDAL's own, in memory, with all that is in this one."""
-        rat = gdal.RasterAttributeTable()
-        with exceptions(), silence():
-            rat.SetRowCount(self._joined.rows)
-            for column in self._joined.columns:
-                self._add_to(rat, column, column.usage)
-            if self._joined.linear_binning is not None:
-                rat.SetLinearBinning(*self._joined.linear_binning)
-            rat.SetTableType(self._joined.table_type)
-        return rat
+        return in_memory(self._joined)
 
     def DumpReadable(self) -> Any:
         return self.Clone().DumpReadable()

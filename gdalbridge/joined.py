@@ -19,10 +19,11 @@ from .errors import BridgeError, ConversionError, NotWrittenError, OutputExistsE
 from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
 from .joincolumns import join_columns
 from .opensidecars import flush_each
-from .ownrat import OwnRat
+from .ownrat import OwnRat, name_for_gdal
 from .shownvalues import shown_as
 from .sidecartable import SidecarTable
 from .tableattributes import linear_binning, table_attributes, table_type
+from .valuesgiven import check_text
 
 __all__ = ["Joined"]
 
@@ -119,7 +120,9 @@ class Joined:
             shell = gdal.RasterAttributeTable()
             with exceptions(), silence():
                 for column in self.columns:
-                    shell.CreateColumn(column.name, int(column.type), int(column.usage))
+                    shell.CreateColumn(
+                        name_for_gdal(column.name), int(column.type), int(column.usage)
+                    )
             self._shell = shell
         return self._shell
 
@@ -154,7 +157,11 @@ class Joined:
                     self.override(index, kind, usage, filled=False)
                     return
                 self._refuse_existing(column)
-        self.columns.append(self._made(name, name, kind, usage))
+        # Its name in the sidecar can be another's there, whose own GDAL knows by another.
+        seen = [one for one in self.columns if isinstance(one, SidecarColumn)]
+        taken = {one.shown.column for one in seen if one.table is self.target}
+        stored_name = self._free_name(name) if not name or name in taken else name
+        self.columns.append(self._made(name, stored_name, kind, usage))
         self._shell = None
 
     def _refuse_existing(self, column: AttachedColumn) -> None:
@@ -177,6 +184,7 @@ class Joined:
         }
         if stored_name != name:
             attributes["GDAL_NAME"] = name
+        check_text(name, f"{self.name}, name of a column")
         table = self._target()
         # A new column has all rows, as in GDAL.
         table.grow(self.rows)
@@ -303,7 +311,7 @@ class Joined:
         ]
         gone = []
         for column in self.columns:
-            if left and left[0] == (column.name, column.usage):
+            if left and left[0] == (name_for_gdal(column.name), column.usage):
                 left.pop(0)
             else:
                 gone.append(column)

@@ -558,6 +558,28 @@ def test_rows_are_found_by_value_as_gdal_finds_them(tmp_path, usages, kind, exce
         assert rat.GetRowOfValue(value) == expected.GetRowOfValue(value), value
 
 
+def test_rows_of_a_long_table_are_found_in_bounded_memory(tmp_path, monkeypatch):
+    rows = 1000
+    low = np.arange(rows) * 10
+    low[300] = low[700] = 5
+    monkeypatch.setattr("gdalbridge.attachedcolumns.PIECE", 64)
+    monkeypatch.setattr("gdalbridge.nativecopy.KEPT_PIECES", 3)
+    path = raster(tmp_path / "a.tif")
+    # The upper limits end before: beyond, they are GDAL's empty value.
+    sidecar(path, [("l", "i4", low, {"GDAL_USAGE": 3})], rows, name=".low")
+    sidecar(path, [("h", "f8", low[:500] + 9.5, {"GDAL_USAGE": 4})], 500, name=".high")
+    high = [*(low[:500] + 9.5), *[0] * 500]
+    expected = new_rat([("l", INTEGER, 3, low), ("h", REAL, 4, high)], rows)
+    rat = attach(path)
+    for value in (-20, -1, 0, 5, 9.7, 12, 14.5, 3009, 4999, 4999.7, 5001, 9999, 1e9, math.nan):
+        assert rat.GetRowOfValue(value) == expected.GetRowOfValue(value), value
+    assert len(rat._lookup._kept) == 3
+    with pytest.raises(TypeError):
+        rat.GetRowOfValue("x")
+    with pytest.raises(TypeError):
+        attach(raster(tmp_path / "b.tif")).GetRowOfValue("x")
+
+
 def test_a_row_is_found_by_what_was_written_since(tmp_path):
     path = raster(tmp_path / "a.tif")
     with attach(path, update=True) as rat:

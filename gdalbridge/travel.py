@@ -24,13 +24,9 @@ from ratzarr.stores import open_objects
 from .errors import BridgeError, CancelledError, OutputExistsError, RasterNotFoundError
 from .progress import Progress, progress_of
 from .provenance import RASTER_ATTR, raster_label
-from .rasterfiles import (
-    REFERRERS,
-    RasterFiles,
-    own_sidecars,
-    raster_files,
-)
+from .rasterfiles import REFERRERS, RasterFiles, raster_files
 from .report import size_text
+from .sidecar import find_sidecars
 from .travelplan import FileItem, Item, TableItem, check_apart, goal_of, items_of, there_already
 from .vsis3 import forget
 
@@ -416,7 +412,7 @@ def _clear(
         old = items_of(raster_files(goal.url, options), None, options)
         check_apart(old, {one.source for one in items}, goal)
         _remove(old, options, None)
-    tables = {one.path for one in own_sidecars(goal, options)}
+    tables = {one.path for one in find_sidecars(goal.url, storage_options=options)}
     for name in there:
         if name in tables:
             RatZarr.delete(name, storageOptions=options)

@@ -344,6 +344,23 @@ def test_few_chunks_wait_and_not_for_long(path, monkeypatch):
     rat.close()
 
 
+def test_what_waits_is_bounded_in_bytes_whatever_is_in_it(path, monkeypatch):
+    from gdalbridge.opensidecars import shared_table
+
+    monkeypatch.setattr(behind, "MOST_BYTES", 2_000_000)
+    rat = attach(path, update=True)
+    rat.SetRowCount(4000)
+    rat.CreateColumn("t", STRING, 0)
+    table = shared_table(f"{path}.rat.zarr")
+    text = "größe " * 100
+    for start in range(0, 3900, 100):
+        rat.WriteArray(np.array([f"{text}{row}" for row in range(start, start + 100)]), 2, start)
+        held = [chunk.values for _, chunk in table._cache.changed()]
+        assert sum(len(one) for values in held for one in values.tolist()) < 2_100_000
+    rat.close()
+    assert stored(path, "t") == [*(f"{text}{row}" for row in range(3900)), *[""] * 100]
+
+
 def test_the_cache_is_bounded(path, monkeypatch):
     from gdalbridge.opensidecars import shared_table
 

@@ -198,7 +198,9 @@ def _provenance_text(one: Mapping[str, Any]) -> list[str]:
         origin = column.get("provenance")
         if origin is None:
             continue
-        line = f"{origin['operation']} from {origin['raster'] or 'a raster in memory'}"
+        # What is put into an attached table comes from a script, and not from the raster.
+        words = {"attach": "attached to"}.get(origin["operation"], f"{origin['operation']} from")
+        line = f"{words} {origin['raster'] or 'a raster in memory'}"
         line += _band_text(origin)
         by = [f"{name} {version}" for name, version in origin["versions"].items()]
         line += f" ({', '.join(by)})" if by else ""

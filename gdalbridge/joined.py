@@ -20,6 +20,7 @@ from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
 from .joincolumns import join_columns
 from .opensidecars import flush_each
 from .ownrat import OwnRat, name_for_gdal
+from .provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
 from .shownvalues import shown_as
 from .sidecartable import SidecarTable
 from .tableattributes import linear_binning, table_attributes, table_type
@@ -74,6 +75,7 @@ class Joined:
         self.update = update
         self._prefer, self._override, self._as_text = prefer, override, frozenset(as_text)
         self._describe = describe
+        self._described: Mapping[str, Any] | None = None
         self._columns: list[AttachedColumn] | None = None
         self._shell: Any = None
         self._closed = False
@@ -144,9 +146,14 @@ class Joined:
 
     def _target(self, rows: int | None = None) -> SidecarTable:
         self.check_update()
-        path = self.target.path
-        self.target.create(self.rows if rows is None else rows, lambda: self._describe(path))
+        self.target.create(self.rows if rows is None else rows, self._raster_now)
         return self.target
+
+    def _raster_now(self) -> Mapping[str, Any]:
+        """Return the attributes that say which raster it is; looked at once."""
+        if self._described is None:
+            self._described = self._describe(self.target.path)
+        return self._described
 
     def create_column(self, name: str, kind: int, usage: int) -> None:
         """Create a column in the target; it is the last one."""
@@ -168,7 +175,9 @@ class Joined:
         whose = "the raster itself" if isinstance(column, OwnColumn) else "a sidecar"
         raise OutputExistsError(f"{self.name}: {whose} has a column {column.name!r} already")
 
-    def _made(self, name: str, stored_name: str, kind: int, usage: int) -> SidecarColumn:
+    def _made(
+        self, name: str, stored_name: str, kind: int, usage: int, source: str | None = None
+    ) -> SidecarColumn:
         if kind not in set(FieldType) or (kind >= FieldType.BOOLEAN and not NEW_TYPES):
             raise ConversionError(
                 f"{self.name}, column {name!r}: this version of GDAL has no type {type_name(kind)}"
@@ -184,6 +193,9 @@ class Joined:
         }
         if stored_name != name:
             attributes["GDAL_NAME"] = name
+        attributes[PROVENANCE_ATTR] = column_provenance(
+            "attach", self._raster_now()[RASTER_ATTR], source
+        )
         check_text(name, f"{self.name}, name of a column")
         table = self._target()
         # A new column has all rows, as in GDAL.
@@ -218,6 +230,7 @@ class Joined:
             self._free_name(own.name),
             own.type if kind is None else kind,
             own.usage if usage is None else usage,
+            own.name if filled else None,
         )
         if filled:
             made.take_from(own, self.own.schema.rows)

@@ -14,6 +14,7 @@ from osgeo import gdal
 
 from gdalbridge import attach
 from gdalbridge import sidecartable as behind
+from gdalbridge.describe import info, info_text
 from gdalbridge.errors import BridgeError, NotWrittenError, OutputExistsError
 from ratzarr import RatZarr, RatZarrError
 from tests.gdalbridge.rasters import DATETIME, INTEGER, NEW_TYPES, REAL, STRING, describe, new_rat
@@ -136,6 +137,25 @@ def test_the_rasters_own_columns_are_refused_or_overridden(path, tmp_path):
     rat = attach(path, update=True, override=True, prefer="raster")
     with pytest.raises(NotWrittenError, match="prefer"):
         rat.SetValueAsInt(1, 0, 50)
+
+
+def test_a_column_says_where_it_came_from(path):
+    with attach(path, update=True, override=True) as rat:
+        rat.CreateColumn("area", REAL, 0)
+        rat.SetValueAsString(0, 1, "A")
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        raster_then = table.getRatAttributeMapping()["RASTER"]
+        made, copied = (
+            table.getColumnAttributeMapping(name)["PROVENANCE"] for name in ("area", "Name")
+        )
+    assert made["versions"]["gdal"] == gdal.VersionInfo("RELEASE_NAME")
+    for found, column in ((made, None), (copied, "Name")):
+        assert found["operation"] == "attach"
+        assert (found["raster"], found["band"], found["column"]) == ("a.tif", 1, column)
+        assert found["fingerprint"] == raster_then["fingerprint"]
+    lines = info_text(info(path)).splitlines()
+    [line] = [one for one in lines if "attached to a.tif, band 1" in one]
+    assert line.endswith(": area, Name")
 
 
 def test_every_type_can_be_overridden_exactly(tmp_path):

@@ -58,9 +58,6 @@ class HeldRat:
         For messages.
     """
 
-    is_kept = True
-    """Whether :attr:`rat` is the same as long as this is in use."""
-
     def __init__(self, rat: Any, name: str) -> None:
         self._rat, self._name = rat, name
         self._whole: tuple[int, Array] | None = None
@@ -75,6 +72,11 @@ class HeldRat:
     def rat(self) -> Any:
         """GDAL's table."""
         return self._rat
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether :attr:`rat` is the same as long as this is in use."""
+        return True
 
     def read(self, index: int, start: int, length: int) -> Array:
         """Read rows as GDAL's ``ReadAsArray`` hands them out, on every version."""
@@ -174,7 +176,7 @@ class OwnRat(HeldRat):
         return self._rat
 
     @property
-    def is_kept(self) -> bool:  # type: ignore[override]
+    def is_kept(self) -> bool:
         """Whether the table stays where it is as long as this is in use."""
         return self._band is None or self._ours or not BANDS_ARE_MARKED
 

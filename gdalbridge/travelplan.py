@@ -17,7 +17,16 @@ from .errors import BridgeError, RasterNotFoundError
 from .rasterfiles import BESIDE, RasterFiles, place_of
 from .sidecar import find_sidecars, is_folder, sidecar_path
 
-__all__ = ["FileItem", "Item", "TableItem", "check_apart", "goal_of", "items_of", "there_already"]
+__all__ = [
+    "FileItem",
+    "Item",
+    "TableItem",
+    "check_apart",
+    "goal_of",
+    "items_of",
+    "target_of",
+    "there_already",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,19 @@ class FileItem:
 
 
 Item = TableItem | FileItem
+
+
+def target_of(one: Item) -> Location:
+    """Return where something on its way is to be.
+
+    Raises
+    ------
+    ValueError
+        Where it is on its way out.
+    """
+    if one.target is None:
+        raise ValueError(f"{one.source} is to be removed, and goes nowhere")
+    return one.target
 
 
 def goal_of(main: Location, target: Any) -> Location:

@@ -78,7 +78,7 @@ class Joined:
         self._described: Mapping[str, Any] | None = None
         self._columns: list[AttachedColumn] | None = None
         self._shell: Any = None
-        self._closed = False
+        self.is_closed = False
 
     # ---- what there is
 
@@ -92,10 +92,15 @@ class Joined:
             raise BridgeError(f"this attached table of {self.name} was closed")
         return found
 
+    def column(self, index: int) -> AttachedColumn | None:
+        """Return a column by its number; None where there is no such one."""
+        columns = self.columns
+        return columns[index] if 0 <= index < len(columns) else None
+
     @property
     def rows(self) -> int:
         """Those of the longest."""
-        if self._closed:
+        if self.is_closed:
             raise BridgeError(f"this attached table of {self.name} was closed")
         rows = max([self.own.schema.rows, *(table.rows for table in self.tables)])
         if rows > MAX_ROWS:
@@ -106,7 +111,7 @@ class Joined:
 
     def load(self, *, again: bool = False) -> None:
         """Find out which columns there are."""
-        if self._closed:
+        if self.is_closed:
             return
         if again:
             for table in self.tables:
@@ -390,7 +395,7 @@ class Joined:
 
     def close(self) -> None:
         """Let go of everything."""
-        self._closed = True
+        self.is_closed = True
         self._columns = self._shell = None
         self.tables = []
         self.own.close()

@@ -56,6 +56,9 @@ class SidecarTable:
         Path or URL.
     """
 
+    is_ending = False
+    """Whether the program is: nothing waits any more then."""
+
     def __init__(self, path: str) -> None:
         self.path = path
         self.lock = threading.RLock()
@@ -306,7 +309,9 @@ class SidecarTable:
             for one, other in ((start, min(first, stop)), (max(last, start), stop)):
                 is_new |= self._put_behind(name, one, values[one - start : other - start])
             self._puts += len(values)
-            if is_new or self._puts >= PUTS_BETWEEN:
+            if SidecarTable.is_ending:
+                self.flush()
+            elif is_new or self._puts >= PUTS_BETWEEN:
                 self._puts = 0
                 self._write_if_it_is_time()
 

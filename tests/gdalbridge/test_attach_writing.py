@@ -415,12 +415,14 @@ def test_what_can_not_be_written_waits_and_says_so(path):
 # ---- ends of programs
 
 WRITER = """
-import os, sys, numpy as np
+import atexit, os, sys, threading, numpy as np
+last = []
+atexit.register(lambda: last and last[0].SetValueAsString(3, 2, "7"))
 import gdalbridge
 rat = gdalbridge.attach(sys.argv[1], update=True)
 rat.CreateColumn("x", 0, 0)
 rat.WriteArray(np.array([5, 6]), rat.GetColumnCount() - 1, 1)
-rat.SetValueAsString(3, rat.GetColumnCount() - 1, "7")
+rat.SetValueAsString(3, rat.GetColumnCount() - 1, "8" if sys.argv[2] == "handler" else "7")
 # Several, so that the requests at the end would be made by threads.
 for name in ("y", "z"):
     rat.CreateColumn(name, 2, 0)
@@ -430,6 +432,18 @@ if how == "error":
     raise ValueError("of the program")
 if how == "exit":
     sys.exit(3)
+if how == "thread":
+    # The program ends with it, and the table is held by nothing but a circle.
+    def ends():
+        circle = [rat]
+        circle.append(circle)
+        sys.exit(5)
+    thread = threading.Thread(target=ends)
+    thread.start()
+    thread.join()
+if how == "handler":
+    # It was there before us, so it comes when all has been written.
+    last.append(rat)
 """
 
 
@@ -439,8 +453,14 @@ def upload(place, path):
             place.client.upload_file(name, place.bucket, os.path.basename(name))
 
 
-@pytest.mark.parametrize(("how", "code"), [("end", 0), ("error", 1), ("exit", 3)])
-@pytest.mark.parametrize("where", ["local", "s3"])
+ENDS = [("end", 0), ("error", 1), ("exit", 3), ("thread", 0)]
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "code"),
+    # A client of S3 is closed when such a handler is called: it gets an error.
+    [*(("local", *end) for end in ENDS), *(("s3", *end) for end in ENDS), ("local", "handler", 0)],
+)
 def test_nothing_is_lost_where_a_program_ends(request, tmp_path, how, code, where):
     path = raster(tmp_path / "a.tif", OWN, 4)
     if where == "s3":

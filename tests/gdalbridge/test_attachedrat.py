@@ -367,6 +367,26 @@ def test_what_can_not_be_shown_is_left_out_with_a_warning(tmp_path):
     assert "'half' is left out: it is not complete" in said
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"größe {n} 🛰" for n in range(300)],
+        ["", "é", "", "€€", "a" * 5, ""],
+        # One that is long, and would make all others as long.
+        ["é", *["x"] * 500, "ü" * 3000],
+    ],
+)
+def test_blocks_of_text_are_gdals_utf8(tmp_path, texts):
+    path = raster(tmp_path / "a.tif")
+    sidecar(path, [("t", TEXT, texts, {})], len(texts))
+    expected = new_rat([("t", STRING, 0, texts)], len(texts))
+    rat = attach(path)
+    for length in (1, 2, len(texts)):
+        assert outcome(rat.ReadAsArray, 0, 0, length) == outcome(
+            expected.ReadAsArray, 0, 0, length
+        )
+
+
 def test_text_that_gdal_cuts_is_said(tmp_path):
     path = raster(tmp_path / "a.tif")
     sidecar(path, [("s", TEXT, np.array(["a\0b", "c"], TEXT), {})], 2)

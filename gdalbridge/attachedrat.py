@@ -9,21 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._gdal import exceptions, gdal, silence
-from .attachedcolumns import (
-    AttachedColumn,
-    OwnColumn,
-    SidecarColumn,
-    Window,
-    blank,
-    pieces,
-    plain_of,
-)
+from .attachedblocks import has_rows, read_array, read_values
+from .attachedcolumns import OwnColumn, SidecarColumn, Window, blank
 from .errors import BridgeError
-from .gdaltypes import COLOUR_USAGES, FieldType
 from .joined import Joined
+from .nativecopy import RowFinder, in_memory
 from .opensidecars import let_go
-from .ownrat import HeldRat, native_rat
-from .valuesgiven import stored_array, stored_cell
+from .ownrat import HeldRat
+from .valuesgiven import check_text, stored_array, stored_cell
 
 __all__ = ["AttachedRAT"]
 
@@ -32,6 +25,7 @@ Array = NDArray[Any]
 MAX_ROWS = 2**31 - 1
 
 
+# mypy is told nothing of GDAL's class.
 class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
     """One table of GDAL's, made of the raster's own and those of its sidecars.
 
@@ -62,16 +56,23 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         # GDAL's __init__ is not called: there is no table in C++ that a method could reach.
         self._joined = joined
         self._windows: dict[int, Window] = {}
-        self._lookup: Any = None
+        self._lookup: RowFinder | None = None
         for table in joined.tables:
             table.users.add(self)
         self._finalizer = weakref.finalize(self, let_go, list(joined.tables))
 
     def __repr__(self) -> str:
-        if not self._finalizer.alive:
+        if self._joined.is_closed:
             return "<AttachedRAT: closed>"
         where = ", ".join(table.path for table in self._joined.tables if table.exists)
         return f"<AttachedRAT of {self._joined.name!r}: {where or 'no sidecar yet'}>"
+
+    def __reduce__(self) -> Any:
+        # A copy would not be flushed at its end, and another process has none of what waits.
+        raise TypeError(
+            "an attached table can't be copied or pickled: attach() once more, or Clone(), which "
+            "is a table of GDAL's in memory"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +107,8 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
             Where a sidecar has one as another type.
         """
         held, rows = HeldRat(table, "the table"), table.GetRowCount()
+        for column in held.schema.columns:
+            check_text(column.name, f"{self._joined.name}, name of a column")
         if self.GetRowCount() != rows:
             self.SetRowCount(rows)
         counted: Counter[str] = Counter()
@@ -134,7 +137,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def close(self) -> None:
         """Flush, and let go of sidecars and raster; any use from now on is an error."""
-        if self._finalizer.alive:
+        if not self._joined.is_closed:
             self._joined.flush()
             self._finalizer.detach()
             self._windows.clear()
@@ -174,20 +177,16 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
     def GetColumnCount(self) -> int:
         return len(self._joined.columns)
 
-    def _column(self, index: int) -> AttachedColumn | None:
-        columns = self._joined.columns
-        return columns[index] if 0 <= index < len(columns) else None
-
     def GetNameOfCol(self, iCol: int) -> str:
-        column = self._column(iCol)
+        column = self._joined.column(iCol)
         return "" if column is None else column.name
 
     def GetUsageOfCol(self, iCol: int) -> int:
-        column = self._column(iCol)
+        column = self._joined.column(iCol)
         return 0 if column is None else column.usage
 
     def GetTypeOfCol(self, iCol: int) -> int:
-        column = self._column(iCol)
+        column = self._joined.column(iCol)
         return 0 if column is None else int(column.type)
 
     def GetColOfUsage(self, eUsage: int) -> int:
@@ -197,6 +196,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         return -1
 
     def CreateColumn(self, pszName: str, eType: int, eUsage: int) -> int:
+        check_text(pszName, f"{self._joined.name}, name of a column")
         # GDAL says what it makes of a type and a usage: colours are always Integer.
         asked = gdal.RasterAttributeTable()
         with exceptions(), silence():
@@ -226,7 +226,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def _window(self, row: int, index: int) -> Window:
         """Return where a cell is; GDAL is to complain where it is nowhere."""
-        column = self._column(index)
+        column = self._joined.column(index)
         if column is None or not 0 <= row < self._joined.rows:
             return Window(self._joined.shell(), 0, 0, index, lasting=False)
         if row >= column.rows:
@@ -243,25 +243,29 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         window = self._windows.get(iCol)
         if window is None or not window.first <= iRow < window.stop:
             window = self._window(iRow, iCol)
-        return window.rat.GetValueAsInt(iRow - window.first, window.column)  # type: ignore[no-any-return]
+        value: int = window.rat.GetValueAsInt(iRow - window.first, window.column)
+        return value
 
     def GetValueAsDouble(self, iRow: int, iCol: int) -> float:
         window = self._windows.get(iCol)
         if window is None or not window.first <= iRow < window.stop:
             window = self._window(iRow, iCol)
-        return window.rat.GetValueAsDouble(iRow - window.first, window.column)  # type: ignore[no-any-return]
+        value: float = window.rat.GetValueAsDouble(iRow - window.first, window.column)
+        return value
 
     def GetValueAsString(self, iRow: int, iCol: int) -> str:
         window = self._windows.get(iCol)
         if window is None or not window.first <= iRow < window.stop:
             window = self._window(iRow, iCol)
-        return window.rat.GetValueAsString(iRow - window.first, window.column)  # type: ignore[no-any-return]
+        value: str = window.rat.GetValueAsString(iRow - window.first, window.column)
+        return value
 
     def GetValueAsBoolean(self, iRow: int, iCol: int) -> bool:
         window = self._windows.get(iCol)
         if window is None or not window.first <= iRow < window.stop:
             window = self._window(iRow, iCol)
-        return window.rat.GetValueAsBoolean(iRow - window.first, window.column)  # type: ignore[no-any-return]
+        value: bool = window.rat.GetValueAsBoolean(iRow - window.first, window.column)
+        return value
 
     def GetValueAsDateTime(self, iRow: int, iCol: int) -> Any:
         window = self._windows.get(iCol)
@@ -282,6 +286,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         self._set("SetValueAsDouble", iRow, iCol, dfValue)
 
     def SetValueAsString(self, iRow: int, iCol: int, pszValue: str) -> None:
+        check_text(pszValue, f"{self._joined.name}, row {iRow} of column {iCol}")
         self._set("SetValueAsString", iRow, iCol, pszValue)
 
     def SetValueAsBoolean(self, iRow: int, iCol: int, value: bool) -> None:
@@ -296,7 +301,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
     def _set(self, method: str, row: int, index: int, value: Any) -> Any:
         joined = self._joined
         joined.check_update()
-        if self._column(index) is None or not 0 <= row <= min(joined.rows, MAX_ROWS - 1):
+        if self._joined.column(index) is None or not 0 <= row <= min(joined.rows, MAX_ROWS - 1):
             # GDAL complains, always as an exception.
             with exceptions():
                 getattr(joined.shell(), method)(row, index, value)
@@ -330,68 +335,30 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     # ---- blocks
 
-    def _range(self, start: int, length: int) -> bool:
-        return 0 <= start <= start + length <= self._joined.rows
-
     def ReadAsArray(self, field: int, start: int = 0, length: int | None = None) -> Any:
-        if length is None:
-            length = self._joined.rows - start
-        column = self._column(field)
-        if column is None or not self._range(start, length):
-            return self._no_such_block(field, start, length)
-        there = max(0, min(length, column.rows - start))
-        if there == length and length:
-            return column.read(start, length)
-        empty = native_rat(column.type, None, length - there).ReadAsArray(0, 0, length - there)
-        return np.concatenate([column.read(start, there), empty]) if there else empty
-
-    def _no_such_block(self, field: int, start: int, length: int) -> None:
-        rows, columns = self._joined.rows, len(self._joined.columns)
-        message = (
-            f"rows {start} to {start + length} of column {field} are not in {rows} x {columns}"
-        )
-        # GDAL's own way: an exception where the program wants those, else a message and None.
-        gdal.Error(gdal.CE_Failure, gdal.CPLE_AppDefined, message)
-        if gdal.GetUseExceptions():
-            raise RuntimeError(message)
+        return read_array(self._joined, field, start, length)
 
     def ReadValuesIOAsString(self, iField: int, iStartRow: int, iLength: int) -> Any:
-        return self._values("ReadValuesIOAsString", iField, iStartRow, iLength)
+        return read_values(self._joined, "ReadValuesIOAsString", iField, iStartRow, iLength)
 
     def ReadValuesIOAsInteger(self, iField: int, iStartRow: int, iLength: int) -> Any:
-        return self._values("ReadValuesIOAsInteger", iField, iStartRow, iLength)
+        return read_values(self._joined, "ReadValuesIOAsInteger", iField, iStartRow, iLength)
 
     def ReadValuesIOAsDouble(self, iField: int, iStartRow: int, iLength: int) -> Any:
-        return self._values("ReadValuesIOAsDouble", iField, iStartRow, iLength)
+        return read_values(self._joined, "ReadValuesIOAsDouble", iField, iStartRow, iLength)
 
     def ReadValuesIOAsBoolean(self, iField: int, iStartRow: int, iLength: int) -> Any:
-        return self._values("ReadValuesIOAsBoolean", iField, iStartRow, iLength)
-
-    def _values(self, method: str, field: int, start: int, length: int) -> Any:
-        column = self._column(field)
-        if column is None or not self._range(start, length):
-            return self._no_such_block(field, start, length)
-        found: list[Any] = []
-        there = max(0, min(length, column.rows - start))
-        parts = [(*column.native(first, size), size) for first, size in pieces(start, there)]
-        if there < length:
-            parts.append((native_rat(column.type, None, length - there), 0, 0, length - there))
-        for rat, first, index, size in parts:
-            values = getattr(rat, method)(index, first, size)
-            if values is None:
-                return None
-            found.extend(values)
-        return found
+        return read_values(self._joined, "ReadValuesIOAsBoolean", iField, iStartRow, iLength)
 
     def WriteArray(self, array: Any, field: int, start: int = 0) -> int:
         self._joined.check_update()
         values = np.asarray(array)
         if values.ndim != 1:
             raise ValueError("Expected array of dim 1")
-        if self._column(field) is None:
+        if self._joined.column(field) is None:
             with exceptions():
                 self._joined.shell().GetValueAsInt(0, field)
-        if not self._range(start, len(values)):
+        if not has_rows(self._joined, start, len(values)):
             raise ValueError("Array too big to fit into RAT from start position")
         column = self._writable(field)
         if start + len(values) > column.rows:
@@ -406,40 +373,8 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def GetRowOfValue(self, dfValue: float) -> int:
         if self._lookup is None:
-            self._lookup = self._made_for_lookup()
-        return self._lookup.GetRowOfValue(dfValue)  # type: ignore[no-any-return]
-
-    def _made_for_lookup(self) -> Any:
-        """Return a table of GDAL's that has what a row is found by."""
-        rat = gdal.RasterAttributeTable()
-        binning = self._joined.linear_binning
-        columns = self._joined.columns
-        usages = [column.usage for column in columns]
-        wanted = [
-            next((usages.index(usage) for usage in both if usage in usages), None)
-            for both in ((gdal.GFU_Min, gdal.GFU_MinMax), (gdal.GFU_Max, gdal.GFU_MinMax))
-        ]
-        with exceptions(), silence():
-            rat.SetRowCount(self._joined.rows)
-            if binning is not None:
-                rat.SetLinearBinning(*binning)
-                return rat
-            for index in dict.fromkeys(one for one in wanted if one is not None):
-                self._add_to(rat, columns[index], columns[index].usage)
-        return rat
-
-    def _add_to(self, rat: Any, column: AttachedColumn, usage: int) -> None:
-        index = rat.GetColumnCount()
-        if usage in COLOUR_USAGES and column.type != FieldType.INTEGER:
-            # GDAL would make it Integer.
-            usage = gdal.GFU_Generic
-        rat.CreateColumn(column.name, int(column.type), usage)
-        there = min(column.rows, self._joined.rows)
-        values = [plain_of(column, first, size) for first, size in pieces(0, there)]
-        if not values:
-            return
-        plain = values[0] if len(values) == 1 else np.concatenate(values)
-        rat.WriteArray(np.ascontiguousarray(plain), index)
+            self._lookup = RowFinder(self._joined)
+        return self._lookup.find(dfValue)
 
     def GetLinearBinning(self) -> list[Any]:
         binning = self._joined.linear_binning
@@ -462,15 +397,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def Clone(self) -> Any:
         """Return a table of GDAL's own, in memory, with all that is in this one."""
-        rat = gdal.RasterAttributeTable()
-        with exceptions(), silence():
-            rat.SetRowCount(self._joined.rows)
-            for column in self._joined.columns:
-                self._add_to(rat, column, column.usage)
-            if self._joined.linear_binning is not None:
-                rat.SetLinearBinning(*self._joined.linear_binning)
-            rat.SetTableType(self._joined.table_type)
-        return rat
+        return in_memory(self._joined)
 
     def DumpReadable(self) -> Any:
         return self.Clone().DumpReadable()

@@ -31,9 +31,9 @@ from .errors import (
 from .gdalopen import opened
 from .gdalrat import bands_with_table, open_rat
 from .progress import Progress, progress_of
-from .rasterfiles import BESIDE, own_sidecars, place_of
+from .rasterfiles import BESIDE, place_of
 from .ratcompare import losses_between
-from .sidecar import Sidecar, is_sidecar, parsed_name
+from .sidecar import Sidecar, find_sidecars, is_sidecar, parsed_name
 
 __all__ = ["BakeReport", "bake"]
 
@@ -228,7 +228,7 @@ def _tables(
             named = parsed_name(str(one))
             found.append(Sidecar(named.path, band or named.band, named.name))
             continue
-        more = own_sidecars(place_of(one), options)
+        more = find_sidecars(place_of(one).url, storage_options=options)
         if sidecars is not None and not more:
             raise BridgeError(f"{one} has no sidecar")
         found += more

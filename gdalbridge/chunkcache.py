@@ -36,6 +36,8 @@ class Chunk:
     changed: NDArray[np.bool_] | None = None
     since: float = field(default=0.0)
     """When it was first changed."""
+    changes: int = 0
+    """How many rows were changed."""
 
     def put(self, start: int, values: Array) -> bool:
         """Change rows of it; return whether they are the first ones."""
@@ -44,9 +46,15 @@ class Chunk:
             self.changed = np.zeros(len(self.values), np.bool_)
             self.since = time.monotonic()
         first = start - self.start
-        self.values[first : first + len(values)] = values
-        self.changed[first : first + len(values)] = True
+        rows = slice(first, first + len(values))
+        self.changes += len(values) - int(np.count_nonzero(self.changed[rows]))
+        self.values[rows] = values
+        self.changed[rows] = True
         return is_first
+
+    def settle(self) -> None:
+        """Be told that all changes are written."""
+        self.changed, self.changes = None, 0
 
     def grow(self, length: int) -> None:
         """Take empty rows in at the end."""
@@ -101,12 +109,24 @@ class ChunkCache:
         """Keep a chunk, and let go of others."""
         self.drop(key)
         self._chunks[key] = chunk
-        self._sizes[key] = size_of(chunk.values)
-        self.size += self._sizes[key]
-        if self.size <= self.limit:
-            return
-        for other in [*self._chunks]:
-            if other != key and self._chunks[other].changed is None:
+        self._sizes[key] = 0
+        self.measure(key)
+        self.shrink(key)
+
+    def measure(self, key: Key, more: Array | None = None) -> None:
+        """Look how large a chunk is; or be told what it has got, which is quicker."""
+        size = self._sizes[key]
+        if more is None:
+            self._sizes[key] = size_of(self._chunks[key].values)
+        elif more.dtype.kind in "TO":
+            # What went for it is not taken off: better too much than too little.
+            self._sizes[key] += size_of(more)
+        self.size += self._sizes[key] - size
+
+    def shrink(self, kept: Key | None = None) -> None:
+        """Let go of chunks, until the rest is small enough."""
+        for other in [*self._chunks] if self.size > self.limit else ():
+            if other != kept and self._chunks[other].changed is None:
                 self.drop(other)
                 if self.size <= self.limit:
                     return

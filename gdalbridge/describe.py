@@ -186,6 +186,20 @@ def _raster_text(one: Mapping[str, Any]) -> list[str]:
     return [f"{line}, changed since: {'; '.join(map(_plain_text, one['changes']))}"]
 
 
+def _operation_text(origin: Mapping[str, Any]) -> str:
+    """Say what a column was made by, and of what."""
+    operation = str(origin["operation"])
+    if operation == "apply":
+        given = origin.get("inputs")
+        inputs = ", ".join(map(str, given.values())) if isinstance(given, Mapping) else ""
+        return f"apply {origin.get('function')} to {inputs or 'no table'}"
+    if "expression" in origin:
+        operation = f"{operation} {origin['expression']!r}"
+    # What is put into an attached table comes from a script, and not from the raster.
+    words = "attached to" if operation == "attach" else f"{operation} from"
+    return f"{words} {origin['raster'] or 'a raster in memory'}"
+
+
 def _band_text(described: Mapping[str, Any]) -> str:
     return "" if described["band"] is None else f", band {described['band']}"
 
@@ -198,8 +212,7 @@ def _provenance_text(one: Mapping[str, Any]) -> list[str]:
         origin = column.get("provenance")
         if origin is None:
             continue
-        computed = f" {origin['expression']!r}" if "expression" in origin else ""
-        line = f"{origin['operation']}{computed} from {origin['raster'] or 'a raster in memory'}"
+        line = _operation_text(origin)
         line += _band_text(origin)
         by = [f"{name} {version}" for name, version in origin["versions"].items()]
         line += f" ({', '.join(by)})" if by else ""

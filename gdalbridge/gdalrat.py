@@ -82,13 +82,27 @@ class StoredColumn:
     attributes: Mapping[str, Any]
 
 
-def schema_of(rat: Any) -> RatSchema:
-    """Describe a RAT of GDAL's."""
+def schema_of(rat: Any, *, any_name: bool = False) -> RatSchema:
+    """Describe a RAT of GDAL's.
+
+    Parameters
+    ----------
+    rat
+        GDAL's.
+    any_name : bool
+        Take also names that are not UTF-8, as GDAL's bindings hand them out: with halves of
+        surrogate pairs for the bytes that are none.
+
+    Raises
+    ------
+    ConversionError
+        For a name that is not UTF-8.
+    """
     count = rat.GetColumnCount()
     columns = tuple(
         RatColumn(
             index,
-            _text(rat.GetNameOfCol(index)),
+            _text(rat.GetNameOfCol(index), any_name),
             rat.GetTypeOfCol(index),
             rat.GetUsageOfCol(index),
         )
@@ -103,11 +117,11 @@ def schema_of(rat: Any) -> RatSchema:
     )
 
 
-def _text(name: Any) -> str:
-    # Bytes, in newer versions; in older ones a str with halves of surrogate pairs.
+def _text(name: Any, any_name: bool) -> str:
+    # Bytes or a str with halves of surrogate pairs.
     raw = name if isinstance(name, bytes) else str(name).encode("utf-8", "surrogateescape")
     try:
-        return raw.decode("utf-8")
+        return raw.decode("utf-8", "surrogateescape" if any_name else "strict")
     except UnicodeDecodeError:
         raise ConversionError(f"a column's name is not UTF-8: {raw!r}") from None
 

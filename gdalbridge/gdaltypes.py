@@ -98,7 +98,11 @@ CONVERSIONS: tuple[tuple[str, str, str], ...] = (
             "where GDAL's 32-bit seconds are; years 1 to 9999"
         ),
     ),
-    ("GDAL DateTime, offsets mixed", "str", "ISO-8601 with offset"),
+    (
+        "GDAL DateTime, offsets mixed",
+        "str",
+        "ISO-8601 with offset; so are all of a column made through an attached table",
+    ),
     ("GDAL WKBGeometry", "bytes", "exact; no bytes is null"),
     ("bool", "Boolean", "exact; before GDAL 3.12 only where Integer is asked for"),
     ("int8, int16, int32, uint8, uint16", "Integer", "exact"),

@@ -19,10 +19,12 @@ from .errors import BridgeError, ConversionError, NotWrittenError, OutputExistsE
 from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
 from .joincolumns import join_columns
 from .opensidecars import flush_each
-from .ownrat import OwnRat
+from .ownrat import OwnRat, name_for_gdal
+from .provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
 from .shownvalues import shown_as
 from .sidecartable import SidecarTable
 from .tableattributes import linear_binning, table_attributes, table_type
+from .valuesgiven import check_text
 
 __all__ = ["Joined"]
 
@@ -73,9 +75,10 @@ class Joined:
         self.update = update
         self._prefer, self._override, self._as_text = prefer, override, frozenset(as_text)
         self._describe = describe
+        self._described: Mapping[str, Any] | None = None
         self._columns: list[AttachedColumn] | None = None
         self._shell: Any = None
-        self._closed = False
+        self.is_closed = False
 
     # ---- what there is
 
@@ -89,10 +92,15 @@ class Joined:
             raise BridgeError(f"this attached table of {self.name} was closed")
         return found
 
+    def column(self, index: int) -> AttachedColumn | None:
+        """Return a column by its number; None where there is no such one."""
+        columns = self.columns
+        return columns[index] if 0 <= index < len(columns) else None
+
     @property
     def rows(self) -> int:
         """Those of the longest."""
-        if self._closed:
+        if self.is_closed:
             raise BridgeError(f"this attached table of {self.name} was closed")
         rows = max([self.own.schema.rows, *(table.rows for table in self.tables)])
         if rows > MAX_ROWS:
@@ -103,7 +111,7 @@ class Joined:
 
     def load(self, *, again: bool = False) -> None:
         """Find out which columns there are."""
-        if self._closed:
+        if self.is_closed:
             return
         if again:
             for table in self.tables:
@@ -119,7 +127,9 @@ class Joined:
             shell = gdal.RasterAttributeTable()
             with exceptions(), silence():
                 for column in self.columns:
-                    shell.CreateColumn(column.name, int(column.type), int(column.usage))
+                    shell.CreateColumn(
+                        name_for_gdal(column.name), int(column.type), int(column.usage)
+                    )
             self._shell = shell
         return self._shell
 
@@ -141,9 +151,14 @@ class Joined:
 
     def _target(self, rows: int | None = None) -> SidecarTable:
         self.check_update()
-        path = self.target.path
-        self.target.create(self.rows if rows is None else rows, lambda: self._describe(path))
+        self.target.create(self.rows if rows is None else rows, self._raster_now)
         return self.target
+
+    def _raster_now(self) -> Mapping[str, Any]:
+        """Return the attributes that say which raster it is; looked at once."""
+        if self._described is None:
+            self._described = self._describe(self.target.path)
+        return self._described
 
     def create_column(self, name: str, kind: int, usage: int) -> None:
         """Create a column in the target; it is the last one."""
@@ -154,14 +169,20 @@ class Joined:
                     self.override(index, kind, usage, filled=False)
                     return
                 self._refuse_existing(column)
-        self.columns.append(self._made(name, name, kind, usage))
+        # Its name in the sidecar can be another's there, whose own GDAL knows by another.
+        seen = [one for one in self.columns if isinstance(one, SidecarColumn)]
+        taken = {one.shown.column for one in seen if one.table is self.target}
+        stored_name = self._free_name(name) if not name or name in taken else name
+        self.columns.append(self._made(name, stored_name, kind, usage))
         self._shell = None
 
     def _refuse_existing(self, column: AttachedColumn) -> None:
         whose = "the raster itself" if isinstance(column, OwnColumn) else "a sidecar"
         raise OutputExistsError(f"{self.name}: {whose} has a column {column.name!r} already")
 
-    def _made(self, name: str, stored_name: str, kind: int, usage: int) -> SidecarColumn:
+    def _made(
+        self, name: str, stored_name: str, kind: int, usage: int, source: str | None = None
+    ) -> SidecarColumn:
         if kind not in set(FieldType) or (kind >= FieldType.BOOLEAN and not NEW_TYPES):
             raise ConversionError(
                 f"{self.name}, column {name!r}: this version of GDAL has no type {type_name(kind)}"
@@ -177,6 +198,10 @@ class Joined:
         }
         if stored_name != name:
             attributes["GDAL_NAME"] = name
+        attributes[PROVENANCE_ATTR] = column_provenance(
+            "attach", self._raster_now()[RASTER_ATTR], source
+        )
+        check_text(name, f"{self.name}, name of a column")
         table = self._target()
         # A new column has all rows, as in GDAL.
         table.grow(self.rows)
@@ -210,6 +235,7 @@ class Joined:
             self._free_name(own.name),
             own.type if kind is None else kind,
             own.usage if usage is None else usage,
+            own.name if filled else None,
         )
         if filled:
             made.take_from(own, self.own.schema.rows)
@@ -303,7 +329,7 @@ class Joined:
         ]
         gone = []
         for column in self.columns:
-            if left and left[0] == (column.name, column.usage):
+            if left and left[0] == (name_for_gdal(column.name), column.usage):
                 left.pop(0)
             else:
                 gone.append(column)
@@ -369,7 +395,7 @@ class Joined:
 
     def close(self) -> None:
         """Let go of everything."""
-        self._closed = True
+        self.is_closed = True
         self._columns = self._shell = None
         self.tables = []
         self.own.close()

@@ -75,7 +75,8 @@ def _in_folder(folder: str, options: Mapping[str, Any] | None) -> list[str]:
         inside = parse_location(folder.rstrip("/") + "/x")
         # All names that begin with nothing.
         start = Location("s3", inside.path[: -len("x")])
-        names = open_objects(start, options).list_beside()
+        beside = open_objects(start, options).list_beside()
+        names = [name for name, is_folder_there in beside if is_folder_there]
         base = start.url
     else:
         place = Path(parse_location(folder).path)

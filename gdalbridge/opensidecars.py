@@ -80,7 +80,14 @@ def flush_all() -> None:
     flush_each(tables)
 
 
-atexit.register(_flush_orphans)
+def _at_the_end() -> None:
+    # What is put later (in a handler that was there before us, in a __del__ when modules are
+    # taken down) has nobody to write it but itself.
+    SidecarTable.is_ending = True
+    flush_all()
+
+
+atexit.register(_at_the_end)
 
 
 def flush_each(tables: Iterable[SidecarTable]) -> None:

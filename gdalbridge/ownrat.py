@@ -17,7 +17,7 @@ from .gdalopen import band_of, opened, siblings_visible
 from .gdalrat import RatSchema, schema_of
 from .gdaltypes import FieldType
 
-__all__ = ["HeldRat", "OwnRat", "native_rat"]
+__all__ = ["HeldRat", "OwnRat", "name_for_gdal", "native_rat"]
 
 Array = NDArray[Any]
 
@@ -42,6 +42,11 @@ def native_rat(kind: int, plain: Array | None, rows: int = 0) -> Any:
     return rat
 
 
+def name_for_gdal(name: str) -> str:
+    """Return a name as GDAL's bindings take it: they end the process for what is not UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 class HeldRat:
     """A table of GDAL's that stays where it is.
 
@@ -53,22 +58,25 @@ class HeldRat:
         For messages.
     """
 
-    is_kept = True
-    """Whether :attr:`rat` is the same as long as this is in use."""
-
     def __init__(self, rat: Any, name: str) -> None:
         self._rat, self._name = rat, name
         self._whole: tuple[int, Array] | None = None
         if rat is None:
             self.schema = RatSchema((), 0, None, None)
         else:
-            self.schema = schema_of(rat)
+            # Whatever it is called: the rest of the table is of use all the same.
+            self.schema = schema_of(rat, any_name=True)
             self._safe = block_io_is_safe(rat)
 
     @property
     def rat(self) -> Any:
         """GDAL's table."""
         return self._rat
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether :attr:`rat` is the same as long as this is in use."""
+        return True
 
     def read(self, index: int, start: int, length: int) -> Array:
         """Read rows as GDAL's ``ReadAsArray`` hands them out, on every version."""
@@ -160,7 +168,7 @@ class OwnRat(HeldRat):
                         rat = own_rat(band)
             except FileNotFoundError as error:
                 raise GdalError(f"the dataset of this table was closed, and {error}") from error
-            if rat is None or schema_of(rat) != self.schema:
+            if rat is None or schema_of(rat, any_name=True) != self.schema:
                 raise GdalError(
                     f"the dataset of this table was closed, and {self._name} has another one now"
                 )
@@ -168,7 +176,7 @@ class OwnRat(HeldRat):
         return self._rat
 
     @property
-    def is_kept(self) -> bool:  # type: ignore[override]
+    def is_kept(self) -> bool:
         """Whether the table stays where it is as long as this is in use."""
         return self._band is None or self._ours or not BANDS_ARE_MARKED
 

@@ -227,8 +227,9 @@ def _text(value: object) -> str | None:
 
 
 def _count(value: object) -> int | None:
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and 0 <= value < 2**63 else None  # type: ignore[operator,return-value]
+    if isinstance(value, bool) or not isinstance(value, int):
+        return None
+    return value if 0 <= value < 2**63 else None
 
 
 def same_raster(recorded: object, now: Mapping[str, Any]) -> bool:

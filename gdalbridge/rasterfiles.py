@@ -19,7 +19,7 @@ from .gdalopen import open_dataset, siblings_known, siblings_visible
 from .sidecar import Sidecar, find_sidecars, raster_name
 from .vsis3 import forget, reached
 
-__all__ = ["BESIDE", "RasterFiles", "own_sidecars", "place_of", "raster_files"]
+__all__ = ["BESIDE", "RasterFiles", "place_of", "raster_files"]
 
 BESIDE = (".aux.xml", ".ovr", ".msk", ".msk.ovr", ".vat.dbf")
 """What is put behind a raster's name for files that GDAL takes for its own. Looked for by
@@ -135,7 +135,7 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
                 raise BridgeError(f"{place} is a symbolic link, or no file: it is not followed")
             if found is not None:
                 own[place] = found
-    tables = own_sidecars(main, options)
+    tables = tuple(find_sidecars(main.url, storage_options=options))
     return RasterFiles(main, own, state, tables, tuple(others), driver)
 
 
@@ -170,18 +170,3 @@ def _is_own(place: Location, main: Location, driver: str) -> bool:
         return True
     # A VRT is called as one of its sources, often enough.
     return driver not in REFERRERS and name.startswith(_stem(mine) + ".")
-
-
-def own_sidecars(main: Location, options: Mapping[str, Any] | None = None) -> tuple[Sidecar, ...]:
-    """Return a raster's sidecars, and none of another whose name begins as its own does.
-
-    ``seg.tif.rat.zarr`` can be the table ``tif`` of a raster ``seg``; where there is a
-    ``seg.tif``, it is that one's.
-    """
-    found = []
-    for one in find_sidecars(main.url, storage_options=options):
-        middle = "" if one.band == 1 else f".band{one.band}"
-        other = Location(main.kind, f"{main.path}{middle}.{one.name}")
-        if one.name is None or file_state(other, options) is None:
-            found.append(one)
-    return tuple(found)

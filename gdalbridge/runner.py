@@ -58,7 +58,8 @@ def _file(path: Path, arguments: Sequence[str]) -> Callable[[], object]:
     if not is_python:
         raise ProgramNotFoundError(
             f"{path} is no Python program: tables can be attached only for code that uses GDAL's "
-            "Python bindings in this process"
+            "Python bindings in this process. A script or module is named without its interpreter: "
+            "gdalbridge run SCRIPT, or -m MODULE"
         )
     sys.argv = [str(path), *arguments]
     sys.path.insert(0, str(path.resolve().parent))

@@ -149,9 +149,11 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
     if not len(values):
         return np.empty(0, "S1")
     if kind == "T":
-        ascii_only = plain_ascii(values)
-        if ascii_only is not None:
-            return ascii_only
+        plain = plain_ascii(values)
+        if plain is None:
+            plain = _plain_joined(values.tolist())
+        if plain is not None:
+            return plain
         encoded = [text.encode("utf-8") for text in values.tolist()]
     elif kind == "S":
         encoded = values.tolist()
@@ -179,6 +181,20 @@ def plain_ascii(values: Array) -> Array | None:
     # A zero character would count as one, and is none of what fixed-width bytes hold.
     is_whole = np.count_nonzero(plain.view(np.uint8)) == int(lengths.sum())
     return plain if is_whole else None
+
+
+def _plain_joined(texts: list[str]) -> Array | None:
+    """Encode all at once with zero characters between; None where there are others."""
+    data = np.frombuffer("\0".join([*texts, ""]).encode("utf-8"), np.uint8)
+    ends = np.flatnonzero(data == 0)
+    lengths = np.diff(ends, prepend=-1) - 1
+    width = int(lengths.max()) or 1
+    # One long text must not make room for as much in every other row, twice.
+    if len(ends) != len(texts) or width * len(texts) > 4 * len(data):
+        return None
+    plain = np.zeros((len(texts), width), np.uint8)
+    plain[np.arange(width) < lengths[:, None]] = data[data != 0]
+    return plain.view(f"S{width}")[:, 0]
 
 
 def fixed_width(encoded: list[bytes]) -> Array:

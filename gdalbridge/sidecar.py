@@ -226,15 +226,21 @@ def find_sidecars(
     list of Sidecar
         By band, then name, the band's first table first. Of two with one name, beside
         the raster and in ``GDALBRIDGE_SIDECAR_DIR``, only the one beside it.
+        ``seg.tif.rat.zarr`` can be the table ``tif`` of a raster ``seg``; where there is a
+        ``seg.tif``, it is that one's.
     """
     url = raster_name(raster)
     found: dict[tuple[int, str | None], Sidecar] = {}
     for base in (sidecar_path(raster)[: -len(SUFFIX)], _proxy_base(url)):
         if base is None:
             continue
-        for tail in _tails(base, storage_options):
-            match = _TAIL.fullmatch(tail)
+        beside = _beside(base, storage_options)
+        for tail, is_directory in beside.items():
+            match = _TAIL.fullmatch(tail) if is_directory else None
             if match is None or match["band"] == "1":
+                continue
+            # Where there is a seg.tif, seg.tif.rat.zarr is its table, and none of a raster seg.
+            if match["name"] and tail.removesuffix(SUFFIX) in beside:
                 continue
             key = (int(match["band"] or 1), match["name"])
             found.setdefault(key, Sidecar(base + tail, *key))
@@ -242,8 +248,8 @@ def find_sidecars(
     return [one for one in order if band is None or one.band == band]
 
 
-def _tails(base: str, storage_options: Mapping[str, Any] | None) -> list[str]:
-    """Return what follows ``base`` in the names of directories beside it."""
+def _beside(base: str, storage_options: Mapping[str, Any] | None) -> dict[str, bool]:
+    """Return what follows ``base`` in the names beside it, and whether it is a directory."""
     objects = open_objects(parse_location(base), storage_options)
     try:
         names = objects.list_beside()
@@ -252,6 +258,6 @@ def _tails(base: str, storage_options: Mapping[str, Any] | None) -> list[str]:
             raise
         # Most web servers list nothing: only the first table can be asked for by name.
         there = RatZarr.isValidRatZarr(base + SUFFIX, storageOptions=storage_options)
-        return [SUFFIX] if there else []
+        return {SUFFIX: True} if there else {}
     name = gdal_name(base).rpartition("/")[2]
-    return [entry[len(name) :] for entry in names]
+    return {entry[len(name) :]: is_directory for entry, is_directory in names}

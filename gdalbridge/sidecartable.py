@@ -4,8 +4,8 @@ Reading single cells or pages unpacks a chunk once. Writing less than a chunk ch
 in memory, and it is written back by :meth:`SidecarTable.flush`: which comes when it is
 asked for, when the attached table is closed or no longer used, when the program ends, and
 before more than :data:`MOST_CHUNKS` chunks or :data:`MOST_BYTES` bytes are waiting, or
-one of them for longer than :data:`MOST_SECONDS` seconds of writing. Blocks of whole chunks
-are written at once.
+one of them for longer than :data:`MOST_SECONDS` seconds of writing. Whole chunks, written by
+one block or by several, are written at once.
 
 All attached tables of a process share one instance for one sidecar
 (:mod:`gdalbridge.opensidecars`), so that what one has written the others see, flushed or not.
@@ -14,6 +14,7 @@ All attached tables of a process share one instance for one sidecar
 import threading
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from weakref import WeakSet
 
@@ -22,8 +23,9 @@ from numpy.typing import NDArray
 
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.layout import COMPLETE_ATTR
+from ratzarr.parallel import run
 
-from .chunkcache import Chunk, ChunkCache, empty
+from .chunkcache import Chunk, ChunkCache, Key, empty
 from .errors import BridgeError
 
 __all__ = ["MOST_BYTES", "MOST_CHUNKS", "MOST_SECONDS", "SidecarTable"]
@@ -41,7 +43,7 @@ MOST_SECONDS = 30.0
 MOST_RUNS = 8
 """Runs of changed rows of a chunk that are written one by one."""
 PUTS_BETWEEN = 1024
-"""Writes to chunks that wait already, between two looks at how long they do."""
+"""Rows written to chunks that wait already, between two looks at how many and how long."""
 SHORTEST_CHUNK = 1024
 
 
@@ -53,6 +55,9 @@ class SidecarTable:
     path : str
         Path or URL.
     """
+
+    is_ending = False
+    """Whether the program is: nothing waits any more then."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -227,23 +232,41 @@ class SidecarTable:
             return self._read_long(name, start, length)
 
     def _read_long(self, name: str, start: int, length: int) -> Array:
-        """Read past the cache: requests in parallel, and nothing else has to go."""
-        there = max(0, min(length, self._open.rowCount - start))
+        """Read more than a chunk: what is not in the cache past it, requests in parallel.
+
+        Nothing else has to go from the cache. But the chunk that the block ends within is
+        kept: the next block may well begin there.
+        """
+        step, stop = self._rows_per_chunk(name), start + length
+        parts: list[Array] = []
+        row = start
+        for number in range(start // step, -(-stop // step)):
+            chunk = self._cache.get((name, number))
+            if chunk is not None:
+                # Among them all that was changed.
+                if row < number * step:
+                    parts.append(self._read_past(name, row, number * step))
+                    row = number * step
+                end = min(stop, (number + 1) * step)
+                parts.append(self.read(name, row, end - row))
+                row = end
+        if row < stop or not parts:
+            parts.append(self._read_past(name, row, stop))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _read_past(self, name: str, start: int, stop: int) -> Array:
+        """Read rows of chunks that are not in the cache."""
+        step, last = self._rows_per_chunk(name), (stop - 1) // self._rows_per_chunk(name)
+        keep = start < stop < self.rows and stop % step > 0
+        end = min((last + 1) * step, self.rows) if keep else stop
+        there = max(0, min(end, self._open.rowCount) - start)
         values = self._open.readBlock(name, min(start, self._open.rowCount), there)
-        if there < length:
-            values = np.concatenate([values, empty(values, length - there)])
-        for _, chunk in self._cache.of_column(name):
-            first, last = (
-                max(start, chunk.start),
-                min(start + length, chunk.start + len(chunk.values)),
-            )
-            if chunk.changed is not None and first < last:
-                if not values.flags.writeable:
-                    values = values.copy()
-                inside = slice(first - chunk.start, last - chunk.start)
-                rows = np.flatnonzero(chunk.changed[inside])
-                values[first - start + rows] = chunk.values[inside][rows]
-        return values
+        if there < end - start:
+            values = np.concatenate([values, empty(values, end - start - there)])
+        if keep and last * step >= start:
+            rest = values[last * step - start :].copy()
+            self._cache.add((name, last), Chunk(last * step, rest))
+        return values[: stop - start]
 
     def _chunk(self, name: str, number: int) -> Chunk:
         key = (name, number)
@@ -285,8 +308,11 @@ class SidecarTable:
             is_new = False
             for one, other in ((start, min(first, stop)), (max(last, start), stop)):
                 is_new |= self._put_behind(name, one, values[one - start : other - start])
-            self._puts += 1
-            if is_new or self._puts % PUTS_BETWEEN == 0:
+            self._puts += len(values)
+            if SidecarTable.is_ending:
+                self.flush()
+            elif is_new or self._puts >= PUTS_BETWEEN:
+                self._puts = 0
                 self._write_if_it_is_time()
 
     def _put_at_once(self, name: str, start: int, values: Array) -> None:
@@ -302,7 +328,15 @@ class SidecarTable:
         row, is_new = start, False
         while row < stop:
             end = min(stop, (row // step + 1) * step)
-            is_new |= self._chunk(name, row // step).put(row, values[row - start : end - start])
+            key, part = (name, row // step), values[row - start : end - start]
+            chunk = self._chunk(*key)
+            is_new |= chunk.put(row, part)
+            self._cache.measure(key, part)
+            if chunk.changes == step:
+                # All of it is new: who goes through a table in order writes each chunk once.
+                self._apply_rows()
+                self._write_back(name, chunk)
+                self._cache.measure(key)
             row = end
         return is_new
 
@@ -325,16 +359,24 @@ class SidecarTable:
             if self._store is None or not self._writable:
                 return
             self._apply_rows()
-            errors: list[RatZarrError] = []
-            for (name, number), chunk in self._cache.changed():
-                try:
-                    self._write_back(name, chunk)
-                except RatZarrError as error:
-                    error.add_note(f"changes to chunk {number} of column {name!r} are not written")
-                    errors.append(error)
-            if errors:
-                raise errors[0]
+            waiting = list(self._cache.changed())
+            errors = run([partial(self._try_to_write_back, *one) for one in waiting])
+            for key, _ in waiting:
+                self._cache.measure(key)
+            self._cache.shrink()
+            for error in errors:
+                if error is not None:
+                    raise error
             self._store.flush()
+
+    def _try_to_write_back(self, key: Key, chunk: Chunk) -> RatZarrError | None:
+        name, number = key
+        try:
+            self._write_back(name, chunk)
+        except RatZarrError as error:
+            error.add_note(f"changes to chunk {number} of column {name!r} are not written")
+            return error
+        return None
 
     def _write_back(self, name: str, chunk: Chunk) -> None:
         runs = chunk.runs()
@@ -349,4 +391,4 @@ class SidecarTable:
             now[changed] = chunk.values[first:last][changed]
             self._open.writeBlock(name, now, chunk.start + first)
             chunk.values[first:last] = now
-        chunk.changed = None
+        chunk.settle()

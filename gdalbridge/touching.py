@@ -9,8 +9,8 @@ from ratzarr import RatZarr
 from .errors import BridgeError, RasterNotFoundError
 from .gdalopen import opened
 from .provenance import RASTER_ATTR, parsed_raster, raster_attribute, raster_changes
-from .rasterfiles import own_sidecars, place_of
-from .sidecar import Sidecar, is_sidecar
+from .rasterfiles import place_of
+from .sidecar import Sidecar, find_sidecars, is_sidecar
 from .vsis3 import forget
 
 __all__ = ["TouchReport", "touch"]
@@ -100,8 +100,7 @@ def _tables(
     raster: Any, sidecar: Any, band: int | None, options: Mapping[str, Any] | None
 ) -> list[Sidecar]:
     if sidecar is None:
-        found = own_sidecars(place_of(raster), options)
-        return [one for one in found if band is None or one.band == band]
+        return find_sidecars(place_of(raster).url, band, storage_options=options)
     with RatZarr(sidecar, readOnly=True, storageOptions=options) as table:
         recorded = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR)) or {}
     return [Sidecar(str(sidecar), band or recorded.get("band") or 1, None)]

@@ -6,38 +6,29 @@ so that whoever comes upon a copy that is not finished finds no raster; and of a
 source is removed when all of the copy has been compared with it.
 """
 
-import os
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from ratzarr import ChangedError, RatZarr, RatZarrError, StoreError
-from ratzarr.filecopy import copy_file, file_state, remove_file, same_file
 from ratzarr.location import Location
-from ratzarr.location import parse as parse_location
-from ratzarr.storecopy import copy_store, inventory
-from ratzarr.stores import open_objects
 
-from .errors import BridgeError, CancelledError, OutputExistsError, RasterNotFoundError
-from .progress import Progress, progress_of
-from .provenance import RASTER_ATTR, raster_label
-from .rasterfiles import (
-    REFERRERS,
-    RasterFiles,
-    own_sidecars,
-    raster_files,
-)
+from .errors import BridgeError, OutputExistsError
+from .progress import progress_of
+from .rasterfiles import REFERRERS, RasterFiles, raster_files
 from .report import size_text
 from .travelplan import FileItem, Item, TableItem, check_apart, goal_of, items_of, there_already
+from .travelsteps import (
+    can_rename,
+    check_unchanged,
+    clear_target,
+    copy_items,
+    remove_items,
+    rename_items,
+)
 from .vsis3 import forget
 
 __all__ = ["TravelReport", "copy_raster", "move_raster", "remove_raster"]
-
-INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
-"""What stops the work without saying anything against it: it can be gone on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +160,7 @@ def remove_raster(
     items = items_of(found, None, storage_options)
     with progress_of(progress) as told:
         if not dry_run:
-            _remove(items, storage_options, told)
+            remove_items(items, storage_options, told)
     return _report("remove", found, None, items, started, dry_run)
 
 
@@ -204,14 +195,14 @@ def _travel(
     with progress_of(progress) as told:
         if not dry_run:
             if there:
-                _clear(goal, there, items, options)
-            if action == "move" and not resume and _can_rename(items):
-                _rename(items, found.main)
+                clear_target(goal, there, items, options)
+            if action == "move" and not resume and can_rename(items):
+                rename_items(items, found.main)
             else:
-                _copy(items, found.main, resume, options, told)
+                copy_items(items, found.main, resume, options, told)
                 if action == "move":
-                    _check_unchanged(items, options)
-                    _remove(items, options, None)
+                    check_unchanged(items, options)
+                    remove_items(items, options, None)
             forget(goal.url, options)
             told.report(1.0)
     return _report(action, found, goal, items, started, dry_run)
@@ -236,196 +227,3 @@ def _report(
         dry_run,
         found.others,
     )
-
-
-# ---- copying
-
-
-def _copy(
-    items: list[Item],
-    main: Location,
-    resume: bool,
-    options: Mapping[str, Any] | None,
-    told: Progress,
-) -> None:
-    count = _Counter(told, sum(one.size for one in items))
-    made: list[Item] = []
-    try:
-        for one in items:
-            assert one.target is not None  # noqa: S101 - for mypy
-            count.name = one.target.url
-            made.append(one)
-            if isinstance(one, TableItem):
-                copy_store(
-                    open_objects(one.source, options),
-                    open_objects(one.target, options),
-                    one.entries,
-                    change=_change(one, items[-1]),
-                    resume=resume,
-                    told=count,
-                )
-            elif resume and same_file(one.source, one.target, options):
-                count(one.size)
-            else:
-                _copy_file(one, options, count)
-    except INTERRUPTIONS as error:
-        error.add_note(
-            f"what is copied stays, and {main} is as it was; resume=True (--resume) goes on"
-        )
-        raise
-    except Exception:
-        if not resume:
-            # The last one removes what is its own, and may have found another's.
-            for one in reversed(made[:-1]):
-                with suppress(RatZarrError):
-                    _remove_at(one.target, one, options)
-        raise
-
-
-def _copy_file(one: FileItem, options: Mapping[str, Any] | None, told: "_Counter") -> None:
-    assert one.target is not None  # noqa: S101 - for mypy
-    if file_state(one.source, options) != one.state:
-        raise ChangedError(f"{one.source} was changed meanwhile: copy it again")
-    try:
-        copy_file(one.source, one.target, options=options, told=told)
-    except FileExistsError as error:
-        raise OutputExistsError(f"{one.target} is there already, and is another file") from error
-
-
-class _Counter:
-    """Bytes that are done, as a share of all."""
-
-    def __init__(self, told: Progress, size: int) -> None:
-        self._told, self._size, self._done = told, max(size, 1), 0
-        self.name = ""
-
-    def __call__(self, size: int) -> None:
-        self._done += size
-        self._told.report(min(1.0, self._done / self._size), self.name)
-
-
-def _change(table: TableItem, raster: Item) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """Return what makes a table remember the raster's new name, if it is this raster's table."""
-    then = raster_label(raster.source.url, table.source.url)
-    assert raster.target is not None  # noqa: S101 - for mypy
-    name = raster.target.path.rpartition("/")[2]
-    now = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-    def change(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-        recorded = attributes.get(RASTER_ATTR)
-        if not isinstance(recorded, Mapping) or recorded.get("name") != then:
-            return attributes
-        return {**attributes, RASTER_ATTR: {**recorded, "name": now}}
-
-    return change
-
-
-# ---- moving
-
-
-def _can_rename(items: list[Item]) -> bool:
-    places = [(one.source, one.target) for one in items]
-    if any(a.kind != "local" or b is None or b.kind != "local" for a, b in places):
-        return False
-    devices = {Path(a.path).lstat().st_dev for a, _ in places}
-    devices |= {Path(b.path).parent.stat().st_dev for _, b in places if b is not None}
-    return len(devices) == 1
-
-
-def _rename(items: list[Item], main: Location) -> None:
-    try:
-        for one in items:
-            assert one.target is not None  # noqa: S101 - for mypy
-            old, new = Path(one.source.path), Path(one.target.path)
-            change = _change(one, items[-1]) if isinstance(one, TableItem) else None
-            if change is not None:
-                old.rename(new)
-                _remember(one.target, change)
-            else:
-                _rename_file(old, new)
-    except OSError as error:
-        raise StoreError(
-            f"{main}: {error}; what was moved stays, and resume=True (--resume) moves the rest"
-        ) from error
-    except KeyboardInterrupt as error:
-        error.add_note("what was moved stays; resume=True (--resume) moves the rest")
-        raise
-
-
-def _rename_file(old: Path, new: Path) -> None:
-    try:
-        # Unlike a rename it takes nobody's place.
-        os.link(old, new)
-    except FileExistsError:
-        raise
-    except OSError:
-        if os.path.lexists(new):
-            raise
-        old.rename(new)
-    else:
-        old.unlink()
-
-
-def _remember(table: Location, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
-    with RatZarr(table.url, create=False) as opened:
-        mapping = opened.getRatAttributeMapping()
-        before = mapping.asdict()
-        after = change(before)
-        if after.get(RASTER_ATTR) != before.get(RASTER_ATTR):
-            mapping[RASTER_ATTR] = after[RASTER_ATTR]
-
-
-# ---- removing
-
-
-def _remove(items: list[Item], options: Mapping[str, Any] | None, told: Progress | None) -> None:
-    for number, one in enumerate(items):
-        if told is not None:
-            told.report(number / len(items), one.source.url)
-        _remove_at(one.source, one, options)
-    forget(items[-1].source.url, options)
-
-
-def _remove_at(place: Location | None, one: Item, options: Mapping[str, Any] | None) -> None:
-    assert place is not None  # noqa: S101 - for mypy
-    if isinstance(one, TableItem):
-        RatZarr.delete(place.url, storageOptions=options)
-    else:
-        remove_file(place, options)
-
-
-def _check_unchanged(items: list[Item], options: Mapping[str, Any] | None) -> None:
-    """Refuse to remove what somebody has changed since it was copied."""
-    for one in items:
-        if isinstance(one, TableItem):
-            same = inventory(open_objects(one.source, options)) == one.entries
-        else:
-            same = file_state(one.source, options) == one.state
-        if not same:
-            raise ChangedError(
-                f"{one.source} was changed while it was moved: nothing of the source was removed, "
-                f"and the copy is of before"
-            )
-
-
-def _clear(
-    goal: Location, there: list[str], items: list[Item], options: Mapping[str, Any] | None
-) -> None:
-    """Remove what is at the target: the raster there, as far as it is one, and what was named."""
-    with suppress(RasterNotFoundError):
-        old = items_of(raster_files(goal.url, options), None, options)
-        check_apart(old, {one.source for one in items}, goal)
-        _remove(old, options, None)
-    tables = {one.path for one in own_sidecars(goal, options)}
-    for name in there:
-        if name in tables:
-            RatZarr.delete(name, storageOptions=options)
-        else:
-            _clear_file(parse_location(name), options)
-
-
-def _clear_file(place: Location, options: Mapping[str, Any] | None) -> None:
-    found = file_state(place, options)
-    if found is not None and found.size < 0:
-        raise OutputExistsError(f"{place} is a symbolic link, or no file: it was not removed")
-    remove_file(place, options)

@@ -14,10 +14,19 @@ from ratzarr.storecopy import Entry, inventory
 from ratzarr.stores import open_objects
 
 from .errors import BridgeError, RasterNotFoundError
-from .rasterfiles import BESIDE, RasterFiles, own_sidecars, place_of
-from .sidecar import is_folder, sidecar_path
+from .rasterfiles import BESIDE, RasterFiles, place_of
+from .sidecar import find_sidecars, is_folder, sidecar_path
 
-__all__ = ["FileItem", "Item", "TableItem", "check_apart", "goal_of", "items_of", "there_already"]
+__all__ = [
+    "FileItem",
+    "Item",
+    "TableItem",
+    "check_apart",
+    "goal_of",
+    "items_of",
+    "target_of",
+    "there_already",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,19 @@ class FileItem:
 
 
 Item = TableItem | FileItem
+
+
+def target_of(one: Item) -> Location:
+    """Return where something on its way is to be.
+
+    Raises
+    ------
+    ValueError
+        Where it is on its way out.
+    """
+    if one.target is None:
+        raise ValueError(f"{one.source} is to be removed, and goes nowhere")
+    return one.target
 
 
 def goal_of(main: Location, target: Any) -> Location:
@@ -107,7 +129,7 @@ def there_already(
     names = [one.target for one in items if isinstance(one, FileItem) and one.target is not None]
     names += [Location(goal.kind, goal.path + end) for end in BESIDE]
     there = [name.url for name in dict.fromkeys(names) if file_state(name, options) is not None]
-    there += [one.path for one in own_sidecars(goal, options)]
+    there += [one.path for one in find_sidecars(goal.url, storage_options=options)]
     for one in items:
         target = one.target
         if isinstance(one, TableItem) and target is not None and target.url not in there:

@@ -17,9 +17,33 @@ from .gdaltypes import FieldType, type_name
 from .ownrat import native_rat
 from .shownvalues import Shown, from_plain, to_stored
 
-__all__ = ["stored_array", "stored_cell"]
+__all__ = ["check_text", "stored_array", "stored_cell"]
 
 Array = NDArray[Any]
+
+
+def check_text(text: Any, what: str) -> None:
+    """Refuse text that has no UTF-8: GDAL's bindings end the process for it.
+
+    Parameters
+    ----------
+    text
+        Anything else than a ``str`` is for GDAL to judge.
+    what : str
+        For the message.
+
+    Raises
+    ------
+    ConversionError
+        For half of a surrogate pair.
+    """
+    if isinstance(text, str) and not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise ConversionError(
+                f"{what}: {text!r} holds half of a surrogate pair, which has no UTF-8"
+            ) from None
 
 
 def stored_cell(shown: Shown, rat: Any, at: int, row: int) -> Array:

@@ -16,7 +16,6 @@ import hashlib
 import os
 import secrets
 import stat
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ from typing import Any, Protocol, override
 from .errors import ChangedError, RatZarrError, ReadOnlyError, StoreError, StorePermissionError
 from .location import Location
 from .parallel import stream
+from .partialfile import name_it, partial_file
 
 __all__ = [
     "FileState",
@@ -265,16 +265,10 @@ class _Disk(_Place):
     def receive(self, source: _Place, state: FileState, overwrite: bool, told: Told) -> None:
         with self._in_words():
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            # A name that nobody takes for a raster's, and short where that is long.
-            partial_file = self._path.parent / f".{uuid.uuid4().hex}.partial"
-            file = os.open(partial_file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-            try:
+            with partial_file(self._path) as (file, hidden):
                 self._fill(file, source, state, told)
                 os.utime(file, (state.modified, state.modified))
-                self._name(partial_file, overwrite)
-            finally:
-                os.close(file)
-                partial_file.unlink(missing_ok=True)
+                name_it(hidden, self._path, overwrite=overwrite)
 
     def _fill(self, file: int, source: _Place, state: FileState, told: Told) -> None:
         length = PART_BYTES
@@ -297,20 +291,6 @@ class _Disk(_Place):
             _sums(parts, source.read, lambda size: None) != sums
         ):
             raise StoreError(f"{source.location} was read twice, with different bytes")
-
-    def _name(self, partial_file: Path, overwrite: bool) -> None:
-        if overwrite:
-            partial_file.replace(self._path)
-            return
-        try:
-            # The one way to name a finished file only if the name is free.
-            os.link(partial_file, self._path)
-        except FileExistsError:
-            raise
-        except OSError:
-            if os.path.lexists(self._path):
-                raise FileExistsError(f"{self.location} is there already") from None
-            partial_file.rename(self._path)
 
     @override
     def beside(self, start: str) -> list[str]:

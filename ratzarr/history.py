@@ -89,8 +89,8 @@ def parse(log: object) -> list[Event]:
 
 
 def _argv() -> list[str]:
-    # An interpreter inside another program need not have one.
-    return list(getattr(sys, "argv", []))
+    # An interpreter inside another program need not have one, and one that is ending has None.
+    return list(getattr(sys, "argv", None) or [])
 
 
 def _user() -> str:

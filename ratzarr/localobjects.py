@@ -250,14 +250,14 @@ class LocalObjects(Objects):
             return os.path.lexists(self._root)
 
     @override
-    def list_beside(self) -> list[str]:
+    def list_beside(self) -> list[tuple[str, bool]]:
         with self._in_words(""):
             try:
                 with os.scandir(self._root.parent) as entries:
                     return [
-                        entry.name
+                        (entry.name, entry.is_dir())
                         for entry in entries
-                        if entry.name.startswith(self._root.name) and entry.is_dir()
+                        if entry.name.startswith(self._root.name)
                     ]
             except FileNotFoundError:
                 return []

@@ -152,8 +152,11 @@ class Objects(Protocol):
     def occupied(self) -> bool:
         """Return whether anything at all is at this place."""
 
-    def list_beside(self) -> list[str]:
-        """Return the names of directories beside this place that begin with its own name."""
+    def list_beside(self) -> list[tuple[str, bool]]:
+        """Return what lies beside this place and is called as it is or begins so.
+
+        Each with whether it is a directory (on object stores: the beginning of others' names).
+        """
 
     def remove_place(self) -> None:
         """Remove what is left of an emptied store: a directory; on object stores, nothing."""

@@ -221,14 +221,16 @@ class ObstoreObjects(Objects):
 
     @override
     def list_dirs(self, prefix: str) -> list[str]:
-        return self._children(self._key(prefix))
+        return [name for name, is_dir in self._children(self._key(prefix)) if is_dir]
 
-    def _children(self, folder: str) -> list[str]:
+    def _children(self, folder: str) -> list[tuple[str, bool]]:
+        """Return what is directly below a folder, and whether there is more below that."""
         found = self._do(
             "", partial(obstore.list_with_delimiter, self._store, folder + "/" if folder else None)
         )
         skip = len(folder) + 1 if folder else 0
-        return [path[skip:].rstrip("/") for path in found["common_prefixes"]]
+        folders = [(path[skip:].rstrip("/"), True) for path in found["common_prefixes"]]
+        return [*folders, *((entry["path"][skip:], False) for entry in found["objects"])]
 
     @override
     def list_tree(self, prefix: str) -> Iterator[str]:
@@ -260,9 +262,9 @@ class ObstoreObjects(Objects):
         return self._do("", is_object) or any(True for _ in self.list_tree(""))
 
     @override
-    def list_beside(self) -> list[str]:
+    def list_beside(self) -> list[tuple[str, bool]]:
         folder, _, name = self.location.key.rpartition("/")
-        return [entry for entry in self._children(folder) if entry.startswith(name)]
+        return [entry for entry in self._children(folder) if entry[0].startswith(name)]
 
     @override
     def remove_place(self) -> None:

@@ -276,14 +276,15 @@ class S3Objects(Objects):
         return False
 
     @override
-    def list_beside(self) -> list[str]:
+    def list_beside(self) -> list[tuple[str, bool]]:
         folder = len(self.location.key.rpartition("/")[0])
         skip = folder + 1 if folder else 0
-        return [
-            str(entry["Prefix"])[skip:-1]
-            for page in self._pages(Prefix=self.location.key, Delimiter="/")
-            for entry in page.get("CommonPrefixes", [])
-        ]
+        found: list[tuple[str, bool]] = []
+        for page in self._pages(Prefix=self.location.key, Delimiter="/"):
+            prefixes = page.get("CommonPrefixes", [])
+            found += [(str(entry["Prefix"])[skip:-1], True) for entry in prefixes]
+            found += [(str(entry["Key"])[skip:], False) for entry in page.get("Contents", [])]
+        return found
 
     @override
     def remove_place(self) -> None:

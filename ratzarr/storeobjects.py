@@ -133,13 +133,15 @@ class StoreObjects(GuardedObjects):
             raise
 
     @override
-    def list_beside(self) -> list[str]:
+    def list_beside(self) -> list[tuple[str, bool]]:
         folder, _, name = self._path.rpartition("/")
 
         async def children() -> list[str]:
             return [entry.rstrip("/") async for entry in self._store.list_dir(folder)]
 
-        return [entry for entry in self._do("", children()) if name and entry.startswith(name)]
+        # Such a store does not say what is a directory.
+        found = [entry for entry in self._do("", children()) if name and entry.startswith(name)]
+        return [(entry, True) for entry in found]
 
     def _do[T](self, key: str, call: Coroutine[Any, Any, T]) -> T:
         try:

@@ -185,13 +185,11 @@ class UrlObjects(GuardedObjects):
             yield path, -1 if size is None else int(size), ""
 
     @override
-    def list_beside(self) -> list[str]:
+    def list_beside(self) -> list[tuple[str, bool]]:
         if self._web:
             raise StoreError(f"{self.location}: a web server's objects can't be listed")
         folder, name = posixpath.split(self._root)
-        return [
-            entry for entry, is_dir in self._entries(folder) if is_dir and entry.startswith(name)
-        ]
+        return [entry for entry in self._entries(folder) if entry[0].startswith(name)]
 
     @override
     def occupied(self) -> bool:

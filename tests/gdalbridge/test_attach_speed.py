@@ -9,6 +9,7 @@ from osgeo import gdal
 
 from gdalbridge import attach, enable
 from ratzarr import RatZarr
+from ratzarr.codec import ChunkCodec
 from tests.gdalbridge.rasters import INTEGER, REAL, STRING, VERSION, new_rat
 from tests.gdalbridge.test_attachedrat import raster, sidecar
 from tests.ratzarr.budget import BUDGET
@@ -88,6 +89,77 @@ def test_a_loop_over_all_rows_is_quick(tmp_path):
     assert total == sum(range(ROWS))
     # 10 microseconds a cell would be ten times as long as it takes.
     assert seconds < 1 + ROWS * 10e-6
+
+
+@pytest.fixture
+def packed(monkeypatch):
+    """How many chunks were packed, and unpacked."""
+    found = Counter()
+
+    def counting(name, original):
+        def counted(self, *args):
+            found[name] += 1
+            return original(self, *args)
+
+        monkeypatch.setattr(ChunkCodec, name, counted)
+
+    counting("encode", ChunkCodec.encode)
+    counting("decode", ChunkCodec.decode)
+    return found
+
+
+CHUNK, CHUNKS = 500, 20
+
+
+def test_no_chunk_is_packed_twice(tmp_path, packed):
+    """Blocks of a fifth of a chunk, of several columns by turns: more than may wait at once."""
+    path, rows = raster(tmp_path / "a.tif"), CHUNK * CHUNKS
+    sidecar(path, [], rows, chunk=CHUNK)
+    with attach(path, update=True) as rat:
+        for name in "abcd":
+            rat.CreateColumn(name, REAL, 0)
+        for start in range(0, rows, CHUNK // 5):
+            for column in range(4):
+                rat.WriteArray(np.arange(start, start + CHUNK // 5) / 3 + column, column, start)
+    assert packed == {"encode": 4 * CHUNKS}
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        for column, name in enumerate("abcd"):
+            assert (table.readBlock(name, 0, rows) == np.arange(rows) / 3 + column).all()
+
+
+@pytest.mark.parametrize("block", [CHUNK // 5, 130, CHUNK, 620, 1100])
+def test_no_chunk_is_unpacked_twice(tmp_path, packed, block):
+    path, rows = raster(tmp_path / "a.tif"), CHUNK * CHUNKS + 7
+    values = np.arange(rows) / 3
+    sidecar(path, [(name, "f8", values, {}) for name in "ab"], rows, chunk=CHUNK)
+    packed.clear()
+    rat = attach(path, update=True)
+    rat.SetValueAsDouble(CHUNK + 1, 1, -1)
+    changed = values.copy()
+    changed[CHUNK + 1] = -1
+    for start in range(0, rows, block):
+        length = min(block, rows - start)
+        for column, expected in enumerate((values, changed)):
+            found = rat.ReadAsArray(column, start, length)
+            assert (found == expected[start : start + length]).all()
+    assert packed == {"decode": 2 * (CHUNKS + 1)}
+    rat.close()
+
+
+def test_what_waits_is_written_in_parallel(tmp_path, counted_s3):
+    place, proxy = counted_s3
+    url = remote(tmp_path, place, ["a", "b"], chunk=1000)
+    rat = attach(url, update=True)
+    for column in range(2):
+        for row in range(5, 3000, 1000):
+            rat.SetValueAsDouble(row, column, -1)
+    proxy.clear()
+    proxy.delay = 0.1
+    rat.close()
+    proxy.delay = 0
+    assert proxy.peak >= 4
+    with RatZarr(f"{url}.rat.zarr", readOnly=True) as table:
+        assert [(table.readBlock(name, 0, 3000) == -1).sum() for name in "ab"] == [3, 3]
 
 
 def test_cells_in_no_order_read_each_chunk_once(tmp_path, counted_s3):

@@ -14,6 +14,7 @@ from osgeo import gdal
 
 from gdalbridge import attach
 from gdalbridge import sidecartable as behind
+from gdalbridge.describe import info, info_text
 from gdalbridge.errors import BridgeError, NotWrittenError, OutputExistsError
 from ratzarr import RatZarr, RatZarrError
 from tests.gdalbridge.rasters import DATETIME, INTEGER, NEW_TYPES, REAL, STRING, describe, new_rat
@@ -136,6 +137,25 @@ def test_the_rasters_own_columns_are_refused_or_overridden(path, tmp_path):
     rat = attach(path, update=True, override=True, prefer="raster")
     with pytest.raises(NotWrittenError, match="prefer"):
         rat.SetValueAsInt(1, 0, 50)
+
+
+def test_a_column_says_where_it_came_from(path):
+    with attach(path, update=True, override=True) as rat:
+        rat.CreateColumn("area", REAL, 0)
+        rat.SetValueAsString(0, 1, "A")
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        raster_then = table.getRatAttributeMapping()["RASTER"]
+        made, copied = (
+            table.getColumnAttributeMapping(name)["PROVENANCE"] for name in ("area", "Name")
+        )
+    assert made["versions"]["gdal"] == gdal.VersionInfo("RELEASE_NAME")
+    for found, column in ((made, None), (copied, "Name")):
+        assert found["operation"] == "attach"
+        assert (found["raster"], found["band"], found["column"]) == ("a.tif", 1, column)
+        assert found["fingerprint"] == raster_then["fingerprint"]
+    lines = info_text(info(path)).splitlines()
+    [line] = [one for one in lines if "attached to a.tif, band 1" in one]
+    assert line.endswith(": area, Name")
 
 
 def test_every_type_can_be_overridden_exactly(tmp_path):
@@ -344,6 +364,23 @@ def test_few_chunks_wait_and_not_for_long(path, monkeypatch):
     rat.close()
 
 
+def test_what_waits_is_bounded_in_bytes_whatever_is_in_it(path, monkeypatch):
+    from gdalbridge.opensidecars import shared_table
+
+    monkeypatch.setattr(behind, "MOST_BYTES", 2_000_000)
+    rat = attach(path, update=True)
+    rat.SetRowCount(4000)
+    rat.CreateColumn("t", STRING, 0)
+    table = shared_table(f"{path}.rat.zarr")
+    text = "größe " * 100
+    for start in range(0, 3900, 100):
+        rat.WriteArray(np.array([f"{text}{row}" for row in range(start, start + 100)]), 2, start)
+        held = [chunk.values for _, chunk in table._cache.changed()]
+        assert sum(len(one) for values in held for one in values.tolist()) < 2_100_000
+    rat.close()
+    assert stored(path, "t") == [*(f"{text}{row}" for row in range(3900)), *[""] * 100]
+
+
 def test_the_cache_is_bounded(path, monkeypatch):
     from gdalbridge.opensidecars import shared_table
 
@@ -378,12 +415,14 @@ def test_what_can_not_be_written_waits_and_says_so(path):
 # ---- ends of programs
 
 WRITER = """
-import os, sys, numpy as np
+import atexit, os, sys, threading, numpy as np
+last = []
+atexit.register(lambda: last and last[0].SetValueAsString(3, 2, "7"))
 import gdalbridge
 rat = gdalbridge.attach(sys.argv[1], update=True)
 rat.CreateColumn("x", 0, 0)
 rat.WriteArray(np.array([5, 6]), rat.GetColumnCount() - 1, 1)
-rat.SetValueAsString(3, rat.GetColumnCount() - 1, "7")
+rat.SetValueAsString(3, rat.GetColumnCount() - 1, "8" if sys.argv[2] == "handler" else "7")
 # Several, so that the requests at the end would be made by threads.
 for name in ("y", "z"):
     rat.CreateColumn(name, 2, 0)
@@ -393,6 +432,18 @@ if how == "error":
     raise ValueError("of the program")
 if how == "exit":
     sys.exit(3)
+if how == "thread":
+    # The program ends with it, and the table is held by nothing but a circle.
+    def ends():
+        circle = [rat]
+        circle.append(circle)
+        sys.exit(5)
+    thread = threading.Thread(target=ends)
+    thread.start()
+    thread.join()
+if how == "handler":
+    # It was there before us, so it comes when all has been written.
+    last.append(rat)
 """
 
 
@@ -402,8 +453,14 @@ def upload(place, path):
             place.client.upload_file(name, place.bucket, os.path.basename(name))
 
 
-@pytest.mark.parametrize(("how", "code"), [("end", 0), ("error", 1), ("exit", 3)])
-@pytest.mark.parametrize("where", ["local", "s3"])
+ENDS = [("end", 0), ("error", 1), ("exit", 3), ("thread", 0)]
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "code"),
+    # A client of S3 is closed when such a handler is called: it gets an error.
+    [*(("local", *end) for end in ENDS), *(("s3", *end) for end in ENDS), ("local", "handler", 0)],
+)
 def test_nothing_is_lost_where_a_program_ends(request, tmp_path, how, code, where):
     path = raster(tmp_path / "a.tif", OWN, 4)
     if where == "s3":

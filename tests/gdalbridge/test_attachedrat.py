@@ -367,6 +367,26 @@ def test_what_can_not_be_shown_is_left_out_with_a_warning(tmp_path):
     assert "'half' is left out: it is not complete" in said
 
 
+@pytest.mark.parametrize(
+    "texts",
+    [
+        [f"größe {n} 🛰" for n in range(300)],
+        ["", "é", "", "€€", "a" * 5, ""],
+        # One that is long, and would make all others as long.
+        ["é", *["x"] * 500, "ü" * 3000],
+    ],
+)
+def test_blocks_of_text_are_gdals_utf8(tmp_path, texts):
+    path = raster(tmp_path / "a.tif")
+    sidecar(path, [("t", TEXT, texts, {})], len(texts))
+    expected = new_rat([("t", STRING, 0, texts)], len(texts))
+    rat = attach(path)
+    for length in (1, 2, len(texts)):
+        assert outcome(rat.ReadAsArray, 0, 0, length) == outcome(
+            expected.ReadAsArray, 0, 0, length
+        )
+
+
 def test_text_that_gdal_cuts_is_said(tmp_path):
     path = raster(tmp_path / "a.tif")
     sidecar(path, [("s", TEXT, np.array(["a\0b", "c"], TEXT), {})], 2)
@@ -556,6 +576,28 @@ def test_rows_are_found_by_value_as_gdal_finds_them(tmp_path, usages, kind, exce
     assert rat.GetLinearBinning() == expected.GetLinearBinning()
     for value in (9.9, 10, 12.4, 12.5, 22.4, 22.5, 1e9):
         assert rat.GetRowOfValue(value) == expected.GetRowOfValue(value), value
+
+
+def test_rows_of_a_long_table_are_found_in_bounded_memory(tmp_path, monkeypatch):
+    rows = 1000
+    low = np.arange(rows) * 10
+    low[300] = low[700] = 5
+    monkeypatch.setattr("gdalbridge.attachedcolumns.PIECE", 64)
+    monkeypatch.setattr("gdalbridge.nativecopy.KEPT_PIECES", 3)
+    path = raster(tmp_path / "a.tif")
+    # The upper limits end before: beyond, they are GDAL's empty value.
+    sidecar(path, [("l", "i4", low, {"GDAL_USAGE": 3})], rows, name=".low")
+    sidecar(path, [("h", "f8", low[:500] + 9.5, {"GDAL_USAGE": 4})], 500, name=".high")
+    high = [*(low[:500] + 9.5), *[0] * 500]
+    expected = new_rat([("l", INTEGER, 3, low), ("h", REAL, 4, high)], rows)
+    rat = attach(path)
+    for value in (-20, -1, 0, 5, 9.7, 12, 14.5, 3009, 4999, 4999.7, 5001, 9999, 1e9, math.nan):
+        assert rat.GetRowOfValue(value) == expected.GetRowOfValue(value), value
+    assert len(rat._lookup._kept) == 3
+    with pytest.raises(TypeError):
+        rat.GetRowOfValue("x")
+    with pytest.raises(TypeError):
+        attach(raster(tmp_path / "b.tif")).GetRowOfValue("x")
 
 
 def test_a_row_is_found_by_what_was_written_since(tmp_path):

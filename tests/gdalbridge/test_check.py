@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from osgeo import gdal
 
 import gdalbridge
 from gdalbridge import BridgeError, CancelledError, check, copy_to_sidecar
@@ -235,6 +236,25 @@ def test_s3(raster, moto_s3):
     moto_s3.put(url, "RAT/x/c/1", bytes(bad))
     [report] = check(url.replace("s3://", "/vsis3/"))
     assert [one for one in found(report) if one[0] != "unchecked"] == [("damaged", "RAT/x/c/1")]
+
+
+def test_a_raster_on_s3_costs_gdal_two_requests(raster, counted_s3):
+    place, proxy = counted_s3
+    url = f"s3://{place.bucket}/seg.tif"
+    for file in filter(Path.is_file, raster.parent.iterdir()):
+        place.client.upload_file(str(file), place.bucket, file.name)
+    copy_to_sidecar(url)
+    gdal.VSICurlClearCache()
+    proxy.clear()
+    [report] = check(url)
+    assert report.wrong == 0
+    gdals = [
+        "list" if "delimiter" in one.query else one.key.partition("/")[2]
+        for one in proxy.requests
+        if one.headers.get("user-agent", "gdal").lower().startswith("gdal")
+    ]
+    # What lies beside it, and its beginning: which is all that the fingerprint needs.
+    assert gdals == ["list", "seg.tif"]
 
 
 def test_progress(raster):

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from gdalbridge import BridgeError
@@ -93,6 +94,42 @@ def test_relative_names_stay_relative(tmp_path, monkeypatch):
     make(tmp_path, "seg.tif.rat.zarr")
     monkeypatch.chdir(tmp_path)
     assert find_sidecars("seg.tif") == [Sidecar("seg.tif.rat.zarr", 1, None)]
+
+
+PLACES = ["disk", "s3", "obstore", "memory"]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_anothers_table_is_not_this_ones(request, tmp_path, place, monkeypatch):
+    """seg.tif.rat.zarr can be the table tif of a raster seg, unless there is a seg.tif."""
+    options = None
+    if place in ("s3", "obstore"):
+        folder = f"s3://{request.getfixturevalue('s3_bucket')}/dir"
+        options = {"client": place} if place == "obstore" else None
+    else:
+        folder = str(tmp_path) if place == "disk" else f"memory://{tmp_path.name}"
+
+    def put(name):
+        with fsspec.open(f"{folder}/{name}", "wb") as file:
+            file.write(b"x")
+
+    for raster in ("seg", "seg.band2", "plain"):
+        for table in (".tif.rat.zarr", ".rat.zarr"):
+            RatZarr(f"{folder}/{raster}{table}").close()
+    put("seg")
+    put("plain")
+
+    def tables(raster):
+        found = find_sidecars(f"{folder}/{raster}", storage_options=options)
+        return [(one.band, one.name) for one in found]
+
+    assert tables("seg") == [(1, None), (1, "tif"), (2, None), (2, "tif")]
+    put("seg.tif")
+    assert tables("seg") == [(1, None), (2, None), (2, "tif")]
+    put("seg.band2.tif")
+    assert tables("seg") == [(1, None), (2, None)]
+    assert tables("seg.tif") == tables("seg.band2.tif") == [(1, None)]
+    assert tables("plain") == [(1, None), (1, "tif")]
 
 
 def test_nothing_there(tmp_path):

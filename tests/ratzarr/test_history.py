@@ -1,5 +1,6 @@
 import datetime as dt
 import getpass
+import sys
 
 import pytest
 
@@ -33,6 +34,13 @@ def test_an_event_is_read_back():
     [(when, user, argv)] = history.parse([entry])
     assert before <= when <= dt.datetime.now(dt.UTC)
     assert (user, argv) == (getpass.getuser(), ["prog", "--year", "2026"])
+
+
+@pytest.mark.parametrize("given", [None, []])
+def test_a_program_without_a_command_line(monkeypatch, given):
+    monkeypatch.setattr(sys, "argv", given)
+    _, _, argv = history.event()
+    assert argv == []
 
 
 def test_a_user_without_a_name(monkeypatch):

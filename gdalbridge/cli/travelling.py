@@ -1,0 +1,51 @@
+"""What ``gdalbridge cp`` and ``gdalbridge mv`` have in common."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from .common import (
+    config_option,
+    dry_run_option,
+    in_words,
+    json_option,
+    overwrite_target_option,
+    quiet_option,
+    resume_option,
+    say,
+)
+
+__all__ = ["travel_command"]
+
+
+def travel_command(name: str, call: Callable[..., Any], words: str) -> click.Command:
+    """Return a command that takes a raster from SOURCE to TARGET.
+
+    Parameters
+    ----------
+    name : str
+        The command's.
+    call : callable
+        Does it: takes source and target, and what the options say.
+    words : str
+        For ``--help``.
+    """
+
+    @click.command(name, help=words)
+    @click.argument("source")
+    @click.argument("target")
+    @overwrite_target_option
+    @resume_option
+    @dry_run_option
+    @config_option
+    @json_option
+    @quiet_option
+    def command(source: str, target: str, as_json: bool, quiet: bool, **options: bool) -> None:
+        if options["overwrite"] and options["resume"]:
+            raise click.UsageError("--overwrite removes what --resume would go on with: not both")
+        with in_words():
+            report = call(source, target, progress=not (quiet or as_json), **options)
+            say(report, as_json=as_json, quiet=quiet)
+
+    return command

@@ -21,6 +21,7 @@ from typing import Any
 import fsspec.config
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError
+from botocore.loaders import create_loader
 from botocore.session import Session
 from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
@@ -154,7 +155,14 @@ def _session(settings: S3Settings) -> Any:
         # It would wait for a service that only Amazon's own machines have.
         session.get_component("credential_provider").remove("iam-role")
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_when)
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
     return session
+
+
+@functools.cache
+def _loader(data_path: str | None) -> Any:
+    """Return what reads botocore's description of S3: once in a process, not for each client."""
+    return create_loader(data_path)
 
 
 @functools.cache

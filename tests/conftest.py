@@ -8,6 +8,9 @@ Fixtures for other tests to use:
     the server alone, one for the session: moto's imitation
     (:class:`~tests.servers.moto.Moto`), or with ``--s3-server ceph`` a real one
     (:class:`~tests.servers.ceph.S3Server`).
+``quick_s3``
+    a server that costs little: :mod:`tests.servers.light`, or the real one. For what takes
+    thousands of requests, and asks nothing of a server but that it keeps its word.
 ``counted_s3``
     ``moto_s3`` behind a proxy that counts requests: a pair of place and proxy.
 ``local``
@@ -29,6 +32,7 @@ import pytest
 from tests.places import LocalPlace, S3Place
 from tests.servers.ceph import running_ceph
 from tests.servers.counting import counting_proxy
+from tests.servers.light import light_server
 from tests.servers.moto import running_moto
 
 pytest.register_assert_rewrite("tests.ratzarr.conformance")
@@ -108,7 +112,7 @@ def _uses_s3(item):
     given = getattr(item, "callspec", None)
     # A fixture that is asked for by a parameter is in no list of fixtures.
     asked = () if given is None else given.params.values()
-    return "moto" in getattr(item, "fixturenames", ()) or any(
+    return not {"moto", "quick_s3"}.isdisjoint(getattr(item, "fixturenames", ())) or any(
         isinstance(value, str) and value == "s3" for value in asked
     )
 
@@ -116,6 +120,15 @@ def _uses_s3(item):
 @pytest.fixture(scope="session")
 def moto(request):
     with SERVERS[request.config.getoption("--s3-server")]() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def quick_s3(request):
+    if request.config.getoption("--s3-server") != "moto":
+        yield request.getfixturevalue("moto")
+        return
+    with light_server() as server:
         yield server
 
 

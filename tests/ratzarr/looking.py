@@ -27,7 +27,7 @@ class Look:
     def __init__(self, place, url):
         self.place = place
         if place.kind == "s3":
-            # The server is in this process: no need of a request for each object.
+            # No need of a request for each object.
             prefix = url.removeprefix(f"s3://{place.bucket}/") + "/"
             found = place.moto.contents(place.bucket, prefix)
             marks = place.moto.metadata(place.bucket, prefix)

@@ -1,5 +1,7 @@
 """Histories of several instances at each place: see :mod:`tests.ratzarr.statemachine`."""
 
+from tests.places import S3Place
+
 from .statemachine import run
 
 
@@ -7,5 +9,7 @@ def test_on_local_disk(local):
     run(local, examples=50)
 
 
-def test_on_s3(moto_s3):
-    run(moto_s3, examples=7, every=6)
+def test_on_s3(quick_s3, monkeypatch):
+    for name, value in quick_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    run(S3Place(quick_s3), examples=7, every=6)

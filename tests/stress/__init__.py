@@ -7,7 +7,7 @@
 ``crashpoints``
     a process counts what it does to the file system, and kills itself before the n-th.
 ``places``
-    a local disk, moto and any S3 server, with what these tests need on top.
+    a local disk and any S3 server, with what these tests need on top.
 ``raw``
     a table read by zarr-python and nothing of ours.
 ``metadata``, ``rows``, ``columns``, ``resizing``

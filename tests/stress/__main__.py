@@ -95,8 +95,8 @@ def killed(ground: Any, nursery: Nursery, options: Any, findings: Findings) -> N
         what = f"killed while {operation.name}"
         with findings.trying(what, ground.label):
             killing = Killing(operation, ground, nursery, options.seed)
-            killing.everywhere(6 * options.times if operation.slow else None)
-            killing.at_random((2 if operation.slow else 6) * options.times)
+            killing.everywhere()
+            killing.at_random(6 * options.times)
             killing.found.pop(FREE, None)
             findings.add(what, ground.label, killing.found)
             findings.kills += killing.kills

@@ -22,5 +22,5 @@ def ground(request, tmp_path):
         yield LocalGround(tmp_path)
         return
     label = request.config.getoption("--s3-server")
-    with s3_ground(request.getfixturevalue("moto"), label) as ground:
+    with s3_ground(request.getfixturevalue("quick_s3"), label) as ground:
         yield ground

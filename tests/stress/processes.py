@@ -1,15 +1,14 @@
 """Real processes: a crew that works at once, and children that are killed.
 
-A :class:`Crew` is some fresh interpreters that stay for many scenarios. What one of them does is
-a function, or a generator: where it yields it waits until all have come that far, so that they
+A :class:`Crew` is some processes that stay for many scenarios, forked from an interpreter that has
+everything imported and has done nothing yet. What one of them does is a function, or a generator: where it yields it waits until all have come that far, so that they
 collide as hard as they can.
 
     with Crew(8) as crew:
         ends = crew.run([Task("tests.stress.rows:write", (url, n)) for n in range(8)])
 
-A :class:`Nursery` forks children from an interpreter that has everything imported and has done
-nothing yet: no threads, no connections. So a child costs milliseconds, and can be killed hundreds
-of times.
+A :class:`Nursery` forks children from such an interpreter, with no threads and no connections. So a
+child costs milliseconds, and can be killed hundreds of times.
 """
 
 import os
@@ -65,23 +64,26 @@ def _environment() -> dict[str, str]:
     }
 
 
-def _start(mode: str) -> tuple[subprocess.Popen[bytes], Connection]:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.stress.worker", mode, str(theirs.fileno())],
-            pass_fds=[theirs.fileno()],
-            cwd=ROOT,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-        )
-    return process, Connection(ours.detach())
+def _start(mode: str, count: int = 1) -> tuple[subprocess.Popen[bytes], list[Connection]]:
+    pairs = [socket.socketpair() for _ in range(count)]
+    descriptors = [theirs.fileno() for _, theirs in pairs]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.stress.worker", mode, *map(str, descriptors)],
+        pass_fds=descriptors,
+        cwd=ROOT,
+        env=_environment(),
+        stdin=subprocess.DEVNULL,
+    )
+    for _, theirs in pairs:
+        theirs.close()
+    return process, [Connection(ours.detach()) for ours, _ in pairs]
 
 
-def _stop(process: subprocess.Popen[bytes], pipe: Connection) -> None:
-    with suppress(OSError):
-        pipe.send(None)
-    pipe.close()
+def _stop(process: subprocess.Popen[bytes], pipes: list[Connection]) -> None:
+    for pipe in pipes:
+        with suppress(OSError):
+            pipe.send(None)
+        pipe.close()
     try:
         process.wait(10)
     except subprocess.TimeoutExpired:
@@ -99,10 +101,10 @@ def _receive(pipe: Connection, what: str) -> Any:
 
 
 class Crew:
-    """Fresh interpreters, each of which does one task at a time."""
+    """Processes that stay, each of which does one task at a time."""
 
     def __init__(self, size: int) -> None:
-        self._members = [_start("crew") for _ in range(size)]
+        self._process, self._members = _start("crew", size)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -111,8 +113,7 @@ class Crew:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process, pipe in self._members:
-            _stop(process, pipe)
+        _stop(self._process, self._members)
 
     def run(
         self, tasks: Sequence[Task], between: Callable[[list[Any]], None] | None = None
@@ -128,7 +129,7 @@ class Crew:
             failed, the others are stopped there.
         """
         assert len(tasks) <= len(self._members)
-        pipes = [pipe for _, pipe in self._members[: len(tasks)]]
+        pipes = self._members[: len(tasks)]
         for pipe, task in zip(pipes, tasks, strict=True):
             pipe.send(task)
         ends: list[Any] = [None] * len(tasks)
@@ -231,13 +232,13 @@ class Nursery:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="rz-")
         self._listener = Listener(f"{self._folder.name}/s", "AF_UNIX")
-        self._process, self._pipe = _start("nursery")
+        self._process, (self._pipe,) = _start("nursery")
 
     def __enter__(self) -> "Nursery":
         return self
 
     def __exit__(self, *_: object) -> None:
-        _stop(self._process, self._pipe)
+        _stop(self._process, [self._pipe])
         self._listener.close()
         self._folder.cleanup()
 

@@ -17,10 +17,7 @@ TIMES = {"local": 2, "s3": 1}
 )
 def test_killed(operation, ground, nursery):
     killing = Killing(operation, ground, nursery)
-    # A thousand objects are slow to put into a bucket.
-    few = operation.slow and ground.kind == "s3"
-    steps = 1 if few else STEPS[ground.kind]
+    steps = STEPS[ground.kind]
     killing.everywhere(steps)
     assert killing.kills >= min(3, steps)
-    if not few:
-        killing.at_random(TIMES[ground.kind])
+    killing.at_random(TIMES[ground.kind])

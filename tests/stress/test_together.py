@@ -8,7 +8,7 @@ from .scenario import SCENARIOS, Stage
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.play.__name__)
 def test_together(scenario, ground, crew):
-    # A request to moto takes as long as ten writes to a disk.
+    # A request takes as long as some writes to a disk.
     rounds = scenario.rounds if ground.kind == "local" else max(2, scenario.rounds // 3)
     found = scenario.play(Stage(ground, crew, rounds))
     assert found

@@ -6,6 +6,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Generator
+from contextlib import suppress
 from multiprocessing.connection import Client, Connection
 from typing import Any
 
@@ -54,12 +55,45 @@ def _step_by_step(steps: Generator[Any, None, Any], pipe: Connection) -> Any:
         return end.value
 
 
-def nursery(pipe: Connection) -> None:
-    """Fork children when told to, and bury them."""
+def prepare() -> None:
+    """Import what children would have to import each for itself, and read what clients need."""
     for module in ("ratzarr", "ratzarr.localobjects", "ratzarr.s3objects", "s3fs", "zarr",
                    "gdalbridge", "gdalbridge.ratcopy", "osgeo.gdal", "aiobotocore.session",
                    "tests.stress.operations", "tests.stress.copies"):  # fmt: skip
         importlib.import_module(module)
+    from ratzarr import s3client
+
+    s3client._loader(None).load_service_model("s3", "service-2")
+
+
+def crews(pipes: list[Connection]) -> None:
+    """Fork a member of a crew for each pipe, and wait for their ends."""
+    prepare()
+    for pipe in pipes:
+        if os.fork() == 0:
+            for other in pipes:
+                if other is not pipe:
+                    other.close()
+            status = 1
+            try:
+                crew(pipe)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(status)
+    # Who waits at the other end of one is to see when its member dies.
+    for pipe in pipes:
+        pipe.close()
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def nursery(pipe: Connection) -> None:
+    """Fork children when told to, and bury them."""
+    prepare()
     while (told := pipe.recv()) is not None:
         if told[0] == "reap":
             pipe.send(os.waitpid(told[1], 0)[1])
@@ -97,8 +131,11 @@ def child(address: str, task: Task) -> None:
 
 
 if __name__ == "__main__":
-    mode, descriptor = sys.argv[1:]
+    mode, *descriptors = sys.argv[1:]
+    connections = [Connection(int(descriptor)) for descriptor in descriptors]
     # Ctrl-C on a terminal reaches every process there; the one that started these ends them.
     if mode == "crew":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    {"crew": crew, "nursery": nursery}[mode](Connection(int(descriptor)))
+        crews(connections)
+    else:
+        nursery(*connections)

@@ -32,6 +32,7 @@ TEXTS = [f"class {n}" if n % 3 else f"größe {n}" for n in range(ROWS)]
 class Pickled:
     """Runs tasks as another process would: of nothing but their pickled bytes, out of order."""
 
+    kind = "pickled"
     in_process = False
     workers = 3
 

@@ -1,4 +1,4 @@
-"""Scripts give the same tables in every executor, whatever dies, however large, however far away."""
+"""Scripts give the same tables in every executor, whatever dies, however large they are."""
 
 import os
 import shutil
@@ -15,9 +15,7 @@ from osgeo import gdal
 
 from gdalbridge.ratapplier import RatHandle, RatZarrHandle, apply
 from ratzarr import RatZarr
-from tests.places import S3Place
 from tests.ratzarr.conformance.base import assert_same
-from tests.servers.light import light_server
 
 from . import scripts
 from .test_executors import Diary
@@ -269,7 +267,7 @@ def test_a_rasters_column_is_replaced_by_one_of_its_name(executor, tmp_path, sid
     assert_same(column(f"{raster}.rat.zarr", "n"), n * 2)
 
 
-# How large, how far away
+# How large
 
 
 HALF = """
@@ -320,56 +318,3 @@ def test_peak_memory_does_not_depend_on_the_number_of_rows(tmp_path):
         peaks[rows] = int(done.stdout)
         shutil.rmtree(tmp_path / f"{rows}.zarr")
     assert peaks[50_000_000] < 1.3 * peaks[1_000_000], peaks
-
-
-@pytest.fixture
-def far(monkeypatch):
-    """A server of S3, and a place there; the test says when it moves away."""
-    with light_server() as server:
-        for name, value in server.environment.items():
-            monkeypatch.setenv(name, value)
-        yield server, S3Place(server)
-
-
-def summed(info, inputs, outputs):
-    outputs.out.sum = inputs.a.n + inputs.b.n
-
-
-@pytest.mark.main_env_only
-@pytest.mark.parametrize("kind", ["serial", "threads"])
-def test_fifty_blocks_of_a_server_that_is_far_away(far, monkeypatch, kind):
-    """With two inputs and one output: an eighth of what its requests take one after another.
-
-    What else this computer does can get in the way, but not every time.
-    """
-    server, place = far
-    blocks, chunk = 50, 4
-    n = np.arange(blocks * chunk)
-    a, b = made(place.new(), chunk=chunk, n=n), made(place.new(), chunk=chunk, n=-2 * n)
-    inputs = scripts.tables(a=RatZarrHandle(a), b=RatZarrHandle(b))
-
-    def seconds():
-        out = place.new()
-        outputs = scripts.tables(out=RatZarrHandle(out))
-        server.far(0.03)
-        started = time.perf_counter()
-        apply(summed, inputs, outputs, controls=scripts.controls_for(kind, chunk))
-        took = time.perf_counter() - started
-        under_way = server.far(0)
-        with RatZarr(out, readOnly=True) as table:
-            assert_same(table.readBlock("sum", 0, len(n)), -n)
-        return took, under_way
-
-    with monkeypatch.context() as context:
-        context.setenv("RATZARR_REQUESTS", "1")
-        alone, under_way = seconds()
-        assert under_way == 1
-    took = []
-    for attempt in range(6):
-        took.append(seconds()[0])
-        if took[-1] <= alone / 8:
-            print(took, alone)
-            return
-        time.sleep(0.2 * attempt)
-    print(took, alone)
-    raise AssertionError(f"{took} s, one request after another {alone} s")

@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from ratzarr import ColumnIncompleteError, RatZarrError, StoreError
 
 from .applycontrols import Settings
+from .applyplan import lengths, open_tables, row_count
 from .applyrecord import Record, Unfinished
 from .applyreport import ApplyReport
-from .applysinks import Sink, Write, chunk_rows_for, same_places
-from .applysources import Source, Sources
+from .applysinks import Sink, same_places
+from .applysources import Sources
 from .blocktask import (
     BlockTask,
     Columns,
@@ -37,8 +38,9 @@ from .blocktask import (
     run_block,
 )
 from .blockvalues import Span, noted, weight
-from .errors import BlockError, BridgeError, CancelledError
+from .errors import BridgeError, CancelledError
 from .executors import Executor, make_executor
+from .gathering import Write
 from .otherarguments import fingerprint_of, fresh_copy
 from .pipeline import ReadAhead, write_behind
 from .progress import Progress, progress_of
@@ -50,6 +52,7 @@ Array = NDArray[Any]
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a run without saying anything against its values: it can be gone on with."""
+GO_ON = "what is written stays; controls.setResume(True) goes on"
 THREADS = 16
 """That read, and as many that write."""
 AHEAD = 32
@@ -80,12 +83,13 @@ def run_script(
         ours: dict[tuple[str, str], bool] = {}
         sources = Sources(settings.strings, ours)
         stack.callback(sources.close)
-        sinks = _opened(inputs, outputs, sources)
+        sinks = open_tables(inputs, outputs, sources)
         for sink in sinks.values():
             stack.callback(sink.close)
         same_places(list(sinks.values()))
-        rows = _row_count(settings, {label: sources[one] for label, one in inputs.items()})
-        block_rows, chunk_rows = _lengths(settings, rows, sinks, [*_sources(inputs, sources)])
+        read = {label: sources[handle] for label, handle in inputs.items()}
+        rows = row_count(settings, read)
+        block_rows, chunk_rows = lengths(settings, rows, sinks, read)
         script = Script(
             function, inputs, outputs, rows, otherargs is not None, settings.merge is not None
         )
@@ -113,54 +117,6 @@ def run_script(
         computing=work.computing,
         writing=work.writing,
     )
-
-
-def _sources(inputs: dict[str, Handle], sources: Sources) -> Iterator[Source]:
-    for handle in inputs.values():
-        yield sources[handle]
-
-
-def _opened(
-    inputs: dict[str, Handle], outputs: dict[str, Handle], sources: Sources
-) -> dict[str, Sink]:
-    """Open all tables, at the same time."""
-    with ThreadPoolExecutor(THREADS, "open") as pool:
-        reading = [pool.submit(sources.__getitem__, handle) for handle in inputs.values()]
-        writing = {label: pool.submit(Sink, label, one) for label, one in outputs.items()}
-        for future in reading:
-            future.result()
-        return {label: future.result() for label, future in writing.items()}
-
-
-def _row_count(settings: Settings, inputs: dict[str, Source]) -> int:
-    counts = {label: source.rows for label, source in inputs.items()}
-    listed = ", ".join(f"{label} ({inputs[label].name}) has {n}" for label, n in counts.items())
-    if settings.rows is not None:
-        if any(count < settings.rows for count in counts.values()):
-            raise BlockError(f"{settings.rows} rows are to be worked through, and {listed}")
-        return settings.rows
-    if not counts:
-        raise BridgeError(
-            "there is no input, so nobody knows how many rows there are: controls.setRowCount(...)"
-        )
-    if len(set(counts.values())) > 1:
-        raise BlockError(
-            f"the inputs have different numbers of rows: {listed}. controls.setRowCount(n) works "
-            "through the first n of each"
-        )
-    return next(iter(counts.values()))
-
-
-def _lengths(
-    settings: Settings, rows: int, sinks: dict[str, Sink], inputs: Sequence[Source]
-) -> tuple[int, int]:
-    """Return the block length, and the chunk size of tables that are to be created."""
-    there = [chunk for sink in sinks.values() if (chunk := sink.chunk_rows)]
-    usual = max([one.chunk_rows or 0 for one in inputs], default=0)
-    chunk = chunk_rows_for(settings.block_rows, rows, max(there, default=usual) or None)
-    if settings.block_rows is not None:
-        return settings.block_rows, chunk
-    return max([*there, chunk] if len(there) < len(sinks) else there, default=chunk), chunk
 
 
 @dataclass(slots=True)
@@ -260,8 +216,12 @@ class _Work:
         except BaseException as error:
             self._leave(error)
             raise
-        for sink in self._sinks.values():
-            sink.finish()
+        try:
+            for sink in self._sinks.values():
+                sink.finish()
+        except INTERRUPTIONS as error:
+            error.add_note(GO_ON)
+            raise
         told.report(1.0)
 
     def _leave(self, error: BaseException) -> None:
@@ -276,7 +236,7 @@ class _Work:
             with suppress(RatZarrError):
                 sink.note(self._certain.get(label, 0))
         if isinstance(error, INTERRUPTIONS) and any(s.written() for s in self._sinks.values()):
-            error.add_note("what is written stays; controls.setResume(True) goes on")
+            error.add_note(GO_ON)
 
     def _do(self, todo: list[Span], blocks: int, told: Progress) -> None:
         if not todo:

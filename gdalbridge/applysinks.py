@@ -6,14 +6,11 @@ on. What is handed on to be written are whole chunks wherever it can be, so that
 different blocks never meet in one.
 """
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr import (
@@ -29,116 +26,16 @@ from ratzarr.parallel import run
 
 from .applycontrols import RCM_EQUALS_INPUT, RCM_FIXED, RCM_INCREMENT, Settings
 from .applyrecord import Record, Unfinished, is_left_over, rows_before, unfinished_columns
-from .blockvalues import OutputBlock, Span, weight
+from .blockvalues import OutputBlock, Span
 from .errors import BlockError, BridgeError
+from .gathering import OutputColumn, Write
 from .provenance import PROVENANCE_ATTR
 from .ratassociations import Handle, RatHandle
 from .zarrsource import where
 
-__all__ = ["Sink", "Write", "same_places"]
+__all__ = ["Sink", "same_places"]
 
 Array = NDArray[Any]
-
-SHORTEST_CHUNK = 1024
-
-
-def chunk_rows_for(block_rows: int | None, rows: int, usual: int | None) -> int:
-    """Return the chunk size of a table that is to be created.
-
-    Parameters
-    ----------
-    block_rows : int, optional
-        The block length that was asked for: it is to be whole chunks, or, where it is a
-        very short one, a chunk whole blocks.
-    rows : int
-        Rows that the table will have.
-    usual : int, optional
-        The inputs' chunk size.
-
-    Examples
-    --------
-    >>> chunk_rows_for(None, 10**7, None), chunk_rows_for(1_000_000, 10**7, None)
-    (500000, 500000)
-    >>> chunk_rows_for(200_000, 10**7, None), chunk_rows_for(100, 10**7, None)
-    (200000, 1100)
-    >>> chunk_rows_for(None, 300, None)
-    1024
-    """
-    if block_rows is None:
-        return usual or min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows))
-    if block_rows < SHORTEST_CHUNK:
-        return block_rows * math.ceil(SHORTEST_CHUNK / block_rows)
-    for pieces in range(math.ceil(block_rows / DFLT_CHUNKSIZE), block_rows // SHORTEST_CHUNK + 1):
-        if block_rows % pieces == 0:
-            return block_rows // pieces
-    return DFLT_CHUNKSIZE
-
-
-@dataclass(slots=True)
-class Write:
-    """Rows of some columns of one table, to be written at once."""
-
-    table: RatZarr
-    start: int
-    columns: dict[str, Array]
-
-    @property
-    def weight(self) -> int:
-        """Bytes of memory."""
-        return sum(map(weight, self.columns.values()))
-
-    def __call__(self) -> None:
-        """Write them."""
-        self.table.writeBlocks(self.columns, self.start)
-
-
-@dataclass(slots=True)
-class _Column:
-    """A column that is written."""
-
-    name: str
-    dtype: np.dtype[Any]
-    width: int
-    chunk_rows: int
-    created: bool
-    start: int = 0
-    """Row of the first that waits."""
-    waiting: list[Array] = field(default_factory=list)
-    """Rows that make no whole chunk yet."""
-    waits: int = 0
-    """How many."""
-    rows: int = 0
-    """Rows that it was given."""
-
-    def add(self, start: int, values: Array) -> Iterator[tuple[int, Array]]:
-        """Take rows in, and hand out what can be written."""
-        self.rows += len(values)
-        if self.waits and start != self.start + self.waits:
-            yield from self.rest()
-        stop = start + len(values)
-        if not self.waits:
-            self.start = start
-            if start % self.chunk_rows == 0 and stop % self.chunk_rows == 0:
-                self.start = stop
-                if len(values):
-                    yield start, values
-                return
-        self.waiting.append(values)
-        self.waits += len(values)
-        whole = stop // self.chunk_rows * self.chunk_rows
-        if whole > self.start:
-            together = np.concatenate(self.waiting) if len(self.waiting) > 1 else self.waiting[0]
-            size = whole - self.start
-            yield self.start, together[:size]
-            self.waiting, self.waits, self.start = [together[size:].copy()], stop - whole, whole
-
-    def rest(self) -> Iterator[tuple[int, Array]]:
-        """Hand out what is no whole chunk."""
-        if self.waits:
-            values = np.concatenate(self.waiting)
-            start, self.start = self.start, self.start + self.waits
-            self.waiting, self.waits = [], 0
-            yield start, values
 
 
 class Sink:
@@ -169,7 +66,9 @@ class Sink:
         self.appended = False
         self.position = 0
         """Rows that are written, or wait to be."""
-        self._columns: dict[str, _Column] = {}
+        self._columns: dict[str, OutputColumn] = {}
+        # What was said of columns, which may be set in a later block.
+        self._said: dict[str, dict[str, Any]] = {}
         self._untyped: set[str] = set()
         self._made_here = self._looked = False
         self._unfinished: dict[str, Unfinished] = {}
@@ -251,6 +150,8 @@ class Sink:
         ShapeError, UnequalValueError, UnsupportedDtypeError
             For values that a column can't hold.
         """
+        for name, said in block.attributes.items():
+            self._said.setdefault(name, {}).update(said)
         if block.rows is None:
             self._tell(block)
             return []
@@ -353,7 +254,7 @@ class Sink:
         if stop > self.table.rowCount:
             self.table.setRowCount(most)
 
-    def _fitted(self, column: _Column, values: Array, start: int) -> Array:
+    def _fitted(self, column: OutputColumn, values: Array, start: int) -> Array:
         expected = "(n,)" if column.width == 1 else f"(n, {column.width})"
         try:
             if values.shape[1:] != ((column.width,) if column.width > 1 else ()):
@@ -387,7 +288,7 @@ class Sink:
                 # Nobody can say of no values what they are.
                 self._untyped.add(name)
                 continue
-            attributes = dict(block.attributes.get(name, {}))
+            attributes = dict(self._said.get(name, {}))
             attributes[PROVENANCE_ATTR] = self._origin(self._store.getRATChunkSize(), created=True)
             width = 1 if values.ndim == 1 else values.shape[1]
             new[name] = {
@@ -431,8 +332,8 @@ class Sink:
         origin = self._origin(self._store.getColumnChunkSize(name), created=False)
         self._store.getColumnAttributeMapping(name)[PROVENANCE_ATTR] = origin
 
-    def _opened(self, name: str, *, created: bool) -> _Column:
-        return _Column(
+    def _opened(self, name: str, *, created: bool) -> OutputColumn:
+        return OutputColumn(
             name,
             self._store.getColumnDtype(name),
             self._store.getColumnWidth(name),
@@ -446,7 +347,7 @@ class Sink:
             created=created, whole=whole, appended=self.appended, table_rows=self.first_rows
         )
 
-    def _write_record(self, column: _Column, *, whole: bool | None = None) -> None:
+    def _write_record(self, column: OutputColumn, *, whole: bool | None = None) -> None:
         origin = self._origin(column.chunk_rows, created=column.created)
         if whole is not None:
             origin["whole"] = whole
@@ -538,7 +439,7 @@ class Sink:
                 self._fill(column)
         run([partial(self._store.setComplete, name) for name in self._columns])
 
-    def _fill(self, column: _Column) -> None:
+    def _fill(self, column: OutputColumn) -> None:
         """Write the rows that no block has set: of a complete column all chunks are there."""
         for start, stop in self._store.getMissingRows(column.name):
             for first in range(start, stop, column.chunk_rows):

@@ -87,7 +87,7 @@ def noted(span: Span) -> Iterator[None]:
         raise
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class RatApplierState:
     """Where a function is: its first argument."""
 

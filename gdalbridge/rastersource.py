@@ -87,16 +87,18 @@ class RasterSource:
             with _gdal:
                 dataset = stack.enter_context(opened(handle.filename, options))
                 band = band_of(dataset, handle.layernum, self.name)
-                place = place_of(dataset, band, handle.filename)
+                place = None
+                # In memory there is no place for any sidecar.
+                with suppress(SidecarNameError):
+                    place = place_of(dataset, band, handle.filename)
                 with suppress(RasterNotFoundError):
                     self._own = RatSource(dataset, band, self.name)
-            # In memory there is no place for any.
-            with suppress(SidecarNameError):
+            if place is not None:
                 for found in find_sidecars(place.raster, place.band, storage_options=options):
                     # Being created, or being deleted, by another process.
                     with suppress(TableNotFoundError):
                         self._tables.append(ZarrSource(found.path, options, ours))
-            self._check_fit(dataset, place)
+                self._check_fit(dataset, place)
             if self._own is not None:
                 self._own.settings = stack.pop_all()
         columns = self._own.schema.columns if self._own is not None else ()

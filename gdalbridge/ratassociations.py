@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import BridgeError
+from .sidecar import SUFFIX
 
 __all__ = ["Handle", "RatAssociations", "RatHandle", "RatZarrHandle"]
 
@@ -57,7 +58,10 @@ class RatHandle:
     )
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "filename", _name(self.filename, "RatHandle"))
+        name = _name(self.filename, "RatHandle")
+        if name.rstrip("/").endswith(SUFFIX):
+            raise BridgeError(f"{name} is a sidecar, or a table like one: RatZarrHandle({name!r})")
+        object.__setattr__(self, "filename", name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -608,7 +608,6 @@ def free_port():
         (None, None, "no executor is called None"),
         ("threads", 0, "at least 1: got 0"),
         ("processes", True, "at least 1: got True"),
-        ("serial", 2, "workers=2"),
         ("dask", 2, "has the workers that it has"),
     ],
 )
@@ -626,7 +625,7 @@ def test_an_executor_of_somebody_elses_is_not_closed(worker_processes):
 
 
 def test_how_many_workers():
-    assert make_executor("serial", 1).workers == 1
+    assert make_executor("serial", 5).workers == 1
     assert make_executor("threads", 5).workers == 5
     with closing(make_executor("processes")) as executor:
         assert executor.workers == len(os.sched_getaffinity(0))

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,14 @@ from osgeo import gdal
 
 import gdalbridge
 from gdalbridge import BridgeError, applyrun, ratapplier
-from gdalbridge.errors import BlockError, ColumnMissingError, ColumnSelectionError, ExecutorError
+from gdalbridge.errors import (
+    BlockError,
+    ColumnMissingError,
+    ColumnSelectionError,
+    ExecutorError,
+    RasterNotFoundError,
+    SidecarNameError,
+)
 from gdalbridge.ratapplier import (
     RCM_FIXED,
     RCM_INCREMENT,
@@ -32,6 +40,7 @@ TEXTS = [f"class {n}" if n % 3 else f"größe {n}" for n in range(ROWS)]
 class Pickled:
     """Runs tasks as another process would: of nothing but their pickled bytes, out of order."""
 
+    kind = "pickled"
     in_process = False
     workers = 3
 
@@ -204,6 +213,69 @@ def test_an_object_that_is_called_and_otherargs_that_add_up(seg, out):
     assert others.total == sum(3 * n for n in range(ROWS))
     # Nothing was set: nothing is created.
     assert not out.exists()
+
+
+def test_a_raster_in_memory_is_read(out):
+    dataset = make("/vsimem/apply.tif")
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("a", INTEGER, 0, np.arange(ROWS))], ROWS))
+    dataset = None
+
+    def function(info, inputs, outputs):
+        outputs.out.b = inputs.img.a * 2
+
+    img = tables(img="/vsimem/apply.tif")
+    ratapplier.apply(function, img, tables(out=out))
+    assert stored(out, "b").tolist() == [2 * n for n in range(ROWS)]
+    # There is no place beside it for a sidecar.
+    with pytest.raises(SidecarNameError):
+        ratapplier.apply(function, img, tables(out="/vsimem/apply.tif"))
+    gdal.Unlink("/vsimem/apply.tif")
+
+
+def test_bands_and_further_tables(tmp_path):
+    dataset = make(tmp_path / "two.tif", bands=2)
+    for band in (1, 2):
+        columns = [("a", INTEGER, 0, np.arange(ROWS) * band)]
+        dataset.GetRasterBand(band).SetDefaultRAT(new_rat(columns, ROWS))
+    dataset = None
+    name = tmp_path / "two.tif"
+
+    def function(info, inputs, outputs):
+        outputs.two.b = inputs.two.a + inputs.one.a
+        outputs.texture.c = inputs.two.a
+
+    ratapplier.apply(
+        function,
+        tables(one=RatHandle(name), two=RatHandle(name, 2)),
+        tables(two=RatHandle(name, layernum=2), texture=RatHandle(name, table="texture")),
+    )
+    assert stored(f"{name}.band2.rat.zarr", "b").tolist() == [3 * n for n in range(ROWS)]
+    assert stored(f"{name}.texture.rat.zarr", "c").tolist() == [2 * n for n in range(ROWS)]
+
+    def reads(info, inputs, outputs):
+        assert (inputs.one.c == inputs.one.a * 2).all()
+
+    ratapplier.apply(reads, tables(one=name), tables())
+    with pytest.raises(RasterNotFoundError, match="there is no 3"):
+        ratapplier.apply(reads, tables(one=RatHandle(name, 3)), tables())
+
+
+def test_a_sidecar_shorter_than_the_raster_s_table(seg):
+    table(
+        f"{seg}.rat.zarr", 4, part=np.arange(4), when=np.arange(4).astype("M8[D]"),
+        text=np.array(list("abcd"), np.dtypes.StringDType()),
+    )  # fmt: skip
+    seen = []
+
+    def function(info, inputs, outputs):
+        seen.append((inputs.img.part, inputs.img.when, inputs.img.text, inputs.img.Value))
+
+    ratapplier.apply(function, tables(img=seg), tables(), controls=controls(ROWS))
+    part, when, text, value = seen[0]
+    assert part.tolist() == [0, 1, 2, 3] + [0] * 19
+    assert np.isnat(when[4:]).all()
+    assert text.tolist() == [b"a", b"b", b"c", b"d"] + [b""] * 19
+    assert value.tolist() == [3 * n for n in range(ROWS)]
 
 
 @pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
@@ -614,6 +686,8 @@ def test_what_can_not_be_meant(place, out, seg):
         tables(x=5)
     with pytest.raises(BridgeError, match="takes the name of a table"):
         RatHandle(gdal.Open(str(seg)))
+    with pytest.raises(BridgeError, match="is a sidecar, or a table like one: RatZarrHandle"):
+        RatHandle(f"{seg}.rat.zarr")
     with pytest.raises(BridgeError, match="takes a function first"):
         ratapplier.apply("function", tables(t=place), tables(out=out))
     with pytest.raises(BridgeError, match="the outputs a and b are one table"):
@@ -694,10 +768,16 @@ def test_usages(seg, out):
         assert rat.GetColOfUsage(gdal.GFU_Red) == 3
 
     def later(info, inputs, outputs):
-        assert inputs.out.getUsage("plain") == 0
-        outputs.out.setUsage("plain", gdal.GFU_Green)
+        # What is said of a column counts when it is set later.
+        if info.blockNdx == 0:
+            assert inputs.out.getUsage("plain") == 0
+            outputs.out.setUsage("plain", gdal.GFU_Green)
+            outputs.out.setUsage("after", gdal.GFU_Blue)
+        else:
+            outputs.out.after = inputs.out.plain
 
-    ratapplier.apply(later, tables(out=out), tables(out=out))
+    ratapplier.apply(later, tables(out=out), tables(out=out), controls=controls(10))
+    assert attributes(out, "after")["GDAL_USAGE"] == gdal.GFU_Blue
     assert attributes(out, "plain")["GDAL_USAGE"] == gdal.GFU_Green
     assert attributes(out, "plain")["COMPLETE"] is True
 
@@ -903,3 +983,18 @@ def test_the_report(seg, out):
         assert word in text
     assert "<table>" in report._repr_html_()
     assert report.as_dict()["rows"] == ROWS
+
+
+def test_the_guide_s_example(nlcd, monkeypatch, capsys):
+    guide = (Path(__file__).parents[2] / "docs" / "apply.md").read_text(encoding="utf-8")
+    example = re.search(r"```python\n(.*?)```", guide, re.DOTALL)
+    monkeypatch.chdir(nlcd.parent)
+    exec(compile(example[1], "apply.md", "exec"), {})
+    assert "lc.tif.rat.zarr" in capsys.readouterr().out
+    dataset = gdal.Open("lc.tif")
+    own = dataset.GetRasterBand(1).GetDefaultRAT()
+    columns = {own.GetNameOfCol(i): own.ReadAsArray(i) for i in range(own.GetColumnCount())}
+    del own, dataset
+    assert (stored("lc.tif.rat.zarr", "area_ha") == columns["Histogram"] * 0.09).all()
+    names = [text.decode() for text in columns["Land Cover Class"].tolist()]
+    assert stored("extra.rat.zarr", "class of it").tolist() == names

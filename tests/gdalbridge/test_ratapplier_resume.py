@@ -233,7 +233,7 @@ def test_a_killed_process(place, out, runs, executor):
         doubles, tables(t=place), tables(out=out), controls=controls(BLOCK, setResume=True)
     )
     assert runs() == [block for block in range(BLOCKS) if block not in both]
-    assert report.blocks_there == len(both) > 1
+    assert report.blocks_there == len(both) > 0
     check(out)
 
 

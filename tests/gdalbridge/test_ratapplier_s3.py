@@ -7,6 +7,7 @@ import pytest
 
 from gdalbridge import ratapplier
 from ratzarr import RatZarr
+from tests.gdalbridge.rasters import INTEGER, STRING, make, new_rat
 
 BLOCKS, CHUNK = 50, 1024
 ROWS = BLOCKS * CHUNK
@@ -42,6 +43,58 @@ def tables(urls):
     return inRats, outRats
 
 
+def mixed(info, inputs, outputs):
+    outputs.img.total = inputs.img.Value + inputs.here.n
+    outputs.there.name = inputs.img.Name
+    outputs.there.total = inputs.img.Value + inputs.there.m
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads"])
+def test_rasters_sidecars_and_stores_here_and_there(tmp_path, moto_s3, executor):
+    names = [f"name {n}" for n in range(ROWS)]
+    dataset = make(tmp_path / "seg.tif")
+    columns = [("Value", INTEGER, 0, np.arange(ROWS)), ("Name", STRING, 2, names)]
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat(columns, ROWS))
+    dataset = None
+    url = moto_s3.new("seg.tif")
+    for file in tmp_path.iterdir():
+        moto_s3.put(f"{url}{file.name.removeprefix('seg.tif')}", "", file.read_bytes())
+    here, there = tmp_path / "here.rat.zarr", moto_s3.new("there.rat.zarr")
+    for place, column in ((here, "n"), (there, "m")):
+        with RatZarr(place, newRowCount=ROWS, newChunkSize=CHUNK * 10) as table:
+            table.createColumn(column, np.int64)
+            table.writeBlock(column, np.arange(ROWS) * 10, 0)
+    inRats, outRats = ratapplier.RatAssociations(), ratapplier.RatAssociations()
+    inRats.img = outRats.img = ratapplier.RatHandle(url)
+    inRats.here = ratapplier.RatZarrHandle(here)
+    inRats.there = outRats.there = ratapplier.RatZarrHandle(there)
+    controls = ratapplier.RatApplierControls()
+    controls.setExecutor(executor, 2 if executor == "threads" else None)
+    before = {key: etag for key, etag in moto_s3.everything().items() if ".rat.zarr" not in key}
+    report = ratapplier.apply(mixed, inRats, outRats, controls=controls)
+    assert report.blocks == 5
+    assert report.written == (f"{url}.rat.zarr", there)
+    sidecar, store = (moto_s3.open(place)["RAT"] for place in (f"{url}.rat.zarr", there))
+    assert (sidecar["total"][...] == np.arange(ROWS) * 11).all()
+    assert (store["total"][...] == np.arange(ROWS) * 11).all()
+    assert store["name"][...].tolist() == names
+    assert sidecar.attrs["RASTER"]["name"] == "seg.tif"
+    # The raster is as it was.
+    after = {key: etag for key, etag in moto_s3.everything().items() if ".rat.zarr" not in key}
+    assert after == before
+
+
+def test_each_chunk_is_read_and_written_once(far):
+    _, proxy, urls = far
+    proxy.delay = 0
+    ratapplier.apply(script, *tables(urls))
+    chunks = [(r.method, r.key) for r in proxy.requests if "/c/" in r.key]
+    assert len(chunks) == len(set(chunks)) == 3 * BLOCKS
+    # Several are under way at once, and all of it takes few more.
+    assert proxy.peak > 8
+    assert len(proxy.requests) - len(chunks) <= 14
+
+
 def test_fifty_blocks_take_an_eighth_of_the_time_of_their_requests(far):
     place, proxy, urls = far
     seconds = {}
@@ -53,4 +106,3 @@ def test_fifty_blocks_take_an_eighth_of_the_time_of_their_requests(far):
         seconds[delay] = time.perf_counter() - started
     # What the machine itself takes is in both: the rest is waiting.
     assert seconds[0.2] - seconds[0.0] < 0.2 * len(proxy.requests) / 8
-    print(seconds, len(proxy.requests))

@@ -1,8 +1,10 @@
-"""Scripts give the same tables in every executor, whatever dies, however large, however far away."""
+"""Scripts give the same tables in every executor, whatever dies, however large they are."""
 
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -263,3 +265,56 @@ def test_a_rasters_column_is_replaced_by_one_of_its_name(executor, tmp_path, sid
     img = scripts.tables(img=RatHandle(raster))
     apply(doubled_in_place, img, img, controls=scripts.controls_for(executor, 1024))
     assert_same(column(f"{raster}.rat.zarr", "n"), n * 2)
+
+
+# How large
+
+
+HALF = """
+import resource, sys
+import numpy as np
+from gdalbridge.ratapplier import RatApplierControls, RatAssociations, RatZarrHandle, apply
+from ratzarr import RatZarr
+
+path, rows, step = sys.argv[1], int(sys.argv[2]), 500_000
+with RatZarr(path) as table:
+    table.setRowCount(rows)
+    table.createColumn("n", "int32")
+    for start in range(0, rows, step):
+        table.writeBlock("n", np.arange(start, start + step, dtype="int32"), start)
+
+def half(info, inputs, outputs):
+    outputs.seg.half = inputs.seg.n.astype("float32") / 2
+
+seg = RatAssociations()
+seg.seg = RatZarrHandle(path)
+controls = RatApplierControls()
+controls.setMemory(8 * 2**20)
+apply(half, seg, seg, controls=controls)
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+with RatZarr(path, readOnly=True) as table:
+    for start in (0, rows // 2 - 7, rows - 1000):
+        expected = np.arange(start, start + 1000).astype("float32") / 2
+        assert (table.readBlock("half", start, 1000) == expected).all()
+print(peak)
+"""
+
+
+@pytest.mark.main_env_only
+def test_peak_memory_does_not_depend_on_the_number_of_rows(tmp_path):
+    """Of a million rows, and of fifty: a column of which takes 200 MB.
+
+    The C library keeps freed blocks of memory for each thread, the longer a program runs the more of
+    them, up to some hundred MB: not here, where they are handed back, so that what is seen is ours.
+    """
+    peaks = {}
+    for rows in (1_000_000, 50_000_000):
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", HALF, f"{tmp_path}/{rows}.zarr", str(rows)],
+            capture_output=True, text=True, check=False,
+            env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        peaks[rows] = int(done.stdout)
+        shutil.rmtree(tmp_path / f"{rows}.zarr")
+    assert peaks[50_000_000] < 1.3 * peaks[1_000_000], peaks

@@ -142,13 +142,17 @@ def calc(
         raise BridgeError(
             f"outputs is a mapping of new columns' names to expressions: got {outputs!r:.100}"
         )
+    own = is_store(raster)
+    if own and name is not None:
+        raise BridgeError(
+            f"{raster} is a table itself, and has none of the name {name!r} beside it"
+        )
     with (
         open_columns(raster, band=band, storage_options=storage_options) as there,
         progress_of(progress) as told,
         Program(outputs, there) as program,
     ):
         rows = _rows_of(there, program)
-        own = is_store(raster)
         target = raster if own else writable_sidecar_path(raster, band, name)
         dtypes = _dtypes(program, dtype)
         with _target(target, rows, list(outputs), overwrite, storage_options) as (table, begun):

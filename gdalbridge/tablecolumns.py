@@ -305,6 +305,8 @@ def open_columns(
         raise BridgeError(f"names is a list of names: got {names!r}")
     with ExitStack() as stack:
         if is_store(table):
+            if names is not None:
+                raise BridgeError(f"{table} is a table itself, and has no sidecars to be named")
             store = RatZarr(table, readOnly=True, storageOptions=storage_options)
             columns = Columns(str(table))
             columns.add_store(stack.enter_context(store))

@@ -573,6 +573,8 @@ def test_a_further_table_and_an_open_dataset(raster):
         calc(raster, {"x": "s + red"})
     with pytest.raises(BridgeError, match="has 5 rows, and the columns to compute with 30"):
         calc(raster, {"x": "red"}, name="short")
+    with pytest.raises(BridgeError, match="is a table itself"):
+        calc(f"{raster}.more.rat.zarr", {"x": "row"}, name="more")
     calc(raster, {"one": "1"}, name="more")
     assert column(f"{raster}.more.rat.zarr", "one").tolist() == [1] * 30
 

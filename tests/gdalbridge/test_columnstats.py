@@ -345,6 +345,16 @@ def test_integers_beyond_2_53_are_not_rounded(tmp_path):
 
 
 @pytest.mark.main_env_only
+def test_the_edges_of_integers_are_theirs(tmp_path):
+    """The float64 nearest to the smallest value lies above it, and to the largest below."""
+    values = np.array([2**53 + 1 + 2, 2**54 + 2, 2**60 + 1], "i8")
+    assert float(values[0]) > int(values[0])
+    assert float(values[-1]) < int(values[-1])
+    found = column_stats(store(tmp_path, {"x": values}), histogram=2)["x"].histogram
+    assert (found.counts, found.below, found.above) == ((2, 1), 0, 0)
+
+
+@pytest.mark.main_env_only
 def test_text_bytes_and_bools(tmp_path):
     texts = np.array(["wald", "", "see", "wald", "größe"], np.dtypes.StringDType())
     raw = np.empty(5, object)
@@ -491,6 +501,8 @@ def test_a_raster_has_its_own_columns_and_its_sidecars(raster):
         column_stats(raster, ["value"])
     with pytest.raises(BridgeError, match="no sidecar 'other'"):
         column_stats(raster, names=["other"])
+    with pytest.raises(BridgeError, match="is a table itself"):
+        column_stats(f"{raster}.rat.zarr", names=["other"])
 
 
 def test_what_is_asked_wrongly_is_said(raster, tmp_path):
@@ -513,15 +525,18 @@ def test_what_is_asked_wrongly_is_said(raster, tmp_path):
 
 
 @pytest.mark.main_env_only
-def test_a_table_that_changes_between_two_looks_is_noticed(tmp_path, monkeypatch):
-    monkeypatch.setattr("gdalbridge.ranks.KEPT", 2)
-    path = store(tmp_path, {"x": np.arange(100.0)})
+@pytest.mark.parametrize("changed", [100, 10])
+@pytest.mark.parametrize("kept", [2, 99])
+def test_a_table_that_changes_between_two_looks_is_noticed(tmp_path, monkeypatch, changed, kept):
+    monkeypatch.setattr("gdalbridge.ranks.KEPT", kept)
+    # So close to each other that the first look does not tell them apart.
+    path = store(tmp_path, {"x": np.append(1 + np.arange(99) * 1e-6, 9.0)})
     looks = []
 
     def change(done, message, data):
         if not looks:
             with RatZarr(path) as table:
-                table.writeBlock("x", np.zeros(100), 0)
+                table.writeBlock("x", np.zeros(changed), 0)
         looks.append(done)
 
     with pytest.raises(BridgeError, match="changed while it was read"):

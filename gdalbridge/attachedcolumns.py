@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from . import gdaldatetimes
 from ._gdal import exceptions, silence
 from .errors import ConversionError
-from .gdaltypes import FieldType
+from .gdaltypes import COLOUR_USAGES, FieldType, FieldUsage, usage_attributes, usage_name
 from .ownrat import HeldRat, native_rat
 from .shownvalues import Shown, from_plain, to_plain
 from .sidecartable import SidecarTable
@@ -30,6 +30,7 @@ __all__ = [
     "datetime_text",
     "pieces",
     "plain_of",
+    "usage_for_gdal",
 ]
 
 Array = NDArray[Any]
@@ -193,6 +194,22 @@ class SidecarColumn:
 
     # ---- writing
 
+    def set_usage(self, usage: int) -> None:
+        """Give it another usage.
+
+        Raises
+        ------
+        ConversionError
+            Where it is one of several values per row.
+        """
+        if self.part is not None:
+            raise ConversionError(
+                f"{self.table.path}: column {self.name!r} is one of several values per row, and "
+                f"can't have the usage {usage_name(usage)} by itself"
+            )
+        self.table.set_column_attributes(self.shown.column, usage_attributes(usage))
+        self.usage = usage
+
     def put(self, start: int, values: Array) -> None:
         """Change rows; values are as they are stored."""
         if self.part is not None:
@@ -211,6 +228,12 @@ class SidecarColumn:
             there = max(0, min(length, other.rows - start))
             if there:
                 self.put_plain(start, plain_of(other, start, there))
+
+
+def usage_for_gdal(column: AttachedColumn) -> int:
+    """Return the usage that a copy of GDAL's has, which makes colours Integer."""
+    is_other = column.usage in COLOUR_USAGES and column.type != FieldType.INTEGER
+    return int(FieldUsage.GENERIC) if is_other else column.usage
 
 
 def plain_of(column: AttachedColumn, start: int, length: int) -> Array:

@@ -28,6 +28,7 @@ __all__ = [
     "replaced_column",
     "stored_dtype",
     "type_name",
+    "usage_attributes",
     "usage_name",
 ]
 
@@ -138,6 +139,11 @@ def usage_name(number: int) -> str:
     if number not in set(FieldUsage):
         return f"Unknown {number}"
     return "".join(part.capitalize() for part in FieldUsage(number).name.split("_"))
+
+
+def usage_attributes(number: int) -> dict[str, Any]:
+    """Return the attributes by which a stored column keeps its usage."""
+    return {"GDAL_USAGE": int(number), "GDAL_USAGE_NAME": usage_name(number)}
 
 
 def parse_type(name: str | int) -> FieldType:

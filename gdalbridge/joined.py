@@ -14,9 +14,15 @@ import numpy as np
 from ratzarr import TableNotFoundError
 
 from ._gdal import NEW_TYPES, exceptions, gdal, silence
-from .attachedcolumns import AttachedColumn, OwnColumn, SidecarColumn, are_equal
+from .attachedcolumns import (
+    AttachedColumn,
+    OwnColumn,
+    SidecarColumn,
+    are_equal,
+    usage_for_gdal,
+)
 from .errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
-from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
+from .gdaltypes import FieldType, stored_dtype, type_name, usage_attributes
 from .joincolumns import join_columns
 from .opensidecars import flush_each
 from .ownrat import OwnRat, name_for_gdal
@@ -193,8 +199,7 @@ class Joined:
         attributes: dict[str, Any] = {
             "GDAL_TYPE": int(kind),
             "GDAL_TYPE_NAME": type_name(kind),
-            "GDAL_USAGE": int(usage),
-            "GDAL_USAGE_NAME": usage_name(usage),
+            **usage_attributes(usage),
         }
         if stored_name != name:
             attributes["GDAL_NAME"] = name
@@ -262,17 +267,25 @@ class Joined:
         Raises
         ------
         ConversionError
-            Where a sidecar has it as another type.
+            Where a sidecar has it as another type, or as one of several values per row that
+            would have a usage of its own.
         """
         of_name = [i for i, column in enumerate(self.columns) if column.name == given.name]
         if number < len(of_name):
             there = self.columns[of_name[number]]
-            if are_equal(there, given, given.rows):
+            same_usage = there.usage == given.usage or usage_for_gdal(there) == given.usage
+            same_values = are_equal(there, given, given.rows)
+            if same_values and same_usage:
                 return
             if not isinstance(there, SidecarColumn):
                 made = self.override(of_name[number], given.type, given.usage, filled=False)
             elif there.type == given.type:
                 made = there
+                if not same_usage:
+                    made.set_usage(given.usage)
+                    self._shell = None
+                if same_values:
+                    return
             else:
                 raise ConversionError(
                     f"{self.name}: column {given.name!r} is {type_name(there.type)} in "

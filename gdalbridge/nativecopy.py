@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 
 from ._gdal import exceptions, gdal, silence
-from .attachedcolumns import AttachedColumn, pieces, plain_of
-from .gdaltypes import COLOUR_USAGES, FieldType
+from .attachedcolumns import AttachedColumn, pieces, plain_of, usage_for_gdal
 from .joined import Joined
 from .ownrat import name_for_gdal
 
@@ -38,11 +37,8 @@ def in_memory(joined: Joined) -> Any:
 
 def _add(rat: Any, column: AttachedColumn, start: int, rows: int) -> None:
     """Add a column with these rows of it; what it lacks of them stays GDAL's empty value."""
-    index, usage = rat.GetColumnCount(), column.usage
-    if usage in COLOUR_USAGES and column.type != FieldType.INTEGER:
-        # GDAL would make it Integer.
-        usage = gdal.GFU_Generic
-    rat.CreateColumn(name_for_gdal(column.name), int(column.type), usage)
+    index = rat.GetColumnCount()
+    rat.CreateColumn(name_for_gdal(column.name), int(column.type), usage_for_gdal(column))
     there = max(0, min(rows, column.rows - start))
     values = [plain_of(column, first, size) for first, size in pieces(start, there)]
     if values:

@@ -18,7 +18,7 @@ fixed width for String and (ISO) for DateTime; objects of bytes for WKBGeometry.
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -207,14 +207,7 @@ def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
     if values.dtype.kind == "T":
         times, offsets = gdaldatetimes.parse(values.tolist(), column=column, first_row=first_row)
     else:
-        years = values.astype("M8[Y]").astype("i8") + 1970
-        bad = ~np.isnat(values) & ((years < 1) | (years > 9999))
-        if bad.any():
-            place = int(np.argmax(bad))
-            raise ConversionError(
-                f"column {column!r}, row {first_row + place}: {values[place]} is outside the "
-                "years 1 to 9999: as_text=[...] shows the column as text"
-            )
+        _check_years(shown, values, first_row, ": as_text=[...] shows the column as text")
         times = values.astype("M8[us]")
         offsets = np.full(len(times), shown.offset, np.int32)
         if np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as"):
@@ -229,6 +222,17 @@ def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
         _warn(shown, first_row + int(np.argmax(coarse)), "GDAL's date-times are not as fine")
         times = np.where(coarse, rounded, times)
     return gdaldatetimes.text_for_gdal(times, offsets, column=column, first_row=first_row)
+
+
+def _check_years(shown: Shown, values: Array, first_row: int, hint: str) -> None:
+    years = values.astype("M8[Y]").astype("i8") + 1970
+    bad = ~np.isnat(values) & ((years < 1) | (years > 9999))
+    if bad.any():
+        place = int(np.argmax(bad))
+        raise ConversionError(
+            f"column {shown.column!r}, row {first_row + place}: {values[place]} is outside the "
+            f"years 1 to 9999{hint}"
+        )
 
 
 def _warn(shown: Shown, row: int, why: str) -> None:
@@ -271,6 +275,11 @@ def to_stored(shown: Shown, values: Array, first_row: int) -> Array | None:
         Names the row of a value that the column's dtype does not hold.
     """
     given, kept = values.dtype.kind, shown.dtype.kind
+    if given == "M" and kept == "T" and shown.type == FieldType.DATETIME:
+        times = _exact(replace(shown, dtype=np.dtype("M8[us]")), values, first_row)
+        _check_years(shown, times, first_row, "")
+        utc = np.zeros(len(times), np.int16)
+        return np.array(gdaldatetimes.to_text(times, utc), shown.dtype)
     same = (
         (given in "iufb" and kept in "iufb")
         or (given in "SUT" and kept in "TS" and shown.type == FieldType.STRING)

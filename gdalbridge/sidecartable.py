@@ -173,6 +173,11 @@ class SidecarTable:
             self._open.createColumn(name, dtype, attributes=attributes)
             self._names = None
 
+    def set_column_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Change attributes of a column."""
+        with self.lock:
+            self._open.getColumnAttributeMapping(name).update(attributes)
+
     def delete_column(self, name: str) -> None:
         """Delete a column."""
         with self.lock:

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from gdalbridge import attach
+from gdalbridge import attach, bake
 from gdalbridge import sidecartable as behind
 from gdalbridge.describe import info, info_text
-from gdalbridge.errors import BridgeError, NotWrittenError, OutputExistsError
+from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
 from ratzarr import RatZarr, RatZarrError
 from tests.gdalbridge.rasters import DATETIME, INTEGER, NEW_TYPES, REAL, STRING, describe, new_rat
 from tests.gdalbridge.test_attachedrat import names, raster, sidecar
@@ -521,6 +521,27 @@ def test_what_a_kill_loses_is_bounded(path):
     assert kept.sum() >= written - (behind.MOST_CHUNKS + 1) * chunk
     # What is there is there from the beginning, without gaps.
     assert kept[: kept.sum()].all()
+
+
+@pytest.mark.skipif(not NEW_TYPES, reason="came with GDAL 3.12")
+def test_numpys_date_times_are_taken_as_utc(path, tmp_path):
+    given = np.array(["2020-01-02T03:04:05.678", "NaT", "1999-01-02", "0001-01-01"], "M8[ms]")
+    texts = ["2020-01-02T03:04:05.678Z", "", "1999-01-02T00:00:00Z", "0001-01-01T00:00:00Z"]
+    with attach(path, update=True) as rat:
+        rat.CreateColumn("t", DATETIME, 0)
+        assert rat.WriteArray(given, 2) == 0
+        for bad, reason in (
+            (np.array(["10000-01-01"], "M8[s]"), "row 1: .* years 1 to 9999"),
+            (np.array(["2020-01-01T00:00:00.000000001"], "M8[ns]"), "row 1: "),
+        ):
+            with pytest.raises(ConversionError, match=reason):
+                rat.WriteArray(bad, 2, 1)
+    expected = new_rat([("t", DATETIME, 0, texts)], 4)
+    assert describe(attach(path))["columns"][2] == describe(expected)["columns"][0]
+    # And as any others they go into a raster's own table.
+    bake(path, tmp_path / "b.tif")
+    baked = gdal.Open(str(tmp_path / "b.tif"))
+    assert describe(baked.GetRasterBand(1).GetDefaultRAT()) == describe(attach(path))
 
 
 @pytest.mark.skipif(not NEW_TYPES, reason="came with GDAL 3.12")

@@ -12,7 +12,7 @@ from osgeo import gdal, gdal_array
 
 import gdalbridge
 from gdalbridge import AttachedRAT, LossWarning, attach
-from gdalbridge.errors import NotWrittenError
+from gdalbridge.errors import ConversionError, NotWrittenError
 from tests.gdalbridge.rasters import INTEGER, REAL, STRING, describe, make, new_rat
 from tests.gdalbridge.test_attach_writing import OWN, everything, stored, upload
 from tests.gdalbridge.test_attachedrat import names, raster, sidecar
@@ -291,6 +291,36 @@ def test_setting_any_other_table_writes_what_is_new_in_it(path, tmp_path):
 
     with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
         assert table.getColumnNames() == ["Name", "x"]
+
+
+def test_a_usage_that_is_set_is_kept(path, tmp_path):
+    """Of a column of the sidecar, and of the raster's own; without a look at values."""
+    before = everything(tmp_path)
+    sidecar(
+        path,
+        [
+            ("n", "f8", [1, 2, 3, 4], {"GDAL_USAGE": gdal.GFU_Red}),
+            ("w", "i4", np.ones((4, 2)), {}),
+        ],
+        4,
+    )
+    with gdalbridge.enable():
+        dataset = gdal.Open(path)
+        band = dataset.GetRasterBand(1)
+        # In a copy of GDAL's a colour that is Real has none.
+        assert band.SetDefaultRAT(band.GetDefaultRAT().Clone()) == 0
+        assert band.GetDefaultRAT().GetUsageOfCol(2) == gdal.GFU_Red
+        own = [OWN[0], ("Name", STRING, gdal.GFU_Generic, list("abcd"))]
+        for usage in (gdal.GFU_PixelCount, gdal.GFU_Min):
+            given = new_rat([*own, ("n", REAL, usage, [1, 2, 3, 4])], 4)
+            assert band.SetDefaultRAT(given) == 0
+            rat = band.GetDefaultRAT()
+            assert [rat.GetUsageOfCol(i) for i in range(3)] == [5, gdal.GFU_Generic, usage]
+        with pytest.raises(ConversionError, match="several values per row"):
+            band.SetDefaultRAT(new_rat([("w[1]", INTEGER, gdal.GFU_Max, [1] * 4)], 4))
+    found = attach(path)
+    assert describe(found)["columns"][:3] == describe(given)["columns"]
+    assert everything(tmp_path) == before
 
 
 def test_an_attached_table_can_be_set_elsewhere(path, tmp_path):

@@ -392,11 +392,11 @@ def test_what_is_no_expression_of_a_row_is_refused(expression, why):
 @pytest.mark.main_env_only
 def test_the_database_reaches_nothing(tmp_path):
     import duckdb
-    import pyarrow
+    import pyarrow as pa
 
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")
-    frame = pyarrow.table({"a": [1]})
+    frame = pa.table({"a": [1]})  # noqa: F841 - DuckDB would find it by its name
     assert duckdb.connect(":memory:").sql("SELECT * FROM frame").fetchall() == [(1,)]
     with Program({"out": "x"}, Held(x=np.arange(3)).columns) as program:
         for query in (

@@ -392,11 +392,13 @@ def test_what_is_no_expression_of_a_row_is_refused(expression, why):
 @pytest.mark.main_env_only
 def test_the_database_reaches_nothing(tmp_path):
     import duckdb
+    import pyarrow as pa
 
     secret = tmp_path / "secret.csv"
     secret.write_text("a\n1\n")
-    frame = np.arange(3)
-    with Program({"out": "x"}, Held(x=frame).columns) as program:
+    frame = pa.table({"a": [1]})  # noqa: F841 - DuckDB would find it by its name
+    assert duckdb.connect(":memory:").sql("SELECT * FROM frame").fetchall() == [(1,)]
+    with Program({"out": "x"}, Held(x=np.arange(3)).columns) as program:
         for query in (
             f"SELECT * FROM '{secret}'",
             f"SELECT * FROM read_text('{secret}')",

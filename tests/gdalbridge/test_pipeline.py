@@ -99,6 +99,30 @@ def test_reading_ahead_begins_at_once_and_keeps_to_its_room():
     assert len(begun) == count
 
 
+@pytest.mark.parametrize(("each", "most"), [(0, 9), (10, 3), (16, 2), (30, 2), (1000, 2)])
+def test_small_blocks_are_read_further_ahead(each, most):
+    """Two, until one has come; then as many as there is room for, and two at least."""
+    drawn, ahead = [], []
+    items = (drawn.append(n) or n for n in range(30))
+    sizes = {"size": lambda _: each, "room": 30}
+    for n, value in read_ahead(items, lambda n: -n, threads=9, ahead=9, **sizes):
+        assert value == -n
+        ahead.append(len(drawn) - n - 1)
+    assert ahead[0] == 2
+    assert max(ahead) == most
+
+
+def test_a_block_that_is_larger_than_those_before():
+    drawn, ahead = [], []
+    items = (drawn.append(n) or n for n in range(40))
+    for n, _ in read_ahead(
+        items, lambda n: n, threads=9, ahead=9, size=lambda n: 30 if n == 15 else 1, room=30
+    ):
+        ahead.append(len(drawn) - n - 1)
+    assert max(ahead[:15]) == 9
+    assert max(ahead[24:]) == 2
+
+
 def test_reading_goes_on_while_writing():
     """No write ends before the next block is being read: one after another would never end."""
     begun = [threading.Event() for _ in range(8)]

@@ -1,7 +1,7 @@
 """Real processes that work on one table at once, and real processes that are killed.
 
 ``processes``
-    starts them: fresh interpreters that meet at barriers, forked ones that are killed.
+    starts them, from one that has done nothing yet: some meet at barriers, others are killed.
 ``worker``
     the program that they run.
 ``crashpoints``

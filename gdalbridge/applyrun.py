@@ -159,6 +159,7 @@ class _Work:
         self._direct: dict[str, DirectTable] = {}
         # By input and column: the last block that used it.
         self._used: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._reads: set[tuple[str, str]] = set()
         self._resumed = False
         # What is written, up to the first block that is not.
         self._certain: dict[str, int] = {}
@@ -173,11 +174,7 @@ class _Work:
 
     def places_read(self) -> set[tuple[str, str]]:
         """Return where the columns are that the function has read."""
-        found = set()
-        for label, columns in self._used.items():
-            source = self._sources[self._script.inputs[label]]
-            found |= {place for name in list(columns) if (place := source.place_of(name))}
-        return found
+        return self._reads
 
     def _wanted(self, index: int) -> dict[str, list[str]]:
         return {
@@ -360,7 +357,7 @@ class _Work:
 
     def _task(self) -> BlockTask:
         self._direct = {
-            label: DirectTable(sink.name, sink.options, sink.columns)
+            label: DirectTable(sink.name, sink.where, sink.options, sink.columns)
             for label, sink in self._sinks.items()
             if sink.is_direct
         }
@@ -375,6 +372,7 @@ class _Work:
         )
 
     def _note_used(self, computed: Computed) -> None:
+        self._reads |= computed.reads
         for label, names in computed.used.items():
             for name in names:
                 self._used[label][name] = computed.span.index

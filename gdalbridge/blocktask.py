@@ -69,6 +69,8 @@ class Computed:
     outputs: dict[str, OutputBlock]
     used: dict[str, frozenset[str]]
     """Columns of the inputs that the function has read."""
+    reads: frozenset[tuple[str, str]]
+    """Where the columns are stored that it has read, of the outputs too."""
     weight: int
     """Bytes of memory of what was read."""
     reading: float
@@ -129,7 +131,8 @@ def run_block(
     read = sum(reader.seconds for reader in [*readers.values(), *looks.values()])
     used = {label: frozenset(reader.used) for label, reader in readers.items()}
     size = sum(reader.weight for reader in readers.values())
-    return Computed(span, found, used, size, read, seconds - read)
+    places = frozenset().union(*(one.places() for one in [*readers.values(), *looks.values()]))
+    return Computed(span, found, used, places, size, read, seconds - read)
 
 
 def run_alone(
@@ -162,6 +165,8 @@ class DirectTable:
     """A table that other processes write to: blocks that are whole chunks, each its own."""
 
     name: str
+    where: str
+    """What tells its place, see :func:`gdalbridge.zarrsource.where`."""
     options: Mapping[str, Any] | None = field(repr=False)
     columns: frozenset[str]
     """Those that are there."""
@@ -193,7 +198,12 @@ class BlockTask:
             outputs, written = dict(computed.outputs), dict[str, frozenset[str]]()
             for label, table in self.direct.items():
                 block = outputs[label]
-                if block.rows == span.length and block.columns.keys() <= table.columns:
+                is_whole = block.rows == span.length and block.columns.keys() <= table.columns
+                # A worker may be lost when it has written, and its block be done again: that must
+                # not find what the function reads changed already. Such columns are written
+                # where the result arrives, and so once.
+                is_read = any((table.where, name) in computed.reads for name in block.columns)
+                if is_whole and not is_read:
                     here.table(table).writeBlocks(block.columns, span.start)
                     outputs[label] = OutputBlock(block.rows, {}, block.attributes)
                     written[label] = frozenset(block.columns)

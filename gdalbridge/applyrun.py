@@ -239,7 +239,10 @@ class _Work:
         if not todo:
             return
         started = time.monotonic()
-        first = self._compute((todo[0], self._likely(todo[0])))
+        mark = time.perf_counter()
+        likely = self._likely(todo[0])
+        self.reading += time.perf_counter() - mark
+        first = self._compute((todo[0], likely))
         self._note_used(first)
         number, reading = 0, None
         with ExitStack() as stack:
@@ -383,6 +386,7 @@ class _Work:
         self.reading += computed.reading
         self.computing += computed.computing
         self.writing += computed.writing
+        mark = time.perf_counter()
         with noted(span):
             self._merge(computed)
             writes: list[Write] = []
@@ -394,6 +398,8 @@ class _Work:
                     if label in self._direct:
                         sink.only_whole_blocks(span, block.rows)
                     writes += sink.place(span, block)
+        # Tables and columns are created there.
+        self.writing += time.perf_counter() - mark
         done = self._starts[number + 1]
         certain = {label: sink.certain(done) for label, sink in self._sinks.items()}
         return _Batch(span, number, writes, certain)

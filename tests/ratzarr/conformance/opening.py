@@ -54,7 +54,7 @@ class Opening:
             assert (table.rowCount, table.getRATChunkSize()) == (5, 2)
         other = place.new()
         for options in ({"newRowCount": -1}, {"newRowCount": 1.5}, {"newChunkSize": 0}):
-            with pytest.raises(RatZarrError, match="is an integer from"):
+            with pytest.raises(RatZarrError, match="is an integer"):
                 RatZarr(other, **options)
         assert not RatZarr.exists(other)
 

@@ -27,7 +27,8 @@ def dask_client():
         # Otherwise Dask tries for half a minute to reach a worker that was killed by a test.
         dask.config.set({"distributed.comm.timeouts.connect": "5s"}),
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            # Any free port: there is a cluster in each process of the tests.
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
             host="127.0.0.1",
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

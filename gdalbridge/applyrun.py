@@ -159,6 +159,7 @@ class _Work:
         self._direct: dict[str, DirectTable] = {}
         # By input and column: the last block that used it.
         self._used: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._reads: set[tuple[str, str]] = set()
         self._resumed = False
         # What is written, up to the first block that is not.
         self._certain: dict[str, int] = {}
@@ -173,11 +174,7 @@ class _Work:
 
     def places_read(self) -> set[tuple[str, str]]:
         """Return where the columns are that the function has read."""
-        found = set()
-        for label, columns in self._used.items():
-            source = self._sources[self._script.inputs[label]]
-            found |= {place for name in list(columns) if (place := source.place_of(name))}
-        return found
+        return self._reads
 
     def _wanted(self, index: int) -> dict[str, list[str]]:
         return {
@@ -242,7 +239,10 @@ class _Work:
         if not todo:
             return
         started = time.monotonic()
-        first = self._compute((todo[0], self._likely(todo[0])))
+        mark = time.perf_counter()
+        likely = self._likely(todo[0])
+        self.reading += time.perf_counter() - mark
+        first = self._compute((todo[0], likely))
         self._note_used(first)
         number, reading = 0, None
         with ExitStack() as stack:
@@ -360,7 +360,7 @@ class _Work:
 
     def _task(self) -> BlockTask:
         self._direct = {
-            label: DirectTable(sink.name, sink.options, sink.columns)
+            label: DirectTable(sink.name, sink.where, sink.options, sink.columns)
             for label, sink in self._sinks.items()
             if sink.is_direct
         }
@@ -375,6 +375,7 @@ class _Work:
         )
 
     def _note_used(self, computed: Computed) -> None:
+        self._reads |= computed.reads
         for label, names in computed.used.items():
             for name in names:
                 self._used[label][name] = computed.span.index
@@ -385,6 +386,7 @@ class _Work:
         self.reading += computed.reading
         self.computing += computed.computing
         self.writing += computed.writing
+        mark = time.perf_counter()
         with noted(span):
             self._merge(computed)
             writes: list[Write] = []
@@ -396,6 +398,8 @@ class _Work:
                     if label in self._direct:
                         sink.only_whole_blocks(span, block.rows)
                     writes += sink.place(span, block)
+        # Tables and columns are created there.
+        self.writing += time.perf_counter() - mark
         done = self._starts[number + 1]
         certain = {label: sink.certain(done) for label, sink in self._sinks.items()}
         return _Batch(span, number, writes, certain)

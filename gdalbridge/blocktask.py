@@ -10,13 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ratzarr import RatZarr
-from ratzarr.parallel import run
 
 from .applysources import Source, Sources
 from .blockvalues import (
@@ -33,7 +31,6 @@ from .blockvalues import (
 from .errors import ExecutorError
 from .otherarguments import fingerprint_of, fresh_copy
 from .ratassociations import Handle
-from .zarrsource import where
 
 __all__ = [
     "BlockTask",
@@ -72,6 +69,8 @@ class Computed:
     outputs: dict[str, OutputBlock]
     used: dict[str, frozenset[str]]
     """Columns of the inputs that the function has read."""
+    reads: frozenset[tuple[str, str]]
+    """Where the columns are stored that it has read, of the outputs too."""
     weight: int
     """Bytes of memory of what was read."""
     reading: float
@@ -81,8 +80,6 @@ class Computed:
     written: dict[str, frozenset[str]] = field(default_factory=dict)
     """By output, the columns that are in the store already; their arrays are not here."""
     writing: float = 0.0
-    looked: dict[str, frozenset[str]] = field(default_factory=dict)
-    """Columns of the outputs that it has read, as they were."""
 
 
 def read_columns(
@@ -90,13 +87,11 @@ def read_columns(
 ) -> Columns:
     """Read the columns that are likely to be used."""
     with noted(span):
-        labels = [label for label, names in wanted.items() if names]
-
-        def read(label: str) -> dict[str, Array]:
-            return sources[script.inputs[label]].read(wanted[label], span.start, span.length)
-
-        # Of all tables at the same time: each may be a request to a server far away.
-        return dict(zip(labels, run([partial(read, label) for label in labels]), strict=True))
+        return {
+            label: sources[script.inputs[label]].read(names, span.start, span.length)
+            for label, names in wanted.items()
+            if names
+        }
 
 
 def run_block(
@@ -136,8 +131,8 @@ def run_block(
     read = sum(reader.seconds for reader in [*readers.values(), *looks.values()])
     used = {label: frozenset(reader.used) for label, reader in readers.items()}
     size = sum(reader.weight for reader in readers.values())
-    looked = {label: frozenset(reader.used) for label, reader in looks.items()}
-    return Computed(span, found, used, size, read, seconds - read, looked=looked)
+    places = frozenset().union(*(one.places() for one in [*readers.values(), *looks.values()]))
+    return Computed(span, found, used, places, size, read, seconds - read)
 
 
 def run_alone(
@@ -170,6 +165,8 @@ class DirectTable:
     """A table that other processes write to: blocks that are whole chunks, each its own."""
 
     name: str
+    where: str
+    """What tells its place, see :func:`gdalbridge.zarrsource.where`."""
     options: Mapping[str, Any] | None = field(repr=False)
     columns: frozenset[str]
     """Those that are there."""
@@ -201,8 +198,12 @@ class BlockTask:
             outputs, written = dict(computed.outputs), dict[str, frozenset[str]]()
             for label, table in self.direct.items():
                 block = outputs[label]
-                whole = block.rows == span.length and block.columns.keys() <= table.columns
-                if whole and not self._reads(here.sources, computed, table, block):
+                is_whole = block.rows == span.length and block.columns.keys() <= table.columns
+                # A worker may be lost when it has written, and its block be done again: that must
+                # not find what the function reads changed already. Such columns are written
+                # where the result arrives, and so once.
+                is_read = any((table.where, name) in computed.reads for name in block.columns)
+                if is_whole and not is_read:
                     here.table(table).writeBlocks(block.columns, span.start)
                     outputs[label] = OutputBlock(block.rows, {}, block.attributes)
                     written[label] = frozenset(block.columns)
@@ -213,24 +214,6 @@ class BlockTask:
                 reading=computed.reading + reading,
                 writing=time.perf_counter() - started,
             )
-
-    def _reads(
-        self, sources: Sources, computed: Computed, table: DirectTable, block: OutputBlock
-    ) -> bool:
-        """Return whether the block has also read one of the columns that it writes.
-
-        Written here, and this process lost before it could say so, the block would be done
-        again with what it has made of the column. Once its results have arrived it is not:
-        so these are sent to be written there.
-        """
-        handles = [
-            (self.script.inputs[label], names) for label, names in computed.used.items()
-        ] + [(self.script.outputs[label], names) for label, names in computed.looked.items()]
-        return any(
-            sources[handle].place_of(name) == (where(table.name), name)
-            for handle, names in handles
-            for name in names & block.columns.keys()
-        )
 
 
 class _OpenTables:

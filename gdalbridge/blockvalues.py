@@ -176,6 +176,13 @@ class Reader:
         source = self._source()
         return [] if source is None else source.names()
 
+    def places(self) -> set[tuple[str, str]]:
+        """Return where the columns are stored that were used, of those that are in a store."""
+        source = self._source() if self.used else None
+        if source is None:
+            return set()
+        return {place for name in self.used if (place := source.place_of(name)) is not None}
+
     @property
     def weight(self) -> int:
         """Bytes of memory of all that was read."""

@@ -82,6 +82,8 @@ class RasterSource:
         self.name, self._strings = handle.filename, strings
         self._tables: list[ZarrSource] = []
         self._own: RatSource | None = None
+        # Where columns were found: a sidecar that lacks one is not asked again for each block.
+        self._found: dict[str, ZarrSource | None] = {}
         options = handle.storageOptions
         with ExitStack() as stack:
             with _gdal:
@@ -123,7 +125,12 @@ class RasterSource:
         return self._tables[0].chunk_rows if self._tables else None
 
     def _table_of(self, name: str) -> ZarrSource | None:
-        return next((table for table in self._tables if table.has(name)), None)
+        if name not in self._found:
+            table = next((table for table in self._tables if table.has(name)), None)
+            if table is None and name not in self._indices:
+                return None
+            self._found[name] = table
+        return self._found[name]
 
     def has(self, name: str) -> bool:
         """Return whether there is such a column."""

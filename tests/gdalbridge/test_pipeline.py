@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from gdalbridge.pipeline import read_ahead, write_behind
+from gdalbridge.pipeline import ReadAhead, read_ahead, write_behind
 
 
 def test_order_and_values():
@@ -53,6 +53,50 @@ def test_large_blocks_are_fewer(each, most):
     written = write_behind(pairs, write, threads=9, behind=9, size=lambda _: each, room=30)
     assert list(written) == list(range(18))
     assert peak == most
+
+
+def test_what_is_written_is_told_of_before_the_rest_is_asked_for():
+    asked = []
+
+    def pairs():
+        for n in range(20):
+            asked.append(n)
+            yield n, n
+            # Long enough for the write of nothing.
+            time.sleep(0.01)
+
+    written = write_behind(pairs(), lambda *_: None, behind=20)
+    assert next(written) == 0
+    assert len(asked) < 10
+    assert list(written) == list(range(1, 20))
+
+
+def test_reading_ahead_begins_at_once_and_keeps_to_its_room():
+    begun, gate = [], threading.Event()
+
+    def read(n):
+        begun.append(n)
+        gate.wait(timeout=30)
+        return n
+
+    # Each takes 10 bytes, which nobody knows before the first has been read.
+    reading = ReadAhead(
+        range(30), read, threads=8, ahead=8, size=lambda _: 10, room=40, guess=8
+    )  # fmt: skip
+    with closing(reading):
+        deadline = time.monotonic() + 30
+        while len(begun) < 5 and time.monotonic() < deadline:
+            time.sleep(0.001)
+        assert sorted(begun) == [0, 1, 2, 3, 4]
+        gate.set()
+        for n in range(20):
+            assert next(reading) == (n, n)
+            # Room for four, and one that is handed out.
+            assert max(begun) <= max(4, n + 4)
+        assert reading.waited > 0
+    count = len(begun)
+    time.sleep(0.02)
+    assert len(begun) == count
 
 
 def test_reading_goes_on_while_writing():

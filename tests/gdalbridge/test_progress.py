@@ -74,6 +74,15 @@ def test_a_progress_object_of_rios():
         told.report(0.5)
 
 
+def test_details_are_for_callbacks():
+    said = []
+    with progress_of(lambda *given: said.append(given)) as told:
+        told.report(0.5, "area", detail="block 1 of 2")
+        told.report(0.5, detail="block 1 of 2")
+        told.report(1.0)
+    assert [message for _, message, _ in said] == ["area, block 1 of 2", "block 1 of 2", ""]
+
+
 def test_anything_else_is_refused():
     with pytest.raises(BridgeError, match="progress is None, True"), progress_of("loud"):
         pass

@@ -260,6 +260,24 @@ def test_bands_and_further_tables(tmp_path):
         ratapplier.apply(reads, tables(one=RatHandle(name, 3)), tables())
 
 
+def test_sidecars_are_asked_once_for_what_they_lack(seg, monkeypatch):
+    table(f"{seg}.rat.zarr", other=np.arange(ROWS))
+    asked = []
+    original = RatZarr.openColumn
+
+    def opening(self, name, **options):
+        asked.append(name)
+        return original(self, name, **options)
+
+    monkeypatch.setattr(RatZarr, "openColumn", opening)
+
+    def function(info, inputs, outputs):
+        assert len(inputs.img.Value) == len(inputs.img.other)
+
+    ratapplier.apply(function, tables(img=seg), tables(), controls=controls(2))
+    assert sorted(asked) == ["Value", "other"]
+
+
 def test_a_sidecar_shorter_than_the_raster_s_table(seg):
     table(
         f"{seg}.rat.zarr", 4, part=np.arange(4), when=np.arange(4).astype("M8[D]"),
@@ -547,7 +565,8 @@ def test_outputs_can_be_read_as_they_are_in_the_table(out):
 # ---- rows
 
 
-def test_a_column_set_in_some_blocks_only(place, out):
+@pytest.mark.parametrize("block", [4, 5, 1])
+def test_a_column_set_in_some_blocks_only(place, out, block):
     table(place, n=np.arange(ROWS))
     table(out, old=np.arange(ROWS) + 100)
 
@@ -556,8 +575,8 @@ def test_a_column_set_in_some_blocks_only(place, out):
             outputs.out.new = inputs.t.n + 0.5
             outputs.out.old = inputs.t.n
 
-    ratapplier.apply(function, tables(t=place), tables(out=out), controls=controls(4))
-    odd = np.arange(ROWS) // 4 % 2 == 1
+    ratapplier.apply(function, tables(t=place), tables(out=out), controls=controls(block))
+    odd = np.arange(ROWS) // block % 2 == 1
     assert (
         stored(out, "old").tolist()
         == np.where(odd, np.arange(ROWS), np.arange(ROWS) + 100).tolist()

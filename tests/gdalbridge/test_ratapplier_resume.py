@@ -280,6 +280,27 @@ def test_a_column_that_was_there_is_known_by_what_was_noted(place, out, runs, mo
     check(out)
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_while_it_runs_its_columns_are_not_read(place, out, is_there):
+    if is_there:
+        table(out, ROWS, BLOCK, double=np.zeros(ROWS, int))
+    looked = []
+
+    def function(info, inputs, outputs):
+        outputs.out.double = inputs.t.n * 2
+        if info.blockNdx == 5:
+            # Of the blocks before, with one of them written at a time, some are there.
+            with RatZarr(out, readOnly=True) as found, pytest.raises(ColumnIncompleteError):
+                found.readBlock("double", 0, 1)
+            looked.append(found)
+
+    ratapplier.apply(
+        function, tables(t=place), tables(out=out), controls=controls(BLOCK, setMemory=1)
+    )
+    assert looked
+    assert attributes(out, "double")["COMPLETE"] is True
+
+
 def adds_one(info, inputs, outputs):
     outputs.t.n = inputs.t.n + 1
 
@@ -303,6 +324,26 @@ def test_a_column_that_is_read_and_written_can_not_be_gone_on_with(place):
                 caught.value.__notes__
             )
         assert stored(place, "n").tolist() == before
+
+
+class Repeats(Pickled):
+    """Loses workers: each block is done twice, and only the second result arrives."""
+
+    def results(self, task, items, *, ahead=None):
+        items = list(items)
+        list(super().results(task, items))
+        yield from super().results(task, items)
+
+
+def adds_one_to_output(info, inputs, outputs):
+    outputs.t.n = outputs.t.n + 1
+
+
+@pytest.mark.parametrize("function", [adds_one, adds_one_to_output])
+def test_a_column_that_is_read_and_written_by_workers_that_are_lost(place, monkeypatch, function):
+    monkeypatch.setattr(applyrun, "make_executor", lambda *_: Repeats())
+    ratapplier.apply(function, tables(t=place), tables(t=place), controls=controls(BLOCK))
+    assert (stored(place, "n") == N + 1).all()
 
 
 def test_a_column_that_is_read_and_written(place):

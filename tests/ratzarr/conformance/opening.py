@@ -40,6 +40,24 @@ class Opening:
                 assert table.getColumnNames() == ["a"]
                 assert table.readBlock("a", 0, 3).tolist() == [1, 2, 3]
 
+    def test_a_new_table_with_rows_and_a_chunk_size(self, place):
+        url = place.new()
+        with RatZarr(url, newRowCount=5, newChunkSize=2) as table:
+            assert (table.rowCount, table.getRATChunkSize()) == (5, 2)
+            table.createColumn("a", np.int32)
+            table.writeBlock("a", np.arange(5), 0)
+        group = place.open(url)["RAT"]
+        assert (group.attrs["ROWCOUNT"], group.attrs["CHUNKSIZE"]) == (5, 2)
+        assert (group["a"].shape, group["a"].chunks) == ((5,), (2,))
+        # One that is there keeps its own.
+        with RatZarr(url, newRowCount=9, newChunkSize=7) as table:
+            assert (table.rowCount, table.getRATChunkSize()) == (5, 2)
+        other = place.new()
+        for options in ({"newRowCount": -1}, {"newRowCount": 1.5}, {"newChunkSize": 0}):
+            with pytest.raises(RatZarrError, match="is an integer"):
+                RatZarr(other, **options)
+        assert not RatZarr.exists(other)
+
     def test_flags_by_position(self, place):
         url = place.new()
         make(url, 3).close()

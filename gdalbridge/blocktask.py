@@ -10,13 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ratzarr import RatZarr
-from ratzarr.parallel import run
 
 from .applysources import Source, Sources
 from .blockvalues import (
@@ -89,13 +87,11 @@ def read_columns(
 ) -> Columns:
     """Read the columns that are likely to be used."""
     with noted(span):
-        labels = [label for label, names in wanted.items() if names]
-
-        def read(label: str) -> dict[str, Array]:
-            return sources[script.inputs[label]].read(wanted[label], span.start, span.length)
-
-        # Of all tables at the same time: each may be a request to a server far away.
-        return dict(zip(labels, run([partial(read, label) for label in labels]), strict=True))
+        return {
+            label: sources[script.inputs[label]].read(names, span.start, span.length)
+            for label, names in wanted.items()
+            if names
+        }
 
 
 def run_block(

@@ -53,9 +53,10 @@ Array = NDArray[Any]
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a run without saying anything against its values: it can be gone on with."""
 GO_ON = "what is written stays; controls.setResume(True) goes on"
-THREADS = 16
-"""That read, and as many that write."""
-AHEAD = 32
+THREADS = 24
+"""That read, and as many that write: fewer than there may be requests, so that outputs are created
+while blocks are read ahead."""
+AHEAD = 64
 """Blocks that are read ahead, or wait to be written, where memory allows."""
 FORGET = 8
 """Blocks after which a column is no longer read ahead that the function did not use."""

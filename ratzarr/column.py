@@ -185,9 +185,18 @@ class Column:
         """Look at the document again: :meth:`check_still` for it as it is now."""
         if not self.document.load():
             raise self.missing()
-        if not self.state.is_same_column(state):
+        self.check_lasts(self.state, state, stop)
+
+    def check_lasts(self, now: ColumnState, state: ColumnState, stop: int) -> None:
+        """Raise unless rows up to ``stop``, written under one state, are there in a later one.
+
+        Raises
+        ------
+        ChangedError
+        """
+        if not now.is_same_column(state):
             raise self.replaced()
-        lowest = self.state.lowest_since(state)
+        lowest = now.lowest_since(state)
         if lowest < min(stop, state.length):
             raise self.cut(lowest, stop)
 

@@ -9,8 +9,10 @@ from .attributes import checked_attributes
 from .casting import exact_scalar
 from .codec import value_bytes
 from .dtypes import ColumnType, check_width, column_type, normalize_dtype
+from .history import event
 from .layout import (
     COMPLETE_ATTR,
+    MODIFICATION_ATTR,
     OWN_COLUMN_ATTRS,
     ROWS_DONE_ATTR,
     Document,
@@ -81,7 +83,14 @@ class NewColumn:
         marks : mapping
             Attributes that follow from the table's state.
         """
-        unfinished = {} if self.complete else {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
+        unfinished: dict[str, Any] = {}
+        if not self.complete:
+            # Who creates it so is about to write it: that is noted here, and not by a request.
+            unfinished = {
+                COMPLETE_ATTR: False,
+                ROWS_DONE_ATTR: 0,
+                MODIFICATION_ATTR: [event()],
+            }
         return column_document(
             self.name,
             column_id=secrets.token_hex(8),

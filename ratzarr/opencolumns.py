@@ -81,10 +81,12 @@ class OpenColumns:
         if wanted:
             self._columns[column.name] = column
 
-    def add_new(self, column: Column) -> None:
-        """Take in a column that was just created or resumed."""
+    def add_new(self, column: Column, *, logged: bool = False) -> None:
+        """Take in a column that was just created or resumed, with an event in its log or not."""
         self._forget_writes(column.name)
         self._columns[column.name] = column
+        if logged:
+            self._logged.add((column.name, column.state.id))
 
     def get(self, name: str) -> Column | None:
         """Return the column in use under this name, or None; nothing is asked of the store."""
@@ -242,10 +244,16 @@ class OpenColumns:
         ChangedError, ColumnNotFoundError
             Where another process has deleted a column, created it anew, or cut rows off.
         """
+        written = self.unconfirmed(names)
+        run([partial(column.confirm, state, stop) for column, state, stop in written])
+
+    def unconfirmed(
+        self, names: Iterable[str] | None = None
+    ) -> list[tuple[Column, ColumnState, int]]:
+        """Hand over what is still to be confirmed: of each column its state, and up to which row."""
         wanted = None if names is None else set(names)
         chosen = [key for key in self._unconfirmed if wanted is None or key[0] in wanted]
-        written = [self._unconfirmed.pop(key) for key in chosen]
-        run([partial(column.confirm, state, stop) for column, state, stop in written])
+        return [self._unconfirmed.pop(key) for key in chosen]
 
     def cut(self, rows: int) -> None:
         """Know that this instance itself has set the row count."""

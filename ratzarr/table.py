@@ -276,7 +276,7 @@ class RatZarr:
         )
         column = self._catalog.create(new, self._rows, replace=replace)
         self._rows = self._catalog.row_count()
-        self._columns.add_new(column)
+        self._columns.add_new(column, logged=not complete)
 
     def createColumns(self, columns: Mapping[str, Any]) -> None:
         """Create many columns at once, their requests in parallel.
@@ -320,8 +320,8 @@ class RatZarr:
             return
         created = self._catalog.create_many(new, self._rows)
         self._rows = self._catalog.row_count()
-        for column in created:
-            self._columns.add_new(column)
+        for one, column in zip(new, created, strict=True):
+            self._columns.add_new(column, logged=not one.complete)
 
     def _new_column(
         self,
@@ -360,13 +360,15 @@ class RatZarr:
         self._check_writable()
         column = self._column(colName)
         state = column.state
-        self._columns.confirm([colName])
+        written = self._columns.unconfirmed([colName])
 
         def change(document: Document) -> None:
             attributes = document["attributes"]
             now = ColumnState.of(document, column.document.place, colName)
             if now.id != state.id:
                 raise column.replaced()
+            for one, then, stop in written:
+                one.check_lasts(now, then, stop)
             attributes[COMPLETE_ATTR] = rowsDone is None
             # Rows that others have added, or cut off and added again, nobody says to have written.
             known = min(self._rows, now.length, *(now.cuts or ()))

@@ -23,7 +23,7 @@ import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
-__all__ = ["is_utf8", "pack", "pieces", "unpack"]
+__all__ = ["is_utf8", "pack", "padded", "pieces", "unpack"]
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -35,6 +35,8 @@ PIECE = 8192
 """Strings at a time: what they take when padded stays in the processor's cache."""
 WIDEST = 4096
 """Bytes to which a piece is padded at most: longer strings go one by one."""
+PADDED = 64 * 2**20
+"""Bytes that all pieces together may take when they are wanted at once."""
 
 
 def pack(values: Array) -> Bytes:
@@ -183,6 +185,35 @@ def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
             )
         yield first, piece.astype(f"S{max(1, int(sizes[:rows].max()))}")
         first += rows
+
+
+def padded(data: Any, count: int) -> list[Array] | None:
+    """Return the strings that ``vlen-utf8`` holds as fixed-width bytes, if that is a good way.
+
+    Parameters
+    ----------
+    data, count
+        As for :func:`unpack`.
+
+    Returns
+    -------
+    list of ndarray of fixed-width bytes, or None
+        In order, each as wide as its longest: UTF-8, and no zero byte in any of the strings.
+        None where one has a zero byte, or 256 bytes or more; where they would take much more
+        memory than :data:`PADDED`; where they are no strings: :func:`unpack` has them, or says
+        why not.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    found = _lengths(raw, count)
+    if found is None:
+        return None
+    _, lengths = found
+    widest = np.maximum.reduceat(lengths, np.arange(0, count, PIECE))
+    if int(widest.sum()) * PIECE > PADDED:
+        return None
+    # That every zero byte belongs to a length is what _lengths has proved.
+    out = [piece for _, piece in _pieces(raw, *found)]
+    return out if all(map(is_utf8, out)) else None
 
 
 def _lengths(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

@@ -30,7 +30,7 @@ from . import packing
 from .errors import TooLargeError, UnsupportedCodecError
 from .limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
 from .parallel import in_flight
-from .text import pack, padded, unpack
+from .text import pack, to_padded, unpack
 
 __all__ = ["ChunkCodec", "check_codecs", "value_bytes"]
 
@@ -216,13 +216,13 @@ class ChunkCodec:
     def decode_padded(self, data: bytes) -> list[Array] | None:
         """Return the strings of a chunk as fixed-width bytes; None where it is better decoded.
 
-        See :func:`ratzarr.text.padded`; errors as :meth:`decode`.
+        See :func:`ratzarr.text.to_padded`; errors as :meth:`decode`.
         """
         self.check_size()
         if not self._is_text or len(self._shape) > 1:
             return None
         with _room.take(self._size):
-            return padded(self._unpack(data), self._values)
+            return to_padded(self._unpack(data), self._values)
 
     def check(self, data: bytes) -> None:
         """See that bytes are those of a chunk, with no more work than that takes.

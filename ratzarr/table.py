@@ -46,8 +46,8 @@ from .layout import (
     check_name,
 )
 from .limits import MAX_ROWS
-from .newcolumns import NewColumn
 from .lookedat import check_chunk, padded_rows
+from .newcolumns import NewColumn
 from .opencolumns import OpenColumns
 
 __all__ = ["RatZarr"]

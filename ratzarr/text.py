@@ -23,7 +23,7 @@ import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
-__all__ = ["is_utf8", "pack", "padded", "pieces", "unpack"]
+__all__ = ["is_utf8", "pack", "pieces", "to_padded", "unpack"]
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -187,7 +187,7 @@ def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
         first += rows
 
 
-def padded(data: Any, count: int) -> list[Array] | None:
+def to_padded(data: Any, count: int) -> list[Array] | None:
     """Return the strings that ``vlen-utf8`` holds as fixed-width bytes, if that is a good way.
 
     Parameters

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import chain, islice
 
 __all__ = ["read_ahead", "write_behind"]
 
@@ -27,6 +28,14 @@ def read_ahead[Item, Value](
     ahead : int
         How many are read, or being read, before they are asked for.
     """
+    items = iter(items)
+    first_two = list(islice(items, 2))
+    if len(first_two) < 2:
+        # A thread would only be waited for.
+        for only in first_two:
+            yield only, read(only)
+        return
+    items = chain(first_two, items)
     waiting: deque[tuple[Item, Future[Value]]] = deque()
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(threads, "read-ahead")

@@ -92,23 +92,37 @@ def _is_text(plan: ExportPlan) -> bool:
     return plan.kind == FieldType.STRING and plan.dtype.kind == "T"
 
 
-def check_all(table: RatZarr, plan: ExportPlan, rows: int) -> None:
+def check_all(table: RatZarr, plan: ExportPlan, rows: int) -> tuple[int, Array] | None:
     """See that every value of a column can be read, and is one that GDAL's type can hold.
 
     Values are only looked at where they could be others: else their chunks' checksums tell.
+
+    Returns
+    -------
+    (int, ndarray) or None
+        Of text the row that has the longest, and this text; None where that was not looked for.
 
     Raises
     ------
     ConversionError, DamagedError
     """
-    if plan.kind in (FieldType.INTEGER, FieldType.REAL) and _always_fits(plan):
+    if _always_fits(plan):
         table.checkBlock(plan.key, 0, rows)
-        return
-    for _ in blocks(table, plan, rows):
-        pass
+        return None
+    longest, most = None, 0
+    for block, pieces in blocks(table, plan, rows):
+        start = block.start
+        for piece in pieces:
+            if _is_text(plan) and piece.dtype.kind == "S" and piece.dtype.itemsize > most:
+                row = int(np.argmax(np.strings.str_len(piece)))
+                longest, most = (start + row, piece[row : row + 1].copy()), piece.dtype.itemsize
+            start += len(piece)
+    return longest
 
 
 def _always_fits(plan: ExportPlan) -> bool:
+    if plan.kind not in (FieldType.INTEGER, FieldType.REAL):
+        return False
     wanted = stored_dtype(plan.kind)
     if plan.dtype.kind in "iu" and wanted.kind == "f" and plan.dtype.itemsize == 8:
         # numpy calls that safe; above 2**53 it is not.

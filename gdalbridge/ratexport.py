@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ratzarr import RatZarr
 from ratzarr.blocks import chunk_count
 from ratzarr.layout import COMPLETE_ATTR
@@ -106,11 +108,11 @@ def copy_to_raster(
         name, exact = sink.name, sink.keeps_values
         there = {column.name: column for column in sink.schema.columns}
         _check_target(sink, there, plans, rows, overwrite)
+        longest: dict[str, tuple[int, NDArray[Any]] | None] = {}
         if sink.writes_through:
             # Nothing can be taken back from such a file: see first that all of it will do.
-            for plan in plans:
-                check_all(table, plan, rows)
-        losses, written = _write(table, sink, plans, rows, told)
+            longest = {plan.key: check_all(table, plan, rows) for plan in plans}
+        losses, written = _write(table, sink, plans, rows, longest, told)
         losses += [loss for loss in sink.commit() if loss not in losses]
         losses += compare(
             table,
@@ -229,7 +231,12 @@ def _check_target(
 
 
 def _write(
-    table: RatZarr, sink: RatSink, plans: Sequence[ExportPlan], rows: int, told: Progress
+    table: RatZarr,
+    sink: RatSink,
+    plans: Sequence[ExportPlan],
+    rows: int,
+    longest: Mapping[str, tuple[int, NDArray[Any]] | None],
+    told: Progress,
 ) -> tuple[list[str], list[tuple[ExportPlan, int, Borders]]]:
     losses: list[str] = []
     written: list[tuple[ExportPlan, int, Borders]] = []
@@ -245,6 +252,9 @@ def _write(
             losses += changed
         borders = Borders(chunk_count(rows, plan.block_rows))
         written.append((plan, index, borders))
+        if (first := longest.get(plan.key)) is not None:
+            # HFA writes a whole column anew each time that a longer text comes.
+            sink.write(index, *first, is_text=True)
         real = sink.schema.columns[index].type == FieldType.REAL
         for block, pieces in blocks(table, plan, rows, real=real):
             start = block.start

@@ -169,6 +169,12 @@ def _copy_blocks(
             source.check_encoded(plan.column.index, block.start, values)
             raise
 
+    if len(blocks) == 1:
+        # Threads would only be waited for.
+        write(blocks[0], read(blocks[0]))
+        done.one_more()
+        share.report(blocks[0].stop / source.schema.rows, plan.name)
+        return sum(sizes)
     ahead = 1 if plan.stored.dtype.kind in "TO" else 2
     # No more threads than there is room for blocks: what each has once used stays with it.
     threads = at_once(plan.stored.dtype, max((block.length for block in blocks), default=1))

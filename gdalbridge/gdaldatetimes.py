@@ -36,6 +36,7 @@ STEP = 15
 
 _FORM = "0000-00-00T00:00:00.000+00:00"
 """How GDAL prints a date-time: digits at the zeros, either sign at the last but five."""
+_NONE = "\x00" * len(_FORM)
 _SIGN = 23
 _DIGITS = [i for i, letter in enumerate(_FORM) if letter == "0"]
 _FIXED = [i for i, letter in enumerate(_FORM) if letter in "-T:."]
@@ -76,13 +77,15 @@ def _parse_at_once(texts: Sequence[str]) -> tuple[Array, Array] | None:
     """Parse texts that are all of GDAL's usual form; None where one is not, or is wrong."""
     times = np.full(len(texts), "NaT", "M8[us]")
     offsets = np.full(len(texts), NAIVE, np.int16)
+    lengths = set(map(len, texts))
+    if not lengths <= {0, len(_FORM)}:
+        return None
+    # Joined they are letters of an array at once, which strings one by one are not.
+    joined = "".join([text or _NONE for text in texts] if 0 in lengths else texts)
     try:
-        raw = np.array(texts, "U").astype("S")
+        letters = np.frombuffer(joined.encode("ascii"), np.uint8).reshape(-1, len(_FORM))
     except UnicodeEncodeError:
         return None
-    if not len(raw) or raw.dtype.itemsize != len(_FORM):
-        return (times, offsets) if not any(texts) else None
-    letters = raw.view(np.uint8).reshape(len(raw), len(_FORM))
     there = letters[:, 0] != 0
     letters = np.ascontiguousarray(letters[there])
     digits = letters[:, _DIGITS]

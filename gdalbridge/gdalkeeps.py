@@ -13,7 +13,18 @@ from .gdalopen import band_of, open_dataset
 from .gdalrat import RatSchema, schema_of
 from .gdaltypes import usage_name
 
-__all__ = ["check_not_hidden", "check_open_for_update", "see_what_was_kept"]
+__all__ = ["check_not_hidden", "check_open_for_update", "keeps_values", "see_what_was_kept"]
+
+EXACT = frozenset({"MEM", "HFA", "KEA"})
+"""Drivers that keep the bits of every value that they take."""
+
+
+def keeps_values(dataset: Any) -> bool:
+    """Return whether a raster keeps every value of its table that it takes."""
+    driver = dataset.GetDriver().ShortName
+    # A VRT in memory lists its sources' files, and is not among them.
+    in_memory = driver == "VRT" and dataset.GetDescription() not in (dataset.GetFileList() or [])
+    return driver in EXACT or in_memory
 
 
 def check_open_for_update(dataset: Any, band: Any, name: str) -> None:

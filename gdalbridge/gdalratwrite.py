@@ -18,7 +18,7 @@ from ratzarr.location import gdal_name
 
 from ._gdal import block_io_is_safe, exceptions, gdal, own_rat, set_own_rat, silence
 from .errors import BridgeError, ConversionError, GdalError, NotWrittenError
-from .gdalkeeps import check_not_hidden, check_open_for_update, see_what_was_kept
+from .gdalkeeps import check_not_hidden, check_open_for_update, keeps_values, see_what_was_kept
 from .gdalopen import band_of, open_dataset
 from .gdalrat import RatSchema, schema_of
 from .gdaltypes import (
@@ -239,7 +239,12 @@ class RatSink:
             )
         return before, losses
 
-    def write(self, index: int, start: int, values: Array) -> None:
+    @property
+    def keeps_values(self) -> bool:
+        """Whether the raster keeps every value that it takes."""
+        return keeps_values(self._dataset)
+
+    def write(self, index: int, start: int, values: Array, *, is_text: bool = False) -> None:
         """Write rows of a column.
 
         Parameters
@@ -252,6 +257,9 @@ class RatSink:
             int32 for Integer, float64 for Real (and Integers that a driver made Real),
             bool, StringDType, object (bytes) for WKBGeometry; date-times as fixed-width
             bytes (:func:`gdalbridge.gdaldatetimes.text_for_gdal`).
+        is_text : bool
+            Whether fixed-width bytes are text, for a String: UTF-8 without zero bytes, as
+            :meth:`ratzarr.RatZarr.readText` returns it. They are not looked at.
 
         Raises
         ------
@@ -270,6 +278,11 @@ class RatSink:
                 f"{self.name} has {rows} rows: {len(values)} from row {start} are not in it"
             )
         kind = self._rat.GetTypeOfCol(index)
+        if is_text and values.dtype.kind == "S" and kind == FieldType.STRING:
+            if len(values) and self._blocks_are_safe:
+                self._give(index, start, values)
+                return
+            values = values.astype(stored_dtype(FieldType.STRING))
         if values.dtype.kind not in WRITTEN_KINDS[kind] or (
             values.dtype.kind in "if" and values.dtype != stored_dtype(kind)
         ):

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import chain, islice
 from typing import Self
 
 __all__ = ["ReadAhead", "read_ahead", "write_behind"]
@@ -43,6 +44,14 @@ def read_ahead[Item, Value](
     room : int
         Bytes for all that are read ahead.
     """
+    items = iter(items)
+    first_two = list(islice(items, 2))
+    if len(first_two) < 2:
+        # A thread would only be waited for.
+        for only in first_two:
+            yield only, read(only)
+        return
+    items = chain(first_two, items)
     waiting: deque[tuple[Item, Future[Value]]] = deque()
     few = min(ahead, FEW)
     bound = ahead if size is None else few

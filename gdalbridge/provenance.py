@@ -11,6 +11,7 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,12 @@ _HEADER = re.compile(r"(?i)\b(bearer|basic)(?: |%20|\+)[^\s&]+")
 
 def versions() -> dict[str, str]:
     """Return the versions of what reads and writes."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> Mapping[str, str]:
+    # Each is a file to be found and read, and they don't change while a process runs.
     from ._gdal import gdal
 
     found = {"gdal": str(gdal.VersionInfo("RELEASE_NAME"))}

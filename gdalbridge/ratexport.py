@@ -2,29 +2,23 @@
 
 Every value is checked before anything is written to a raster whose table can't be built
 aside first. Afterwards the raster is opened again and compared with what was to be
-written: formats that keep their tables as XML lose digits and blanks, and say nothing.
+written: as much of it as its format makes necessary, or as was asked for.
 """
 
 import os
 import time
 import warnings
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr import RatZarr, RatZarrError
-from ratzarr.blocks import Block
-from ratzarr.casting import exact
+from ratzarr import RatZarr
+from ratzarr.blocks import chunk_count
 from ratzarr.layout import COMPLETE_ATTR
 
-from . import gdaldatetimes
 from ._gdal import VERSION
-from .blocksizes import MOST, ROOM, memory_of
 from .errors import (
     BridgeError,
     ColumnSelectionError,
@@ -32,35 +26,15 @@ from .errors import (
     LossWarning,
     OutputExistsError,
 )
-from .gdalrat import RatSource, open_rat
+from .exportblocks import ExportPlan, blocks, check_all, rows_per_block
+from .exportcompare import Borders, compare
 from .gdalratwrite import RatSink, open_rat_for_update
-from .gdaltypes import COLOUR_USAGES, FieldType, export_type, stored_dtype, type_name, usage_name
-from .pipeline import read_ahead
+from .gdaltypes import COLOUR_USAGES, FieldType, export_type, type_name, usage_name
 from .progress import Progress, progress_of
 from .report import ColumnReport, CopyReport
 from .tableattributes import linear_binning, table_type
 
 __all__ = ["copy_to_raster"]
-
-Array = NDArray[Any]
-
-BLOCK_ROWS = 500_000
-SHOWN_LOSSES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A column to be copied."""
-
-    key: str
-    """Name in the sidecar."""
-    name: str
-    """Name in the raster."""
-    dtype: np.dtype[Any]
-    kind: FieldType
-    usage: int
-    attributes: Mapping[str, Any]
-    block_rows: int
 
 
 def copy_to_raster(
@@ -72,6 +46,7 @@ def copy_to_raster(
     overwrite: bool = False,
     cast: Mapping[str, str] | None = None,
     block_rows: int | None = None,
+    verify: bool | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> CopyReport:
@@ -94,6 +69,11 @@ def copy_to_raster(
         GDAL type by column: ``{"id": "Real"}``. Values must still be equal.
     block_rows : int, optional
         Rows per block; by default a chunk.
+    verify : bool, optional
+        Whether to compare the raster, read again, with the sidecar: True, every value; False,
+        names, types and usages only. By default every value, but for rasters that keep each
+        value that they take (in memory, HFA, KEA): of these the first and last rows of blocks
+        all through each column.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress : None, True, callable or object
@@ -125,17 +105,25 @@ def copy_to_raster(
     ):
         plans = _plan(table, columns, cast or {}, block_rows)
         rows = table.getRowCount()
-        name = sink.name
+        name, exact = sink.name, sink.keeps_values
         there = {column.name: column for column in sink.schema.columns}
         _check_target(sink, there, plans, rows, overwrite)
+        longest: dict[str, tuple[int, NDArray[Any]] | None] = {}
         if sink.writes_through:
             # Nothing can be taken back from such a file: see first that all of it will do.
-            for plan in plans:
-                for _ in _blocks(table, plan, rows):
-                    pass
-        losses, written = _write(table, sink, plans, rows, told)
+            longest = {plan.key: check_all(table, plan, rows) for plan in plans}
+        losses, written = _write(table, sink, plans, rows, longest, told)
         losses += [loss for loss in sink.commit() if loss not in losses]
-        losses += _compare(table, raster, band, written, rows, told)
+        losses += compare(
+            table,
+            raster,
+            band,
+            written,
+            rows,
+            told,
+            every=verify if verify is not None else not exact,
+            values=verify is not False,
+        )
         told.report(1.0)
     for loss in losses:
         warnings.warn(f"{name}: {loss}", LossWarning, stacklevel=2)
@@ -164,7 +152,7 @@ def _plan(
     columns: Sequence[str] | None,
     casts: Mapping[str, str],
     block_rows: int | None,
-) -> list[_Plan]:
+) -> list[ExportPlan]:
     there = table.getColumnNames()
     if isinstance(columns, str):
         raise ColumnSelectionError(f"columns is a list of names: got the string {columns!r}")
@@ -195,21 +183,25 @@ def _plan(
                 "would make it Integer: ask for Integer (cast), or change its GDAL_USAGE"
             )
         plans.append(
-            _Plan(
+            ExportPlan(
                 key,
                 str(attributes.get("GDAL_NAME", key)),
                 dtype,
                 kind,
                 usage,
                 attributes,
-                block_rows or _block_rows(table.getColumnChunkSize(key), dtype),
+                block_rows or rows_per_block(table.getColumnChunkSize(key), dtype),
             )
         )
     return plans
 
 
 def _check_target(
-    sink: RatSink, there: Mapping[str, Any], plans: Sequence[_Plan], rows: int, overwrite: bool
+    sink: RatSink,
+    there: Mapping[str, Any],
+    plans: Sequence[ExportPlan],
+    rows: int,
+    overwrite: bool,
 ) -> None:
     for plan in plans:
         column = there.get(plan.name)
@@ -238,85 +230,38 @@ def _check_target(
         )
 
 
-def _block_rows(chunk_rows: int, dtype: np.dtype[Any]) -> int:
-    """Return how many rows to read at once: small chunks of numbers several, in parallel."""
-    # Chunks of text may be small because their strings are long.
-    several = 1 if dtype.kind in "TO" else max(1, BLOCK_ROWS // chunk_rows)
-    return min(several * chunk_rows, BLOCK_ROWS)
-
-
-def _blocks(table: RatZarr, plan: _Plan, rows: int) -> Generator[tuple[Block, Array]]:
-    """Yield a column's blocks as its GDAL type takes them, the next ones read ahead."""
-    step = plan.block_rows
-
-    def read(block: Block) -> Array:
-        return table.readBlock(plan.key, block.start, block.length)
-
-    blocks = (Block(start, min(step, rows - start)) for start in range(0, rows, step))
-    reading = read_ahead(blocks, read, threads=MOST, ahead=MOST, size=memory_of, room=ROOM)
-    with closing(reading) as ahead:
-        for block, values in ahead:
-            yield block, _for_gdal(plan, values, block.start)
-
-
-def _for_gdal(plan: _Plan, values: Array, start: int) -> Array:
-    """Return values as :meth:`RatSink.write` takes them, equal to what they were."""
-    if plan.kind == FieldType.DATETIME:
-        if values.dtype.kind == "T":
-            times, offsets = gdaldatetimes.parse(values.tolist(), column=plan.key, first_row=start)
-        else:
-            times = _checked(plan, values, np.dtype("datetime64[us]"), start)
-            east = plan.attributes.get("UTC_OFFSET_MINUTES", 0)
-            offsets = np.full(len(times), gdaldatetimes.NAIVE if east is None else east, np.int32)
-        return gdaldatetimes.text_for_gdal(times, offsets, column=plan.key, first_row=start)
-    if plan.kind == FieldType.STRING:
-        return _as_text(plan, values, start)
-    return _checked(plan, values, stored_dtype(plan.kind), start)
-
-
-def _checked(plan: _Plan, values: Array, dtype: np.dtype[Any], start: int) -> Array:
-    try:
-        return exact(values, dtype, column=plan.key, first_row=start)
-    except RatZarrError as error:
-        others = {
-            FieldType.INTEGER: "Real or String",
-            FieldType.REAL: "String",
-        }.get(plan.kind, "")
-        hint = f"; {others} can be asked for (cast)" if others else ""
-        raise ConversionError(f"{error}{hint}") from error
-
-
-def _as_text(plan: _Plan, values: Array, start: int) -> Array:
-    text = stored_dtype(FieldType.STRING)
-    if values.dtype.kind == "M":
-        iso = np.datetime_as_string(values)
-        return np.where(np.isnat(values), "", iso).astype(text)
-    if values.dtype.kind in "iufb":
-        # Python's own text of a number is the shortest that reads back as the same one.
-        return np.array([str(value) for value in values.tolist()], text)
-    return _checked(plan, values, text, start)
-
-
 def _write(
-    table: RatZarr, sink: RatSink, plans: Sequence[_Plan], rows: int, told: Progress
-) -> tuple[list[str], list[tuple[_Plan, int]]]:
+    table: RatZarr,
+    sink: RatSink,
+    plans: Sequence[ExportPlan],
+    rows: int,
+    longest: Mapping[str, tuple[int, NDArray[Any]] | None],
+    told: Progress,
+) -> tuple[list[str], list[tuple[ExportPlan, int, Borders]]]:
     losses: list[str] = []
-    written: list[tuple[_Plan, int]] = []
+    written: list[tuple[ExportPlan, int, Borders]] = []
     if sink.schema.rows != rows:
         sink.set_row_count(rows)
     for done, plan in enumerate(plans):
         # Looked up again each time: a driver may have given a new column another name.
         there = {column.name: column.index for column in sink.schema.columns}
-        if plan.name in there and plan.name not in {one.name for one, _ in written}:
+        if plan.name in there and plan.name not in {one.name for one, *_ in written}:
             index = there[plan.name]
         else:
             index, changed = sink.create_column(plan.name, plan.kind, plan.usage)
             losses += changed
-        written.append((plan, index))
+        borders = Borders(chunk_count(rows, plan.block_rows))
+        written.append((plan, index, borders))
+        if (first := longest.get(plan.key)) is not None:
+            # HFA writes a whole column anew each time that a longer text comes.
+            sink.write(index, *first, is_text=True)
         real = sink.schema.columns[index].type == FieldType.REAL
-        for block, values in _blocks(table, plan, rows):
-            wide = real and plan.kind == FieldType.INTEGER
-            sink.write(index, block.start, values.astype(np.float64) if wide else values)
+        for block, pieces in blocks(table, plan, rows, real=real):
+            start = block.start
+            for piece in pieces:
+                sink.write(index, start, piece, is_text=plan.kind == FieldType.STRING)
+                start += len(piece)
+            borders.put(block, pieces)
             told.report((done + block.stop / rows) / len(plans) / 2, plan.key)
     attributes = table.getRatAttributeMapping().asdict()
     kind = table_type(attributes)
@@ -326,76 +271,6 @@ def _write(
     if binning is not None:
         losses += sink.set_linear_binning(*binning)
     return losses, written
-
-
-def _compare(
-    table: RatZarr,
-    raster: Any,
-    band: int,
-    written: Sequence[tuple[_Plan, int]],
-    rows: int,
-    told: Progress,
-) -> list[str]:
-    """Return in words what the raster, read again, has otherwise than the sidecar."""
-    if not written or not rows:
-        return []
-    losses = []
-    # A dataset that is open shows what GDAL has in memory: its file is another matter.
-    again = raster
-    if (
-        hasattr(raster, "GetRasterBand")
-        # A VRT in memory lists its sources, and an HFA's file is whole when it is closed.
-        and raster.GetDescription() in (raster.GetFileList() or [])
-        and raster.GetDriver().ShortName != "HFA"
-    ):
-        again = raster.GetDescription()
-    with open_rat(again, band) as source:
-        attributes = table.getRatAttributeMapping().asdict()
-        binning = linear_binning(attributes)
-        if binning is not None and not _same_doubles(source.schema.linear_binning, binning):
-            losses.append(
-                f"the linear binning became {source.schema.linear_binning}, was {binning}"
-            )
-        kind = table_type(attributes)
-        if kind is not None and source.schema.table_type != kind:
-            losses.append("the table's type was not kept")
-        for done, (plan, index) in enumerate(written):
-            found = source.schema.columns[index]
-            if found.usage != plan.usage and not any(repr(plan.name) in loss for loss in losses):
-                losses.append(
-                    f"the usage of column {plan.name!r} became {usage_name(found.usage)}"
-                )
-            changed = 0
-            for block, values in _blocks(table, plan, rows):
-                differ = _differences(source, index, plan, block, values)
-                rows_lost = np.flatnonzero(differ)
-                for row in rows_lost[: max(0, SHOWN_LOSSES - changed)].tolist():
-                    now = source.read(index, block.start + row, 1)[0]
-                    losses.append(
-                        f"column {plan.name!r}, row {block.start + row}: {values[row]!s} "
-                        f"became {now!s}"
-                    )
-                changed += len(rows_lost)
-                told.report(0.5 + (done + block.stop / rows) / len(written) / 2, plan.key)
-            if changed > SHOWN_LOSSES:
-                losses.append(f"column {plan.name!r}: {changed} of {rows} values changed in all")
-    return losses
-
-
-def _same_doubles(one: tuple[float, float] | None, other: tuple[float, float]) -> bool:
-    return one is not None and np.array(one).tobytes() == np.array(other).tobytes()
-
-
-def _differences(
-    source: RatSource, index: int, plan: _Plan, block: Block, values: Array
-) -> NDArray[np.bool_]:
-    if plan.kind == FieldType.DATETIME:
-        return np.asarray(source.read_datetime_text(index, block.start, block.length) != values)
-    now = source.read(index, block.start, block.length)
-    if now.dtype.kind == "f":
-        # Every bit counts, of NaN as well.
-        return np.asarray(now.view("u8") != values.astype(np.float64).view("u8"))
-    return np.asarray(now != values)
 
 
 def _size_on_disk(raster: Any) -> int:

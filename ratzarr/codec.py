@@ -30,7 +30,7 @@ from . import packing
 from .errors import TooLargeError, UnsupportedCodecError
 from .limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
 from .parallel import in_flight
-from .text import pack, unpack
+from .text import pack, to_padded, unpack
 
 __all__ = ["ChunkCodec", "check_codecs", "value_bytes"]
 
@@ -212,6 +212,29 @@ class ChunkCodec:
                 f"shape {chunk.shape}"
             )
         return chunk
+
+    def decode_padded(self, data: bytes) -> list[Array] | None:
+        """Return the strings of a chunk as fixed-width bytes; None where it is better decoded.
+
+        See :func:`ratzarr.text.to_padded`; errors as :meth:`decode`.
+        """
+        self.check_size()
+        if not self._is_text or len(self._shape) > 1:
+            return None
+        with _room.take(self._size):
+            return to_padded(self._unpack(data), self._values)
+
+    def check(self, data: bytes) -> None:
+        """See that bytes are those of a chunk, with no more work than that takes.
+
+        A checksum over what was packed is enough; without one the chunk is decoded.
+        Errors as :meth:`decode`.
+        """
+        if self._packing and self._packing[-1][0] == CHECKSUM:
+            self.check_size()
+            self.check_sum(data)
+        else:
+            self.decode(data)
 
     def check_sum(self, data: bytes) -> None:
         """Compare a chunk's bytes with their checksum, if that is what they end in.

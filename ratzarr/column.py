@@ -58,6 +58,8 @@ class Reading:
     foreign: list[int] = field(default_factory=list)
     """Chunks that say they are another column's."""
     damaged: list[DamagedError] = field(default_factory=list)
+    found: dict[int, Any] = field(default_factory=dict)
+    """Of chunks that are only looked at: what was made of each, by the block's first row in it."""
 
 
 class Column:
@@ -268,6 +270,48 @@ class Column:
         except DamagedError as error:
             reading.damaged.append(error)
 
+    def looking(
+        self, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
+    ) -> tuple[Reading, list[Callable[[], None]]]:
+        """Prepare to look at the chunks of rows: as :meth:`reading`, but nothing is decoded here.
+
+        Parameters
+        ----------
+        use : callable
+            Makes what is wanted of a chunk's bytes (None: it is not there); what it returns is in
+            the reading's ``found``.
+        """
+        state = self.state
+        reading = Reading(state, block, np.empty(0, np.bool_))
+        there = Block(block.start, max(0, min(block.stop, state.length) - block.start))
+        reading.doubted = there.length < block.length
+        return reading, [
+            partial(self._look_at, part, reading, use)
+            for part in parts(there, state.chunk_rows, state.length)
+        ]
+
+    def _look_at(
+        self, part: Part, reading: Reading, use: Callable[[ColumnState, Part, bytes | None], Any]
+    ) -> None:
+        state, data = reading.state, None
+        key = f"{self.prefix}/{state.chunk_name(part.chunk)}"
+        try:
+            found = self.objects.get_marked(key, state.codec.packed_limit)
+            if found is None:
+                reading.missing.append(part.chunk)
+            else:
+                data, mark = found
+                stop = part.chunk * state.chunk_rows + part.in_chunk.stop
+                if not state.vouches_for(mark, stop):
+                    reading.doubted = True
+                if state.disowns(mark):
+                    reading.foreign.append(part.chunk)
+                    return
+            made = self._tried(state, part.chunk, lambda: use(state, part, data))
+            reading.found[part.in_block.start] = made
+        except DamagedError as error:
+            reading.damaged.append(error)
+
     def settle(self, reading: Reading) -> bool:
         """Look whether what was read is what was asked for.
 
@@ -303,8 +347,12 @@ class Column:
         return True
 
     def _decode(self, state: ColumnState, chunk: int, data: bytes) -> Array:
+        return self._tried(state, chunk, partial(state.codec.decode, data))
+
+    def _tried[T](self, state: ColumnState, chunk: int, decode: Callable[[], T]) -> T:
+        """Say which chunk it is that can't be decoded."""
         try:
-            return state.codec.decode(data)
+            return decode()
         except TooLargeError as error:
             raise TooLargeError(f"{self._chunk_in_words(state, chunk)}: {error}") from error
         except Exception as error:

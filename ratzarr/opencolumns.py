@@ -8,9 +8,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from .blocks import Block
+from .blocks import Block, Part
 from .catalog import Catalog
-from .column import Column
+from .column import Column, Reading
 from .columnstate import ColumnState
 from .errors import (
     ChangedError,
@@ -140,9 +140,27 @@ class OpenColumns:
             }
             if not left:
                 return {name: blocks[name] for name in wanted}
-        raise ConflictError(
-            f"{next(iter(left.values())).objects.location}: column {next(iter(left))!r} has become "
-            f"another while it was read, {LOOKS} times"
+        raise self._never_the_same(next(iter(left)))
+
+    def look(
+        self, name: str, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
+    ) -> Reading:
+        """Have a look at the chunks of rows, which the table has: :meth:`Column.looking`."""
+        for _ in range(LOOKS):
+            column = self[name]
+            if column.in_place:
+                self._check_complete(name, column)
+            reading, tasks = column.looking(block, use)
+            run(tasks)
+            del tasks
+            if self._settle(column, reading):
+                return reading
+        raise self._never_the_same(name)
+
+    def _never_the_same(self, name: str) -> ConflictError:
+        return ConflictError(
+            f"{self[name].objects.location}: column {name!r} has become another while it was "
+            f"read, {LOOKS} times"
         )
 
     def _check_complete(self, name: str, column: Column) -> None:

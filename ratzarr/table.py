@@ -46,6 +46,7 @@ from .layout import (
     check_name,
 )
 from .limits import MAX_ROWS
+from .lookedat import check_chunk, padded_rows
 from .newcolumns import NewColumn
 from .opencolumns import OpenColumns
 
@@ -546,6 +547,48 @@ class RatZarr:
                 # Cut by another process: what is left of it can be read.
                 self._look_again()
         return self._columns.read(colNames, block, allow_incomplete=allowIncomplete)
+
+    def readText(self, colName: str, startRow: int, blockLen: int) -> list[Array] | None:
+        """Read rows of a column of strings as their UTF-8, where that is faster than as strings.
+
+        For who hands them to something that wants bytes. Parameters and errors are those of
+        :meth:`readBlock`.
+
+        Returns
+        -------
+        list of ndarray of fixed-width bytes, or None
+            The rows in order, some thousand in each, as wide as the longest of these; no string
+            in them has a zero byte. None where this is no good way: for columns of other dtypes,
+            for long strings, for strings with zero bytes. :meth:`readBlock` reads them all.
+        """
+        block = self._block(startRow, blockLen)
+        try:
+            reading = self._columns.look(colName, block, padded_rows)
+        except ChangedError:
+            return None
+        found = [reading.found[first] for first in sorted(reading.found)]
+        pieces = [piece for part in found for piece in part or ()]
+        # Rows that the column does not have yet are for readBlock, as is what could not be padded.
+        return pieces if sum(map(len, pieces)) == block.length else None
+
+    def checkBlock(self, colName: str, startRow: int, blockLen: int) -> None:
+        """See that rows of a column can be read: their chunks are there, and are not damaged.
+
+        By their checksums, with nothing unpacked, where they have any. Parameters and errors are
+        those of :meth:`readBlock`.
+        """
+        self._columns.look(colName, self._block(startRow, blockLen), check_chunk)
+
+    def _block(self, startRow: int, blockLen: int) -> Block:
+        self._check_open()
+        start = _integer(startRow, "startRow", None, None)
+        length = _integer(blockLen, "blockLen", None, None)
+        if not 0 <= start <= self._rows or length < 0:
+            raise RowRangeError(
+                f"{self._objects.location} has {self._rows} rows: a block of {length} from row "
+                f"{start} is not in it"
+            )
+        return Block(start, min(length, self._rows - start))
 
     def writeBlock(self, colName: str, block: Any, startRow: int) -> None:
         """Write a block of rows of a column.

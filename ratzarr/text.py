@@ -23,7 +23,7 @@ import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
-__all__ = ["is_utf8", "pack", "pieces", "unpack"]
+__all__ = ["is_utf8", "pack", "pieces", "to_padded", "unpack"]
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -35,6 +35,8 @@ PIECE = 8192
 """Strings at a time: what they take when padded stays in the processor's cache."""
 WIDEST = 4096
 """Bytes to which a piece is padded at most: longer strings go one by one."""
+PADDED = 64 * 2**20
+"""Bytes that all pieces together may take when they are wanted at once."""
 
 
 def pack(values: Array) -> Bytes:
@@ -50,12 +52,32 @@ def pack(values: Array) -> Bytes:
     ndarray of uint8
     """
     flat = values.reshape(-1)
+    if flat.dtype.kind == "S" and (at_once := _pack_bytes(flat)) is not None:
+        return at_once
     packed = [np.array([len(flat)], "<u4").view(np.uint8)]
     for first in range(0, len(flat), PIECE):
         piece = flat[first : first + PIECE]
         fast = _pack_padded(*padded) if (padded := _padded(piece)) is not None else None
         packed.append(fast if fast is not None else _pack_objects(piece))
     return np.concatenate(packed)
+
+
+def _pack_bytes(values: Array) -> Bytes | None:
+    """Pack fixed-width bytes into one array from the start; None where that is no way."""
+    each = HEADER + values.dtype.itemsize
+    if each > HEADER + WIDEST:
+        return None
+    # What is not needed of it is never touched, and so takes no memory.
+    out = np.empty(HEADER + each * (len(values) + 1), np.uint8)
+    out[:HEADER] = np.array([len(values)], "<u4").view(np.uint8)
+    end = HEADER
+    for first in range(0, len(values), PIECE):
+        padded = _padded(values[first : first + PIECE])
+        packed = None if padded is None else _pack_padded(*padded, out[end:])
+        if packed is None:
+            return None
+        end += len(packed)
+    return out[:end]
 
 
 def _padded(values: Array) -> tuple[Array, NDArray[np.int64]] | None:
@@ -65,7 +87,7 @@ def _padded(values: Array) -> tuple[Array, NDArray[np.int64]] | None:
     if width > WIDEST:
         return None
     if values.dtype.kind == "S":
-        return values.astype(f"S{max(1, width)}"), lengths
+        return values.astype(f"S{max(1, width)}", copy=False), lengths
     try:
         padded = values.astype(f"S{max(1, width)}")
     except UnicodeEncodeError:
@@ -75,14 +97,17 @@ def _padded(values: Array) -> tuple[Array, NDArray[np.int64]] | None:
     return (padded, lengths) if np.array_equal(np.strings.str_len(padded), lengths) else None
 
 
-def _pack_padded(values: Array, lengths: NDArray[np.int64]) -> Bytes | None:
+def _pack_padded(
+    values: Array, lengths: NDArray[np.int64], out: Bytes | None = None
+) -> Bytes | None:
     rows, width = len(values), values.dtype.itemsize
     items = np.empty((rows, HEADER + width), np.uint8)
     items[:, :HEADER] = lengths.astype("<u4").view(np.uint8).reshape(rows, HEADER)
-    items[:, HEADER:] = values.view(np.uint8).reshape(rows, width)
+    items[:, HEADER:] = np.ascontiguousarray(values).view(np.uint8).reshape(rows, width)
     stops = np.cumsum(lengths + HEADER)
     starts, total = stops - lengths - HEADER, int(stops[-1])
-    out = np.empty(total + HEADER + width, np.uint8)
+    if out is None:
+        out = np.empty(total + HEADER + width, np.uint8)
     # From each byte on, a row: they overlap, and each later one is laid over what was padding.
     places = np.ndarray((total,), f"V{HEADER + width}", out, strides=(1,))
     places[starts] = items.reshape(-1).view(places.dtype)
@@ -183,6 +208,35 @@ def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
             )
         yield first, piece.astype(f"S{max(1, int(sizes[:rows].max()))}")
         first += rows
+
+
+def to_padded(data: Any, count: int) -> list[Array] | None:
+    """Return the strings that ``vlen-utf8`` holds as fixed-width bytes, if that is a good way.
+
+    Parameters
+    ----------
+    data, count
+        As for :func:`unpack`.
+
+    Returns
+    -------
+    list of ndarray of fixed-width bytes, or None
+        In order, each as wide as its longest: UTF-8, and no zero byte in any of the strings.
+        None where one has a zero byte, or 256 bytes or more; where they would take much more
+        memory than :data:`PADDED`; where they are no strings: :func:`unpack` has them, or says
+        why not.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    found = _lengths(raw, count)
+    if found is None:
+        return None
+    _, lengths = found
+    widest = np.maximum.reduceat(lengths, np.arange(0, count, PIECE))
+    if int(widest.sum()) * PIECE > PADDED:
+        return None
+    # That every zero byte belongs to a length is what _lengths has proved.
+    out = [piece for _, piece in _pieces(raw, *found)]
+    return out if all(map(is_utf8, out)) else None
 
 
 def _lengths(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:

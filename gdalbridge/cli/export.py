@@ -27,6 +27,12 @@ from .common import (
 @click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
 @cast_option
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block.")
+@click.option(
+    "--verify/--no-verify",
+    default=None,
+    help="Compare every value with the raster, read again; or none. By default every value where "
+    "the format may change some, and a sample where it keeps all (.img, .kea).",
+)
 @config_option
 @json_option
 @quiet_option
@@ -39,6 +45,7 @@ def command(
     overwrite: bool,
     casts: dict[str, str],
     block_rows: int | None,
+    verify: bool | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -55,6 +62,7 @@ def command(
             overwrite=overwrite,
             cast=casts or None,
             block_rows=block_rows,
+            verify=verify,
             progress=not (quiet or as_json),
         )
         if as_json:

@@ -4,14 +4,24 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from gdalbridge import BridgeError, ConversionError, copy_to_raster, gdalratwrite
+from gdalbridge import (
+    BridgeError,
+    ConversionError,
+    LossWarning,
+    copy_to_raster,
+    exportcompare,
+    gdalratwrite,
+)
 from gdalbridge.errors import (
     ColumnSelectionError,
     NotWrittenError,
     OutputExistsError,
     RasterNotFoundError,
 )
-from ratzarr import RatZarr
+from gdalbridge.exportcompare import Borders
+from gdalbridge.gdalkeeps import keeps_values
+from ratzarr import DamagedError, RatZarr
+from ratzarr.blocks import Block
 from tests.gdalbridge.rasters import HAS_HFA, INTEGER, STRING, describe_band, make, new_rat
 
 
@@ -195,3 +205,136 @@ def test_a_vrt_in_memory(store, raster):
     index = [rat.GetNameOfCol(i) for i in range(rat.GetColumnCount())].index("name")
     assert [rat.GetValueAsString(row, index) for row in range(4)] == ["a", "b", "c", "d"]
     assert describe_band(raster) == before
+
+
+@pytest.fixture
+def thousand(tmp_path):
+    """Numbers and text, in chunks of 300 rows."""
+    path = tmp_path / "t.rat.zarr"
+    with RatZarr(path) as table:
+        table.setChunkSize(300)
+        table.setRowCount(1000)
+        table.createColumn("id", np.int32)
+        table.writeBlock("id", np.arange(1000, dtype="i4"), 0)
+        table.createColumn("name", str)
+        table.writeBlock("name", [f"größe {row}" for row in range(1000)], 0)
+    return path
+
+
+@pytest.fixture
+def loses(monkeypatch):
+    """Have GDAL lose one row of every column."""
+
+    def lose(lost):
+        give = gdalratwrite.RatSink._give
+
+        def one_less(self, index, start, values):
+            if start <= lost < start + len(values):
+                values = values.copy()
+                values[lost - start] = values[0:1].dtype.type()
+            give(self, index, start, values)
+
+        monkeypatch.setattr(gdalratwrite.RatSink, "_give", one_less)
+
+    return lose
+
+
+IN_BLOCKS = gdal.VersionInfo("VERSION_NUM") >= "3120000"
+SEEN = {
+    # Within a block, and at its ends; a raster that keeps all, and one that may not.
+    ("MEM", 450, None): False,
+    ("MEM", 450, True): True,
+    ("MEM", 600, None): True,
+    ("MEM", 999, None): True,
+    ("MEM", 999, False): False,
+    ("GTiff", 450, None): True,
+    ("GTiff", 450, False): False,
+}
+
+
+@pytest.mark.skipif(not IN_BLOCKS, reason="this GDAL is not given text in blocks there")
+@pytest.mark.parametrize(("driver", "row", "verify"), SEEN)
+def test_what_is_compared(thousand, tmp_path, loses, driver, row, verify):
+    loses(row)
+    path = tmp_path / "x.tif"
+    target = make("" if driver == "MEM" else path, driver)
+    if driver == "GTiff":
+        target.FlushCache()
+        target = path
+    if not SEEN[driver, row, verify]:
+        assert copy_to_raster(thousand, target, verify=verify, block_rows=300).losses == ()
+        return
+    with pytest.warns(LossWarning):
+        losses = copy_to_raster(thousand, target, verify=verify, block_rows=300).losses
+    assert f"column 'id', row {row}: {row} became 0" in losses
+    assert f"column 'name', row {row}: größe {row} became " in losses
+
+
+def test_which_rasters_keep_every_value(raster, tmp_path):
+    assert keeps_values(make("", "MEM"))
+    assert keeps_values(gdal.GetDriverByName("VRT").CreateCopy("", gdal.Open(str(raster))))
+    assert not keeps_values(gdal.Open(str(raster)))
+    gdal.GetDriverByName("VRT").CreateCopy(str(tmp_path / "x.vrt"), gdal.Open(str(raster)))
+    assert not keeps_values(gdal.Open(str(tmp_path / "x.vrt")))
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 2), (64, 64), (1000, 64)])
+def test_borders_are_of_blocks_all_through_a_column(count, kept):
+    borders = Borders(count)
+    for number in range(count):
+        borders.put(Block(number * 100, 100), [np.arange(number * 100, number * 100 + 100)])
+    starts = {block.start // 100 for block, _ in borders.blocks}
+    assert len(starts) == kept
+    assert {0, count - 1} <= starts
+    assert max(np.diff(sorted(starts)), default=0) <= 1000 / 60
+    for block, (values,) in borders.blocks:
+        assert values.tolist() == list(range(block.start, block.stop))
+        assert values.base is None
+        assert block.length == exportcompare.BORDER
+
+
+def test_zero_characters_in_text_are_refused_by_row(thousand):
+    with RatZarr(thousand) as table:
+        table.writeBlock("name", ["cut \x00 here"], 512)
+    dataset = make("", "MEM")
+    with pytest.raises(ConversionError, match="column 'name', row 512: GDAL would cut"):
+        copy_to_raster(thousand, dataset)
+    assert dataset.GetRasterBand(1).GetDefaultRAT() is None
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+@pytest.mark.parametrize("name", ["id", "name"])
+def test_damage_is_found_before_anything_is_written_through(thousand, tmp_path, name):
+    chunk = thousand / "RAT" / name / "c" / "2"
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    path = tmp_path / "x.img"
+    make(path, "HFA").FlushCache()
+    before = path.read_bytes()
+    with pytest.raises(DamagedError, match=rf"rows 600 to 899 of column '{name}'"):
+        copy_to_raster(thousand, path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+def test_the_longest_text_is_written_through_first(thousand, tmp_path, monkeypatch):
+    with RatZarr(thousand) as table:
+        table.writeBlock("name", ["the very longest of all of them"], 777)
+    rows = []
+    give = gdalratwrite.RatSink._give
+    monkeypatch.setattr(
+        gdalratwrite.RatSink,
+        "_give",
+        lambda self, index, start, values: (
+            rows.append((index, start, len(values))),
+            give(self, index, start, values),
+        ),
+    )
+    path = tmp_path / "x.img"
+    make(path, "HFA").FlushCache()
+    assert copy_to_raster(thousand, path).losses == ()
+    assert next((start, count) for index, start, count in rows if index == 1) == (777, 1)
+    expected = [f"größe {row}" for row in range(1000)]
+    expected[777] = "the very longest of all of them"
+    assert columns(path) == {"id": list(range(1000)), "name": expected}

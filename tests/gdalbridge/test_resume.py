@@ -140,13 +140,13 @@ def litter(where, url):
 def reads(monkeypatch):
     """Which blocks are read from GDAL."""
     seen = []
-    read = RatSource.read
+    read = RatSource.read_encoded
 
     def counted(self, index, start, length):
         seen.append((index, start))
         return read(self, index, start, length)
 
-    monkeypatch.setattr(RatSource, "read", counted)
+    monkeypatch.setattr(RatSource, "read_encoded", counted)
     return seen
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numcodecs.vlen import VLenUTF8
 
 from ratzarr import RatZarr, UnequalValueError, text
-from ratzarr.text import STRING, is_utf8, pack, pieces, unpack
+from ratzarr.text import STRING, is_utf8, pack, pieces, to_padded, unpack
 
 ascii_text = st.text(st.characters(max_codepoint=127), max_size=12)
 any_text = st.text(max_size=12)
@@ -56,6 +56,35 @@ def test_the_same_from_and_to_fixed_width_bytes(strings):
 def test_a_zero_byte_at_an_end_is_not_dropped_by_fixed_width_bytes():
     with pytest.raises(ValueError, match="zero byte"):
         list(pieces(reference(["a", "b\x00"]), 2))
+
+
+@given(strings_of(ascii_text) | strings_of(any_text) | strings_of(st.one_of(any_text, long_text)))
+@example([""] * 5)
+@example(["\x00", "\x00\x00\x00"])
+@example(["a\x00\x00\x00", ""])
+@example(["\x01\x00\x00\x00\x01\x00\x00\x00", "b"])
+@example(["x" * 255])
+@example(["x" * 256])
+def test_padded_are_all_but_long_ones_and_those_with_zero_bytes(strings):
+    found = to_padded(reference(strings), len(strings))
+    encoded = [one.encode() for one in strings]
+    if strings and all(b"\x00" not in one and len(one) < 256 for one in encoded):
+        assert [one for piece in found for one in piece.tolist()] == encoded
+    else:
+        assert found is None
+
+
+def test_what_is_no_utf8_is_not_padded():
+    packed = bytearray(reference(["abc", "d"]))
+    packed[8] = 0xFF
+    assert to_padded(packed, 2) is None
+
+
+def test_what_would_take_too_much_padded_is_not_padded(monkeypatch):
+    packed = reference(["a"] * text.PIECE + ["b" * 200] + ["c"] * 9)
+    assert [piece.dtype.itemsize for piece in to_padded(packed, text.PIECE + 10)] == [1, 200]
+    monkeypatch.setattr(text, "PADDED", 201 * text.PIECE - 1)
+    assert to_padded(packed, text.PIECE + 10) is None
 
 
 def test_many_strings_cross_pieces():

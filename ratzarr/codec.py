@@ -12,6 +12,7 @@ numbers as bytes, strings and bytes of any length, one compressor, checksums.
 import math
 import os
 import struct
+import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from zarr.core.chunk_utils import ChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from . import packing
+from .bloscblocks import BloscBlocks, check_header
 from .errors import TooLargeError, UnsupportedCodecError
 from .limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
 from .parallel import in_flight
@@ -122,6 +124,9 @@ class ChunkCodec:
         chosen = names[first : first + 1] == ["blosc"] and packing.chooses(configuration)
         self._item_bytes = self._dtype.itemsize if chosen and serializer == "bytes" else 0
         """Of columns whose chunks are packed as suits what is in them; else 0."""
+        self._in_blocks = _is_native(metadata.codecs[0], self._dtype) and (
+            [name for name in names[1:] if name != CHECKSUM] == names[1:2] == ["blosc"]
+        )
 
     def check_size(self) -> None:
         """Refuse chunks that are too large to be handled.
@@ -148,6 +153,11 @@ class ChunkCodec:
         if not self._of_any_length:
             most = min(most, self._size)
         return most + most // 64 + 2**16
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row takes in memory; of strings and bytes, besides their characters."""
+        return self._size // self._shape[0]
 
     def encode(self, chunk: Array) -> bytes:
         """Return the bytes of a chunk of the full chunk shape.
@@ -185,7 +195,7 @@ class ChunkCodec:
         data: bytes = buffer.to_bytes()
         return data
 
-    def decode(self, data: bytes) -> Array:
+    def decode(self, data: bytes | memoryview) -> Array:
         """Return the chunk that ``data`` holds.
 
         Raises
@@ -247,6 +257,29 @@ class ChunkCodec:
         if codec is not None and name == CHECKSUM:
             codec._decode_sync(self._prototype.buffer.from_bytes(data), self._spec)
 
+    def blocks(self, data: bytes | memoryview) -> BloscBlocks | None:
+        """Return a chunk in blocks, whose bytes are its values'; None if only the whole can be had.
+
+        Raises
+        ------
+        Exception
+            As :meth:`decode`, of which the checksums are part.
+        """
+        self.check_size()
+        if not self._in_blocks:
+            return None
+        plain: Any = data
+        for _, codec in reversed(self._packing[1:]):
+            buffer = self._prototype.buffer.from_bytes(plain)
+            plain = codec._decode_sync(buffer, self._spec).as_numpy_array()
+        return BloscBlocks.of(memoryview(plain), self._size)
+
+    @staticmethod
+    def unpack_blocks(blocks: BloscBlocks, first: int, last: int, out: NDArray[np.uint8]) -> None:
+        """Unpack some blocks of :meth:`blocks`, as :meth:`BloscBlocks.unpack` does, when there is room."""
+        with _room.take(len(out)):
+            blocks.unpack(first, last, out)
+
     def _unpack(self, data: Any) -> Any:
         """Undo compression and checksums: of no more bytes than there can be."""
         sums = sum(name == CHECKSUM for name, _ in self._packing)
@@ -276,6 +309,15 @@ def _as(chunk: Array, dtype: np.dtype[Any]) -> Array:
     return chunk.astype(dtype) if dtype.kind == "T" and chunk.dtype.kind == "S" else chunk
 
 
+def _is_native(codec: Any, dtype: np.dtype[Any]) -> bool:
+    """Return whether the bytes that a codec makes of numbers are those that they have in memory."""
+    described = codec.to_dict()
+    if described["name"] != "bytes" or dtype.kind not in "biufMS" or not dtype.isnative:
+        return False
+    endian = (described.get("configuration") or {}).get("endian")
+    return endian == sys.byteorder or dtype.itemsize == 1 or dtype.kind == "S"
+
+
 def _check_order(names: Sequence[str], serializer: str, dtype: np.dtype[Any]) -> None:
     if serializer not in names:
         raise UnsupportedCodecError(f"{dtype} packed with {names}: expected {serializer} in it")
@@ -301,16 +343,7 @@ def _check_claim(size: int, least: int, most: int) -> None:
 
 
 def _blosc(data: memoryview, least: int, most: int) -> Any:
-    if len(data) < 16:
-        raise ValueError(f"{len(data)} bytes are no Blosc buffer")
-    size, _, packed = struct.unpack_from("<III", data, 4)
-    _check_claim(size, least, most)
-    if packed != len(data):
-        # Blosc itself would read on beyond the end.
-        raise ValueError(f"expected {packed} bytes of packed data, got {len(data)}")
-    if size == 0:
-        return b""
-    return blosc.decompress(data)
+    return blosc.decompress(data) if check_header(data, least, most) else b""
 
 
 def _zstd(data: memoryview, least: int, most: int) -> Any:

@@ -12,7 +12,8 @@ the chunks themselves say whose they are; and chunks are written for an
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from .backoff import TRIES, pause
 from .blocks import Block, Part, parts
 from .casting import as_block, exact
+from .chunkshelf import ChunkShelf, Kept
 from .columnstate import ColumnState
 from .errors import (
     ChangedError,
@@ -35,7 +37,9 @@ from .errors import (
 )
 from .layout import GROUP, ZARR_JSON, Document, plausible_keys, true_name
 from .metadata import MetadataDocument
-from .objects import Objects, Owner
+from .objects import Objects, Owner, Seen
+from .openchunk import OpenChunk
+from .scratch import lent
 from .text import is_utf8
 
 __all__ = ["Column", "Reading"]
@@ -82,6 +86,8 @@ class Column:
         self.prefix = prefix or f"{GROUP}/{key}"
         self.document = MetadataDocument(objects, f"{self.prefix}/{ZARR_JSON}")
         self._understood: tuple[Document, ColumnState] | None = None
+        self.shelf = ChunkShelf(0)
+        """Where chunks that were read are kept for the next block; its user's."""
         self.bytes_written = 0
         self._count_lock = threading.Lock()
 
@@ -249,26 +255,66 @@ class Column:
     def _read_part(self, part: Part, reading: Reading) -> None:
         state, out = reading.state, reading.out
         key = f"{self.prefix}/{state.chunk_name(part.chunk)}"
-        try:
-            found = self.objects.get_marked(key, state.codec.packed_limit)
-        except DamagedError as error:
-            reading.damaged.append(error)
+        kept = self.shelf.find(key, state.kind)
+        known = kept.state if kept is not None and kept.chunk.has(part.in_chunk) else ""
+        with lent() as room:
+            try:
+                found = self.objects.get_unless(key, known, state.codec.packed_limit, room)
+            except DamagedError as error:
+                reading.damaged.append(error)
+                return
+            # fill(), as an assignment would take a bytes object through a dtype that drops zeros.
+            if found is None:
+                out[part.in_block].fill(state.fill)
+                reading.missing.append(part.chunk)
+                return
+            stop = part.chunk * state.chunk_rows + part.in_chunk.stop
+            if not state.vouches_for(found.mark, stop):
+                reading.doubted = True
+            if state.disowns(found.mark):
+                reading.foreign.append(part.chunk)
+                return
+            try:
+                self._fill(state, part, key, found, kept, out[part.in_block])
+            except DamagedError as error:
+                reading.damaged.append(error)
+
+    def _fill(
+        self,
+        state: ColumnState,
+        part: Part,
+        key: str,
+        found: Seen,
+        kept: Kept | None,
+        out: Array,
+    ) -> None:
+        """Put rows of a chunk that was just looked at where they are wanted."""
+        rows = part.in_chunk
+        if found.data is None:
+            assert kept is not None  # noqa: S101 - its state was given
+            kept.chunk.copy(rows, out)
             return
-        # fill(), as an assignment would take a bytes object through a dtype that drops zeros.
-        if found is None:
-            out[part.in_block].fill(state.fill)
-            reading.missing.append(part.chunk)
+        if part.whole:
+            # It is not likely to be asked for again.
+            out[:] = self._decode(state, part.chunk, found.data)[rows]
             return
-        data, mark = found
-        if not state.vouches_for(mark, part.chunk * state.chunk_rows + part.in_chunk.stop):
-            reading.doubted = True
-        if state.disowns(mark):
-            reading.foreign.append(part.chunk)
-            return
-        try:
-            out[part.in_block] = self._decode(state, part.chunk, data)[part.in_chunk]
-        except DamagedError as error:
-            reading.damaged.append(error)
+        if kept is None or kept.state != found.state:
+            kept = Kept(state.kind, found.state, OpenChunk(state.codec))
+        goes_on = rows.start == 0 and self._has_read_before(state, part)
+        with self._damage_in_words(state, part.chunk):
+            kept.chunk.unpack(rows, found.data, all_of_it=goes_on)
+        kept.chunk.copy(rows, out)
+        # Else nothing would tell that it has changed.
+        if found.state:
+            self.shelf.keep(key, kept)
+
+    def _has_read_before(self, state: ColumnState, part: Part) -> bool:
+        """Return whether the chunk before was read to its end: somebody goes from row to row."""
+        if not part.chunk:
+            return False
+        before = f"{self.prefix}/{state.chunk_name(part.chunk - 1)}"
+        kept = self.shelf.find(before, state.kind)
+        return kept is not None and kept.chunk.has(slice(state.chunk_rows - 1, state.chunk_rows))
 
     def looking(
         self, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
@@ -307,8 +353,8 @@ class Column:
                 if state.disowns(mark):
                     reading.foreign.append(part.chunk)
                     return
-            made = self._tried(state, part.chunk, lambda: use(state, part, data))
-            reading.found[part.in_block.start] = made
+            with self._damage_in_words(state, part.chunk):
+                reading.found[part.in_block.start] = use(state, part, data)
         except DamagedError as error:
             reading.damaged.append(error)
 
@@ -346,13 +392,14 @@ class Column:
                 raise self._chunk_missing(state, chunk)
         return True
 
-    def _decode(self, state: ColumnState, chunk: int, data: bytes) -> Array:
-        return self._tried(state, chunk, partial(state.codec.decode, data))
+    def _decode(self, state: ColumnState, chunk: int, data: bytes | memoryview) -> Array:
+        with self._damage_in_words(state, chunk):
+            return state.codec.decode(data)
 
-    def _tried[T](self, state: ColumnState, chunk: int, decode: Callable[[], T]) -> T:
-        """Say which chunk it is that can't be decoded."""
+    @contextmanager
+    def _damage_in_words(self, state: ColumnState, chunk: int) -> Iterator[None]:
         try:
-            return decode()
+            yield
         except TooLargeError as error:
             raise TooLargeError(f"{self._chunk_in_words(state, chunk)}: {error}") from error
         except Exception as error:
@@ -434,27 +481,49 @@ class Column:
             Independent of each other, one per chunk.
         """
         return [
-            partial(self._write_part, state, part, values[part.in_block])
+            partial(self.write_rows, state, part.chunk, part.in_chunk, values[part.in_block])
             for part in parts(Block(start, len(values)), state.chunk_rows, state.length)
         ]
 
     def _owner(self, state: ColumnState, stop: int) -> Owner:
         return Owner(self.prefix, state.mark(), lambda data: self.check_still(state, data, stop))
 
-    def _write_part(self, state: ColumnState, part: Part, values: Array) -> None:
-        key = f"{self.prefix}/{state.chunk_name(part.chunk)}"
-        owner = self._owner(state, part.chunk * state.chunk_rows + part.in_chunk.stop)
+    def write_rows(
+        self, state: ColumnState, chunk: int, rows: slice | NDArray[np.intp], values: Array
+    ) -> None:
+        """Write rows of one chunk.
+
+        Parameters
+        ----------
+        state, values
+            From :meth:`fit`.
+        chunk : int
+            Which chunk.
+        rows : slice or ndarray of int
+            Which of its rows, counted from its first: a run, or in ascending order.
+        """
+        first = chunk * state.chunk_rows
+        key = f"{self.prefix}/{state.chunk_name(chunk)}"
+        stop = first + (int(rows.stop) if isinstance(rows, slice) else int(rows[-1]) + 1)
+        owner = self._owner(state, stop)
+        self.shelf.drop(key)
         if len(values) == state.chunk_rows:
             data = state.codec.encode(values)
             self.objects.put(key, data, owner)
             self._count(data)
             return
         # The last chunk of a table is never covered: rows may follow that we know nothing of.
-        if not (part.whole and self._write_first(state, key, owner, part.in_chunk, values)):
-            self._merge(state, part.chunk, owner, part.in_chunk, values)
+        whole = len(values) >= min(state.chunk_rows, state.length - first)
+        if not (whole and self._write_first(state, key, owner, rows, values)):
+            self._merge(state, chunk, owner, rows, values, stop)
 
     def _write_first(
-        self, state: ColumnState, key: str, owner: Owner, rows: slice, values: Array
+        self,
+        state: ColumnState,
+        key: str,
+        owner: Owner,
+        rows: slice | NDArray[np.intp],
+        values: Array,
     ) -> bool:
         """Write a chunk of which nothing is there yet; return False where something is."""
         chunk = self.blank(state)
@@ -477,11 +546,16 @@ class Column:
         return chunk
 
     def _merge(
-        self, state: ColumnState, chunk: int, owner: Owner, rows: slice, values: Array
+        self,
+        state: ColumnState,
+        chunk: int,
+        owner: Owner,
+        rows: slice | NDArray[np.intp],
+        values: Array,
+        stop: int,
     ) -> None:
         """Put rows of a chunk in their place, and leave the others as they are."""
         key = f"{self.prefix}/{state.chunk_name(chunk)}"
-        stop = chunk * state.chunk_rows + rows.stop
         for attempt in range(TRIES):
             pause(attempt)
             try:

@@ -10,6 +10,7 @@ import functools
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ __all__ = [
     "MAX_ROWS",
     "PACKABLE",
     "TASK_BYTES",
+    "buffer_bytes",
+    "cache_bytes",
     "check_memory",
     "chunk_rows_within",
     "max_chunk_bytes",
@@ -37,6 +40,14 @@ MAX_CHUNK_BYTES = 2**30
 """A chunk in memory, unless the environment says otherwise; several are there at once."""
 PACKABLE = 2**31 - 2**16
 """Blosc counts the bytes of a buffer in 32 bits, with a sign."""
+
+CACHE_VARIABLE = "RATZARR_CACHE_BYTES"
+CACHE_BYTES = 64 * 2**20
+"""Chunks that an instance keeps for its next block, unless the environment says otherwise."""
+
+BUFFER_VARIABLE = "RATZARR_WRITE_BUFFER"
+BUFFER_BYTES = 256 * 2**20
+"""Rows that wait until their chunks are full, where a buffer is asked for without a size."""
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
 """A ``zarr.json``. A log of 100 000 events has some 20 MB."""
@@ -60,12 +71,62 @@ def max_chunk_bytes() -> int:
     ArgumentError
         Where the environment variable RATZARR_MAX_CHUNK_BYTES is not a number of bytes.
     """
-    text = os.environ.get(MAX_CHUNK_VARIABLE)
-    if not text:
-        return MAX_CHUNK_BYTES
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < 1:
+    return _bytes_of(MAX_CHUNK_VARIABLE, MAX_CHUNK_BYTES, least=1)
+
+
+def cache_bytes() -> int:
+    """Return how many bytes of chunks an instance may keep for its next block; 0: none.
+
+    Raises
+    ------
+    ArgumentError
+        Where the environment variable RATZARR_CACHE_BYTES is not a number of bytes.
+    """
+    return _bytes_of(CACHE_VARIABLE, CACHE_BYTES, least=0)
+
+
+def buffer_bytes(asked: Any) -> int:
+    """Return how many bytes of rows may wait to be written; 0: none.
+
+    Parameters
+    ----------
+    asked : bool, int or None
+        True: :data:`BUFFER_BYTES`; None: what the environment variable RATZARR_WRITE_BUFFER says,
+        which is ``on``, ``off`` or a number of bytes.
+
+    Raises
+    ------
+    ArgumentError
+        For anything else.
+    """
+    if asked is None:
+        words = {"on": True, "off": False}
+        text = os.environ.get(BUFFER_VARIABLE, "")
+        try:
+            asked = words[text.lower()] if text.lower() in words else int(text or "0")
+        except ValueError:
+            asked = -1
+        if asked < 0:
+            raise ArgumentError(
+                f"the environment variable {BUFFER_VARIABLE} is 'on', 'off' or a number of "
+                f"bytes: got {text!r}"
+            )
+    if isinstance(asked, bool | np.bool_):
+        return BUFFER_BYTES if asked else 0
+    if not isinstance(asked, int | np.integer) or asked < 0:
         raise ArgumentError(
-            f"the environment variable {MAX_CHUNK_VARIABLE} is a number of bytes: got {text!r}"
+            f"writeBuffer is True, False or a number of bytes, 0 or more: got {asked!r:.100}"
+        )
+    return int(asked)
+
+
+def _bytes_of(variable: str, default: int, *, least: int) -> int:
+    text = os.environ.get(variable)
+    if not text:
+        return default
+    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < least:
+        raise ArgumentError(
+            f"the environment variable {variable} is a number of bytes: got {text!r}"
         )
     return int(text)
 

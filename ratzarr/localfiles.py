@@ -12,7 +12,8 @@ import contextlib
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 try:
@@ -31,8 +32,14 @@ __all__ = [
     "read_all",
     "read_file",
     "read_path",
+    "read_with_state",
+    "state_of",
     "walked",
 ]
+
+FINE, COARSE = 10**8, 3 * 10**9
+"""Nanoseconds that the times of two changes can be equal within: they come with the system's
+ticks, some 10 ms; on file systems that count whole seconds, or two, by that."""
 
 HAS_LOCKS = fcntl is not None
 _HAS_DIR_FD = os.open in os.supports_dir_fd
@@ -137,6 +144,70 @@ def read_file(folder: int, name: str, limit: int | None = None) -> bytes | int |
         if limit is not None and size > limit:
             return size
         return stream.read()
+
+
+def read_with_state(
+    root: Path,
+    key: str,
+    limit: int | None = None,
+    room: Callable[[int], memoryview] | None = None,
+) -> tuple[bytes | memoryview | int, str] | None:
+    """Read a file below the root, and say what state it is in; None where there is none.
+
+    Parameters
+    ----------
+    room : callable, optional
+        Returns memory for so many bytes, to read them into.
+
+    Returns
+    -------
+    bytes, memoryview or int
+        Its bytes, or its size where it is over the limit.
+    str
+        As :func:`state_of`.
+    """
+    if not _HAS_DIR_FD:  # pragma: no cover - Windows
+        found = read_path(root, key, limit)
+        return None if found is None else (found, "")
+    *folders, name = key.split("/")
+    try:
+        with walked(root, folders) as folder:
+            file = _open_regular(folder, name, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        now = os.fstat(file)
+        state = state_of(now)
+        if limit is not None and now.st_size > limit:
+            return now.st_size, ""
+        if room is None:
+            return read_all(file), state
+        return _read_into(file, room(now.st_size + 1)), state
+    finally:
+        os.close(file)
+
+
+def _read_into(file: int, room: memoryview) -> memoryview:
+    """Read a file that should have one byte less than there is room for."""
+    size = 0
+    while size < len(room) and (read := os.readv(file, [room[size:]])):
+        size += read
+    return room[:size]
+
+
+def state_of(found: os.stat_result) -> str:
+    """Return what tells a file from what it may become; empty while that can't be told yet.
+
+    A file that is written anew has another number, or, where the number of one that is gone
+    was given to it, a later time. Times are counted in steps: of one that was changed a
+    moment ago the next change may have the same. ``ctime`` is the system's, and can't be set.
+    """
+    step = COARSE if found.st_ctime_ns % 10**9 == 0 else FINE
+    if time.time_ns() - found.st_ctime_ns <= step:
+        return ""
+    return "-".join(
+        map(str, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
+    )
 
 
 def read_path(root: Path, key: str, limit: int | None = None) -> bytes | int | None:

@@ -36,10 +36,12 @@ from .localfiles import (
     read_all,
     read_file,
     read_path,
+    read_with_state,
+    state_of,
     walked,
 )
 from .location import Location
-from .objects import Objects, Owner, Versioned
+from .objects import Objects, Owner, Seen, Versioned
 
 __all__ = ["LocalObjects"]
 
@@ -57,6 +59,7 @@ class LocalObjects(Objects):
     def __init__(self, location: Location) -> None:
         self.location = location
         self._root = Path(location.path)
+        self._place = str(self._root)
         self._swept = False
         self._sweep_lock = threading.Lock()
 
@@ -64,9 +67,16 @@ class LocalObjects(Objects):
 
     @override
     def get(self, key: str, limit: int | None = None) -> bytes | None:
+        found = self._reading(key, lambda: read_path(self._root, key, limit))
+        if isinstance(found, int):
+            raise self._too_large(key, found, limit)
+        return found
+
+    def _reading[T](self, key: str, read: Callable[[], T]) -> T | None:
+        """Read, and say in words what goes wrong; a name that no file can have leads to none."""
         with self._in_words(key):
             try:
-                found = read_path(self._root, key, limit)
+                return read()
             except NotAFileError as error:
                 # Where the column has become one of another width, for instance: its chunks lie a
                 # directory deeper. Whoever looked for a chunk looks at the column again.
@@ -75,11 +85,38 @@ class LocalObjects(Objects):
                 if error.errno == errno.ENAMETOOLONG:
                     return None
                 raise
-        if isinstance(found, int):
-            raise DamagedError(
-                f"{self.location}/{key} has {found} bytes: at most {limit} were expected"
-            )
-        return found
+
+    def _too_large(self, key: str, size: int, limit: int | None) -> DamagedError:
+        return DamagedError(
+            f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
+        )
+
+    @override
+    def is_still(self, key: str, state: str) -> bool:
+        # Whichever way the name leads there: it is this file only if it is the one that was read,
+        # with nothing changed in it since.
+        try:
+            return bool(state) and state_of(os.lstat(f"{self._place}/{key}")) == state
+        except (OSError, ValueError):
+            return False
+
+    @override
+    def get_unless(
+        self,
+        key: str,
+        state: str,
+        limit: int | None = None,
+        room: Callable[[int], memoryview] | None = None,
+    ) -> Seen | None:
+        if self.is_still(key, state):
+            return Seen(None, "", state)
+        found = self._reading(key, lambda: read_with_state(self._root, key, limit, room))
+        if found is None:
+            return None
+        data, now = found
+        if isinstance(data, int):
+            raise self._too_large(key, data, limit)
+        return Seen(data, "", now)
 
     @override
     def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
@@ -88,8 +125,11 @@ class LocalObjects(Objects):
 
     @override
     def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        data = self.get(key, limit)
-        return None if data is None else Versioned(data, _version(data))
+        found = self.get_unless(key, "", limit)
+        if found is None:
+            return None
+        assert isinstance(found.data, bytes)  # noqa: S101 - no state and no room was given
+        return Versioned(found.data, _version(found.data), state=found.state)
 
     # ---- writing
 

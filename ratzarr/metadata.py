@@ -41,6 +41,8 @@ class MetadataDocument:
         self._document: Document = {}
         self._version = ""
         self._data: bytes | None = None
+        self._state = ""
+        """Of the object whose data these are; empty where nothing tells."""
         # Document and version belong together: threads that share an instance must never
         # put back one thread's document under another's version.
         self._lock = threading.RLock()
@@ -73,17 +75,21 @@ class MetadataDocument:
             other._document, other._version, other._data = (
                 self._document, self._version, self._data,
             )  # fmt: skip
+            other._state = self._state
             return other
 
     def load(self) -> bool:
         """Read the document again; return whether there is one."""
         with self._lock:
+            if self.objects.is_still(self.key, self._state):
+                return True
+            self._state = ""
             found = self.objects.get_versioned(self.key, MAX_DOCUMENT_BYTES)
             if found is None:
                 return False
             if found.data != self._data:
                 self._document = self.parse(found.data)
-            self._data, self._version = found.data, found.version
+            self._data, self._version, self._state = found.data, found.version, found.state
             return True
 
     def parse(self, data: bytes) -> Document:
@@ -106,7 +112,7 @@ class MetadataDocument:
             version = self.objects.create(self.key, data)
             if version is None:
                 return False
-            self._document, self._version, self._data = document, version, data
+            self._document, self._version, self._data, self._state = document, version, data, ""
             return True
 
     def swap(self, change: Callable[[Document], None]) -> bool:
@@ -118,7 +124,7 @@ class MetadataDocument:
             version = self.objects.replace(self.key, data, self._version)
             if version is None:
                 return False
-            self._document, self._version, self._data = document, version, data
+            self._document, self._version, self._data, self._state = document, version, data, ""
             return True
 
     def update(
@@ -169,7 +175,12 @@ class MetadataDocument:
                 data = to_json(document)
                 version = self.objects.replace(self.key, data, self._version)
                 if version is not None:
-                    self._document, self._version, self._data = document, version, data
+                    self._document, self._version, self._data, self._state = (
+                        document,
+                        version,
+                        data,
+                        "",
+                    )
                     return True
         raise ConflictError(
             f"{self.place}: other writers changed it {TRIES} times while it was to be changed"

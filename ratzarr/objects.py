@@ -13,7 +13,7 @@ from typing import Protocol
 from .errors import StoreError
 from .location import Location
 
-__all__ = ["Objects", "Owner", "Versioned"]
+__all__ = ["Objects", "Owner", "Seen", "Versioned"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,19 @@ class Versioned:
     version: str
     mark: str = ""
     """The mark of the :class:`Owner` that it was written for; empty where that isn't known."""
+    state: str = ""
+    """For :meth:`Objects.is_still`; empty where that has no answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An object's bytes, or that they are still those that are known."""
+
+    data: bytes | memoryview | None
+    """None where the object is still in the state that was given."""
+    mark: str
+    state: str
+    """What an object has in no other state; empty where nothing tells, or not for sure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,33 @@ class Objects(Protocol):
 
     def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
         """Return the object's bytes and the mark of its owner, as far as that is known."""
+
+    def is_still(self, key: str, state: str) -> bool:
+        """Return whether an object is in a state that it was seen in: sure, and all but free.
+
+        False also where that could only be asked of a server.
+        """
+        return False
+
+    def get_unless(
+        self,
+        key: str,
+        state: str,
+        limit: int | None = None,
+        room: Callable[[int], memoryview] | None = None,
+    ) -> Seen | None:
+        """Return the object, without its bytes if it is still in a state that was seen before.
+
+        A state is told by a look that costs less than the bytes do. Where there is no such look
+        the bytes are always returned.
+
+        Parameters
+        ----------
+        room : callable, optional
+            Returns memory for so many bytes, which may be used for them.
+        """
+        found = self.get_marked(key, limit)
+        return None if found is None else Seen(found[0], found[1], "")
 
     def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
         """Return the object with its version; None where there is none."""

@@ -2,7 +2,7 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from .blocks import Block, Part
 from .catalog import Catalog
+from .chunkshelf import ChunkShelf
 from .column import Column, Reading
 from .columnstate import ColumnState
 from .errors import (
@@ -24,8 +25,9 @@ from .errors import (
 )
 from .history import event
 from .layout import MODIFICATION_ATTR, Document, check_name
-from .limits import TASK_BYTES, check_memory
+from .limits import TASK_BYTES, cache_bytes, check_memory
 from .parallel import run
+from .writebuffer import WriteBuffer
 
 __all__ = ["OpenColumns"]
 
@@ -42,11 +44,14 @@ class OpenColumns:
     ----------
     catalog : Catalog
         The table's columns.
+    buffer : WriteBuffer, optional
+        Where rows of chunks wait until these are full.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
-        self._catalog = catalog
+    def __init__(self, catalog: Catalog, buffer: WriteBuffer | None = None) -> None:
+        self._catalog, self._buffer = catalog, buffer
         self._columns: dict[str, Column] = {}
+        self._shelf = ChunkShelf(cache_bytes())
         # By name and identity: a column created anew has a log of its own.
         self._logged: set[tuple[str, str]] = set()
         # One for each column: those of many columns are written at the same time.
@@ -58,7 +63,7 @@ class OpenColumns:
     def __getitem__(self, name: str) -> Column:
         column = self._columns.get(check_name(name))
         if column is None:
-            column = self._columns[name] = self._catalog.find(name)
+            column = self._use(self._catalog.find(name))
         return column
 
     def known(self) -> dict[str, Column]:
@@ -79,14 +84,19 @@ class OpenColumns:
         else:
             wanted = known is not None and known.prefix == column.prefix
         if wanted:
-            self._columns[column.name] = column
+            self._use(column)
 
     def add_new(self, column: Column, *, logged: bool = False) -> None:
         """Take in a column that was just created or resumed, with an event in its log or not."""
         self._forget_writes(column.name)
-        self._columns[column.name] = column
+        self._use(column)
         if logged:
             self._logged.add((column.name, column.state.id))
+
+    def _use(self, column: Column) -> Column:
+        column.shelf = self._shelf
+        self._columns[column.name] = column
+        return column
 
     def get(self, name: str) -> Column | None:
         """Return the column in use under this name, or None; nothing is asked of the store."""
@@ -96,6 +106,7 @@ class OpenColumns:
         """Open a column (all of them, by default) anew when it is next asked for."""
         if name is None:
             self._columns.clear()
+            self._shelf.clear()
         else:
             self._columns.pop(name, None)
             self._forget_writes(name)
@@ -123,6 +134,7 @@ class OpenColumns:
         """Read the same rows, which the table has, of several columns."""
         blocks: dict[str, Array] = {}
         left = self.open(wanted := list(dict.fromkeys(names)))
+        self.write_back(wanted, block)
         for _ in range(LOOKS):
             for name, column in left.items():
                 if not allow_incomplete and column.in_place:
@@ -146,6 +158,7 @@ class OpenColumns:
         self, name: str, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
     ) -> Reading:
         """Have a look at the chunks of rows, which the table has: :meth:`Column.looking`."""
+        self.write_back([name], block)
         for _ in range(LOOKS):
             column = self[name]
             if column.in_place:
@@ -200,12 +213,42 @@ class OpenColumns:
             tasks: list[Callable[[], None]] = []
             for column, state, values in ready:
                 self._remember(column, state, start + len(values))
-                tasks += column.writing(state, values, start)
+                if self._buffer is None:
+                    tasks += column.writing(state, values, start)
+                else:
+                    tasks += self._buffer.put(column, state, values, start)
             run(tasks)
         except (ChangedError, ColumnNotFoundError):
-            for name, column in columns.items():
-                if column.in_place:
-                    self._columns.pop(name, None)
+            self._doubt(columns)
+            raise
+
+    def give_up(self, name: str) -> None:
+        """Forget a column that this instance has deleted, and what waits to be written to it."""
+        self.forget(name)
+        if self._buffer is not None:
+            self._buffer.drop(name)
+
+    def _doubt(self, names: Iterable[str]) -> None:
+        """Open columns anew when they are next asked for, but those being built here."""
+        for name in names:
+            column = self._columns.get(name)
+            if column is not None and column.in_place:
+                self._columns.pop(name, None)
+
+    def write_back(self, names: Collection[str] | None = None, block: Block | None = None) -> None:
+        """Write what waits in the buffer, of some columns or rows; see :class:`WriteBuffer`.
+
+        Raises
+        ------
+        RatZarrError
+            Where something could not be written.
+        """
+        if self._buffer is None:
+            return
+        try:
+            self._buffer.write_back(names, block)
+        except (ChangedError, ColumnNotFoundError):
+            self._doubt(list(self._columns) if names is None else names)
             raise
 
     def _long_enough(
@@ -255,7 +298,7 @@ class OpenColumns:
                 self._unconfirmed[key] = known[0], known[1], stop
 
     def confirm(self, names: Iterable[str] | None = None) -> None:
-        """See that what was written went to the columns it was meant for, and that they last.
+        """See that what was written is there, went to the columns it was meant for, and lasts.
 
         Raises
         ------
@@ -270,6 +313,7 @@ class OpenColumns:
     ) -> list[tuple[Column, ColumnState, int]]:
         """Hand over what is still to be confirmed: of each column its state, and up to which row."""
         wanted = None if names is None else set(names)
+        self.write_back(wanted)
         chosen = [key for key in self._unconfirmed if wanted is None or key[0] in wanted]
         return [self._unconfirmed.pop(key) for key in chosen]
 

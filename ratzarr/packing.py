@@ -32,10 +32,9 @@ class _Way(NamedTuple):
     """Bytes that are packed on their own; 0: Blosc's choice."""
 
 
-LZ4_BYTES = _Way(LZ4, 5, BYTES, 0)
-LZ4_BITS = _Way(LZ4, 5, BITS, 0)
-# In larger blocks than Blosc's, in which a value is found again.
-ZSTD_WHOLE = _Way(ZSTD, 2, NO_SHUFFLE, 2**20)
+LZ4_BYTES = _Way(LZ4, 5, BYTES, 2**15)
+LZ4_BITS = _Way(LZ4, 5, BITS, 2**15)
+ZSTD_WHOLE = _Way(ZSTD, 2, NO_SHUFFLE, 2**18)
 
 USUAL: Mapping[str, Any] = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "blocksize": 0}
 

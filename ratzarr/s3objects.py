@@ -26,7 +26,7 @@ from .backoff import TRIES, pause
 from .errors import DamagedError, RatZarrError, StoreError
 from .layout import ZARR_JSON
 from .location import Location
-from .objects import Objects, Owner, Versioned
+from .objects import Objects, Owner, Seen, Versioned
 from .parallel import request_slot, run
 from .s3client import client_for
 from .s3errors import ConditionRefused, MissingObject, in_words, no_bucket
@@ -83,8 +83,34 @@ class S3Objects(Objects):
         return None if found is None else (found.data, found.mark)
 
     @override
+    def get_unless(
+        self,
+        key: str,
+        state: str,
+        limit: int | None = None,
+        room: Callable[[int], memoryview] | None = None,
+    ) -> Seen | None:
+        # Not by If-None-Match: the answer to that tells no metadata, and a chunk of another column
+        # can have the same bytes.
+        if state:
+            try:
+                answer = self._call(key, "head_object", Key=self._key(key))
+            except MissingObject:
+                return None
+            if _state(answer) == state:
+                return Seen(None, _mark(answer), state)
+        found = self._fetch(key, limit)
+        return None if found is None else Seen(found[0].data, found[0].mark, found[1])
+
+    @override
     def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        async def fetch() -> Versioned:
+        found = self._fetch(key, limit)
+        return None if found is None else found[0]
+
+    def _fetch(self, key: str, limit: int | None) -> tuple[Versioned, str] | None:
+        """Return an object and its state."""
+
+        async def fetch() -> tuple[Versioned, str]:
             answer = await self._ask("get_object", Key=self._key(key))
             async with answer["Body"] as body:
                 size = answer["ContentLength"]
@@ -93,8 +119,7 @@ class S3Objects(Objects):
                         f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
                     )
                 data = await body.read()
-                mark = answer.get("Metadata", {}).get(MARK, "")
-                return Versioned(data, _version(answer), mark)
+                return Versioned(data, _version(answer), _mark(answer)), _state(answer)
 
         try:
             return self._do(key, fetch)
@@ -359,6 +384,19 @@ class S3Objects(Objects):
 
 def _etag(answer: Mapping[str, Any]) -> str:
     return str(answer["ETag"]).strip('"')
+
+
+def _mark(answer: Mapping[str, Any]) -> str:
+    mark: str = answer.get("Metadata", {}).get(MARK, "")
+    return mark
+
+
+def _state(answer: Mapping[str, Any]) -> str:
+    """Return what tells these bytes of this column from all others.
+
+    Where they are the same bytes, written again, they are in the same state.
+    """
+    return f"{_etag(answer)} {answer['ContentLength']} {_mark(answer)}"
 
 
 def _version(answer: Mapping[str, Any]) -> str:

@@ -2,12 +2,13 @@
 
 An instance is a view of a table as it was when it was opened: its row count and the
 columns it has used. :meth:`RatZarr.refresh` looks again; every change of metadata does
-so by itself. Every write is in the store when the call returns.
+so by itself. Every write is in the store when the call returns, unless a buffer was asked
+for (:mod:`ratzarr.writebuffer`): then it is when :meth:`RatZarr.flush` does.
 """
 
 import copy
-import operator
 import os
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import StorePath
 
-from . import stores
+from . import bufferends, stores
+from .arguments import column_options, integer
 from .attributes import LiveAttributes
 from .blocks import Block, chunk_count
 from .catalog import Catalog
@@ -45,10 +47,11 @@ from .layout import (
     Document,
     check_name,
 )
-from .limits import MAX_ROWS
+from .limits import MAX_ROWS, buffer_bytes
 from .lookedat import check_chunk, padded_rows
 from .newcolumns import NewColumn
 from .opencolumns import OpenColumns
+from .writebuffer import WriteBuffer
 
 __all__ = ["RatZarr"]
 
@@ -80,6 +83,14 @@ class RatZarr:
     newRowCount, newChunkSize : int, optional
         Row count and chunk size of a table that is created by this call, which takes no
         further requests. One that is there already keeps its own.
+    writeBuffer : bool or int, optional
+        For programs that write small blocks: let rows wait in memory until their chunks are
+        full, for a second at the most, and write chunks that are full at once. True, or how
+        many bytes may wait (True: 256 MiB). By default what the environment variable
+        ``RATZARR_WRITE_BUFFER`` says (``on``, ``off`` or bytes), and without it False. What
+        waits is written by :meth:`flush`, :meth:`close`, a read of these rows, a change of
+        metadata, and when the instance is no longer used; a process that is killed before
+        loses it, and errors in writing come later than the call that they belong to.
 
     Attributes
     ----------
@@ -116,9 +127,11 @@ class RatZarr:
         storageOptions: Mapping[str, Any] | None = None,
         newRowCount: int = 0,
         newChunkSize: int = DFLT_CHUNKSIZE,
+        writeBuffer: bool | int | None = None,
     ) -> None:
-        rows = _integer(newRowCount, "the row count", 0, MAX_ROWS)
-        chunk_rows = _integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
+        rows = integer(newRowCount, "the row count", 0, MAX_ROWS)
+        chunk_rows = integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
+        size = 0 if readOnly else buffer_bytes(writeBuffer)
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
@@ -133,7 +146,10 @@ class RatZarr:
                 )
             self._table = stores.create(self._objects, rows, chunk_rows)
         self._catalog = Catalog(self._objects, self._table)
-        self._columns = OpenColumns(self._catalog)
+        buffer = WriteBuffer(size) if size else None
+        self._columns = OpenColumns(self._catalog, buffer)
+        if buffer is not None:
+            weakref.finalize(self, bufferends.let_go, buffer).atexit = False
         self._rows = self._catalog.row_count()
 
     # ---- the table
@@ -164,8 +180,8 @@ class RatZarr:
         ArgumentError
             For anything but an integer, or a negative one.
         """
-        rows = _integer(rowCount, "the row count", 0, MAX_ROWS)
-        self._check_writable()
+        rows = integer(rowCount, "the row count", 0, MAX_ROWS)
+        self._begin_change()
         self._columns.cut(rows)
         for column in self._catalog.resizing.set(rows, self._columns.known()):
             self._columns.add(column)
@@ -187,8 +203,8 @@ class RatZarr:
         ArgumentError
             For anything but an integer >= 1.
         """
-        rows = _integer(chunksize, "the chunk size", 1, MAX_ROWS)
-        self._check_writable()
+        rows = integer(chunksize, "the chunk size", 1, MAX_ROWS)
+        self._begin_change()
 
         def change(document: Document) -> None:
             document["attributes"][CHUNKSIZE_ATTR] = rows
@@ -199,7 +215,7 @@ class RatZarr:
         """Return the table's attributes: a mapping whose changes are on disk at once."""
         self._check_open()
         return LiveAttributes(
-            self._table, OWN_TABLE_ATTRS, self._check_writable, self._catalog.table_missing
+            self._table, OWN_TABLE_ATTRS, self._begin_change, self._catalog.table_missing
         )
 
     # ---- columns
@@ -263,7 +279,7 @@ class RatZarr:
         InvalidNameError, UnsupportedDtypeError, UnequalValueError, ArgumentError
             For a name, dtype, fill value or width that can't be.
         """
-        self._check_writable()
+        self._begin_change()
         if replace and complete:
             raise ArgumentError("replace=True is for columns created with complete=False")
         new = self._new_column(
@@ -305,7 +321,7 @@ class RatZarr:
         ...     rat.getColumnNames()
         ['area', 'class']
         """
-        self._check_writable()
+        self._begin_change()
         if not isinstance(columns, Mapping):
             raise ArgumentError(
                 f"createColumns takes a mapping of names to dtypes: got {columns!r:.100}"
@@ -313,7 +329,7 @@ class RatZarr:
         new = []
         for name, asked in columns.items():
             try:
-                new.append(self._new_column(name, **_options(name, asked)))
+                new.append(self._new_column(name, **column_options(name, asked)))
             except RatZarrError as error:
                 error.add_note(f"(this was asked of column {name!r}; none was created)")
                 raise
@@ -343,7 +359,7 @@ class RatZarr:
             fill=fillValue,
             chunk_rows=self.getRATChunkSize()
             if usual
-            else _integer(chunkSize, "the chunk size", 1, MAX_ROWS),
+            else integer(chunkSize, "the chunk size", 1, MAX_ROWS),
             attributes=attributes,
             complete=complete,
         )
@@ -358,7 +374,7 @@ class RatZarr:
         rowsDone : int, optional
             Say instead that only its first rows are whole.
         """
-        self._check_writable()
+        self._begin_change()
         column = self._column(colName)
         state = column.state
         written = self._columns.unconfirmed([colName])
@@ -375,7 +391,7 @@ class RatZarr:
             known = min(self._rows, now.length, *(now.cuts or ()))
             attributes[ROWS_DONE_ATTR] = known if rowsDone is None else done
 
-        done = 0 if rowsDone is None else _integer(rowsDone, "rowsDone", 0, MAX_ROWS)
+        done = 0 if rowsDone is None else integer(rowsDone, "rowsDone", 0, MAX_ROWS)
         column.document.update(change, column.missing)
         if rowsDone is None and not column.in_place:
             self._columns.forget(colName)
@@ -392,7 +408,7 @@ class RatZarr:
         dict or None
             Its attributes; None where there is nothing unfinished of this name.
         """
-        self._check_writable()
+        self._begin_change()
         column = self._catalog.unfinished(check_name(colName))
         if column is None:
             return None
@@ -408,6 +424,7 @@ class RatZarr:
             Runs of rows, from the first up to but not including the second.
         """
         column = self._column(colName)
+        self._columns.write_back([colName])
         # Whoever asks is about to write them; and a column that is being built out of sight is not
         # opened anew when the table has grown or was cut.
         if not column.document.load():
@@ -436,7 +453,7 @@ class RatZarr:
             self._objects.delete_tree(known.prefix)
         else:
             self._catalog.delete(colName, known)
-        self._columns.forget(colName)
+        self._columns.give_up(colName)
 
     def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:
         """Open a column now. Reading and writing do so by themselves.
@@ -468,7 +485,7 @@ class RatZarr:
         """Return a column's attributes: a mapping whose changes are on disk at once."""
         column = self._column(colName)
         return LiveAttributes(
-            column.document, OWN_COLUMN_ATTRS, self._check_writable, column.missing
+            column.document, OWN_COLUMN_ATTRS, self._begin_change, column.missing
         )
 
     def getModificationLog(self, colName: str) -> list[Event]:
@@ -530,8 +547,8 @@ class RatZarr:
             In the order of ``colNames``.
         """
         self._check_open()
-        start = _integer(startRow, "startRow", None, None)
-        length = _integer(blockLen, "blockLen", None, None)
+        start = integer(startRow, "startRow", None, None)
+        length = integer(blockLen, "blockLen", None, None)
         for _ in range(2):
             if start > self._rows:
                 self._look_again()
@@ -581,8 +598,8 @@ class RatZarr:
 
     def _block(self, startRow: int, blockLen: int) -> Block:
         self._check_open()
-        start = _integer(startRow, "startRow", None, None)
-        length = _integer(blockLen, "blockLen", None, None)
+        start = integer(startRow, "startRow", None, None)
+        length = integer(blockLen, "blockLen", None, None)
         if not 0 <= start <= self._rows or length < 0:
             raise RowRangeError(
                 f"{self._objects.location} has {self._rows} rows: a block of {length} from row "
@@ -619,7 +636,7 @@ class RatZarr:
         those of :meth:`writeBlock`.
         """
         self._check_writable()
-        start = _integer(startRow, "startRow", None, None)
+        start = integer(startRow, "startRow", None, None)
         try:
             self._columns.write(blocks, start, self._rows)
         except RowRangeError:
@@ -635,7 +652,7 @@ class RatZarr:
     # ---- the instance
 
     def refresh(self) -> None:
-        """Look at the store again: row count, chunk size, columns.
+        """Write what waits, and look at the store again: row count, chunk size, columns.
 
         Raises
         ------
@@ -643,12 +660,13 @@ class RatZarr:
             Where the table has been deleted.
         """
         self._check_open()
+        self._columns.write_back()
         self._look_again()
 
     def flush(self) -> None:
         """Make sure that everything written is in the store, and where it was meant to be.
 
-        It is in the store after each call. On S3 a chunk is written without a look at
+        Without a buffer it is in the store after each call. On S3 a chunk is written without a look at
         whether its column is still there: this looks, with one request for each column
         written to since the last time.
 
@@ -667,6 +685,8 @@ class RatZarr:
         Any other use of this instance is an error from now on.
         """
         if not self._closed:
+            # What can't be written goes on waiting, and so does the instance.
+            self._columns.write_back()
             self._closed = True
             try:
                 self._columns.confirm()
@@ -687,6 +707,11 @@ class RatZarr:
             self.close()
         else:
             # What went wrong first matters more than what it may have led to.
+            try:
+                self._columns.write_back()
+            except RatZarrError as other:
+                if error is not None:
+                    error.add_note(f"{other}\n" + "\n".join(getattr(other, "__notes__", ())))
             self._closed = True
             self._columns.forget()
 
@@ -731,7 +756,9 @@ class RatZarr:
 
     def bytesWritten(self, colName: str) -> int:
         """Return how many bytes, packed, this instance has written to a column."""
-        return self._column(colName).bytes_written
+        column = self._column(colName)
+        self._columns.write_back([colName])
+        return column.bytes_written
 
     # ---- inside
 
@@ -745,6 +772,11 @@ class RatZarr:
             raise ReadOnlyError(f"{self._objects.location} was opened with readOnly=True")
         stores.check_writable(self._objects)
 
+    def _begin_change(self) -> None:
+        """Before any change of metadata: what was written earlier is written earlier."""
+        self._check_writable()
+        self._columns.write_back()
+
     def _look_again(self) -> None:
         self._columns.look_again()
         if not self._table.load():
@@ -757,34 +789,3 @@ class RatZarr:
     def _column(self, name: str) -> Column:
         self._check_open()
         return self._columns[name]
-
-
-_OPTIONS = {"dtype", "width", "fillValue", "chunkSize", "attributes", "complete"}
-
-
-def _options(name: object, asked: Any) -> dict[str, Any]:
-    """Return what is asked of one of many columns, as arguments."""
-    if not isinstance(asked, Mapping):
-        return {"dtype": asked}
-    if "dtype" not in asked or not set(asked) <= _OPTIONS:
-        raise ArgumentError(
-            f"column {name!r}: expected a dtype, or a mapping with 'dtype' and, if need be, "
-            f"{sorted(_OPTIONS - {'dtype'})}: got {list(asked)!r:.200}"
-        )
-    return dict(asked)
-
-
-def _integer(value: Any, what: str, least: int | None, most: int | None) -> int:
-    """Return an integer argument; numpy's integers are integers, bools and floats not."""
-    try:
-        if isinstance(value, bool | np.bool_):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ArgumentError(
-            f"{what} is an integer: got {value!r}, a {type(value).__name__}"
-        ) from None
-    too_small = least is not None and number < least
-    if too_small or (most is not None and number > most):
-        raise ArgumentError(f"{what} is an integer from {least} to {most}: got {number}")
-    return number

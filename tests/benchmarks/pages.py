@@ -1,5 +1,7 @@
 """Small blocks and single pages: what viewers and segmentation programs ask for."""
 
+import contextlib
+import itertools
 import shutil
 import tempfile
 import time
@@ -10,6 +12,7 @@ from unittest import mock
 import numpy as np
 
 from ratzarr import RatZarr
+from ratzarr.bloscblocks import BloscBlocks
 from ratzarr.codec import ChunkCodec
 
 from .columns import make
@@ -25,7 +28,11 @@ PAGE_BAR = Bar(20)
 
 
 def main(scale: Scale) -> Iterator[Result]:
-    """Small blocks, written and read, against whole chunks; then pages of many columns."""
+    """Small blocks, written and read, against whole chunks; then pages of many columns.
+
+    What is written goes through a buffer, which is asked for; without one each block is in the
+    store when the call returns.
+    """
     rows = scale.rows[0]
     yield from _small_blocks(scale, rows)
     yield from _random_pages(scale, min(rows, 2_000_000))
@@ -38,8 +45,8 @@ def _small_blocks(scale: Scale, rows: int) -> Iterator[Result]:
     with tempfile.TemporaryDirectory(dir=scale.folder) as scratch:
         path = Path(scratch, "t.rat.zarr")
 
-        def write(block: int, starts: list[int]) -> None:
-            with RatZarr(path) as table:
+        def write(block: int, starts: list[int], *, buffer: bool = True) -> None:
+            with RatZarr(path, writeBuffer=buffer) as table:
                 table.setChunkSize(chunk)
                 table.setRowCount(rows)
                 for name, column in values.items():
@@ -65,10 +72,16 @@ def _small_blocks(scale: Scale, rows: int) -> Iterator[Result]:
         mixed = [s for i in range(0, len(starts), 8) for s in order.permutation(starts[i : i + 8])]
         runs["a fifth of a chunk, out of order"] = page, [int(start) for start in mixed]
 
+        through = "a fifth of a chunk, in order, without a buffer"
         for what, call in (("write", write), ("read", read)):
             contenders: dict[str, Callable[[], None]] = {
                 "whole chunks": lambda call=call: call(chunk, aligned)
             }
+            if what == "write":
+                in_order = list(range(0, rows, page))
+                contenders[through] = lambda page=page, order=in_order: write(
+                    page, order, buffer=False
+                )
             for words, (block, begin) in runs.items():
                 contenders[words] = lambda call=call, block=block, begin=begin: call(block, begin)
             before = (
@@ -83,7 +96,33 @@ def _small_blocks(scale: Scale, rows: int) -> Iterator[Result]:
                 yield result(
                     f"{what} blocks of {words}", "whole chunks", seconds, WITHIN, ours=words
                 )
+            if what == "write":
+                yield result(
+                    f"write blocks of {through}", "whole chunks", seconds, None, ours=through
+                )
             shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _unpacked() -> Iterator[list[int]]:
+    """Count the bytes that are unpacked, in whole chunks and in parts."""
+    sizes: list[int] = []
+    decode, unpack = ChunkCodec.decode, ChunkCodec.unpack_blocks
+
+    def counted(codec: ChunkCodec, data: bytes) -> np.ndarray:
+        values = decode(codec, data)
+        sizes.append(values.nbytes)
+        return values
+
+    def counted_blocks(blocks: BloscBlocks, first: int, last: int, out: np.ndarray) -> None:
+        sizes.append(len(out))
+        unpack(blocks, first, last, out)
+
+    with (
+        mock.patch.object(ChunkCodec, "decode", counted),
+        mock.patch.object(ChunkCodec, "unpack_blocks", staticmethod(counted_blocks)),
+    ):
+        yield sizes
 
 
 def _random_pages(scale: Scale, rows: int) -> Iterator[Result]:
@@ -92,33 +131,26 @@ def _random_pages(scale: Scale, rows: int) -> Iterator[Result]:
         names = [f"column {number}" for number in range(PAGE_COLUMNS)]
         with RatZarr(path) as table:
             table.setRowCount(rows)
-            for number, name in enumerate(names):
-                kind = ("count", "mean", "class", "two_decimals")[number % 4]
-                values = make(kind, rows, number)
+            kinds = {kind: make(kind, rows) for kind in ("count", "mean", "class", "two_decimals")}
+            for name, values in zip(names, itertools.cycle(kinds.values()), strict=False):
                 table.createColumn(name, values.dtype)
                 table.writeBlock(name, values, 0)
         milliseconds, decoded = [], []
         rng = np.random.default_rng(2)
-        decode = ChunkCodec.decode
         for _ in range(scale.rounds):
-            with RatZarr(path, readOnly=True) as table:
+            with RatZarr(path, readOnly=True) as table, _unpacked() as unpacked:
                 table.readBlocks(names, 0, 1)
                 start = int(rng.integers(rows // 2, rows - PAGE_ROWS))
-                calls = 0
-
-                def counted(codec: ChunkCodec, data: bytes) -> np.ndarray:
-                    nonlocal calls
-                    calls += 1
-                    return decode(codec, data)
-
-                with mock.patch.object(ChunkCodec, "decode", counted):
-                    began = time.perf_counter()
-                    table.readBlocks(names, start, PAGE_ROWS)
-                    milliseconds.append((time.perf_counter() - began) * 1e3)
-                    for later in range(start, min(start + 5 * PAGE_ROWS, rows), PAGE_ROWS):
-                        table.readBlocks(names, later, min(PAGE_ROWS, rows - later))
-                crossed = (start + 5 * PAGE_ROWS - 1) // CHUNK - start // CHUNK + 1
-                decoded.append(calls / (PAGE_COLUMNS * crossed))
+                unpacked.clear()
+                began = time.perf_counter()
+                table.readBlocks(names, start, PAGE_ROWS)
+                milliseconds.append((time.perf_counter() - began) * 1e3)
+                for later in range(start, min(start + 6 * PAGE_ROWS, rows), PAGE_ROWS):
+                    table.readBlocks(names, later, min(PAGE_ROWS, rows - later))
+            last = min(start + 6 * PAGE_ROWS, rows) - 1
+            chunks = last // CHUNK - start // CHUNK + 1
+            size = sum(values.itemsize for values in kinds.values()) * PAGE_COLUMNS // len(kinds)
+            decoded.append(sum(unpacked) / (chunks * CHUNK * size))
         yield Result(
             f"a page of {PAGE_ROWS} rows, {PAGE_COLUMNS} columns, at a random place",
             "a limit in milliseconds",
@@ -127,8 +159,8 @@ def _random_pages(scale: Scale, rows: int) -> Iterator[Result]:
             unit="ms",
         )
         yield Result(
-            "how often a column's chunk is unpacked for that page and the next five",
-            "once",
+            "what is unpacked for that page and the next five",
+            "the chunks that they lie in",
             Spread.of(decoded),
             Bar(1.0),
         )

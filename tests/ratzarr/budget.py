@@ -14,7 +14,7 @@ class Cost:
 
     operation: str
     requests: dict[str, int]
-    """How many of each kind: GET, PUT, LIST, DELETE (of up to 1000 objects)."""
+    """How many of each kind: GET, HEAD, PUT, LIST, DELETE (of up to 1000 objects)."""
     before: str
     """What the module ratzarr 1.0.2 takes, as far as it was counted; it has no answer to some."""
     formula: str = ""
@@ -39,6 +39,12 @@ BUDGET = {
     ),
     "first block": Cost("`readBlock`, the first of a column", {"GET": 2}, "10", "1 + its chunks"),
     "next block": Cost("`readBlock`, another chunk", {"GET": 1}, "4"),
+    "same chunk": Cost(
+        "`readBlock`, more of a chunk that was read in part",
+        {"HEAD": 1},
+        "",
+        "without its bytes; 2 if it was written since",
+    ),
     "20 columns first": Cost("`readBlocks`, 20 columns, the first time", {"GET": 40}, "10 each"),
     "20 columns": Cost("`readBlocks`, 20 columns", {"GET": 20}, "4 each", "in parallel"),
     "log": Cost(

@@ -57,7 +57,7 @@ def compare(measured):
 
 MEASURED = {
     "open", "create", "names", "exists", "create column", "create columns", "first block",
-    "next block", "20 columns first", "20 columns", "log", "write", "part", "flush", "grow",
+    "next block", "same chunk", "20 columns first", "20 columns", "log", "write", "part", "flush", "grow",
     "grow known", "cut", "delete column", "delete large", "sidecars",
     "attach",  # in tests/gdalbridge/test_attach_speed.py
 }  # fmt: skip
@@ -91,6 +91,8 @@ def test_the_budget_does_not_depend_on_the_number_of_columns(counted_s3, columns
 
     found["first block"] = cost(proxy, lambda: reader.readBlock("c0", 0, CHUNK))
     found["next block"] = cost(proxy, lambda: reader.readBlock("c0", CHUNK, CHUNK))
+    assert cost(proxy, lambda: reader.readBlock("c0", 0, 1)) == {"GET": 1}
+    found["same chunk"] = cost(proxy, lambda: reader.readBlock("c0", 2, 1))
 
     def write(start, rows):
         return cost(proxy, lambda: writer.writeBlock("c0", np.arange(rows), start))

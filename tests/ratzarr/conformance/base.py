@@ -67,6 +67,12 @@ def make(url, rows, chunk=4, **columns):
     return table
 
 
+def write_now(table, name, block, start):
+    """Write a block, and see that it is in the store; errors come here, buffer or not."""
+    table.writeBlock(name, block, start)
+    table.flush()
+
+
 def document(place, url, key=""):
     """Return the zarr.json of a node as it lies there."""
     path = f"{key}/zarr.json" if key else "zarr.json"

@@ -7,7 +7,7 @@ import pytest
 
 from ratzarr import RatZarr, RatZarrError
 
-from .base import BYTES, STRING, assert_same, make, message, refused
+from .base import BYTES, STRING, assert_same, make, message, refused, write_now
 from .columns import values_of
 
 
@@ -59,7 +59,7 @@ class Damage:
         place.put(url, "RAT/a/c/1", bytes(bad))
         with RatZarr(url) as table:
             with pytest.raises(RatZarrError) as caught:
-                table.writeBlock("a", np.array([5]), 150)
+                write_now(table, "a", np.array([5]), 150)
             assert "c/1" in message(caught.value)
             assert place.content(url, "RAT/a/c/1") == bytes(bad)
             table.writeBlock("a", np.arange(100), 100)

@@ -1,0 +1,41 @@
+"""What callers of the table's methods give, checked before anything is done."""
+
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .errors import ArgumentError
+
+__all__ = ["column_options", "integer"]
+
+_OPTIONS = {"dtype", "width", "fillValue", "chunkSize", "attributes", "complete"}
+
+
+def column_options(name: object, asked: Any) -> dict[str, Any]:
+    """Return what is asked of one of many columns, as arguments."""
+    if not isinstance(asked, Mapping):
+        return {"dtype": asked}
+    if "dtype" not in asked or not set(asked) <= _OPTIONS:
+        raise ArgumentError(
+            f"column {name!r}: expected a dtype, or a mapping with 'dtype' and, if need be, "
+            f"{sorted(_OPTIONS - {'dtype'})}: got {list(asked)!r:.200}"
+        )
+    return dict(asked)
+
+
+def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
+    """Return an integer argument; numpy's integers are integers, bools and floats not."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentError(
+            f"{what} is an integer: got {value!r}, a {type(value).__name__}"
+        ) from None
+    too_small = least is not None and number < least
+    if too_small or (most is not None and number > most):
+        raise ArgumentError(f"{what} is an integer from {least} to {most}: got {number}")
+    return number

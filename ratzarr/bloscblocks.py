@@ -1,0 +1,152 @@
+"""Some blocks of a Blosc buffer, unpacked without the others.
+
+Blosc packs a buffer in blocks that know nothing of each other: after a header of 16 bytes
+comes where each block begins, then the blocks, in any order. So the blocks that hold the
+rows that are wanted, with a header that speaks of no others, are a Blosc buffer too, which
+is unpacked by Blosc as any other is. (https://github.com/Blosc/c-blosc, README_CHUNK_FORMAT)
+
+Nothing is believed of a header that does not fit what the chunk must be.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numcodecs import blosc
+from numpy.typing import NDArray
+
+from .scratch import lent
+
+__all__ = ["BloscBlocks", "check_header"]
+
+HEADER = 16
+COPIED = 0x02
+"""In the flags: it is not packed at all, the bytes follow the header as they are."""
+
+
+def check_header(data: memoryview, least: int, most: int) -> int:
+    """Return how many bytes a Blosc buffer says that it has unpacked, if it may have so many.
+
+    Raises
+    ------
+    ValueError
+    """
+    if len(data) < HEADER:
+        raise ValueError(f"{len(data)} bytes are no Blosc buffer")
+    size, _, packed = struct.unpack_from("<III", data, 4)
+    if not least <= size <= most:
+        expected = f"{most}" if least == most else f"at most {most}"
+        raise ValueError(f"expected {expected} bytes unpacked, got {size}")
+    if packed != len(data):
+        # Blosc itself would read on beyond the end.
+        raise ValueError(f"expected {packed} bytes of packed data, got {len(data)}")
+    return int(size)
+
+
+@dataclass(frozen=True, slots=True)
+class BloscBlocks:
+    """A Blosc buffer of more than one block."""
+
+    data: memoryview
+    size: int
+    """Bytes, unpacked."""
+    block: int
+    """Bytes of each block but the last, unpacked."""
+    starts: NDArray[np.int64]
+    """Where in the buffer each block begins; of no use where it is not packed."""
+    ends: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, data: memoryview, size: int) -> Self | None:
+        """Look at a buffer; None where it has a single block.
+
+        Parameters
+        ----------
+        data : memoryview
+            Of bytes.
+        size : int
+            What it must have unpacked.
+
+        Raises
+        ------
+        ValueError
+            Where it can't be such a buffer.
+        """
+        check_header(data, size, size)
+        block = struct.unpack_from("<I", data, 8)[0]
+        if not 0 < block < size:
+            # None of these are Blosc's, if they are not of one block: it says so itself.
+            return None
+        count = -(-size // block)
+        if data[2] & COPIED:
+            if len(data) != HEADER + size:
+                raise ValueError(f"expected {HEADER + size} bytes, got {len(data)}")
+            starts = np.arange(count, dtype=np.int64) * block + HEADER
+            return cls(data, size, block, starts, np.append(starts[1:], len(data)))
+        first = HEADER + 4 * count
+        if first > len(data):
+            raise ValueError(f"{len(data)} bytes can't be {count} blocks")
+        starts = np.frombuffer(data, "<i4", count, HEADER).astype(np.int64)
+        if starts.min() < first or starts.max() >= len(data):
+            raise ValueError("a block is said to begin where there is none")
+        # They lie in the order in which Blosc's threads had them ready.
+        borders = np.append(np.sort(starts), len(data))
+        ends = borders[np.searchsorted(borders, starts, side="right")]
+        return cls(data, size, block, starts, ends)
+
+    @property
+    def count(self) -> int:
+        """How many blocks."""
+        return len(self.starts)
+
+    def bytes_of(self, first: int, last: int) -> tuple[int, int]:
+        """Return which unpacked bytes a run of blocks holds, half-open."""
+        return first * self.block, min(last * self.block, self.size)
+
+    def unpack(self, first: int, last: int, out: NDArray[np.uint8]) -> None:
+        """Unpack a run of blocks.
+
+        Parameters
+        ----------
+        out : ndarray of uint8
+            For exactly their bytes, contiguous.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            Where they are not what Blosc has packed.
+        """
+        start, stop = self.bytes_of(first, last)
+        if len(out) != stop - start:
+            raise ValueError(f"expected room for {stop - start} bytes, got {len(out)}")
+        if self.data[2] & COPIED:
+            out[:] = np.frombuffer(self.data, np.uint8, stop - start, HEADER + start)
+            return
+        # The last block is shorter. Alone it would be taken for a full one, and those are packed
+        # in another way.
+        alone = first == self.count - 1
+        with lent() as room:
+            packed = self._cut_out(first - alone, last, room)
+            if alone:
+                both = np.empty(self.block + len(out), np.uint8)
+                blosc.decompress(packed, both)
+                out[:] = both[self.block :]
+            else:
+                blosc.decompress(packed, out)
+
+    def _cut_out(self, first: int, last: int, room: Callable[[int], memoryview]) -> memoryview:
+        """Put a run of blocks together as a buffer that has no others."""
+        start, stop = self.bytes_of(first, last)
+        begin = HEADER + 4 * (last - first)
+        starts, ends = self.starts[first:last], self.ends[first:last]
+        lengths = ends - starts
+        begins = begin + np.cumsum(lengths) - lengths
+        packed = room(begin + int(lengths.sum()))
+        packed[:4] = self.data[:4]
+        struct.pack_into("<III", packed, 4, stop - start, self.block, len(packed))
+        packed[HEADER:begin] = begins.astype("<i4").tobytes()
+        for to, one, other in zip(begins.tolist(), starts.tolist(), ends.tolist(), strict=True):
+            packed[to : to + other - one] = self.data[one:other]
+        return packed

@@ -38,6 +38,7 @@ class GuardedObjects(Objects):
     """
 
     looks_before_writing = True
+    deletes_at_once = True
 
     @abstractmethod
     def _read(self, key: str, limit: int | None) -> bytes | None:

@@ -11,7 +11,7 @@ says where the next one is. What is not like that (strings of 256 bytes and more
 text) goes the slow way.
 
 >>> bytes(pack(np.array(["ab", "", "c"], STRING)))
-b'\\x03\\x00\\x00\\x00\\x02\\x00\\x00\\x00ab\\x00\\x00\\x00\\x00\\x01\\x00\\x00\\x00c'
+b'\x03\x00\x00\x00\x02\x00\x00\x00ab\x00\x00\x00\x00\x01\x00\x00\x00c'
 >>> unpack(pack(np.array(["ab", "", "c"], STRING)), 3)
 array(['ab', '', 'c'], dtype=StringDType())
 """

@@ -8,26 +8,31 @@ from pathlib import Path
 import pytest
 
 from gdalbridge.cli import COMMANDS
+from ratzarr import RatZarr
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readmes_example(nlcd, monkeypatch, capsys):
-    [example] = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(example.strip().splitlines()) <= 12
+def test_the_readmes_examples(nlcd, monkeypatch, capsys):
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(examples) == 2
     monkeypatch.chdir(nlcd.parent)
-    exec(compile(example, "README.md", "exec"), {})
+    for example in examples:
+        assert len(example.strip().splitlines()) <= 12
+        exec(compile(example, "README.md", "exec"), {})
     said = capsys.readouterr().out
     assert "'Land Cover Class', 'area_ha']" in said
     assert "Open Water" in said
+    assert "written: lc.tif.rat.zarr" in said
+    with RatZarr("lc.tif.rat.zarr", readOnly=True) as table:
+        assert table.readBlock("share", 0, table.rowCount).max() == 1.0
 
 
 @pytest.mark.main_env_only
 def test_the_examples_of_calc_and_stats(tmp_path, monkeypatch, capsys):
     import numpy as np
 
-    from ratzarr import RatZarr
     from tests.gdalbridge.rasters import make
 
     text = (ROOT / "docs" / "calc-and-stats.md").read_text(encoding="utf-8")

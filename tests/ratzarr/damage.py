@@ -71,11 +71,21 @@ class Wire:
     """What lies between the disk and its reader; one object can be damaged on it."""
 
     def __init__(self):
-        self._read = localobjects.read_path
+        self._read, self._read_with_state = localobjects.read_path, localobjects.read_with_state
+        self._is_still = localobjects.LocalObjects.is_still
         self._key, self._content = "", b""
 
-    def __call__(self, root, key, limit=None):
+    def read_path(self, root, key, limit=None):
         return self._content if key == self._key else self._read(root, key, limit)
+
+    def read_with_state(self, root, key, limit=None, room=None):
+        if key == self._key:
+            return self._content, ""
+        return self._read_with_state(root, key, limit, room)
+
+    def is_still(self, objects, key, state):
+        """A file that is damaged is not what it was."""
+        return key != self._key and self._is_still(objects, key, state)
 
     def damage(self, key, content):
         self._key, self._content = key, content
@@ -86,11 +96,15 @@ class Wire:
     @contextmanager
     def laid(self):
         """Have everything read by way of it."""
-        localobjects.read_path = self
+        localobjects.read_path = self.read_path
+        localobjects.read_with_state = self.read_with_state
+        localobjects.LocalObjects.is_still = lambda *given: self.is_still(*given)
         try:
             yield self
         finally:
             localobjects.read_path = self._read
+            localobjects.read_with_state = self._read_with_state
+            localobjects.LocalObjects.is_still = self._is_still
 
 
 def flips(content, stretch=None, sample=()):

@@ -48,6 +48,10 @@ class Columns:
         column.id = Look(self.place, self.url).identity(name, pending=replace)
         view.forget(name)
         view.used[name] = {column}
+        if not complete:
+            # A bulk writer's event comes with the column.
+            view.logged.add(column)
+            column.events = 1
         if replace:
             view.building[name] = column
         # A creation changes the table's document, and that is looked at again.

@@ -98,7 +98,11 @@ class Wire:
         """Have everything read by way of it."""
         localobjects.read_path = self.read_path
         localobjects.read_with_state = self.read_with_state
-        localobjects.LocalObjects.is_still = lambda *given: self.is_still(*given)
+
+        def is_still(objects, key, state):
+            return self.is_still(objects, key, state)
+
+        localobjects.LocalObjects.is_still = is_still
         try:
             yield self
         finally:

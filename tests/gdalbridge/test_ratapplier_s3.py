@@ -92,7 +92,6 @@ def test_rasters_sidecars_and_stores_here_and_there(tmp_path, moto_s3, executor)
 
 def test_each_chunk_is_read_and_written_once(far):
     _, proxy, urls = far
-    proxy.delay = 0
     ratapplier.apply(script, *tables(urls))
     chunks = [(r.method, r.key) for r in proxy.requests if "/c/" in r.key]
     assert len(chunks) == len(set(chunks)) == 3 * BLOCKS

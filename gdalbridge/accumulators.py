@@ -268,6 +268,7 @@ class NumberAccumulator(_Tally):
             self._bound(other.min, other.max)
         if other.finite is not None:
             self._bound_finite(*other.finite)
+        # Both are of the same dtype, and so of the same kind, which no annotation can say.
         self.moments.merge(other.moments)  # type: ignore[arg-type]
         if self.codes is not None and other.codes is not None:
             self.codes.merge(other.codes)

@@ -103,13 +103,15 @@ def run_script(
             for index, start in enumerate(range(0, rows, block_rows))
         ]
         there = work.done_before() if settings.resume else []
-        todo = [span for span in spans if not there or not all(one.has(span) for one in there)]
+        remaining = [
+            span for span in spans if not there or not all(one.has(span) for one in there)
+        ]
         told = stack.enter_context(progress_of(settings.progress))
-        work.do(todo, len(spans), told)
+        work.do(remaining, len(spans), told)
     return ApplyReport(
         rows=rows,
         blocks=len(spans),
-        blocks_there=len(spans) - len(todo),
+        blocks_there=len(spans) - len(remaining),
         written=tuple(sink.name for sink in sinks.values() if sink.written()),
         executor=executor.kind,
         workers=executor.workers,
@@ -204,13 +206,13 @@ class _Work:
 
     # ---- the blocks
 
-    def do(self, todo: list[Span], blocks: int, told: Progress) -> None:
+    def do(self, remaining: list[Span], blocks: int, told: Progress) -> None:
         """Work through the blocks that are to be done."""
-        told.report((blocks - len(todo)) / max(1, blocks))
-        self._starts = [span.start for span in todo] + [self._script.rows]
+        told.report((blocks - len(remaining)) / max(1, blocks))
+        self._starts = [span.start for span in remaining] + [self._script.rows]
         self._certain = dict.fromkeys(self._sinks, self._starts[0])
         try:
-            self._do(todo, blocks, told)
+            self._do(remaining, blocks, told)
         except BaseException as error:
             self._leave(error)
             raise
@@ -236,24 +238,24 @@ class _Work:
         if isinstance(error, INTERRUPTIONS) and any(s.written() for s in self._sinks.values()):
             error.add_note(GO_ON)
 
-    def _do(self, todo: list[Span], blocks: int, told: Progress) -> None:
-        if not todo:
+    def _do(self, remaining: list[Span], blocks: int, told: Progress) -> None:
+        if not remaining:
             return
         started = time.monotonic()
         mark = time.perf_counter()
-        likely = self._likely(todo[0])
+        likely = self._likely(remaining[0])
         self.reading += time.perf_counter() - mark
-        first = self._compute((todo[0], likely))
+        first = self._compute((remaining[0], likely))
         self._note_used(first)
         number, reading = 0, None
         with ExitStack() as stack:
             if self._executor.in_process:
-                reading = self._read_ahead(todo[1:], max(1, first.weight))
+                reading = self._read_ahead(remaining[1:], max(1, first.weight))
                 stack.enter_context(closing(reading))
             # What a thread has once used stays with it: no more of them than there is room for.
             each = sum(weight(v) for one in first.outputs.values() for v in one.columns.values())
             writers = max(1, min(THREADS, self._settings.memory // max(1, each)))
-            batches = self._batches(first, todo, reading)
+            batches = self._batches(first, remaining, reading)
             stack.enter_context(closing(batches))
             written = write_behind(
                 batches,
@@ -267,9 +269,9 @@ class _Work:
             for _ in stack.enter_context(closing(written)):
                 self._note_sometimes()
                 number += 1
-                if number <= len(todo):
-                    done = blocks - len(todo) + number
-                    left = _left(started, number, len(todo))
+                if number <= len(remaining):
+                    done = blocks - len(remaining) + number
+                    left = _left(started, number, len(remaining))
                     told.report(done / blocks, detail=f"block {done} of {blocks}{left}")
             # What passed here and not in the blocks themselves was waiting for writes.
             self.writing += max(0.0, time.perf_counter() - mark - self._inside)
@@ -326,10 +328,10 @@ class _Work:
         )
 
     def _batches(
-        self, first: Computed, todo: list[Span], reading: ReadAhead[Span, Columns] | None
+        self, first: Computed, remaining: list[Span], reading: ReadAhead[Span, Columns] | None
     ) -> Generator[tuple[_Batch, _Batch]]:
         """Yield what is to be written of each block, in their order, and then the rest."""
-        steps = self._steps(first, todo, reading)
+        steps = self._steps(first, remaining, reading)
         with closing(steps):
             while True:
                 mark = time.perf_counter()
@@ -340,14 +342,14 @@ class _Work:
                 yield batch, batch
 
     def _steps(
-        self, first: Computed, todo: list[Span], reading: ReadAhead[Span, Columns] | None
+        self, first: Computed, remaining: list[Span], reading: ReadAhead[Span, Columns] | None
     ) -> Generator[_Batch]:
         yield self._placed(first, 0)
         workers = self._executor.workers
         if reading is not None:
             results = self._executor.results(self._compute, reading, ahead=workers + 1)
         else:
-            results = self._executor.results(self._task(), todo[1:])
+            results = self._executor.results(self._task(), remaining[1:])
         with ExitStack() as stack:
             if (close := getattr(results, "close", None)) is not None:
                 stack.callback(close)
@@ -357,7 +359,7 @@ class _Work:
         writes = [write for sink in self._sinks.values() for write in sink.rest()]
         rows = self._script.rows
         certain = {label: sink.certain(rows) for label, sink in self._sinks.items()}
-        yield _Batch(todo[-1], len(todo), writes, certain)
+        yield _Batch(remaining[-1], len(remaining), writes, certain)
 
     def _task(self) -> BlockTask:
         self._direct = {

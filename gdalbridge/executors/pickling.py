@@ -25,7 +25,7 @@ def ensure(extra: str) -> None:
         The extra of this package that brings it along.
     """
     try:
-        import cloudpickle  # noqa: F401
+        import cloudpickle  # noqa: F401 - only to see that it is there
     except ImportError as error:
         raise PackageMissingError(
             "work in other processes needs the package cloudpickle: "

@@ -122,8 +122,10 @@ class ChunkCodec:
         )
         configuration = self._packing[0][1].to_dict().get("configuration") if self._packing else {}
         chosen = names[first : first + 1] == ["blosc"] and packing.chooses(configuration)
-        self._item_bytes = self._dtype.itemsize if chosen and serializer == "bytes" else 0
-        """Of columns whose chunks are packed as suits what is in them; else 0."""
+        self._packer = (
+            packing.Packer(self._dtype.itemsize) if chosen and serializer == "bytes" else None
+        )
+        """Of columns whose chunks are packed as suits what is in them."""
         self._in_blocks = _is_native(metadata.codecs[0], self._dtype) and (
             [name for name in names[1:] if name != CHECKSUM] == names[1:2] == ["blosc"]
         )
@@ -182,8 +184,8 @@ class ChunkCodec:
         self._check_size(len(buffer))
         for name, codec in self._packing:
             try:
-                if name == "blosc" and self._item_bytes:
-                    packed = packing.pack(buffer.as_numpy_array(), self._item_bytes)
+                if name == "blosc" and self._packer is not None:
+                    packed = self._packer.pack(buffer.as_numpy_array())
                     buffer = self._prototype.buffer.from_bytes(packed)
                 else:
                     buffer = codec._encode_sync(buffer, self._spec)

@@ -6,9 +6,14 @@ one way; it is taken where no other packs this chunk much better, which is seen 
 sample of it (docs/decisions/0002-packing.md has what was measured):
 
 - lz4 with byte shuffle: the fastest both ways, and as small as any for most numbers;
-- lz4 with bit shuffle: half as fast, for codes that fill a few bits of each value;
+- lz4 with bit shuffle: half as fast, for codes that fill half of each value's bits;
+- zstd with byte shuffle: half as fast as lz4, for codes of which some are more frequent
+  than others, or that fill few bits;
 - zstd without shuffle: a tenth as fast to write, for values that come again whole, such
   as decimals in float64, which it packs three times smaller.
+
+Looking at a sample takes as long as packing a chunk, and the chunks of a column are mostly
+like each other. So the way of the last one is taken again, as long as it packs as well.
 """
 
 from collections.abc import Mapping
@@ -18,7 +23,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-__all__ = ["chooses", "pack"]
+__all__ = ["Packer", "chooses"]
 
 LZ4, ZSTD = b"lz4", b"zstd"
 NO_SHUFFLE, BYTES, BITS = 0, 1, 2
@@ -34,13 +39,20 @@ class _Way(NamedTuple):
 
 LZ4_BYTES = _Way(LZ4, 5, BYTES, 2**15)
 LZ4_BITS = _Way(LZ4, 5, BITS, 2**15)
+ZSTD_BYTES = _Way(ZSTD, 1, BYTES, 2**18)
 ZSTD_WHOLE = _Way(ZSTD, 2, NO_SHUFFLE, 2**18)
 
 USUAL: Mapping[str, Any] = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "blocksize": 0}
 
 SAMPLE = 2**16
-BITS_SAVE, ZSTD_SAVES = 0.05, 0.25
+BITS_SAVE, BYTES_SAVE, WHOLE_SAVES = 0.1, 0.05, 0.25
 """What part of the unpacked bytes a slower way must save."""
+BYTES_LEAVE = 0.75
+"""And what zstd with byte shuffle may leave of what lz4 makes."""
+LIKE_THE_LAST = 0.02
+"""How far a chunk's packed part may be from what was expected of its way."""
+LOOK_AGAIN = 16
+"""Chunks after which another way may be better, whatever the last one packs to."""
 
 
 def chooses(configuration: Mapping[str, Any]) -> bool:
@@ -51,23 +63,47 @@ def chooses(configuration: Mapping[str, Any]) -> bool:
     return all(str(configuration.get(name)) == str(value) for name, value in USUAL.items())
 
 
-def pack(data: NDArray[np.uint8], item_bytes: int) -> bytes:
-    """Return a chunk of numbers as a Blosc buffer.
+class Packer:
+    """Packs the chunks of one column of numbers.
 
     Parameters
     ----------
-    data : ndarray of uint8
-        The values' bytes.
     item_bytes : int
-        Bytes per value, which their number can be divided by.
+        Bytes per value.
     """
-    values = data.view(f"V{item_bytes}")
-    return _by(_choose(values), values)
+
+    def __init__(self, item_bytes: int) -> None:
+        self._item = f"V{item_bytes}"
+        # Threads that pack at once may each choose; whichever is remembered will do.
+        self._last: tuple[_Way, float, int] | None = None
+
+    def pack(self, data: NDArray[np.uint8]) -> bytes:
+        """Return a chunk as a Blosc buffer.
+
+        Parameters
+        ----------
+        data : ndarray of uint8
+            The values' bytes: of whole values.
+        """
+        values, tried = data.view(self._item), None
+        if self._last is not None and self._last[2]:
+            tried, expected, left = self._last
+            packed, part = _by(tried, values)
+            if abs(part - expected) <= LIKE_THE_LAST:
+                self._last = tried, expected, left - 1
+                return packed
+        way = _choose(values)
+        if way != tried:
+            packed, part = _by(way, values)
+        self._last = way, part, LOOK_AGAIN
+        return packed
 
 
-def _by(way: _Way, values: NDArray[np.void]) -> bytes:
+def _by(way: _Way, values: NDArray[np.void]) -> tuple[bytes, float]:
+    """Pack in one way; return what part of the bytes is left as well."""
     # The item size of what it is given is what Blosc shuffles by.
-    return bytes(blosc.compress(values, way.compressor, way.level, way.shuffle, way.block))
+    packed = blosc.compress(values, way.compressor, way.level, way.shuffle, way.block)
+    return bytes(packed), len(packed) / max(1, values.nbytes)
 
 
 def _choose(values: NDArray[np.void]) -> _Way:
@@ -77,13 +113,15 @@ def _choose(values: NDArray[np.void]) -> _Way:
     sample = values[start : start + rows]
     if not len(sample):
         return LZ4_BYTES
-
-    def part(way: _Way) -> float:
-        return len(_by(way, sample)) / sample.nbytes
-
-    usual, bits = part(LZ4_BYTES), part(LZ4_BITS)
-    best, size = (LZ4_BITS, bits) if usual - bits > BITS_SAVE else (LZ4_BYTES, usual)
-    # Where there is nothing to save the slow one is not even tried.
-    if size > ZSTD_SAVES and size - part(ZSTD_WHOLE) > ZSTD_SAVES:
+    usual = _by(LZ4_BYTES, sample)[1]
+    best, size = LZ4_BYTES, usual
+    # Where there is nothing to save the slower ones are not even tried.
+    if usual > BYTES_SAVE:
+        bits, zstd = _by(LZ4_BITS, sample)[1], _by(ZSTD_BYTES, sample)[1]
+        if usual - zstd > BYTES_SAVE and zstd < BYTES_LEAVE * usual:
+            best, size = ZSTD_BYTES, zstd
+        elif usual - bits > BITS_SAVE:
+            best, size = LZ4_BITS, bits
+    if size > WHOLE_SAVES and size - _by(ZSTD_WHOLE, sample)[1] > WHOLE_SAVES:
         return ZSTD_WHOLE
     return best

@@ -20,6 +20,7 @@ def values_of(name):
         "noise": rng.normal(1200, 90, ROWS),
         "decimals": np.round(rng.normal(12, 9, ROWS), 2),
         "classes": rng.integers(0, 20, ROWS).astype("i4"),
+        "codes": rng.integers(0, 300, ROWS).astype("i2"),
         "sequence": np.arange(ROWS, dtype="i4"),
         "counts": (rng.pareto(1.2, ROWS) * 20).clip(0, 2**31 - 1).astype("i4"),
         "zeros": np.zeros(ROWS, "i8"),
@@ -39,11 +40,12 @@ def shape_of(path):
     [
         ("noise", ("bytes", "lz4")),
         ("decimals", ("none", "zstd")),
-        ("classes", ("bits", "lz4")),
+        ("classes", ("bytes", "zstd")),
+        ("codes", ("bits", "lz4")),
         ("sequence", ("bytes", "lz4")),
         ("counts", ("bytes", "lz4")),
         ("zeros", ("bytes", "lz4")),
-        ("dates", ("bits", "lz4")),
+        ("dates", ("bytes", "lz4")),
         ("single", ("bytes", "lz4")),
     ],
 )
@@ -71,6 +73,31 @@ def test_chunks_of_one_column_may_differ(tmp_path):
         assert table.readBlock("a", 0, 2 * ROWS).tobytes() == values.tobytes()
     chunks = tmp_path / "t.rat.zarr" / "RAT" / "a" / "c"
     assert shape_of(chunks / "0") != shape_of(chunks / "1")
+
+
+@pytest.mark.parametrize("others", [("decimals", "noise"), ("classes", "codes"), ("zeros", "noise")])
+def test_what_the_last_chunk_was_packed_by_is_not_kept_for_others(tmp_path, others):
+    """One chunk upon the other by one writer: each is packed as it would be alone."""
+    kinds = [others[0], others[0], others[1], others[1], others[0]]
+    dtype = np.result_type(*(values_of(name).dtype for name in others))
+    values = {name: values_of(name).astype(dtype) for name in others}
+    ways = {}
+    with RatZarr(tmp_path / "t.rat.zarr") as table:
+        table.setChunkSize(ROWS)
+        table.setRowCount(ROWS * len(kinds))
+        for name in others:
+            table.createColumn(name, dtype)
+            table.writeBlock(name, values[name], 0)
+            ways[name] = shape_of(tmp_path / "t.rat.zarr" / "RAT" / name / "c" / "0")
+        table.createColumn("all", dtype)
+        for number, name in enumerate(kinds):
+            table.writeBlock("all", values[name], number * ROWS)
+        whole = np.concatenate([values[name] for name in kinds])
+        assert table.readBlock("all", 0, len(whole)).tobytes() == whole.tobytes()
+    chunks = tmp_path / "t.rat.zarr" / "RAT" / "all" / "c"
+    assert [shape_of(chunks / str(number)) for number in range(len(kinds))] == [
+        ways[name] for name in kinds
+    ]
 
 
 def test_decimals_are_as_small_as_zarrs_default_makes_them(tmp_path):

@@ -225,6 +225,23 @@ class ChunkCodec:
             )
         return chunk
 
+    def decode_into(self, data: bytes | memoryview, out: Array) -> bool:
+        """Decode a chunk of numbers to where it is wanted, without new memory for it.
+
+        Returns
+        -------
+        bool
+            False where that can't be done: :meth:`decode` it. Errors as there.
+        """
+        if not self._in_blocks or out.nbytes != self._size or not out.flags.c_contiguous:
+            return False
+        self.check_size()
+        plain = self._checked(data)
+        check_header(plain, self._size, self._size)
+        # Dates can't be given as what they are.
+        blosc.decompress(plain, out.reshape(-1).view(np.uint8))
+        return True
+
     def decode_padded(self, data: bytes) -> list[Array] | None:
         """Return the strings of a chunk as fixed-width bytes; None where it is better decoded.
 
@@ -270,11 +287,15 @@ class ChunkCodec:
         self.check_size()
         if not self._in_blocks:
             return None
+        return BloscBlocks.of(self._checked(data), self._size)
+
+    def _checked(self, data: bytes | memoryview) -> memoryview:
+        """Compare all checksums; return what is before them."""
         plain: Any = data
         for _, codec in reversed(self._packing[1:]):
             buffer = self._prototype.buffer.from_bytes(plain)
             plain = codec._decode_sync(buffer, self._spec).as_numpy_array()
-        return BloscBlocks.of(memoryview(plain), self._size)
+        return memoryview(plain)
 
     @staticmethod
     def unpack_blocks(blocks: BloscBlocks, first: int, last: int, out: NDArray[np.uint8]) -> None:

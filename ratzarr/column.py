@@ -296,7 +296,9 @@ class Column:
             return
         if part.whole:
             # It is not likely to be asked for again.
-            out[:] = self._decode(state, part.chunk, found.data)[rows]
+            with self._damage_in_words(state, part.chunk):
+                if not state.codec.decode_into(found.data, out):
+                    out[:] = state.codec.decode(found.data)[rows]
             return
         if kept is None or kept.state != found.state:
             kept = Kept(state.kind, found.state, OpenChunk(state.codec))
@@ -391,10 +393,6 @@ class Column:
             if chunk * state.chunk_rows < state.all_there:
                 raise self._chunk_missing(state, chunk)
         return True
-
-    def _decode(self, state: ColumnState, chunk: int, data: bytes | memoryview) -> Array:
-        with self._damage_in_words(state, chunk):
-            return state.codec.decode(data)
 
     @contextmanager
     def _damage_in_words(self, state: ColumnState, chunk: int) -> Iterator[None]:
@@ -575,7 +573,8 @@ class Column:
             if state.disowns(found.mark):
                 raise self._foreign(state, chunk)
             try:
-                merged = self._decode(state, chunk, found.data).copy()
+                with self._damage_in_words(state, chunk):
+                    merged = state.codec.decode(found.data).copy()
             except DamagedError:
                 self.confirm(state, stop)
                 raise

@@ -5,6 +5,7 @@ depend on the machine.
 """
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,15 +38,22 @@ def main(arguments: list[str]) -> int:
         "--quick", action="store_true", help="small tables, once; see that it runs"
     )
     parser.add_argument(
+        "--rows", type=int, nargs="+", help="tables of so many rows instead of the usual ones"
+    )
+    parser.add_argument("--rounds", type=int, help="run each contender so many times")
+    parser.add_argument(
         "--write", action="store_true", help="the tables and pictures into docs/benchmarks.md"
     )
     given = parser.parse_args(arguments)
     unknown = set(given.names) - set(BENCHMARKS) - set(ASIDES)
     if unknown:
         parser.error(f"no benchmark called {', '.join(sorted(unknown))}")
-    if given.write and (given.quick or given.names):
-        parser.error("--write is for a whole run: without --quick, and without names")
+    if given.write and (given.quick or given.names or given.rows or given.rounds):
+        parser.error("--write is for a whole run: without --quick, --rows, --rounds and names")
     scale = QUICK if given.quick else FULL
+    scale = dataclasses.replace(
+        scale, rows=tuple(given.rows or scale.rows), rounds=given.rounds or scale.rounds
+    )
     for text in report.machine():
         print(text)
     sections: dict[str, list[Result]] = {}

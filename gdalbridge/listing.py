@@ -15,7 +15,7 @@ from ratzarr.stores import open_objects
 
 from .errors import BridgeError
 from .provenance import RASTER_ATTR, parsed_raster
-from .sidecar import Sidecar, find_sidecars, is_folder, is_sidecar, parsed_name
+from .sidecar import Sidecar, find_sidecars, is_folder, is_sidecar, parsed_name, raster_name
 
 __all__ = ["TableInfo", "list_tables"]
 
@@ -50,8 +50,8 @@ def list_tables(
     Parameters
     ----------
     raster : str or os.PathLike
-        A raster, which need not be there; a directory (on S3 a name that ends in ``/``, or
-        a bucket); or one table.
+        A raster, which need not be there; a directory (on S3 a bucket, a name that ends in
+        ``/``, or any other that no raster with tables has); or one table.
     storage_options : mapping, optional
         Arguments for the tables' file system.
 
@@ -67,7 +67,17 @@ def list_tables(
         found = _in_folder(os.fspath(raster), storage_options)
     else:
         found = find_sidecars(raster, storage_options=storage_options)
+        if not found and (folder := _s3_folder(raster)):
+            found = _in_folder(folder, storage_options)
     return [_described(one, storage_options) for one in found]
+
+
+def _s3_folder(raster: Any) -> str:
+    """Return the prefix that a name on S3 may be meant for; else an empty string."""
+    if hasattr(raster, "GetRasterBand"):
+        return ""
+    place = parse_location(raster_name(raster))
+    return place.url + "/" if place.kind == "s3" else ""
 
 
 def _in_folder(folder: str, options: Mapping[str, Any] | None) -> list[str]:

@@ -42,6 +42,9 @@ def command(raster_or_dir: str, as_json: bool) -> None:
             lines = text_table(names, rows).splitlines()
             for line, path in zip(lines, paths, strict=True):
                 click.echo(f"{line.ljust(max(map(len, lines)))}  {path}")
+        else:
+            # To whoever looks, and not to a program that reads the list.
+            click.echo(f"gdalbridge: {raster_or_dir}: no tables", err=True)
         for one in found:
             if one.problem:
                 click.echo(f"gdalbridge: {one.path}: {one.problem}", err=True)

@@ -43,8 +43,7 @@ lint:
 	@python=$$(scripts/find-python) && "$$python" scripts/environment.py test && scripts/lint
 
 bench:
-	@python=$$(scripts/find-python) && "$$python" scripts/environment.py bench && \
-		.venv-bench/bin/python -m tests.benchmarks $(BENCH_ARGS)
+	@BENCH_ARGS="$(BENCH_ARGS)" scripts/bench
 
 requirements:
 	@python=$$(scripts/find-python) && "$$python" scripts/environment.py requirements && \

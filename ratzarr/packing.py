@@ -49,6 +49,8 @@ BITS_SAVE, BYTES_SAVE, WHOLE_SAVES = 0.1, 0.05, 0.25
 """What part of the unpacked bytes a slower way must save."""
 BYTES_LEAVE = 0.75
 """And what zstd with byte shuffle may leave of what lz4 makes."""
+PROBES = 256
+"""Values that tell where a chunk ends of which only a part has rows."""
 LIKE_THE_LAST = 0.02
 """How far a chunk's packed part may be from what was expected of its way."""
 LOOK_AGAIN = 16
@@ -109,7 +111,7 @@ def _by(way: _Way, values: NDArray[np.void]) -> tuple[bytes, float]:
 def _choose(values: NDArray[np.void]) -> _Way:
     rows = SAMPLE // values.itemsize
     # From the middle: tables often begin with rows that are like no others.
-    start = max(0, (len(values) - rows) // 2)
+    start = max(0, (_filled(values) - rows) // 2)
     sample = values[start : start + rows]
     if not len(sample):
         return LZ4_BYTES
@@ -125,3 +127,13 @@ def _choose(values: NDArray[np.void]) -> _Way:
     if size > WHOLE_SAVES and size - _by(ZSTD_WHOLE, sample)[1] > WHOLE_SAVES:
         return ZSTD_WHOLE
     return best
+
+
+def _filled(values: NDArray[np.void]) -> int:
+    """Return how many values a chunk has before those, all alike, that only fill it up, about."""
+    if not len(values):
+        return 0
+    places = np.linspace(0, len(values) - 1, PROBES).astype(np.intp)
+    probes = values[places].tolist()
+    different = [place for place, value in zip(places, probes, strict=True) if value != probes[-1]]
+    return int(different[-1]) if different else len(values)

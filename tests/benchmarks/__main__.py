@@ -6,19 +6,22 @@ depend on the machine.
 
 import argparse
 import dataclasses
+import json
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from . import copies, growing, imports, opening, pages, report, stores
+from . import copies, growing, imports, machine, opening, pages, report, scripts, stores
 from .asides import codecs, s3clients
-from .contest import Result
+from .contest import Result, from_json
 from .scale import FULL, QUICK, Scale
 
 DOCS = Path(__file__).parents[2] / "docs"
 BENCHMARKS: dict[str, tuple[str, Callable[[Scale], Iterator[Result]]]] = {
     "copies": ("Copies between GDAL and sidecars", copies.main),
     "stores": ("Whole columns", stores.main),
+    "scripts": ("Scripts", scripts.main),
     "pages": ("Small blocks and pages", pages.main),
     "opening": ("Opening", opening.main),
     "growing": ("Time and memory against rows", growing.main),
@@ -26,6 +29,24 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Scale], Iterator[Result]]]] = {
 }
 # What decisions were made by; they have tables of their own, in docs/decisions and docs/stores.md.
 ASIDES: dict[str, Callable[[], None]] = {"codecs": codecs.main, "s3clients": s3clients.main}
+
+
+def _elsewhere(python: str, scale: Scale) -> Iterator[Result]:
+    """Run the copies with another Python."""
+    rows = [str(rows) for rows in scale.rows]
+    command = [python, "-m", "tests.benchmarks", "copies", "--json", "--rounds", str(scale.rounds)]
+    with subprocess.Popen([*command, "--rows", *rows], stdout=subprocess.PIPE, text=True) as there:
+        assert there.stdout is not None
+        for text in there.stdout:
+            yield from_json(text)
+    if there.returncode:
+        raise SystemExit(f"{python}: its copies ended with exit code {there.returncode}")
+
+
+def _version(python: str) -> str:
+    code = "from tests.benchmarks.machine import gdal_in_words as w; print(w())"
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def main(arguments: list[str]) -> int:
@@ -44,6 +65,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--write", action="store_true", help="the tables and pictures into docs/benchmarks.md"
     )
+    parser.add_argument(
+        "--hfa", metavar="PYTHON", help="one whose GDAL has HFA, where this one's has not"
+    )
+    parser.add_argument("--json", action="store_true", help="print the results as lines of JSON")
     given = parser.parse_args(arguments)
     unknown = set(given.names) - set(BENCHMARKS) - set(ASIDES)
     if unknown:
@@ -54,24 +79,37 @@ def main(arguments: list[str]) -> int:
     scale = dataclasses.replace(
         scale, rows=tuple(given.rows or scale.rows), rounds=given.rounds or scale.rounds
     )
-    for text in report.machine():
+    if given.json:
+        for name in given.names or BENCHMARKS:
+            for result in BENCHMARKS[name][1](scale):
+                print(json.dumps(dataclasses.asdict(result)), flush=True)
+        return 0
+    about = machine.describe()
+    for text in about:
         print(text)
     sections: dict[str, list[Result]] = {}
+
+    def show(title: str, results: Iterable[Result]) -> None:
+        print(f"\n### {title}\n", flush=True)
+        sections[title] = []
+        for result in results:
+            sections[title].append(result)
+            print(report.line(result), flush=True)
+
     for name in given.names or BENCHMARKS:
         if name in ASIDES:
             ASIDES[name]()
             continue
         title, run = BENCHMARKS[name]
-        print(f"\n### {title}\n", flush=True)
-        sections[title] = []
-        for result in run(scale):
-            sections[title].append(result)
-            print(report.line(result), flush=True)
+        show(title, run(scale))
+        if name == "copies" and given.hfa:
+            show(f"{title}, HFA", _elsewhere(given.hfa, scale))
+            about.append(f"HFA: {_version(given.hfa)}.")
     judged = [result for results in sections.values() for result in results if result.bar]
     print(f"\n{sum(bool(r.reached) for r in judged)} of {len(judged)} bars reached")
     if given.write:
         pictures = report.draw(DOCS / "benchmarks", sections)
-        report.write(DOCS / "benchmarks.md", sections, pictures)
+        report.write(DOCS / "benchmarks.md", about, sections, pictures)
     return 0
 
 

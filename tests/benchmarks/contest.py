@@ -6,6 +6,7 @@ with the least and the greatest beside it.
 """
 
 import gc
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,14 @@ class Result:
     def reached(self) -> bool | None:
         """Whether the bar is; None where there is none."""
         return None if self.bar is None else self.bar.reached(self.figure.median)
+
+
+def from_json(text: str) -> Result:
+    """Return a result that was written as JSON, all of its fields in an object."""
+    fields = json.loads(text)
+    fields["figure"] = Spread(**fields["figure"])
+    fields["bar"] = fields["bar"] and Bar(**fields["bar"])
+    return Result(**fields)
 
 
 def timed(run: Run) -> float:

@@ -1,19 +1,14 @@
 """What came of the benchmarks: a table for docs/benchmarks.md, and pictures beside it."""
 
-import datetime as dt
-import importlib
-import os
-import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from .contest import Result
 
-__all__ = ["draw", "line", "machine", "write"]
+__all__ = ["draw", "line", "write"]
 
 BEGIN, END = "<!-- written by make bench -->", "<!-- end of what make bench writes -->"
-PACKAGES = ("zarr", "numpy", "numcodecs", "pyarrow", "s3fs")
 
 
 def line(result: Result) -> str:
@@ -22,32 +17,6 @@ def line(result: Result) -> str:
     unit = " ms" if result.unit == "ms" else ""
     bar = "" if result.bar is None else f"{result.bar}{unit}"
     return f"| {result.work} | {result.rival} | {result.figure}{unit} | {bar} | {reached} |"
-
-
-def machine() -> list[str]:
-    """Return what was measured on, and with, in words."""
-    from osgeo import gdal
-
-    versions = [f"{name} {importlib.import_module(name).__version__}" for name in PACKAGES]
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return [
-        (
-            f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, "
-            f"{memory:.0f} GiB, {platform.system()} {platform.machine()}."
-        ),
-        (
-            f"CPython {platform.python_version()}, {', '.join(versions)}, "
-            f"GDAL {gdal.VersionInfo('RELEASE_NAME')}."
-        ),
-    ]
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    for text in info.read_text().splitlines() if info.exists() else ():
-        if text.startswith("model name"):
-            return text.partition(":")[2].strip()
-    return platform.processor() or "a processor of unknown make"
 
 
 def table(results: Iterable[Result]) -> list[str]:
@@ -59,14 +28,19 @@ def table(results: Iterable[Result]) -> list[str]:
     ]
 
 
-def write(path: Path, sections: Mapping[str, Sequence[Result]], pictures: Iterable[Path]) -> None:
+def write(
+    path: Path,
+    machine: Sequence[str],
+    sections: Mapping[str, Sequence[Result]],
+    pictures: Iterable[Path],
+) -> None:
     """Put the tables between the marks of a document, and leave the rest of it as it is."""
     text = path.read_text()
     before, found, rest = text.partition(BEGIN)
     _, closed, after = rest.partition(END)
     if not (found and closed):
         raise SystemExit(f"{path}: expected the lines {BEGIN!r} and {END!r} in it")
-    lines = [BEGIN, "", *machine(), ""]
+    lines = [BEGIN, "", *machine, ""]
     for title, results in sections.items():
         lines += [f"### {title}", "", *table(results), ""]
     lines += [f"![{each.stem}]({each.relative_to(path.parent)})" for each in pictures]

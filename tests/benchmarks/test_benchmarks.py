@@ -1,12 +1,14 @@
 """The benchmarks run, and judge rightly; how fast anything is, is no test."""
 
+import json
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 
 import pytest
 
-from .contest import Bar, Result, Spread, compare, result
+from .contest import Bar, Result, Spread, compare, from_json, result
 from .report import BEGIN, END, line, write
 
 pytestmark = pytest.mark.main_env_only
@@ -22,7 +24,7 @@ def test_every_benchmark_runs():
     )
     assert done.returncode == 0, done.stderr
     titles = re.findall(r"^### (.+)$", done.stdout, re.MULTILINE)
-    assert len(titles) == 6
+    assert len(titles) == 7
     for section in re.split(r"^### .+$", done.stdout, flags=re.MULTILINE)[1:]:
         assert re.search(r"^\| .* \| .* \| \d", section, re.MULTILINE)
 
@@ -55,19 +57,26 @@ def test_all_run_once_in_a_round_in_turning_order_and_the_first_round_does_not_c
     assert [len(times) for times in seconds.values()] == [2, 2]
 
 
+def test_results_of_another_python_are_the_same_ones():
+    for bar in (Bar(1.3), Bar(2.0, at_least=True), None):
+        one = Result("work", "rival", Spread(3.0, 2.0, 4.0), bar, remark="r", seconds={"a": 1.0})
+        assert from_json(json.dumps(asdict(one))) == one
+
+
 def test_the_report_is_written_between_its_marks(tmp_path):
     path = tmp_path / "benchmarks.md"
     path.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     slow = Result("work", "rival", Spread(3.0, 2.0, 4.0), Bar(1.3))
     picture = tmp_path / "benchmarks" / "copies.svg"
-    write(path, {"Copies": [slow]}, [picture])
+    write(path, ["A machine."], {"Copies": [slow]}, [picture])
     text = path.read_text()
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
     assert line(slow) == "| work | rival | 3.00 (2.00 to 4.00) | at most 1.3 | **no** |"
     assert line(slow) in text
+    assert "\nA machine.\n" in text
     assert "![copies](benchmarks/copies.svg)" in text
     path.write_text("no marks")
     with pytest.raises(SystemExit, match="expected the lines"):
-        write(path, {}, [])
+        write(path, [], {}, [])

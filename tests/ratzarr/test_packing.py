@@ -75,7 +75,9 @@ def test_chunks_of_one_column_may_differ(tmp_path):
     assert shape_of(chunks / "0") != shape_of(chunks / "1")
 
 
-@pytest.mark.parametrize("others", [("decimals", "noise"), ("classes", "codes"), ("zeros", "noise")])
+@pytest.mark.parametrize(
+    "others", [("decimals", "noise"), ("classes", "codes"), ("zeros", "noise")]
+)
 def test_what_the_last_chunk_was_packed_by_is_not_kept_for_others(tmp_path, others):
     """One chunk upon the other by one writer: each is packed as it would be alone."""
     kinds = [others[0], others[0], others[1], others[1], others[0]]
@@ -100,11 +102,12 @@ def test_what_the_last_chunk_was_packed_by_is_not_kept_for_others(tmp_path, othe
     ]
 
 
-def test_decimals_are_as_small_as_zarrs_default_makes_them(tmp_path):
+@pytest.mark.parametrize("chunk", [ROWS, 10 * ROWS])
+def test_decimals_are_as_small_as_zarrs_default_makes_them(tmp_path, chunk):
     values = values_of("decimals")
     with RatZarr(tmp_path / "t.rat.zarr") as table:
         table.setRowCount(ROWS)
-        table.setChunkSize(ROWS)
+        table.setChunkSize(chunk)
         table.createColumn("a", values.dtype)
         table.writeBlock("a", values, 0)
     theirs = zarr.create_array(

@@ -1,0 +1,73 @@
+"""What is measured on, and with."""
+
+import datetime as dt
+import importlib
+import os
+import platform
+import statistics
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numcodecs import blosc
+from osgeo import gdal
+
+__all__ = ["describe", "gdal_in_words", "two_threads"]
+
+PACKAGES = ("zarr", "numpy", "numcodecs", "pyarrow", "s3fs")
+
+
+def describe() -> list[str]:
+    """Return it in words."""
+    versions = [f"{name} {importlib.import_module(name).__version__}" for name in PACKAGES]
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return [
+        (
+            f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, "
+            f"{memory:.0f} GiB, {platform.system()} {platform.machine()}. "
+            f"Two threads that pack and unpack do {two_threads():.1f} times as much here as one."
+        ),
+        f"CPython {platform.python_version()}, {', '.join(versions)}, {gdal_in_words()}.",
+    ]
+
+
+def gdal_in_words() -> str:
+    """Return GDAL's version."""
+    return f"GDAL {gdal.VersionInfo('RELEASE_NAME')}"
+
+
+def two_threads(tries: int = 5, each: int = 8) -> float:
+    """Return how many times as much work two threads do as one: of cores that are none it is 1."""
+    values = np.round(np.random.default_rng(0).normal(12, 9, 100_000), 2)
+
+    def work() -> None:
+        for _ in range(each):
+            blosc.decompress(blosc.compress(values, b"zstd", 1, blosc.NOSHUFFLE))
+
+    def both() -> None:
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    return statistics.median(2 * _seconds(work) / _seconds(both) for _ in range(tries))
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    # In a thread as well: in the main one Blosc would use threads of its own.
+    thread = threading.Thread(target=run)
+    started = time.perf_counter()
+    thread.start()
+    thread.join()
+    return time.perf_counter() - started
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    for text in info.read_text().splitlines() if info.exists() else ():
+        if text.startswith("model name"):
+            return text.partition(":")[2].strip()
+    return platform.processor() or "a processor of unknown make"

@@ -2,7 +2,8 @@
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,6 +21,7 @@ from .errors import (
     DamagedError,
     RowRangeError,
     ShapeError,
+    StoreError,
     UnequalValueError,
     UnsupportedDtypeError,
 )
@@ -305,17 +307,27 @@ class OpenColumns:
         ChangedError, ColumnNotFoundError
             Where another process has deleted a column, created it anew, or cut rows off.
         """
-        written = self.unconfirmed(names)
-        run([partial(column.confirm, state, stop) for column, state, stop in written])
+        with self.confirming(names) as written:
+            run([partial(column.confirm, state, stop) for column, state, stop in written])
 
-    def unconfirmed(
+    @contextmanager
+    def confirming(
         self, names: Iterable[str] | None = None
-    ) -> list[tuple[Column, ColumnState, int]]:
-        """Hand over what is still to be confirmed: of each column its state, and up to which row."""
+    ) -> Iterator[list[tuple[Column, ColumnState, int]]]:
+        """Hand over what is to be confirmed: of each column its state, and up to which row.
+
+        Where the store can't be reached, it stays to be confirmed.
+        """
         wanted = None if names is None else set(names)
         self.write_back(wanted)
         chosen = [key for key in self._unconfirmed if wanted is None or key[0] in wanted]
-        return [self._unconfirmed.pop(key) for key in chosen]
+        written = [self._unconfirmed.pop(key) for key in chosen]
+        try:
+            yield written
+        except (StoreError, KeyboardInterrupt):
+            for one in written:
+                self._remember(*one)
+            raise
 
     def cut(self, rows: int) -> None:
         """Know that this instance itself has set the row count."""

@@ -377,7 +377,6 @@ class RatZarr:
         self._begin_change()
         column = self._column(colName)
         state = column.state
-        written = self._columns.unconfirmed([colName])
 
         def change(document: Document) -> None:
             attributes = document["attributes"]
@@ -392,7 +391,8 @@ class RatZarr:
             attributes[ROWS_DONE_ATTR] = known if rowsDone is None else done
 
         done = 0 if rowsDone is None else integer(rowsDone, "rowsDone", 0, MAX_ROWS)
-        column.document.update(change, column.missing)
+        with self._columns.confirming([colName]) as written:
+            column.document.update(change, column.missing)
         if rowsDone is None and not column.in_place:
             self._columns.forget(colName)
             self._columns.add(self._catalog.put_in_place(column))

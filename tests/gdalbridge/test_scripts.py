@@ -302,17 +302,12 @@ print(peak)
 
 @pytest.mark.main_env_only
 def test_peak_memory_does_not_depend_on_the_number_of_rows(tmp_path):
-    """Of a million rows, and of fifty: a column of which takes 200 MB.
-
-    The C library keeps freed blocks of memory for each thread, the longer a program runs the more of
-    them, up to some hundred MB: not here, where they are handed back, so that what is seen is ours.
-    """
+    """Of a million rows, and of fifty: a column of which takes 200 MB."""
     peaks = {}
     for rows in (1_000_000, 50_000_000):
         done = subprocess.run(
             [sys.executable, "-W", "error", "-c", HALF, f"{tmp_path}/{rows}.zarr", str(rows)],
             capture_output=True, text=True, check=False,
-            env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "262144"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         peaks[rows] = int(done.stdout)

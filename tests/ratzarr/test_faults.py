@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from botocore.exceptions import ConnectTimeoutError
 
-from ratzarr import ColumnExistsError, RatZarr, RatZarrError
+from ratzarr import (
+    ChangedError,
+    ColumnExistsError,
+    ColumnIncompleteError,
+    RatZarr,
+    RatZarrError,
+    StoreError,
+)
 from ratzarr.location import parse
 from ratzarr.s3objects import S3Objects
 from ratzarr.s3retries import UNREACHABLE, Retries
@@ -364,6 +371,29 @@ def test_a_column_that_takes_anothers_place(place, faulty, kind):
     assert proxy.faults.count(kind) == 3
     assert raw(place, url, "a").tolist() == (np.arange(12) / 4).tolist()
     assert not [key for key in place.objects(url) if key.startswith(".pending")]
+
+
+def test_rows_cut_while_a_column_could_not_be_called_complete(place, faulty, others):
+    """The server is away, the rows go, the server is there again: nobody says that all is well."""
+    url = place.new()
+    with make(url, 12, chunk=4) as table:
+        pass
+    down = []
+    faulty(plan=lambda m, key, n: "503" if down else None)
+    with RatZarr(url, storageOptions={"retry": {"retries": 1}}) as table:
+        table.createColumn("a", "int32", complete=False)
+        table.writeBlock("a", np.arange(12), 0)
+        down.append(1)
+        with pytest.raises(StoreError):
+            table.setComplete("a")
+        with others(url) as other:
+            other.setRowCount(4)
+            other.setRowCount(12)
+        down.clear()
+        with pytest.raises(ChangedError, match="cut to 4 rows"):
+            table.setComplete("a")
+    with RatZarr(url, readOnly=True) as table, pytest.raises(ColumnIncompleteError):
+        table.readBlock("a", 0, 12)
 
 
 @pytest.mark.parametrize("kind", EVERYWHERE)

@@ -149,6 +149,15 @@ class SidecarColumn:
         values = self.table.read(self.shown.column, start, length)
         return values if self.part is None else np.ascontiguousarray(values[:, self.part])
 
+    def plain(self, start: int, length: int) -> Array:
+        """Return rows as GDAL takes them, see :mod:`gdalbridge.shownvalues`."""
+        values = None
+        if self.shown.dtype.kind == "T" and self.part is None:
+            values = self.table.read_text(self.shown.column, start, length)
+        if values is None:
+            values = self.stored(start, length)
+        return to_plain(self.shown, values, start)
+
     def window(self, row: int, after: Window | None) -> Window:
         """See :meth:`AttachedColumn.window`."""
         length = FIRST_WINDOW
@@ -158,22 +167,22 @@ class SidecarColumn:
         first = row if after is not None and row == after.stop else row // length * length
         stop = min(first + length, self.rows)
         try:
-            plain = to_plain(self.shown, self.stored(first, stop - first), first)
+            plain = self.plain(first, stop - first)
         except ConversionError:
             # Of another row, perhaps.
             first, stop = row, row + 1
-            plain = to_plain(self.shown, self.stored(first, 1), first)
+            plain = self.plain(first, 1)
         return Window(native_rat(self.type, plain), first, stop, 0)
 
     def read(self, start: int, length: int) -> Array:
         """See :meth:`AttachedColumn.read`."""
         if self.type in _PLAIN:
-            plain = to_plain(self.shown, self.stored(start, length), start)
+            plain = self.plain(start, length)
             # What the cache has is not the caller's to change.
             return np.array(plain, copy=True)
         if self.type == FieldType.STRING:
             found = [
-                to_plain(self.shown, self.stored(first, size), first)
+                self.plain(first, size)
                 for first, size in pieces(start, length)
             ]
         else:
@@ -183,14 +192,14 @@ class SidecarColumn:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _objects(self, start: int, length: int) -> Array:
-        plain = to_plain(self.shown, self.stored(start, length), start)
+        plain = self.plain(start, length)
         with exceptions(), silence():
             values: Array = native_rat(self.type, plain).ReadAsArray(0, 0, length)
         return values
 
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
         """See :meth:`AttachedColumn.native`."""
-        return native_rat(self.type, to_plain(self.shown, self.stored(start, length), start)), 0, 0
+        return native_rat(self.type, self.plain(start, length)), 0, 0
 
     # ---- writing
 

@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConversionError
-from .isotext import NAIVE, read, write_zoned
+from .isotext import NAIVE, read, write_zoned, zones_of
 
-__all__ = ["NAIVE", "finer", "parse", "text_for_gdal", "to_text"]
+__all__ = ["NAIVE", "finer", "is_for_gdal", "not_held", "outside", "parse", "text_for_gdal", "to_text"]
 
 Array = NDArray[Any]
 
@@ -209,6 +209,54 @@ def _zone(offset: int) -> str:
     return f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}"
 
 
+def _zone_for_gdal(offset: int) -> str:
+    # GDAL reads a letter more quickly than numbers.
+    return "Z" if offset == 0 else _zone(offset)
+
+
+def is_for_gdal(text: Array) -> bool:
+    """Return whether GDAL reads texts exactly as they are.
+
+    Parameters
+    ----------
+    text : ndarray of fixed-width bytes, shape (n,)
+
+    Returns
+    -------
+    bool
+        Whether :func:`text_for_gdal` of what :func:`parse` makes of them is the same to GDAL:
+        for sure, and so not of all.
+    """
+    zones = zones_of(text)
+    if zones is None:
+        return False
+    naive = zones == NAIVE
+    if not naive.any():
+        return not _bad_zone(zones).any()
+    # GDAL reads -00:00, which it prints for no zone, as UTC.
+    if np.strings.endswith(text, b"-00:00").any():
+        return False
+    return not _bad_zone(np.where(naive, 0, zones)).any()
+
+
+def _bad_zone(east: Array) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (east % STEP != 0) | (np.abs(east) > MAX_OFFSET)
+    return found
+
+
+def outside(times: Array) -> NDArray[np.bool_]:
+    """Return which date-times, of any unit, are outside the years 1 to 9999."""
+    if np.datetime_data(times.dtype)[0] in ("ns", "ps", "fs", "as"):
+        # Of so fine ones there are none, and the limits are none of them.
+        return np.zeros(len(times), np.bool_)
+    low, high = LOW.astype(times.dtype), HIGH.astype(times.dtype)
+    if low.astype("M8[us]") < LOW:
+        # Weeks begin before.
+        low += 1
+    found: NDArray[np.bool_] = (times < low) | (times > high)
+    return found
+
+
 def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) -> Array:
     """Return date-times as text that GDAL reads exactly, or refuse them.
 
@@ -231,11 +279,11 @@ def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) 
     """
     first = offsets[0] if len(offsets) else NAIVE
     if (offsets == first).all():
-        zones: Array = np.array([_zone(int(first))], "S6")
+        zones: Array = np.array([_zone_for_gdal(int(first))], "S6")
         east: Array = np.array([0 if first == NAIVE else first])
     else:
         numbers, which = np.unique(offsets, return_inverse=True)
-        zones = np.array([_zone(number) for number in numbers.tolist()], "S6")[which]
+        zones = np.array([_zone_for_gdal(number) for number in numbers.tolist()], "S6")[which]
         east = np.where(offsets == NAIVE, 0, offsets)
     local = times + east.astype("m8[m]")
     _check(times, local, east, column, first_row)
@@ -243,19 +291,27 @@ def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) 
 
 
 def _check(times: Array, local: Array, east: Array, column: str, first_row: int) -> None:
-    there = ~np.isnat(times)
-    ticks = times.view("i8") % 60_000_000
-    bad_zone = (east % STEP != 0) | (np.abs(east) > MAX_OFFSET)
-    fine = ticks % 1000 != 0
-    checks = [
+    for bad, why in (
         ((local < LOW) | (local > HIGH), "is outside the years 1 to 9999"),
-        (bad_zone, "has an offset that GDAL can't hold: multiples of 15 minutes below 24 hours"),
-    ]
-    if fine.any():
-        kept = np.round(np.float32(ticks / 1e6).astype(np.float64) * 1e6).astype("i8")
-        why = "is finer than GDAL's seconds, which are exact to the millisecond"
-        checks.append((fine & (kept != ticks), why))
-    for bad, why in checks:
-        if bad.any() and (there & bad).any():
-            row = int(np.argmax(there & bad))
+        (_bad_zone(east), "has an offset that GDAL can't hold: multiples of 15 minutes below 24 hours"),
+        (not_held(times), "is finer than GDAL's seconds, which are exact to the millisecond"),
+    ):
+        if bad.any() and (bad := bad & ~np.isnat(times)).any():
+            row = int(np.argmax(bad))
             raise ConversionError(f"column {column!r}, row {first_row + row}: {times[row]} {why}")
+
+
+def not_held(times: Array) -> NDArray[np.bool_]:
+    """Return which times are finer than a millisecond, and than GDAL's 32-bit seconds.
+
+    Parameters
+    ----------
+    times : ndarray of datetime64[us], shape (n,)
+    """
+    ticks = times.view("i8")
+    fine: NDArray[np.bool_] = (ticks % 1000 != 0) & ~np.isnat(times)
+    if fine.any():
+        seconds = ticks % 60_000_000
+        kept = np.round(np.float32(seconds / 1e6).astype(np.float64) * 1e6).astype("i8")
+        fine &= kept != seconds
+    return fine

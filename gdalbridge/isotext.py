@@ -11,12 +11,12 @@ of all date-times is one step, and a number of two to four digits is looked up.
 (['2020-01-02T01:04:05.678000', 'NaT'], True)
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NAIVE", "WIDTH", "read", "write", "write_zoned"]
+__all__ = ["NAIVE", "WIDTH", "read", "write", "write_zoned", "zones_of"]
 
 Array = NDArray[Any]
 
@@ -25,18 +25,27 @@ NAIVE = -32768
 WIDTH = len("0000-00-00T00:00:00.000000+00:00")
 
 _TWO = np.array([b"%02d" % number for number in range(100)]).view("u2")
+
+
+def _letters_of_a_day() -> Array:
+    times = np.full(86400, b"00:00:00").view(
+        np.dtype({"names": "hms", "formats": ["u2"] * 3, "offsets": [0, 3, 6], "itemsize": 8})
+    )
+    second = np.arange(86400)
+    for name, number in (("h", second // 3600), ("m", second // 60 % 60), ("s", second % 60)):
+        times[name] = _TWO[number]
+    return times.view("u8")
+
+
 _FOUR = np.array([b"%04d" % number for number in range(10000)]).view("u4")
 _POINT = np.array([b".%03d" % number for number in range(1000)]).view("u4")
-# The fourth letter is another's, which is written after it.
-_THREE = np.array([b"%03d0" % number for number in range(1000)]).view("u4")
-_SIXTY = [b"%02d" % number for number in range(60)]
-_TIMES = np.array(
-    [b":".join([b"%02d" % h, m, s]) for h in range(24) for m in _SIXTY for s in _SIXTY]
-).view("u8")
+# The first letter is another's, which is written after it.
+_THREE = np.array([b"0%03d" % number for number in range(1000)]).view("u4")
+_TIMES = _letters_of_a_day()
 """The letters of every second of a day."""
 _PLACES = {
     "year": ("u4", 0), "month": ("u2", 5), "day": ("u2", 8), "time": ("u8", 11),
-    "milli": ("u4", 19), "micro": ("u4", 23), "nano": ("u4", 26), "zone": ("S6", 26),
+    "milli": ("u4", 19), "micro": ("u4", 22), "nano": ("u4", 25), "zone": ("S6", 26),
 }  # fmt: skip
 _LETTERS = np.dtype(
     {
@@ -47,6 +56,8 @@ _LETTERS = np.dtype(
     }
 )
 _BLANK = b"0000-00-00T00:00:00.000000000"
+_ZONE_AT = len("0000-00-00T00:00:00.000000")
+_NO_ZONES = np.zeros(0, "S6")
 _WIDTHS = {"Y": 4, "M": 7, "D": 10, "h": 13, "m": 16, "s": 19, "ms": 23, "us": 26, "ns": 29}
 """How many letters of them each of numpy's units has."""
 _PER_DAY = {
@@ -69,11 +80,11 @@ def write(times: Array) -> Array:
     there = ~np.isnat(times)
     if not there.any():
         return np.zeros(len(times), "S1")
-    letters = _written(times, there) if step == 1 and unit in _WIDTHS else None
-    if letters is None:
+    text = _written(times, there, zones=_NO_ZONES) if step == 1 and unit in _WIDTHS else None
+    if text is None:
         # Other units, and years of more than four digits, or with a sign.
         return np.where(there, np.datetime_as_string(times), "").astype("S")
-    return letters.view(f"S{WIDTH}").astype(f"S{_WIDTHS[unit]}")
+    return text.astype(f"S{_WIDTHS[unit]}")
 
 
 def write_zoned(times: Array, zones: Array) -> Array:
@@ -83,25 +94,25 @@ def write_zoned(times: Array, zones: Array) -> Array:
     ----------
     times : ndarray of datetime64[us], shape (n,)
         Of the years 0 to 9999, as they are to be read.
-    zones : ndarray of S6, shape (n,)
+    zones : ndarray of S6, shape (n,) or (1,)
         What follows them.
 
     Returns
     -------
     ndarray of S32, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        For other years.
     """
-    there = ~np.isnat(times)
-    letters = _written(times, there)
-    if letters is None:
+    text = _written(times, ~np.isnat(times), zones)
+    if text is None:
         raise ValueError("date-times of years that have not four digits")
-    letters["zone"] = zones
-    text = letters.view(f"S{WIDTH}")
-    if not there.all():
-        text[~there] = b""
     return text
 
 
-def _written(times: Array, there: NDArray[np.bool_]) -> Array | None:
+def _written(times: Array, there: NDArray[np.bool_], zones: Array) -> Array | None:
     """Return all letters of date-times; None where a year has not four digits."""
     unit, _ = np.datetime_data(times.dtype)
     ticks = times.view("i8")
@@ -120,7 +131,8 @@ def _written(times: Array, there: NDArray[np.bool_]) -> Array | None:
     years += 1970
     if len(years) and not 0 <= years.min() <= years.max() <= 9999:
         return None
-    text = np.full(len(times), _BLANK, f"S{WIDTH}")
+    blank = _BLANK if len(zones) != 1 else _BLANK[:_ZONE_AT] + zones[0]
+    text = np.full(len(times), blank, f"S{WIDTH}")
     letters = text.view(_LETTERS)
     letters["year"] = _FOUR[years]
     letters["month"] = _TWO[month + 1]
@@ -134,9 +146,11 @@ def _written(times: Array, there: NDArray[np.bool_]) -> Array | None:
         else:
             seconds = _write_fraction(letters, rest, per_day // 86400)
         letters["time"] = _TIMES[seconds]
+    if len(zones) > 1:
+        letters["zone"] = zones
     if not all_there:
         text[~there] = b""
-    return letters
+    return text
 
 
 def _write_fraction(
@@ -145,21 +159,25 @@ def _write_fraction(
     """Write what is less than a second, three digits at a time; return the seconds."""
     seconds = ticks // per_second
     rest = ticks - seconds * per_second
-    for name, table in (("milli", _POINT), ("micro", _THREE), ("nano", _THREE)):
-        per_second //= 1000
-        three = rest // per_second
-        letters[name] = table[three]
-        if per_second == 1:
-            break
-        rest = rest - three * per_second
+    # The finest first: each one's first letter is the last of the next.
+    names = ["milli", "micro", "nano"][: len(str(per_second)) // 3]
+    for name in reversed(names[1:]):
+        coarser = rest // 1000
+        letters[name] = _THREE[rest - coarser * 1000]
+        rest = coarser
+    letters["milli"] = _POINT[rest]
     return seconds
 
 
 _PAIRS = np.full(2**16, -1, np.int32)
 _PAIRS[_TWO] = np.arange(100)
 """The number that two letters are, both digits; else -1."""
+_MONTHS = np.arange("0000-01", "10000-02", dtype="M8[M]").astype("M8[D]").view("i8")
+"""The first day of each month."""
 _SCALES = (10 ** np.arange(6)[::-1]).astype(np.int32)
-_SEPARATORS = {4: ord("-"), 7: ord("-"), 10: ord("T"), 13: ord(":"), 16: ord(":")}
+_SEPARATORS = np.array([b"\0\0\0\0-\0\0-\0\0T\0\0:\0\0:"]).astype("S24").view("u8")
+_WHERE = np.array([b"\0\0\0\0\xff\0\0\xff\0\0\xff\0\0\xff\0\0\xff"]).astype("S24").view("u8")
+"""What stands between the numbers, and where: eight letters at a time."""
 _SECOND = len("0000-00-00T00:00:00")
 _ZONE = len("+00:00")
 
@@ -191,30 +209,56 @@ def read(text: Array) -> tuple[Array, Array] | None:
         text, lengths = text[there], lengths[there]
     if not len(text):
         return times, offsets
+    found = _fields(text, lengths)
+    if found is None:
+        return None
+    seconds = found.seconds - np.where(found.zone == NAIVE, 0, found.zone) * 60
+    times[there] = ((found.days * 86400 + seconds) * 10**6 + found.micro).view("M8[us]")
+    offsets[there] = found.zone
+    return times, offsets
+
+
+def zones_of(text: Array) -> Array | None:
+    """Return only the offsets that :func:`read` returns, of those that are date-times.
+
+    None also where one of them is finer than a millisecond.
+    """
+    lengths = np.strings.str_len(text)
+    there = lengths > 0
+    if not there.all():
+        text, lengths = text[there], lengths[there]
+    if not len(text):
+        return np.empty(0, np.int64)
+    found = _fields(text, lengths)
+    return None if found is None or (found.micro % 1000).any() else found.zone
+
+
+class _Fields(NamedTuple):
+    """Numbers of date-times: days from 1970, seconds of a day, microseconds, minutes."""
+
+    days: Array
+    seconds: Array
+    micro: Array
+    zone: Array
+
+
+def _fields(text: Array, lengths: Array) -> _Fields | None:
     if lengths.max() > WIDTH:
         return None
     letters = text.astype(f"S{WIDTH}").view(np.uint8).reshape(-1, WIDTH)
-    if any((letters[:, place] != letter).any() for place, letter in _SEPARATORS.items()):
+    if (letters.view("u8")[:, :3] & _WHERE != _SEPARATORS).any():
         return None
     century, year, month, day = (_pairs(letters, place) for place in (0, 2, 5, 8))
     hour, minute, second = (_pairs(letters, place) for place in (11, 14, 17))
-    days = _days(century, year, month, day)
-    lowest = min(hour.min(), minute.min(), second.min())
     # A second of 60 is for who knows what it means.
-    if days is None or lowest < 0 or hour.max() > 23 or max(minute.max(), second.max()) > 59:
+    if (hour | minute | second).min() < 0 or hour.max() > 23 or max(minute.max(), second.max()) > 59:
         return None
-    micro = np.zeros(len(letters), np.int32)
-    zone = np.full(len(letters), NAIVE, np.int16)
-    for length in np.flatnonzero(np.bincount(lengths)).tolist():
-        same = lengths == length
-        rest = _rest(letters[same, _SECOND:length])
-        if rest is None:
-            return None
-        micro[same], zone[same] = rest
-    seconds = (hour * 60 + minute - np.where(zone == NAIVE, 0, zone)) * 60 + second
-    times[there] = days.astype("M8[us]") + (seconds.astype("i8") * 10**6 + micro).view("m8[us]")
-    offsets[there] = zone
-    return times, offsets
+    days = _days(century, year, month, day)
+    end, zone = _zones(letters, lengths)
+    micro = _micros(letters, end)
+    if days is None or zone is None or micro is None:
+        return None
+    return _Fields(days, (hour * 60 + minute) * 60 + second, micro, zone)
 
 
 def _pairs(letters: Array, place: int) -> NDArray[np.int32]:
@@ -225,45 +269,47 @@ def _pairs(letters: Array, place: int) -> NDArray[np.int32]:
 
 def _days(century: Array, year: Array, month: Array, day: Array) -> Array | None:
     """Return days; None where there is no such one of the years 1 to 9999."""
-    if min(century.min(), year.min()) < 0 or month.min() < 1 or month.max() > 12 or day.min() < 1:
+    if (century | year).min() < 0 or month.min() < 1 or month.max() > 12 or day.min() < 1:
         return None
-    years = century * 100 + year
-    months = ((years - 1970) * 12 + month - 1).astype("i8").view("M8[M]")
-    found = months.astype("M8[D]") + (day - 1).astype("m8[D]")
-    is_day = day.max() <= 28 or bool((found.astype("M8[M]") == months).all())
-    return found if is_day and years.min() > 0 else None
+    months = (century * 100 + year) * 12 + month - 1
+    found = _MONTHS[months] + (day - 1)
+    # The year 0 is none of GDAL's.
+    return found if months.min() >= 12 and (found < _MONTHS[months + 1]).all() else None
 
 
-def _rest(letters: Array) -> tuple[Any, Any] | None:
-    """Return microseconds and offsets of what follows the seconds, all of one length.
+def _zones(letters: Array, lengths: Array) -> tuple[Array, Array | None]:
+    """Return where the zones begin, and the offsets; None where something else stands there."""
+    flat, ends = letters.reshape(-1), np.arange(0, letters.size, WIDTH) + lengths
+    is_utc = flat[ends - 1] == ord("Z")
+    sign = flat[ends - _ZONE]
+    minus = sign == ord("-")
+    # Of shorter ones that is a hyphen of the date.
+    signed = (minus | (sign == ord("+"))) & (lengths >= _SECOND + _ZONE)
+    begin = lengths - is_utc - _ZONE * signed
+    zone: Array = np.where(is_utc, 0, NAIVE)
+    if signed.any():
+        ends = ends[signed]
+        # From each letter on, it and the next one.
+        pairs = np.ndarray((letters.size - 1,), "u2", letters, strides=(1,))
+        hours, minutes = _PAIRS[pairs[ends - 5]], _PAIRS[pairs[ends - 2]]
+        is_zone = (flat[ends - 3] == ord(":")).all() and min(hours.min(), minutes.min()) >= 0
+        if not is_zone or hours.max() > 23 or minutes.max() > 59:
+            return begin, None
+        east = hours * 60 + minutes
+        minus = minus[signed]
+        zone[signed] = np.where(minus, np.where(east == 0, NAIVE, -east), east)
+    return begin, zone
 
-    None where there is something else, or not the same in all of them.
-    """
-    east: Any = NAIVE
-    if letters.shape[1] >= 1 and letters[0, -1] == ord("Z"):
-        if (letters[:, -1] != ord("Z")).any():
-            return None
-        letters, east = letters[:, :-1], 0
-    elif letters.shape[1] >= _ZONE and letters[0, -_ZONE] in b"+-":
-        zone = _offsets(letters[:, -_ZONE:])
-        if zone is None:
-            return None
-        letters, east = letters[:, :-_ZONE], zone
-    if letters.shape[1] == 0:
-        return 0, east
-    digits = letters[:, 1:] - np.uint8(ord("0"))
-    if not 1 <= digits.shape[1] <= 6 or (letters[:, 0] != ord(".")).any() or digits.max() > 9:
+
+def _micros(letters: Array, end: Array) -> Array | None:
+    """Return what is less than a second, of which the digits go up to there; or None."""
+    there = end > _SECOND
+    if not there.any():
+        return np.zeros(len(end), np.int64)
+    last = int(end.max())
+    if last > _SECOND + 7 or ((letters[:, _SECOND] == ord(".")) & (end > _SECOND + 1) != there).any():
         return None
-    return digits @ _SCALES[: digits.shape[1]], east
-
-
-def _offsets(letters: Array) -> Array | None:
-    minus = letters[:, 0] == ord("-")
-    hours, minutes = _pairs(letters, 1), _pairs(letters, 4)
-    is_zone = (minus | (letters[:, 0] == ord("+"))) & (letters[:, 3] == ord(":"))
-    if not is_zone.all() or min(hours.min(), minutes.min()) < 0:
-        return None
-    if hours.max() > 23 or minutes.max() > 59:
-        return None
-    east = hours * 60 + minutes
-    return np.where(minus, np.where(east == 0, NAIVE, -east), east)
+    digits = letters[:, _SECOND + 1 : last] - np.uint8(ord("0"))
+    if (end != last).any():
+        digits[np.arange(_SECOND + 1, last) >= end[:, np.newaxis]] = 0
+    return digits @ _SCALES[: last - _SECOND - 1] if digits.max() <= 9 else None

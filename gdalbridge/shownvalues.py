@@ -215,6 +215,8 @@ def fixed_width(encoded: list[bytes]) -> Array:
 
 def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
     column = shown.column
+    if values.dtype.kind == "S" and gdaldatetimes.is_for_gdal(values):
+        return values.astype(values.dtype)
     if values.dtype.kind in "TS":
         texts = values if values.dtype.kind == "S" else values.tolist()
         times, offsets = gdaldatetimes.parse(texts, column=column, first_row=first_row)
@@ -226,27 +228,15 @@ def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
             finer = np.flatnonzero((times != values) & ~np.isnat(times))
             if len(finer):
                 _warn(shown, first_row + int(finer[0]), "GDAL's date-times are not as fine")
-    coarse = _not_held(times)
+    coarse = gdaldatetimes.not_held(times)
     if coarse.any():
         _warn(shown, first_row + int(np.argmax(coarse)), "GDAL's date-times are not as fine")
         times = np.where(coarse, times.astype("M8[ms]").astype("M8[us]"), times)
     return gdaldatetimes.text_for_gdal(times, offsets, column=column, first_row=first_row)
 
 
-def _not_held(times: Array) -> NDArray[np.bool_]:
-    """Return which times are finer than a millisecond, and than GDAL's 32-bit seconds."""
-    ticks = times.view("i8")
-    fine: NDArray[np.bool_] = (ticks % 1000 != 0) & ~np.isnat(times)
-    if fine.any():
-        seconds = ticks % 60_000_000
-        held = np.round(np.float32(seconds / 1e6).astype(np.float64) * 1e6).astype("i8")
-        fine &= held != seconds
-    return fine
-
-
 def _check_years(shown: Shown, values: Array, first_row: int, hint: str) -> None:
-    years = values.astype("M8[Y]").astype("i8") + 1970
-    bad = ~np.isnat(values) & ((years < 1) | (years > 9999))
+    bad = gdaldatetimes.outside(values)
     if bad.any():
         place = int(np.argmax(bad))
         raise ConversionError(

@@ -181,10 +181,7 @@ class SidecarColumn:
             # What the cache has is not the caller's to change.
             return np.array(plain, copy=True)
         if self.type == FieldType.STRING:
-            found = [
-                self.plain(first, size)
-                for first, size in pieces(start, length)
-            ]
+            found = [self.plain(first, size) for first, size in pieces(start, length)]
         else:
             found = [self._objects(first, size) for first, size in pieces(start, length)]
         if not found:

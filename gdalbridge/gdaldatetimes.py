@@ -24,7 +24,16 @@ from numpy.typing import NDArray
 from .errors import ConversionError
 from .isotext import NAIVE, read, write_zoned, zones_of
 
-__all__ = ["NAIVE", "finer", "is_for_gdal", "not_held", "outside", "parse", "text_for_gdal", "to_text"]
+__all__ = [
+    "NAIVE",
+    "finer",
+    "is_for_gdal",
+    "not_held",
+    "outside",
+    "parse",
+    "text_for_gdal",
+    "to_text",
+]
 
 Array = NDArray[Any]
 
@@ -293,7 +302,10 @@ def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) 
 def _check(times: Array, local: Array, east: Array, column: str, first_row: int) -> None:
     for bad, why in (
         ((local < LOW) | (local > HIGH), "is outside the years 1 to 9999"),
-        (_bad_zone(east), "has an offset that GDAL can't hold: multiples of 15 minutes below 24 hours"),
+        (
+            _bad_zone(east),
+            "has an offset that GDAL can't hold: multiples of 15 minutes below 24 hours",
+        ),
         (not_held(times), "is finer than GDAL's seconds, which are exact to the millisecond"),
     ):
         if bad.any() and (bad := bad & ~np.isnat(times)).any():

@@ -83,7 +83,8 @@ def write(times: Array) -> Array:
     text = _written(times, there, zones=_NO_ZONES) if step == 1 and unit in _WIDTHS else None
     if text is None:
         # Other units, and years of more than four digits, or with a sign.
-        return np.where(there, np.datetime_as_string(times), "").astype("S")
+        text = np.where(there, np.datetime_as_string(times), "").astype("S")
+        return text.astype(f"S{np.strings.str_len(text).max()}")
     return text.astype(f"S{_WIDTHS[unit]}")
 
 
@@ -251,7 +252,11 @@ def _fields(text: Array, lengths: Array) -> _Fields | None:
     century, year, month, day = (_pairs(letters, place) for place in (0, 2, 5, 8))
     hour, minute, second = (_pairs(letters, place) for place in (11, 14, 17))
     # A second of 60 is for who knows what it means.
-    if (hour | minute | second).min() < 0 or hour.max() > 23 or max(minute.max(), second.max()) > 59:
+    if (
+        (hour | minute | second).min() < 0
+        or hour.max() > 23
+        or max(minute.max(), second.max()) > 59
+    ):
         return None
     days = _days(century, year, month, day)
     end, zone = _zones(letters, lengths)
@@ -307,7 +312,10 @@ def _micros(letters: Array, end: Array) -> Array | None:
     if not there.any():
         return np.zeros(len(end), np.int64)
     last = int(end.max())
-    if last > _SECOND + 7 or ((letters[:, _SECOND] == ord(".")) & (end > _SECOND + 1) != there).any():
+    if (
+        last > _SECOND + 7
+        or ((letters[:, _SECOND] == ord(".")) & (end > _SECOND + 1) != there).any()
+    ):
         return None
     digits = letters[:, _SECOND + 1 : last] - np.uint8(ord("0"))
     if (end != last).any():

@@ -64,7 +64,9 @@ class PaddedText:
 
     def padded(self, first: int, last: int) -> Array:
         """Return rows as fixed-width bytes, as they lie there; not to be changed."""
-        parts = [self._pieces[number][one:other] for number, one, other in self._where(first, last)]
+        parts = [
+            self._pieces[number][one:other] for number, one, other in self._where(first, last)
+        ]
         if not parts:
             return np.empty(0, "S1")
         return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -16,6 +16,7 @@ from . import gdaldatetimes
 from ._gdal import exceptions, silence
 from .errors import ConversionError
 from .gdaltypes import COLOUR_USAGES, FieldType, FieldUsage, usage_attributes, usage_name
+from .numberlists import as_list
 from .ownrat import HeldRat, native_rat
 from .shownvalues import Shown, from_plain, to_plain
 from .sidecartable import SidecarTable
@@ -87,6 +88,9 @@ class AttachedColumn(Protocol):
     def read(self, start: int, length: int) -> Array:
         """Return some of its own rows, as GDAL hands them out."""
 
+    def values(self, method: str, start: int, length: int) -> list[Any] | None:
+        """Return some of its own rows by one of GDAL's ``ReadValuesIOAs...``."""
+
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
         """Return a table of GDAL's with some of its own rows; their first, the column there."""
 
@@ -116,6 +120,11 @@ class OwnColumn:
     def read(self, start: int, length: int) -> Array:
         """See :meth:`AttachedColumn.read`."""
         return self.own.read(self.index, start, length)
+
+    def values(self, method: str, start: int, length: int) -> list[Any] | None:
+        """See :meth:`AttachedColumn.values`."""
+        found: list[Any] | None = getattr(self.own.rat, method)(self.index, start, length)
+        return found
 
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
         """See :meth:`AttachedColumn.native`."""
@@ -193,6 +202,14 @@ class SidecarColumn:
         with exceptions(), silence():
             values: Array = native_rat(self.type, plain).ReadAsArray(0, 0, length)
         return values
+
+    def values(self, method: str, start: int, length: int) -> list[Any] | None:
+        """See :meth:`AttachedColumn.values`."""
+        plain = self.plain(start, length)
+        found = as_list(method, self.type, plain)
+        if found is None:
+            found = getattr(native_rat(self.type, plain), method)(0, 0, length)
+        return found
 
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
         """See :meth:`AttachedColumn.native`."""

@@ -45,7 +45,7 @@ def read_values(joined: Joined, method: str, field: int, start: int, length: int
         found.extend(values)
     if there < length:
         rest = native_rat(column.type, None, length - there)
-        values = getattr(rat, method)(0, 0, length - there)
+        values = getattr(rest, method)(0, 0, length - there)
         if values is None:
             return None
         found.extend(values)

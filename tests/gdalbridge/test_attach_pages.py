@@ -7,7 +7,7 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge import LossWarning, attach
-from tests.gdalbridge.rasters import DATETIME, NEW_TYPES, STRING, fill, new_rat
+from tests.gdalbridge.rasters import DATETIME, INTEGER, NEW_TYPES, REAL, STRING, fill, new_rat
 from tests.gdalbridge.test_attachedrat import BLOCKS, GETTERS, TEXT, outcome, raster, sidecar
 
 new_types = pytest.mark.skipif(not NEW_TYPES, reason="came with GDAL 3.12")
@@ -123,6 +123,35 @@ def test_text_that_is_changed(tmp_path):
     compare(attach(path), STRING, values)
 
 
+def test_pages_beyond_the_end_of_a_column(tmp_path):
+    """Of columns that are shorter than the table the rest is GDAL's empty value."""
+    path = raster(tmp_path / "a.tif", [("own", INTEGER, 0, [7] * 40)], 40)
+    columns = [
+        ("s", TEXT, np.array(texts(LETTERS, 30), TEXT), {}),
+        ("i", "i4", np.arange(30), {}),
+        ("r", "f8", np.arange(30) / 3, {}),
+    ]
+    sidecar(path, columns, 30, chunk=20)
+    rat = attach(path)
+    theirs = new_rat(
+        [
+            ("s", STRING, 0, [*texts(LETTERS, 30), *[""] * 10]),
+            ("i", INTEGER, 0, [*range(30), *[0] * 10]),
+            ("r", REAL, 0, [*(np.arange(30) / 3), *[0.0] * 10]),
+        ],
+        40,
+    )
+    assert rat.GetRowCount() == 40
+    for column in range(3):
+        found = outcome(rat.ReadAsArray, 1 + column, 0, 40)
+        assert found == outcome(theirs.ReadAsArray, column, 0, 40)
+        for name in BLOCKS:
+            for start, length in ((0, 40), (25, 10), (30, 5), (39, 1)):
+                found = outcome(getattr(rat, name), 1 + column, start, length)
+                expected = outcome(getattr(theirs, name), column, 0, 40)
+                assert found == expected[start : start + length], (name, start)
+
+
 # ---- date-times
 
 
@@ -198,11 +227,12 @@ def test_date_times_of_many_zones(tmp_path, milli):
 
 @new_types
 def test_date_times_that_gdal_would_read_otherwise(tmp_path):
-    """-00:00 is no zone, and a second of 60 one that was rounded up."""
+    """-00:00 is no zone, as GDAL itself prints it."""
     path = raster(tmp_path / "a.tif")
     stored = ["2020-01-02T03:04:05-00:00", "2020-01-02T03:04:05.678-00:00", "2020-01-02T03:04:05"]
-    sidecar(path, [("t", TEXT, np.array(stored * 40, TEXT), {"GDAL_TYPE": 4})], 120, chunk=50)
-    expected = [text.removesuffix("-00:00") for text in stored] * 40
+    stored = (stored * ROWS)[:ROWS]
+    sidecar(path, [("t", TEXT, np.array(stored, TEXT), {"GDAL_TYPE": 4})], ROWS, chunk=CHUNK)
+    expected = [text.removesuffix("-00:00") for text in stored]
     compare(attach(path), DATETIME, expected)
 
 

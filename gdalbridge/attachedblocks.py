@@ -38,11 +38,14 @@ def read_values(joined: Joined, method: str, field: int, start: int, length: int
         return _no_such_block(joined, field, start, length)
     found: list[Any] = []
     there = max(0, min(length, column.rows - start))
-    parts = [(*column.native(first, size), size) for first, size in pieces(start, there)]
+    for first, size in pieces(start, there):
+        values = column.values(method, first, size)
+        if values is None:
+            return None
+        found.extend(values)
     if there < length:
-        parts.append((native_rat(column.type, None, length - there), 0, 0, length - there))
-    for rat, first, index, size in parts:
-        values = getattr(rat, method)(index, first, size)
+        rest = native_rat(column.type, None, length - there)
+        values = getattr(rest, method)(0, 0, length - there)
         if values is None:
             return None
         found.extend(values)

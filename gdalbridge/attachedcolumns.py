@@ -16,6 +16,7 @@ from . import gdaldatetimes
 from ._gdal import exceptions, silence
 from .errors import ConversionError
 from .gdaltypes import COLOUR_USAGES, FieldType, FieldUsage, usage_attributes, usage_name
+from .numberlists import as_list
 from .ownrat import HeldRat, native_rat
 from .shownvalues import Shown, from_plain, to_plain
 from .sidecartable import SidecarTable
@@ -87,6 +88,9 @@ class AttachedColumn(Protocol):
     def read(self, start: int, length: int) -> Array:
         """Return some of its own rows, as GDAL hands them out."""
 
+    def values(self, method: str, start: int, length: int) -> list[Any] | None:
+        """Return some of its own rows by one of GDAL's ``ReadValuesIOAs...``."""
+
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
         """Return a table of GDAL's with some of its own rows; their first, the column there."""
 
@@ -116,6 +120,11 @@ class OwnColumn:
     def read(self, start: int, length: int) -> Array:
         """See :meth:`AttachedColumn.read`."""
         return self.own.read(self.index, start, length)
+
+    def values(self, method: str, start: int, length: int) -> list[Any] | None:
+        """See :meth:`AttachedColumn.values`."""
+        found: list[Any] | None = getattr(self.own.rat, method)(self.index, start, length)
+        return found
 
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
         """See :meth:`AttachedColumn.native`."""
@@ -149,6 +158,15 @@ class SidecarColumn:
         values = self.table.read(self.shown.column, start, length)
         return values if self.part is None else np.ascontiguousarray(values[:, self.part])
 
+    def plain(self, start: int, length: int) -> Array:
+        """Return rows as GDAL takes them, see :mod:`gdalbridge.shownvalues`."""
+        values = None
+        if self.shown.dtype.kind == "T" and self.part is None:
+            values = self.table.read_text(self.shown.column, start, length)
+        if values is None:
+            values = self.stored(start, length)
+        return to_plain(self.shown, values, start)
+
     def window(self, row: int, after: Window | None) -> Window:
         """See :meth:`AttachedColumn.window`."""
         length = FIRST_WINDOW
@@ -158,24 +176,21 @@ class SidecarColumn:
         first = row if after is not None and row == after.stop else row // length * length
         stop = min(first + length, self.rows)
         try:
-            plain = to_plain(self.shown, self.stored(first, stop - first), first)
+            plain = self.plain(first, stop - first)
         except ConversionError:
             # Of another row, perhaps.
             first, stop = row, row + 1
-            plain = to_plain(self.shown, self.stored(first, 1), first)
+            plain = self.plain(first, 1)
         return Window(native_rat(self.type, plain), first, stop, 0)
 
     def read(self, start: int, length: int) -> Array:
         """See :meth:`AttachedColumn.read`."""
         if self.type in _PLAIN:
-            plain = to_plain(self.shown, self.stored(start, length), start)
+            plain = self.plain(start, length)
             # What the cache has is not the caller's to change.
             return np.array(plain, copy=True)
         if self.type == FieldType.STRING:
-            found = [
-                to_plain(self.shown, self.stored(first, size), first)
-                for first, size in pieces(start, length)
-            ]
+            found = [self.plain(first, size) for first, size in pieces(start, length)]
         else:
             found = [self._objects(first, size) for first, size in pieces(start, length)]
         if not found:
@@ -183,14 +198,22 @@ class SidecarColumn:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _objects(self, start: int, length: int) -> Array:
-        plain = to_plain(self.shown, self.stored(start, length), start)
+        plain = self.plain(start, length)
         with exceptions(), silence():
             values: Array = native_rat(self.type, plain).ReadAsArray(0, 0, length)
         return values
 
+    def values(self, method: str, start: int, length: int) -> list[Any] | None:
+        """See :meth:`AttachedColumn.values`."""
+        plain = self.plain(start, length)
+        found = as_list(method, self.type, plain)
+        if found is None:
+            found = getattr(native_rat(self.type, plain), method)(0, 0, length)
+        return found
+
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
         """See :meth:`AttachedColumn.native`."""
-        return native_rat(self.type, to_plain(self.shown, self.stored(start, length), start)), 0, 0
+        return native_rat(self.type, self.plain(start, length)), 0, 0
 
     # ---- writing
 

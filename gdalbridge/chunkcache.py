@@ -8,11 +8,12 @@ first, and never a chunk whose changes are not written yet.
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .paddedtext import PaddedText
 
 __all__ = ["Chunk", "ChunkCache", "Key"]
 
@@ -26,31 +27,60 @@ OVERHEAD = 50
 """Bytes that an object of Python takes besides what is in it."""
 
 
-@dataclass(slots=True)
 class Chunk:
-    """Rows of a column, and which of them were changed."""
+    """Rows of a column, and which of them were changed.
 
-    start: int
-    """First row, in the table."""
-    values: Array
-    changed: NDArray[np.bool_] | None = None
-    since: float = field(default=0.0)
-    """When it was first changed."""
-    changes: int = 0
-    """How many rows were changed."""
+    Parameters
+    ----------
+    start : int
+        First row, in the table.
+    values : ndarray or PaddedText
+        Strings are the latter as long as it can hold them.
+    """
+
+    __slots__ = ("changed", "changes", "since", "start", "values")
+
+    def __init__(self, start: int, values: Array | PaddedText) -> None:
+        self.start, self.values = start, values
+        self.changed: NDArray[np.bool_] | None = None
+        self.since = 0.0
+        """When it was first changed."""
+        self.changes = 0
+        """How many rows were changed."""
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def rows(self, first: int, last: int) -> Array:
+        """Return some rows, counted from the chunk's first; not to be changed."""
+        if isinstance(self.values, PaddedText):
+            return self.values.strings(first, last)
+        return self.values[first:last]
+
+    def padded(self, first: int, last: int) -> Array | None:
+        """Return rows of text as fixed-width bytes; None where they are not kept so."""
+        return self.values.padded(first, last) if isinstance(self.values, PaddedText) else None
 
     def put(self, start: int, values: Array) -> bool:
         """Change rows of it; return whether they are the first ones."""
         is_first = self.changed is None
         if self.changed is None:
-            self.changed = np.zeros(len(self.values), np.bool_)
+            self.changed = np.zeros(len(self), np.bool_)
             self.since = time.monotonic()
         first = start - self.start
         rows = slice(first, first + len(values))
         self.changes += len(values) - int(np.count_nonzero(self.changed[rows]))
-        self.values[rows] = values
+        self.replace(first, values)
         self.changed[rows] = True
         return is_first
+
+    def replace(self, first: int, values: Array) -> None:
+        """Have other values in some rows, which do not count as changed."""
+        if isinstance(self.values, PaddedText):
+            if self.values.put(first, values):
+                return
+            self.values = self.values.strings(0, len(self.values))
+        self.values[first : first + len(values)] = values
 
     def settle(self) -> None:
         """Be told that all changes are written."""
@@ -58,9 +88,12 @@ class Chunk:
 
     def grow(self, length: int) -> None:
         """Take empty rows in at the end."""
-        more = length - len(self.values)
+        more = length - len(self)
         if more > 0:
-            self.values = np.concatenate([self.values, empty(self.values, more)])
+            if isinstance(self.values, PaddedText):
+                self.values = self.values.grown(more)
+            else:
+                self.values = np.concatenate([self.values, empty(self.values, more)])
             if self.changed is not None:
                 self.changed = np.concatenate([self.changed, np.zeros(more, np.bool_)])
 
@@ -115,9 +148,9 @@ class ChunkCache:
 
     def measure(self, key: Key, more: Array | None = None) -> None:
         """Look how large a chunk is; or be told what it has got, which is quicker."""
-        size = self._sizes[key]
-        if more is None:
-            self._sizes[key] = size_of(self._chunks[key].values)
+        size, values = self._sizes[key], self._chunks[key].values
+        if more is None or isinstance(values, PaddedText):
+            self._sizes[key] = size_of(values)
         elif more.dtype.kind in "TO":
             # What went for it is not taken off: better too much than too little.
             self._sizes[key] += size_of(more)
@@ -156,8 +189,10 @@ class ChunkCache:
         return len(found), sum(self._sizes[key] for key, _ in found), oldest
 
 
-def size_of(values: Array) -> int:
+def size_of(values: Array | PaddedText) -> int:
     """Return how many bytes values take in memory, about."""
+    if isinstance(values, PaddedText):
+        return values.size
     size = int(values.nbytes)
     if values.dtype.kind in "TO" and values.size:
         sample = values.ravel()[:: max(1, values.size // SAMPLE)].tolist()

@@ -22,37 +22,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import ConversionError
+from .isotext import NAIVE, read, write_zoned, zones_of
 
-__all__ = ["NAIVE", "finer", "parse", "text_for_gdal", "to_text"]
+__all__ = [
+    "NAIVE",
+    "finer",
+    "is_for_gdal",
+    "not_held",
+    "outside",
+    "parse",
+    "text_for_gdal",
+    "to_text",
+]
 
 Array = NDArray[Any]
 
-NAIVE = -32768
-"""Offset of a date-time that has no zone."""
 MAX_OFFSET = 23 * 60 + 45
 """The widest that GDAL's bindings can hand out: of a day or more they crash."""
 STEP = 15
 """GDAL keeps offsets in such steps; of any other it makes none at all, silently."""
 
-_FORM = "0000-00-00T00:00:00.000+00:00"
-"""How GDAL prints a date-time: digits at the zeros, either sign at the last but five."""
-_NONE = "\x00" * len(_FORM)
-_SIGN = 23
-_DIGITS = [i for i, letter in enumerate(_FORM) if letter == "0"]
-_FIXED = [i for i, letter in enumerate(_FORM) if letter in "-T:."]
-_FIXED_LETTERS = np.frombuffer(_FORM.encode("ascii"), np.uint8)[_FIXED]
+LOW, HIGH = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
 
 _TEXT = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)(\d\d)(?:\.(\d{1,6}))?(Z|[+-]\d\d:\d\d)?", re.ASCII
 )
 
 
-def parse(texts: Sequence[str], *, column: str = "", first_row: int = 0) -> tuple[Array, Array]:
+def parse(
+    texts: Sequence[str] | Array, *, column: str = "", first_row: int = 0
+) -> tuple[Array, Array]:
     """Read date-times as GDAL prints them; the empty string is none.
 
     Parameters
     ----------
-    texts : sequence of str
+    texts : sequence of str, or ndarray of fixed-width bytes
         ISO-8601 with four digits of year.
     column, first_row
         For messages.
@@ -69,51 +73,29 @@ def parse(texts: Sequence[str], *, column: str = "", first_row: int = 0) -> tupl
     ConversionError
         Names the column, the row and the text that is no such date-time.
     """
-    fast = _parse_at_once(texts)
-    return fast if fast is not None else _parse_one_by_one(texts, column, first_row)
+    letters = texts if isinstance(texts, np.ndarray) else _letters(texts)
+    fast = None if letters is None else read(letters)
+    if fast is not None:
+        return fast
+    if isinstance(texts, np.ndarray):
+        texts = [text.decode() for text in texts.tolist()]
+    return _parse_one_by_one(texts, column, first_row)
 
 
-def _parse_at_once(texts: Sequence[str]) -> tuple[Array, Array] | None:
-    """Parse texts that are all of GDAL's usual form; None where one is not, or is wrong."""
-    times = np.full(len(texts), "NaT", "M8[us]")
-    offsets = np.full(len(texts), NAIVE, np.int16)
+def _letters(texts: Sequence[str]) -> Array | None:
+    """Return texts as fixed-width bytes; None where they have others than ASCII letters."""
     lengths = set(map(len, texts))
-    if not lengths <= {0, len(_FORM)}:
+    longest = max(lengths, default=0)
+    joined = "".join(texts)
+    if not joined.isascii() or "\0" in joined:
         return None
-    # Joined they are letters of an array at once, which strings one by one are not.
-    joined = "".join([text or _NONE for text in texts] if 0 in lengths else texts)
-    try:
-        letters = np.frombuffer(joined.encode("ascii"), np.uint8).reshape(-1, len(_FORM))
-    except UnicodeEncodeError:
-        return None
-    there = letters[:, 0] != 0
-    letters = np.ascontiguousarray(letters[there])
-    digits = letters[:, _DIGITS]
-    signs = letters[:, _SIGN]
-    if (
-        ((digits < ord("0")) | (digits > ord("9"))).any()
-        or (letters[:, _FIXED] != _FIXED_LETTERS).any()
-        or ((signs != ord("+")) & (signs != ord("-"))).any()
-        # The year 0, and a second of 60.
-        or (letters[:, :4] == ord("0")).all(axis=1).any()
-        or (letters[:, 17] >= ord("6")).any()
-    ):
-        return None
-    try:
-        found = np.ascontiguousarray(letters[:, :_SIGN]).view(f"S{_SIGN}")[:, 0].astype("M8[us]")
-    except ValueError:
-        return None
-    hours, minutes = (
-        (letters[:, i].astype(np.int32) - ord("0")) * 10 + letters[:, i + 1] - ord("0")
-        for i in (_SIGN + 1, _SIGN + 4)
-    )
-    if (hours > 23).any() or (minutes > 59).any():
-        return None
-    negative = signs == ord("-")
-    east = np.where(negative, -1, 1) * (hours * 60 + minutes)
-    times[there] = found - east.astype("m8[m]")
-    offsets[there] = np.where(negative & (east == 0), NAIVE, east)
-    return times, offsets
+    if longest and lengths <= {0, longest}:
+        # Joined they are letters of an array at once, which strings one by one are not.
+        if 0 in lengths:
+            none = "\0" * longest
+            joined = "".join([text or none for text in texts])
+        return np.frombuffer(joined.encode("ascii"), f"S{longest}")
+    return np.array(texts, "S")
 
 
 def _parse_one_by_one(texts: Sequence[str], column: str, first_row: int) -> tuple[Array, Array]:
@@ -236,6 +218,54 @@ def _zone(offset: int) -> str:
     return f"{'-' if offset < 0 else '+'}{abs(offset) // 60:02d}:{abs(offset) % 60:02d}"
 
 
+def _zone_for_gdal(offset: int) -> str:
+    # GDAL reads a letter more quickly than numbers.
+    return "Z" if offset == 0 else _zone(offset)
+
+
+def is_for_gdal(text: Array) -> bool:
+    """Return whether GDAL reads texts exactly as they are.
+
+    Parameters
+    ----------
+    text : ndarray of fixed-width bytes, shape (n,)
+
+    Returns
+    -------
+    bool
+        Whether :func:`text_for_gdal` of what :func:`parse` makes of them is the same to GDAL:
+        for sure, and so not of all.
+    """
+    zones = zones_of(text)
+    if zones is None:
+        return False
+    naive = zones == NAIVE
+    if not naive.any():
+        return not _bad_zone(zones).any()
+    # GDAL reads -00:00, which it prints for no zone, as UTC.
+    if np.strings.endswith(text, b"-00:00").any():
+        return False
+    return not _bad_zone(np.where(naive, 0, zones)).any()
+
+
+def _bad_zone(east: Array) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = (east % STEP != 0) | (np.abs(east) > MAX_OFFSET)
+    return found
+
+
+def outside(times: Array) -> NDArray[np.bool_]:
+    """Return which date-times, of any unit, are outside the years 1 to 9999."""
+    if np.datetime_data(times.dtype)[0] in ("ns", "ps", "fs", "as"):
+        # Of so fine ones there are none, and the limits are none of them.
+        return np.zeros(len(times), np.bool_)
+    low, high = LOW.astype(times.dtype), HIGH.astype(times.dtype)
+    if low.astype("M8[us]") < LOW:
+        # Weeks begin before.
+        low += 1
+    found: NDArray[np.bool_] = (times < low) | (times > high)
+    return found
+
+
 def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) -> Array:
     """Return date-times as text that GDAL reads exactly, or refuse them.
 
@@ -256,27 +286,44 @@ def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) 
         For years outside 1 to 9999, offsets that are no multiple of 15 minutes below
         24 hours, and microseconds that a 32-bit float of seconds does not hold.
     """
-    there = ~np.isnat(times)
-    east = np.where(offsets == NAIVE, 0, offsets)
+    first = offsets[0] if len(offsets) else NAIVE
+    if (offsets == first).all():
+        zones: Array = np.array([_zone_for_gdal(int(first))], "S6")
+        east: Array = np.array([0 if first == NAIVE else first])
+    else:
+        numbers, which = np.unique(offsets, return_inverse=True)
+        zones = np.array([_zone_for_gdal(number) for number in numbers.tolist()], "S6")[which]
+        east = np.where(offsets == NAIVE, 0, offsets)
     local = times + east.astype("m8[m]")
-    bad_zone = there & ((east % STEP != 0) | (np.abs(east) > MAX_OFFSET))
-    low, high = (
-        np.datetime64("0001-01-01", "us"),
-        np.datetime64("9999-12-31T23:59:59.999999", "us"),
-    )
-    bad_year = there & ((local < low) | (local > high))
-    ticks = np.where(there, local, low).astype("M8[us]").view("i8") % 60_000_000
-    kept = np.round(np.float32(ticks / 1e6).astype(np.float64) * 1e6).astype("i8")
-    bad_time = there & (ticks % 1000 != 0) & (kept != ticks)
+    _check(times, local, east, column, first_row)
+    return write_zoned(local, zones)
+
+
+def _check(times: Array, local: Array, east: Array, column: str, first_row: int) -> None:
     for bad, why in (
-        (bad_year, "is outside the years 1 to 9999"),
-        (bad_zone, "has an offset that GDAL can't hold: multiples of 15 minutes below 24 hours"),
-        (bad_time, "is finer than GDAL's seconds, which are exact to the millisecond"),
+        ((local < LOW) | (local > HIGH), "is outside the years 1 to 9999"),
+        (
+            _bad_zone(east),
+            "has an offset that GDAL can't hold: multiples of 15 minutes below 24 hours",
+        ),
+        (not_held(times), "is finer than GDAL's seconds, which are exact to the millisecond"),
     ):
-        if bad.any():
+        if bad.any() and (bad := bad & ~np.isnat(times)).any():
             row = int(np.argmax(bad))
             raise ConversionError(f"column {column!r}, row {first_row + row}: {times[row]} {why}")
-    zones, which = np.unique(offsets, return_inverse=True)
-    suffixes = np.array([_zone(offset) for offset in zones.tolist()], "S6")[which]
-    texts = np.datetime_as_string(np.where(there, local, low), unit="us").astype("S26")
-    return np.where(there, np.strings.add(texts, suffixes), b"").astype("S32")
+
+
+def not_held(times: Array) -> NDArray[np.bool_]:
+    """Return which times are finer than a millisecond, and than GDAL's 32-bit seconds.
+
+    Parameters
+    ----------
+    times : ndarray of datetime64[us], shape (n,)
+    """
+    ticks = times.view("i8")
+    fine: NDArray[np.bool_] = (ticks % 1000 != 0) & ~np.isnat(times)
+    if fine.any():
+        seconds = ticks % 60_000_000
+        kept = np.round(np.float32(seconds / 1e6).astype(np.float64) * 1e6).astype("i8")
+        fine &= kept != seconds
+    return fine

@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from ratzarr import RatZarrError
 from ratzarr.casting import exact
 
-from . import gdaldatetimes
+from . import gdaldatetimes, isotext
 from .errors import ConversionError, LossWarning
 from .gdaltypes import FieldType, stored_dtype, type_name
+from .paddedtext import narrowed
 
 __all__ = [
     "Shown",
@@ -117,6 +118,14 @@ def _type(dtype: np.dtype[Any], asked: Any, new_types: bool) -> FieldType | None
 def to_plain(shown: Shown, values: Array, first_row: int) -> Array:
     """Return stored values as GDAL takes them.
 
+    Parameters
+    ----------
+    shown : Shown
+    values : ndarray
+        In the column's dtype; strings may be their UTF-8, as fixed-width bytes.
+    first_row : int
+        For messages.
+
     Raises
     ------
     ConversionError
@@ -155,11 +164,13 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
         if plain is not None:
             return plain
         encoded = [text.encode("utf-8") for text in values.tolist()]
-    elif kind == "S":
-        encoded = values.tolist()
     elif kind == "M":
-        iso = np.datetime_as_string(values)
-        encoded = np.where(np.isnat(values), "", iso).astype("S").tolist()
+        return isotext.write(values)
+    elif kind == "S":
+        plain = narrowed(values)
+        if plain is not None:
+            return plain
+        encoded = values.tolist()
     elif kind == "O":
         encoded = [raw.hex().encode() for raw in values.tolist()]
     else:
@@ -204,8 +215,11 @@ def fixed_width(encoded: list[bytes]) -> Array:
 
 def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
     column = shown.column
-    if values.dtype.kind == "T":
-        times, offsets = gdaldatetimes.parse(values.tolist(), column=column, first_row=first_row)
+    if values.dtype.kind == "S" and gdaldatetimes.is_for_gdal(values):
+        return values.astype(values.dtype)
+    if values.dtype.kind in "TS":
+        texts = values if values.dtype.kind == "S" else values.tolist()
+        times, offsets = gdaldatetimes.parse(texts, column=column, first_row=first_row)
     else:
         _check_years(shown, values, first_row, ": as_text=[...] shows the column as text")
         times = values.astype("M8[us]")
@@ -214,19 +228,15 @@ def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
             finer = np.flatnonzero((times != values) & ~np.isnat(times))
             if len(finer):
                 _warn(shown, first_row + int(finer[0]), "GDAL's date-times are not as fine")
-    rounded = times.astype("M8[ms]").astype("M8[us]")
-    seconds = times.astype("i8") % 60_000_000
-    held = np.round(np.float32(seconds / 1e6).astype(np.float64) * 1e6).astype("i8")
-    coarse = ~np.isnat(times) & (rounded != times) & (held != seconds)
+    coarse = gdaldatetimes.not_held(times)
     if coarse.any():
         _warn(shown, first_row + int(np.argmax(coarse)), "GDAL's date-times are not as fine")
-        times = np.where(coarse, rounded, times)
+        times = np.where(coarse, times.astype("M8[ms]").astype("M8[us]"), times)
     return gdaldatetimes.text_for_gdal(times, offsets, column=column, first_row=first_row)
 
 
 def _check_years(shown: Shown, values: Array, first_row: int, hint: str) -> None:
-    years = values.astype("M8[Y]").astype("i8") + 1970
-    bad = ~np.isnat(values) & ((years < 1) | (years > 9999))
+    bad = gdaldatetimes.outside(values)
     if bad.any():
         place = int(np.argmax(bad))
         raise ConversionError(

@@ -27,6 +27,7 @@ from ratzarr.parallel import run
 
 from .chunkcache import Chunk, ChunkCache, Key, empty
 from .errors import BridgeError
+from .paddedtext import PaddedText
 
 __all__ = ["MOST_BYTES", "MOST_CHUNKS", "MOST_SECONDS", "SidecarTable"]
 
@@ -71,6 +72,8 @@ class SidecarTable:
         self._writable = False
         self._names: list[str] | None = None
         self._chunk_rows: dict[str, int] = {}
+        self._padded: dict[str, bool] = {}
+        """Columns of one string per row; whether their chunks can be kept as padded text."""
         self._puts = 0
 
     # ---- the store
@@ -106,10 +109,11 @@ class SidecarTable:
                 self._cache.drop_unchanged()
             self._names = None
             self._chunk_rows.clear()
+            self._padded.clear()
             self.rows = max(self._store.rowCount, self._pending_rows())
 
     def _pending_rows(self) -> int:
-        return max((c.start + len(c.values) for _, c in self._cache.changed()), default=0)
+        return max((c.start + len(c) for _, c in self._cache.changed()), default=0)
 
     def create(self, rows: int, attributes: Callable[[], Mapping[str, Any]]) -> None:
         """Create the store, if there is none."""
@@ -185,6 +189,7 @@ class SidecarTable:
                 self._cache.drop(key)
             self._open.deleteColumn(name)
             self._names = None
+            self._padded.pop(name, None)
 
     def _rows_per_chunk(self, name: str) -> int:
         if name not in self._chunk_rows:
@@ -228,13 +233,48 @@ class SidecarTable:
             if length and number == (stop - 1) // step:
                 chunk = self._chunk(name, number)
                 first = start - chunk.start
-                return chunk.values[first : first + length]
+                return chunk.rows(first, first + length)
             if 0 < length <= step:
                 # The next page may well be of the same two.
                 border = (number + 1) * step
                 parts = [(start, border - start), (border, stop - border)]
                 return np.concatenate([self.read(name, *part) for part in parts])
             return self._read_long(name, start, length)
+
+    def read_text(self, name: str, start: int, length: int) -> Array | None:
+        """Return rows of a column of strings as fixed-width bytes; not to be changed.
+
+        Parameters are those of :meth:`read`.
+
+        Returns
+        -------
+        ndarray of fixed-width bytes, or None
+            UTF-8 without zero characters, at least as wide as the longest. None where
+            :meth:`read` has them: long texts, texts with zero characters, more than a chunk.
+        """
+        with self.lock:
+            step = self._rows_per_chunk(name)
+            if not 0 < length <= step or not self._is_padded(name):
+                return None
+            number, stop = start // step, start + length
+            border = (number + 1) * step
+            parts = [self._padded_rows(name, start, min(stop, border))]
+            if stop > border:
+                parts.append(self._padded_rows(name, border, stop))
+            found = [part for part in parts if part is not None]
+            if len(found) < len(parts):
+                return None
+            return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _padded_rows(self, name: str, start: int, stop: int) -> Array | None:
+        chunk = self._chunk(name, start // self._rows_per_chunk(name))
+        return chunk.padded(start - chunk.start, stop - chunk.start)
+
+    def _is_padded(self, name: str) -> bool:
+        if name not in self._padded:
+            dtype, width = self._open.getColumnDtype(name), self._open.getColumnWidth(name)
+            self._padded[name] = dtype.kind == "T" and width == 1
+        return self._padded[name]
 
     def _read_long(self, name: str, start: int, length: int) -> Array:
         """Read more than a chunk: what is not in the cache past it, requests in parallel.
@@ -263,6 +303,12 @@ class SidecarTable:
         """Read rows of chunks that are not in the cache."""
         step, last = self._rows_per_chunk(name), (stop - 1) // self._rows_per_chunk(name)
         keep = start < stop < self.rows and stop % step > 0
+        if keep and self._is_padded(name):
+            first = max(start, last * step)
+            rest = self._chunk(name, last).rows(first - last * step, stop - last * step)
+            if first == start:
+                return rest
+            return np.concatenate([self._read_past(name, start, first), rest])
         end = min((last + 1) * step, self.rows) if keep else stop
         there = max(0, min(end, self._open.rowCount) - start)
         values = self._open.readBlock(name, min(start, self._open.rowCount), there)
@@ -281,13 +327,22 @@ class SidecarTable:
         if chunk is None:
             start = number * step
             there = max(0, min(length, self._open.rowCount - start))
-            values = self._open.readBlock(name, min(start, self._open.rowCount), there)
-            chunk = Chunk(start, values if values.flags.writeable else values.copy())
+            chunk = Chunk(start, self._fetched(name, min(start, self._open.rowCount), there))
             chunk.grow(length)
             self._cache.add(key, chunk)
-        elif len(chunk.values) < length:
+        elif len(chunk) < length:
             chunk.grow(length)
         return chunk
+
+    def _fetched(self, name: str, start: int, length: int) -> Array | PaddedText:
+        if self._is_padded(name):
+            pieces = self._open.readText(name, start, length)
+            if pieces is not None:
+                return PaddedText(pieces)
+            # As a rule that is so of all of its chunks: not each is to be fetched twice.
+            self._padded[name] = False
+        values = self._open.readBlock(name, start, length)
+        return values if values.flags.writeable else values.copy()
 
     # ---- writing
 
@@ -335,8 +390,9 @@ class SidecarTable:
             end = min(stop, (row // step + 1) * step)
             key, part = (name, row // step), values[row - start : end - start]
             chunk = self._chunk(*key)
+            before = chunk.values
             is_new |= chunk.put(row, part)
-            self._cache.measure(key, part)
+            self._cache.measure(key, part if chunk.values is before else None)
             if chunk.changes == step:
                 # All of it is new: who goes through a table in order writes each chunk once.
                 self._apply_rows()
@@ -387,13 +443,13 @@ class SidecarTable:
         runs = chunk.runs()
         if len(runs) <= MOST_RUNS:
             for first, last in runs:
-                self._open.writeBlock(name, chunk.values[first:last], chunk.start + first)
+                self._open.writeBlock(name, chunk.rows(first, last), chunk.start + first)
         else:
             # Rows between them may have been written by another process since.
             first, last = runs[0][0], runs[-1][1]
             now = self._open.readBlock(name, chunk.start + first, last - first).copy()
             changed = np.asarray(chunk.changed)[first:last]
-            now[changed] = chunk.values[first:last][changed]
+            now[changed] = chunk.rows(first, last)[changed]
             self._open.writeBlock(name, now, chunk.start + first)
-            chunk.values[first:last] = now
+            chunk.replace(first, now)
         chunk.settle()

@@ -7,10 +7,18 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from gdalbridge import attach, enable
+from gdalbridge import AttachedRAT, attach, enable
 from ratzarr import RatZarr
 from ratzarr.codec import ChunkCodec
-from tests.gdalbridge.rasters import INTEGER, REAL, STRING, VERSION, new_rat
+from tests.gdalbridge.rasters import (
+    DATETIME,
+    INTEGER,
+    NEW_TYPES,
+    REAL,
+    STRING,
+    VERSION,
+    new_rat,
+)
 from tests.gdalbridge.test_attachedrat import raster, sidecar
 from tests.ratzarr.budget import BUDGET
 
@@ -65,6 +73,113 @@ def ratio(work, native, attached):
             work(rat)
             times[id(rat)].append(time.process_time() - start)
     return min(times[id(attached)]) / min(times[id(native)])
+
+
+# ---- text and date-times
+
+FORMS = ["größe {}", "straße 東京 {}", "🛰 {} é", "plain {}"]
+SECONDS = np.random.default_rng(1).integers(-(10**12), 3 * 10**12, ROWS)
+ZONES = ["Z", "+02:00", "-03:30", ""]
+
+
+def texts_and_times():
+    """Columns as (type, values as GDAL takes them, stored values, attributes)."""
+    text = [FORMS[row % len(FORMS)].format(row) for row in range(ROWS)]
+    times = SECONDS.view("M8[ms]")
+    found = {
+        "ASCII": (STRING, [f"name {row}" for row in range(ROWS)], None, {}),
+        "text": (STRING, text, None, {}),
+        "bytes": (STRING, text, np.array([one.encode() for one in text]), {}),
+    }
+    for unit in ("us", "D"):
+        few = times.astype(f"M8[{unit}]")
+        few[::7] = "NaT"
+        iso = np.datetime_as_string(few if not NEW_TYPES else few.astype("M8[ms]"))
+        given = ["" if one == "NaT" else one + "Z" * NEW_TYPES for one in iso.tolist()]
+        found[f"times, {unit}"] = (DATETIME if NEW_TYPES else STRING, given, few, {})
+    if NEW_TYPES:
+        iso = np.datetime_as_string(times).tolist()
+        given = [one + ZONES[row % len(ZONES)] for row, one in enumerate(iso)]
+        found["times of many zones"] = (DATETIME, given, None, {"GDAL_TYPE": DATETIME})
+    return found
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """For each such column a table of GDAL's own, and an attached one."""
+    found = {}
+    for number, (name, (kind, given, stored, attributes)) in enumerate(texts_and_times().items()):
+        path = raster(tmp_path_factory.mktemp("speed") / f"{number}.tif")
+        values = np.array(given, TEXT) if stored is None else stored
+        sidecar(path, [("c", values.dtype, values, attributes)], ROWS)
+        found[name] = new_rat([("c", kind, 0, given)], ROWS), attach(path)
+    return found
+
+
+CALLS = [
+    "ReadAsArray", "ReadValuesIOAsString", "ReadValuesIOAsInteger", "ReadValuesIOAsDouble",
+    "GetValueAsString", "GetValueAsInt", "GetValueAsDouble", "GetValueAsBoolean",
+    "GetValueAsDateTime",
+]  # fmt: skip
+KINDS = ["ASCII", "text", "bytes", "times, us", "times, D"]
+KINDS += ["times of many zones"] if NEW_TYPES else []
+OF_TIMES = {"ReadAsArray", "ReadValuesIOAsString", "GetValueAsString", "GetValueAsDateTime"}
+
+
+def some_pages(name):
+    """Pages that are nowhere in order, by one call each, or a thousand."""
+
+    def work(rat):
+        if isinstance(rat, AttachedRAT):
+            # As if none of them had been seen before.
+            rat.forget()
+        ask = getattr(rat, name)
+        for start in range(37, ROWS - PAGE, 9 * PAGE):
+            if name.startswith("Read"):
+                ask(0, start, PAGE)
+            else:
+                for row in range(start, start + PAGE):
+                    ask(row, 0)
+
+    return work
+
+
+def is_there(kind, name):
+    if name.startswith("Read") and VERSION < (3, 12, 4):
+        # Blocks that begin later are of the wrong memory.
+        return False
+    # GDAL makes no numbers of date-times.
+    return not (NEW_TYPES and kind.startswith("times") and name not in OF_TIMES)
+
+
+PAGES = [
+    (kind, name)
+    for kind in KINDS
+    for name in CALLS
+    if hasattr(gdal.RasterAttributeTable, name) and is_there(kind, name)
+]
+
+
+@pytest.mark.parametrize(("kind", "name"), PAGES)
+def test_pages_of_text_and_of_date_times(tables, kind, name):
+    native, attached = tables[kind]
+    found = []
+    # What else the machine is doing makes it slower, never quicker.
+    while not found or (found[-1] >= TIMES_AS_LONG and len(found) < 4):
+        found.append(ratio(some_pages(name), native, attached))
+    assert found[-1] < TIMES_AS_LONG, found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_pages_that_begin_in_the_first_row(tables, kind):
+    """What all versions of GDAL read rightly."""
+    native, attached = tables[kind]
+
+    def work(rat):
+        for _ in range(20):
+            rat.ReadAsArray(0, 0, PAGE)
+
+    assert ratio(work, native, attached) < TIMES_AS_LONG
 
 
 @pytest.mark.skipif(VERSION < (3, 12, 4), reason="GDAL's own pages are of the wrong memory")

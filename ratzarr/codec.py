@@ -17,6 +17,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -121,9 +122,13 @@ class ChunkCodec:
             zip(names[first:], metadata.codecs[first:], strict=True)
         )
         configuration = self._packing[0][1].to_dict().get("configuration") if self._packing else {}
-        chosen = names[first : first + 1] == ["blosc"] and packing.chooses(configuration)
-        self._item_bytes = self._dtype.itemsize if chosen and serializer == "bytes" else 0
-        """Of columns whose chunks are packed as suits what is in them; else 0."""
+        self._pack: Callable[[NDArray[np.uint8]], bytes] | None = None
+        """Of columns whose ``zarr.json`` leaves it to us how Blosc packs."""
+        if names[first : first + 1] == ["blosc"]:
+            if serializer == "bytes" and packing.chooses(configuration):
+                self._pack = partial(packing.pack, item_bytes=self._dtype.itemsize)
+            elif self._of_any_length and packing.chooses_for_text(configuration):
+                self._pack = packing.pack_text
         self._in_blocks = _is_native(metadata.codecs[0], self._dtype) and (
             [name for name in names[1:] if name != CHECKSUM] == names[1:2] == ["blosc"]
         )
@@ -182,8 +187,8 @@ class ChunkCodec:
         self._check_size(len(buffer))
         for name, codec in self._packing:
             try:
-                if name == "blosc" and self._item_bytes:
-                    packed = packing.pack(buffer.as_numpy_array(), self._item_bytes)
+                if name == "blosc" and self._pack is not None:
+                    packed = self._pack(buffer.as_numpy_array())
                     buffer = self._prototype.buffer.from_bytes(packed)
                 else:
                     buffer = codec._encode_sync(buffer, self._spec)

@@ -1,4 +1,4 @@
-"""How numbers are packed: chosen for each chunk by what is in it.
+"""How chunks are packed: numbers as suits what is in a chunk, text in large blocks.
 
 A Blosc buffer says itself how it was packed, so chunks of one column may be packed in
 different ways, and whatever reads Blosc reads them all. The column's ``zarr.json`` names
@@ -9,6 +9,10 @@ sample of it (docs/decisions/0002-packing.md has what was measured):
 - lz4 with bit shuffle: half as fast, for codes that fill a few bits of each value;
 - zstd without shuffle: a tenth as fast to write, for values that come again whole, such
   as decimals in float64, which it packs three times smaller.
+
+Text is always packed by zstd, and never unpacked in part. So its blocks are as long as they
+can be: what is packed on its own knows nothing of what came before it, and Blosc's own
+32 KiB make twice as much of names with a number in them, in more time.
 """
 
 from collections.abc import Mapping
@@ -18,7 +22,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-__all__ = ["chooses", "pack"]
+__all__ = ["chooses", "chooses_for_text", "pack", "pack_text"]
 
 LZ4, ZSTD = b"lz4", b"zstd"
 NO_SHUFFLE, BYTES, BITS = 0, 1, 2
@@ -37,6 +41,17 @@ LZ4_BITS = _Way(LZ4, 5, BITS, 2**15)
 ZSTD_WHOLE = _Way(ZSTD, 2, NO_SHUFFLE, 2**18)
 
 USUAL: Mapping[str, Any] = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "blocksize": 0}
+USUAL_TEXT: Mapping[str, Any] = {
+    "cname": "zstd",
+    "clevel": 1,
+    "shuffle": "noshuffle",
+    "blocksize": 0,
+}
+TEXT_BLOCK = 2**23
+"""Bytes of text that are packed on their own at most."""
+TEXT_IN_TWO = 2**22
+"""Bytes of text from which on there are two blocks, or four, ...: Blosc has two threads where the
+computer has two processors."""
 
 SAMPLE = 2**16
 BITS_SAVE, ZSTD_SAVES = 0.05, 0.25
@@ -48,7 +63,23 @@ def chooses(configuration: Mapping[str, Any]) -> bool:
 
     Any other than the one that columns are created with by default is somebody's wish.
     """
-    return all(str(configuration.get(name)) == str(value) for name, value in USUAL.items())
+    return _same(configuration, USUAL)
+
+
+def chooses_for_text(configuration: Mapping[str, Any]) -> bool:
+    """Return the same for a column of strings, or bytes, of any length."""
+    return _same(configuration, USUAL_TEXT)
+
+
+def _same(configuration: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
+    return all(str(configuration.get(name)) == str(value) for name, value in usual.items())
+
+
+def pack_text(data: NDArray[np.uint8]) -> bytes:
+    """Return a chunk of text, as bytes, as a Blosc buffer."""
+    pairs = -(-len(data) // (2 * TEXT_BLOCK))
+    blocks = 2 * pairs if len(data) >= TEXT_IN_TWO else 1
+    return bytes(blosc.compress(data, ZSTD, 1, NO_SHUFFLE, -(-len(data) // blocks)))
 
 
 def pack(data: NDArray[np.uint8], item_bytes: int) -> bytes:

@@ -16,7 +16,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -164,13 +164,15 @@ class ChunkCodec:
         """What a row takes in memory; of strings and bytes, besides their characters."""
         return self._size // self._shape[0]
 
-    def encode(self, chunk: Array) -> bytes:
+    def encode(self, chunk: Array, turns: AbstractContextManager[Any] | None = None) -> bytes:
         """Return the bytes of a chunk of the full chunk shape.
 
         Parameters
         ----------
         chunk : ndarray
             Of the column's dtype; strings also as fixed-width bytes that are UTF-8.
+        turns : context manager, optional
+            What to hold while strings are taken out of their array.
 
         Raises
         ------
@@ -180,7 +182,9 @@ class ChunkCodec:
         self.check_size()
         buffer: Any
         if self._is_text:
-            buffer = self._prototype.buffer.from_array_like(pack(chunk))
+            with turns or nullcontext():
+                text = pack(chunk)
+            buffer = self._prototype.buffer.from_array_like(text)
         else:
             array = self._prototype.nd_buffer.from_numpy_array(_as(chunk, self._dtype))
             buffer = self._plain.encode_chunk(array, self._spec)
@@ -213,20 +217,33 @@ class ChunkCodec:
             the column's is a ValueError, raised before it is unpacked.
         """
         self.check_size()
+        if self._is_text:
+            chunk = np.empty(self._shape, self._dtype)
+            self.decode_into(data, chunk)
+            return chunk
         with _room.take(self._size):
-            plain = self._unpack(data)
-            if self._is_text:
-                chunk = unpack(plain, self._values).reshape(self._shape)
-            else:
-                buffer = self._prototype.buffer.from_bytes(plain)
-                decoded = self._plain.decode_chunk(buffer, self._spec)
-                chunk = np.asarray(decoded.as_ndarray_like())
+            buffer = self._prototype.buffer.from_bytes(self._unpack(data))
+            decoded = self._plain.decode_chunk(buffer, self._spec)
+            chunk = np.asarray(decoded.as_ndarray_like())
         if chunk.shape != self._shape or chunk.dtype != self._dtype:
             raise ValueError(
                 f"expected {self._dtype} of shape {self._shape}, got {chunk.dtype} of "
                 f"shape {chunk.shape}"
             )
         return chunk
+
+    def decode_into(self, data: bytes | memoryview, out: Array) -> None:
+        """Unpack the chunk that ``data`` holds into a contiguous array of its shape and dtype.
+
+        Strings are made where they are wanted: to copy them is to make them again.
+        Errors as :meth:`decode`; what is in the array then is of no use.
+        """
+        self.check_size()
+        if not self._is_text:
+            out[...] = self.decode(data)
+            return
+        with _room.take(self._size):
+            unpack(self._unpack(data), self._values, out.reshape(-1))
 
     def decode_padded(self, data: bytes) -> list[Array] | None:
         """Return the strings of a chunk as fixed-width bytes; None where it is better decoded.

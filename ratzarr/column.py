@@ -13,7 +13,7 @@ the chunks themselves say whose they are; and chunks are written for an
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -296,7 +296,11 @@ class Column:
             return
         if part.whole:
             # It is not likely to be asked for again.
-            out[:] = self._decode(state, part.chunk, found.data)[rows]
+            if len(out) == state.chunk_rows:
+                with self._damage_in_words(state, part.chunk):
+                    state.codec.decode_into(found.data, out)
+            else:
+                out[:] = self._decode(state, part.chunk, found.data)[rows]
             return
         if kept is None or kept.state != found.state:
             kept = Kept(state.kind, found.state, OpenChunk(state.codec))
@@ -511,7 +515,7 @@ class Column:
         rows : slice or ndarray of int
             Which of its rows, counted from its first: a run, or in ascending order.
         turns : context manager, optional
-            What to hold while a chunk is packed.
+            See :meth:`ChunkCodec.encode`.
         """
         first = chunk * state.chunk_rows
         key = f"{self.prefix}/{state.chunk_name(chunk)}"
@@ -519,8 +523,7 @@ class Column:
         owner = self._owner(state, stop)
         self.shelf.drop(key)
         if len(values) == state.chunk_rows:
-            with turns or nullcontext():
-                data = state.codec.encode(values)
+            data = state.codec.encode(values, turns)
             self.objects.put(key, data, owner)
             self._count(data)
             return

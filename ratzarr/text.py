@@ -11,8 +11,9 @@ says where the next one is. What is not like that (strings of 256 bytes and more
 text) goes the slow way.
 
 Of numpy's ways between strings and padded rows those to and from ``V`` (plain bytes) are taken:
-they take UTF-8 as it is, where ``S`` has only ASCII, check it on the way back, and let other
-threads work meanwhile.
+they take UTF-8 as it is, where ``S`` has only ASCII, and check it on the way back. And they are
+gone by way of an iterator's buffer: numpy takes items of another size than 1, 2, 4, 8 or 16 bytes
+for unaligned in an assignment, and so makes each string twice there.
 
 >>> bytes(pack(np.array(["ab", "", "c"], STRING)))
 b'\x03\x00\x00\x00\x02\x00\x00\x00ab\x00\x00\x00\x00\x01\x00\x00\x00c'
@@ -35,11 +36,11 @@ Bytes = NDArray[np.uint8]
 STRING = np.dtypes.StringDType()
 HEADER = 4
 """Bytes of a length, and of the number of strings."""
-PIECE = 8192
+PIECE = 16384
 """Strings at a time: what they take when padded stays in the processor's cache."""
 SLAB = 2**17
 """Bytes at a time, even: what is made of them stays in the cache, too."""
-WIDEST = 4096
+WIDEST = 2048
 """Bytes to which a piece is padded at most: longer strings go one by one."""
 PADDED = 64 * 2**20
 """Bytes that all pieces together may take when they are wanted at once."""
@@ -110,10 +111,25 @@ def _items(values: Array) -> Array | None:
     if is_bytes:
         items["text"] = values.astype(f"S{width}", copy=False).view(f"V{width}")
         return items
-    items["text"] = values
+    _assign(items["text"], values)
     # Cut where a length was too small; and zero bytes at an end would be lost.
     there = np.strings.str_len(items["text"].view(f"S{width}"))
     return items if np.array_equal(there, lengths) else None
+
+
+def _assign(to: Array, values: Array) -> None:
+    """Assign strings to plain bytes, or plain bytes to strings."""
+    plain = to.dtype if to.dtype.kind == "V" else values.dtype
+    with np.nditer(
+        [values, to],
+        ["buffered", "external_loop", "refs_ok", "zerosize_ok"],
+        [["readonly", "aligned"], ["writeonly", "aligned"]],
+        op_dtypes=[plain, plain],
+        casting="unsafe",
+        buffersize=PIECE,
+    ) as buffers:
+        for read, written in buffers:
+            written[...] = read
 
 
 def _lengths_in_memory(values: Array) -> NDArray[np.uint16]:
@@ -174,7 +190,7 @@ def is_utf8(values: Array) -> bool:
     return True
 
 
-def unpack(data: Any, count: int) -> Array:
+def unpack(data: Any, count: int, out: Array | None = None) -> Array:
     """Return the strings that ``vlen-utf8`` holds.
 
     Parameters
@@ -183,6 +199,8 @@ def unpack(data: Any, count: int) -> Array:
         With the number of strings at its beginning, which is ``count``.
     count : int
         How many there are.
+    out : ndarray of StringDType, optional
+        Where to put them, of shape (count,); by default a new one.
 
     Returns
     -------
@@ -194,14 +212,15 @@ def unpack(data: Any, count: int) -> Array:
         For bytes that are no such strings. (UnicodeDecodeError is one.)
     """
     raw = np.frombuffer(data, np.uint8)
-    out = np.empty(count, STRING)
+    if out is None:
+        out = np.empty(count, STRING)
     found = _lengths(raw, count)
     if found is None:
         out[:] = VLenUTF8().decode(data)
         return out
     try:
         for first, piece in _pieces(raw, *found):
-            out[first : first + len(piece)] = piece.view(f"V{piece.dtype.itemsize}")
+            _assign(out[first : first + len(piece)], piece.view(f"V{piece.dtype.itemsize}"))
     except TypeError as error:
         raise ValueError(f"strings that are not UTF-8: {error}") from error
     return out

@@ -21,6 +21,7 @@ b'\x03\x00\x00\x00\x02\x00\x00\x00ab\x00\x00\x00\x00\x01\x00\x00\x00c'
 array(['ab', '', 'c'], dtype=StringDType())
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -102,6 +103,8 @@ def _items(values: Array) -> Array | None:
         else:
             values = values.astype(STRING)
     is_bytes = values.dtype.kind == "S"
+    if not is_bytes and not _knows_layout():
+        return None
     lengths = np.strings.str_len(values) if is_bytes else _lengths_in_memory(values)
     width = max(1, int(lengths.max(initial=0)))
     if width > WIDEST:
@@ -112,7 +115,7 @@ def _items(values: Array) -> Array | None:
         items["text"] = values.astype(f"S{width}", copy=False).view(f"V{width}")
         return items
     _assign(items["text"], values)
-    # Cut where a length was too small; and zero bytes at an end would be lost.
+    # Zero bytes at an end would be lost. And this is the proof that lengths are what they seem.
     there = np.strings.str_len(items["text"].view(f"S{width}"))
     return items if np.array_equal(there, lengths) else None
 
@@ -132,19 +135,27 @@ def _assign(to: Array, values: Array) -> None:
             written[...] = read
 
 
-def _lengths_in_memory(values: Array) -> NDArray[np.uint16]:
+def _lengths_in_memory(values: Array) -> NDArray[np.uint64]:
     """Return how many bytes strings have, read from where numpy keeps it.
 
-    numpy's own functions count characters, and take as long as everything else that is done here
-    (NEP 55 has the layout: 16 bytes each, the last of which says whether the string is in the 15
-    before, and how long it is, or is elsewhere, and the 7 before say how long). To be compared
-    with what there is: a longer string than can be told, or another layout in a numpy to come,
-    gives wrong numbers.
+    numpy's own functions count characters, and take as long as everything else that is done
+    here. NEP 55 has the layout: 16 bytes each, the last of which says whether the string is in
+    the 15 before, and how long it is, or is elsewhere, and the 7 before say how long.
     """
     raw = values.tobytes()
     last = np.frombuffer(raw, np.uint8)[15::16]
-    elsewhere = np.frombuffer(raw, "<u2")[4::8]
-    return np.where(last & 0xF0 == 0x60, last & 0x0F, elsewhere)
+    elsewhere = np.frombuffer(raw, "<u8")[1::2] & (2**56 - 1)
+    is_here = last & 0x30 == 0x20
+    # Not where(): a processor can't foresee which of them it will be.
+    return is_here * (last & 0x0F) + ~is_here * elsewhere
+
+
+@functools.cache
+def _knows_layout() -> bool:
+    """Return whether numpy keeps strings as it did when this was written."""
+    lengths = (0, 1, 15, 16, 255, 256, 70_000)
+    sample = np.array(["x" * length for length in lengths], STRING)
+    return np.array_equal(_lengths_in_memory(sample), lengths)
 
 
 def _pack_items(items: Array, out: Bytes | None = None) -> Bytes | None:
@@ -158,8 +169,9 @@ def _pack_items(items: Array, out: Bytes | None = None) -> Bytes | None:
     places = np.ndarray((total,), f"V{each}", out, strides=(1,))
     places[starts] = items.view(places.dtype)
     # numpy does not promise in which order it assigns. In another one padding would lie over a
-    # later length, unless that were zero and so of no string.
-    headers = np.ndarray((total,), "V4", out, strides=(1,))[starts].view("<u4")
+    # later length, from its lowest byte on, unless that were zero and so of no string.
+    size = 1 if each < HEADER + 256 else HEADER
+    headers = np.ndarray((total,), f"<u{size}", out, strides=(1,))[starts]
     return out[:total] if np.array_equal(headers, lengths) else None
 
 

@@ -273,14 +273,16 @@ def _strings(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     kind = block.dtype.kind
     if kind == "T":
         if not hasattr(block.dtype, "na_object"):
-            return block.astype(dtype, copy=False)
+            # numpy would copy what is of another instance of the same dtype.
+            return block if block.dtype == dtype else block.astype(dtype)
         block = block.astype(object)
         kind = "O"
         refuse.block = block
     if kind == "O":
-        good = np.fromiter((isinstance(v, str) for v in block.flat), bool, block.size)
-        if not good.all():
-            raise refuse.where(~good.reshape(block.shape), "is not a string")
+        if set(map(type, block.flat)) - {str}:
+            good = np.fromiter((isinstance(v, str) for v in block.flat), bool, block.size)
+            if not good.all():
+                raise refuse.where(~good.reshape(block.shape), "is not a string")
     elif kind == "S":
         good = np.fromiter((_is_utf8(v) for v in block.flat), bool, block.size)
         if not good.all():

@@ -16,7 +16,7 @@ import sys
 import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -121,11 +121,13 @@ class ChunkCodec:
             zip(names[first:], metadata.codecs[first:], strict=True)
         )
         configuration = self._packing[0][1].to_dict().get("configuration") if self._packing else {}
-        chosen = names[first : first + 1] == ["blosc"] and packing.chooses(configuration)
-        self._packer = (
-            packing.Packer(self._dtype.itemsize) if chosen and serializer == "bytes" else None
-        )
-        """Of columns whose chunks are packed as suits what is in them."""
+        self._pack: Callable[[NDArray[np.uint8]], bytes] | None = None
+        """Of columns whose ``zarr.json`` leaves it to us how Blosc packs."""
+        if names[first : first + 1] == ["blosc"]:
+            if serializer == "bytes" and packing.chooses(configuration):
+                self._pack = packing.Packer(self._dtype.itemsize).pack
+            elif self._of_any_length and packing.chooses_for_text(configuration):
+                self._pack = packing.pack_text
         self._in_blocks = _is_native(metadata.codecs[0], self._dtype) and (
             [name for name in names[1:] if name != CHECKSUM] == names[1:2] == ["blosc"]
         )
@@ -161,13 +163,15 @@ class ChunkCodec:
         """What a row takes in memory; of strings and bytes, besides their characters."""
         return self._size // self._shape[0]
 
-    def encode(self, chunk: Array) -> bytes:
+    def encode(self, chunk: Array, turns: AbstractContextManager[Any] | None = None) -> bytes:
         """Return the bytes of a chunk of the full chunk shape.
 
         Parameters
         ----------
         chunk : ndarray
             Of the column's dtype; strings also as fixed-width bytes that are UTF-8.
+        turns : context manager, optional
+            What to hold while strings are taken out of their array.
 
         Raises
         ------
@@ -177,15 +181,17 @@ class ChunkCodec:
         self.check_size()
         buffer: Any
         if self._is_text:
-            buffer = self._prototype.buffer.from_array_like(pack(chunk))
+            with turns or nullcontext():
+                text = pack(chunk)
+            buffer = self._prototype.buffer.from_array_like(text)
         else:
             array = self._prototype.nd_buffer.from_numpy_array(_as(chunk, self._dtype))
             buffer = self._plain.encode_chunk(array, self._spec)
         self._check_size(len(buffer))
         for name, codec in self._packing:
             try:
-                if name == "blosc" and self._packer is not None:
-                    packed = self._packer.pack(buffer.as_numpy_array())
+                if name == "blosc" and self._pack is not None:
+                    packed = self._pack(buffer.as_numpy_array())
                     buffer = self._prototype.buffer.from_bytes(packed)
                 else:
                     buffer = codec._encode_sync(buffer, self._spec)
@@ -210,14 +216,14 @@ class ChunkCodec:
             the column's is a ValueError, raised before it is unpacked.
         """
         self.check_size()
+        if self._is_text:
+            chunk = np.empty(self._shape, self._dtype)
+            self.decode_into(data, chunk)
+            return chunk
         with _room.take(self._size):
-            plain = self._unpack(data)
-            if self._is_text:
-                chunk = unpack(plain, self._values).reshape(self._shape)
-            else:
-                buffer = self._prototype.buffer.from_bytes(plain)
-                decoded = self._plain.decode_chunk(buffer, self._spec)
-                chunk = np.asarray(decoded.as_ndarray_like())
+            buffer = self._prototype.buffer.from_bytes(self._unpack(data))
+            decoded = self._plain.decode_chunk(buffer, self._spec)
+            chunk = np.asarray(decoded.as_ndarray_like())
         if chunk.shape != self._shape or chunk.dtype != self._dtype:
             raise ValueError(
                 f"expected {self._dtype} of shape {self._shape}, got {chunk.dtype} of "
@@ -225,22 +231,24 @@ class ChunkCodec:
             )
         return chunk
 
-    def decode_into(self, data: bytes | memoryview, out: Array) -> bool:
-        """Decode a chunk of numbers to where it is wanted, without new memory for it.
+    def decode_into(self, data: bytes | memoryview, out: Array) -> None:
+        """Unpack the chunk that ``data`` holds into an array of its shape and dtype.
 
-        Returns
-        -------
-        bool
-            False where that can't be done: :meth:`decode` it. Errors as there.
+        Where it can be, without other memory for it; strings are made where they are wanted,
+        as to copy them is to make them again. Errors as :meth:`decode`; what is in the array
+        then is of no use.
         """
-        if not self._in_blocks or out.nbytes != self._size or not out.flags.c_contiguous:
-            return False
         self.check_size()
-        plain = self._checked(data)
-        check_header(plain, self._size, self._size)
-        # Dates can't be given as what they are.
-        blosc.decompress(plain, out.reshape(-1).view(np.uint8))
-        return True
+        if not out.flags.c_contiguous or not (self._is_text or self._in_blocks):
+            out[...] = self.decode(data)
+        elif self._is_text:
+            with _room.take(self._size):
+                unpack(self._unpack(data), self._values, out.reshape(-1))
+        else:
+            plain = self._checked(data)
+            check_header(plain, self._size, self._size)
+            # Dates can't be given as what they are.
+            blosc.decompress(plain, out.reshape(-1).view(np.uint8))
 
     def decode_padded(self, data: bytes) -> list[Array] | None:
         """Return the strings of a chunk as fixed-width bytes; None where it is better decoded.

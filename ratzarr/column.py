@@ -13,7 +13,7 @@ the chunks themselves say whose they are; and chunks are written for an
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -297,7 +297,9 @@ class Column:
         if part.whole:
             # It is not likely to be asked for again.
             with self._damage_in_words(state, part.chunk):
-                if not state.codec.decode_into(found.data, out):
+                if len(out) == state.chunk_rows:
+                    state.codec.decode_into(found.data, out)
+                else:
                     out[:] = state.codec.decode(found.data)[rows]
             return
         if kept is None or kept.state != found.state:
@@ -478,8 +480,12 @@ class Column:
         list of callable
             Independent of each other, one per chunk.
         """
+        # numpy lets one thread at a time at an array's strings, and all others that want to wait for
+        # their turn, thousands of times for each chunk: with many of them that takes longer than the
+        # work. Two have enough besides for one to be at it always.
+        turns = threading.Semaphore(2) if values.dtype.kind == "T" else None
         return [
-            partial(self.write_rows, state, part.chunk, part.in_chunk, values[part.in_block])
+            partial(self.write_rows, state, part.chunk, part.in_chunk, values[part.in_block], turns)
             for part in parts(Block(start, len(values)), state.chunk_rows, state.length)
         ]
 
@@ -487,7 +493,12 @@ class Column:
         return Owner(self.prefix, state.mark(), lambda data: self.check_still(state, data, stop))
 
     def write_rows(
-        self, state: ColumnState, chunk: int, rows: slice | NDArray[np.intp], values: Array
+        self,
+        state: ColumnState,
+        chunk: int,
+        rows: slice | NDArray[np.intp],
+        values: Array,
+        turns: AbstractContextManager[Any] | None = None,
     ) -> None:
         """Write rows of one chunk.
 
@@ -499,6 +510,8 @@ class Column:
             Which chunk.
         rows : slice or ndarray of int
             Which of its rows, counted from its first: a run, or in ascending order.
+        turns : context manager, optional
+            See :meth:`ChunkCodec.encode`.
         """
         first = chunk * state.chunk_rows
         key = f"{self.prefix}/{state.chunk_name(chunk)}"
@@ -506,7 +519,7 @@ class Column:
         owner = self._owner(state, stop)
         self.shelf.drop(key)
         if len(values) == state.chunk_rows:
-            data = state.codec.encode(values)
+            data = state.codec.encode(values, turns)
             self.objects.put(key, data, owner)
             self._count(data)
             return

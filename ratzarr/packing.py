@@ -1,4 +1,4 @@
-"""How numbers are packed: chosen for each chunk by what is in it.
+"""How chunks are packed: numbers as suits what is in a chunk, text in large blocks.
 
 A Blosc buffer says itself how it was packed, so chunks of one column may be packed in
 different ways, and whatever reads Blosc reads them all. The column's ``zarr.json`` names
@@ -14,6 +14,10 @@ sample of it (docs/decisions/0002-packing.md has what was measured):
 
 Looking at a sample takes as long as packing a chunk, and the chunks of a column are mostly
 like each other. So the way of the last one is taken again, as long as it packs as well.
+
+Text is always packed by zstd, and never unpacked in part. So its blocks are as long as they
+can be: what is packed on its own knows nothing of what came before it, and Blosc's own
+32 KiB make twice as much of names with a number in them, in more time.
 """
 
 from collections.abc import Mapping
@@ -23,7 +27,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-__all__ = ["Packer", "chooses"]
+__all__ = ["Packer", "chooses", "chooses_for_text", "pack_text"]
 
 LZ4, ZSTD = b"lz4", b"zstd"
 NO_SHUFFLE, BYTES, BITS = 0, 1, 2
@@ -43,6 +47,17 @@ ZSTD_BYTES = _Way(ZSTD, 1, BYTES, 2**18)
 ZSTD_WHOLE = _Way(ZSTD, 2, NO_SHUFFLE, 2**18)
 
 USUAL: Mapping[str, Any] = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "blocksize": 0}
+USUAL_TEXT: Mapping[str, Any] = {
+    "cname": "zstd",
+    "clevel": 1,
+    "shuffle": "noshuffle",
+    "blocksize": 0,
+}
+TEXT_BLOCK = 2**23
+"""Bytes of text that are packed on their own at most."""
+TEXT_IN_TWO = 2**22
+"""Bytes of text from which on there are two blocks, or four, ...: Blosc has two threads where the
+computer has two processors."""
 
 SAMPLE = 2**16
 BITS_SAVE, BYTES_SAVE, WHOLE_SAVES = 0.1, 0.05, 0.25
@@ -62,7 +77,23 @@ def chooses(configuration: Mapping[str, Any]) -> bool:
 
     Any other than the one that columns are created with by default is somebody's wish.
     """
-    return all(str(configuration.get(name)) == str(value) for name, value in USUAL.items())
+    return _same(configuration, USUAL)
+
+
+def chooses_for_text(configuration: Mapping[str, Any]) -> bool:
+    """Return the same for a column of strings, or bytes, of any length."""
+    return _same(configuration, USUAL_TEXT)
+
+
+def _same(configuration: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
+    return all(str(configuration.get(name)) == str(value) for name, value in usual.items())
+
+
+def pack_text(data: NDArray[np.uint8]) -> bytes:
+    """Return a chunk of text, as bytes, as a Blosc buffer."""
+    pairs = -(-len(data) // (2 * TEXT_BLOCK))
+    blocks = 2 * pairs if len(data) >= TEXT_IN_TWO else 1
+    return bytes(blosc.compress(data, ZSTD, 1, NO_SHUFFLE, -(-len(data) // blocks)))
 
 
 class Packer:

@@ -10,12 +10,18 @@ has none of; that this was right is then proved along the whole chain of lengths
 says where the next one is. What is not like that (strings of 256 bytes and more, zero bytes in
 text) goes the slow way.
 
+Of numpy's ways between strings and padded rows those to and from ``V`` (plain bytes) are taken:
+they take UTF-8 as it is, where ``S`` has only ASCII, and check it on the way back. And they are
+gone by way of an iterator's buffer: numpy takes items of another size than 1, 2, 4, 8 or 16 bytes
+for unaligned in an assignment, and so makes each string twice there.
+
 >>> bytes(pack(np.array(["ab", "", "c"], STRING)))
 b'\x03\x00\x00\x00\x02\x00\x00\x00ab\x00\x00\x00\x00\x01\x00\x00\x00c'
 >>> unpack(pack(np.array(["ab", "", "c"], STRING)), 3)
 array(['ab', '', 'c'], dtype=StringDType())
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,9 +37,11 @@ Bytes = NDArray[np.uint8]
 STRING = np.dtypes.StringDType()
 HEADER = 4
 """Bytes of a length, and of the number of strings."""
-PIECE = 8192
+PIECE = 16384
 """Strings at a time: what they take when padded stays in the processor's cache."""
-WIDEST = 4096
+SLAB = 2**17
+"""Bytes at a time, even: what is made of them stays in the cache, too."""
+WIDEST = 2048
 """Bytes to which a piece is padded at most: longer strings go one by one."""
 PADDED = 64 * 2**20
 """Bytes that all pieces together may take when they are wanted at once."""
@@ -44,7 +52,7 @@ def pack(values: Array) -> Bytes:
 
     Parameters
     ----------
-    values : ndarray of StringDType, or of fixed-width bytes that are UTF-8
+    values : ndarray of StringDType, of fixed-width strings, or of fixed-width bytes that are UTF-8
         Of any shape: row by row.
 
     Returns
@@ -57,7 +65,7 @@ def pack(values: Array) -> Bytes:
     packed = [np.array([len(flat)], "<u4").view(np.uint8)]
     for first in range(0, len(flat), PIECE):
         piece = flat[first : first + PIECE]
-        fast = _pack_padded(*padded) if (padded := _padded(piece)) is not None else None
+        fast = _pack_items(items) if (items := _items(piece)) is not None else None
         packed.append(fast if fast is not None else _pack_objects(piece))
     return np.concatenate(packed)
 
@@ -72,48 +80,98 @@ def _pack_bytes(values: Array) -> Bytes | None:
     out[:HEADER] = np.array([len(values)], "<u4").view(np.uint8)
     end = HEADER
     for first in range(0, len(values), PIECE):
-        padded = _padded(values[first : first + PIECE])
-        packed = None if padded is None else _pack_padded(*padded, out[end:])
+        items = _items(values[first : first + PIECE])
+        packed = None if items is None else _pack_items(items, out[end:])
         if packed is None:
             return None
         end += len(packed)
     return out[:end]
 
 
-def _padded(values: Array) -> tuple[Array, NDArray[np.int64]] | None:
-    """Return strings as fixed-width bytes, with their lengths; None where that is no way."""
-    lengths = np.strings.str_len(values)
-    width = int(lengths.max(initial=0))
+def _items(values: Array) -> Array | None:
+    """Return strings with their lengths before them, padded; None where that is no way.
+
+    Returns
+    -------
+    ndarray with the fields ``length`` and ``text``, which is as wide as the longest
+    """
+    if values.dtype.kind == "U":
+        # The way to bytes is the fast one, and has only ASCII.
+        codes = np.ascontiguousarray(values).view(np.uint32)
+        if int(codes.max(initial=0)) < 0x80:
+            values = codes.astype(np.uint8).view(f"S{len(codes) // len(values)}")
+        else:
+            values = values.astype(STRING)
+    is_bytes = values.dtype.kind == "S"
+    if not is_bytes and not _knows_layout():
+        return None
+    lengths = np.strings.str_len(values) if is_bytes else _lengths_in_memory(values)
+    width = max(1, int(lengths.max(initial=0)))
     if width > WIDEST:
         return None
-    if values.dtype.kind == "S":
-        return values.astype(f"S{max(1, width)}", copy=False), lengths
-    try:
-        padded = values.astype(f"S{max(1, width)}")
-    except UnicodeEncodeError:
-        # numpy makes bytes of ASCII only.
-        return None
-    # Zero bytes at an end would be lost.
-    return (padded, lengths) if np.array_equal(np.strings.str_len(padded), lengths) else None
+    items = np.empty(len(values), [("length", "<u4"), ("text", f"V{width}")])
+    items["length"] = lengths
+    if is_bytes:
+        items["text"] = values.astype(f"S{width}", copy=False).view(f"V{width}")
+        return items
+    _assign(items["text"], values)
+    # Zero bytes at an end would be lost. And this is the proof that lengths are what they seem.
+    there = np.strings.str_len(items["text"].view(f"S{width}"))
+    return items if np.array_equal(there, lengths) else None
 
 
-def _pack_padded(
-    values: Array, lengths: NDArray[np.int64], out: Bytes | None = None
-) -> Bytes | None:
-    rows, width = len(values), values.dtype.itemsize
-    items = np.empty((rows, HEADER + width), np.uint8)
-    items[:, :HEADER] = lengths.astype("<u4").view(np.uint8).reshape(rows, HEADER)
-    items[:, HEADER:] = np.ascontiguousarray(values).view(np.uint8).reshape(rows, width)
+def _assign(to: Array, values: Array) -> None:
+    """Assign strings to plain bytes, or plain bytes to strings."""
+    plain = to.dtype if to.dtype.kind == "V" else values.dtype
+    with np.nditer(
+        [values, to],
+        ["buffered", "external_loop", "refs_ok", "zerosize_ok"],
+        [["readonly", "aligned"], ["writeonly", "aligned"]],
+        op_dtypes=[plain, plain],
+        casting="unsafe",
+        buffersize=PIECE,
+    ) as buffers:
+        for read, written in buffers:
+            written[...] = read
+
+
+def _lengths_in_memory(values: Array) -> NDArray[np.uint64]:
+    """Return how many bytes strings have, read from where numpy keeps it.
+
+    numpy's own functions count characters, and take as long as everything else that is done
+    here. NEP 55 has the layout: 16 bytes each, the last of which says whether the string is in
+    the 15 before, and how long it is, or is elsewhere, and the 7 before say how long.
+    """
+    raw = values.tobytes()
+    last = np.frombuffer(raw, np.uint8)[15::16]
+    elsewhere = np.frombuffer(raw, "<u8")[1::2] & (2**56 - 1)
+    is_here = last & 0x30 == 0x20
+    # Not where(): a processor can't foresee which of them it will be.
+    return is_here * (last & 0x0F) + ~is_here * elsewhere
+
+
+@functools.cache
+def _knows_layout() -> bool:
+    """Return whether numpy keeps strings as it did when this was written."""
+    lengths = (0, 1, 15, 16, 255, 256, 70_000)
+    sample = np.array(["x" * length for length in lengths], STRING)
+    return np.array_equal(_lengths_in_memory(sample), lengths)
+
+
+def _pack_items(items: Array, out: Bytes | None = None) -> Bytes | None:
+    each = items.dtype.itemsize
+    lengths = items["length"].astype(np.int64)
     stops = np.cumsum(lengths + HEADER)
     starts, total = stops - lengths - HEADER, int(stops[-1])
     if out is None:
-        out = np.empty(total + HEADER + width, np.uint8)
+        out = np.empty(total + each, np.uint8)
     # From each byte on, a row: they overlap, and each later one is laid over what was padding.
-    places = np.ndarray((total,), f"V{HEADER + width}", out, strides=(1,))
-    places[starts] = items.reshape(-1).view(places.dtype)
+    places = np.ndarray((total,), f"V{each}", out, strides=(1,))
+    places[starts] = items.view(places.dtype)
     # numpy does not promise in which order it assigns. In another one padding would lie over a
-    # later length, unless that were zero and so of no string.
-    headers = np.ndarray((total,), "V4", out, strides=(1,))[starts].view("<u4")
+    # later length, from its lowest byte on, unless that were zero and so of no string.
+    size = 1 if each < HEADER + 256 else HEADER
+    headers = np.ndarray((total,), f"<u{size}", out, strides=(1,))[starts]
     return out[:total] if np.array_equal(headers, lengths) else None
 
 
@@ -144,7 +202,7 @@ def is_utf8(values: Array) -> bool:
     return True
 
 
-def unpack(data: Any, count: int) -> Array:
+def unpack(data: Any, count: int, out: Array | None = None) -> Array:
     """Return the strings that ``vlen-utf8`` holds.
 
     Parameters
@@ -153,6 +211,8 @@ def unpack(data: Any, count: int) -> Array:
         With the number of strings at its beginning, which is ``count``.
     count : int
         How many there are.
+    out : ndarray of StringDType, optional
+        Where to put them, of shape (count,); by default a new one.
 
     Returns
     -------
@@ -164,13 +224,17 @@ def unpack(data: Any, count: int) -> Array:
         For bytes that are no such strings. (UnicodeDecodeError is one.)
     """
     raw = np.frombuffer(data, np.uint8)
-    out = np.empty(count, STRING)
+    if out is None:
+        out = np.empty(count, STRING)
     found = _lengths(raw, count)
     if found is None:
         out[:] = VLenUTF8().decode(data)
         return out
-    for first, piece in _pieces(raw, *found):
-        out[first : first + len(piece)] = piece
+    try:
+        for first, piece in _pieces(raw, *found):
+            _assign(out[first : first + len(piece)], piece.view(f"V{piece.dtype.itemsize}"))
+    except TypeError as error:
+        raise ValueError(f"strings that are not UTF-8: {error}") from error
     return out
 
 
@@ -239,27 +303,49 @@ def to_padded(data: Any, count: int) -> list[Array] | None:
     return out if all(map(is_utf8, out)) else None
 
 
-def _lengths(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+def _lengths(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]] | None:
     """Return where strings begin and how long they are; None where they can't be found."""
     if not count:
         return None
-    zeros = np.flatnonzero(raw[HEADER:] == 0) + HEADER
-    if len(zeros) == 3 * count:
-        # A length below 256 is one byte and three zeros; no string is empty.
-        starts = zeros[::3] - 1
-    else:
-        found = _with_empty(zeros, count)
-        if found is None:
-            return None
-        starts = found
-    if starts[0] != HEADER or starts[-1] > len(raw) - HEADER:
+    starts = _without_empty(raw, count)
+    if starts is None:
+        starts = _with_empty(np.flatnonzero(raw[HEADER:] == 0) + HEADER, count)
+    if starts is None or starts[0] != HEADER or starts[-1] > len(raw) - HEADER:
         return None
-    # Whole lengths, though all but one of their bytes should be zero: they prove each other.
+    lengths = np.empty(count, np.uint8)
     headers = np.ndarray((len(raw) - HEADER + 1,), "V4", raw, strides=(1,))
-    lengths = headers[starts].view("<u4").astype(np.int64)
-    follows = starts + HEADER + lengths
-    is_chain = follows[-1] == len(raw) and np.array_equal(starts[1:], follows[:-1])
-    return (starts + HEADER, lengths) if is_chain and lengths.max() < 256 else None
+    for first in range(0, count, PIECE):
+        begin, follow = starts[first : first + PIECE], starts[first + 1 : first + PIECE + 1]
+        # Whole lengths, though all but one of their bytes should be zero: they prove each other.
+        sizes = headers[begin].view("<u4")
+        ends = begin + HEADER + sizes
+        if sizes.max() >= 256 or not np.array_equal(ends[: len(follow)], follow):
+            return None
+        lengths[first : first + PIECE] = sizes
+    if ends[-1] != len(raw):
+        return None
+    starts += HEADER
+    return starts, lengths
+
+
+def _without_empty(raw: Bytes, count: int) -> NDArray[np.int64] | None:
+    """Return where lengths are, none of which is zero; None where there are other zero bytes."""
+    starts = np.empty(count, np.int64)
+    zeros = found = 0
+    for begin in range(HEADER, len(raw), SLAB):
+        slab = raw[begin : begin + SLAB]
+        zeros += int(np.count_nonzero(slab == 0))
+        # A length below 256 is one byte and three zeros. Of three in a row two lie in one of the
+        # pairs into which everything is divided here.
+        pairs = np.flatnonzero(slab[: len(slab) & ~1].view("<u2") == 0)
+        if found + len(pairs) > count:
+            return None
+        places = starts[found : found + len(pairs)]
+        np.multiply(pairs, 2, out=places)
+        places += begin - 1
+        places -= raw[places] == 0
+        found += len(pairs)
+    return starts if found == count and zeros == 3 * count else None
 
 
 def _with_empty(zeros: NDArray[np.int64], count: int) -> NDArray[np.int64] | None:
@@ -284,17 +370,21 @@ def _with_empty(zeros: NDArray[np.int64], count: int) -> NDArray[np.int64] | Non
 
 
 def _pieces(
-    raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[np.int64]
+    raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[np.uint8]
 ) -> Iterator[tuple[int, Array]]:
     for first in range(0, len(starts), PIECE):
         begin, sizes = starts[first : first + PIECE], lengths[first : first + PIECE]
         low, high = int(begin[0]), int(begin[-1] + sizes[-1])
         width = max(1, int(sizes.max()))
-        # With room for as much after the last as is taken from there.
-        text = np.zeros(high - low + width, np.uint8)
-        text[: high - low] = raw[low:high]
+        text = raw[low : high + width]
+        if len(text) < high - low + width:
+            # With room for as much after the last as is taken from there.
+            text = np.append(text, np.zeros(width, np.uint8))
         places = np.ndarray((high - low + 1,), f"V{width}", text, strides=(1,))
-        rows = places[begin - low].view(np.uint8).reshape(len(begin), width)
+        rows = places[begin - low]
         # What follows a string there is the next one.
-        rows *= np.arange(width, dtype=np.uint8) < sizes.astype(np.uint8)[:, np.newaxis]
-        yield first, rows.reshape(-1).view(f"S{width}")
+        is_text = np.arange(width) < np.arange(width + 1)[:, np.newaxis]
+        masks = (is_text * np.uint8(0xFF)).reshape(-1).view(f"V{width}")
+        of_all = rows.view(np.uint8)
+        of_all &= masks[sizes].view(np.uint8)
+        yield first, rows.view(f"S{width}")

@@ -74,6 +74,11 @@ class Catalog:
             table, self.all, self.being_built, self.row_count, self.table_missing
         )
 
+    @property
+    def threads(self) -> int | None:
+        """How many threads are enough for reading; None: as many as requests may be."""
+        return self._objects.threads
+
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
         listed = self._objects.list_dirs(GROUP)

@@ -207,15 +207,20 @@ def key_of(name: str) -> str:
 
 
 def are_in_the_raw(keys: Collection[str]) -> bool:
-    """Return whether it is certain that each of these keys can only be its own name's.
+    """Return whether each of these keys, as they were listed, can only be its own name's.
 
     What is asked of many at once: of a name that is among them :func:`plausible_keys` has
-    none other that is.
+    that one, and none other that is.
     """
     text = "\n".join(keys)
     # Encoded ones have a %. The others are none that it has for any name.
     return text.isascii() and not (
-        "%" in text or "\0" in text or ZARR_JSON in keys or "." in keys or ".." in keys
+        "%" in text
+        or "/" in text
+        or "\0" in text
+        or ZARR_JSON in keys
+        or "." in keys
+        or ".." in keys
     )
 
 

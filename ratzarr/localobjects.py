@@ -29,6 +29,7 @@ from .listings import with_document
 from .localfiles import (
     HAS_LOCKS,
     NotAFileError,
+    is_in_state,
     lock_if_free,
     locked,
     open_folder,
@@ -37,7 +38,6 @@ from .localfiles import (
     read_file,
     read_path,
     read_with_state,
-    state_of,
     walked,
 )
 from .location import Location
@@ -55,6 +55,8 @@ class LocalObjects(Objects):
     writable = True
     looks_before_writing = True
     deletes_at_once = True
+    # A network disk, or one that has to look for the data first, gives each something to wait for.
+    threads = max(4, 2 * (os.cpu_count() or 1))
 
     def __init__(self, location: Location) -> None:
         self.location = location
@@ -96,7 +98,7 @@ class LocalObjects(Objects):
         # Whichever way the name leads there: it is this file only if it is the one that was read,
         # with nothing changed in it since.
         try:
-            return bool(state) and state_of(os.lstat(f"{self._place}/{key}")) == state
+            return bool(state) and is_in_state(os.lstat(f"{self._place}/{key}"), state)
         except (OSError, ValueError):
             return False
 

@@ -25,10 +25,13 @@ def column_options(name: object, asked: Any) -> dict[str, Any]:
     return dict(asked)
 
 
+_BOOLS = (bool, np.bool_)
+
+
 def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
     """Return an integer argument; numpy's integers are integers, bools and floats not."""
     try:
-        if isinstance(value, bool | np.bool_):
+        if isinstance(value, _BOOLS):
             raise TypeError
         number = operator.index(value)
     except TypeError:

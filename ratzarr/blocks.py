@@ -12,12 +12,18 @@ written without reading the chunk first.
  (1, slice(0, 4, None), slice(1, 5, None), True)]
 """
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 from .errors import RowRangeError
 
-__all__ = ["Block", "Part", "chunk_count", "parts"]
+__all__ = ["Block", "Part", "Runs", "chunk_count", "parts"]
+
+MOST_RUNS = 64
+"""That are kept count of."""
+_start_of, _stop_of = itemgetter(0), itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +96,32 @@ def parts(block: Block, chunk_rows: int, row_count: int) -> Iterator[Part]:
             row == first and stop >= min(first + chunk_rows, row_count),
         )
         row = stop
+
+
+class Runs:
+    """Which rows have been seen: in whatever order they come, as long as they come in pieces."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[int, int]] = []
+        """Half-open, in order, with others between them."""
+
+    def add(self, rows: slice) -> None:
+        """Note a run of rows."""
+        runs, start, stop = self._runs, rows.start, rows.stop
+        if len(runs) > MOST_RUNS:
+            return
+        if len(runs) == 1 and runs[0][1] == start:
+            runs[0] = runs[0][0], stop
+            return
+        first = bisect_left(runs, start, key=_stop_of)
+        last = bisect_right(runs, stop, key=_start_of)
+        if first < last:
+            start, stop = min(start, runs[first][0]), max(stop, runs[last - 1][1])
+        runs[first:last] = [(start, stop)]
+
+    def are_all(self, count: int) -> bool:
+        """Return whether all of the first ``count`` rows have been seen.
+
+        False also where they were seen here and there, in more pieces than are kept count of.
+        """
+        return len(self._runs) == 1 and self._runs[0][0] == 0 and self._runs[0][1] >= count

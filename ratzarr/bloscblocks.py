@@ -9,6 +9,7 @@ Nothing is believed of a header that does not fit what the chunk must be.
 """
 
 import struct
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
@@ -24,6 +25,8 @@ __all__ = ["BloscBlocks", "check_header"]
 HEADER = 16
 COPIED = 0x02
 """In the flags: it is not packed at all, the bytes follow the header as they are."""
+MOST = 2**16
+"""Blocks, of a buffer that is unpacked in parts: what is kept of each takes memory."""
 
 
 def check_header(data: memoryview, least: int, most: int) -> int:
@@ -54,13 +57,16 @@ class BloscBlocks:
     """Bytes, unpacked."""
     block: int
     """Bytes of each block but the last, unpacked."""
-    starts: NDArray[np.int64]
-    """Where in the buffer each block begins; of no use where it is not packed."""
-    ends: NDArray[np.int64]
+    count: int
+    """How many blocks."""
+    starts: tuple[int, ...] = ()
+    """Where in the buffer each block begins; none where it is not packed."""
+    borders: tuple[int, ...] = ()
+    """The same in ascending order, then the buffer's end."""
 
     @classmethod
     def of(cls, data: memoryview, size: int) -> Self | None:
-        """Look at a buffer; None where it has a single block.
+        """Look at a buffer; None where it has a single block, or more than are looked at here.
 
         Parameters
         ----------
@@ -80,26 +86,22 @@ class BloscBlocks:
             # None of these are Blosc's, if they are not of one block: it says so itself.
             return None
         count = -(-size // block)
+        if count > MOST:
+            return None
         if data[2] & COPIED:
             if len(data) != HEADER + size:
                 raise ValueError(f"expected {HEADER + size} bytes, got {len(data)}")
-            starts = np.arange(count, dtype=np.int64) * block + HEADER
-            return cls(data, size, block, starts, np.append(starts[1:], len(data)))
+            return cls(data, size, block, count)
         first = HEADER + 4 * count
         if first > len(data):
             raise ValueError(f"{len(data)} bytes can't be {count} blocks")
-        starts = np.frombuffer(data, "<i4", count, HEADER).astype(np.int64)
-        if starts.min() < first or starts.max() >= len(data):
-            raise ValueError("a block is said to begin where there is none")
+        # As plain numbers: most buffers have few blocks, and numpy is slow to begin with.
+        starts = struct.unpack_from(f"<{count}i", data, HEADER)
         # They lie in the order in which Blosc's threads had them ready.
-        borders = np.append(np.sort(starts), len(data))
-        ends = borders[np.searchsorted(borders, starts, side="right")]
-        return cls(data, size, block, starts, ends)
-
-    @property
-    def count(self) -> int:
-        """How many blocks."""
-        return len(self.starts)
+        borders = (*sorted(starts), len(data))
+        if borders[0] < first or borders[-2] >= len(data):
+            raise ValueError("a block is said to begin where there is none")
+        return cls(data, size, block, count, starts, borders)
 
     def bytes_of(self, first: int, last: int) -> tuple[int, int]:
         """Return which unpacked bytes a run of blocks holds, half-open."""
@@ -124,6 +126,9 @@ class BloscBlocks:
         if self.data[2] & COPIED:
             out[:] = np.frombuffer(self.data, np.uint8, stop - start, HEADER + start)
             return
+        if last - first == self.count:
+            blosc.decompress(self.data, out)
+            return
         # The last block is shorter. Alone it would be taken for a full one, and those are packed
         # in another way.
         alone = first == self.count - 1
@@ -139,14 +144,18 @@ class BloscBlocks:
     def _cut_out(self, first: int, last: int, room: Callable[[int], memoryview]) -> memoryview:
         """Put a run of blocks together as a buffer that has no others."""
         start, stop = self.bytes_of(first, last)
-        begin = HEADER + 4 * (last - first)
-        starts, ends = self.starts[first:last], self.ends[first:last]
-        lengths = ends - starts
-        begins = begin + np.cumsum(lengths) - lengths
-        packed = room(begin + int(lengths.sum()))
+        begins, begin = [], HEADER + 4 * (last - first)
+        places = []
+        for one in self.starts[first:last]:
+            other = self.borders[bisect_right(self.borders, one)]
+            places.append((begin, one, other))
+            begins.append(begin)
+            begin += other - one
+        packed = room(begin)
         packed[:4] = self.data[:4]
-        struct.pack_into("<III", packed, 4, stop - start, self.block, len(packed))
-        packed[HEADER:begin] = begins.astype("<i4").tobytes()
-        for to, one, other in zip(begins.tolist(), starts.tolist(), ends.tolist(), strict=True):
+        struct.pack_into(
+            f"<III{len(begins)}i", packed, 4, stop - start, self.block, begin, *begins
+        )
+        for to, one, other in places:
             packed[to : to + other - one] = self.data[one:other]
         return packed

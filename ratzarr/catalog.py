@@ -35,6 +35,7 @@ from .layout import (
     ROWS_DONE_ATTR,
     ZARR_JSON,
     Document,
+    are_in_the_raw,
     key_of,
     looks_encoded,
     order_of,
@@ -72,6 +73,11 @@ class Catalog:
         self.resizing = Resizing(
             table, self.all, self.being_built, self.row_count, self.table_missing
         )
+
+    @property
+    def threads(self) -> int | None:
+        """How many threads are enough for reading; None: as many as requests may be."""
+        return self._objects.threads
 
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
@@ -419,10 +425,18 @@ def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> b
     return (seen or bool(chunks)) and all(_CHUNK.fullmatch(chunk) for chunk in chunks)
 
 
-def _ordered(order: Iterable[str] | None, keys: set[str]) -> list[str]:
+def _ordered(order: Sequence[str] | None, keys: set[str]) -> list[str]:
     """Return the names that have a key among these, in order; take these keys out."""
+    order = order or []
+    if are_in_the_raw(keys):
+        # By far the most tables are like that, and nothing is to be worked out for each name.
+        known = set(order)
+        if len(known) < len(order) or known != keys:
+            order = [name for name in dict.fromkeys(order) if name in keys]
+        keys -= known
+        return list(order)
     names = []
-    for name in order or []:
+    for name in order:
         for key in _keys(name):
             if key in keys:
                 keys.discard(key)

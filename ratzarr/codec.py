@@ -9,6 +9,7 @@ decompressor allocates its first byte. So only chains are run for which it is kn
 numbers as bytes, strings and bytes of any length, one compressor, checksums.
 """
 
+import copy
 import math
 import os
 import struct
@@ -17,7 +18,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numcodecs import blosc, zstd
@@ -131,6 +132,12 @@ class ChunkCodec:
         self._in_blocks = _is_native(metadata.codecs[0], self._dtype) and (
             [name for name in names[1:] if name != CHECKSUM] == names[1:2] == ["blosc"]
         )
+
+    def of_column(self, column: str) -> Self:
+        """Return the same for another column, of which messages speak."""
+        other = copy.copy(self)
+        other._column = column
+        return other
 
     def check_size(self) -> None:
         """Refuse chunks that are too large to be handled.
@@ -304,6 +311,10 @@ class ChunkCodec:
             buffer = self._prototype.buffer.from_bytes(plain)
             plain = codec._decode_sync(buffer, self._spec).as_numpy_array()
         return memoryview(plain)
+
+    def as_values(self, plain: NDArray[np.uint8]) -> Array:
+        """Return the chunk whose unpacked :meth:`blocks` these are, all of them."""
+        return plain.view(self._dtype).reshape(self._shape)
 
     @staticmethod
     def unpack_blocks(blocks: BloscBlocks, first: int, last: int, out: NDArray[np.uint8]) -> None:

@@ -14,7 +14,7 @@ the chunks themselves say whose they are; and chunks are written for an
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .backoff import TRIES, pause
-from .blocks import Block, Part, parts
+from .blocks import Block, Part, Runs, parts
 from .casting import as_block, exact
-from .chunkshelf import ChunkShelf, Kept
+from .chunkshelf import ChunkShelf, Kept, Merged
 from .columnstate import ColumnState
 from .errors import (
     ChangedError,
@@ -45,6 +45,10 @@ from .text import is_utf8
 __all__ = ["Column", "Reading"]
 
 Array = NDArray[Any]
+
+TILES = 8
+"""What part of a chunk is a large piece of it."""
+LAST_ROW = -1
 
 
 @dataclass(slots=True)
@@ -88,6 +92,8 @@ class Column:
         self._understood: tuple[Document, ColumnState] | None = None
         self.shelf = ChunkShelf(0)
         """Where chunks that were read are kept for the next block; its user's."""
+        self._read_through: tuple[int, ...] = ()
+        """Chunks of which of late every row was read."""
         self.bytes_written = 0
         self._count_lock = threading.Lock()
 
@@ -228,6 +234,50 @@ class Column:
             "Whatever was writing it is still at work, or was interrupted."
         )
 
+    def read_kept(self, block: Block) -> Array | None:
+        """Return rows that are at hand, and are in the store as they are here; else None.
+
+        As reading and settling would, in the same order: the chunks are looked at, and then
+        whether the column is still the same.
+        """
+        state = self.state
+        step, start, stop = state.chunk_rows, block.start, block.stop
+        if stop > state.length:
+            return None
+        out = np.empty((0, *state.row_shape), state.dtype)
+        found: list[tuple[int, slice, Kept]] = []
+        for chunk in range(start // step, -(-stop // step)):
+            first = chunk * step
+            rows = slice(max(start - first, 0), min(stop - first, step))
+            key = f"{self.prefix}/{state.chunk_name(chunk)}"
+            kept = self.shelf.find(key, state.kind)
+            if kept is None or not kept.chunk.has(rows):
+                return None
+            if not self.objects.is_still(key, kept.state):
+                return None
+            if not found:
+                out = np.empty((block.length, *state.row_shape), state.dtype)
+            begin = first + rows.start - start
+            kept.chunk.copy(rows, out[begin : begin + rows.stop - rows.start])
+            found.append((chunk, rows, kept))
+        if not self.document.is_still() or self.state is not state:
+            return None
+        for chunk, rows, kept in found:
+            self._note(state, chunk, rows, kept)
+        return out
+
+    def _note(self, state: ColumnState, chunk: int, rows: slice, kept: Kept) -> None:
+        """Note that rows of a chunk were read, and when all of them have been."""
+        count = min(state.chunk_rows, state.length - chunk * state.chunk_rows)
+        if kept.chunk.seen(rows, count) and chunk not in self._read_through:
+            self._read_through = (*self._read_through[-15:], chunk)
+
+    def _let_go(self, state: ColumnState, chunk: int) -> None:
+        """Let go of chunks that were read through, when another is unpacked that is not next to them."""
+        for other in self._read_through:
+            if abs(chunk - other) > 1:
+                self.shelf.drop(f"{self.prefix}/{state.chunk_name(other)}")
+
     def reading(self, block: Block) -> Reading:
         """Prepare to read rows that the table has; :meth:`settle` when the tasks have run."""
         state = self.state
@@ -293,6 +343,7 @@ class Column:
         if found.data is None:
             assert kept is not None  # noqa: S101 - its state was given
             kept.chunk.copy(rows, out)
+            self._note(state, part.chunk, rows, kept)
             return
         if part.whole:
             # It is not likely to be asked for again.
@@ -304,21 +355,37 @@ class Column:
             return
         if kept is None or kept.state != found.state:
             kept = Kept(state.kind, found.state, OpenChunk(state.codec))
-        goes_on = rows.start == 0 and self._has_read_before(state, part)
+            self._let_go(state, part.chunk)
         with self._damage_in_words(state, part.chunk):
-            kept.chunk.unpack(rows, found.data, all_of_it=goes_on)
+            kept.chunk.unpack(rows, found.data, all_of_it=self._goes_on(state, part))
         kept.chunk.copy(rows, out)
         # Else nothing would tell that it has changed.
         if found.state:
             self.shelf.keep(key, kept)
+            self._note(state, part.chunk, rows, kept)
 
-    def _has_read_before(self, state: ColumnState, part: Part) -> bool:
-        """Return whether the chunk before was read to its end: somebody goes from row to row."""
-        if not part.chunk:
+    def _goes_on(self, state: ColumnState, part: Part) -> bool:
+        """Return whether all of a chunk is likely to be asked for, piece by piece."""
+        rows = part.in_chunk
+        if rows.start == 0 and part.chunk and self._is_at_hand(state, part.chunk - 1, LAST_ROW):
+            # Somebody goes from row to row.
+            return True
+        # Or from tile to tile: large pieces, in any order, but near each other.
+        return (rows.stop - rows.start) * TILES >= state.chunk_rows and any(
+            self._is_at_hand(state, chunk) for chunk in (part.chunk - 1, part.chunk + 1)
+        )
+
+    def _is_at_hand(self, state: ColumnState, chunk: int, row: int | None = None) -> bool:
+        """Return whether a chunk was read of late: some of it, or up to a row (-1: its last)."""
+        if chunk in self._read_through:
+            return True
+        if chunk < 0:
             return False
-        before = f"{self.prefix}/{state.chunk_name(part.chunk - 1)}"
-        kept = self.shelf.find(before, state.kind)
-        return kept is not None and kept.chunk.has(slice(state.chunk_rows - 1, state.chunk_rows))
+        kept = self.shelf.find(f"{self.prefix}/{state.chunk_name(chunk)}", state.kind)
+        if kept is None or row is None:
+            return kept is not None
+        row %= state.chunk_rows
+        return kept.chunk.has(slice(row, row + 1))
 
     def looking(
         self, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
@@ -518,10 +585,15 @@ class Column:
         stop = first + (int(rows.stop) if isinstance(rows, slice) else int(rows[-1]) + 1)
         owner = self._owner(state, stop)
         self.shelf.drop(key)
+        merged = self.shelf.take(key, state.kind)
         if len(values) == state.chunk_rows:
             data = state.codec.encode(values, turns)
             self.objects.put(key, data, owner)
             self._count(data)
+            return
+        if merged is not None and self._merge_further(
+            state, chunk, owner, merged, rows, values, stop
+        ):
             return
         # The last chunk of a table is never covered: rows may follow that we know nothing of.
         whole = len(values) >= min(state.chunk_rows, state.length - first)
@@ -540,9 +612,44 @@ class Column:
         chunk = self.blank(state)
         chunk[rows] = values
         data = state.codec.encode(chunk)
-        if self.objects.create(key, data, owner) is None:
+        version = self.objects.create(key, data, owner)
+        if version is None:
             return False
         self._count(data)
+        self._keep_merged(state, key, Merged(state.kind, version, owner.mark, chunk, Runs()), rows)
+        return True
+
+    def _keep_merged(
+        self, state: ColumnState, key: str, merged: Merged, rows: slice | NDArray[np.intp]
+    ) -> None:
+        """Keep a chunk that rows were just put into, unless all of them have been by now."""
+        if isinstance(rows, slice):
+            merged.written.add(rows)
+        if not merged.written.are_all(state.chunk_rows):
+            self.shelf.put_back(key, merged)
+
+    def _merge_further(
+        self,
+        state: ColumnState,
+        chunk: int,
+        owner: Owner,
+        merged: Merged,
+        rows: slice | NDArray[np.intp],
+        values: Array,
+        stop: int,
+    ) -> bool:
+        """Put further rows into a chunk as we have left it; return False where others came since."""
+        if not self.objects.looks_before_writing and not state.vouches_for(merged.mark, stop):
+            return False
+        key = f"{self.prefix}/{state.chunk_name(chunk)}"
+        merged.values[rows] = values
+        data = state.codec.encode(merged.values)
+        version = self.objects.replace(key, data, merged.version, owner)
+        if version is None:
+            return False
+        self._count(data)
+        after = replace(merged, version=version, mark=owner.mark)
+        self._keep_merged(state, key, after, rows)
         return True
 
     def _count(self, data: bytes) -> None:
@@ -593,8 +700,11 @@ class Column:
                 raise
             merged[rows] = values
             data = state.codec.encode(merged)
-            if self.objects.replace(key, data, found.version, owner) is not None:
+            version = self.objects.replace(key, data, found.version, owner)
+            if version is not None:
                 self._count(data)
+                after = Merged(state.kind, version, owner.mark, merged, Runs())
+                self._keep_merged(state, key, after, rows)
                 return
         raise ConflictError(
             f"{self.objects.location}/{key}: other writers changed this chunk of column "

@@ -3,14 +3,19 @@
 Zarr's own class for it takes more than a column can be: chunks of many sizes written as
 one number and a count, codecs of any package that is installed. What decides how much
 is allocated or loaded is therefore looked at first, as plain JSON.
+
+Most columns of a table differ in their rows and attributes alone. All else is handed to
+Zarr's class once, and remembered: that takes longer than the rest of opening a column.
 """
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from zarr.core.chunk_key_encodings import ChunkKeyEncoding
 from zarr.core.metadata.v3 import ArrayV3Metadata, RegularChunkGridMetadata
 
 from .codec import ChunkCodec, check_codecs
@@ -28,17 +33,30 @@ from .limits import MAX_ROWS
 __all__ = ["ColumnDocument", "understand"]
 
 
+REMEMBERED = 256
+"""Kinds of columns that are."""
+LONGEST = 10_000
+"""Characters of JSON that describe one that is."""
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnDocument:
-    """What a column's ``zarr.json`` says."""
+    """What a column's ``zarr.json`` says, but for its rows and its attributes."""
 
-    metadata: ArrayV3Metadata
+    chunk_keys: ChunkKeyEncoding
     chunk_shape: tuple[int, ...]
     """(rows,) or (rows, width)."""
     dtype: np.dtype[Any]
     fill: Any
     """What rows hold that were never written, every bit of it."""
     codec: ChunkCodec
+    kind: tuple[str, ...]
+    """All of this in words: the same of another only if its bytes are read in the same way."""
+
+
+_known: dict[str, ColumnDocument] = {}
+# By their JSON. What is done with this dict is atomic: it needs no lock, which could be held in a
+# fork.
 
 
 def understand(document: Document, place: str, name: str) -> ColumnDocument:
@@ -62,14 +80,16 @@ def understand(document: Document, place: str, name: str) -> ColumnDocument:
         _check_shapes(document)
         check_codecs(document.get("codecs"))
         _check_own(document["attributes"])
-        metadata = ArrayV3Metadata.from_dict(document)
-        grid = metadata.chunk_grid
-        if not isinstance(grid, RegularChunkGridMetadata):
-            raise ValueError("its chunks are not all of one size")
-        dtype = metadata.data_type.to_native_dtype()
-        codec = ChunkCodec(metadata, grid.chunk_shape, name)
-        fill = _exact_fill(document["fill_value"], dtype, metadata.fill_value)
-        return ColumnDocument(metadata, grid.chunk_shape, dtype, fill, codec)
+        own = {name: one for name, one in document.items() if name not in ("shape", "attributes")}
+        text = json.dumps([document["shape"][1:], own])
+        found = _known.get(text)
+        if found is None:
+            found = _understand(document, name)
+            if len(_known) >= REMEMBERED:
+                _known.clear()
+            if len(text) <= LONGEST:
+                _known[text] = found
+        return replace(found, codec=found.codec.of_column(name))
     except UnsupportedCodecError as error:
         raise UnsupportedCodecError(f"{place}: column {name!r} is {error}") from error
     except RatZarrError:
@@ -78,6 +98,29 @@ def understand(document: Document, place: str, name: str) -> ColumnDocument:
         # Zarr's parsers raise what they come across: KeyError, TypeError, AttributeError.
         said = str(error) or type(error).__name__
         raise DamagedError(f"{place}: column {name!r} can't be read: {said:.500}") from error
+
+
+def _understand(document: Document, name: str) -> ColumnDocument:
+    metadata = ArrayV3Metadata.from_dict(document)
+    grid = metadata.chunk_grid
+    if not isinstance(grid, RegularChunkGridMetadata):
+        raise ValueError("its chunks are not all of one size")
+    dtype = metadata.data_type.to_native_dtype()
+    codec = ChunkCodec(metadata, grid.chunk_shape, name)
+    fill = _exact_fill(document["fill_value"], dtype, metadata.fill_value)
+    described = (
+        metadata.data_type, grid.chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
+        _bits(fill),
+    )  # fmt: skip
+    # Not the JSON itself: zarr writes the same things in other words.
+    kind = tuple(map(repr, described))
+    return ColumnDocument(metadata.chunk_key_encoding, grid.chunk_shape, dtype, fill, codec, kind)
+
+
+def _bits(fill: Any) -> Any:
+    """Return what tells fill values apart: NaNs by their payloads, and never as text."""
+    # numpy can't write date-times as text that are too late for a calendar.
+    return fill.tobytes() if isinstance(fill, np.generic) else fill
 
 
 def _exact_fill(written: object, dtype: np.dtype[Any], found: Any) -> Any:

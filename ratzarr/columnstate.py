@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.core.chunk_key_encodings import ChunkKeyEncoding
 
 from .codec import ChunkCodec, value_bytes
 from .columndocument import understand
@@ -43,7 +43,7 @@ class ColumnState:
     """() or (width,)."""
     chunk_rows: int
     codec: ChunkCodec
-    metadata: ArrayV3Metadata
+    chunk_keys: ChunkKeyEncoding
     kind: tuple[Any, ...]
     """All that decides how its bytes are read."""
     cutting: int | None
@@ -73,25 +73,20 @@ class ColumnState:
             Where its chunks can't be unpacked in bounded memory.
         """
         found = understand(document, place, name)
-        metadata, chunk_shape = found.metadata, found.chunk_shape
+        shape, chunk_shape = document["shape"], found.chunk_shape
         attributes = document.get("attributes", {})
-        described = (
-            metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
-            _bits(found.fill),
-        )  # fmt: skip
         column_id = attributes.get(COLUMN_ID_ATTR)
         cutting = attributes.get(CUTTING_ATTR)
         return cls(
             id=column_id if isinstance(column_id, str) else "",
             dtype=found.dtype,
             fill=found.fill,
-            rows=int(metadata.shape[0]),
-            row_shape=tuple(metadata.shape[1:]),
+            rows=int(shape[0]),
+            row_shape=tuple(shape[1:]),
             chunk_rows=int(chunk_shape[0]),
             codec=found.codec,
-            metadata=metadata,
-            # Not the JSON itself: zarr writes the same things in other words.
-            kind=(column_id, *map(repr, described)),
+            chunk_keys=found.chunk_keys,
+            kind=(column_id, *found.kind),
             cutting=cutting if _is_count(cutting) else None,
             cuts=_cuts(attributes.get(CUTS_ATTR, [] if column_id else None)),
             complete=attributes.get(COMPLETE_ATTR, True) is not False,
@@ -139,7 +134,7 @@ class ColumnState:
 
     def chunk_name(self, chunk: int) -> str:
         """Return a chunk's key, within the column."""
-        return self.metadata.encode_chunk_key((chunk, *(0 for _ in self.row_shape)))
+        return self.chunk_keys.encode_chunk_key((chunk, 0) if self.row_shape else (chunk,))
 
     def chunk_of(self, name: str) -> int | None:
         """Return which chunk a key within the column is; None where it is none."""
@@ -163,12 +158,6 @@ class ColumnState:
     def disowns(self, mark: str) -> bool:
         """Return whether a chunk's mark says that it is another column's."""
         return bool(self.id) and bool(mark) and mark.partition("/")[0] != self.id
-
-
-def _bits(fill: Any) -> Any:
-    """Return what tells fill values apart: NaNs by their payloads, and never as text."""
-    # numpy can't write date-times as text that are too late for a calendar.
-    return fill.tobytes() if isinstance(fill, np.generic) else fill
 
 
 def _is_count(value: object) -> bool:

@@ -13,7 +13,7 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from .errors import (
@@ -46,6 +46,7 @@ __all__ = [
     "ROWCOUNT_ATTR",
     "ROWS_DONE_ATTR",
     "ZARR_JSON",
+    "are_in_the_raw",
     "check_name",
     "check_table_document",
     "column_document",
@@ -203,6 +204,24 @@ def key_of(name: str) -> str:
         digest = hashlib.sha256(name.encode("utf-8")).hexdigest()[:40]
         encoded = f"{encoded[:120]}%~{digest}"
     return encoded
+
+
+def are_in_the_raw(keys: Collection[str]) -> bool:
+    """Return whether each of these keys, as they were listed, can only be its own name's.
+
+    What is asked of many at once: of a name that is among them :func:`plausible_keys` has
+    that one, and none other that is.
+    """
+    text = "\n".join(keys)
+    # Encoded ones have a %. The others are none that it has for any name.
+    return text.isascii() and not (
+        "%" in text
+        or "/" in text
+        or "\0" in text
+        or ZARR_JSON in keys
+        or "." in keys
+        or ".." in keys
+    )
 
 
 def plausible_keys(name: str) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ __all__ = [
     "HAS_LOCKS",
     "LinkError",
     "NotAFileError",
+    "is_in_state",
     "lock_if_free",
     "locked",
     "open_folder",
@@ -110,7 +111,7 @@ def _is_link(parent: int, name: str) -> bool:
         return False
 
 
-def _open_regular(folder: int, name: str, flags: int) -> int:
+def _open_regular(folder: int, name: str, flags: int) -> tuple[int, os.stat_result]:
     try:
         file = os.open(name, flags | _NOFOLLOW | _NONBLOCK | _CLOEXEC, dir_fd=folder)
     except OSError as error:
@@ -121,10 +122,11 @@ def _open_regular(folder: int, name: str, flags: int) -> int:
         if error.errno == errno.ENXIO:
             raise NotAFileError(errno.ENXIO, "is not a file", name) from error
         raise
-    if not stat.S_ISREG(os.fstat(file).st_mode):
+    now = os.fstat(file)
+    if not stat.S_ISREG(now.st_mode):
         os.close(file)
         raise NotAFileError(errno.EINVAL, "is not a file", name)
-    return file
+    return file, now
 
 
 def read_file(folder: int, name: str, limit: int | None = None) -> bytes | int | None:
@@ -136,11 +138,11 @@ def read_file(folder: int, name: str, limit: int | None = None) -> bytes | int |
         Where it is not a regular file.
     """
     try:
-        file = _open_regular(folder, name, os.O_RDONLY)
+        file, now = _open_regular(folder, name, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
         return None
     with os.fdopen(file, "rb") as stream:
-        size = os.fstat(file).st_size
+        size = now.st_size
         if limit is not None and size > limit:
             return size
         return stream.read()
@@ -169,14 +171,11 @@ def read_with_state(
     if not _HAS_DIR_FD:  # pragma: no cover - Windows
         found = read_path(root, key, limit)
         return None if found is None else (found, "")
-    *folders, name = key.split("/")
     try:
-        with walked(root, folders) as folder:
-            file = _open_regular(folder, name, os.O_RDONLY)
+        file, now = _open_below(root, key)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        now = os.fstat(file)
         state = state_of(now)
         if limit is not None and now.st_size > limit:
             return now.st_size, ""
@@ -187,11 +186,28 @@ def read_with_state(
         os.close(file)
 
 
+def _open_below(root: Path, key: str) -> tuple[int, os.stat_result]:
+    """Open a file below the root as :func:`walked` does, in as little time as that can take."""
+    *folders, name = key.split("/")
+    folder = open_root(root)
+    try:
+        for one in folders:
+            below = open_folder(folder, one)
+            os.close(folder)
+            folder = below
+        return _open_regular(folder, name, os.O_RDONLY)
+    finally:
+        os.close(folder)
+
+
 def _read_into(file: int, room: memoryview) -> memoryview:
     """Read a file that should have one byte less than there is room for."""
     size = 0
     while size < len(room) and (read := os.readv(file, [room[size:]])):
         size += read
+        if size == len(room) - 1:
+            # To be told that there is no more would take another call.
+            break
     return room[:size]
 
 
@@ -203,11 +219,16 @@ def state_of(found: os.stat_result) -> str:
     moment ago the next change may have the same. ``ctime`` is the system's, and can't be set.
     """
     step = COARSE if found.st_ctime_ns % 10**9 == 0 else FINE
-    if time.time_ns() - found.st_ctime_ns <= step:
-        return ""
-    return "-".join(
-        map(str, (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns))
-    )
+    return "" if time.time_ns() - found.st_ctime_ns <= step else _in_figures(found)
+
+
+def is_in_state(found: os.stat_result, state: str) -> bool:
+    """Return whether a file is in a state that :func:`state_of` has told."""
+    return _in_figures(found) == state
+
+
+def _in_figures(found: os.stat_result) -> str:
+    return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
 
 
 def read_path(root: Path, key: str, limit: int | None = None) -> bytes | int | None:
@@ -258,9 +279,9 @@ def locked(folder: int, name: str) -> Iterator[int | None]:
 def _open_for_lock(folder: int, name: str) -> int:
     try:
         # For writing, though nothing is written: NFS gives no exclusive lock otherwise.
-        return _open_regular(folder, name, os.O_RDWR)
+        return _open_regular(folder, name, os.O_RDWR)[0]
     except PermissionError:
-        return _open_regular(folder, name, os.O_RDONLY)
+        return _open_regular(folder, name, os.O_RDONLY)[0]
 
 
 def _leads_to(folder: int, name: str, file: int) -> bool:

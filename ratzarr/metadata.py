@@ -78,6 +78,10 @@ class MetadataDocument:
             other._state = self._state
             return other
 
+    def is_still(self) -> bool:
+        """Return whether the document is as last seen, where that can be told at once."""
+        return self.objects.is_still(self.key, self._state)
+
     def load(self) -> bool:
         """Read the document again; return whether there is one."""
         with self._lock:

@@ -73,6 +73,12 @@ class Objects(Protocol):
     deletes_at_once: bool = False
     """Whether :meth:`delete_tree` takes everything away in one step."""
 
+    threads: int | None = None
+    """How many threads are enough to read many objects; None: as many as requests may be.
+
+    Where reading is work more than it is waiting, more threads are in each other's way.
+    """
+
     def get(self, key: str, limit: int | None = None) -> bytes | None:
         """Return the object's bytes; None where there is none.
 

@@ -2,9 +2,9 @@
 
 The chunk's checksum is compared over all of its bytes, each time that they come. Of a
 chunk of numbers only the blocks that hold the rows are unpacked, each of them once; where
-reading goes on behind what is there, some more than are asked for, so that a chunk that is
-read from one end to the other in small blocks need not come often. Any other chunk is
-unpacked as a whole.
+reading goes on behind what is there, or large pieces are read in any order, some more than are
+asked for, so that a chunk that is read in blocks need not come often. Any other chunk is unpacked
+as a whole.
 
 Packed bytes are not kept: reading them again from a disk's cache takes less time than to
 find new memory for them.
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .blocks import Runs
+from .bloscblocks import BloscBlocks
 from .codec import ChunkCodec
 
 __all__ = ["OpenChunk", "size_of"]
@@ -24,6 +26,8 @@ Array = NDArray[Any]
 
 AHEAD = 16
 """How many times as many blocks as are there are unpacked when reading goes on behind them."""
+PART = 0.25
+"""What part of a chunk has been asked for when the rest is unpacked, too, with the second piece."""
 SAMPLE = 256
 """Values of text that tell how long the rest may be."""
 OVERHEAD = 50
@@ -49,28 +53,37 @@ class OpenChunk:
         unpacked takes no memory."""
         self._block_bytes = 0
         self._row_bytes = codec.row_bytes
+        self._seen = Runs()
         self.size = 0
         """Bytes that it takes in memory, about."""
 
     def has(self, rows: slice) -> bool:
         """Return whether these rows are unpacked."""
+        if self._values is not None:
+            return True
         with self._lock:
-            return self._values is not None or (
-                self._block_bytes > 0 and not self._lacking(*self._blocks_of(rows))
-            )
+            return self._block_bytes > 0 and not self._lacking(*self._blocks_of(rows))
 
     def copy(self, rows: slice, out: Array) -> None:
         """Copy rows that it :meth:`has` to a contiguous array of the column's dtype."""
+        # In this order: the blocks are let go of when the values are there.
+        blocks = self._blocks
         if self._values is not None:
             out[:] = self._values[rows]
             return
-        # A block is never changed once it is here, and none ever goes.
+        # A block is never changed once it is here.
         to = out.reshape(-1).view(np.uint8)
         begin, end = rows.start * self._row_bytes, rows.stop * self._row_bytes
         for number in range(*self._blocks_of(rows)):
             first = number * self._block_bytes
             start, stop = max(begin, first), min(end, first + self._block_bytes)
-            to[start - begin : stop - begin] = self._blocks[number][start - first : stop - first]
+            to[start - begin : stop - begin] = blocks[number][start - first : stop - first]
+
+    def seen(self, rows: slice, count: int) -> bool:
+        """Note that rows were handed out; return whether that was the last of its first ``count``."""
+        with self._lock:
+            self._seen.add(rows)
+            return self._seen.are_all(count)
 
     def unpack(self, rows: slice, data: bytes | memoryview, *, all_of_it: bool = False) -> None:
         """Unpack what is lacking of these rows.
@@ -89,17 +102,23 @@ class OpenChunk:
         """
         found = self._codec.blocks(data)
         with self._lock:
+            if self._values is not None:
+                return
             if found is None:
                 # A copy: what is not compressed would be a view of the caller's memory.
-                self._values = self._codec.decode(bytes(data))
-                self.size = size_of(self._values)
+                self._keep_all(self._codec.decode(bytes(data)))
                 return
             self._block_bytes = found.block
             first, last = self._blocks_of(rows)
-            if all_of_it:
+            lacking = sum(other - one for one, other in self._lacking(first, last))
+            comes_again = self._blocks and len(self._blocks) + lacking >= found.count * PART
+            if all_of_it or comes_again:
                 first, last = 0, found.count
             elif first - 1 in self._blocks:
                 last = min(last + AHEAD * len(self._blocks), found.count)
+            if (first, last) == (0, found.count):
+                self._unpack_all(found)
+                return
             for one, other in self._lacking(first, last):
                 start, stop = found.bytes_of(one, other)
                 out = np.empty(stop - start, np.uint8)
@@ -108,6 +127,21 @@ class OpenChunk:
                 for number in range(one, other):
                     begin = number * found.block - start
                     self._blocks[number] = out[begin : begin + found.block]
+
+    def _unpack_all(self, found: BloscBlocks) -> None:
+        """Unpack what is lacking, to one array with what is there."""
+        out = np.empty(found.size, np.uint8)
+        for number, block in self._blocks.items():
+            start, stop = found.bytes_of(number, number + 1)
+            out[start:stop] = block
+        for one, other in self._lacking(0, found.count):
+            start, stop = found.bytes_of(one, other)
+            self._codec.unpack_blocks(found, one, other, out[start:stop])
+        self._keep_all(self._codec.as_values(out))
+
+    def _keep_all(self, values: Array) -> None:
+        self._values, self._blocks = values, {}
+        self.size = size_of(values)
 
     def _blocks_of(self, rows: slice) -> tuple[int, int]:
         return (

@@ -127,16 +127,20 @@ class OpenColumns:
     def open(self, names: Iterable[str]) -> dict[str, Column]:
         """Return columns by name, those not yet open opened in parallel."""
         wanted = list(dict.fromkeys(names))
-        run([partial(self.__getitem__, name) for name in wanted if name not in self._columns])
+        unknown = [name for name in wanted if name not in self._columns]
+        run([partial(self.__getitem__, name) for name in unknown], self._catalog.threads)
         return {name: self[name] for name in wanted}
 
     def read(
         self, names: Iterable[str], block: Block, *, allow_incomplete: bool
     ) -> dict[str, Array]:
         """Read the same rows, which the table has, of several columns."""
-        blocks: dict[str, Array] = {}
-        left = self.open(wanted := list(dict.fromkeys(names)))
-        self.write_back(wanted, block)
+        wanted = list(dict.fromkeys(names))
+        blocks = self._read_kept(wanted, block)
+        if len(blocks) == len(wanted):
+            return blocks
+        left = self.open(name for name in wanted if name not in blocks)
+        self.write_back(left, block)
         for _ in range(LOOKS):
             for name, column in left.items():
                 if not allow_incomplete and column.in_place:
@@ -145,16 +149,36 @@ class OpenColumns:
                 sum(_memory(column.state, block) for column in left.values()),
                 f"a block of {block.length} rows of {len(left)} columns",
             )
-            readings = {name: self[name].reading(block) for name in left}
-            run([task for name, one in readings.items() for task in self[name].tasks(one)])
-            settled = run([partial(self._settle, self[name], r) for name, r in readings.items()])
-            blocks |= {name: reading.out for name, reading in readings.items()}
-            left = {
-                name: left[name] for name, sure in zip(readings, settled, strict=True) if not sure
-            }
+            blocks |= self._read(left, block)
             if not left:
                 return {name: blocks[name] for name in wanted}
         raise self._never_the_same(next(iter(left)))
+
+    def _read_kept(self, names: Iterable[str], block: Block) -> dict[str, Array]:
+        """Read what is at hand, and sure to be what is in the store, with no more ado."""
+        blocks: dict[str, Array] = {}
+        if self._buffer is not None:
+            return blocks
+        for name in names:
+            column = self._columns.get(name)
+            if column is not None and column.state.complete:
+                rows = column.read_kept(block)
+                if rows is not None:
+                    blocks[name] = rows
+        return blocks
+
+    def _read(self, left: dict[str, Column], block: Block) -> dict[str, Array]:
+        """Read rows of columns, and take those out of what is left that are sure."""
+        readings = {name: self[name].reading(block) for name in left}
+        few = self._catalog.threads
+        run([task for name, one in readings.items() for task in self[name].tasks(one)], few)
+        settled = run(
+            [partial(self._settle, self[name], one) for name, one in readings.items()], few
+        )
+        for name, sure in zip(readings, settled, strict=True):
+            if sure:
+                del left[name]
+        return {name: reading.out for name, reading in readings.items()}
 
     def look(
         self, name: str, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]

@@ -7,6 +7,7 @@ holds for its requests, whichever threads they come from.
 
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -20,6 +21,9 @@ IN_FLIGHT = 32
 """How many pieces of work are under way at once, unless the environment says otherwise."""
 MOST = 1024
 """Each is a thread, and a connection: more would ask too much of either side."""
+
+AT_ONCE = 0.0002
+"""Seconds that a task takes which is over at once: little more than a thread takes to begin."""
 
 type _Key = tuple[int, int]
 
@@ -94,14 +98,23 @@ def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
         return None
 
 
-def run[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
+def run[T](tasks: Sequence[Callable[[], T]], few: int | None = None) -> list[T]:
     """Run the tasks and return their results, in order.
 
     When one fails, those not yet begun are dropped, those under way are waited for
     (nothing goes on behind the caller's back), and the first error is raised. A task
     that calls this in turn has its own tasks run one after another: waiting for a place
     in the pool while holding one could wait for ever.
+
+    Parameters
+    ----------
+    few : int, optional
+        How many threads are enough, for tasks that hardly wait for anything: each takes one task
+        after the other, which costs less than to hand each to the pool. Tasks that are over at
+        once are done here: threads would but wait for each other.
     """
+    if few is not None and few < len(tasks):
+        return _run_in_few(tasks, few)
     if len(tasks) <= 1 or getattr(_inside, "worker", False):
         return [task() for task in tasks]
     first = _submitted(tasks[0])
@@ -119,6 +132,35 @@ def run[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
         if not future.cancelled() and (error := future.exception()) is not None:
             raise error
     return [future.result() for future in futures]
+
+
+def _run_in_few[T](tasks: Sequence[Callable[[], T]], threads: int) -> list[T]:
+    results: dict[int, T] = {}
+    # What is drawn from is atomic.
+    numbers = iter(range(len(tasks)))
+    slow, failed = 0, False
+    for number in numbers:
+        began = time.perf_counter()
+        results[number] = tasks[number]()
+        # The first of its kind may have had something to load.
+        slow += time.perf_counter() - began > AT_ONCE
+        if slow > 1:
+            break
+
+    def work() -> None:
+        nonlocal failed
+        try:
+            for number in numbers:
+                if failed:
+                    return
+                results[number] = tasks[number]()
+        except BaseException:
+            failed = True
+            raise
+
+    if len(results) < len(tasks):
+        run([work] * threads)
+    return [results[number] for number in range(len(tasks))]
 
 
 def stream[T](tasks: Iterable[Callable[[], T]], window: int | None = None) -> Iterator[T]:

@@ -112,3 +112,51 @@ def test_at_exit_when_all_pools_are_gone_the_work_is_done_all_the_same():
         "[0, 1, 2, 3, 4]", "[0, 1, 4, 9, 16] [0, -1, -2, -3, -4]", "raised"
     ]  # fmt: skip
     assert not done.stderr
+
+
+def test_what_is_over_at_once_is_done_in_this_thread():
+    here = threading.get_ident()
+    assert run([threading.get_ident] * 100, 4) == [here] * 100
+
+
+def test_few_threads_do_what_takes_longer():
+    now, most, threads, lock = 0, 0, set(), threading.Lock()
+
+    def task(number):
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+            threads.add(threading.get_ident())
+        time.sleep(0.003)
+        with lock:
+            now -= 1
+        return number
+
+    assert run([lambda i=i: task(i) for i in range(60)], 4) == list(range(60))
+    assert 1 < most <= 4
+    # And the first two, here.
+    assert len(threads) <= 5
+
+
+def test_an_error_in_one_of_few_threads_stops_them_all():
+    done = []
+
+    def task(number):
+        time.sleep(0.003)
+        if number == 10:
+            raise KeyError(number)
+        done.append(number)
+
+    with pytest.raises(KeyError, match="10"):
+        run([lambda i=i: task(i) for i in range(100)], 3)
+    count = len(done)
+    time.sleep(0.03)
+    assert len(done) == count < 20
+
+
+def test_an_error_of_what_is_over_at_once():
+    done = []
+    with pytest.raises(ZeroDivisionError):
+        run([lambda: done.append(1), lambda: 1 // 0, *[lambda: done.append(2)] * 50], 4)
+    assert done == [1]

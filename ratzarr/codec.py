@@ -121,14 +121,7 @@ class ChunkCodec:
         self._packing: list[tuple[str, Any]] = list(
             zip(names[first:], metadata.codecs[first:], strict=True)
         )
-        configuration = self._packing[0][1].to_dict().get("configuration") if self._packing else {}
-        self._pack: Callable[[NDArray[np.uint8]], bytes] | None = None
-        """Of columns whose ``zarr.json`` leaves it to us how Blosc packs."""
-        if names[first : first + 1] == ["blosc"]:
-            if serializer == "bytes" and packing.chooses(configuration):
-                self._pack = packing.Packer(self._dtype.itemsize).pack
-            elif self._of_any_length and packing.chooses_for_text(configuration):
-                self._pack = packing.pack_text
+        self._pack = self._packer()
         self._in_blocks = _is_native(metadata.codecs[0], self._dtype) and (
             [name for name in names[1:] if name != CHECKSUM] == names[1:2] == ["blosc"]
         )
@@ -137,7 +130,20 @@ class ChunkCodec:
         """Return the same for another column, of which messages speak."""
         other = copy.copy(self)
         other._column = column
+        other._pack = self._packer()
         return other
+
+    def _packer(self) -> Callable[[NDArray[np.uint8]], bytes] | None:
+        """Return what packs, where ``zarr.json`` leaves it to us how Blosc does; each column's own."""
+        name, codec = self._packing[0] if self._packing else ("", None)
+        if codec is None or name != "blosc":
+            return None
+        configuration = codec.to_dict().get("configuration", {})
+        if not self._of_any_length and packing.chooses(configuration):
+            return packing.Packer(self._dtype.itemsize).pack
+        if self._of_any_length and packing.chooses_for_text(configuration):
+            return packing.pack_text
+        return None
 
     def check_size(self) -> None:
         """Refuse chunks that are too large to be handled.

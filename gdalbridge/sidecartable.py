@@ -67,6 +67,8 @@ class SidecarTable:
         """Attached tables; each is told of what another has changed."""
         self.rows = 0
         """As they are for the users; the store's follow with :meth:`flush`."""
+        self.version = 0
+        """Another one whenever rows may read otherwise than before."""
         self._store: RatZarr | None = None
         self._cache = ChunkCache(CACHE_BYTES)
         self._writable = False
@@ -110,6 +112,7 @@ class SidecarTable:
             self._names = None
             self._chunk_rows.clear()
             self._padded.clear()
+            self.version += 1
             self.rows = max(self._store.rowCount, self._pending_rows())
 
     def _pending_rows(self) -> int:
@@ -190,6 +193,7 @@ class SidecarTable:
             self._open.deleteColumn(name)
             self._names = None
             self._padded.pop(name, None)
+            self.version += 1
 
     def _rows_per_chunk(self, name: str) -> int:
         if name not in self._chunk_rows:
@@ -206,11 +210,13 @@ class SidecarTable:
                 self._cache.drop_unchanged()
             self._open.setRowCount(rows)
             self.rows = rows
+            self.version += 1
 
     def grow(self, rows: int) -> None:
         """Have at least so many rows; the store follows with :meth:`flush`."""
         with self.lock:
             self.rows = max(self.rows, rows)
+            self.version += 1
 
     def _apply_rows(self) -> None:
         if self._store is not None and self._store.rowCount < self.rows:
@@ -358,6 +364,7 @@ class SidecarTable:
             In the column's own dtype.
         """
         with self.lock:
+            self.version += 1
             step, stop = self._rows_per_chunk(name), start + len(values)
             first = -(-start // step) * step
             last = stop if stop >= self.rows else stop // step * step
@@ -452,4 +459,5 @@ class SidecarTable:
             now[changed] = chunk.rows(first, last)[changed]
             self._open.writeBlock(name, now, chunk.start + first)
             chunk.replace(first, now)
+            self.version += 1
         chunk.settle()

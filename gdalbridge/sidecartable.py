@@ -46,6 +46,8 @@ MOST_RUNS = 8
 PUTS_BETWEEN = 1024
 """Rows written to chunks that wait already, between two looks at how many and how long."""
 SHORTEST_CHUNK = 1024
+PAGE_ROWS = 8192
+"""Rows that are not so many that they would be read past the cache."""
 
 
 class SidecarTable:
@@ -256,25 +258,37 @@ class SidecarTable:
         -------
         ndarray of fixed-width bytes, or None
             UTF-8 without zero characters, at least as wide as the longest. None where
-            :meth:`read` has them: long texts, texts with zero characters, more than a chunk.
+            :meth:`read` has them: long texts, texts with zero characters, more than a page and
+            more than a chunk.
         """
         with self.lock:
-            step = self._rows_per_chunk(name)
-            if not 0 < length <= step or not self._is_padded(name):
+            step, stop = self._rows_per_chunk(name), start + length
+            if not 0 < length <= max(step, PAGE_ROWS) or not self._is_padded(name):
                 return None
-            number, stop = start // step, start + length
-            border = (number + 1) * step
-            parts = [self._padded_rows(name, start, min(stop, border))]
-            if stop > border:
-                parts.append(self._padded_rows(name, border, stop))
-            found = [part for part in parts if part is not None]
-            if len(found) < len(parts):
-                return None
+            numbers = range(start // step, -(-stop // step))
+            self._fetch(name, numbers)
+            found = []
+            for number in numbers:
+                chunk = self._chunk(name, number)
+                first = max(start, chunk.start)
+                part = chunk.padded(
+                    first - chunk.start, min(stop, chunk.start + step) - chunk.start
+                )
+                if part is None:
+                    return None
+                found.append(part)
             return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def _padded_rows(self, name: str, start: int, stop: int) -> Array | None:
-        chunk = self._chunk(name, start // self._rows_per_chunk(name))
-        return chunk.padded(start - chunk.start, stop - chunk.start)
+    def _fetch(self, name: str, numbers: range) -> None:
+        """Have chunks in the cache, those that are not there yet read in parallel."""
+        missing = [number for number in numbers if self._cache.get((name, number)) is None]
+        if len(missing) > 1:
+            step = self._rows_per_chunk(name)
+            for number, chunk in zip(
+                missing, run([partial(self._read_chunk, name, n) for n in missing]), strict=True
+            ):
+                chunk.grow(min(step, self.rows - number * step))
+                self._cache.add((name, number), chunk)
 
     def _is_padded(self, name: str) -> bool:
         if name not in self._padded:
@@ -331,14 +345,19 @@ class SidecarTable:
         step = self._rows_per_chunk(name)
         length = min(step, self.rows - number * step)
         if chunk is None:
-            start = number * step
-            there = max(0, min(length, self._open.rowCount - start))
-            chunk = Chunk(start, self._fetched(name, min(start, self._open.rowCount), there))
+            chunk = self._read_chunk(name, number)
             chunk.grow(length)
             self._cache.add(key, chunk)
         elif len(chunk) < length:
             chunk.grow(length)
         return chunk
+
+    def _read_chunk(self, name: str, number: int) -> Chunk:
+        """Return a chunk as it is in the store, which may have fewer rows of it, or none."""
+        step, rows = self._rows_per_chunk(name), self._open.rowCount
+        start = number * step
+        there = max(0, min(step, self.rows - start, rows - start))
+        return Chunk(start, self._fetched(name, min(start, rows), there))
 
     def _fetched(self, name: str, start: int, length: int) -> Array | PaddedText:
         if self._is_padded(name):

@@ -16,7 +16,7 @@ from . import gdaldatetimes
 from ._gdal import exceptions, silence
 from .errors import ConversionError
 from .gdaltypes import COLOUR_USAGES, FieldType, FieldUsage, usage_attributes, usage_name
-from .numberlists import as_list
+from .numberlists import as_list, needs_no_gdal
 from .ownrat import HeldRat, native_rat
 from .shownvalues import Shown, from_plain, to_plain
 from .sidecartable import SidecarTable
@@ -38,6 +38,8 @@ Array = NDArray[Any]
 
 FIRST_WINDOW = 64
 LONGEST_WINDOW = 8192
+LONGEST_PAGE = 2048
+"""Rows of a page that is kept as a table of GDAL's: one for each column."""
 PIECE = 65536
 """Rows that are taken through a table of GDAL's at once."""
 _PLAIN = {FieldType.INTEGER: "i4", FieldType.REAL: "f8", FieldType.BOOLEAN: "?"}
@@ -147,6 +149,7 @@ class SidecarColumn:
     def __init__(self, table: SidecarTable, shown: Shown, name: str, part: int | None) -> None:
         self.table, self.shown, self.name, self.part = table, shown, name, part
         self.type, self.usage = int(shown.type), shown.usage
+        self._last: tuple[tuple[int, int, int], Any] | None = None
 
     @property
     def rows(self) -> int:
@@ -166,6 +169,18 @@ class SidecarColumn:
         if values is None:
             values = self.stored(start, length)
         return to_plain(self.shown, values, start)
+
+    def _native(self, start: int, length: int) -> Any:
+        """Return a table of GDAL's with rows: a page is asked for again when it is drawn again."""
+        # Before it is read: what is changed meanwhile is another version.
+        key = (self.table.version, start, length)
+        if self._last is not None and self._last[0] == key:
+            return self._last[1]
+        self._last = None
+        rat = native_rat(self.type, self.plain(start, length))
+        if length <= LONGEST_PAGE:
+            self._last = (key, rat)
+        return rat
 
     def window(self, row: int, after: Window | None) -> Window:
         """See :meth:`AttachedColumn.window`."""
@@ -198,22 +213,27 @@ class SidecarColumn:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _objects(self, start: int, length: int) -> Array:
-        plain = self.plain(start, length)
+        rat = self._native(start, length)
         with exceptions(), silence():
-            values: Array = native_rat(self.type, plain).ReadAsArray(0, 0, length)
+            values: Array = rat.ReadAsArray(0, 0, length)
         return values
 
     def values(self, method: str, start: int, length: int) -> list[Any] | None:
         """See :meth:`AttachedColumn.values`."""
-        plain = self.plain(start, length)
-        found = as_list(method, self.type, plain)
-        if found is None:
-            found = getattr(native_rat(self.type, plain), method)(0, 0, length)
+        if not needs_no_gdal(method, self.type):
+            rat = self._native(start, length)
+        else:
+            plain = self.plain(start, length)
+            made = as_list(method, self.type, plain)
+            if made is not None:
+                return made
+            rat = native_rat(self.type, plain)
+        found: list[Any] | None = getattr(rat, method)(0, 0, length)
         return found
 
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
         """See :meth:`AttachedColumn.native`."""
-        return native_rat(self.type, self.plain(start, length)), 0, 0
+        return self._native(start, length), 0, 0
 
     # ---- writing
 

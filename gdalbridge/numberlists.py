@@ -12,13 +12,18 @@ from numpy.typing import NDArray
 
 from .gdaltypes import FieldType
 
-__all__ = ["as_list"]
+__all__ = ["as_list", "needs_no_gdal"]
 
 Array = NDArray[Any]
 
 MOST_DIGITS = 9
 """So many are always a 32-bit number."""
 NUMERIC = frozenset({FieldType.INTEGER, FieldType.REAL, FieldType.BOOLEAN})
+
+
+def needs_no_gdal(method: str, kind: int) -> bool:
+    """Return whether :func:`as_list` knows columns of a type by a method, as a rule."""
+    return method in _MAKERS and (kind in NUMERIC or kind == FieldType.STRING)
 
 
 def as_list(method: str, kind: int, plain: Array) -> list[Any] | None:

@@ -172,9 +172,9 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
             return plain
         encoded = values.tolist()
     elif kind == "O":
-        encoded = [raw.hex().encode() for raw in values.tolist()]
+        return fixed_width([raw.hex().encode() for raw in values.tolist()])
     else:
-        encoded = [str(value).encode() for value in values.tolist()]
+        return fixed_width([str(value).encode() for value in values.tolist()])
     if b"\x00" in b"".join(encoded):
         row = first_row + next(i for i, text in enumerate(encoded) if b"\x00" in text)
         _warn(shown, row, "GDAL ends its text at the zero character in it")

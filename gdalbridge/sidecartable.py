@@ -46,6 +46,8 @@ MOST_RUNS = 8
 PUTS_BETWEEN = 1024
 """Rows written to chunks that wait already, between two looks at how many and how long."""
 SHORTEST_CHUNK = 1024
+PAGE_ROWS = 8192
+"""Rows that are not so many that they would be read past the cache."""
 
 
 class SidecarTable:
@@ -67,6 +69,8 @@ class SidecarTable:
         """Attached tables; each is told of what another has changed."""
         self.rows = 0
         """As they are for the users; the store's follow with :meth:`flush`."""
+        self.version = 0
+        """Another one whenever rows may read otherwise than before."""
         self._store: RatZarr | None = None
         self._cache = ChunkCache(CACHE_BYTES)
         self._writable = False
@@ -110,6 +114,7 @@ class SidecarTable:
             self._names = None
             self._chunk_rows.clear()
             self._padded.clear()
+            self.version += 1
             self.rows = max(self._store.rowCount, self._pending_rows())
 
     def _pending_rows(self) -> int:
@@ -190,6 +195,7 @@ class SidecarTable:
             self._open.deleteColumn(name)
             self._names = None
             self._padded.pop(name, None)
+            self.version += 1
 
     def _rows_per_chunk(self, name: str) -> int:
         if name not in self._chunk_rows:
@@ -206,11 +212,13 @@ class SidecarTable:
                 self._cache.drop_unchanged()
             self._open.setRowCount(rows)
             self.rows = rows
+            self.version += 1
 
     def grow(self, rows: int) -> None:
         """Have at least so many rows; the store follows with :meth:`flush`."""
         with self.lock:
             self.rows = max(self.rows, rows)
+            self.version += 1
 
     def _apply_rows(self) -> None:
         if self._store is not None and self._store.rowCount < self.rows:
@@ -250,25 +258,37 @@ class SidecarTable:
         -------
         ndarray of fixed-width bytes, or None
             UTF-8 without zero characters, at least as wide as the longest. None where
-            :meth:`read` has them: long texts, texts with zero characters, more than a chunk.
+            :meth:`read` has them: long texts, texts with zero characters, more than a page and
+            more than a chunk.
         """
         with self.lock:
-            step = self._rows_per_chunk(name)
-            if not 0 < length <= step or not self._is_padded(name):
+            step, stop = self._rows_per_chunk(name), start + length
+            if not 0 < length <= max(step, PAGE_ROWS) or not self._is_padded(name):
                 return None
-            number, stop = start // step, start + length
-            border = (number + 1) * step
-            parts = [self._padded_rows(name, start, min(stop, border))]
-            if stop > border:
-                parts.append(self._padded_rows(name, border, stop))
-            found = [part for part in parts if part is not None]
-            if len(found) < len(parts):
-                return None
+            numbers = range(start // step, -(-stop // step))
+            self._fetch(name, numbers)
+            found = []
+            for number in numbers:
+                chunk = self._chunk(name, number)
+                first = max(start, chunk.start)
+                part = chunk.padded(
+                    first - chunk.start, min(stop, chunk.start + step) - chunk.start
+                )
+                if part is None:
+                    return None
+                found.append(part)
             return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def _padded_rows(self, name: str, start: int, stop: int) -> Array | None:
-        chunk = self._chunk(name, start // self._rows_per_chunk(name))
-        return chunk.padded(start - chunk.start, stop - chunk.start)
+    def _fetch(self, name: str, numbers: range) -> None:
+        """Have chunks in the cache, those that are not there yet read in parallel."""
+        missing = [number for number in numbers if self._cache.get((name, number)) is None]
+        if len(missing) > 1:
+            step = self._rows_per_chunk(name)
+            for number, chunk in zip(
+                missing, run([partial(self._read_chunk, name, n) for n in missing]), strict=True
+            ):
+                chunk.grow(min(step, self.rows - number * step))
+                self._cache.add((name, number), chunk)
 
     def _is_padded(self, name: str) -> bool:
         if name not in self._padded:
@@ -325,14 +345,19 @@ class SidecarTable:
         step = self._rows_per_chunk(name)
         length = min(step, self.rows - number * step)
         if chunk is None:
-            start = number * step
-            there = max(0, min(length, self._open.rowCount - start))
-            chunk = Chunk(start, self._fetched(name, min(start, self._open.rowCount), there))
+            chunk = self._read_chunk(name, number)
             chunk.grow(length)
             self._cache.add(key, chunk)
         elif len(chunk) < length:
             chunk.grow(length)
         return chunk
+
+    def _read_chunk(self, name: str, number: int) -> Chunk:
+        """Return a chunk as it is in the store, which may have fewer rows of it, or none."""
+        step, rows = self._rows_per_chunk(name), self._open.rowCount
+        start = number * step
+        there = max(0, min(step, self.rows - start, rows - start))
+        return Chunk(start, self._fetched(name, min(start, rows), there))
 
     def _fetched(self, name: str, start: int, length: int) -> Array | PaddedText:
         if self._is_padded(name):
@@ -358,6 +383,7 @@ class SidecarTable:
             In the column's own dtype.
         """
         with self.lock:
+            self.version += 1
             step, stop = self._rows_per_chunk(name), start + len(values)
             first = -(-start // step) * step
             last = stop if stop >= self.rows else stop // step * step
@@ -452,4 +478,5 @@ class SidecarTable:
             now[changed] = chunk.rows(first, last)[changed]
             self._open.writeBlock(name, now, chunk.start + first)
             chunk.replace(first, now)
+            self.version += 1
         chunk.settle()

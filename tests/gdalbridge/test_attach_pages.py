@@ -7,6 +7,7 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge import LossWarning, attach
+from ratzarr import RatZarr
 from tests.gdalbridge.rasters import DATETIME, INTEGER, NEW_TYPES, REAL, STRING, fill, new_rat
 from tests.gdalbridge.test_attachedrat import BLOCKS, GETTERS, TEXT, outcome, raster, sidecar
 
@@ -234,6 +235,43 @@ def test_date_times_that_gdal_would_read_otherwise(tmp_path):
     sidecar(path, [("t", TEXT, np.array(stored, TEXT), {"GDAL_TYPE": 4})], ROWS, chunk=CHUNK)
     expected = [text.removesuffix("-00:00") for text in stored]
     compare(attach(path), DATETIME, expected)
+
+
+def page_of(rat, values):
+    """The same page once more, and nothing between."""
+    theirs = native(DATETIME, values[:9])
+    assert outcome(rat.ReadAsArray, 0, 0, 9) == outcome(theirs.ReadAsArray, 0, 0, 9)
+
+
+@new_types
+def test_date_times_that_are_changed(tmp_path):
+    """A page that was read before is read as it is now, whoever has changed it."""
+    path = raster(tmp_path / "a.tif")
+    values = as_text(some_times("ms"), 0)
+    sidecar(path, [("t", TEXT, np.array(values, TEXT), {"GDAL_TYPE": 4})], ROWS, chunk=CHUNK)
+    one, other = attach(path, update=True), attach(path, update=True)
+    for row, rat in enumerate((one, other, one)):
+        compare(one, DATETIME, values)
+        for reader in (one, other):
+            page_of(reader, values)
+        values[row] = f"202{row}-03-04T05:06:07.089+05:45"
+        rat.SetValueAsString(row, 0, values[row])
+        for reader in (one, other):
+            page_of(reader, values)
+        compare(one, DATETIME, values)
+        page = ["1999-12-31T23:59:59.999-09:30"] * 3
+        rat.WriteArray(np.array(page, "S40"), 0, 698 + row)
+        values[698 + row : 701 + row] = page
+        compare(other, DATETIME, values)
+    one.close()
+    other.close()
+    reader = attach(path)
+    page_of(reader, values)
+    with RatZarr(f"{path}.rat.zarr") as table:
+        values[5] = "2001-02-03T04:05:06.000+00:00"
+        table.writeBlock("t", np.array(values[5:6], TEXT), 5)
+    reader.refresh()
+    page_of(reader, values)
 
 
 @pytest.mark.parametrize("unit", ["D", "s", "ms", "us", "ns"])

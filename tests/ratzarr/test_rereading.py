@@ -122,6 +122,22 @@ def test_what_is_handed_out_is_the_callers_own(tmp_path, aged):
             got[:] = -1
 
 
+def test_rows_that_are_being_cut_off_are_not_read_from_what_is_kept(tmp_path, aged):
+    """The document says first that they are gone; their chunk is as it was for a while."""
+    path = tmp_path / "t.rat.zarr"
+    with make(path, 100, chunk=60, a=("i4",)) as table:
+        table.writeBlock("a", np.arange(100), 0)
+        with RatZarr(path, readOnly=True) as reader:
+            for _ in range(2):
+                assert reader.readBlock("a", 20, 3).tolist() == [20, 21, 22]
+            column = table._columns["a"]
+            column.document.update(
+                lambda document: document["attributes"].update(CUTTING=10), column.missing
+            )
+            assert reader.readBlock("a", 20, 3).tolist() == [0, 0, 0]
+            assert reader.readBlock("a", 5, 3).tolist() == [5, 6, 7]
+
+
 def test_what_others_write_is_seen_at_once(tmp_path):
     """However soon it comes, and however alike the files are."""
     path = tmp_path / "t.rat.zarr"

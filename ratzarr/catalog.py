@@ -86,6 +86,8 @@ class Catalog:
             return self._names_by_order()
         keys = set(listed)
         names = _ordered(self._order(), keys)
+        if not keys:
+            return names
         if len(keys) > 1 and self._is_ours and not keys <= self._verified:
             # Columns that others have created since: the order as it is now knows them all,
             # at the price of one.
@@ -122,9 +124,11 @@ class Catalog:
         for key in keys:
             sure = not looks_encoded(key) and (not ours or key in self._verified)
             (names if sure else unsure).append(key)
-        return names + [
-            name for name in run([partial(self._name_of, key) for key in unsure]) if name
-        ]
+        if unsure:
+            names += [
+                name for name in run([partial(self._name_of, key) for key in unsure]) if name
+            ]
+        return names
 
     def _name_of(self, key: str) -> str | None:
         document = MetadataDocument(self._objects, Column(self._objects, key, key).document.key)
@@ -425,16 +429,18 @@ def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> b
     return (seen or bool(chunks)) and all(_CHUNK.fullmatch(chunk) for chunk in chunks)
 
 
-def _ordered(order: Sequence[str] | None, keys: set[str]) -> list[str]:
+def _ordered(order: list[str] | None, keys: set[str]) -> list[str]:
     """Return the names that have a key among these, in order; take these keys out."""
     order = order or []
     if are_in_the_raw(keys):
         # By far the most tables are like that, and nothing is to be worked out for each name.
         known = set(order)
-        if len(known) < len(order) or known != keys:
-            order = [name for name in dict.fromkeys(order) if name in keys]
+        if known == keys and len(known) == len(order):
+            keys.clear()
+            return order
+        names = [name for name in dict.fromkeys(order) if name in keys]
         keys -= known
-        return list(order)
+        return names
     names = []
     for name in order:
         for key in _keys(name):

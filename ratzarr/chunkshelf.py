@@ -4,9 +4,10 @@ What is here may be out of date. It is used only where the store has said, at th
 moment, that the object is still in the state in which it was read; so what is read is
 what an instance without a shelf would have read.
 
-How much is kept is bounded in bytes: what was not used for longest goes first. A chunk of which
-every row was handed out is let go of by who had it from here, once another is unpacked that is not
-beside it: most read a table once, in whatever order, and the next chunk is unpacked sooner into memory that is there than into new.
+How much is kept is bounded in bytes: what was not used for longest goes first. On a disk a
+chunk of which every row was handed out is let go of by who had it from here, once another is
+unpacked that is not beside it: most read a table once, in whatever order, and the next chunk
+is unpacked sooner into memory that is there than into new.
 
 Chunks that rows were put into are kept for the next rows of them, so that who writes in
 small blocks need not read and unpack them again each time.

@@ -274,6 +274,9 @@ class Column:
 
     def _let_go(self, state: ColumnState, chunk: int) -> None:
         """Let go of chunks that were read through, when another is unpacked that is not next to them."""
+        if self.objects.threads is None:
+            # To fetch them once more would take longer than to find new memory.
+            return
         for other in self._read_through:
             if abs(chunk - other) > 1:
                 self.shelf.drop(f"{self.prefix}/{state.chunk_name(other)}")

@@ -366,6 +366,9 @@ def order_of(document: Document) -> list[str] | None:
     order = document.get("attributes", {}).get(COLUMN_ORDER_ATTR)
     if not isinstance(order, list):
         return None
+    # Almost always they all are: this is asked for each listing.
+    if set(map(type, order)) <= {str}:
+        return list(order)
     return [name for name in order if isinstance(name, str)]
 
 

@@ -35,6 +35,8 @@ __all__ = ["OpenColumns"]
 
 Array = NDArray[Any]
 
+PAGES = 16
+"""A block of no more than such a part of a chunk is a page."""
 LOOKS = 5
 """A column that has become another each of so many times can't be read as one."""
 
@@ -128,7 +130,8 @@ class OpenColumns:
         """Return columns by name, those not yet open opened in parallel."""
         wanted = list(dict.fromkeys(names))
         unknown = [name for name in wanted if name not in self._columns]
-        run([partial(self.__getitem__, name) for name in unknown], self._catalog.threads)
+        opening = [partial(self.__getitem__, name) for name in unknown]
+        run(opening, self._catalog.threads, quick=True)
         return {name: self[name] for name in wanted}
 
     def read(
@@ -171,9 +174,16 @@ class OpenColumns:
         """Read rows of columns, and take those out of what is left that are sure."""
         readings = {name: self[name].reading(block) for name in left}
         few = self._catalog.threads
-        run([task for name, one in readings.items() for task in self[name].tasks(one)], few)
+        # Whole chunks are unpacked, which threads do beside each other; of pages little is.
+        pages = all(block.length * PAGES <= one.state.chunk_rows for one in readings.values())
+        run(
+            [task for name, one in readings.items() for task in self[name].tasks(one)],
+            few if pages else None,
+        )
         settled = run(
-            [partial(self._settle, self[name], one) for name, one in readings.items()], few
+            [partial(self._settle, self[name], one) for name, one in readings.items()],
+            few,
+            quick=True,
         )
         for name, sure in zip(readings, settled, strict=True):
             if sure:

@@ -98,7 +98,9 @@ def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
         return None
 
 
-def run[T](tasks: Sequence[Callable[[], T]], few: int | None = None) -> list[T]:
+def run[T](
+    tasks: Sequence[Callable[[], T]], few: int | None = None, *, quick: bool = False
+) -> list[T]:
     """Run the tasks and return their results, in order.
 
     When one fails, those not yet begun are dropped, those under way are waited for
@@ -110,11 +112,13 @@ def run[T](tasks: Sequence[Callable[[], T]], few: int | None = None) -> list[T]:
     ----------
     few : int, optional
         How many threads are enough, for tasks that hardly wait for anything: each takes one task
-        after the other, which costs less than to hand each to the pool. Tasks that are over at
-        once are done here: threads would but wait for each other.
+        after the other, which costs less than to hand each to the pool.
+    quick : bool
+        Where few are enough: the tasks may well be over at once. Then they are done here, as
+        threads would but wait for each other.
     """
-    if few is not None and few < len(tasks):
-        return _run_in_few(tasks, few)
+    if few is not None and (quick or few < len(tasks)):
+        return _run_in_few(tasks, few, quick=quick)
     if len(tasks) <= 1 or getattr(_inside, "worker", False):
         return [task() for task in tasks]
     first = _submitted(tasks[0])
@@ -134,18 +138,16 @@ def run[T](tasks: Sequence[Callable[[], T]], few: int | None = None) -> list[T]:
     return [future.result() for future in futures]
 
 
-def _run_in_few[T](tasks: Sequence[Callable[[], T]], threads: int) -> list[T]:
+def _run_in_few[T](tasks: Sequence[Callable[[], T]], threads: int, *, quick: bool) -> list[T]:
     results: dict[int, T] = {}
     # What is drawn from is atomic.
     numbers = iter(range(len(tasks)))
     slow, failed = 0, False
-    for number in numbers:
+    # The first of its kind may have something to load.
+    while quick and slow < 2 and (number := next(numbers, None)) is not None:
         began = time.perf_counter()
         results[number] = tasks[number]()
-        # The first of its kind may have had something to load.
         slow += time.perf_counter() - began > AT_ONCE
-        if slow > 1:
-            break
 
     def work() -> None:
         nonlocal failed
@@ -159,7 +161,7 @@ def _run_in_few[T](tasks: Sequence[Callable[[], T]], threads: int) -> list[T]:
             raise
 
     if len(results) < len(tasks):
-        run([work] * threads)
+        run([work] * min(threads, len(tasks) - len(results)))
     return [results[number] for number in range(len(tasks))]
 
 

@@ -69,6 +69,20 @@ def test_however_soon_the_next_change_comes(tmp_path):
             assert names(path) == expected
 
 
+def test_where_the_clock_of_the_disk_goes_in_large_steps(tmp_path, monkeypatch):
+    """Two changes have the same time: a listing in between is not remembered."""
+    path = tmp_path / "t.rat.zarr"
+    now = time.time_ns() // 10**9 * 10**9
+    same = mock.Mock(st_dev=1, st_ino=-5, st_size=4096, st_mtime_ns=now, st_ctime_ns=now)
+    with make(path, 3, a=("i4",)) as table:
+        monkeypatch.setattr("ratzarr.listings.os.fstat", lambda folder: same)
+        assert table._objects.list_dirs("RAT") == ["a"]
+        monkeypatch.undo()
+        table.createColumn("b", "i4")
+        monkeypatch.setattr("ratzarr.listings.os.fstat", lambda folder: same)
+        assert sorted(table._objects.list_dirs("RAT")) == ["a", "b"]
+
+
 def test_what_is_no_column_is_looked_at_each_time(tmp_path):
     """A killed process leaves a directory; a document in it does not change the one above."""
     path = tmp_path / "t.rat.zarr"
@@ -137,7 +151,7 @@ def test_an_order_with_names_twice_gone_and_unknown(tmp_path):
     with make(path, 3, a=("i4",), b=("i4",), c=("i4",)) as table:
         table.createColumn("d/e", "i4")
     order = ["c", "a", "c", "gone", "d/e", "a"]
-    with mock.patch("ratzarr.catalog.order_of", lambda _: list(order)):
+    with mock.patch("ratzarr.catalog.order_of", return_value=order):
         assert names(path) == ["c", "a", "d/e", "b"]
         shutil.rmtree(path / "RAT" / "d%2Fe")
         assert names(path) == ["c", "a", "b"]

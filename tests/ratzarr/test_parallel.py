@@ -116,7 +116,16 @@ def test_at_exit_when_all_pools_are_gone_the_work_is_done_all_the_same():
 
 def test_what_is_over_at_once_is_done_in_this_thread():
     here = threading.get_ident()
-    assert run([threading.get_ident] * 100, 4) == [here] * 100
+    assert run([threading.get_ident] * 100, 4, quick=True) == [here] * 100
+    assert here not in run([threading.get_ident] * 100, 4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("pause", [0, 0.001])
+def test_few_or_many_tasks_quick_or_not(count, pause):
+    tasks = [lambda i=i: (time.sleep(pause), i)[1] for i in range(count)]
+    for quick in (False, True):
+        assert run(tasks, 3, quick=quick) == list(range(count))
 
 
 def test_few_threads_do_what_takes_longer():
@@ -133,10 +142,14 @@ def test_few_threads_do_what_takes_longer():
             now -= 1
         return number
 
-    assert run([lambda i=i: task(i) for i in range(60)], 4) == list(range(60))
+    tasks = [lambda i=i: task(i) for i in range(60)]
+    assert run(tasks, 4) == list(range(60))
     assert 1 < most <= 4
-    # And the first two, here.
-    assert len(threads) <= 5
+    assert threading.get_ident() not in threads
+    # The first two are done here, before it is seen that they take long.
+    assert run(tasks, 4, quick=True) == list(range(60))
+    assert most <= 4
+    assert threading.get_ident() in threads
 
 
 def test_an_error_in_one_of_few_threads_stops_them_all():
@@ -158,5 +171,7 @@ def test_an_error_in_one_of_few_threads_stops_them_all():
 def test_an_error_of_what_is_over_at_once():
     done = []
     with pytest.raises(ZeroDivisionError):
-        run([lambda: done.append(1), lambda: 1 // 0, *[lambda: done.append(2)] * 50], 4)
+        run(
+            [lambda: done.append(1), lambda: 1 // 0, *[lambda: done.append(2)] * 50], 4, quick=True
+        )
     assert done == [1]

@@ -111,6 +111,33 @@ def test_nothing_is_unpacked_twice_and_little_for_a_page(tmp_path, aged, unpacke
         assert sum(unpacked) == CHUNK * 8
 
 
+def test_a_chunk_that_was_read_through_goes_when_reading_goes_on(tmp_path, aged):
+    """On a disk, so that the memory serves the next; one that was read in part stays."""
+    values = values_of("f8", rows=5 * CHUNK)
+    path = tmp_path / "t.rat.zarr"
+    with make(path, 5 * CHUNK, chunk=CHUNK, a=("f8",)) as table:
+        table.writeBlock("a", values, 0)
+    with RatZarr(path, readOnly=True) as table:
+        kept = table._columns._shelf._kept
+        # In any order within a chunk and its neighbour, and the first only in part.
+        starts = [1000, *[CHUNK + one * 3000 for one in np.random.default_rng(1).permutation(40)]]
+        for start in [*map(int, starts), *range(3 * CHUNK, 5 * CHUNK, 3000)]:
+            got = table.readBlock("a", start, 3000)
+            assert (got == values[start : start + 3000]).all()
+        assert [key[-1] for key in sorted(kept)] == ["0", "3", "4"]
+        assert (table.readBlock("a", CHUNK, 3000) == values[CHUNK : CHUNK + 3000]).all()
+
+
+def test_on_s3_nothing_is_let_go_of_before_there_is_no_room(moto_s3):
+    url = moto_s3.new()
+    with make(url, 500, chunk=100, a=("i4",)) as table:
+        table.writeBlock("a", np.arange(500), 0)
+    with RatZarr(url, readOnly=True) as table:
+        for start in range(0, 500, 50):
+            table.readBlock("a", start, 50)
+        assert len(table._columns._shelf._kept) == 5
+
+
 def test_what_is_handed_out_is_the_callers_own(tmp_path, aged):
     path = tmp_path / "t.rat.zarr"
     with make(path, 100, chunk=60, a=("i4",)) as table:
@@ -120,6 +147,22 @@ def test_what_is_handed_out_is_the_callers_own(tmp_path, aged):
             got = table.readBlock("a", 0, length)
             assert got.tolist() == list(range(length))
             got[:] = -1
+
+
+def test_rows_that_are_being_cut_off_are_not_read_from_what_is_kept(tmp_path, aged):
+    """The document says first that they are gone; their chunk is as it was for a while."""
+    path = tmp_path / "t.rat.zarr"
+    with make(path, 100, chunk=60, a=("i4",)) as table:
+        table.writeBlock("a", np.arange(100), 0)
+        with RatZarr(path, readOnly=True) as reader:
+            for _ in range(2):
+                assert reader.readBlock("a", 20, 3).tolist() == [20, 21, 22]
+            column = table._columns["a"]
+            column.document.update(
+                lambda document: document["attributes"].update(CUTTING=10), column.missing
+            )
+            assert reader.readBlock("a", 20, 3).tolist() == [0, 0, 0]
+            assert reader.readBlock("a", 5, 3).tolist() == [5, 6, 7]
 
 
 def test_what_others_write_is_seen_at_once(tmp_path):

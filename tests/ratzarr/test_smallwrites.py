@@ -143,8 +143,9 @@ def test_on_s3_the_next_block_is_one_request(counted_s3):
             other.writeBlock("a", [99], 3)
         proxy.clear()
         table.writeBlock("a", np.arange(40, 50), 40)
-        assert [request.method for request in proxy.requests][0] == "PUT"
-        assert len(proxy.requests) > 2
+        methods = [request.method for request in proxy.requests]
+        assert methods[0] == "PUT"
+        assert "GET" in methods
     with RatZarr(url, readOnly=True) as table:
         expected = np.arange(60)
         expected[3], expected[50:] = 99, 0

@@ -113,7 +113,7 @@ def test_what_numpy_says_of_lengths_is_not_believed(monkeypatch, known):
 
 
 def test_many_strings_are_put_where_they_are_wanted():
-    values, strings = grown_in_place()
+    _, strings = grown_in_place()
     short = [one for one in strings if len(one.encode()) < 256] * 20
     out = np.full(len(short) + 2, "kept", STRING)
     unpack(reference(short), len(short), out[1:-1])

@@ -182,7 +182,7 @@ class ChunkCodec:
         Parameters
         ----------
         chunk : ndarray
-            Of the column's dtype; strings also as fixed-width bytes that are UTF-8.
+            Of the column's dtype; strings also of fixed width, or as their UTF-8.
         turns : context manager, optional
             What to hold while strings are taken out of their array.
 
@@ -353,8 +353,8 @@ class ChunkCodec:
 
 
 def _as(chunk: Array, dtype: np.dtype[Any]) -> Array:
-    # Strings may be given as their bytes.
-    return chunk.astype(dtype) if dtype.kind == "T" and chunk.dtype.kind == "S" else chunk
+    # Strings may be given with a fixed width, or as their bytes.
+    return chunk.astype(dtype) if dtype.kind == "T" and chunk.dtype.kind in "SU" else chunk
 
 
 def _is_native(codec: Any, dtype: np.dtype[Any]) -> bool:

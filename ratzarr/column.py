@@ -40,7 +40,7 @@ from .metadata import MetadataDocument
 from .objects import Objects, Owner, Seen
 from .openchunk import OpenChunk
 from .scratch import lent
-from .text import is_utf8
+from .text import is_unicode, is_utf8
 
 __all__ = ["Column", "Reading"]
 
@@ -513,8 +513,8 @@ class Column:
         state : ColumnState
             The column for which it fits.
         values : ndarray
-            Of the column's dtype; for strings that came as fixed-width bytes these, which
-            are packed without becoming strings before.
+            Of the column's dtype; for strings that came in an array of fixed width this, which
+            is packed without becoming strings of any length before.
 
         Raises
         ------
@@ -531,7 +531,7 @@ class Column:
             raise ShapeError(
                 f"column {self.name!r}: expected a block of shape {expected}, got {shape}"
             )
-        if state.dtype.kind == "T" and block.dtype.kind == "S" and is_utf8(block):
+        if state.dtype.kind == "T" and _is_text(block):
             return state, block
         return state, exact(block, state.dtype, column=self.name, first_row=start)
 
@@ -550,12 +550,14 @@ class Column:
         list of callable
             Independent of each other, one per chunk.
         """
-        # numpy lets one thread at a time at an array's strings, and all others that want to wait for
-        # their turn, thousands of times for each chunk: with many of them that takes longer than the
-        # work. Two have enough besides for one to be at it always.
+        # Strings are taken out of an array with the interpreter's lock held, some thousands at a
+        # time: two threads have the processors busy, and more of them would wait in turn for that
+        # lock, which takes half as long again as the work.
         turns = threading.Semaphore(2) if values.dtype.kind == "T" else None
         return [
-            partial(self.write_rows, state, part.chunk, part.in_chunk, values[part.in_block], turns)
+            partial(
+                self.write_rows, state, part.chunk, part.in_chunk, values[part.in_block], turns
+            )
             for part in parts(Block(start, len(values)), state.chunk_rows, state.length)
         ]
 
@@ -721,3 +723,10 @@ class Column:
         state, skip = self.state, len(self.prefix) + 1
         found = (state.chunk_of(key[skip:]) for key in self.objects.list_tree(self.prefix))
         return {chunk for chunk in found if chunk is not None}
+
+
+def _is_text(block: Array) -> bool:
+    """Return whether these are strings of fixed width, or their bytes, that can be packed as they are."""
+    if block.dtype.kind == "U":
+        return block.dtype.isnative and block.dtype.itemsize > 0 and is_unicode(block)
+    return block.dtype.kind == "S" and is_utf8(block)

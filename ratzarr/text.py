@@ -22,6 +22,7 @@ array(['ab', '', 'c'], dtype=StringDType())
 """
 
 import functools
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -29,7 +30,7 @@ import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
-__all__ = ["is_utf8", "pack", "pieces", "to_padded", "unpack"]
+__all__ = ["is_unicode", "is_utf8", "pack", "pieces", "to_padded", "unpack"]
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -39,8 +40,10 @@ HEADER = 4
 """Bytes of a length, and of the number of strings."""
 PIECE = 16384
 """Strings at a time: what they take when padded stays in the processor's cache."""
-SLAB = 2**17
+SLAB = 2**18
 """Bytes at a time, even: what is made of them stays in the cache, too."""
+LONG = 256
+"""Bytes of a string from which on its length is more than a byte."""
 WIDEST = 2048
 """Bytes to which a piece is padded at most: longer strings go one by one."""
 PADDED = 64 * 2**20
@@ -96,12 +99,7 @@ def _items(values: Array) -> Array | None:
     ndarray with the fields ``length`` and ``text``, which is as wide as the longest
     """
     if values.dtype.kind == "U":
-        # The way to bytes is the fast one, and has only ASCII.
-        codes = np.ascontiguousarray(values).view(np.uint32)
-        if int(codes.max(initial=0)) < 0x80:
-            values = codes.astype(np.uint8).view(f"S{len(codes) // len(values)}")
-        else:
-            values = values.astype(STRING)
+        values = _utf8(values)
     is_bytes = values.dtype.kind == "S"
     if not is_bytes and not _knows_layout():
         return None
@@ -118,6 +116,22 @@ def _items(values: Array) -> Array | None:
     # Zero bytes at an end would be lost. And this is the proof that lengths are what they seem.
     there = np.strings.str_len(items["text"].view(f"S{width}"))
     return items if np.array_equal(there, lengths) else None
+
+
+def _utf8(values: Array) -> Array:
+    """Return fixed-width strings as fixed-width bytes, or as strings where that is no way."""
+    codes = np.ascontiguousarray(values).view(np.uint32).reshape(len(values), -1)
+    width = codes.shape[1]
+    if int(codes.max(initial=0)) < 0x80:
+        return codes.astype(np.uint8).view(f"S{width}").reshape(-1)
+    if values.dtype.itemsize >= 2 * LONG:
+        return values.astype(STRING)
+    # As one long string, with what they are padded with.
+    raw = str(codes.data, f"utf-32-{sys.byteorder[0]}e").encode()
+    sizes = np.full(len(codes), width)
+    for least in (0x80, 0x800, 0x10000):
+        sizes += np.count_nonzero(codes >= least, axis=1)
+    return _rows(np.frombuffer(raw, np.uint8), np.cumsum(sizes) - sizes, sizes)
 
 
 def _assign(to: Array, values: Array) -> None:
@@ -147,7 +161,8 @@ def _lengths_in_memory(values: Array) -> NDArray[np.uint64]:
     elsewhere = np.frombuffer(raw, "<u8")[1::2] & (2**56 - 1)
     is_here = last & 0x30 == 0x20
     # Not where(): a processor can't foresee which of them it will be.
-    return is_here * (last & 0x0F) + ~is_here * elsewhere
+    lengths: NDArray[np.uint64] = is_here * (last & 0x0F) + ~is_here * elsewhere
+    return lengths
 
 
 @functools.cache
@@ -170,7 +185,7 @@ def _pack_items(items: Array, out: Bytes | None = None) -> Bytes | None:
     places[starts] = items.view(places.dtype)
     # numpy does not promise in which order it assigns. In another one padding would lie over a
     # later length, from its lowest byte on, unless that were zero and so of no string.
-    size = 1 if each < HEADER + 256 else HEADER
+    size = 1 if each < HEADER + LONG else HEADER
     headers = np.ndarray((total,), f"<u{size}", out, strides=(1,))[starts]
     return out[:total] if np.array_equal(headers, lengths) else None
 
@@ -198,6 +213,18 @@ def is_utf8(values: Array) -> bool:
         try:
             str(apart.data, "utf-8")
         except UnicodeDecodeError:
+            return False
+    return True
+
+
+def is_unicode(values: Array) -> bool:
+    """Return whether fixed-width strings can be UTF-8: none holds half of a surrogate pair."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    for first in range(0, len(flat), PIECE):
+        codes = flat[first : first + PIECE].view(np.uint32)
+        if int(codes.max(initial=0)) < 0xD800:
+            continue
+        if int(codes.max()) > sys.maxunicode or bool((codes >> 11 == 0xD800 >> 11).any()):
             return False
     return True
 
@@ -319,7 +346,7 @@ def _lengths(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint
         # Whole lengths, though all but one of their bytes should be zero: they prove each other.
         sizes = headers[begin].view("<u4")
         ends = begin + HEADER + sizes
-        if sizes.max() >= 256 or not np.array_equal(ends[: len(follow)], follow):
+        if sizes.max() >= LONG or not np.array_equal(ends[: len(follow)], follow):
             return None
         lengths[first : first + PIECE] = sizes
     if ends[-1] != len(raw):
@@ -374,17 +401,22 @@ def _pieces(
 ) -> Iterator[tuple[int, Array]]:
     for first in range(0, len(starts), PIECE):
         begin, sizes = starts[first : first + PIECE], lengths[first : first + PIECE]
-        low, high = int(begin[0]), int(begin[-1] + sizes[-1])
-        width = max(1, int(sizes.max()))
-        text = raw[low : high + width]
-        if len(text) < high - low + width:
-            # With room for as much after the last as is taken from there.
-            text = np.append(text, np.zeros(width, np.uint8))
-        places = np.ndarray((high - low + 1,), f"V{width}", text, strides=(1,))
-        rows = places[begin - low]
-        # What follows a string there is the next one.
-        is_text = np.arange(width) < np.arange(width + 1)[:, np.newaxis]
-        masks = (is_text * np.uint8(0xFF)).reshape(-1).view(f"V{width}")
-        of_all = rows.view(np.uint8)
-        of_all &= masks[sizes].view(np.uint8)
-        yield first, rows.view(f"S{width}")
+        yield first, _rows(raw, begin, sizes)
+
+
+def _rows(raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[Any]) -> Array:
+    """Return strings, of which each begins after the one before, as fixed-width bytes."""
+    low, high = int(starts[0]), int(starts[-1]) + int(lengths[-1])
+    width = max(1, int(lengths.max()))
+    text = raw[low : high + width]
+    if len(text) < high - low + width:
+        # With room for as much after the last as is taken from there.
+        text = np.append(text, np.zeros(width, np.uint8))
+    places = np.ndarray((high - low + 1,), f"V{width}", text, strides=(1,))
+    rows = places[starts - low]
+    # What follows a string there is the next one.
+    is_text = np.arange(width) < np.arange(width + 1)[:, np.newaxis]
+    masks = (is_text * np.uint8(0xFF)).reshape(-1).view(f"V{width}")
+    of_all = rows.view(np.uint8)
+    of_all &= masks[lengths].view(np.uint8)
+    return rows.view(f"S{width}")

@@ -27,7 +27,10 @@ def values_of(name, rows):
         "int32": lambda: random.integers(-(2**31), 2**31, rows).astype("int32"),
         "float64": lambda: np.where(number % 7, random.random(rows), np.nan),
         "bool": lambda: random.random(rows) < 0.5,
-        "string": lambda: np.array([f"größe {i % 13}" * (i % 3) for i in number], dtype=STRING),
+        "string": lambda: np.array(
+            [f"größe {n}" * (i % 3) for i, n in enumerate(random.integers(0, 99, rows))],
+            dtype=STRING,
+        ),
         "bytes": lambda: objects([random.bytes(i % 11) for i in number]),
         "fixed": lambda: np.array([b"ab\x00c"[: i % 5] for i in number], dtype="S4"),
         "datetime": lambda: (number * 86400007).astype("datetime64[ms]"),

@@ -150,3 +150,61 @@ def test_the_item_size_is_the_columns(tmp_path):
     length = struct.unpack_from("<I", data, 12)[0]
     assert length == len(data) - 4
     assert np.frombuffer(blosc.decompress(data[:length]), "<i4")[:3].tolist() == [0, 1, 2]
+
+
+def strings_of(name, rows):
+    rng = np.random.default_rng(6)
+    names = ["Closed forest", "Open woodland", "Küstenfeuchtgebiet", "Water", "Intensive uses"]
+    return {
+        "names": np.array(names, "T")[rng.integers(0, len(names), rows)],
+        "numbered": np.array([f"segment {number}" for number in range(rows)], "T"),
+        "noise": np.array([rng.bytes(8).hex() for _ in range(rows)], "T"),
+        "decimals": np.round(rng.normal(12, 9, rows), 2).astype("T"),
+        "seldom": np.where(rng.random(rows) < 0.05, "checked in the field", "").astype("T"),
+    }[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("names", 30_000),
+        ("numbered", 30_000),
+        # In more than one block.
+        ("numbered", 300_000),
+        ("noise", 30_000),
+        ("decimals", 30_000),
+        ("seldom", 30_000),
+    ],
+)
+def test_text_is_as_small_as_zarrs_default_makes_it_and_zarr_reads_it(tmp_path, name, rows):
+    values = strings_of(name, rows)
+    path = tmp_path / "t.rat.zarr"
+    with RatZarr(path) as table:
+        table.setChunkSize(rows)
+        table.setRowCount(rows)
+        table.createColumn("a", str)
+        table.writeBlock("a", values, 0)
+        assert np.array_equal(table.readBlock("a", 0, rows), values)
+    assert np.array_equal(zarr.open_array(path / "RAT" / "a", mode="r")[:], values)
+    theirs = zarr.create_array(
+        tmp_path / "plain.zarr", shape=rows, chunks=(rows,), dtype=values.dtype
+    )
+    theirs[:] = values
+    chunk = path / "RAT" / "a" / "c" / "0"
+    assert shape_of(chunk) == ("none", "zstd")
+    size = chunk.stat().st_size
+    assert size <= 1.1 * (tmp_path / "plain.zarr" / "c" / "0").stat().st_size
+
+
+def test_large_text_is_in_two_blocks_and_of_any_length(tmp_path):
+    for rows, length, blocks in ((3, 10, 1), (6000, 1000, 2), (4200, 4100, 4)):
+        path = tmp_path / f"{rows}.rat.zarr"
+        with RatZarr(path) as table:
+            table.setChunkSize(rows)
+            table.setRowCount(rows)
+            table.createColumn("a", bytes)
+            values = np.array([bytes([row % 251]) * length for row in range(rows)], object)
+            table.writeBlock("a", values, 0)
+            assert table.readBlock("a", 0, rows).tolist() == values.tolist()
+        size, block = struct.unpack_from("<II", (path / "RAT" / "a" / "c" / "0").read_bytes(), 4)
+        assert -(-size // block) == blocks

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from numcodecs.vlen import VLenUTF8
 
 from ratzarr import RatZarr, UnequalValueError, text
-from ratzarr.text import STRING, is_utf8, pack, pieces, to_padded, unpack
+from ratzarr.text import STRING, is_unicode, is_utf8, pack, pieces, to_padded, unpack
 
 ascii_text = st.text(st.characters(max_codepoint=127), max_size=12)
 any_text = st.text(max_size=12)
@@ -51,6 +51,81 @@ def test_the_same_from_and_to_fixed_width_bytes(strings):
     found = [raw for _, piece in pieces(packed, len(strings)) for raw in piece.tolist()]
     assert found == kept
     assert [first for first, _ in pieces(packed, len(strings))][:1] == [0] * bool(strings)
+
+
+@given(
+    strings_of(any_text | st.text(st.characters(min_codepoint=0x700, exclude_categories=["Cs"])))
+)
+@example(["", "ü" * 300, "a"])
+@example(["\U0010ffff", "\ud7ff\ue000"])
+@example(["\x00", "a\x00b"])
+def test_the_same_from_fixed_width_strings(strings):
+    values = np.array(strings, f"U{max(map(len, strings), default=0) or 1}")
+    assert is_unicode(values)
+    assert bytes(pack(values)) == reference(values.tolist())
+
+
+@pytest.mark.parametrize("code", [0xD800, 0xDFFF, 0x110000])
+def test_what_no_unicode_string_has_is_found(code):
+    values = np.zeros((text.PIECE + 3, 2), np.uint32)
+    values[-1] = 0x61, code
+    assert not is_unicode(values.view("U2"))
+    values[-1, 1] = 0xD7FF
+    assert is_unicode(values.view("U2"))
+
+
+def grown_in_place():
+    """Return strings that numpy keeps in all of its ways, and the same as a list."""
+    rng = np.random.default_rng(4)
+    values, strings = np.empty(3000, STRING), [""] * 3000
+    for place, length in zip(
+        rng.integers(0, 3000, 20_000).tolist(),
+        rng.choice([0, 1, 14, 15, 16, 40, 255, 256, 300], 20_000).tolist(),
+        strict=True,
+    ):
+        strings[place] = values[place] = "é" * (length // 2) + "x" * (length % 2)
+    return values, strings
+
+
+def test_no_objects_are_made_of_strings_however_numpy_keeps_them(monkeypatch):
+    """Else only the speed would tell that a new numpy keeps them in another way."""
+    values, strings = grown_in_place()
+    packed = reference(strings)
+    names = np.array(["Küste", "", "Wald"] * 9000, STRING)
+    expected = reference(names.tolist())
+    monkeypatch.setattr(text, "_pack_objects", None)
+    assert bytes(pack(values)) == packed
+    assert bytes(pack(values[::-1])) == reference(strings[::-1])
+    assert bytes(pack(names)) == expected
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_numpy_says_of_lengths_is_not_believed(monkeypatch, known):
+    """Zero bytes just where a string of 65541 bytes would be cut, were its length taken for 5."""
+    strings = ["abcde", "abcde\x00" + "y" * 65535, "q"]
+    values = np.array(strings, STRING)
+    if not known:
+        monkeypatch.setattr(text, "_knows_layout", lambda: False)
+    assert bytes(pack(values)) == reference(strings)
+    wrong = text._lengths_in_memory(values[::2]) - 1
+    monkeypatch.setattr(text, "_lengths_in_memory", lambda values: wrong)
+    assert bytes(pack(values[::2])) == reference(strings[::2])
+
+
+def test_many_strings_are_put_where_they_are_wanted():
+    _, strings = grown_in_place()
+    short = [one for one in strings if len(one.encode()) < 256] * 20
+    out = np.full(len(short) + 2, "kept", STRING)
+    unpack(reference(short), len(short), out[1:-1])
+    assert out.tolist() == ["kept", *short, "kept"]
+
+
+@pytest.mark.parametrize("bad", [0, 20_000, 39_999])
+def test_bytes_that_are_no_utf8_are_refused_wherever_they_are(bad):
+    packed = bytearray(reference(["ab"] * 40_000))
+    packed[4 + 6 * bad + 5] = 0xFF
+    with pytest.raises(ValueError, match="UTF-8"):
+        unpack(packed, 40_000)
 
 
 def test_a_zero_byte_at_an_end_is_not_dropped_by_fixed_width_bytes():
@@ -154,3 +229,33 @@ def test_a_column_of_strings_takes_their_bytes(tmp_path):
         with pytest.raises(UnequalValueError, match=r"row 3.*is not UTF-8"):
             table.writeBlock("name", np.array([b"a", b"\xe9"]), 2)
         assert table.readBlock("name", 0, 10).tolist() == [*names, "", *names, ""]
+
+
+def test_a_column_of_strings_takes_fixed_width_strings(tmp_path):
+    with RatZarr(tmp_path / "t.rat.zarr") as table:
+        table.setChunkSize(4)
+        table.setRowCount(10)
+        table.createColumn("name", STRING)
+        names = ["Küste", "", "Wald", "\U0001f333"]
+        table.writeBlock("name", np.array(names), 0)
+        table.writeBlock("name", np.array(names).astype(">U7"), 5)
+        table.writeBlock("name", np.zeros(1, "U0"), 9)
+        assert table.readBlock("name", 0, 10).tolist() == [*names, "", *names, ""]
+        broken = np.array(["a", "b"])
+        broken.view(np.uint32)[1] = 0xD800
+        with pytest.raises(UnequalValueError, match=r"row 3.*surrogate"):
+            table.writeBlock("name", broken, 2)
+        assert table.readBlock("name", 0, 10).tolist() == [*names, "", *names, ""]
+
+
+def test_what_is_written_is_what_the_array_held_then(tmp_path):
+    """An array of strings is not copied before it is packed."""
+    with RatZarr(tmp_path / "t.rat.zarr", writeBuffer=True) as table:
+        table.setChunkSize(4)
+        table.setRowCount(6)
+        table.createColumn("name", STRING)
+        values = np.array(["a" * 20, "b", "c", "d", "e" * 20, "f"], STRING)
+        expected = values.tolist()
+        table.writeBlock("name", values, 0)
+        values[:] = "changed"
+        assert table.readBlock("name", 0, 6).tolist() == expected

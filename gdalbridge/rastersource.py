@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ratzarr import TableNotFoundError
 from ratzarr.dtypes import empty_value
 from ratzarr.limits import check_memory
+from ratzarr.text import to_fixed_width
 
 from .attaching import Place, describing, place_now, place_of, warn_of_changes
 from .copyplan import unique_names
@@ -28,7 +29,7 @@ from .gdalopen import band_of, opened
 from .gdalrat import RatSource
 from .provenance import RASTER_ATTR
 from .ratassociations import RatHandle
-from .shownvalues import fixed_width, plain_ascii
+from .shownvalues import fixed_width
 from .sidecar import find_sidecars, writable_sidecar_path
 from .zarrsource import NOTHING, ZarrSource
 
@@ -227,7 +228,7 @@ def _as_bytes(values: Array, where: str, first_row: int) -> Array:
         f"{where}, from row {first_row}: {len(values)} texts as wide as the longest "
         "(setUseStringDType(True) has each in its own length)",
     )
-    plain = plain_ascii(values)
+    plain = to_fixed_width(values)
     if plain is not None:
         return plain
     encoded = [text.encode("utf-8") for text in values.tolist()]

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from ratzarr import RatZarrError
 from ratzarr.casting import exact
+from ratzarr.text import to_fixed_width
 
 from . import gdaldatetimes, isotext
 from .errors import ConversionError, LossWarning
@@ -36,7 +37,6 @@ __all__ = [
     "Shown",
     "fixed_width",
     "from_plain",
-    "plain_ascii",
     "shown_as",
     "to_plain",
     "to_stored",
@@ -158,9 +158,7 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
     if not len(values):
         return np.empty(0, "S1")
     if kind == "T":
-        plain = plain_ascii(values)
-        if plain is None:
-            plain = _plain_joined(values.tolist())
+        plain = to_fixed_width(values)
         if plain is not None:
             return plain
         encoded = [text.encode("utf-8") for text in values.tolist()]
@@ -180,32 +178,6 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
         _warn(shown, row, "GDAL ends its text at the zero character in it")
         encoded = [text.partition(b"\x00")[0] for text in encoded]
     return fixed_width(encoded)
-
-
-def plain_ascii(values: Array) -> Array | None:
-    """Encode all at once, which is three times as quick; None where it is not for numpy."""
-    lengths = np.strings.str_len(values)
-    try:
-        plain = values.astype(f"S{int(lengths.max()) or 1}")
-    except UnicodeEncodeError:
-        return None
-    # A zero character would count as one, and is none of what fixed-width bytes hold.
-    is_whole = np.count_nonzero(plain.view(np.uint8)) == int(lengths.sum())
-    return plain if is_whole else None
-
-
-def _plain_joined(texts: list[str]) -> Array | None:
-    """Encode all at once with zero characters between; None where there are others."""
-    data = np.frombuffer("\0".join([*texts, ""]).encode("utf-8"), np.uint8)
-    ends = np.flatnonzero(data == 0)
-    lengths = np.diff(ends, prepend=-1) - 1
-    width = int(lengths.max()) or 1
-    # One long text must not make room for as much in every other row, twice.
-    if len(ends) != len(texts) or width * len(texts) > 4 * len(data):
-        return None
-    plain = np.zeros((len(texts), width), np.uint8)
-    plain[np.arange(width) < lengths[:, None]] = data[data != 0]
-    return plain.view(f"S{width}")[:, 0]
 
 
 def fixed_width(encoded: list[bytes]) -> Array:

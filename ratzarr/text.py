@@ -30,7 +30,7 @@ import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
-__all__ = ["is_unicode", "is_utf8", "pack", "pieces", "to_padded", "unpack"]
+__all__ = ["is_unicode", "is_utf8", "pack", "pieces", "to_fixed_width", "to_padded", "unpack"]
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -328,6 +328,33 @@ def to_padded(data: Any, count: int) -> list[Array] | None:
     # That every zero byte belongs to a length is what _lengths has proved.
     out = [piece for _, piece in _pieces(raw, *found)]
     return out if all(map(is_utf8, out)) else None
+
+
+def to_fixed_width(values: Array) -> Array | None:
+    """Return some strings as fixed-width bytes, as wide as the longest; None where that is no way.
+
+    Parameters
+    ----------
+    values : ndarray of StringDType
+        A page of them: all are padded at once.
+
+    Returns
+    -------
+    ndarray of fixed-width bytes, or None
+        UTF-8, with no zero byte in any of the strings.
+    """
+    if not _knows_layout():
+        return None
+    lengths = _lengths_in_memory(values)
+    width, total = max(1, int(lengths.max(initial=0))), int(lengths.sum())
+    if width > WIDEST:
+        return None
+    plain = np.empty(len(values), f"V{width}")
+    _assign(plain, values)
+    text = plain.view(f"S{width}")
+    # As in _items; and a zero byte within a string would count as one of its bytes.
+    is_whole = np.count_nonzero(plain.view(np.uint8)) == total
+    return text if is_whole and np.array_equal(np.strings.str_len(text), lengths) else None
 
 
 def _lengths(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]] | None:

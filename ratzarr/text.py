@@ -257,11 +257,14 @@ def unpack(data: Any, count: int, out: Array | None = None) -> Array:
     if found is None:
         out[:] = VLenUTF8().decode(data)
         return out
-    try:
-        for first, piece in _pieces(raw, *found):
+    for first, piece in _pieces(raw, *found):
+        try:
             _assign(out[first : first + len(piece)], piece.view(f"V{piece.dtype.itemsize}"))
-    except TypeError as error:
-        raise ValueError(f"strings that are not UTF-8: {error}") from error
+        except (TypeError, MemoryError) as error:
+            # Earlier numpy says of what is no UTF-8 that there is no memory for it.
+            if is_utf8(piece):
+                raise
+            raise ValueError(f"strings that are not UTF-8: {error}") from error
     return out
 
 

@@ -84,7 +84,7 @@ def draw(folder: Path, sections: Mapping[str, Sequence[Result]]) -> list[Path]:
         axes.set_xscale("log")
         axes.set_xlabel("figure as a part of its bar: left of the line it is reached")
         axes.set_title(title)
-        path = folder / f"{title.lower().replace(' ', '-')}.svg"
+        path = folder / f"{title.lower().replace(',', '').replace(' ', '-')}.svg"
         figure.savefig(path, metadata={"Date": None})
         drawn.append(path)
     return drawn

@@ -314,7 +314,7 @@ class _Checkup:
 
     def _finish_pending(self, check: ColumnCheck) -> None:
         """Take over what was found of a column that is to take another's place."""
-        assert check.state is not None  # noqa: S101 - for mypy
+        assert check.state is not None  # noqa: S101 - only those that could be read get here
         live = self._columns.get(f"{GROUP}/{check.key}")
         now = None if live is None else live.state
         in_place = now is not None and now.id == check.state.id and now.complete

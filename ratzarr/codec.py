@@ -11,17 +11,14 @@ numbers as bytes, strings and bytes of any length, one compressor, checksums.
 
 import copy
 import math
-import os
 import struct
 import sys
-import threading
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import numpy as np
-from numcodecs import blosc, zstd
+from numcodecs import blosc
 from numpy.typing import NDArray
 from zarr.core.array_spec import ArrayConfig, ArraySpec
 from zarr.core.buffer import default_buffer_prototype
@@ -30,10 +27,11 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from . import packing
 from .bloscblocks import BloscBlocks, check_header
+from .decompress import DECOMPRESS
 from .errors import TooLargeError, UnsupportedCodecError
 from .limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
-from .parallel import in_flight
 from .text import pack, to_padded, unpack
+from .unpackroom import ROOM
 
 __all__ = ["ChunkCodec", "check_codecs", "value_bytes"]
 
@@ -233,7 +231,7 @@ class ChunkCodec:
             chunk = np.empty(self._shape, self._dtype)
             self.decode_into(data, chunk)
             return chunk
-        with _room.take(self._size):
+        with ROOM.take(self._size):
             buffer = self._prototype.buffer.from_bytes(self._unpack(data))
             decoded = self._plain.decode_chunk(buffer, self._spec)
             chunk = np.asarray(decoded.as_ndarray_like())
@@ -255,7 +253,7 @@ class ChunkCodec:
         if not out.flags.c_contiguous or not (self._is_text or self._in_blocks):
             out[...] = self.decode(data)
         elif self._is_text:
-            with _room.take(self._size):
+            with ROOM.take(self._size):
                 unpack(self._unpack(data), self._values, out.reshape(-1))
         else:
             plain = self._checked(data)
@@ -271,7 +269,7 @@ class ChunkCodec:
         self.check_size()
         if not self._is_text or len(self._shape) > 1:
             return None
-        with _room.take(self._size):
+        with ROOM.take(self._size):
             return to_padded(self._unpack(data), self._values)
 
     def check(self, data: bytes) -> None:
@@ -325,7 +323,7 @@ class ChunkCodec:
     @staticmethod
     def unpack_blocks(blocks: BloscBlocks, first: int, last: int, out: NDArray[np.uint8]) -> None:
         """Unpack some blocks of :meth:`blocks`, as :meth:`BloscBlocks.unpack` does, when there is room."""
-        with _room.take(len(out)):
+        with ROOM.take(len(out)):
             blocks.unpack(first, last, out)
 
     def _unpack(self, data: Any) -> Any:
@@ -340,7 +338,7 @@ class ChunkCodec:
             else:
                 extra = sums * CHECKSUM_BYTES
                 least = 0 if self._of_any_length else most + extra
-                data = _DECOMPRESS[name](memoryview(data), least, most + extra)
+                data = DECOMPRESS[name](memoryview(data), least, most + extra)
         if not self._of_any_length:
             if len(data) != self._size:
                 raise ValueError(f"expected {self._size} bytes, got {len(data)}")
@@ -379,101 +377,3 @@ def _check_order(names: Sequence[str], serializer: str, dtype: np.dtype[Any]) ->
             f"packed with {names}, one compressor upon the other: how large that becomes "
             "unpacked can't be told beforehand"
         )
-
-
-# ---- decompressors: bytes, at least and at most how many they may become
-
-
-def _check_claim(size: int, least: int, most: int) -> None:
-    if not least <= size <= most:
-        expected = f"{most}" if least == most else f"at most {most}"
-        raise ValueError(f"expected {expected} bytes unpacked, got {size}")
-
-
-def _blosc(data: memoryview, least: int, most: int) -> Any:
-    return blosc.decompress(data) if check_header(data, least, most) else b""
-
-
-def _zstd(data: memoryview, least: int, most: int) -> Any:
-    size = _zstd_content(data)
-    if size is None and least != most:
-        raise ValueError("a zstd frame that does not say how large it is unpacked")
-    if size is None:
-        size = most
-    _check_claim(size, least, most)
-    if size == 0:
-        return b""
-    # Of this size and no other, also where more frames follow the first.
-    out = np.empty(size, np.uint8)
-    zstd.decompress(data, out)
-    return out
-
-
-def _zstd_content(data: memoryview) -> int | None:
-    """Return the size that a zstd frame says it has unpacked (RFC 8878, 3.1.1.1)."""
-    if len(data) < 6 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
-        raise ValueError("no zstd frame")
-    descriptor = data[4]
-    single_segment = bool(descriptor & 0x20)
-    start = 5 + (0 if single_segment else 1) + (0, 1, 2, 4)[descriptor & 3]
-    width = (1 if single_segment else 0, 2, 4, 8)[descriptor >> 6]
-    if width == 0:
-        return None
-    if len(data) < start + width:
-        raise ValueError("a zstd frame that was cut off")
-    size = int.from_bytes(data[start : start + width], "little")
-    return size + 256 if width == 2 else size
-
-
-def _gzip(data: memoryview, least: int, most: int) -> Any:
-    stream = zlib.decompressobj(wbits=31)
-    unpacked = stream.decompress(data, most + 1)
-    if len(unpacked) > most:
-        raise ValueError(f"expected at most {most} bytes unpacked, got more")
-    if not stream.eof or stream.unused_data:
-        raise ValueError("expected one whole gzip stream, and nothing after it")
-    _check_claim(len(unpacked), least, most)
-    return unpacked
-
-
-_DECOMPRESS: dict[str, Callable[[memoryview, int, int], Any]] = {
-    "blosc": _blosc,
-    "gzip": _gzip,
-    "zstd": _zstd,
-}
-
-
-# ---- several at once
-
-
-class _Room:
-    """What the chunks that are being unpacked at once may take together."""
-
-    def __init__(self) -> None:
-        self._reset()
-        if hasattr(os, "register_at_fork"):
-            # A forked child has none of the threads that are in here.
-            os.register_at_fork(after_in_child=self._reset)
-
-    def _reset(self) -> None:
-        self._waiting, self._taken = threading.Condition(), 0
-
-    @contextmanager
-    def take(self, size: int) -> Iterator[None]:
-        """Wait until there is room; a chunk that is small can't take too much."""
-        most = max_chunk_bytes()
-        if size <= most // in_flight():
-            yield
-            return
-        with self._waiting:
-            self._waiting.wait_for(lambda: not self._taken or self._taken + size <= most)
-            self._taken += size
-        try:
-            yield
-        finally:
-            with self._waiting:
-                self._taken -= size
-                self._waiting.notify_all()
-
-
-_room = _Room()

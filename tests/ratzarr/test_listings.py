@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -26,7 +27,8 @@ def looks(monkeypatch):
         seen.append(os.fspath(path).partition("/")[0])
         return access(path, *arguments, **options)
 
-    monkeypatch.setattr("ratzarr.listings.os.access", counted)
+    # In that module alone: other threads of this process look into other directories.
+    monkeypatch.setattr("ratzarr.listings.os", SimpleNamespace(**{**vars(os), "access": counted}))
     return seen
 
 
@@ -74,12 +76,13 @@ def test_where_the_clock_of_the_disk_goes_in_large_steps(tmp_path, monkeypatch):
     path = tmp_path / "t.rat.zarr"
     now = time.time_ns() // 10**9 * 10**9
     same = mock.Mock(st_dev=1, st_ino=-5, st_size=4096, st_mtime_ns=now, st_ctime_ns=now)
+    coarse = SimpleNamespace(**{**vars(os), "fstat": lambda folder: same})
     with make(path, 3, a=("i4",)) as table:
-        monkeypatch.setattr("ratzarr.listings.os.fstat", lambda folder: same)
+        monkeypatch.setattr("ratzarr.listings.os", coarse)
         assert table._objects.list_dirs("RAT") == ["a"]
         monkeypatch.undo()
         table.createColumn("b", "i4")
-        monkeypatch.setattr("ratzarr.listings.os.fstat", lambda folder: same)
+        monkeypatch.setattr("ratzarr.listings.os", coarse)
         assert sorted(table._objects.list_dirs("RAT")) == ["a", "b"]
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
+import google_crc32c
 import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from . import packing
 from .bloscblocks import BloscBlocks, check_header
+from .bloscparts import Piece
 from .decompress import DECOMPRESS
 from .errors import TooLargeError, UnsupportedCodecError
 from .limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
@@ -131,7 +133,7 @@ class ChunkCodec:
         other._pack = self._packer()
         return other
 
-    def _packer(self) -> Callable[[NDArray[np.uint8]], bytes] | None:
+    def _packer(self) -> Callable[[NDArray[np.uint8]], list[Piece]] | None:
         """Return what packs, where ``zarr.json`` leaves it to us how Blosc does; each column's own."""
         name, codec = self._packing[0] if self._packing else ("", None)
         if codec is None or name != "blosc":
@@ -199,13 +201,11 @@ class ChunkCodec:
             array = self._prototype.nd_buffer.from_numpy_array(_as(chunk, self._dtype))
             buffer = self._plain.encode_chunk(array, self._spec)
         self._check_size(len(buffer))
-        for name, codec in self._packing:
+        if self._pack is not None:
+            return _joined(self._pack(buffer.as_numpy_array()), len(self._packing) - 1)
+        for _, codec in self._packing:
             try:
-                if name == "blosc" and self._pack is not None:
-                    packed = self._pack(buffer.as_numpy_array())
-                    buffer = self._prototype.buffer.from_bytes(packed)
-                else:
-                    buffer = codec._encode_sync(buffer, self._spec)
+                buffer = codec._encode_sync(buffer, self._spec)
             except (ValueError, TypeError, RuntimeError, OverflowError) as error:
                 # A configuration that zarr lets pass and the compressor doesn't.
                 raise UnsupportedCodecError(
@@ -348,6 +348,16 @@ class ChunkCodec:
             # The decoder makes as many as the header says, before it looks at the first.
             raise ValueError(f"expected {self._values} values, got {count}")
         return data
+
+
+def _joined(pieces: list[Piece], checksums: int) -> bytes:
+    """Return pieces with their checksums behind them, in one copy: zarr's codec makes two."""
+    for _ in range(checksums):
+        total = 0
+        for piece in pieces:
+            total = google_crc32c.extend(total, piece)
+        pieces.append(struct.pack("<I", total))
+    return b"".join(pieces)
 
 
 def _as(chunk: Array, dtype: np.dtype[Any]) -> Array:

@@ -28,7 +28,7 @@ from .errors import (
 from .history import event
 from .layout import MODIFICATION_ATTR, Document, check_name
 from .limits import TASK_BYTES, cache_bytes, check_memory
-from .parallel import run
+from .parallel import PROCESSORS, run
 from .writebuffer import WriteBuffer
 
 __all__ = ["OpenColumns"]
@@ -157,6 +157,12 @@ class OpenColumns:
                 return {name: blocks[name] for name in wanted}
         raise self._never_the_same(next(iter(left)))
 
+    @property
+    def _packers(self) -> int | None:
+        """How many threads are enough to pack and unpack whole chunks; None: as for requests."""
+        # Where nothing is waited for, each further one takes memory that is not in use already.
+        return None if self._catalog.threads is None else max(2, PROCESSORS)
+
     def _read_kept(self, names: Iterable[str], block: Block) -> dict[str, Array]:
         """Read what is at hand, and sure to be what is in the store, with no more ado."""
         blocks: dict[str, Array] = {}
@@ -178,7 +184,7 @@ class OpenColumns:
         pages = all(block.length * PAGES <= one.state.chunk_rows for one in readings.values())
         run(
             [task for name, one in readings.items() for task in self[name].tasks(one)],
-            few if pages else None,
+            few if pages else self._packers,
         )
         settled = run(
             [partial(self._settle, self[name], one) for name, one in readings.items()],
@@ -253,7 +259,7 @@ class OpenColumns:
                     tasks += column.writing(state, values, start)
                 else:
                     tasks += self._buffer.put(column, state, values, start)
-            run(tasks)
+            run(tasks, self._packers)
         except (ChangedError, ColumnNotFoundError):
             self._doubt(columns)
             raise

@@ -24,8 +24,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
-from numcodecs import blosc
 from numpy.typing import NDArray
+
+from .bloscparts import Piece, compress
 
 __all__ = ["Packer", "chooses", "chooses_for_text", "pack_text"]
 
@@ -89,11 +90,11 @@ def _same(configuration: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
     return all(str(configuration.get(name)) == str(value) for name, value in usual.items())
 
 
-def pack_text(data: NDArray[np.uint8]) -> bytes:
-    """Return a chunk of text, as bytes, as a Blosc buffer."""
+def pack_text(data: NDArray[np.uint8]) -> list[Piece]:
+    """Return a chunk of text, as bytes, as a Blosc buffer, in pieces."""
     pairs = -(-len(data) // (2 * TEXT_BLOCK))
     blocks = 2 * pairs if len(data) >= TEXT_IN_TWO else 1
-    return bytes(blosc.compress(data, ZSTD, 1, NO_SHUFFLE, -(-len(data) // blocks)))
+    return compress(data, ZSTD, 1, NO_SHUFFLE, -(-len(data) // blocks))
 
 
 class Packer:
@@ -110,8 +111,8 @@ class Packer:
         # Threads that pack at once may each choose; whichever is remembered will do.
         self._last: tuple[_Way, float, int] | None = None
 
-    def pack(self, data: NDArray[np.uint8]) -> bytes:
-        """Return a chunk as a Blosc buffer.
+    def pack(self, data: NDArray[np.uint8]) -> list[Piece]:
+        """Return a chunk as a Blosc buffer, in pieces.
 
         Parameters
         ----------
@@ -132,11 +133,10 @@ class Packer:
         return packed
 
 
-def _by(way: _Way, values: NDArray[np.void]) -> tuple[bytes, float]:
+def _by(way: _Way, values: NDArray[np.void]) -> tuple[list[Piece], float]:
     """Pack in one way; return what part of the bytes is left as well."""
-    # The item size of what it is given is what Blosc shuffles by.
-    packed = blosc.compress(values, way.compressor, way.level, way.shuffle, way.block)
-    return bytes(packed), len(packed) / max(1, values.nbytes)
+    packed = compress(values, way.compressor, way.level, way.shuffle, way.block)
+    return packed, sum(map(len, packed)) / max(1, values.nbytes)
 
 
 def _choose(values: NDArray[np.void]) -> _Way:

@@ -11,10 +11,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
 
 from .errors import ArgumentError
 
-__all__ = ["IN_FLIGHT", "REQUESTS_VARIABLE", "in_flight", "request_slot", "run", "stream"]
+__all__ = [
+    "IN_FLIGHT",
+    "PROCESSORS",
+    "REQUESTS_VARIABLE",
+    "in_flight",
+    "processors",
+    "request_slot",
+    "run",
+    "run_together",
+    "stream",
+]
 
 REQUESTS_VARIABLE = "RATZARR_REQUESTS"
 IN_FLIGHT = 32
@@ -24,6 +35,14 @@ MOST = 1024
 
 AT_ONCE = 0.0002
 """Seconds that a task takes which is over at once: little more than a thread takes to begin."""
+
+PROCESSORS = (
+    len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+)
+"""That this process may use."""
+_idle = [None] * PROCESSORS
+"""An item for each processor that has nothing of ours to do, as far as :func:`processors` knows.
+pop() and append() of a list are atomic: no lock is needed, which could be held in a fork."""
 
 type _Key = tuple[int, int]
 
@@ -81,6 +100,28 @@ def request_slot() -> threading.Semaphore:
     return _mine(_slots, threading.Semaphore)
 
 
+@contextmanager
+def processors(most: int) -> Iterator[int]:
+    """Take as many processors as are idle, at most so many, for as long as it lasts.
+
+    Who finds none takes one nevertheless, and nobody waits: it is about work for which one
+    thread is enough, and more are faster.
+
+    Yields
+    ------
+    int
+        How many, at least 1; and 1 in a task of :func:`run`, whose tasks are run one by one.
+    """
+    taken: list[None] = []
+    for _ in range(1 if getattr(_inside, "worker", False) else max(1, most)):
+        with suppress(IndexError):
+            taken.append(_idle.pop())
+    try:
+        yield max(1, len(taken))
+    finally:
+        _idle.extend(taken)
+
+
 def _flagged[T](task: Callable[[], T]) -> T:
     _inside.worker = True
     try:
@@ -136,6 +177,21 @@ def run[T](
         if not future.cancelled() and (error := future.exception()) is not None:
             raise error
     return [future.result() for future in futures]
+
+
+def run_together[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """Run a few tasks that wait for nothing, the first of them in this thread; return their results.
+
+    All are waited for, whatever fails.
+    """
+    futures = [_submitted(task) for task in tasks[1:]]
+    try:
+        results = [_flagged(tasks[0])]
+    finally:
+        wait([future for future in futures if future is not None])
+    for task, future in zip(tasks[1:], futures, strict=True):
+        results.append(task() if future is None else future.result())
+    return results
 
 
 def _run_in_few[T](tasks: Sequence[Callable[[], T]], threads: int, *, quick: bool) -> list[T]:

@@ -1,14 +1,16 @@
-"""One column of a raster's table into a sidecar, or what is missing of it.
+"""Columns of a raster's table into a sidecar, or what is missing of them.
 
 GDAL is read in one thread, the next blocks while the last ones are packed and written in
-others. The column says that it is not complete until its last block is there, and from
-time to time how far it is, so that whoever looks is told the truth about a copy at work
-and about one that was interrupted.
+others; also the next column's, which is created for it. A column says that it is not
+complete until its last block is there, and from time to time how far it is, so that
+whoever looks is told the truth about a copy at work and about one that was interrupted.
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import closing, suppress
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
@@ -24,7 +26,7 @@ from .pipeline import read_ahead, write_behind
 from .progress import Progress
 from .provenance import PROVENANCE_ATTR
 
-__all__ = ["INTERRUPTIONS", "Copied", "Share", "copy_column"]
+__all__ = ["INTERRUPTIONS", "Copied", "copy_columns"]
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a copy without saying anything against its values: it can be gone on with."""
@@ -32,70 +34,194 @@ SECONDS = 5.0
 """Between two notes of how far a column is: each is a request."""
 
 
-class Share:
-    """The share of the whole work's progress that one column is."""
-
-    def __init__(self, told: Progress, done: int, columns: int) -> None:
-        self._told, self._done, self._columns = told, done, columns
-
-    def report(self, fraction: float, message: str) -> None:
-        """Say how much of the column is done."""
-        self._told.report((self._done + fraction) / self._columns, message)
-
-
+@dataclass(frozen=True, slots=True)
 class Copied:
-    """What was read of a column, and what was there already."""
+    """A column that is complete now."""
 
-    def __init__(self) -> None:
-        self.bytes_read = 0
-        self.rows_there = 0
+    plan: Plan
+    bytes_read: int
+    bytes_stored: int
+    rows_there: int
+    """Of its rows, those that were there already."""
 
 
-def copy_column(
-    source: RatSource, table: RatZarr, plan: Plan, block_rows: int | None, share: Share
-) -> Copied:
-    """Copy one column as it is planned.
+def copy_columns(
+    source: RatSource,
+    table: RatZarr,
+    plans: Sequence[Plan],
+    block_rows: int | None,
+    told: Progress,
+    finished: list[Copied],
+) -> None:
+    """Copy columns as they are planned.
+
+    Parameters
+    ----------
+    finished : list
+        To it each column is added, in order, as soon as it is complete.
 
     Raises
     ------
     CancelledError, KeyboardInterrupt, StoreError
         What is written stays, and can be gone on with.
     Exception
-        For everything else. A column that was begun here is removed again.
+        For everything else. Columns that were begun here and are not complete are removed
+        again.
     """
-    rows = source.schema.rows
-    copied = Copied()
-    share.report(0.0, plan.name)
-    if plan.action is Action.KEEP:
-        copied.rows_there = rows
-        return copied
-    runs = _begin(table, plan, rows)
-    copied.rows_there = rows - sum(stop - start for start, stop in runs)
-    step = plan.chunk_rows * max(1, -(-(block_rows or 0) // plan.chunk_rows))
-    blocks = [
-        Block(first, min(step, stop - first))
-        for start, stop in runs
-        for first in range(start, stop, step)
-    ]
-    done = _RowsDone(table, plan.name, blocks, rows)
+    Copying(source, table, plans, block_rows, told, finished).run()
+
+
+@dataclass(slots=True)
+class _Column:
+    """A column that was begun."""
+
+    number: int
+    plan: Plan
+    blocks: Sequence[Block]
+    """To be copied."""
+    done: "_RowsDone"
+    rows_there: int
+    bytes_read: int = 0
+    failed: bool = False
+
+
+@dataclass(slots=True)
+class Copying:
+    """Columns on their way: see :func:`copy_columns`."""
+
+    source: RatSource
+    table: RatZarr
+    plans: Sequence[Plan]
+    block_rows: int | None
+    told: Progress
+    finished: list[Copied]
+    begun: deque[_Column] = field(default_factory=deque)
+    """Not complete yet, in order."""
+
+    def run(self) -> None:
+        """Copy all of them."""
+        texts = any(plan.stored.dtype.kind in "TO" for plan in self.plans)
+        # No more threads than there is room for blocks: what each has once used stays with it.
+        threads = max(
+            (at_once(plan.stored.dtype, self._step(plan)) for plan in self.plans), default=1
+        )
+        self._report(0, 0.0)
+        with self._sound_if_it_fails():
+            with (
+                closing(
+                    read_ahead(self._blocks(), self._read, ahead=1 if texts else 2)
+                ) as reading,
+                closing(
+                    write_behind(
+                        reading,
+                        self._write,
+                        threads=threads,
+                        behind=threads,
+                        size=memory_of,
+                        room=ROOM,
+                    )
+                ) as written,
+            ):
+                for column, block in written:
+                    # Those before it had no blocks.
+                    while self.begun[0] is not column:
+                        self._finish()
+                    column.done.one_more()
+                    self._report(column.number, block.stop / self.source.schema.rows)
+                    if block is column.blocks[-1]:
+                        self._finish()
+            while self.begun:
+                self._finish()
+
+    def _blocks(self) -> Iterator[tuple[_Column, Block]]:
+        """Begin one column after another, and yield what is to be copied of it."""
+        for number, plan in enumerate(self.plans):
+            column = self._begin(number, plan)
+            for block in column.blocks:
+                yield column, block
+
+    def _step(self, plan: Plan) -> int:
+        """Return how many rows a block has at most, of whole chunks."""
+        step = plan.chunk_rows * max(1, -(-(self.block_rows or 0) // plan.chunk_rows))
+        return max(1, min(step, self.source.schema.rows))
+
+    def _begin(self, number: int, plan: Plan) -> _Column:
+        rows = self.source.schema.rows
+        runs = [] if plan.action is Action.KEEP else _create(self.table, plan, rows)
+        step = self._step(plan)
+        blocks = [
+            Block(first, min(step, stop - first))
+            for start, stop in runs
+            for first in range(start, stop, step)
+        ]
+        there = rows - sum(stop - start for start, stop in runs)
+        done = _RowsDone(self.table, plan.name, blocks, rows)
+        column = _Column(number, plan, blocks, done, there)
+        self.begun.append(column)
+        return column
+
+    def _read(self, item: tuple[_Column, Block]) -> NDArray[Any]:
+        column, block = item
+        with _noting(column):
+            return self.source.read_encoded(column.plan.column.index, block.start, block.length)
+
+    def _write(self, item: tuple[_Column, Block], values: NDArray[Any]) -> None:
+        column, block = item
+        with _noting(column):
+            column.bytes_read += values.nbytes
+            try:
+                self.table.writeBlock(column.plan.name, values, block.start)
+            except UnequalValueError:
+                # Bytes that are no UTF-8, which GDAL can have: said in its terms, with the row.
+                self.source.check_encoded(column.plan.column.index, block.start, values)
+                raise
+
+    def _finish(self) -> None:
+        """Say that the first column that was begun is complete."""
+        column = self.begun[0]
+        if column.plan.action is not Action.KEEP:
+            with _noting(column):
+                self.table.setComplete(column.plan.name)
+        self.begun.popleft()
+        stored = self.table.bytesWritten(column.plan.name)
+        self.finished.append(Copied(column.plan, column.bytes_read, stored, column.rows_there))
+        if column.number + 1 < len(self.plans):
+            self._report(column.number + 1, 0.0)
+
+    def _report(self, number: int, fraction: float) -> None:
+        if self.plans:
+            self.told.report((number + fraction) / len(self.plans), self.plans[number].name)
+
+    @contextmanager
+    def _sound_if_it_fails(self) -> Iterator[None]:
+        try:
+            yield
+        except INTERRUPTIONS:
+            for column in self.begun:
+                column.done.note()
+            raise
+        except Exception as error:
+            for column in self.begun:
+                # What is there by now of the one in conflict is another process's, or may be.
+                if column.plan.action in (Action.RESUME, Action.KEEP) or (
+                    column.failed and isinstance(error, ConflictError)
+                ):
+                    continue
+                with suppress(RatZarrError):
+                    self.table.deleteColumn(column.plan.name)
+            raise
+
+
+@contextmanager
+def _noting(column: _Column) -> Iterator[None]:
     try:
-        copied.bytes_read = _copy_blocks(source, table, plan, blocks, done, share)
-    except INTERRUPTIONS:
-        done.note()
-        raise
-    except ConflictError:
-        # What is there by now is another process's, or may be.
-        raise
+        yield
     except Exception:
-        if plan.action is not Action.RESUME:
-            with suppress(RatZarrError):
-                table.deleteColumn(plan.name)
+        column.failed = True
         raise
-    table.setComplete(plan.name)
-    return copied
 
 
-def _begin(table: RatZarr, plan: Plan, rows: int) -> list[tuple[int, int]]:
+def _create(table: RatZarr, plan: Plan, rows: int) -> list[tuple[int, int]]:
     """Make the column, if need be, and return the runs of rows that it lacks."""
     if plan.action is Action.RESUME:
         attributes = table.getColumnAttributeMapping(plan.name)
@@ -145,48 +271,3 @@ class _RowsDone:
         with suppress(RatZarrError):
             self._table.setComplete(self._name, done)
         self._noted, self._when = done, time.monotonic()
-
-
-def _copy_blocks(
-    source: RatSource,
-    table: RatZarr,
-    plan: Plan,
-    blocks: Sequence[Block],
-    done: _RowsDone,
-    share: Share,
-) -> int:
-    sizes: list[int] = []
-
-    def read(block: Block) -> NDArray[Any]:
-        return source.read_encoded(plan.column.index, block.start, block.length)
-
-    def write(block: Block, values: NDArray[Any]) -> None:
-        sizes.append(values.nbytes)
-        try:
-            table.writeBlock(plan.name, values, block.start)
-        except UnequalValueError:
-            # Bytes that are no UTF-8, which GDAL can have: said in its terms, with the row.
-            source.check_encoded(plan.column.index, block.start, values)
-            raise
-
-    if len(blocks) == 1:
-        # Threads would only be waited for.
-        write(blocks[0], read(blocks[0]))
-        done.one_more()
-        share.report(blocks[0].stop / source.schema.rows, plan.name)
-        return sum(sizes)
-    ahead = 1 if plan.stored.dtype.kind in "TO" else 2
-    # No more threads than there is room for blocks: what each has once used stays with it.
-    threads = at_once(plan.stored.dtype, max((block.length for block in blocks), default=1))
-    with (
-        closing(read_ahead(blocks, read, ahead=ahead)) as reading,
-        closing(
-            write_behind(
-                reading, write, threads=threads, behind=threads, size=memory_of, room=ROOM
-            )
-        ) as written,
-    ):
-        for block in written:
-            done.one_more()
-            share.report(block.stop / source.schema.rows, plan.name)
-    return sum(sizes)

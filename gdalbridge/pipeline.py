@@ -60,7 +60,15 @@ def read_ahead[Item, Value](
         pool = ThreadPoolExecutor(threads, "read-ahead")
         # Whoever stops asking (an error, Ctrl-C) leaves nothing running behind.
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        for item in items:
+        error: Exception | None = None
+        while True:
+            try:
+                item = next(items)
+            except StopIteration:
+                break
+            except Exception as reason:
+                error = reason
+                break
             waiting.append((item, pool.submit(read, item)))
             while len(waiting) > bound:
                 first, future = waiting.popleft()
@@ -74,6 +82,9 @@ def read_ahead[Item, Value](
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
+        if error is not None:
+            # What came before it is as good as ever.
+            raise error
 
 
 class ReadAhead[Item, Value]:
@@ -174,13 +185,23 @@ def write_behind[Item, Value](
     waiting: deque[tuple[Item, Future[None], int]] = deque()
     taken = 0
     with ExitStack() as stack:
-        # An error in a write stops the reading as well, and at once.
+        # An error in a write stops the reading as well, and at once; an error in a read leaves
+        # what was read before it to be written.
         close = getattr(pairs, "close", None)
         if close is not None:
             stack.callback(close)
         pool = ThreadPoolExecutor(threads, "write-behind")
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        for item, value in pairs:
+        error: Exception | None = None
+        pairs = iter(pairs)
+        while True:
+            try:
+                item, value = next(pairs)
+            except StopIteration:
+                break
+            except Exception as reason:
+                error = reason
+                break
             weight = size(value)
             while waiting and taken + weight > room > 0:
                 first, future, freed = waiting.popleft()
@@ -201,3 +222,6 @@ def write_behind[Item, Value](
             first, future, _ = waiting.popleft()
             future.result()
             yield first
+        if error is not None:
+            # What was read before it is written.
+            raise error

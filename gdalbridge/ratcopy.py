@@ -1,6 +1,6 @@
 """Copies of a raster attribute table, from a raster to a sidecar.
 
-What is to be done with each column is decided first, then done column by column. A copy
+What is to be done with each column is decided first, then done, block after block. A copy
 that was interrupted, even by a killed process, can be gone on with: what its finished
 columns and blocks are is seen from the store itself.
 """
@@ -13,8 +13,8 @@ from typing import Any
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.layout import RESIZE_ATTR
 
-from .columncopy import INTERRUPTIONS, Copied, Share, copy_column
-from .copyplan import Choice, Plan, choose, plan_columns, unique_names
+from .columncopy import INTERRUPTIONS, Copied, copy_columns
+from .copyplan import Choice, choose, plan_columns, unique_names
 from .errors import BridgeError, OutputExistsError
 from .fingerprint import table_source
 from .gdalrat import RatSource, open_rat
@@ -119,7 +119,7 @@ def copy_to_sidecar(
                 "append=True (--append) adds columns to it, resume=True (--resume) goes on with a "
                 "copy that was interrupted"
             )
-        done: list[tuple[Plan, Copied, int]] = []
+        done: list[Copied] = []
         with (
             RatZarr(target, storageOptions=storage_options) as table,
             _sound_if_it_fails(table, is_new, overwrite, done, storage_options),
@@ -136,10 +136,7 @@ def copy_to_sidecar(
             # Also where that was begun, and interrupted.
             if table.getRowCount() != schema.rows or RESIZE_ATTR in table.getRatAttributeMapping():
                 table.setRowCount(schema.rows)
-            for number, plan in enumerate(plans):
-                share = Share(told, number, len(plans))
-                copied = copy_column(source, table, plan, block_rows, share)
-                done.append((plan, copied, table.bytesWritten(plan.name)))
+            copy_columns(source, table, plans, block_rows, told, done)
             _describe_table(table, table_attributes(schema), belongs)
             told.report(1.0)
     return CopyReport(
@@ -155,10 +152,10 @@ def copy_to_sidecar(
             )
             for plan in plans
         ),
-        bytes_read=sum(copied.bytes_read for _, copied, _ in done),
-        bytes_stored=sum(stored for *_, stored in done),
+        bytes_read=sum(copied.bytes_read for copied in done),
+        bytes_stored=sum(copied.bytes_stored for copied in done),
         seconds=time.perf_counter() - started,
-        values_there=sum(copied.rows_there for _, copied, _ in done),
+        values_there=sum(copied.rows_there for copied in done),
     )
 
 
@@ -204,7 +201,7 @@ def _sound_if_it_fails(
     table: RatZarr,
     is_new: bool,
     overwrite: bool,
-    done: Sequence[tuple[Plan, Copied, int]],
+    done: Sequence[Copied],
     storage_options: Mapping[str, Any] | None,
 ) -> Iterator[None]:
     """Leave what can be gone on with after an interruption, else nothing of a new sidecar."""
@@ -223,8 +220,8 @@ def _sound_if_it_fails(
         if is_new:
             # Nothing that another process has put there in the meantime goes with it.
             with suppress(RatZarrError):
-                for plan, *_ in done:
-                    table.deleteColumn(plan.name)
+                for copied in done:
+                    table.deleteColumn(copied.plan.name)
                 if _is_empty(table):
                     _delete(table, storage_options)
         raise

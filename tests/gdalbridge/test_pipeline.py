@@ -157,6 +157,32 @@ def test_an_error_comes_through_and_stops_the_rest(bad):
     assert len(calls) == count < 100
 
 
+def test_what_was_read_before_an_error_is_written():
+    written = []
+
+    def write(n, _):
+        time.sleep(0.02)
+        written.append(n)
+
+    def items():
+        yield from range(5)
+        raise KeyError("no more")
+
+    with pytest.raises(KeyError, match="no more"):
+        list(write_behind(read_ahead(items(), lambda n: n, ahead=4), write, threads=1, behind=9))
+    assert sorted(written) == list(range(5))
+
+    def fails(n):
+        if n == 5:
+            raise KeyError("bad")
+
+    written.clear()
+    pairs = read_ahead(range(20), fails, threads=3, ahead=8)
+    with pytest.raises(KeyError, match="bad"):
+        list(write_behind(pairs, write, threads=1, behind=9))
+    assert sorted(written) == list(range(5))
+
+
 def test_nothing_runs_on_when_the_consumer_stops():
     running = []
     with closing(read_ahead(range(100), lambda n: (time.sleep(0.01), running.append(n)))) as pairs:

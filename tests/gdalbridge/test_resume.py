@@ -27,7 +27,13 @@ from gdalbridge import (
 )
 from gdalbridge.errors import GdalError, OutputExistsError
 from gdalbridge.gdalrat import RatSource
-from ratzarr import DFLT_CHUNKSIZE, ColumnIncompleteError, RatZarr, StoreError
+from ratzarr import (
+    DFLT_CHUNKSIZE,
+    ColumnIncompleteError,
+    ConflictError,
+    RatZarr,
+    StoreError,
+)
 from ratzarr.localobjects import LocalObjects
 from ratzarr.s3objects import S3Objects
 from tests.gdalbridge.rasters import (
@@ -416,6 +422,96 @@ def test_a_failure_while_going_on_keeps_what_was_there(raster, tmp_path, monkeyp
     assert content(where, url) == content(where, other)
 
 
+def test_the_next_column_is_read_while_this_one_is_written(raster, tmp_path, monkeypatch):
+    """No column's last block is written before the next one is being read, or this never ends."""
+    names = [column[0] for column in columns()]
+    begun = {number: threading.Event() for number in range(len(names))}
+    read, write = RatSource.read_encoded, RatZarr.writeBlock
+
+    def reading(self, index, start, length):
+        begun[index].set()
+        return read(self, index, start, length)
+
+    def writing(self, name, values, start):
+        number = names.index(name)
+        if start + len(values) == ROWS and number + 1 < len(names):
+            assert begun[number + 1].wait(timeout=30)
+        return write(self, name, values, start)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RatSource, "read_encoded", reading)
+        patch.setattr(RatZarr, "writeBlock", writing)
+        copy(raster, url := tmp_path / "t.rat.zarr")
+    copy(raster, other := tmp_path / "u.rat.zarr")
+    where = LocalPlace(tmp_path)
+    assert content(where, url) == content(where, other)
+
+
+@pytest.mark.parametrize("what", ["read", "create", "write"])
+def test_a_failure_in_one_column_leaves_those_before_it(raster, where, monkeypatch, what):
+    """All their blocks were read by then: they are complete, and no later one is there."""
+    names = [column[0] for column in columns()]
+    url = where.new()
+    with RatZarr(url) as table:
+        table.setRowCount(ROWS)
+        table.createColumn("mine", np.int32)
+    read, create, write = RatSource.read_encoded, RatZarr.createColumn, RatZarr.writeBlock
+
+    def failing(at, call):
+        def instead(self, which, *args, **options):
+            if which == at:
+                raise GdalError("out of order")
+            return call(self, which, *args, **options)
+
+        return instead
+
+    with monkeypatch.context() as patch:
+        if what == "read":
+            patch.setattr(RatSource, "read_encoded", failing(1, read))
+        elif what == "create":
+            patch.setattr(RatZarr, "createColumn", failing(names[1], create))
+        else:
+            patch.setattr(RatZarr, "writeBlock", failing(names[1], write))
+        with pytest.raises(GdalError, match="out of order"):
+            copy(raster, url, append=True)
+    with RatZarr(url) as table:
+        assert table.getColumnNames() == ["mine", names[0]]
+        assert table.readBlock(names[0], 0, ROWS).tolist() == list(range(ROWS))
+        assert table.resumeColumn(names[1]) is None
+
+
+def test_only_what_is_another_process_s_stays(raster, tmp_path, monkeypatch):
+    """Of columns that are under way, the one in conflict is another's; the others are removed."""
+    names = [column[0] for column in columns()]
+    url = tmp_path / "t.rat.zarr"
+    with RatZarr(url) as table:
+        table.setRowCount(ROWS)
+        table.createColumn("mine", np.int32)
+    write, gate = RatZarr.writeBlock, threading.Event()
+    read = RatSource.read_encoded
+
+    def reading(self, index, start, length):
+        if index == 1:
+            gate.set()
+        return read(self, index, start, length)
+
+    def writing(self, name, values, start):
+        if name == names[0] and start + len(values) == ROWS:
+            assert gate.wait(timeout=30)
+            raise ConflictError("others write here")
+        return write(self, name, values, start)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RatSource, "read_encoded", reading)
+        patch.setattr(RatZarr, "writeBlock", writing)
+        with pytest.raises(ConflictError, match="others write here"):
+            copy(raster, url, append=True)
+    with RatZarr(url, readOnly=True) as table:
+        assert table.getColumnNames() == ["mine", names[0]]
+        with pytest.raises(ColumnIncompleteError):
+            table.readBlock(names[0], 0, ROWS)
+
+
 # ---- overwriting
 
 
@@ -688,11 +784,12 @@ def test_it_says_how_far_it_is_from_time_to_time(raster, tmp_path, monkeypatch):
 
     monkeypatch.setattr(columncopy, "SECONDS", 0)
     copy(raster, url, progress=look)
-    assert said["share"] == [(rows, False) for rows in (5, 10, 15, 20, 23)]
+    # It is begun while the last blocks of the column before it are being written.
+    assert said["share"] == [(rows, False) for rows in (0, 5, 10, 15, 20, 23)]
     said.clear()
     monkeypatch.setattr(columncopy, "SECONDS", 60)
     copy(raster, url := tmp_path / "u.rat.zarr", progress=look)
-    assert said["share"] == [(0, False)] * 5
+    assert said["share"] == [(0, False)] * 6
 
 
 def test_an_interrupted_copy_has_said_how_far_it_is(raster, begun):

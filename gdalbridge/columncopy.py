@@ -32,6 +32,10 @@ INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a copy without saying anything against its values: it can be gone on with."""
 SECONDS = 5.0
 """Between two notes of how far a column is: each is a request."""
+FAR = 0.02
+"""Seconds that it takes to create a column in a store that has to be waited for; on a disk, one."""
+TOGETHER = 16
+"""How many columns are created at once there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class _Column:
     """To be copied."""
     done: "_RowsDone"
     rows_there: int
-    bytes_read: int = 0
+    bytes_read: list[int] = field(default_factory=list)
     failed: bool = False
 
 
@@ -97,6 +101,10 @@ class Copying:
     finished: list[Copied]
     begun: deque[_Column] = field(default_factory=deque)
     """Not complete yet, in order."""
+    created: set[int] = field(default_factory=set)
+    """Numbers of columns that are there already, to be begun later."""
+    together: int = 1
+    """How many are created at once."""
 
     def run(self) -> None:
         """Copy all of them."""
@@ -147,7 +155,7 @@ class Copying:
 
     def _begin(self, number: int, plan: Plan) -> _Column:
         rows = self.source.schema.rows
-        runs = [] if plan.action is Action.KEEP else _create(self.table, plan, rows)
+        runs = self._missing(number, plan)
         step = self._step(plan)
         blocks = [
             Block(first, min(step, stop - first))
@@ -160,6 +168,33 @@ class Copying:
         self.begun.append(column)
         return column
 
+    def _missing(self, number: int, plan: Plan) -> list[tuple[int, int]]:
+        """Make the column, if need be, and return the runs of rows that it lacks."""
+        if plan.action is Action.KEEP:
+            return []
+        if plan.action is Action.RESUME:
+            return _missing_rows(self.table, plan)
+        if plan.action is Action.CREATE:
+            self._create(number)
+        else:
+            _create_anew(self.table, plan)
+        rows = self.source.schema.rows
+        return [(0, rows)] if rows else []
+
+    def _create(self, number: int) -> None:
+        """Create a column, and those after it where each would have to be waited for."""
+        if number not in self.created:
+            later = range(number, min(number + self.together, len(self.plans)))
+            group = [one for one in later if self.plans[one].action is Action.CREATE]
+            began = time.monotonic()
+            self.table.createColumns(
+                {self.plans[one].name: _options(self.table, self.plans[one]) for one in group}
+            )
+            if time.monotonic() - began > FAR:
+                self.together = TOGETHER
+            self.created.update(group)
+        self.created.remove(number)
+
     def _read(self, item: tuple[_Column, Block]) -> NDArray[Any]:
         column, block = item
         with _noting(column):
@@ -168,7 +203,7 @@ class Copying:
     def _write(self, item: tuple[_Column, Block], values: NDArray[Any]) -> None:
         column, block = item
         with _noting(column):
-            column.bytes_read += values.nbytes
+            column.bytes_read.append(values.nbytes)
             try:
                 self.table.writeBlock(column.plan.name, values, block.start)
             except UnequalValueError:
@@ -184,7 +219,9 @@ class Copying:
                 self.table.setComplete(column.plan.name)
         self.begun.popleft()
         stored = self.table.bytesWritten(column.plan.name)
-        self.finished.append(Copied(column.plan, column.bytes_read, stored, column.rows_there))
+        self.finished.append(
+            Copied(column.plan, sum(column.bytes_read), stored, column.rows_there)
+        )
         if column.number + 1 < len(self.plans):
             self._report(column.number + 1, 0.0)
 
@@ -209,6 +246,9 @@ class Copying:
                     continue
                 with suppress(RatZarrError):
                     self.table.deleteColumn(column.plan.name)
+            for number in self.created:
+                with suppress(RatZarrError):
+                    self.table.deleteColumn(self.plans[number].name)
             raise
 
 
@@ -221,29 +261,34 @@ def _noting(column: _Column) -> Iterator[None]:
         raise
 
 
-def _create(table: RatZarr, plan: Plan, rows: int) -> list[tuple[int, int]]:
-    """Make the column, if need be, and return the runs of rows that it lacks."""
-    if plan.action is Action.RESUME:
-        attributes = table.getColumnAttributeMapping(plan.name)
-        origin, now = attributes[PROVENANCE_ATTR], plan.provenance["versions"]
-        if origin.get("versions") != now:
-            attributes[PROVENANCE_ATTR] = origin | {"resumed_with": now}
-        return table.getMissingRows(plan.name)
+def _missing_rows(table: RatZarr, plan: Plan) -> list[tuple[int, int]]:
+    """Go on with a column: return the runs of rows that it lacks."""
+    attributes = table.getColumnAttributeMapping(plan.name)
+    origin, now = attributes[PROVENANCE_ATTR], plan.provenance["versions"]
+    if origin.get("versions") != now:
+        attributes[PROVENANCE_ATTR] = origin | {"resumed_with": now}
+    return table.getMissingRows(plan.name)
+
+
+def _create_anew(table: RatZarr, plan: Plan) -> None:
+    """Create a column that takes another's place, once it is complete."""
     if plan.action is Action.START_OVER:
         # One that is to take another's place, or one in its own place; there can be both.
         while table.resumeColumn(plan.name) is not None:
             table.deleteColumn(plan.name)
+    # What is there can be read until this is complete.
+    table.createColumn(plan.name, **_options(table, plan), replace=table.colExists(plan.name))
+
+
+def _options(table: RatZarr, plan: Plan) -> dict[str, Any]:
+    """Return what to create a column with, besides its name."""
     usual = table.getRATChunkSize()
-    table.createColumn(
-        plan.name,
-        plan.stored.dtype,
-        attributes=plan.attributes,
-        complete=False,
-        chunkSize=plan.chunk_rows if plan.chunk_rows != usual else None,
-        # What is there can be read until this is complete.
-        replace=plan.action is not Action.CREATE and table.colExists(plan.name),
-    )
-    return [(0, rows)] if rows else []
+    return {
+        "dtype": plan.stored.dtype,
+        "attributes": plan.attributes,
+        "complete": False,
+        "chunkSize": plan.chunk_rows if plan.chunk_rows != usual else None,
+    }
 
 
 class _RowsDone:

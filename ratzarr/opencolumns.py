@@ -116,14 +116,16 @@ class OpenColumns:
             self._forget_writes(name)
 
     def _forget_writes(self, name: str) -> None:
-        self._unconfirmed = {
-            known: written for known, written in self._unconfirmed.items() if known[0] != name
-        }
+        with self._locks_lock:
+            self._unconfirmed = {
+                known: written for known, written in self._unconfirmed.items() if known[0] != name
+            }
 
     def look_again(self) -> None:
         """Open all columns anew when they are next asked for, but those being built here."""
+        # A copy: another thread may just be opening one.
         self._columns = {
-            name: column for name, column in self._columns.items() if not column.in_place
+            name: column for name, column in self._columns.copy().items() if not column.in_place
         }
 
     def open(self, names: Iterable[str]) -> dict[str, Column]:
@@ -335,9 +337,10 @@ class OpenColumns:
     def _remember(self, column: Column, state: ColumnState, stop: int) -> None:
         if not column.objects.looks_before_writing:
             key = (column.name, state.id)
-            known = self._unconfirmed.setdefault(key, (column, state, stop))
-            if stop > known[2]:
-                self._unconfirmed[key] = known[0], known[1], stop
+            with self._locks_lock:
+                known = self._unconfirmed.setdefault(key, (column, state, stop))
+                if stop > known[2]:
+                    self._unconfirmed[key] = known[0], known[1], stop
 
     def confirm(self, names: Iterable[str] | None = None) -> None:
         """See that what was written is there, went to the columns it was meant for, and lasts.
@@ -360,8 +363,9 @@ class OpenColumns:
         """
         wanted = None if names is None else set(names)
         self.write_back(wanted)
-        chosen = [key for key in self._unconfirmed if wanted is None or key[0] in wanted]
-        written = [self._unconfirmed.pop(key) for key in chosen]
+        with self._locks_lock:
+            chosen = [key for key in self._unconfirmed if wanted is None or key[0] in wanted]
+            written = [self._unconfirmed.pop(key) for key in chosen]
         try:
             yield written
         except (StoreError, KeyboardInterrupt):
@@ -371,10 +375,11 @@ class OpenColumns:
 
     def cut(self, rows: int) -> None:
         """Know that this instance itself has set the row count."""
-        self._unconfirmed = {
-            key: (column, state, min(stop, rows))
-            for key, (column, state, stop) in self._unconfirmed.items()
-        }
+        with self._locks_lock:
+            self._unconfirmed = {
+                key: (column, state, min(stop, rows))
+                for key, (column, state, stop) in self._unconfirmed.items()
+            }
 
 
 def _fit(column: Column, block: Any, start: int) -> tuple[ColumnState, Array]:

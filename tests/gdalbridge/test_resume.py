@@ -455,11 +455,11 @@ def test_a_failure_in_one_column_leaves_those_before_it(raster, where, monkeypat
     with RatZarr(url) as table:
         table.setRowCount(ROWS)
         table.createColumn("mine", np.int32)
-    read, create, write = RatSource.read_encoded, RatZarr.createColumn, RatZarr.writeBlock
+    read, create, write = RatSource.read_encoded, RatZarr.createColumns, RatZarr.writeBlock
 
     def failing(at, call):
         def instead(self, which, *args, **options):
-            if which == at:
+            if which == at or (what == "create" and at in which):
                 raise GdalError("out of order")
             return call(self, which, *args, **options)
 
@@ -469,7 +469,7 @@ def test_a_failure_in_one_column_leaves_those_before_it(raster, where, monkeypat
         if what == "read":
             patch.setattr(RatSource, "read_encoded", failing(1, read))
         elif what == "create":
-            patch.setattr(RatZarr, "createColumn", failing(names[1], create))
+            patch.setattr(RatZarr, "createColumns", failing(names[1], create))
         else:
             patch.setattr(RatZarr, "writeBlock", failing(names[1], write))
         with pytest.raises(GdalError, match="out of order"):
@@ -478,6 +478,43 @@ def test_a_failure_in_one_column_leaves_those_before_it(raster, where, monkeypat
         assert table.getColumnNames() == ["mine", names[0]]
         assert table.readBlock(names[0], 0, ROWS).tolist() == list(range(ROWS))
         assert table.resumeColumn(names[1]) is None
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_columns_are_created_together_where_each_takes_its_time(raster, where, monkeypatch, fails):
+    names = [column[0] for column in columns()]
+    copy(raster, whole := where.new("whole.rat.zarr"))
+    url = where.new("whole.rat.zarr")
+    create, write, groups = RatZarr.createColumns, RatZarr.writeBlock, []
+
+    def creating(self, asked):
+        groups.append(list(asked))
+        create(self, asked)
+
+    def writing(self, name, values, start):
+        if fails:
+            raise GdalError("out of order")
+        return write(self, name, values, start)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(columncopy, "FAR", 0)
+        patch.setattr(columncopy, "TOGETHER", 2)
+        patch.setattr(RatZarr, "createColumns", creating)
+        patch.setattr(RatZarr, "writeBlock", writing)
+        if fails:
+            with pytest.raises(GdalError, match="out of order"):
+                copy(raster, url)
+            assert not RatZarr.exists(url)
+            return
+        copy(raster, url)
+    assert groups == [names[:1], *(names[at : at + 2] for at in range(1, len(names), 2))]
+    assert content(where, url) == content(where, whole)
+    with monkeypatch.context() as patch:
+        patch.setattr(columncopy, "FAR", 1e9)
+        patch.setattr(RatZarr, "createColumns", creating)
+        groups.clear()
+        copy(raster, where.new("whole.rat.zarr"))
+    assert groups == [[name] for name in names]
 
 
 def test_only_what_is_another_process_s_stays(raster, tmp_path, monkeypatch):

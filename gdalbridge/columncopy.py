@@ -11,12 +11,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from os import PathLike, fspath
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ratzarr import ConflictError, RatZarr, RatZarrError, StoreError, UnequalValueError
 from ratzarr.blocks import Block
+from ratzarr.location import parse
+from ratzarr.parallel import PROCESSORS
 
 from .blocksizes import ROOM, at_once, memory_of
 from .copyplan import Action, Plan
@@ -32,10 +35,8 @@ INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """What stops a copy without saying anything against its values: it can be gone on with."""
 SECONDS = 5.0
 """Between two notes of how far a column is: each is a request."""
-FAR = 0.02
-"""Seconds that it takes to create a column in a store that has to be waited for; on a disk, one."""
 TOGETHER = 16
-"""How many columns are created at once there."""
+"""How many columns are created at once where a server has to be waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,18 +104,13 @@ class Copying:
     """Not complete yet, in order."""
     created: set[int] = field(default_factory=set)
     """Numbers of columns that are there already, to be begun later."""
-    together: int = 1
-    """How many are created at once."""
 
     def run(self) -> None:
         """Copy all of them."""
         texts = any(plan.stored.dtype.kind in "TO" for plan in self.plans)
-        # No more threads than there is room for blocks: what each has once used stays with it.
-        threads = max(
-            (at_once(plan.stored.dtype, self._step(plan)) for plan in self.plans), default=1
-        )
         self._report(0, 0.0)
         with self._sound_if_it_fails():
+            threads = self._threads()
             with (
                 closing(
                     read_ahead(self._blocks(), self._read, ahead=1 if texts else 2)
@@ -140,6 +136,19 @@ class Copying:
                         self._finish()
             while self.begun:
                 self._finish()
+
+    def _threads(self) -> int:
+        """Return how many are to pack and write."""
+        # No more than there is room for blocks: what each has once used stays with it.
+        room = max(
+            (at_once(plan.stored.dtype, self._step(plan)) for plan in self.plans), default=1
+        )
+        return room if self._is_far() else min(room, max(2, PROCESSORS))
+
+    def _is_far(self) -> bool:
+        """Return whether requests are waited for."""
+        place = self.table.filename
+        return not isinstance(place, str | PathLike) or parse(fspath(place)).kind != "local"
 
     def _blocks(self) -> Iterator[tuple[_Column, Block]]:
         """Begin one column after another, and yield what is to be copied of it."""
@@ -184,14 +193,15 @@ class Copying:
     def _create(self, number: int) -> None:
         """Create a column, and those after it where each would have to be waited for."""
         if number not in self.created:
-            later = range(number, min(number + self.together, len(self.plans)))
+            together = TOGETHER if self._is_far() else 1
+            later = range(number, min(number + together, len(self.plans)))
             group = [one for one in later if self.plans[one].action is Action.CREATE]
-            began = time.monotonic()
-            self.table.createColumns(
-                {self.plans[one].name: _options(self.table, self.plans[one]) for one in group}
-            )
-            if time.monotonic() - began > FAR:
-                self.together = TOGETHER
+            plans = [self.plans[one] for one in group]
+            if len(plans) == 1:
+                # In fewer requests.
+                self.table.createColumn(plans[0].name, **_options(self.table, plans[0]))
+            else:
+                self.table.createColumns({one.name: _options(self.table, one) for one in plans})
             self.created.update(group)
         self.created.remove(number)
 

@@ -8,7 +8,6 @@ go by other hands (upstream's, another machine's) and none is ever hidden.
 import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 
@@ -186,7 +185,7 @@ class Catalog:
         return column
 
     def create_many(self, columns: Sequence[NewColumn], rows: int) -> list[Column]:
-        """Create columns in parallel: one listing, a request for each, and one for the order.
+        """Create columns in parallel: one listing, a request for each, and two for the order.
 
         Raises
         ------
@@ -202,25 +201,17 @@ class Catalog:
                 f"{self._objects.location} has a column {taken[0]!r} already: none of the "
                 f"{len(columns)} columns was created"
             )
-        created: dict[str, Column] = {}
-
-        def create(new: NewColumn) -> None:
-            column = self._create(new, rows)
-            if column is not None:
-                created[new.name] = column
-
-        try:
-            run([partial(create, new) for new in columns])
-        except BaseException:
-            with suppress(RatZarrError):
-                self._append(*(new.name for new in columns if new.name in created))
-            raise
-        made = [created[new.name] for new in columns if new.name in created]
-        if made:
-            self._append(*(column.name for column in made))
-            self._catch_up(made, rows)
+        # Names in the order that are not there are passed over. So it is the one that was asked for
+        # also where some are created only at a second try, after the store has failed.
+        self._append(*(new.name for new in columns))
+        created = run([partial(self._create, new, rows) for new in columns])
+        made = [column for column in created if column is not None]
+        # The table may have been resized meanwhile.
+        if not self._table.load():
+            raise self.table_missing()
+        self._catch_up(made, rows)
         if len(made) < len(columns):
-            late = next(new.name for new in columns if new.name not in created)
+            late = columns[created.index(None)].name
             raise ColumnExistsError(
                 f"{self._objects.location}: another process has just created a column {late!r}; of "
                 f"the {len(columns)} columns {len(made)} were created"
@@ -248,20 +239,17 @@ class Catalog:
             # The table was resized between our look at it and the columns' creation.
             run([partial(self.resizing.follow, column) for column in columns])
 
-    def _append(self, *names: str, new: bool = True) -> None:
-        """Put columns at the end of the order; ones that are not new only if not in it."""
+    def _append(self, *names: str) -> None:
+        """Put columns at the end of the order, if they are not in it."""
         known = self._order()
         # In a table that keeps no order yet (upstream's) the others were there before.
         before = [] if known is not None else [old for old in self.names() if old not in names]
 
         def append(document: Document) -> bool:
             order = order_of(document) or before
-            # One that is not new, this instance may just not have seen there yet.
-            added = [name for name in names if new or name not in order]
-            document["attributes"][COLUMN_ORDER_ATTR] = [
-                *(old for old in order if old not in added),
-                *added,
-            ]
+            # One that is, this instance may just not have seen there yet.
+            added = [name for name in names if name not in order]
+            document["attributes"][COLUMN_ORDER_ATTR] = [*order, *added]
             return bool(added)
 
         self._table.update(append, self.table_missing)
@@ -300,7 +288,7 @@ class Catalog:
         self._objects.delete_tree(f"{PENDING}/{key}")
         if there is None or there.state.complete:
             return None
-        self._append(name, new=False)
+        self._append(name)
         return there
 
     def put_in_place(self, column: Column) -> Column:
@@ -321,7 +309,7 @@ class Catalog:
         # is gone.
         self.resizing.follow(target)
         if column.name not in (self._order() or []):
-            self._append(column.name, new=False)
+            self._append(column.name)
         target.bytes_written = column.bytes_written
         return target
 

@@ -10,10 +10,12 @@ held. They go with the process that held them, and leave nothing behind.
 
 import contextlib
 import errno
+import io
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 try:
@@ -96,9 +98,10 @@ def walked(root: Path, folders: Sequence[str], *, make: bool = False) -> Iterato
     folder = open_root(root)
     try:
         for name in folders:
-            below = open_folder(folder, name, make=make)
-            os.close(folder)
-            folder = below
+            # Closed when it is no longer the one to be closed: Ctrl-C can come in between, and to
+            # close it twice would be to close somebody else's.
+            above, folder = folder, open_folder(folder, name, make=make)
+            os.close(above)
         yield folder
     finally:
         os.close(folder)
@@ -192,9 +195,8 @@ def _open_below(root: Path, key: str) -> tuple[int, os.stat_result]:
     folder = open_root(root)
     try:
         for one in folders:
-            below = open_folder(folder, one)
-            os.close(folder)
-            folder = below
+            above, folder = folder, open_folder(folder, one)
+            os.close(above)
         return _open_regular(folder, name, os.O_RDONLY)
     finally:
         os.close(folder)
@@ -258,22 +260,27 @@ def _read_path_by_name(
         return None
 
 
-@contextlib.contextmanager
-def locked(folder: int, name: str) -> Iterator[int | None]:
-    """Hold the lock of the file that ``name`` leads to; None where it leads nowhere."""
+def locked(folder: int, name: str) -> AbstractContextManager[io.FileIO | None]:
+    """Return the file that ``name`` leads to, its lock held until it is closed; None for none.
+
+    Ctrl-C can come between any two steps of Python's own code, also where a context manager that
+    is written in Python begins or ends. One that were left open there would keep the lock for as
+    long as the exception is looked at: whoever then writes the file once more, to leave things
+    sound, would wait for itself. A file object of Python's, written in C, has no such steps.
+    """
     while True:
         try:
-            file = _open_for_lock(folder, name)
+            file = io.FileIO(_open_for_lock(folder, name), "rb")
         except FileNotFoundError:
-            yield None
-            return
+            return contextlib.nullcontext(None)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if _leads_to(folder, name, file):
-                yield file
-                return
-        finally:
-            os.close(file)
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            if _leads_to(folder, name, file.fileno()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def _open_for_lock(folder: int, name: str) -> int:
@@ -304,6 +311,7 @@ def lock_if_free(file: int) -> bool:
 
 def read_all(file: int) -> bytes:
     """Return all bytes of an open file."""
-    with os.fdopen(os.dup(file), "rb") as stream:
+    # No duplicate: Ctrl-C could leave it open, and with it the file's lock is held.
+    with io.FileIO(file, "rb", closefd=False) as stream:
         stream.seek(0)
-        return stream.read()
+        return stream.readall()

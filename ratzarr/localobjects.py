@@ -13,6 +13,7 @@ the chunk with it, and one created anew never gets it.
 
 import contextlib
 import errno
+import io
 import os
 import shutil
 import stat
@@ -180,7 +181,7 @@ class LocalObjects(Objects):
         def write(folder: int, name: str, root: int, temporary: str) -> bool:
             nonlocal replaced
             with locked(folder, name) as file:
-                if file is not None and _version(read_all(file)) == version:
+                if file is not None and _version(read_all(file.fileno())) == version:
                     os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
                     replaced = True
             return True
@@ -357,21 +358,41 @@ class LocalObjects(Objects):
                 "this system does not have; tables on S3 can be changed from here"
             )
         *folders, name = key.split("/")
-        with self._in_words(key), self._temporary(data) as (root, temporary):
-            for attempt in range(8):
-                try:
-                    with self._folder(folders, owner, make=make) as folder:
-                        if write(folder, name, root, temporary):
-                            return
-                except FileNotFoundError:
-                    # Another process just removed an empty directory on the way.
-                    if not make:
-                        return
-                    if attempt == 7:
-                        raise
+        with self._in_words(key):
+            root = self._open_root()
+            try:
+                self._sweep_once()
+                stream, temporary = _temporary(root, data)
+                # The file in place is this one, with its lock: closed by no code of Python's, see
+                # locked().
+                with stream:
+                    try:
+                        for attempt in range(8):
+                            try:
+                                with self._folder(folders, owner, make=make) as folder:
+                                    if write(folder, name, root, temporary):
+                                        return
+                            except FileNotFoundError:
+                                # Another process just removed an empty directory on the way.
+                                if not make:
+                                    return
+                                if attempt == 7:
+                                    raise
+                    finally:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(temporary, dir_fd=root)
+            finally:
+                os.close(root)
             raise StoreError(
                 f"{self.location}/{key}: others come and go faster than it is written"
             )
+
+    def _open_root(self) -> int:
+        try:
+            return open_root(self._root)
+        except FileNotFoundError:
+            self._root.mkdir(parents=True, exist_ok=True)
+            return open_root(self._root)
 
     @contextlib.contextmanager
     def _folder(
@@ -392,44 +413,11 @@ class LocalObjects(Objects):
             raise
         try:
             for name in folders[len(own) :]:
-                below = open_folder(folder, name, make=make)
-                os.close(folder)
-                folder = below
+                above, folder = folder, open_folder(folder, name, make=make)
+                os.close(above)
             yield folder
         finally:
             os.close(folder)
-
-    @contextlib.contextmanager
-    def _temporary(self, data: bytes) -> Iterator[tuple[int, str]]:
-        # In the root: a stray one, after a kill, is not in the way of any listing. Its writer
-        # holds its lock, so that others can tell a stray one.
-        try:
-            root = open_root(self._root)
-        except FileNotFoundError:
-            self._root.mkdir(parents=True, exist_ok=True)
-            root = open_root(self._root)
-        try:
-            self._sweep_once()
-            while True:
-                name = f".{uuid.uuid4().hex}{PARTIAL}"
-                file = os.open(
-                    name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=root
-                )
-                with os.fdopen(file, "wb") as stream:
-                    try:
-                        # Somebody who sweeps may have taken it for a stray one before it was
-                        # locked.
-                        if not lock_if_free(file) or os.fstat(file).st_nlink == 0:
-                            continue
-                        stream.write(data)
-                        stream.flush()
-                        yield root, name
-                        return
-                    finally:
-                        with contextlib.suppress(FileNotFoundError):
-                            os.unlink(name, dir_fd=root)
-        finally:
-            os.close(root)
 
     def _sweep_once(self) -> None:
         with self._sweep_lock:
@@ -470,6 +458,35 @@ class LocalObjects(Objects):
             raise StorePermissionError(f"{self.location}: no permission: {error}") from error
         except OSError as error:
             raise StoreError(f"{self.location}: {key or 'the store'}: {error}") from error
+
+
+def _temporary(root: int, data: bytes) -> tuple[io.FileIO, str]:
+    """Write a temporary file; return it open, and its name.
+
+    In the root: a stray one, after a kill, is not in the way of any listing. Its writer holds its
+    lock, so that others can tell a stray one.
+    """
+    while True:
+        name = f".{uuid.uuid4().hex}{PARTIAL}"
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        stream = io.FileIO(os.open(name, flags, 0o666, dir_fd=root), "wb")
+        try:
+            # Somebody who sweeps may have taken it for a stray one before it was locked.
+            if lock_if_free(stream.fileno()) and os.fstat(stream.fileno()).st_nlink:
+                left = memoryview(data)
+                while left:
+                    left = left[stream.write(left) :]
+                return stream, name
+        except BaseException:
+            _discard(root, name, stream)
+            raise
+        _discard(root, name, stream)
+
+
+def _discard(root: int, name: str, stream: io.FileIO) -> None:
+    stream.close()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=root)
 
 
 def _version(data: bytes) -> str:

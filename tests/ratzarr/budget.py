@@ -35,7 +35,10 @@ BUDGET = {
     "exists": Cost("`colExists`", {"GET": 1}, ""),
     "create column": Cost("`createColumn`", {"PUT": 2}, "10-12"),
     "create columns": Cost(
-        "`createColumns`, 20 of them", {"LIST": 1, "PUT": 21}, "10-12 each", "n + 2, in parallel"
+        "`createColumns`, 20 of them",
+        {"LIST": 1, "GET": 1, "PUT": 21},
+        "10-12 each",
+        "n + 3, in parallel",
     ),
     "first block": Cost("`readBlock`, the first of a column", {"GET": 2}, "10", "1 + its chunks"),
     "next block": Cost("`readBlock`, another chunk", {"GET": 1}, "4"),

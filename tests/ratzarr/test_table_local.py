@@ -3,6 +3,8 @@
 import gc
 import os
 import pathlib
+import signal
+import sys
 import weakref
 
 import numpy as np
@@ -228,3 +230,50 @@ def test_a_temporary_file_is_not_swept_away_under_its_writer(local, monkeypatch)
     assert len(seen) == 2
     assert local.content(url, "RAT/a") == b"data"
     assert [key for key in local.objects(url) if key.endswith(".partial")] == []
+
+
+def test_ctrl_c_at_any_step_leaves_no_lock_behind(tmp_path):
+    """Python looks for Ctrl-C after each call: what was to be left sound can be written then."""
+    path = tmp_path / "t.rat.zarr"
+    make(path, 3, a=("i4",)).close()
+
+    class Stuck(BaseException):
+        pass
+
+    def stuck(*_):
+        raise Stuck
+
+    before = signal.signal(signal.SIGALRM, stuck)
+    interrupted = 0
+    try:
+        with RatZarr(path) as table:
+            attributes = table.getColumnAttributeMapping("a")
+            for allowed in range(10_000):
+                left = iter(range(allowed))
+
+                def interrupt(_frame, event, _function, left=left):
+                    if event in ("call", "c_return") and next(left, None) is None:
+                        sys.setprofile(None)
+                        raise KeyboardInterrupt
+
+                sys.setprofile(interrupt)
+                try:
+                    attributes["first"] = allowed
+                except KeyboardInterrupt:
+                    sys.setprofile(None)
+                    interrupted += 1
+                    signal.setitimer(signal.ITIMER_REAL, 10)
+                    # While the exception, and all that it refers to, is there.
+                    attributes["second"] = allowed
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                else:
+                    break
+                finally:
+                    sys.setprofile(None)
+            assert attributes["second"] == interrupted - 1
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 100
+    with RatZarr(path, readOnly=True) as table:
+        assert table.getColumnAttributeMapping("a")["first"] == interrupted

@@ -5,7 +5,7 @@ as bytes and as what a codec makes of them; numbers are there three times at the
 
 >>> import numpy as np
 >>> memory_of(np.zeros(1000)), at_once(np.dtype("f8"), 500_000), at_once(np.dtype("f8"), 1000)
-(24000, 2, 32)
+(24000, 6, 32)
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ __all__ = ["MOST", "ROOM", "at_once", "memory_of"]
 
 MOST = 32
 """However small they are: then all wait together for a server that is far away."""
-ROOM = 24 * 2**20
-"""Bytes for them: of 500 000 rows of numbers two or more at once, of text one."""
+ROOM = 72 * 2**20
+"""Bytes for them: of 500 000 rows of numbers six or more at once, of text one or two."""
 TEXT_BYTES = 16
 """Of a text that has not been read yet."""
 NUMBERS, TEXTS = 3, 10

@@ -139,11 +139,11 @@ class Copying:
 
     def _threads(self) -> int:
         """Return how many are to pack and write."""
-        # No more than there is room for blocks: what each has once used stays with it.
-        room = max(
-            (at_once(plan.stored.dtype, self._step(plan)) for plan in self.plans), default=1
-        )
-        return room if self._is_far() else min(room, max(2, PROCESSORS))
+        # No more than there is room for blocks: what each has once used stays with it. Of text that
+        # is known when it has come.
+        room = [at_once(plan.stored.dtype, self._step(plan)) for plan in self.plans]
+        most = max([2, *room])
+        return most if self._is_far() else min(most, max(2, PROCESSORS))
 
     def _is_far(self) -> bool:
         """Return whether requests are waited for."""

@@ -18,8 +18,9 @@ LINEAR = Bar(11)
 FLAT = Bar(1.1)
 # In a process of its own, for its peak of memory: blocks made, written, and read again.
 WORK = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np
+from tests.memory import peak
 from ratzarr import RatZarr
 path, rows = sys.argv[1], int(sys.argv[2])
 block = np.random.default_rng(0).normal(size=min(rows, 500_000))
@@ -34,8 +35,8 @@ with RatZarr(path, readOnly=True) as table:
     for start in range(0, rows, 500_000):
         table.readBlock("a", start, 500_000)
 read = time.perf_counter()
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"write": wrote - began, "read": read - wrote, "peak": peak}))
+used = peak()
+print(json.dumps({"write": wrote - began, "read": read - wrote, "peak": used}))
 """
 # The same bytes, not packed, in plain files: how the disk and its cache grow.
 FLOOR = """

@@ -158,6 +158,8 @@ def run[T](
         Where few are enough: the tasks may well be over at once. Then they are done here, as
         threads would but wait for each other.
     """
+    if not tasks:
+        return []
     if few is not None and (quick or few < len(tasks)):
         return _run_in_few(tasks, few, quick=quick)
     if len(tasks) <= 1 or getattr(_inside, "worker", False):

@@ -5,20 +5,24 @@ as bytes and as what a codec makes of them; numbers are there three times at the
 
 >>> import numpy as np
 >>> memory_of(np.zeros(1000)), at_once(np.dtype("f8"), 500_000), at_once(np.dtype("f8"), 1000)
-(24000, 2, 32)
+(24000, 6, 32)
 """
 
+from os import PathLike, fspath
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MOST", "ROOM", "at_once", "memory_of"]
+from ratzarr import RatZarr
+from ratzarr.location import parse
+
+__all__ = ["MOST", "ROOM", "at_once", "is_far", "memory_of"]
 
 MOST = 32
 """However small they are: then all wait together for a server that is far away."""
-ROOM = 24 * 2**20
-"""Bytes for them: of 500 000 rows of numbers two or more at once, of text one."""
+ROOM = 72 * 2**20
+"""Bytes for them: of 500 000 rows of numbers six or more at once, of text one or two."""
 TEXT_BYTES = 16
 """Of a text that has not been read yet."""
 NUMBERS, TEXTS = 3, 10
@@ -39,3 +43,9 @@ def memory_of(values: NDArray[Any]) -> int:
     if values.dtype.kind == "O":
         return TEXTS * (values.nbytes + sum(map(len, values.tolist())))
     return NUMBERS * values.nbytes
+
+
+def is_far(table: RatZarr) -> bool:
+    """Return whether requests to a table are waited for: it is on no local disk."""
+    place = table.filename
+    return not isinstance(place, str | PathLike) or parse(fspath(place)).kind != "local"

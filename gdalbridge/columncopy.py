@@ -11,17 +11,15 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from os import PathLike, fspath
 from typing import Any
 
 from numpy.typing import NDArray
 
 from ratzarr import ConflictError, RatZarr, RatZarrError, StoreError, UnequalValueError
 from ratzarr.blocks import Block
-from ratzarr.location import parse
 from ratzarr.parallel import PROCESSORS
 
-from .blocksizes import ROOM, at_once, memory_of
+from .blocksizes import ROOM, at_once, is_far, memory_of
 from .copyplan import Action, Plan
 from .errors import CancelledError
 from .gdalrat import RatSource
@@ -139,16 +137,11 @@ class Copying:
 
     def _threads(self) -> int:
         """Return how many are to pack and write."""
-        # No more than there is room for blocks: what each has once used stays with it.
-        room = max(
-            (at_once(plan.stored.dtype, self._step(plan)) for plan in self.plans), default=1
-        )
-        return room if self._is_far() else min(room, max(2, PROCESSORS))
-
-    def _is_far(self) -> bool:
-        """Return whether requests are waited for."""
-        place = self.table.filename
-        return not isinstance(place, str | PathLike) or parse(fspath(place)).kind != "local"
+        # No more than there is room for blocks: what each has once used stays with it. Of text that
+        # is known when it has come.
+        room = [at_once(plan.stored.dtype, self._step(plan)) for plan in self.plans]
+        most = max([2, *room])
+        return most if is_far(self.table) else min(most, max(2, PROCESSORS))
 
     def _blocks(self) -> Iterator[tuple[_Column, Block]]:
         """Begin one column after another, and yield what is to be copied of it."""
@@ -193,7 +186,7 @@ class Copying:
     def _create(self, number: int) -> None:
         """Create a column, and those after it where each would have to be waited for."""
         if number not in self.created:
-            together = TOGETHER if self._is_far() else 1
+            together = TOGETHER if is_far(self.table) else 1
             later = range(number, min(number + together, len(self.plans)))
             group = [one for one in later if self.plans[one].action is Action.CREATE]
             plans = [self.plans[one] for one in group]

@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.blocks import Block
 from ratzarr.casting import exact
+from ratzarr.parallel import PROCESSORS
 
 from . import gdaldatetimes
-from .blocksizes import MOST, ROOM, memory_of
+from .blocksizes import MOST, ROOM, is_far, memory_of
 from .errors import ConversionError
 from .gdaltypes import FieldType, stored_dtype
 from .pipeline import read_ahead
@@ -87,7 +88,9 @@ def blocks(
         return [values.astype(np.float64) if real and plan.kind == FieldType.INTEGER else values]
 
     steps = (Block(start, min(step, rows - start)) for start in range(0, rows, step))
-    reading = read_ahead(steps, read, threads=MOST, ahead=MOST, size=_memory, room=ROOM)
+    # What each thread has once used of memory stays with it.
+    most = MOST if is_far(table) else max(2, PROCESSORS)
+    reading = read_ahead(steps, read, threads=most, ahead=most, size=_memory, room=ROOM)
     with closing(reading) as ahead:
         yield from ahead
 

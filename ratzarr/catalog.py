@@ -52,6 +52,10 @@ __all__ = ["Catalog"]
 
 AT_ONCE = 1000
 """Objects that one request lists, and one deletes."""
+_agreements: dict[int, tuple[Sequence[str], list[str]]] = {}
+"""By a listing's id: itself, and the order that has its names and no others."""
+KEPT = 8
+"""Of these. Only of a disk's listings do the same ones come again."""
 _CHUNK = re.compile(r"(?:c/)?[0-9]+(?:[./][0-9]+)*")
 
 
@@ -83,8 +87,13 @@ class Catalog:
         listed = self._objects.list_dirs(GROUP)
         if listed is None:
             return self._names_by_order()
+        order = self._order()
+        if order is not None and _agreed(listed, order):
+            return order
         keys = set(listed)
-        names = _ordered(self._order(), keys)
+        names = _ordered(order, keys)
+        if not keys and order == names:
+            _agree(listed, names)
         if not keys:
             return names
         if len(keys) > 1 and self._is_ours and not keys <= self._verified:
@@ -415,6 +424,19 @@ def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> b
     # An array or a group, as upstream makes of a name with /: chunks tell, or who has seen it.
     seen = known is not None and known.prefix == column.prefix
     return (seen or bool(chunks)) and all(_CHUNK.fullmatch(chunk) for chunk in chunks)
+
+
+def _agreed(listed: Sequence[str], order: list[str]) -> bool:
+    """Return whether an order was seen to have the names of this very listing, and no others."""
+    known = _agreements.get(id(listed))
+    return known is not None and known[0] is listed and known[1] == order
+
+
+def _agree(listed: Sequence[str], order: list[str]) -> None:
+    if len(_agreements) >= KEPT:
+        _agreements.clear()
+    # A copy: what is returned is its receiver's.
+    _agreements[id(listed)] = listed, list(order)
 
 
 def _ordered(order: list[str] | None, keys: set[str]) -> list[str]:

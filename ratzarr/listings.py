@@ -29,6 +29,8 @@ is atomic, so it needs no lock, which could be held in a fork."""
 def with_document(folder: int) -> list[str]:
     """Return the names of the directories in an open directory that have a ``zarr.json``.
 
+    The same list each time, where it is remembered: not to be changed.
+
     Symbolic links are among them, to be refused by name when they are opened: better than not
     to be seen.
     """
@@ -37,7 +39,8 @@ def with_document(folder: int) -> list[str]:
     known = _known.get(state) if state else None
     if known is not None:
         sure, unsure = known
-        return sure + [name for name in unsure if _has_document(folder, name)]
+        found = [name for name in unsure if _has_document(folder, name)]
+        return sure + found if found else sure
     sure, unsure = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -49,7 +52,7 @@ def with_document(folder: int) -> list[str]:
         if len(_known) >= KEPT:
             _known.clear()
         _known[state] = sure, unsure
-    return list(sure)
+    return sure
 
 
 def _has_document(folder: int, name: str) -> bool:

@@ -144,11 +144,11 @@ def read_file(folder: int, name: str, limit: int | None = None) -> bytes | int |
         file, now = _open_regular(folder, name, os.O_RDONLY)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    with os.fdopen(file, "rb") as stream:
+    try:
         size = now.st_size
-        if limit is not None and size > limit:
-            return size
-        return stream.read()
+        return size if limit is not None and size > limit else _read(file, size)
+    finally:
+        os.close(file)
 
 
 def read_with_state(
@@ -311,7 +311,13 @@ def lock_if_free(file: int) -> bool:
 
 def read_all(file: int) -> bytes:
     """Return all bytes of an open file."""
-    # No duplicate: Ctrl-C could leave it open, and with it the file's lock is held.
-    with io.FileIO(file, "rb", closefd=False) as stream:
-        stream.seek(0)
-        return stream.readall()
+    # Not of a duplicate: Ctrl-C could leave it open, and with it the file's lock is held.
+    return _read(file, os.fstat(file).st_size)
+
+
+def _read(file: int, size: int) -> bytes:
+    """Read a file that should have so many bytes; in one step, as each gives way to other threads."""
+    data = os.pread(file, size + 1, 0)
+    while len(data) != size and (more := os.pread(file, 2**20, len(data))):
+        data += more
+    return data

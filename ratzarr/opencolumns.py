@@ -132,8 +132,9 @@ class OpenColumns:
         """Return columns by name, those not yet open opened in parallel."""
         wanted = list(dict.fromkeys(names))
         unknown = [name for name in wanted if name not in self._columns]
-        opening = [partial(self.__getitem__, name) for name in unknown]
-        run(opening, self._catalog.threads, quick=True)
+        if unknown:
+            opening = [partial(self.__getitem__, name) for name in unknown]
+            run(opening, self._catalog.threads, quick=True)
         return {name: self[name] for name in wanted}
 
     def read(
@@ -253,9 +254,15 @@ class OpenColumns:
                 if (name, state.id) not in self._logged
             ]
             run(unlogged)
-            ready = run([partial(self._long_enough, *each, start) for each in fitted.values()])
+            lagging = [
+                name
+                for name, (_, state, values) in fitted.items()
+                if start + len(values) > state.length
+            ]
+            grown = run([partial(self._grown, *fitted[name], start) for name in lagging])
+            fitted.update(zip(lagging, grown, strict=True))
             tasks: list[Callable[[], None]] = []
-            for column, state, values in ready:
+            for column, state, values in fitted.values():
                 self._remember(column, state, start + len(values))
                 if self._buffer is None:
                     tasks += column.writing(state, values, start)
@@ -295,12 +302,10 @@ class OpenColumns:
             self._doubt(list(self._columns) if names is None else names)
             raise
 
-    def _long_enough(
+    def _grown(
         self, column: Column, state: ColumnState, values: Array, start: int
     ) -> tuple[Column, ColumnState, Array]:
         """Let a column that lags behind the table grow first."""
-        if start + len(values) <= state.length:
-            return column, state, values
         self._catalog.resizing.follow(column)
         if not column.state.is_same_column(state):
             raise column.replaced()

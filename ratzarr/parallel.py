@@ -47,6 +47,7 @@ pop() and append() of a list are atomic: no lock is needed, which could be held 
 type _Key = tuple[int, int]
 
 _pools: dict[_Key, ThreadPoolExecutor] = {}
+_helping: dict[_Key, ThreadPoolExecutor] = {}
 _slots: dict[_Key, threading.Semaphore] = {}
 _lock = threading.Lock()
 _inside = threading.local()
@@ -130,10 +131,16 @@ def _flagged[T](task: Callable[[], T]) -> T:
         _inside.worker = False
 
 
-def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
-    """Give a task to the pool; None where the interpreter is ending, which ends all pools."""
+def _helpers() -> ThreadPoolExecutor:
+    return _mine(_helping, lambda _: ThreadPoolExecutor(PROCESSORS, "ratzarr-packing"))
+
+
+def _submitted[T](
+    task: Callable[[], T], pool: Callable[[], ThreadPoolExecutor] = _pool
+) -> Future[T] | None:
+    """Give a task to a pool; None where the interpreter is ending, which ends all pools."""
     try:
-        return _pool().submit(_flagged, task)
+        return pool().submit(_flagged, task)
     except RuntimeError:
         # What is called at exit (atexit) comes after that, and has to do its work itself.
         return None
@@ -158,6 +165,8 @@ def run[T](
         Where few are enough: the tasks may well be over at once. Then they are done here, as
         threads would but wait for each other.
     """
+    if not tasks:
+        return []
     if few is not None and (quick or few < len(tasks)):
         return _run_in_few(tasks, few, quick=quick)
     if len(tasks) <= 1 or getattr(_inside, "worker", False):
@@ -180,11 +189,12 @@ def run[T](
 
 
 def run_together[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """Run a few tasks that wait for nothing, the first of them in this thread; return their results.
+    """Run a few tasks that only compute, the first of them in this thread; return their results.
 
-    All are waited for, whatever fails.
+    All are waited for, whatever fails. Threads of their own do them: those of :func:`run` may all
+    be waiting for what the caller holds.
     """
-    futures = [_submitted(task) for task in tasks[1:]]
+    futures = [_submitted(task, _helpers) for task in tasks[1:]]
     try:
         results = [_flagged(tasks[0])]
     finally:

@@ -88,9 +88,11 @@ class _WaitingChunk:
         """Write what has come; with the lock held."""
         if self.is_done:
             return
-        each = np.flatnonzero(self.come)
-        first, stop = int(each[0]), int(each[-1]) + 1
-        rows = slice(first, stop) if stop - first == self.count else each
+        rows: slice | NDArray[np.intp] = slice(0, self.count)
+        if self.count < len(self.come):
+            each = np.flatnonzero(self.come)
+            first, stop = int(each[0]), int(each[-1]) + 1
+            rows = slice(first, stop) if stop - first == self.count else each
         try:
             self.column.write_rows(self.state, self.chunk, rows, self.values[rows])
         except (ChangedError, ColumnNotFoundError) as error:

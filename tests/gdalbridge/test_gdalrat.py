@@ -259,9 +259,9 @@ def test_hfas_own_table_in_blocks_that_begin_anywhere(tmp_path):
 def test_one_long_string_costs_its_own_length_and_no_more():
     # Padded to the longest, these rows would be an array of 4 GB.
     code = """
-import resource
 import numpy as np
 from osgeo import gdal
+from tests.memory import peak
 from gdalbridge.gdalrat import open_rat
 rows = 200_000
 dataset = gdal.GetDriverByName("MEM").Create("", 4, 4)
@@ -272,10 +272,10 @@ rat.SetValueAsString(0, 0, "short")
 rat.SetValueAsString(123_456, 0, "x" * 20_000)
 dataset.GetRasterBand(1).SetDefaultRAT(rat)
 with open_rat(dataset) as source:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     values = source.read(0, 0, rows)
     assert len(values[123_456]) == 20_000 and values[0] == "short" and values[-1] == ""
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    print(peak() - before)
 """
     done = run(code)
     assert done.returncode == 0, done.stderr

@@ -246,9 +246,9 @@ def test_some_date_times_where_only_whole_columns_can_be_written(monkeypatch):
 def test_one_long_string_costs_its_own_length_and_no_more():
     # Padded to the longest, these rows would be an array of 2 GB.
     code = """
-import resource
 import numpy as np
 from osgeo import gdal
+from tests.memory import peak
 from gdalbridge.gdalratwrite import open_rat_for_update
 rows = 100_000
 values = np.full(rows, "short", np.dtypes.StringDType())
@@ -257,9 +257,9 @@ dataset = gdal.GetDriverByName("MEM").Create("", 4, 4)
 with open_rat_for_update(dataset) as sink:
     sink.set_row_count(rows)
     sink.create_column("s", 2, 0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     sink.write(0, 0, values)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+    print(peak() - before)
     sink.commit()
 rat = dataset.GetRasterBand(1).GetDefaultRAT()
 assert [len(rat.GetValueAsString(row, 0)) for row in (77_776, 77_777, 77_778)] == [5, 20_000, 5]

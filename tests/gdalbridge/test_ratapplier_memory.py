@@ -6,8 +6,9 @@ import sys
 import pytest
 
 CODE = """
-import resource, sys
+import sys
 import numpy as np
+from tests.memory import peak
 from gdalbridge import ratapplier
 from ratzarr import RatZarr
 
@@ -37,7 +38,7 @@ ratapplier.apply(some, rats, out, controls=controls)
 with RatZarr(path, readOnly=True) as table:
     n = np.arange(rows - 1000, rows)
     assert (table.readBlock("total", rows - 1000, 1000) == n / 7 + n % 1000).all()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak())
 """
 
 

@@ -271,8 +271,9 @@ def test_a_rasters_column_is_replaced_by_one_of_its_name(executor, tmp_path, sid
 
 
 HALF = """
-import resource, sys
+import sys
 import numpy as np
+from tests.memory import peak
 from gdalbridge.ratapplier import RatApplierControls, RatAssociations, RatZarrHandle, apply
 from ratzarr import RatZarr
 
@@ -291,12 +292,12 @@ seg.seg = RatZarrHandle(path)
 controls = RatApplierControls()
 controls.setMemory(8 * 2**20)
 apply(half, seg, seg, controls=controls)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+used = peak()
 with RatZarr(path, readOnly=True) as table:
     for start in (0, rows // 2 - 7, rows - 1000):
         expected = np.arange(start, start + 1000).astype("float32") / 2
         assert (table.readBlock("half", start, 1000) == expected).all()
-print(peak)
+print(used)
 """
 
 

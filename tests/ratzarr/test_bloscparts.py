@@ -1,5 +1,6 @@
 """Packed by several threads, a Blosc buffer is the one that a single thread makes."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
@@ -123,3 +124,33 @@ def test_every_part_is_waited_for_where_one_fails():
     with pytest.raises(ValueError, match="no"):
         parallel.run_together([slow, fails, slow])
     assert len(finished) == 4
+
+
+def test_packing_does_not_wait_for_threads_that_wait_for_it(monkeypatch):
+    """Whoever packs a chunk holds its lock, and others that want it may take all threads of a pool."""
+    monkeypatch.setattr(parallel, "_idle", [None] * 2)
+    monkeypatch.setenv(parallel.REQUESTS_VARIABLE, "2")
+    values, way = VALUES["decimals"].view("V8"), WAYS[3]
+    lock, ready = threading.Lock(), threading.Barrier(3)
+
+    def waits():
+        ready.wait(timeout=30)
+        with lock:
+            return True
+
+    with ThreadPoolExecutor(1) as other, lock:
+        waiting = other.submit(parallel.run, [waits, waits])
+        ready.wait(timeout=30)
+        packed = other_thread(lambda: b"".join(compress(values, *way)))
+    assert packed == blosc.compress(values, *way)
+    assert waiting.result(timeout=30) == [True, True]
+
+
+def other_thread(task):
+    """Run a task in another thread, for half a minute at most."""
+    result = []
+    thread = threading.Thread(target=lambda: result.append(task()), daemon=True)
+    thread.start()
+    thread.join(timeout=30)
+    assert result, "it waits for ever"
+    return result[0]

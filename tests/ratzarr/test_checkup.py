@@ -796,10 +796,11 @@ def test_a_stream_of_tasks_is_drawn_as_it_is_used():
 
 
 MEMORY = """
-import resource, sys
+import sys
+from tests.memory import peak
 from ratzarr.checkup import check_store
 assert check_store(sys.argv[1]) == []
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(peak())
 """
 
 

@@ -158,3 +158,20 @@ def test_an_order_with_names_twice_gone_and_unknown(tmp_path):
         assert names(path) == ["c", "a", "d/e", "b"]
         shutil.rmtree(path / "RAT" / "d%2Fe")
         assert names(path) == ["c", "a", "b"]
+
+
+def test_what_is_done_with_a_list_of_names_is_its_receivers_own(tmp_path):
+    path = tmp_path / "t.rat.zarr"
+    make(path, 3, a=("i4",), b=("f8",)).close()
+    long_ago()
+    for _ in range(3):
+        found = names(path)
+        assert found == ["a", "b"]
+        found.append("c")
+        found.sort(reverse=True)
+    # The same listing, and other orders.
+    for order, expected in ((["b", "a"], ["b", "a"]), (["b"], ["b", "a"]), ([], ["a", "b"])):
+        with mock.patch("ratzarr.catalog.order_of", return_value=order):
+            assert names(path) == expected
+            assert names(path) == expected
+    assert names(path) == ["a", "b"]

@@ -12,7 +12,8 @@ from ratzarr import DamagedError, RatZarrError
 from ratzarr.location import gdal_name, url_name
 from ratzarr.location import parse as parse_location
 from ratzarr.objects import Objects
-from ratzarr.s3settings import current, without_password
+from ratzarr.s3settings import current
+from ratzarr.s3words import without_password
 from ratzarr.stores import exists, open_objects
 
 from .errors import BridgeError

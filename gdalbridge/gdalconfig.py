@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Mapping
 
-from ratzarr.s3settings import NAMES
+from ratzarr.s3words import NAMES
 
 from .errors import GdalMissingError
 

@@ -13,12 +13,9 @@ the chunk with it, and one created anew never gets it.
 
 import contextlib
 import errno
-import io
 import os
-import shutil
 import stat
 import threading
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import override
@@ -31,7 +28,6 @@ from .localfiles import (
     HAS_LOCKS,
     NotAFileError,
     is_in_state,
-    lock_if_free,
     locked,
     open_folder,
     open_root,
@@ -43,10 +39,10 @@ from .localfiles import (
 )
 from .location import Location
 from .objects import Objects, Owner, Seen, Versioned
+from .underway import doomed_name, litter, remove_tree, sweep, temporary_file
 
 __all__ = ["LocalObjects"]
 
-PARTIAL, DELETED = ".partial", ".deleted"
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
 
 
@@ -222,7 +218,7 @@ class LocalObjects(Objects):
     def delete_tree(self, prefix: str) -> None:
         *folders, name = prefix.split("/")
         # Gone for every reader in one step, however long the files take.
-        doomed = f".{uuid.uuid4().hex}{DELETED}"
+        doomed = doomed_name()
         with self._in_words(prefix):
             try:
                 with walked(self._root, folders) as folder, walked(self._root, []) as root:
@@ -230,7 +226,7 @@ class LocalObjects(Objects):
             except FileNotFoundError:
                 self._prune(self._root.joinpath(*folders))
                 return
-            _remove(self._root / doomed)
+            remove_tree(self._root / doomed)
             self._prune(self._root.joinpath(*folders))
 
     @override
@@ -322,23 +318,12 @@ class LocalObjects(Objects):
     # ---- what interrupted writers leave
 
     def litter(self) -> Iterator[str]:
-        """Yield the names, in the root, of what dead processes have left on the way."""
-        with contextlib.suppress(FileNotFoundError), os.scandir(self._root) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") and (
-                    entry.name.endswith(DELETED)
-                    or (entry.name.endswith(PARTIAL) and _writer_is_dead(Path(entry.path)))
-                ):
-                    yield entry.name
+        """Return the names, in the root, of what dead processes have left on the way."""
+        return litter(self._root)
 
     def sweep(self) -> None:
         """Remove what dead processes have left on the way in or out."""
-        for name in list(self.litter()):
-            with contextlib.suppress(OSError):
-                if name.endswith(DELETED):
-                    _remove(self._root / name)
-                else:
-                    _writer_is_dead(self._root / name, remove=True)
+        sweep(self._root, list(self.litter()))
 
     # ---- inside
 
@@ -362,7 +347,7 @@ class LocalObjects(Objects):
             root = self._open_root()
             try:
                 self._sweep_once()
-                stream, temporary = _temporary(root, data)
+                stream, temporary = temporary_file(root, data)
                 # The file in place is this one, with its lock: closed by no code of Python's, see
                 # locked().
                 with stream:
@@ -460,35 +445,6 @@ class LocalObjects(Objects):
             raise StoreError(f"{self.location}: {key or 'the store'}: {error}") from error
 
 
-def _temporary(root: int, data: bytes) -> tuple[io.FileIO, str]:
-    """Write a temporary file; return it open, and its name.
-
-    In the root: a stray one, after a kill, is not in the way of any listing. Its writer holds its
-    lock, so that others can tell a stray one.
-    """
-    while True:
-        name = f".{uuid.uuid4().hex}{PARTIAL}"
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        stream = io.FileIO(os.open(name, flags, 0o666, dir_fd=root), "wb")
-        try:
-            # Somebody who sweeps may have taken it for a stray one before it was locked.
-            if lock_if_free(stream.fileno()) and os.fstat(stream.fileno()).st_nlink:
-                left = memoryview(data)
-                while left:
-                    left = left[stream.write(left) :]
-                return stream, name
-        except BaseException:
-            _discard(root, name, stream)
-            raise
-        _discard(root, name, stream)
-
-
-def _discard(root: int, name: str, stream: io.FileIO) -> None:
-    stream.close()
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(name, dir_fd=root)
-
-
 def _version(data: bytes) -> str:
     # Its very bytes, as text: nothing tells for surer, nor, of a chunk, in less time.
     return str(data, "latin-1")
@@ -498,43 +454,6 @@ def _read(folder: int, name: str) -> bytes | None:
     found = read_file(folder, name)
     assert not isinstance(found, int)  # no limit was given  # noqa: S101
     return found
-
-
-def _writer_is_dead(path: Path, *, remove: bool = False) -> bool:
-    """Return whether nobody holds a temporary file; remove it then, if asked to.
-
-    Under its lock: else its writer could take that between our look and the removal.
-    """
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return False
-    try:
-        free = lock_if_free(file)
-        if free and remove:
-            path.unlink(missing_ok=True)
-        return free
-    except OSError:
-        return False
-    finally:
-        os.close(file)
-
-
-def _remove(path: Path) -> None:
-    def gone(_function: object, _path: str, error: BaseException) -> None:
-        # Another process sweeps it too.
-        if not isinstance(error, FileNotFoundError):
-            raise error
-
-    for _ in range(8):
-        try:
-            shutil.rmtree(path, onexc=gone)
-        except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
-                raise
-            # A writer that had it open has just put a chunk there.
-        else:
-            return
 
 
 def _unless_missing(error: OSError) -> None:

@@ -39,7 +39,8 @@ from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Versioned
 from .parallel import request_slot, run
-from .s3settings import MACHINE, S3Settings, current
+from .s3identity import MACHINE
+from .s3settings import S3Settings, current
 
 __all__ = ["ObstoreObjects", "can_be_used"]
 

@@ -21,11 +21,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from .localfiles import HAS_LOCKS, lock_if_free
+from .heldfiles import discard, new_held, writer_is_dead
 
 __all__ = ["name_it", "partial_file"]
-
-_OPEN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @contextlib.contextmanager
@@ -44,12 +42,13 @@ def partial_file(path: Path) -> Iterator[tuple[int, Path]]:
     # A name that nobody takes for a raster's, and short where that is long.
     mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
     _sweep(path.parent, mark)
-    file, hidden = _created(path.parent, mark)
+    file, name = new_held(
+        lambda: str(path.parent / f".{mark}{secrets.token_hex(10)}.partial"), locks_needed=False
+    )
     try:
-        yield file, hidden
+        yield file.fileno(), Path(name)
     finally:
-        os.close(file)
-        hidden.unlink(missing_ok=True)
+        discard(file, name)
 
 
 def name_it(hidden: Path, path: Path, *, overwrite: bool) -> None:
@@ -74,32 +73,10 @@ def name_it(hidden: Path, path: Path, *, overwrite: bool) -> None:
         hidden.rename(path)
 
 
-def _created(folder: Path, mark: str) -> tuple[int, Path]:
-    while True:
-        hidden = folder / f".{mark}{secrets.token_hex(10)}.partial"
-        file = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL | _OPEN, 0o666)
-        try:
-            # One that sweeps may have found it before it was locked.
-            if not HAS_LOCKS or (lock_if_free(file) and os.fstat(file).st_nlink):
-                return file, hidden
-        except OSError:
-            # A file system without locks: nothing is swept there either.
-            return file, hidden
-        os.close(file)
-        hidden.unlink(missing_ok=True)
-
-
 def _sweep(folder: Path, mark: str) -> None:
     """Remove what processes have left that are no more."""
     hidden = re.compile(rf"\.{mark}[0-9a-f]{{20}}\.partial")
     # It is a favour: what can't be removed has never stood in anybody's way.
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for name in [one.name for one in entries if hidden.fullmatch(one.name)]:
-            if not HAS_LOCKS:
-                return
-            file = os.open(folder / name, os.O_RDWR | _OPEN | getattr(os, "O_NONBLOCK", 0))
-            try:
-                if lock_if_free(file):
-                    (folder / name).unlink()
-            finally:
-                os.close(file)
+            writer_is_dead(folder / name, remove=True)

@@ -28,8 +28,9 @@ from s3fs import S3FileSystem
 
 from .errors import ArgumentError, StorePermissionError
 from .parallel import in_flight
+from .s3identity import MACHINE, Keys
 from .s3retries import Retries
-from .s3settings import MACHINE, PROFILES, Keys, S3Settings
+from .s3settings import PROFILES, S3Settings
 
 __all__ = ["client_for", "keys_of_profile"]
 

@@ -21,7 +21,8 @@ from .errors import (
     StoreTimeoutError,
     TableNotFoundError,
 )
-from .s3settings import S3Settings, without_password
+from .s3settings import S3Settings
+from .s3words import without_password
 
 __all__ = ["ConditionRefused", "MissingObject", "answer_to", "error_code", "in_words", "no_bucket"]
 

@@ -326,7 +326,7 @@ class S3Objects(Objects):
             request["ContinuationToken"] = page["NextContinuationToken"]
 
     def request(self, method: str, **request: Any) -> dict[str, Any]:
-        """Make a request of the bucket, for what is no store: see :mod:`ratzarr.filecopy`."""
+        """Make a request of the bucket, for what is no store: see :mod:`ratzarr.bucketfile`."""
         return self._call("", method, **request)
 
     def read_range(self, start: int, length: int, **condition: str) -> bytes:

@@ -11,80 +11,21 @@ fsspec's configuration; the profile. In one place the AWS tools' name goes befor
 """
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
 
 from . import awsfiles
 from .errors import ArgumentError
+from .s3identity import NONE, Keys, identity
+from .s3words import Said, Word, is_true, without_password
 
-__all__ = ["NAMES", "Keys", "S3Settings", "consult", "current", "without_password"]
+__all__ = ["PROFILES", "S3Settings", "consult", "current"]
 
-NAMES = (
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ENDPOINT_URL",
-    "AWS_S3_ENDPOINT",
-    "AWS_HTTPS",
-    "AWS_VIRTUAL_HOSTING",
-    "AWS_REGION",
-    "AWS_DEFAULT_REGION",
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_NO_SIGN_REQUEST",
-    "AWS_REQUEST_PAYER",
-    "AWS_ACCESS_KEY_ID",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-    "AWS_CONFIG_FILE",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "CPL_AWS_CREDENTIALS_FILE",
-    "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
-    "AWS_EC2_METADATA_DISABLED",
-    "AWS_EC2_METADATA_SERVICE_ENDPOINT",
-    "RATZARR_FIRST_ANSWER",
-)
-"""Every name of either family that is read."""
-
-ELSEWHERE = (
-    ("AWS_WEB_IDENTITY_TOKEN_FILE", "a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)"),
-    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "the container's role"),
-    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "the container's role"),
-)
-MACHINES = (
-    ("/sys/devices/virtual/dmi/id/sys_vendor", "amazon ec2"),
-    ("/sys/hypervisor/uuid", "ec2"),
-)
-"""Files that say whose machine this is, where they are."""
 FIRST_ANSWER = 8.0
 PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
 """The first counts, for both clients."""
-NONE = "none found"
-MACHINE = "none set; the role of this machine, if it has one"
-ENVIRONMENT = "the environment"
-OPTIONS = "storage options"
-
-
-class Keys(NamedTuple):
-    """Credentials as such; never to be shown."""
-
-    key: str
-    secret: str
-    token: str | None = None
-
-    def __repr__(self) -> str:
-        return "Keys(...)"
-
-
-class Word(NamedTuple):
-    """What somebody has said, and where: the smaller its rank, the more it counts."""
-
-    value: Any
-    source: str
-    rank: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +80,7 @@ class S3Settings:
         Parameters
         ----------
         environment : mapping
-            ``os.environ``, or the like; see :data:`NAMES`.
+            ``os.environ``, or the like; see :data:`ratzarr.s3words.NAMES`.
         words : mapping, optional
             Value and source by the same names: these go before the environment's.
         options : mapping, optional
@@ -152,7 +93,7 @@ class S3Settings:
         ArgumentError
             Where a file can't be read, or a number is none.
         """
-        return _Reading(environment, words or {}, options or {}, defaults or {}).settings()
+        return _decided(Said(environment, words or {}, options or {}, defaults or {}))
 
     def s3fs_arguments(self) -> dict[str, Any]:
         """Return these settings as arguments of ``s3fs.S3FileSystem``."""
@@ -227,14 +168,6 @@ class S3Settings:
         return f"{value or "AWS's own"}" + (f" ({source})" if source else "")
 
 
-def without_password(url: str | None) -> str | None:
-    """Return a URL as it may be shown."""
-    if not url or "@" not in url:
-        return url
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-
-
 _elsewhere: list[Callable[[str], Mapping[str, tuple[str, str]]]] = []
 
 
@@ -270,228 +203,103 @@ def current(bucket: str, options: Mapping[str, Any] | None = None) -> S3Settings
     return S3Settings.resolve(os.environ, words=words, options=options, defaults=defaults)
 
 
-class _Reading:
-    """One decision on all settings. Ranks: 0 options, 1 words, 2 environment, 3 and 4 the rest."""
-
-    def __init__(
-        self,
-        environment: Mapping[str, str],
-        words: Mapping[str, tuple[str, str]],
-        options: Mapping[str, Any],
-        defaults: Mapping[str, Any],
-    ) -> None:
-        self.words = {
-            name: Word(environment[name], ENVIRONMENT, 2)
-            for name in (*NAMES, *(name for name, _ in ELSEWHERE))
-            if environment.get(name)
-        }
-        self.words |= {name: Word(value, source, 1) for name, (value, source) in words.items()}
-        self.options = (Word(options, OPTIONS, 0), Word(defaults, "fsspec's configuration", 3))
-        self.sources: dict[str, str] = {}
-        self.conflicts: list[str] = []
-
-    def settings(self) -> S3Settings:
-        named = self.decide("profile", self.of_options("profile"), self.of("AWS_DEFAULT_PROFILE"),
-                            self.of("AWS_PROFILE"))  # fmt: skip
-        profile = awsfiles.read_profile(
-            named.value if named else "default",
-            {name: str(word.value) for name, word in self.words.items()},
+def _decided(said: Said) -> S3Settings:
+    named = said.decide("profile", said.of_options("profile"), said.of("AWS_DEFAULT_PROFILE"),
+                        said.of("AWS_PROFILE"))  # fmt: skip
+    profile = awsfiles.read_profile(
+        named.value if named else "default",
+        {name: str(word.value) for name, word in said.words.items()},
+    )
+    problem = None
+    if named and not profile.found:
+        problem = (
+            f"the AWS profile {named.value!r} ({named.source}) is neither in "
+            f"{profile.config_file} nor in {profile.credentials_file}"
         )
-        problem = None
-        if named and not profile.found:
-            problem = (
-                f"the AWS profile {named.value!r} ({named.source}) is neither in "
-                f"{profile.config_file} nor in {profile.credentials_file}"
-            )
-        endpoint = self.endpoint(profile)
-        region = self.decide(
-            "region",
-            self.of_options("client_kwargs", "region_name"),
-            self.of("AWS_REGION"),
-            self.of("AWS_DEFAULT_REGION"),
-            self.of_profile(profile, profile.region),
+    endpoint = _endpoint(said, profile)
+    region = said.decide(
+        "region",
+        said.of_options("client_kwargs", "region_name"),
+        said.of("AWS_REGION"),
+        said.of("AWS_DEFAULT_REGION"),
+        said.of_profile(profile, profile.region),
+    )
+    styles = [
+        word._replace(value=word.value == "path")
+        for word in (
+            *said.of_options("config_kwargs", "s3", "addressing_style"),
+            *said.of_profile(profile, profile.addressing_style),
         )
-        styles = [
-            word._replace(value=word.value == "path")
-            for word in (
-                *self.of_options("config_kwargs", "s3", "addressing_style"),
-                *self.of_profile(profile, profile.addressing_style),
-            )
-        ]
-        virtual = [
-            one._replace(value=not _is_true(one.value)) for one in self.of("AWS_VIRTUAL_HOSTING")
-        ]
-        path_style = self.decide("path_style", styles, virtual)
-        pays = self.decide(
-            "requester_pays",
-            self.of_options("requester_pays"),
-            [
-                one._replace(value=one.value.strip().lower() == "requester")
-                for one in self.of("AWS_REQUEST_PAYER")
-            ],
-        )
-        keys, credentials, use_profile, rank = self.identity(named, profile)
-        unsigned = self.decide(
-            "anonymous",
-            self.of_options("anon"),
-            [one._replace(value=_is_true(one.value)) for one in self.of("AWS_NO_SIGN_REQUEST")],
-        )
-        # Credentials that are given more urgently than the wish to have none, count.
-        anonymous = unsigned is not None and bool(unsigned.value) and unsigned.rank <= rank
-        first = self.decide(
-            "first_answer", self.of_options("first_answer"), self.of("RATZARR_FIRST_ANSWER")
-        )
-        return S3Settings(
-            files=(profile.config_file, profile.credentials_file),
-            first_answer=_seconds(first) if first else FIRST_ANSWER,
-            endpoint=endpoint.value if endpoint else None,
-            region=region.value if region else None,
-            profile=named.value if named else None,
-            anonymous=anonymous,
-            requester_pays=bool(pays and pays.value),
-            # A server of one's own rarely has a name per bucket; AWS's own always has.
-            path_style=path_style.value if path_style else endpoint is not None,
-            keys=None if anonymous else keys,
-            credentials=(
-                f"none, requests are not signed ({self.sources['anonymous']})"
-                if anonymous
-                else credentials
-            ),
-            use_profile=None if anonymous else use_profile,
-            sources=MappingProxyType(self.sources),
-            conflicts=tuple(self.conflicts),
-            problem=problem,
-        )
+    ]
+    virtual = [
+        one._replace(value=not is_true(one.value)) for one in said.of("AWS_VIRTUAL_HOSTING")
+    ]
+    path_style = said.decide("path_style", styles, virtual)
+    pays = said.decide(
+        "requester_pays",
+        said.of_options("requester_pays"),
+        [
+            one._replace(value=one.value.strip().lower() == "requester")
+            for one in said.of("AWS_REQUEST_PAYER")
+        ],
+    )
+    keys, credentials, use_profile, rank = identity(said, named, profile)
+    unsigned = said.decide(
+        "anonymous",
+        said.of_options("anon"),
+        [one._replace(value=is_true(one.value)) for one in said.of("AWS_NO_SIGN_REQUEST")],
+    )
+    # Credentials that are given more urgently than the wish to have none, count.
+    anonymous = unsigned is not None and bool(unsigned.value) and unsigned.rank <= rank
+    first = said.decide(
+        "first_answer", said.of_options("first_answer"), said.of("RATZARR_FIRST_ANSWER")
+    )
+    return S3Settings(
+        files=(profile.config_file, profile.credentials_file),
+        first_answer=_seconds(first) if first else FIRST_ANSWER,
+        endpoint=endpoint.value if endpoint else None,
+        region=region.value if region else None,
+        profile=named.value if named else None,
+        anonymous=anonymous,
+        requester_pays=bool(pays and pays.value),
+        # A server of one's own rarely has a name per bucket; AWS's own always has.
+        path_style=path_style.value if path_style else endpoint is not None,
+        keys=None if anonymous else keys,
+        credentials=(
+            f"none, requests are not signed ({said.sources['anonymous']})"
+            if anonymous
+            else credentials
+        ),
+        use_profile=None if anonymous else use_profile,
+        sources=MappingProxyType(said.sources),
+        conflicts=tuple(said.conflicts),
+        problem=problem,
+    )
 
-    # ---- what was said
 
-    def of(self, name: str) -> list[Word]:
-        """Return what was said by one name, with the name in its source."""
-        word = self.words.get(name)
-        if word is None:
-            return []
-        where = name if word.source == ENVIRONMENT else f"{name} in {word.source}"
-        return [word._replace(source=where)]
-
-    def of_options(self, *path: str) -> Iterator[Word]:
-        """Yield what arguments of s3fs say."""
-        for word in self.options:
-            value: Any = word.value
-            for name in path:
-                value = value.get(name) if isinstance(value, Mapping) else None
-            if value is not None and value != "":
-                yield word._replace(value=value, source=f"{'.'.join(path)} in {word.source}")
-
-    def of_profile(self, profile: awsfiles.Profile, value: str | None) -> list[Word]:
-        """Return what a profile says."""
-        return [Word(value, f"profile {profile.name}", 4)] if value else []
-
-    def decide(self, what: str, *said: Any) -> Word | None:
-        """Take what counts most; of equals the first. Note where equals differ."""
-        words = sorted((word for some in said for word in some), key=lambda word: word.rank)
-        if not words:
-            return None
-        chosen: Word = words[0]
-        self.sources[what] = chosen.source
-        for other in words[1:]:
-            if other.rank == chosen.rank and other.value != chosen.value:
-                self.conflicts.append(
-                    f"{chosen.source} and {other.source} differ: "
-                    f"{without_password(str(chosen.value))} counts, "
-                    f"{without_password(str(other.value))} does not"
-                )
-        return chosen
-
-    # ---- endpoint and credentials
-
-    def endpoint(self, profile: awsfiles.Profile) -> Word | None:
-        ignores = [_is_true(one.value) for one in self.of("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")]
-        configured = [] if (ignores or [profile.ignores_endpoints])[0] else [
-            *self.of("AWS_ENDPOINT_URL_S3"),
-            *self.of("AWS_ENDPOINT_URL"),
-            *self.of_profile(profile, profile.endpoint),
-        ]  # fmt: skip
-        https = all(_is_true(one.value) for one in self.of("AWS_HTTPS"))
-        gdals = [
-            one._replace(value=one.value if "://" in one.value else _url(one.value, https))
-            for one in self.of("AWS_S3_ENDPOINT")
-        ]
-        said = [
-            [*self.of_options("endpoint_url"), *self.of_options("client_kwargs", "endpoint_url")],
-            configured,
-            gdals,
-        ]
-        clean = [[one._replace(value=str(one.value).rstrip("/")) for one in some] for some in said]
-        # The two names of the AWS tools are one for all services and one for S3: no conflict.
-        specific = [one for one in clean[1] if one.source.startswith("AWS_ENDPOINT_URL_S3")]
-        if specific:
-            clean[1] = specific
-        return self.decide("endpoint", *clean)
-
-    def identity(
-        self, named: Word | None, profile: awsfiles.Profile
-    ) -> tuple[Keys | None, str, str | None, int]:
-        """Return keys, where they come from, the profile to ask, and how much it counts."""
-        found = [one for one in (self.keys_of_options(), self.keys_of_words()) if one is not None]
-        rank = 4 if named is None else named.rank
-        if profile.keys or profile.provider:
-            # As the AWS tools and GDAL have it, keys go before a profile that is as near.
-            keys = Keys(*profile.keys) if profile.keys else None
-            where = f"profile {profile.name}"
-            where += f" in {profile.keys_file}" if keys else f" ({profile.provider})"
-            found.append((rank, keys, where, None if keys else profile.name))
-        if found:
-            best = min(found, key=lambda one: one[0])
-            return best[1], best[2], best[3], best[0]
-        halves = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        for half, other in (halves, halves[::-1]):
-            if half in self.words:
-                return None, f"{half} without {other}", None, 2
-        for name, where in ELSEWHERE:
-            if name in self.words:
-                return None, where, None, 4
-        if self.may_have_role():
-            return None, MACHINE, None, 5
-        return None, NONE, None, 5
-
-    def may_have_role(self) -> bool:
-        """Return whether this may be one of Amazon's machines, that are given a role.
-
-        To ask their metadata service anywhere else is to wait for an answer that never comes.
-        """
-        if any(_is_true(one.value) for one in self.of("AWS_EC2_METADATA_DISABLED")):
-            return False
-        if "AWS_EC2_METADATA_SERVICE_ENDPOINT" in self.words:
-            return True
-        for path, mark in MACHINES:
-            with suppress(OSError):
-                return Path(path).read_text().lower().startswith(mark)
-        # Nothing tells: the wait is a second or two.
-        return True
-
-    def keys_of_options(self) -> tuple[int, Keys | None, str, str | None] | None:
-        def first(*paths: tuple[str, ...]) -> Word | None:
-            return min(
-                (word for path in paths for word in self.of_options(*path)),
-                key=lambda word: word.rank, default=None,
-            )  # fmt: skip
-
-        key = first(("key",), ("username",), ("client_kwargs", "aws_access_key_id"))
-        secret = first(("secret",), ("password",), ("client_kwargs", "aws_secret_access_key"))
-        token = first(("token",), ("client_kwargs", "aws_session_token"))
-        if key is None or secret is None:
-            return None
-        keys = Keys(key.value, secret.value, token.value if token else None)
-        return key.rank, keys, key.source.partition(" in ")[2], None
-
-    def keys_of_words(self) -> tuple[int, Keys | None, str, str | None] | None:
-        key, secret = self.of("AWS_ACCESS_KEY_ID"), self.of("AWS_SECRET_ACCESS_KEY")
-        if not key or not secret:
-            return None
-        # A token belongs to the keys that it was said with.
-        tokens = [one for one in self.of("AWS_SESSION_TOKEN") if one.rank == key[0].rank]
-        keys = Keys(key[0].value, secret[0].value, tokens[0].value if tokens else None)
-        return min(key[0].rank, secret[0].rank), keys, key[0].source, None
+def _endpoint(said: Said, profile: awsfiles.Profile) -> Word | None:
+    ignores = [is_true(one.value) for one in said.of("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")]
+    configured = [] if (ignores or [profile.ignores_endpoints])[0] else [
+        *said.of("AWS_ENDPOINT_URL_S3"),
+        *said.of("AWS_ENDPOINT_URL"),
+        *said.of_profile(profile, profile.endpoint),
+    ]  # fmt: skip
+    https = all(is_true(one.value) for one in said.of("AWS_HTTPS"))
+    gdals = [
+        one._replace(value=one.value if "://" in one.value else _url(one.value, https))
+        for one in said.of("AWS_S3_ENDPOINT")
+    ]
+    groups = [
+        [*said.of_options("endpoint_url"), *said.of_options("client_kwargs", "endpoint_url")],
+        configured,
+        gdals,
+    ]
+    clean = [[one._replace(value=str(one.value).rstrip("/")) for one in some] for some in groups]
+    # The two names of the AWS tools are one for all services and one for S3: no conflict.
+    specific = [one for one in clean[1] if one.source.startswith("AWS_ENDPOINT_URL_S3")]
+    if specific:
+        clean[1] = specific
+    return said.decide("endpoint", *clean)
 
 
 def _url(host: str, https: bool) -> str:
@@ -506,7 +314,3 @@ def _seconds(word: Word) -> float:
     if not 0 < seconds < float("inf"):
         raise ArgumentError(f"{word.source} is a number of seconds: got {word.value!r}")
     return seconds
-
-
-def _is_true(text: str) -> bool:
-    return text.strip().upper() in {"YES", "TRUE", "ON", "1"}

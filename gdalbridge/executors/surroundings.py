@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import Self
 
-from ratzarr.s3settings import NAMES
+from ratzarr.s3words import NAMES
 
 __all__ = ["Surroundings"]
 

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from osgeo import gdal
 
-import ratzarr.filecopy
+import ratzarr.filepieces
 from gdalbridge import (
     BridgeError,
     CancelledError,
@@ -616,7 +616,7 @@ def test_a_source_that_changes_meanwhile(raster, places):
 @once
 def test_large_rasters_go_in_pieces(tmp_path, places, monkeypatch):
     """Three parts and a bit; the same parts between buckets; no piece is held that is larger."""
-    monkeypatch.setattr(ratzarr.filecopy, "PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(ratzarr.filepieces, "PART_BYTES", 5 * 2**20)
     here = Disk(tmp_path / "here")
     dataset = make(here / "big.tif", size=(4096, 4000))
     noise = np.random.default_rng(1).integers(0, 255, (4000, 4096), np.uint8)

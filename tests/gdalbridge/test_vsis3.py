@@ -14,7 +14,7 @@ from gdalbridge.gdalopen import opened
 from gdalbridge.gdalrat import bands_with_table
 from gdalbridge.vsis3 import reached
 from ratzarr import RatZarr, RatZarrError, StoreConnectionError, StorePermissionError
-from ratzarr.s3settings import NAMES
+from ratzarr.s3words import NAMES
 from tests.servers.scripted import closed_port, scripted_s3, silent_server
 
 KEYS = {"AWS_ACCESS_KEY_ID": "AKENV", "AWS_SECRET_ACCESS_KEY": "secret-env"}

@@ -62,7 +62,7 @@ def test_where_there_are_no_locks_nothing_is_swept(tmp_path, monkeypatch):
     def refused(file):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("ratzarr.partialfile.lock_if_free", refused)
+    monkeypatch.setattr("ratzarr.heldfiles.lock_if_free", refused)
     path = tmp_path / "seg.tif"
     with partial_file(path) as (_, hidden):
         write(path, b"x")

@@ -17,7 +17,8 @@ from ratzarr import (
     TableNotFoundError,
     s3client,
 )
-from ratzarr.s3settings import MACHINE, NONE, S3Settings
+from ratzarr.s3identity import MACHINE, NONE
+from ratzarr.s3settings import S3Settings
 from tests.servers.scripted import black_hole, closed_port, scripted_s3, silent_server
 
 from .conformance.base import make

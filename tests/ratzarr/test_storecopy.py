@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from zarr.storage import MemoryStore
 
-import ratzarr.filecopy
+import ratzarr.filepieces
 from ratzarr import ChangedError, NotARatZarrError, RatZarr, StoreError, TableNotFoundError
 from ratzarr.filecopy import copy_file, file_state, same_file
 from ratzarr.localobjects import LocalObjects
@@ -176,7 +176,7 @@ LOST = [kind for kind in AFTER if kind != "late stall"]
 @pytest.mark.parametrize("kind", LOST)
 def test_a_write_whose_answer_is_lost(tmp_path, moto, moto_s3, monkeypatch, kind):
     """Asked for again, the server refuses what it has done already: the copy is there, and whole."""
-    monkeypatch.setattr(ratzarr.filecopy, "PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(ratzarr.filepieces, "PART_BYTES", 5 * 2**20)
     monkeypatch.setenv("RATZARR_S3_BACKOFF", "0.02")
     data = os.urandom(6 * 2**20)
     (tmp_path / "small").write_bytes(data[:1000])
@@ -220,7 +220,7 @@ def test_a_write_that_met_a_fault_takes_nobodys_place(tmp_path, moto, moto_s3, m
 @pytest.mark.parametrize("late", [False, True])
 def test_a_large_file_takes_nobodys_place(tmp_path, moto_s3, monkeypatch, late):
     """Also on a server that ignores conditions on uploads in parts."""
-    monkeypatch.setattr(ratzarr.filecopy, "PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(ratzarr.filepieces, "PART_BYTES", 5 * 2**20)
     (tmp_path / "a").write_bytes(os.urandom(6 * 2**20))
     url, asked = moto_s3.new("file"), S3Objects.request
     bucket, _, key = url.removeprefix("s3://").partition("/")
@@ -249,7 +249,7 @@ def test_a_large_file_takes_nobodys_place(tmp_path, moto_s3, monkeypatch, late):
 @pytest.mark.parametrize("size", [1000, 6 * 2**20])
 def test_a_server_whose_etags_are_no_checksums(tmp_path, moto_s3, monkeypatch, size, honest):
     """It encrypts with keys of its own, say: what has arrived is read again."""
-    monkeypatch.setattr(ratzarr.filecopy, "PART_BYTES", 5 * 2**20)
+    monkeypatch.setattr(ratzarr.filepieces, "PART_BYTES", 5 * 2**20)
     data, url, asked = os.urandom(size), moto_s3.new("file"), S3Objects.request
     (tmp_path / "a").write_bytes(data)
     bucket, _, key = url.removeprefix("s3://").partition("/")

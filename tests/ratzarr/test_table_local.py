@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 import pytest
 
-from ratzarr import RatZarr, RatZarrError, localobjects
+from ratzarr import RatZarr, RatZarrError, heldfiles, localobjects
 from ratzarr.localobjects import LocalObjects
 from ratzarr.location import parse
 
@@ -210,7 +210,7 @@ def test_a_temporary_file_is_not_swept_away_under_its_writer(local, monkeypatch)
     url = local.new()
     RatZarr(url).close()
     writer, sweeper = LocalObjects(parse(url)), LocalObjects(parse(url))
-    lock, locked = localobjects.lock_if_free, localobjects.locked
+    lock, locked = heldfiles.lock_if_free, localobjects.locked
     seen = []
 
     def lock_late(file):
@@ -224,7 +224,7 @@ def test_a_temporary_file_is_not_swept_away_under_its_writer(local, monkeypatch)
         sweeper.sweep()
         return locked(folder, name)
 
-    monkeypatch.setattr(localobjects, "lock_if_free", lock_late)
+    monkeypatch.setattr(heldfiles, "lock_if_free", lock_late)
     monkeypatch.setattr(localobjects, "locked", sweep_late)
     writer.put("RAT/a", b"data")
     assert len(seen) == 2

@@ -72,5 +72,6 @@ def test_a_copy_of_millions_of_rows_from_hfa(tmp_path):
         run(CHECK, path, rows)
         path.unlink()
     assert peaks[5] < 300, peaks
-    assert peaks[20] < 1.1 * peaks[5], peaks
+    # What 15 million rows of these columns take is 500 MB.
+    assert peaks[20] < peaks[5] + 50, peaks
     print(peaks)

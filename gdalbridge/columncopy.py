@@ -238,7 +238,9 @@ class Copying:
             yield
         except INTERRUPTIONS:
             for column in self.begun:
-                column.done.note()
+                # One that was complete before stays so: a note would say that it is not.
+                if column.plan.action is not Action.KEEP:
+                    column.done.note()
             raise
         except Exception as error:
             for column in self.begun:

@@ -422,6 +422,25 @@ def test_a_failure_while_going_on_keeps_what_was_there(raster, tmp_path, monkeyp
     assert content(where, url) == content(where, other)
 
 
+def test_a_complete_column_stays_so_when_going_on_is_interrupted(raster, where, monkeypatch):
+    url = where.new()
+    with pytest.raises(CancelledError):
+        copy(raster, url, progress=cancel_at(9))
+    with RatZarr(url) as table:
+        assert table.resumeColumn("Value") is None
+        assert table.resumeColumn("share") is not None
+
+    def failing(*_):
+        raise StoreError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RatZarr, "writeBlock", failing)
+        with pytest.raises(StoreError, match="no space left"):
+            copy(raster, url, resume=True)
+    with RatZarr(url, readOnly=True) as table:
+        assert table.readBlock("Value", 0, ROWS).tolist() == list(range(ROWS))
+
+
 def test_the_next_column_is_read_while_this_one_is_written(raster, tmp_path, monkeypatch):
     """No column's last block is written before the next one is being read, or this never ends."""
     names = [column[0] for column in columns()]

@@ -10,7 +10,7 @@ Nothing is believed of a header that does not fit what the chunk must be.
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from .scratch import lent
 
-__all__ = ["BloscBlocks", "check_header"]
+__all__ = ["BloscBlocks", "check_header", "lone_last", "whole_buffer"]
 
 HEADER = 16
 COPIED = 0x02
@@ -46,6 +46,35 @@ def check_header(data: memoryview, least: int, most: int) -> int:
         # Blosc itself would read on beyond the end.
         raise ValueError(f"expected {packed} bytes of packed data, got {len(data)}")
     return int(size)
+
+
+def lone_last(first: int, last: int, count: int) -> bool:
+    """Return whether a run of blocks is the last one alone.
+
+    It is shorter than the others. Alone it would be taken for a full one, and those are packed in
+    another way: the one before it has to be unpacked with it.
+    """
+    return first == last - 1 == count - 1
+
+
+def whole_buffer(
+    packed: memoryview, how: bytes | memoryview, size: int, block: int, starts: Sequence[int]
+) -> None:
+    """Write Blosc's header for blocks that are in memory already, behind where it goes.
+
+    Parameters
+    ----------
+    packed : memoryview
+        What becomes the buffer, from its first byte to its last.
+    how : bytes
+        The header's first four, of the buffer that the blocks are from.
+    size, block : int
+        Bytes unpacked, of all, and of each but the last.
+    starts : sequence of int
+        Where each begins.
+    """
+    packed[:4] = how
+    struct.pack_into(f"<III{len(starts)}i", packed, 4, size, block, len(packed), *starts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +158,7 @@ class BloscBlocks:
         if last - first == self.count:
             blosc.decompress(self.data, out)
             return
-        # The last block is shorter. Alone it would be taken for a full one, and those are packed
-        # in another way.
-        alone = first == self.count - 1
+        alone = lone_last(first, last, self.count)
         with lent() as room:
             packed = self._cut_out(first - alone, last, room)
             if alone:
@@ -152,10 +179,7 @@ class BloscBlocks:
             begins.append(begin)
             begin += other - one
         packed = room(begin)
-        packed[:4] = self.data[:4]
-        struct.pack_into(
-            f"<III{len(begins)}i", packed, 4, stop - start, self.block, begin, *begins
-        )
+        whole_buffer(packed, self.data[:4], stop - start, self.block, begins)
         for to, one, other in places:
             packed[to : to + other - one] = self.data[one:other]
         return packed

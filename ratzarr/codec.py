@@ -27,6 +27,7 @@ from zarr.core.chunk_utils import ChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from . import packing
+from .blocksums import ReadAt, SummedBlocks
 from .bloscblocks import BloscBlocks, check_header
 from .bloscparts import Piece
 from .decompress import DECOMPRESS
@@ -308,6 +309,25 @@ class ChunkCodec:
             return None
         return BloscBlocks.of(self._checked(data), self._size)
 
+    def summed_blocks(
+        self, length: int, read: ReadAt, room: Callable[[int], memoryview]
+    ) -> SummedBlocks | None:
+        """Return a chunk's blocks, of which each has a checksum of its own; None where they have none.
+
+        Parameters
+        ----------
+        length : int
+            Bytes of the chunk's object.
+        read : callable
+            Reads from it.
+        room : callable
+            Returns memory for so many bytes.
+        """
+        if not self._in_blocks or self._size > max_chunk_bytes():
+            return None
+        length -= CHECKSUM_BYTES * (len(self._packing) - 1)
+        return SummedBlocks.of(length, self._size, read, room)
+
     def _checked(self, data: bytes | memoryview) -> memoryview:
         """Compare all checksums; return what is before them."""
         plain: Any = data
@@ -321,8 +341,10 @@ class ChunkCodec:
         return plain.view(self._dtype).reshape(self._shape)
 
     @staticmethod
-    def unpack_blocks(blocks: BloscBlocks, first: int, last: int, out: NDArray[np.uint8]) -> None:
-        """Unpack some blocks of :meth:`blocks`, as :meth:`BloscBlocks.unpack` does, when there is room."""
+    def unpack_blocks(
+        blocks: BloscBlocks | SummedBlocks, first: int, last: int, out: NDArray[np.uint8]
+    ) -> None:
+        """Unpack some of a chunk's blocks, as :meth:`BloscBlocks.unpack` does, when there is room."""
         with ROOM.take(len(out)):
             blocks.unpack(first, last, out)
 

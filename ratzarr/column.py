@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from .backoff import TRIES, pause
 from .blocks import Block, Part, Runs, parts
+from .blocksums import ReadAt
 from .casting import as_block, exact
 from .chunkshelf import ChunkShelf, Kept, Merged
 from .columnstate import ColumnState
@@ -311,8 +312,20 @@ class Column:
         kept = self.shelf.find(key, state.kind)
         known = kept.state if kept is not None and kept.chunk.has(part.in_chunk) else ""
         with lent() as room:
+            opened = kept
+
+            def take(now: str, length: int, read: ReadAt) -> bool:
+                nonlocal opened
+                opened = self._opened(state, part.chunk, kept, now)
+                all_of_it = self._goes_on(state, part)
+                return opened.chunk.unpack_from(
+                    part.in_chunk, length, read, room, all_of_it=all_of_it
+                )
+
             try:
-                found = self.objects.get_unless(key, known, state.codec.packed_limit, room)
+                found = self.objects.get_unless(
+                    key, known, state.codec.packed_limit, room, None if part.whole else take
+                )
             except DamagedError as error:
                 reading.damaged.append(error)
                 return
@@ -328,7 +341,7 @@ class Column:
                 reading.foreign.append(part.chunk)
                 return
             try:
-                self._fill(state, part, key, found, kept, out[part.in_block])
+                self._fill(state, part, key, found, opened, out[part.in_block])
             except DamagedError as error:
                 reading.damaged.append(error)
 
@@ -343,12 +356,7 @@ class Column:
     ) -> None:
         """Put rows of a chunk that was just looked at where they are wanted."""
         rows = part.in_chunk
-        if found.data is None:
-            assert kept is not None  # noqa: S101 - its state was given
-            kept.chunk.copy(rows, out)
-            self._note(state, part.chunk, rows, kept)
-            return
-        if part.whole:
+        if part.whole and found.data is not None:
             # It is not likely to be asked for again.
             with self._damage_in_words(state, part.chunk):
                 if len(out) == state.chunk_rows:
@@ -356,16 +364,22 @@ class Column:
                 else:
                     out[:] = state.codec.decode(found.data)[rows]
             return
-        if kept is None or kept.state != found.state:
-            kept = Kept(state.kind, found.state, OpenChunk(state.codec))
-            self._let_go(state, part.chunk)
-        with self._damage_in_words(state, part.chunk):
-            kept.chunk.unpack(rows, found.data, all_of_it=self._goes_on(state, part))
+        kept = self._opened(state, part.chunk, kept, found.state)
+        if found.data is not None:
+            with self._damage_in_words(state, part.chunk):
+                kept.chunk.unpack(rows, found.data, all_of_it=self._goes_on(state, part))
         kept.chunk.copy(rows, out)
         # Else nothing would tell that it has changed.
         if found.state:
             self.shelf.keep(key, kept)
             self._note(state, part.chunk, rows, kept)
+
+    def _opened(self, state: ColumnState, chunk: int, kept: Kept | None, now: str) -> Kept:
+        """Return what is kept of a chunk that is in this state, or what is to be."""
+        if kept is not None and kept.state == now:
+            return kept
+        self._let_go(state, chunk)
+        return Kept(state.kind, now, OpenChunk(state.codec))
 
     def _goes_on(self, state: ColumnState, part: Part) -> bool:
         """Return whether all of a chunk is likely to be asked for, piece by piece."""

@@ -16,7 +16,10 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+
+from .objects import Take
 
 try:
     import fcntl
@@ -156,18 +159,21 @@ def read_with_state(
     key: str,
     limit: int | None = None,
     room: Callable[[int], memoryview] | None = None,
-) -> tuple[bytes | memoryview | int, str] | None:
+    take: Take | None = None,
+) -> tuple[bytes | memoryview | int | None, str] | None:
     """Read a file below the root, and say what state it is in; None where there is none.
 
     Parameters
     ----------
     room : callable, optional
         Returns memory for so many bytes, to read them into.
+    take : callable, optional
+        Is asked first: see :meth:`ratzarr.objects.Objects.get_unless`.
 
     Returns
     -------
-    bytes, memoryview or int
-        Its bytes, or its size where it is over the limit.
+    bytes, memoryview, int or None
+        Its bytes, or its size where it is over the limit; None where what was needed was taken.
     str
         As :func:`state_of`.
     """
@@ -182,6 +188,8 @@ def read_with_state(
         state = state_of(now)
         if limit is not None and now.st_size > limit:
             return now.st_size, ""
+        if take is not None and take(state, now.st_size, partial(_read_at, file)):
+            return None, state
         if room is None:
             return read_all(file), state
         return _read_into(file, room(now.st_size + 1)), state
@@ -200,6 +208,14 @@ def _open_below(root: Path, key: str) -> tuple[int, os.stat_result]:
         return _open_regular(folder, name, os.O_RDONLY)
     finally:
         os.close(folder)
+
+
+def _read_at(file: int, place: int, memory: memoryview) -> int:
+    """Read from a place in a file; return how many bytes there were."""
+    size = 0
+    while size < len(memory) and (read := os.preadv(file, [memory[size:]], place + size)):
+        size += read
+    return size
 
 
 def _read_into(file: int, room: memoryview) -> memoryview:

@@ -38,7 +38,7 @@ from .localfiles import (
     walked,
 )
 from .location import Location
-from .objects import Objects, Owner, Seen, Versioned
+from .objects import Objects, Owner, Seen, Take, Versioned
 from .underway import doomed_name, litter, remove_tree, sweep, temporary_file
 
 __all__ = ["LocalObjects"]
@@ -106,10 +106,11 @@ class LocalObjects(Objects):
         state: str,
         limit: int | None = None,
         room: Callable[[int], memoryview] | None = None,
+        take: Take | None = None,
     ) -> Seen | None:
         if self.is_still(key, state):
             return Seen(None, "", state)
-        found = self._reading(key, lambda: read_with_state(self._root, key, limit, room))
+        found = self._reading(key, lambda: read_with_state(self._root, key, limit, room, take))
         if found is None:
             return None
         data, now = found

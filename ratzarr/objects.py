@@ -10,10 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from .blocksums import ReadAt
 from .errors import StoreError
 from .location import Location
 
-__all__ = ["Objects", "Owner", "Seen", "Versioned"]
+__all__ = ["Objects", "Owner", "Seen", "Take", "Versioned"]
+
+type Take = Callable[[str, int, ReadAt], bool]
+"""Takes what is needed of an object from a part of it, if that can be done: see
+:meth:`Objects.get_unless`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +38,8 @@ class Seen:
     """An object's bytes, or that they are still those that are known."""
 
     data: bytes | memoryview | None
-    """None where the object is still in the state that was given."""
+    """None where the object is still in the state that was given, or what was needed of it was
+    taken."""
     mark: str
     state: str
     """What an object has in no other state; empty where nothing tells, or not for sure."""
@@ -104,6 +110,7 @@ class Objects(Protocol):
         state: str,
         limit: int | None = None,
         room: Callable[[int], memoryview] | None = None,
+        take: Take | None = None,
     ) -> Seen | None:
         """Return the object, without its bytes if it is still in a state that was seen before.
 
@@ -114,6 +121,10 @@ class Objects(Protocol):
         ----------
         room : callable, optional
             Returns memory for so many bytes, which may be used for them.
+        take : callable, optional
+            Where a part of an object can be had for less than the whole, it is asked first
+            whether it takes what it needs from there: of an object in this state, of so many
+            bytes, by what reads from it. If it does, no bytes are returned.
         """
         found = self.get_marked(key, limit)
         return None if found is None else Seen(found[0], found[1], "")

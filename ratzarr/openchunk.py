@@ -11,12 +11,14 @@ find new memory for them.
 """
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .blocks import Runs
+from .blocksums import ReadAt, SummedBlocks
 from .bloscblocks import BloscBlocks
 from .codec import ChunkCodec
 
@@ -108,25 +110,77 @@ class OpenChunk:
                 # A copy: what is not compressed would be a view of the caller's memory.
                 self._keep_all(self._codec.decode(bytes(data)))
                 return
-            self._block_bytes = found.block
-            first, last = self._blocks_of(rows)
-            lacking = sum(other - one for one, other in self._lacking(first, last))
-            comes_again = self._blocks and len(self._blocks) + lacking >= found.count * PART
-            if all_of_it or comes_again:
-                first, last = 0, found.count
-            elif first - 1 in self._blocks:
-                last = min(last + AHEAD * len(self._blocks), found.count)
+            first, last = self._wanted(found, rows, all_of_it=all_of_it)
             if (first, last) == (0, found.count):
                 self._unpack_all(found)
-                return
-            for one, other in self._lacking(first, last):
-                start, stop = found.bytes_of(one, other)
-                out = np.empty(stop - start, np.uint8)
-                self._codec.unpack_blocks(found, one, other, out)
-                self.size += len(out)
-                for number in range(one, other):
-                    begin = number * found.block - start
-                    self._blocks[number] = out[begin : begin + found.block]
+            else:
+                self._unpack_some(found, first, last)
+
+    def unpack_from(
+        self,
+        rows: slice,
+        length: int,
+        read: ReadAt,
+        room: Callable[[int], memoryview],
+        *,
+        all_of_it: bool = False,
+    ) -> bool:
+        """Unpack what is lacking of these rows, of an object that is not read as a whole.
+
+        Parameters
+        ----------
+        length : int
+            Bytes of the object.
+        read : callable
+            Reads from it.
+        room : callable
+            Returns memory for so many bytes.
+        all_of_it : bool
+            See :meth:`unpack`.
+
+        Returns
+        -------
+        bool
+            False where all of it has to be read: :meth:`unpack`, which says what is wrong with it.
+        """
+        with self._lock:
+            if self._values is not None:
+                return True
+            try:
+                found = self._codec.summed_blocks(length, read, room)
+                if found is None:
+                    return False
+                first, last = self._wanted(found, rows, all_of_it=all_of_it)
+                if (first, last) == (0, found.count):
+                    return False
+                self._unpack_some(found, first, last)
+            except (ValueError, RuntimeError):
+                return False
+            return True
+
+    def _wanted(
+        self, found: BloscBlocks | SummedBlocks, rows: slice, *, all_of_it: bool
+    ) -> tuple[int, int]:
+        """Return which run of blocks is to be unpacked, for these rows and those that may follow."""
+        self._block_bytes = found.block
+        first, last = self._blocks_of(rows)
+        lacking = sum(other - one for one, other in self._lacking(first, last))
+        comes_again = self._blocks and len(self._blocks) + lacking >= found.count * PART
+        if all_of_it or comes_again:
+            return 0, found.count
+        if first - 1 in self._blocks:
+            last = min(last + AHEAD * len(self._blocks), found.count)
+        return first, last
+
+    def _unpack_some(self, found: BloscBlocks | SummedBlocks, first: int, last: int) -> None:
+        for one, other in self._lacking(first, last):
+            start, stop = found.bytes_of(one, other)
+            out = np.empty(stop - start, np.uint8)
+            self._codec.unpack_blocks(found, one, other, out)
+            self.size += len(out)
+            for number in range(one, other):
+                begin = number * found.block - start
+                self._blocks[number] = out[begin : begin + found.block]
 
     def _unpack_all(self, found: BloscBlocks) -> None:
         """Unpack what is lacking, to one array with what is there."""

@@ -122,20 +122,20 @@ class Packer:
         values, tried = data.view(self._item), None
         if self._last is not None and self._last[2]:
             tried, expected, left = self._last
-            packed, part = _by(tried, values)
+            packed, part = _by(tried, values, summed=True)
             if abs(part - expected) <= LIKE_THE_LAST:
                 self._last = tried, expected, left - 1
                 return packed
         way = _choose(values)
         if way != tried:
-            packed, part = _by(way, values)
+            packed, part = _by(way, values, summed=True)
         self._last = way, part, LOOK_AGAIN
         return packed
 
 
-def _by(way: _Way, values: NDArray[np.void]) -> tuple[list[Piece], float]:
+def _by(way: _Way, values: NDArray[np.void], *, summed: bool = False) -> tuple[list[Piece], float]:
     """Pack in one way; return what part of the bytes is left as well."""
-    packed = compress(values, way.compressor, way.level, way.shuffle, way.block)
+    packed = compress(values, way.compressor, way.level, way.shuffle, way.block, summed=summed)
     return packed, sum(map(len, packed)) / max(1, values.nbytes)
 
 

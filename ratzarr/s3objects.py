@@ -26,7 +26,7 @@ from .backoff import TRIES, pause
 from .errors import DamagedError, RatZarrError, StoreError
 from .layout import ZARR_JSON
 from .location import Location
-from .objects import Objects, Owner, Seen, Versioned
+from .objects import Objects, Owner, Seen, Take, Versioned
 from .parallel import request_slot, run
 from .s3client import client_for
 from .s3errors import ConditionRefused, MissingObject, in_words, no_bucket
@@ -89,6 +89,7 @@ class S3Objects(Objects):
         state: str,
         limit: int | None = None,
         room: Callable[[int], memoryview] | None = None,
+        take: Take | None = None,
     ) -> Seen | None:
         # Not by If-None-Match: the answer to that tells no metadata, and a chunk of another column
         # can have the same bytes.

@@ -10,7 +10,8 @@ import zarr
 
 from ratzarr import RatZarr
 from ratzarr.layout import FORMAT_VERSION
-from tests.data.make_golden import as_json
+from ratzarr.blocksums import MAGIC
+from tests.data.make_golden import as_json, of_many_blocks
 
 DATA = Path(__file__).parents[1] / "data"
 VERSIONS = sorted(DATA.glob("golden-v*.zarr"))
@@ -64,3 +65,17 @@ def test_zarr_reads_it_as_it_is(golden):
     for key in ("int64", "float64", "bool", "string", "yearly"):
         assert as_json(group[key][:]) == expected[key]["values"]
         assert group[key].metadata.dimension_names[0] == "row"
+
+
+@pytest.mark.parametrize("store", sorted(DATA.glob("summed-v*.zarr")), ids=lambda path: path.stem)
+def test_pages_of_chunks_whose_blocks_have_checksums(store):
+    expected = of_many_blocks()
+    with RatZarr(store, readOnly=True) as table:
+        for name, values in expected.items():
+            assert MAGIC in (store / "RAT" / name / "c" / "0").read_bytes()[:500]
+            for start, length in ((60_000, 1000), (99_500, 1000), (149_000, 1000), (0, 150_000)):
+                page = table.readBlock(name, start, length)
+                assert page.tobytes() == values[start : start + length].tobytes()
+    for name, values in expected.items():
+        array = zarr.open_array(store / "RAT" / name, mode="r")
+        assert array[:].tobytes() == values.tobytes()

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
 
 from .errors import GdalMissingError
 
@@ -14,10 +17,11 @@ __all__ = [
     "own_rat",
     "set_own_rat",
     "silence",
+    "write_array",
 ]
 
 try:
-    from osgeo import gdal, gdal_array  # noqa: F401 - arrays need the second one to be there
+    from osgeo import gdal, gdal_array
 except ImportError as error:
     raise GdalMissingError(
         f"GDAL's Python bindings can't be loaded ({error}). Ways to get them: conda-forge "
@@ -39,6 +43,9 @@ own_rat = gdal.Band.GetDefaultRAT
 """A band's own table, also where :func:`gdalbridge.enable` has others get the attached one."""
 set_own_rat = gdal.Band.SetDefaultRAT
 
+TAKEN = frozenset({np.dtype(np.int32).str, np.dtype(np.float64).str})
+"""Dtypes of numbers that ``WriteArray`` hands to GDAL as they are, after copying them."""
+
 FIRST_SAFE = (3, 12, 4)
 """First version known to read and write blocks of a default RAT at the right place.
 
@@ -49,6 +56,31 @@ mended is not known, and trying it out is itself undefined: older versions take 
 def block_io_is_safe(rat: "gdal.RasterAttributeTable") -> bool:
     """Return whether blocks that begin after row 0 can be read and written."""
     return VERSION >= FIRST_SAFE or bool(rat.ChangesAreWrittenToFile())
+
+
+def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, start: int) -> int:
+    """Write an array to a table as ``WriteArray`` does, but without the copy that it makes first.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        Contiguous. Text of fixed width and numbers of GDAL's own dtypes are given as they are; all
+        else goes through ``WriteArray``.
+
+    Raises
+    ------
+    RuntimeError
+        In the scope of :func:`exceptions`.
+    """
+    if values.dtype.str not in TAKEN and values.dtype.kind != "S":
+        failed: int = rat.WriteArray(values, column, start)
+        return failed
+    if not 0 <= start <= start + len(values) <= rat.GetRowCount():
+        raise ValueError(f"rows {start} to {start + len(values)} are not in the table")
+    failed = gdal_array.RATValuesIONumPyWrite(rat, column, start, values)
+    if failed:
+        raise RuntimeError(gdal.GetLastErrorMsg() or f"GDAL did not write rows from {start}")
+    return failed
 
 
 @contextmanager

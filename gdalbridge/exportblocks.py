@@ -5,7 +5,7 @@ blocks to GDAL. Text stays the bytes that it is in the store and in GDAL. Every 
 equal to the one in the sidecar, or refused.
 """
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -56,17 +56,14 @@ def rows_per_block(chunk_rows: int, dtype: np.dtype[Any]) -> int:
 
 
 def blocks(
-    table: RatZarr, plan: ExportPlan, rows: int, *, real: bool = False
-) -> Generator[tuple[Block, list[Array]]]:
-    """Yield a column's blocks as :class:`RatSink` takes them.
-
-    Parameters
-    ----------
-    real : bool
-        Whether GDAL's column is Real, also where Integer was meant.
+    table: RatZarr, plans: Sequence[ExportPlan], rows: int
+) -> Generator[tuple[ExportPlan, Block, list[Array]]]:
+    """Yield the blocks of columns, one column after the other, as :class:`RatSink` takes them.
 
     Yields
     ------
+    plan : ExportPlan
+        The column's.
     block : Block
     pieces : list of ndarray
         Its rows, in order: text as fixed-width bytes (:meth:`RatSink.write_text`) where it can
@@ -77,22 +74,35 @@ def blocks(
     ConversionError
         Names the column, row and value that GDAL's type can't hold.
     """
-    step = plan.block_rows
 
-    def read(block: Block) -> list[Array]:
+    def read(item: tuple[ExportPlan, Block]) -> list[Array]:
+        plan, block = item
         if _is_text(plan):
             pieces = table.readText(plan.key, block.start, block.length)
             if pieces is not None:
                 return pieces
-        values = for_gdal(plan, table.readBlock(plan.key, block.start, block.length), block.start)
-        return [values.astype(np.float64) if real and plan.kind == FieldType.INTEGER else values]
+        values = table.readBlock(plan.key, block.start, block.length)
+        return [for_gdal(plan, values, block.start)]
 
-    steps = (Block(start, min(step, rows - start)) for start in range(0, rows, step))
+    steps = (
+        (plan, Block(start, min(plan.block_rows, rows - start)))
+        for plan in plans
+        for start in range(0, rows, plan.block_rows)
+    )
     # What each thread has once used of memory stays with it.
     most = MOST if is_far(table) else max(2, PROCESSORS)
-    reading = read_ahead(steps, read, threads=most, ahead=most, size=_memory, room=ROOM)
+    reading = read_ahead(
+        steps,
+        read,
+        threads=most,
+        ahead=most,
+        size=_memory,
+        room=ROOM,
+        like=lambda item: item[0].key,
+    )
     with closing(reading) as ahead:
-        yield from ahead
+        for (plan, block), pieces in ahead:
+            yield plan, block, pieces
 
 
 def _memory(pieces: list[Array]) -> int:
@@ -123,7 +133,7 @@ def check_all(table: RatZarr, plan: ExportPlan, rows: int) -> tuple[int, Array] 
             table.checkBlock(plan.key, start, step)
         return None
     longest, most = None, 0
-    for block, pieces in blocks(table, plan, rows):
+    for _, block, pieces in blocks(table, [plan], rows):
         start = block.start
         for piece in pieces:
             if _is_text(plan) and piece.dtype.kind == "S" and piece.dtype.itemsize > most:

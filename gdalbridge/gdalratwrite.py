@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from ratzarr.location import gdal_name
 
-from ._gdal import block_io_is_safe, exceptions, gdal, own_rat, set_own_rat, silence
+from ._gdal import (
+    block_io_is_safe,
+    exceptions,
+    gdal,
+    own_rat,
+    set_own_rat,
+    silence,
+    write_array,
+)
 from .errors import BridgeError, ConversionError, GdalError, NotWrittenError
 from .gdalkeeps import check_not_hidden, check_open_for_update, keeps_values, see_what_was_kept
 from .gdalopen import band_of, open_dataset
@@ -339,10 +347,15 @@ class RatSink:
             longest = max(map(len, encoded[piece])) or 1
             self._give(index, start + piece.start, np.array(encoded[piece], f"S{longest}"))
 
+    def type_of(self, index: int) -> int:
+        """Return the number of GDAL's type of a column."""
+        kind: int = self._rat.GetTypeOfCol(index)
+        return kind
+
     def _give(self, index: int, start: int, values: Array) -> None:
         with exceptions(), silence():
             try:
-                failed = self._rat.WriteArray(np.ascontiguousarray(values), index, start)
+                failed = write_array(self._rat, np.ascontiguousarray(values), index, start)
             except (RuntimeError, ValueError, TypeError) as error:
                 column = self.schema.columns[index].name
                 raise GdalError(f"{self.name}, column {column!r}: {error}") from error

@@ -7,7 +7,7 @@ hide the latency of each request.
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import chain, islice
@@ -27,6 +27,7 @@ def read_ahead[Item, Value](
     ahead: int = 2,
     size: Callable[[Value], int] | None = None,
     room: int = 0,
+    like: Callable[[Item], Hashable] = lambda _: None,
 ) -> Generator[tuple[Item, Value]]:
     """Yield each item with what was read for it, in order.
 
@@ -43,6 +44,8 @@ def read_ahead[Item, Value](
         come, and from then on as many as there is room for if they are like the largest so far.
     room : int
         Bytes for all that are read ahead.
+    like : callable, optional
+        Which items have values that are alike in size: by default all.
     """
     items = iter(items)
     first_two = list(islice(items, 2))
@@ -54,8 +57,14 @@ def read_ahead[Item, Value](
     items = chain(first_two, items)
     waiting: deque[tuple[Item, Future[Value]]] = deque()
     few = min(ahead, FEW)
-    bound = ahead if size is None else few
-    largest = 1
+    largest: dict[Hashable, int] = {}
+
+    def too_many() -> bool:
+        if len(waiting) > ahead or size is None:
+            return len(waiting) > ahead
+        weights = (largest.get(like(item), room // FEW) for item, _ in waiting)
+        return len(waiting) > few and sum(weights) > room
+
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(threads, "read-ahead")
         # Whoever stops asking (an error, Ctrl-C) leaves nothing running behind.
@@ -70,12 +79,11 @@ def read_ahead[Item, Value](
                 error = reason
                 break
             waiting.append((item, pool.submit(read, item)))
-            while len(waiting) > bound:
+            while too_many():
                 first, future = waiting.popleft()
                 value = future.result()
                 if size is not None:
-                    largest = max(largest, size(value))
-                    bound = max(few, min(ahead, room // largest))
+                    largest[like(first)] = max(largest.get(like(first), 1), size(value))
                 yield first, value
                 # Held here too, it would be one block more than there is room for.
                 del future, value

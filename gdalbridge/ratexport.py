@@ -9,13 +9,16 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr import RatZarr
-from ratzarr.blocks import chunk_count
+from ratzarr.blocks import Block, chunk_count
 from ratzarr.layout import COMPLETE_ATTR
 
 from ._gdal import VERSION
@@ -242,27 +245,26 @@ def _write(
     written: list[tuple[ExportPlan, int, Borders]] = []
     if sink.schema.rows != rows:
         sink.set_row_count(rows)
-    for done, plan in enumerate(plans):
-        # Looked up again each time: a driver may have given a new column another name.
-        there = {column.name: column.index for column in sink.schema.columns}
-        if plan.name in there and plan.name not in {one.name for one, *_ in written}:
-            index = there[plan.name]
-        else:
-            index, changed = sink.create_column(plan.name, plan.kind, plan.usage)
-            losses += changed
-        borders = Borders(chunk_count(rows, plan.block_rows))
-        written.append((plan, index, borders))
-        if (first := longest.get(plan.key)) is not None:
-            # HFA writes a whole column anew each time that a longer text comes.
-            sink.write(index, *first, is_text=True)
-        real = sink.schema.columns[index].type == FieldType.REAL
-        for block, pieces in blocks(table, plan, rows, real=real):
-            start = block.start
-            for piece in pieces:
-                sink.write(index, start, piece, is_text=plan.kind == FieldType.STRING)
-                start += len(piece)
-            borders.put(block, pieces)
-            told.report((done + block.stop / rows) / len(plans) / 2, plan.key)
+    # The next column is read while one is written.
+    with closing(blocks(table, plans, rows)) as reading:
+        for done, plan in enumerate(plans):
+            # Looked up again each time: a driver may have given a new column another name.
+            there = {column.name: column.index for column in sink.schema.columns}
+            if plan.name in there and plan.name not in {one.name for one, *_ in written}:
+                index = there[plan.name]
+            else:
+                index, changed = sink.create_column(plan.name, plan.kind, plan.usage)
+                losses += changed
+            count = chunk_count(rows, plan.block_rows)
+            borders = Borders(count)
+            written.append((plan, index, borders))
+            if (first := longest.get(plan.key)) is not None:
+                # HFA writes a whole column anew each time that a longer text comes.
+                sink.write(index, *first, is_text=True)
+            for _, block, pieces in islice(reading, count):
+                _write_block(sink, index, plan, block, pieces)
+                borders.put(block, pieces)
+                told.report((done + block.stop / rows) / len(plans) / 2, plan.key)
     attributes = table.getRatAttributeMapping().asdict()
     kind = table_type(attributes)
     if kind is not None and kind != sink.schema.table_type:
@@ -271,6 +273,18 @@ def _write(
     if binning is not None:
         losses += sink.set_linear_binning(*binning)
     return losses, written
+
+
+def _write_block(
+    sink: RatSink, index: int, plan: ExportPlan, block: Block, pieces: Sequence[NDArray[Any]]
+) -> None:
+    start = block.start
+    for piece in pieces:
+        # Some drivers have no Integer columns, and make them Real.
+        real = plan.kind == FieldType.INTEGER and sink.type_of(index) == FieldType.REAL
+        values = piece.astype(np.float64) if real else piece
+        sink.write(index, start, values, is_text=plan.kind == FieldType.STRING)
+        start += len(piece)
 
 
 def _size_on_disk(raster: Any) -> int:

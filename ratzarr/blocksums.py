@@ -14,6 +14,7 @@ docs/format.md, "Checksums of blocks")
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import lt
 from typing import Self
 
 import google_crc32c
@@ -136,7 +137,7 @@ class SummedBlocks:
             return None
         starts = struct.unpack_from(f"<{count}i", head, HEADER)
         borders = (*starts, length)
-        if starts[0] != first or any(a >= b for a, b in zip(starts, borders[1:], strict=True)):
+        if starts[0] != first or not all(map(lt, starts, borders[1:])):
             return None
         sums = struct.unpack_from(f"<{count}I", head, table + len(MAGIC))
         return cls(bytes(head[:4]), size, block, count, borders, sums, read, room)

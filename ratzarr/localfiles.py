@@ -10,13 +10,13 @@ held. They go with the process that held them, and leave nothing behind.
 
 import contextlib
 import errno
+import functools
 import io
 import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
 from pathlib import Path
 
 from .objects import Take
@@ -188,7 +188,7 @@ def read_with_state(
         state = state_of(now)
         if limit is not None and now.st_size > limit:
             return now.st_size, ""
-        if take is not None and take(state, now.st_size, partial(_read_at, file)):
+        if take is not None and take(state, now.st_size, functools.partial(_read_at, file)):
             return None, state
         if room is None:
             return read_all(file), state
@@ -198,7 +198,16 @@ def read_with_state(
 
 
 def _open_below(root: Path, key: str) -> tuple[int, os.stat_result]:
-    """Open a file below the root as :func:`walked` does, in as little time as that can take."""
+    """Open a file below the root as :func:`walked` does, in as little time as that can take.
+
+    Each step on the way is two calls of the system. So the file is opened by its whole name; nothing
+    is read before the system has said (proc(5), ``/proc/self/fd``) that what was opened lies where
+    its name says, which it does not where there was a link on the way. Whatever else it says, or
+    does not say, the way is gone step by step.
+    """
+    found = _opened_at_once(root, key)
+    if found is not None:
+        return found
     *folders, name = key.split("/")
     folder = open_root(root)
     try:
@@ -208,6 +217,31 @@ def _open_below(root: Path, key: str) -> tuple[int, os.stat_result]:
         return _open_regular(folder, name, os.O_RDONLY)
     finally:
         os.close(folder)
+
+
+def _opened_at_once(root: Path, key: str) -> tuple[int, os.stat_result] | None:
+    try:
+        file = os.open(f"{root}/{key}", os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC)
+    except OSError:
+        return None
+    try:
+        if os.readlink(f"/proc/self/fd/{file}") == f"{_real(root)}/{key}":
+            now = os.fstat(file)
+            if stat.S_ISREG(now.st_mode):
+                found, file = (file, now), -1
+                return found
+    except OSError:
+        pass
+    finally:
+        if file >= 0:
+            os.close(file)
+    return None
+
+
+@functools.lru_cache(maxsize=16)
+def _real(root: Path) -> str:
+    # If it is a link that leads elsewhere by now, the system says something else.
+    return os.path.realpath(root)
 
 
 def _read_at(file: int, place: int, memory: memoryview) -> int:

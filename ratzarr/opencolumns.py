@@ -188,6 +188,7 @@ class OpenColumns:
         run(
             [task for name, one in readings.items() for task in self[name].tasks(one)],
             few if pages else self._packers,
+            short=pages,
         )
         settled = run(
             [partial(self._settle, self[name], one) for name, one in readings.items()],

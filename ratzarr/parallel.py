@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, suppress
+from itertools import islice
 
 from .errors import ArgumentError
 
@@ -35,6 +36,9 @@ MOST = 1024
 
 AT_ONCE = 0.0002
 """Seconds that a task takes which is over at once: little more than a thread takes to begin."""
+
+WAITS = 0.0005
+"""Seconds that a task waits which waits for a disk, or a server; for a lock it is less, mostly."""
 
 PROCESSORS = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -147,7 +151,11 @@ def _submitted[T](
 
 
 def run[T](
-    tasks: Sequence[Callable[[], T]], few: int | None = None, *, quick: bool = False
+    tasks: Sequence[Callable[[], T]],
+    few: int | None = None,
+    *,
+    quick: bool = False,
+    short: bool = False,
 ) -> list[T]:
     """Run the tasks and return their results, in order.
 
@@ -164,11 +172,15 @@ def run[T](
     quick : bool
         Where few are enough: the tasks may well be over at once. Then they are done here, as
         threads would but wait for each other.
+    short : bool
+        Where few are enough: each task is short, and calls the system several times. If they don't
+        wait for it, no more threads are used than there are processors: they would wait for each
+        other, at each call.
     """
     if not tasks:
         return []
     if few is not None and (quick or few < len(tasks)):
-        return _run_in_few(tasks, few, quick=quick)
+        return _run_in_few(tasks, few, quick=quick, short=short)
     if len(tasks) <= 1 or getattr(_inside, "worker", False):
         return [task() for task in tasks]
     first = _submitted(tasks[0])
@@ -204,7 +216,9 @@ def run_together[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
     return results
 
 
-def _run_in_few[T](tasks: Sequence[Callable[[], T]], threads: int, *, quick: bool) -> list[T]:
+def _run_in_few[T](
+    tasks: Sequence[Callable[[], T]], threads: int, *, quick: bool, short: bool
+) -> list[T]:
     results: dict[int, T] = {}
     # What is drawn from is atomic.
     numbers = iter(range(len(tasks)))
@@ -214,6 +228,15 @@ def _run_in_few[T](tasks: Sequence[Callable[[], T]], threads: int, *, quick: boo
         began = time.perf_counter()
         results[number] = tasks[number]()
         slow += time.perf_counter() - began > AT_ONCE
+
+    if short and len(tasks) > 2 * threads:
+        waits = []
+        for number in islice(numbers, 2):
+            began = time.perf_counter() - time.thread_time()
+            results[number] = tasks[number]()
+            waits.append(time.perf_counter() - time.thread_time() - began)
+        if waits and min(waits) < WAITS:
+            threads = min(threads, max(2, PROCESSORS))
 
     def work() -> None:
         nonlocal failed

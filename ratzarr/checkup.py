@@ -225,13 +225,19 @@ class _Checkup:
                 if task is not None:
                     yield partial(_with, check, task)
 
-        for check, finding in stream(tasks()):
+        for check, finding in stream(tasks(), self._window):
             self._done += 1
             if self._done % 16 == 0:
                 self.report(min(1.0, self._done / self._expected), check.name)
             if finding is not None:
                 check.findings.append(finding)
         return table_listed
+
+    @property
+    def _window(self) -> int | None:
+        """How many objects are under way: on a disk few, as each takes memory and none is waited for."""
+        threads = self.objects.threads
+        return None if threads is None else 2 * threads
 
     def _owner_of(self, key: str) -> ColumnCheck | None:
         """Return the column that an object is part of; remember those that are of none."""
@@ -256,7 +262,7 @@ class _Checkup:
             again = self._check(check.prefix, check.key)
             again.load()
             tasks = map(again.task, self._chunk_keys(again))
-            found = stream(task for task in tasks if task is not None)
+            found = stream((task for task in tasks if task is not None), self._window)
             again.findings += [finding for finding in found if finding is not None]
             check = again
         check.finish()

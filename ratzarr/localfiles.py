@@ -225,7 +225,8 @@ def _opened_at_once(root: Path, key: str) -> tuple[int, os.stat_result] | None:
     except OSError:
         return None
     try:
-        if os.readlink(f"/proc/self/fd/{file}") == f"{_real(root)}/{key}":
+        # Not by way of a Path, which takes as long as the call itself.
+        if os.readlink(f"/proc/self/fd/{file}") == f"{_real(root)}/{key}":  # noqa: PTH115
             now = os.fstat(file)
             if stat.S_ISREG(now.st_mode):
                 found, file = (file, now), -1

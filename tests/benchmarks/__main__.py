@@ -84,6 +84,8 @@ def main(arguments: list[str]) -> int:
             for result in BENCHMARKS[name][1](scale):
                 print(json.dumps(dataclasses.asdict(result)), flush=True)
         return 0
+    if not given.quick:
+        machine.touch_memory()
     about = machine.describe()
     for text in about:
         print(text)

@@ -81,10 +81,16 @@ class Wire:
     def read_path(self, root, key, limit=None):
         return self._content if key == self._key else self._read(root, key, limit)
 
-    def read_with_state(self, root, key, limit=None, room=None):
+    def read_with_state(self, root, key, limit=None, room=None, take=None):
         if key == self._key:
-            return self._content, ""
-        return self._read_with_state(root, key, limit, room)
+            taken = take is not None and take("", len(self._content), self._read_at)
+            return (None if taken else self._content), ""
+        return self._read_with_state(root, key, limit, room, take)
+
+    def _read_at(self, place, memory):
+        found = self._content[place : place + len(memory)]
+        memory[: len(found)] = found
+        return len(found)
 
     def is_still(self, objects, key, state):
         """A file that is damaged is not what it was."""

@@ -10,7 +10,7 @@ import weakref
 import numpy as np
 import pytest
 
-from ratzarr import RatZarr, RatZarrError, heldfiles, localobjects
+from ratzarr import RatZarr, RatZarrError, heldfiles, localfiles, localobjects
 from ratzarr.localobjects import LocalObjects
 from ratzarr.location import parse
 
@@ -303,3 +303,36 @@ def test_ctrl_c_at_any_step_leaves_no_lock_behind(tmp_path, change):
         else:
             row = 4 if change is _write_last_chunk else 1
             assert table.readBlock("a", row, 1).tolist() == [interrupted]
+
+
+def test_files_are_opened_in_one_step_where_no_link_is_on_the_way(tmp_path, monkeypatch):
+    """The root itself may be a link, and may lead elsewhere the next time."""
+    for name, value in (("one", 1), ("two", 2)):
+        with RatZarr(tmp_path / name) as table:
+            table.setRowCount(10)
+            table.createColumn("a", "i4")
+            table.writeBlock("a", np.full(10, value), 0)
+    link = tmp_path / "link"
+    walks = []
+    open_folder = localfiles.open_folder
+    monkeypatch.setattr(
+        localfiles,
+        "open_folder",
+        lambda *given, **named: walks.append(given) or open_folder(*given, **named),
+    )
+    for name, value in (("one", 1), ("two", 2)):
+        link.unlink(missing_ok=True)
+        link.symlink_to(tmp_path / name)
+        with RatZarr(link, readOnly=True) as table:
+            table.getColumnDtype("a")
+            walks.clear()
+            assert table.readBlock("a", 0, 10).tolist() == [value] * 10
+            # The second time the name is another's: the way is gone step by step.
+            assert bool(walks) == (name == "two")
+    # So it is where the system doesn't say what was opened.
+    monkeypatch.setattr(os, "readlink", lambda _: (_ for _ in ()).throw(FileNotFoundError()))
+    with RatZarr(tmp_path / "one", readOnly=True) as table:
+        table.getColumnDtype("a")
+        walks.clear()
+        assert table.readBlock("a", 0, 10).tolist() == [1] * 10
+        assert walks

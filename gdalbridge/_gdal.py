@@ -75,6 +75,9 @@ def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, star
     if values.dtype.str not in TAKEN and values.dtype.kind != "S":
         failed: int = rat.WriteArray(values, column, start)
         return failed
+    # Older versions say nothing of either.
+    if not 0 <= column < rat.GetColumnCount():
+        raise ValueError(f"column {column} is not in the table")
     if not 0 <= start <= start + len(values) <= rat.GetRowCount():
         raise ValueError(f"rows {start} to {start + len(values)} are not in the table")
     failed = gdal_array.RATValuesIONumPyWrite(rat, column, start, values)

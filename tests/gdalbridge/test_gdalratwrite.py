@@ -9,6 +9,7 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge import gdaldatetimes
+from gdalbridge._gdal import exceptions, silence, write_array
 from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError
 from gdalbridge.gdalrat import open_rat
 from gdalbridge.gdalratwrite import open_rat_for_update
@@ -483,3 +484,39 @@ def test_texts_of_date_times_of_different_length(way):
         "2020-01-01T00:00:00.000+00:00",
         "2020-01-01T00:00:00.567+05:45",
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (INTEGER, np.array([1, -(2**31), 2**31 - 1], np.int32)),
+        (REAL, np.array([np.nan, -0.0, 1e300])),
+        (REAL, np.array([1.5, 2.5, 3.5], np.float32)),
+        (STRING, np.array(["größe".encode(), b"", b"ab"])),
+        (STRING, np.array(["a", "", "abc"])),
+    ],
+    ids=["int32", "float64", "float32", "bytes", "str"],
+)
+def test_arrays_that_are_given_as_they_are_arrive_as_those_that_gdal_copies(kind, values):
+    rats = [new_rat([("a", kind, 0, [])], 3) for _ in range(2)]
+    before = values.copy()
+    with exceptions(), silence():
+        assert rats[0].WriteArray(values, 0, 0) == write_array(rats[1], values, 0, 0) == 0
+    one, other = ([rat.GetValueAsString(row, 0) for row in range(3)] for rat in rats)
+    assert one == other
+    assert (rats[0].ReadAsArray(0) == rats[1].ReadAsArray(0))[values == values].all()
+    assert values.tobytes() == before.tobytes()
+
+
+@pytest.mark.parametrize("start", [-1, 3, 2**31 - 1])
+def test_an_array_that_does_not_fit_is_not_given(start):
+    rat = new_rat([("a", INTEGER, 0, [7, 8, 9, 10])], 4)
+    with exceptions(), silence(), pytest.raises(ValueError, match="not in the table"):
+        write_array(rat, np.zeros(2, np.int32), 0, start)
+    assert [rat.GetValueAsInt(row, 0) for row in range(4)] == [7, 8, 9, 10]
+
+
+def test_an_array_for_a_column_that_is_not_there():
+    rat = new_rat([("a", INTEGER, 0, [7])], 1)
+    with exceptions(), silence(), pytest.raises(ValueError, match="column 5 is not in the table"):
+        write_array(rat, np.zeros(1, np.int32), 5, 0)

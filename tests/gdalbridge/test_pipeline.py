@@ -123,6 +123,28 @@ def test_a_block_that_is_larger_than_those_before():
     assert max(ahead[24:]) == 2
 
 
+def test_of_blocks_of_another_kind_it_is_not_known_how_large_they_are():
+    """Small ones came before: of what may be larger no more than two are there when the first comes."""
+    kind = [n // 20 for n in range(40)]
+    drawn, large_ahead = [], []
+    items = (drawn.append(n) or n for n in range(40))
+    for n, _ in read_ahead(
+        items,
+        lambda n: n,
+        threads=9,
+        ahead=9,
+        size=lambda n: 30 if kind[n] else 1,
+        room=30,
+        like=kind.__getitem__,
+    ):
+        if len(drawn) > 20:
+            large_ahead.append(len(drawn) - max(n + 1, 20))
+        elif n > 5:
+            assert len(drawn) - n - 1 == 9 or len(drawn) == 20
+    # Each counts for half of the room until one is there, and for all of it from then on.
+    assert max(large_ahead) == 2
+
+
 def test_reading_goes_on_while_writing():
     """No write ends before the next block is being read: one after another would never end."""
     begun = [threading.Event() for _ in range(8)]

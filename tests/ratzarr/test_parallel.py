@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from ratzarr import ArgumentError
+from ratzarr import ArgumentError, parallel
 from ratzarr.parallel import IN_FLIGHT, request_slot, run
 
 
@@ -175,3 +175,30 @@ def test_an_error_of_what_is_over_at_once():
             [lambda: done.append(1), lambda: 1 // 0, *[lambda: done.append(2)] * 50], 4, quick=True
         )
     assert done == [1]
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_no_more_threads_than_processors_for_short_tasks_that_wait_for_nothing(monkeypatch, waits):
+    monkeypatch.setattr(parallel, "PROCESSORS", 2)
+    lock, now, most = threading.Lock(), 0, 0
+
+    def task():
+        nonlocal now, most
+        with lock:
+            now += 1
+            most = max(most, now)
+        if waits:
+            time.sleep(0.005)
+        else:
+            end = time.thread_time() + 0.0005
+            while time.thread_time() < end:
+                pass
+        with lock:
+            now -= 1
+        return now >= 0
+
+    assert parallel.run([task] * 60, 6, short=True) == [True] * 60
+    assert (most > 2) == waits
+    # A few tasks are not looked at one by one first.
+    most = 0
+    assert parallel.run([task] * 8, 6, short=True) == [True] * 8

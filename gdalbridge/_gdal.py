@@ -67,10 +67,17 @@ def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, star
         Contiguous. Text of fixed width and numbers of GDAL's own dtypes are given as they are; all
         else goes through ``WriteArray``.
 
+    Returns
+    -------
+    int
+        0, or, where GDAL's exceptions are off and ``WriteArray`` was called, what it returned.
+
     Raises
     ------
+    ValueError
+        For a column or rows that are not there.
     RuntimeError
-        In the scope of :func:`exceptions`.
+        Where GDAL fails.
     """
     if values.dtype.str not in TAKEN and values.dtype.kind != "S":
         failed: int = rat.WriteArray(values, column, start)

@@ -57,13 +57,11 @@ def rows_per_block(chunk_rows: int, dtype: np.dtype[Any]) -> int:
 
 def blocks(
     table: RatZarr, plans: Sequence[ExportPlan], rows: int
-) -> Generator[tuple[ExportPlan, Block, list[Array]]]:
+) -> Generator[tuple[Block, list[Array]]]:
     """Yield the blocks of columns, one column after the other, as :class:`RatSink` takes them.
 
     Yields
     ------
-    plan : ExportPlan
-        The column's.
     block : Block
     pieces : list of ndarray
         Its rows, in order: text as fixed-width bytes (:meth:`RatSink.write_text`) where it can
@@ -101,8 +99,8 @@ def blocks(
         like=lambda item: item[0].key,
     )
     with closing(reading) as ahead:
-        for (plan, block), pieces in ahead:
-            yield plan, block, pieces
+        for (_, block), pieces in ahead:
+            yield block, pieces
 
 
 def _memory(pieces: list[Array]) -> int:
@@ -133,7 +131,7 @@ def check_all(table: RatZarr, plan: ExportPlan, rows: int) -> tuple[int, Array] 
             table.checkBlock(plan.key, start, step)
         return None
     longest, most = None, 0
-    for _, block, pieces in blocks(table, [plan], rows):
+    for block, pieces in blocks(table, [plan], rows):
         start = block.start
         for piece in pieces:
             if _is_text(plan) and piece.dtype.kind == "S" and piece.dtype.itemsize > most:

@@ -7,7 +7,7 @@ refused before: of these the borders of the blocks that were written are compare
 tells whether blocks went where they belong and are all there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -99,7 +99,7 @@ def compare(
             if not values:
                 continue
             changed = 0
-            looked_at = _all_blocks(table, plan, rows) if every else borders.blocks
+            looked_at = blocks(table, [plan], rows) if every else borders.blocks
             for block, pieces in looked_at:
                 start = block.start
                 for piece in pieces:
@@ -110,13 +110,6 @@ def compare(
                 which = f"{rows} values" if every else "the values looked at"
                 losses.append(f"column {plan.name!r}: {changed} of {which} changed in all")
     return losses
-
-
-def _all_blocks(
-    table: RatZarr, plan: ExportPlan, rows: int
-) -> Iterator[tuple[Block, list[Array]]]:
-    for _, block, pieces in blocks(table, [plan], rows):
-        yield block, pieces
 
 
 def _again(raster: Any) -> Any:

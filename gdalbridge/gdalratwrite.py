@@ -347,11 +347,6 @@ class RatSink:
             longest = max(map(len, encoded[piece])) or 1
             self._give(index, start + piece.start, np.array(encoded[piece], f"S{longest}"))
 
-    def type_of(self, index: int) -> int:
-        """Return the number of GDAL's type of a column."""
-        kind: int = self._rat.GetTypeOfCol(index)
-        return kind
-
     def _give(self, index: int, start: int, values: Array) -> None:
         with exceptions(), silence():
             try:

@@ -261,8 +261,10 @@ def _write(
             if (first := longest.get(plan.key)) is not None:
                 # HFA writes a whole column anew each time that a longer text comes.
                 sink.write(index, *first, is_text=True)
-            for _, block, pieces in islice(reading, count):
-                _write_block(sink, index, plan, block, pieces)
+            # Some drivers have no Integer columns, and make them Real.
+            real = sink.schema.columns[index].type == FieldType.REAL
+            for block, pieces in islice(reading, count):
+                _write_block(sink, index, plan, block, pieces, real=real)
                 borders.put(block, pieces)
                 told.report((done + block.stop / rows) / len(plans) / 2, plan.key)
     attributes = table.getRatAttributeMapping().asdict()
@@ -276,13 +278,17 @@ def _write(
 
 
 def _write_block(
-    sink: RatSink, index: int, plan: ExportPlan, block: Block, pieces: Sequence[NDArray[Any]]
+    sink: RatSink,
+    index: int,
+    plan: ExportPlan,
+    block: Block,
+    pieces: Sequence[NDArray[Any]],
+    *,
+    real: bool,
 ) -> None:
     start = block.start
     for piece in pieces:
-        # Some drivers have no Integer columns, and make them Real.
-        real = plan.kind == FieldType.INTEGER and sink.type_of(index) == FieldType.REAL
-        values = piece.astype(np.float64) if real else piece
+        values = piece.astype(np.float64) if real and plan.kind == FieldType.INTEGER else piece
         sink.write(index, start, values, is_text=plan.kind == FieldType.STRING)
         start += len(piece)
 

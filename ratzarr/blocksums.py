@@ -92,7 +92,7 @@ class SummedBlocks:
     As :class:`~ratzarr.bloscblocks.BloscBlocks`, of which all is in memory.
     """
 
-    head: bytes
+    how: bytes
     """The first four bytes of the header: what they were packed by."""
     size: int
     """Bytes, unpacked."""
@@ -173,7 +173,7 @@ class SummedBlocks:
                 raise ValueError(f"block {number} has another checksum")
         start, stop = self.bytes_of(first - alone, last)
         starts = [one - moved for one in self.borders[first - alone : last]]
-        whole_buffer(packed, self.head, stop - start, self.block, starts)
+        whole_buffer(packed, self.how, stop - start, self.block, starts)
         if alone:
             both = np.empty(stop - start, np.uint8)
             blosc.decompress(packed, both)

@@ -1,7 +1,7 @@
 """Files below one directory, reached without ever leaving it.
 
-Every path is walked component by component from the root, and no symbolic link below
-the root is followed: a store made by somebody else can't lead us to other files of its
+Every path is walked component by component from the root, or looked at once it is open to
+see that it could have been, and no symbolic link below the root is followed: a store made by somebody else can't lead us to other files of its
 reader. For the same reason only regular files are opened (a FIFO would wait for ever).
 
 Locks are ``flock`` on the file that a name leads to, looked at again once the lock is
@@ -225,17 +225,18 @@ def _opened_at_once(root: Path, key: str) -> tuple[int, os.stat_result] | None:
     except OSError:
         return None
     try:
-        # Not by way of a Path, which takes as long as the call itself.
-        if os.readlink(f"/proc/self/fd/{file}") == f"{_real(root)}/{key}":  # noqa: PTH115
-            now = os.fstat(file)
-            if stat.S_ISREG(now.st_mode):
-                found, file = (file, now), -1
-                return found
+        lies = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115 - a Path takes as long again
+        now = os.fstat(file)
+        if lies == f"{_real(root)}/{key}" and stat.S_ISREG(now.st_mode):
+            return file, now
     except OSError:
-        pass
-    finally:
-        if file >= 0:
-            os.close(file)
+        # There is no /proc, for instance. Whoever goes step by step finds out what is wrong.
+        os.close(file)
+        return None
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
     return None
 
 

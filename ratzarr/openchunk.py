@@ -1,7 +1,7 @@
 """A chunk of which rows are unpacked as they are asked for.
 
-The chunk's checksum is compared over all of its bytes, each time that they come. Of a
-chunk of numbers only the blocks that hold the rows are unpacked, each of them once; where
+Where each block has a checksum of its own, only the blocks that are wanted are read; else the
+chunk's is compared over all of its bytes, each time that they come. Of a chunk of numbers only the blocks that hold the rows are unpacked, each of them once; where
 reading goes on behind what is there, or large pieces are read in any order, some more than are
 asked for, so that a chunk that is read in blocks need not come often. Any other chunk is unpacked
 as a whole.

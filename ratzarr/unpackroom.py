@@ -11,10 +11,6 @@ from .parallel import in_flight
 __all__ = ["ROOM"]
 
 
-SMALL = 2**20
-"""Bytes that are not worth to be counted, nor to look up how many there may be."""
-
-
 class UnpackRoom:
     """What the chunks that are being unpacked at once may take together."""
 
@@ -30,9 +26,6 @@ class UnpackRoom:
     @contextmanager
     def take(self, size: int) -> Iterator[None]:
         """Wait until there is room; a chunk that is small can't take too much."""
-        if size <= SMALL:
-            yield
-            return
         most = max_chunk_bytes()
         if size <= most // in_flight():
             yield

@@ -13,13 +13,9 @@ from ratzarr import DamagedError, RatZarr, parallel
 from ratzarr.blocksums import HEAD, MAGIC, SummedBlocks
 from ratzarr.bloscblocks import BloscBlocks
 from ratzarr.bloscparts import compress
+from ratzarr.packing import LZ4_BITS, LZ4_BYTES, ZSTD_BYTES, ZSTD_WHOLE
 
-WAYS = [
-    (b"lz4", 5, 1, 2**15),
-    (b"lz4", 5, 2, 2**15),
-    (b"zstd", 1, 1, 2**18),
-    (b"zstd", 2, 0, 2**18),
-]
+WAYS = [tuple(way) for way in (LZ4_BYTES, LZ4_BITS, ZSTD_BYTES, ZSTD_WHOLE)]
 RNG = np.random.default_rng(7)
 ROWS = 500_011
 VALUES = {

@@ -180,15 +180,19 @@ def test_an_error_of_what_is_over_at_once():
 @pytest.mark.parametrize("waits", [False, True])
 def test_no_more_threads_than_processors_for_short_tasks_that_wait_for_nothing(monkeypatch, waits):
     monkeypatch.setattr(parallel, "PROCESSORS", 2)
+    # Far more than another process takes away from the first two tasks.
+    monkeypatch.setattr(parallel, "WAITS", 0.02)
     lock, now, most = threading.Lock(), 0, 0
+    threads = []
 
     def task():
         nonlocal now, most
         with lock:
             now += 1
             most = max(most, now)
+            threads.append(threading.current_thread())
         if waits:
-            time.sleep(0.005)
+            time.sleep(0.03)
         else:
             end = time.thread_time() + 0.0005
             while time.thread_time() < end:
@@ -199,6 +203,8 @@ def test_no_more_threads_than_processors_for_short_tasks_that_wait_for_nothing(m
 
     assert parallel.run([task] * 60, 6, short=True) == [True] * 60
     assert (most > 2) == waits
+    assert threads[:2] == [threading.current_thread()] * 2
     # A few tasks are not looked at one by one first.
-    most = 0
+    threads.clear()
     assert parallel.run([task] * 8, 6, short=True) == [True] * 8
+    assert threading.current_thread() not in threads

@@ -20,7 +20,6 @@ from ._gdal import (
     block_io_is_safe,
     exceptions,
     gdal,
-    own_rat,
     set_own_rat,
     silence,
     write_array,
@@ -40,6 +39,8 @@ from .gdaltypes import (
     type_name,
     usage_name,
 )
+from .own_table import open_own_table
+from .vat_dbf import DbfTable
 
 __all__ = ["RatSink", "open_rat_for_update"]
 
@@ -111,8 +112,12 @@ class RatSink:
         self._dataset = dataset
         self._band = band_of(dataset, band, name)
         check_open_for_update(dataset, self._band, name)
-        with silence():
-            rat = own_rat(self._band)
+        rat = open_own_table(dataset, self._band, name or "the raster")
+        if isinstance(rat, DbfTable):
+            raise NotWrittenError(
+                f"{name}: its table is {rat.path}, which a table in the raster would hide. 'gdalbridge "
+                "bake' writes a raster with both; or give the .vat.dbf another name first"
+            )
         if rat is None:
             check_not_hidden(dataset, band, name)
         self.writes_through = rat is not None and bool(rat.ChangesAreWrittenToFile())

@@ -70,7 +70,7 @@ def collected(*, of_table: bool = False) -> Iterator[list[Message]]:
         gdal.PopErrorHandler()
 
 
-def report(messages: Iterable[Message], name: str, *, lossy: bool, stacklevel: int = 3) -> None:
+def report(messages: Iterable[Message], name: str, *, lossy: bool) -> None:
     """Pass on what GDAL reported of a raster and its table.
 
     Parameters
@@ -94,11 +94,12 @@ def report(messages: Iterable[Message], name: str, *, lossy: bool, stacklevel: i
         For lost values, with ``lossy``.
     """
     losses = []
+    # From one place in the code, so that Python shows each once, whoever reads the table again.
     for message in dict.fromkeys(messages):
         if message.is_loss:
-            losses.append(message.text)
+            losses.append(message.text.rstrip("."))
         else:
-            warnings.warn(f"{name}: {message.text}", GdalWarning, stacklevel=stacklevel)
+            warnings.warn(f"{name}: {message.text}", GdalWarning, stacklevel=1)
     if not losses:
         return
     more = f"; and {len(losses) - SHOWN} more" if len(losses) > SHOWN else ""
@@ -108,4 +109,4 @@ def report(messages: Iterable[Message], name: str, *, lossy: bool, stacklevel: i
             f"{name}: GDAL lost or altered values of the attribute table: {words}. lossy=True "
             "(--lossy) reads what is left"
         )
-    warnings.warn(f"{name}: lost or altered values: {words}", LossWarning, stacklevel=stacklevel)
+    warnings.warn(f"{name}: lost or altered values: {words}", LossWarning, stacklevel=1)

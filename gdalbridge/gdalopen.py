@@ -75,17 +75,13 @@ def open_dataset(
     """
     name = gdal_name(os.fspath(raster))
     flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
-    with exceptions(), collected() as found, siblings_visible(name):
-        try:
-            if siblings is None:
-                dataset = gdal.OpenEx(name, flags)
-            else:
-                dataset = gdal.OpenEx(name, flags, sibling_files=list(siblings))
-        except RuntimeError as error:
-            dataset, reason = None, str(error)
+    with exceptions(False), collected() as found, siblings_visible(name):
+        if siblings is None:
+            dataset = gdal.OpenEx(name, flags)
         else:
-            reason = "GDAL gives no reason"
+            dataset = gdal.OpenEx(name, flags, sibling_files=list(siblings))
     if dataset is None:
+        reason = found[-1].text if found else "GDAL gives no reason"
         if bucket_of(name):
             ask(name, storage_options)
         how = "for writing " if update else ""

@@ -241,7 +241,7 @@ class RatSource:
         with exceptions(), collected(of_table=True) as found:
             yield
         if found:
-            report(found, self.name, lossy=self._options.lossy, stacklevel=6)
+            report(found, self.name, lossy=self._options.lossy)
 
     @property
     def dataset(self) -> Any:

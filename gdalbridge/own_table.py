@@ -56,8 +56,7 @@ def open_own_table(
     if path is not None and not _has_table_without(dataset, band.GetBand(), path):
         return DbfTable(path, options)
     heard = messages_of(dataset)
-    with siblings_visible(dataset.GetDescription()), collected(of_table=True) as found:
-        rat = own_rat(band)
+    rat, found = _listened(dataset, band)
     if heard is None:
         # It was opened elsewhere, and GDAL may have said all of it then.
         found = [*_heard_again(dataset, band.GetBand()), *found]
@@ -65,10 +64,20 @@ def open_own_table(
         # Another band's table may be asked for later, when GDAL says nothing any more.
         heard.extend(found)
         found = heard
-    report(found, name, lossy=options.lossy, stacklevel=5)
+    report(found, name, lossy=options.lossy)
     if rat is None:
         _check_aux_xml(dataset, name, options)
     return rat
+
+
+def _listened(dataset: Any, band: Any) -> tuple[Any, list[Message]]:
+    """Return a band's table as GDAL has it, and what GDAL says meanwhile."""
+    with (
+        siblings_visible(dataset.GetDescription()),
+        exceptions(False),
+        collected(of_table=True) as found,
+    ):
+        return own_rat(band), found
 
 
 def _dbf_of(dataset: Any) -> str | None:
@@ -94,16 +103,12 @@ def _dbf_of(dataset: Any) -> str | None:
 def _has_table_without(dataset: Any, number: int, dbf: str) -> bool:
     """Return whether a band has a table elsewhere than in its ``.vat.dbf``."""
     if not READS_DBF:
-        with siblings_visible(dataset.GetDescription()), silence():
+        with siblings_visible(dataset.GetDescription()), exceptions(False), silence():
             return own_rat(dataset.GetRasterBand(number)) is not None
     name = dataset.GetDescription()
-    with silence():
+    with exceptions(False), silence():
         others = [one for one in _siblings(name) if one.lower() != Path(dbf).name.lower()]
-        try:
-            with exceptions():
-                alone = gdal.OpenEx(name, gdal.OF_RASTER, sibling_files=others)
-        except RuntimeError:
-            return True
+        alone = gdal.OpenEx(name, gdal.OF_RASTER, sibling_files=others)
         return alone is None or own_rat(alone.GetRasterBand(number)) is not None
 
 
@@ -130,9 +135,7 @@ def _heard_again(dataset: Any, number: int) -> tuple[Message, ...]:
         return ()
     heard = messages_of(again) or []
     if number <= again.RasterCount:
-        with siblings_visible(name), collected(of_table=True) as found:
-            own_rat(again.GetRasterBand(number))
-        heard = [*heard, *found]
+        heard = [*heard, *_listened(again, again.GetRasterBand(number))[1]]
     _remembered[key] = tuple(heard)
     while len(_remembered) > REMEMBERED:
         _remembered.popitem(last=False)
@@ -169,11 +172,9 @@ def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
             gdal.VSIFCloseL(file)
     if b"GDALRasterAttributeTable" not in data and b"</PAMDataset>" in data:
         return
-    with exceptions(), collected() as found:
-        try:
-            parsed = gdal.ParseXMLString(data.replace(b"\0", b" ").decode("latin-1"))
-        except (RuntimeError, UnicodeError, TypeError):
-            parsed = None
+    with exceptions(False), collected() as found:
+        # Only whether it is whole counts here, not which characters it has.
+        parsed = gdal.ParseXMLString(data.replace(b"\0", b" ").decode("latin-1"))
     if parsed is not None:
         return
     words = found[0].text if found else "it is no XML"

@@ -160,7 +160,7 @@ class HeldRat:
             except (RuntimeError, SystemError, ValueError) as error:
                 raise GdalError(f"{self._name}, column {column!r}: {error}") from error
         if found:
-            report(found, self._name, lossy=self._options.lossy, stacklevel=5)
+            report(found, self._name, lossy=self._options.lossy)
         if values is None or len(values) != length:
             raise GdalError(f"{self._name}, column {column!r}: GDAL could not read from {start}")
         return values
@@ -220,7 +220,8 @@ class OwnRat(HeldRat):
         with opened(name) as dataset:
             self._dataset, self._ours = dataset, True
             band = band_of(dataset, self._number, name)
-            return own_rat(band), band
+            with exceptions(False), silence():
+                return own_rat(band), band
 
     @property
     def rat(self) -> Any:
@@ -236,7 +237,7 @@ class OwnRat(HeldRat):
             try:
                 with opened(self._name) as dataset:
                     band = band_of(dataset, self._number, self._name)
-                    with siblings_visible(self._name), silence():
+                    with siblings_visible(self._name), exceptions(False), silence():
                         rat = own_rat(band)
             except FileNotFoundError as error:
                 raise GdalError(f"the dataset of this table was closed, and {error}") from error

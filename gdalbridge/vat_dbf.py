@@ -74,7 +74,8 @@ class DbfColumn:
         self.name, self.type, self.dtype = name, type, dtype
         self.attributes = attributes or {}
         self.usage = _usage(name, type, dtype)
-        self._load, self._values = load, None
+        self._load = load
+        self._values: Array | None = None
 
     @property
     def values(self) -> Array:

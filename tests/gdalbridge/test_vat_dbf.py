@@ -21,7 +21,7 @@ from gdalbridge.errors import (
 from gdalbridge.gdalrat import bands_with_table, open_rat
 from ratzarr import RatZarr
 from tests.gdalbridge.dbf_files import cut, write_dbf
-from tests.gdalbridge.rasters import INTEGER, NEW_TYPES, REAL, STRING, VERSION, make, new_rat
+from tests.gdalbridge.rasters import INTEGER, REAL, STRING, VERSION, make, new_rat
 
 FIELDS = [
     (b"Value", b"N", 10, 0), (b"Count", b"N", 18, 0), (b"small", b"N", 9, 0),
@@ -114,7 +114,8 @@ def test_rows_and_values_are_those_of_ogr(tmp_path):
             expected = [feature.GetFieldAsDouble(name) for feature in features]
             assert source.read(index, 0, 3).tolist() == expected
         texts = [feature.GetFieldAsString("CLASS_NAME") for feature in features]
-        assert source.read(6, 0, 3).tolist() == texts
+        # OGR drops leading blanks, which are the file's all the same.
+        assert [text.lstrip() for text in source.read(6, 0, 3).tolist()] == texts
 
 
 def test_missing_numbers(tmp_path):
@@ -521,4 +522,3 @@ def test_an_unknown_name_of_an_encoding(tmp_path):
     done = call("head", path, "--encoding", "latin-9-ish")
     assert done.exit_code == 1
     assert "unknown encoding 'latin-9-ish'" in done.output
-    assert NEW_TYPES in (True, False)

@@ -4,9 +4,11 @@ A table of GDAL's is in the raster's file or its ``.aux.xml``. Where a band has 
 the raster's ``.vat.dbf`` is its table, as in GDAL 3.11 and later, and on every version.
 """
 
+import itertools
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,10 @@ READS_DBF = VERSION >= (3, 11)
 """Whether GDAL itself reads a .vat.dbf."""
 WITHOUT_DBF = frozenset({"VRT", "MEM", "DERIVED", "GTI"})
 """Formats of GDAL's that take no table from a file beside them."""
+LISTED = 1000
+"""Files of a directory among which a name in other letters is looked for."""
 REMEMBERED = 64
-_remembered: OrderedDict[tuple[Any, ...], tuple[Message, ...]] = OrderedDict()
+_remembered: OrderedDict[tuple[Any, ...], "_Heard"] = OrderedDict()
 """What GDAL said of rasters that callers had open, by their files as they were."""
 
 
@@ -53,13 +57,17 @@ def open_own_table(
         What else GDAL said.
     """
     path = _dbf_of(dataset)
-    if path is not None and not _has_table_without(dataset, band.GetBand(), path):
-        return DbfTable(path, options)
     heard = messages_of(dataset)
+    if path is not None and not _has_table_without(dataset, band.GetBand(), path):
+        table = DbfTable(path, options)
+        if heard is not None or not _was_given_another(dataset, band, table):
+            return table
     rat, found = _listened(dataset, band)
     if heard is None:
         # It was opened elsewhere, and GDAL may have said all of it then.
-        found = [*_heard_again(dataset, band.GetBand()), *found]
+        again = _heard_again(dataset, band.GetBand())
+        # A table that the caller gave it is not the file's.
+        found = [*(again.messages if again.shape == _shape(rat) else ()), *found]
     else:
         # Another band's table may be asked for later, when GDAL says nothing any more.
         heard.extend(found)
@@ -68,6 +76,20 @@ def open_own_table(
     if rat is None:
         _check_aux_xml(dataset, name, options)
     return rat
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What GDAL said of a raster, and the table that it spoke of."""
+
+    messages: tuple[Message, ...] = ()
+    shape: tuple[Any, ...] | None = None
+
+
+def _shape(rat: Any) -> tuple[Any, ...] | None:
+    if rat is None:
+        return None
+    return rat.GetRowCount(), *(rat.GetNameOfCol(i) for i in range(rat.GetColumnCount()))
 
 
 def _listened(dataset: Any, band: Any) -> tuple[Any, list[Message]]:
@@ -95,7 +117,9 @@ def _dbf_of(dataset: Any) -> str | None:
     folder, wanted = Path(name).parent, f"{Path(name).name}{SUFFIX}".lower()
     try:
         with os.scandir(folder) as entries:
-            return next((e.path for e in entries if e.name.lower() == wanted), None)
+            # GDAL looks at no longer listings either.
+            some = itertools.islice(entries, LISTED)
+            return next((one.path for one in some if one.name.lower() == wanted), None)
     except OSError:
         return None
 
@@ -112,6 +136,21 @@ def _has_table_without(dataset: Any, number: int, dbf: str) -> bool:
         return alone is None or own_rat(alone.GetRasterBand(number)) is not None
 
 
+def _was_given_another(dataset: Any, band: Any, table: DbfTable) -> bool:
+    """Return whether the caller gave an open dataset a table that is in no file yet."""
+    with siblings_visible(dataset.GetDescription()), exceptions(False), silence():
+        rat = own_rat(band)
+        if rat is None:
+            return False
+        names = [str(rat.GetNameOfCol(index)) for index in range(rat.GetColumnCount())]
+    fields = [table.column(index).name for index in range(len(table))]
+    if len(names) != len(fields):
+        return True
+    # Names beyond ASCII may have been decoded otherwise.
+    pairs = [(a, b) for a, b in zip(names, fields, strict=True) if a.isascii() and b.isascii()]
+    return any(a != b for a, b in pairs)
+
+
 def _siblings(name: str) -> Sequence[str]:
     folder, _, base = name.replace("\\", "/").rpartition("/")
     listed = gdal.ReadDir(folder or ("/" if name.startswith("/") else ".")) or []
@@ -119,11 +158,11 @@ def _siblings(name: str) -> Sequence[str]:
     return [one for one in listed if one.startswith(stem)] or [base]
 
 
-def _heard_again(dataset: Any, number: int) -> tuple[Message, ...]:
+def _heard_again(dataset: Any, number: int) -> _Heard:
     """Return what GDAL says of a raster and a band's table when they are opened once more."""
     name = dataset.GetDescription()
     if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
-        return ()
+        return _Heard()
     key = (name, number, *_stamp(name), *_stamp(f"{name}.aux.xml"))
     if key in _remembered:
         _remembered.move_to_end(key)
@@ -132,14 +171,15 @@ def _heard_again(dataset: Any, number: int) -> tuple[Message, ...]:
         again = open_dataset(name)
     except RasterNotFoundError:
         # It was removed, or is no name that can be opened.
-        return ()
-    heard = messages_of(again) or []
-    if number <= again.RasterCount:
-        heard = [*heard, *_listened(again, again.GetRasterBand(number))[1]]
-    _remembered[key] = tuple(heard)
+        return _Heard()
+    if number > again.RasterCount:
+        return _Heard()
+    rat, said = _listened(again, again.GetRasterBand(number))
+    heard = _Heard((*(messages_of(again) or ()), *said), _shape(rat))
+    _remembered[key] = heard
     while len(_remembered) > REMEMBERED:
         _remembered.popitem(last=False)
-    return tuple(heard)
+    return heard
 
 
 def _stamp(name: str) -> tuple[int, int]:

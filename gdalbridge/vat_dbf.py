@@ -131,9 +131,10 @@ class DbfTable:
         return len(self._fields)
 
     def _lose(self, words: str) -> None:
+        # From one place in the code, so that Python shows each once, whoever reads the file again.
         if not self._lossy:
             raise GdalLossError(f"{words}. lossy=True (--lossy) reads what is left")
-        warnings.warn(words, LossWarning, stacklevel=4)
+        warnings.warn(words, LossWarning, stacklevel=1)
 
     def column(self, index: int) -> DbfColumn:
         """Return a column. One whose values can't be read hides no other column."""
@@ -202,7 +203,7 @@ class DbfTable:
                 f"{self._where(name, int(rows[0]))}: {len(rows)} values are asterisks, by which a "
                 "dBASE file marks a number too wide for its field: read as missing",
                 LossWarning,
-                stacklevel=5,
+                stacklevel=1,
             )
         missing = starred | (cells == b"")
         if one.decimals == 0 and (values := _integers(cells, missing, one.width)) is not None:
@@ -222,6 +223,11 @@ class DbfTable:
             values = None
         if values is None:
             values = self._doubles_one_by_one(name, cells)
+        for row in np.flatnonzero(np.isinf(values)).tolist():
+            if any(digit in cells[row] for digit in b"0123456789"):
+                self._lose(
+                    f"{self._where(name, row)}: {bytes(cells[row])!r} is beyond a 64-bit float"
+                )
         if whole:
             self._check_whole(name, cells, values)
         return values
@@ -283,14 +289,10 @@ def is_ascii(cells: Array) -> bool:
 
 def _until_zero(cells: Array) -> Array:
     """Cut each cell at its first zero, as GDAL does; numpy itself cuts trailing zeros only."""
-    if not len(cells):
-        return cells
-    inner = np.flatnonzero(np.strings.find(cells, b"\x00") >= 0)
-    if len(inner):
-        cells = cells.copy()
-        for row in inner.tolist():
-            cells[row] = bytes(cells[row]).partition(b"\x00")[0]
-    return cells
+    width = cells.dtype.itemsize
+    letters = cells.view("u1").reshape(-1, width)
+    is_text = np.logical_and.accumulate(letters != 0, axis=1)
+    return np.where(is_text, letters, np.uint8(0)).view(cells.dtype).reshape(-1)
 
 
 def _integers(cells: Array, missing: Array, width: int) -> Array | None:

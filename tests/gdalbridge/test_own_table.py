@@ -118,6 +118,23 @@ def test_commands_take_lossy(tmp_path, command):
     assert done.stderr.count("iRow (98) out of range") == 1
 
 
+def test_export_does_not_write_a_table_without_its_lost_rows(tmp_path):
+    path = gap(tmp_path)
+    with RatZarr(f"{path}.rat.zarr") as table:
+        table.setRowCount(2)
+        table.createColumn("new", np.int32)
+        table.writeBlock("new", np.arange(2, dtype=np.int32), 0)
+    before = path.with_name("seg.tif.aux.xml").read_bytes()
+    with pytest.raises(GdalLossError, match="out of range"):
+        gdalbridge.copy_to_raster(f"{path}.rat.zarr", path)
+    assert "out of range" in call("export", path, path).output
+    assert path.with_name("seg.tif.aux.xml").read_bytes() == before
+    with pytest.warns(LossWarning, match="out of range"):
+        gdalbridge.copy_to_raster(f"{path}.rat.zarr", path, lossy=True)
+    with open_rat(path) as source:
+        assert [column.name for column in source.schema.columns] == ["n", "new"]
+
+
 def test_a_dataset_that_was_parsed_already_is_heard_again(tmp_path):
     path = gap(tmp_path)
     gdal.PushErrorHandler("CPLQuietErrorHandler")

@@ -172,6 +172,7 @@ def test_asterisks_are_missing_and_said(tmp_path, field):
         ((b"x", b"N", 9, 2), b"1,5", "'1,5' is not a number"),
         ((b"x", b"N", 9, 0), b"0x1", "'0x1' is not a number"),
         ((b"x", b"N", 9, 0), b"1_000", "'1_000' is not a number"),
+        ((b"x", b"N", 9, 2), b"1e999", "'1e999' is beyond a 64-bit float"),
         ((b"x", b"N", 30, 0), b"123456789012345678901", "more than 64 bits"),
         ((b"x", b"D", 8, 0), b"20240230", "'20240230' is not a date"),
         ((b"x", b"D", 8, 0), b"2024", "'2024' is not a date"),
@@ -365,6 +366,46 @@ def test_a_dataset_that_the_caller_has_open(tmp_path):
     with RatZarr(tmp_path / "x.rat.zarr", readOnly=True) as table:
         assert table.readBlock("Count", 0, 3).tolist() == EXPECTED["Count"][1]
     del rat
+
+
+def test_a_table_that_the_caller_gave_an_open_dataset(tmp_path):
+    path = raster(tmp_path)
+    dataset = gdal.Open(os.fspath(path), gdal.GA_Update)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("mine", INTEGER, 0, [1, 2])], 2))
+    with attach(dataset) as rat:
+        assert [rat.GetNameOfCol(i) for i in range(rat.GetColumnCount())] == ["mine"]
+
+
+def test_text_ends_at_its_first_zero(tmp_path):
+    cells = [b"ab\x00cd", b"\x00x", b"abcde", b"a  \x00b"]
+    path = one(tmp_path, (b"t", b"C", 5, 0), *cells)
+    copy_to_sidecar(path)
+    assert stored(path, "t")[0].tolist() == ["ab", "", "abcde", "a"]
+
+
+def test_long_text_and_many_rows(tmp_path):
+    rows = 20_000
+    generator = np.random.default_rng(5)
+    numbers = generator.integers(-(2**62), 2**62, rows)
+    texts = [b"x" * (i % 700) for i in range(rows)]
+    # A width beyond 255 has its second byte where decimals are.
+    fields = [(b"n", b"N", 20, 0), (b"t", b"C", 700 - 2 * 256, 2)]
+    path = tmp_path / "seg.tif"
+    make(path).FlushCache()
+    write_dbf(f"{path}.vat.dbf", [fields[0], (b"t", b"C", 188, 0)], [])
+    width = 1 + 20 + 700
+    header = bytearray((tmp_path / "seg.tif.vat.dbf").read_bytes()[:-1])
+    header[4:8] = rows.to_bytes(4, "little")
+    header[10:12] = width.to_bytes(2, "little")
+    header[32 + 32 + 17] = 2
+    body = b"".join(
+        b" " + str(n).encode().rjust(20) + t.ljust(700)
+        for n, t in zip(numbers.tolist(), texts, strict=True)
+    )
+    (tmp_path / "seg.tif.vat.dbf").write_bytes(bytes(header) + body)
+    copy_to_sidecar(path, chunk_rows=3000)
+    assert np.array_equal(stored(path, "n")[0], numbers)
+    assert stored(path, "t")[0].tolist() == [text.decode() for text in texts]
 
 
 def test_a_copy_can_be_resumed(tmp_path):

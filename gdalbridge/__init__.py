@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from ratzarr.s3settings import consult
 
-from .errors import BridgeError, CancelledError, ConversionError, LossWarning, StaleWarning
+from .errors import (
+    BridgeError,
+    CancelledError,
+    ConversionError,
+    GdalLossError,
+    GdalWarning,
+    LossWarning,
+    StaleWarning,
+)
 from .gdalconfig import words
 
 if TYPE_CHECKING:
@@ -40,6 +48,8 @@ __all__ = [
     "ColumnStats",
     "ConversionError",
     "CopyReport",
+    "GdalLossError",
+    "GdalWarning",
     "LossWarning",
     "Sidecar",
     "StaleWarning",

@@ -6,6 +6,7 @@ the raster's ``.vat.dbf`` is its table, as in GDAL 3.11 and later, and on every 
 
 import itertools
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ LISTED = 1000
 REMEMBERED = 64
 _remembered: OrderedDict[tuple[Any, ...], "_Heard"] = OrderedDict()
 """What GDAL said of rasters that callers had open, by their files as they were."""
+
+_lock = threading.Lock()
 
 
 def open_own_table(
@@ -164,9 +167,10 @@ def _heard_again(dataset: Any, number: int) -> _Heard:
     if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
         return _Heard()
     key = (name, number, *_stamp(name), *_stamp(f"{name}.aux.xml"))
-    if key in _remembered:
-        _remembered.move_to_end(key)
-        return _remembered[key]
+    with _lock:
+        if key in _remembered:
+            _remembered.move_to_end(key)
+            return _remembered[key]
     try:
         again = open_dataset(name)
     except RasterNotFoundError:
@@ -176,9 +180,10 @@ def _heard_again(dataset: Any, number: int) -> _Heard:
         return _Heard()
     rat, said = _listened(again, again.GetRasterBand(number))
     heard = _Heard((*(messages_of(again) or ()), *said), _shape(rat))
-    _remembered[key] = heard
-    while len(_remembered) > REMEMBERED:
-        _remembered.popitem(last=False)
+    with _lock:
+        _remembered[key] = heard
+        while len(_remembered) > REMEMBERED:
+            _remembered.popitem(last=False)
     return heard
 
 

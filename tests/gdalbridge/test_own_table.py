@@ -160,6 +160,22 @@ def test_a_dataset_that_was_parsed_already_is_heard_again(tmp_path):
     assert copy_to_sidecar(dataset).rows == 1
 
 
+def test_gdals_exceptions_make_no_difference(tmp_path):
+    path = gap(tmp_path)
+    before = gdal.GetUseExceptions()
+    gdal.UseExceptions()
+    try:
+        for door in (lambda: attach(path), lambda: attach(gdal.Open(os.fspath(path)))):
+            with pytest.raises(GdalLossError, match="out of range"):
+                door()
+        with pytest.warns(LossWarning), attach(path, lossy=True) as rat:
+            assert rat.ReadAsArray(0).tolist() == [5, 6]
+        assert gdal.GetUseExceptions()
+    finally:
+        if not before:
+            gdal.DontUseExceptions()
+
+
 def test_programs_that_know_only_gdal(tmp_path):
     path = gap(tmp_path)
     gdal.PushErrorHandler("CPLQuietErrorHandler")

@@ -513,15 +513,23 @@ def test_the_encoding_that_the_file_declares(tmp_path, encoding, ldid, cpg):
     assert stored(path, "größe")[0].tolist() == [text]
 
 
-@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "CP437", "utf_16_le"])
+def test_the_declared_encoding_travels_with_the_raster(tmp_path):
+    path = raster(tmp_path, [(b"t", b"C", 20, 0)], [("café".encode("cp1252"),)])
+    path.with_name("seg.tif.vat.cpg").write_text("1252")
+    (tmp_path / "there").mkdir()
+    gdalbridge.copy_raster(path, tmp_path / "there" / "other.tif")
+    with open_rat(tmp_path / "there" / "other.tif") as source:
+        assert source.read(0, 0, 1).tolist() == ["café"]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "latin-1", "CP437"])
 def test_the_encoding_that_is_asked_for(tmp_path, encoding):
     text = "café"
     path = raster(tmp_path, [(b"t", b"C", 20, 0)], [(text.encode(encoding),)], ldid=0x57)
-    copy_to_sidecar(path, encoding=encoding) if encoding != "utf_16_le" else None
-    if encoding != "utf_16_le":
-        assert stored(path, "t")[0].tolist() == [text]
-        with attach(path, encoding=encoding) as rat:
-            assert rat.GetValueAsString(0, 0) == text
+    copy_to_sidecar(path, encoding=encoding)
+    assert stored(path, "t")[0].tolist() == [text]
+    with attach(path, encoding=encoding) as rat:
+        assert rat.GetValueAsString(0, 0) == text
 
 
 def test_text_of_an_unknown_encoding_is_refused_by_row(tmp_path):

@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ratzarr.s3settings import consult
 
-from .errors import (
-    BridgeError,
-    CancelledError,
-    ConversionError,
-    GdalLossError,
-    GdalWarning,
-    LossWarning,
-    StaleWarning,
-)
+from .errors import BridgeError, CancelledError, ConversionError, LossWarning, StaleWarning
 from .gdalconfig import words
 
 if TYPE_CHECKING:
@@ -48,8 +40,6 @@ __all__ = [
     "ColumnStats",
     "ConversionError",
     "CopyReport",
-    "GdalLossError",
-    "GdalWarning",
     "LossWarning",
     "Sidecar",
     "StaleWarning",

@@ -94,20 +94,33 @@ def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, star
 
 
 @contextmanager
-def exceptions() -> Iterator[None]:
-    """Turn GDAL's errors into exceptions, in a scope, and not for the whole process."""
+def exceptions(use: bool = True) -> Iterator[None]:
+    """Turn GDAL's errors into exceptions, in a scope, and not for the whole process.
+
+    Parameters
+    ----------
+    use : bool
+        False keeps them messages, whatever the caller has chosen: an exception would hide what
+        a call returns in spite of an error, and an error handler would not hear of it.
+    """
     if hasattr(gdal, "ExceptionMgr"):
         # Since 3.7, and of this thread alone: a script's other threads keep what they chose.
-        with gdal.ExceptionMgr(useExceptions=True):
+        with gdal.ExceptionMgr(useExceptions=use):
             yield
         return
-    before = gdal.GetUseExceptions()
-    gdal.UseExceptions()
+    before = bool(gdal.GetUseExceptions())
+    _use_exceptions(use)
     try:
         yield
     finally:
-        if not before:
-            gdal.DontUseExceptions()
+        _use_exceptions(before)
+
+
+def _use_exceptions(use: bool) -> None:
+    if use:
+        gdal.UseExceptions()
+    else:
+        gdal.DontUseExceptions()
 
 
 @contextmanager

@@ -5,7 +5,8 @@ that all conversions between types are GDAL's own; and for rows as GDAL's ``Read
 hands them out. What lies beyond a column's own rows is GDAL's empty value.
 """
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,22 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import gdaldatetimes
-from ._gdal import exceptions, silence
+from ._gdal import NEW_TYPES, exceptions, silence
 from .errors import ConversionError
 from .gdaltypes import COLOUR_USAGES, FieldType, FieldUsage, usage_attributes, usage_name
 from .numberlists import as_list, needs_no_gdal
 from .ownrat import HeldRat, native_rat
-from .shownvalues import Shown, from_plain, to_plain
+from .shownvalues import Shown, from_plain, shown_as, to_plain
 from .sidecartable import SidecarTable
 
 __all__ = [
     "AttachedColumn",
+    "ConvertedColumn",
     "OwnColumn",
     "SidecarColumn",
     "Window",
     "are_equal",
     "blank",
     "datetime_text",
+    "own_column",
     "pieces",
     "plain_of",
     "usage_for_gdal",
@@ -133,47 +136,32 @@ class OwnColumn:
         return self.own.rat, start, self.index
 
 
-class SidecarColumn:
-    """A column of a sidecar, or one of the values per row of one that has several.
+class ShownColumn(ABC):
+    """A column whose stored values are shown as GDAL's; see :mod:`gdalbridge.shownvalues`."""
 
-    Parameters
-    ----------
-    table : SidecarTable
-    shown : Shown
-    name : str
-        As GDAL's code sees it.
-    part : int or None
-        Which of the values per row.
-    """
-
-    def __init__(self, table: SidecarTable, shown: Shown, name: str, part: int | None) -> None:
-        self.table, self.shown, self.name, self.part = table, shown, name, part
-        self.type, self.usage = int(shown.type), shown.usage
-        self._last: tuple[tuple[int, int, int], Any] | None = None
+    name: str
+    type: int
+    usage: int
+    _last: tuple[tuple[int, int, int], Any] | None = None
 
     @property
+    @abstractmethod
     def rows(self) -> int:
         """How many it has."""
-        return self.table.rows
 
-    def stored(self, start: int, length: int) -> Array:
-        """Return rows as they are stored."""
-        values = self.table.read(self.shown.column, start, length)
-        return values if self.part is None else np.ascontiguousarray(values[:, self.part])
+    @property
+    @abstractmethod
+    def version(self) -> int:
+        """Another number whenever values were changed."""
 
+    @abstractmethod
     def plain(self, start: int, length: int) -> Array:
         """Return rows as GDAL takes them, see :mod:`gdalbridge.shownvalues`."""
-        values = None
-        if self.shown.dtype.kind == "T" and self.part is None:
-            values = self.table.read_text(self.shown.column, start, length)
-        if values is None:
-            values = self.stored(start, length)
-        return to_plain(self.shown, values, start)
 
     def _native(self, start: int, length: int) -> Any:
         """Return a table of GDAL's with rows: a page is asked for again when it is drawn again."""
         # Before it is read: what is changed meanwhile is another version.
-        key = (self.table.version, start, length)
+        key = (self.version, start, length)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
         self._last = None
@@ -235,6 +223,74 @@ class SidecarColumn:
         """See :meth:`AttachedColumn.native`."""
         return self._native(start, length), 0, 0
 
+
+class ConvertedColumn(ShownColumn, OwnColumn):
+    """A column of the raster's own that GDAL's table would alter; see :meth:`HeldRat.stored`."""
+
+    def __init__(self, own: HeldRat, index: int, *, as_text: bool = False) -> None:
+        OwnColumn.__init__(self, own, index)
+        dtype, attributes = own.stored_as(index)
+        shown = shown_as(self.name, dtype, attributes, new_types=NEW_TYPES, as_text=as_text)
+        if shown is None:
+            raise ConversionError(f"column {self.name!r}: GDAL has no type for {dtype}")
+        self.shown, self.type = shown, int(shown.type)
+
+    @property
+    def rows(self) -> int:
+        """How many it has."""
+        return self.own.schema.rows
+
+    @property
+    def version(self) -> int:
+        """It is never written."""
+        return 0
+
+    def plain(self, start: int, length: int) -> Array:
+        """See :meth:`ShownColumn.plain`."""
+        return to_plain(self.shown, self.own.stored(self.index, start, length), start)
+
+
+class SidecarColumn(ShownColumn):
+    """A column of a sidecar, or one of the values per row of one that has several.
+
+    Parameters
+    ----------
+    table : SidecarTable
+    shown : Shown
+    name : str
+        As GDAL's code sees it.
+    part : int or None
+        Which of the values per row.
+    """
+
+    def __init__(self, table: SidecarTable, shown: Shown, name: str, part: int | None) -> None:
+        self.table, self.shown, self.name, self.part = table, shown, name, part
+        self.type, self.usage = int(shown.type), shown.usage
+
+    @property
+    def rows(self) -> int:
+        """How many it has."""
+        return self.table.rows
+
+    @property
+    def version(self) -> int:
+        """Another number whenever the table was changed."""
+        return self.table.version
+
+    def stored(self, start: int, length: int) -> Array:
+        """Return rows as they are stored."""
+        values = self.table.read(self.shown.column, start, length)
+        return values if self.part is None else np.ascontiguousarray(values[:, self.part])
+
+    def plain(self, start: int, length: int) -> Array:
+        """Return rows as GDAL takes them, see :mod:`gdalbridge.shownvalues`."""
+        values = None
+        if self.shown.dtype.kind == "T" and self.part is None:
+            values = self.table.read_text(self.shown.column, start, length)
+        if values is None:
+            values = self.stored(start, length)
+        return to_plain(self.shown, values, start)
+
     # ---- writing
 
     def set_usage(self, usage: int) -> None:
@@ -271,6 +327,14 @@ class SidecarColumn:
             there = max(0, min(length, other.rows - start))
             if there:
                 self.put_plain(start, plain_of(other, start, there))
+
+
+def own_column(own: HeldRat, index: int, as_text: Collection[str] = ()) -> OwnColumn:
+    """Return a column of the raster's own."""
+    if own.is_converted(index):
+        name = own.schema.columns[index].name
+        return ConvertedColumn(own, index, as_text=name in as_text)
+    return OwnColumn(own, index)
 
 
 def usage_for_gdal(column: AttachedColumn) -> int:

@@ -30,6 +30,7 @@ from .joined import Joined
 from .opensidecars import shared_table
 from .ownrat import OwnRat
 from .provenance import RASTER_ATTR, raster_attribute, raster_changes, raster_label
+from .read_options import DEFAULTS, ReadOptions
 from .sidecar import Sidecar, find_sidecars, sidecar_path, writable_sidecar_path
 from .vrtsource import source_of
 
@@ -56,6 +57,8 @@ def attach(
     update: bool = False,
     override: bool = False,
     as_text: Collection[str] = (),
+    encoding: str | None = None,
+    lossy: bool = False,
 ) -> AttachedRAT:
     """Return a band's own attribute table and its sidecars' as one table.
 
@@ -78,7 +81,13 @@ def attach(
         Let a change of a column of the raster's own put a copy of it into the sidecar,
         where it is changed, and from then on seen in its place.
     as_text : collection of str
-        Columns of the sidecars to be seen as text, whatever they are.
+        Columns of the sidecars to be seen as text, whatever they are; and of a
+        ``.vat.dbf``.
+    encoding : str, optional
+        Of text and names in the raster's own table; by default UTF-8, or as its
+        ``.vat.dbf`` declares.
+    lossy : bool
+        Read the raster's own table also where GDAL lost or altered values of it.
 
     Returns
     -------
@@ -91,6 +100,8 @@ def attach(
         Where there is no such raster or band.
     SidecarNameError
         Where no sidecar could lie beside it.
+    GdalLossError
+        Where GDAL lost or altered values of the raster's own table, with its own words.
     BridgeError
         Where a sidecar that is named is not there (and nothing is to be written).
 
@@ -119,15 +130,16 @@ def attach(
     if isinstance(names, str) or (names is not None and not list(names)):
         raise BridgeError(f"names is a list of names: got {names!r}")
     options = Options(
-        None if names is None else tuple(names), prefer, update, override, frozenset(as_text)
-    )
+        None if names is None else tuple(names), prefer, update, override, frozenset(as_text),
+        ReadOptions(encoding, lossy),
+    )  # fmt: skip
     if isinstance(raster, gdal.Band):
         return attach_band(raster, options)
     is_open = hasattr(raster, "GetRasterBand")
     with opened(raster) as dataset:
         name = dataset.GetDescription() if is_open else os.fspath(raster)
         one = band_of(dataset, band, name)
-        own = OwnRat(dataset, one, keep=True, ours=not is_open)
+        own = OwnRat(dataset, one, keep=True, ours=not is_open, options=options.reading)
         return _attached(dataset, one, None if is_open else raster, own, options)
 
 
@@ -140,12 +152,14 @@ class Options:
     update: bool = False
     override: bool = False
     as_text: frozenset[str] = frozenset()
+    reading: ReadOptions = DEFAULTS
 
 
 def attach_band(band: Any, options: Options) -> AttachedRAT:
     """Attach to a band that somebody has open; see :func:`attach`."""
     dataset = band.GetDataset()
-    return _attached(dataset, band, None, OwnRat(dataset, band, keep=False), options)
+    own = OwnRat(dataset, band, keep=False, options=options.reading)
+    return _attached(dataset, band, None, own, options)
 
 
 def key_of(band: Any) -> str:

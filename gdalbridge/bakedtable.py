@@ -11,10 +11,10 @@ from ratzarr import RatZarr
 from ._gdal import exceptions, gdal, silence
 from .copyplan import unique_names
 from .errors import BridgeError, ColumnSelectionError, GdalError
-from .gdalrat import RatColumn, bands_with_table, open_rat
+from .gdalrat import bands_with_table, open_rat
 from .gdalratwrite import open_rat_for_update
-from .gdaltypes import FieldType
 from .ratexport import copy_to_raster
+from .read_options import DEFAULTS, ReadOptions
 
 __all__ = ["Wanted", "fill", "stand_in_for"]
 
@@ -76,6 +76,7 @@ def fill(
     wanted: Wanted,
     cast: Mapping[str, str],
     options: Mapping[str, Any] | None,
+    reading: ReadOptions = DEFAULTS,
 ) -> bool:
     """Give a band of the stand-in its table; return whether it has any column.
 
@@ -95,6 +96,8 @@ def fill(
         See :func:`gdalbridge.ratexport.copy_to_raster`.
     options : mapping, optional
         See :class:`ratzarr.RatZarr`.
+    reading : ReadOptions
+        For the raster's own table.
 
     Raises
     ------
@@ -102,8 +105,8 @@ def fill(
         Where two sidecars have a column of one name, or tables have other numbers of rows.
     """
     chosen, given = _chosen(tables, wanted, options)
-    own = band in bands_with_table(dataset)
-    has_any = _copy_own(dataset, stand_in, band, wanted, given) if own else False
+    own = band in bands_with_table(dataset, options=reading)
+    has_any = _copy_own(dataset, stand_in, band, wanted, given, reading) if own else False
     for path, names in chosen.items():
         copy_to_raster(
             path,
@@ -139,10 +142,15 @@ def _chosen(
 
 
 def _copy_own(
-    dataset: Any, stand_in: Any, band: int, wanted: Wanted, given: Mapping[str, str]
+    dataset: Any,
+    stand_in: Any,
+    band: int,
+    wanted: Wanted,
+    given: Mapping[str, str],
+    reading: ReadOptions,
 ) -> bool:
     """Copy the raster's own columns, but for those that a sidecar has as well."""
-    with open_rat(dataset, band) as source:
+    with open_rat(dataset, band, options=reading) as source:
         schema = source.schema
         names = unique_names(schema.columns)
         own = [
@@ -158,16 +166,10 @@ def _copy_own(
                 index, _ = sink.create_column(column.name, column.type, column.usage)
                 for start in range(0, schema.rows, BLOCK_ROWS):
                     length = min(BLOCK_ROWS, schema.rows - start)
-                    sink.write(index, start, _read(source, column, start, length))
+                    sink.write(index, start, source.read_native(column.index, start, length))
             if schema.table_type is not None:
                 sink.set_table_type(schema.table_type)
             if schema.linear_binning is not None:
                 sink.set_linear_binning(*schema.linear_binning)
             sink.commit()
     return True
-
-
-def _read(source: Any, column: RatColumn, start: int, length: int) -> Any:
-    if column.type == FieldType.DATETIME:
-        return source.read_datetime_text(column.index, start, length)
-    return source.read(column.index, start, length)

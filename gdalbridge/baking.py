@@ -33,6 +33,7 @@ from .gdalrat import bands_with_table, open_rat
 from .progress import Progress, progress_of
 from .rasterfiles import BESIDE, place_of
 from .ratcompare import losses_between
+from .read_options import ReadOptions
 from .sidecar import Sidecar, find_sidecars, is_sidecar, parsed_name
 
 __all__ = ["BakeReport", "bake"]
@@ -81,6 +82,8 @@ def bake(
     options: Sequence[str] = (),
     overwrite: bool = False,
     strict: bool = False,
+    encoding: str | None = None,
+    lossy: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> BakeReport:
@@ -112,6 +115,11 @@ def bake(
         Replace a raster that is at ``out``. Tables beside it are left.
     strict : bool
         Make an error of what the format can't hold exactly, and leave nothing.
+    encoding : str, optional
+        Of text and names in the raster's own table; by default UTF-8, or as its
+        ``.vat.dbf`` declares.
+    lossy : bool
+        Read the raster's own table also where GDAL lost or altered values of it.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress
@@ -134,6 +142,7 @@ def bake(
         For everything else. Nothing is left at ``out`` after an error.
     """
     started = time.perf_counter()
+    reading = ReadOptions(encoding, lossy)
     source, target = place_of(raster), _target(raster, out, vrt)
     driver, name = _driver(target, "VRT" if vrt else format)
     if source.kind == "local" and target == Path(source.path):
@@ -141,7 +150,7 @@ def bake(
     _check_free(target, overwrite)
     tables = _tables(raster, sidecars, band, storage_options)
     with opened(source.url, storage_options) as dataset, progress_of(progress) as told:
-        bands = _bands(dataset, tables, band)
+        bands = _bands(dataset, tables, band, reading)
         told.report(0.0, "reading tables")
         stand_in = stand_in_for(dataset)
         wanted = Wanted(columns)
@@ -149,7 +158,7 @@ def bake(
         filled = []
         for number in bands:
             mine = [one.path for one in tables if one.band == number]
-            if fill(dataset, stand_in, number, mine, wanted, cast or {}, storage_options):
+            if fill(dataset, stand_in, number, mine, wanted, cast or {}, storage_options, reading):
                 filled.append(number)
         wanted.check(raster)
         told.report(0.3, f"writing {target.name}")
@@ -255,12 +264,14 @@ def _check_casts(
             )
 
 
-def _bands(dataset: Any, tables: Sequence[Sidecar], band: int | None) -> list[int]:
+def _bands(
+    dataset: Any, tables: Sequence[Sidecar], band: int | None, reading: ReadOptions
+) -> list[int]:
     count = dataset.RasterCount
     for one in tables:
         if one.band > count:
             raise BridgeError(f"{one.path} is of band {one.band}, and the raster has {count}")
-    found = sorted({*bands_with_table(dataset), *(one.band for one in tables)})
+    found = sorted({*bands_with_table(dataset, options=reading), *(one.band for one in tables)})
     if band is not None:
         found = [number for number in found if number == band]
     if not found:

@@ -39,6 +39,7 @@ from .provenance import (
     parsed_raster,
     raster_attribute,
 )
+from .read_options import ReadOptions
 from .sidecar import writable_sidecar_path
 from .tablecolumns import Columns, is_store, open_columns
 
@@ -90,6 +91,8 @@ def calc(
     name: str | None = None,
     dtype: Any = None,
     overwrite: bool = False,
+    encoding: str | None = None,
+    lossy: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> CalcReport:
@@ -113,6 +116,11 @@ def calc(
     overwrite : bool
         Replace columns that are there already. Each can be read, also by the expression, as it
         was until the new one is complete.
+    encoding : str, optional
+        Of text and names in the raster's own table; by default UTF-8, or as its
+        ``.vat.dbf`` declares.
+    lossy : bool
+        Read the raster's own table also where GDAL lost or altered values of it.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`; they go for a raster on S3 as well.
     progress : None, True, callable or object
@@ -137,6 +145,7 @@ def calc(
         what was begun is removed again.
     """
     started = time.perf_counter()
+    reading = ReadOptions(encoding, lossy)
     given: Any = outputs
     if not isinstance(given, Mapping) or not given:
         raise BridgeError(
@@ -148,7 +157,7 @@ def calc(
             f"{raster} is a table itself, and has none of the name {name!r} beside it"
         )
     with (
-        open_columns(raster, band=band, storage_options=storage_options) as there,
+        open_columns(raster, band=band, storage_options=storage_options, options=reading) as there,
         progress_of(progress) as told,
         Program(outputs, there) as program,
     ):

@@ -31,6 +31,7 @@ from .orderedkeys import from_key, to_keys
 from .pipeline import read_ahead
 from .progress import Progress, progress_of
 from .ranks import Narrowing, Sought, narrowed, target_rank
+from .read_options import ReadOptions
 from .tablecolumns import Column, Columns, open_columns
 
 __all__ = ["QUANTILES", "ColumnStats", "Histogram", "Quantile", "column_stats"]
@@ -137,6 +138,8 @@ def column_stats(
     exact: bool = True,
     band: int = 1,
     names: Sequence[str | None] | None = None,
+    encoding: str | None = None,
+    lossy: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> dict[str, ColumnStats]:
@@ -165,6 +168,11 @@ def column_stats(
         Of a raster, counted from 1.
     names : sequence of str or None, optional
         Which of a raster's sidecars, see :func:`gdalbridge.attach`.
+    encoding : str, optional
+        Of text and names in the raster's own table; by default UTF-8, or as its
+        ``.vat.dbf`` declares.
+    lossy : bool
+        Read the raster's own table also where GDAL lost or altered values of it.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`; they go for a raster on S3 as well.
     progress : None, True, callable or object
@@ -202,12 +210,15 @@ def column_stats(
     >>> area.count, area.weight, area.mean, area.median
     (3, 4, 2.625, 2.5)
     """
+    reading = ReadOptions(encoding, lossy)
     asked = _Asked(tuple(float(q) for q in quantiles), as_bins(histogram), exact)
     for q in asked.quantiles:
         if not 0 <= q <= 1:
             raise BridgeError(f"a quantile is a number from 0 to 1: got {q}")
     with (
-        open_columns(table, band=band, names=names, storage_options=storage_options) as there,
+        open_columns(
+            table, band=band, names=names, storage_options=storage_options, options=reading
+        ) as there,
         progress_of(progress) as told,
     ):
         chosen = there.chosen(columns)

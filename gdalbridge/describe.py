@@ -22,6 +22,7 @@ from .provenance import (
     raster_changes,
     recorded_now,
 )
+from .read_options import DEFAULTS, ReadOptions
 from .sidecar import find_sidecars, is_sidecar, raster_name
 
 __all__ = ["head", "head_text", "info", "info_text", "text_table"]
@@ -30,13 +31,15 @@ SHOWN_NAMES = 5
 """Columns of one origin that are named."""
 
 
-def info(table: str) -> dict[str, Any]:
+def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
     """Describe a sidecar, or a raster with its own tables and its sidecars.
 
     Parameters
     ----------
     table : str
         Path, URL or ``/vsi`` name.
+    reading : ReadOptions
+        For a raster's own table.
 
     Returns
     -------
@@ -48,15 +51,15 @@ def info(table: str) -> dict[str, Any]:
     from .gdalopen import opened
 
     with opened(table) as dataset:
-        return _raster_info(table, dataset)
+        return _raster_info(table, dataset, reading)
 
 
-def _raster_info(table: str, dataset: Any) -> dict[str, Any]:
+def _raster_info(table: str, dataset: Any, reading: ReadOptions) -> dict[str, Any]:
     from .gdalrat import bands_with_table, open_rat
 
     bands = []
-    for band in bands_with_table(dataset):
-        with open_rat(dataset, band) as source:
+    for band in bands_with_table(dataset, options=reading):
+        with open_rat(dataset, band, options=reading) as source:
             schema = source.schema
             bands.append(
                 {
@@ -237,6 +240,7 @@ def head(
     band: int = 1,
     name: str | None = None,
     columns: Sequence[str] = (),
+    reading: ReadOptions = DEFAULTS,
 ) -> dict[str, Any]:
     """Return some rows of a sidecar; of a raster, its sidecar's, else its own table's.
 
@@ -252,7 +256,7 @@ def head(
         if not there:
             if name is not None:
                 raise BridgeError(f"{table} has no sidecar {name!r} of band {band}")
-            return _own_head(table, rows, start, band, columns)
+            return _own_head(table, rows, start, band, columns, reading)
         path = there[0].path
     with RatZarr(path, readOnly=True) as store:
         count = store.getRowCount()
@@ -267,12 +271,12 @@ def head(
 
 
 def _own_head(
-    table: str, rows: int, start: int, band: int, columns: Sequence[str]
+    table: str, rows: int, start: int, band: int, columns: Sequence[str], reading: ReadOptions
 ) -> dict[str, Any]:
     from .copyplan import choose, unique_names
     from .gdalrat import open_rat
 
-    with open_rat(table, band) as source:
+    with open_rat(table, band, options=reading) as source:
         schema = source.schema
         first = min(start, schema.rows)
         length = min(rows, schema.rows - first)

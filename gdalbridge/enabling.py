@@ -20,6 +20,7 @@ from ._gdal import gdal, own_rat, set_own_rat
 from .attachedrat import AttachedRAT
 from .attaching import Options, attach_band, key_of
 from .errors import BridgeError, LossWarning, NotWrittenError, SidecarNameError
+from .read_options import ReadOptions
 from .vsis3 import prepare_all
 
 __all__ = ["Enabled", "disable", "enable"]
@@ -49,7 +50,14 @@ class Enabled:
         _leave(self)
 
 
-def enable(*, update: bool = True, override: bool = False, prefer: str = "sidecar") -> Enabled:
+def enable(
+    *,
+    update: bool = True,
+    override: bool = False,
+    prefer: str = "sidecar",
+    encoding: str | None = None,
+    lossy: bool = False,
+) -> Enabled:
     """Have ``Band.GetDefaultRAT()`` hand out attached tables, in all code of this process.
 
     GDAL's ``/vsis3/`` then also knows what the AWS environment variables say of the server.
@@ -63,7 +71,7 @@ def enable(*, update: bool = True, override: bool = False, prefer: str = "sideca
         Let what a program changes in a table go to a sidecar: also ``SetDefaultRAT`` of a
         table that it has made. False: tables are for reading, and ``SetDefaultRAT`` of a
         table that is not an attached one is GDAL's own.
-    override, prefer
+    override, prefer, encoding, lossy
         See :func:`gdalbridge.attach`.
 
     Returns
@@ -78,7 +86,8 @@ def enable(*, update: bool = True, override: bool = False, prefer: str = "sideca
     """
     if prefer not in ("sidecar", "raster"):
         raise BridgeError(f'prefer is "sidecar" or "raster": got {prefer!r}')
-    enabled = Enabled(Options(prefer=prefer, update=update, override=override))
+    reading = ReadOptions(encoding, lossy)
+    enabled = Enabled(Options(prefer=prefer, update=update, override=override, reading=reading))
     with _lock:
         if not _stack:
             for (owner, name), ours in _REPLACED.items():
@@ -180,7 +189,8 @@ def _set_default_rat(band: Any, table: Any) -> Any:
             f"{name}: what is set would not be seen, as the raster's own columns are preferred "
             "(gdalbridge.enable)"
         )
-    with attach_band(band, Options(update=True, override=True)) as attached:
+    writing = Options(update=True, override=True, reading=options.reading)
+    with attach_band(band, writing) as attached:
         attached.take(table)
     return gdal.CE_None
 

@@ -9,7 +9,9 @@ __all__ = [
     "ConversionError",
     "ExecutorError",
     "GdalError",
+    "GdalLossError",
     "GdalMissingError",
+    "GdalWarning",
     "LossWarning",
     "NotSendableError",
     "NotWrittenError",
@@ -56,6 +58,10 @@ class GdalError(BridgeError, RuntimeError):
     """GDAL failed; the message is its own."""
 
 
+class GdalLossError(GdalError, ValueError):
+    """Values of a raster's own table were lost or altered when it was read."""
+
+
 class GdalMissingError(BridgeError, ImportError):
     """GDAL's Python bindings are not installed, or can't be loaded."""
 
@@ -94,6 +100,10 @@ class TaskError(BridgeError, RuntimeError):
 
 class WorkerLostError(BridgeError, RuntimeError):
     """Work was given up: whatever process did it came to its end, again and again."""
+
+
+class GdalWarning(UserWarning):
+    """GDAL's own words on a raster or its table; no value is lost."""
 
 
 class LossWarning(UserWarning):

@@ -1,17 +1,29 @@
 """Opening rasters and their bands, with whatever lies beside them in sight."""
 
 import os
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from ratzarr.location import gdal_name
 
-from ._gdal import exceptions, gdal, silence
+from ._gdal import exceptions, gdal
 from .errors import RasterNotFoundError
+from .gdal_messages import Message, collected
 from .vsis3 import ask, bucket_of, in_this_thread, reached
 
-__all__ = ["band_of", "open_dataset", "opened", "siblings_known", "siblings_visible"]
+__all__ = [
+    "band_of",
+    "messages_of",
+    "open_dataset",
+    "opened",
+    "siblings_known",
+    "siblings_visible",
+]
+
+_messages: weakref.WeakKeyDictionary[Any, list[Message]] = weakref.WeakKeyDictionary()
+"""What GDAL reported of each dataset that was opened here."""
 
 
 @contextmanager
@@ -63,22 +75,27 @@ def open_dataset(
     """
     name = gdal_name(os.fspath(raster))
     flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
-    with exceptions(), silence(), siblings_visible(name):
-        try:
-            if siblings is None:
-                dataset = gdal.OpenEx(name, flags)
-            else:
-                dataset = gdal.OpenEx(name, flags, sibling_files=list(siblings))
-        except RuntimeError as error:
-            dataset, reason = None, str(error)
+    with exceptions(False), collected() as found, siblings_visible(name):
+        if siblings is None:
+            dataset = gdal.OpenEx(name, flags)
         else:
-            reason = "GDAL gives no reason"
+            dataset = gdal.OpenEx(name, flags, sibling_files=list(siblings))
     if dataset is None:
+        reason = found[-1].text if found else "GDAL gives no reason"
         if bucket_of(name):
             ask(name, storage_options)
         how = "for writing " if update else ""
         raise RasterNotFoundError(f"{raster} can't be opened {how}as a raster: {reason}")
+    _messages[dataset] = found
     return dataset
+
+
+def messages_of(dataset: Any) -> list[Message] | None:
+    """Return what GDAL has reported of a dataset so far; None where it was not opened here.
+
+    GDAL reports on a table once, when it reads it first: add what it says later.
+    """
+    return _messages.get(dataset)
 
 
 def band_of(dataset: Any, band: object, name: str) -> Any:

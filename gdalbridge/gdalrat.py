@@ -9,8 +9,8 @@ A source is used by one thread at a time; that need not be the one that opened i
 """
 
 import os
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -19,10 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import gdaldatetimes
-from ._gdal import VERSION, block_io_is_safe, exceptions, own_rat, silence
+from ._gdal import NEW_TYPES, VERSION, block_io_is_safe, exceptions
 from .errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
-from .gdalopen import band_of, opened, siblings_visible
-from .gdaltypes import FieldType, stored_dtype, type_name, usage_name
+from .gdal_messages import collected, report
+from .gdalopen import band_of, opened
+from .gdaltypes import FieldType, stored_dtype, type_name, usage_attributes
+from .own_table import open_own_table
+from .read_options import DEFAULTS, ReadOptions
+from .vat_dbf import DbfTable, is_ascii
 
 __all__ = [
     "RatColumn",
@@ -30,7 +34,9 @@ __all__ = [
     "RatSource",
     "StoredColumn",
     "bands_with_table",
+    "dbf_schema",
     "open_rat",
+    "open_source",
     "schema_of",
 ]
 
@@ -82,27 +88,26 @@ class StoredColumn:
     attributes: Mapping[str, Any]
 
 
-def schema_of(rat: Any, *, any_name: bool = False) -> RatSchema:
-    """Describe a RAT of GDAL's.
+def schema_of(rat: Any, *, any_name: bool = False, encoding: str | None = None) -> RatSchema:
+    r"""Describe a RAT of GDAL's.
 
     Parameters
     ----------
     rat
         GDAL's.
     any_name : bool
-        Take also names that are not UTF-8, as GDAL's bindings hand them out: with halves of
-        surrogate pairs for the bytes that are none.
-
-    Raises
-    ------
-    ConversionError
-        For a name that is not UTF-8.
+        Hand out names that are not of the encoding as GDAL's bindings do: with halves of
+        surrogate pairs. By default their bytes are escaped (``\xe9``).
+    encoding : str, optional
+        Of the names; by default UTF-8.
     """
     count = rat.GetColumnCount()
     columns = tuple(
         RatColumn(
             index,
-            _text(rat.GetNameOfCol(index), any_name),
+            _raw(rat.GetNameOfCol(index)).decode(
+                encoding or "utf-8", "surrogateescape" if any_name else "backslashreplace"
+            ),
             rat.GetTypeOfCol(index),
             rat.GetUsageOfCol(index),
         )
@@ -117,17 +122,32 @@ def schema_of(rat: Any, *, any_name: bool = False) -> RatSchema:
     )
 
 
-def _text(name: Any, any_name: bool) -> str:
-    # Bytes or a str with halves of surrogate pairs.
-    raw = name if isinstance(name, bytes) else str(name).encode("utf-8", "surrogateescape")
-    try:
-        return raw.decode("utf-8", "surrogateescape" if any_name else "strict")
-    except UnicodeDecodeError:
-        raise ConversionError(f"a column's name is not UTF-8: {raw!r}") from None
+def dbf_schema(table: DbfTable) -> RatSchema:
+    """Describe a ``.vat.dbf`` as the table that GDAL could make of it."""
+    columns = []
+    for index in range(len(table)):
+        column = table.column(index)
+        kind = column.type
+        if kind >= FieldType.BOOLEAN and not NEW_TYPES:
+            kind = FieldType.INTEGER if kind == FieldType.BOOLEAN else FieldType.STRING
+        columns.append(RatColumn(index, column.name, int(kind), int(column.usage)))
+    return RatSchema(tuple(columns), table.rows, 0, None)
+
+
+def _column_count(table: Any) -> int:
+    return len(table) if isinstance(table, DbfTable) else int(table.GetColumnCount())
+
+
+def _raw(text: Any) -> bytes:
+    """Return the bytes of what GDAL's bindings hand out: bytes, or a str with surrogates."""
+    return text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape")
 
 
 def open_rat(
-    raster: Any, band: int = 1, storage_options: Mapping[str, Any] | None = None
+    raster: Any,
+    band: int = 1,
+    storage_options: Mapping[str, Any] | None = None,
+    options: ReadOptions = DEFAULTS,
 ) -> "RatSource":
     """Open a band's own attribute table, for reading.
 
@@ -139,36 +159,50 @@ def open_rat(
         Counted from 1.
     storage_options : mapping, optional
         For a raster on S3, see :class:`ratzarr.RatZarr`.
+    options : ReadOptions
 
     Raises
     ------
     RasterNotFoundError
         Where there is no such raster or band, or the band has no table.
+    GdalLossError
+        Where GDAL lost or altered values of the table, unless ``options.lossy``.
     """
     is_open = hasattr(raster, "GetRasterBand")
     with ExitStack() as stack:
         dataset = stack.enter_context(opened(raster, storage_options))
         name = dataset.GetDescription() if is_open else os.fspath(raster)
-        source = RatSource(dataset, band_of(dataset, band, name), f"{name}")
+        source = open_source(dataset, band_of(dataset, band, name), f"{name}", options)
         source.settings = stack.pop_all()
         return source
 
 
-def bands_with_table(raster: Any, storage_options: Mapping[str, Any] | None = None) -> list[int]:
+def open_source(
+    dataset: Any, band: Any, name: str, options: ReadOptions = DEFAULTS
+) -> "RatSource":
+    """Open the table of an open band; see :func:`open_rat`."""
+    table = open_own_table(dataset, band, name, options)
+    if table is None:
+        raise RasterNotFoundError(f"{name}: band {band.GetBand()} has no attribute table")
+    kind = DbfSource if isinstance(table, DbfTable) else RatSource
+    return kind(dataset, band, table, name, options)
+
+
+def bands_with_table(
+    raster: Any,
+    storage_options: Mapping[str, Any] | None = None,
+    options: ReadOptions = DEFAULTS,
+) -> list[int]:
     """Return the bands of a raster that have an attribute table of their own."""
     found = []
-    with (
-        opened(raster, storage_options) as dataset,
-        siblings_visible(dataset.GetDescription()),
-        silence(),
-    ):
+    with opened(raster, storage_options) as dataset:
         for number in range(1, dataset.RasterCount + 1):
             band = dataset.GetRasterBand(number)
-            rat = own_rat(band)
+            table = open_own_table(dataset, band, dataset.GetDescription(), options)
             # Some drivers hand out a table without columns for every band.
-            if rat is not None and rat.GetColumnCount():
+            if table is not None and _column_count(table):
                 found.append(number)
-            del rat, band
+            del table, band
     return found
 
 
@@ -177,27 +211,37 @@ class RatSource:
 
     Parameters
     ----------
-    dataset, band
-        GDAL's; both are kept for as long as the table is in use, as GDAL frees a table
+    dataset, band, rat
+        GDAL's; all are kept for as long as the table is in use, as GDAL frees a table
         with its dataset.
     name : str
         For messages.
+    options : ReadOptions
     """
 
-    def __init__(self, dataset: Any, band: Any, name: str) -> None:
-        self.name = name
-        with siblings_visible(dataset.GetDescription()), silence():
-            rat = own_rat(band)
-        if rat is None:
-            raise RasterNotFoundError(f"{name}: band {band.GetBand()} has no attribute table")
+    def __init__(
+        self, dataset: Any, band: Any, rat: Any, name: str, options: ReadOptions = DEFAULTS
+    ) -> None:
+        self.name, self._options = name, options
         self._dataset, self._band, self._rat = dataset, band, rat
-        self.schema = schema_of(rat)
-        self._safe = block_io_is_safe(rat)
+        self.schema = self._described()
+        self._safe = not isinstance(rat, DbfTable) and block_io_is_safe(rat)
         self._whole: tuple[int, Array] | None = None
         self._stored: dict[int, StoredColumn] = {}
         self._offsets: dict[int, int | None] = {}
         self.settings = ExitStack()
         """GDAL's settings that reach the raster; undone when the table is closed."""
+
+    def _described(self) -> RatSchema:
+        return schema_of(self._rat, encoding=self._options.encoding)
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Turn GDAL's errors into exceptions, and pass on what else it reports."""
+        with exceptions(), collected(of_table=True) as found:
+            yield
+        if found:
+            report(found, self.name, lossy=self._options.lossy)
 
     @property
     def dataset(self) -> Any:
@@ -235,6 +279,10 @@ class RatSource:
             self._stored[index] = self._decide(index)
         return self._stored[index]
 
+    def missing(self, index: int) -> dict[str, Any]:
+        """Return the attribute ``missing_value`` of a column that has one."""
+        return {}
+
     def expect(self, index: int, stored: StoredColumn) -> None:
         """Take a column of date-times to be stored as it was before, without reading it.
 
@@ -263,8 +311,7 @@ class RatSource:
         attributes: dict[str, Any] = {
             "GDAL_TYPE": column.type,
             "GDAL_TYPE_NAME": type_name(column.type),
-            "GDAL_USAGE": column.usage,
-            "GDAL_USAGE_NAME": usage_name(column.usage),
+            **usage_attributes(column.usage),
         }
         dtype = stored_dtype(column.type)
         if column.type == FieldType.DATETIME:
@@ -337,7 +384,7 @@ class RatSource:
         return self._whole[1][start : start + length].copy()
 
     def _ask(self, index: int, start: int, length: int) -> Array:
-        with exceptions(), silence():
+        with self._listening():
             return self._asked(index, start, length)
 
     def _asked(self, index: int, start: int, length: int) -> Array:
@@ -364,7 +411,8 @@ class RatSource:
             For text of fixed-width bytes, not looked at: whoever stores them has to see that
             they are UTF-8. Of strings where these would be far smaller.
         """
-        if self.schema.columns[index].type != FieldType.STRING or not self._safe:
+        is_utf8 = self._options.encoding is None
+        if self.schema.columns[index].type != FieldType.STRING or not (self._safe and is_utf8):
             return self.read(index, start, length)
         pieces = self._text_pieces(index, start, length)
         width = max((piece.dtype.itemsize for piece in pieces), default=1)
@@ -392,6 +440,8 @@ class RatSource:
             return self._as_strings(index, start, length, pieces)
         # As a whole column they would all be padded to the longest: cell by cell.
         texts = [self._rat.GetValueAsString(row, index) for row in range(start, start + length)]
+        if self._options.encoding is not None:
+            return np.array(self._decoded(index, start, texts), stored_dtype(FieldType.STRING))
         try:
             # A bytes object among them would go in as its repr.
             if set(map(type, texts)) == {str}:
@@ -404,7 +454,7 @@ class RatSource:
     def _text_pieces(self, index: int, start: int, length: int) -> list[Array]:
         """Read text as fixed-width bytes, some rows at a time."""
         # Once for all of them: entered for each, it would take a tenth of the time.
-        with exceptions(), silence():
+        with self._listening():
             return [
                 self._asked(index, first, min(TEXT_ROWS, start + length - first))
                 for first in range(start, start + length, TEXT_ROWS)
@@ -414,6 +464,11 @@ class RatSource:
         out = np.empty(length, stored_dtype(FieldType.STRING))
         for number, piece in enumerate(pieces):
             first = number * TEXT_ROWS
+            if self._options.encoding is not None and not is_ascii(piece):
+                out[first : first + len(piece)] = self._decoded(
+                    index, start + first, piece.tolist()
+                )
+                continue
             try:
                 out[first : first + len(piece)] = piece
             except (UnicodeDecodeError, ValueError, TypeError):
@@ -422,7 +477,7 @@ class RatSource:
         return out
 
     def _texts(self, index: int, start: int, length: int) -> list[Any]:
-        with exceptions(), silence():
+        with self._listening():
             try:
                 texts: list[Any] | None = self._rat.ReadValuesIOAsString(index, start, length)
             except (RuntimeError, SystemError, ValueError) as error:
@@ -432,17 +487,23 @@ class RatSource:
         return texts
 
     def _check_text(self, index: int, start: int, texts: list[Any]) -> None:
-        """Refuse what GDAL's bindings make of bytes that are no UTF-8."""
-        for row, text in enumerate(texts):
+        """Refuse what GDAL's bindings make of bytes that are not of the encoding."""
+        self._decoded(index, start, texts)
+
+    def _decoded(self, index: int, start: int, texts: list[Any]) -> list[str]:
+        encoding = self._options.encoding or "utf-8"
+        found = []
+        for row, text in enumerate(texts, start):
             # Bytes, in newer versions; in older ones a str with halves of surrogate pairs.
-            if isinstance(text, bytes) or not text.isascii():
-                raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
-                try:
-                    raw.decode("utf-8")
-                except UnicodeDecodeError:
-                    raise ConversionError(
-                        f"{self._where(index)}, row {start + row}: {raw!r} is not UTF-8"
-                    ) from None
+            raw = _raw(text)
+            try:
+                found.append(raw.decode(encoding))
+            except UnicodeDecodeError:
+                raise ConversionError(
+                    f"{self._where(index)}, row {row}: {raw!r:.200} is not {encoding.upper()}. "
+                    'encoding="cp1252" (--encoding cp1252) or the like says which encoding it is'
+                ) from None
+        return found
 
     # ---- date-times
 
@@ -453,6 +514,12 @@ class RatSource:
                 f"{self._where(index)}, from row {start}: date-times whose offset from UTC is "
                 "another than the rest of the column had: the table was changed"
             )
+
+    def read_native(self, index: int, start: int, length: int) -> Array:
+        """Read rows as a table of GDAL's takes them, in the column's type there."""
+        if self.schema.columns[index].type == FieldType.DATETIME:
+            return self.read_datetime_text(index, start, length)
+        return self.read(index, start, length)
 
     def read_datetime_text(self, index: int, start: int, length: int) -> Array:
         """Read date-times as :func:`gdalbridge.gdaldatetimes.text_for_gdal` writes them."""
@@ -483,3 +550,69 @@ class RatSource:
                 times, offsets, objects, texts, column=column, first_row=start
             )
         return times, offsets
+
+
+class DbfSource(RatSource):
+    """A band's ``.vat.dbf``, for reading; see :class:`RatSource`."""
+
+    _rat: DbfTable
+
+    def _described(self) -> RatSchema:
+        return dbf_schema(self._rat)
+
+    def _decide(self, index: int) -> StoredColumn:
+        column = self._rat.column(index)
+        attributes: dict[str, Any] = {
+            "GDAL_TYPE": int(column.type),
+            "GDAL_TYPE_NAME": type_name(column.type),
+            **usage_attributes(column.usage),
+            **column.attributes,
+        }
+        # What can't be read is found out here, before anything is written.
+        return StoredColumn(column.values.dtype, attributes)
+
+    def missing(self, index: int) -> dict[str, Any]:
+        """See :meth:`RatSource.missing`."""
+        found = self._rat.column(index).attributes
+        return {key: found[key] for key in ("missing_value",) if key in found}
+
+    def expect(self, index: int, stored: StoredColumn) -> None:
+        """See :meth:`RatSource.expect`."""
+
+    def read(self, index: int, start: int, length: int) -> Array:
+        """See :meth:`RatSource.read`."""
+        if not 0 <= start <= start + length <= self.schema.rows:
+            raise BridgeError(
+                f"{self.name} has {self.schema.rows} rows: {length} from row {start} are not in it"
+            )
+        return self._rat.column(index).values[start : start + length].copy()
+
+    def read_encoded(self, index: int, start: int, length: int) -> Array:
+        """See :meth:`RatSource.read_encoded`."""
+        return self.read(index, start, length)
+
+    def read_native(self, index: int, start: int, length: int) -> Array:
+        """See :meth:`RatSource.read_native`."""
+        values = self.read(index, start, length)
+        kind = self.schema.columns[index].type
+        if kind == FieldType.DATETIME:
+            return self.read_datetime_text(index, start, length)
+        if kind == FieldType.REAL and values.dtype.kind == "i":
+            doubles = values.astype(np.float64)
+            for row in np.flatnonzero(np.abs(doubles) >= 2.0**53).tolist():
+                if int(doubles[row]) != int(values[row]):
+                    raise ConversionError(
+                        f"{self._where(index)}, row {start + row}: {values[row]} is not exact in "
+                        "GDAL's Real, and its Integer has 32 bits"
+                    )
+            return doubles
+        if kind == FieldType.STRING and values.dtype.kind == "M":
+            naive = np.full(length, gdaldatetimes.NAIVE, np.int32)
+            return np.array(gdaldatetimes.to_text(values, naive), stored_dtype(kind))
+        return values.astype(stored_dtype(kind), copy=False)
+
+    def _datetimes(
+        self, index: int, start: int, length: int, *, fine: bool
+    ) -> tuple[Array, Array]:
+        values = self.read(index, start, length)
+        return values, np.full(length, gdaldatetimes.NAIVE, np.int32)

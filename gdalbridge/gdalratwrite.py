@@ -20,7 +20,6 @@ from ._gdal import (
     block_io_is_safe,
     exceptions,
     gdal,
-    own_rat,
     set_own_rat,
     silence,
     write_array,
@@ -40,6 +39,9 @@ from .gdaltypes import (
     type_name,
     usage_name,
 )
+from .own_table import open_own_table
+from .read_options import DEFAULTS, ReadOptions
+from .vat_dbf import DbfTable
 
 __all__ = ["RatSink", "open_rat_for_update"]
 
@@ -59,7 +61,7 @@ TEXT_BYTES = 32 * 2**20
 """GDAL's bindings pad text to the longest of a block: blocks of at most so many bytes."""
 
 
-def open_rat_for_update(raster: Any, band: int = 1) -> "RatSink":
+def open_rat_for_update(raster: Any, band: int = 1, options: ReadOptions = DEFAULTS) -> "RatSink":
     """Open a band's own attribute table, for writing.
 
     Parameters
@@ -68,16 +70,21 @@ def open_rat_for_update(raster: Any, band: int = 1) -> "RatSink":
         A path, or a dataset that was opened for update.
     band : int
         Counted from 1.
+    options : ReadOptions
+        For the table that is there.
 
     Raises
     ------
+    GdalLossError
+        Where GDAL lost or altered values of the table that is there: they would be lost for
+        good.
     NotWrittenError
         For places that GDAL can't update a raster in (``/vsis3/``, ...).
     RasterNotFoundError
         Where there is no such raster or band, or it can't be opened for writing.
     """
     if hasattr(raster, "GetRasterBand"):
-        return RatSink(raster, band, raster.GetDescription(), path=None)
+        return RatSink(raster, band, raster.GetDescription(), path=None, options=options)
     path = os.fspath(raster)
     name = gdal_name(path)
     if name.startswith("/vsi") and not name.startswith("/vsimem/"):
@@ -85,7 +92,7 @@ def open_rat_for_update(raster: Any, band: int = 1) -> "RatSink":
             f"{path}: GDAL can't change a raster there; copy the table to a sidecar instead, or "
             "export to a local raster"
         )
-    return RatSink(open_dataset(path, update=True), band, path, path=path)
+    return RatSink(open_dataset(path, update=True), band, path, path=path, options=options)
 
 
 class RatSink:
@@ -104,15 +111,27 @@ class RatSink:
         For messages.
     path : str or None
         Where it was opened from, if here.
+    options : ReadOptions
     """
 
-    def __init__(self, dataset: Any, band: int, name: str, path: str | None) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        band: int,
+        name: str,
+        path: str | None,
+        options: ReadOptions = DEFAULTS,
+    ) -> None:
         self.name, self._path, self._number = name, path, band
         self._dataset = dataset
         self._band = band_of(dataset, band, name)
         check_open_for_update(dataset, self._band, name)
-        with silence():
-            rat = own_rat(self._band)
+        rat = open_own_table(dataset, self._band, name or "the raster", options)
+        if isinstance(rat, DbfTable):
+            raise NotWrittenError(
+                f"{name}: its table is {rat.path}, which a table in the raster would hide. 'gdalbridge "
+                "bake' writes a raster with both; or give the .vat.dbf another name first"
+            )
         if rat is None:
             check_not_hidden(dataset, band, name)
         self.writes_through = rat is not None and bool(rat.ChangesAreWrittenToFile())

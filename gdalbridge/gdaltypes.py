@@ -89,7 +89,11 @@ HFA_NAME_BYTES = 63
 CONVERSIONS: tuple[tuple[str, str, str], ...] = (
     ("GDAL Integer", "int32", "exact"),
     ("GDAL Real", "float64", "exact, every bit"),
-    ("GDAL String", "str", "exact; text that is not UTF-8 is refused"),
+    (
+        "GDAL String",
+        "str",
+        "exact; text that is not UTF-8 is refused, unless its encoding is given",
+    ),
     ("GDAL Boolean", "bool", "exact"),
     (
         "GDAL DateTime",

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from ratzarr import RatZarrError
 
 from ._gdal import NEW_TYPES
-from .attachedcolumns import AttachedColumn, OwnColumn, SidecarColumn
+from .attachedcolumns import AttachedColumn, SidecarColumn, own_column
 from .errors import LossWarning
 from .ownrat import HeldRat
 from .shownvalues import shown_as
@@ -40,7 +40,7 @@ def join_columns(
         For columns that can't be shown.
     """
     found: list[AttachedColumn] = [
-        OwnColumn(own, index) for index in range(len(own.schema.columns))
+        own_column(own, index, as_text) for index in range(len(own.schema.columns))
     ]
     # GDAL allows several of one name: the sidecar's first is seen for the raster's first.
     counted = Counter[str]()

@@ -12,10 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ._gdal import block_io_is_safe, exceptions, gdal, own_rat, silence
-from .errors import GdalError
+from .errors import ConversionError, GdalError
+from .gdal_messages import collected, report
 from .gdalopen import band_of, opened, siblings_visible
-from .gdalrat import RatSchema, schema_of
-from .gdaltypes import FieldType
+from .gdalrat import RatSchema, dbf_schema, schema_of
+from .gdaltypes import FieldType, stored_dtype
+from .own_table import open_own_table
+from .read_options import DEFAULTS, ReadOptions
+from .vat_dbf import DbfColumn, DbfTable
 
 __all__ = ["HeldRat", "OwnRat", "name_for_gdal", "native_rat"]
 
@@ -56,17 +60,25 @@ class HeldRat:
         GDAL's.
     name : str
         For messages.
+    options : ReadOptions
     """
 
-    def __init__(self, rat: Any, name: str) -> None:
-        self._rat, self._name = rat, name
+    def __init__(
+        self, rat: Any, name: str, options: ReadOptions = DEFAULTS, dbf: DbfTable | None = None
+    ) -> None:
+        self._rat, self._name, self._options, self._dbf = rat, name, options, dbf
         self._whole: tuple[int, Array] | None = None
-        if rat is None:
-            self.schema = RatSchema((), 0, None, None)
-        else:
-            # Whatever it is called: the rest of the table is of use all the same.
-            self.schema = schema_of(rat, any_name=True)
+        self.schema = RatSchema((), 0, None, None)
+        if dbf is not None:
+            self.schema = dbf_schema(dbf)
+        elif rat is not None:
+            self.schema = self._schema_of(rat)
             self._safe = block_io_is_safe(rat)
+
+    def _schema_of(self, rat: Any) -> RatSchema:
+        # A name that is not of the encoding is no reason to refuse the rest of the table.
+        encoding = self._options.encoding
+        return schema_of(rat, any_name=encoding is None, encoding=encoding)
 
     @property
     def rat(self) -> Any:
@@ -77,6 +89,50 @@ class HeldRat:
     def is_kept(self) -> bool:
         """Whether :attr:`rat` is the same as long as this is in use."""
         return True
+
+    def is_converted(self, index: int) -> bool:
+        """Whether a column is to be read by :meth:`stored`: GDAL's table would alter it."""
+        is_text = self.schema.columns[index].type == FieldType.STRING
+        return self._dbf is not None or (is_text and self._options.encoding is not None)
+
+    def stored_as(self, index: int) -> tuple[np.dtype[Any], dict[str, Any]]:
+        """Return the dtype and attributes of what :meth:`stored` reads."""
+        column = self.schema.columns[index]
+        attributes: dict[str, Any] = {"GDAL_TYPE": column.type, "GDAL_USAGE": column.usage}
+        if self._dbf is None:
+            return stored_dtype(FieldType.STRING), attributes
+        found = self._dbf.column(index)
+        attributes |= found.attributes | {"GDAL_TYPE": int(found.type)}
+        return self._shown_dtype(found), attributes
+
+    @staticmethod
+    def _shown_dtype(column: DbfColumn) -> np.dtype[Any]:
+        # Wide fields of small integers are Integer, as in GDAL.
+        is_integer = column.type == FieldType.INTEGER
+        return np.dtype(np.int32) if is_integer else column.dtype
+
+    def stored(self, index: int, start: int, length: int) -> Array:
+        """Read rows of a column that GDAL's own table would alter, exactly.
+
+        Raises
+        ------
+        ConversionError
+            For text that is not of the encoding: names the row.
+        """
+        if self._dbf is not None:
+            column = self._dbf.column(index)
+            return column.values[start : start + length].astype(self._shown_dtype(column))
+        encoding = self._options.encoding or "utf-8"
+        out = np.empty(length, stored_dtype(FieldType.STRING))
+        for row, raw in enumerate(self.read(index, start, length).tolist()):
+            try:
+                out[row] = raw.decode(encoding)
+            except UnicodeDecodeError:
+                raise ConversionError(
+                    f"{self._name}, column {self.schema.columns[index].name!r}, row "
+                    f"{start + row}: {raw!r:.200} is not {encoding.upper()}"
+                ) from None
+        return out
 
     def read(self, index: int, start: int, length: int) -> Array:
         """Read rows as GDAL's ``ReadAsArray`` hands them out, on every version."""
@@ -98,11 +154,13 @@ class HeldRat:
 
     def _ask(self, rat: Any, index: int, start: int, length: int) -> Array:
         column = self.schema.columns[index].name
-        with exceptions(), silence():
+        with exceptions(), collected(of_table=True) as found:
             try:
                 values: Array | None = rat.ReadAsArray(index, start, length)
             except (RuntimeError, SystemError, ValueError) as error:
                 raise GdalError(f"{self._name}, column {column!r}: {error}") from error
+        if found:
+            report(found, self._name, lossy=self._options.lossy)
         if values is None or len(values) != length:
             raise GdalError(f"{self._name}, column {column!r}: GDAL could not read from {start}")
         return values
@@ -119,21 +177,35 @@ class OwnRat(HeldRat):
         Whether the dataset may be kept open for as long as this is in use.
     ours : bool
         Whether nobody else has the dataset.
+    options : ReadOptions
     """
 
-    def __init__(self, dataset: Any, band: Any, *, keep: bool, ours: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Any,
+        band: Any,
+        *,
+        keep: bool,
+        ours: bool = False,
+        options: ReadOptions = DEFAULTS,
+    ) -> None:
         self._ours = ours
         name = dataset.GetDescription()
         self._number = band.GetBand()
-        with siblings_visible(name), silence():
-            rat = own_rat(band)
+        rat = open_own_table(dataset, band, name or "the raster", options)
+        if isinstance(rat, DbfTable):
+            # All of it is in memory: it needs no dataset.
+            self._dataset = self._band = None
+            self.was_there = True
+            super().__init__(None, name, options, rat)
+            return
         self._dataset = dataset if keep else None
         self._band = band
         if rat is not None and not keep and not BANDS_ARE_MARKED:
             rat, self._band = self._outliving(rat, name)
         self.was_there = rat is not None
         """Whether the band has a table, be it without columns."""
-        super().__init__(rat, name)
+        super().__init__(rat, name, options)
 
     def _outliving(self, rat: Any, name: str) -> tuple[Any, Any]:
         """Return a table that does not go with its dataset, and its band if it has one."""
@@ -148,7 +220,8 @@ class OwnRat(HeldRat):
         with opened(name) as dataset:
             self._dataset, self._ours = dataset, True
             band = band_of(dataset, self._number, name)
-            return own_rat(band), band
+            with exceptions(False), silence():
+                return own_rat(band), band
 
     @property
     def rat(self) -> Any:
@@ -164,11 +237,11 @@ class OwnRat(HeldRat):
             try:
                 with opened(self._name) as dataset:
                     band = band_of(dataset, self._number, self._name)
-                    with siblings_visible(self._name), silence():
+                    with siblings_visible(self._name), exceptions(False), silence():
                         rat = own_rat(band)
             except FileNotFoundError as error:
                 raise GdalError(f"the dataset of this table was closed, and {error}") from error
-            if rat is None or schema_of(rat, any_name=True) != self.schema:
+            if rat is None or self._schema_of(rat) != self.schema:
                 raise GdalError(
                     f"the dataset of this table was closed, and {self._name} has another one now"
                 )

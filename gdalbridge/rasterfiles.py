@@ -21,7 +21,7 @@ from .vsis3 import forget, reached
 
 __all__ = ["BESIDE", "RasterFiles", "place_of", "raster_files"]
 
-BESIDE = (".aux.xml", ".ovr", ".msk", ".msk.ovr", ".vat.dbf")
+BESIDE = (".aux.xml", ".ovr", ".msk", ".msk.ovr", ".vat.dbf", ".vat.cpg")
 """What is put behind a raster's name for files that GDAL takes for its own. Looked for by
 these names as well: its list leaves out what it was told not to look at."""
 REFERRERS = frozenset({"VRT", "GTI", "STACTA", "STACIT", "WMS", "WMTS"})

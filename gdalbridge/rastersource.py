@@ -26,7 +26,7 @@ from .attaching import Place, describing, place_now, place_of, warn_of_changes
 from .copyplan import unique_names
 from .errors import ColumnMissingError, ConversionError, RasterNotFoundError, SidecarNameError
 from .gdalopen import band_of, opened
-from .gdalrat import RatSource
+from .gdalrat import RatSource, open_source
 from .provenance import RASTER_ATTR
 from .ratassociations import RatHandle
 from .shownvalues import fixed_width
@@ -95,7 +95,7 @@ class RasterSource:
                 with suppress(SidecarNameError):
                     place = place_of(dataset, band, handle.filename)
                 with suppress(RasterNotFoundError):
-                    self._own = RatSource(dataset, band, self.name)
+                    self._own = open_source(dataset, band, self.name, handle.reading)
             if place is not None:
                 for found in find_sidecars(place.raster, place.band, storage_options=options):
                     # Being created, or being deleted, by another process.

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .errors import BridgeError
+from .read_options import ReadOptions
 from .sidecar import SUFFIX
 
 __all__ = ["Handle", "RatAssociations", "RatHandle", "RatZarrHandle"]
@@ -48,6 +49,11 @@ class RatHandle:
         band's first.
     storageOptions : mapping, optional
         See :class:`ratzarr.RatZarr`.
+    encoding : str, optional
+        Of text and names in the raster's own table; by default UTF-8, or as its
+        ``.vat.dbf`` declares.
+    lossy : bool
+        Read the raster's own table also where GDAL lost or altered values of it.
     """
 
     filename: str
@@ -56,12 +62,21 @@ class RatHandle:
     storageOptions: Mapping[str, Any] | None = field(
         default=None, kw_only=True, compare=False, repr=False
     )
+    encoding: str | None = field(default=None, kw_only=True)
+    lossy: bool = field(default=False, kw_only=True)
+
+    @property
+    def reading(self) -> ReadOptions:
+        """How the raster's own table is read."""
+        return ReadOptions(self.encoding, self.lossy)
 
     def __post_init__(self) -> None:
         name = _name(self.filename, "RatHandle")
         if name.rstrip("/").endswith(SUFFIX):
             raise BridgeError(f"{name} is a sidecar, or a table like one: RatZarrHandle({name!r})")
         object.__setattr__(self, "filename", name)
+        # An unknown encoding is refused where the handle is made.
+        self.reading  # noqa: B018
 
 
 @dataclass(frozen=True, slots=True)

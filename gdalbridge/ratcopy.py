@@ -21,6 +21,7 @@ from .gdalrat import RatSource, open_rat
 from .gdaltypes import type_name, usage_name
 from .progress import progress_of
 from .provenance import RASTER_ATTR, column_provenance, raster_attribute, same_raster
+from .read_options import ReadOptions
 from .report import ColumnReport, CopyReport
 from .sidecar import writable_sidecar_path
 from .tableattributes import table_attributes
@@ -42,6 +43,8 @@ def copy_to_sidecar(
     resume: bool = False,
     block_rows: int | None = None,
     chunk_rows: int | None = None,
+    encoding: str | None = None,
+    lossy: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> CopyReport:
@@ -73,6 +76,11 @@ def copy_to_sidecar(
     block_rows, chunk_rows : int, optional
         Rows per block and per chunk; blocks are made of whole chunks. By default the
         store's chunk size, and fewer for columns of long strings.
+    encoding : str, optional
+        Of text and names in the raster's own table; by default UTF-8, or as its
+        ``.vat.dbf`` declares.
+    lossy : bool
+        Read the raster's own table also where GDAL lost or altered values of it.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`; they go for a raster on S3 as well.
     progress : None, True, callable or object
@@ -92,6 +100,8 @@ def copy_to_sidecar(
         Where the progress said so. What is finished stays, a column that is not says so,
         and ``resume=True`` goes on. It is the same with Ctrl-C, and where the sidecar's
         disk or server fails (:class:`ratzarr.StoreError`).
+    GdalLossError
+        Where GDAL lost or altered values of the table, with its own words.
     BridgeError
         For everything else; with ``resume=True`` also where the raster's table is not the
         one that the interrupted copy was of, or a column there comes from elsewhere: it
@@ -104,7 +114,8 @@ def copy_to_sidecar(
     for what, value in (("block_rows", block_rows), ("chunk_rows", chunk_rows)):
         if value is not None and (isinstance(value, bool) or value < 1):
             raise BridgeError(f"{what} is an integer >= 1: got {value!r}")
-    with open_rat(raster, band, storage_options) as source, progress_of(progress) as told:
+    reading = ReadOptions(encoding, lossy)
+    with open_rat(raster, band, storage_options, reading) as source, progress_of(progress) as told:
         schema = source.schema
         belongs = raster_attribute(source.dataset, band, target)
         choices = _choices(source, columns, belongs)

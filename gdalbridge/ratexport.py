@@ -34,6 +34,7 @@ from .exportcompare import Borders, compare
 from .gdalratwrite import RatSink, open_rat_for_update
 from .gdaltypes import COLOUR_USAGES, FieldType, export_type, type_name, usage_name
 from .progress import Progress, progress_of
+from .read_options import ReadOptions
 from .report import ColumnReport, CopyReport
 from .tableattributes import linear_binning, table_type
 
@@ -50,6 +51,7 @@ def copy_to_raster(
     cast: Mapping[str, str] | None = None,
     block_rows: int | None = None,
     verify: bool | None = None,
+    lossy: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> CopyReport:
@@ -77,6 +79,9 @@ def copy_to_raster(
         names, types and usages only. By default every value, but for rasters that keep each
         value that they take (in memory, HFA, KEA): of these the first and last rows of blocks
         all through each column.
+    lossy : bool
+        Write also where GDAL lost or altered values of the table that the raster has: it is
+        written again without them.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress : None, True, callable or object
@@ -103,7 +108,7 @@ def copy_to_raster(
         raise BridgeError(f"block_rows is an integer >= 1: got {block_rows!r}")
     with (
         RatZarr(sidecar, readOnly=True, storageOptions=storage_options) as table,
-        open_rat_for_update(raster, band) as sink,
+        open_rat_for_update(raster, band, ReadOptions(lossy=lossy)) as sink,
         progress_of(progress) as told,
     ):
         plans = _plan(table, columns, cast or {}, block_rows)

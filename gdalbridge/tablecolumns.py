@@ -32,6 +32,7 @@ from .errors import (
     SidecarNameError,
 )
 from .gdaltypes import FieldUsage
+from .read_options import DEFAULTS, ReadOptions
 from .sidecar import SUFFIX, Sidecar, find_sidecars, is_sidecar
 
 __all__ = ["MISSING_ATTR", "Column", "Columns", "is_store", "near_names", "open_columns"]
@@ -205,7 +206,7 @@ class Columns:
                     source.schema.rows,
                     DFLT_CHUNKSIZE,
                     True,
-                    {"GDAL_USAGE": column.usage},
+                    {"GDAL_USAGE": column.usage} | source.missing(column.index),
                     _own_dtype(source, column.index, lock),
                     _own_reader(source, column.index, lock),
                 )
@@ -279,6 +280,7 @@ def open_columns(
     band: int = 1,
     names: Sequence[str | None] | None = None,
     storage_options: Mapping[str, Any] | None = None,
+    options: ReadOptions = DEFAULTS,
 ) -> Columns:
     """Open a table for reading its columns.
 
@@ -293,6 +295,8 @@ def open_columns(
         first; by default all.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
+    options : ReadOptions
+        For a raster's own table.
 
     Raises
     ------
@@ -311,7 +315,7 @@ def open_columns(
             columns = Columns(str(table))
             columns.add_store(stack.enter_context(store))
         else:
-            columns = _of_raster(stack, table, band, names, storage_options)
+            columns = _of_raster(stack, table, band, names, storage_options, options)
         columns.stack = stack.pop_all()
         return columns
 
@@ -322,6 +326,7 @@ def _of_raster(
     band: int,
     names: Sequence[str | None] | None,
     storage_options: Mapping[str, Any] | None,
+    options: ReadOptions,
 ) -> Columns:
     from .gdalopen import band_of, opened
     from .gdalrat import open_rat
@@ -333,7 +338,7 @@ def _of_raster(
     band_of(dataset, band, name)
     # It may have no table of its own.
     with suppress(RasterNotFoundError):
-        columns.add_own(stack.enter_context(open_rat(dataset, band)))
+        columns.add_own(stack.enter_context(open_rat(dataset, band, options=options)))
     own = set(columns.by_name)
     try:
         found = find_sidecars(raster, band, storage_options=storage_options)

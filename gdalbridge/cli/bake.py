@@ -8,9 +8,11 @@ from .common import (
     cast_option,
     columns_option,
     config_option,
+    encoding_option,
     examples,
     in_words,
     json_option,
+    lossy_option,
     quiet_option,
     say,
 )
@@ -41,6 +43,8 @@ from .common import (
 @click.option("--co", "options", multiple=True, metavar="NAME=VALUE", help="Creation option.")
 @click.option("--overwrite", is_flag=True, help="Replace a raster that is there already.")
 @click.option("--strict", is_flag=True, help="Refuse what the format can't hold exactly.")
+@encoding_option
+@lossy_option
 @config_option
 @json_option
 @quiet_option

@@ -4,7 +4,16 @@ from typing import Any
 
 import click
 
-from .common import config_option, examples, in_words, json_option, quiet_option, say
+from .common import (
+    config_option,
+    encoding_option,
+    examples,
+    in_words,
+    json_option,
+    lossy_option,
+    quiet_option,
+    say,
+)
 
 
 def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Any:
@@ -45,6 +54,8 @@ def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     help="What to store: float32, uint8, ... Values must still be equal.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
+@encoding_option
+@lossy_option
 @config_option
 @json_option
 @quiet_option

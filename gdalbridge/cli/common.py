@@ -17,9 +17,11 @@ __all__ = [
     "columns_option",
     "config_option",
     "dry_run_option",
+    "encoding_option",
     "examples",
     "in_words",
     "json_option",
+    "lossy_option",
     "overwrite_target_option",
     "print_json",
     "quiet_option",
@@ -30,6 +32,16 @@ __all__ = [
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
 
+encoding_option = click.option(
+    "--encoding",
+    help="Of text and names in a raster's own table, e.g. cp1252; by default UTF-8, or as its "
+    ".vat.dbf declares.",
+)
+lossy_option = click.option(
+    "--lossy",
+    is_flag=True,
+    help="Read a raster's own table also where GDAL lost or altered values of it.",
+)
 dry_run_option = click.option(
     "--dry-run", is_flag=True, help="Look at everything, and change nothing."
 )

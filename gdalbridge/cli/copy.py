@@ -2,7 +2,16 @@
 
 import click
 
-from .common import config_option, examples, in_words, json_option, print_json, quiet_option
+from .common import (
+    config_option,
+    encoding_option,
+    examples,
+    in_words,
+    json_option,
+    lossy_option,
+    print_json,
+    quiet_option,
+)
 
 
 @examples(
@@ -28,6 +37,8 @@ from .common import config_option, examples, in_words, json_option, print_json, 
 @click.option("--resume", is_flag=True, help="Go on with a copy that was interrupted.")
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows per chunk.")
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block (whole chunks).")
+@encoding_option
+@lossy_option
 @config_option
 @json_option
 @quiet_option
@@ -43,6 +54,8 @@ def command(
     resume: bool,
     chunk_rows: int | None,
     block_rows: int | None,
+    encoding: str | None,
+    lossy: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -52,7 +65,9 @@ def command(
     with in_words():
         from ..gdalrat import bands_with_table
         from ..ratcopy import copy_to_sidecar
+        from ..read_options import ReadOptions
 
+        reading = ReadOptions(encoding, lossy)
         reports = [
             copy_to_sidecar(
                 raster,
@@ -65,9 +80,11 @@ def command(
                 resume=resume,
                 chunk_rows=chunk_rows,
                 block_rows=block_rows,
+                encoding=encoding,
+                lossy=lossy,
                 progress=not (quiet or as_json),
             )
-            for number in (bands_with_table(raster) if all_bands else [band])
+            for number in (bands_with_table(raster, options=reading) if all_bands else [band])
         ]
         if as_json:
             print_json([report.as_dict() for report in reports])

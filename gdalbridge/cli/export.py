@@ -8,6 +8,7 @@ from .common import (
     examples,
     in_words,
     json_option,
+    lossy_option,
     print_json,
     quiet_option,
 )
@@ -33,6 +34,7 @@ from .common import (
     help="Compare every value with the raster, read again; or none. By default every value where "
     "the format may change some, and a sample where it keeps all (.img, .kea).",
 )
+@lossy_option
 @config_option
 @json_option
 @quiet_option
@@ -46,6 +48,7 @@ def command(
     casts: dict[str, str],
     block_rows: int | None,
     verify: bool | None,
+    lossy: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -63,6 +66,7 @@ def command(
             cast=casts or None,
             block_rows=block_rows,
             verify=verify,
+            lossy=lossy,
             progress=not (quiet or as_json),
         )
         if as_json:

@@ -2,7 +2,15 @@
 
 import click
 
-from .common import config_option, examples, in_words, json_option, print_json
+from .common import (
+    config_option,
+    encoding_option,
+    examples,
+    in_words,
+    json_option,
+    lossy_option,
+    print_json,
+)
 
 
 @examples(
@@ -16,6 +24,8 @@ from .common import config_option, examples, in_words, json_option, print_json
 @click.option("--band", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--name", help="Name of a further table, where TABLE is a raster.")
 @click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
+@encoding_option
+@lossy_option
 @config_option
 @json_option
 def command(
@@ -25,13 +35,24 @@ def command(
     band: int,
     name: str | None,
     columns: tuple[str, ...],
+    encoding: str | None,
+    lossy: bool,
     as_json: bool,
 ) -> None:
     """Print the first rows of TABLE: a sidecar, or a raster's sidecar or own table."""
     with in_words():
         from ..describe import head, head_text
+        from ..read_options import ReadOptions
 
-        found = head(table, rows=rows, start=start, band=band, name=name, columns=columns)
+        found = head(
+            table,
+            rows=rows,
+            start=start,
+            band=band,
+            name=name,
+            columns=columns,
+            reading=ReadOptions(encoding, lossy),
+        )
         if as_json:
             print_json(found)
         else:

@@ -2,7 +2,15 @@
 
 import click
 
-from .common import config_option, examples, in_words, json_option, print_json
+from .common import (
+    config_option,
+    encoding_option,
+    examples,
+    in_words,
+    json_option,
+    lossy_option,
+    print_json,
+)
 
 
 @examples(
@@ -11,14 +19,17 @@ from .common import config_option, examples, in_words, json_option, print_json
 )
 @click.command("info")
 @click.argument("table")
+@encoding_option
+@lossy_option
 @config_option
 @json_option
-def command(table: str, as_json: bool) -> None:
+def command(table: str, encoding: str | None, lossy: bool, as_json: bool) -> None:
     """Describe TABLE: a sidecar; or a raster, with its own tables and its sidecars."""
     with in_words():
         from ..describe import info, info_text
+        from ..read_options import ReadOptions
 
-        found = info(table)
+        found = info(table, ReadOptions(encoding, lossy))
         if as_json:
             print_json(found)
         else:

@@ -2,7 +2,7 @@
 
 import click
 
-from .common import examples, in_words
+from .common import encoding_option, examples, in_words, lossy_option
 
 
 @examples(
@@ -17,11 +17,14 @@ from .common import examples, in_words
 @click.option(
     "--override", is_flag=True, help="Let changes of the raster's own columns go to the sidecar."
 )
+@encoding_option
+@lossy_option
 @click.argument("program")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(
-    module: bool, read_only: bool, override: bool, program: str, arguments: tuple[str, ...]
-) -> None:
+    module: bool, read_only: bool, override: bool, encoding: str | None, lossy: bool,
+    program: str, arguments: tuple[str, ...],
+) -> None:  # fmt: skip
     """Run PROGRAM, written in Python, so that it gets rasters' tables with their sidecars'.
 
     PROGRAM is a script, an installed command, or (-m) a module. What it changes goes to the
@@ -34,7 +37,7 @@ def command(
         from ..runner import prepared
 
         run = prepared(program, arguments, module=module)
-        enable(update=not read_only, override=override)
+        enable(update=not read_only, override=override, encoding=encoding, lossy=lossy)
     try:
         # Its errors are its own, and are shown as they would be without us.
         run()

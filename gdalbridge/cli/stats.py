@@ -2,7 +2,16 @@
 
 import click
 
-from .common import config_option, examples, in_words, json_option, print_json, quiet_option
+from .common import (
+    config_option,
+    encoding_option,
+    examples,
+    in_words,
+    json_option,
+    lossy_option,
+    print_json,
+    quiet_option,
+)
 
 
 def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[float]:
@@ -33,13 +42,15 @@ def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[f
 @click.option("--bins", type=click.IntRange(1), help="A histogram of so many bins.")
 @click.option("--one-pass", is_flag=True, help="Read once: quantiles to 1 part in 256.")
 @click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@encoding_option
+@lossy_option
 @config_option
 @json_option
 @quiet_option
 def command(
     table: str, columns: tuple[str, ...], weights: str | None, pixels: bool,
-    quantiles: list[float], bins: int | None, one_pass: bool, band: int, as_json: bool,
-    quiet: bool,
+    quantiles: list[float], bins: int | None, one_pass: bool, band: int,
+    encoding: str | None, lossy: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Print statistics of TABLE's columns: a sidecar's; or a raster's, with its sidecars'."""
     if weights is not None and pixels:
@@ -50,7 +61,8 @@ def command(
 
         found = column_stats(
             table, columns or None, weights=weights or pixels, quantiles=quantiles, histogram=bins,
-            exact=not one_pass, band=band, progress=not (quiet or as_json),
+            exact=not one_pass, band=band, encoding=encoding, lossy=lossy,
+            progress=not (quiet or as_json),
         )  # fmt: skip
         if as_json:
             print_json({name: one.as_dict() for name, one in found.items()})

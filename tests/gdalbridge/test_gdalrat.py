@@ -14,6 +14,7 @@ from osgeo import gdal
 from gdalbridge import gdaldatetimes
 from gdalbridge.errors import BridgeError, ConversionError, RasterNotFoundError
 from gdalbridge.gdalrat import bands_with_table, open_rat
+from gdalbridge.read_options import ReadOptions
 from tests.gdalbridge.rasters import (
     BOOLEAN,
     DATETIME,
@@ -369,10 +370,12 @@ def test_exceptions_are_as_they_were(nlcd):
     assert gdal.GetUseExceptions() == before
 
 
-def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+def test_a_name_that_is_not_utf8_hides_nothing(tmp_path):
     path = tmp_path / "x.tif"
     make(path).FlushCache()
     text = AUX.format(kind=0, value=1).replace("<Name>c<", "<Name>gr\xf6n<")
     path.with_name("x.tif.aux.xml").write_bytes(text.encode("latin-1"))
-    with pytest.raises(ConversionError, match="name is not UTF-8"):
-        open_rat(os.fspath(path))
+    for encoding, name in ((None, r"gr\xf6n"), ("latin-1", "grön")):
+        with open_rat(os.fspath(path), options=ReadOptions(encoding)) as source:
+            assert [column.name for column in source.schema.columns] == [name]
+            assert source.read(0, 0, 1).tolist() == [1]

@@ -16,7 +16,7 @@ def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[f
     "gdalbridge stats seg.tif",
     "gdalbridge stats seg.tif ndvi area --weights Histogram --bins 20",
     "gdalbridge stats s3://bucket/seg.tif.rat.zarr ndvi --quantiles 0.01,0.5,0.99 --json",
-    "gdalbridge stats seg.tif --pixels --one-pass    # by pixels, quantiles to 1 part in 256",
+    "gdalbridge stats seg.tif --pixels    # by pixels, not by rows",
 )
 @click.command("stats")
 @click.argument("table")
@@ -31,14 +31,13 @@ def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[f
     help="With commas between.",
 )
 @click.option("--bins", type=click.IntRange(1), help="A histogram of so many bins.")
-@click.option("--one-pass", is_flag=True, help="Read once: quantiles to 1 part in 256.")
 @click.option("--band", type=click.IntRange(1), default=1, show_default=True)
 @config_option
 @json_option
 @quiet_option
 def command(
     table: str, columns: tuple[str, ...], weights: str | None, pixels: bool,
-    quantiles: list[float], bins: int | None, one_pass: bool, band: int, as_json: bool,
+    quantiles: list[float], bins: int | None, band: int, as_json: bool,
     quiet: bool,
 ) -> None:  # fmt: skip
     """Print statistics of TABLE's columns: a sidecar's; or a raster's, with its sidecars'."""
@@ -50,7 +49,7 @@ def command(
 
         found = column_stats(
             table, columns or None, weights=weights or pixels, quantiles=quantiles, histogram=bins,
-            exact=not one_pass, band=band, progress=not (quiet or as_json),
+            band=band, progress=not (quiet or as_json),
         )  # fmt: skip
         if as_json:
             print_json({name: one.as_dict() for name, one in found.items()})

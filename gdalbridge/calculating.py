@@ -139,7 +139,7 @@ def calc(
     ConversionError
         Names the row where an integer overflows, or a result is NULL and has no place.
     BridgeError
-        For what is no expression, and where the extra ``calc`` is not installed.
+        For what is no expression, and where the extra ``sql`` is not installed.
     CancelledError
         Where the progress said so. After this, after Ctrl-C and after every other error,
         what was begun is removed again.

@@ -55,7 +55,7 @@ def needed() -> Any:
         import pyarrow as pa  # noqa: F401 - blocks go in and out as its arrays
     except ImportError as error:
         raise BridgeError(
-            f"expressions need DuckDB and pyarrow ({error}): pip install 'ratzarr[calc]', or "
+            f"expressions and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "
             "conda install -c conda-forge python-duckdb pyarrow"
         ) from error
     return duckdb
@@ -95,6 +95,8 @@ class Program:
         self._connection = self._duckdb.connect(":memory:", config=SETTINGS)
         try:
             self._connection.execute("SET TimeZone = 'UTC'")
+            # The bar would be printed to stdout, among the results.
+            self._connection.execute("SET enable_progress_bar = false")
             self._connection.execute("SET lock_configuration = true")
             self._prepare()
         except BaseException:

@@ -628,7 +628,7 @@ def test_without_duckdb_the_error_says_what_to_install(raster, monkeypatch):
     monkeypatch.setitem(sys.modules, "duckdb", None)
     done = CliRunner().invoke(main, ["calc", str(raster), "--out", "x", "red"])
     assert done.exit_code == 1
-    assert "ratzarr[calc]" in done.output
+    assert "ratzarr[sql]" in done.output
 
 
 @pytest.mark.parametrize("outputs", [{}, "x", ["x"]])

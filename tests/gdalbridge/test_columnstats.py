@@ -2,8 +2,14 @@
 
 import json
 import math
-import pickle
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,23 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-import gdalbridge.columnstats as module
 from gdalbridge import BridgeError, ConversionError, LossWarning, column_stats
-from gdalbridge.accumulators import (
-    MOST_DISTINCT,
-    NumberAccumulator,
-    accumulator_for,
-    checked_weights,
-)
 from gdalbridge.cli import main
+from gdalbridge.columnstats import Histogram
 from gdalbridge.errors import CancelledError, ColumnSelectionError, RasterNotFoundError
-from gdalbridge.histograms import Bins, HistogramCounter
-from gdalbridge.moments import integer_sum
-from gdalbridge.orderedkeys import first_key, from_key, to_codes, to_keys
-from gdalbridge.ranks import Codes, narrowed, target_rank
 from ratzarr import RatZarr
 from tests.gdalbridge.rasters import INTEGER, REAL, STRING, make, new_rat
 
+ROOT = Path(__file__).parents[2]
 NUMBERS = ["i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f2", "f4", "f8", "M8[us]", "?"]
 QS = [0.0, 0.1, 0.25, 0.3, 0.5, 0.75, 0.9, 1.0]
 
@@ -76,158 +73,101 @@ def column_and_weights(draw):
     values = blocks_of(draw, np.dtype(draw(st.sampled_from(NUMBERS))))
     heaviest = draw(st.sampled_from([1, 10, 2**40, 2**57]))
     weights = draw(hnp.arrays("i8", len(values), elements=st.integers(0, heaviest)))
-    cuts = sorted(draw(st.lists(st.integers(0, len(values)), max_size=4)))
-    return values, weights, draw(st.booleans()), cuts
-
-
-def pieces(values, cuts):
-    return np.split(values, cuts)
-
-
-@pytest.mark.main_env_only
-@settings(max_examples=50, deadline=None)
-@given(column_and_weights(), st.integers(0, 40))
-def test_any_blocks_in_any_order_come_to_what_numbers_are(given_, keep):
-    """With ranks counted (few values kept), with them kept, in one run and merged."""
-    values, weights, weighed, cuts = given_
-    heavy = weights if weighed else np.ones(len(values), np.int64)
-    parts = []
-    for value, weight in zip(pieces(values, cuts), pieces(weights, cuts), strict=True):
-        one = NumberAccumulator(values.dtype, keep=keep)
-        one.update(value, weight if weighed else None)
-        parts.append(pickle.loads(pickle.dumps(one)))
-    left = NumberAccumulator(values.dtype, keep=keep)
-    for one in parts:
-        left.merge(pickle.loads(pickle.dumps(one)))
-    right = NumberAccumulator(values.dtype, keep=keep)
-    for one in reversed(parts):
-        one.merge(right)
-        right = one
-    counted = heavy > 0
-    for found in (left, right):
-        assert (found.rows, found.missing) == (len(values), 0)
-        assert found.count == int(counted.sum())
-        assert found.weight == sum(heavy.tolist())
-        if not counted.any():
-            assert found.min is None
-            continue
-        assert (found.min, found.max) == (values[counted].min(), values[counted].max())
-        plain = values.view("i8").tolist() if values.dtype.kind == "M" else values.tolist()
-        if values.dtype.kind != "f":
-            assert found.moments.sum == sum(
-                v * w for v, w in zip(plain, heavy.tolist(), strict=True)
-            )
-        for q in QS:
-            expected = ranked(plain, heavy.tolist(), q)
-            got = exact_quantile(found, values, weights if weighed else None, q)
-            assert (got.view("i8") if values.dtype.kind == "M" else got) == expected
-            lower, upper = bounds(found, q)
-            assert lower <= got <= upper
-    assert left.frequent.counts == right.frequent.counts
-
-
-def sought_of(found, q):
-    low, high = (int(to_keys(np.array([v], found.dtype))[0]) for v in (found.min, found.max))
-    return found.codes.sought([target_rank(q, found.weight)], low, high)
-
-
-def bounds(found, q):
-    [one] = sought_of(found, q)
-    return from_key(one.low, found.dtype), from_key(one.high, found.dtype)
-
-
-def exact_quantile(found, values, weights, q):
-    sought = sought_of(found, q)
-    there = values if weights is None else values[weights > 0]
-    weighs = None if weights is None else weights[weights > 0]
-    for _ in range(6):
-        narrowing = narrowed(sought, keep=2)
-        if narrowing is None:
-            return from_key(sought[0].low, found.dtype)
-        narrowing.update(to_keys(there), weighs)
-        sought = [narrowing.closer(one) for one in sought]
-    raise AssertionError("five passes are enough for 64 bits")
+    return values, weights, draw(st.booleans())
 
 
 @pytest.mark.main_env_only
 @settings(max_examples=60, deadline=None)
-@given(
-    hnp.arrays("f8", st.integers(1, 50), elements=st.floats(-1e100, 1e100)),
-    st.lists(st.integers(0, 50), max_size=4),
-)
-def test_mean_and_stddev_of_floats_do_not_depend_on_the_blocks(values, cuts):
-    found = accumulator_for(values.dtype)
-    for part in pieces(values, sorted(min(c, len(values)) for c in cuts)):
-        one = accumulator_for(values.dtype)
-        one.update(part)
-        found.merge(one)
+@given(column_and_weights(), st.integers(5, 70))
+def test_any_values_and_weights_against_sorted_lists(tmp_path_factory, given_, chunk):
+    values, weights, weighed = given_
+    heavy = weights if weighed else np.ones(len(values), np.int64)
+    folder = tmp_path_factory.mktemp("stats")
+    path = store(folder, {"v": values, "w": weights}, chunk=chunk)
+    found = column_stats(
+        path, ["v"], weights="w" if weighed else None, quantiles=QS, block_rows=chunk
+    )["v"]
+    counted = heavy > 0
+    assert (found.rows, found.missing, found.count) == (len(values), 0, int(counted.sum()))
+    assert found.weight == sum(heavy.tolist())
+    if not counted.any():
+        assert found.min is None
+        return
+    assert (found.min, found.max) == (values[counted].min(), values[counted].max())
+    plain = values.view("i8").tolist() if values.dtype.kind == "M" else values.tolist()
+    exact = sum(Fraction(v) * w for v, w in zip(plain, heavy.tolist(), strict=True)) if all(
+        map(math.isfinite, plain)
+    ) else None  # fmt: skip
+    if values.dtype.kind in "iub":
+        assert found.sum == exact
+        assert found.mean == float(exact / found.weight)
+    for one in found.quantiles:
+        got = one.value.view("i8") if values.dtype.kind == "M" else one.value
+        assert got == ranked(plain, heavy.tolist(), one.q)
+    assert len(found.quantiles) == (0 if values.dtype.kind == "b" else len(QS))
+    times = {}
+    for value, weight in zip(plain, heavy.tolist(), strict=True):
+        if weight:
+            times[value] = times.get(value, 0) + weight
+    expected = sorted(sorted(times.items()), key=lambda pair: -pair[1])[:10]
+    got = [(v.view("i8") if values.dtype.kind == "M" else v, n) for v, n in found.frequent]
+    assert (got, found.distinct) == (expected, len(times))
+
+
+@pytest.mark.main_env_only
+@settings(max_examples=40, deadline=None)
+@given(hnp.arrays("f8", st.integers(1, 50), elements=st.floats(-1e100, 1e100)))
+def test_mean_and_stddev_of_floats_against_fractions(tmp_path_factory, values):
+    found = column_stats(store(tmp_path_factory.mktemp("stats"), {"v": values}))["v"]
     exact = [Fraction(v) for v in values.tolist()]
     mean = sum(exact) / len(exact)
     scale = max(map(abs, values.tolist()))
-    assert found.moments.mean == pytest.approx(float(mean), rel=1e-13, abs=1e-14 * scale)
+    assert found.mean == pytest.approx(float(mean), rel=1e-13, abs=1e-14 * scale)
     spread = math.sqrt(sum((v - mean) ** 2 for v in exact) / len(exact))
     # Squares of less than 1e-150 are not in a float64.
-    assert found.moments.stddev == pytest.approx(spread, rel=1e-9, abs=1e-13 * scale + 1e-150)
+    assert found.stddev == pytest.approx(spread, rel=1e-9, abs=1e-13 * scale + 1e-150)
 
 
 @pytest.mark.main_env_only
-def test_a_small_spread_about_a_large_mean_is_kept():
+def test_a_small_spread_about_a_large_mean_is_kept(tmp_path):
     values = 1e9 + np.arange(10_000) % 7 * 1e-3
-    found = accumulator_for(values.dtype)
-    for part in np.array_split(values, 13):
-        found.update(part)
+    whole = np.uint64(2**64 - 10_000) + np.arange(10_000, dtype=np.uint64)
+    heavy = np.arange(10_000) % 13
+    path = store(tmp_path, {"f": values, "u": whole, "w": heavy}, chunk=700)
+    found = column_stats(path, ["f"], block_rows=700)["f"]
     exact = [Fraction(v) for v in values.tolist()]
     mean = sum(exact) / len(exact)
     spread = math.sqrt(sum((v - mean) ** 2 for v in exact) / len(exact))
-    assert found.moments.stddev == pytest.approx(spread, rel=1e-12)
-    assert found.moments.mean == float(mean)
-    whole = np.uint64(2**64 - 100) + np.arange(50, dtype=np.uint64)
-    found = accumulator_for(whole.dtype)
-    for part in np.array_split(whole, 3):
-        found.update(part, np.arange(1, len(part) + 1))
-    heavy = np.concatenate([np.arange(1, n + 1) for n in (17, 17, 16)])
-    small = np.arange(50)
+    assert found.stddev == pytest.approx(spread, rel=1e-12)
+    assert found.mean == float(mean)
+    found = column_stats(path, ["u"], weights="w", block_rows=700)["u"]
+    small = np.arange(10_000)
     mean = np.average(small, weights=heavy)
     spread = math.sqrt(np.average((small - mean) ** 2, weights=heavy))
-    assert found.moments.stddev == pytest.approx(spread, rel=1e-12)
+    assert found.stddev == pytest.approx(spread, rel=1e-12)
 
 
 @pytest.mark.main_env_only
-@settings(max_examples=100, deadline=None)
-@given(st.data(), st.sampled_from([n for n in NUMBERS if n != "?"]))
-def test_keys_are_in_the_order_of_the_values(data, name):
-    values = blocks_of(data.draw, np.dtype(name))
-    keys, codes = to_keys(values), to_codes(values)
-    order = np.argsort(values, kind="stable")
-    assert (np.sort(values) == values[np.argsort(keys, kind="stable")]).all()
-    assert (np.diff(codes[order]) >= 0).all()
-    for value, key, code in zip(values[:5], keys[:5].tolist(), codes[:5].tolist(), strict=True):
-        assert from_key(key, values.dtype) == value
-        assert first_key(code, values.dtype) <= key < first_key(code + 1, values.dtype)
+def test_infinities_and_large_values(tmp_path):
+    """As IEEE arithmetic has it: numpy's own mean of the same values."""
+    columns = {
+        "up": np.array([1.0, np.inf, 2.0, np.nan]),
+        "both": np.array([-np.inf, np.inf, 2.0, 1.0]),
+        "down": np.array([-np.inf, -np.inf, 2.0, 1.0]),
+        "large": np.full(4, 1.5e308),
+        "zeros": np.array([0.0, -0.0, -0.0, 0.0]),
+    }
+    found = column_stats(store(tmp_path, columns))
+    assert (found["up"].max, found["up"].mean, found["up"].missing) == (np.inf, np.inf, 1)
+    assert math.isnan(found["up"].stddev)
+    assert math.isnan(found["both"].mean)
+    assert (found["down"].mean, found["down"].min) == (-np.inf, -np.inf)
+    assert found["large"].mean == pytest.approx(1.5e308)
+    assert (found["zeros"].distinct, found["zeros"].frequent) == (1, ((0.0, 4),))
 
 
 @pytest.mark.main_env_only
-@pytest.mark.parametrize("name", ["i4", "u8", "i8", "f4", "f8"])
-def test_one_pass_is_as_exact_as_it_says(name):
-    rng = np.random.default_rng(5)
-    dtype = np.dtype(name)
-    values = (rng.normal(1e5, 3e4, 3000) ** (2 if name != "i4" else 1)).astype(dtype)
-    if dtype.kind != "u":
-        values[::3] *= -1
-    codes = Codes(dtype, keep=0)
-    codes.update(values, None)
-    low, high = (int(k) for k in to_keys(np.array([values.min(), values.max()])))
-    for one, q in zip(
-        codes.sought([target_rank(q, 3000) for q in QS], low, high), QS, strict=True
-    ):
-        lower, upper = (float(from_key(key, dtype)) for key in (one.low, one.high))
-        exact = float(np.quantile(values, q, method="inverted_cdf"))
-        assert lower <= exact <= upper
-        assert upper - lower <= min(abs(lower), abs(upper)) / 256
-
-
-@pytest.mark.main_env_only
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(["i2", "i8", "u8", "f4", "f8"]).flatmap(
         lambda n: hnp.arrays(
@@ -238,20 +178,14 @@ def test_one_pass_is_as_exact_as_it_says(name):
     ),
     st.integers(1, 12),
 )  # fmt: skip
-def test_histograms_count_each_value_where_it_is(values, number):
-    bins = Bins(number)
-    counter = HistogramCounter(bins, values.dtype, values.min(), values.max())
-    for part in np.array_split(values, 2):
-        other = HistogramCounter(bins, values.dtype, values.min(), values.max())
-        other.update(part, np.full(len(part), 3))
-        counter.merge(other)
-    found = counter.result()
+def test_histograms_count_each_value_where_it_is(tmp_path_factory, values, number):
+    path = store(tmp_path_factory.mktemp("stats"), {"v": values, "w": np.full(len(values), 3)})
+    found = column_stats(path, ["v"], weights="w", histogram=number)["v"].histogram
     assert (found.below, found.above) == (0, 0)
     edges, expected = list(found.edges), [0] * number
     for value in values.tolist():
         # Python holds integers against floats exactly.
-        place = sum(value >= edge for edge in edges[1:-1])
-        expected[place] += 3
+        expected[sum(value >= edge for edge in edges[1:-1])] += 3
     assert list(found.counts) == expected
     if values.dtype.kind == "f":
         plain, np_edges = np.histogram(values.astype("f8"), number)
@@ -260,11 +194,81 @@ def test_histograms_count_each_value_where_it_is(values, number):
 
 
 @pytest.mark.main_env_only
+@pytest.mark.parametrize("dtype", ["u1", "u8", "f4", "?"])
+def test_weights_of_any_number_dtype(tmp_path, dtype):
+    path = store(tmp_path, {"x": np.arange(3), "w": np.array([0, 1, 1], dtype)})
+    assert column_stats(path, ["x"], weights="w")["x"].sum == 3
+
+
+@pytest.mark.main_env_only
+def test_weights_that_are_no_counts_or_too_many(tmp_path):
+    path = store(tmp_path, {"x": np.arange(2), "s": np.array(["1", "2"], "T"),
+                            "u": np.array([1, 2**63], "u8"), "i": np.array([2**62, 2**62])})  # fmt: skip
+    with pytest.raises(ConversionError, match="'u', row 1"):
+        column_stats(path, ["x"], weights="u")
+    with pytest.raises(ConversionError, match="no counts"):
+        column_stats(path, ["x"], weights="s")
+    with pytest.raises(ConversionError, match="'x': the weights add up to"):
+        column_stats(path, ["x"], weights="i")
+
+
+MEMORY_OF_STATISTICS = textwrap.dedent("""
+    import sys
+    from gdalbridge import column_stats
+    from tests.memory import peak
+    found = column_stats(sys.argv[1], ["v"], memory=2**27)["v"]
+    print(found.distinct, repr(found.median), peak())
+""")
+
+
+@pytest.mark.main_env_only
+def test_memory_does_not_grow_with_the_different_values(tmp_path):
+    """Beyond its memory DuckDB spills to disk; what it spilled is gone afterwards."""
+    peaks = []
+    for rows in (6_000_000, 18_000_000):
+        values = np.random.default_rng(3).permutation(rows).astype("f8")
+        path = store(tmp_path / str(rows), {"v": values}, chunk=500_000)
+        spill = tmp_path / f"spill{rows}"
+        spill.mkdir()
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY_OF_STATISTICS, path], capture_output=True, text=True,
+            env=os.environ | {"TMPDIR": str(spill)}, cwd=ROOT, timeout=300, check=True,
+        )  # fmt: skip
+        distinct, median, peak = done.stdout.split()
+        assert (int(distinct), float(median)) == (rows, rows // 2 - 1)
+        assert not list(spill.iterdir())
+        peaks.append(int(peak))
+    # The values alone are 92 MiB more.
+    assert peaks[1] - peaks[0] < 60
+
+
+@pytest.mark.main_env_only
+def test_an_interrupt_ends_it_and_leaves_nothing(tmp_path):
+    path = store(tmp_path, {"v": np.random.default_rng(3).random(20_000_000)}, chunk=500_000)
+    spill = tmp_path / "spill"
+    spill.mkdir()
+    # A shell's background jobs ignore SIGINT, and their children inherit that.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code + MEMORY_OF_STATISTICS, path], stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(spill)}, cwd=ROOT,
+    )  # fmt: skip
+    ends = time.monotonic() + 60
+    while not list(spill.iterdir()) and time.monotonic() < ends:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=30)
+    assert b"KeyboardInterrupt" in error
+    assert not list(spill.iterdir())
+
+
+@pytest.mark.main_env_only
 def test_a_histogram_with_edges_of_its_own_says_what_lies_outside(tmp_path):
     values = np.array([-np.inf, -1, 0, 0.5, 1, 2, np.inf, np.nan])
     path = store(tmp_path, {"x": values, "n": np.arange(-3, 5)})
     found = column_stats(path, histogram=(2, 0, 1))
-    assert found["x"].histogram == module.Histogram((0.0, 0.5, 1.0), (1, 2), 2, 2)
+    assert found["x"].histogram == Histogram((0.0, 0.5, 1.0), (1, 2), 2, 2)
     assert found["n"].histogram.counts == (1, 1)
     assert (found["n"].histogram.below, found["n"].histogram.above) == (3, 3)
     own = column_stats(path, ["x"], histogram=3)["x"].histogram
@@ -275,10 +279,7 @@ def test_a_histogram_with_edges_of_its_own_says_what_lies_outside(tmp_path):
 
 @pytest.mark.main_env_only
 @pytest.mark.parametrize("weighed", [False, True])
-def test_a_table_of_all_kinds_against_numpy(tmp_path, weighed, monkeypatch):
-    """In several blocks, and in as many passes as a table of many rows takes."""
-    monkeypatch.setattr(module, "BLOCK_ROWS", 700)
-    monkeypatch.setattr("gdalbridge.ranks.KEPT", 50)
+def test_a_table_of_all_kinds_against_numpy(tmp_path, weighed):
     rng = np.random.default_rng(11)
     n = 3001
     columns = {
@@ -293,7 +294,9 @@ def test_a_table_of_all_kinds_against_numpy(tmp_path, weighed, monkeypatch):
     }
     columns["when"][::7] = np.datetime64("NaT", "us")
     path = store(tmp_path, columns, chunk=350)
-    found = column_stats(path, weights="Histogram" if weighed else None, quantiles=QS)
+    found = column_stats(
+        path, weights="Histogram" if weighed else None, quantiles=QS, block_rows=700
+    )
     columns["pair[0]"], columns["pair[1]"] = columns.pop("pair").T
     assert list(found) == ["i1", "i8", "u8", "f4", "f8", "when", "pair[0]", "pair[1]", "Histogram"]
     for name, one in found.items():
@@ -326,11 +329,6 @@ def test_a_table_of_all_kinds_against_numpy(tmp_path, weighed, monkeypatch):
         wide = plain.astype("f8")
         spread = math.sqrt(np.average((wide - float(mean)) ** 2, weights=heavy))
         assert one.stddev == pytest.approx(spread, rel=1e-9)
-    quick = column_stats(path, ["f8"], quantiles=QS, exact=False)["f8"]
-    for rough, one in zip(
-        quick.quantiles, column_stats(path, ["f8"], quantiles=QS)["f8"].quantiles, strict=True
-    ):
-        assert rough.lower <= one.value <= rough.upper
 
 
 @pytest.mark.main_env_only
@@ -341,7 +339,10 @@ def test_integers_beyond_2_53_are_not_rounded(tmp_path):
     assert (one.min, one.max, one.sum) == (2**53 + 1, 2**63 - 1, sum(values.tolist()))
     assert one.median == 2**63 - 2
     assert (other.max, other.sum, other.mode) == (2**64 - 1, 2**65 - 2, 2**64 - 1)
-    assert integer_sum(wide, np.array([2**62, 2**62, 1])) == (2**64 - 1) * 2**63
+    heavy = np.array([2**62, 2**61, 1])
+    weighed = column_stats(store(tmp_path / "b", {"u": wide, "w": heavy}), ["u"], weights="w")["u"]
+    assert weighed.sum == (2**64 - 1) * (2**62 + 2**61)
+    assert weighed.mean == float(Fraction(weighed.sum, weighed.weight))
 
 
 @pytest.mark.main_env_only
@@ -379,21 +380,6 @@ def test_text_bytes_and_bools(tmp_path):
 
 
 @pytest.mark.main_env_only
-def test_frequent_values_are_exact_or_not_told():
-    many = np.arange(MOST_DISTINCT + 1)
-    halves = [accumulator_for(many.dtype) for _ in range(2)]
-    for one, part in zip(halves, np.array_split(many, 2), strict=True):
-        one.update(part)
-        assert len(one.frequent.counts) == len(part)
-    halves[0].merge(halves[1])
-    assert halves[0].frequent.most(3) is None
-    long = np.array(["x" * 600_000 + str(i) for i in range(2)], np.dtypes.StringDType())
-    text = accumulator_for(long.dtype)
-    text.update(long)
-    assert text.frequent.most(1) is None
-
-
-@pytest.mark.main_env_only
 def test_missing_values_do_not_count(tmp_path):
     path = store(
         tmp_path,
@@ -426,41 +412,12 @@ def test_what_is_no_count_is_refused_with_its_row(tmp_path, wrong, row):
 
 
 @pytest.mark.main_env_only
-def test_weights_are_counts_of_any_number_dtype_and_nothing_else():
-    for dtype in ("u1", "u8", "f4", "?"):
-        found = checked_weights(np.array([0, 1, 1], dtype), column="w", first_row=0)
-        assert (found.dtype, found.tolist()) == (np.int64, [0, 1, 1])
-    with pytest.raises(ConversionError, match="row 7"):
-        checked_weights(np.array([1, 2**63], "u8"), column="w", first_row=6)
-    with pytest.raises(ConversionError, match="no counts"):
-        checked_weights(np.array(["1"], "T"), column="w", first_row=0)
-    one = accumulator_for(np.dtype("i1"))
-    with pytest.raises(ConversionError, match="add up to"):
-        one.update(np.ones(2, "i1"), np.full(2, 2**62))
-
-
-@pytest.mark.main_env_only
 def test_an_empty_column_and_one_of_nothing(tmp_path):
     found = column_stats(store(tmp_path, {"x": np.array([np.nan, np.nan])}), histogram=3)["x"]
     assert (found.rows, found.missing, found.count, found.min, found.mean) == (2, 2, 0, None, None)
     assert (found.quantiles, found.histogram) == ((), None)
     none = column_stats(store(tmp_path / "b", {"x": np.empty(0)}))["x"]
     assert (none.rows, none.count, none.stddev) == (0, 0, None)
-
-
-@pytest.mark.main_env_only
-def test_infinities_are_values():
-    one = accumulator_for(np.dtype("f8"))
-    one.update(np.array([1.0, np.inf, 2.0]))
-    assert (one.max, one.moments.mean, one.missing) == (np.inf, np.inf, 0)
-    assert math.isnan(one.moments.stddev)
-    one.update(np.array([np.inf, 3]))
-    assert one.moments.mean == np.inf
-    one.update(np.array([-np.inf]))
-    assert math.isnan(one.moments.mean)
-    large = accumulator_for(np.dtype("f8"))
-    large.update(np.full(4, 1.5e308))
-    assert large.moments.mean == pytest.approx(1.5e308)
 
 
 @pytest.fixture
@@ -525,25 +482,6 @@ def test_what_is_asked_wrongly_is_said(raster, tmp_path):
 
 
 @pytest.mark.main_env_only
-@pytest.mark.parametrize("changed", [100, 10])
-@pytest.mark.parametrize("kept", [2, 99])
-def test_a_table_that_changes_between_two_looks_is_noticed(tmp_path, monkeypatch, changed, kept):
-    monkeypatch.setattr("gdalbridge.ranks.KEPT", kept)
-    # So close to each other that the first look does not tell them apart.
-    path = store(tmp_path, {"x": np.append(1 + np.arange(99) * 1e-6, 9.0)})
-    looks = []
-
-    def change(done, message, data):
-        if not looks:
-            with RatZarr(path) as table:
-                table.writeBlock("x", np.zeros(changed), 0)
-        looks.append(done)
-
-    with pytest.raises(BridgeError, match="changed while it was read"):
-        column_stats(path, ["x"], quantiles=[0.25], progress=change)
-
-
-@pytest.mark.main_env_only
 def test_on_s3(moto_s3):
     url = f"s3://{moto_s3.bucket}/dir/seg.tif.rat.zarr"
     with RatZarr(url) as table:
@@ -574,4 +512,3 @@ def test_the_command(raster):
     assert (wrong.exit_code, 'did you mean "Value"' in wrong.output) == (1, True)
     assert call("--quantiles", "x").exit_code == 2
     assert call("--pixels", "--weights", "n").exit_code == 2
-    assert "1 part in 256" in CliRunner().invoke(main, ["stats", "--help"]).output

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ratzarr import RatZarr
+from ratzarr.errors import Advice
 
 from ._gdal import exceptions, gdal
 from .describe import head, head_text
@@ -80,7 +81,9 @@ def _working_folder(stack: ExitStack, keep: str | None) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            raise BridgeError(f"{folder} is there already: --keep makes a new directory") from None
+            raise BridgeError(
+                Advice(f"{folder} already exists.", "Use keep=... with a new directory.")
+            ) from None
     data = stack.enter_context(as_file(files("gdalbridge") / "data" / "nlcd"))
     for name in (RASTER, f"{RASTER}.aux.xml"):
         shutil.copyfile(data / name, folder / name)

@@ -1,16 +1,13 @@
-"""What the commands share: errors into words, results as text or JSON."""
+"""Shared by the commands: options, and results as text or JSON."""
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from ratzarr import RatZarrError
-
-from ..errors import BridgeError
+from .exits import in_words
 
 __all__ = [
     "cast_option",
@@ -87,23 +84,6 @@ config_option = click.option(
 )
 
 
-@contextmanager
-def in_words() -> Iterator[None]:
-    """Turn an error into one line on stderr and exit code 1, and Ctrl-C into 130."""
-    try:
-        yield
-    except (BridgeError, RatZarrError) as error:
-        click.echo(f"gdalbridge: {error}{_notes(error)}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt as error:
-        click.echo(f"gdalbridge: interrupted{_notes(error)}", err=True)
-        sys.exit(130)
-
-
-def _notes(error: BaseException) -> str:
-    return "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-
-
 def examples(*lines: str) -> Callable[[Any], Any]:
     """Add examples to a command's --help."""
 
@@ -127,4 +107,10 @@ def say(found: Any, *, as_json: bool, quiet: bool = False) -> None:
 
 def print_json(value: Any) -> None:
     """Print JSON, for programs: one object, keys in a fixed order."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if sys.stdout is not None:
+        try:
+            text.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:
+            text = json.dumps(value, indent=2)
+    click.echo(text)

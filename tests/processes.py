@@ -1,4 +1,4 @@
-"""Processes for tests to interrupt, and servers that never answer."""
+"""Processes for tests: interruptible, and none waited for without a limit."""
 
 import signal
 import socket
@@ -7,9 +7,36 @@ import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from functools import partial
 
 LIMIT = 60
 """Seconds after which a process that should have ended is killed, and the test fails."""
+
+
+class LimitedPopen(subprocess.Popen):
+    """A process that is killed where a test would wait for it for ever.
+
+    The tests' configuration puts it in the place of ``subprocess.Popen``, so that ``run`` and all
+    that is built on it has the limit too.
+    """
+
+    limit = 600.0
+    """Seconds."""
+
+    def wait(self, timeout=None):
+        return self._within(super().wait, timeout)
+
+    def communicate(self, input=None, timeout=None):  # noqa: A002
+        return self._within(partial(super().communicate, input), timeout)
+
+    def _within(self, end, timeout):
+        try:
+            return end(timeout=self.limit if timeout is None else timeout)
+        except subprocess.TimeoutExpired:
+            if timeout is None:
+                self.kill()
+                super().wait(self.limit)
+            raise
 
 
 @contextmanager
@@ -40,12 +67,12 @@ def running(command, **options):
                 process.kill()
 
 
-def wait_until(condition):
+def wait_until(condition, every=0.01):
     """Wait for what a process is about to do."""
     deadline = time.monotonic() + LIMIT
     while not condition():
         assert time.monotonic() < deadline, f"nothing in {LIMIT} s"
-        time.sleep(0.01)
+        time.sleep(every)
 
 
 def gdalbridge(*args):

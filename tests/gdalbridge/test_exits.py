@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from gdalbridge.cli import main
 from gdalbridge.cli.exits import in_words
 from gdalbridge.errors import BridgeError, OutputExistsError
-from ratzarr import RatZarr
+from ratzarr import ColumnIncompleteError, RatZarr
 from ratzarr.errors import Advice
 from tests.gdalbridge.rasters import INTEGER, make, new_rat
 from tests.processes import LIMIT, gdalbridge, running, silent_server, wait_until
@@ -416,3 +416,6 @@ def test_a_command_that_is_interrupted_leaves_a_sound_table(raster, tmp_path):
     assert "Traceback" not in words
     with RatZarr(store, readOnly=True) as table:
         assert table.rowCount == rows
+        with pytest.raises(ColumnIncompleteError, match="'a' is not complete"):
+            table.readBlock("a", 0, 1)
+    assert not list(store.rglob("*.partial"))

@@ -18,6 +18,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ratzarr.errors import Advice
+
 from . import gdaldatetimes
 from ._gdal import VERSION, block_io_is_safe, exceptions, own_rat, silence
 from .errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
@@ -30,6 +32,7 @@ __all__ = [
     "RatSource",
     "StoredColumn",
     "bands_with_table",
+    "no_table",
     "open_rat",
     "schema_of",
 ]
@@ -172,6 +175,26 @@ def bands_with_table(raster: Any, storage_options: Mapping[str, Any] | None = No
     return found
 
 
+def no_table(dataset: Any, band: int, name: str, also: str = "") -> RasterNotFoundError:
+    """Return the error for a band without a table: it names the bands that have one.
+
+    Parameters
+    ----------
+    also : str
+        What else there is not.
+    """
+    bands = bands_with_table(dataset)
+    text = f"{name}: band {band} has no attribute table{also}"
+    if not bands:
+        return RasterNotFoundError(
+            f"{text}, and no other band has one. QGIS (Create Raster Attribute Table), GDAL's "
+            f"Band.SetDefaultRAT and ratzarr.RatZarr({name + '.rat.zarr'!r}) make one."
+        )
+    which = f"band {bands[0]}" if len(bands) == 1 else f"bands {', '.join(map(str, bands))}"
+    has = "has" if len(bands) == 1 else "have"
+    return RasterNotFoundError(Advice(f"{text}, but {which} {has}.", f"Use band={bands[0]}."))
+
+
 class RatSource:
     """A band's own table, for reading. A context manager.
 
@@ -189,7 +212,7 @@ class RatSource:
         with siblings_visible(dataset.GetDescription()), silence():
             rat = own_rat(band)
         if rat is None:
-            raise RasterNotFoundError(f"{name}: band {band.GetBand()} has no attribute table")
+            raise no_table(dataset, band.GetBand(), name)
         self._dataset, self._band, self._rat = dataset, band, rat
         self.schema = schema_of(rat)
         self._safe = block_io_is_safe(rat)

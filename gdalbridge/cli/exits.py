@@ -35,7 +35,7 @@ GRACE = 2.0
 TRACEBACK = "GDALBRIDGE_TRACEBACK"
 """Environment variable: show Python's traceback of an error too."""
 
-_KEYWORD = re.compile(r"\b([a-z_]+)=(True|False|\.\.\.)")
+_KEYWORD = re.compile(r"\b([a-z_]+)=(\w+|\.\.\.)")
 _interruption_said = threading.Event()
 
 
@@ -132,7 +132,10 @@ def _with_options(text: str, message: object) -> str:
         if found is None:
             return match[0]
         names = found.secondary_opts if match[2] == "False" else found.opts
-        return max(names, key=len) if names else match[0]
+        if not names:
+            return match[0]
+        value = "" if match[2] in ("True", "False", "...") else f" {match[2]}"
+        return max(names, key=len) + value
 
     return text[: -len(hint)] + _KEYWORD.sub(option, hint)
 

@@ -1,6 +1,7 @@
 """Shared by the commands: options, and results as text or JSON."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,7 @@ __all__ = [
     "quiet_option",
     "resume_option",
     "say",
+    "terminal_width",
 ]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -103,6 +105,13 @@ def say(found: Any, *, as_json: bool, quiet: bool = False) -> None:
     elif not quiet:
         for report in reports:
             click.echo(str(report))
+
+
+def terminal_width() -> int | None:
+    """Return the characters of a line, where the output goes to a terminal."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
 
 
 def print_json(value: Any) -> None:

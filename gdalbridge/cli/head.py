@@ -2,7 +2,7 @@
 
 import click
 
-from .common import config_option, examples, in_words, json_option, print_json
+from .common import config_option, examples, in_words, json_option, print_json, terminal_width
 
 
 @examples(
@@ -16,6 +16,7 @@ from .common import config_option, examples, in_words, json_option, print_json
 @click.option("--band", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--name", help="Name of a further table, where TABLE is a raster.")
 @click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
+@click.option("--all", "all_columns", is_flag=True, help="All columns, however wide the terminal.")
 @config_option
 @json_option
 def command(
@@ -25,6 +26,7 @@ def command(
     band: int,
     name: str | None,
     columns: tuple[str, ...],
+    all_columns: bool,
     as_json: bool,
 ) -> None:
     """Print the first rows of TABLE: a sidecar, or a raster's sidecar or own table."""
@@ -35,4 +37,4 @@ def command(
         if as_json:
             print_json(found)
         else:
-            click.echo(head_text(found))
+            click.echo(head_text(found, None if all_columns else terminal_width()))

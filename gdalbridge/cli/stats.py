@@ -2,7 +2,15 @@
 
 import click
 
-from .common import config_option, examples, in_words, json_option, print_json, quiet_option
+from .common import (
+    config_option,
+    examples,
+    in_words,
+    json_option,
+    print_json,
+    quiet_option,
+    terminal_width,
+)
 
 
 def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[float]:
@@ -32,14 +40,15 @@ def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[f
 )
 @click.option("--bins", type=click.IntRange(1), help="A histogram of so many bins.")
 @click.option("--one-pass", is_flag=True, help="Read once: quantiles to 1 part in 256.")
+@click.option("--full", is_flag=True, help="All there is to say of each column, and all digits.")
 @click.option("--band", type=click.IntRange(1), default=1, show_default=True)
 @config_option
 @json_option
 @quiet_option
 def command(
     table: str, columns: tuple[str, ...], weights: str | None, pixels: bool,
-    quantiles: list[float], bins: int | None, one_pass: bool, band: int, as_json: bool,
-    quiet: bool,
+    quantiles: list[float], bins: int | None, one_pass: bool, full: bool, band: int,
+    as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
     """Print statistics of TABLE's columns: a sidecar's; or a raster's, with its sidecars'."""
     if weights is not None and pixels:
@@ -55,4 +64,4 @@ def command(
         if as_json:
             print_json({name: one.as_dict() for name, one in found.items()})
         elif not quiet:
-            click.echo(stats_text(found))
+            click.echo(stats_text(found, full=full, width=terminal_width()))

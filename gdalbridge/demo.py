@@ -66,6 +66,8 @@ def run(say: Callable[[str], object], keep: str | None = None) -> None:
         say(
             f"   The raster itself was not touched. {time.perf_counter() - started:.2f} s in all.\n"
         )
+    if keep is not None:
+        say(f"Kept in {keep}: {RASTER} and {RASTER}.rat.zarr\n")
     say("Next:")
     say("   gdalbridge copy YOUR.tif         your own raster, or /vsis3/bucket/your.tif")
     say("   gdalbridge info YOUR.tif         what is in it and beside it")

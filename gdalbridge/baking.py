@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ratzarr import RatZarr
+from ratzarr.errors import Advice
 
 from ._gdal import exceptions, gdal, silence
 from .bakedtable import Wanted, fill, stand_in_for
@@ -180,7 +181,7 @@ def bake(
 
 def _target(raster: Any, out: Any, vrt: bool) -> Path:
     if out is None and not vrt:
-        raise BridgeError("an output has to be named, except for a VRT (vrt=True, --vrt)")
+        raise BridgeError(Advice("an output has to be named,", "except for a VRT with vrt=True"))
     place = place_of(f"{place_of(raster).url}.vrt" if out is None else out)
     if place.kind != "local":
         raise BridgeError(
@@ -197,8 +198,11 @@ def _driver(target: Path, asked: str | None) -> tuple[Any, str]:
     name = asked or FORMATS.get(target.suffix.lower())
     if name is None:
         raise BridgeError(
-            f"{target.name}: no format is known by the ending {target.suffix!r}: ask for one by "
-            f"GDAL's name of it (format, --of); endings known are {', '.join(FORMATS)}"
+            Advice(
+                f"{target.name}: no format is known by the ending {target.suffix!r}; endings known "
+                f"are {', '.join(FORMATS)}.",
+                "Name GDAL's driver with format=...",
+            )
         )
     driver = gdal.GetDriverByName(name)
     if driver is None:
@@ -213,8 +217,10 @@ def _check_free(target: Path, overwrite: bool) -> None:
     there = [name for name in (target, *_beside(target)) if os.path.lexists(name)]
     if there and not overwrite:
         raise OutputExistsError(
-            f"{', '.join(map(str, there))}: there already; overwrite=True (--overwrite) replaces "
-            "the raster there"
+            Advice(
+                f"{', '.join(map(str, there))} already exists.",
+                "Use overwrite=True to replace the raster there.",
+            )
         )
     for one in there:
         if one.is_symlink() or not one.is_file():

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.blocks import Block
 from ratzarr.dtypes import normalize_dtype
+from ratzarr.errors import Advice
 from ratzarr.layout import COMPLETE_ATTR
 
 from .blocksizes import ROOM, at_once, memory_of
@@ -268,9 +269,11 @@ def _prepare(
         if name in there and not overwrite:
             whole = table.getColumnAttributeMapping(name).get(COMPLETE_ATTR, True) is not False
             raise OutputExistsError(
-                f"{table.filename} has a column {name!r} already"
-                f"{'' if whole else ', which is not complete'}: overwrite=True (--overwrite) "
-                "replaces it"
+                Advice(
+                    f"{table.filename} has a column {name!r} already"
+                    f"{'' if whole else ', which is not complete'}.",
+                    "Use overwrite=True to replace it.",
+                )
             )
     if table.rowCount != rows:
         if there:

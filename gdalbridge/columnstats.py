@@ -23,12 +23,8 @@ from ratzarr.blocks import Block
 from .errors import BridgeError, ConversionError
 from .expressions import needed
 from .progress import Progress, progress_of
-<<<<<<< HEAD
-from .ranks import Narrowing, Sought, narrowed, target_rank
 from .read_options import ReadOptions
-=======
 from .scan import BLOCK_ROWS, READERS, Scan
->>>>>>> stats
 from .tablecolumns import Column, Columns, open_columns
 
 __all__ = ["QUANTILES", "ColumnStats", "Histogram", "Quantile", "column_stats"]
@@ -233,15 +229,10 @@ def column_stats(
     >>> area.count, area.weight, area.mean, area.median
     (3, 4, 2.625, 2.5)
     """
-<<<<<<< HEAD
     reading = ReadOptions(encoding, lossy)
-    asked = _Asked(tuple(float(q) for q in quantiles), as_bins(histogram), exact)
-    for q in asked.quantiles:
-=======
     bins = _as_bins(histogram)
     asked = tuple(float(q) for q in quantiles)
     for q in asked:
->>>>>>> stats
         if not 0 <= q <= 1:
             raise BridgeError(f"a quantile is a number from 0 to 1: got {q}")
     with (

@@ -11,6 +11,7 @@ from enum import Enum
 from typing import Any
 
 from ratzarr import RatZarr
+from ratzarr.errors import Advice
 from ratzarr.layout import COMPLETE_ATTR, CUTS_ATTR, CUTTING_ATTR
 
 from .errors import BridgeError, ColumnSelectionError, OutputExistsError
@@ -172,8 +173,11 @@ def _decide(
             return Action.RESUME, _expected(source, choice.column, kept)
         if not overwrite:
             raise BridgeError(
-                f"{table.filename}: column {name!r} is not complete, and can't be gone on with: "
-                f"{'; '.join(differs)}. overwrite=True (--overwrite) starts it anew"
+                Advice(
+                    f"{table.filename}: column {name!r} is not complete, and can't be resumed: "
+                    f"{'; '.join(differs)}.",
+                    "Use overwrite=True to start it anew.",
+                )
             )
         return Action.START_OVER, None
     if name not in there:
@@ -183,10 +187,12 @@ def _decide(
     if resume and is_complete and not _origin_differs(source, table, attributes, choice):
         return Action.KEEP, StoredColumn(table.getColumnDtype(name), attributes)
     if not overwrite:
-        goes_on = "" if is_complete else "; resume=True (--resume) goes on with it"
+        also = "" if is_complete else ", or resume=True to continue an interrupted copy"
         raise OutputExistsError(
-            f"{table.filename} has a column {name!r} already: overwrite=True (--overwrite) "
-            f"replaces it{goes_on}"
+            Advice(
+                f"{table.filename} has a column {name!r} already.",
+                f"Use overwrite=True to replace it{also}.",
+            )
         )
     return (Action.REPLACE if is_complete else Action.START_OVER), None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ratzarr import RatZarr
+from ratzarr.errors import Advice
 
 from ._gdal import exceptions, gdal
 from .describe import head, head_text
@@ -65,6 +66,8 @@ def run(say: Callable[[str], object], keep: str | None = None) -> None:
         say(
             f"   The raster itself was not touched. {time.perf_counter() - started:.2f} s in all.\n"
         )
+    if keep is not None:
+        say(f"Kept in {keep}: {RASTER} and {RASTER}.rat.zarr\n")
     say("Next:")
     say("   gdalbridge copy YOUR.tif         your own raster, or /vsis3/bucket/your.tif")
     say("   gdalbridge info YOUR.tif         what is in it and beside it")
@@ -80,7 +83,9 @@ def _working_folder(stack: ExitStack, keep: str | None) -> Path:
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            raise BridgeError(f"{folder} is there already: --keep makes a new directory") from None
+            raise BridgeError(
+                Advice(f"{folder} already exists.", "Use keep=... with a new directory.")
+            ) from None
     data = stack.enter_context(as_file(files("gdalbridge") / "data" / "nlcd"))
     for name in (RASTER, f"{RASTER}.aux.xml"):
         shutil.copyfile(data / name, folder / name)

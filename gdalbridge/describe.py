@@ -25,7 +25,10 @@ from .provenance import (
 from .read_options import DEFAULTS, ReadOptions
 from .sidecar import find_sidecars, is_sidecar, raster_name
 
-__all__ = ["head", "head_text", "info", "info_text", "text_table"]
+__all__ = ["fitting", "float_text", "head", "head_text", "info", "info_text", "text_table"]
+
+GAP = "  "
+"""Between the columns of a text table."""
 
 SHOWN_NAMES = 5
 """Columns of one origin that are named."""
@@ -298,6 +301,9 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if isinstance(value, np.datetime64):
         return None if np.isnat(value) else str(value)
+    if isinstance(value, np.float32 | np.float16):
+        # Its own digits, which a float64 would follow by others.
+        value = float(str(value))
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bytes):
@@ -307,8 +313,17 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def head_text(found: Mapping[str, Any]) -> str:
-    """Return what :func:`head` found, for reading."""
+def head_text(found: Mapping[str, Any], width: int | None = None) -> str:
+    """Return what :func:`head` found, for reading.
+
+    Parameters
+    ----------
+    found : mapping
+        From :func:`head`.
+    width : int, optional
+        Characters of a line: the columns that don't fit are counted in the last line. By default
+        all are shown.
+    """
     columns = found["columns"]
     length = max((len(values) for values in columns.values()), default=0)
     numbers = [found["start"] + i for i in range(length)]
@@ -318,7 +333,25 @@ def head_text(found: Mapping[str, Any]) -> str:
     ]
     title = f"{Path(found['table']).name}: rows {found['start']} to "
     title += f"{found['start'] + length - 1} of {found['rows']}" if length else "none"
-    return f"{title}\n{text_table(('row', *columns), lines)}"
+    names = ("row", *columns)
+    shown = fitting(names, lines, width)
+    text = f"{title}\n{text_table(names[:shown], [line[:shown] for line in lines])}"
+    more = len(names) - shown
+    if more:
+        text += f"\n... and {more} more column{'s' if more > 1 else ''}: --all shows them"
+    return text
+
+
+def fitting(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> int:
+    """Return how many columns of a text table fit into a line: at least the first two."""
+    if width is None:
+        return len(names)
+    used = -len(GAP)
+    for place, name in enumerate(names):
+        used += len(GAP) + max(len(_cell(name)), *(len(_cell(row[place])) for row in rows), 0)
+        if used > width and place >= 2:
+            return place
+    return len(names)
 
 
 def _plain_text(value: Any) -> str:
@@ -329,8 +362,15 @@ def _plain_text(value: Any) -> str:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    text = _plain_text(f"{value:.10g}" if isinstance(value, float) else value)
+    text = _plain_text(float_text(value) if isinstance(value, float) else value)
     return text if len(text) <= 40 else text[:37] + "..."
+
+
+def float_text(value: float, digits: int = 10) -> str:
+    """Return a number with so many digits; whole ones have all of theirs."""
+    if value.is_integer() and abs(value) < 1e16:
+        return str(int(value))
+    return f"{value:.{digits}g}"
 
 
 def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -339,6 +379,6 @@ def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
     cells.insert(1, ["-" * width for width in widths])
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        GAP.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     )

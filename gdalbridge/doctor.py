@@ -18,7 +18,7 @@ from ratzarr.stores import exists, open_objects
 
 from .errors import BridgeError
 from .sidecar import SUFFIX, is_sidecar
-from .vsis3 import bucket_of
+from .vsis3 import DERIVED, bucket_of
 
 __all__ = ["diagnose", "diagnosis_text"]
 
@@ -136,7 +136,10 @@ def _ask(found: dict[str, Any], place: str, options: Mapping[str, Any] | None) -
             answers[what] = question()
         except (RatZarrError, BridgeError) as error:
             answers[what] = False
-            found["problems"].append(str(error))
+            # Whatever is asked of a server that can't be reached fails in the same way.
+            reason = str(error).partition(": ")[2]
+            if reason not in [text.partition(": ")[2] for text in found["problems"]]:
+                found["problems"].append(str(error))
 
     attempt("something_there", lambda: exists(objects))
     if location.kind != "s3":
@@ -184,22 +187,52 @@ def diagnosis_text(found: dict[str, Any]) -> str:
     """Return what :func:`diagnose` found, for reading."""
     rows = [("Python", found["python"])]
     rows += [(name, version or "not installed") for name, version in found["packages"].items()]
-    rows.append(("GDAL", found["gdal"] or "not installed"))
-    rows.append(
-        ("  from", ", ".join(map(" ".join, found["gdal_distributions"].items())) or "system")
-    )
-    for name, there in found.get("drivers", {}).items():
-        rows.append((f"  driver {name}", "yes" if there else "no"))
-    sources = found.get("s3_sources", {})
-    for key, value in found["s3"].items():
-        source = f" ({sources[key]})" if key in sources and key != "credentials" else ""
-        rows.append((f"S3 {key.replace('_', ' ')}", f"{value}{source}"))
-    sources = found.get("s3_in_gdal_sources", {})
-    for key, value in found.get("s3_in_gdal", {}).items():
-        rows.append((f"GDAL {key}", f"{value} ({sources[key]})"))
+    installed = ", ".join(map(" ".join, found["gdal_distributions"].items())) or "the system's"
+    rows.append(("GDAL", f"{found['gdal']}, {installed}" if found["gdal"] else "not installed"))
+    drivers = found.get("drivers", {})
+    if drivers:
+        missing = [name for name, there in drivers.items() if not there]
+        text = "drivers " + ", ".join(name for name, there in drivers.items() if there)
+        text += f"; this GDAL is built without {' and '.join(missing)}" if missing else ""
+        rows.append(("", text))
+    rows += _s3_rows(found)
     rows += [("S3 conflict", text) for text in found.get("s3_conflicts", ())]
-    rows += [(f"{key.replace('_', ' ')}", str(v)) for key, v in found.get("asked", {}).items()]
+    asked = dict(found.get("asked", {}))
+    place = asked.pop("place", None)
+    if place is not None:
+        rows.append((place, "; ".join(_answers(asked)) or "could not be asked"))
     problems = [f"problem: {text}" for text in found["problems"]] or ["no problems found"]
     # Not cut: a path to an interpreter is of use only as a whole.
     width = max(len(name) for name, _ in rows)
     return "\n".join([*(f"{name.ljust(width)}  {value}" for name, value in rows), "", *problems])
+
+
+ANSWERS = {
+    "something_there": ("something is there", "nothing is there yet"),
+    "may_list": ("may list", "may not list"),
+    "may_read": ("may read", "may not read"),
+    "may_write": ("may write", "may not write"),
+    "gdal_sees_bucket": ("GDAL sees the bucket", "GDAL does not see the bucket"),
+}
+"""What is said of an answer: yes, and no."""
+
+
+def _answers(asked: Mapping[str, Any]) -> list[str]:
+    return [ANSWERS[name][not answer] for name, answer in asked.items()]
+
+
+def _s3_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the settings of S3, each once: GDAL's only where they are others."""
+    sources = found.get("s3_sources", {})
+    rows = []
+    for key, value in found["s3"].items():
+        if value is None or value is False:
+            continue
+        text = "yes" if value is True else f"{value:g} s" if isinstance(value, float) else value
+        source = f" ({sources[key]})" if key in sources and key != "credentials" else ""
+        rows.append((f"S3 {key.replace('_', ' ')}", f"{text}{source}"))
+    sources = found.get("s3_in_gdal_sources", {})
+    for key, value in found.get("s3_in_gdal", {}).items():
+        if sources[key] != DERIVED:
+            rows.append((f"GDAL {key}", f"{value} ({sources[key]})"))
+    return rows

@@ -140,6 +140,11 @@ class Program:
     def _tree(self, text: Any) -> Node:
         if not isinstance(text, str) or not text.strip():
             raise BridgeError(f"an expression is text: got {text!r}")
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise BridgeError(
+                f"{text!r} can't be an expression: it holds half of a surrogate pair, which is not "
+                "a Unicode character"
+            )
         # What follows a comment in it is on the next line.
         [(answer,)] = self._ask("SELECT json_serialize_sql(?)", [f"SELECT ({text}\n)"])
         try:
@@ -159,7 +164,10 @@ class Program:
         return {kind for (kind,) in self._ask(asked, [function])}
 
     def _ask(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-        found: list[tuple[Any, ...]] = self._connection.execute(query, list(values)).fetchall()
+        try:
+            found: list[tuple[Any, ...]] = self._connection.execute(query, list(values)).fetchall()
+        except self._duckdb.Error as error:
+            raise BridgeError(f"DuckDB can't read the expressions: {error}") from error
         return found
 
     def _select(self, trees: Sequence[Node]) -> str:

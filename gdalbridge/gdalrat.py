@@ -18,6 +18,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ratzarr.errors import Advice
+
 from . import gdaldatetimes
 from ._gdal import NEW_TYPES, VERSION, block_io_is_safe, exceptions
 from .errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
@@ -35,6 +37,7 @@ __all__ = [
     "StoredColumn",
     "bands_with_table",
     "dbf_schema",
+    "no_table",
     "open_rat",
     "open_source",
     "schema_of",
@@ -183,7 +186,7 @@ def open_source(
     """Open the table of an open band; see :func:`open_rat`."""
     table = open_own_table(dataset, band, name, options)
     if table is None:
-        raise RasterNotFoundError(f"{name}: band {band.GetBand()} has no attribute table")
+        raise no_table(dataset, band.GetBand(), name)
     kind = DbfSource if isinstance(table, DbfTable) else RatSource
     return kind(dataset, band, table, name, options)
 
@@ -204,6 +207,26 @@ def bands_with_table(
                 found.append(number)
             del table, band
     return found
+
+
+def no_table(dataset: Any, band: int, name: str, also: str = "") -> RasterNotFoundError:
+    """Return the error for a band without a table: it names the bands that have one.
+
+    Parameters
+    ----------
+    also : str
+        What else there is not.
+    """
+    bands = bands_with_table(dataset)
+    text = f"{name}: band {band} has no attribute table{also}"
+    if not bands:
+        return RasterNotFoundError(
+            f"{text}, and no other band has one. QGIS (Create Raster Attribute Table), GDAL's "
+            f"Band.SetDefaultRAT and ratzarr.RatZarr({name + '.rat.zarr'!r}) make one."
+        )
+    which = f"band {bands[0]}" if len(bands) == 1 else f"bands {', '.join(map(str, bands))}"
+    has = "has" if len(bands) == 1 else "have"
+    return RasterNotFoundError(Advice(f"{text}, but {which} {has}.", f"Use band={bands[0]}."))
 
 
 class RatSource:

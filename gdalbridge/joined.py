@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ratzarr import TableNotFoundError
+from ratzarr.errors import Advice
 
 from ._gdal import NEW_TYPES, exceptions, gdal, silence
 from .attachedcolumns import (
@@ -151,8 +152,10 @@ class Joined:
         """
         if not self.update:
             raise NotWrittenError(
-                f"{self.name}: the table was attached for reading: attach(..., update=True) lets "
-                "changes go to a sidecar"
+                Advice(
+                    f"{self.name}: the table was attached for reading.",
+                    "Attach it with update=True to write changes to a sidecar.",
+                )
             )
 
     def _target(self, rows: int | None = None) -> SidecarTable:
@@ -229,11 +232,13 @@ class Joined:
         self.check_update()
         own = self.columns[index]
         if not self._override or self._prefer == "raster":
-            also = "" if self._prefer == "sidecar" else ' with prefer="sidecar"'
+            also = "" if self._prefer == "sidecar" else ' and prefer="sidecar"'
             raise NotWrittenError(
-                f"{self.name}: column {own.name!r} is the raster's own, which is never written. "
-                "With override=True (attach, enable; gdalbridge run --override) a column of that "
-                f"name in the sidecar takes its place{also}"
+                Advice(
+                    f"{self.name}: column {own.name!r} is the raster's own, which is never written.",
+                    f"With override=True{also} a column of that name in the sidecar takes its "
+                    "place (attach, enable, gdalbridge run --override).",
+                )
             )
         made = self._made(
             own.name,

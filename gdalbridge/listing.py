@@ -1,8 +1,9 @@
 """Which tables a raster has, or all rasters of a directory; without GDAL."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,17 @@ from ratzarr.layout import COMPLETE_ATTR
 from ratzarr.location import Location
 from ratzarr.location import parse as parse_location
 from ratzarr.objects import Objects
+from ratzarr.parallel import run
 from ratzarr.stores import open_objects
 
-from .errors import BridgeError
+from .errors import BridgeError, RasterNotFoundError
 from .provenance import RASTER_ATTR, parsed_raster
 from .sidecar import Sidecar, find_sidecars, is_folder, is_sidecar, parsed_name, raster_name
 
 __all__ = ["TableInfo", "list_tables"]
+
+MAX_FOLDERS = 1000
+"""Directories of a bucket that one listing looks into."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,31 +50,46 @@ class TableInfo:
 def list_tables(
     raster: Any, *, storage_options: Mapping[str, Any] | None = None
 ) -> list[TableInfo]:
-    """Return the tables of a raster, or all that lie in a directory.
+    """Return the tables of a raster, or all that lie in a directory and below it.
 
     Parameters
     ----------
     raster : str or os.PathLike
-        A raster, which need not be there; a directory (on S3 a bucket, a name that ends in
-        ``/``, or any other that no raster with tables has); or one table.
+        A raster, which need not be there if its tables are; a directory (on S3 a bucket, a name
+        that ends in ``/``, or any other that no raster with tables has); or one table. On S3 each
+        directory costs a request, and more than 1000 are refused.
     storage_options : mapping, optional
         Arguments for the tables' file system.
 
     Raises
     ------
+    RasterNotFoundError
+        Where neither a raster, nor a directory, nor a table is there.
     RatZarrError
-        Where the place can't be listed. What is wrong with one table is said with it.
+        Where the place can't be listed. What is wrong with one table, or with a directory below,
+        is said with it.
     """
     if is_sidecar(raster):
         path = os.fspath(raster)
-        found: Sequence[Sidecar | str] = [str(path)]
+        found: Sequence[Sidecar | str | TableInfo] = [str(path)]
     elif is_folder(raster):
         found = _in_folder(os.fspath(raster), storage_options)
     else:
         found = find_sidecars(raster, storage_options=storage_options)
-        if not found and (folder := _s3_folder(raster)):
-            found = _in_folder(folder, storage_options)
-    return [_described(one, storage_options) for one in found]
+        if not found:
+            folder = _s3_folder(raster)
+            found = _in_folder(folder, storage_options, raster) if folder else []
+            if not (folder or hasattr(raster, "GetRasterBand")):
+                _check_there(raster)
+    return [
+        one if isinstance(one, TableInfo) else _described(one, storage_options) for one in found
+    ]
+
+
+def _check_there(raster: Any) -> None:
+    place = parse_location(raster_name(raster))
+    if place.kind == "local" and not os.path.lexists(place.path):
+        raise RasterNotFoundError(f"{raster} does not exist, and no table lies beside it")
 
 
 def _s3_folder(raster: Any) -> str:
@@ -80,19 +100,83 @@ def _s3_folder(raster: Any) -> str:
     return place.url + "/" if place.kind == "s3" else ""
 
 
-def _in_folder(folder: str, options: Mapping[str, Any] | None) -> list[str]:
-    if parse_location(folder.rstrip("/") + "/x").kind == "s3":
-        inside = parse_location(folder.rstrip("/") + "/x")
-        # All names that begin with nothing.
-        start = Location("s3", inside.path[: -len("x")])
-        beside = open_objects(start, options).list_beside()
-        names = [name for name, is_folder_there in beside if is_folder_there]
-        base = start.url
-    else:
-        place = Path(parse_location(folder).path)
-        names = [entry.name for entry in os.scandir(place) if entry.is_dir()]
-        base = folder.rstrip("/") + "/"
-    return [base + name for name in sorted(names) if is_sidecar(name)]
+def _in_folder(
+    folder: str, options: Mapping[str, Any] | None, raster: Any = None
+) -> list[str | TableInfo]:
+    """Return the tables in a directory and below it, and the directories that can't be listed."""
+    inside = parse_location(folder.rstrip("/") + "/x")
+    is_s3 = inside.kind == "s3"
+    top = inside.url[: -len("x")] if is_s3 else folder.rstrip("/") + "/"
+    names = _s3_names if is_s3 else _local_names
+    found: list[str | TableInfo] = []
+    level, count, is_top = [top], 0, True
+    while level:
+        count += len(level)
+        if is_s3 and count > MAX_FOLDERS:
+            raise BridgeError(
+                f"{folder} has more than {MAX_FOLDERS} directories below it, and listing each "
+                "costs a request: name one of them"
+            )
+        listed = run([partial(_tried, names, place, options) for place in level])
+        below = []
+        for place, entries in zip(level, listed, strict=True):
+            if isinstance(entries, Exception):
+                if is_top:
+                    raise entries
+                text = f"can't be listed: {getattr(entries, 'strerror', None) or entries}"
+                found.append(TableInfo(place, 1, None, 0, 0, 0, False, text))
+                continue
+            if is_top and is_s3 and not entries and inside.key != "x":
+                _check_raster(raster or folder, options)
+            for name, may_descend in entries:
+                if is_sidecar(name):
+                    found.append(place + name)
+                elif may_descend and not name.endswith(".zarr"):
+                    below.append(f"{place}{name}/")
+        level, is_top = below, False
+    return sorted(found, key=lambda one: one.path if isinstance(one, TableInfo) else one)
+
+
+type _Entries = list[tuple[str, bool]]
+
+
+def _tried(
+    names: Callable[[str, Mapping[str, Any] | None], _Entries],
+    folder: str,
+    options: Mapping[str, Any] | None,
+) -> _Entries | Exception:
+    try:
+        return names(folder, options)
+    except (OSError, RatZarrError) as error:
+        return error
+
+
+def _s3_names(folder: str, options: Mapping[str, Any] | None) -> _Entries:
+    # All names that begin with nothing.
+    start = Location("s3", parse_location(folder + "x").path[: -len("x")])
+    # A file is there as well: an empty answer means that nothing is.
+    return [
+        (name, is_folder_there)
+        for name, is_folder_there in open_objects(start, options).list_beside()
+        if is_folder_there or not is_sidecar(name)
+    ]
+
+
+def _local_names(folder: str, options: Mapping[str, Any] | None) -> _Entries:
+    # A link may lead to where we come from.
+    return [
+        (entry.name, not entry.is_symlink())
+        for entry in os.scandir(Path(parse_location(folder).path))
+        if entry.is_dir()
+    ]
+
+
+def _check_raster(raster: Any, options: Mapping[str, Any] | None) -> None:
+    """Refuse a name on S3 that nothing has: no object, and none below it."""
+    place = parse_location(raster_name(raster))
+    name = place.key.rpartition("/")[2]
+    if (name, False) not in open_objects(place, options).list_beside():
+        raise RasterNotFoundError(f"{place.url}: neither a raster nor a directory is there")
 
 
 def _size(objects: Objects) -> int | None:

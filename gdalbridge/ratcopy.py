@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
+from ratzarr.errors import Advice
 from ratzarr.layout import RESIZE_ATTR
 
 from .columncopy import INTERRUPTIONS, Copied, copy_columns
@@ -126,9 +127,11 @@ def copy_to_sidecar(
                 source.stored(choice.column.index)
         elif not (overwrite or append or resume):
             raise OutputExistsError(
-                f"{target} is there already: overwrite=True (--overwrite) replaces columns in it, "
-                "append=True (--append) adds columns to it, resume=True (--resume) goes on with a "
-                "copy that was interrupted"
+                Advice(
+                    f"{target} already exists.",
+                    "Use overwrite=True to replace its columns, append=True to add columns, or "
+                    "resume=True to continue an interrupted copy.",
+                )
             )
         done: list[Copied] = []
         with (
@@ -222,9 +225,12 @@ def _sound_if_it_fails(
         if is_new and _is_empty(table):
             _delete(table, storage_options)
         else:
-            also = " with overwrite=True (--overwrite)" if overwrite else ""
+            also = " with overwrite=True" if overwrite else ""
             error.add_note(
-                f"what is finished stays in {table.filename}; resume=True (--resume){also} goes on"
+                Advice(
+                    f"The finished part stays in {table.filename}.",
+                    f"Use resume=True{also} to continue.",
+                )
             )
         raise
     except Exception:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ratzarr import RatZarr
 from ratzarr.blocks import Block, chunk_count
+from ratzarr.errors import Advice
 from ratzarr.layout import COMPLETE_ATTR
 
 from ._gdal import VERSION
@@ -217,8 +218,10 @@ def _check_target(
             continue
         if not overwrite:
             raise OutputExistsError(
-                f"{sink.name} has a column {plan.name!r} already: overwrite=True (--overwrite) "
-                "writes over it"
+                Advice(
+                    f"{sink.name} has a column {plan.name!r} already.",
+                    "Use overwrite=True to write over it.",
+                )
             )
         if column.type != plan.kind and (plan.kind, column.type) != (
             FieldType.INTEGER,

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["ColumnReport", "CopyReport", "size_text"]
+__all__ = ["ColumnReport", "CopyReport", "printable", "size_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,11 @@ class CopyReport:
             values = self.rows * len(self.columns)
             text += f"; {self.values_there} of {values} values were there already"
         return "\n".join([text, *(f"lost: {loss}" for loss in self.losses)])
+
+
+def printable(text: str) -> str:
+    """Return text in which nothing can move a terminal's cursor, or colour it; lines stay."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def size_text(count: int) -> str:

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib import metadata
+from importlib import metadata, util
 from pathlib import Path
 
 from .errors import ProgramNotFoundError
@@ -37,6 +37,14 @@ def prepared(
         # As python -m does: what lies in the working directory goes first.
         sys.path.insert(0, str(Path.cwd()))
         sys.argv = [program, *arguments]
+        try:
+            found_module = util.find_spec(program)
+        except ModuleNotFoundError as error:
+            if not f"{program}.".startswith(f"{error.name}."):
+                raise
+            found_module = None
+        if found_module is None:
+            raise ProgramNotFoundError(f"there is no module {program} here")
         return partial(runpy.run_module, program, run_name="__main__", alter_sys=True)
     if Path(program).is_file():
         return _file(Path(program), arguments)

@@ -33,7 +33,7 @@ from .errors import (
 )
 from .gdaltypes import FieldUsage
 from .read_options import DEFAULTS, ReadOptions
-from .sidecar import SUFFIX, Sidecar, find_sidecars, is_sidecar
+from .sidecar import Sidecar, find_sidecars, is_sidecar
 
 __all__ = ["MISSING_ATTR", "Column", "Columns", "is_store", "near_names", "open_columns"]
 
@@ -329,7 +329,7 @@ def _of_raster(
     options: ReadOptions,
 ) -> Columns:
     from .gdalopen import band_of, opened
-    from .gdalrat import open_rat
+    from .gdalrat import no_table, open_rat
 
     dataset = stack.enter_context(opened(raster, storage_options))
     name = dataset.GetDescription() if raster is dataset else os.fspath(raster)
@@ -360,7 +360,5 @@ def _of_raster(
         own -= {n for n in store.getColumnNames() if n in own}
     columns.sidecars = found
     if not found and not columns.by_name:
-        raise RasterNotFoundError(
-            f"{name}: band {band} has no attribute table, and no table {name}{SUFFIX} beside it"
-        )
+        raise no_table(dataset, band, name, " and no sidecar")
     return columns

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ratzarr.errors import Advice
 from ratzarr.location import Location
 
 from .errors import BridgeError, OutputExistsError
@@ -189,8 +190,11 @@ def _travel(
     there = [] if resume else there_already(items, goal, options)
     if there and not overwrite:
         raise OutputExistsError(
-            f"{', '.join(there)}: there already. overwrite=True (--overwrite) removes the raster "
-            "there with all of its files and tables first"
+            Advice(
+                f"{', '.join(there)} already exists.",
+                "Use overwrite=True to remove the raster there with its files and tables first, or "
+                "resume=True to continue an interrupted copy.",
+            )
         )
     with progress_of(progress) as told:
         if not dry_run:

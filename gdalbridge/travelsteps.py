@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ratzarr import ChangedError, RatZarr, RatZarrError, StoreError
+from ratzarr.errors import Advice
 from ratzarr.filecopy import copy_file, file_state, remove_file, same_file
 from ratzarr.location import Location
 from ratzarr.location import parse as parse_location
@@ -74,7 +75,9 @@ def copy_items(
                 _copy_file(one, options, count)
     except INTERRUPTIONS as error:
         error.add_note(
-            f"what is copied stays, and {main} is as it was; resume=True (--resume) goes on"
+            Advice(
+                f"The copied parts stay, and {main} is unchanged.", "Use resume=True to continue."
+            )
         )
         raise
     except Exception:
@@ -150,10 +153,10 @@ def rename_items(items: list[Item], main: Location) -> None:
                 _rename_file(old, new)
     except OSError as error:
         raise StoreError(
-            f"{main}: {error}; what was moved stays, and resume=True (--resume) moves the rest"
+            Advice(f"{main}: {error}; what was moved stays.", "Use resume=True to move the rest.")
         ) from error
     except KeyboardInterrupt as error:
-        error.add_note("what was moved stays; resume=True (--resume) moves the rest")
+        error.add_note(Advice("What was moved stays.", "Use resume=True to move the rest."))
         raise
 
 

@@ -22,6 +22,7 @@ from .errors import BridgeError
 from .gdalconfig import PREFIX, hold, hold_all, release, release_all
 
 __all__ = [
+    "DERIVED",
     "ask",
     "bucket_of",
     "effective_options",
@@ -30,6 +31,9 @@ __all__ = [
     "prepare_all",
     "reached",
 ]
+
+DERIVED = "from the settings above"
+"""Where a value of GDAL's comes from that follows from those of our stores."""
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "5", "GDAL_HTTP_LOW_SPEED_TIME": "8"} | {
@@ -201,5 +205,5 @@ def effective_options(settings: S3Settings, bucket: str) -> dict[str, tuple[str,
         if name == "AWS_S3_ENDPOINT":
             value = value.rpartition("@")[2]
         told = said.get(name)
-        found[name] = (value, told[1] if told else "from the settings above")
+        found[name] = (value, told[1] if told else DERIVED)
     return found

@@ -38,9 +38,9 @@ from .errors import (
     UnsupportedCodecError,
     UnsupportedDtypeError,
 )
-from .layout import CHUNKSIZE_ATTR, DFLT_CHUNKSIZE, MODIFICATION_ATTR, ROWCOUNT_ATTR
 
 if TYPE_CHECKING:
+    from .layout import CHUNKSIZE_ATTR, DFLT_CHUNKSIZE, MODIFICATION_ATTR, ROWCOUNT_ATTR
     from .selftest import AllTests, colNameByType, mainCmd
     from .table import RatZarr
 
@@ -82,9 +82,14 @@ __all__ = [
     "mainCmd",
 ]
 
-# zarr takes longer to import than a command takes to print its help: it comes when it is used.
+# zarr and numpy take longer to import than a command takes to print its help: they come when they
+# are used.
 _WHEN_USED = {
     "AllTests": "selftest",
+    "CHUNKSIZE_ATTR": "layout",
+    "DFLT_CHUNKSIZE": "layout",
+    "MODIFICATION_ATTR": "layout",
+    "ROWCOUNT_ATTR": "layout",
     "RatZarr": "table",
     "colNameByType": "selftest",
     "mainCmd": "selftest",

@@ -6,6 +6,7 @@ parent, so that code which knows nothing of us (``except FileNotFoundError``) wo
 """
 
 __all__ = [
+    "Advice",
     "ArgumentError",
     "ChangedError",
     "ClosedError",
@@ -31,6 +32,34 @@ __all__ = [
     "UnsupportedCodecError",
     "UnsupportedDtypeError",
 ]
+
+
+class Advice(str):
+    """A message, and a hint at its end that names keyword arguments.
+
+    Python reads ``overwrite=True``; a command line shows its option ``--overwrite`` instead. It does
+    so in the hint only, so no name of a file or column goes there.
+
+    >>> str(Advice("x.tif already exists.", "Use overwrite=True to replace it."))
+    'x.tif already exists. Use overwrite=True to replace it.'
+
+    Parameters
+    ----------
+    text : str
+        What failed.
+    hint : str
+        What to do next: keywords are written ``name=True``, ``name=False`` or ``name=...``.
+    """
+
+    __slots__ = ("hint",)
+    hint: str
+
+    def __new__(cls, text: str, hint: str = "") -> "Advice":
+        """Put the two together."""
+        # Unpickling gives the whole text, and then the attribute.
+        made = super().__new__(cls, f"{text} {hint}" if hint else text)
+        made.hint = hint
+        return made
 
 
 class RatZarrError(Exception):

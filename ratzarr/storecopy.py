@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from .columnstate import ColumnState
 from .errors import (
+    Advice,
     ChangedError,
     DamagedError,
     NotARatZarrError,
@@ -204,8 +205,10 @@ class _Copy:
             raise NotARatZarrError(f"{target.location} is there already, and is something else")
         if is_table and len(equal) != len(self._entries):
             raise NotARatZarrError(
-                f"{target.location} is there already, and is not the same table: it was not "
-                "replaced (overwrite=True, --overwrite does that)"
+                Advice(
+                    f"{target.location} is there already, and is not the same table.",
+                    "Use overwrite=True to replace it.",
+                )
             )
         target.delete(strangers)
         return equal

@@ -60,9 +60,13 @@ class UrlObjects(GuardedObjects):
         """Return the objects at a URL, with these arguments for the file system."""
         try:
             fs, root = fsspec.url_to_fs(location.url, **(options or {}))
-        except (ValueError, ImportError) as error:
-            # fsspec names the protocol it does not know, or the package it would need.
+        except (ValueError, TypeError, ImportError) as error:
+            # fsspec names the protocol it does not know, the package it would need, or what is
+            # missing in the URL.
             raise ArgumentError(f"{location}: {error}") from error
+        except Exception as error:
+            # An archive is opened here; some file systems ask their server.
+            raise in_words(str(location), error) from error
         if not fs.async_impl:
             fs = AsyncFileSystemWrapper(fs, asynchronous=False)
         found = cls(location, fs, root)

@@ -24,12 +24,14 @@ import importlib.resources
 import os
 import platform
 import shutil
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from tests.places import LocalPlace, S3Place
+from tests.processes import LimitedPopen
 from tests.servers.ceph import running_ceph
 from tests.servers.counting import counting_proxy
 from tests.servers.light import light_server
@@ -68,6 +70,7 @@ def pytest_configure(config):
     clean.setenv("AWS_EC2_METADATA_DISABLED", "true")
     for name in ("NO_PROXY", "no_proxy"):
         clean.setenv(name, "127.0.0.1,localhost")
+    clean.setattr(subprocess, "Popen", LimitedPopen)
 
 
 def pytest_report_header():

@@ -7,29 +7,41 @@ from pathlib import Path
 
 import pytest
 
-from gdalbridge.cli import COMMANDS
 from ratzarr import RatZarr
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_readmes_examples(nlcd, monkeypatch, capsys):
-    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(examples) == 2
-    monkeypatch.chdir(nlcd.parent)
-    for example in examples:
-        assert len(example.strip().splitlines()) <= 12
-        exec(compile(example, "README.md", "exec"), {})
-    said = capsys.readouterr().out
-    assert "'Land Cover Class', 'area_ha']" in said
-    assert "Open Water" in said
-    assert "written: lc.tif.rat.zarr" in said
-    with RatZarr("lc.tif.rat.zarr", readOnly=True) as table:
-        km2 = table.readBlock("area_km2", 0, table.rowCount)
-        assert (km2 * 100).tolist() == pytest.approx(
-            table.readBlock("area_ha", 0, table.rowCount).tolist()
+@pytest.mark.main_env_only
+def test_the_readme_can_be_followed(tmp_path, moto_s3, monkeypatch):
+    """Its commands and examples in their order, in one directory, each on what the last has left."""
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
+    assert [kind for kind, _ in blocks] == ["sh", "python", "python", "sh", "sh"]
+    monkeypatch.setenv("BUCKET", moto_s3.bucket)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    said = []
+    for kind, text in blocks:
+        if kind == "python":
+            assert len(text.strip().splitlines()) <= 14
+        command = [sys.executable, "-c", text] if kind == "python" else ["sh", "-euc", text]
+        # The first of them goes into the directory that it makes.
+        folder = tmp_path / "demo" if said else tmp_path
+        done = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
         )
+        assert (done.returncode, done.stderr) == (0, ""), text
+        said.append(done.stdout)
+    assert "Kept in demo: lc.tif and lc.tif.rat.zarr" in said[0]
+    assert said[0].count("Open Water") == 4
+    assert "'area_ha', 'km2']" in said[1]
+    assert "written: lc.tif.rat.zarr" in said[2]
+    assert f"s3://{moto_s3.bucket}/dir/lc.tif.rat.zarr" in said[4]
+    with RatZarr(tmp_path / "demo" / "lc.tif.rat.zarr", readOnly=True) as table:
+        rows = table.rowCount
+        hectares = table.readBlock("hectares", 0, rows).tolist()
+        assert hectares == table.readBlock("area_ha", 0, rows).tolist()
+        assert (table.readBlock("km2", 0, rows) * 100).tolist() == pytest.approx(hectares)
 
 
 @pytest.mark.main_env_only
@@ -56,10 +68,7 @@ def test_the_examples_of_calc_and_stats(tmp_path, monkeypatch, capsys):
     assert said
 
 
-def test_the_readmes_commands_are_there():
-    names = set(re.findall(r"^gdalbridge (\w+)", README, re.MULTILINE))
-    assert names
-    assert names <= set(COMMANDS)
+def test_the_readmes_targets_are_there():
     targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert all(f"\n{target}:" in makefile for target in targets)

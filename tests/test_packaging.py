@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 pytestmark = pytest.mark.main_env_only
 
@@ -170,7 +171,7 @@ def test_wheel_has_the_two_commands(wheel):
     parser = configparser.ConfigParser()
     parser.read_string(read_metadata(wheel, "entry_points.txt"))
     assert dict(parser["console_scripts"]) == {
-        "gdalbridge": "gdalbridge.cli:main",
+        "gdalbridge": "gdalbridge.__main__:main",
         "ratzarr_tests": "ratzarr:mainCmd",
     }
 
@@ -230,3 +231,11 @@ finally:
 def test_importing_ratzarr_does_not_import_zarr_before_a_table_is_opened():
     code = "import sys, ratzarr; assert 'zarr' not in sys.modules; ratzarr.RatZarr; import zarr"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("wanted", ["ratzarr>=1.0.2", "ratzarr>=1.0.2,<3"])
+def test_programs_that_ask_for_the_existing_module_accept_this_one(wanted):
+    """As pip does with what is installed: a release candidate counts."""
+    specifier = Requirement(wanted).specifier
+    assert specifier.contains(PROJECT["version"], prereleases=True)
+    assert Version(PROJECT["version"]) > Version("1.0.2")

@@ -2,12 +2,17 @@
 
 One small file per command: it parses, calls, and says the result. Inputs come first and
 the output last; an output that exists is refused without ``--overwrite`` or
-``--append``. The exit code is 0, or 1 after an error, or 2 for wrong usage.
+``--append``. :mod:`gdalbridge.cli.exits` has the exit codes.
 """
 
+import sys
+from contextlib import suppress
 from importlib import import_module
+from typing import Any
 
 import click
+
+from .exits import in_words
 
 __all__ = ["main"]
 
@@ -33,6 +38,28 @@ COMMANDS = {
 
 class _Commands(click.Group):
     """Loads a command's module when it is asked for: --help must not wait for GDAL."""
+
+    def main(self, args: Any = None, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
+        if not standalone_mode:
+            return super().main(args, standalone_mode=False, **extra)
+        # Around all of click, whose own words, as those of --help, can fail as well.
+        with in_words():
+            try:
+                sys.exit(super().main(args, standalone_mode=False, **extra))
+            except click.ClickException as error:
+                with suppress(OSError):
+                    error.show()
+                sys.exit(error.exit_code)
+            except click.Abort:
+                raise KeyboardInterrupt from None
+
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with in_words():
+            return super().make_context(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with in_words():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)

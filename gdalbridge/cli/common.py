@@ -1,16 +1,14 @@
-"""What the commands share: errors into words, results as text or JSON."""
+"""Shared by the commands: options, and results as text or JSON."""
 
 import json
+import shutil
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import click
 
-from ratzarr import RatZarrError
-
-from ..errors import BridgeError
+from .exits import in_words
 
 __all__ = [
     "cast_option",
@@ -27,6 +25,7 @@ __all__ = [
     "quiet_option",
     "resume_option",
     "say",
+    "terminal_width",
 ]
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -99,23 +98,6 @@ config_option = click.option(
 )
 
 
-@contextmanager
-def in_words() -> Iterator[None]:
-    """Turn an error into one line on stderr and exit code 1, and Ctrl-C into 130."""
-    try:
-        yield
-    except (BridgeError, RatZarrError) as error:
-        click.echo(f"gdalbridge: {error}{_notes(error)}", err=True)
-        sys.exit(1)
-    except KeyboardInterrupt as error:
-        click.echo(f"gdalbridge: interrupted{_notes(error)}", err=True)
-        sys.exit(130)
-
-
-def _notes(error: BaseException) -> str:
-    return "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()))
-
-
 def examples(*lines: str) -> Callable[[Any], Any]:
     """Add examples to a command's --help."""
 
@@ -137,6 +119,19 @@ def say(found: Any, *, as_json: bool, quiet: bool = False) -> None:
             click.echo(str(report))
 
 
+def terminal_width() -> int | None:
+    """Return the characters of a line, where the output goes to a terminal."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return shutil.get_terminal_size().columns
+
+
 def print_json(value: Any) -> None:
     """Print JSON, for programs: one object, keys in a fixed order."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    if sys.stdout is not None:
+        try:
+            text.encode(sys.stdout.encoding or "utf-8")
+        except UnicodeEncodeError:
+            text = json.dumps(value, indent=2)
+    click.echo(text)

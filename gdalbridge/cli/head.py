@@ -10,6 +10,7 @@ from .common import (
     json_option,
     lossy_option,
     print_json,
+    terminal_width,
 )
 
 
@@ -26,6 +27,7 @@ from .common import (
 @click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
 @encoding_option
 @lossy_option
+@click.option("--all", "all_columns", is_flag=True, help="All columns, however wide the terminal.")
 @config_option
 @json_option
 def command(
@@ -37,6 +39,7 @@ def command(
     columns: tuple[str, ...],
     encoding: str | None,
     lossy: bool,
+    all_columns: bool,
     as_json: bool,
 ) -> None:
     """Print the first rows of TABLE: a sidecar, or a raster's sidecar or own table."""
@@ -56,4 +59,4 @@ def command(
         if as_json:
             print_json(found)
         else:
-            click.echo(head_text(found))
+            click.echo(head_text(found, None if all_columns else terminal_width()))

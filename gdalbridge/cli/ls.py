@@ -9,7 +9,7 @@ from .common import config_option, examples, in_words, json_option, print_json
 
 @examples(
     "gdalbridge ls seg.tif",
-    "gdalbridge ls s3://bucket/dir/",
+    "gdalbridge ls s3://bucket/    # all tables of the bucket",
     "gdalbridge ls . --json",
 )
 @click.command("ls")
@@ -17,7 +17,7 @@ from .common import config_option, examples, in_words, json_option, print_json
 @config_option
 @json_option
 def command(raster_or_dir: str, as_json: bool) -> None:
-    """List the tables of a raster, or all that lie in a directory.
+    """List the tables of a raster, or all that lie in a directory and below it.
 
     The exit code is 1 where a table can't be read; it is listed, with the reason.
     """

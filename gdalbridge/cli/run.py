@@ -1,8 +1,11 @@
 """``gdalbridge run``."""
 
+import sys
+
 import click
 
 from .common import encoding_option, examples, in_words, lossy_option
+from .exits import InterruptWatch, show_own_error
 
 
 @examples(
@@ -38,9 +41,15 @@ def command(
 
         run = prepared(program, arguments, module=module)
         enable(update=not read_only, override=override, encoding=encoding, lossy=lossy)
+        watch = click.get_current_context().find_object(InterruptWatch)
+        if watch is not None:
+            # A program may have its own way with Ctrl-C, and take its time.
+            watch.close()
     try:
-        # Its errors are its own, and are shown as they would be without us.
         run()
+    except Exception as error:
+        show_own_error(error)
+        sys.exit(1)
     finally:
         with in_words():
             flush_all()

@@ -25,6 +25,7 @@ from gdalbridge.tablecolumns import Column, Columns
 from ratzarr import RatZarr, UnequalValueError
 from ratzarr.layout import COMPLETE_ATTR
 from tests.gdalbridge.rasters import INTEGER, REAL, STRING, make, new_rat
+from tests.processes import interruptible
 
 
 def store(path, columns, chunk=64, **attributes):
@@ -476,11 +477,12 @@ def test_ctrl_c_does_not_wait_for_the_block(tmp_path):
     path = store(tmp_path, {"s": texts(*["abcdefghij" * 40] * 20_000)}, chunk=20_000)
     started = time.monotonic()
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
-    timer.start()
     try:
-        with pytest.raises(KeyboardInterrupt):
-            # Left alone it takes half a minute.
-            calc(path, {"n": "levenshtein(s, reverse(s)) + levenshtein(s || 'x', reverse(s))"})
+        with interruptible():
+            timer.start()
+            with pytest.raises(KeyboardInterrupt):
+                # Left alone it takes half a minute.
+                calc(path, {"n": "levenshtein(s, reverse(s)) + levenshtein(s || 'x', reverse(s))"})
     finally:
         timer.cancel()
     assert time.monotonic() - started < 10

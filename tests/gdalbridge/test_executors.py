@@ -26,6 +26,7 @@ from gdalbridge.errors import (
 )
 from gdalbridge.executors import make_executor, processes
 from gdalbridge.executors.ondask import DaskExecutor, _Run
+from tests.processes import running
 from tests.ratzarr.conformance.base import assert_same, message
 
 ROOT = Path(__file__).parents[2]
@@ -428,11 +429,9 @@ print(sum(result.value for result in results))
 def started(diary, tmp_path, pause, workers):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    return subprocess.Popen(
-        [sys.executable, "-W", "error", str(script), diary.directory, str(pause),
-         str(workers)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    return running(
+        [sys.executable, "-W", "error", script, diary.directory, pause, workers],
+        start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
 
 

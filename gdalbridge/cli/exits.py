@@ -1,0 +1,213 @@
+"""How a command ends: errors in words, exit codes, and Ctrl-C.
+
+The exit code is 0; 1 after an error; 2 for wrong usage; 130 after Ctrl-C; and 141 where the
+reader of the output has gone (``| head``), as if SIGPIPE had ended the command. SIGTERM ends a
+command at once, as it does any program: tables survive that as they survive SIGKILL.
+"""
+
+import errno
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+
+import click
+
+from ratzarr import RatZarrError
+from ratzarr.errors import Advice
+
+from ..errors import BridgeError
+from ..report import printable
+
+__all__ = ["TRACEBACK", "InterruptWatch", "in_words", "show_own_error"]
+
+PROGRAM = "gdalbridge"
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+GRACE = 2.0
+"""Seconds that a command has to end by itself after Ctrl-C."""
+TRACEBACK = "GDALBRIDGE_TRACEBACK"
+"""Environment variable: show Python's traceback of an error too."""
+
+_KEYWORD = re.compile(r"\b([a-z_]+)=(\w+|\.\.\.)")
+_interruption_said = threading.Event()
+
+
+@contextmanager
+def in_words() -> Iterator[None]:
+    """Turn every error into words on stderr and an exit code."""
+    try:
+        yield
+    except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
+        raise
+    except KeyboardInterrupt as error:
+        _say_interrupted(error)
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if isinstance(error, OSError) and _is_of_output(error):
+            _give_up_output()
+            if error.errno == errno.EPIPE:
+                sys.exit(BROKEN_PIPE)
+            error.filename = "standard output"
+        _say(_error_text(error) + _notes(error))
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        sys.exit(1)
+
+
+def _is_of_output(error: OSError) -> bool:
+    """Return whether it comes from writing what a command prints: click alone does that."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and Path(frames[-1].filename).parent == Path(click.__file__).parent
+
+
+def _give_up_output() -> None:
+    # Python would try to flush it once more at exit, and complain.
+    with suppress(OSError, AttributeError):
+        sys.stdout.close()
+
+
+def _say(text: str) -> None:
+    # Where stderr takes nothing, the exit code has to do.
+    with suppress(OSError):
+        click.echo(f"{PROGRAM}: {text}", err=True)
+
+
+def _say_interrupted(error: BaseException) -> None:
+    _interruption_said.set()
+    _say(f"interrupted{_notes(error)}")
+
+
+def _notes(error: BaseException) -> str:
+    notes = getattr(error, "__notes__", ())
+    return "".join(f"\n  {printable(_with_options(note, note))}" for note in notes)
+
+
+def _error_text(error: Exception) -> str:
+    message = error.args[0] if error.args else ""
+    return printable(_with_options(_bare_text(error), message))
+
+
+def _bare_text(error: Exception) -> str:
+    if isinstance(error, BridgeError | RatZarrError):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"not enough memory. {error}".rstrip(" .")
+    if isinstance(error, OSError) and error.strerror:
+        given = [name for name in (error.filename, error.filename2) if name is not None]
+        names = [os.fsdecode(name) if isinstance(name, bytes) else str(name) for name in given]
+        return ": ".join([" -> ".join(names), error.strerror] if names else [error.strerror])
+    if isinstance(error, UnicodeError):
+        return f"text that is not valid Unicode: {error}"
+    if isinstance(error, RecursionError):
+        return f"nested too deeply: {error}"
+    if isinstance(error, OSError | RuntimeError | ImportError) and str(error):
+        # GDAL's own words, or those of the system.
+        return str(error)
+    return f"{_where(error.__traceback__)}: {type(error).__name__}: {error}"
+
+
+def _where(trace: TracebackType | None) -> str:
+    frames = traceback.extract_tb(trace)
+    place = f" in {Path(frames[-1].filename).name}, line {frames[-1].lineno}" if frames else ""
+    return f"unforeseen error{place}, which {TRACEBACK}=1 shows in full"
+
+
+def _with_options(text: str, message: object) -> str:
+    """Name the options of the command in place of the keywords that Python has for them."""
+    context = click.get_current_context(silent=True)
+    hint = message.hint if isinstance(message, Advice) else ""
+    if context is None or not hint or not text.endswith(hint):
+        return text
+    options = {one.name: one for one in context.command.params if isinstance(one, click.Option)}
+
+    def option(match: re.Match[str]) -> str:
+        found = options.get(match[1])
+        if found is None:
+            return match[0]
+        names = found.secondary_opts if match[2] == "False" else found.opts
+        if not names:
+            return match[0]
+        value = "" if match[2] in ("True", "False", "...") else f" {match[2]}"
+        return max(names, key=len) + value
+
+    return text[: -len(hint)] + _KEYWORD.sub(option, hint)
+
+
+def show_own_error(error: BaseException) -> None:
+    """Print the traceback of a user's own program, as Python does, without our frames."""
+    trace = error.__traceback__
+    ours = (str(Path(__file__).parents[1]), str(Path(click.__file__).parent), "<frozen ")
+    while trace is not None and trace.tb_next is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith(ours):
+            break
+        trace = trace.tb_next
+    with suppress(OSError):
+        # Not handed over: Python shows the one that the error itself has.
+        sys.excepthook(type(error), error.with_traceback(trace), trace)
+
+
+class InterruptWatch:
+    """Ends the process soon after Ctrl-C, where nothing else does.
+
+    Python raises KeyboardInterrupt between two of its own instructions: not while GDAL reads, nor
+    while threads wait for a server. What is left then is what a killed process leaves.
+
+    Parameters
+    ----------
+    grace : float
+        Seconds until then. A second Ctrl-C ends it at once.
+    """
+
+    def __init__(self, grace: float = GRACE) -> None:
+        self._grace = grace
+        self._reader, self._writer = os.pipe()
+        os.set_blocking(self._writer, False)
+        self._before = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        self._is_closed = False
+        try:
+            threading.Thread(target=self._watch, name="interrupt-watch", daemon=True).start()
+        except RuntimeError:
+            # No memory for a thread: Python's own way has to do.
+            self.close()
+
+    def close(self) -> None:
+        """Leave Ctrl-C to Python alone."""
+        if not self._is_closed:
+            self._is_closed = True
+            signal.set_wakeup_fd(self._before)
+            os.close(self._writer)
+
+    def _watch(self) -> None:
+        while True:
+            numbers = os.read(self._reader, 1)
+            if not numbers:
+                os.close(self._reader)
+                return
+            if numbers[0] == signal.SIGINT:
+                break
+        ended = threading.Timer(self._grace, self._end)
+        ended.daemon = True
+        with suppress(RuntimeError):
+            ended.start()
+        while numbers := os.read(self._reader, 1):
+            if numbers[0] == signal.SIGINT:
+                break
+        if numbers:
+            self._end()
+
+    def _end(self) -> None:
+        if self._is_closed:
+            return
+        words = "" if _interruption_said.is_set() else f"{PROGRAM}: interrupted\n"
+        # A progress bar has hidden the cursor.
+        shown = "\x1b[?25h\n" if os.isatty(2) else ""
+        with suppress(OSError):
+            os.write(2, f"{shown}{words}".encode())
+        os._exit(INTERRUPTED)

@@ -31,9 +31,11 @@ from .errors import (
 from .gdalopen import opened
 from .gdalrat import bands_with_table, open_rat
 from .progress import Progress, progress_of
+from .provenance import RASTER_ATTR, raster_attribute, same_raster
 from .rasterfiles import BESIDE, place_of
 from .ratcompare import losses_between
 from .sidecar import Sidecar, find_sidecars, is_sidecar, parsed_name
+from .staleness import refuse_stale
 
 __all__ = ["BakeReport", "bake"]
 
@@ -81,6 +83,7 @@ def bake(
     options: Sequence[str] = (),
     overwrite: bool = False,
     strict: bool = False,
+    accept_stale: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> BakeReport:
@@ -112,6 +115,8 @@ def bake(
         Replace a raster that is at ``out``. Tables beside it are left.
     strict : bool
         Make an error of what the format can't hold exactly, and leave nothing.
+    accept_stale : bool
+        Go on where the raster is not the one that a table was made for.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress
@@ -130,6 +135,9 @@ def bake(
         Where the format does not keep the table, or with ``strict`` not exactly.
     OutputExistsError
         Where something is at ``out`` already.
+    StaleError
+        Where a table beside the raster, or one that names it, was made for another state of
+        it: see :func:`gdalbridge.touch`. Tables of other rasters (``sidecars``) are not compared.
     BridgeError
         For everything else. Nothing is left at ``out`` after an error.
     """
@@ -142,6 +150,9 @@ def bake(
     tables = _tables(raster, sidecars, band, storage_options)
     with opened(source.url, storage_options) as dataset, progress_of(progress) as told:
         bands = _bands(dataset, tables, band)
+        if not accept_stale:
+            found = [one for one in tables if one.band in bands]
+            _check_fit(str(raster), dataset, found, sidecars is None, storage_options)
         told.report(0.0, "reading tables")
         stand_in = stand_in_for(dataset)
         wanted = Wanted(columns)
@@ -253,6 +264,23 @@ def _check_casts(
             raise ColumnSelectionError(
                 f"cast: no column {name!r} is copied from a sidecar; there are {sorted(names)}"
             )
+
+
+def _check_fit(
+    name: str,
+    dataset: Any,
+    tables: Sequence[Sidecar],
+    all_are_its: bool,
+    options: Mapping[str, Any] | None,
+) -> None:
+    for one in tables:
+        with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
+            recorded = table.getRatAttributeMapping().get(RASTER_ATTR)
+        if recorded is None:
+            continue
+        now = raster_attribute(dataset, one.band, one.path)
+        if all_are_its or same_raster(recorded, now):
+            refuse_stale(name, now, {one.path: recorded})
 
 
 def _bands(dataset: Any, tables: Sequence[Sidecar], band: int | None) -> list[int]:

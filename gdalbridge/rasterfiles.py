@@ -16,6 +16,7 @@ from ratzarr.location import parse as parse_location
 from ._gdal import silence
 from .errors import BridgeError, RasterNotFoundError
 from .gdalopen import open_dataset, siblings_known, siblings_visible
+from .pixel_samples import REFERRERS
 from .sidecar import Sidecar, find_sidecars, raster_name
 from .vsis3 import forget, reached
 
@@ -24,8 +25,6 @@ __all__ = ["BESIDE", "RasterFiles", "place_of", "raster_files"]
 BESIDE = (".aux.xml", ".ovr", ".msk", ".msk.ovr", ".vat.dbf")
 """What is put behind a raster's name for files that GDAL takes for its own. Looked for by
 these names as well: its list leaves out what it was told not to look at."""
-REFERRERS = frozenset({"VRT", "GTI", "STACTA", "STACIT", "WMS", "WMTS"})
-"""Drivers of rasters that are made of others."""
 HFA_PARTS = (".ige", ".rrd")
 """Files whose names an HFA keeps within itself."""
 

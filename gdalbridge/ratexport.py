@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr import RatZarr
+from ratzarr import ArgumentError, RatZarr, location
 from ratzarr.blocks import Block, chunk_count
 from ratzarr.layout import COMPLETE_ATTR
 
@@ -28,13 +28,17 @@ from .errors import (
     ConversionError,
     LossWarning,
     OutputExistsError,
+    SidecarNameError,
 )
 from .exportblocks import ExportPlan, blocks, check_all, rows_per_block
 from .exportcompare import Borders, compare
 from .gdalratwrite import RatSink, open_rat_for_update
 from .gdaltypes import COLOUR_USAGES, FieldType, export_type, type_name, usage_name
 from .progress import Progress, progress_of
+from .provenance import RASTER_ATTR, raster_attribute, same_raster
 from .report import ColumnReport, CopyReport
+from .sidecar import find_sidecars
+from .staleness import refuse_stale
 from .tableattributes import linear_binning, table_type
 
 __all__ = ["copy_to_raster"]
@@ -50,6 +54,7 @@ def copy_to_raster(
     cast: Mapping[str, str] | None = None,
     block_rows: int | None = None,
     verify: bool | None = None,
+    accept_stale: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> CopyReport:
@@ -77,6 +82,8 @@ def copy_to_raster(
         names, types and usages only. By default every value, but for rasters that keep each
         value that they take (in memory, HFA, KEA): of these the first and last rows of blocks
         all through each column.
+    accept_stale : bool
+        Go on where this is the sidecar's raster, and not as it was when the sidecar was made.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress : None, True, callable or object
@@ -95,6 +102,9 @@ def copy_to_raster(
         it was.
     OutputExistsError
         Where the raster's table has such a column already.
+    StaleError
+        Where the sidecar lies beside the raster or names it, and was made for another state of
+        it: see :func:`gdalbridge.touch`. Another raster is not compared.
     BridgeError
         For everything else.
     """
@@ -106,6 +116,8 @@ def copy_to_raster(
         open_rat_for_update(raster, band) as sink,
         progress_of(progress) as told,
     ):
+        if not accept_stale:
+            _check_fit(table, raster, sink, band)
         plans = _plan(table, columns, cast or {}, block_rows)
         rows = table.getRowCount()
         name, exact = sink.name, sink.keeps_values
@@ -148,6 +160,23 @@ def copy_to_raster(
         seconds=time.perf_counter() - started,
         losses=tuple(losses),
     )
+
+
+def _check_fit(table: RatZarr, raster: Any, sink: RatSink, band: int) -> None:
+    recorded = table.getRatAttributeMapping().get(RASTER_ATTR)
+    if recorded is None:
+        return
+    now = raster_attribute(sink.dataset, band, table.filename)
+    if same_raster(recorded, now) or _lies_beside(raster, band, table.filename):
+        refuse_stale(sink.name, now, {str(table.filename): recorded})
+
+
+def _lies_beside(raster: Any, band: int, sidecar: Any) -> bool:
+    # A raster in memory has nothing beside it, and a store of zarr's own lies nowhere.
+    with suppress(SidecarNameError, ArgumentError, TypeError):
+        place = location.parse(sidecar)
+        return any(location.parse(one.path) == place for one in find_sidecars(raster, band))
+    return False
 
 
 def _plan(

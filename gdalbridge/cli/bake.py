@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from .common import (
+    accept_stale_option,
     cast_option,
     columns_option,
     config_option,
@@ -41,6 +42,7 @@ from .common import (
 @click.option("--co", "options", multiple=True, metavar="NAME=VALUE", help="Creation option.")
 @click.option("--overwrite", is_flag=True, help="Replace a raster that is there already.")
 @click.option("--strict", is_flag=True, help="Refuse what the format can't hold exactly.")
+@accept_stale_option
 @config_option
 @json_option
 @quiet_option

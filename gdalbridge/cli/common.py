@@ -13,6 +13,7 @@ from ratzarr import RatZarrError
 from ..errors import BridgeError
 
 __all__ = [
+    "accept_stale_option",
     "cast_option",
     "columns_option",
     "config_option",
@@ -60,6 +61,11 @@ cast_option = click.option(
     callback=_casts,
     metavar="COLUMN=TYPE",
     help="GDAL type of a column: Integer, Real, String, ... Values must still be equal.",
+)
+accept_stale_option = click.option(
+    "--accept-stale",
+    is_flag=True,
+    help="Go on where the raster has changed since the table was made.",
 )
 columns_option = click.option(
     "--column", "columns", multiple=True, help="Only this column; can be repeated."

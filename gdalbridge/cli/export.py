@@ -3,6 +3,7 @@
 import click
 
 from .common import (
+    accept_stale_option,
     cast_option,
     config_option,
     examples,
@@ -33,6 +34,7 @@ from .common import (
     help="Compare every value with the raster, read again; or none. By default every value where "
     "the format may change some, and a sample where it keeps all (.img, .kea).",
 )
+@accept_stale_option
 @config_option
 @json_option
 @quiet_option
@@ -46,6 +48,7 @@ def command(
     casts: dict[str, str],
     block_rows: int | None,
     verify: bool | None,
+    accept_stale: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -63,6 +66,7 @@ def command(
             cast=casts or None,
             block_rows=block_rows,
             verify=verify,
+            accept_stale=accept_stale,
             progress=not (quiet or as_json),
         )
         if as_json:

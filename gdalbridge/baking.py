@@ -6,9 +6,7 @@ kept is read again and compared: formats lose digits and names, and say nothing.
 """
 
 import os
-import tempfile
 import time
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ratzarr import RatZarr
+from ratzarr.temp_output import temporary_path
 
 from ._gdal import exceptions, gdal, silence
 from .bakedtable import Wanted, fill, stand_in_for
@@ -324,15 +323,12 @@ def _folder_for(driver: Any, target: Path) -> Iterator[Path]:
     """Hand out a name in the target's file system, of which nothing is left at the end."""
     if driver.ShortName == "VRT":
         # It refers to the raster from where it lies.
-        made = target.with_name(f".{uuid.uuid4().hex}.partial.vrt")
-        try:
+        with temporary_path(target.parent, ".vrt") as made:
             yield made
-        finally:
-            made.unlink(missing_ok=True)
         return
     # Under its own name, which an HFA keeps within itself.
-    with tempfile.TemporaryDirectory(prefix=".gdalbridge-", dir=target.parent) as folder:
-        yield Path(folder) / target.name
+    with temporary_path(target.parent, folder=True) as folder:
+        yield folder / target.name
 
 
 def _create(

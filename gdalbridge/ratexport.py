@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ratzarr import ArgumentError, RatZarr, location
 from ratzarr.blocks import Block, chunk_count
 from ratzarr.layout import COMPLETE_ATTR
+from ratzarr.temp_output import sweep_leftovers
 
 from ._gdal import VERSION
 from .errors import (
@@ -111,6 +112,8 @@ def copy_to_raster(
     started = time.perf_counter()
     if block_rows is not None and (isinstance(block_rows, bool) or block_rows < 1):
         raise BridgeError(f"block_rows is an integer >= 1: got {block_rows!r}")
+    if isinstance(raster, str | os.PathLike):
+        sweep_leftovers(Path(os.fspath(raster)).parent)
     with (
         RatZarr(sidecar, readOnly=True, storageOptions=storage_options) as table,
         open_rat_for_update(raster, band) as sink,

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from ratzarr.localfiles import state_of
+
 __all__ = ["REFERRERS", "data_type", "differing_samples", "is_remote", "sample_pixels"]
 
 REFERRERS = frozenset({"VRT", "GTI", "STACTA", "STACIT", "WMS", "WMTS"})
@@ -52,6 +54,12 @@ EMPTY = "empty"
 """In place of a digest: no values are stored. What GDAL makes of that depends on metadata."""
 CONSTANT = "all "
 """What precedes the value, in place of a digest, where a window has one value."""
+
+
+KNOWN_FILES = 64
+_known: dict[tuple[str, int], tuple[str, dict[str, str]]] = {}
+"""Samples of files on a disk, by name and band, with the state that the file was in: programs
+attach to one raster again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +118,9 @@ def sample_pixels(dataset: Any, number: int, file: str) -> dict[str, str]:
     # Not for the whole module: samples are compared without GDAL as well.
     from ._gdal import exceptions, gdal, silence
 
+    state = _state(dataset, file)
+    if state and (known := _known.get((file, number))) is not None and known[0] == state:
+        return dict(known[1])
     band = dataset.GetRasterBand(number)
     found = {}
     with exceptions(), silence():
@@ -122,7 +133,22 @@ def sample_pixels(dataset: Any, number: int, file: str) -> dict[str, str]:
             return {}
         finally:
             gdal.ErrorReset()
+    if state:
+        if len(_known) >= KNOWN_FILES:
+            _known.clear()
+        _known[file, number] = state, dict(found)
     return found
+
+
+def _state(dataset: Any, file: str) -> str:
+    """Return what tells whether a file has changed; empty where nothing does."""
+    # Other formats keep pixels in several files.
+    if dataset.GetDriver().ShortName != "GTiff" or file.startswith("/vsi"):
+        return ""
+    try:
+        return state_of(Path(file).stat())
+    except (OSError, ValueError):
+        return ""
 
 
 def _windows(dataset: Any, itemsize: int) -> Iterator[_Window]:

@@ -1,6 +1,8 @@
 """Samples of pixels: against numpy's own reading; and what they cost on S3."""
 
 import hashlib
+import os
+import time
 
 import numpy as np
 import pytest
@@ -38,6 +40,22 @@ def test_samples_are_digests_of_the_values(tmp_path):
     values[:] = 300
     path = build(tmp_path / "y.tif", values)
     assert set(sample_pixels(open_dataset(path), 1, path).values()) == {"all 2c01"}
+
+
+def test_a_file_that_did_not_change_is_sampled_once(tmp_path):
+    path = build(tmp_path / "x.tif", noise((1200, 3000)))
+    os.utime(path, (1, 1))
+    # A change a moment ago could be followed by another with the same time.
+    time.sleep(0.2)
+    before = sample_pixels(open_dataset(path), 1, path)
+    assert sample_pixels(open_dataset(path), 1, path) == before
+    build(path, noise((1200, 3000), 2))
+    time.sleep(0.2)
+    after = sample_pixels(open_dataset(path), 1, path)
+    assert after.keys() == before.keys()
+    assert not after.items() & before.items()
+    os.utime(path, (1, 1))
+    assert sample_pixels(open_dataset(path), 1, path) == after
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 5000), (5000, 1), (17, 257), (16, 256), (40, 40)])

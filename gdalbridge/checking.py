@@ -133,9 +133,9 @@ def _beside(path: str, *, repair: bool) -> Iterator[Finding]:
     found = leftovers(folder)
     removed = sweep_leftovers(folder) if repair and found else []
     for name in found:
-        words = "it is what a process left that was killed while it made a file here"
-        how = "removed" if name in removed else "a repair removes it"
-        yield Finding("leftover", f"../{name}", words, repair=how, repaired=name in removed)
+        words = "left by a process that was killed while it made a file there"
+        is_gone = name in removed
+        yield Finding("leftover", f"../{name}", words, repair="remove it", repaired=is_gone)
 
 
 def _of_gdal(

@@ -111,8 +111,8 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
         raise RasterNotFoundError(f"{raster} is not there, or is no file by itself")
     if state.size < 0:
         raise BridgeError(
-            f"{main} is no regular file: links are not followed, and rasters that are directories, "
-            "pipes or devices are not handled"
+            f"{main} is a symbolic link, or no regular file: links are not followed, and rasters that "
+            "are directories, pipes or devices are not handled"
         )
     # Others have been there since GDAL last looked, and we ourselves.
     forget(main.url, options)

@@ -13,25 +13,25 @@ array([0. , 0. , 1.5])
 """
 
 import os
-import warnings
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from ratzarr import TableNotFoundError
+from ratzarr import RatZarrError, TableNotFoundError
 
 from ._gdal import gdal, silence
 from .attachedrat import AttachedRAT
-from .errors import BridgeError, SidecarNameError, StaleWarning
-from .fingerprint import fingerprint, main_file
+from .errors import BridgeError, SidecarNameError
+from .fingerprint import main_file
 from .gdalopen import band_of, opened
 from .joined import Joined
 from .opensidecars import shared_table
 from .ownrat import OwnRat
-from .provenance import RASTER_ATTR, raster_attribute, raster_changes, raster_label
+from .provenance import RASTER_ATTR, described, raster_attribute, raster_label
 from .read_options import DEFAULTS, ReadOptions
 from .sidecar import Sidecar, find_sidecars, sidecar_path, writable_sidecar_path
+from .staleness import warn_of_changes
 from .vrtsource import source_of
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
     "key_of",
     "place_now",
     "place_of",
-    "warn_of_changes",
 ]
 
 
@@ -232,7 +231,7 @@ def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options)
                 tables[main].open(update=options.update)
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
     if any(value is not None for value in recorded.values()):
-        warn_of_changes(name, place_now(dataset, place), recorded)
+        warn_of_changes(name, place_now(dataset, place), recorded, stacklevel=4)
     describe = describing(dataset, band, place) if options.update else _nothing
     order = sorted(tables, key=lambda one: one or "")
     joined = Joined(
@@ -285,18 +284,6 @@ def place_now(dataset: Any, place: Place) -> dict[str, Any]:
     return raster_attribute(dataset, place.band, sidecar_path(place.raster, place.band))
 
 
-def warn_of_changes(name: str, now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
-    """Warn where a raster is not as sidecars (by path) have recorded it."""
-    for path, then in recorded.items():
-        changes = [] if then is None else raster_changes(then, now)
-        if changes:
-            warnings.warn(
-                f"{path} may not fit {name} any more: {'; '.join(changes)}",
-                StaleWarning,
-                stacklevel=4,
-            )
-
-
 def describing(dataset: Any, band: Any, place: Place) -> Callable[[str], dict[str, Any]]:
     """Return what describes a table to be created, when the dataset may be closed already."""
     if isinstance(place.raster, _Source):
@@ -309,19 +296,19 @@ def describing(dataset: Any, band: Any, place: Place) -> Callable[[str], dict[st
         return of_source
     file = main_file(dataset)
     description = dataset.GetDescription()
-    size, bands = [dataset.RasterXSize, dataset.RasterYSize], dataset.RasterCount
-    written = _is_written(dataset, band)
+    is_written = _is_written(dataset, band)
+    known = described(dataset, place.band)
+    if is_written:
+        # It may get one yet.
+        known["geotransform"] = None
 
     def of_raster(sidecar: str) -> dict[str, Any]:
-        mark = None if written or file is None else fingerprint(file)
-        return {
-            RASTER_ATTR: {
-                "name": None if file is None else raster_label(description, sidecar),
-                "band": place.band,
-                "size": size,
-                "bands": bands,
-                "fingerprint": None if mark is None else mark.as_json(),
-            }
-        }
+        if file is None:
+            return {RASTER_ATTR: known}
+        if not is_written:
+            # The dataset may be closed by now. Its file may be gone, or out of reach.
+            with suppress(BridgeError, RatZarrError), opened(description) as found:
+                return {RASTER_ATTR: raster_attribute(found, place.band, sidecar)}
+        return {RASTER_ATTR: known | {"name": raster_label(description, sidecar)}}
 
     return of_raster

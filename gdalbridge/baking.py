@@ -6,9 +6,7 @@ kept is read again and compared: formats lose digits and names, and say nothing.
 """
 
 import os
-import tempfile
 import time
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from typing import Any
 
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
+from ratzarr.temp_output import temporary_path
 
 from ._gdal import exceptions, gdal, silence
 from .bakedtable import Wanted, fill, stand_in_for
@@ -32,10 +31,12 @@ from .errors import (
 from .gdalopen import opened
 from .gdalrat import bands_with_table, open_rat
 from .progress import Progress, progress_of
+from .provenance import RASTER_ATTR, raster_attribute, same_raster
 from .rasterfiles import BESIDE, place_of
 from .ratcompare import losses_between
 from .read_options import ReadOptions
 from .sidecar import Sidecar, find_sidecars, is_sidecar, parsed_name
+from .staleness import refuse_stale
 
 __all__ = ["BakeReport", "bake"]
 
@@ -85,6 +86,7 @@ def bake(
     strict: bool = False,
     encoding: str | None = None,
     lossy: bool = False,
+    accept_stale: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> BakeReport:
@@ -121,6 +123,8 @@ def bake(
         ``.vat.dbf`` declares.
     lossy : bool
         Read the raster's own table also where GDAL lost or altered values of it.
+    accept_stale : bool
+        Go on where the raster is not the one that a table was made for.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress
@@ -139,6 +143,9 @@ def bake(
         Where the format does not keep the table, or with ``strict`` not exactly.
     OutputExistsError
         Where something is at ``out`` already.
+    StaleError
+        Where a table beside the raster, or one that names it, was made for another state of
+        it: see :func:`gdalbridge.touch`. Tables of other rasters (``sidecars``) are not compared.
     BridgeError
         For everything else. Nothing is left at ``out`` after an error.
     """
@@ -152,6 +159,9 @@ def bake(
     tables = _tables(raster, sidecars, band, storage_options)
     with opened(source.url, storage_options) as dataset, progress_of(progress) as told:
         bands = _bands(dataset, tables, band, reading)
+        if not accept_stale:
+            found = [one for one in tables if one.band in bands]
+            _check_fit(str(raster), dataset, found, sidecars is None, storage_options)
         told.report(0.0, "reading tables")
         stand_in = stand_in_for(dataset)
         wanted = Wanted(columns)
@@ -270,6 +280,23 @@ def _check_casts(
             )
 
 
+def _check_fit(
+    name: str,
+    dataset: Any,
+    tables: Sequence[Sidecar],
+    all_are_its: bool,
+    options: Mapping[str, Any] | None,
+) -> None:
+    for one in tables:
+        with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
+            recorded = table.getRatAttributeMapping().get(RASTER_ATTR)
+        if recorded is None:
+            continue
+        now = raster_attribute(dataset, one.band, one.path)
+        if all_are_its or same_raster(recorded, now):
+            refuse_stale(name, now, {one.path: recorded})
+
+
 def _bands(
     dataset: Any, tables: Sequence[Sidecar], band: int | None, reading: ReadOptions
 ) -> list[int]:
@@ -313,15 +340,12 @@ def _folder_for(driver: Any, target: Path) -> Iterator[Path]:
     """Hand out a name in the target's file system, of which nothing is left at the end."""
     if driver.ShortName == "VRT":
         # It refers to the raster from where it lies.
-        made = target.with_name(f".{uuid.uuid4().hex}.partial.vrt")
-        try:
+        with temporary_path(target.parent, ".vrt") as made:
             yield made
-        finally:
-            made.unlink(missing_ok=True)
         return
     # Under its own name, which an HFA keeps within itself.
-    with tempfile.TemporaryDirectory(prefix=".gdalbridge-", dir=target.parent) as folder:
-        yield Path(folder) / target.name
+    with temporary_path(target.parent, folder=True) as folder:
+        yield folder / target.name
 
 
 def _create(

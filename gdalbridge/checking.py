@@ -6,12 +6,15 @@ knows: where a raster's tables lie, and what GDAL's types say of a column's dtyp
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.checkup import check_store
 from ratzarr.findings import Finding
 from ratzarr.layout import GROUP, ZARR_JSON, key_of
+from ratzarr.location import parse as parse_location
+from ratzarr.temp_output import leftovers, sweep_leftovers
 
 from .errors import BridgeError, ConversionError, GdalMissingError, RasterNotFoundError
 from .gdaltypes import FieldType, export_type, type_name
@@ -114,9 +117,25 @@ def check(
                 progress=report,
             )
             findings += _of_gdal(path, raster, band, storage_options)
+            if number == 0:
+                findings += _beside(path, repair=repair and not dry_run)
             reports.append(CheckReport(path, tuple(findings)))
         told.report(1.0)
     return reports
+
+
+def _beside(path: str, *, repair: bool) -> Iterator[Finding]:
+    """Yield what processes have left in a table's directory that were killed."""
+    place = parse_location(path)
+    if place.kind != "local":
+        return
+    folder = Path(place.path).parent
+    found = leftovers(folder)
+    removed = sweep_leftovers(folder) if repair and found else []
+    for name in found:
+        words = "left by a process that was killed while it made a file there"
+        is_gone = name in removed
+        yield Finding("leftover", f"../{name}", words, repair="remove it", repaired=is_gone)
 
 
 def _of_gdal(

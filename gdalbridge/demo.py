@@ -12,6 +12,7 @@ import numpy as np
 
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
+from ratzarr.temp_output import temporary_path
 
 from ._gdal import exceptions, gdal
 from .describe import head, head_text
@@ -77,7 +78,7 @@ def run(say: Callable[[str], object], keep: str | None = None) -> None:
 
 def _working_folder(stack: ExitStack, keep: str | None) -> Path:
     if keep is None:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gdalbridge-demo-")))
+        folder = stack.enter_context(temporary_path(Path(tempfile.gettempdir()), folder=True))
     else:
         folder = Path(keep)
         try:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,21 +10,24 @@ import numpy as np
 
 from ratzarr import RatZarr
 from ratzarr.layout import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
+from ratzarr.location import gdal_name
 
-from .errors import BridgeError
-from .fingerprint import Fingerprint
+from .errors import BridgeError, GdalMissingError
 from .gdaltypes import type_name, usage_name
 from .provenance import (
     PROVENANCE_ATTR,
     RASTER_ATTR,
     parsed_provenance,
     parsed_raster,
+    pixel_changes,
     raster_attribute,
     raster_changes,
     recorded_now,
 )
 from .read_options import DEFAULTS, ReadOptions
 from .sidecar import find_sidecars, is_sidecar, raster_name
+from .special_files import refuse_special_files
+from .staleness import warn_if_stale
 
 __all__ = ["fitting", "float_text", "head", "head_text", "info", "info_text", "text_table"]
 
@@ -131,11 +135,12 @@ def _raster(recorded: Any, path: str, dataset: Any, band: int) -> dict[str, Any]
     if dataset is not None:
         now = raster_attribute(dataset, band, path)
     elif recorded is not None:
-        now = recorded_now(recorded, path)
+        with suppress(GdalMissingError):
+            now = recorded_now(recorded, path)
     if recorded is not None and now is not None:
         found["changes"] = raster_changes(recorded, now)
         found["fits"] = not found["changes"]
-        found["raster_now"] = now["fingerprint"]
+        found["raster_now"] = now.get("fingerprint")
     return found
 
 
@@ -213,7 +218,7 @@ def _band_text(described: Mapping[str, Any]) -> str:
 def _provenance_text(one: Mapping[str, Any]) -> list[str]:
     """Return a line for each origin, of however many columns."""
     origins: dict[str, list[str]] = {}
-    now = Fingerprint.from_json(one.get("raster_now") or (one["raster"] or {}).get("fingerprint"))
+    now = one.get("raster_now") or (one["raster"] or {}).get("fingerprint")
     for column in one["columns"]:
         origin = column.get("provenance")
         if origin is None:
@@ -222,10 +227,9 @@ def _provenance_text(one: Mapping[str, Any]) -> list[str]:
         line += _band_text(origin)
         by = [f"{name} {version}" for name, version in origin["versions"].items()]
         line += f" ({', '.join(by)})" if by else ""
-        mark = Fingerprint.from_json(origin["fingerprint"])
         same_name = one["raster"] is not None and origin["raster"] == one["raster"]["name"]
-        if same_name and mark is not None and now is not None and not mark.same_content(now):
-            line += f", as it was at {mark.modified}: changed since"
+        if same_name and pixel_changes(origin["fingerprint"], now):
+            line += f", as it was at {origin['fingerprint']['modified']}: changed since"
         origins.setdefault(_plain_text(line), []).append(column["name"])
     lines = []
     for line, names in origins.items():
@@ -253,8 +257,9 @@ def head(
         ``table``, ``rows`` (of the whole table), ``start``, and ``columns``: lists of
         values by name, ready for JSON.
     """
-    path = table
-    if not is_sidecar(table):
+    path, is_raster = table, not is_sidecar(table)
+    if is_raster:
+        refuse_special_files(gdal_name(table))
         there = [one for one in find_sidecars(table, band) if one.name == name]
         if not there:
             if name is not None:
@@ -265,6 +270,8 @@ def head(
         count = store.getRowCount()
         first = min(start, count)
         blocks = store.readBlocks(columns or store.getColumnNames(), first, rows)
+        if is_raster:
+            warn_if_stale(table, band, {path: store.getRatAttributeMapping().get(RASTER_ATTR)})
         return {
             "table": str(path),
             "rows": count,

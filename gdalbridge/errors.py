@@ -20,6 +20,7 @@ __all__ = [
     "ProgramNotFoundError",
     "RasterNotFoundError",
     "SidecarNameError",
+    "StaleError",
     "StaleWarning",
     "TaskError",
     "WorkerLostError",
@@ -92,6 +93,10 @@ class RasterNotFoundError(BridgeError, FileNotFoundError):
 
 class SidecarNameError(BridgeError, ValueError):
     """A raster, band or table name from which no sidecar's name can be made."""
+
+
+class StaleError(BridgeError):
+    """A table may not belong to its raster any more, which is not as the table has recorded it."""
 
 
 class TaskError(BridgeError, RuntimeError):

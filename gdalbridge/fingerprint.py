@@ -1,12 +1,8 @@
-"""Whether a raster is still the one it was: told from its size and its beginning.
+"""Whether the files that hold a raster's own table are what they were.
 
-A fingerprint costs a look at the file and a read of its first 64 KiB, whatever the size
-of the raster. On S3 that is at most one request for a raster that GDAL has just opened,
-the rest being in GDAL's cache. A file that was copied has another time of modification
-and is the same raster, so the time never decides; but a table that was edited in place
-can leave size and beginning as they were, so for a *table* it does.
-
-A change of pixels, in place and beyond the first 64 KiB, is not noticed.
+A fingerprint of a file is its size, a digest of its first 64 KiB and the time of its last
+change. An interrupted copy of a table goes on only where all of them are the same. Whether
+a raster's pixels are the same is another question: :mod:`gdalbridge.pixel_samples`.
 """
 
 import datetime as dt
@@ -22,7 +18,15 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from .gdalrat import RatSchema
 
-__all__ = ["HEAD", "Fingerprint", "fingerprint", "main_file", "table_changes", "table_source"]
+__all__ = [
+    "HEAD",
+    "Fingerprint",
+    "fingerprint",
+    "main_file",
+    "modified_at",
+    "table_changes",
+    "table_source",
+]
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 HEAD = 64 * 1024
@@ -43,7 +47,7 @@ class Fingerprint:
     head: str
     """16 hexadecimal digits of the SHA-256 of its first 64 KiB."""
     modified: str | None
-    """When it was last changed, ISO-8601 in UTC; for words, and for tables."""
+    """When it was last changed, ISO-8601 in UTC."""
 
     def as_json(self) -> dict[str, Any]:
         """Return it as it is kept in attributes."""
@@ -110,13 +114,36 @@ def _of_vsi(name: str) -> Fingerprint | None:
 
 
 def _made_of(size: int, head: bytes, microseconds: int) -> Fingerprint:
-    modified = None
+    return Fingerprint(size, hashlib.sha256(head).hexdigest()[:16], _in_utc(microseconds))
+
+
+def _in_utc(microseconds: int) -> str | None:
     # Not every file system of GDAL's has times, and some have ones that no calendar has.
     with suppress(OverflowError):
         if microseconds > 0:
             when = EPOCH + dt.timedelta(microseconds=microseconds)
-            modified = when.isoformat().replace("+00:00", "Z")
-    return Fingerprint(size, hashlib.sha256(head).hexdigest()[:16], modified)
+            return when.isoformat().replace("+00:00", "Z")
+    return None
+
+
+def modified_at(name: str) -> str | None:
+    """Return when a file was last changed, ISO-8601 in UTC; None where nothing tells.
+
+    Parameters
+    ----------
+    name : str
+        A path, or one of GDAL's ``/vsi`` names.
+    """
+    try:
+        if not name.startswith("/vsi"):
+            return _in_utc(os.stat(name).st_mtime_ns // 1000)  # noqa: PTH116 - names, not paths
+        from ._gdal import gdal, silence
+
+        with silence():
+            found = gdal.VSIStatL(name)
+        return None if found is None else _in_utc(found.mtime * 1_000_000)
+    except (OSError, ValueError, RuntimeError):
+        return None
 
 
 def main_file(dataset: Any) -> str | None:

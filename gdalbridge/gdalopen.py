@@ -8,13 +8,15 @@ from typing import Any
 
 from ratzarr.location import gdal_name
 
-from ._gdal import exceptions, gdal
+from ._gdal import exceptions, gdal, silence
 from .errors import RasterNotFoundError
 from .gdal_messages import Message, collected
+from .special_files import refuse_special_files, refuse_special_sources
 from .vsis3 import ask, bucket_of, in_this_thread, reached
 
 __all__ = [
     "band_of",
+    "driver_of",
     "messages_of",
     "open_dataset",
     "opened",
@@ -74,6 +76,7 @@ def open_dataset(
         Where the raster is on S3, and the server refuses.
     """
     name = gdal_name(os.fspath(raster))
+    refuse_special_files(name)
     flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
     with exceptions(False), collected() as found, siblings_visible(name):
         if siblings is None:
@@ -86,6 +89,7 @@ def open_dataset(
             ask(name, storage_options)
         how = "for writing " if update else ""
         raise RasterNotFoundError(f"{raster} can't be opened {how}as a raster: {reason}")
+    refuse_special_sources(dataset)
     _messages[dataset] = found
     return dataset
 
@@ -96,6 +100,15 @@ def messages_of(dataset: Any) -> list[Message] | None:
     GDAL reports on a table once, when it reads it first: add what it says later.
     """
     return _messages.get(dataset)
+
+
+def driver_of(raster: str, storage_options: Mapping[str, Any] | None = None) -> str | None:
+    """Return the name of the driver that would open a raster; None where there is none."""
+    with reached(raster, storage_options) as name:
+        refuse_special_files(name)
+        with silence(), siblings_visible(name):
+            driver = gdal.IdentifyDriverEx(name, gdal.OF_RASTER)
+    return None if driver is None else str(driver.ShortName)
 
 
 def band_of(dataset: Any, band: object, name: str) -> Any:

@@ -162,6 +162,11 @@ class RatSink:
         self._rat = self._band = self._dataset = None
 
     @property
+    def dataset(self) -> Any:
+        """The raster, until it is closed."""
+        return self._dataset
+
+    @property
     def schema(self) -> RatSchema:
         """The table as it is now."""
         return schema_of(self._rat)

@@ -1,7 +1,8 @@
-"""Which tables a raster has, or all rasters of a directory; without GDAL."""
+"""Which tables a raster has, or all rasters of a directory; and whether they still fit."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -9,20 +10,25 @@ from typing import Any
 
 from ratzarr import RatZarr, RatZarrError, StoreError
 from ratzarr.layout import COMPLETE_ATTR
-from ratzarr.location import Location
+from ratzarr.location import Location, gdal_name
 from ratzarr.location import parse as parse_location
 from ratzarr.objects import Objects
 from ratzarr.parallel import run
 from ratzarr.stores import open_objects
 
-from .errors import BridgeError, RasterNotFoundError
-from .provenance import RASTER_ATTR, parsed_raster
+from .errors import BridgeError, GdalMissingError, RasterNotFoundError
+from .provenance import RASTER_ATTR, parsed_raster, raster_attribute, recorded_now
 from .sidecar import Sidecar, find_sidecars, is_folder, is_sidecar, parsed_name, raster_name
+from .special_files import refuse_special_files
+from .staleness import changed_tables
 
 __all__ = ["TableInfo", "list_tables"]
 
 MAX_FOLDERS = 1000
 """Directories of a bucket that one listing looks into."""
+
+type Now = Callable[[Sidecar, Any], Mapping[str, Any] | None]
+"""Returns a table's raster as it is now, from the table and what it says of the raster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +47,8 @@ class TableInfo:
     """Whether every column is."""
     problem: str | None = None
     """Why it can't be read, in words; its numbers are then 0."""
+    changes: tuple[str, ...] = ()
+    """In words, how its raster differs from the one that it was made for."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -68,21 +76,39 @@ def list_tables(
     RatZarrError
         Where the place can't be listed. What is wrong with one table, or with a directory below,
         is said with it.
+
+    Notes
+    -----
+    Rasters of tables in a directory on S3 are not opened: whether those fit is not said.
     """
+
+    def recorded(one: Sidecar, then: Any) -> Mapping[str, Any] | None:
+        return recorded_now(then, one.path, storage_options)
+
     if is_sidecar(raster):
-        path = os.fspath(raster)
-        found: Sequence[Sidecar | str | TableInfo] = [str(path)]
-    elif is_folder(raster):
-        found = _in_folder(os.fspath(raster), storage_options)
-    else:
-        found = find_sidecars(raster, storage_options=storage_options)
-        if not found:
-            folder = _s3_folder(raster)
-            found = _in_folder(folder, storage_options, raster) if folder else []
-            if not (folder or hasattr(raster, "GetRasterBand")):
-                _check_there(raster)
+        return [_described(str(os.fspath(raster)), storage_options, recorded)]
+    if is_folder(raster):
+        is_local = parse_location(os.fspath(raster).rstrip("/") + "/x").kind == "local"
+        names = _in_folder(os.fspath(raster), storage_options)
+        return _all_described(names, storage_options, recorded if is_local else _unknown)
+    if isinstance(raster, str | os.PathLike):
+        refuse_special_files(gdal_name(os.fspath(raster)))
+    found = find_sidecars(raster, storage_options=storage_options)
+    if not found:
+        if folder := _s3_folder(raster):
+            names = _in_folder(folder, storage_options, raster)
+            return _all_described(names, storage_options, _unknown)
+        if not hasattr(raster, "GetRasterBand"):
+            _check_there(raster)
+    with _now_of(raster if found else None, storage_options) as now_of:
+        return [_described(one, storage_options, now_of) for one in found]
+
+
+def _all_described(
+    found: list[str | TableInfo], options: Mapping[str, Any] | None, now_of: Now
+) -> list[TableInfo]:
     return [
-        one if isinstance(one, TableInfo) else _described(one, storage_options) for one in found
+        one if isinstance(one, TableInfo) else _described(one, options, now_of) for one in found
     ]
 
 
@@ -90,6 +116,29 @@ def _check_there(raster: Any) -> None:
     place = parse_location(raster_name(raster))
     if place.kind == "local" and not os.path.lexists(place.path):
         raise RasterNotFoundError(f"{raster} does not exist, and no table lies beside it")
+
+
+def _unknown(one: Sidecar, then: Any) -> None:
+    return None
+
+
+@contextmanager
+def _now_of(raster: Any, options: Mapping[str, Any] | None) -> Iterator[Now]:
+    """Open a raster that may not be there, and hand out how its tables see it."""
+    with ExitStack() as stack:
+        dataset = None
+        if raster is not None:
+            with suppress(GdalMissingError, RasterNotFoundError, RatZarrError):
+                from .gdalopen import opened
+
+                dataset = stack.enter_context(opened(raster, options))
+
+        def now(one: Sidecar, then: Any) -> Mapping[str, Any] | None:
+            if dataset is None or one.band > dataset.RasterCount:
+                return None
+            return raster_attribute(dataset, one.band, one.path)
+
+        yield now
 
 
 def _s3_folder(raster: Any) -> str:
@@ -188,7 +237,7 @@ def _size(objects: Objects) -> int | None:
         return None
 
 
-def _described(found: Sidecar | str, options: Mapping[str, Any] | None) -> TableInfo:
+def _described(found: Sidecar | str, options: Mapping[str, Any] | None, now_of: Now) -> TableInfo:
     one = parsed_name(found) if isinstance(found, str) else found
     try:
         with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
@@ -200,11 +249,21 @@ def _described(found: Sidecar | str, options: Mapping[str, Any] | None) -> Table
                 for name in names
             )
             rows = table.getRowCount()
+            then = table.getRatAttributeMapping().get(RASTER_ATTR)
             if isinstance(found, str):
-                belongs = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR)) or {}
-                one = parsed_name(found, belongs.get("name"))
+                one = parsed_name(found, (parsed_raster(then) or {}).get("name"))
         objects = open_objects(parse_location(one.path), options)
         size = _size(objects)
+        changes = _changes(one, then, now_of)
     except (RatZarrError, BridgeError) as error:
         return TableInfo(one.path, one.band, one.name, 0, 0, 0, False, str(error))
-    return TableInfo(one.path, one.band, one.name, rows, len(names), size, complete)
+    count = len(names)
+    return TableInfo(one.path, one.band, one.name, rows, count, size, complete, changes=changes)
+
+
+def _changes(one: Sidecar, then: Any, now_of: Now) -> tuple[str, ...]:
+    now = None
+    if then is not None:
+        with suppress(GdalMissingError):
+            now = now_of(one, then)
+    return () if now is None else changed_tables({one.path: then}, now).get(one.path, ())

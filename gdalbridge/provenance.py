@@ -6,10 +6,11 @@ travel with the table, so no secret of a raster's name is in them; and both may 
 written by anybody, so nothing that is read back is taken on trust.
 """
 
+import math
 import os
 import posixpath
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
@@ -22,14 +23,17 @@ from ratzarr.history import mask
 from ratzarr.location import Location, gdal_name, url_name
 from ratzarr.location import parse as parse_location
 
-from .fingerprint import Fingerprint, fingerprint, main_file
+from .errors import RasterNotFoundError
+from .fingerprint import main_file, modified_at
 
 __all__ = [
     "PROVENANCE_ATTR",
     "RASTER_ATTR",
     "column_provenance",
+    "described",
     "parsed_provenance",
     "parsed_raster",
+    "pixel_changes",
     "raster_attribute",
     "raster_changes",
     "raster_label",
@@ -46,6 +50,13 @@ LONGEST = 1000
 """Characters of a text that somebody else wrote, beyond which it is cut in what is shown."""
 MANY = 20
 """Versions of packages that are shown of what somebody else wrote."""
+
+NO_TRANSFORM = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+"""What some formats say where others say that there is none."""
+TRANSFORM_ERROR = 1e-3
+"""Part of a pixel by which a corner may move: formats keep a geotransform in other numbers."""
+MOST_SAMPLES = 64
+"""Samples that are looked at of what somebody else wrote."""
 
 # Of a connection's description, or a file system's options in a name, also percent-encoded.
 _SECRET_OPTION = re.compile(
@@ -122,13 +133,36 @@ def raster_attribute(dataset: Any, band: int, sidecar: Any) -> dict[str, Any]:
         Where the table is: the raster's name is relative to it, where it can be.
     """
     file = main_file(dataset)
-    mark = None if file is None else fingerprint(file)
+    found = described(dataset, band)
+    found["name"] = None if file is None else raster_label(dataset.GetDescription(), sidecar)
+    if file is not None:
+        from .pixel_samples import sample_pixels
+
+        found["fingerprint"] = {
+            "modified": modified_at(file),
+            "pixels": sample_pixels(dataset, band, file),
+        }
+    return found
+
+
+def described(dataset: Any, band: int) -> dict[str, Any]:
+    """Return the attribute ``RASTER`` without a name and without any pixel looked at."""
+    from .gdalopen import siblings_visible
+    from .pixel_samples import data_type
+
+    # Some formats look for a geotransform in files beside the raster only now.
+    with siblings_visible(dataset.GetDescription()):
+        transform = dataset.GetGeoTransform(can_return_null=True)
+    is_known = transform is not None and tuple(transform) != NO_TRANSFORM
+    is_known = is_known and all(map(math.isfinite, transform))
     return {
-        "name": None if file is None else raster_label(dataset.GetDescription(), sidecar),
+        "name": None,
         "band": band,
         "size": [dataset.RasterXSize, dataset.RasterYSize],
         "bands": dataset.RasterCount,
-        "fingerprint": None if mark is None else mark.as_json(),
+        "type": data_type(dataset.GetRasterBand(band)),
+        "geotransform": list(transform) if is_known else [],
+        "fingerprint": None,
     }
 
 
@@ -209,22 +243,42 @@ def parsed_raster(value: object) -> dict[str, Any] | None:
     """Return what of a ``RASTER`` can be shown; None for what is none."""
     if not isinstance(value, Mapping):
         return None
-    size = value.get("size")
+    size, transform = value.get("size"), value.get("geotransform")
     sides = [_count(side) for side in size] if isinstance(size, list) and len(size) == 2 else []
     return {
         "name": _text(value.get("name")),
         "band": _count(value.get("band")),
         "size": sides if None not in sides and sides else None,
         "bands": _count(value.get("bands")),
+        "type": _text(value.get("type")),
+        "geotransform": transform if _is_transform(transform) else None,
         "fingerprint": _fingerprint(value.get("fingerprint")),
     }
 
 
+def _is_transform(value: object) -> bool:
+    """Return whether this is a geotransform, or the empty list that stands for none."""
+    return isinstance(value, list) and (
+        not value or (len(value) == 6 and all(isinstance(number, int | float) for number in value))
+    )
+
+
 def _fingerprint(value: object) -> dict[str, Any] | None:
-    found = Fingerprint.from_json(value)
-    if found is None:
+    """Return what can be compared of a fingerprint.
+
+    Versions before took one of the file, which changes with metadata: nothing of it can.
+    """
+    if not isinstance(value, Mapping):
         return None
-    return {key: _text(item) if key != "bytes" else item for key, item in found.as_json().items()}
+    pixels = value.get("pixels")
+    samples = list(pixels.items())[:MOST_SAMPLES] if isinstance(pixels, Mapping) else []
+    known = {
+        window: digest
+        for window, digest in samples
+        if isinstance(digest, str) and len(window) + len(digest) <= LONGEST
+    }
+    modified = _text(value.get("modified"))
+    return {"modified": modified, "pixels": known} if known or modified else None
 
 
 def _text(value: object) -> str | None:
@@ -242,7 +296,9 @@ def _count(value: object) -> int | None:
 def same_raster(recorded: object, now: Mapping[str, Any]) -> bool:
     """Return whether a ``RASTER`` is of this raster and band, changed or not."""
     then = parsed_raster(recorded)
-    return then is not None and (then["name"], then["band"]) == (now["name"], now["band"])
+    # Rasters in memory have no name that could be the same.
+    mine = (now["name"], now["band"])
+    return then is not None and now["name"] is not None and (then["name"], then["band"]) == mine
 
 
 def raster_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
@@ -253,8 +309,7 @@ def raster_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
     recorded : object
         The table's ``RASTER``, or anything at all.
     now : mapping
-        From :func:`raster_attribute`; or its ``fingerprint`` alone, where only that was
-        looked at.
+        From :func:`raster_attribute`, or a part of it.
 
     Returns
     -------
@@ -268,23 +323,64 @@ def raster_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    same_shape = True
     for what, words in (
         ("size", "the raster is {1} pixels, and was {0}"),
         ("bands", "the raster has {1} bands, and had {0}"),
         ("band", "the table is of band {0}, not {1}"),
+        ("type", "the raster's data type is {1}, and was {0}"),
     ):
         before, after = then[what], now.get(what)
         if before is not None and after is not None and before != after:
+            same_shape &= what == "bands"
             shown = ["{} x {}".format(*v) if what == "size" else v for v in (before, after)]
             yield words.format(*shown)
-    before, after = (Fingerprint.from_json(one.get("fingerprint")) for one in (then, now))
-    if before is None or after is None or before.same_content(after):
-        return
-    when = f"changed at {after.modified}" if after.modified else "changed since"
-    if before.size != after.size:
-        yield f"the raster's file has {after.size} bytes, and had {before.size} ({when})"
-    else:
-        yield f"the raster's file begins otherwise than it did ({when})"
+    before, after = then["geotransform"], now.get("geotransform")
+    if before is not None and after is not None and same_shape:
+        was, is_now = (", ".join(map(repr, one)) or "none" for one in (before, after))
+        if not _same_place(before, after, now["size"]):
+            yield f"the raster's geotransform is {is_now}, and was {was}"
+    if same_shape:
+        yield from pixel_changes(then["fingerprint"], now.get("fingerprint"))
+
+
+def _same_place(then: Sequence[float], now: Sequence[float], size: Sequence[int]) -> bool:
+    if not then or not now:
+        return list(then) == list(now)
+    width, height = size
+    for first in (0, 3):
+        moved = [after - before for before, after in zip(then, now, strict=True)][
+            first : first + 3
+        ]
+        pixel = max(abs(now[first + 1]), abs(now[first + 2]))
+        corner = abs(moved[0]) + abs(moved[1]) * width + abs(moved[2]) * height
+        # A NaN, which somebody else may have written, is equal to nothing.
+        if not corner <= TRANSFORM_ERROR * pixel:
+            return False
+    return True
+
+
+def pixel_changes(then: object, now: object) -> list[str]:
+    """Say in words whether two fingerprints of a raster are of other pixels.
+
+    Parameters
+    ----------
+    then, now : dict or None
+        From :func:`raster_attribute` or :func:`parsed_raster`; what only one of them has looked
+        at is not compared.
+    """
+    before, after = _fingerprint(then), _fingerprint(now)
+    if before is None or after is None:
+        return []
+    from .pixel_samples import differing_samples
+
+    differing, compared = differing_samples(before["pixels"], after["pixels"])
+    if not differing:
+        return []
+    column, row = differing[0].split(",")[:2]
+    when = f", changed at {after['modified']}" if after["modified"] else ""
+    words = f"the raster has other pixels: {len(differing)} of {compared} samples differ, one at "
+    return [words + f"column {column}, row {row}{when}"]
 
 
 def recorded_raster(recorded: object, sidecar: Any) -> str | None:
@@ -318,26 +414,38 @@ def recorded_raster(recorded: object, sidecar: Any) -> str | None:
 def recorded_now(
     recorded: object, sidecar: Any, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | None:
-    """Look at the raster that a table names, without opening it, for :func:`raster_changes`.
+    """Look at the raster that a table names, for :func:`raster_changes`.
 
     Returns
     -------
     dict or None
-        None where it is not found.
+        None where it is not found, or is one that is made of others: a table that somebody
+        sent must not make us open whatever that refers to.
+
+    Raises
+    ------
+    GdalMissingError
+        Where GDAL is not installed.
     """
     name = recorded_raster(recorded, sidecar)
-    if name is None:
+    if name is None or not (name.startswith("/vsi") or Path(name).is_file()):
         return None
-    if name.startswith("/vsis3/"):
-        from .vsis3 import reached
+    from .gdalopen import driver_of, opened
+    from .pixel_samples import REFERRERS
 
-        mark = None
-        # One that we may not see is not found from here.
-        with suppress(RatZarrError), reached(name, storage_options):
-            mark = fingerprint(name)
-    else:
-        mark = fingerprint(name)
-    return None if mark is None else {"fingerprint": mark.as_json()}
+    then = parsed_raster(recorded) or {}
+    # One that we may not see is not found from here.
+    with suppress(RatZarrError, RasterNotFoundError):
+        if driver_of(name, storage_options) not in {None, *REFERRERS}:
+            with opened(name, storage_options) as dataset:
+                band = then.get("band") or 1
+                if 1 <= band <= dataset.RasterCount:
+                    return raster_attribute(dataset, band, sidecar)
+                return {
+                    "size": [dataset.RasterXSize, dataset.RasterYSize],
+                    "bands": dataset.RasterCount,
+                }
+    return None
 
 
 def _beside(place: Location, name: str) -> str | None:

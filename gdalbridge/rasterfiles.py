@@ -16,6 +16,7 @@ from ratzarr.location import parse as parse_location
 from ._gdal import silence
 from .errors import BridgeError, RasterNotFoundError
 from .gdalopen import open_dataset, siblings_known, siblings_visible
+from .pixel_samples import REFERRERS
 from .sidecar import Sidecar, find_sidecars, raster_name
 from .vsis3 import forget, reached
 
@@ -24,8 +25,6 @@ __all__ = ["BESIDE", "RasterFiles", "place_of", "raster_files"]
 BESIDE = (".aux.xml", ".ovr", ".msk", ".msk.ovr", ".vat.dbf", ".vat.cpg")
 """What is put behind a raster's name for files that GDAL takes for its own. Looked for by
 these names as well: its list leaves out what it was told not to look at."""
-REFERRERS = frozenset({"VRT", "GTI", "STACTA", "STACIT", "WMS", "WMTS"})
-"""Drivers of rasters that are made of others."""
 HFA_PARTS = (".ige", ".rrd")
 """Files whose names an HFA keeps within itself."""
 
@@ -112,8 +111,8 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
         raise RasterNotFoundError(f"{raster} is not there, or is no file by itself")
     if state.size < 0:
         raise BridgeError(
-            f"{main} is a symbolic link, or a directory: links are not followed, and rasters that "
-            "are directories are not handled"
+            f"{main} is a symbolic link, or no regular file: links are not followed, and rasters that "
+            "are directories, pipes or devices are not handled"
         )
     # Others have been there since GDAL last looked, and we ourselves.
     forget(main.url, options)

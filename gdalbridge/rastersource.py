@@ -22,7 +22,7 @@ from ratzarr.dtypes import empty_value
 from ratzarr.limits import check_memory
 from ratzarr.text import to_fixed_width
 
-from .attaching import Place, describing, place_now, place_of, warn_of_changes
+from .attaching import Place, describing, place_now, place_of
 from .copyplan import unique_names
 from .errors import ColumnMissingError, ConversionError, RasterNotFoundError, SidecarNameError
 from .gdalopen import band_of, opened
@@ -31,6 +31,7 @@ from .provenance import RASTER_ATTR
 from .ratassociations import RatHandle
 from .shownvalues import fixed_width
 from .sidecar import find_sidecars, writable_sidecar_path
+from .staleness import warn_of_changes
 from .zarrsource import NOTHING, ZarrSource
 
 __all__ = ["RasterSource", "place_to_write"]

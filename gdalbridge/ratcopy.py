@@ -7,6 +7,7 @@ columns and blocks are is seen from the store itself.
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -21,10 +22,17 @@ from .fingerprint import table_source
 from .gdalrat import RatSource, open_rat
 from .gdaltypes import type_name, usage_name
 from .progress import progress_of
-from .provenance import RASTER_ATTR, column_provenance, raster_attribute, same_raster
+from .provenance import (
+    RASTER_ATTR,
+    column_provenance,
+    raster_attribute,
+    raster_changes,
+    same_raster,
+)
 from .read_options import ReadOptions
 from .report import ColumnReport, CopyReport
 from .sidecar import writable_sidecar_path
+from .staleness import warn_of_changes
 from .tableattributes import table_attributes
 
 __all__ = ["copy_to_sidecar"]
@@ -91,6 +99,12 @@ def copy_to_sidecar(
     -------
     CopyReport
 
+    Warns
+    -----
+    StaleWarning
+        Where only some columns of a sidecar are copied, and the others are of the raster as it
+        was before it changed.
+
     Raises
     ------
     OutputExistsError
@@ -151,7 +165,8 @@ def copy_to_sidecar(
             if table.getRowCount() != schema.rows or RESIZE_ATTR in table.getRatAttributeMapping():
                 table.setRowCount(schema.rows)
             copy_columns(source, table, plans, block_rows, told, done)
-            _describe_table(table, table_attributes(schema), belongs)
+            made = {plan.name for plan in plans}
+            _describe_table(table, source.name, made, table_attributes(schema), belongs)
             told.report(1.0)
     return CopyReport(
         source=source.name,
@@ -198,7 +213,11 @@ def _set_chunk_size(
 
 
 def _describe_table(
-    table: RatZarr, attributes: Mapping[str, Any], belongs: Mapping[str, Any]
+    table: RatZarr,
+    raster: str,
+    made: AbstractSet[str],
+    attributes: Mapping[str, Any],
+    belongs: Mapping[str, Any],
 ) -> None:
     """Write down what the table is, and which raster it belongs to."""
     mapping = table.getRatAttributeMapping()
@@ -206,7 +225,12 @@ def _describe_table(
     new = dict(attributes)
     # Columns that come from elsewhere don't make it another raster's table.
     if recorded is None or same_raster(recorded, belongs):
-        new[RASTER_ATTR] = dict(belongs)
+        changed = recorded is not None and bool(raster_changes(recorded, belongs))
+        if not changed or made >= set(table.getColumnNames()):
+            new[RASTER_ATTR] = dict(belongs)
+        else:
+            # It has columns of the raster as it was. Which of the two it fits is not ours to say.
+            warn_of_changes(raster, belongs, {str(table.filename): recorded}, stacklevel=4)
     mapping.update(new)
 
 

@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr import RatZarr
+from ratzarr import ArgumentError, RatZarr, location
 from ratzarr.blocks import Block, chunk_count
 from ratzarr.errors import Advice
 from ratzarr.layout import COMPLETE_ATTR
+from ratzarr.temp_output import sweep_leftovers
 
 from ._gdal import VERSION
 from .errors import (
@@ -29,14 +30,18 @@ from .errors import (
     ConversionError,
     LossWarning,
     OutputExistsError,
+    SidecarNameError,
 )
 from .exportblocks import ExportPlan, blocks, check_all, rows_per_block
 from .exportcompare import Borders, compare
 from .gdalratwrite import RatSink, open_rat_for_update
 from .gdaltypes import COLOUR_USAGES, FieldType, export_type, type_name, usage_name
 from .progress import Progress, progress_of
+from .provenance import RASTER_ATTR, raster_attribute, same_raster
 from .read_options import ReadOptions
 from .report import ColumnReport, CopyReport
+from .sidecar import find_sidecars
+from .staleness import refuse_stale
 from .tableattributes import linear_binning, table_type
 
 __all__ = ["copy_to_raster"]
@@ -53,6 +58,7 @@ def copy_to_raster(
     block_rows: int | None = None,
     verify: bool | None = None,
     lossy: bool = False,
+    accept_stale: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> CopyReport:
@@ -83,6 +89,8 @@ def copy_to_raster(
     lossy : bool
         Write also where GDAL lost or altered values of the table that the raster has: it is
         written again without them.
+    accept_stale : bool
+        Go on where this is the sidecar's raster, and not as it was when the sidecar was made.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress : None, True, callable or object
@@ -101,17 +109,24 @@ def copy_to_raster(
         it was.
     OutputExistsError
         Where the raster's table has such a column already.
+    StaleError
+        Where the sidecar lies beside the raster or names it, and was made for another state of
+        it: see :func:`gdalbridge.touch`. Another raster is not compared.
     BridgeError
         For everything else.
     """
     started = time.perf_counter()
     if block_rows is not None and (isinstance(block_rows, bool) or block_rows < 1):
         raise BridgeError(f"block_rows is an integer >= 1: got {block_rows!r}")
+    if isinstance(raster, str | os.PathLike):
+        sweep_leftovers(Path(os.fspath(raster)).parent)
     with (
         RatZarr(sidecar, readOnly=True, storageOptions=storage_options) as table,
         open_rat_for_update(raster, band, ReadOptions(lossy=lossy)) as sink,
         progress_of(progress) as told,
     ):
+        if not accept_stale:
+            _check_fit(table, raster, sink, band)
         plans = _plan(table, columns, cast or {}, block_rows)
         rows = table.getRowCount()
         name, exact = sink.name, sink.keeps_values
@@ -154,6 +169,23 @@ def copy_to_raster(
         seconds=time.perf_counter() - started,
         losses=tuple(losses),
     )
+
+
+def _check_fit(table: RatZarr, raster: Any, sink: RatSink, band: int) -> None:
+    recorded = table.getRatAttributeMapping().get(RASTER_ATTR)
+    if recorded is None:
+        return
+    now = raster_attribute(sink.dataset, band, table.filename)
+    if same_raster(recorded, now) or _lies_beside(raster, band, table.filename):
+        refuse_stale(sink.name, now, {str(table.filename): recorded})
+
+
+def _lies_beside(raster: Any, band: int, sidecar: Any) -> bool:
+    # A raster in memory has nothing beside it, and a store of zarr's own lies nowhere.
+    with suppress(SidecarNameError, ArgumentError, TypeError):
+        place = location.parse(sidecar)
+        return any(location.parse(one.path) == place for one in find_sidecars(raster, band))
+    return False
 
 
 def _plan(

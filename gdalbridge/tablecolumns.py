@@ -32,8 +32,10 @@ from .errors import (
     SidecarNameError,
 )
 from .gdaltypes import FieldUsage
+from .provenance import RASTER_ATTR, raster_attribute
 from .read_options import DEFAULTS, ReadOptions
 from .sidecar import Sidecar, find_sidecars, is_sidecar
+from .staleness import warn_of_changes
 
 __all__ = ["MISSING_ATTR", "Column", "Columns", "is_store", "near_names", "open_columns"]
 
@@ -340,6 +342,7 @@ def _of_raster(
     with suppress(RasterNotFoundError):
         columns.add_own(stack.enter_context(open_rat(dataset, band, options=options)))
     own = set(columns.by_name)
+    recorded: dict[str, Any] = {}
     try:
         found = find_sidecars(raster, band, storage_options=storage_options)
     except SidecarNameError:
@@ -356,9 +359,13 @@ def _of_raster(
     for one in found:
         store = RatZarr(one.path, readOnly=True, storageOptions=storage_options)
         columns.add_store(stack.enter_context(store), own)
+        recorded[one.path] = store.getRatAttributeMapping().get(RASTER_ATTR)
         # What one sidecar has put in the place of the raster's, the next one does not replace.
         own -= {n for n in store.getColumnNames() if n in own}
     columns.sidecars = found
+    if any(value is not None for value in recorded.values()):
+        now = raster_attribute(dataset, band, found[0].path)
+        warn_of_changes(name, now, recorded, stacklevel=4)
     if not found and not columns.by_name:
         raise no_table(dataset, band, name, " and no sidecar")
     return columns

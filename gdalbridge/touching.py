@@ -50,7 +50,7 @@ def touch(
 ) -> list[TouchReport]:
     """Accept that a raster is another than its tables say: write down what it is now.
 
-    Nothing of the raster's pixels is read, and nothing of a table's columns is changed.
+    Of the raster some samples of its pixels are read; nothing of a table's columns is changed.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def _changes(recorded: object, now: Mapping[str, Any]) -> tuple[str, ...]:
         # What was never kept is compared with nothing.
         changes += [
             f"the table said nothing of its raster's {what}"
-            for what in ("size", "bands", "band", "fingerprint")
+            for what in ("size", "bands", "band", "type", "geotransform", "fingerprint")
             if then[what] is None and now[what] is not None
         ]
     return tuple(changes)

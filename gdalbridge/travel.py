@@ -15,8 +15,9 @@ from ratzarr.errors import Advice
 from ratzarr.location import Location
 
 from .errors import BridgeError, OutputExistsError
+from .pixel_samples import REFERRERS
 from .progress import progress_of
-from .rasterfiles import REFERRERS, RasterFiles, raster_files
+from .rasterfiles import RasterFiles, raster_files
 from .report import size_text
 from .travelplan import FileItem, Item, TableItem, check_apart, goal_of, items_of, there_already
 from .travelsteps import (

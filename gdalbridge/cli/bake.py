@@ -5,6 +5,7 @@ from typing import Any
 import click
 
 from .common import (
+    accept_stale_option,
     cast_option,
     columns_option,
     config_option,
@@ -45,6 +46,7 @@ from .common import (
 @click.option("--strict", is_flag=True, help="Refuse what the format can't hold exactly.")
 @encoding_option
 @lossy_option
+@accept_stale_option
 @config_option
 @json_option
 @quiet_option

@@ -11,6 +11,7 @@ import click
 from .exits import in_words
 
 __all__ = [
+    "accept_stale_option",
     "cast_option",
     "columns_option",
     "config_option",
@@ -71,6 +72,11 @@ cast_option = click.option(
     callback=_casts,
     metavar="COLUMN=TYPE",
     help="GDAL type of a column: Integer, Real, String, ... Values must still be equal.",
+)
+accept_stale_option = click.option(
+    "--accept-stale",
+    is_flag=True,
+    help="Go on where the raster has changed since the table was made.",
 )
 columns_option = click.option(
     "--column", "columns", multiple=True, help="Only this column; can be repeated."

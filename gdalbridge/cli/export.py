@@ -3,6 +3,7 @@
 import click
 
 from .common import (
+    accept_stale_option,
     cast_option,
     config_option,
     examples,
@@ -35,6 +36,7 @@ from .common import (
     "the format may change some, and a sample where it keeps all (.img, .kea).",
 )
 @lossy_option
+@accept_stale_option
 @config_option
 @json_option
 @quiet_option
@@ -49,6 +51,7 @@ def command(
     block_rows: int | None,
     verify: bool | None,
     lossy: bool,
+    accept_stale: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -67,6 +70,7 @@ def command(
             block_rows=block_rows,
             verify=verify,
             lossy=lossy,
+            accept_stale=accept_stale,
             progress=not (quiet or as_json),
         )
         if as_json:

@@ -48,5 +48,10 @@ def command(raster_or_dir: str, as_json: bool) -> None:
         for one in found:
             if one.problem:
                 click.echo(f"gdalbridge: {one.path}: {one.problem}", err=True)
+            if one.changes:
+                words = "; ".join(one.changes)
+                click.echo(
+                    f"gdalbridge: {one.path} may not fit its raster any more: {words}", err=True
+                )
         if any(one.problem for one in found):
             sys.exit(1)

@@ -6,7 +6,9 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -353,3 +355,87 @@ def test_the_copys_reals(raster, tmp_path):
     assert REAL == 1
     bake(raster, tmp_path / "o.tif", columns=["area"], strict=True)
     assert column(tmp_path / "o.tif", "area") == [i / 4 for i in range(ROWS)]
+
+
+# ---- killed, or refused
+
+
+@pytest.fixture
+def large(tmp_path):
+    """A raster whose copy takes a moment."""
+    path = tmp_path / "large.tif"
+    dataset = gdal.GetDriverByName("GTiff").Create(str(path), 4000, 4000, 1, gdal.GDT_UInt16)
+    dataset.GetRasterBand(1).WriteArray(
+        np.random.default_rng(1).integers(0, 60000, (4000, 4000)).astype("u2")
+    )
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("Value", INTEGER, 5, np.arange(9))], 9))
+    del dataset
+    copy_to_sidecar(path)
+    return path
+
+
+def baking(folder, *args):
+    code = "from gdalbridge import bake; import sys; print('ready', flush=True); bake(*sys.argv[1:3], "
+    code += "vrt=len(sys.argv) > 3, options=[] if len(sys.argv) > 3 else ['COMPRESS=DEFLATE'])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *args], cwd=folder, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"ready\n"
+    process.stdout.close()
+    return process
+
+
+def test_what_a_killed_process_has_left_is_removed(large, tmp_path):
+    there = set(os.listdir(tmp_path))
+    left = 0
+    for delay in (0.02, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.2):
+        process = baking(tmp_path, "large.tif", "out.tif")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(delay)
+        process.kill()
+        process.wait(20)
+        now = set(os.listdir(tmp_path)) - there
+        left += any(name.startswith(".ratzarr-") for name in now)
+        if "out.tif" in now:
+            # It was finished: whole, or not there at all.
+            assert column(tmp_path / "out.tif", "Value") == list(range(9))
+        for path in tmp_path.glob("out.tif*"):
+            path.unlink()
+    assert left
+    bake(large, tmp_path / "done.vrt", vrt=True)
+    assert set(os.listdir(tmp_path)) == there | {"done.vrt"}
+
+
+@pytest.mark.parametrize("end", ["export", "check"])
+def test_an_export_or_a_check_removes_it_too(raster, tmp_path, end):
+    folder = raster.parent if end == "check" else tmp_path
+    dead = folder / f".ratzarr-{'0' * 20}"
+    dead.mkdir()
+    (dead / "half.tif").touch()
+    if end == "export":
+        make(tmp_path / "other.tif").FlushCache()
+        assert call("export", f"{raster}.rat.zarr", tmp_path / "other.tif").exit_code == 0
+    else:
+        done = call("check", raster)
+        assert done.exit_code == 1
+        assert f"leftover: ../{dead.name}" in done.stdout
+        assert dead.exists()
+        assert call("check", raster, "--repair").exit_code == 0
+    assert not dead.exists()
+
+
+def test_what_a_living_process_is_making_stays(large, tmp_path):
+    process = baking(tmp_path, "large.tif", "out.tif")
+    try:
+        until = time.monotonic() + 20
+        while not (made := list(tmp_path.glob(".ratzarr-*/out.tif"))):
+            assert time.monotonic() < until
+            assert process.poll() is None
+        bake(large, tmp_path / "done.vrt", vrt=True)
+        assert made[0].exists() or (tmp_path / "out.tif").exists()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait(20)
+    assert column(tmp_path / "out.tif", "Value") == list(range(9))
+    assert not list(tmp_path.glob(".ratzarr-*"))

@@ -238,7 +238,7 @@ def test_s3(raster, moto_s3):
     assert [one for one in found(report) if one[0] != "unchecked"] == [("damaged", "RAT/x/c/1")]
 
 
-def test_a_raster_on_s3_costs_gdal_two_requests(raster, counted_s3):
+def test_a_raster_on_s3_costs_gdal_three_requests(raster, counted_s3):
     place, proxy = counted_s3
     url = f"s3://{place.bucket}/seg.tif"
     for file in filter(Path.is_file, raster.parent.iterdir()):
@@ -253,8 +253,9 @@ def test_a_raster_on_s3_costs_gdal_two_requests(raster, counted_s3):
         for one in proxy.requests
         if one.headers.get("user-agent", "gdal").lower().startswith("gdal")
     ]
-    # What lies beside it, and its beginning: which is all that the fingerprint needs.
-    assert gdals == ["list", "seg.tif"]
+    # Its beginning, in which all of its pixels are; and what lies beside it, which is asked for
+    # again where its georeferencing is.
+    assert gdals == ["list", "seg.tif", "list"]
 
 
 def test_progress(raster):

@@ -660,9 +660,14 @@ def test_with_storage_options_alone(raster, tmp_path, moto, moto_s3, monkeypatch
     assert top.contents().keys() == before.keys()
     tables = list_tables(top / "seg.tif", storage_options=options)
     assert [one.problem for one in tables] == [None] * 3
-    moto_s3.client.put_object(
-        Bucket=moto_s3.bucket, Key="seg.tif", Body=before["seg.tif"] + b"more"
-    )
+    changed = tmp_path / "changed.tif"
+    changed.write_bytes(before["seg.tif"])
+    dataset = gdal.Open(str(changed), gdal.GA_Update)
+    for band in range(1, dataset.RasterCount + 1):
+        values = dataset.GetRasterBand(band).ReadAsArray()
+        dataset.GetRasterBand(band).WriteArray(values + 1)
+    del dataset
+    moto_s3.client.upload_file(str(changed), moto_s3.bucket, "seg.tif")
     assert all(one.changes for one in touch(top / "seg.tif", storage_options=options)[:2])
     bake(top / "seg.tif", tmp_path / "out.tif", band=1, columns=["x"], storage_options=options)
     move_raster(top / "seg.tif", other, storage_options=options)

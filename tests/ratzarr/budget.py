@@ -94,7 +94,7 @@ BUDGET = {
         "`gdalbridge.attach` with one sidecar, before the first value",
         {"LIST": 2, "GET": 1},
         "",
-        "besides GDAL's own for the raster; then as `readBlock`",
+        "besides GDAL's own for the raster, and up to 2 that look whether its pixels are the same; then as `readBlock`",
     ),
 }
 

@@ -35,6 +35,7 @@ from .errors import (
     TableNotFoundError,
     TooLargeError,
     UnequalValueError,
+    UnreadableColumnWarning,
     UnsupportedCodecError,
     UnsupportedDtypeError,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "TableNotFoundError",
     "TooLargeError",
     "UnequalValueError",
+    "UnreadableColumnWarning",
     "UnsupportedCodecError",
     "UnsupportedDtypeError",
     "__version__",

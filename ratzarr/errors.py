@@ -28,6 +28,7 @@ __all__ = [
     "TableNotFoundError",
     "TooLargeError",
     "UnequalValueError",
+    "UnreadableColumnWarning",
     "UnsupportedCodecError",
     "UnsupportedDtypeError",
 ]
@@ -127,3 +128,7 @@ class UnsupportedCodecError(RatZarrError, ValueError):
 
 class UnsupportedDtypeError(RatZarrError, TypeError):
     """A dtype that no column can have."""
+
+
+class UnreadableColumnWarning(UserWarning):
+    """A column can't be read, and what was done to the others was not done to it."""

@@ -13,6 +13,7 @@ from ratzarr.location import parse as parse_location
 from ratzarr.objects import Objects
 from ratzarr.stores import open_objects
 
+from .column_access import readable_columns
 from .errors import BridgeError
 from .provenance import RASTER_ATTR, parsed_raster
 from .sidecar import Sidecar, find_sidecars, is_folder, is_sidecar, parsed_name, raster_name
@@ -109,11 +110,9 @@ def _described(found: Sidecar | str, options: Mapping[str, Any] | None) -> Table
     try:
         with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
             names = table.getColumnNames()
-            # Of no rows: this opens all columns, their requests in parallel.
-            table.readBlocks(names, 0, 0, allowIncomplete=True)
             complete = all(
                 table.getColumnAttributeMapping(name).get(COMPLETE_ATTR, True) is not False
-                for name in names
+                for name in readable_columns(table, names)
             )
             rows = table.getRowCount()
             if isinstance(found, str):

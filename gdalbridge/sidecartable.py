@@ -166,7 +166,8 @@ class SidecarTable:
         """Fetch what describes all columns, in parallel."""
         names = self.names()
         if names:
-            self._open.readBlocks(names, 0, 0, allowIncomplete=True)
+            # Of those that can't be read it is said when they are described.
+            self._open.getUnreadableColumns(names)
 
     def describe(self, name: str) -> tuple[np.dtype[Any], int, dict[str, Any], bool]:
         """Return a column's dtype, width, attributes, and whether it is complete."""

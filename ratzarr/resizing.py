@@ -154,8 +154,8 @@ class Resizing:
     def _longest(self, columns: list[Column]) -> int:
         """Return how many rows the table has, and at least those of columns by other programs."""
         stated = self._rows_now()
-        external = (column.state.length for column in columns if column.state.is_external)
-        return max(rows_of(stated, columns), *external, 0)
+        states = [column.state for column in columns]
+        return max([rows_of(stated, states), *(one.length for one in states if one.is_external)])
 
     def _let_hidden_follow(self) -> list[Column]:
         """Let columns follow that are being built out of sight; return them.

@@ -8,11 +8,12 @@ of their documents, that length is the row count. Columns whose documents are al
 change it: they lag behind, as whoever created them was killed before they could follow.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from functools import partial
 
 from .backoff import TRIES, pause
 from .column import Column
+from .columnstate import ColumnState
 from .errors import TableNotFoundError
 from .layout import RESIZE_ATTR, ROWCOUNT_ATTR, Document
 from .metadata import MetadataDocument
@@ -20,17 +21,16 @@ from .metadata import MetadataDocument
 __all__ = ["RowCount", "rows_of"]
 
 
-def rows_of(stated: int, columns: Iterable[Column]) -> int:
+def rows_of(stated: int, states: Collection[ColumnState]) -> int:
     """Return the row count of a table without an unfinished resize.
 
     Parameters
     ----------
     stated : int
         ROWCOUNT.
-    columns : iterable of Column
-        All columns that can be read, opened after the table's document was read.
+    states : collection of ColumnState
+        Those of all columns that can be read, opened after the table's document was read.
     """
-    states = [column.state for column in columns]
     lengths = {state.length for state in states}
     if len(lengths) == 1 and any(state.is_external for state in states):
         return lengths.pop()
@@ -100,7 +100,7 @@ class RowCount:
             self.known = stated if stated is not None else sample.state.length if sample else 0
             return [] if sample is None else [sample]
         columns = self._every()
-        self.known = rows_of(stated, columns)
+        self.known = rows_of(stated, [column.state for column in columns])
         return columns
 
     def look_again(self) -> None:
@@ -125,7 +125,7 @@ class RowCount:
             stated = self.stated
             if stated is None or self._is_pending or stated == self.known:
                 return
-            rows = rows_of(stated, self._every())
+            rows = rows_of(stated, [column.state for column in self._every()])
             if rows == stated or self._table.swap(partial(_state, rows=rows)):
                 self.known = rows
                 return

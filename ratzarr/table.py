@@ -488,18 +488,26 @@ class RatZarr:
         if not allowIncomplete:
             column.check_complete()
 
-    def getUnreadableColumns(self) -> dict[str, RatZarrError]:
-        """Open all columns, in parallel, and return those that can't be read.
+    def getUnreadableColumns(
+        self, colNames: Iterable[str] | None = None
+    ) -> dict[str, RatZarrError]:
+        """Open columns, in parallel, and return those that can't be read.
 
         Such a column is packed in a way that is not known here, or its ``zarr.json`` is damaged.
         It can be deleted; it has no part in the row count; the other columns are not affected.
+
+        Parameters
+        ----------
+        colNames : iterable of str, optional
+            Which columns; by default all.
 
         Returns
         -------
         dict of str to RatZarrError
             By name, in the order of the columns: what opening the column raises.
         """
-        names = self.getColumnNames()
+        self._check_open()
+        names = self._catalog.names() if colNames is None else list(colNames)
         found = self._columns.unreadable(names)
         return {name: found[name] for name in names if name in found}
 

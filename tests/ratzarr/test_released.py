@@ -168,6 +168,8 @@ class History:
                 self.said.append("ours: an attribute")
                 table.getRatAttributeMapping()["note"] = self.pick.random()
             assert table.rowCount == model.rows
+        # Else closing it, later, says that rows it has written were cut off by 1.0.2 since.
+        table.flush()
 
     def their_turn(self):
         """Do some of 1.0.2's."""

@@ -43,14 +43,26 @@ SPOILED = {
 }
 
 
-@pytest.fixture(params=["local", "moto_s3"])
-def place(request):
-    return request.getfixturevalue(request.param)
+@pytest.fixture(
+    params=[
+        *(("local", kind) for kind in SPOILED),
+        # What differs there is how objects are listed, and deleted.
+        *(("moto_s3", kind) for kind in ("unknown codec", "not JSON")),
+    ],
+    ids=" ".join,
+)
+def case(request):
+    return request.param
 
 
-@pytest.fixture(params=list(SPOILED))
-def spoil(request):
-    return SPOILED[request.param]
+@pytest.fixture
+def place(case, request):
+    return request.getfixturevalue(case[0])
+
+
+@pytest.fixture
+def spoil(case):
+    return SPOILED[case[1]]
 
 
 def spoiled(place, spoil, name="bad"):

@@ -8,7 +8,6 @@ for (:mod:`ratzarr.writebuffer`): then it is when :meth:`RatZarr.flush` does.
 
 import copy
 import os
-import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
@@ -35,7 +34,6 @@ from .errors import (
     ReadOnlyError,
     RowRangeError,
     TableNotFoundError,
-    UnreadableColumnWarning,
 )
 from .history import Event, parse
 from .layout import (
@@ -178,7 +176,7 @@ class RatZarr:
 
         Rows that are cut off are gone; rows that are added are empty (the columns' fill
         values), also where there were rows before. A column that can't be read is left as
-        it is.
+        it is (:meth:`getUnreadableColumns`).
 
         Parameters
         ----------
@@ -189,11 +187,6 @@ class RatZarr:
         ------
         ArgumentError
             For anything but an integer, or a negative one.
-
-        Warns
-        -----
-        UnreadableColumnWarning
-            Names the columns that were left as they are.
         """
         rows = integer(rowCount, "the row count", 0, MAX_ROWS)
         # However many there were.
@@ -203,7 +196,6 @@ class RatZarr:
         for column in self._catalog.resizing.set(rows, self._columns.known()):
             self._columns.add(column)
         self._catalog.rows.accept()
-        self._warn_of_unreadable()
 
     def getRATChunkSize(self) -> int:
         """Return the number of rows per chunk of columns to be created."""
@@ -868,14 +860,6 @@ class RatZarr:
         except RatZarrError:
             # Whoever looks at an instance wants no error.
             return "unknown"
-
-    def _warn_of_unreadable(self) -> None:
-        for name, error in self._catalog.left_out.items():
-            warnings.warn(
-                f"column {name!r} can't be read, and was left as it is: {error}",
-                UnreadableColumnWarning,
-                stacklevel=3,
-            )
 
     def _look_again(self) -> None:
         self._columns.look_again()

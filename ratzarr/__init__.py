@@ -35,7 +35,6 @@ from .errors import (
     TableNotFoundError,
     TooLargeError,
     UnequalValueError,
-    UnreadableColumnWarning,
     UnsupportedCodecError,
     UnsupportedDtypeError,
 )
@@ -76,7 +75,6 @@ __all__ = [
     "TableNotFoundError",
     "TooLargeError",
     "UnequalValueError",
-    "UnreadableColumnWarning",
     "UnsupportedCodecError",
     "UnsupportedDtypeError",
     "__version__",

@@ -28,7 +28,6 @@ __all__ = [
     "TableNotFoundError",
     "TooLargeError",
     "UnequalValueError",
-    "UnreadableColumnWarning",
     "UnsupportedCodecError",
     "UnsupportedDtypeError",
 ]
@@ -128,7 +127,3 @@ class UnsupportedCodecError(RatZarrError, ValueError):
 
 class UnsupportedDtypeError(RatZarrError, TypeError):
     """A dtype that no column can have."""
-
-
-class UnreadableColumnWarning(UserWarning):
-    """A column can't be read, and what was done to the others was not done to it."""

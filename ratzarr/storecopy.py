@@ -27,7 +27,6 @@ from .errors import (
     RatZarrError,
     StoreError,
     TableNotFoundError,
-    UnreadableColumnWarning,
     UnsupportedCodecError,
 )
 from .layout import ZARR_JSON, check_table_document, from_json, to_json
@@ -354,7 +353,6 @@ def _state(data: bytes, key: str, place: str) -> ColumnState | None:
         warnings.warn(
             f"column {key.split('/')[1]!r} can't be read, and is copied without a look at its "
             f"chunks: {error}",
-            UnreadableColumnWarning,
             stacklevel=2,
         )
         return None

@@ -94,8 +94,10 @@ class Catalog:
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
         listed = self._objects.list_dirs(GROUP)
-        if listed is None:
-            return self._names_by_order()
+        return self._names_by_order() if listed is None else self._names_listed(listed)
+
+    def _names_listed(self, listed: list[str]) -> list[str]:
+        """Return the names of a listing of keys, in order."""
         order = self._order()
         if order is not None and _agreed(listed, order):
             return order
@@ -370,9 +372,10 @@ class Catalog:
             column = self.find_readable(name)
             if column is not None:
                 return column
-        if self._objects.list_dirs(GROUP) is None:
+        listed = self._objects.list_dirs(GROUP)
+        if listed is None:
             return None
-        others = (name for name in self.names() if name not in ordered)
+        others = (name for name in self._names_listed(listed) if name not in ordered)
         return next(filter(None, map(self.find_readable, others)), None)
 
     def find_readable(self, name: str) -> Column | None:

@@ -132,7 +132,12 @@ def unfinished_columns(table: RatZarr, record: Record) -> list[Unfinished]:
         Where they are another script's, or it can't be gone on with.
     """
     found = []
-    for name in table.getColumnNames():
+    names = table.getColumnNames()
+    unreadable = table.getUnreadableColumns(names)
+    for name in names:
+        if name in unreadable:
+            # Whoever asks for it is told.
+            continue
         attributes = dict(table.getColumnAttributeMapping(name))
         origin = attributes.get(PROVENANCE_ATTR)
         if attributes.get(COMPLETE_ATTR) is not False or not isinstance(origin, Mapping):

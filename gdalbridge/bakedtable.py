@@ -9,6 +9,7 @@ from typing import Any
 from ratzarr import RatZarr
 
 from ._gdal import exceptions, gdal, silence
+from .column_access import readable_columns
 from .copyplan import unique_names
 from .errors import BridgeError, ColumnSelectionError, GdalError
 from .gdalrat import bands_with_table, open_rat
@@ -127,9 +128,7 @@ def _chosen(
     given: dict[str, str] = {}
     for path in tables:
         with RatZarr(path, readOnly=True, storageOptions=options) as table:
-            for key in table.getColumnNames():
-                if not wanted.takes(key):
-                    continue
+            for key in readable_columns(table, filter(wanted.takes, table.getColumnNames())):
                 name = str(table.getColumnAttributeMapping(key).get("GDAL_NAME", key))
                 if given.get(name, path) != path:
                     raise BridgeError(

@@ -12,6 +12,7 @@ from ratzarr import RatZarr
 from ratzarr.layout import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
 from ratzarr.location import gdal_name
 
+from .column_access import readable_columns
 from .errors import BridgeError, GdalMissingError
 from .gdaltypes import type_name, usage_name
 from .provenance import (
@@ -93,10 +94,12 @@ def _sidecar(path: str, dataset: Any = None, band: int = 1) -> dict[str, Any]:
     with RatZarr(path, readOnly=True) as table:
         of_table = table.getRatAttributeMapping().asdict()
         names = table.getColumnNames()
-        # Of no rows: this opens all columns, their requests in parallel.
-        table.readBlocks(names, 0, 0, allowIncomplete=True)
-        columns = []
+        unreadable = table.getUnreadableColumns(names)
+        columns: list[dict[str, Any]] = []
         for name in names:
+            if name in unreadable:
+                columns.append({"name": name, "unreadable": str(unreadable[name])})
+                continue
             attributes = table.getColumnAttributeMapping(name).asdict()
             usage = attributes.get("GDAL_USAGE", 0)
             described: dict[str, Any] = {
@@ -177,6 +180,9 @@ def _sidecar_text(one: Mapping[str, Any]) -> str:
     lines += [*_raster_text(one), *_provenance_text(one)]
     rows = []
     for column in one["columns"]:
+        if "unreadable" in column:
+            rows.append((column["name"], "?", "", f"can't be read: {column['unreadable']}"))
+            continue
         dtype = column["dtype"] + (f" x {column['width']}" if column["width"] > 1 else "")
         note = ""
         if "rows_done" in column:
@@ -269,7 +275,7 @@ def head(
     with RatZarr(path, readOnly=True) as store:
         count = store.getRowCount()
         first = min(start, count)
-        blocks = store.readBlocks(columns or store.getColumnNames(), first, rows)
+        blocks = store.readBlocks(columns or readable_columns(store), first, rows)
         if is_raster:
             warn_if_stale(table, band, {path: store.getRatAttributeMapping().get(RASTER_ATTR)})
         return {

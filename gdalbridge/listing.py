@@ -16,6 +16,7 @@ from ratzarr.objects import Objects
 from ratzarr.parallel import run
 from ratzarr.stores import open_objects
 
+from .column_access import readable_columns
 from .errors import BridgeError, GdalMissingError, RasterNotFoundError
 from .provenance import RASTER_ATTR, parsed_raster, raster_attribute, recorded_now
 from .sidecar import Sidecar, find_sidecars, is_folder, is_sidecar, parsed_name, raster_name
@@ -242,11 +243,9 @@ def _described(found: Sidecar | str, options: Mapping[str, Any] | None, now_of: 
     try:
         with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
             names = table.getColumnNames()
-            # Of no rows: this opens all columns, their requests in parallel.
-            table.readBlocks(names, 0, 0, allowIncomplete=True)
             complete = all(
                 table.getColumnAttributeMapping(name).get(COMPLETE_ATTR, True) is not False
-                for name in names
+                for name in readable_columns(table, names)
             )
             rows = table.getRowCount()
             then = table.getRatAttributeMapping().get(RASTER_ATTR)

@@ -24,6 +24,7 @@ from ratzarr.layout import COMPLETE_ATTR
 from ratzarr.temp_output import sweep_leftovers
 
 from ._gdal import VERSION
+from .column_access import readable_columns
 from .errors import (
     BridgeError,
     ColumnSelectionError,
@@ -204,7 +205,11 @@ def _plan(
                     f"{what}: {table.filename} has no column {name!r}; it has {there}"
                 )
     plans = []
-    for key in there if columns is None else [name for name in there if name in columns]:
+    for key in (
+        readable_columns(table, there)
+        if columns is None
+        else [name for name in there if name in columns]
+    ):
         attributes = table.getColumnAttributeMapping(key).asdict()
         if attributes.get(COMPLETE_ATTR, True) is False:
             raise BridgeError(f"{table.filename}: column {key!r} is not complete")

@@ -67,8 +67,8 @@ class SidecarTable:
         self.lock = threading.RLock()
         self.users: WeakSet[Any] = WeakSet()
         """Attached tables; each is told of what another has changed."""
-        self.rows = 0
-        """As they are for the users; the store's follow with :meth:`flush`."""
+        self._rows: int | None = 0
+        """None where the store has not been asked yet."""
         self.version = 0
         """Another one whenever rows may read otherwise than before."""
         self._store: RatZarr | None = None
@@ -86,6 +86,19 @@ class SidecarTable:
     def exists(self) -> bool:
         """Whether there is a store."""
         return self._store is not None
+
+    @property
+    def rows(self) -> int:
+        """Rows as they are for the users; the store's follow with :meth:`flush`."""
+        rows = self._rows
+        if rows is None:
+            with self.lock:
+                rows = self._rows = max(self._open.rowCount, self._pending_rows())
+        return rows
+
+    @rows.setter
+    def rows(self, rows: int) -> None:
+        self._rows = rows
 
     def open(self, *, update: bool) -> None:
         """Open the store; look at it again, if it is open.
@@ -115,7 +128,8 @@ class SidecarTable:
             self._chunk_rows.clear()
             self._padded.clear()
             self.version += 1
-            self.rows = max(self._store.rowCount, self._pending_rows())
+            # Asked when it matters: the columns are likely to be open by then.
+            self._rows = None
 
     def _pending_rows(self) -> int:
         return max((c.start + len(c) for _, c in self._cache.changed()), default=0)
@@ -166,7 +180,8 @@ class SidecarTable:
         """Fetch what describes all columns, in parallel."""
         names = self.names()
         if names:
-            self._open.readBlocks(names, 0, 0, allowIncomplete=True)
+            # Of those that can't be read it is said when they are described.
+            self._open.getUnreadableColumns(names)
 
     def describe(self, name: str) -> tuple[np.dtype[Any], int, dict[str, Any], bool]:
         """Return a column's dtype, width, attributes, and whether it is complete."""

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr import DFLT_CHUNKSIZE, RatZarr
+from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.layout import COMPLETE_ATTR
 
 from .copyplan import unique_names
@@ -101,6 +101,7 @@ class Columns:
         self.name = name
         self.stack = ExitStack()
         self.by_name: dict[str, Column] = {}
+        self._unreadable: dict[str, RatZarrError] = {}
         self.sidecars: list[Sidecar] = []
         self.has_own = False
         """Whether some are the raster's own: GDAL is asked by one thread at a time."""
@@ -119,6 +120,8 @@ class Columns:
         self.stack.close()
 
     def __getitem__(self, name: str) -> Column:
+        if name in self._unreadable and name not in self.by_name:
+            raise self._unreadable[name]
         if name not in self.by_name:
             raise ColumnSelectionError(
                 f"{self.name} has no column {name!r}{near_names(name, self.by_name)}"
@@ -173,10 +176,13 @@ class Columns:
     def add_store(self, table: RatZarr, own: Collection[str] = ()) -> None:
         """Have a store's columns, in place of those that are named."""
         names = table.getColumnNames()
-        # Of no rows: this opens all columns, their requests in parallel.
-        table.readBlocks(names, 0, 0, allowIncomplete=True)
+        unreadable = table.getUnreadableColumns(names)
         rows = table.rowCount
         for name in names:
+            if name in unreadable:
+                self._left_out(name, str(unreadable[name]))
+                self._unreadable.setdefault(name, unreadable[name])
+                continue
             attributes = table.getColumnAttributeMapping(name).asdict()
             width = table.getColumnWidth(name)
             if width > MOST_PARTS:

@@ -11,6 +11,8 @@ from ratzarr import ColumnNotFoundError, RatZarr
 from ratzarr.layout import COLUMN_ORDER_ATTR
 from ratzarr.location import parse as parse_location
 
+from .column_access import readable_columns
+
 __all__ = ["NOTHING", "ZarrSource", "usage_in", "where"]
 
 Array = NDArray[Any]
@@ -84,8 +86,8 @@ class ZarrSource:
         return True
 
     def names(self) -> list[str]:
-        """Return the names of all columns."""
-        names = self.table.getColumnNames()
+        """Return the names of all columns that can be read; the others are warned of."""
+        names = readable_columns(self.table)
         return [name for name in names if not self._ours.get((self._where, name))]
 
     def names_known(self) -> list[str]:

@@ -8,6 +8,7 @@ go by other hands (upstream's, another machine's) and none is ever hidden.
 import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
 
@@ -16,10 +17,12 @@ from .errors import (
     ColumnExistsError,
     ColumnNotFoundError,
     ConflictError,
+    DamagedError,
     InvalidNameError,
     RatZarrError,
     StoreError,
     TableNotFoundError,
+    UnsupportedCodecError,
 )
 from .layout import (
     COLUMN_ID_ATTR,
@@ -30,7 +33,6 @@ from .layout import (
     PENDING,
     RESIZE_ATTR,
     RESIZED_ATTR,
-    ROWCOUNT_ATTR,
     ROWS_DONE_ATTR,
     ZARR_JSON,
     Document,
@@ -47,8 +49,12 @@ from .newcolumns import NewColumn
 from .objects import Objects
 from .parallel import run
 from .resizing import Resizing
+from .rowcount import RowCount
 
-__all__ = ["Catalog"]
+__all__ = ["UNREADABLE", "Catalog"]
+
+UNREADABLE = (DamagedError, UnsupportedCodecError)
+"""What opening a column raises whose document can't be understood here."""
 
 AT_ONCE = 1000
 """Objects that one request lists, and one deletes."""
@@ -73,6 +79,9 @@ class Catalog:
     def __init__(self, objects: Objects, table: MetadataDocument) -> None:
         self._objects, self._table = objects, table
         self._verified: set[str] = set()
+        self.left_out: dict[str, RatZarrError] = {}
+        """Columns that can't be read, when all were last opened, with the reason."""
+        self.rows = RowCount(table, self._first, partial(self.all, {}), self.table_missing)
         self.resizing = Resizing(
             table, self.all, self.being_built, self.row_count, self.table_missing
         )
@@ -85,8 +94,10 @@ class Catalog:
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, unknown ones last."""
         listed = self._objects.list_dirs(GROUP)
-        if listed is None:
-            return self._names_by_order()
+        return self._names_by_order() if listed is None else self._names_listed(listed)
+
+    def _names_listed(self, listed: list[str]) -> list[str]:
+        """Return the names of a listing of keys, in order."""
         order = self._order()
         if order is not None and _agreed(listed, order):
             return order
@@ -140,8 +151,12 @@ class Catalog:
 
     def _name_of(self, key: str) -> str | None:
         document = MetadataDocument(self._objects, Column(self._objects, key, key).document.key)
-        if not document.load() or document.document.get("node_type") == "group":
-            return None
+        try:
+            if not document.load() or document.document.get("node_type") == "group":
+                return None
+        except DamagedError:
+            # A column whose document can't be read is there all the same, under its key.
+            return key
         self._verified.add(key)
         return true_name(key, document.attributes)
 
@@ -154,6 +169,19 @@ class Catalog:
             Names what is there instead.
         """
         column = Column.find(self._objects, name)
+        if column is None:
+            raise self._no_column(name)
+        return column
+
+    def _locate(self, name: str) -> Column:
+        """Return the column of this name, whether or not it can be read.
+
+        Raises
+        ------
+        ColumnNotFoundError
+            Names what is there instead.
+        """
+        column = Column.locate(self._objects, name)
         if column is None:
             raise self._no_column(name)
         return column
@@ -185,7 +213,7 @@ class Catalog:
             return self._create_out_of_sight(new.name, key_of(new.name), self._document(new, rows))
         # Upstream may have written the same name under another key.
         others = plausible_keys(new.name)[1:]
-        taken = bool(others) and Column.find(self._objects, new.name, others) is not None
+        taken = bool(others) and Column.locate(self._objects, new.name, others) is not None
         column = None if taken else self._create(new, rows)
         if column is None:
             raise ColumnExistsError(f"{self._objects.location} has a column {new.name!r} already")
@@ -228,9 +256,7 @@ class Catalog:
         return made
 
     def _is_there(self, name: str, keys: set[str]) -> bool:
-        if not any(key in keys for key in plausible_keys(name)):
-            return False
-        return Column.find(self._objects, name) is not None
+        return any(key in keys for key in plausible_keys(name)) and self.is_there(name)
 
     def _document(self, new: NewColumn, rows: int) -> Document:
         resize = self._table.attributes.get(RESIZE_ATTR)
@@ -281,11 +307,16 @@ class Catalog:
 
         That is one that is to take another's place, or one that says it is incomplete.
         """
-        there = Column.find(self._objects, name)
+        # In the place of one that can't be read another can be put.
+        there = self.find_readable(name)
         key = key_of(name)
         for folder in self._objects.list_dirs(f"{PENDING}/{key}") or []:
             column = Column(self._objects, name, key, f"{PENDING}/{key}/{folder}")
-            if not column.document.load():
+            try:
+                if not column.document.load():
+                    continue
+                column.state  # noqa: B018 - what can't be read can't be gone on with
+            except UNREADABLE:
                 continue
             if there is not None and there.state.id == folder and there.state.complete:
                 # It is in its place, and its writer was killed before it had cleared this away:
@@ -325,28 +356,59 @@ class Catalog:
     # ---- rows
 
     def row_count(self) -> int:
-        """Return the table's number of rows, as last seen."""
-        attributes = self._table.attributes
-        if ROWCOUNT_ATTR in attributes:
-            return int(attributes[ROWCOUNT_ATTR])
-        # Upstream before 1.0.2 kept no count: its columns are all of one length.
-        for name in self.names():
-            column = Column.find(self._objects, name)
+        """Return the number of rows that the table's document says, as last seen."""
+        stated = self.rows.stated
+        if stated is not None:
+            return stated
+        # A table of upstream's keeps no count: its columns are all of one length.
+        if self.rows.known is None:
+            self.rows.look()
+        return self.rows.known or 0
+
+    def _first(self) -> Column | None:
+        """Open a column that can be read: one request, if the order is right."""
+        ordered = [name for name in self._order() or [] if _keys(name)]
+        for name in ordered:
+            column = self.find_readable(name)
             if column is not None:
-                return column.state.length
-        return 0
+                return column
+        listed = self._objects.list_dirs(GROUP)
+        if listed is None:
+            return None
+        others = (name for name in self._names_listed(listed) if name not in ordered)
+        return next(filter(None, map(self.find_readable, others)), None)
+
+    def find_readable(self, name: str) -> Column | None:
+        """Open the column of this name; None where there is none, or none that can be read."""
+        try:
+            return Column.find(self._objects, name)
+        except UNREADABLE:
+            return None
+
+    def is_there(self, name: str) -> bool:
+        """Return whether there is a column of this name, whether or not it can be read."""
+        return Column.locate(self._objects, name) is not None
 
     def all(self, known: Mapping[str, Column]) -> list[Column]:
-        """Return every column in its place: as it is in ``known``, or else as it is now."""
+        """Return every column in its place: as it is in ``known``, or else as it is now.
+
+        Those that can't be read are not among them (:attr:`left_out`).
+        """
+        left_out: dict[str, RatZarrError] = {}
 
         def get(name: str) -> Column | None:
-            return known[name] if name in known else Column.find(self._objects, name)
+            try:
+                return known[name] if name in known else Column.find(self._objects, name)
+            except UNREADABLE as error:
+                left_out[name] = error
+                return None
 
         found = run([partial(get, name) for name in self.names()])
+        self.left_out = left_out
         return [column for column in found if column is not None]
 
     def being_built(self) -> list[Column]:
-        """Open every column that is being built out of sight, as it is now."""
+        """Open every column that is being built out of sight, as it is now, if it can be read."""
         columns = []
         for place in self._objects.list_tree(PENDING):
             folders = place.split("/")
@@ -354,9 +416,13 @@ class Catalog:
                 continue
             key = folders[1]
             column = Column(self._objects, key, key, place.removesuffix(f"/{ZARR_JSON}"))
-            if column.document.load():
-                column.name = true_name(key, column.document.attributes)
-                columns.append(column)
+            try:
+                if column.document.load():
+                    column.name = true_name(key, column.document.attributes)
+                    column.state  # noqa: B018 - understood now: one that can't be is left as it is
+                    columns.append(column)
+            except UNREADABLE:
+                continue
         return columns
 
     # ---- deleting
@@ -377,7 +443,7 @@ class Catalog:
             Where there is none of this name.
         """
         if self._objects.deletes_at_once:
-            self._objects.delete_tree(self.find(name).prefix)
+            self._objects.delete_tree(self._locate(name).prefix)
         else:
             self._delete_objects(name, known)
 
@@ -397,7 +463,7 @@ class Catalog:
         listing = self._objects.list_tree(column.prefix)
         first = list(islice(listing, AT_ONCE + 1))
         if len(keys) > 1 or len(first) > AT_ONCE or not _is_a_column(column, first, known):
-            column = self.find(name)
+            column = self._locate(name)
         if column.key != keys[0]:
             listing = self._objects.list_tree(column.prefix)
             first = list(islice(listing, AT_ONCE + 1))
@@ -406,8 +472,10 @@ class Catalog:
             document["attributes"] |= {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
 
         if len(first) > AT_ONCE:
-            # Interrupted in between, what is left must not be read as if it were whole.
-            column.document.update(incomplete, column.missing)
+            # Interrupted in between, what is left must not be read as if it were whole: a column
+            # that can't be read won't be.
+            with suppress(DamagedError):
+                column.document.update(incomplete, column.missing)
         self._objects.delete(chain(first, listing))
 
     def table_missing(self) -> TableNotFoundError:

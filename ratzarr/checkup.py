@@ -40,6 +40,7 @@ from .localobjects import LocalObjects
 from .objects import Objects
 from .parallel import run, stream
 from .repairs import REMOVING, Repair, keys_of
+from .rowcount import rows_of
 from .table import RatZarr
 
 __all__ = ["check_store"]
@@ -382,8 +383,19 @@ class _Checkup:
             )
             return
         rows = attributes.get(ROWCOUNT_ATTR)
+        states = [state for state in lengths.values() if state is not None]
         if rows is None:
-            rows = next((state.rows for state in lengths.values() if state is not None), 0)
+            rows = next((state.rows for state in states), 0)
+        elif (found := rows_of(rows, states)) != rows:
+            words = (
+                f"it says {rows} rows, and the columns have {found}: another program has resized "
+                "them, and they are right"
+            )
+            self._add(
+                Finding("row-count", TABLE_KEY, words),
+                repairs.finish_resize(self.objects, self._table),
+            )
+            return
         for check in self._live():
             # As it is now: it may have been resized since it was read.
             fresh = self._check(check.prefix, check.key)

@@ -36,7 +36,7 @@ from .errors import (
     ShapeError,
     TooLargeError,
 )
-from .layout import GROUP, ZARR_JSON, Document, plausible_keys, true_name
+from .layout import GROUP, ZARR_JSON, Document, mark_external, plausible_keys, true_name
 from .metadata import MetadataDocument
 from .objects import Objects, Owner, Seen
 from .openchunk import OpenChunk
@@ -89,7 +89,9 @@ class Column:
     def __init__(self, objects: Objects, name: str, key: str, prefix: str = "") -> None:
         self.objects, self.name, self.key = objects, name, key
         self.prefix = prefix or f"{GROUP}/{key}"
-        self.document = MetadataDocument(objects, f"{self.prefix}/{ZARR_JSON}")
+        self.document = MetadataDocument(
+            objects, f"{self.prefix}/{ZARR_JSON}", external=mark_external
+        )
         self._understood: tuple[Document, ColumnState] | None = None
         self.shelf = ChunkShelf(0)
         """Where chunks that were read are kept for the next block; its user's."""
@@ -118,16 +120,38 @@ class Column:
         """
         for key in plausible_keys(name) if keys is None else keys:
             column = cls(objects, name, key)
-            if not column.document.load():
-                continue
-            # A key that looks encoded means another name only where NAME says so; and a group
-            # (a name with / makes upstream nest its columns) is no column.
-            if column.document.document.get("node_type") == "group":
-                continue
-            if true_name(key, column.document.attributes) == name:
+            if column.document.load() and column._has_its_name():
                 column.state  # noqa: B018 - understood now, so that what is damaged is said now
                 return column
         return None
+
+    @classmethod
+    def locate(
+        cls, objects: Objects, name: str, keys: Sequence[str] | None = None
+    ) -> "Column | None":
+        """Return the column of this name, whether or not it can be read; None where there is none.
+
+        One whose ``zarr.json`` is damaged counts as that of its key. Parameters are those of
+        :meth:`find`.
+        """
+        for key in plausible_keys(name) if keys is None else keys:
+            column = cls(objects, name, key)
+            try:
+                if column.document.load() and column._has_its_name():
+                    return column
+            except DamagedError:
+                return column
+        return None
+
+    def _has_its_name(self) -> bool:
+        """Return whether the document is that of a column, and of this one.
+
+        A key that looks encoded means another name only where NAME says so; and a group (a name
+        with / makes upstream nest its columns) is no column.
+        """
+        if self.document.document.get("node_type") == "group":
+            return False
+        return true_name(self.key, self.document.attributes) == self.name
 
     def snapshot(self) -> "Column":
         """Return the column as last seen, to be changed without this one's users noticing."""

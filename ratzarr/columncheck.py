@@ -23,7 +23,7 @@ from .errors import (
     UnsupportedCodecError,
 )
 from .findings import Finding, Kind
-from .layout import ZARR_JSON, Document, from_json, true_name
+from .layout import ZARR_JSON, Document, from_json, has_checksum, mark_external, true_name
 from .limits import MAX_DOCUMENT_BYTES
 from .localfiles import LinkError
 from .objects import Objects
@@ -87,6 +87,8 @@ class ColumnCheck:
             if self.is_group:
                 return
             self.name = true_name(self.key, self.document.get("attributes", {}))
+            if not has_checksum(self.data):
+                mark_external(self.document)
             self.state = ColumnState.of(self.document, key, self.name)
         except RatZarrError as error:
             self.findings.append(

@@ -172,8 +172,8 @@ def _check_own(attributes: Mapping[str, Any]) -> None:
         if not _is_count(count):
             raise ValueError(f"its {name} is {count!r:.100}: expected a number of rows")
     cuts = attributes.get(CUTS_ATTR, [])
-    if not isinstance(cuts, list) or not all(map(_is_count, cuts)):
-        raise ValueError(f"its {CUTS_ATTR} is {cuts!r:.100}: expected numbers of rows")
+    if cuts is not None and not (isinstance(cuts, list) and all(map(_is_count, cuts))):
+        raise ValueError(f"its {CUTS_ATTR} is {cuts!r:.100}: expected numbers of rows, or null")
     number = attributes.get(COLUMN_ID_ATTR, "0")
     if not isinstance(number, str) or not re.fullmatch(r"[0-9a-f]{1,64}", number):
         # It becomes part of keys and of requests.

@@ -103,6 +103,14 @@ class ColumnState:
         """Whether rows may have been cut off: chunks can then lie beyond its end."""
         return self.cuts is None or len(self.cuts) > 0
 
+    @property
+    def is_external(self) -> bool:
+        """Whether another program has given it its length, or may have.
+
+        That is so from when the program writes the document until a resize of ours.
+        """
+        return self.cuts is None
+
     def lowest_since(self, earlier: "ColumnState") -> int:
         """Return how few rows it has had since an earlier state."""
         cuts = () if self.cuts is None or earlier.cuts is None else self.cuts[len(earlier.cuts) :]
@@ -126,7 +134,7 @@ class ColumnState:
     @property
     def all_there(self) -> int:
         """Leading rows of which a missing chunk is damage: a bulk writer has finished them."""
-        return min(self.rows_done, self.length) if self.complete else 0
+        return min(self.rows_done, self.length) if self.complete and not self.is_external else 0
 
     def is_same_column(self, other: "ColumnState") -> bool:
         """Return whether bytes written under one state can be read under the other."""

@@ -6,7 +6,7 @@ from html import escape
 __all__ = ["html"]
 
 
-def html(title: str, columns: Sequence[tuple[str, str, int]]) -> str:
+def html(title: str, columns: Sequence[tuple[str, str, int | str]]) -> str:
     """Return a table of (name, dtype, width); names are data and are escaped."""
     rows = "".join(
         f"<tr><td style='text-align:left'>{escape(name)}</td><td>{escape(dtype)}</td>"

@@ -51,8 +51,10 @@ __all__ = [
     "check_table_document",
     "column_document",
     "from_json",
+    "has_checksum",
     "key_of",
     "looks_encoded",
+    "mark_external",
     "order_of",
     "plausible_keys",
     "root_document",
@@ -289,12 +291,34 @@ def from_json(data: bytes, place: str) -> Document:
     return document
 
 
+def has_checksum(data: bytes) -> bool:
+    """Return whether a ``zarr.json`` ends in a checksum: no other program writes one."""
+    end = data[len(data.rstrip(_BLANKS)) :]
+    return b" " in end or b"\t" in end
+
+
+def mark_external(document: Document) -> None:
+    """Note in a column's document that another program has rewritten it.
+
+    It may have changed the shape any number of times, and nothing kept count: ``CUTS`` is null
+    until a resize of ours has cleared what lies beyond the end. It may have removed chunks, as
+    zarr does with those that hold fill values only: nobody knows any more which ones were
+    written. A cut of ours that is not finished begins again.
+    """
+    attributes = document["attributes"]
+    if COLUMN_ID_ATTR in attributes or CUTS_ATTR in attributes:
+        attributes[CUTS_ATTR] = None
+    if attributes.get(COMPLETE_ATTR) is True and ROWS_DONE_ATTR in attributes:
+        attributes[ROWS_DONE_ATTR] = 0
+    attributes.pop(CUTTING_ATTR, None)
+
+
 def _check_sum(data: bytes, place: str) -> None:
-    text = data.rstrip(_BLANKS)
-    end = data[len(text) :]
-    if b" " not in end and b"\t" not in end:
+    if not has_checksum(data):
         # Written by another program (or cut off just there, and then all else is checked).
         return
+    text = data.rstrip(_BLANKS)
+    end = data[len(text) :]
     found = _CHECKSUM.fullmatch(end)
     if found is None or found[1] != f"{zlib.crc32(text):032b}".encode("ascii").translate(_BITS):
         raise DamagedError(

@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from .backoff import TRIES, pause
 from .errors import ConflictError
-from .layout import Document, from_json, to_json
+from .layout import Document, from_json, has_checksum, to_json
 from .limits import MAX_DOCUMENT_BYTES
 from .objects import Objects
 
@@ -31,13 +31,19 @@ class MetadataDocument:
         The document's key, ending in ``zarr.json``.
     check : callable, optional
         Called with each document that is read, to refuse it by an exception.
+    external : callable, optional
+        Called with each document that another program has written, to note that in it.
     """
 
     def __init__(
-        self, objects: Objects, key: str, check: Callable[[Document], None] | None = None
+        self,
+        objects: Objects,
+        key: str,
+        check: Callable[[Document], None] | None = None,
+        external: Callable[[Document], None] | None = None,
     ) -> None:
         self.objects, self.key = objects, key
-        self._check = check
+        self._check, self._external = check, external
         self._document: Document = {}
         self._version = ""
         self._data: bytes | None = None
@@ -71,7 +77,7 @@ class MetadataDocument:
     def snapshot(self) -> Self:
         """Return another that has last seen the same, and changes for itself from now on."""
         with self._lock:
-            other = type(self)(self.objects, self.key, self._check)
+            other = type(self)(self.objects, self.key, self._check, self._external)
             other._document, other._version, other._data = (
                 self._document, self._version, self._data,
             )  # fmt: skip
@@ -107,6 +113,8 @@ class MetadataDocument:
         document = from_json(data, self.place)
         if self._check is not None:
             self._check(document)
+        if self._external is not None and not has_checksum(data):
+            self._external(document)
         return document
 
     def create(self, document: Document) -> bool:

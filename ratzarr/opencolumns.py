@@ -5,12 +5,13 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from numpy.typing import NDArray
 
 from .blocks import Block, Part
-from .catalog import Catalog
+from .catalog import UNREADABLE, Catalog
 from .chunkshelf import ChunkShelf
 from .column import Column, Reading
 from .columnstate import ColumnState
@@ -19,6 +20,7 @@ from .errors import (
     ColumnNotFoundError,
     ConflictError,
     DamagedError,
+    RatZarrError,
     RowRangeError,
     ShapeError,
     StoreError,
@@ -106,6 +108,11 @@ class OpenColumns:
         """Return the column in use under this name, or None; nothing is asked of the store."""
         return self._columns.get(name)
 
+    def samples(self) -> list[Column]:
+        """Return a column in use that everybody sees, if there is one."""
+        found = (column for column in self._columns.copy().values() if column.in_place)
+        return list(islice(found, 1))
+
     def forget(self, name: str | None = None) -> None:
         """Open a column (all of them, by default) anew when it is next asked for."""
         if name is None:
@@ -136,6 +143,20 @@ class OpenColumns:
             opening = [partial(self.__getitem__, name) for name in unknown]
             run(opening, self._catalog.threads, quick=True)
         return {name: self[name] for name in wanted}
+
+    def unreadable(self, names: Iterable[str]) -> dict[str, RatZarrError]:
+        """Open columns in parallel; return those that can't be read, with the reason."""
+        found: dict[str, RatZarrError] = {}
+
+        def attempt(name: str) -> None:
+            try:
+                self[name]
+            except UNREADABLE as error:
+                found[name] = error
+
+        wanted = [partial(attempt, name) for name in names if name not in self._columns]
+        run(wanted, self._catalog.threads, quick=True)
+        return found
 
     def read(
         self, names: Iterable[str], block: Block, *, allow_incomplete: bool
@@ -307,6 +328,7 @@ class OpenColumns:
         self, column: Column, state: ColumnState, values: Array, start: int
     ) -> tuple[Column, ColumnState, Array]:
         """Let a column that lags behind the table grow first."""
+        self._catalog.rows.correct()
         self._catalog.resizing.follow(column)
         if not column.state.is_same_column(state):
             raise column.replaced()

@@ -142,7 +142,12 @@ def finish_resize(objects: Objects, table: MetadataDocument) -> Repair:
     """Let all columns have as many rows as the table."""
 
     def act() -> bool:
-        Catalog(objects, table).resizing.finish()
+        catalog = Catalog(objects, table)
+        catalog.all({})
+        for error in catalog.left_out.values():
+            # It would be left as it is, and still have another length.
+            raise error
+        catalog.resizing.finish()
         return True
 
     return Repair("let the columns have as many rows as the table says", act)

@@ -21,6 +21,7 @@ from .column import Column
 from .columnstate import ColumnState
 from .errors import ChangedError, ConflictError, DamagedError, TableNotFoundError
 from .layout import (
+    COLUMN_ID_ATTR,
     CUTS_ATTR,
     CUTTING_ATTR,
     RESIZE_ATTR,
@@ -32,6 +33,7 @@ from .layout import (
 from .metadata import MetadataDocument
 from .objects import Owner
 from .parallel import run
+from .rowcount import rows_of
 
 __all__ = ["Resizing"]
 
@@ -120,15 +122,40 @@ class Resizing:
         )
 
     def finish(self) -> list[Column]:
-        """Let the columns follow the table, and say that they have; return them."""
-        columns = self._columns({})
-        # After the columns: what the table says now was not said before they were opened.
-        self._load_table()
-        resize = self._table.attributes.get(RESIZE_ATTR)
+        """Let the columns follow the table, and say that they have; return them.
+
+        Without an unfinished resize the table first gets the rows that another program has given
+        its columns: of those nothing is cut off.
+        """
+        for attempt in range(TRIES):
+            pause(attempt)
+            self._load_table()
+            seen = self._table.data
+            columns = self._columns({})
+            # After the columns: what the table says now was not said before they were opened.
+            self._load_table()
+            resize = self._table.attributes.get(RESIZE_ATTR)
+            if self._table.data != seen:
+                continue
+            if resize is None:
+                rows = self._longest(columns)
+                if rows != self._table.attributes.get(ROWCOUNT_ATTR):
+                    return self.set(rows)
+            elif (later := _later_length(resize, columns)) is not None:
+                if self._table.swap(partial(_give_up, rows=later)):
+                    return columns
+                continue
+            break
         run([partial(self._follow, column, looked=True) for column in columns])
         columns += self._let_hidden_follow()
         self._say_done(resize)
         return columns
+
+    def _longest(self, columns: list[Column]) -> int:
+        """Return how many rows the table has, and at least those of columns by other programs."""
+        stated = self._rows_now()
+        states = [column.state for column in columns]
+        return max([rows_of(stated, states), *(one.length for one in states if one.is_external)])
 
     def _let_hidden_follow(self) -> list[Column]:
         """Let columns follow that are being built out of sight; return them.
@@ -203,7 +230,9 @@ class Resizing:
         is as last seen, where nothing is to be done.
         """
         state, rows = column.state, self._rows_now()
-        keep = min(state.length, rows, self._known(column, rows))
+        # Rows that another program has added count, whatever the table says of them.
+        known = rows if state.is_external else self._known(column, rows)
+        keep = min(state.length, rows, known)
         if state.rows == rows == keep and state.cutting is None:
             return sure
         if state.rows == keep and not state.was_cut and state.cutting is None:
@@ -309,6 +338,29 @@ class Resizing:
         return max(0, known) if type(known) is int else rows
 
 
+def _later_length(resize: object, columns: list[Column]) -> int | None:
+    """Return the length that another program gave all columns since a resize of ours was killed.
+
+    None where it has not: then the resize is to be finished.
+    """
+    lengths = {column.state.rows for column in columns}
+    if len(lengths) != 1 or not all(column.state.is_external for column in columns):
+        return None
+    if not isinstance(resize, dict):
+        return None
+    [length] = lengths
+    has_followed = any(
+        column.document.attributes.get(RESIZED_ATTR) == resize.get("ID") for column in columns
+    )
+    before = resize.get("TO") if has_followed else resize.get("FROM")
+    return None if length in (before, resize.get("TO")) else length
+
+
+def _give_up(document: Document, rows: int) -> None:
+    document["attributes"][ROWCOUNT_ATTR] = rows
+    del document["attributes"][RESIZE_ATTR]
+
+
 def _set_rows(document: Document, rows: int, token: object) -> None:
     document["shape"][0] = rows
     if token is not None:
@@ -326,8 +378,8 @@ def _end_cut(document: Document, keep: int, rows: int, token: object) -> None:
     attributes = document["attributes"]
     if token is not None:
         attributes[RESIZED_ATTR] = token
-    if keep < document["shape"][0]:
-        cuts = attributes.get(CUTS_ATTR)
+    cuts = attributes.get(CUTS_ATTR, [] if COLUMN_ID_ATTR in attributes else None)
+    if keep < document["shape"][0] or cuts is None:
         attributes[CUTS_ATTR] = [*(cuts if isinstance(cuts, list) else []), keep]
     document["shape"][0] = rows
     attributes.pop(CUTTING_ATTR, None)

@@ -12,6 +12,7 @@ last, and each column's after its chunks.
 
 import hashlib
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from .errors import (
     RatZarrError,
     StoreError,
     TableNotFoundError,
+    UnsupportedCodecError,
 )
 from .layout import ZARR_JSON, check_table_document, from_json, to_json
 from .limits import MAX_DOCUMENT_BYTES
@@ -164,7 +166,7 @@ class _Copy:
         contents = run([partial(self._read, key) for key in documents])
         self._documents = dict(zip(documents, contents, strict=True))
         self._states = {
-            key.removesuffix("/" + ZARR_JSON): _state(data, f"{source.location}/{key}")
+            key.removesuffix("/" + ZARR_JSON): _state(data, key, f"{source.location}/{key}")
             for key, data in self._documents.items()
         }
         if change is not None:
@@ -341,16 +343,21 @@ def _digest(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def _state(data: bytes, place: str) -> ColumnState | None:
-    document = from_json(data, place)
-    if document.get("node_type") != "array":
-        return None
+def _state(data: bytes, key: str, place: str) -> ColumnState | None:
     try:
-        return ColumnState.of(document, place, place)
-    except DamagedError:
-        raise
-    except RatZarrError:
-        # Packed in a way that is not read here: its chunks are copied as they are.
+        document = from_json(data, place)
+        if document.get("node_type") != "array":
+            return None
+        return ColumnState.of(document, place, key.split("/")[1])
+    except (DamagedError, UnsupportedCodecError) as error:
+        if key in (ZARR_JSON, TABLE_KEY):
+            raise
+        # Its chunks are copied as they are.
+        warnings.warn(
+            f"column {key.split('/')[1]!r} can't be read, and is copied without a look at its "
+            f"chunks: {error}",
+            stacklevel=2,
+        )
         return None
 
 

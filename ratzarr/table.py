@@ -46,6 +46,7 @@ from .layout import (
     ROWS_DONE_ATTR,
     Document,
     check_name,
+    order_of,
 )
 from .limits import MAX_ROWS, buffer_bytes
 from .lookedat import check_chunk, padded_rows
@@ -137,7 +138,8 @@ class RatZarr:
         self._closed = False
         self._objects = stores.open_place(filename, storageOptions)
         self._table = stores.table_metadata(self._objects)
-        if not self._table.load():
+        created = not self._table.load()
+        if created:
             if self.readOnly or not create:
                 stores.refuse_foreign_root(self._objects)
                 asked = "readOnly is True" if self.readOnly else "create is False"
@@ -150,12 +152,17 @@ class RatZarr:
         self._columns = OpenColumns(self._catalog, buffer)
         if buffer is not None:
             weakref.finalize(self, bufferends.let_go, buffer).atexit = False
-        self._rows = self._catalog.row_count()
+        if created:
+            self._catalog.rows.accept()
 
     # ---- the table
 
     def getRowCount(self) -> int:
-        """Return the number of rows."""
+        """Return the number of rows.
+
+        The first time a column is looked at, as another program may have resized the columns
+        without saying so in the table's document.
+        """
         self._check_open()
         return self._rows
 
@@ -168,7 +175,8 @@ class RatZarr:
         """Set the number of rows, of the table and of each of its columns.
 
         Rows that are cut off are gone; rows that are added are empty (the columns' fill
-        values), also where there were rows before.
+        values), also where there were rows before. A column that can't be read is left as
+        it is (:meth:`getUnreadableColumns`).
 
         Parameters
         ----------
@@ -181,11 +189,13 @@ class RatZarr:
             For anything but an integer, or a negative one.
         """
         rows = integer(rowCount, "the row count", 0, MAX_ROWS)
-        self._begin_change()
+        # However many there were.
+        self._check_writable()
+        self._columns.write_back()
         self._columns.cut(rows)
         for column in self._catalog.resizing.set(rows, self._columns.known()):
             self._columns.add(column)
-        self._rows = self._catalog.row_count()
+        self._catalog.rows.accept()
 
     def getRATChunkSize(self) -> int:
         """Return the number of rows per chunk of columns to be created."""
@@ -231,7 +241,7 @@ class RatZarr:
     def colExists(self, colName: str) -> bool:
         """Return whether the table has a column of this name."""
         self._check_open()
-        return colName != "" and Column.find(self._objects, colName) is not None
+        return colName != "" and self._catalog.is_there(colName)
 
     def createColumn(
         self,
@@ -292,7 +302,7 @@ class RatZarr:
             complete=complete,
         )
         column = self._catalog.create(new, self._rows, replace=replace)
-        self._rows = self._catalog.row_count()
+        self._catalog.rows.accept()
         self._columns.add_new(column, logged=not complete)
 
     def createColumns(self, columns: Mapping[str, Any]) -> None:
@@ -336,7 +346,7 @@ class RatZarr:
         if not new:
             return
         created = self._catalog.create_many(new, self._rows)
-        self._rows = self._catalog.row_count()
+        self._catalog.rows.accept()
         for one, column in zip(new, created, strict=True):
             self._columns.add_new(column, logged=not one.complete)
 
@@ -440,7 +450,7 @@ class RatZarr:
         return runs
 
     def deleteColumn(self, colName: str) -> None:
-        """Delete a column.
+        """Delete a column, also one that can't be read.
 
         Raises
         ------
@@ -448,7 +458,8 @@ class RatZarr:
             Where there is none of this name.
         """
         self._check_writable()
-        known = self._columns.get(check_name(colName))
+        self._keep_row_count(check_name(colName))
+        known = self._columns.get(colName)
         if known is not None and not known.in_place:
             self._objects.delete_tree(known.prefix)
         else:
@@ -468,6 +479,29 @@ class RatZarr:
         column = self._column(colName)
         if not allowIncomplete:
             column.check_complete()
+
+    def getUnreadableColumns(
+        self, colNames: Iterable[str] | None = None
+    ) -> dict[str, RatZarrError]:
+        """Open columns, in parallel, and return those that can't be read.
+
+        Such a column is packed in a way that is not known here, or its ``zarr.json`` is damaged.
+        It can be deleted; it has no part in the row count; the other columns are not affected.
+
+        Parameters
+        ----------
+        colNames : iterable of str, optional
+            Which columns; by default all.
+
+        Returns
+        -------
+        dict of str to RatZarrError
+            By name, in the order of the columns: what opening the column raises.
+        """
+        self._check_open()
+        names = self._catalog.names() if colNames is None else list(colNames)
+        found = self._columns.unreadable(names)
+        return {name: found[name] for name in names if name in found}
 
     def getColumnChunkSize(self, colName: str) -> int:
         """Return the number of rows per chunk of a column."""
@@ -549,21 +583,24 @@ class RatZarr:
         self._check_open()
         start = integer(startRow, "startRow", None, None)
         length = integer(blockLen, "blockLen", None, None)
+        names = list(colNames)
         for _ in range(2):
-            if start > self._rows:
+            rows = self._rows_of(names)
+            if start > rows:
                 self._look_again()
-            if not 0 <= start <= self._rows or length < 0:
+                rows = self._rows_of(names)
+            if not 0 <= start <= rows or length < 0:
                 raise RowRangeError(
-                    f"{self._objects.location} has {self._rows} rows: a block of {length} from row "
+                    f"{self._objects.location} has {rows} rows: a block of {length} from row "
                     f"{start} is not in it"
                 )
-            block = Block(start, min(length, self._rows - start))
+            block = Block(start, min(length, rows - start))
             try:
-                return self._columns.read(colNames, block, allow_incomplete=allowIncomplete)
+                return self._columns.read(names, block, allow_incomplete=allowIncomplete)
             except ChangedError:
                 # Cut by another process: what is left of it can be read.
                 self._look_again()
-        return self._columns.read(colNames, block, allow_incomplete=allowIncomplete)
+        return self._columns.read(names, block, allow_incomplete=allowIncomplete)
 
     def readText(self, colName: str, startRow: int, blockLen: int) -> list[Array] | None:
         """Read rows of a column of strings as their UTF-8, where that is faster than as strings.
@@ -578,7 +615,7 @@ class RatZarr:
             in them has a zero byte. None where this is no good way: for columns of other dtypes,
             for long strings, for strings with zero bytes. :meth:`readBlock` reads them all.
         """
-        block = self._block(startRow, blockLen)
+        block = self._block(colName, startRow, blockLen)
         try:
             reading = self._columns.look(colName, block, padded_rows)
         except ChangedError:
@@ -594,18 +631,19 @@ class RatZarr:
         By their checksums, with nothing unpacked, where they have any. Parameters and errors are
         those of :meth:`readBlock`.
         """
-        self._columns.look(colName, self._block(startRow, blockLen), check_chunk)
+        self._columns.look(colName, self._block(colName, startRow, blockLen), check_chunk)
 
-    def _block(self, startRow: int, blockLen: int) -> Block:
+    def _block(self, name: str, startRow: int, blockLen: int) -> Block:
         self._check_open()
         start = integer(startRow, "startRow", None, None)
         length = integer(blockLen, "blockLen", None, None)
-        if not 0 <= start <= self._rows or length < 0:
+        rows = self._rows_of([name])
+        if not 0 <= start <= rows or length < 0:
             raise RowRangeError(
-                f"{self._objects.location} has {self._rows} rows: a block of {length} from row "
+                f"{self._objects.location} has {rows} rows: a block of {length} from row "
                 f"{start} is not in it"
             )
-        return Block(start, min(length, self._rows - start))
+        return Block(start, min(length, rows - start))
 
     def writeBlock(self, colName: str, block: Any, startRow: int) -> None:
         """Write a block of rows of a column.
@@ -638,13 +676,14 @@ class RatZarr:
         self._check_writable()
         start = integer(startRow, "startRow", None, None)
         try:
-            self._columns.write(blocks, start, self._rows)
+            rows = self._rows_of(blocks)
+            self._columns.write(blocks, start, rows)
         except RowRangeError:
-            rows = self._rows
             self._look_again()
-            if self._rows <= rows:
+            now = self._rows_of(blocks)
+            if now <= rows:
                 raise
-            self._columns.write(blocks, start, self._rows)
+            self._columns.write(blocks, start, now)
         except ChangedError:
             self._look_again()
             raise
@@ -716,7 +755,7 @@ class RatZarr:
             self._columns.forget()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self._rows} rows"
+        state = "closed" if self._closed else f"{self._rows_in_words()} rows"
         mode = ", read-only" if self.readOnly else ""
         return f"<RatZarr {str(self._objects.location)!r}: {state}{mode}>"
 
@@ -724,11 +763,13 @@ class RatZarr:
         if self._closed:
             return html(repr(self), [])
         names = self.getColumnNames()
-        shown = self._columns.open(names[:100])
-        rows = [
+        unreadable = self._columns.unreadable(names[:100])
+        shown = self._columns.open(name for name in names[:100] if name not in unreadable)
+        rows: list[tuple[str, str, int | str]] = [
             (name, str(state.dtype) if state.dtype.kind != "T" else "str", state.width)
             for name, state in ((name, column.state) for name, column in shown.items())
         ]
+        rows += [(name, "can't be read", "") for name in unreadable]
         return html(f"{self!r}, {len(names)} columns", rows)
 
     @staticmethod
@@ -776,12 +817,55 @@ class RatZarr:
         """Before any change of metadata: what was written earlier is written earlier."""
         self._check_writable()
         self._columns.write_back()
+        self._correct_row_count()
+
+    def _correct_row_count(self) -> None:
+        """Write down how many rows there are, where another program has changed that."""
+        rows = self._catalog.rows
+        if self._objects.looks_before_writing:
+            rows.look_again()
+            if rows.known is None:
+                rows.look()
+        if self._rows != rows.stated:
+            rows.correct()
+
+    def _keep_row_count(self, name: str) -> None:
+        """Before a column is deleted: the last one may be all that says how many rows there are."""
+        rows = self._catalog.rows
+        order = order_of(self._table.document)
+        if rows.known is not None or not order or order == [name]:
+            self._correct_row_count()
+
+    @property
+    def _rows(self) -> int:
+        """The number of rows; the first time, one column is looked at for it."""
+        rows = self._catalog.rows
+        if rows.known is None:
+            for column in rows.look(self._columns.samples()):
+                self._columns.add(column)
+        return rows.known or 0
+
+    def _rows_of(self, names: Iterable[str]) -> int:
+        """Return the number of rows; the first time, these columns are looked at for it.
+
+        They are about to be used, so it takes no request.
+        """
+        if self._catalog.rows.known is None:
+            self._columns.open(names)
+        return self._rows
+
+    def _rows_in_words(self) -> str:
+        try:
+            return str(self._rows)
+        except RatZarrError:
+            # Whoever looks at an instance wants no error.
+            return "unknown"
 
     def _look_again(self) -> None:
         self._columns.look_again()
         if not self._table.load():
             raise self._catalog.table_missing()
-        self._rows = self._catalog.row_count()
+        self._catalog.rows.forget()
 
     def _update_table(self, change: Callable[[Document], bool | None]) -> None:
         self._table.update(change, self._catalog.table_missing)

@@ -29,6 +29,12 @@ class Cost:
 BUDGET = {
     "open": Cost("open a table", {"GET": 1}, "12"),
     "create": Cost("create a table", {"GET": 1, "PUT": 2}, "20"),
+    "rows": Cost(
+        "`getRowCount`, `rowCount`, the first time",
+        {"GET": 1},
+        "",
+        "none after a column was used; 1 LIST more without an order of columns",
+    ),
     "names": Cost(
         "`getColumnNames`", {"LIST": 1}, "203 (of 100 columns)", "1 for each 1000 columns"
     ),

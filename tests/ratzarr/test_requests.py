@@ -56,7 +56,7 @@ def compare(measured):
 
 
 MEASURED = {
-    "open", "create", "names", "exists", "create column", "create columns", "first block",
+    "open", "create", "rows", "names", "exists", "create column", "create columns", "first block",
     "next block", "same chunk", "20 columns first", "20 columns", "log", "write", "part", "flush", "grow",
     "grow known", "cut", "delete column", "delete large", "sidecars",
     "attach",  # in tests/gdalbridge/test_attach_speed.py
@@ -81,6 +81,9 @@ def test_the_budget_does_not_depend_on_the_number_of_columns(counted_s3, columns
     found = {"create": cost(proxy, lambda: RatZarr(place.new()))}
     assert cost(proxy, lambda: RatZarr(url, readOnly=True)) == BUDGET["open"].requests
     found["open"] = cost(proxy, lambda: RatZarr(url))
+    counted = RatZarr(url, readOnly=True)
+    found["rows"] = cost(proxy, counted.getRowCount)
+    assert cost(proxy, counted.getRowCount) == {}
     reader, writer = RatZarr(url, readOnly=True), RatZarr(url)
 
     found["names"] = cost(proxy, reader.getColumnNames)
@@ -207,3 +210,29 @@ def test_whole_chunks_are_put_without_asking(counted_s3):
     assert len(whole) == 1
     assert not {"if-match", "if-none-match"} & set(whole[0].headers)
     assert not [request for request in proxy.requests if request.method == "HEAD"]
+
+
+def test_looking_for_the_row_count(counted_s3):
+    """One column is looked at; the others where it does not have as many rows as the table says."""
+    place, proxy = counted_s3
+    url = wide(place, 20)
+
+    def looks(url, use=lambda table: table.rowCount):
+        with RatZarr(url) as table:
+            return cost(proxy, lambda: use(table))
+
+    assert looks(url) == {"GET": 1}
+    # The columns that are used anyway are as good.
+    assert looks(url, lambda table: table.readBlocks(["c3", "c5"], 0, 1)) == {"GET": 4}
+    assert looks(url, lambda table: table.setRowCount(ROWS)) == {"LIST": 2, "GET": 41, "PUT": 2}
+    assert looks(url, lambda table: table.createColumn("new", "i4")) == {"GET": 1, "PUT": 2}
+    root = place.edit(url)["RAT"]
+    for name in root:
+        root[name].resize((ROWS + 1,))
+    assert looks(url) == {"LIST": 1, "GET": 22}
+    assert looks(url, lambda table: table.setChunkSize(5)) == {"LIST": 2, "GET": 43, "PUT": 2}
+    assert looks(url) == {"GET": 1}
+    # The module 1.0.2 keeps no order.
+    for name in ("COLUMN_ORDER", "FORMAT_VERSION"):
+        del place.edit(url)["RAT"].attrs[name]
+    assert looks(url) == {"LIST": 1, "GET": 1}

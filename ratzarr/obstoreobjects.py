@@ -3,8 +3,9 @@
 It takes a fraction of the processor's time that s3fs takes. What it lacks is made up for
 here: credentials are botocore's (profiles, roles, ``~/.aws``); etags go without their
 quotes, which Ceph's gateway does not match otherwise; conditional PUTs are repeated by
-us, as a PUT that was repeated unseen would be refused for its own first success; and in a
-forked child, where obstore would wait for ever, it says so.
+us, as a PUT that was repeated unseen would be refused for its own first success; in a
+forked child, where obstore would wait for ever, the requests go through s3fs; and other
+hosts, to which obstore would follow a redirect, are out of its reach.
 """
 
 import os
@@ -14,6 +15,7 @@ from datetime import timedelta
 from functools import partial
 from itertools import batched
 from typing import Any, override
+from weakref import WeakSet
 
 import botocore.session
 import obstore
@@ -40,6 +42,7 @@ from .location import Location
 from .objects import Objects, Owner, Versioned
 from .parallel import request_slot, run
 from .s3identity import MACHINE
+from .s3objects import S3Objects
 from .s3settings import S3Settings, current
 
 __all__ = ["ObstoreObjects", "can_be_used"]
@@ -77,11 +80,11 @@ class ObstoreObjects(Objects):
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
-        if not can_be_used():
-            raise self._after_fork()
+        self._options = dict(options or {})
         if not _used_by:
             _used_by.append(os.getpid())
-        self._store, self._once = _clients(location.bucket, options or {})
+        self._store, self._once = _clients(location.bucket, self._options)
+        _alive.add(self)
 
     def _key(self, key: str) -> str:
         return f"{self.location.key}/{key}" if key else self.location.key
@@ -275,8 +278,6 @@ class ObstoreObjects(Objects):
     # ---- errors
 
     def _do[T](self, key: str, call: Callable[[], T]) -> T:
-        if not can_be_used():
-            raise self._after_fork()
         try:
             with request_slot():
                 return call()
@@ -302,12 +303,30 @@ class ObstoreObjects(Objects):
         bucket = self.location.bucket
         return TableNotFoundError(f"{self.location}: the bucket {bucket!r} does not exist")
 
-    def _after_fork(self) -> StoreError:
-        return StoreError(
-            f"{self.location}: obstore does not work in a process that was forked from one that "
-            "has used it: use the start methods spawn or forkserver, or s3fs (without "
-            "RATZARR_S3_CLIENT or the option 'client')"
-        )
+
+class _Inherited:
+    """The objects of a store, in the child of a fork: they go through s3fs from their first use."""
+
+    location: Location
+    _options: dict[str, Any]
+
+    def __getattr__(self, name: str) -> Any:
+        self.__dict__.update(S3Objects(self.location, self._options).__dict__)
+        self.__class__ = S3Objects  # type: ignore[assignment]
+        return getattr(self, name)
+
+
+_alive: WeakSet[ObstoreObjects] = WeakSet()
+
+
+def _in_child() -> None:
+    for objects in list(_alive):
+        objects.__class__ = _Inherited  # type: ignore[assignment]
+    _alive.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:

@@ -67,7 +67,19 @@ class S3Objects(Objects):
         options = dict(options or {})
         self._retries = Retries.of(os.environ, options.pop("retry", {}))
         self._settings = current(location.bucket, options)
-        self._fs = client_for(self._settings, options, self._retries)
+        self._options = options
+        self._connect()
+
+    def _connect(self) -> None:
+        self._client = client_for(self._settings, self._options, self._retries)
+        self._process = os.getpid()
+
+    @property
+    def _fs(self) -> Any:
+        """The client of this process: that of a parent waits for a thread that is not here."""
+        if self._process != os.getpid():
+            self._connect()
+        return self._client
 
     def _key(self, key: str) -> str:
         return f"{self.location.key}/{key}" if key else self.location.key

@@ -304,14 +304,14 @@ class ObstoreObjects(Objects):
         return TableNotFoundError(f"{self.location}: the bucket {bucket!r} does not exist")
 
 
-class _Inherited:
+class _Inherited(ObstoreObjects):
     """The objects of a store, in the child of a fork: they go through s3fs from their first use."""
 
-    location: Location
-    _options: dict[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        self.__dict__.update(S3Objects(self.location, self._options).__dict__)
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("__class__", "__dict__"):
+            return super().__getattribute__(name)
+        known = self.__dict__
+        known.update(S3Objects(known["location"], known["_options"]).__dict__)
         self.__class__ = S3Objects  # type: ignore[assignment]
         return getattr(self, name)
 
@@ -321,7 +321,7 @@ _alive: WeakSet[ObstoreObjects] = WeakSet()
 
 def _in_child() -> None:
     for objects in list(_alive):
-        objects.__class__ = _Inherited  # type: ignore[assignment]
+        objects.__class__ = _Inherited
     _alive.clear()
 
 

@@ -32,6 +32,7 @@ __all__ = [
     "ConditionRefused",
     "MissingObject",
     "answer_to",
+    "answered_404",
     "elsewhere",
     "error_code",
     "in_words",
@@ -115,7 +116,7 @@ def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrE
     code, status = error_code(error), _status(answer)
     if is_redirect(error):
         return RedirectError(f"{place}: {elsewhere(error)} (tried: {settings.tried()})")
-    is_missing = code in _MISSING or _is_missing_by_status(answer, code, status, operation)
+    is_missing = code in _MISSING or _is_missing_by_status(code, status, operation)
     of_bucket = operation in _OF_BUCKET
     if is_missing and not of_bucket:
         return MissingObject(f"{place} does not exist")
@@ -141,20 +142,22 @@ def no_bucket(place: str, settings: S3Settings) -> TableNotFoundError:
     )
 
 
-def _is_missing_by_status(
-    answer: Mapping[str, Any], code: str, status: int, operation: str
-) -> bool:
+def _is_missing_by_status(code: str, status: int, operation: str) -> bool:
     """Return whether a 404 without an error of S3's is to be believed.
 
     An answer to HEAD has no body. To anything else an S3 server says what is not there; a web
     server, a proxy or a login page in its place does not.
     """
-    is_head = operation.startswith("Head")
-    return status == 404 and code in ("", "404") and is_head and not _is_page(answer)
+    return status == 404 and code in ("", "404") and operation.startswith("Head")
 
 
 def _is_page(answer: Mapping[str, Any]) -> bool:
     return "html" in _headers(answer).get("content-type", "").lower()
+
+
+def answered_404(error: BaseException | None) -> bool:
+    """Return whether a server's status was 404, whatever it said with it."""
+    return _status(answer_to(error)[0]) == 404
 
 
 def is_redirect(error: BaseException | None) -> bool:

@@ -95,7 +95,7 @@ def check(
         tables = [(str(table), 1)]
     else:
         raster = table
-        found = find_sidecars(table, storage_options=storage_options)
+        found = find_sidecars(table, storage_options=storage_options, must_list=True)
         tables = [(one.path, one.band) for one in found]
         if not tables:
             raise RasterNotFoundError(f"{table} has no sidecar that could be checked")

@@ -66,7 +66,7 @@ def list_tables(
     elif is_folder(raster):
         found = _in_folder(os.fspath(raster), storage_options)
     else:
-        found = find_sidecars(raster, storage_options=storage_options)
+        found = find_sidecars(raster, storage_options=storage_options, must_list=True)
         if not found and (folder := _s3_folder(raster)):
             found = _in_folder(folder, storage_options)
     return [_described(one, storage_options) for one in found]

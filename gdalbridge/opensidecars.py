@@ -99,7 +99,7 @@ def _before_fork() -> None:
 
 
 def _in_child() -> None:
-    global _tables_lock, _orphans  # noqa: PLW0603 - threads that hold them may not exist here
+    global _tables_lock, _orphans
     _tables_lock, _orphans = threading.Lock(), SimpleQueue()
     for table in list(_tables.values()):
         table.forget()

@@ -223,7 +223,7 @@ def clear_target(
         old = items_of(raster_files(goal.url, options), None, options)
         check_apart(old, {one.source for one in items}, goal)
         remove_items(old, options, None)
-    tables = {one.path for one in find_sidecars(goal.url, storage_options=options)}
+    tables = {one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)}
     for name in there:
         if name in tables:
             RatZarr.delete(name, storageOptions=options)

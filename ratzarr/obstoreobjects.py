@@ -9,12 +9,15 @@ hosts, to which obstore would follow a redirect, are out of its reach.
 """
 
 import os
+import re
 import threading
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
-from itertools import batched
+from itertools import batched, islice
 from typing import Any, override
+from urllib.parse import urlsplit
 from weakref import WeakSet
 
 import botocore.session
@@ -28,11 +31,12 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store
 
-from .backoff import pause
+from .backoff import Attempts
 from .errors import (
     ArgumentError,
     DamagedError,
     RatZarrError,
+    RedirectError,
     StoreError,
     StorePermissionError,
     TableNotFoundError,
@@ -41,8 +45,10 @@ from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Versioned
 from .parallel import request_slot, run
+from .s3errors import NOT_S3
 from .s3identity import MACHINE
 from .s3objects import S3Objects
+from .s3retries import Retries
 from .s3settings import S3Settings, current
 
 __all__ = ["ObstoreObjects", "can_be_used"]
@@ -51,6 +57,10 @@ MARK = "ratzarr"
 """User metadata of an object: the mark of its owner; as in s3objects."""
 DELETE_AT_ONCE = 1000
 TRIES = 6
+NOWHERE = "http://127.0.0.1:9"
+"""A proxy that is none, for hosts that are not the endpoint's."""
+_NOT_THERE = re.compile(r"<Code>(NoSuchKey|NoSuchBucket|NotFound)</Code>")
+_POINTS_ELSEWHERE = re.compile(r"status: 3[0-9][0-9]|kind: Connect")
 _NAMES = {"endpoint_url", "key", "secret", "token", "anon", "profile", "requester_pays"}
 
 _used_by: list[int] = []
@@ -83,6 +93,7 @@ class ObstoreObjects(Objects):
         self._options = dict(options or {})
         if not _used_by:
             _used_by.append(os.getpid())
+        self.patience = Retries.of(os.environ, {}).patience
         self._store, self._once = _clients(location.bucket, self._options)
         _alive.add(self)
 
@@ -106,9 +117,14 @@ class ObstoreObjects(Objects):
         def fetch() -> Versioned | None:
             try:
                 answer = obstore.get(self._store, self._key(key))
-            except (NotFoundError, FileNotFoundError):
+            except (NotFoundError, FileNotFoundError) as error:
+                if not _NOT_THERE.search(str(error)) and key.isprintable():
+                    raise StoreError(f"{self.location}/{key}: {NOT_S3} (HTTP 404)") from error
                 return None
             size = answer.meta["size"]
+            kind = str(answer.attributes.get("Content-Type", ""))
+            if not answer.meta["e_tag"] or "html" in kind.lower():
+                raise StoreError(f"{self.location}/{key}: {NOT_S3}")
             if limit is not None and size > limit:
                 raise DamagedError(
                     f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
@@ -166,8 +182,7 @@ class ObstoreObjects(Objects):
 
     def _put_if(self, key: str, data: bytes, owner: Owner | None, mode: Any) -> str | None:
         failed: StoreError | None = None
-        for attempt in range(TRIES):
-            pause(attempt)
+        for _ in islice(Attempts(self.patience), TRIES):
             try:
                 return self._do(key, partial(self._put, self._once, key, data, owner, mode))
             except _Refused:
@@ -297,6 +312,14 @@ class ObstoreObjects(Objects):
                 f"{place}: the server does not let us: check the credentials "
                 "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
             )
+        if _POINTS_ELSEWHERE.search(str(error)):
+            # obstore does not say where to; one request that follows nothing does.
+            try:
+                S3Objects(self.location, self._options).get(key, limit=0)
+            except RedirectError as elsewhere:
+                return elsewhere
+            except RatZarrError:
+                pass
         return StoreError(f"{place}: {type(error).__name__}: {error}")
 
     def _no_bucket(self) -> TableNotFoundError:
@@ -340,7 +363,17 @@ def _refuse_unknown(options: Mapping[str, Any]) -> None:
         )
 
 
-def _arguments(settings: S3Settings) -> dict[str, Any]:
+def _refuse_proxy(host: str, url: str) -> None:
+    proxies = urllib.request.getproxies_environment()
+    name = next((one for one in (urlsplit(url).scheme, "all") if one in proxies), None)
+    if name is not None and not urllib.request.proxy_bypass(host):
+        raise ArgumentError(
+            f"the S3 client obstore follows redirects to any host through a proxy "
+            f"({name.upper()}_PROXY): use s3fs, or name {host} in NO_PROXY"
+        )
+
+
+def _arguments(bucket: str, settings: S3Settings) -> dict[str, Any]:
     """Return arguments for S3Store."""
     if settings.problem:
         raise ArgumentError(settings.problem)
@@ -350,6 +383,17 @@ def _arguments(settings: S3Settings) -> dict[str, Any]:
         "request_payer": settings.requester_pays,
         "client_options": {"timeout": "60s", "connect_timeout": "5s"},
     }
+    host = (
+        urlsplit(settings.endpoint).hostname or ""
+        if settings.endpoint
+        else f"{bucket}.s3.{arguments['region']}.amazonaws.com"
+    )
+    if settings.path_style and not settings.endpoint:
+        host = f"s3.{arguments['region']}.amazonaws.com"
+    _refuse_proxy(host, settings.endpoint or "https://")
+    # It follows redirects, with the session token, and has no switch for it. But a host that is
+    # not the endpoint's it would only reach through this.
+    arguments["client_options"] |= {"proxy_url": NOWHERE, "proxy_excludes": host}
     if settings.endpoint:
         arguments["endpoint"] = settings.endpoint
         if settings.endpoint.startswith("http://"):
@@ -412,7 +456,7 @@ def _clients(bucket: str, options: Mapping[str, Any]) -> _Pair:
     key = (bucket, repr(settings), hash((settings.keys, repr(sorted(variables.items())))))
     with _known_lock:
         if key not in _known:
-            arguments = _arguments(settings)
+            arguments = _arguments(bucket, settings)
             while len(_known) >= MAX_CLIENTS:
                 del _known[next(iter(_known))]
             patient, once = (

@@ -29,6 +29,7 @@ from .s3settings import S3Settings
 from .s3words import without_password
 
 __all__ = [
+    "NOT_S3",
     "ConditionRefused",
     "MissingObject",
     "answer_to",
@@ -42,7 +43,9 @@ __all__ = [
 
 _REFUSED = {"PreconditionFailed", "412"}
 _MISSING = {"NoSuchKey", "NotFound"}
-_NOT_S3 = "what answers does not speak S3: check the endpoint, and whether the network asks for a login"
+NOT_S3 = (
+    "what answers does not speak S3: check the endpoint, and whether the network asks for a login"
+)
 _WRONG_REGION = {
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
@@ -214,7 +217,7 @@ def _classify(
         made = ListingRefusedError if unlisted else StorePermissionError
         return made, f"the server refuses: {why} ({said})"
     if status == 404 and code in ("", "404"):
-        return StoreError, f"{_NOT_S3} (HTTP 404)"
+        return StoreError, f"{NOT_S3} (HTTP 404)"
     if answer:
         return StoreError, f"the server failed to {_DOING.get(operation, 'do it')} ({said})"
     cause = _root(error)
@@ -230,7 +233,7 @@ def _classify(
     if isinstance(cause, _NO_CONNECTION):
         return StoreConnectionError, f"no connection to the server: {_reason(cause)}"
     if isinstance(cause, ResponseParserError):
-        return StoreError, _NOT_S3
+        return StoreError, NOT_S3
     return StoreError, f"{type(error).__name__}: {error}"
 
 

@@ -278,7 +278,8 @@ class ObstoreObjects(Objects):
                 return False
             return True
 
-        return self._do("", is_object) or any(True for _ in self.list_tree(""))
+        # The listing first: a page in a server's place has no form that it could be taken for.
+        return any(True for _ in self.list_tree("")) or self._do("", is_object)
 
     @override
     def list_beside(self) -> list[tuple[str, bool]]:

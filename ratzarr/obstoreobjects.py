@@ -271,20 +271,19 @@ class ObstoreObjects(Objects):
 
     @override
     def occupied(self) -> bool:
-        def is_object() -> bool:
-            try:
-                obstore.head(self._store, self.location.key)
-            except (NotFoundError, FileNotFoundError):
-                return False
-            return True
-
-        # The listing first: a page in a server's place has no form that it could be taken for.
-        return any(True for _ in self.list_tree("")) or self._do("", is_object)
+        # obstore takes a page for a listing of nothing, and for an object.
+        return any(True for _ in self.list_tree("")) or self._checked.occupied()
 
     @override
     def list_beside(self) -> list[tuple[str, bool]]:
         folder, _, name = self.location.key.rpartition("/")
-        return [entry for entry in self._children(folder) if entry[0].startswith(name)]
+        found = [entry for entry in self._children(folder) if entry[0].startswith(name)]
+        return found or self._checked.list_beside()
+
+    @property
+    def _checked(self) -> S3Objects:
+        """The same objects, by a client that looks whether it is an S3 server that answers."""
+        return S3Objects(self.location, self._options)
 
     @override
     def remove_place(self) -> None:
@@ -316,7 +315,7 @@ class ObstoreObjects(Objects):
         if _POINTS_ELSEWHERE.search(str(error)):
             # obstore does not say where to; one request that follows nothing does.
             try:
-                S3Objects(self.location, self._options).get(key, limit=0)
+                self._checked.get(key, limit=0)
             except RedirectError as elsewhere:
                 return elsewhere
             except RatZarrError:

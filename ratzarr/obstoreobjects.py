@@ -36,7 +36,6 @@ from .errors import (
     ArgumentError,
     DamagedError,
     RatZarrError,
-    RedirectError,
     StoreError,
     StorePermissionError,
     TableNotFoundError,
@@ -60,7 +59,7 @@ TRIES = 6
 NOWHERE = "http://127.0.0.1:9"
 """A proxy that is none, for hosts that are not the endpoint's."""
 _NOT_THERE = re.compile(r"<Code>(NoSuchKey|NoSuchBucket|NotFound)</Code>")
-_POINTS_ELSEWHERE = re.compile(r"status: 3[0-9][0-9]|kind: Connect")
+_UNCLEAR = re.compile(r"status: (3[0-9][0-9]|401|403)|kind: Connect")
 _NAMES = {"endpoint_url", "key", "secret", "token", "anon", "profile", "requester_pays"}
 
 _used_by: list[int] = []
@@ -312,12 +311,15 @@ class ObstoreObjects(Objects):
                 f"{place}: the server does not let us: check the credentials "
                 "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
             )
-        if _POINTS_ELSEWHERE.search(str(error)):
-            # obstore does not say where to; one request that follows nothing does.
+        if _UNCLEAR.search(str(error)):
+            # A redirect, or a listing that is refused: obstore does not say. Another request does.
             try:
-                self._checked.get(key, limit=0)
-            except RedirectError as elsewhere:
-                return elsewhere
+                if key:
+                    self._checked.get(key, limit=0)
+                else:
+                    self._checked.occupied()
+            except StorePermissionError as found:
+                return found
             except RatZarrError:
                 pass
         return StoreError(f"{place}: {type(error).__name__}: {error}")

@@ -253,7 +253,7 @@ def _tables(
             named = parsed_name(str(one))
             found.append(Sidecar(named.path, band or named.band, named.name))
             continue
-        more = find_sidecars(place_of(one).url, storage_options=options)
+        more = find_sidecars(place_of(one).url, storage_options=options, must_list=True)
         if sidecars is not None and not more:
             raise BridgeError(f"{one} has no sidecar")
         found += more

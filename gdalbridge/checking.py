@@ -11,15 +11,18 @@ from typing import Any
 
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.checkup import check_store
+from ratzarr.filecopy import file_state
 from ratzarr.findings import Finding
 from ratzarr.layout import GROUP, ZARR_JSON, key_of
 from ratzarr.location import parse as parse_location
+from ratzarr.location import url_name
+from ratzarr.stores import open_objects
 from ratzarr.temp_output import leftovers, sweep_leftovers
 
 from .errors import BridgeError, ConversionError, GdalMissingError, RasterNotFoundError
 from .gdaltypes import FieldType, export_type, type_name
 from .progress import progress_of
-from .sidecar import find_sidecars, is_sidecar
+from .sidecar import SUFFIX, find_sidecars, is_sidecar, parsed_name, sidecar_path
 
 __all__ = ["CheckReport", "check"]
 
@@ -98,7 +101,7 @@ def check(
         tables = [(str(table), 1)]
     else:
         raster = table
-        found = find_sidecars(table, storage_options=storage_options)
+        found = find_sidecars(table, storage_options=storage_options, must_list=True)
         tables = [(one.path, one.band) for one in found]
         if not tables:
             raise RasterNotFoundError(f"{table} has no sidecar that could be checked")
@@ -170,6 +173,8 @@ def _of_raster(
     storage_options: Mapping[str, Any] | None,
 ) -> Iterator[Finding]:
     """Yield in what a raster differs from the one that the table belongs to."""
+    if (words := _half_moved(recorded, path, storage_options)) is not None:
+        yield Finding("unchecked", TABLE_KEY, words)
     try:
         from .gdalopen import opened
         from .provenance import raster_attribute, raster_changes, recorded_now
@@ -190,6 +195,40 @@ def _of_raster(
         yield Finding("raster", TABLE_KEY, words)
     if now is None:
         yield _not_looked("it names none that is found from here")
+
+
+def _half_moved(recorded: object, path: str, options: Mapping[str, Any] | None) -> str | None:
+    """Say that a table has a new name, and its raster still the old one; None otherwise."""
+    from .provenance import parsed_raster, recorded_raster
+
+    then, was = parsed_raster(recorded), recorded_raster(recorded, path)
+    folder, _, name = path.rstrip("/").rpartition("/")
+    if then is None or was is None or "/" in then["name"] or name.startswith(f"{then['name']}."):
+        return None
+    found = parsed_name(name)
+    now = name.removesuffix(SUFFIX)
+    if found.band > 1:
+        now = now.rpartition(f".band{found.band}")[0]
+    # What follows the raster's name can be a table's.
+    rasters = [f"{folder}/{one}".removeprefix("/" * (not folder)) for one in
+               (now, now.rpartition(".")[0]) if one]  # fmt: skip
+    try:
+        old = sidecar_path(url_name(was), found.band, found.name)
+        if open_objects(parse_location(old), options).occupied() or not _is_there(was, options):
+            return None
+        if any(_is_there(one, options) for one in rasters):
+            return None
+    except RatZarrError:
+        return None
+    return (
+        f"the table is called as one of {rasters[0]}, which is not there, and belongs to "
+        f"{url_name(was)}, which is: if a move was interrupted, 'gdalbridge mv {url_name(was)} "
+        f"{rasters[0]} --resume' finishes it"
+    )
+
+
+def _is_there(raster: str, options: Mapping[str, Any] | None) -> bool:
+    return file_state(parse_location(url_name(raster)), options) is not None
 
 
 def _not_looked(why: str) -> Finding:

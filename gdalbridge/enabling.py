@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from osgeo import gdal_array
 
-from ratzarr import StorePermissionError
+from ratzarr import RedirectError, StorePermissionError
 
 from ._gdal import gdal, own_rat, set_own_rat
 from .attachedrat import AttachedRAT
@@ -146,6 +146,8 @@ def _get_default_rat(band: Any) -> Any:
     except SidecarNameError:
         # In memory, or where no sidecar could be.
         return own_rat(band)
+    except RedirectError:
+        raise
     except StorePermissionError as error:
         # A bucket may let everybody read a raster, and nobody list what is beside it.
         warnings.warn(

@@ -94,7 +94,7 @@ def list_tables(
         return _all_described(names, storage_options, recorded if is_local else _unknown)
     if isinstance(raster, str | os.PathLike):
         refuse_special_files(gdal_name(os.fspath(raster)))
-    found = find_sidecars(raster, storage_options=storage_options)
+    found = find_sidecars(raster, storage_options=storage_options, must_list=True)
     if not found:
         if folder := _s3_folder(raster):
             names = _in_folder(folder, storage_options, raster)

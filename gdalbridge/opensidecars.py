@@ -1,14 +1,16 @@
 """The sidecars that are in use in this process, and how what waits is written at every end.
 
 There is one :class:`~gdalbridge.sidecartable.SidecarTable` for each. An attached table that
-is closed flushes its own; one that is merely dropped, or there when the program ends,
-comes here.
+is closed flushes its own; one that is merely dropped, or there when the program ends or
+forks, comes here. The child of a fork forgets what waits: it is its parent's to write.
 """
 
 import atexit
 import gc
+import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakValueDictionary
@@ -88,6 +90,23 @@ def _at_the_end() -> None:
 
 
 atexit.register(_at_the_end)
+
+
+def _before_fork() -> None:
+    # What can't be written goes on waiting, and whoever flushes is told.
+    with suppress(RatZarrError):
+        flush_all()
+
+
+def _in_child() -> None:
+    global _tables_lock, _orphans
+    _tables_lock, _orphans = threading.Lock(), SimpleQueue()
+    for table in list(_tables.values()):
+        table.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_in_child)
 
 
 def flush_each(tables: Iterable[SidecarTable]) -> None:

@@ -134,7 +134,7 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
                 raise BridgeError(f"{place} is a symbolic link, or no file: it is not followed")
             if found is not None:
                 own[place] = found
-    tables = tuple(find_sidecars(main.url, storage_options=options))
+    tables = tuple(find_sidecars(main.url, storage_options=options, must_list=True))
     return RasterFiles(main, own, state, tables, tuple(others), driver)
 
 

@@ -14,17 +14,18 @@ Where the raster's own place can't be written, the environment variable
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratzarr import RatZarr, RatZarrError
+from ratzarr import ListingRefusedError, RatZarr, RatZarrError
 from ratzarr.location import gdal_name, url_name
 from ratzarr.location import parse as parse_location
 from ratzarr.stores import open_objects
 
-from .errors import SidecarNameError
+from .errors import LossWarning, SidecarNameError
 
 __all__ = [
     "PROXY_DIR",
@@ -211,6 +212,7 @@ def find_sidecars(
     band: int | None = None,
     *,
     storage_options: Mapping[str, Any] | None = None,
+    must_list: bool = False,
 ) -> list[Sidecar]:
     """Return the tables that lie beside a raster.
 
@@ -220,6 +222,16 @@ def find_sidecars(
         See :func:`sidecar_path`. It need not exist.
     band : int, optional
         Only this band's.
+    storage_options : mapping, optional
+        Arguments for the file system.
+    must_list : bool
+        Where a bucket may not be listed, raise. By default that is a :class:`LossWarning`, and
+        there are no tables: a public bucket may let everybody read a raster, and nobody list.
+
+    Raises
+    ------
+    ratzarr.RatZarrError
+        Where what is beside the raster can't be told.
 
     Returns
     -------
@@ -234,7 +246,17 @@ def find_sidecars(
     for base in (sidecar_path(raster)[: -len(SUFFIX)], _proxy_base(url)):
         if base is None:
             continue
-        beside = _beside(base, storage_options)
+        try:
+            beside = _beside(base, storage_options)
+        except ListingRefusedError as error:
+            if must_list:
+                raise
+            warnings.warn(
+                f"{raster_name(raster)}: its sidecars are not to be seen, and are left out: {error}",
+                LossWarning,
+                stacklevel=2,
+            )
+            continue
         for tail, is_directory in beside.items():
             match = _TAIL.fullmatch(tail) if is_directory else None
             if match is None or match["band"] == "1":

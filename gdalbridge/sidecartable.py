@@ -80,6 +80,14 @@ class SidecarTable:
         """Columns of one string per row; whether their chunks can be kept as padded text."""
         self._puts = 0
 
+    def forget(self) -> None:
+        """Be as the store is: in the child of a fork, where what waits is the parent's."""
+        self.lock = threading.RLock()
+        self._cache = ChunkCache(CACHE_BYTES)
+        self._names = None
+        self.rows = 0 if self._store is None else self._store.rowCount
+        self.version += 1
+
     # ---- the store
 
     @property

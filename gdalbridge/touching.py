@@ -100,7 +100,7 @@ def _tables(
     raster: Any, sidecar: Any, band: int | None, options: Mapping[str, Any] | None
 ) -> list[Sidecar]:
     if sidecar is None:
-        return find_sidecars(place_of(raster).url, band, storage_options=options)
+        return find_sidecars(place_of(raster).url, band, storage_options=options, must_list=True)
     with RatZarr(sidecar, readOnly=True, storageOptions=options) as table:
         recorded = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR)) or {}
     return [Sidecar(str(sidecar), band or recorded.get("band") or 1, None)]

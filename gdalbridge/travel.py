@@ -25,6 +25,7 @@ from .travelsteps import (
     check_unchanged,
     clear_target,
     copy_items,
+    remember_items,
     remove_items,
     rename_items,
 )
@@ -205,6 +206,8 @@ def _travel(
                 rename_items(items, found.main)
             else:
                 copy_items(items, found.main, resume, options, told)
+                if resume and action == "move":
+                    remember_items(found.main, FileItem(found.main, goal, found.state), options)
                 if action == "move":
                     check_unchanged(items, options)
                     remove_items(items, options, None)

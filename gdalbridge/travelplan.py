@@ -129,7 +129,7 @@ def there_already(
     names = [one.target for one in items if isinstance(one, FileItem) and one.target is not None]
     names += [Location(goal.kind, goal.path + end) for end in BESIDE]
     there = [name.url for name in dict.fromkeys(names) if file_state(name, options) is not None]
-    there += [one.path for one in find_sidecars(goal.url, storage_options=options)]
+    there += [one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)]
     for one in items:
         target = one.target
         if isinstance(one, TableItem) and target is not None and target.url not in there:

@@ -22,7 +22,7 @@ from .errors import CancelledError, OutputExistsError, RasterNotFoundError
 from .progress import Progress
 from .provenance import RASTER_ATTR, raster_label
 from .rasterfiles import raster_files
-from .sidecar import find_sidecars
+from .sidecar import find_sidecars, sidecar_path
 from .travelplan import FileItem, Item, TableItem, check_apart, items_of, target_of
 from .vsis3 import forget
 
@@ -31,6 +31,7 @@ __all__ = [
     "check_unchanged",
     "clear_target",
     "copy_items",
+    "remember_items",
     "remove_items",
     "rename_items",
 ]
@@ -148,7 +149,7 @@ def rename_items(items: list[Item], main: Location) -> None:
             change = _change(one, items[-1]) if isinstance(one, TableItem) else None
             if change is not None:
                 old.rename(new)
-                _remember(target, change)
+                _remember(target, change, None)
             else:
                 _rename_file(old, new)
     except OSError as error:
@@ -174,8 +175,23 @@ def _rename_file(old: Path, new: Path) -> None:
         old.unlink()
 
 
-def _remember(table: Location, change: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
-    with RatZarr(table.url, create=False) as opened:
+def remember_items(source: Location, goal: FileItem, options: Mapping[str, Any] | None) -> None:
+    """Let tables that are at the target remember its name, where they still have the source's.
+
+    A process that was killed in a move may have renamed a table, and written nothing in it.
+    """
+    for one in find_sidecars(target_of(goal).url, storage_options=options, must_list=True):
+        was = parse_location(sidecar_path(source.url, one.band, one.name))
+        target = parse_location(one.path)
+        _remember(target, _change(TableItem(was, target, ()), goal), options)
+
+
+def _remember(
+    table: Location,
+    change: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    options: Mapping[str, Any] | None,
+) -> None:
+    with RatZarr(table.url, create=False, storageOptions=options) as opened:
         mapping = opened.getRatAttributeMapping()
         before = mapping.asdict()
         after = change(before)
@@ -226,7 +242,7 @@ def clear_target(
         old = items_of(raster_files(goal.url, options), None, options)
         check_apart(old, {one.source for one in items}, goal)
         remove_items(old, options, None)
-    tables = {one.path for one in find_sidecars(goal.url, storage_options=options)}
+    tables = {one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)}
     for name in there:
         if name in tables:
             RatZarr.delete(name, storageOptions=options)

@@ -78,8 +78,9 @@ def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[s
 
     settings = current(bucket, options)
     wanted = _options(settings)
-    if not client_for(settings, options).heard:
-        # GDAL would wait longer, once for each name it tries, and say less.
+    if not client_for(settings, options).is_direct(bucket):
+        # GDAL would wait longer, once for each name it tries, and say less. And where a server
+        # points elsewhere, GDAL goes there, with the session token.
         ask(name, options)
     me = (threading.get_ident(), wanted)
     with _changed:

@@ -220,14 +220,11 @@ class BucketFile(Place):
     def beside(self, start: str) -> list[str]:
         folder = self.location.key.rpartition("/")[0]
         folder += "/" if folder else ""
-        request = {"Prefix": folder + start, "Delimiter": "/"}
-        names: list[str] = []
-        while True:
-            page = self._objects.request("list_objects_v2", **request)
-            names += [str(one["Key"])[len(folder) :] for one in page.get("Contents", [])]
-            if not page.get("IsTruncated"):
-                return names
-            request["ContinuationToken"] = page["NextContinuationToken"]
+        return [
+            str(one["Key"])[len(folder) :]
+            for page in self._objects.pages(Prefix=folder + start, Delimiter="/")
+            for one in page.get("Contents", [])
+        ]
 
     @override
     def remove(self) -> None:

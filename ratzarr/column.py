@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .backoff import TRIES, pause
+from .backoff import Attempts
 from .blocks import Block, Part, Runs, parts
 from .blocksums import ReadAt
 from .casting import as_block, exact
@@ -717,8 +717,7 @@ class Column:
     ) -> None:
         """Put rows of a chunk in their place, and leave the others as they are."""
         key = f"{self.prefix}/{state.chunk_name(chunk)}"
-        for attempt in range(TRIES):
-            pause(attempt)
+        for _ in (attempts := Attempts(self.objects.patience)):
             try:
                 found = self.objects.get_versioned(key, state.codec.packed_limit)
             except DamagedError:
@@ -751,7 +750,7 @@ class Column:
                 return
         raise ConflictError(
             f"{self.objects.location}/{key}: other writers changed this chunk of column "
-            f"{self.name!r} {TRIES} times while rows of it were to be written"
+            f"{self.name!r} {attempts} while rows of it were to be written"
         )
 
     # ---- its chunks

@@ -17,9 +17,11 @@ __all__ = [
     "DamagedError",
     "FormatVersionError",
     "InvalidNameError",
+    "ListingRefusedError",
     "NotARatZarrError",
     "RatZarrError",
     "ReadOnlyError",
+    "RedirectError",
     "RowRangeError",
     "ShapeError",
     "StoreConnectionError",
@@ -132,6 +134,14 @@ class StoreConnectionError(StoreError, ConnectionError):
 
 class StorePermissionError(StoreError, PermissionError):
     """The disk or the server does not let us."""
+
+
+class ListingRefusedError(StorePermissionError):
+    """The server does not let us list a bucket. It may still let us read from it."""
+
+
+class RedirectError(StorePermissionError):
+    """The server points to another region or endpoint, which was not asked."""
 
 
 class StoreTimeoutError(StoreError, TimeoutError):

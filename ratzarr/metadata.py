@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Self
 
-from .backoff import TRIES, pause
+from .backoff import Attempts
 from .errors import ConflictError
 from .layout import Document, from_json, has_checksum, to_json
 from .limits import MAX_DOCUMENT_BYTES
@@ -167,8 +167,7 @@ class MetadataDocument:
         """
         with self._lock:
             fresh = False
-            for attempt in range(TRIES):
-                pause(attempt)
+            for attempt in (attempts := Attempts(self.objects.patience)):
                 if attempt or not self._version:
                     if not self.load():
                         raise missing()
@@ -195,5 +194,5 @@ class MetadataDocument:
                     )
                     return True
         raise ConflictError(
-            f"{self.place}: other writers changed it {TRIES} times while it was to be changed"
+            f"{self.place}: other writers changed it {attempts} while it was to be changed"
         )

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from .backoff import PATIENCE
 from .blocksums import ReadAt
 from .errors import StoreError
 from .location import Location
@@ -75,6 +76,9 @@ class Objects(Protocol):
 
     looks_before_writing: bool
     """Whether each write for an owner looks at the owner's document first."""
+
+    patience: float = PATIENCE
+    """Seconds after which a change that others always forestall is given up."""
 
     deletes_at_once: bool = False
     """Whether :meth:`delete_tree` takes everything away in one step."""

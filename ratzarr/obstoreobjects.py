@@ -3,17 +3,22 @@
 It takes a fraction of the processor's time that s3fs takes. What it lacks is made up for
 here: credentials are botocore's (profiles, roles, ``~/.aws``); etags go without their
 quotes, which Ceph's gateway does not match otherwise; conditional PUTs are repeated by
-us, as a PUT that was repeated unseen would be refused for its own first success; and in a
-forked child, where obstore would wait for ever, it says so.
+us, as a PUT that was repeated unseen would be refused for its own first success; in a
+forked child, where obstore would wait for ever, the requests go through s3fs; and other
+hosts, to which obstore would follow a redirect, are out of its reach.
 """
 
 import os
+import re
 import threading
+import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
 from functools import partial
-from itertools import batched
+from itertools import batched, islice
 from typing import Any, override
+from urllib.parse import urlsplit
+from weakref import WeakSet
 
 import botocore.session
 import obstore
@@ -26,7 +31,7 @@ from obstore.exceptions import (
 )
 from obstore.store import S3Store
 
-from .backoff import pause
+from .backoff import Attempts
 from .errors import (
     ArgumentError,
     DamagedError,
@@ -39,7 +44,10 @@ from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Versioned
 from .parallel import request_slot, run
+from .s3errors import NOT_S3
 from .s3identity import MACHINE
+from .s3objects import S3Objects
+from .s3retries import Retries
 from .s3settings import S3Settings, current
 
 __all__ = ["ObstoreObjects", "can_be_used"]
@@ -48,6 +56,10 @@ MARK = "ratzarr"
 """User metadata of an object: the mark of its owner; as in s3objects."""
 DELETE_AT_ONCE = 1000
 TRIES = 6
+NOWHERE = "http://127.0.0.1:9"
+"""A proxy that is none, for hosts that are not the endpoint's."""
+_NOT_THERE = re.compile(r"<Code>(NoSuchKey|NoSuchBucket|NotFound)</Code>")
+_UNCLEAR = re.compile(r"status: (3[0-9][0-9]|401|403)|kind: Connect")
 _NAMES = {"endpoint_url", "key", "secret", "token", "anon", "profile", "requester_pays"}
 
 _used_by: list[int] = []
@@ -77,11 +89,12 @@ class ObstoreObjects(Objects):
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
-        if not can_be_used():
-            raise self._after_fork()
+        self._options = dict(options or {})
         if not _used_by:
             _used_by.append(os.getpid())
-        self._store, self._once = _clients(location.bucket, options or {})
+        self.patience = Retries.of(os.environ, {}).patience
+        self._store, self._once = _clients(location.bucket, self._options)
+        _alive.add(self)
 
     def _key(self, key: str) -> str:
         return f"{self.location.key}/{key}" if key else self.location.key
@@ -103,9 +116,14 @@ class ObstoreObjects(Objects):
         def fetch() -> Versioned | None:
             try:
                 answer = obstore.get(self._store, self._key(key))
-            except (NotFoundError, FileNotFoundError):
+            except (NotFoundError, FileNotFoundError) as error:
+                if not _NOT_THERE.search(str(error)) and key.isprintable():
+                    raise StoreError(f"{self.location}/{key}: {NOT_S3} (HTTP 404)") from error
                 return None
             size = answer.meta["size"]
+            kind = str(answer.attributes.get("Content-Type", ""))
+            if not answer.meta["e_tag"] or "html" in kind.lower():
+                raise StoreError(f"{self.location}/{key}: {NOT_S3}")
             if limit is not None and size > limit:
                 raise DamagedError(
                     f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
@@ -163,8 +181,7 @@ class ObstoreObjects(Objects):
 
     def _put_if(self, key: str, data: bytes, owner: Owner | None, mode: Any) -> str | None:
         failed: StoreError | None = None
-        for attempt in range(TRIES):
-            pause(attempt)
+        for _ in islice(Attempts(self.patience), TRIES):
             try:
                 return self._do(key, partial(self._put, self._once, key, data, owner, mode))
             except _Refused:
@@ -253,19 +270,19 @@ class ObstoreObjects(Objects):
 
     @override
     def occupied(self) -> bool:
-        def is_object() -> bool:
-            try:
-                obstore.head(self._store, self.location.key)
-            except (NotFoundError, FileNotFoundError):
-                return False
-            return True
-
-        return self._do("", is_object) or any(True for _ in self.list_tree(""))
+        # obstore takes a page for a listing of nothing, and for an object.
+        return any(True for _ in self.list_tree("")) or self._checked.occupied()
 
     @override
     def list_beside(self) -> list[tuple[str, bool]]:
         folder, _, name = self.location.key.rpartition("/")
-        return [entry for entry in self._children(folder) if entry[0].startswith(name)]
+        found = [entry for entry in self._children(folder) if entry[0].startswith(name)]
+        return found or self._checked.list_beside()
+
+    @property
+    def _checked(self) -> S3Objects:
+        """The same objects, by a client that looks whether it is an S3 server that answers."""
+        return S3Objects(self.location, self._options)
 
     @override
     def remove_place(self) -> None:
@@ -275,8 +292,6 @@ class ObstoreObjects(Objects):
     # ---- errors
 
     def _do[T](self, key: str, call: Callable[[], T]) -> T:
-        if not can_be_used():
-            raise self._after_fork()
         try:
             with request_slot():
                 return call()
@@ -296,18 +311,47 @@ class ObstoreObjects(Objects):
                 f"{place}: the server does not let us: check the credentials "
                 "(AWS_ACCESS_KEY_ID, AWS_PROFILE, ...) and the bucket's policy"
             )
+        if _UNCLEAR.search(str(error)):
+            # A redirect, or a listing that is refused: obstore does not say. Another request does.
+            try:
+                if key:
+                    self._checked.get(key, limit=0)
+                else:
+                    self._checked.occupied()
+            except StorePermissionError as found:
+                return found
+            except RatZarrError:
+                pass
         return StoreError(f"{place}: {type(error).__name__}: {error}")
 
     def _no_bucket(self) -> TableNotFoundError:
         bucket = self.location.bucket
         return TableNotFoundError(f"{self.location}: the bucket {bucket!r} does not exist")
 
-    def _after_fork(self) -> StoreError:
-        return StoreError(
-            f"{self.location}: obstore does not work in a process that was forked from one that "
-            "has used it: use the start methods spawn or forkserver, or s3fs (without "
-            "RATZARR_S3_CLIENT or the option 'client')"
-        )
+
+class _Inherited(ObstoreObjects):
+    """The objects of a store, in the child of a fork: they go through s3fs from their first use."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("__class__", "__dict__"):
+            return super().__getattribute__(name)
+        known = self.__dict__
+        known.update(S3Objects(known["location"], known["_options"]).__dict__)
+        self.__class__ = S3Objects  # type: ignore[assignment]
+        return getattr(self, name)
+
+
+_alive: WeakSet[ObstoreObjects] = WeakSet()
+
+
+def _in_child() -> None:
+    for objects in list(_alive):
+        objects.__class__ = _Inherited
+    _alive.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _refuse_unknown(options: Mapping[str, Any]) -> None:
@@ -321,7 +365,17 @@ def _refuse_unknown(options: Mapping[str, Any]) -> None:
         )
 
 
-def _arguments(settings: S3Settings) -> dict[str, Any]:
+def _refuse_proxy(host: str, url: str) -> None:
+    proxies = urllib.request.getproxies_environment()
+    name = next((one for one in (urlsplit(url).scheme, "all") if one in proxies), None)
+    if name is not None and not urllib.request.proxy_bypass(host):
+        raise ArgumentError(
+            f"the S3 client obstore follows redirects to any host through a proxy "
+            f"({name.upper()}_PROXY): use s3fs, or name {host} in NO_PROXY"
+        )
+
+
+def _arguments(bucket: str, settings: S3Settings) -> dict[str, Any]:
     """Return arguments for S3Store."""
     if settings.problem:
         raise ArgumentError(settings.problem)
@@ -331,6 +385,17 @@ def _arguments(settings: S3Settings) -> dict[str, Any]:
         "request_payer": settings.requester_pays,
         "client_options": {"timeout": "60s", "connect_timeout": "5s"},
     }
+    host = (
+        urlsplit(settings.endpoint).hostname or ""
+        if settings.endpoint
+        else f"{bucket}.s3.{arguments['region']}.amazonaws.com"
+    )
+    if settings.path_style and not settings.endpoint:
+        host = f"s3.{arguments['region']}.amazonaws.com"
+    _refuse_proxy(host, settings.endpoint or "https://")
+    # It follows redirects, with the session token, and has no switch for it. But a host that is
+    # not the endpoint's it would only reach through this.
+    arguments["client_options"] |= {"proxy_url": NOWHERE, "proxy_excludes": host}
     if settings.endpoint:
         arguments["endpoint"] = settings.endpoint
         if settings.endpoint.startswith("http://"):
@@ -393,7 +458,7 @@ def _clients(bucket: str, options: Mapping[str, Any]) -> _Pair:
     key = (bucket, repr(settings), hash((settings.keys, repr(sorted(variables.items())))))
     with _known_lock:
         if key not in _known:
-            arguments = _arguments(settings)
+            arguments = _arguments(bucket, settings)
             while len(_known) >= MAX_CLIENTS:
                 del _known[next(iter(_known))]
             patient, once = (

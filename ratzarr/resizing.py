@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import batched
 
-from .backoff import TRIES, pause
+from .backoff import Attempts
 from .column import Column
 from .columnstate import ColumnState
 from .errors import ChangedError, ConflictError, DamagedError, TableNotFoundError
@@ -92,8 +92,7 @@ class Resizing:
         """
         token = secrets.token_hex(8)
         seen = dict(known or {})
-        for attempt in range(TRIES):
-            pause(attempt)
+        for attempt in (attempts := Attempts(self._table.objects.patience)):
             if attempt:
                 # The first time as last seen: if that is no longer so, it isn't put back.
                 self._load_table()
@@ -117,7 +116,7 @@ class Resizing:
                 self._say_done({"FROM": before, "TO": rows, "ID": token})
                 return columns
         raise ConflictError(
-            f"{self._table.place}: other processes resized the table {TRIES} times while its row "
+            f"{self._table.place}: other processes resized the table {attempts} while its row "
             f"count was to be {rows}"
         )
 
@@ -207,8 +206,7 @@ class Resizing:
         self._follow(column, looked=False)
 
     def _follow(self, column: Column, *, looked: bool) -> None:
-        for attempt in range(TRIES):
-            pause(attempt)
+        for attempt in (attempts := Attempts(self._table.objects.patience)):
             if not looked:
                 if not column.document.load():
                     if not attempt:
@@ -219,7 +217,7 @@ class Resizing:
             if self._step(column):
                 return
         raise ConflictError(
-            f"{column.document.place}: other writers changed it {TRIES} times while column "
+            f"{column.document.place}: other writers changed it {attempts} while column "
             f"{column.name!r} was to follow the table's row count"
         )
 
@@ -288,8 +286,7 @@ class Resizing:
             return True
         chunk = keep // state.chunk_rows
         key = f"{column.prefix}/{state.chunk_name(chunk)}"
-        for attempt in range(TRIES):
-            pause(attempt)
+        for _ in Attempts(column.objects.patience):
             found = column.objects.get_versioned(key)
             if found is None or state.disowns(found.mark):
                 return True

@@ -4,6 +4,10 @@ A server that has been heard from may be slow for a while; one that has never an
 most likely never will. So the first answer must come within a bound that covers all
 tries: a wrong name, a closed port or a silent server is an error in seconds, and a long
 transfer from a server that works is not cut.
+
+No redirect is followed: another host would be sent the session token, and its "not found"
+would be believed. Every request has a limit: HTTP clients give none to one whose body is
+not taken, or whose ``100 Continue`` does not come.
 """
 
 import asyncio
@@ -12,22 +16,27 @@ import datetime as dt
 import email.utils
 import functools
 import importlib.metadata
+import io
 import os
+import re
 import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import fsspec.config
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
 from botocore.loaders import create_loader
+from botocore.parsers import ResponseParserError
 from botocore.session import Session
 from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 
 from .errors import ArgumentError, StorePermissionError
 from .parallel import in_flight
+from .s3errors import is_redirect
 from .s3identity import MACHINE, Keys
 from .s3retries import Retries
 from .s3settings import PROFILES, S3Settings
@@ -40,6 +49,23 @@ HEARD = 60.0
 """Seconds for which a server that answered counts as one that does."""
 SMALL = 2**20
 """Bytes. Sending more can take longer than the first answer may."""
+PIECE = 2**16
+"""Bytes of a body that are sent at a time: each is progress."""
+GRACE = 1.0
+"""Seconds that the HTTP client has to say itself that nothing came."""
+ROOTS = {
+    "CompleteMultipartUpload": b"CompleteMultipartUploadResult",
+    "CopyObject": b"CopyObjectResult",
+    "CreateMultipartUpload": b"InitiateMultipartUploadResult",
+    "DeleteObjects": b"DeleteResult",
+    "ListObjectsV2": b"ListBucketResult",
+    "UploadPartCopy": b"CopyPartResult",
+}
+"""What the body of an answer 200 is called, by operation."""
+_ROOT = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?([A-Za-z_][\w.-]*)")
+_TAGGED = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
+"""Answers 200 to these have an etag."""
+_READING = {"GetObject", "HeadObject"}
 
 MAX_CLIENTS = 16
 _ENVIRONMENT = (
@@ -53,7 +79,20 @@ _ENVIRONMENT = (
 _DECIDED = {"anon", "profile", "first_answer", "retry", "username", "password"}
 """Arguments that the settings have an answer to already."""
 _clients: dict[tuple[int, str, str, int], "_Client"] = {}
+_inherited: list[dict[tuple[int, str, str, int], "_Client"]] = []
+"""Clients of the process that this one was forked from. Freed, they would close its connections."""
 _lock = threading.Lock()
+
+
+def _in_child() -> None:
+    global _lock  # noqa: PLW0603 - the thread that holds it may not exist here
+    _lock = threading.Lock()
+    _inherited.append(dict(_clients))
+    _clients.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def client_for(
@@ -93,6 +132,7 @@ def client_for(
     # With fewer connections than requests some would only wait for a connection.
     arguments["config_kwargs"] |= {"max_pool_connections": in_flight(), **retries.config()}
     arguments["config_kwargs"]["user_agent"] = _user_agent()
+    arguments["config_kwargs"]["http_session_cls"] = _DirectSession
     for name, value in fsspec.config.conf.get("s3", {}).items():
         _put(arguments, name, value, over=False)
     for name, value in (options or {}).items():
@@ -196,11 +236,55 @@ def _when(text: Any) -> dt.datetime:
     return parsed
 
 
-def _ask_once(model: Any, context: dict[str, Any], **_: Any) -> None:
-    # Where a bucket is, botocore asks of the server that has just said "elsewhere": who says so
-    # again without a region is asked again, until there is no more stack.
-    if model.name == "HeadBucket":
-        context.setdefault("s3_redirect", {})["redirected"] = True
+def _stay(context: dict[str, Any], **_: Any) -> None:
+    """Let botocore take a request for one that was redirected already: it does so once only."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _check_answer(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    """Refuse an answer that says "all is well", and is none of an S3 server.
+
+    A login page, a proxy or an empty body would read as a listing without objects.
+    """
+    if response_dict["status_code"] >= 300:
+        return
+    name, headers = operation_model.name, response_dict["headers"]
+    expected = ROOTS.get(name)
+    if expected is not None:
+        # A root of another name is an error that came late: botocore knows those.
+        match = _ROOT.search(response_dict["body"] or b"")
+        if match is None or match[1] not in (expected, b"Error"):
+            raise ResponseParserError(f"an answer to {name} that is no {expected.decode()}")
+    elif name in _TAGGED and "etag" not in headers:
+        raise ResponseParserError(f"an answer to {name} without an etag")
+    elif name in _READING and "html" in headers.get("content-type", ""):
+        # Web servers have etags as well, and some answer for whatever they don't have.
+        raise ResponseParserError(f"an answer to {name} that is a page")
+
+
+class _DirectSession(AIOHTTPSession):  # type: ignore[misc]
+    """An HTTP client that follows no redirect."""
+
+    async def _get_session(self, proxy_url: Any) -> Any:
+        return _Direct(await super()._get_session(proxy_url))
+
+
+class _Direct:
+    """What is asked of aiohttp's session here, with one more argument."""
+
+    def __init__(self, session: Any) -> None:
+        self.request = functools.partial(session.request, allow_redirects=False)
+
+
+class _Body(io.BytesIO):
+    """A request's body that knows when some of it was last taken."""
+
+    taken = 0.0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.taken = time.monotonic()
+        # Pieces: of a large one nobody would know how far it is.
+        return super().read(size if size is None or size < 0 else min(size, PIECE))
 
 
 class _Client(S3FileSystem):  # type: ignore[misc]
@@ -213,16 +297,42 @@ class _Client(S3FileSystem):  # type: ignore[misc]
         super().__init__(**arguments, session=session)
         self._bound = settings.first_answer
         self._heard = -HEARD
-        self._prepared: Any = None
+        self._prepared: list[Any] = []
+        self._direct: dict[str, float] = {}
 
     @property
     def heard(self) -> bool:
         """Whether the server has answered lately."""
         return time.monotonic() < self._heard + HEARD
 
+    def is_direct(self, bucket: str) -> bool:
+        """Whether the server has lately answered for a bucket, and did not point elsewhere."""
+        return time.monotonic() < self._direct.get(bucket, -HEARD) + HEARD
+
+    async def get_s3(self, bucket: str | None = None) -> Any:
+        """Return the client for a bucket: one that stays where it is."""
+        client = await super().get_s3(bucket)
+        if not any(client is one for one in self._prepared):
+            client.meta.events.register_last("before-parameter-build.s3", _stay)
+            client.meta.events.register("before-parse.s3", _check_answer)
+            self._prepared.append(client)
+        return client
+
     async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
-        if self.heard or len(kwargs.get("Body") or b"") > SMALL:
-            return await super()._call_s3(method, *akwarglist, **kwargs)
+        bucket = kwargs.get("Bucket", "")
+        try:
+            answer = await self._ask(method, *akwarglist, **kwargs)
+        except ClientError as error:
+            if not is_redirect(error):
+                self._direct[bucket] = time.monotonic()
+            raise
+        self._direct[bucket] = time.monotonic()
+        return answer
+
+    async def _ask(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
+        data = kwargs.get("Body")
+        if self.heard or len(data or b"") > SMALL:
+            return await self._send(method, *akwarglist, **kwargs)
 
         def watch(response: Any = None, **_: Any) -> None:
             if response is not None:
@@ -230,13 +340,10 @@ class _Client(S3FileSystem):  # type: ignore[misc]
 
         # To make the client is work of our own, and no waiting.
         client = await self.set_session()
-        if client is not self._prepared:
-            client.meta.events.register_last("before-parameter-build.s3", _ask_once)
-            self._prepared = client
         client.meta.events.register("needs-retry.s3", watch)
         try:
             await asyncio.wait_for(self._fetch_credentials(), self._bound)
-            asked = asyncio.ensure_future(super()._call_s3(method, *akwarglist, **kwargs))
+            asked = asyncio.ensure_future(self._send(method, *akwarglist, **kwargs))
             try:
                 await asyncio.wait({asked}, timeout=self._bound / TRIES)
                 if asked.done() or self.heard:
@@ -249,6 +356,32 @@ class _Client(S3FileSystem):  # type: ignore[misc]
             raise TimeoutError(f"nothing came within {self._bound / TRIES:g} s")
         finally:
             client.meta.events.unregister("needs-retry.s3", watch)
+
+    async def _send(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
+        """Make a request, and give it up when the server takes no more of its body.
+
+        What comes after the body, and all of a request without one, has the HTTP client's limit.
+        """
+        data = kwargs.get("Body")
+        if not data and method != "delete_objects":
+            return await super()._call_s3(method, *akwarglist, **kwargs)
+        client = await self.set_session()
+        silence = client.meta.config.read_timeout + GRACE
+        body = _Body(data or b"")
+        if data:
+            kwargs["Body"] = body
+        asked = asyncio.ensure_future(super()._call_s3(method, *akwarglist, **kwargs))
+        body.taken = time.monotonic()
+        try:
+            while not asked.done():
+                left = body.taken + silence - time.monotonic()
+                if left <= 0:
+                    raise ReadTimeoutError(endpoint_url=client.meta.endpoint_url)
+                await asyncio.wait({asked}, timeout=left)
+            return await asked
+        finally:
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
 
     async def _fetch_credentials(self) -> None:
         """Have credentials at hand: to fetch them can take longer than a try may."""

@@ -5,8 +5,10 @@ from server to server and are often empty, and an answer to HEAD has no code eit
 """
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import botocore.exceptions as boto
@@ -14,7 +16,9 @@ from botocore.parsers import ResponseParserError
 from fsspec.exceptions import FSTimeoutError
 
 from .errors import (
+    ListingRefusedError,
     RatZarrError,
+    RedirectError,
     StoreConnectionError,
     StoreError,
     StorePermissionError,
@@ -24,10 +28,24 @@ from .errors import (
 from .s3settings import S3Settings
 from .s3words import without_password
 
-__all__ = ["ConditionRefused", "MissingObject", "answer_to", "error_code", "in_words", "no_bucket"]
+__all__ = [
+    "NOT_S3",
+    "ConditionRefused",
+    "MissingObject",
+    "answer_to",
+    "answered_404",
+    "elsewhere",
+    "error_code",
+    "in_words",
+    "is_redirect",
+    "no_bucket",
+]
 
 _REFUSED = {"PreconditionFailed", "412"}
-_MISSING = {"NoSuchKey", "NotFound", "404"}
+_MISSING = {"NoSuchKey", "NotFound"}
+NOT_S3 = (
+    "what answers does not speak S3: check the endpoint, and whether the network asks for a login"
+)
 _WRONG_REGION = {
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
@@ -45,6 +63,7 @@ _PERMISSION = {
     "SignatureDoesNotMatch": "the secret does not belong to the access key",
     "TokenRefreshRequired": "the session token must be renewed: log in anew",
 }
+_UNLISTED = {"AccessDenied", "AllAccessDisabled"}
 _OF_BUCKET = {"DeleteObjects", "ListObjectsV2"}
 """What is asked of a bucket, and not of an object that could be missing."""
 _DOING = {
@@ -98,7 +117,9 @@ def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrE
     """
     answer, operation = answer_to(error)
     code, status = error_code(error), _status(answer)
-    is_missing = code in _MISSING or (status == 404 and not code)
+    if is_redirect(error):
+        return RedirectError(f"{place}: {elsewhere(error)} (tried: {settings.tried()})")
+    is_missing = code in _MISSING or _is_missing_by_status(code, status, operation)
     of_bucket = operation in _OF_BUCKET
     if is_missing and not of_bucket:
         return MissingObject(f"{place} does not exist")
@@ -124,20 +145,79 @@ def no_bucket(place: str, settings: S3Settings) -> TableNotFoundError:
     )
 
 
+def _is_missing_by_status(code: str, status: int, operation: str) -> bool:
+    """Return whether a 404 without an error of S3's is to be believed.
+
+    An answer to HEAD has no body. To anything else an S3 server says what is not there; a web
+    server, a proxy or a login page in its place does not.
+    """
+    return status == 404 and code in ("", "404") and operation.startswith("Head")
+
+
+def _is_page(answer: Mapping[str, Any]) -> bool:
+    return "html" in _headers(answer).get("content-type", "").lower()
+
+
+def answered_404(error: BaseException | None) -> bool:
+    """Return whether a server's status was 404, whatever it said with it."""
+    return _status(answer_to(error)[0]) == 404
+
+
+def is_redirect(error: BaseException | None) -> bool:
+    """Return whether a server has pointed elsewhere."""
+    answer, _ = answer_to(error)
+    return error_code(error) in _WRONG_REGION or 300 <= _status(answer) < 400
+
+
+def elsewhere(error: BaseException) -> str:
+    """Return in words where a server has pointed to, and how to go there."""
+    answer, _ = answer_to(error)
+    code, status = error_code(error), _status(answer)
+    said = " ".join(filter(None, (code if code != str(status) else "", f"HTTP {status}")))
+    details, headers = answer.get("Error", {}), _headers(answer)
+    region = _shown(details.get("Region") or headers.get("x-amz-bucket-region"))
+    if region:
+        return f"the bucket is in region {region!r} ({said}): set AWS_REGION={region}"
+    place = _shown(details.get("Endpoint")) or _shown(_origin(headers.get("location")))
+    if place:
+        return (
+            f"the server points to {place!r} ({said}), and redirects are not followed: if that is "
+            "the right server, set AWS_ENDPOINT_URL"
+        )
+    return (
+        f"the bucket is in another region, or at another endpoint ({said}): set AWS_REGION or "
+        "AWS_ENDPOINT_URL"
+    )
+
+
+def _shown(text: object) -> str:
+    """Return what an unknown server says as it may be shown: printable, and not for ever."""
+    return re.sub(r"[^!-~]", "", str(text or ""))[:200]
+
+
+def _origin(url: str | None) -> str:
+    """Return scheme and host of a URL: what follows can hold a signature."""
+    try:
+        parts = urlsplit(re.sub(r"[^!-~]", "", url or "")[:2000])
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}" if host else ""
+
+
 def _classify(
     answer: Mapping[str, Any], code: str, status: int, operation: str, error: BaseException
 ) -> tuple[type[RatZarrError], str]:
     said = " ".join(filter(None, (code if code != str(status) else "", f"HTTP {status}")))
-    if code in _WRONG_REGION or 300 <= status < 400:
-        region = answer.get("Error", {}).get("Region") or _headers(answer).get(
-            "x-amz-bucket-region"
-        )
-        where = f"region {region!r}" if region else "another region, or at another endpoint"
-        return StorePermissionError, f"the bucket is in {where} ({said})"
     if code in _PERMISSION or status in (401, 403):
         doing = _DOING.get(operation, "do that")
         why = _PERMISSION.get(code, _PERMISSION["AccessDenied"]).format(doing=doing)
-        return StorePermissionError, f"the server refuses: {why} ({said})"
+        refused = code in _UNLISTED or (code in ("", "403") and not _is_page(answer))
+        unlisted = operation == "ListObjectsV2" and refused
+        made = ListingRefusedError if unlisted else StorePermissionError
+        return made, f"the server refuses: {why} ({said})"
+    if status == 404 and code in ("", "404"):
+        return StoreError, f"{NOT_S3} (HTTP 404)"
     if answer:
         return StoreError, f"the server failed to {_DOING.get(operation, 'do it')} ({said})"
     cause = _root(error)
@@ -153,7 +233,7 @@ def _classify(
     if isinstance(cause, _NO_CONNECTION):
         return StoreConnectionError, f"no connection to the server: {_reason(cause)}"
     if isinstance(cause, ResponseParserError):
-        return StoreError, "what answers does not speak S3"
+        return StoreError, NOT_S3
     return StoreError, f"{type(error).__name__}: {error}"
 
 

@@ -22,14 +22,14 @@ from typing import Any, override
 import fsspec.asyn
 from botocore.exceptions import ClientError
 
-from .backoff import TRIES, pause
-from .errors import DamagedError, RatZarrError, StoreError
+from .backoff import Attempts
+from .errors import ConflictError, DamagedError, RatZarrError, StoreError
 from .layout import ZARR_JSON
 from .location import Location
 from .objects import Objects, Owner, Seen, Take, Versioned
 from .parallel import request_slot, run
 from .s3client import client_for
-from .s3errors import ConditionRefused, MissingObject, in_words, no_bucket
+from .s3errors import ConditionRefused, MissingObject, answered_404, in_words, no_bucket
 from .s3retries import Retries, passes
 from .s3settings import current
 
@@ -66,8 +66,21 @@ class S3Objects(Objects):
         self.location = location
         options = dict(options or {})
         self._retries = Retries.of(os.environ, options.pop("retry", {}))
+        self.patience = self._retries.patience
         self._settings = current(location.bucket, options)
-        self._fs = client_for(self._settings, options, self._retries)
+        self._options = options
+        self._connect()
+
+    def _connect(self) -> None:
+        self._client = client_for(self._settings, self._options, self._retries)
+        self._process = os.getpid()
+
+    @property
+    def _fs(self) -> Any:
+        """The client of this process: that of a parent waits for a thread that is not here."""
+        if self._process != os.getpid():
+            self._connect()
+        return self._client
 
     def _key(self, key: str) -> str:
         return f"{self.location.key}/{key}" if key else self.location.key
@@ -126,6 +139,12 @@ class S3Objects(Objects):
             return self._do(key, fetch)
         except MissingObject:
             return None
+        except StoreError as error:
+            if answered_404(error.__cause__) and not key.isprintable():
+                # Only upstream would keep a column under such a key. Some servers take no URL for
+                # it, and say so in no words of S3's.
+                return None
+            raise
 
     @override
     def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
@@ -161,8 +180,7 @@ class S3Objects(Objects):
     ) -> str | None:
         own = secrets.token_hex(5)
         writes = " ".join([own, *earlier.split()][:WRITES_KEPT])
-        for attempt in range(TRIES):
-            pause(attempt)
+        for _ in (attempts := Attempts(self.patience)):
             try:
                 return self._put(key, data, owner, writes, **condition)
             except ConditionRefused:
@@ -179,7 +197,10 @@ class S3Objects(Objects):
             if found is not None or "IfMatch" in condition:
                 return None
             # Refused because there was one, and then there was none: it was deleted in between.
-        raise StoreError(f"{self.location}/{key} comes and goes: it was to be created")
+        raise ConflictError(
+            f"{self.location}/{key}: it was there {attempts} when it was to be created, and was "
+            "gone each time it was looked at"
+        )
 
     def _look(self, key: str) -> str | None:
         """Return the version of an object; None where there is none."""
@@ -268,7 +289,7 @@ class S3Objects(Objects):
         start = self._key(prefix) + "/"
         return [
             str(entry["Prefix"])[len(start) : -1]
-            for page in self._pages(Prefix=start, Delimiter="/")
+            for page in self.pages(Prefix=start, Delimiter="/")
             for entry in page.get("CommonPrefixes", [])
         ]
 
@@ -286,7 +307,7 @@ class S3Objects(Objects):
     def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
         skip = len(self.location.key) + 1
         start = self._key(prefix) + "/"
-        for page in self._pages(Prefix=start):
+        for page in self.pages(Prefix=start):
             for entry in page.get("Contents", []):
                 yield str(entry["Key"])[skip:], int(entry["Size"]), _etag(entry)
 
@@ -306,7 +327,7 @@ class S3Objects(Objects):
         folder = len(self.location.key.rpartition("/")[0])
         skip = folder + 1 if folder else 0
         found: list[tuple[str, bool]] = []
-        for page in self._pages(Prefix=self.location.key, Delimiter="/"):
+        for page in self.pages(Prefix=self.location.key, Delimiter="/"):
             prefixes = page.get("CommonPrefixes", [])
             found += [(str(entry["Prefix"])[skip:-1], True) for entry in prefixes]
             found += [(str(entry["Key"])[skip:], False) for entry in page.get("Contents", [])]
@@ -317,14 +338,20 @@ class S3Objects(Objects):
         # Nothing is left where there are no directories.
         return
 
-    def _pages(self, **request: Any) -> Iterable[dict[str, Any]]:
+    def pages(self, **request: Any) -> Iterable[dict[str, Any]]:
+        """Yield the pages of a listing."""
         while True:
             page = self._call("", "list_objects_v2", **request)
             yield page
             # Some servers' pages hold fewer than they could: only this says "the end".
             if not page.get("IsTruncated"):
                 return
-            request["ContinuationToken"] = page["NextContinuationToken"]
+            token = page.get("NextContinuationToken")
+            if not token or token == request.get("ContinuationToken"):
+                raise StoreError(
+                    f"{self.location}: the server says that its listing goes on, and not where"
+                )
+            request["ContinuationToken"] = token
 
     def request(self, method: str, **request: Any) -> dict[str, Any]:
         """Make a request of the bucket, for what is no store: see :mod:`ratzarr.bucketfile`."""

@@ -130,12 +130,16 @@ def _s3_objects(location: Location, options: dict[str, Any]) -> Objects:
     if chosen != "obstore":
         raise ArgumentError(f"there is no S3 client {chosen!r}: expected s3fs or obstore")
     try:
-        from .obstoreobjects import ObstoreObjects
+        from .obstoreobjects import ObstoreObjects, can_be_used
     except ImportError as error:
         raise ArgumentError(
             "the S3 client obstore was asked for, and is not installed: "
             f"pip install 'ratzarr[obstore]' ({error})"
         ) from error
+    if not can_be_used():
+        from .s3objects import S3Objects
+
+        return S3Objects(location, options)
     return ObstoreObjects(location, options)
 
 

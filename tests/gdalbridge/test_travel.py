@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -849,3 +850,38 @@ def test_gdals_options_can_be_given(verb):
     done = call(verb, "--config", "NO_EQUALS_SIGN", "x", "y")
     assert done.exit_code == 2
     assert "expected NAME=VALUE" in done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="locks like these are elsewhere only")
+def test_a_move_that_is_killed_before_the_table_knows_its_new_name(raster):
+    """Somebody holds the lock of the table's document: it has its new name, and can't learn it."""
+    import fcntl
+
+    old, new = raster / "seg.tif", raster / "new.tif"
+    with open(f"{old}.rat.zarr/RAT/zarr.json", "rb+") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        program = "import sys, gdalbridge; gdalbridge.move_raster(*sys.argv[1:])"
+        with subprocess.Popen([sys.executable, "-c", program, old, new]) as moving:
+            until = time.monotonic() + 60
+            while not os.path.isdir(f"{new}.rat.zarr") and time.monotonic() < until:
+                time.sleep(0.01)
+            time.sleep(0.1)
+            moving.kill()
+            assert moving.wait() == -signal.SIGKILL
+    assert Path(old).is_file()
+    assert not Path(new).exists()
+
+    def remembered(name):
+        return raster.zarr(f"{name}.rat.zarr")["RAT"].attrs["RASTER"]["name"]
+
+    assert remembered("new.tif") == "seg.tif"
+    [report] = check(f"{new}.rat.zarr")
+    [words] = [one.words for one in report.findings if "interrupted" in one.words]
+    assert f"mv {old} {new} --resume" in words
+    done = call("mv", old, new, "--resume")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert not Path(old).exists()
+    assert Path(new).is_file()
+    assert remembered("new.tif") == "new.tif"
+    found = [one for report in check(new) for one in report.findings]
+    assert not [one for one in found if one.kind in ("raster", "unchecked")]

@@ -5,6 +5,7 @@ What each of them sends is looked at in a server of our own.
 
 import os
 import threading
+from contextlib import suppress
 
 import pytest
 from osgeo import gdal
@@ -13,7 +14,13 @@ from gdalbridge import BridgeError, copy_to_sidecar
 from gdalbridge.gdalopen import opened
 from gdalbridge.gdalrat import bands_with_table
 from gdalbridge.vsis3 import reached
-from ratzarr import RatZarr, RatZarrError, StoreConnectionError, StorePermissionError
+from ratzarr import (
+    RatZarr,
+    RatZarrError,
+    RedirectError,
+    StoreConnectionError,
+    StorePermissionError,
+)
 from ratzarr.s3words import NAMES
 from tests.servers.scripted import closed_port, scripted_s3, silent_server
 
@@ -310,3 +317,26 @@ def test_no_credentials_for_a_raster(server, monkeypatch):
     with pytest.raises(StorePermissionError, match="no AWS credentials"):
         bands_with_table("/vsis3/bucket/lc.tif")
     assert server.requests == []
+
+
+@pytest.mark.moto_only
+@pytest.mark.parametrize("status", [301, 307])
+def test_gdal_does_not_go_where_a_server_points_to(status, monkeypatch):
+    """GDAL signs anew for the endpoint in an error's XML, with the token: it is not let there."""
+    code = "PermanentRedirect" if status == 301 else "TemporaryRedirect"
+    with scripted_s3() as server, scripted_s3() as other:
+        for name, value in {
+            "AWS_ENDPOINT_URL": server.url, "AWS_ACCESS_KEY_ID": "AKID",
+            "AWS_SECRET_ACCESS_KEY": "secret", "AWS_SESSION_TOKEN": "token",
+            "AWS_DEFAULT_REGION": "eu-west-1",
+        }.items():  # fmt: skip
+            monkeypatch.setenv(name, value)
+        server.answer(".*", "/good/.*", 404, "NoSuchKey")
+        server.answer(".*", "/bad/.*", status, code, Endpoint=other.host, Bucket="bad")
+        # That another bucket of this server was heard from says nothing.
+        with reached("s3://good/seg.tif") as name, suppress(RuntimeError):
+            gdal.Open(name)
+        for _ in range(2):
+            with pytest.raises(RedirectError, match=other.host), reached("s3://bad/seg.tif"):
+                pass
+        assert other.requests == []

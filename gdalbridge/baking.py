@@ -56,6 +56,8 @@ class BakeReport:
     seconds: float
     losses: tuple[str, ...] = ()
     """In words, what the format could not hold as it was given."""
+    notes: tuple[str, ...] = ()
+    """In words, lossless changes that let older software read the table."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -65,7 +67,7 @@ class BakeReport:
         lines = [f"{self.source} -> {self.target} ({self.format}), {self.seconds:.2f} s"]
         for band, names in self.bands.items():
             lines.append(f"  band {band}: {len(names)} columns of {self.rows[band]} rows")
-        return "\n".join([*lines, *(f"lost: {loss}" for loss in self.losses)])
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def bake(

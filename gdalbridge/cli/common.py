@@ -2,6 +2,7 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ import click
 
 from ratzarr import RatZarrError
 
-from ..errors import BridgeError
+from ..errors import BridgeError, LossWarning, StaleWarning
 
 __all__ = [
     "cast_option",
@@ -91,13 +92,37 @@ config_option = click.option(
 def in_words() -> Iterator[None]:
     """Turn an error into one line on stderr and exit code 1, and Ctrl-C into 130."""
     try:
-        yield
+        with _warnings_shown():
+            yield
     except (BridgeError, RatZarrError) as error:
         click.echo(f"gdalbridge: {error}{_notes(error)}", err=True)
         sys.exit(1)
     except KeyboardInterrupt as error:
         click.echo(f"gdalbridge: interrupted{_notes(error)}", err=True)
         sys.exit(130)
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Show each of this package's warnings once on stderr, without source lines; none with -q."""
+    context = click.get_current_context(silent=True)
+    quiet = bool(context is not None and context.params.get("quiet"))
+    shown: set[str] = set()
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            text = str(message)
+            if not issubclass(category, (LossWarning, StaleWarning)):
+                show_others(message, category, *where, **more)
+            elif not quiet and text not in shown:
+                shown.add(text)
+                click.echo(f"gdalbridge: warning: {text}", err=True)
+
+        warnings.showwarning = show
+        for category in (LossWarning, StaleWarning):
+            warnings.simplefilter("always", category)
+        yield
 
 
 def _notes(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """What of a table a raster has kept: two tables of GDAL's own, compared cell by cell."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from .errors import NotWrittenError, RasterNotFoundError
 from .gdalrat import RatColumn, RatSource, open_rat
-from .gdaltypes import FieldType, type_name, usage_name
+from .gdaltypes import HFA_NAMES, FieldType, kept_name, type_name, usage_name
 from .losses import ValueLoss, changed_reals, loss_lines
 
 __all__ = ["losses_between"]
@@ -48,7 +48,8 @@ def losses_between(
 
 def _losses(was: RatSource, now: RatSource, singles: Collection[str]) -> list[str]:
     then, found = was.schema, now.schema
-    if (len(then.columns), then.rows) != (len(found.columns), found.rows):
+    pairs = _pairs(then.columns, found.columns)
+    if pairs is None or then.rows != found.rows:
         raise NotWrittenError(
             f"the format does not keep the table: it has {len(found.columns)} columns of "
             f"{found.rows} rows, and was given {len(then.columns)} of {then.rows}"
@@ -61,12 +62,27 @@ def _losses(was: RatSource, now: RatSource, singles: Collection[str]) -> list[st
         losses.append(
             f"the linear binning became {found.linear_binning}, was {then.linear_binning}"
         )
-    for before, after in zip(then.columns, found.columns, strict=True):
+    for before, after in pairs:
         losses += _of_description(before, after)
         lost = _of_values(was, now, before, after, single=before.name in singles)
         if lost is not None:
             values.append(lost)
     return losses + loss_lines(values)
+
+
+def _pairs(
+    before: Sequence[RatColumn], after: Sequence[RatColumn]
+) -> list[tuple[RatColumn, RatColumn]] | None:
+    """Return the columns of both tables in pairs; None if they don't match.
+
+    HFA adds columns for the colour table and the histogram, before the others.
+    """
+    if len(before) == len(after):
+        return list(zip(before, after, strict=True))
+    kept = {kept_name(one.name, one.usage).lower() for one in before}
+    added = {name.lower() for name in HFA_NAMES.values()} - kept
+    rest = [one for one in after if one.name.lower() not in added]
+    return list(zip(before, rest, strict=True)) if len(rest) == len(before) else None
 
 
 def _of_description(before: RatColumn, after: RatColumn) -> list[str]:

@@ -41,6 +41,11 @@ from .common import (
 @click.option("--co", "options", multiple=True, metavar="NAME=VALUE", help="Creation option.")
 @click.option("--overwrite", is_flag=True, help="Replace a raster that is there already.")
 @click.option("--strict", is_flag=True, help="Refuse what the format can't hold exactly.")
+@click.option(
+    "--native",
+    is_flag=True,
+    help="Keep GDAL's newest column types and place of the table; older GDAL can't read them.",
+)
 @config_option
 @json_option
 @quiet_option

@@ -390,6 +390,8 @@ def _create(
 
 def _put_in_place(made: Path, target: Path) -> None:
     if made.parent == target.parent:
+        for old in _beside(target):
+            old.unlink(missing_ok=True)
         made.replace(target)
         return
     names = sorted(one.name for one in made.parent.iterdir())

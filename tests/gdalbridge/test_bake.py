@@ -413,3 +413,20 @@ def test_hfa_of_a_raster_with_colours(tmp_path):
     assert bake(path, out).losses == ()
     assert column(out, "area") == [i / 3 for i in range(256)]
     assert column(out, "Red") == list(range(256))
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.vrt"])
+def test_an_older_table_beside_it_is_named_or_replaced(raster, tmp_path, name):
+    out, dbf = tmp_path / name, tmp_path / f"{name}.vat.dbf"
+    dbf.write_bytes(b"older")
+    with pytest.raises(OutputExistsError, match=re.escape(dbf.name)):
+        bake(raster, out, columns=["area"])
+    bake(raster, out, columns=["area"], overwrite=True)
+    assert not dbf.exists()
+    assert names(out) == ["area"]
+
+
+def test_an_export_to_no_raster_names_bake(raster, tmp_path):
+    done = call("export", f"{raster}.rat.zarr", tmp_path / "none.tif")
+    assert done.exit_code == 1
+    assert "gdalbridge bake" in done.stderr

@@ -3,7 +3,8 @@
 GDAL's tables in memory are what its drivers write; they hold all rows at once.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ratzarr import RatZarr
@@ -11,15 +12,30 @@ from ratzarr import RatZarr
 from ._gdal import exceptions, gdal, silence
 from .column_access import readable_columns
 from .copyplan import unique_names
-from .errors import BridgeError, ColumnSelectionError, GdalError
+from .errors import BridgeError, ColumnSelectionError, ConversionError, GdalError
 from .gdalrat import bands_with_table, open_rat
 from .gdalratwrite import open_rat_for_update
+from .gdaltypes import FieldType, export_type, stored_dtype, type_name
 from .ratexport import copy_to_raster
 from .read_options import DEFAULTS, ReadOptions
 
-__all__ = ["Wanted", "fill", "stand_in_for"]
+__all__ = ["Filled", "Wanted", "fill", "stand_in_for"]
 
 BLOCK_ROWS = 500_000
+
+
+OLDER = {FieldType.BOOLEAN: FieldType.INTEGER, FieldType.DATETIME: FieldType.STRING}
+"""Types that every version of GDAL reads, by types of 3.12 and later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The table of a band."""
+
+    older: Mapping[str, FieldType]
+    """Columns that got an older type, with the type that they would have had."""
+    singles: Collection[str]
+    """Columns whose values are float32 or float16."""
 
 
 class Wanted:
@@ -77,9 +93,11 @@ def fill(
     wanted: Wanted,
     cast: Mapping[str, str],
     options: Mapping[str, Any] | None,
+    *,
+    native: bool,
     reading: ReadOptions = DEFAULTS,
-) -> bool:
-    """Give a band of the stand-in its table; return whether it has any column.
+) -> "Filled | None":
+    """Give a band of the stand-in its table; return None if it has no column.
 
     Parameters
     ----------
@@ -97,6 +115,9 @@ def fill(
         See :func:`gdalbridge.ratexport.copy_to_raster`.
     options : mapping, optional
         See :class:`ratzarr.RatZarr`.
+    native : bool
+        Keep the types of GDAL 3.12 and later. By default Boolean becomes Integer, and DateTime
+        becomes String.
     reading : ReadOptions
         For the raster's own table.
 
@@ -107,17 +128,46 @@ def fill(
     """
     chosen, given = _chosen(tables, wanted, options)
     own = band in bands_with_table(dataset, options=reading)
-    has_any = _copy_own(dataset, stand_in, band, wanted, given, reading) if own else False
+    older: dict[str, FieldType] = {}
+    has_any = False
+    if own:
+        has_any = _copy_own(
+            dataset, stand_in, band, wanted, given, reading, None if native else older
+        )
+    singles: set[str] = set()
     for path, names in chosen.items():
+        casts = {name: kind for name, kind in cast.items() if name in names}
+        with RatZarr(path, readOnly=True, storageOptions=options) as table:
+            for name in names:
+                dtype = table.getColumnDtype(name)
+                attributes = table.getColumnAttributeMapping(name).asdict()
+                shown = str(attributes.get("GDAL_NAME", name))
+                if dtype.kind == "f" and dtype.itemsize < 8:
+                    singles.add(shown)
+                if native or name in casts or table.getColumnWidth(name) > 1:
+                    continue
+                kind = export_type(name, dtype, attributes)
+                if kind in OLDER:
+                    casts[name] = type_name(OLDER[kind])
+                    older[shown] = kind
+                elif kind > FieldType.STRING:
+                    raise ConversionError(_no_older(name, kind))
         copy_to_raster(
             path,
             stand_in,
             band=band,
             columns=names,
-            cast={name: kind for name, kind in cast.items() if name in names},
+            cast=casts,
             storage_options=options,
         )
-    return has_any or bool(chosen)
+    return Filled(older, singles) if has_any or chosen else None
+
+
+def _no_older(name: str, kind: int) -> str:
+    return (
+        f"column {name!r}: {type_name(kind)} can't be read by GDAL before 3.12. Leave it out "
+        "(columns), or ask for GDAL's newest types (native=True, --native)"
+    )
 
 
 def _chosen(
@@ -147,6 +197,7 @@ def _copy_own(
     wanted: Wanted,
     given: Mapping[str, str],
     reading: ReadOptions,
+    older: dict[str, FieldType] | None,
 ) -> bool:
     """Copy the raster's own columns, but for those that a sidecar has as well."""
     with open_rat(dataset, band, options=reading) as source:
@@ -162,10 +213,19 @@ def _copy_own(
         with open_rat_for_update(stand_in, band) as sink:
             sink.set_row_count(schema.rows)
             for column in own:
-                index, _ = sink.create_column(column.name, column.type, column.usage)
+                kind = column.type
+                if older is not None and kind in OLDER:
+                    older[column.name] = FieldType(kind)
+                    kind = OLDER[FieldType(kind)]
+                elif older is not None and kind > FieldType.STRING:
+                    raise ConversionError(_no_older(column.name, kind))
+                index, _ = sink.create_column(column.name, kind, column.usage)
                 for start in range(0, schema.rows, BLOCK_ROWS):
                     length = min(BLOCK_ROWS, schema.rows - start)
-                    sink.write(index, start, source.read_native(column.index, start, length))
+                    values = source.read_native(column.index, start, length)
+                    if kind != column.type:
+                        values = values.astype(stored_dtype(kind))
+                    sink.write(index, start, values)
             if schema.table_type is not None:
                 sink.set_table_type(schema.table_type)
             if schema.linear_binning is not None:

@@ -19,7 +19,8 @@ from ratzarr.errors import Advice
 from ratzarr.temp_output import temporary_path
 
 from ._gdal import exceptions, gdal, silence
-from .bakedtable import Wanted, fill, stand_in_for
+from .aux_xml import write_beside
+from .bakedtable import Filled, Wanted, fill, stand_in_for
 from .errors import (
     BridgeError,
     ColumnSelectionError,
@@ -30,6 +31,7 @@ from .errors import (
 )
 from .gdalopen import opened
 from .gdalrat import bands_with_table, open_rat
+from .gdaltypes import FieldType, type_name
 from .progress import Progress, progress_of
 from .provenance import RASTER_ATTR, raster_attribute, same_raster
 from .rasterfiles import BESIDE, place_of
@@ -43,6 +45,12 @@ __all__ = ["BakeReport", "bake"]
 BLOCK_ROWS = 500_000
 FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".img": "HFA", ".kea": "KEA", ".vrt": "VRT"}
 """Drivers by the output's ending; any other is asked for by name."""
+
+PACKAGES = {
+    "HFA": "GDAL of conda-forge (libgdal-core) or of Debian (python3-gdal)",
+    "KEA": "GDAL of conda-forge with the package libgdal-kea",
+}
+"""Packages of drivers that some builds of GDAL don't have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,8 @@ class BakeReport:
     seconds: float
     losses: tuple[str, ...] = ()
     """In words, what the format could not hold as it was given."""
+    notes: tuple[str, ...] = ()
+    """In words, lossless changes that let older software read the table."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -68,7 +78,7 @@ class BakeReport:
         lines = [f"{self.source} -> {self.target} ({self.format}), {self.seconds:.2f} s"]
         for band, names in self.bands.items():
             lines.append(f"  band {band}: {len(names)} columns of {self.rows[band]} rows")
-        return "\n".join([*lines, *(f"lost: {loss}" for loss in self.losses)])
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
 
 def bake(
@@ -87,6 +97,7 @@ def bake(
     encoding: str | None = None,
     lossy: bool = False,
     accept_stale: bool = False,
+    native: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> BakeReport:
@@ -125,6 +136,10 @@ def bake(
         Read the raster's own table also where GDAL lost or altered values of it.
     accept_stale : bool
         Go on where the raster is not the one that a table was made for.
+    native : bool
+        Keep GDAL's newest column types, and let the driver choose the table's place. By default
+        GDAL before 3.12, QGIS and ArcGIS can read the output: Boolean becomes Integer 0 and 1,
+        DateTime ISO text, and the table of a GeoTIFF is in its ``.aux.xml``. No value is lost.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress
@@ -160,20 +175,31 @@ def bake(
     with opened(source.url, storage_options) as dataset, progress_of(progress) as told:
         bands = _bands(dataset, tables, band, reading)
         if not accept_stale:
-            found = [one for one in tables if one.band in bands]
-            _check_fit(str(raster), dataset, found, sidecars is None, storage_options)
+            of_bands = [one for one in tables if one.band in bands]
+            _check_fit(str(raster), dataset, of_bands, sidecars is None, storage_options)
         told.report(0.0, "reading tables")
         stand_in = stand_in_for(dataset)
         wanted = Wanted(columns)
         _check_casts(cast, tables, wanted, storage_options)
-        filled = []
+        filled: dict[int, Filled] = {}
         for number in bands:
             mine = [one.path for one in tables if one.band == number]
-            if fill(dataset, stand_in, number, mine, wanted, cast or {}, storage_options, reading):
-                filled.append(number)
+            found = fill(
+                dataset,
+                stand_in,
+                number,
+                mine,
+                wanted,
+                cast or {},
+                storage_options,
+                native=native,
+                reading=reading,
+            )
+            if found is not None:
+                filled[number] = found
         wanted.check(raster)
         told.report(0.3, f"writing {target.name}")
-        losses = _written(driver, target, stand_in, filled, options, strict, told)
+        losses = _written(driver, target, stand_in, filled, options, strict, native, told)
         told.report(1.0)
     for loss in losses:
         warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
@@ -183,7 +209,23 @@ def bake(
             shown[number] = tuple(column.name for column in held.schema.columns)
             rows[number] = held.schema.rows
     seconds = time.perf_counter() - started
-    return BakeReport(source.url, str(target), name, shown, rows, seconds, tuple(losses))
+    return BakeReport(
+        source.url, str(target), name, shown, rows, seconds, tuple(losses), _notes(filled)
+    )
+
+
+def _notes(filled: Mapping[int, Filled]) -> tuple[str, ...]:
+    notes = []
+    for kind, words in ((FieldType.BOOLEAN, "Integer 0 and 1"), (FieldType.DATETIME, "ISO text")):
+        names = {
+            name: 1 for one in filled.values() for name, was in one.older.items() if was == kind
+        }
+        if names:
+            notes.append(
+                f"{type_name(kind)} columns are written as {words}, for older GDAL: "
+                f"{', '.join(map(repr, names))} (native=True, --native keeps the type)"
+            )
+    return tuple(notes)
 
 
 # ---- what is asked for
@@ -216,7 +258,9 @@ def _driver(target: Path, asked: str | None) -> tuple[Any, str]:
         )
     driver = gdal.GetDriverByName(name)
     if driver is None:
-        raise BridgeError(f"this GDAL has no driver {name!r}")
+        package = PACKAGES.get(name)
+        hint = f". {package} has it; the package gdal-wheel does not" if package else ""
+        raise BridgeError(f"this GDAL has no driver {name!r}{hint}")
     metadata = driver.GetMetadata()
     if "YES" not in (metadata.get("DCAP_CREATECOPY"), metadata.get("DCAP_CREATE")):
         raise BridgeError(f"GDAL's driver {name!r} writes no rasters")
@@ -320,15 +364,27 @@ def _written(
     driver: Any,
     target: Path,
     stand_in: Any,
-    bands: Sequence[int],
+    filled: Mapping[int, Filled],
     options: Sequence[str],
     strict: bool,
+    native: bool,
     told: Progress,
 ) -> list[str]:
     with _folder_for(driver, target) as made:
-        _create(driver, made, stand_in, options, told)
+        beside = not native and driver.ShortName in ("GTiff", "COG")
+        if beside:
+            # GDAL 3.12 and later would put the table into the TIFF, where older GDAL, QGIS and
+            # ArcGIS don't see it.
+            _create(driver, made, stand_in_for(stand_in), options, told)
+            write_beside(made, stand_in, list(filled))
+        else:
+            _create(driver, made, stand_in, options, told)
         told.report(0.8, f"comparing {target.name}")
-        losses = [loss for band in bands for loss in losses_between(stand_in, str(made), band)]
+        losses = [
+            loss
+            for band, table in filled.items()
+            for loss in losses_between(stand_in, str(made), band, table.singles)
+        ]
         if losses and strict:
             raise NotWrittenError(f"{target} was not written: {'; '.join(losses)}")
         _put_in_place(made, target)
@@ -383,6 +439,8 @@ def _create(
 
 def _put_in_place(made: Path, target: Path) -> None:
     if made.parent == target.parent:
+        for old in _beside(target):
+            old.unlink(missing_ok=True)
         made.replace(target)
         return
     names = sorted(one.name for one in made.parent.iterdir())

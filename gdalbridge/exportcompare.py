@@ -19,6 +19,7 @@ from ratzarr.blocks import Block
 from .exportblocks import ExportPlan, blocks
 from .gdalrat import RatSource, open_rat
 from .gdaltypes import FieldType, stored_dtype, usage_name
+from .losses import ValueLoss, changed_reals, loss_lines
 from .progress import Progress
 from .tableattributes import linear_binning, table_type
 
@@ -26,8 +27,6 @@ __all__ = ["Borders", "compare"]
 
 Array = NDArray[Any]
 
-SHOWN = 3
-"""Values of a column that are named one by one."""
 BORDER = 64
 """Rows at either end of a block."""
 BLOCKS = 64
@@ -87,7 +86,8 @@ def compare(
     """
     if not written or not rows:
         return []
-    losses = []
+    losses: list[str] = []
+    lost = []
     with open_rat(_again(raster), band) as source:
         losses += _of_the_table(table.getRatAttributeMapping().asdict(), source)
         for done, (plan, index, borders) in enumerate(written):
@@ -98,18 +98,22 @@ def compare(
                 )
             if not values:
                 continue
-            changed = 0
+            changed, first = 0, None
             looked_at = blocks(table, [plan], rows) if every else borders.blocks
             for block, pieces in looked_at:
                 start = block.start
                 for piece in pieces:
-                    changed += _changes(source, index, plan, start, piece, losses, changed)
+                    differ = np.flatnonzero(_differences(source, index, plan, start, piece))
+                    changed += len(differ)
+                    if first is None and len(differ):
+                        first = _first(source, index, plan, start, piece, int(differ[0]))
                     start += len(piece)
                 told.report(0.5 + (done + block.stop / rows) / len(written) / 2, plan.key)
-            if changed > SHOWN:
+            if first is not None:
                 which = f"{rows} values" if every else "the values looked at"
-                losses.append(f"column {plan.name!r}: {changed} of {which} changed in all")
-    return losses
+                real = plan.kind == FieldType.REAL
+                lost.append(ValueLoss(plan.name, *first, changed, which, real))
+    return losses + loss_lines(lost)
 
 
 def _again(raster: Any) -> Any:
@@ -139,23 +143,14 @@ def _same_doubles(one: tuple[float, float] | None, other: tuple[float, float]) -
     return one is not None and np.array(one).tobytes() == np.array(other).tobytes()
 
 
-def _changes(
-    source: RatSource,
-    index: int,
-    plan: ExportPlan,
-    start: int,
-    values: Array,
-    losses: list[str],
-    before: int,
-) -> int:
-    """Add to the losses what became of values; return how many are others."""
-    differ = np.flatnonzero(_differences(source, index, plan, start, values))
-    for row in differ[: max(0, SHOWN - before)].tolist():
-        was, now = values[row], source.read(index, start + row, 1)[0]
-        if isinstance(was, bytes) and plan.kind == FieldType.STRING:
-            was = was.decode("utf-8")
-        losses.append(f"column {plan.name!r}, row {start + row}: {was!s} became {now!s}")
-    return len(differ)
+def _first(
+    source: RatSource, index: int, plan: ExportPlan, start: int, values: Array, row: int
+) -> tuple[int, str, str]:
+    """Return a changed row, its value and what it became."""
+    was, now = values[row], source.read(index, start + row, 1)[0]
+    if isinstance(was, bytes) and plan.kind == FieldType.STRING:
+        was = was.decode("utf-8")
+    return start + row, str(was), str(now)
 
 
 def _differences(
@@ -172,6 +167,6 @@ def _differences(
         return np.asarray(now != values)
     now = source.read(index, start, length)
     if now.dtype.kind == "f":
-        # Every bit counts, of NaN as well.
-        return np.asarray(now.view("u8") != values.astype(np.float64).view("u8"))
+        single = plan.dtype.kind == "f" and plan.dtype.itemsize < 8
+        return changed_reals(values, now, plan.dtype if single else np.dtype(np.float64))
     return np.asarray(now != values)

@@ -24,7 +24,7 @@ from ._gdal import (
     silence,
     write_array,
 )
-from .errors import BridgeError, ConversionError, GdalError, NotWrittenError
+from .errors import BridgeError, ConversionError, GdalError, NotWrittenError, RasterNotFoundError
 from .gdalkeeps import check_not_hidden, check_open_for_update, keeps_values, see_what_was_kept
 from .gdalopen import band_of, open_dataset
 from .gdalrat import RatSchema, schema_of
@@ -92,7 +92,15 @@ def open_rat_for_update(raster: Any, band: int = 1, options: ReadOptions = DEFAU
             f"{path}: GDAL can't change a raster there; copy the table to a sidecar instead, or "
             "export to a local raster"
         )
-    return RatSink(open_dataset(path, update=True), band, path, path=path, options=options)
+    try:
+        dataset = open_dataset(path, update=True)
+    except RasterNotFoundError as error:
+        if os.path.lexists(path):
+            raise
+        raise RasterNotFoundError(
+            f"{error}. 'gdalbridge bake' makes a raster that has a table"
+        ) from error
+    return RatSink(dataset, band, path, path=path, options=options)
 
 
 class RatSink:

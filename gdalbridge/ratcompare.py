@@ -1,5 +1,6 @@
 """What of a table a raster has kept: two tables of GDAL's own, compared cell by cell."""
 
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -7,16 +8,17 @@ from numpy.typing import NDArray
 
 from .errors import NotWrittenError, RasterNotFoundError
 from .gdalrat import RatColumn, RatSource, open_rat
-from .gdaltypes import FieldType, type_name, usage_name
+from .gdaltypes import HFA_NAMES, FieldType, kept_name, type_name, usage_name
+from .losses import ValueLoss, changed_reals, loss_lines
 
 __all__ = ["losses_between"]
 
 BLOCK_ROWS = 500_000
-SHOWN = 3
-"""Cells of a column that are named one by one."""
 
 
-def losses_between(was: Any, now: Any, band: int) -> list[str]:
+def losses_between(
+    was: Any, now: Any, band: int, singles: Collection[str] = frozenset()
+) -> list[str]:
     """Say in words what a raster has otherwise than it was given.
 
     Parameters
@@ -25,6 +27,8 @@ def losses_between(was: Any, now: Any, band: int) -> list[str]:
         The raster with the table as it should be, and the one that was to keep it.
     band : int
         Counted from 1, of both.
+    singles : collection of str
+        Real columns whose values are float32: equal float32 values are no loss.
 
     Raises
     ------
@@ -39,27 +43,46 @@ def losses_between(was: Any, now: Any, band: int) -> list[str]:
                 f"the format does not keep the table of band {band}: {error}"
             ) from error
         with second:
-            return _losses(first, second)
+            return _losses(first, second, singles)
 
 
-def _losses(was: RatSource, now: RatSource) -> list[str]:
+def _losses(was: RatSource, now: RatSource, singles: Collection[str]) -> list[str]:
     then, found = was.schema, now.schema
-    if (len(then.columns), then.rows) != (len(found.columns), found.rows):
+    pairs = _pairs(then.columns, found.columns)
+    if pairs is None or then.rows != found.rows:
         raise NotWrittenError(
             f"the format does not keep the table: it has {len(found.columns)} columns of "
             f"{found.rows} rows, and was given {len(then.columns)} of {then.rows}"
         )
-    losses = []
+    losses: list[str] = []
+    values = []
     if then.table_type is not None and then.table_type != found.table_type:
         losses.append("the table's type was not kept")
     if then.linear_binning is not None and repr(then.linear_binning) != repr(found.linear_binning):
         losses.append(
             f"the linear binning became {found.linear_binning}, was {then.linear_binning}"
         )
-    for before, after in zip(then.columns, found.columns, strict=True):
+    for before, after in pairs:
         losses += _of_description(before, after)
-        losses += _of_values(was, now, before, after)
-    return losses
+        lost = _of_values(was, now, before, after, single=before.name in singles)
+        if lost is not None:
+            values.append(lost)
+    return losses + loss_lines(values)
+
+
+def _pairs(
+    before: Sequence[RatColumn], after: Sequence[RatColumn]
+) -> list[tuple[RatColumn, RatColumn]] | None:
+    """Return the columns of both tables in pairs; None if they don't match.
+
+    HFA adds columns for the colour table and the histogram, before the others.
+    """
+    if len(before) == len(after):
+        return list(zip(before, after, strict=True))
+    kept = {kept_name(one.name, one.usage).lower() for one in before}
+    added = {name.lower() for name in HFA_NAMES.values()} - kept
+    rest = [one for one in after if one.name.lower() not in added]
+    return list(zip(before, rest, strict=True)) if len(rest) == len(before) else None
 
 
 def _of_description(before: RatColumn, after: RatColumn) -> list[str]:
@@ -82,8 +105,10 @@ def _of_description(before: RatColumn, after: RatColumn) -> list[str]:
     return losses
 
 
-def _of_values(was: RatSource, now: RatSource, before: RatColumn, after: RatColumn) -> list[str]:
-    losses: list[str] = []
+def _of_values(
+    was: RatSource, now: RatSource, before: RatColumn, after: RatColumn, *, single: bool
+) -> ValueLoss | None:
+    first: tuple[int, str, str] | None = None
     changed, rows = 0, was.schema.rows
     for start in range(0, rows, BLOCK_ROWS):
         length = min(BLOCK_ROWS, rows - start)
@@ -91,21 +116,18 @@ def _of_values(was: RatSource, now: RatSource, before: RatColumn, after: RatColu
             _comparable(source, column, start, length)
             for source, column in ((was, before), (now, after))
         )
+        differ = mine != theirs
         if mine.dtype.kind in "if" and theirs.dtype.kind == "f":
-            # Every bit counts, of NaN as well.
-            mine, theirs = (values.astype(np.float64).view("u8") for values in (mine, theirs))
-        lost = np.flatnonzero(np.asarray(mine != theirs))
-        for row in lost[: max(0, SHOWN - changed)].tolist():
-            values = [
-                _comparable(s, c, start + row, 1)[0] for s, c in ((was, before), (now, after))
-            ]
-            losses.append(
-                f"column {before.name!r}, row {start + row}: {values[0]!s} became {values[1]!s}"
-            )
+            differ = changed_reals(mine, theirs, np.dtype("f4" if single else "f8"))
+        lost = np.flatnonzero(np.asarray(differ))
+        if first is None and len(lost):
+            row = int(lost[0])
+            first = start + row, str(mine[row]), str(theirs[row])
         changed += len(lost)
-    if changed > SHOWN:
-        losses.append(f"column {before.name!r}: {changed} of {rows} values changed in all")
-    return losses
+    if first is None:
+        return None
+    real = before.type == FieldType.REAL
+    return ValueLoss(before.name, *first, changed, f"{rows} values", real)
 
 
 def _comparable(source: RatSource, column: RatColumn, start: int, length: int) -> NDArray[Any]:

@@ -52,7 +52,7 @@ class CopyReport:
         if self.values_there:
             values = self.rows * len(self.columns)
             text += f"; {self.values_there} of {values} values were there already"
-        return "\n".join([text, *(f"lost: {loss}" for loss in self.losses)])
+        return text
 
 
 def printable(text: str) -> str:

@@ -126,8 +126,7 @@ class Resizing:
         Without an unfinished resize the table first gets the rows that another program has given
         its columns: of those nothing is cut off.
         """
-        for attempt in range(TRIES):
-            pause(attempt)
+        for _ in Attempts(self._table.objects.patience):
             self._load_table()
             seen = self._table.data
             columns = self._columns({})

@@ -11,10 +11,10 @@ change it: they lag behind, as whoever created them was killed before they could
 from collections.abc import Callable, Collection
 from functools import partial
 
-from .backoff import TRIES, pause
+from .backoff import Attempts
 from .column import Column
 from .columnstate import ColumnState
-from .errors import TableNotFoundError
+from .errors import ConflictError, TableNotFoundError
 from .layout import RESIZE_ATTR, ROWCOUNT_ATTR, Document
 from .metadata import MetadataDocument
 
@@ -118,8 +118,7 @@ class RowCount:
         On condition that the table's document has not changed since before the columns were
         opened: a resize by another process is never undone.
         """
-        for attempt in range(TRIES):
-            pause(attempt)
+        for attempt in (attempts := Attempts(self._table.objects.patience)):
             if attempt and not self._table.load():
                 raise self._table_missing()
             stated = self.stated
@@ -129,6 +128,10 @@ class RowCount:
             if rows == stated or self._table.swap(partial(_state, rows=rows)):
                 self.known = rows
                 return
+        raise ConflictError(
+            f"{self._table.place}: other processes changed the table {attempts} while its row count "
+            "was to be corrected"
+        )
 
 
 def _state(table: Document, rows: int) -> None:

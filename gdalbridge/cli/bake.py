@@ -47,6 +47,11 @@ from .common import (
 @encoding_option
 @lossy_option
 @accept_stale_option
+@click.option(
+    "--native",
+    is_flag=True,
+    help="Keep GDAL's newest column types and place of the table; older GDAL can't read them.",
+)
 @config_option
 @json_option
 @quiet_option

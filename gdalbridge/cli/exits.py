@@ -12,10 +12,12 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import click
 
@@ -41,9 +43,10 @@ _interruption_said = threading.Event()
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """Turn every error into words on stderr and an exit code."""
+    """Turn every error into words on stderr and an exit code, and warnings into a line each."""
     try:
-        yield
+        with _warnings_shown():
+            yield
     except (click.exceptions.Exit, click.exceptions.Abort, click.ClickException):
         raise
     except KeyboardInterrupt as error:
@@ -59,6 +62,28 @@ def in_words() -> Iterator[None]:
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         sys.exit(1)
+
+
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Show each warning for users once on stderr, without source lines; none with ``--quiet``."""
+    context = click.get_current_context(silent=True)
+    quiet = bool(context is not None and context.params.get("quiet"))
+    shown: set[str] = set()
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *where: Any, **more: Any) -> None:
+            text = str(message)
+            if not issubclass(category, UserWarning):
+                show_others(message, category, *where, **more)
+            elif not quiet and text not in shown:
+                shown.add(text)
+                _say(f"warning: {printable(text)}")
+
+        warnings.showwarning = show
+        warnings.simplefilter("always", UserWarning)
+        yield
 
 
 def _is_of_output(error: OSError) -> bool:

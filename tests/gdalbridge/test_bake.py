@@ -10,6 +10,7 @@ import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -224,7 +225,7 @@ def test_every_type_of_gdals_own(tmp_path):
     dataset = make(path)
     dataset.GetRasterBand(1).SetDefaultRAT(new_rat(columns, 7))
     del dataset
-    bake(path, out)
+    bake(path, out, native=True)
     assert describe_band(out) == describe_band(path)
 
 
@@ -439,3 +440,79 @@ def test_what_a_living_process_is_making_stays(large, tmp_path):
         process.wait(20)
     assert column(tmp_path / "out.tif", "Value") == list(range(9))
     assert not list(tmp_path.glob(".ratzarr-*"))
+
+
+def test_older_gdal_can_read_the_table(raster, tmp_path):
+    """The XML beside a GeoTIFF has types 0 to 2 only, read without GDAL; the TIFF has the rest."""
+    days = np.array(["2024-02-29T12:34:56.789", "NaT"] * 15, "M8[ms]")
+    with RatZarr(f"{raster}.rat.zarr") as table:
+        table.createColumn("flag", np.bool_)
+        table.createColumn("day", days.dtype)
+        table.writeBlock("flag", np.arange(ROWS) % 2 == 1, 0)
+        table.writeBlock("day", days, 0)
+    out = tmp_path / "out.tif"
+    report = bake(raster, out, strict=True)
+    assert b"GDALRasterAttributeTable" not in out.read_bytes()
+    [first, second] = ET.parse(f"{out}.aux.xml").getroot().iterfind("PAMRasterBand")
+    assert [one.get("band") for one in (first, second)] == ["1", "2"]
+    types = {one.findtext(".//Name"): one.findtext(".//Type") for one in first.iter("FieldDefn")}
+    assert (types["flag"], types["day"]) == ("0", "2")
+    assert set(types.values()) <= {"0", "1", "2"}
+    assert column(out, "flag") == [0, 1] * 15
+    assert column(out, "day")[:2] == ["2024-02-29T12:34:56.789", ""]
+    assert [note.partition(" ")[0] for note in report.notes] == ["Boolean", "DateTime"]
+
+
+def test_many_losses_are_one_line(raster, tmp_path):
+    values = np.random.default_rng(1).normal(size=ROWS)
+    with RatZarr(f"{raster}.rat.zarr") as table:
+        for number in range(20):
+            table.createColumn(f"c{number}", np.float64)
+            table.writeBlock(f"c{number}", values, 0)
+        table.createColumn("single", np.float32)
+        table.writeBlock("single", values.astype(np.float32), 0)
+    many = [word for number in range(20) for word in ("--column", f"c{number}")]
+    done = call("bake", raster, tmp_path / "a.tif", *many)
+    assert done.exit_code == 0
+    [line] = done.stderr.splitlines()
+    assert "values of 20 Real columns changed" in line
+    assert ".py:" not in line
+    done = call("bake", raster, tmp_path / "b.tif", *many, "-q")
+    assert (done.exit_code, done.output) == (0, "")
+    assert bake(raster, tmp_path / "c.tif", columns=["single"], strict=True).losses == ()
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+def test_hfa_of_a_raster_with_colours(tmp_path):
+    path = tmp_path / "in.tif"
+    dataset = gdal.GetDriverByName("GTiff").Create(str(path), 2, 2)
+    colours = gdal.ColorTable()
+    for value in range(256):
+        colours.SetColorEntry(value, (value, 2, 3, 255))
+    dataset.GetRasterBand(1).SetColorTable(colours)
+    del dataset
+    with RatZarr(f"{path}.rat.zarr") as table:
+        table.setRowCount(256)
+        table.createColumn("area", np.float64)
+        table.writeBlock("area", np.arange(256) / 3, 0)
+    out = tmp_path / "out.img"
+    assert bake(path, out).losses == ()
+    assert column(out, "area") == [i / 3 for i in range(256)]
+    assert column(out, "Red") == list(range(256))
+
+
+@pytest.mark.parametrize("name", ["out.tif", "out.vrt"])
+def test_an_older_table_beside_it_is_named_or_replaced(raster, tmp_path, name):
+    out, dbf = tmp_path / name, tmp_path / f"{name}.vat.dbf"
+    dbf.write_bytes(b"older")
+    with pytest.raises(OutputExistsError, match=re.escape(dbf.name)):
+        bake(raster, out, columns=["area"])
+    bake(raster, out, columns=["area"], overwrite=True)
+    assert not dbf.exists()
+    assert names(out) == ["area"]
+
+
+def test_an_export_to_no_raster_names_bake(raster, tmp_path):
+    done = call("export", f"{raster}.rat.zarr", tmp_path / "none.tif")
+    assert done.exit_code == 1
+    assert "gdalbridge bake" in done.stderr

@@ -1,0 +1,72 @@
+"""Losses of a table's values in words: one line per column, one for many columns.
+
+>>> loss_lines([ValueLoss("a", 3, "0.1", "0.2", 2, "10 values", real=True)])
+["column 'a', row 3: 0.1 became 0.2; 2 of 10 values changed in all"]
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["ValueLoss", "changed_reals", "loss_lines"]
+
+MAX_LINES = 5
+"""Columns of numbers that get a line each; more are summed up in one."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueLoss:
+    """Changed values of one column."""
+
+    column: str
+    row: int
+    """The first changed row."""
+    before: str
+    after: str
+    """The value of that row."""
+    changed: int
+    """Number of changed values."""
+    compared: str
+    """The number of values that were compared, in words."""
+    real: bool
+    """Whether GDAL's type is Real."""
+
+
+def loss_lines(losses: Sequence[ValueLoss]) -> list[str]:
+    """Return the losses as lines of text."""
+    reals = [loss for loss in losses if loss.real]
+    summed = reals if len(reals) > MAX_LINES else []
+    lines = [_line(loss) for loss in losses if not (loss.real and summed)]
+    if summed:
+        names = ", ".join(repr(loss.column) for loss in summed)
+        lines.append(
+            f"values of {len(summed)} Real columns changed: {names}. First: {_line(summed[0])}"
+        )
+    return lines
+
+
+def _line(loss: ValueLoss) -> str:
+    text = f"column {loss.column!r}, row {loss.row}: {loss.before} became {loss.after}"
+    if loss.changed > 1:
+        text += f"; {loss.changed} of {loss.compared} changed in all"
+    return text
+
+
+def changed_reals(
+    before: NDArray[Any], after: NDArray[Any], dtype: np.dtype[Any]
+) -> NDArray[np.bool_]:
+    """Return where values differ as a floating dtype, in any bit: NaN payloads and -0.0 count.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        The dtype that the values come from. GDAL holds float32 as float64, and formats keep
+        enough digits for the float32.
+    """
+    bits = f"u{dtype.itemsize}"
+    with np.errstate(over="ignore"):
+        one, other = (values.astype(dtype).view(bits) for values in (before, after))
+    return np.asarray(one != other)

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ratzarr.casting import exact
+
 from .errors import ConversionError
 
 __all__ = ["DTYPES", "empty_array", "from_arrow", "to_arrow"]
@@ -79,7 +81,7 @@ def to_arrow(values: Array, missing: Any, *, column: str, first_row: int) -> Any
         values = _datetimes(values, column, first_row)
         mask = np.isnat(values) if mask is None else mask | np.isnat(values)
     elif values.dtype == np.float16:
-        values = values.astype(np.float32)
+        values = exact(values, np.dtype(np.float32), column=column, first_row=first_row)
     return pa.array(values, mask=mask, from_pandas=False)
 
 

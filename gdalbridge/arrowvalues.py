@@ -12,6 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from ratzarr.casting import exact
+from ratzarr.dtypes import BYTES
 
 from .errors import ConversionError
 
@@ -34,7 +35,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT": np.dtype("f4"),
     "DOUBLE": np.dtype("f8"),
     "VARCHAR": STRING,
-    "BLOB": np.dtype(object),
+    "BLOB": BYTES,
     "DATE": np.dtype("M8[D]"),
     "TIMESTAMP_S": np.dtype("M8[s]"),
     "TIMESTAMP_MS": np.dtype("M8[ms]"),

@@ -63,6 +63,10 @@ class RatHandle:
             raise BridgeError(f"{name} is a sidecar, or a table like one: RatZarrHandle({name!r})")
         object.__setattr__(self, "filename", name)
 
+    def same_band(self, other: "RatHandle") -> bool:
+        """Return whether both are of one band of one raster."""
+        return (self.filename, self.layernum) == (other.filename, other.layernum)
+
 
 @dataclass(frozen=True, slots=True)
 class RatZarrHandle:

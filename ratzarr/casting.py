@@ -13,11 +13,13 @@ ratzarr.errors.UnequalValueError: column 'n', row 11: 300 does not fit uint8 (0 
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .dataframes import numpy_block
 from .errors import UnequalValueError, UnsupportedDtypeError
 
 __all__ = ["as_block", "exact", "exact_scalar", "has_payload"]
@@ -31,16 +33,21 @@ def as_block(values: Any, *, column: str, first_row: int | None = None) -> Array
     Raises
     ------
     UnequalValueError
-        For a masked array with masked values: a column has no mask to keep them in.
+        For a masked array with masked values, and for nulls of pandas, Polars or Arrow: a
+        column has no mask to keep them in.
     UnsupportedDtypeError
         For what numpy can't make an array of.
     """
+    if type(values) is np.ndarray:
+        return values
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        row = int(np.argwhere(np.ma.getmaskarray(values))[0][0]) + (first_row or 0)
-        raise UnequalValueError(
-            f"column {column!r}, row {row} is masked, and a column has no mask: fill the block "
-            "first (block.filled(...))"
-        )
+        mask = np.ma.getmaskarray(values)
+        raise _masked(int(np.argwhere(mask)[0][0]) if mask.ndim else 0, column, first_row)
+    if isinstance(values, list | tuple):
+        _check_masks(values, column, first_row)
+    known = numpy_block(values, column=column, first_row=first_row)
+    if known is not None:
+        return known
     try:
         if isinstance(values, np.ndarray) or hasattr(values, "__array__"):
             return np.asarray(values)
@@ -57,13 +64,28 @@ def as_block(values: Any, *, column: str, first_row: int | None = None) -> Array
         ) from error
 
 
+def _check_masks(values: Sequence[Any], column: str, first_row: int | None) -> None:
+    # Of masked arrays in a list NumPy would take what is behind their masks.
+    if any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, values))):
+        for row, one in enumerate(values):
+            if np.ma.is_masked(one):
+                raise _masked(row, column, first_row)
+
+
+def _masked(row: int, column: str, first_row: int | None) -> UnequalValueError:
+    return UnequalValueError(
+        f"column {column!r}, row {row + (first_row or 0)} is masked, and a column has no mask: fill "
+        "the block first (block.filled(...))"
+    )
+
+
 def exact_scalar(value: Any, dtype: np.dtype[Any], *, column: str) -> Any:
     """Return one value (a fill value) in ``dtype``, exactly; errors as :func:`exact`."""
     if np.ndim(value) != 0:
         raise UnequalValueError(f"column {column!r}: expected one value, got {value!r}")
     array = np.empty(1, object)
     array[0] = value
-    if dtype.kind != "O" and not isinstance(value, (bytes, str)):
+    if dtype.kind != "O" and not isinstance(value, (bytes, str)) and value is not np.ma.masked:
         array = np.asarray([value])
     return exact(array, dtype, column=column, first_row=None)[0]
 
@@ -230,9 +252,7 @@ def _bits_differ(one: Array, other: Array) -> Array:
         )
         return np.asarray((raw != again).any(axis=-1))
     native = one.dtype.newbyteorder("=")
-    raw, again = (
-        np.ascontiguousarray(values, native).view(f"u{size}") for values in (one, other)
-    )
+    raw, again = (np.ascontiguousarray(values, native).view(f"u{size}") for values in (one, other))
     return np.asarray(raw != again)
 
 
@@ -370,7 +390,10 @@ def _strings(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
         if set(map(type, block.flat)) - {str}:
             good = np.fromiter((isinstance(v, str) for v in block.flat), bool, block.size)
             if not good.all():
-                raise refuse.where(~good.reshape(block.shape), "is not a string")
+                raise refuse.where(
+                    ~good.reshape(block.shape),
+                    "is not a string; where it means that there is none, write ''",
+                )
     elif kind == "S":
         good = np.fromiter((_is_utf8(v) for v in block.flat), bool, block.size)
         if not good.all():

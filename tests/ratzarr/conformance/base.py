@@ -8,9 +8,9 @@ import pytest
 from numpy.dtypes import StringDType
 
 from ratzarr import RatZarr, RatZarrError
+from ratzarr.dtypes import BYTES
 
 STRING = StringDType()
-BYTES = np.dtype(object)
 
 
 def message(error):

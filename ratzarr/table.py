@@ -163,8 +163,12 @@ class RatZarr:
 
     @property
     def rowCount(self) -> int:
-        """Number of rows."""
+        """Number of rows. Setting it is :meth:`setRowCount`."""
         return self._rows
+
+    @rowCount.setter
+    def rowCount(self, rowCount: int) -> None:
+        self.setRowCount(rowCount)
 
     def setRowCount(self, rowCount: int) -> None:
         """Set the number of rows, of the table and of each of its columns.

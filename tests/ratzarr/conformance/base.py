@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.dtypes import StringDType
 
-from ratzarr import RatZarr, RatZarrError
-from ratzarr.dtypes import BYTES
+from ratzarr import RatZarr, RatZarrError, dtypes
 
 STRING = StringDType()
+BYTES = dtypes.BYTES
 
 
 def message(error):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from .applycontrols import Settings
 from .applysinks import Sink
@@ -33,7 +34,7 @@ def open_tables(
         # Two rasters in one bucket with different settings are an error in one thread, and
         # would wait for each other in two.
         sinks = {
-            label: Sink(label, handle)
+            label: Sink(label, handle, partial(_own_usages, handle, inputs, sources))
             for label, handle in outputs.items()
             if isinstance(handle, RatHandle)
         }
@@ -44,6 +45,16 @@ def open_tables(
             future.result()
         sinks |= {label: future.result() for label, future in opened.items()}
         return {label: sinks[label] for label in outputs}
+
+
+def _own_usages(
+    handle: RatHandle, inputs: Mapping[str, Handle], sources: Sources
+) -> Mapping[str, int]:
+    """Return the usages of a raster's own columns, of an input where it is one of them."""
+    for one in inputs.values():
+        if isinstance(one, RatHandle) and one.same_band(handle):
+            return sources[one].own_usages()
+    return sources[handle].own_usages()
 
 
 def row_count(settings: Settings, inputs: Mapping[str, Source]) -> int:

@@ -29,6 +29,7 @@ from .applyrecord import Record, Unfinished, is_left_over, rows_before, unfinish
 from .blockvalues import OutputBlock, Span
 from .errors import BlockError, BridgeError
 from .gathering import OutputColumn, Write
+from .gdaltypes import kept_usage, usage_attributes
 from .provenance import PROVENANCE_ATTR
 from .ratassociations import Handle, RatHandle
 from .zarrsource import where
@@ -47,10 +48,17 @@ class Sink:
         The script's name for it.
     handle : Handle
         A raster's is its sidecar.
+    own_usages : callable, optional
+        Returns the usages of a raster's own columns by name.
     """
 
-    def __init__(self, label: str, handle: Handle) -> None:
-        self.label, self._options = label, handle.storageOptions
+    def __init__(
+        self,
+        label: str,
+        handle: Handle,
+        own_usages: Callable[[], Mapping[str, int]] = dict,
+    ) -> None:
+        self.label, self._options, self._own_usages = label, handle.storageOptions, own_usages
         self._describe: Callable[[str], Mapping[str, Any]] | None = None
         self.name = handle.filename
         if isinstance(handle, RatHandle):
@@ -280,6 +288,7 @@ class Sink:
         looks = [] if self._made_here else [partial(self._there, name) for name in wanted]
         there = [name for name in run(looks) if name]
         new: dict[str, dict[str, Any]] = {}
+        replaced = self._own_usages() if len(there) < len(wanted) else {}
         for name in wanted:
             values = block.columns[name]
             if name in there:
@@ -288,11 +297,14 @@ class Sink:
                 # Nobody can say of no values what they are.
                 self._untyped.add(name)
                 continue
-            attributes = dict(self._said.get(name, {}))
+            # A column of this name that is the raster's own is replaced by the new one.
+            usage = kept_usage(replaced.get(name, 0), values.dtype)
+            attributes = usage_attributes(usage) if usage else {}
+            attributes |= self._said.get(name, {})
             attributes[PROVENANCE_ATTR] = self._origin(self._store.getRATChunkSize(), created=True)
             width = 1 if values.ndim == 1 else values.shape[1]
             new[name] = {
-                "dtype": values.dtype,
+                "dtype": bytes if values.dtype.kind == "O" else values.dtype,
                 "width": width,
                 "attributes": attributes,
                 "complete": False,

@@ -44,6 +44,9 @@ class Source(Protocol):
     def usage(self, name: str) -> int:
         """Return the number of GDAL's usage of a column."""
 
+    def own_usages(self) -> Mapping[str, int]:
+        """Return the numbers of GDAL's usages of a raster's own columns, by name."""
+
     def attributes(self, name: str) -> dict[str, Any]:
         """Return a column's attributes."""
 

@@ -11,6 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ratzarr.casting import exact
+from ratzarr.dtypes import BYTES
+
 from .errors import ConversionError
 
 __all__ = ["DTYPES", "empty_array", "from_arrow", "to_arrow"]
@@ -32,7 +35,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "FLOAT": np.dtype("f4"),
     "DOUBLE": np.dtype("f8"),
     "VARCHAR": STRING,
-    "BLOB": np.dtype(object),
+    "BLOB": BYTES,
     "DATE": np.dtype("M8[D]"),
     "TIMESTAMP_S": np.dtype("M8[s]"),
     "TIMESTAMP_MS": np.dtype("M8[ms]"),
@@ -79,7 +82,7 @@ def to_arrow(values: Array, missing: Any, *, column: str, first_row: int) -> Any
         values = _datetimes(values, column, first_row)
         mask = np.isnat(values) if mask is None else mask | np.isnat(values)
     elif values.dtype == np.float16:
-        values = values.astype(np.float32)
+        values = exact(values, np.dtype(np.float32), column=column, first_row=first_row)
     return pa.array(values, mask=mask, from_pandas=False)
 
 

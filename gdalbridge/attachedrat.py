@@ -8,10 +8,13 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ratzarr import RatZarrError
+from ratzarr.casting import as_block
+
 from ._gdal import exceptions, gdal, silence
 from .attachedblocks import has_rows, read_array, read_values
 from .attachedcolumns import OwnColumn, SidecarColumn, Window, blank
-from .errors import BridgeError
+from .errors import BridgeError, ConversionError
 from .joined import Joined
 from .nativecopy import RowFinder, in_memory
 from .opensidecars import let_go
@@ -352,6 +355,8 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def WriteArray(self, array: Any, field: int, start: int = 0) -> int:
         self._joined.check_update()
+        if isinstance(array, np.ma.MaskedArray) or not isinstance(array, np.ndarray | list):
+            array = self._given(array, field, start)
         values = np.asarray(array)
         if values.ndim != 1:
             raise ValueError("Expected array of dim 1")
@@ -368,6 +373,15 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         self._changed(field)
         self._tell_others(column.table)
         return 0
+
+    def _given(self, array: Any, field: int, start: int) -> Any:
+        """Return what is no plain array as one; refuse what is masked, or null."""
+        column = self._joined.column(field)
+        name = str(field) if column is None else column.name
+        try:
+            return as_block(array, column=name, first_row=start)
+        except RatZarrError as error:
+            raise ConversionError(str(error)) from error
 
     # ---- the table as a whole
 

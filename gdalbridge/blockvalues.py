@@ -362,7 +362,8 @@ def _column(label: str, name: str, value: Any) -> Array:
         if block.dtype.kind in "SU" or kinds == {str}:
             # In a column of its own width a longer text of a later block had no room.
             return exact(block, TEXT, column=name, first_row=None)
-        normalize_dtype(block.dtype)
+        if block.dtype.kind != "O":
+            normalize_dtype(block.dtype)
         return block.copy()
     except RatZarrError as error:
         error.add_note(f"(column {name!r} of {label})")

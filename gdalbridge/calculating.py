@@ -13,6 +13,7 @@ array([0.5, 0. ])
 """
 
 import time
+import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -26,11 +27,12 @@ from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.blocks import Block
 from ratzarr.dtypes import normalize_dtype
 from ratzarr.errors import Advice
-from ratzarr.layout import COMPLETE_ATTR
+from ratzarr.layout import COMPLETE_ATTR, kept_attributes
 
 from .blocksizes import ROOM, at_once, memory_of
-from .errors import BridgeError, OutputExistsError
+from .errors import BridgeError, LossWarning, OutputExistsError
 from .expressions import Program
+from .gdaltypes import kept_usage, usage_attributes, usage_in, usage_name
 from .pipeline import read_ahead, write_behind
 from .progress import Progress, progress_of
 from .provenance import (
@@ -42,7 +44,7 @@ from .provenance import (
 )
 from .read_options import ReadOptions
 from .sidecar import writable_sidecar_path
-from .tablecolumns import Columns, is_store, open_columns
+from .tablecolumns import MISSING_ATTR, Column, Columns, is_store, open_columns
 
 __all__ = ["CalcReport", "calc"]
 
@@ -168,8 +170,9 @@ def calc(
         with _target(target, rows, list(outputs), overwrite, storage_options) as (table, begun):
             belongs = _belongs(table, there, band, target, own)
             for column, kind in dtypes.items():
-                made_of = _provenance(program, belongs, outputs[column])
-                _begin(table, column, kind, made_of)
+                attributes = _kept(there.by_name.get(column), kind)
+                attributes[PROVENANCE_ATTR] = _provenance(program, belongs, outputs[column])
+                _begin(table, column, kind, attributes)
                 begun.append(column)
             _compute(there, program, table, rows, told)
             for column in dtypes:
@@ -286,17 +289,38 @@ def _prepare(
         table.setRowCount(rows)
 
 
-def _begin(table: RatZarr, name: str, dtype: np.dtype[Any], made_of: Mapping[str, Any]) -> None:
+def _kept(before: Column | None, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the attributes that a column keeps where new values take its own values' place."""
+    if before is None:
+        return {}
+    kept = kept_attributes(before.attributes)
+    usage = usage_in(kept)
+    if usage != (now := kept_usage(usage, dtype)):
+        warnings.warn(
+            f"column {before.name!r} loses its usage {usage_name(usage)}: its new values are "
+            f"{dtype}, and GDAL's colours are integers",
+            LossWarning,
+            stacklevel=3,
+        )
+    # Of the values that mean "missing" none is left: in an expression they are NULL.
+    kept.pop(MISSING_ATTR, None)
+    return kept | (usage_attributes(now) if usage else {})
+
+
+def _begin(table: RatZarr, name: str, dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> None:
     """Create a column that is not complete; what an interrupted one has left goes first."""
     while table.resumeColumn(name) is not None:
         table.deleteColumn(name)
     table.createColumn(
         name,
         dtype,
-        attributes={PROVENANCE_ATTR: dict(made_of)},
+        attributes=attributes,
         complete=False,
         replace=table.colExists(name),
     )
+    mapping = table.getColumnAttributeMapping(name)
+    if MISSING_ATTR in mapping:
+        del mapping[MISSING_ATTR]
 
 
 # ---- computing

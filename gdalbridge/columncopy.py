@@ -20,9 +20,10 @@ from ratzarr.blocks import Block
 from ratzarr.parallel import PROCESSORS
 
 from .blocksizes import ROOM, at_once, is_far, memory_of
-from .copyplan import Action, Plan
+from .copyplan import GDAL_NAME_ATTR, Action, Plan
 from .errors import CancelledError
 from .gdalrat import RatSource
+from .gdaltypes import FieldUsage, usage_attributes
 from .pipeline import read_ahead, write_behind
 from .progress import Progress
 from .provenance import PROVENANCE_ATTR
@@ -282,7 +283,16 @@ def _create_anew(table: RatZarr, plan: Plan) -> None:
         while table.resumeColumn(plan.name) is not None:
             table.deleteColumn(plan.name)
     # What is there can be read until this is complete.
-    table.createColumn(plan.name, **_options(table, plan), replace=table.colExists(plan.name))
+    options, replaces = _options(table, plan), table.colExists(plan.name)
+    if replaces and plan.column.usage == FieldUsage.GENERIC:
+        # It says nothing, and so the usage that the column has in the sidecar is kept.
+        for name in usage_attributes(plan.column.usage):
+            options["attributes"].pop(name, None)
+    table.createColumn(plan.name, **options, replace=replaces)
+    attributes = table.getColumnAttributeMapping(plan.name)
+    if GDAL_NAME_ATTR in attributes and GDAL_NAME_ATTR not in options["attributes"]:
+        # The raster has a column of this very name now.
+        del attributes[GDAL_NAME_ATTR]
 
 
 def _options(table: RatZarr, plan: Plan) -> dict[str, Any]:

@@ -17,10 +17,21 @@ from ratzarr.layout import COMPLETE_ATTR, CUTS_ATTR, CUTTING_ATTR
 from .errors import BridgeError, ColumnSelectionError, OutputExistsError
 from .fingerprint import table_changes
 from .gdalrat import RatColumn, RatSource, StoredColumn
-from .gdaltypes import FieldType
+from .gdaltypes import FieldType, FieldUsage, usage_attributes
 from .provenance import PROVENANCE_ATTR
 
-__all__ = ["Action", "Choice", "Plan", "choose", "plan_columns", "unique_names"]
+__all__ = [
+    "GDAL_NAME_ATTR",
+    "Action",
+    "Choice",
+    "Plan",
+    "choose",
+    "plan_columns",
+    "unique_names",
+]
+
+GDAL_NAME_ATTR = "GDAL_NAME"
+"""A column's attribute: GDAL's name of it, where a copy had to make up another."""
 
 CHUNK_BYTES = 64 * 2**20
 """A chunk of text, unpacked, should not be larger: several are in memory at once."""
@@ -69,7 +80,7 @@ class Plan:
         """The attributes to create it with."""
         found = dict(self.stored.attributes)
         if self.name != self.column.name:
-            found["GDAL_NAME"] = self.column.name
+            found[GDAL_NAME_ATTR] = self.column.name
         return found | {PROVENANCE_ATTR: dict(self.provenance)}
 
 
@@ -252,8 +263,12 @@ def _expected(source: RatSource, column: RatColumn, kept: StoredColumn) -> Store
     same_dtype = stored.dtype.kind == kept.dtype.kind and (
         stored.dtype.kind in "TO" or stored.dtype == kept.dtype
     )
-    has = kept.attributes
-    same = same_dtype and all(k in has and has[k] == v for k, v in stored.attributes.items())
+    has, wanted = kept.attributes, dict(stored.attributes)
+    if column.usage == FieldUsage.GENERIC:
+        # It may be that of the column that this one is to replace.
+        for name in usage_attributes(column.usage):
+            wanted.pop(name, None)
+    same = same_dtype and all(k in has and has[k] == v for k, v in wanted.items())
     return stored if same else None
 
 

@@ -39,8 +39,11 @@ class CancelledError(BridgeError):
     """The progress callback or object wished to stop."""
 
 
-class ColumnMissingError(BridgeError, AttributeError, LookupError):
+class ColumnMissingError(BridgeError, AttributeError, KeyError):
     """A script asks a table for a column that it does not have: ``hasattr`` is False."""
+
+    # KeyError would show the message in quotes.
+    __str__ = Exception.__str__
 
 
 class ColumnSelectionError(BridgeError, LookupError):

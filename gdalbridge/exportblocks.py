@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.blocks import Block
-from ratzarr.casting import exact
+from ratzarr.casting import exact, has_payload
 from ratzarr.parallel import PROCESSORS
 
 from . import gdaldatetimes
@@ -184,6 +184,11 @@ def _as_text(plan: ExportPlan, values: Array, start: int) -> Array:
         iso = np.datetime_as_string(values)
         return np.where(np.isnat(values), "", iso).astype(text)
     if values.dtype.kind in "iufb":
+        if values.dtype.kind == "f" and (payloads := has_payload(values)).any():
+            row = start + int(np.argmax(payloads))
+            raise ConversionError(
+                f"column {plan.key!r}, row {row}: a NaN with a payload, which text can't hold"
+            )
         # Python's own text of a number is the shortest that reads back as the same one.
         return np.array([str(value) for value in values.tolist()], text)
     return _checked(plan, values, text, start)

@@ -15,14 +15,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BridgeError, ConversionError
-from .expressionsyntax import Node, Rewriter, as_type, one_expression
+from .expressionsyntax import (
+    Node,
+    Rewriter,
+    arguments_of,
+    as_type,
+    function_of,
+    one_expression,
+    with_columns,
+)
 from .tablecolumns import Column, Columns
+from .text_growth import bound, limit, slices
 
 __all__ = ["Program", "needed"]
 
 Array = NDArray[Any]
 
 MEMORY = "1GB"
+RESULT_BYTES = 2**28
+"""Of long texts that functions make, in one block."""
 SETTINGS = {
     "allow_community_extensions": "false",
     "autoinstall_known_extensions": "false",
@@ -119,6 +130,7 @@ class Program:
     def _prepare(self) -> None:
         from .arrowvalues import DTYPES
 
+        self._growing: list[tuple[str, Node]] = []
         trees = [self._tree(text) for text in self._texts.values()]
         self.columns: list[Column] = [self._there[name] for name in self._used]
         self._connection.register(BLOCK, self._no_rows())
@@ -127,6 +139,7 @@ class Program:
             if kind in FIXES:
                 trees[place] = as_type(trees[place], FIXES[kind])
         self._query = self._select(trees)
+        self._bounds = [(name, self._select([tree])) for name, tree in self._growing]
         self.dtypes: dict[str, np.dtype[Any]] = {}
         for (name, text), kind in zip(self._texts.items(), types, strict=True):
             dtype = DTYPES.get(FIXES.get(kind, kind))
@@ -150,14 +163,31 @@ class Program:
         try:
             node = one_expression(json.loads(answer), text)
             names = _Names(self._there, self._used)
-            plain = Rewriter(text, names.reference, self._kinds).expression(node)
+            rewriter = Rewriter(text, names.reference, self._kinds)
+            plain = rewriter.expression(node)
             if names.single and names.integers:
                 # As numpy does: DuckDB would take an int64 for a float32.
                 names.widen = True
-                plain = Rewriter(text, names.reference, self._kinds).expression(node)
+                rewriter = Rewriter(text, names.reference, self._kinds)
+                plain = rewriter.expression(node)
+            for call in rewriter.growing:
+                self._growing.append((function_of(call), self._bound_of(call, text)))
         except RecursionError:
             raise BridgeError(f"{text[:50]!r}...: the expression is nested too deeply") from None
         return plain
+
+    def _bound_of(self, call: Node, text: str) -> Node:
+        """Return the tree of an upper bound of the bytes that a call makes."""
+        arguments = arguments_of(call)
+        try:
+            sql = bound(function_of(call), arguments, text)
+        except IndexError:
+            raise BridgeError(
+                f"{text!r}: {function_of(call)}() of {len(arguments)} arguments"
+            ) from None
+        [(answer,)] = self._ask("SELECT json_serialize_sql(?)", [f"SELECT ({sql})"])
+        tree: Node = with_columns(one_expression(json.loads(answer), sql), arguments)
+        return tree
 
     def _kinds(self, function: str) -> set[str]:
         asked = "SELECT DISTINCT function_type FROM duckdb_functions() WHERE function_name = ?"
@@ -222,10 +252,7 @@ class Program:
         from .arrowvalues import from_arrow
 
         block = self._block(arrays, rows)
-        try:
-            found = self._run(block)
-        except self._duckdb.Error as error:
-            raise self._explained(block, first_row, error) from error
+        found = self._sliced(block, self._query, self._weights(block, first_row), first_row)
         if found.num_rows != rows:
             raise BridgeError(f"{self._named()}: {found.num_rows} results of {rows} rows")
         return {
@@ -233,31 +260,75 @@ class Program:
             for place, (name, dtype) in enumerate(self.dtypes.items())
         }
 
-    def _run(self, block: Any) -> Any:
+    def _weights(self, block: Any, first_row: int) -> Array:
+        """Return upper bounds of the bytes of the texts that each row makes.
+
+        Raises
+        ------
+        ConversionError
+            Names the row where one text would be too long.
+        """
+        weights = np.zeros(block.num_rows)
+        for name, query in self._bounds:
+            found = self._sliced(block, query, weights, first_row).column(0)
+            each = np.nan_to_num(found.to_numpy(), nan=0.0)
+            long = each > limit(name)
+            if long.any():
+                row = int(np.argmax(long))
+                raise ConversionError(
+                    f"{self._named()}, row {first_row + row}: {name}() may take up to {each[row]:.3g} "
+                    f"bytes, and {limit(name)} are allowed for one value"
+                )
+            weights += each
+        return weights
+
+    def _sliced(self, block: Any, query: str, weights: Array, first_row: int) -> Any:
+        """Run a query over a block, with as many rows at a time as memory allows."""
+        import pyarrow as pa
+
+        found, size = [], 0
+        cuts = slices(weights)
+        for cut in cuts:
+            part = block.slice(cut.start, cut.stop - cut.start)
+            try:
+                found.append(self._run(part, query))
+            except self._duckdb.Error as error:
+                raise self._explained(part, query, first_row + cut.start, error) from error
+            size += found[-1].nbytes
+            if len(cuts) > 1 and size > RESULT_BYTES:
+                raise ConversionError(
+                    f"{self._named()}, rows {first_row} to {first_row + cut.stop - 1}: the results "
+                    f"take more than {RESULT_BYTES} bytes, and a block of them has to fit into that"
+                )
+        return found[0] if len(found) == 1 else pa.concat_tables(found)
+
+    def _run(self, block: Any, query: str) -> Any:
         self._connection.register(BLOCK, block)
         try:
             # In this thread Ctrl-C would wait until the block is done.
-            return self._thread.submit(self._answer).result()
+            return self._thread.submit(self._answer, query).result()
         except KeyboardInterrupt:
             self._connection.interrupt()
             raise
 
-    def _answer(self) -> Any:
-        return self._connection.sql(self._query).to_arrow_table()
+    def _answer(self, query: str) -> Any:
+        return self._connection.sql(query).to_arrow_table()
 
-    def _explained(self, block: Any, first_row: int, error: Exception) -> ConversionError:
+    def _explained(
+        self, block: Any, query: str, first_row: int, error: Exception
+    ) -> ConversionError:
         """Find the first row that it fails for: of a block, DuckDB does not say which."""
         low, high = 0, block.num_rows
         while high - low > 1:
             middle = (low + high) // 2
             try:
-                self._run(block.slice(low, middle - low))
+                self._run(block.slice(low, middle - low), query)
             except self._duckdb.Error:
                 high = middle
             else:
                 low = middle
         try:
-            self._run(block.slice(low, high - low))
+            self._run(block.slice(low, high - low), query)
         except self._duckdb.Error as one:
             return ConversionError(f"{self._named()}, row {first_row + low}: {_words(one)}")
         return ConversionError(f"{self._named()}, from row {first_row}: {_words(error)}")

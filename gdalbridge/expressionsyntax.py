@@ -7,12 +7,22 @@ back with our names for the columns in it, and with decimal fractions as float64
 """
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from .errors import BridgeError
+from .text_growth import grows
 
-__all__ = ["FUNCTIONS", "Rewriter", "as_type", "one_expression", "text_constant"]
+__all__ = [
+    "FUNCTIONS",
+    "Rewriter",
+    "arguments_of",
+    "as_type",
+    "function_of",
+    "one_expression",
+    "text_constant",
+    "with_columns",
+]
 
 type Node = dict[str, Any]
 
@@ -52,6 +62,8 @@ _OPERATORS = {
     "ARRAY_EXTRACT", "ARRAY_SLICE", "COMPARE_IN", "COMPARE_NOT_IN", "OPERATOR_COALESCE",
     "OPERATOR_IS_NOT_NULL", "OPERATOR_IS_NULL", "OPERATOR_NOT", "OPERATOR_NULLIF", "OPERATOR_TRY",
 }  # fmt: skip
+_UNBOUNDED_TYPES = {"BIGNUM", "BIT", "BITSTRING", "JSON", "VARIANT", "VARINT"}
+"""A bit becomes a letter of text, for example, and a letter 8 bits."""
 _WORDS = {
     "LAMBDA": "a lambda",
     "PARAMETER": "a parameter",
@@ -110,6 +122,27 @@ def _node(kind: str, detail: str, **rest: Any) -> Node:
     return {"class": kind, "type": detail, "alias": "", **where, **rest}
 
 
+def function_of(node: Node) -> str:
+    """Return the name of the function that a tree calls."""
+    return str(node.get("function_name")).lower()
+
+
+def arguments_of(node: Node) -> list[Node]:
+    """Return the trees of a call's arguments."""
+    return [one["expression"] for one in node.get("arguments", [])]
+
+
+def with_columns(node: Any, columns: Sequence[Node]) -> Any:
+    """Return a tree with others in place of its columns ``a0``, ``a1``, ..."""
+    if isinstance(node, list):
+        return [with_columns(one, columns) for one in node]
+    if not isinstance(node, dict):
+        return node
+    if node.get("class") == "COLUMN_REF":
+        return columns[int(str(node["column_names"][0])[1:])]
+    return {key: with_columns(one, columns) for key, one in node.items()}
+
+
 class Rewriter:
     """Checks an expression's tree, and returns it with our names for the columns.
 
@@ -128,6 +161,8 @@ class Rewriter:
         self, text: str, column: Callable[[str], Node], kinds: Callable[[str], set[str]]
     ) -> None:
         self._text, self._column, self._kinds = text, column, kinds
+        self.growing: list[Node] = []
+        """Calls that can make long texts, as rewritten; inner ones before outer ones."""
 
     def expression(self, node: Node) -> Node:
         """Return a tree that passes, rewritten.
@@ -147,14 +182,17 @@ class Rewriter:
         if kind == "FUNCTION":
             self._check_function(node)
         if kind == "TYPE":
-            # What is in it are sizes.
+            self._check_type(node)
             return node
         literal = node.get("literal")
         if kind == "CONSTANT" and isinstance(literal, dict) and literal.get("kind") == "NUMERIC":
             # DuckDB would have a DECIMAL, of which a product overflows and no column can be.
             return as_type(text_constant(literal["text"].replace("_", "")), "DOUBLE")
         rewritten: Node = self._inside({k: v for k, v in node.items() if k != "class"})
-        return {"class": kind} | rewritten
+        rewritten = {"class": kind} | rewritten
+        if kind == "FUNCTION" and grows(function_of(rewritten)):
+            self.growing.append(rewritten)
+        return rewritten
 
     def _inside(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -165,6 +203,15 @@ class Rewriter:
             return [self._inside(item) for item in value]
         return value
 
+    def _check_type(self, node: Node) -> None:
+        # Other children of it are sizes.
+        name = str(node.get("type_name"))
+        if name.upper() in _UNBOUNDED_TYPES:
+            raise self._refused(f"the type {name}, which makes texts of any length")
+        for child in node.get("children", []):
+            if child.get("class") == "TYPE":
+                self._check_type(child)
+
     def _one_name(self, node: Node) -> str:
         names = node.get("column_names", [])
         if len(names) != 1:
@@ -173,7 +220,7 @@ class Rewriter:
         return str(names[0])
 
     def _check_function(self, node: Node) -> None:
-        name = str(node.get("function_name")).lower()
+        name = function_of(node)
         if node.get("schema") or node.get("catalog"):
             raise self._refused(f"a function of a schema ({name})")
         if len(node.get("qualified_name", {}).get("path", [name])) != 1:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ratzarr.dtypes import BYTES
+
 from .errors import ConversionError
 
 __all__ = [
@@ -24,11 +26,13 @@ __all__ = [
     "export_type",
     "hfa_cut",
     "kept_name",
+    "kept_usage",
     "parse_type",
     "replaced_column",
     "stored_dtype",
     "type_name",
     "usage_attributes",
+    "usage_in",
     "usage_name",
 ]
 
@@ -150,6 +154,21 @@ def usage_attributes(number: int) -> dict[str, Any]:
     return {"GDAL_USAGE": int(number), "GDAL_USAGE_NAME": usage_name(number)}
 
 
+def usage_in(attributes: Mapping[str, Any]) -> int:
+    """Return the number of GDAL's usage that a column's attributes tell; 0 where they don't."""
+    usage = attributes.get("GDAL_USAGE")
+    return usage if isinstance(usage, int) and not isinstance(usage, bool) else 0
+
+
+def kept_usage(usage: int, dtype: np.dtype[Any]) -> int:
+    """Return the usage that a column keeps when values of this dtype replace its own.
+
+    GDAL's colours are integers: a column of other values can't have such a usage.
+    """
+    is_lost = usage in COLOUR_USAGES and dtype.kind not in "iu"
+    return int(FieldUsage.GENERIC) if is_lost else usage
+
+
 def parse_type(name: str | int) -> FieldType:
     """Return a column type by its name or number.
 
@@ -174,7 +193,7 @@ def stored_dtype(kind: int) -> np.dtype[Any]:
         FieldType.STRING: np.dtypes.StringDType(),
         FieldType.BOOLEAN: np.dtype(np.bool_),
         FieldType.DATETIME: np.dtype("datetime64[us]"),
-        FieldType.WKB_GEOMETRY: np.dtype(object),
+        FieldType.WKB_GEOMETRY: BYTES,
     }
     return dtypes[FieldType(kind)]
 

@@ -23,7 +23,7 @@ from .attachedcolumns import (
     usage_for_gdal,
 )
 from .errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
-from .gdaltypes import FieldType, stored_dtype, type_name, usage_attributes
+from .gdaltypes import FieldType, kept_usage, stored_dtype, type_name, usage_attributes
 from .joincolumns import join_columns
 from .opensidecars import flush_each
 from .ownrat import OwnRat, name_for_gdal
@@ -175,7 +175,9 @@ class Joined:
         for index, column in enumerate(self.columns):
             if column.name == name:
                 if isinstance(column, OwnColumn) and self._override:
-                    self.override(index, kind, usage, filled=False)
+                    # GDAL's "Generic" says nothing, and so the raster's own usage is kept.
+                    kept = usage or kept_usage(column.usage, stored_dtype(kind))
+                    self.override(index, kind, kept, filled=False)
                     return
                 self._refuse_existing(column)
         # Its name in the sidecar can be another's there, whose own GDAL knows by another.

@@ -48,13 +48,19 @@ class _Callback:
 
 class _Rios:
     def __init__(self, progress: Any) -> None:
-        self._progress = progress
+        self._progress, self._percent, self._label = progress, -1, ""
         progress.setTotalSteps(100)
 
     def report(self, done: float, message: str = "", detail: str = "") -> None:
-        if message and hasattr(self._progress, "setLabelText"):
+        if message and message != self._label and hasattr(self._progress, "setLabelText"):
+            # It prints a line for each.
+            self._label = message
             self._progress.setLabelText(message)
-        self._progress.setProgress(int(100 * done))
+        # 0.29 * 100 is less than 29.
+        percent = int(100 * done + 1e-9)
+        if percent != self._percent:
+            self._percent = percent
+            self._progress.setProgress(percent)
         if hasattr(self._progress, "wasCancelled") and self._progress.wasCancelled():
             raise CancelledError("cancelled by the progress object")
 

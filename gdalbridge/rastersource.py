@@ -195,6 +195,11 @@ class RasterSource:
         own, index = self._own_column(name)
         return int(own.schema.columns[index].usage)
 
+    def own_usages(self) -> Mapping[str, int]:
+        """Return the numbers of GDAL's usages of the raster's own columns, by name."""
+        columns = self._own.schema.columns if self._own is not None else ()
+        return {name: int(columns[index].usage) for name, index in self._indices.items()}
+
     def attributes(self, name: str) -> dict[str, Any]:
         """Return a column's attributes, as they are stored or would be."""
         table = self._table_of(name)

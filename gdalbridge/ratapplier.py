@@ -22,8 +22,10 @@ array([0.9, 1.8, 2.7, 3.6])
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
+from ratzarr import RatZarr
 from ratzarr.layout import OWN_COLUMN_ATTRS
 
 from .applycontrols import RCM_EQUALS_INPUT, RCM_FIXED, RCM_INCREMENT, RatApplierControls
@@ -113,16 +115,16 @@ def copyRAT(
     progress: Any = None,
     omitColumns: Iterable[str] | None = None,
 ) -> ApplyReport | None:
-    """Copy all columns of a raster's table to another raster's sidecar, with their usages.
+    """Copy all columns of one table to another, with their usages and other attributes.
 
     Parameters
     ----------
     infile : str or os.PathLike
-        A raster: its own columns and its sidecars'. Or a sidecar, which is a name that ends
-        in ``.rat.zarr``.
+        A raster: its own columns and its sidecars'. Or any RatZarr, whatever its name.
     outfile : str or os.PathLike
-        A raster, whose sidecar is written, or a sidecar. Columns that are there are
-        overwritten; they must be able to hold the values as they are.
+        A raster, whose sidecar is written, or any RatZarr. Where there is nothing of this
+        name, it becomes a new RatZarr. Columns that are there are overwritten; they must be
+        able to hold the values as they are.
     progress : None, True, callable or object
         See :mod:`gdalbridge.progress`.
     omitColumns : iterable of str, optional
@@ -141,7 +143,7 @@ def copyRAT(
     from .applysources import Sources
 
     inputs, outputs = RatAssociations(), RatAssociations()
-    inputs.source, outputs.target = _handle(infile), _handle(outfile)
+    inputs.source, outputs.target = _handle(infile), _handle(outfile, creates=True)
     sources = Sources(strings=True)
     try:
         names = sources[inputs.source].names()
@@ -160,9 +162,18 @@ def copyRAT(
     return apply(_copy_columns, inputs, outputs, wanted, controls)
 
 
-def _handle(name: str | os.PathLike[str]) -> Handle:
+def _handle(name: str | os.PathLike[str], *, creates: bool = False) -> Handle:
+    """Return a handle for what is at this place; for a new store, where nothing is."""
     text = os.fspath(name)
-    return RatZarrHandle(text) if text.rstrip("/").endswith(SUFFIX) else RatHandle(text)
+    if text.rstrip("/").endswith(SUFFIX):
+        return RatZarrHandle(text)
+    # Names that mean something to GDAL alone: /vsimem/a.tif, NETCDF:a.nc:band.
+    is_gdals = text.startswith("/vsi") and not text.startswith("/vsis3/")
+    if is_gdals or (":" in text and "://" not in text and not Path(text).exists()):
+        return RatHandle(text)
+    if RatZarr.isValidRatZarr(text) or (creates and not RatZarr.exists(text)):
+        return RatZarrHandle(text)
+    return RatHandle(text)
 
 
 def _copy_columns(info: RatApplierState, inputs: Any, outputs: Any, names: list[str]) -> None:

@@ -78,6 +78,10 @@ class RatHandle:
         # An unknown encoding is refused where the handle is made.
         self.reading  # noqa: B018
 
+    def same_band(self, other: "RatHandle") -> bool:
+        """Return whether both are of one band of one raster."""
+        return (self.filename, self.layernum) == (other.filename, other.layernum)
+
 
 @dataclass(frozen=True, slots=True)
 class RatZarrHandle:

@@ -138,6 +138,9 @@ def to_plain(shown: Shown, values: Array, first_row: int) -> Array:
         return _plain_datetimes(shown, values, first_row)
     if kind == FieldType.REAL and shown.dtype.kind in "iu":
         return _as_doubles(shown, values, first_row)
+    if values.dtype.kind == "f":
+        # With the payloads of NaNs.
+        return _exact(replace(shown, dtype=stored_dtype(kind)), values, first_row)
     return values.astype(stored_dtype(kind), copy=False)
 
 

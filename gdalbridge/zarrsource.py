@@ -12,8 +12,9 @@ from ratzarr.layout import COLUMN_ORDER_ATTR
 from ratzarr.location import parse as parse_location
 
 from .column_access import readable_columns
+from .gdaltypes import usage_in
 
-__all__ = ["NOTHING", "ZarrSource", "usage_in", "where"]
+__all__ = ["NOTHING", "ZarrSource", "where"]
 
 Array = NDArray[Any]
 NOTHING: Mapping[tuple[str, str], bool] = MappingProxyType({})
@@ -23,12 +24,6 @@ def where(name: str) -> str:
     """Return what names of one and the same place have in common."""
     location = parse_location(name)
     return os.path.realpath(location.path) if location.kind == "local" else location.url
-
-
-def usage_in(attributes: Mapping[str, Any]) -> int:
-    """Return the number of GDAL's usage that a column's attributes tell; 0 where they don't."""
-    usage = attributes.get("GDAL_USAGE")
-    return usage if isinstance(usage, int) and not isinstance(usage, bool) else 0
 
 
 class ZarrSource:
@@ -109,6 +104,10 @@ class ZarrSource:
     def usage(self, name: str) -> int:
         """Return the number of GDAL's usage of a column."""
         return usage_in(self.attributes(name))
+
+    def own_usages(self) -> Mapping[str, int]:
+        """Return nothing: there is no raster."""
+        return {}
 
     def attributes(self, name: str) -> dict[str, Any]:
         """Return a column's attributes."""

@@ -8,10 +8,10 @@ attributes that follow from the table's state can be read here but not set.
 
 import copy
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 from zarr.core.attributes import Attributes
 
 from .errors import ArgumentError
@@ -24,7 +24,8 @@ __all__ = ["LiveAttributes", "checked_attributes"]
 class LiveAttributes(Attributes):
     """The attributes of one ``zarr.json``.
 
-    Values are JSON: str, int, finite float, bool, None, and lists and dicts of these.
+    Values are JSON: str, int, float, bool, None, and lists and dicts of these. NumPy's scalars
+    become these. NaN and infinities are written as zarr-python does, by the words NaN and Infinity.
 
     Parameters
     ----------
@@ -182,14 +183,19 @@ def _is_text(text: str) -> bool:
 
 
 def _checked(key: str, value: Any) -> Any:
-    if value is None or (isinstance(value, bool | int) and type(value) in (bool, int)):
-        return value
-    if isinstance(value, str) and type(value) is str:
-        if not _is_text(value):
-            raise ArgumentError(f"attribute {key!r}: {value!r} is not Unicode text")
-        return value
-    if type(value) is float and math.isfinite(value):
-        return value
+    if value is None or isinstance(value, bool | np.bool_):
+        return None if value is None else bool(value)
+    if isinstance(value, str):
+        # Of subclasses (numpy.str_, an enumeration) JSON keeps the text.
+        text = str.__str__(value)
+        if not _is_text(text):
+            raise ArgumentError(f"attribute {key!r}: {text!r} is not Unicode text")
+        return text
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.float16 | np.float32):
+        # Also NaN and infinities: zarr-python writes and reads them.
+        return float(value)
     if isinstance(value, list | tuple):
         return [_checked(key, item) for item in value]
     if isinstance(value, Mapping):
@@ -199,5 +205,6 @@ def _checked(key: str, value: Any) -> Any:
         return {str(name): _checked(key, item) for name, item in value.items()}
     raise ArgumentError(
         f"attribute {key!r}: JSON can't hold {value!r}, a {type(value).__name__}: expected str, "
-        "int, finite float, bool, None, or lists and dicts of these"
+        "int, float, bool, None, or lists and dicts of these"
+        + (" (an array's are in .tolist())" if isinstance(value, np.ndarray) else "")
     )

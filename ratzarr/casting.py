@@ -12,14 +12,17 @@ Traceback (most recent call last):
 ratzarr.errors.UnequalValueError: column 'n', row 11: 300 does not fit uint8 (0 to 255)
 """
 
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .dataframes import numpy_block
 from .errors import UnequalValueError, UnsupportedDtypeError
 
-__all__ = ["as_block", "exact", "exact_scalar"]
+__all__ = ["as_block", "exact", "exact_scalar", "has_payload"]
 
 Array = NDArray[Any]
 
@@ -30,16 +33,21 @@ def as_block(values: Any, *, column: str, first_row: int | None = None) -> Array
     Raises
     ------
     UnequalValueError
-        For a masked array with masked values: a column has no mask to keep them in.
+        For a masked array with masked values, and for nulls of pandas, Polars or Arrow: a
+        column has no mask to keep them in.
     UnsupportedDtypeError
         For what numpy can't make an array of.
     """
+    if type(values) is np.ndarray:
+        return values
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        row = int(np.argwhere(np.ma.getmaskarray(values))[0][0]) + (first_row or 0)
-        raise UnequalValueError(
-            f"column {column!r}, row {row} is masked, and a column has no mask: fill the block "
-            "first (block.filled(...))"
-        )
+        mask = np.ma.getmaskarray(values)
+        raise _masked(int(np.argwhere(mask)[0][0]) if mask.ndim else 0, column, first_row)
+    if isinstance(values, list | tuple):
+        _check_masks(values, column, first_row)
+    known = numpy_block(values, column=column, first_row=first_row)
+    if known is not None:
+        return known
     try:
         if isinstance(values, np.ndarray) or hasattr(values, "__array__"):
             return np.asarray(values)
@@ -56,13 +64,28 @@ def as_block(values: Any, *, column: str, first_row: int | None = None) -> Array
         ) from error
 
 
+def _check_masks(values: Sequence[Any], column: str, first_row: int | None) -> None:
+    # Of masked arrays in a list NumPy would take what is behind their masks.
+    if any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, values))):
+        for row, one in enumerate(values):
+            if np.ma.is_masked(one):
+                raise _masked(row, column, first_row)
+
+
+def _masked(row: int, column: str, first_row: int | None) -> UnequalValueError:
+    return UnequalValueError(
+        f"column {column!r}, row {row + (first_row or 0)} is masked, and a column has no mask: fill "
+        "the block first (block.filled(...))"
+    )
+
+
 def exact_scalar(value: Any, dtype: np.dtype[Any], *, column: str) -> Any:
     """Return one value (a fill value) in ``dtype``, exactly; errors as :func:`exact`."""
     if np.ndim(value) != 0:
         raise UnequalValueError(f"column {column!r}: expected one value, got {value!r}")
     array = np.empty(1, object)
     array[0] = value
-    if dtype.kind != "O" and not isinstance(value, (bytes, str)):
+    if dtype.kind != "O" and not isinstance(value, (bytes, str)) and value is not np.ma.masked:
         array = np.asarray([value])
     return exact(array, dtype, column=column, first_row=None)[0]
 
@@ -168,6 +191,8 @@ def _numbers(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
         return _numbers_from_objects(block, dtype, refuse)
     if block.dtype.kind not in "iufb":
         raise refuse.unmeant()
+    if block.dtype.kind == "f" and dtype.kind == "f":
+        return _floats(block, dtype, refuse)
     if np.can_cast(block.dtype, dtype, casting="safe") and (
         dtype.kind != "f" or block.dtype.kind not in "iu" or _float_holds(dtype, block.dtype)
     ):
@@ -176,16 +201,95 @@ def _numbers(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
         return _integers(block, dtype, refuse)
     with np.errstate(all="ignore"):
         cast = block.astype(dtype)
-        if block.dtype.kind in "iu":
-            # Compared as integers: the comparison with a float would round as the cast did.
-            bad = _differ_as_integers(block, cast)
-        else:
-            bad = ~((cast.astype(block.dtype) == block) | (np.isnan(block) & np.isnan(cast)))
+        # Compared as integers: the comparison with a float would round as the cast did.
+        bad = _differ_as_integers(block, cast)
+    if bad.any():
+        raise refuse.where(bad, _nearest(cast, bad))
+    return cast
+
+
+def _nearest(cast: Array, bad: Array) -> str:
+    nearest = cast[bad][0]
+    return f"is not a {cast.dtype} (nearest: {nearest!r}); round with block.astype if meant"
+
+
+def _floats(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
+    widens = dtype.itemsize >= block.dtype.itemsize
+    with np.errstate(all="ignore"):
+        cast = block.astype(dtype)
+        if widens and not np.isnan(block).any():
+            return cast
+        differ = _bits_differ(block, cast.astype(block.dtype))
+    if not differ.any():
+        return cast
+    nans = differ & np.isnan(block)
+    bad = differ & ~nans
+    if bad.any():
+        raise refuse.where(bad, _nearest(cast, bad))
+    # The processor makes signalling NaNs quiet ones and cuts payloads.
+    kept, lost = _cast_nans(block[nans], dtype)
+    bits = f"u{dtype.itemsize}"
+    cast.view(bits)[nans] = kept.view(bits)
+    bad[nans] = lost
     if bad.any():
         raise refuse.where(
-            bad, f"is not a {dtype} (nearest: {cast[bad][0]!r}); round with block.astype if meant"
+            bad,
+            f"has a payload, {_hexadecimal(block[bad][0])}, that {dtype} can't hold; where any NaN "
+            "is meant, write np.where(np.isnan(block), np.nan, block)",
         )
     return cast
+
+
+def _bits_differ(one: Array, other: Array) -> Array:
+    """Return where floats of one dtype differ, -0.0 from 0.0 and NaNs by their payloads."""
+    size = one.dtype.itemsize
+    if size > 8:
+        # No integer is as wide as a longdouble. What follows its bits is padding.
+        used = 10 if np.finfo(one.dtype).nmant == 63 else size
+        raw, again = (
+            np.ascontiguousarray(values).view("u1").reshape(*one.shape, size)[..., :used]
+            for values in (one, other)
+        )
+        return np.asarray((raw != again).any(axis=-1))
+    native = one.dtype.newbyteorder("=")
+    raw, again = (np.ascontiguousarray(values, native).view(f"u{size}") for values in (one, other))
+    return np.asarray(raw != again)
+
+
+def _cast_nans(nans: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+    """Return NaNs in another float dtype with sign and payload, and which of them lose bits."""
+    size, wanted = nans.dtype.itemsize, dtype.itemsize
+    if size > 8:
+        with np.errstate(all="ignore"):
+            cast = nans.astype(dtype)
+            return cast, _bits_differ(nans, cast.astype(nans.dtype))
+    own, other = np.finfo(nans.dtype).nmant, np.finfo(dtype).nmant
+    native = nans.astype(nans.dtype.newbyteorder("="))
+    bits = native.view(f"u{size}").astype(np.uint64)
+    payload = bits & np.uint64(2**own - 1)
+    sign = bits >> np.uint64(8 * size - 1)
+    step = np.uint64(abs(other - own))
+    kept = payload << step if other >= own else payload >> step
+    lost = (kept << step) != payload if other < own else np.zeros(len(nans), np.bool_)
+    exponent = np.uint64((2 ** (8 * wanted - 1 - other) - 1) << other)
+    made = (sign << np.uint64(8 * wanted - 1)) | exponent | kept
+    return made.astype(f"u{wanted}").view(dtype), lost
+
+
+def has_payload(values: Array) -> Array:
+    """Return where floats are NaNs other than the ordinary one, of either sign."""
+    nans = np.isnan(values)
+    if nans.any():
+        bits = f"u{values.dtype.itemsize}"
+        ordinary = np.array([np.nan], values.dtype).view(bits)[0]
+        sign = np.array([-0.0], values.dtype).view(bits)[0]
+        nans[nans] = (values[nans].view(bits) & ~sign) != (ordinary & ~sign)
+    return nans
+
+
+def _hexadecimal(number: Any) -> str:
+    raw = number.tobytes()
+    return f"0x{(raw[::-1] if sys.byteorder == 'little' else raw).hex()}"
 
 
 def _float_holds(dtype: np.dtype[Any], integers: np.dtype[Any]) -> bool:
@@ -240,14 +344,18 @@ def _numbers_from_objects(block: Array, dtype: np.dtype[Any], refuse: _Refusal) 
                 good = good and info.min <= number <= info.max
                 if good:
                     flat_out[i] = int(number)
+            elif number != number:
+                kept, lost = _cast_nans(np.asarray([value]), dtype)
+                bits = f"u{dtype.itemsize}"
+                flat_out.view(bits)[i] = kept.view(bits)[0]
+                good = not lost[0]
             else:
                 try:
                     with np.errstate(all="ignore"):
                         flat_out[i] = number
                 except OverflowError:
                     good = False
-                stored = flat_out[i].item()
-                good = good and (stored == number or (stored != stored and number != number))
+                good = good and flat_out[i].item() == number
         if not good:
             bad = np.zeros(block.size, bool)
             bad[i] = True
@@ -282,7 +390,10 @@ def _strings(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
         if set(map(type, block.flat)) - {str}:
             good = np.fromiter((isinstance(v, str) for v in block.flat), bool, block.size)
             if not good.all():
-                raise refuse.where(~good.reshape(block.shape), "is not a string")
+                raise refuse.where(
+                    ~good.reshape(block.shape),
+                    "is not a string; where it means that there is none, write ''",
+                )
     elif kind == "S":
         good = np.fromiter((_is_utf8(v) for v in block.flat), bool, block.size)
         if not good.all():

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 from .column import Column
 from .errors import (
@@ -37,6 +38,7 @@ from .layout import (
     ZARR_JSON,
     Document,
     are_in_the_raw,
+    kept_attributes,
     key_of,
     looks_encoded,
     order_of,
@@ -290,6 +292,20 @@ class Catalog:
         self._table.update(append, self.table_missing)
 
     # ---- columns that are to take another's place
+
+    def kept_attributes(self, name: str) -> dict[str, Any]:
+        """Return the attributes that the column of this name hands on to one that replaces it."""
+        for key in plausible_keys(name):
+            # The document alone: a column with an unknown codec has attributes all the same.
+            document = MetadataDocument(
+                self._objects, Column(self._objects, name, key).document.key
+            )
+            # A damaged document has none, and must not keep its column from being replaced.
+            with suppress(DamagedError):
+                is_there = document.load() and document.document.get("node_type") != "group"
+                if is_there and true_name(key, document.attributes) == name:
+                    return kept_attributes(copy.deepcopy(document.attributes))
+        return {}
 
     def _create_out_of_sight(self, name: str, key: str, document: Document) -> Column:
         # What another process has begun is given up: it finds that out when it is done.

@@ -2,7 +2,7 @@
 
 A column holds any numpy integer, float (16 to 64 bits), bool, ``datetime64`` with a
 unit, fixed-width bytes (``S7``), strings (``StringDType``) or bytes of any length
-(dtype ``object``, every value a ``bytes``). The descriptions are Zarr format 3's own,
+(:data:`BYTES`, every value a ``bytes``). The descriptions are Zarr format 3's own,
 written here as JSON so that what is on disk never depends on the defaults of the
 library that happens to be installed.
 
@@ -20,15 +20,19 @@ from typing import Any
 
 import numpy as np
 
+from .dataframes import numpy_dtype
 from .errors import ArgumentError, UnsupportedDtypeError
 from .layout import Document
 
-__all__ = ["ColumnType", "check_width", "column_type", "empty_value", "normalize_dtype"]
+__all__ = ["BYTES", "ColumnType", "check_width", "column_type", "empty_value", "normalize_dtype"]
 
 STRING = np.dtypes.StringDType()
+BYTES: np.dtype[Any] = np.dtype(object, metadata={"vlen": bytes})
+"""Bytes of any length. NumPy has no dtype for them but that of any object: this one equals it,
+and says what the objects are."""
 EXPECTED = (
     "any integer, float16, float32, float64, bool, datetime64 with a unit, fixed-width bytes "
-    "('S7'), StringDType (or str) for strings, object (or bytes) for bytes of any length"
+    "('S7'), str (or StringDType) for text, bytes for bytes of any length"
 )
 _DATETIME_UNITS = frozenset(
     {"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"}
@@ -55,19 +59,26 @@ def normalize_dtype(dtype: Any) -> np.dtype[Any]:
     Parameters
     ----------
     dtype : dtype-like
-        Whatever :class:`numpy.dtype` takes, or one of zarr's own data types. ``str``
-        and fixed-width strings (``U10``) mean strings of any length; ``bytes`` means
-        bytes of any length; byte order is not kept (values are).
+        Whatever :class:`numpy.dtype` takes, one of zarr's own data types, or a dtype of
+        pandas, Polars or Arrow that maps to a column's exactly. ``str`` and fixed-width
+        strings (``U10``) mean strings of any length; ``bytes`` means bytes of any length;
+        byte order is not kept (values are).
 
     Raises
     ------
     UnsupportedDtypeError
         For any other.
     """
-    if dtype is bytes:
-        return np.dtype(object)
+    known = numpy_dtype(dtype)
+    if known is not None:
+        dtype = known
+    if dtype is bytes or (isinstance(dtype, str) and dtype == "bytes"):
+        return BYTES
     if hasattr(dtype, "to_native_dtype"):
         dtype = dtype.to_native_dtype()
+        if dtype.kind == "O":
+            # Of zarr's data types it is that of bytes.
+            return BYTES
     try:
         found: np.dtype[Any] = np.dtype(dtype)
     except (TypeError, ValueError) as error:
@@ -79,9 +90,15 @@ def normalize_dtype(dtype: Any) -> np.dtype[Any]:
                 "use StringDType() and, say, '' for missing"
             )
         return STRING
+    if found.kind == "O":
+        if found.metadata is not None and dict(found.metadata) == BYTES.metadata:
+            return BYTES
+        raise UnsupportedDtypeError(
+            "dtype object does not say what a column's values are: use str for text, bytes for bytes"
+        )
     number = found.kind in "iub" or (found.kind == "f" and found.itemsize in (2, 4, 8))
     datetime = found.kind == "M" and np.datetime_data(found)[0] in _DATETIME_UNITS
-    if number or datetime or found.kind == "O" or (found.kind == "S" and found.itemsize > 0):
+    if number or datetime or (found.kind == "S" and found.itemsize > 0):
         native: np.dtype[Any] = found.newbyteorder("=")
         return native
     raise UnsupportedDtypeError(f"no column can have dtype {found}: expected {EXPECTED}")

@@ -92,8 +92,11 @@ class ColumnIncompleteError(RatZarrError):
     """A bulk writer has not finished (or did not get to finish) this column."""
 
 
-class ColumnNotFoundError(RatZarrError, LookupError):
+class ColumnNotFoundError(RatZarrError, KeyError):
     """The table has no column of this name."""
+
+    # KeyError would show the message in quotes.
+    __str__ = Exception.__str__
 
 
 class DamagedError(RatZarrError, OSError):

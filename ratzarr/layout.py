@@ -52,6 +52,7 @@ __all__ = [
     "column_document",
     "from_json",
     "has_checksum",
+    "kept_attributes",
     "key_of",
     "looks_encoded",
     "mark_external",
@@ -109,6 +110,9 @@ OWN_COLUMN_ATTRS = frozenset(
     }
 )
 """The same, of a column."""
+
+VALUE_ATTRS = frozenset({"GDAL_TYPE", "GDAL_TYPE_NAME", "PROVENANCE", "UTC_OFFSET_MINUTES"})
+"""Attributes that describe a column's values: they are not kept with other values."""
 
 DFLT_CHUNKSIZE = 500000
 FORMAT_VERSION = 1
@@ -408,6 +412,16 @@ def true_name(key: str, attributes: Mapping[str, Any]) -> str:
         return name if key_of(name) == key else key
     except InvalidNameError:
         return key
+
+
+def kept_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes that a column keeps when it is replaced: usage, units, a user's own.
+
+    >>> kept_attributes({"units": "ha", "GDAL_USAGE": 6, "GDAL_TYPE": 1, "COMPLETE": True})
+    {'units': 'ha', 'GDAL_USAGE': 6}
+    """
+    others = OWN_COLUMN_ATTRS | VALUE_ATTRS
+    return {name: value for name, value in attributes.items() if name not in others}
 
 
 def _short(value: object) -> str:

@@ -7,6 +7,7 @@ for (:mod:`ratzarr.writebuffer`): then it is when :meth:`RatZarr.flush` does.
 """
 
 import copy
+import dataclasses
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,7 @@ from .catalog import Catalog
 from .column import Column
 from .columnstate import ColumnState
 from .display import html
+from .dtypes import BYTES
 from .errors import (
     ArgumentError,
     ChangedError,
@@ -168,8 +170,12 @@ class RatZarr:
 
     @property
     def rowCount(self) -> int:
-        """Number of rows."""
+        """Number of rows. Setting it is :meth:`setRowCount`."""
         return self._rows
+
+    @rowCount.setter
+    def rowCount(self, rowCount: int) -> None:
+        self.setRowCount(rowCount)
 
     def setRowCount(self, rowCount: int) -> None:
         """Set the number of rows, of the table and of each of its columns.
@@ -263,8 +269,9 @@ class RatZarr:
             Any string but the empty one.
         dtype : dtype-like
             Any integer, float16 to float64, bool, ``datetime64`` with a unit,
-            fixed-width bytes (``S7``), ``StringDType()`` (or ``str``) for strings,
-            ``object`` (or ``bytes``) for bytes of any length.
+            fixed-width bytes (``S7``), ``str`` (or ``StringDType()``) for text, ``bytes``
+            for bytes of any length; or a dtype of pandas, Polars or Arrow that is exactly
+            one of these (a categorical: that of its categories).
         width : int
             Values per row: more than 1 makes blocks of shape (n, width).
         fillValue : scalar, optional
@@ -280,7 +287,9 @@ class RatZarr:
             With ``complete=False``: let the column take the place of one of its name, if
             there is one, but only when :meth:`setComplete` says that it is finished. Until
             then everybody else sees the old one; this instance means the new one by the
-            name, and :meth:`deleteColumn` gives up the new one.
+            name, and :meth:`deleteColumn` gives up the new one. The new one keeps the old
+            one's GDAL usage, units and other attributes that do not describe its values;
+            those in ``attributes`` take precedence.
 
         Raises
         ------
@@ -301,6 +310,9 @@ class RatZarr:
             attributes=attributes,
             complete=complete,
         )
+        if replace:
+            kept = self._catalog.kept_attributes(new.name)
+            new = dataclasses.replace(new, attributes={**kept, **new.attributes})
         column = self._catalog.create(new, self._rows, replace=replace)
         self._catalog.rows.accept()
         self._columns.add_new(column, logged=not complete)
@@ -513,7 +525,8 @@ class RatZarr:
 
     def getColumnDtype(self, colName: str) -> np.dtype[Any]:
         """Return the dtype of a column's blocks."""
-        return self._column(colName).state.dtype
+        dtype = self._column(colName).state.dtype
+        return BYTES if dtype.kind == "O" else dtype
 
     def getColumnAttributeMapping(self, colName: str) -> LiveAttributes:
         """Return a column's attributes: a mapping whose changes are on disk at once."""
@@ -654,7 +667,9 @@ class RatZarr:
             The column.
         block : array-like
             Of shape (n,), or (n, width). Every value must be one that the column's
-            dtype holds exactly; nothing is rounded, wrapped or cut.
+            dtype holds exactly; nothing is rounded, wrapped or cut. Also a Series of pandas
+            or Polars, an Arrow array, or a frame with as many columns of one dtype; but
+            none with nulls, save of date-times.
         startRow : int
             First row; the last must be in the table.
 

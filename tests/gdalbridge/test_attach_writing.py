@@ -559,3 +559,20 @@ def test_date_times_keep_each_their_own_offset(path):
         rat.WriteArray(np.array(texts), 2)
     expected = new_rat([("t", DATETIME, 0, [text.decode() for text in texts])], 4)
     assert describe(attach(path))["columns"][2] == describe(expected)["columns"][0]
+
+
+def test_payloads_of_nans_pass_through_a_float32_column(path):
+    bits = np.array([0x7F800001, 0xFFC00000, 0x7FC01234, 0x7FC00000], "u4")
+    with RatZarr(f"{path}.rat.zarr") as table:
+        table.setRowCount(4)
+        table.createColumn("f", "f4")
+        table.writeBlock("f", bits.view("f4"), 0)
+    with attach(path, update=True) as rat:
+        column = names(rat).index("f")
+        wide = rat.ReadAsArray(column)
+        rat.WriteArray(wide[::-1], column)
+        lost = np.array([0x7FF00000000007A2], "u8").view("f8")
+        with pytest.raises(ConversionError, match="row 2: nan has a payload, 0x7ff00000000007a2"):
+            rat.WriteArray(lost, column, 2)
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        assert table.readBlock("f", 0, 4).view("u4").tolist() == bits[::-1].tolist()

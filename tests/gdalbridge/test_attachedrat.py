@@ -58,7 +58,8 @@ def sidecar(path, columns, rows, *, chunk=None, name=""):
             if not isinstance(values, np.ndarray):
                 values = np.array(values, dtype)
             width = values.shape[1] if values.ndim == 2 else 1
-            table.createColumn(key, dtype, width, attributes=attributes)
+            kind = bytes if dtype is object else dtype
+            table.createColumn(key, kind, width, attributes=attributes)
             table.writeBlock(key, values, 0)
 
 

@@ -637,3 +637,116 @@ def test_without_duckdb_the_error_says_what_to_install(raster, monkeypatch):
 def test_outputs_are_a_mapping(raster, outputs):
     with pytest.raises(BridgeError, match="outputs is a mapping"):
         calc(raster, outputs)
+
+
+# ---- texts that grow
+
+LONG = {
+    "repeat": "repeat(s, n * 1000000)",
+    "repeat of a constant": "repeat('x', 2000000)",
+    "lpad": "lpad(s, 300000, '.')",
+    "rpad": "rpad(s, CAST(n * 300000 AS INTEGER), '.')",
+    "printf": "printf('%2000000d', n)",
+    "format": "format('{:>2000000}', s)",
+    "replace": "replace(repeat('a', 100000), 'a', repeat('b', 1000))",
+    "regexp_replace": "regexp_replace(repeat('a', 100000), 'a', repeat('b', 1000), 'g')",
+    "concat_ws": f"concat_ws(repeat('a', 1000000), {', '.join(['s'] * 40)})",
+    "hex": f"{'hex(' * 30}s{')' * 30}",
+    "strftime": "strftime(DATE '2020-01-01', repeat('%A', 400000))",
+    "damerau_levenshtein": "damerau_levenshtein(repeat('a', 9000), repeat('b', 9000))",
+}
+
+
+@pytest.mark.main_env_only
+@pytest.mark.parametrize("name", LONG)
+def test_texts_that_would_be_too_long(tmp_path, name):
+    path = store(tmp_path, {"n": np.array([0, 1, 2]), "s": texts("a", "größe", "")})
+    function = name.split()[0]
+    for expression in LONG[name], f"length(CAST({LONG[name]} AS VARCHAR))":
+        with pytest.raises(
+            ConversionError, match=rf"row \d: {function}\(\) may take up to"
+        ) as error:
+            calc(path, {"out": expression})
+        assert "allowed for one value" in str(error.value)
+        assert not RatZarr(path, readOnly=True).colExists("out")
+
+
+@pytest.mark.main_env_only
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "repeat(s, n)",
+        "lpad(s, 20, '.') || rpad(s, CAST(n + 3 AS INTEGER), '-')",
+        "printf('%5d %s %.3f', n, s, 0.5)",
+        "format('{:>10} {} {{}}', s, n)",
+        "replace(replace(s, 'a', 'aaaa'), 'ö', '')",
+        "regexp_replace(s, '(.)', '\\1\\1', 'g')",
+        "concat_ws(', ', s, NULL, s)",
+        "hex(s) || to_base64(encode(s)) || regexp_escape(s)",
+        "strftime(DATE '2020-02-29' + CAST(n AS INTEGER), '%A %d %B %Y')",
+        "CASE WHEN n > 1 THEN repeat(s, n) ELSE lpad('', 3, '0') END",
+        "coalesce(repeat(NULL, 3), 'none')",
+    ],
+)
+def test_texts_that_grow_within_bounds_are_duckdbs(tmp_path, expression):
+    import duckdb
+
+    values = {"n": np.array([0, 1, 2]), "s": texts("a", "größe", "x.y")}
+    path = store(tmp_path, values, chunk=2)
+    rows = ", ".join(f"({n}, '{s}')" for n, s in zip(*values.values(), strict=True))
+    query = f"SELECT {expression} FROM (VALUES {rows}) AS t(n, s)"
+    wanted = [row[0] for row in duckdb.sql(query).fetchall()]
+    assert result(path, expression).tolist() == wanted
+
+
+@pytest.mark.main_env_only
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("printf(s, n)", "the first argument of printf() is a text in quotes"),
+        ("format(s || '{}', n)", "the first argument of format() is a text in quotes"),
+        ("printf('%*d', n, n)", "takes widths from no argument"),
+        ("format('{:{}}', s, n)", "takes widths from no argument"),
+        ("CAST(CAST(encode(s) AS BIT) AS VARCHAR)", "the type BIT"),
+        ("CAST('[]' AS BIT[])", "the type BIT"),
+        ("repeat(s)", "repeat() of 1 arguments"),
+    ],
+)
+def test_texts_whose_length_nobody_can_know(tmp_path, expression, words):
+    path = store(tmp_path, {"n": np.array([1]), "s": texts("a")})
+    with pytest.raises(BridgeError) as error:
+        calc(path, {"out": expression})
+    assert words in str(error.value)
+
+
+@pytest.mark.main_env_only
+def test_long_texts_of_many_rows_stay_within_memory(tmp_path):
+    """Computed some rows at a time: 6 GB pass through, 600 MB of results are refused."""
+    rows = 60_000
+    path = store(tmp_path, {"n": np.arange(rows)}, chunk=rows)
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_DATA, (2 * 2**30, 2 * 2**30))\n"
+        "from gdalbridge import calc\n"
+        "from gdalbridge.errors import ConversionError\n"
+        f"calc({path!r}, {{'out': \"length(repeat('x', 100000)) + n\"}})\n"
+        "try:\n"
+        f"    calc({path!r}, {{'more': \"repeat('x', 10000)\"}})\n"
+        "except ConversionError as error:\n"
+        "    print(error)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "the results take more than" in done.stdout
+    assert column(path, "out").tolist() == [100_000 + n for n in range(rows)]
+
+
+@pytest.mark.main_env_only
+def test_an_error_in_a_later_piece_names_its_row(tmp_path):
+    numbers = np.arange(500)
+    numbers[407] = -1
+    path = store(tmp_path, {"n": numbers}, chunk=500)
+    with pytest.raises(ConversionError, match="row 407: "):
+        calc(path, {"out": "length(repeat('x', 900000)) + CAST(n AS UINTEGER)"})

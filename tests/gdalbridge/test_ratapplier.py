@@ -473,9 +473,21 @@ def test_missing_columns_and_tables(seg, out):
     def asks(info, inputs, outputs):
         return inputs.img.nope
 
-    with pytest.raises(ColumnMissingError) as caught:
+    with pytest.raises(KeyError) as caught:
         ratapplier.apply(asks, tables(img=seg), tables(out=out), controls=controls(5))
     assert caught.value.__notes__ == ["in block 0 (rows 0 to 4)"]
+    assert isinstance(caught.value, ColumnMissingError)
+    # Not in quotes, as KeyError has its messages.
+    assert str(caught.value) == f"img ({seg}) has no column 'nope'"
+
+    def tries(info, inputs, outputs):
+        try:
+            outputs.out.x = inputs.img["nope"]
+        except KeyError:
+            outputs.out.x = inputs.img.Value
+
+    ratapplier.apply(tries, tables(img=seg), tables(out=out))
+    assert len(stored(out, "x")) == ROWS
 
 
 ODD = ["Land Cover Class", "1st", "class", "a/b", "größe", "setUsage", "__array__", "_x"]
@@ -835,6 +847,79 @@ def test_copyRAT(seg, tmp_path, recwarn):
         "Value", "Histogram", "Class Name", "big"
     ]) is None  # fmt: skip
     assert not recwarn.list
+
+
+class Rios:
+    """A progress object of RIOS's kind."""
+
+    def __init__(self):
+        self.calls = []
+
+    def setTotalSteps(self, steps):
+        self.calls.append(("total", steps))
+
+    def setProgress(self, percent):
+        self.calls.append(percent)
+
+    def setLabelText(self, text):
+        self.calls.append(text)
+
+    def wasCancelled(self):
+        return False
+
+
+@pytest.mark.parametrize("blocks", [1, 4, 100, 250])
+def test_progress_is_told_once_per_percent(tmp_path, blocks):
+    path = tmp_path / "t.rat.zarr"
+    with RatZarr(path) as store:
+        store.setChunkSize(blocks)
+        store.setRowCount(blocks)
+        store.createColumn("n", "i4")
+        store.writeBlock("n", np.arange(blocks), 0)
+    progress, controls = Rios(), RatApplierControls()
+    controls.setBlockLength(1)
+    controls.setProgress(progress)
+
+    def double(info, inputs, outputs):
+        outputs.t.m = inputs.t.n * 2
+
+    ratapplier.apply(double, tables(t=path), tables(t=path), controls=controls)
+    assert progress.calls[0] == ("total", 100)
+    percents = progress.calls[1:]
+    assert percents == sorted({100 * done // blocks for done in range(blocks + 1)})
+    assert stored(path, "m").tolist() == [2 * n for n in range(blocks)]
+
+
+def test_copyRAT_takes_stores_of_any_name(seg, tmp_path, recwarn):
+    make(tmp_path / "other.tif").FlushCache()
+    said = {"GDAL_USAGE": gdal.GFU_Red, "units": "DN", "scale": float("inf")}
+    with RatZarr(tmp_path / "extra.zarr") as store:
+        store.setRowCount(5)
+        store.createColumn("v", "i4", attributes=said)
+        store.createColumn("raw", bytes)
+        store.writeBlocks({"v": np.arange(5), "raw": [b"a\0"] * 5}, 0)
+    # To a store that is not there, to one that is, from and to rasters.
+    ratapplier.copyRAT(tmp_path / "extra.zarr", tmp_path / "copy")
+    ratapplier.copyRAT(str(tmp_path / "copy"), tmp_path / "copy", omitColumns=["raw"])
+    ratapplier.copyRAT(tmp_path / "copy", tmp_path / "other.tif")
+    for made in tmp_path / "copy", tmp_path / "other.tif.rat.zarr":
+        assert stored(made, "v").tolist() == [0, 1, 2, 3, 4]
+        assert stored(made, "raw").tolist() == [b"a\0"] * 5
+        assert said.items() <= attributes(made, "v").items()
+    ratapplier.copyRAT(seg, tmp_path / "from raster.zarr")
+    assert stored(tmp_path / "from raster.zarr", "Class Name").tolist() == TEXTS
+    assert not recwarn.list
+    # What is neither a raster nor a table stays what it is.
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(RasterNotFoundError, match=r"notes.txt can't be opened"):
+        ratapplier.copyRAT(tmp_path / "copy", tmp_path / "notes.txt")
+    with pytest.raises(RasterNotFoundError, match=r"nothing can't be opened"):
+        ratapplier.copyRAT(tmp_path / "nothing", tmp_path / "more.zarr")
+    with pytest.raises(RasterNotFoundError):
+        ratapplier.copyRAT(tmp_path / "copy", "/vsimem/none.tif")
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert not (tmp_path / "more.zarr").exists()
+    assert not (tmp_path / "nothing").exists()
 
 
 # ---- in parallel

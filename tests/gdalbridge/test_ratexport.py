@@ -338,3 +338,25 @@ def test_the_longest_text_is_written_through_first(thousand, tmp_path, monkeypat
     expected = [f"größe {row}" for row in range(1000)]
     expected[777] = "the very longest of all of them"
     assert columns(path) == {"id": list(range(1000)), "name": expected}
+
+
+def test_payloads_of_nans_become_real_or_are_refused_as_text(tmp_path, raster):
+    bits = np.array([0x7F800001, 0xFFC00000, 0x7FC01234, 0x3F800000], "u4")
+    with RatZarr(tmp_path / "t.rat.zarr") as table:
+        table.setRowCount(4)
+        table.createColumn("f", "f4")
+        table.writeBlock("f", bits.view("f4"), 0)
+        table.createColumn("ordinary", "f4")
+        table.writeBlock("ordinary", np.array([np.nan, -np.nan, 1, 2], "f4"), 0)
+    memory = gdal.GetDriverByName("MEM").Create("", 2, 2)
+    copy_to_raster(tmp_path / "t.rat.zarr", memory)
+    rat = memory.GetRasterBand(1).GetDefaultRAT()
+    # A wider float has the fraction's bits at its left.
+    wanted = [0x7FF0000020000000, 0xFFF8000000000000, 0x7FF8024680000000, 0x3FF0000000000000]
+    assert rat.ReadAsArray(0).view("u8").tolist() == wanted
+    with pytest.raises(ConversionError, match="column 'f', row 0: a NaN with a payload"):
+        copy_to_raster(tmp_path / "t.rat.zarr", raster, columns=["f"], cast={"f": "String"})
+    copy_to_raster(
+        tmp_path / "t.rat.zarr", raster, columns=["ordinary"], cast={"ordinary": "String"}
+    )
+    assert columns(raster)["ordinary"] == ["nan", "nan", "1.0", "2.0"]

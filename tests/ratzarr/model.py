@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.dtypes import StringDType
 
+from ratzarr.dtypes import BYTES
+
 KINDS = {
     **{f"{sign}{bits}": np.dtype(f"{sign}{bits}") for sign in ("int", "uint")
        for bits in (8, 16, 32, 64)},
@@ -18,7 +20,7 @@ KINDS = {
     "weeks": np.dtype("M8[2W]"),
     "string": StringDType(),
     "fixed bytes": np.dtype("S3"),
-    "bytes": np.dtype(object),
+    "bytes": BYTES,
 }  # fmt: skip
 """What columns are made of; none has the same bytes for its values as another."""
 

@@ -83,6 +83,92 @@ def test_every_bit_of_a_nan_is_kept():
     assert cast(bits.view("f8"), "f8").view("u8").tolist() == bits.tolist()
 
 
+# Of each dtype: bits in all, bits of the fraction.
+LAYOUTS = {"f2": (16, 10), "f4": (32, 23), "f8": (64, 52)}
+
+
+def nan_bits(kind, payload, negative=0):
+    """Return the bits of a NaN: a payload that is aligned to the left of the fraction."""
+    size, fraction = LAYOUTS[kind]
+    return negative << (size - 1) | ((1 << (size - 1 - fraction)) - 1) << fraction | payload
+
+
+# 9 bits after the quiet one are what a float16 has.
+@pytest.mark.parametrize("top", [0x200, 0x201, 0x3FF, 0x001, 0x100], ids=hex)
+@pytest.mark.parametrize("negative", [0, 1])
+@pytest.mark.parametrize("target", LAYOUTS)
+@pytest.mark.parametrize("source", LAYOUTS)
+def test_a_payload_that_both_dtypes_hold_is_kept(source, target, negative, top):
+    given, wanted = (
+        nan_bits(kind, top << (LAYOUTS[kind][1] - 10), negative) for kind in (source, target)
+    )
+    block = np.array([0, given, 0, given], f"u{source[1]}").view(source)
+    assert cast(block, target).view(f"u{target[1]}").tolist() == [0, wanted, 0, wanted]
+    assert cast(block[::-1], target).view(f"u{target[1]}").tolist() == [wanted, 0, wanted, 0]
+    swapped = block.astype(block.dtype.newbyteorder())
+    assert cast(swapped, target).view(f"u{target[1]}").tolist() == [0, wanted, 0, wanted]
+
+
+@pytest.mark.parametrize(
+    ("source", "bits", "target"),
+    [
+        ("f8", 0x7FF0_0000_0000_07A2, "f4"),  # NA in R
+        ("f8", 0x7FF8_0000_0000_0001, "f4"),
+        ("f8", 0xFFF8_0000_1FFF_FFFF, "f4"),
+        ("f8", 0x7FF8_0000_2000_0000, "f2"),
+        ("f4", 0xFFC0_0001, "f2"),
+        ("f4", 0x7F80_0001, "f2"),
+    ],
+)
+def test_a_payload_that_is_too_long_is_refused(source, bits, target):
+    raw = np.array([0, bits], f"u{source[1]}")
+    message = rf"row 101: nan has a payload, {bits:#x}, that {np.dtype(target)} can't hold"
+    with pytest.raises(UnequalValueError, match=message):
+        cast(raw.view(source), target)
+    with pytest.raises(UnequalValueError, match="row 100, value 1 of the row: nan has a payload"):
+        cast(raw.view(source).reshape(1, 2), target)
+    # A number that is not exact comes first, wherever it is.
+    with pytest.raises(UnequalValueError, match=r"row 102: .* is not a float"):
+        cast(np.append(raw.view(source), np.array(1 / 3, source)), target)
+
+
+def test_payloads_among_objects():
+    quiet, signalling = np.array([0x7FC0_1234, 0x7F80_0001], "u4").view("f4")
+    mixed = [np.float32(1), 2, quiet, np.array([signalling])[0], float("nan")]
+    bits = cast(np.array(mixed, object), "f4").view("u4").tolist()
+    assert bits[2:] == [0x7FC0_1234, 0x7F80_0001, 0x7FC0_0000]
+    lost = np.array([0x7FF0_0000_0000_07A2], "u8").view("f8")[0]
+    with pytest.raises(UnequalValueError, match="row 101: nan is not a float32"):
+        cast(np.array([1, lost], object), "f4")
+
+
+def test_nans_of_longdoubles():
+    found = cast(np.array([1, np.nan, -np.nan, np.inf], np.longdouble), "f8")
+    assert found.view("u8").tolist() == np.array([1, np.nan, -np.nan, np.inf]).view("u8").tolist()
+    payload = np.array([0x7FF8_0000_0000_0123], "u8").view("f8")
+    assert cast(payload.astype(np.longdouble), "f8").view("u8") == payload.view("u8")
+    with pytest.raises(UnequalValueError, match="row 100: "):
+        cast(payload.astype(np.longdouble), "f4")
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=20), st.sampled_from(["f2", "f4"]))
+def test_narrower_floats_have_every_bit_or_none(patterns, target):
+    """What was stored, widened with Python's integers alone, is what was given."""
+    block = np.array(patterns, "u8").view("f8")
+    try:
+        stored = cast(block, target)
+    except UnequalValueError:
+        return
+    size, fraction = LAYOUTS[target]
+    for given_bits, value in zip(patterns, stored, strict=True):
+        bits = int(value.tobytes()[::-1].hex(), 16)
+        if value != value:
+            assert given_bits & (2**52 - 1) == (bits & (2**fraction - 1)) << (52 - fraction)
+            assert given_bits >> 63 == bits >> (size - 1)
+        else:
+            assert np.float64(value).tobytes() == given_bits.to_bytes(8, "little")
+
+
 @pytest.mark.parametrize("target", INTEGERS)
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1.5])
 def test_what_is_no_integer(target, value):

@@ -37,10 +37,10 @@ from ratzarr import (
     UnsupportedCodecError,
     limits,
 )
+from ratzarr.dtypes import BYTES
 from ratzarr.layout import from_json, to_json
 
 STRING = np.dtypes.StringDType()
-BYTES = np.dtype(object)
 MB, GB = 2**20, 2**30
 
 

@@ -1,6 +1,7 @@
 """Attributes as live mappings."""
 
 import datetime as dt
+import http
 
 import numpy as np
 import pytest
@@ -19,10 +20,17 @@ JSON = [
     "\0", 0.1, 1e300, "a\nb",
 ]  # fmt: skip
 NOT_JSON = [
-    np.int64(5), np.float64(0.5), np.bool_(True), np.arange(3), float("nan"), float("inf"), {1, 2},
-    b"bytes", 1j, object(), dt.datetime(2020, 1, 1, tzinfo=dt.UTC), [1, np.int8(3)],
-    {"a": float("nan")}, {"a": {"b": {1}}}, "\ud800", {5: "int key"},
+    np.arange(3), np.complex64(1), np.bytes_(b"a"), np.datetime64("2020"), np.longdouble(0.5), {1, 2},
+    b"bytes", 1j, object(), dt.datetime(2020, 1, 1, tzinfo=dt.UTC), [1, np.arange(2)],
+    {"a": {"b": {1}}}, "\ud800", np.str_("\ud800"), {5: "int key"},
 ]  # fmt: skip
+NUMPY = [
+    (np.int64(-5), -5), (np.uint64(2**64 - 1), 2**64 - 1), (np.int8(3), 3), (np.float64(0.1), 0.1),
+    (np.float32(0.1), float(np.float32(0.1))), (np.float16(0.5), 0.5), (np.bool_(True), True),
+    (np.str_("größe"), "größe"), ([np.int8(1), {"a": np.bool_(False)}], [1, {"a": False}]),
+    (http.HTTPStatus.OK, 200),
+]  # fmt: skip
+"""What scripts have at hand, and what JSON has for it."""
 
 
 def mapping_of(table, which):
@@ -47,6 +55,44 @@ class Attributes:
     def _table(self, place):
         url = place.new()
         return url, make(url, 9, **{"a/b": ("int32",)})
+
+    def test_numpys_scalars_become_jsons(self, place, which):
+        url, table = self._table(place)
+        with table:
+            mapping = mapping_of(table, which)
+            mapping.update({str(number): value for number, (value, _) in enumerate(NUMPY)})
+            for number, (_, wanted) in enumerate(NUMPY):
+                found = mapping[str(number)]
+                assert (type(found), found) == (type(wanted), wanted)
+        with RatZarr(url) as table:
+            assert mapping_of(table, which)["0"] == -5
+            table.createColumn("c", "i1", attributes={"mean": np.float32(0.5), "x": np.nan})
+            assert table.getColumnAttributeMapping("c")["mean"] == 0.5
+
+    def test_nan_and_infinity_are_written_as_zarr_writes_them(self, place, which):
+        url, table = self._table(place)
+        numbers = {"nan": np.nan, "inf": np.inf, "low": -np.inf, "in": [np.float32(np.nan), 1]}
+        with table, RatZarr(url) as other:
+            mapping, late = mapping_of(table, which), mapping_of(other, which)
+            mapping.update(numbers)
+            # Of another instance that saw the table before: a change of its own is put beside it.
+            late["mine"] = 1
+            other.refresh()
+            for one in mapping_of(table, which), mapping_of(other, which):
+                assert np.isnan([one["nan"], one["in"][0]]).all()
+                assert (one["inf"], one["low"]) == (np.inf, -np.inf)
+            assert late["mine"] == 1
+            table.setRowCount(12)
+            table.createColumn("c", "i1")
+            table.writeBlock("a/b", [7], 11)
+        key = "RAT/zarr.json" if which == "table" else "RAT/a%2Fb/zarr.json"
+        raw = place.content(url, key)
+        assert b'"nan": NaN' in raw
+        assert b'"low": -Infinity' in raw
+        # As zarr-python reads it.
+        found = place.open(url)[key.removesuffix("/zarr.json")].attrs
+        assert np.isnan(found["nan"])
+        assert found["low"] == -np.inf
 
     def test_they_are_zarrs(self, place, which):
         _, table = self._table(place)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.dtypes import StringDType
 
-from ratzarr import RatZarr, RatZarrError
+from ratzarr import RatZarr, RatZarrError, dtypes
 
 STRING = StringDType()
-BYTES = np.dtype(object)
+BYTES = dtypes.BYTES
 
 
 def message(error):

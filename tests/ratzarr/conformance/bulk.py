@@ -123,6 +123,32 @@ class Bulk:
         assert_same(np.asarray(raw(place, url, "a")), new)
         assert all(key.startswith(("zarr.json", "RAT/")) for key in place.objects(url))
 
+    def test_a_replacement_keeps_what_does_not_describe_the_values(self, place):
+        url = place.new()
+        said = {
+            "units": "ha", "GDAL_USAGE": 1, "GDAL_USAGE_NAME": "PixelCount", "missing_value": -1,
+            "GDAL_TYPE": 0, "GDAL_TYPE_NAME": "Integer", "UTC_OFFSET_MINUTES": 60,
+            "PROVENANCE": {"operation": "copy"}, "note": {"by": ["A", None]},
+        }  # fmt: skip
+        with make(url, 4) as table:
+            # A name whose key is another one.
+            for name in "a", "a/b":
+                table.createColumn(name, "int32", attributes=said)
+                before = document(place, url, f"RAT/{name.replace('/', '%2F')}")["attributes"]
+                new = {"units": "km2", "method": "sum"}
+                table.createColumn(name, "float64", complete=False, replace=True, attributes=new)
+                table.writeBlock(name, np.ones(4), 0)
+                table.setComplete(name)
+                found = table.getColumnAttributeMapping(name).asdict()
+                kept = {key: value for key, value in found.items() if not key.isupper()}
+                assert kept == {
+                    "units": "km2", "method": "sum", "missing_value": -1,
+                    "note": {"by": ["A", None]},
+                }  # fmt: skip
+                assert (found["GDAL_USAGE"], found["GDAL_USAGE_NAME"]) == (1, "PixelCount")
+                assert not found.keys() & {"GDAL_TYPE", "UTC_OFFSET_MINUTES", "PROVENANCE"}
+                assert found["COLUMN_ID"] != before["COLUMN_ID"]
+
     def test_a_replacement_can_be_given_up(self, place):
         url = place.new()
         with make(url, 4, a=("int32",)) as table:

@@ -56,6 +56,22 @@ class Rows:
                     assert_same(table.readBlock("a", 0, rows), model)
         assert_same(np.asarray(raw(place, url, "a")), model)
 
+    def test_the_row_count_is_set_as_an_attribute(self, place):
+        url = place.new()
+        with make(url, 3, a=("int32",)) as table:
+            table.writeBlock("a", [1, 2, 3], 0)
+            table.rowCount = 5
+            table.rowCount -= 3
+            table.rowCount += 1
+            assert (table.rowCount, table.getRowCount()) == (3, 3)
+            assert table.readBlock("a", 0, 5).tolist() == [1, 2, 0]
+            for wrong in -1, 2.5, None, True:
+                with refused(place, "the row count is an integer", table=table):
+                    table.rowCount = wrong
+        with RatZarr(url, readOnly=True) as table, refused(place, "readOnly", table=table):
+            table.rowCount = 4
+        assert raw(place, url, "a").tolist() == [1, 2, 0]
+
     def test_against_a_model(self, place):
         """Any history of writes, resizes and reopenings leaves what numpy would."""
         step = st.one_of(

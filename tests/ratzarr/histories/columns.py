@@ -40,8 +40,11 @@ class Columns:
             return
         settled(error)
         shape = (0,) if width == 1 else (0, width)
+        replaced = self.model.columns.get(name)
+        kept = {} if replaced is None else replaced.attributes
         column = ColumnModel(
-            name, dtype, width, fill, chunk_rows, np.empty(shape, dtype), dict(attributes), complete
+            name, dtype, width, fill, chunk_rows, np.empty(shape, dtype), {**kept, **attributes},
+            complete,
         )  # fmt: skip
         column.resize(self.model.rows)
         self.model.create(column, pending=replace)

@@ -37,10 +37,12 @@ class PaddedText:
     ----------
     pieces : list of ndarray of fixed-width bytes
         UTF-8 with no zero characters, in order.
+    most : int
+        Bytes that it may take.
     """
 
-    def __init__(self, pieces: list[Array]) -> None:
-        self._pieces = pieces
+    def __init__(self, pieces: list[Array], *, most: int = MOST) -> None:
+        self._pieces, self._most = pieces, most
         self._stops = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -84,7 +86,7 @@ class PaddedText:
         where = self._where(first, first + len(values))
         widths = {number: max(widest, self._pieces[number].itemsize) for number, _, _ in where}
         more = [len(self._pieces[n]) * (w - self._pieces[n].itemsize) for n, w in widths.items()]
-        if self.size + sum(more) > MOST:
+        if self.size + sum(more) > self._most:
             return False
         text = np.array(encoded, f"S{widest or 1}")
         done = 0
@@ -98,4 +100,4 @@ class PaddedText:
 
     def grown(self, rows: int) -> Self:
         """Return it with more rows, which hold nothing."""
-        return type(self)([*self._pieces, np.zeros(rows, "S1")])
+        return type(self)([*self._pieces, np.zeros(rows, "S1")], most=self._most)

@@ -29,6 +29,7 @@ __all__ = [
     "check_memory",
     "chunk_rows_within",
     "max_chunk_bytes",
+    "memory_there",
     "objection_to",
 ]
 
@@ -59,7 +60,8 @@ MAX_DEPTH = 64
 TASK_BYTES = 2000
 """What a chunk that is to be read takes in memory besides its values."""
 
-_CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+"""Files that say how much memory the processes of a container may have."""
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -164,7 +166,7 @@ def check_memory(size: int, what: str) -> None:
     ------
     TooLargeError
     """
-    there = _memory()
+    there = memory_there()
     if there is not None and size > there:
         raise TooLargeError(
             f"{what}: {size} bytes are more than the memory of this computer, {there} bytes"
@@ -172,13 +174,19 @@ def check_memory(size: int, what: str) -> None:
 
 
 @functools.cache
-def _memory() -> int | None:
-    """Return the memory that processes here can have; None where no one says."""
+def memory_there(*, files: tuple[str, ...] = CGROUPS) -> int | None:
+    """Return the memory that processes here can have; None where no one says.
+
+    Parameters
+    ----------
+    files : tuple of str
+        Those that may say that it is less than the computer's; each is read once.
+    """
     found = []
     # Windows has no sysconf.
     with contextlib.suppress(AttributeError, ValueError, OSError):
         found.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    for name in _CGROUPS:
+    for name in files:
         try:
             text = Path(name).read_text(encoding="ascii").strip()
         except (OSError, ValueError):

@@ -265,15 +265,22 @@ def _read_into(file: int, room: memoryview) -> memoryview:
     return room[:size]
 
 
-def state_of(found: os.stat_result) -> str:
+def state_of(found: os.stat_result, *, now: int | None = None) -> str:
     """Return what tells a file from what it may become; empty while that can't be told yet.
 
     A file that is written anew has another number, or, where the number of one that is gone
     was given to it, a later time. Times are counted in steps: of one that was changed a
     moment ago the next change may have the same. ``ctime`` is the system's, and can't be set.
+
+    Parameters
+    ----------
+    now : int, optional
+        The time in nanoseconds, if not the system's.
     """
+    if now is None:
+        now = time.time_ns()
     step = COARSE if found.st_ctime_ns % 10**9 == 0 else FINE
-    return "" if time.time_ns() - found.st_ctime_ns <= step else _in_figures(found)
+    return "" if now - found.st_ctime_ns <= step else _in_figures(found)
 
 
 def is_in_state(found: os.stat_result, state: str) -> bool:

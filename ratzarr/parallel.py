@@ -156,6 +156,8 @@ def run[T](
     *,
     quick: bool = False,
     short: bool = False,
+    processors: int = PROCESSORS,
+    waits: float = WAITS,
 ) -> list[T]:
     """Run the tasks and return their results, in order.
 
@@ -176,11 +178,17 @@ def run[T](
         Where few are enough: each task is short, and calls the system several times. If they don't
         wait for it, no more threads are used than there are processors: they would wait for each
         other, at each call.
+    processors : int
+        How many threads are enough for short tasks that wait for nothing, if two or more.
+    waits : float
+        Seconds: a short task that waits for less waits for nothing.
     """
     if not tasks:
         return []
     if few is not None and (quick or few < len(tasks)):
-        return _run_in_few(tasks, few, quick=quick, short=short)
+        return _run_in_few(
+            tasks, few, quick=quick, short=short, processors=processors, waits=waits
+        )
     if len(tasks) <= 1 or getattr(_inside, "worker", False):
         return [task() for task in tasks]
     first = _submitted(tasks[0])
@@ -217,7 +225,13 @@ def run_together[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def _run_in_few[T](
-    tasks: Sequence[Callable[[], T]], threads: int, *, quick: bool, short: bool
+    tasks: Sequence[Callable[[], T]],
+    threads: int,
+    *,
+    quick: bool,
+    short: bool,
+    processors: int,
+    waits: float,
 ) -> list[T]:
     results: dict[int, T] = {}
     # What is drawn from is atomic.
@@ -230,13 +244,13 @@ def _run_in_few[T](
         slow += time.perf_counter() - began > AT_ONCE
 
     if short and len(tasks) > 2 * threads:
-        waits = []
+        waited = []
         for number in islice(numbers, 2):
             began = time.perf_counter() - time.thread_time()
             results[number] = tasks[number]()
-            waits.append(time.perf_counter() - time.thread_time() - began)
-        if waits and min(waits) < WAITS:
-            threads = min(threads, max(2, PROCESSORS))
+            waited.append(time.perf_counter() - time.thread_time() - began)
+        if waited and min(waited) < waits:
+            threads = min(threads, max(2, processors))
 
     def work() -> None:
         nonlocal failed

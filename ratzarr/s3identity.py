@@ -11,13 +11,13 @@ from typing import NamedTuple
 from . import awsfiles
 from .s3words import ELSEWHERE, Said, Word, is_true
 
-__all__ = ["MACHINE", "NONE", "Keys", "identity"]
+__all__ = ["MACHINE", "MACHINES", "NONE", "Keys", "identity"]
 
 MACHINES = (
     ("/sys/devices/virtual/dmi/id/sys_vendor", "amazon ec2"),
     ("/sys/hypervisor/uuid", "ec2"),
 )
-"""Files that say whose machine this is, where they are."""
+"""Files that say whose machine this is, where they are, and how they begin on Amazon's."""
 NONE = "none found"
 MACHINE = "none set; the role of this machine, if it has one"
 
@@ -34,9 +34,19 @@ class Keys(NamedTuple):
 
 
 def identity(
-    said: Said, named: Word | None, profile: awsfiles.Profile
+    said: Said,
+    named: Word | None,
+    profile: awsfiles.Profile,
+    *,
+    machines: tuple[tuple[str, str], ...] = MACHINES,
 ) -> tuple[Keys | None, str, str | None, int]:
-    """Return keys, where they come from, the profile to ask, and how much it counts."""
+    """Return keys, where they come from, the profile to ask, and how much it counts.
+
+    Parameters
+    ----------
+    machines : tuple of (str, str)
+        Files that say whose machine this is, and how they begin on one of Amazon's.
+    """
     found = [one for one in (_keys_of_options(said), _keys_of_words(said)) if one is not None]
     rank = 4 if named is None else named.rank
     if profile.keys or profile.provider:
@@ -55,12 +65,12 @@ def identity(
     for name, where in ELSEWHERE:
         if name in said.words:
             return None, where, None, 4
-    if _may_have_role(said):
+    if _may_have_role(said, machines):
         return None, MACHINE, None, 5
     return None, NONE, None, 5
 
 
-def _may_have_role(said: Said) -> bool:
+def _may_have_role(said: Said, machines: tuple[tuple[str, str], ...]) -> bool:
     """Return whether this may be one of Amazon's machines, that are given a role.
 
     To ask their metadata service anywhere else is to wait for an answer that never comes.
@@ -69,7 +79,7 @@ def _may_have_role(said: Said) -> bool:
         return False
     if "AWS_EC2_METADATA_SERVICE_ENDPOINT" in said.words:
         return True
-    for path, mark in MACHINES:
+    for path, mark in machines:
         with suppress(OSError):
             return Path(path).read_text().lower().startswith(mark)
     # Nothing tells: the wait is a second or two.

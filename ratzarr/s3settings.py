@@ -18,7 +18,7 @@ from typing import Any
 
 from . import awsfiles
 from .errors import ArgumentError
-from .s3identity import NONE, Keys, identity
+from .s3identity import MACHINES, NONE, Keys, identity
 from .s3words import Said, Word, is_true, without_password
 
 __all__ = ["PROFILES", "S3Settings", "consult", "current"]
@@ -74,6 +74,7 @@ class S3Settings:
         words: Mapping[str, tuple[str, str]] | None = None,
         options: Mapping[str, Any] | None = None,
         defaults: Mapping[str, Any] | None = None,
+        machines: tuple[tuple[str, str], ...] = MACHINES,
     ) -> "S3Settings":
         """Decide each setting.
 
@@ -87,13 +88,16 @@ class S3Settings:
             Arguments for ``s3fs.S3FileSystem``: these go before all else.
         defaults : mapping, optional
             Such arguments too, which go after the environment.
+        machines : tuple of (str, str)
+            Files that say whose machine this is, and how they begin on one of Amazon's.
 
         Raises
         ------
         ArgumentError
             Where a file can't be read, or a number is none.
         """
-        return _decided(Said(environment, words or {}, options or {}, defaults or {}))
+        said = Said(environment, words or {}, options or {}, defaults or {})
+        return _decided(said, machines)
 
     def s3fs_arguments(self) -> dict[str, Any]:
         """Return these settings as arguments of ``s3fs.S3FileSystem``."""
@@ -203,7 +207,7 @@ def current(bucket: str, options: Mapping[str, Any] | None = None) -> S3Settings
     return S3Settings.resolve(os.environ, words=words, options=options, defaults=defaults)
 
 
-def _decided(said: Said) -> S3Settings:
+def _decided(said: Said, machines: tuple[tuple[str, str], ...]) -> S3Settings:
     named = said.decide("profile", said.of_options("profile"), said.of("AWS_DEFAULT_PROFILE"),
                         said.of("AWS_PROFILE"))  # fmt: skip
     profile = awsfiles.read_profile(
@@ -243,7 +247,7 @@ def _decided(said: Said) -> S3Settings:
             for one in said.of("AWS_REQUEST_PAYER")
         ],
     )
-    keys, credentials, use_profile, rank = identity(said, named, profile)
+    keys, credentials, use_profile, rank = identity(said, named, profile, machines=machines)
     unsigned = said.decide(
         "anonymous",
         said.of_options("anon"),

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from gdalbridge import paddedtext
 from gdalbridge.paddedtext import PaddedText, narrowed
 
 TEXT = np.dtypes.StringDType()
 
 
-def padded(texts, piece):
+def padded(texts, piece, **limits):
     encoded = [text.encode() for text in texts]
-    return PaddedText([np.array(encoded[i : i + piece]) for i in range(0, len(encoded), piece)])
+    pieces = [np.array(encoded[i : i + piece]) for i in range(0, len(encoded), piece)]
+    return PaddedText(pieces, **limits)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -36,13 +36,13 @@ def test_any_order(seed):
     assert text.size >= sum(len(one.encode()) for one in model)
 
 
-def test_what_it_can_not_hold_changes_nothing(monkeypatch):
-    text = padded(["a", "bc", "d"], 2)
-    monkeypatch.setattr(paddedtext, "MOST", 200)
+def test_what_it_can_not_hold_changes_nothing():
+    text = padded(["a", "bc", "d"], 2, most=200)
     for new in (["x", "a\0b"], ["x", "a\0"], ["x", "y" * 256], ["x", "y" * 150]):
         assert not text.put(1, np.array(new, TEXT))
         assert text.strings(0, 3).tolist() == ["a", "bc", "d"]
-    monkeypatch.undo()
+    assert not text.grown(0).put(1, np.array(["x", "y" * 150], TEXT))
+    text = padded(["a", "bc", "d"], 2)
     assert text.put(1, np.array(["x", "é" * 127], TEXT))
     assert text.strings(0, 3).tolist() == ["a", "x", "é" * 127]
 

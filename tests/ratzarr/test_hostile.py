@@ -621,7 +621,7 @@ class TestLimits:
             assert table.readBlock("number", 0, 12).tolist() == [*range(10), 0, 0]
             assert table.readBlock("number", 2**62 - 3, 100).tolist() == [0, 0, 0]
 
-    def test_memory_is_that_of_the_computer_or_less(self, tmp_path, monkeypatch):
+    def test_memory_is_that_of_the_computer_or_less(self, tmp_path):
         physical = int(
             next(
                 line
@@ -629,16 +629,14 @@ class TestLimits:
                 if line.startswith("MemTotal")
             ).split()[1]
         )
-        monkeypatch.setattr(limits, "_CGROUPS", ())
-        limits._memory.cache_clear()
-        assert limits._memory() == pytest.approx(physical * 1024, rel=0.1)
-        for text, expected in ((b"123456\n", 123456), (b"max\n", None), (b"\xff", None)):
-            (tmp_path / "memory.max").write_bytes(text)
-            monkeypatch.setattr(limits, "_CGROUPS", (str(tmp_path / "memory.max"),))
-            limits._memory.cache_clear()
-            found = limits._memory()
+        assert limits.memory_there(files=()) == pytest.approx(physical * 1024, rel=0.1)
+        texts = (b"123456\n", 123456), (b"max\n", None), (b"\xff", None)
+        for number, (text, expected) in enumerate(texts):
+            # A file is read once: each text is in one of its own.
+            file = tmp_path / f"memory.max{number}"
+            file.write_bytes(text)
+            found = limits.memory_there(files=(str(file),))
             assert found == expected if expected else found > 10**6
-        limits._memory.cache_clear()
 
 
 # ---- documents

@@ -2,6 +2,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -178,10 +179,9 @@ def test_an_error_of_what_is_over_at_once():
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_no_more_threads_than_processors_for_short_tasks_that_wait_for_nothing(monkeypatch, waits):
-    monkeypatch.setattr(parallel, "PROCESSORS", 2)
+def test_no_more_threads_than_processors_for_short_tasks_that_wait_for_nothing(waits):
     # Far more than another process takes away from the first two tasks.
-    monkeypatch.setattr(parallel, "WAITS", 0.02)
+    short = partial(parallel.run, short=True, processors=2, waits=0.02)
     lock, now, most = threading.Lock(), 0, 0
     threads = []
 
@@ -201,10 +201,10 @@ def test_no_more_threads_than_processors_for_short_tasks_that_wait_for_nothing(m
             now -= 1
         return now >= 0
 
-    assert parallel.run([task] * 60, 6, short=True) == [True] * 60
+    assert short([task] * 60, 6) == [True] * 60
     assert (most > 2) == waits
     assert threads[:2] == [threading.current_thread()] * 2
     # A few tasks are not looked at one by one first.
     threads.clear()
-    assert parallel.run([task] * 8, 6, short=True) == [True] * 8
+    assert short([task] * 8, 6) == [True] * 8
     assert threading.current_thread() not in threads

@@ -210,9 +210,9 @@ def test_a_file_that_is_changed_where_it_is_is_read_again(tmp_path):
 def test_files_that_could_change_without_a_sign_are_in_no_state(ago, fraction, told):
     """``ago`` is in milliseconds; whole seconds are those of a coarse clock."""
     now = 1_700_000_000 * 10**9 + ago * 10**6 + fraction
-    found = mock.Mock(st_ctime_ns=1_700_000_000 * 10**9 + fraction)
-    with mock.patch("time.time_ns", return_value=now):
-        assert bool(state_of(found)) == told
+    changed = {"st_mtime_ns": 0, "st_ctime_ns": 1_700_000_000 * 10**9 + fraction}
+    found = os.stat_result([0] * 10, changed)
+    assert bool(state_of(found, now=now)) == told
 
 
 def _anew(place, monkeypatch):

@@ -1,6 +1,6 @@
 import pytest
 
-from ratzarr import ArgumentError, s3identity
+from ratzarr import ArgumentError
 from ratzarr.s3settings import S3Settings
 
 
@@ -188,9 +188,12 @@ def test_a_file_that_is_none(tmp_path):
     assert "hunter2" not in str(caught.value)
 
 
-def test_only_one_of_amazons_machines_is_asked_for_its_role(monkeypatch, tmp_path):
+def test_only_one_of_amazons_machines_is_asked_for_its_role(tmp_path):
     vendor = tmp_path / "sys_vendor"
-    monkeypatch.setattr(s3identity, "MACHINES", ((str(vendor), "amazon ec2"),))
+
+    def settings(**environment):
+        return resolve(environment, machines=((str(vendor), "amazon ec2"),))
+
     role = "none set; the role of this machine, if it has one"
     assert settings().credentials == role  # nothing tells
     vendor.write_text("QEMU\n")

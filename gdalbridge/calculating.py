@@ -98,6 +98,7 @@ def calc(
     lossy: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
+    block_rows: int = BLOCK_ROWS,
 ) -> CalcReport:
     """Compute new columns of a raster's table by expressions, and put them into its sidecar.
 
@@ -128,6 +129,8 @@ def calc(
         See :class:`ratzarr.RatZarr`; they go for a raster on S3 as well.
     progress : None, True, callable or object
         See :mod:`gdalbridge.progress`.
+    block_rows : int
+        How many rows are computed at a time, about: as many whole chunks as fit, at least one.
 
     Returns
     -------
@@ -174,7 +177,7 @@ def calc(
                 attributes[PROVENANCE_ATTR] = _provenance(program, belongs, outputs[column])
                 _begin(table, column, kind, attributes)
                 begun.append(column)
-            _compute(there, program, table, rows, told)
+            _compute(there, program, table, rows, told, block_rows)
             for column in dtypes:
                 table.setComplete(column)
             mapping = table.getRatAttributeMapping()
@@ -326,12 +329,19 @@ def _begin(table: RatZarr, name: str, dtype: np.dtype[Any], attributes: Mapping[
 # ---- computing
 
 
-def _compute(there: Columns, program: Program, table: RatZarr, rows: int, told: Progress) -> None:
+def _compute(
+    there: Columns,
+    program: Program,
+    table: RatZarr,
+    rows: int,
+    told: Progress,
+    block_rows: int,
+) -> None:
     from .arrowvalues import to_arrow
 
     columns = [(column, column.missing_value()) for column in program.columns]
     chunk = table.getRATChunkSize()
-    step = chunk * max(1, BLOCK_ROWS // chunk)
+    step = chunk * max(1, block_rows // chunk)
     blocks = [Block(first, min(step, rows - first)) for first in range(0, rows, step)]
 
     def read(block: Block) -> list[Any]:

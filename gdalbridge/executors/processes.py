@@ -28,14 +28,22 @@ class ProcessExecutor:
     """Does the work in several processes; see :class:`Executor`.
 
     They begin when they are first needed, and stay until the executor is closed.
+
+    Parameters
+    ----------
+    workers : int, optional
+        How many; by default one for each processor.
+    losses : int
+        How many workers an item may cost; with the next it is given up.
     """
 
     kind = "processes"
     in_process = False
 
-    def __init__(self, workers: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, *, losses: int = LOSSES) -> None:
         ensure("processes")
         self.workers = workers or processors()
+        self._losses = losses
         self._crew = _Crew()
         self._pool = ThreadPoolExecutor(self.workers, "worker-process")
         # Also of an executor that is forgotten, or there when the program ends.
@@ -48,7 +56,7 @@ class ProcessExecutor:
         if not self._end.alive:
             raise ExecutorError("this executor of processes is closed")
         pickled = sendable(task, f"the function {getattr(task, '__qualname__', task)}")
-        run = _Run(Order(dumps((Surroundings.here(), pickled))), self._crew)
+        run = _Run(Order(dumps((Surroundings.here(), pickled))), self._crew, self._losses)
 
         def begin(number: int, item: T) -> Future[R]:
             content = sendable(item, f"item {number}")
@@ -130,8 +138,8 @@ class _Crew:
 class _Run:
     """One function, applied to many items."""
 
-    def __init__(self, order: Order, crew: _Crew) -> None:
-        self._order = order
+    def __init__(self, order: Order, crew: _Crew, losses: int) -> None:
+        self._order, self._losses = order, losses
         self._crew = crew
         self._stopped = False
 
@@ -143,7 +151,7 @@ class _Run:
     def outcome(self, number: int, content: bytes) -> Any:
         """Return the result for an item, however many workers that costs."""
         endings: list[str] = []
-        while len(endings) <= LOSSES:
+        while len(endings) <= self._losses:
             if self._stopped:
                 raise CancelledError
             try:

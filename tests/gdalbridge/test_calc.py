@@ -119,8 +119,7 @@ def test_date_times_that_arrow_has_no_room_for_are_refused(dtype, value):
 
 
 @pytest.mark.main_env_only
-def test_the_rows_stay_in_their_order_in_many_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK_ROWS", 100_000)
+def test_the_rows_stay_in_their_order_in_many_blocks(tmp_path):
     rng = np.random.default_rng(3)
     n = 1_050_001
     nir, red = rng.random(n), rng.random(n)
@@ -128,7 +127,7 @@ def test_the_rows_stay_in_their_order_in_many_blocks(tmp_path, monkeypatch):
     done = []
     report = calc(
         path, {"ndvi": "(nir - red) / (nir + red)", "row": "n", "late": "nullif(n, 5)::DOUBLE"},
-        progress=lambda share, *_: done.append(share) or 1,
+        progress=lambda share, *_: done.append(share) or 1, block_rows=100_000,
     )  # fmt: skip
     with np.errstate(all="ignore"):
         assert np.array_equal(column(path, "ndvi"), (nir - red) / (nir + red))
@@ -451,8 +450,7 @@ def test_a_column_that_is_there_is_refused_or_replaced(tmp_path):
 
 @pytest.mark.main_env_only
 @pytest.mark.parametrize("error", [CancelledError, KeyboardInterrupt, ValueError])
-def test_what_was_begun_is_removed_again(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(module, "BLOCK_ROWS", 10)
+def test_what_was_begun_is_removed_again(tmp_path, error):
     path = store(tmp_path, {"x": np.arange(100), "y": np.arange(100)}, chunk=10)
 
     def stop(done, message, data):
@@ -461,7 +459,7 @@ def test_what_was_begun_is_removed_again(tmp_path, monkeypatch, error):
         return 1
 
     with pytest.raises(error):
-        calc(path, {"new": "x", "y": "x * 2"}, overwrite=True, progress=stop)
+        calc(path, {"new": "x", "y": "x * 2"}, overwrite=True, progress=stop, block_rows=10)
     with RatZarr(path) as table:
         assert table.getColumnNames() == ["x", "y"]
         assert table.resumeColumn("y") is None

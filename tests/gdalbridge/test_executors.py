@@ -363,12 +363,14 @@ def poison(number):
     return number
 
 
-def test_an_item_that_kills_every_worker_is_named(worker_processes, monkeypatch):
+def test_an_item_that_kills_every_worker_is_named():
     assert processes.LOSSES == 3
-    monkeypatch.setattr(processes, "LOSSES", 1)
     items = [("block", n) for n in range(10)]
-    with pytest.raises(WorkerLostError, match=r"item 5 \(\('block', 5\)\).* 2 worker.*SIGSEGV"):
-        list(worker_processes.results(poison, items))
+    with (
+        closing(processes.ProcessExecutor(2, losses=1)) as executor,
+        pytest.raises(WorkerLostError, match=r"item 5 \(\('block', 5\)\).* 2 worker.*SIGSEGV"),
+    ):
+        list(executor.results(poison, items))
 
 
 def test_functions_and_modules_that_workers_dont_find(worker_processes, tmp_path, monkeypatch):

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from osgeo import gdal
 
-import gdalbridge.calculating as module
 from gdalbridge import BridgeError, ConversionError, attach, calc
 from gdalbridge.cli import main
 from gdalbridge.errors import CancelledError, ColumnSelectionError, OutputExistsError
@@ -495,13 +494,12 @@ def test_a_killed_process_leaves_what_says_that_it_is_not_complete(tmp_path, ove
     path = store(tmp_path, columns if overwrite else {"x": np.arange(100)}, chunk=10)
     code = f"""
 import os, signal
-import gdalbridge.calculating as module
-module.BLOCK_ROWS = 10
+from gdalbridge import calc
 def stop(done, *_):
     if done > 0.3:
         os.kill(os.getpid(), signal.SIGKILL)
     return 1
-module.calc({path!r}, {{"new": "x"}}, overwrite={overwrite}, progress=stop)
+calc({path!r}, {{"new": "x"}}, overwrite={overwrite}, progress=stop, block_rows=10)
 """
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
     assert done.returncode == -signal.SIGKILL, done.stderr

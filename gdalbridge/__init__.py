@@ -8,26 +8,31 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ratzarr.s3settings import consult
-
-from .errors import BridgeError, CancelledError, ConversionError, LossWarning, StaleWarning
-from .gdalconfig import words
+from gdalbridge.errors import (
+    BridgeError,
+    CancelledError,
+    ConversionError,
+    LossWarning,
+    StaleWarning,
+)
+from gdalbridge.gdalio.config_options import words
+from ratzarr.stores.aws_config import consult
 
 if TYPE_CHECKING:
-    from .attachedrat import AttachedRAT
-    from .attaching import attach
-    from .baking import BakeReport, bake
-    from .calculating import CalcReport, calc
-    from .checking import CheckReport, check
-    from .columnstats import ColumnStats, column_stats
-    from .enabling import disable, enable
-    from .listing import TableInfo, list_tables
-    from .ratcopy import copy_to_sidecar
-    from .ratexport import copy_to_raster
-    from .report import ColumnReport, CopyReport
-    from .sidecar import Sidecar, find_sidecars, sidecar_path
-    from .touching import TouchReport, touch
-    from .travel import TravelReport, copy_raster, move_raster, remove_raster
+    from gdalbridge.attached_rat.attach import attach
+    from gdalbridge.attached_rat.enable import disable, enable
+    from gdalbridge.attached_rat.rat import AttachedRAT
+    from gdalbridge.copying.report import ColumnReport, CopyReport
+    from gdalbridge.copying.to_raster import copy_to_raster
+    from gdalbridge.copying.to_sidecar import copy_to_sidecar
+    from gdalbridge.rasters.bake import BakeReport, bake
+    from gdalbridge.rasters.travel import TravelReport, copy_raster, move_raster, remove_raster
+    from gdalbridge.sidecars.accept import TouchReport, touch
+    from gdalbridge.sidecars.check import CheckReport, check
+    from gdalbridge.sidecars.listing import TableInfo, list_tables
+    from gdalbridge.sidecars.naming import Sidecar, find_sidecars, sidecar_path
+    from gdalbridge.sql.calc import CalcReport, calc
+    from gdalbridge.sql.stats import ColumnStats, column_stats
 
 __all__ = [
     "AttachedRAT",
@@ -70,33 +75,33 @@ consult(words)
 # Most need GDAL, and zarr: they come when they are used. Without GDAL the rest still works, and the
 # error says what is missing.
 _WHEN_USED = {
-    "AttachedRAT": "attachedrat",
-    "BakeReport": "baking",
-    "CalcReport": "calculating",
-    "CheckReport": "checking",
-    "ColumnReport": "report",
-    "ColumnStats": "columnstats",
-    "CopyReport": "report",
-    "Sidecar": "sidecar",
-    "TableInfo": "listing",
-    "TouchReport": "touching",
-    "TravelReport": "travel",
-    "attach": "attaching",
-    "bake": "baking",
-    "calc": "calculating",
-    "check": "checking",
-    "column_stats": "columnstats",
-    "copy_raster": "travel",
-    "copy_to_raster": "ratexport",
-    "copy_to_sidecar": "ratcopy",
-    "disable": "enabling",
-    "enable": "enabling",
-    "find_sidecars": "sidecar",
-    "list_tables": "listing",
-    "move_raster": "travel",
-    "remove_raster": "travel",
-    "sidecar_path": "sidecar",
-    "touch": "touching",
+    "AttachedRAT": "attached_rat.rat",
+    "BakeReport": "rasters.bake",
+    "CalcReport": "sql.calc",
+    "CheckReport": "sidecars.check",
+    "ColumnReport": "copying.report",
+    "ColumnStats": "sql.stats",
+    "CopyReport": "copying.report",
+    "Sidecar": "sidecars.naming",
+    "TableInfo": "sidecars.listing",
+    "TouchReport": "sidecars.accept",
+    "TravelReport": "rasters.travel",
+    "attach": "attached_rat.attach",
+    "bake": "rasters.bake",
+    "calc": "sql.calc",
+    "check": "sidecars.check",
+    "column_stats": "sql.stats",
+    "copy_raster": "rasters.travel",
+    "copy_to_raster": "copying.to_raster",
+    "copy_to_sidecar": "copying.to_sidecar",
+    "disable": "attached_rat.enable",
+    "enable": "attached_rat.enable",
+    "find_sidecars": "sidecars.naming",
+    "list_tables": "sidecars.listing",
+    "move_raster": "rasters.travel",
+    "remove_raster": "rasters.travel",
+    "sidecar_path": "sidecars.naming",
+    "touch": "sidecars.accept",
 }
 
 

@@ -19,8 +19,8 @@ def main() -> None:
     # Names of files need not be text that the terminal's encoding has.
     with suppress(AttributeError, ValueError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    from .cli import main as commands
-    from .cli.exits import InterruptWatch
+    from gdalbridge.cli import main as commands
+    from gdalbridge.cli.exits import InterruptWatch
 
     watch = InterruptWatch() if is_watched else None
     if is_watched:

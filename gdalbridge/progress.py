@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-from .errors import BridgeError, CancelledError
+from gdalbridge.errors import BridgeError, CancelledError
 
 __all__ = ["Progress", "progress_of"]
 

@@ -25,18 +25,25 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from gdalbridge.apply.block import RatApplierState
+from gdalbridge.apply.controls import (
+    RCM_EQUALS_INPUT,
+    RCM_FIXED,
+    RCM_INCREMENT,
+    ApplyReport,
+    Handle,
+    OtherArguments,
+    RatApplierControls,
+    RatAssociations,
+    RatHandle,
+    RatZarrHandle,
+)
+from gdalbridge.apply.run import run_script
+from gdalbridge.errors import BridgeError, ColumnSelectionError
+from gdalbridge.sidecars.naming import SUFFIX
+from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr import RatZarr
-from ratzarr.layout import OWN_COLUMN_ATTRS
-
-from .applycontrols import RCM_EQUALS_INPUT, RCM_FIXED, RCM_INCREMENT, RatApplierControls
-from .applyreport import ApplyReport
-from .applyrun import run_script
-from .blockvalues import RatApplierState
-from .errors import BridgeError, ColumnSelectionError
-from .otherarguments import OtherArguments
-from .provenance import PROVENANCE_ATTR
-from .ratassociations import Handle, RatAssociations, RatHandle, RatZarrHandle
-from .sidecar import SUFFIX
+from ratzarr.format.names import OWN_COLUMN_ATTRS
 
 __all__ = [
     "RCM_EQUALS_INPUT",
@@ -140,7 +147,7 @@ def copyRAT(
     ColumnSelectionError
         Where a column that is to be left out is not there.
     """
-    from .applysources import Sources
+    from gdalbridge.apply.inputs import Sources
 
     inputs, outputs = RatAssociations(), RatAssociations()
     inputs.source, outputs.target = _handle(infile), _handle(outfile, creates=True)

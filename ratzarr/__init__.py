@@ -12,7 +12,7 @@ array([8, 9])
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import (
+from ratzarr.errors import (
     ArgumentError,
     ChangedError,
     ClosedError,
@@ -42,9 +42,14 @@ from .errors import (
 )
 
 if TYPE_CHECKING:
-    from .layout import CHUNKSIZE_ATTR, DFLT_CHUNKSIZE, MODIFICATION_ATTR, ROWCOUNT_ATTR
-    from .selftest import AllTests, colNameByType, mainCmd
-    from .table import RatZarr
+    from ratzarr.format.names import (
+        CHUNKSIZE_ATTR,
+        DFLT_CHUNKSIZE,
+        MODIFICATION_ATTR,
+        ROWCOUNT_ATTR,
+    )
+    from ratzarr.selftest import AllTests, colNameByType, mainCmd
+    from ratzarr.table import RatZarr
 
     __version__: str
 
@@ -90,10 +95,10 @@ __all__ = [
 # are used.
 _WHEN_USED = {
     "AllTests": "selftest",
-    "CHUNKSIZE_ATTR": "layout",
-    "DFLT_CHUNKSIZE": "layout",
-    "MODIFICATION_ATTR": "layout",
-    "ROWCOUNT_ATTR": "layout",
+    "CHUNKSIZE_ATTR": "format.names",
+    "DFLT_CHUNKSIZE": "format.names",
+    "MODIFICATION_ATTR": "format.names",
+    "ROWCOUNT_ATTR": "format.names",
     "RatZarr": "table",
     "colNameByType": "selftest",
     "mainCmd": "selftest",

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from .errors import RatZarrError
-from .table import RatZarr
+from ratzarr.errors import RatZarrError
+from ratzarr.table import RatZarr
 
 __all__ = ["AllTests", "colNameByType", "mainCmd"]
 

@@ -3,7 +3,7 @@
 An instance is a view of a table as it was when it was opened: its row count and the
 columns it has used. :meth:`RatZarr.refresh` looks again; every change of metadata does
 so by itself. Every write is in the store when the call returns, unless a buffer was asked
-for (:mod:`ratzarr.writebuffer`): then it is when :meth:`RatZarr.flush` does.
+for (:mod:`ratzarr.columns.write_buffer`): then it is when :meth:`RatZarr.flush` does.
 """
 
 import copy
@@ -19,16 +19,16 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import StorePath
 
-from . import bufferends, stores
-from .arguments import column_options, integer
-from .attributes import LiveAttributes
-from .blocks import Block, chunk_count
-from .catalog import Catalog
-from .column import Column
-from .columnstate import ColumnState
-from .display import html
-from .dtypes import BYTES
-from .errors import (
+from ratzarr.columns import write_buffer as bufferends
+from ratzarr.columns.arguments import column_options, html, integer
+from ratzarr.columns.attributes import LiveAttributes
+from ratzarr.columns.catalog import Catalog, NewColumn
+from ratzarr.columns.column import Column
+from ratzarr.columns.decoders import check_chunk, padded_rows
+from ratzarr.columns.metadata import ColumnState
+from ratzarr.columns.open_columns import OpenColumns
+from ratzarr.columns.write_buffer import WriteBuffer
+from ratzarr.errors import (
     ArgumentError,
     ChangedError,
     ClosedError,
@@ -37,8 +37,11 @@ from .errors import (
     RowRangeError,
     TableNotFoundError,
 )
-from .history import Event, parse
-from .layout import (
+from ratzarr.format.blocks import Block, chunk_count
+from ratzarr.format.dtypes import BYTES
+from ratzarr.format.history import Event, parse
+from ratzarr.format.limits import MAX_ROWS, buffer_bytes
+from ratzarr.format.names import (
     CHUNKSIZE_ATTR,
     COMPLETE_ATTR,
     DFLT_CHUNKSIZE,
@@ -50,11 +53,7 @@ from .layout import (
     check_name,
     order_of,
 )
-from .limits import MAX_ROWS, buffer_bytes
-from .lookedat import check_chunk, padded_rows
-from .newcolumns import NewColumn
-from .opencolumns import OpenColumns
-from .writebuffer import WriteBuffer
+from ratzarr.stores import open as stores
 
 __all__ = ["RatZarr"]
 

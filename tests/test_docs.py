@@ -48,7 +48,7 @@ def test_the_readme_can_be_followed(tmp_path, moto_s3, monkeypatch):
 def test_the_examples_of_calc_and_stats(tmp_path, monkeypatch, capsys):
     import numpy as np
 
-    from tests.gdalbridge.rasters import make
+    from tests.gdalbridge.sample_rasters import make
 
     text = (ROOT / "docs" / "calc-and-stats.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)

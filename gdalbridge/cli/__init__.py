@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from .exits import in_words
+from gdalbridge.cli.exits import in_words
 
 __all__ = ["main"]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     accept_stale_option,
     cast_option,
     columns_option,
@@ -63,7 +63,7 @@ def command(
     if out is None and not options["vrt"]:
         raise click.UsageError("OUT is needed, except with --vrt")
     with in_words():
-        from ..baking import bake
+        from gdalbridge.rasters.bake import bake
 
         report = bake(
             raster, out, columns=columns or None, sidecars=sidecars or None, cast=casts or None,

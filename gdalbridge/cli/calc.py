@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     config_option,
     encoding_option,
     examples,
@@ -71,7 +71,7 @@ def command(
     if len(dict(outputs)) < len(outputs):
         raise click.UsageError("--out: two columns of one name")
     with in_words():
-        from ..calculating import calc
+        from gdalbridge.sql.calc import calc
 
         report = calc(raster, dict(outputs), progress=not (quiet or as_json), **options)
         say(report, as_json=as_json, quiet=quiet)

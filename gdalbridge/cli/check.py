@@ -4,9 +4,15 @@ import sys
 
 import click
 
-from ratzarr.findings import Finding
-
-from .common import config_option, examples, in_words, json_option, print_json, quiet_option
+from gdalbridge.cli.common import (
+    config_option,
+    examples,
+    in_words,
+    json_option,
+    print_json,
+    quiet_option,
+)
+from ratzarr.maintenance.column_check import Finding
 
 
 @examples(
@@ -30,7 +36,7 @@ def command(table: str, repair: bool, dry_run: bool, as_json: bool, quiet: bool)
     The exit code is 1 where something is wrong that was not repaired.
     """
     with in_words():
-        from ..checking import check
+        from gdalbridge.sidecars.check import check
 
         reports = check(table, repair=repair, dry_run=dry_run, progress=not (quiet or as_json))
         if as_json:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from .exits import in_words
+from gdalbridge.cli.exits import in_words
 
 __all__ = [
     "accept_stale_option",
@@ -88,7 +88,7 @@ def _configure(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
         name, equals, text = value.partition("=")
         if not equals or not name.strip():
             raise click.BadParameter(f"expected NAME=VALUE, got {name!r}")
-        from ..gdalconfig import set_option
+        from gdalbridge.gdalio.config_options import set_option
 
         set_option(name.strip(), text)
 

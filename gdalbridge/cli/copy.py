@@ -2,7 +2,7 @@
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     config_option,
     encoding_option,
     examples,
@@ -63,9 +63,9 @@ def command(
     if all_bands and sidecar is not None:
         raise click.UsageError("--all-bands writes one sidecar per band: SIDECAR can't be given")
     with in_words():
-        from ..gdalrat import bands_with_table
-        from ..ratcopy import copy_to_sidecar
-        from ..read_options import ReadOptions
+        from gdalbridge.copying.to_sidecar import copy_to_sidecar
+        from gdalbridge.gdalio.rat_reader import bands_with_table
+        from gdalbridge.gdalio.read_options import ReadOptions
 
         reading = ReadOptions(encoding, lossy)
         reports = [

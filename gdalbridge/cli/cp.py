@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from .common import examples
-from .travelling import travel_command
+from gdalbridge.cli.common import examples
+from gdalbridge.cli.travelling import travel_command
 
 
 def _copy(*places: str, **options: Any) -> Any:
     # Not before it is called: --help must not wait for GDAL.
-    from ..travel import copy_raster
+    from gdalbridge.rasters.travel import copy_raster
 
     return copy_raster(*places, **options)
 

@@ -2,7 +2,7 @@
 
 import click
 
-from .common import in_words
+from gdalbridge.cli.common import in_words
 
 
 @click.command("demo")
@@ -12,6 +12,6 @@ from .common import in_words
 def command(keep: str | None) -> None:
     """Show the whole round trip with a real raster, and check it against GDAL."""
     with in_words():
-        from ..demo import run
+        from gdalbridge.cli.demo_files import run
 
         run(click.echo, keep)

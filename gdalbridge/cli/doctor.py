@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from .common import config_option, examples, in_words, json_option, print_json
+from gdalbridge.cli.common import config_option, examples, in_words, json_option, print_json
 
 
 @examples("gdalbridge doctor", "gdalbridge doctor s3://bucket/some/prefix")
@@ -15,7 +15,7 @@ from .common import config_option, examples, in_words, json_option, print_json
 def command(place: str | None, as_json: bool) -> None:
     """Say what is installed and which S3 settings are in force; ask PLACE's bucket, if given."""
     with in_words():
-        from ..doctor import diagnose, diagnosis_text
+        from gdalbridge.cli.diagnosis import diagnose, diagnosis_text
 
         found = diagnose(place)
         if as_json:

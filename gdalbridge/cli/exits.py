@@ -21,11 +21,10 @@ from typing import Any
 
 import click
 
+from gdalbridge.copying.report import printable
+from gdalbridge.errors import BridgeError
 from ratzarr import RatZarrError
 from ratzarr.errors import Advice
-
-from ..errors import BridgeError
-from ..report import printable
 
 __all__ = ["TRACEBACK", "InterruptWatch", "in_words", "show_own_error"]
 

@@ -2,7 +2,7 @@
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     accept_stale_option,
     cast_option,
     config_option,
@@ -57,8 +57,8 @@ def command(
 ) -> None:
     """Copy the columns of SIDECAR (or of the sidecar beside a raster) into RASTER's table."""
     with in_words():
-        from ..ratexport import copy_to_raster
-        from ..sidecar import is_sidecar, sidecar_path
+        from gdalbridge.copying.to_raster import copy_to_raster
+        from gdalbridge.sidecars.naming import is_sidecar, sidecar_path
 
         report = copy_to_raster(
             sidecar if is_sidecar(sidecar) else sidecar_path(sidecar, band, name),

@@ -2,7 +2,7 @@
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     config_option,
     encoding_option,
     examples,
@@ -44,8 +44,8 @@ def command(
 ) -> None:
     """Print the first rows of TABLE: a sidecar, or a raster's sidecar or own table."""
     with in_words():
-        from ..describe import head, head_text
-        from ..read_options import ReadOptions
+        from gdalbridge.cli.describe import head, head_text
+        from gdalbridge.gdalio.read_options import ReadOptions
 
         found = head(
             table,

@@ -2,7 +2,7 @@
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     config_option,
     encoding_option,
     examples,
@@ -26,8 +26,8 @@ from .common import (
 def command(table: str, encoding: str | None, lossy: bool, as_json: bool) -> None:
     """Describe TABLE: a sidecar; or a raster, with its own tables and its sidecars."""
     with in_words():
-        from ..describe import info, info_text
-        from ..read_options import ReadOptions
+        from gdalbridge.cli.describe import info, info_text
+        from gdalbridge.gdalio.read_options import ReadOptions
 
         found = info(table, ReadOptions(encoding, lossy))
         if as_json:

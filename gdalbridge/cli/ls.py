@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from .common import config_option, examples, in_words, json_option, print_json
+from gdalbridge.cli.common import config_option, examples, in_words, json_option, print_json
 
 
 @examples(
@@ -22,9 +22,9 @@ def command(raster_or_dir: str, as_json: bool) -> None:
     The exit code is 1 where a table can't be read; it is listed, with the reason.
     """
     with in_words():
-        from ..describe import text_table
-        from ..listing import list_tables
-        from ..report import size_text
+        from gdalbridge.cli.describe import text_table
+        from gdalbridge.copying.report import size_text
+        from gdalbridge.sidecars.listing import list_tables
 
         found = list_tables(raster_or_dir)
         if as_json:

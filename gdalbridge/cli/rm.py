@@ -2,7 +2,7 @@
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     config_option,
     dry_run_option,
     examples,
@@ -30,7 +30,7 @@ def command(raster: str, dry_run: bool, as_json: bool, quiet: bool) -> None:
     A table that holds something else as well is refused, before anything is removed.
     """
     with in_words():
-        from ..travel import remove_raster
+        from gdalbridge.rasters.travel import remove_raster
 
         report = remove_raster(raster, dry_run=dry_run, progress=not (quiet or as_json))
         say(report, as_json=as_json, quiet=quiet)

@@ -4,8 +4,8 @@ import sys
 
 import click
 
-from .common import encoding_option, examples, in_words, lossy_option
-from .exits import InterruptWatch, show_own_error
+from gdalbridge.cli.common import encoding_option, examples, in_words, lossy_option
+from gdalbridge.cli.exits import InterruptWatch, show_own_error
 
 
 @examples(
@@ -35,9 +35,9 @@ def command(
     processes that it starts, no program in C++.
     """
     with in_words():
-        from ..enabling import enable
-        from ..opensidecars import flush_all
-        from ..runner import prepared
+        from gdalbridge.attached_rat.enable import enable
+        from gdalbridge.attached_rat.open_sidecars import flush_all
+        from gdalbridge.attached_rat.run_script import prepared
 
         run = prepared(program, arguments, module=module)
         enable(update=not read_only, override=override, encoding=encoding, lossy=lossy)

@@ -2,7 +2,7 @@
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     config_option,
     encoding_option,
     examples,
@@ -57,8 +57,8 @@ def command(
     if weights is not None and pixels:
         raise click.UsageError("--weights and --pixels can't be together")
     with in_words():
-        from ..columnstats import column_stats
-        from ..statstext import stats_text
+        from gdalbridge.cli.stats_text import stats_text
+        from gdalbridge.sql.stats import column_stats
 
         found = column_stats(
             table, columns or None, weights=weights or pixels, quantiles=quantiles, histogram=bins,

@@ -2,7 +2,7 @@
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     config_option,
     dry_run_option,
     examples,
@@ -34,7 +34,7 @@ def command(
     Says what differs. Neither the raster nor any column is changed.
     """
     with in_words():
-        from ..touching import touch
+        from gdalbridge.sidecars.accept import touch
 
         reports = touch(raster, sidecar=sidecar, band=band, dry_run=dry_run)
         say(reports, as_json=as_json, quiet=quiet)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .common import (
+from gdalbridge.cli.common import (
     config_option,
     dry_run_option,
     in_words,

@@ -12,10 +12,20 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from . import copies, growing, imports, machine, opening, pages, report, scripts, stores
-from .asides import codecs, s3clients
-from .contest import Result, from_json
-from .scale import FULL, QUICK, Scale
+from tests.benchmarks import (
+    copies,
+    growing,
+    imports,
+    machine,
+    opening,
+    pages,
+    report,
+    scripts,
+    stores,
+)
+from tests.benchmarks.asides import codecs, s3clients
+from tests.benchmarks.contest import Result, from_json
+from tests.benchmarks.scale import FULL, QUICK, Scale
 
 DOCS = Path(__file__).parents[2] / "docs"
 BENCHMARKS: dict[str, tuple[str, Callable[[Scale], Iterator[Result]]]] = {

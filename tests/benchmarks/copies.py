@@ -12,10 +12,9 @@ from osgeo import gdal
 
 from gdalbridge import copy_to_raster, copy_to_sidecar
 from ratzarr import RatZarr
-
-from .columns import make
-from .contest import Bar, Result, compare, result
-from .scale import Scale
+from tests.benchmarks.columns import make
+from tests.benchmarks.contest import Bar, Result, compare, result
+from tests.benchmarks.scale import Scale
 
 __all__ = ["main"]
 

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .contest import Bar, Result, Spread
-from .scale import Scale
+from tests.benchmarks.contest import Bar, Result, Spread
+from tests.benchmarks.scale import Scale
 
 __all__ = ["main"]
 

@@ -4,8 +4,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from .contest import Bar, Result, Spread, compare, result
-from .scale import Scale
+from tests.benchmarks.contest import Bar, Result, Spread, compare, result
+from tests.benchmarks.scale import Scale
 
 __all__ = ["main"]
 

@@ -9,9 +9,8 @@ from osgeo import gdal
 
 from gdalbridge import copy_to_sidecar
 from ratzarr import RatZarr
-
-from .contest import Bar, Result, Spread, compare, result
-from .scale import Scale
+from tests.benchmarks.contest import Bar, Result, Spread, compare, result
+from tests.benchmarks.scale import Scale
 
 __all__ = ["main"]
 

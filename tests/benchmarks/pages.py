@@ -12,12 +12,11 @@ from unittest import mock
 import numpy as np
 
 from ratzarr import RatZarr
-from ratzarr.bloscblocks import BloscBlocks
-from ratzarr.codec import ChunkCodec
-
-from .columns import make
-from .contest import Bar, Result, Spread, compare, result
-from .scale import Scale
+from ratzarr.codecs.blosc import BloscBlocks
+from ratzarr.codecs.chunk_codec import ChunkCodec
+from tests.benchmarks.columns import make
+from tests.benchmarks.contest import Bar, Result, Spread, compare, result
+from tests.benchmarks.scale import Scale
 
 __all__ = ["main"]
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .contest import Result
+from tests.benchmarks.contest import Result
 
 __all__ = ["draw", "line", "write"]
 

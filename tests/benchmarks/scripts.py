@@ -10,10 +10,9 @@ import numpy as np
 
 from gdalbridge import ratapplier
 from ratzarr import RatZarr
-
-from .columns import make
-from .contest import Bar, Result, compare, result
-from .scale import Scale
+from tests.benchmarks.columns import make
+from tests.benchmarks.contest import Bar, Result, compare, result
+from tests.benchmarks.scale import Scale
 
 __all__ = ["main"]
 

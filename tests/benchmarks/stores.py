@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .columns import NUMBERS, STRINGS, make
-from .contest import Bar, Result, Spread, compare, result
-from .rivals import Numpy, Ours, Parquet, PlainZarr, disk_bytes
-from .scale import Scale
+from tests.benchmarks.columns import NUMBERS, STRINGS, make
+from tests.benchmarks.contest import Bar, Result, Spread, compare, result
+from tests.benchmarks.rivals import Numpy, Ours, Parquet, PlainZarr, disk_bytes
+from tests.benchmarks.scale import Scale
 
 __all__ = ["main"]
 

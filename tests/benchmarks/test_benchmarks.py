@@ -8,8 +8,8 @@ from dataclasses import asdict
 
 import pytest
 
-from .contest import Bar, Result, Spread, compare, from_json, result
-from .report import BEGIN, END, line, write
+from tests.benchmarks.contest import Bar, Result, Spread, compare, from_json, result
+from tests.benchmarks.report import BEGIN, END, line, write
 
 pytestmark = pytest.mark.main_env_only
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ratzarr import RatZarr
-from ratzarr.layout import FORMAT_VERSION
+from ratzarr.format.names import FORMAT_VERSION
 
 HERE = Path(__file__).parent
 ROWS = 230

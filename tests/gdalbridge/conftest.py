@@ -1,6 +1,6 @@
 import pytest
 
-from gdalbridge.executors import make_executor
+from gdalbridge.apply.executors import make_executor
 
 
 @pytest.fixture

@@ -4,9 +4,8 @@ import numpy as np
 from osgeo import gdal
 
 import gdalbridge
+from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, make, new_rat
 from tests.servers.faults import AFTER, EVERYWHERE, Faults, faulty_proxy
-
-from .rasters import INTEGER, REAL, STRING, make, new_rat
 
 ROWS, CHUNK = 25_000, 1250
 

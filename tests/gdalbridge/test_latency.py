@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from gdalbridge import copy_to_raster, copy_to_sidecar
-from tests.gdalbridge.rasters import INTEGER, REAL, STRING, describe_band, make, new_rat
+from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, describe_band, make, new_rat
 from tests.places import S3Place
 from tests.servers.light import light_server
 

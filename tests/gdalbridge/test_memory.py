@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from tests.gdalbridge.rasters import HAS_HFA
+from tests.gdalbridge.sample_rasters import HAS_HFA
 
 MAKE = """
 import sys, numpy as np

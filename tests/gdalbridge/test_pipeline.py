@@ -4,7 +4,7 @@ from contextlib import closing
 
 import pytest
 
-from gdalbridge.pipeline import ReadAhead, read_ahead, write_behind
+from ratzarr.pipeline import ReadAhead, read_ahead, write_behind
 
 
 def test_order_and_values():

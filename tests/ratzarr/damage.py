@@ -9,9 +9,9 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from ratzarr import RatZarr, RatZarrError, localobjects
-
-from .conformance.base import BYTES, STRING, message
+from ratzarr import RatZarr, RatZarrError
+from ratzarr.stores import local as localobjects
+from tests.ratzarr.conformance.base import BYTES, STRING, message
 
 ROWS, CHUNK = 50, 20
 """Of the last chunk only ten rows are the table's."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.dtypes import StringDType
 
-from ratzarr.dtypes import BYTES
+from ratzarr.format.dtypes import BYTES
 
 KINDS = {
     **{f"{sign}{bits}": np.dtype(f"{sign}{bits}") for sign in ("int", "uint")

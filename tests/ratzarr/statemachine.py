@@ -14,15 +14,14 @@ import hypothesis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from ratzarr.checkup import check_store
-
-from .histories.bulk import Bulk
-from .histories.columns import Columns
-from .histories.instances import Instances
-from .histories.metadata import Metadata
-from .histories.reading import Reading
-from .histories.truth import Truth
-from .histories.writing import Writing
+from ratzarr.maintenance.check import check_store
+from tests.ratzarr.histories.bulk import Bulk
+from tests.ratzarr.histories.columns import Columns
+from tests.ratzarr.histories.instances import Instances
+from tests.ratzarr.histories.metadata import Metadata
+from tests.ratzarr.histories.reading import Reading
+from tests.ratzarr.histories.truth import Truth
+from tests.ratzarr.histories.writing import Writing
 
 
 class Histories(

@@ -9,8 +9,8 @@ import pytest
 import zarr
 
 from ratzarr import RatZarr
-from ratzarr.blocksums import MAGIC
-from ratzarr.layout import FORMAT_VERSION
+from ratzarr.codecs.blosc import MAGIC
+from ratzarr.format.names import FORMAT_VERSION
 from tests.data.make_golden import as_json, of_many_blocks
 
 DATA = Path(__file__).parents[1] / "data"

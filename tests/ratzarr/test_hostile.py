@@ -35,10 +35,10 @@ from ratzarr import (
     StoreError,
     TooLargeError,
     UnsupportedCodecError,
-    limits,
 )
-from ratzarr.dtypes import BYTES
-from ratzarr.layout import from_json, to_json
+from ratzarr.format import limits
+from ratzarr.format.dtypes import BYTES
+from ratzarr.format.names import from_json, to_json
 
 STRING = np.dtypes.StringDType()
 MB, GB = 2**20, 2**30

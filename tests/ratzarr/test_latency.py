@@ -15,9 +15,8 @@ import pytest
 
 from ratzarr import RatZarr
 from tests.places import S3Place
+from tests.ratzarr.conformance.base import make
 from tests.servers.light import light_server
-
-from .conformance.base import make
 
 DELAY, DELAY_OF_REAL = 0.03, 0.25
 BLOCKS, CHUNK, COLUMNS = 50, 4, 100

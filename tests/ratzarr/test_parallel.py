@@ -6,8 +6,9 @@ from functools import partial
 
 import pytest
 
-from ratzarr import ArgumentError, parallel
-from ratzarr.parallel import IN_FLIGHT, request_slot, run
+from ratzarr import ArgumentError
+from ratzarr import concurrency as parallel
+from ratzarr.concurrency import IN_FLIGHT, request_slot, run
 
 
 def test_results_come_in_order():
@@ -93,7 +94,7 @@ def test_what_is_no_bound_is_refused(monkeypatch, text):
 
 AT_EXIT = """
 import atexit
-from ratzarr.parallel import run, stream
+from ratzarr.concurrency import run, stream
 print(run([lambda i=i: i for i in range(5)]))
 @atexit.register
 def late():

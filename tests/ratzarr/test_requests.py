@@ -12,9 +12,8 @@ import pytest
 
 from gdalbridge import find_sidecars
 from ratzarr import RatZarr
-
-from .budget import BUDGET, table
-from .conformance.base import make
+from tests.ratzarr.budget import BUDGET, table
+from tests.ratzarr.conformance.base import make
 
 ROWS, CHUNK = 12, 4
 
@@ -59,7 +58,7 @@ MEASURED = {
     "open", "create", "rows", "names", "exists", "create column", "create columns", "first block",
     "next block", "same chunk", "20 columns first", "20 columns", "log", "write", "part", "flush", "grow",
     "grow known", "cut", "delete column", "delete large", "sidecars",
-    "attach",  # in tests/gdalbridge/test_attach_speed.py
+    "attach",  # in tests/gdalbridge/attached_rat/test_speed.py
 }  # fmt: skip
 
 

@@ -1,8 +1,7 @@
 """Histories of several instances at each place: see :mod:`tests.ratzarr.statemachine`."""
 
 from tests.places import S3Place
-
-from .statemachine import run
+from tests.ratzarr.statemachine import run
 
 
 def test_on_local_disk(local):

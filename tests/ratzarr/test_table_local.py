@@ -10,12 +10,20 @@ import weakref
 import numpy as np
 import pytest
 
-from ratzarr import RatZarr, RatZarrError, heldfiles, localfiles, localobjects
-from ratzarr.localobjects import LocalObjects
-from ratzarr.location import parse
-
-from .conformance import TableConformance
-from .conformance.base import make, refused
+from ratzarr import RatZarr, RatZarrError
+from ratzarr.stores import (
+    local as localobjects,
+)
+from ratzarr.stores import (
+    local_files as heldfiles,
+)
+from ratzarr.stores import (
+    local_files as localfiles,
+)
+from ratzarr.stores.base import parse
+from ratzarr.stores.local import LocalObjects
+from tests.ratzarr.conformance import TableConformance
+from tests.ratzarr.conformance.base import make, refused
 
 
 class TestTablesOnLocalDisk(TableConformance):

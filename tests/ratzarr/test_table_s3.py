@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr, RatZarrError
-
-from .conformance import TableConformance
-from .conformance.base import make, refused
+from tests.ratzarr.conformance import TableConformance
+from tests.ratzarr.conformance.base import make, refused
 
 
 class TestTablesOnS3(TableConformance):

@@ -15,12 +15,11 @@ import zarr
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
 from ratzarr import ArgumentError, ChangedError, RatZarr, RatZarrError
-from ratzarr.localobjects import LocalObjects
+from ratzarr.stores.local import LocalObjects
 from tests.places import MemoryUrlPlace, StorePlace
-
-from . import conformance
-from .conformance import TableConformance
-from .conformance.base import STRING, make
+from tests.ratzarr import conformance
+from tests.ratzarr.conformance import TableConformance
+from tests.ratzarr.conformance.base import STRING, make
 
 # Nothing here has to do with GDAL, and it takes a minute.
 pytestmark = pytest.mark.main_env_only

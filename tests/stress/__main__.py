@@ -25,14 +25,13 @@ from typing import Any
 from tests.ratzarr import damage
 from tests.servers.ceph import running_ceph, why_not
 from tests.servers.moto import running_moto
-
-from . import columns, metadata, resizing, rows
-from .copies import COPIES
-from .kills import FREE, Killing
-from .operations import OPERATIONS
-from .places import LocalGround, s3_ground
-from .processes import Crew, Nursery
-from .scenario import SCENARIOS, Stage
+from tests.stress import columns, metadata, resizing, rows
+from tests.stress.copies import COPIES
+from tests.stress.kills import FREE, Killing
+from tests.stress.operations import OPERATIONS
+from tests.stress.places import LocalGround, s3_ground
+from tests.stress.processes import Crew, Nursery
+from tests.stress.scenario import SCENARIOS, Stage
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
 BEGIN, END = "<!-- make stress: begin -->", "<!-- make stress: end -->"
@@ -149,8 +148,7 @@ def _damaged_object(
 def random_work(ground: Any, options: Any, findings: Findings) -> None:
     """Let hypothesis drive several instances against a model in numpy."""
     from tests.ratzarr.statemachine import run
-
-    from .processes import environment
+    from tests.stress.processes import environment
 
     what = "several instances driven at random against a model in numpy, 30 steps each time"
     with findings.trying(what, ground.label), environment(ground.environment):

@@ -10,10 +10,9 @@ from collections import Counter
 import numpy as np
 
 from ratzarr import RatZarr
-
-from .processes import no_failures
-from .raw import RawTable
-from .scenario import scenario
+from tests.stress.processes import no_failures
+from tests.stress.raw import RawTable
+from tests.stress.scenario import scenario
 
 ROWS, CHUNK = 24, 8
 

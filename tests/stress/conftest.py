@@ -1,7 +1,7 @@
 import pytest
 
-from .places import LocalGround, s3_ground
-from .processes import Crew, Nursery
+from tests.stress.places import LocalGround, s3_ground
+from tests.stress.processes import Crew, Nursery
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,8 @@ from osgeo import gdal
 
 from gdalbridge import copy_to_sidecar
 from ratzarr import RatZarr
-
-from .operations import ROWS, TEXT, Operation
-from .raw import check, same
+from tests.stress.operations import ROWS, TEXT, Operation
+from tests.stress.raw import check, same
 
 CHUNK = 5
 OWN = ("MODIFICATIONLOG", "COLUMN_ID", "RESIZED", "PROVENANCE")

@@ -13,10 +13,9 @@ from collections import Counter
 from random import Random
 
 from ratzarr import ColumnIncompleteError, RatZarr
-from ratzarr.checkup import check_store
-
-from .processes import Task, environment, no_failures
-from .raw import RawTable, same
+from ratzarr.maintenance.check import check_store
+from tests.stress.processes import Task, environment, no_failures
+from tests.stress.raw import RawTable, same
 
 ALL = "killed at every step"
 RANDOM = "killed at random moments"

@@ -5,10 +5,9 @@ from collections import Counter
 import numpy as np
 
 from ratzarr import RatZarr
-
-from .processes import Failure, no_failures
-from .raw import check
-from .scenario import scenario
+from tests.stress.processes import Failure, no_failures
+from tests.stress.raw import check
+from tests.stress.scenario import scenario
 
 
 def create_store(url, number):

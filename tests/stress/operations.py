@@ -6,9 +6,10 @@ moment, judges what it left, finishes the work, and knows what the table has to 
 
 import numpy as np
 
-from ratzarr import RatZarr, catalog, s3objects
-
-from .raw import check, same
+from ratzarr import RatZarr
+from ratzarr.columns import catalog
+from ratzarr.stores import s3 as s3objects
+from tests.stress.raw import check, same
 
 ROWS, CHUNK = 23, 5
 TEXT = np.array([f"row {n} é" for n in range(ROWS)], np.dtypes.StringDType())

@@ -17,9 +17,8 @@ from contextlib import suppress
 import numpy as np
 
 from ratzarr import ChangedError, RatZarr
-
-from .processes import no_failures
-from .scenario import scenario
+from tests.stress.processes import no_failures
+from tests.stress.scenario import scenario
 
 LOW = 50
 CHUNK = 8

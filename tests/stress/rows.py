@@ -5,10 +5,9 @@ from collections import Counter
 import numpy as np
 
 from ratzarr import RatZarr
-
-from .processes import no_failures
-from .raw import check, same
-from .scenario import scenario
+from tests.stress.processes import no_failures
+from tests.stress.raw import check, same
+from tests.stress.scenario import scenario
 
 
 def write_in_one_chunk(url, rounds, rows_each, number):

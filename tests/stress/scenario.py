@@ -11,9 +11,8 @@ from random import Random
 from typing import Any
 
 from ratzarr import RatZarr
-
-from .processes import Crew, Task, environment, no_failures
-from .raw import RawTable
+from tests.stress.processes import Crew, Task, environment, no_failures
+from tests.stress.raw import RawTable
 
 
 @dataclass

@@ -2,9 +2,9 @@
 
 import pytest
 
-from .copies import COPIES
-from .kills import Killing
-from .operations import OPERATIONS
+from tests.stress.copies import COPIES
+from tests.stress.kills import Killing
+from tests.stress.operations import OPERATIONS
 
 STEPS = {"local": 10, "s3": 1}
 """Moments at which each is killed; where there are fewer, all of them."""

@@ -2,8 +2,8 @@
 
 import pytest
 
-from . import columns, metadata, resizing, rows  # noqa: F401 - they enter their scenarios
-from .scenario import SCENARIOS, Stage
+from tests.stress import columns, metadata, resizing, rows  # noqa: F401 - they enter their scenarios
+from tests.stress.scenario import SCENARIOS, Stage
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.play.__name__)

@@ -57,11 +57,11 @@ def _step_by_step(steps: Generator[Any, None, Any], pipe: Connection) -> Any:
 
 def prepare() -> None:
     """Import what children would have to import each for itself, and read what clients need."""
-    for module in ("ratzarr", "ratzarr.localobjects", "ratzarr.s3objects", "s3fs", "zarr",
-                   "gdalbridge", "gdalbridge.ratcopy", "osgeo.gdal", "aiobotocore.session",
+    for module in ("ratzarr", "ratzarr.stores.local", "ratzarr.stores.s3", "s3fs", "zarr",
+                   "gdalbridge", "gdalbridge.copying.to_sidecar", "osgeo.gdal", "aiobotocore.session",
                    "tests.stress.operations", "tests.stress.copies"):  # fmt: skip
         importlib.import_module(module)
-    from ratzarr import s3client
+    from ratzarr.stores import s3_client as s3client
 
     s3client._loader(None).load_service_model("s3", "service-2")
 

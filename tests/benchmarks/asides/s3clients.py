@@ -15,9 +15,9 @@ from functools import partial
 import numpy as np
 
 from ratzarr import RatZarr
-from ratzarr.location import parse
-from ratzarr.obstoreobjects import ObstoreObjects
-from ratzarr.s3objects import S3Objects
+from ratzarr.stores.base import parse
+from ratzarr.stores.obstore import ObstoreObjects
+from ratzarr.stores.s3 import S3Objects
 
 IN_FLIGHT = 16
 SIZES = {"16 kB": (16 * 1024, 320), "4 MB": (4 * 1024 * 1024, 32)}

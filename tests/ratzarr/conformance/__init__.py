@@ -11,21 +11,21 @@ and not from the code. A place inherits the whole::
 
 from collections import Counter
 
-from .attributes import Attributes
-from .bulk import Bulk
-from .casts import Casts
-from .columns import Columns
-from .damage import Damage
-from .layout import Layout
-from .log import Log
-from .names import Names
-from .opening import Opening
-from .readonly import ReadOnly
-from .rows import Rows
-from .together import BeingBuilt, Together
-from .upstream import Upstream
-from .views import Views
-from .wholestores import WholeStores
+from tests.ratzarr.conformance.attributes import Attributes
+from tests.ratzarr.conformance.bulk import Bulk
+from tests.ratzarr.conformance.casts import Casts
+from tests.ratzarr.conformance.columns import Columns
+from tests.ratzarr.conformance.damage import Damage
+from tests.ratzarr.conformance.layout import Layout
+from tests.ratzarr.conformance.log import Log
+from tests.ratzarr.conformance.names import Names
+from tests.ratzarr.conformance.opening import Opening
+from tests.ratzarr.conformance.readonly import ReadOnly
+from tests.ratzarr.conformance.rows import Rows
+from tests.ratzarr.conformance.together import BeingBuilt, Together
+from tests.ratzarr.conformance.upstream import Upstream
+from tests.ratzarr.conformance.views import Views
+from tests.ratzarr.conformance.wholestores import WholeStores
 
 __all__ = ["TableConformance"]
 

@@ -8,8 +8,7 @@ import pytest
 from zarr.core.attributes import Attributes as ZarrAttributes
 
 from ratzarr import RatZarr
-
-from .base import document, make, refused
+from tests.ratzarr.conformance.base import document, make, refused
 
 OURS = {
     "table": ["ROWCOUNT", "CHUNKSIZE", "COLUMN_ORDER", "FORMAT_VERSION"],

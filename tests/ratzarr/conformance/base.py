@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from numpy.dtypes import StringDType
 
-from ratzarr import RatZarr, RatZarrError, dtypes
+from ratzarr import RatZarr, RatZarrError
+from ratzarr.format import dtypes
 
 STRING = StringDType()
 BYTES = dtypes.BYTES

@@ -11,8 +11,7 @@ from ratzarr import (
     RatZarr,
     RatZarrError,
 )
-
-from .base import assert_same, document, make, raw, refused, write_now
+from tests.ratzarr.conformance.base import assert_same, document, make, raw, refused, write_now
 
 
 class Bulk:

@@ -5,8 +5,7 @@ import re
 import numpy as np
 
 from ratzarr import RatZarr
-
-from .base import BYTES, STRING, assert_same, make, message, refused
+from tests.ratzarr.conformance.base import BYTES, STRING, assert_same, make, message, refused
 
 
 def objects(*values):

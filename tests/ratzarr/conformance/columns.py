@@ -5,8 +5,7 @@ import pytest
 import zarr
 
 from ratzarr import RatZarr
-
-from .base import BYTES, STRING, assert_same, bits, make, raw, refused
+from tests.ratzarr.conformance.base import BYTES, STRING, assert_same, bits, make, raw, refused
 
 NUMBERS = [
     "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",

@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr, RatZarrError
-
-from .base import BYTES, STRING, assert_same, make, message, refused, write_now
-from .columns import values_of
+from tests.ratzarr.conformance.base import (
+    BYTES,
+    STRING,
+    assert_same,
+    make,
+    message,
+    refused,
+    write_now,
+)
+from tests.ratzarr.conformance.columns import values_of
 
 
 class Damage:

@@ -7,9 +7,8 @@ import pytest
 import zarr
 
 from ratzarr import RatZarr
-
-from .base import BYTES, STRING, document, make, raw
-from .columns import values_of
+from tests.ratzarr.conformance.base import BYTES, STRING, document, make, raw
+from tests.ratzarr.conformance.columns import values_of
 
 DATA_TYPES = {
     "int8": "int8",

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
-
-from .base import document, make
+from tests.ratzarr.conformance.base import document, make
 
 
 class Log:

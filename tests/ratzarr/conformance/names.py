@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
-
-from .base import STRING, document, make, raw, refused
+from tests.ratzarr.conformance.base import STRING, document, make, raw, refused
 
 PLAIN = [
     "Histogram", "NDVI mean", "100%", "%", "%zz", "% 41", "größe", "a b", " both ends ", "a.b",

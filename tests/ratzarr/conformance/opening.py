@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-
-from .base import document, make, raw, refused
+from tests.ratzarr.conformance.base import document, make, raw, refused
 
 
 class Opening:

@@ -6,9 +6,17 @@ import pytest
 from hypothesis import strategies as st
 
 from ratzarr import RatZarr
-
-from .base import BYTES, STRING, assert_same, change_document, document, make, raw, refused
-from .columns import values_of
+from tests.ratzarr.conformance.base import (
+    BYTES,
+    STRING,
+    assert_same,
+    change_document,
+    document,
+    make,
+    raw,
+    refused,
+)
+from tests.ratzarr.conformance.columns import values_of
 
 WRONG_NUMBERS = [-1, 1.5, "3", None, np.nan, 2.0**70, [1], b"1"]
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ratzarr import ChangedError, ColumnNotFoundError, RatZarr, UnequalValueError
-
-from .base import assert_same, document, make, raw
+from tests.ratzarr.conformance.base import assert_same, document, make, raw
 
 
 class Together:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
-
-from .base import STRING, document, make, raw
+from tests.ratzarr.conformance.base import STRING, document, make, raw
 
 DATA = Path(__file__).parents[2] / "data"
 LOG = ("2026-11-23T17:23:37+00:00", "someone", ["make_columns.py", "--year", "2026"])

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr, RatZarrError
-
-from .base import STRING, assert_same, make, raw, refused
+from tests.ratzarr.conformance.base import STRING, assert_same, make, raw, refused
 
 
 class Views:

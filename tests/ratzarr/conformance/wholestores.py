@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
-
-from .base import make, refused
+from tests.ratzarr.conformance.base import make, refused
 
 
 def files(everything):

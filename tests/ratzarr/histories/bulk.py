@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
-from ..model import values_of
-from .draws import ROWS, SEEDS, SLOTS, WHICH, rarely
-from .views import attempt, settled
+from tests.ratzarr.histories.draws import ROWS, SEEDS, SLOTS, WHICH, rarely
+from tests.ratzarr.histories.views import attempt, settled
+from tests.ratzarr.model import values_of
 
 
 class Bulk:

@@ -5,11 +5,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from ratzarr import ColumnExistsError, ColumnNotFoundError
-
-from ..looking import Look
-from ..model import KINDS, ColumnModel, empty_of, kinds_like, values_of
-from .draws import ATTRIBUTES, MAX_ROWS, ROWS, SEEDS, SLOTS, WHICH, rarely
-from .views import attempt, expect, settled
+from tests.ratzarr.histories.draws import (
+    ATTRIBUTES,
+    MAX_ROWS,
+    ROWS,
+    SEEDS,
+    SLOTS,
+    WHICH,
+    rarely,
+)
+from tests.ratzarr.histories.views import attempt, expect, settled
+from tests.ratzarr.looking import Look
+from tests.ratzarr.model import KINDS, ColumnModel, empty_of, kinds_like, values_of
 
 
 class Columns:

@@ -7,11 +7,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from ratzarr import ChangedError, ClosedError, ColumnNotFoundError, RatZarr
-
-from ..looking import Look
-from ..model import KINDS, TableModel
-from .draws import NAMES, ROWS, SEEDS, SLOTS, rarely
-from .views import View, attempt, expect
+from tests.ratzarr.histories.draws import NAMES, ROWS, SEEDS, SLOTS, rarely
+from tests.ratzarr.histories.views import View, attempt, expect
+from tests.ratzarr.looking import Look
+from tests.ratzarr.model import KINDS, TableModel
 
 
 class Instances:

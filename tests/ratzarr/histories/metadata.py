@@ -12,9 +12,8 @@ from ratzarr import (
     UnequalValueError,
     UnsupportedDtypeError,
 )
-
-from .draws import ATTRIBUTES, OWN, SLOTS, WHICH, rarely
-from .views import attempt, expect, settled
+from tests.ratzarr.histories.draws import ATTRIBUTES, OWN, SLOTS, WHICH, rarely
+from tests.ratzarr.histories.views import attempt, expect, settled
 
 
 class Metadata:

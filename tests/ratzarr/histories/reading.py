@@ -4,11 +4,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
 from ratzarr import ColumnIncompleteError, ColumnNotFoundError, DamagedError, RowRangeError
-
-from ..looking import Look
-from ..model import same
-from .draws import MAX_ROWS, SLOTS, WHICH
-from .views import attempt, expect
+from tests.ratzarr.histories.draws import MAX_ROWS, SLOTS, WHICH
+from tests.ratzarr.histories.views import attempt, expect
+from tests.ratzarr.looking import Look
+from tests.ratzarr.model import same
 
 
 class Reading:

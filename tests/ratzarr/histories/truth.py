@@ -1,11 +1,10 @@
 """A fresh instance, zarr-python and the check of a whole store see what the model has."""
 
 from ratzarr import ColumnIncompleteError, DamagedError, RatZarr
-
-from ..looking import Look
-from ..model import same
-from .draws import MAX_ROWS
-from .views import attempt, expect, settled
+from tests.ratzarr.histories.draws import MAX_ROWS
+from tests.ratzarr.histories.views import attempt, expect, settled
+from tests.ratzarr.looking import Look
+from tests.ratzarr.model import same
 
 
 class Truth:

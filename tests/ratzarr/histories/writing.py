@@ -15,11 +15,10 @@ from ratzarr import (
     UnequalValueError,
     UnsupportedDtypeError,
 )
-
-from ..looking import Look
-from ..model import misfit_of, plain_values_of, same, values_of
-from .draws import MAX_ROWS, SEEDS, SLOTS, WHICH
-from .views import attempt, expect
+from tests.ratzarr.histories.draws import MAX_ROWS, SEEDS, SLOTS, WHICH
+from tests.ratzarr.histories.views import attempt, expect
+from tests.ratzarr.looking import Look
+from tests.ratzarr.model import misfit_of, plain_values_of, same, values_of
 
 
 class Writing:

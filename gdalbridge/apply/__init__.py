@@ -1,0 +1,1 @@
+"""Scripts over a table, block by block."""

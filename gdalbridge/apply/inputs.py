@@ -1,0 +1,446 @@
+"""The tables that a run reads: rasters with their sidecars, and stores."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.apply.controls import Handle, RatHandle
+from gdalbridge.attached_rat.attach import Place, describing, place_now, place_of
+from gdalbridge.attached_rat.values import fixed_width
+from gdalbridge.errors import (
+    ColumnMissingError,
+    ConversionError,
+    RasterNotFoundError,
+    SidecarNameError,
+)
+from gdalbridge.gdalio.datasets import band_of, opened
+from gdalbridge.gdalio.field_types import usage_in
+from gdalbridge.gdalio.rat_reader import RatSource, open_source, unique_names
+from gdalbridge.sidecars.column_access import readable_columns
+from gdalbridge.sidecars.naming import find_sidecars, writable_sidecar_path
+from gdalbridge.sidecars.provenance import RASTER_ATTR
+from gdalbridge.sidecars.staleness import warn_of_changes
+from ratzarr import ColumnNotFoundError, RatZarr, TableNotFoundError
+from ratzarr.codecs.strings import to_fixed_width
+from ratzarr.format.dtypes import empty_value
+from ratzarr.format.limits import check_memory
+from ratzarr.format.names import COLUMN_ORDER_ATTR
+from ratzarr.stores.base import parse as parse_location
+
+__all__ = [
+    "NOTHING",
+    "RasterSource",
+    "Source",
+    "Sources",
+    "ZarrSource",
+    "place_to_write",
+    "where",
+]
+
+
+Array = NDArray[Any]
+NOTHING: Mapping[tuple[str, str], bool] = MappingProxyType({})
+
+
+def where(name: str) -> str:
+    """Return what names of one and the same place have in common."""
+    location = parse_location(name)
+    return os.path.realpath(location.path) if location.kind == "local" else location.url
+
+
+class ZarrSource:
+    """A store, opened for reading. Thread-safe.
+
+    Parameters
+    ----------
+    name : str
+        Path or URL.
+    options : mapping, optional
+        Storage options.
+    ours : mapping
+        Places (:func:`where`) and columns that this run itself is writing, and whether it has
+        created them. These are not there for it; the others can be read although they are not
+        complete. It may grow.
+
+    Raises
+    ------
+    TableNotFoundError
+    """
+
+    def __init__(
+        self,
+        name: str,
+        options: Mapping[str, Any] | None = None,
+        ours: Mapping[tuple[str, str], bool] = NOTHING,
+    ) -> None:
+        self.name, self._where, self._ours = name, where(name), ours
+        self.table = RatZarr(name, readOnly=True, create=False, storageOptions=options)
+        self._known: set[str] = set()
+
+    @property
+    def rows(self) -> int:
+        """How many it had when it was opened."""
+        return self.table.rowCount
+
+    @property
+    def chunk_rows(self) -> int | None:
+        """Its chunk size."""
+        return self.table.getRATChunkSize()
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a column, complete or not."""
+        if self._ours.get((self._where, name)):
+            # To a script a table is as it was before; a raster may have a column of that name.
+            return False
+        if name not in self._known:
+            if not name:
+                return False
+            try:
+                self.table.openColumn(name, allowIncomplete=True)
+            except ColumnNotFoundError:
+                return False
+            self._known.add(name)
+        return True
+
+    def names(self) -> list[str]:
+        """Return the names of all columns that can be read; the others are warned of."""
+        names = readable_columns(self.table)
+        return [name for name in names if not self._ours.get((self._where, name))]
+
+    def names_known(self) -> list[str]:
+        """Return names of columns that are known without a request."""
+        order = self.table.getRatAttributeMapping().get(COLUMN_ORDER_ATTR)
+        return [name for name in order if isinstance(name, str)] if isinstance(order, list) else []
+
+    def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
+        """Read rows of several columns, as they are stored."""
+        ours = [name for name in names if (self._where, name) in self._ours]
+        rest = [name for name in names if name not in ours]
+        found: dict[str, Array] = {}
+        if rest:
+            found |= self.table.readBlocks(rest, start, length)
+        if ours:
+            found |= self.table.readBlocks(ours, start, length, allowIncomplete=True)
+        return found
+
+    def usage(self, name: str) -> int:
+        """Return the number of GDAL's usage of a column."""
+        return usage_in(self.attributes(name))
+
+    def own_usages(self) -> Mapping[str, int]:
+        """Return nothing: there is no raster."""
+        return {}
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """Return a column's attributes."""
+        return dict(self.table.getColumnAttributeMapping(name))
+
+    def place_of(self, name: str) -> tuple[str, str]:
+        """Return where a column is stored."""
+        return self._where, name
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.table.close()
+
+
+_gdal = threading.RLock()
+
+
+def place_to_write(handle: RatHandle) -> tuple[str, Callable[[str], Mapping[str, Any]]]:
+    """Return a raster's sidecar that is written, and what describes it if it is to be created.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Where there is no such raster or band.
+    SidecarNameError
+        Where no sidecar could lie beside it.
+    """
+    options = handle.storageOptions
+    with _gdal, opened(handle.filename, options) as dataset:
+        band = band_of(dataset, handle.layernum, handle.filename)
+        place = place_of(dataset, band, handle.filename)
+        for found in find_sidecars(place.raster, place.band, storage_options=options):
+            if found.name == handle.table:
+                return found.path, describing(dataset, band, place)
+        path = writable_sidecar_path(place.raster, place.band, handle.table)
+        return path, describing(dataset, band, place)
+
+
+class RasterSource:
+    """A raster's table and its sidecars, opened for reading. Thread-safe.
+
+    Parameters
+    ----------
+    handle : RatHandle
+        The raster and its band.
+    strings : bool
+        Whether text is StringDType; else it is bytes of fixed width.
+    ours : mapping
+        See :class:`~gdalbridge.apply.inputs.ZarrSource`.
+    """
+
+    def __init__(
+        self,
+        handle: RatHandle,
+        strings: bool,
+        ours: Mapping[tuple[str, str], bool] = NOTHING,
+    ) -> None:
+        self.name, self._strings = handle.filename, strings
+        self._tables: list[ZarrSource] = []
+        self._own: RatSource | None = None
+        # Where columns were found: a sidecar that lacks one is not asked again for each block.
+        self._found: dict[str, ZarrSource | None] = {}
+        options = handle.storageOptions
+        with ExitStack() as stack:
+            with _gdal:
+                dataset = stack.enter_context(opened(handle.filename, options))
+                band = band_of(dataset, handle.layernum, self.name)
+                place = None
+                # In memory there is no place for any sidecar.
+                with suppress(SidecarNameError):
+                    place = place_of(dataset, band, handle.filename)
+                with suppress(RasterNotFoundError):
+                    self._own = open_source(dataset, band, self.name, handle.reading)
+            if place is not None:
+                for found in find_sidecars(place.raster, place.band, storage_options=options):
+                    # Being created, or being deleted, by another process.
+                    with suppress(TableNotFoundError):
+                        self._tables.append(ZarrSource(found.path, options, ours))
+                self._check_fit(dataset, place)
+            if self._own is not None:
+                self._own.settings = stack.pop_all()
+        columns = self._own.schema.columns if self._own is not None else ()
+        # The first of a name goes by it, the others by what a copy would call them.
+        self._indices = {name: index for index, name in unique_names(columns).items()}
+        own_rows = self._own.schema.rows if self._own is not None else 0
+        self.rows = max([own_rows, *(table.rows for table in self._tables)])
+
+    def _check_fit(self, dataset: Any, place: Place) -> None:
+        recorded = {
+            table.name: table.table.getRatAttributeMapping().get(RASTER_ATTR)
+            for table in self._tables
+        }
+        if any(value is not None for value in recorded.values()):
+            with _gdal:
+                now = place_now(dataset, place)
+            warn_of_changes(self.name, now, recorded)
+
+    @property
+    def chunk_rows(self) -> int | None:
+        """The sidecars' chunk size, where there are any."""
+        return self._tables[0].chunk_rows if self._tables else None
+
+    def _table_of(self, name: str) -> ZarrSource | None:
+        if name not in self._found:
+            table = next((table for table in self._tables if table.has(name)), None)
+            if table is None and name not in self._indices:
+                return None
+            self._found[name] = table
+        return self._found[name]
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a column."""
+        return self._table_of(name) is not None or name in self._indices
+
+    def names(self) -> list[str]:
+        """Return the names of all columns: the raster's own, then the sidecars'."""
+        found = dict.fromkeys(self._indices)
+        for table in self._tables:
+            found |= dict.fromkeys(table.names())
+        return list(found)
+
+    def names_known(self) -> list[str]:
+        """Return names of columns that are known without a request."""
+        return [*self._indices, *(name for one in self._tables for name in one.names_known())]
+
+    def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
+        """Read rows of several columns; beyond a column's own rows are GDAL's empty values."""
+        found: dict[str, Array] = {}
+        places = {name: self._table_of(name) for name in names}
+        for table in self._tables:
+            mine = [name for name, place in places.items() if place is table]
+            there = max(0, min(length, table.rows - start))
+            if mine:
+                found |= table.read(mine, min(start, table.rows), there)
+        for name, place in places.items():
+            if place is None:
+                found[name] = self._read_own(name, start, length)
+        return {name: self._as_asked(name, found[name], start, length) for name in names}
+
+    def _read_own(self, name: str, start: int, length: int) -> Array:
+        own, index = self._own_column(name)
+        rows = own.schema.rows
+        with _gdal:
+            there = max(0, min(length, rows - start))
+            return own.read(index, min(start, rows), there)
+
+    def _own_column(self, name: str) -> tuple[RatSource, int]:
+        if self._own is None or name not in self._indices:
+            raise ColumnMissingError(f"{self.name} has no column {name!r}")
+        return self._own, self._indices[name]
+
+    def _as_asked(self, name: str, values: Array, start: int, length: int) -> Array:
+        if len(values) < length:
+            whole = np.empty((length, *values.shape[1:]), values.dtype)
+            whole[: len(values)] = values
+            whole[len(values) :].fill(empty_value(values.dtype))
+            values = whole
+        if self._strings or values.dtype.kind != "T":
+            return values
+        return _as_bytes(values.reshape(-1), f"{self.name}, column {name!r}", start).reshape(
+            values.shape
+        )
+
+    def usage(self, name: str) -> int:
+        """Return the number of GDAL's usage of a column."""
+        table = self._table_of(name)
+        if table is not None:
+            return table.usage(name)
+        own, index = self._own_column(name)
+        return int(own.schema.columns[index].usage)
+
+    def own_usages(self) -> Mapping[str, int]:
+        """Return the numbers of GDAL's usages of the raster's own columns, by name."""
+        columns = self._own.schema.columns if self._own is not None else ()
+        return {name: int(columns[index].usage) for name, index in self._indices.items()}
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """Return a column's attributes, as they are stored or would be."""
+        table = self._table_of(name)
+        if table is not None:
+            return table.attributes(name)
+        own, index = self._own_column(name)
+        with _gdal:
+            return dict(own.stored(index).attributes)
+
+    def place_of(self, name: str) -> tuple[str, str] | None:
+        """Return where a column is stored; None for one of the raster's own."""
+        table = self._table_of(name)
+        return None if table is None else table.place_of(name)
+
+    def close(self) -> None:
+        """Let go of the raster and its sidecars."""
+        if self._own is not None:
+            with _gdal:
+                self._own.close()
+        for table in self._tables:
+            table.close()
+
+
+def _as_bytes(values: Array, where: str, first_row: int) -> Array:
+    """Return text as GDAL hands it out: bytes as wide as the longest."""
+    if not len(values):
+        return np.empty(0, "S1")
+    # One long text among many short ones makes all of them as wide.
+    widest = 4 * int(np.strings.str_len(values).max())
+    check_memory(
+        len(values) * widest,
+        f"{where}, from row {first_row}: {len(values)} texts as wide as the longest "
+        "(setUseStringDType(True) has each in its own length)",
+    )
+    plain = to_fixed_width(values)
+    if plain is not None:
+        return plain
+    encoded = [text.encode("utf-8") for text in values.tolist()]
+    for row, text in enumerate(encoded, first_row):
+        if b"\x00" in text:
+            raise ConversionError(
+                f"{where}, row {row}: bytes of fixed width can't hold the zero character in "
+                f"{text!r:.80}; setUseStringDType(True) can"
+            )
+    return fixed_width(encoded)
+
+
+class Source(Protocol):
+    """A table that can be read, by several threads."""
+
+    name: str
+
+    @property
+    def rows(self) -> int:
+        """How many it had when it was opened."""
+
+    @property
+    def chunk_rows(self) -> int | None:
+        """Rows per chunk, where it has chunks."""
+
+    def has(self, name: str) -> bool:
+        """Return whether there is such a column."""
+
+    def names(self) -> list[str]:
+        """Return the names of all columns."""
+
+    def names_known(self) -> list[str]:
+        """Return names of columns that are known without a request."""
+
+    def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
+        """Read rows of several columns that it has."""
+
+    def usage(self, name: str) -> int:
+        """Return the number of GDAL's usage of a column."""
+
+    def own_usages(self) -> Mapping[str, int]:
+        """Return the numbers of GDAL's usages of a raster's own columns, by name."""
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """Return a column's attributes."""
+
+    def place_of(self, name: str) -> tuple[str, str] | None:
+        """Return where a column is stored, and its name there; None for a raster's own."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class Sources:
+    """Tables by handle, each opened when it is first asked for. Thread-safe.
+
+    Parameters
+    ----------
+    strings : bool
+        Whether text of rasters is StringDType.
+    ours : mapping
+        Columns that this run is writing, see :class:`~gdalbridge.apply.inputs.ZarrSource`.
+    """
+
+    def __init__(self, strings: bool, ours: Mapping[tuple[str, str], bool] = NOTHING) -> None:
+        self._strings, self._ours = strings, ours
+        self._open: dict[Handle, Source] = {}
+        self._locks: dict[Handle, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, handle: Handle) -> Source:
+        with self._lock:
+            lock = self._locks.setdefault(handle, threading.Lock())
+        with lock:
+            if handle not in self._open:
+                self._open[handle] = self._opened(handle)
+            return self._open[handle]
+
+    def _opened(self, handle: Handle) -> Source:
+        if isinstance(handle, RatHandle):
+            # Tables that are stores need no GDAL.
+
+            return RasterSource(handle, self._strings, self._ours)
+        return ZarrSource(handle.filename, handle.storageOptions, self._ours)
+
+    def get(self, handle: Handle) -> Source | None:
+        """Return a table; None where there is no store, yet."""
+        try:
+            return self[handle]
+        except TableNotFoundError:
+            return None
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for source in self._open.values():
+            source.close()
+        self._open.clear()

@@ -1,0 +1,540 @@
+"""A script's run: the first block, then the others while columns are read ahead and written.
+
+The first block is worked on alone. From it is known which columns are read and written; the
+columns are created once, here. Then blocks go to an executor, and come back in their order.
+In this process the columns that will likely be used are read ahead, and what was set is
+written behind, both in bounded memory. Other processes do both by themselves, for tables
+in which blocks are whole chunks; what is for other tables is sent here and written here.
+"""
+
+import threading
+import time
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from gdalbridge.apply.block import (
+    BlockTask,
+    Columns,
+    Computed,
+    DirectTable,
+    Script,
+    Span,
+    noted,
+    read_columns,
+    run_alone,
+    run_block,
+    weight,
+)
+from gdalbridge.apply.controls import (
+    ApplyReport,
+    Handle,
+    RatHandle,
+    Settings,
+    fingerprint_of,
+    fresh_copy,
+)
+from gdalbridge.apply.executors import Executor, make_executor
+from gdalbridge.apply.inputs import Source, Sources
+from gdalbridge.apply.outputs import Sink, Write, chunk_rows_for, same_places
+from gdalbridge.apply.records import Record, Unfinished
+from gdalbridge.errors import BlockError, BridgeError, CancelledError
+from gdalbridge.progress import Progress, progress_of
+from ratzarr import ColumnIncompleteError, RatZarrError, StoreError
+from ratzarr.pipeline import ReadAhead, write_behind
+
+__all__ = [
+    "lengths",
+    "open_tables",
+    "row_count",
+    "run_script",
+]
+
+
+OPEN_THREADS = 16
+
+
+def open_tables(
+    inputs: dict[str, Handle], outputs: dict[str, Handle], sources: Sources
+) -> dict[str, Sink]:
+    """Open all tables, those that are stores at the same time."""
+    with ThreadPoolExecutor(OPEN_THREADS, "open") as pool:
+        waiting = [
+            pool.submit(sources.__getitem__, handle)
+            for handle in inputs.values()
+            if not isinstance(handle, RatHandle)
+        ]
+        opened = {
+            label: pool.submit(Sink, label, handle)
+            for label, handle in outputs.items()
+            if not isinstance(handle, RatHandle)
+        }
+        # Two rasters in one bucket with different settings are an error in one thread, and
+        # would wait for each other in two.
+        sinks = {
+            label: Sink(label, handle, partial(_own_usages, handle, inputs, sources))
+            for label, handle in outputs.items()
+            if isinstance(handle, RatHandle)
+        }
+        for handle in inputs.values():
+            if isinstance(handle, RatHandle):
+                _ = sources[handle]
+        for future in waiting:
+            future.result()
+        sinks |= {label: future.result() for label, future in opened.items()}
+        return {label: sinks[label] for label in outputs}
+
+
+def _own_usages(
+    handle: RatHandle, inputs: Mapping[str, Handle], sources: Sources
+) -> Mapping[str, int]:
+    """Return the usages of a raster's own columns, of an input where it is one of them."""
+    for one in inputs.values():
+        if isinstance(one, RatHandle) and one.same_band(handle):
+            return sources[one].own_usages()
+    return sources[handle].own_usages()
+
+
+def row_count(settings: Settings, inputs: Mapping[str, Source]) -> int:
+    """Return how many rows are worked through.
+
+    Raises
+    ------
+    BlockError, BridgeError
+        Where the inputs don't agree, or nothing says so.
+    """
+    counts = {label: source.rows for label, source in inputs.items()}
+    listed = ", ".join(f"{label} ({inputs[label].name}) has {n}" for label, n in counts.items())
+    if settings.rows is not None:
+        if any(count < settings.rows for count in counts.values()):
+            raise BlockError(f"{settings.rows} rows are to be worked through, and {listed}")
+        return settings.rows
+    if not counts:
+        raise BridgeError(
+            "there is no input, so nobody knows how many rows there are: controls.setRowCount(...)"
+        )
+    if len(set(counts.values())) > 1:
+        raise BlockError(
+            f"the inputs have different numbers of rows: {listed}. controls.setRowCount(n) works "
+            "through the first n of each"
+        )
+    return next(iter(counts.values()))
+
+
+def lengths(
+    settings: Settings, rows: int, sinks: Mapping[str, Sink], inputs: Mapping[str, Source]
+) -> tuple[int, int]:
+    """Return the block length, and the chunk size of tables that are to be created."""
+    there = [chunk for sink in sinks.values() if (chunk := sink.chunk_rows)]
+    usual = max([one.chunk_rows or 0 for one in inputs.values()], default=0)
+    chunk = chunk_rows_for(settings.block_rows, rows, max(there, default=usual) or None)
+    if settings.block_rows is not None:
+        return settings.block_rows, chunk
+    return max([*there, chunk] if len(there) < len(sinks) else there, default=chunk), chunk
+
+
+Array = NDArray[Any]
+
+INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
+"""What stops a run without saying anything against its values: it can be gone on with."""
+GO_ON = "what is written stays; controls.setResume(True) goes on"
+THREADS = 24
+"""That read, and as many that write: fewer than there may be requests, so that outputs are created
+while blocks are read ahead."""
+AHEAD = 64
+"""Blocks that are read ahead, or wait to be written, where memory allows."""
+FORGET = 8
+"""Blocks after which a column is no longer read ahead that the function did not use."""
+SECONDS = 5.0
+"""Between two notes of how far the columns are: each is a request for each."""
+
+
+def run_script(
+    function: Callable[..., Any],
+    inputs: dict[str, Handle],
+    outputs: dict[str, Handle],
+    otherargs: Any,
+    settings: Settings,
+) -> ApplyReport:
+    """Run a function over all blocks; see :func:`gdalbridge.ratapplier.apply`."""
+    started = time.perf_counter()
+    if any(isinstance(handle, RatHandle) for handle in [*inputs.values(), *outputs.values()]):
+        from gdalbridge.attached_rat.open_sidecars import flush_all
+
+        # What attached tables of this process have not written yet.
+        flush_all()
+    with ExitStack() as stack:
+        executor = make_executor(settings.executor, settings.workers)
+        stack.callback(executor.close)
+        ours: dict[tuple[str, str], bool] = {}
+        sources = Sources(settings.strings, ours)
+        stack.callback(sources.close)
+        sinks = open_tables(inputs, outputs, sources)
+        for sink in sinks.values():
+            stack.callback(sink.close)
+        same_places(list(sinks.values()))
+        read = {label: sources[handle] for label, handle in inputs.items()}
+        rows = row_count(settings, read)
+        block_rows, chunk_rows = lengths(settings, rows, sinks, read)
+        script = Script(
+            function, inputs, outputs, rows, otherargs is not None, settings.merge is not None
+        )
+        work = _Work(script, settings, executor, sources, sinks, ours, otherargs)
+        for sink in sinks.values():
+            record = Record.of(function, rows, inputs, sink.name)
+            sink.prepare(settings, record, block_rows, chunk_rows, ours, work.places_read)
+        spans = [
+            Span(index, start, min(block_rows, rows - start))
+            for index, start in enumerate(range(0, rows, block_rows))
+        ]
+        there = work.done_before() if settings.resume else []
+        remaining = [
+            span for span in spans if not there or not all(one.has(span) for one in there)
+        ]
+        told = stack.enter_context(progress_of(settings.progress))
+        work.do(remaining, len(spans), told)
+    return ApplyReport(
+        rows=rows,
+        blocks=len(spans),
+        blocks_there=len(spans) - len(remaining),
+        written=tuple(sink.name for sink in sinks.values() if sink.written()),
+        executor=executor.kind,
+        workers=executor.workers,
+        seconds=time.perf_counter() - started,
+        reading=work.reading,
+        computing=work.computing,
+        writing=work.writing,
+    )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """What is to be written of one block, and how far the outputs are then."""
+
+    span: Span
+    number: int
+    """In the order in which they are placed."""
+    writes: list[Write]
+    certain: dict[str, int]
+    """By output: leading rows that are whole when this and all before it are written."""
+
+    @property
+    def weight(self) -> int:
+        return sum(write.weight for write in self.writes)
+
+
+class _Work:
+    """A run at work."""
+
+    def __init__(
+        self,
+        script: Script,
+        settings: Settings,
+        executor: Executor,
+        sources: Sources,
+        sinks: dict[str, Sink],
+        ours: dict[tuple[str, str], bool],
+        otherargs: Any,
+    ) -> None:
+        self._script, self._settings, self._executor = script, settings, executor
+        self._sources, self._sinks, self._ours = sources, sinks, ours
+        self._total = otherargs
+        # One at a time and here, as in RIOS: then the otherargs are the caller's own.
+        self._alone = executor.in_process and executor.workers == 1
+        # What each block gets a copy of: merging changes the caller's.
+        merges = script.merges and not self._alone
+        self._given = fresh_copy(otherargs) if merges else otherargs
+        self._direct: dict[str, DirectTable] = {}
+        # By input and column: the last block that used it.
+        self._used: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._reads: set[tuple[str, str]] = set()
+        self._resumed = False
+        # What is written, up to the first block that is not.
+        self._certain: dict[str, int] = {}
+        self._done: dict[int, dict[str, int]] = {}
+        self._next = 0
+        self._lock = threading.Lock()
+        self._noted = time.monotonic()
+        self._inside = 0.0
+        self.reading = self.computing = self.writing = 0.0
+
+    # ---- what is known of the columns
+
+    def places_read(self) -> set[tuple[str, str]]:
+        """Return where the columns are that the function has read."""
+        return self._reads
+
+    def _wanted(self, index: int) -> dict[str, list[str]]:
+        return {
+            label: [name for name, last in list(columns.items()) if last >= index - FORGET - AHEAD]
+            for label, columns in list(self._used.items())
+        }
+
+    # ---- what was done before
+
+    def done_before(self) -> list[Unfinished]:
+        """Return the columns that an interrupted run has left.
+
+        Raises
+        ------
+        BridgeError
+            Where it can't be gone on with.
+        """
+        if self._settings.merge is not None:
+            raise BridgeError(
+                "a run that merges otherargs can't be gone on with: what the blocks that are done "
+                "have added to them is lost"
+            )
+        there = [one for sink in self._sinks.values() for one in sink.resume()]
+        self._resumed = bool(there)
+        return there
+
+    # ---- the blocks
+
+    def do(self, remaining: list[Span], blocks: int, told: Progress) -> None:
+        """Work through the blocks that are to be done."""
+        told.report((blocks - len(remaining)) / max(1, blocks))
+        self._starts = [span.start for span in remaining] + [self._script.rows]
+        self._certain = dict.fromkeys(self._sinks, self._starts[0])
+        try:
+            self._do(remaining, blocks, told)
+        except BaseException as error:
+            self._leave(error)
+            raise
+        try:
+            for sink in self._sinks.values():
+                sink.finish()
+        except INTERRUPTIONS as error:
+            error.add_note(GO_ON)
+            raise
+        told.report(1.0)
+
+    def _leave(self, error: BaseException) -> None:
+        """Say of each column how far it is."""
+        if isinstance(error, ColumnIncompleteError) and self._resumed:
+            error.add_note(
+                "(a script that reads a column which it also writes can't be gone on with: what "
+                "was changed already can't be told from what was not)"
+            )
+        for label, sink in self._sinks.items():
+            # It is for those who look, and what went wrong matters more.
+            with suppress(RatZarrError):
+                sink.note(self._certain.get(label, 0))
+        if isinstance(error, INTERRUPTIONS) and any(s.written() for s in self._sinks.values()):
+            error.add_note(GO_ON)
+
+    def _do(self, remaining: list[Span], blocks: int, told: Progress) -> None:
+        if not remaining:
+            return
+        started = time.monotonic()
+        mark = time.perf_counter()
+        likely = self._likely(remaining[0])
+        self.reading += time.perf_counter() - mark
+        first = self._compute((remaining[0], likely))
+        self._note_used(first)
+        number, reading = 0, None
+        with ExitStack() as stack:
+            if self._executor.in_process:
+                reading = self._read_ahead(remaining[1:], max(1, first.weight))
+                stack.enter_context(closing(reading))
+            # What a thread has once used stays with it: no more of them than there is room for.
+            each = sum(weight(v) for one in first.outputs.values() for v in one.columns.values())
+            writers = max(1, min(THREADS, self._settings.memory // max(1, each)))
+            batches = self._batches(first, remaining, reading)
+            stack.enter_context(closing(batches))
+            written = write_behind(
+                batches,
+                self._write,
+                threads=writers,
+                behind=AHEAD,
+                size=lambda batch: batch.weight,
+                room=self._settings.memory,
+            )
+            mark = time.perf_counter()
+            for _ in stack.enter_context(closing(written)):
+                self._note_sometimes()
+                number += 1
+                if number <= len(remaining):
+                    done = blocks - len(remaining) + number
+                    left = _left(started, number, len(remaining))
+                    told.report(done / blocks, detail=f"block {done} of {blocks}{left}")
+            # What passed here and not in the blocks themselves was waiting for writes.
+            self.writing += max(0.0, time.perf_counter() - mark - self._inside)
+        if reading is not None:
+            self.reading += reading.waited
+
+    def _likely(self, span: Span) -> Columns:
+        """Read, all at once, the columns of the first block that the function's code names.
+
+        It is a guess: a column that is not read here is read when it is asked for.
+        """
+        code = getattr(self._script.function, "__code__", None)
+        words = set(getattr(code, "co_names", ())) | set(getattr(code, "co_consts", ()))
+
+        def read(label: str) -> dict[str, Array]:
+            source = self._sources[self._script.inputs[label]]
+            names = [name for name in dict.fromkeys(source.names_known()) if name in words]
+            # What can't be read is an error for whoever asks for it.
+            with suppress(RatZarrError, BridgeError):
+                return source.read(names, span.start, span.length) if names else {}
+            return {}
+
+        with ThreadPoolExecutor(THREADS, "first-block") as pool:
+            return dict(zip(self._script.inputs, pool.map(read, self._script.inputs), strict=True))
+
+    def _compute(self, pair: tuple[Span, Columns]) -> Computed:
+        span, values = pair
+        if not self._alone:
+            return run_alone(self._script, self._sources, span, values, self._given)
+        before = fingerprint_of(self._total) if self._resumed else b""
+        computed = run_block(self._script, self._sources, span, values, self._total)
+        if self._resumed and fingerprint_of(self._total) != before:
+            raise BridgeError(
+                "the function changes its otherargs, so it can't be gone on with: what the blocks "
+                "that are done have added to them is lost"
+            )
+        return computed
+
+    def _read_ahead(self, spans: list[Span], guess: int) -> ReadAhead[Span, Columns]:
+        room = self._settings.memory
+        ahead = max(1, min(AHEAD, room // guess))
+
+        def read(span: Span) -> Columns:
+            return read_columns(self._sources, self._script, span, self._wanted(span.index))
+
+        return ReadAhead(
+            spans,
+            read,
+            threads=min(THREADS, ahead),
+            ahead=ahead,
+            size=lambda columns: sum(weight(v) for one in columns.values() for v in one.values()),
+            room=room,
+            guess=guess,
+        )
+
+    def _batches(
+        self, first: Computed, remaining: list[Span], reading: ReadAhead[Span, Columns] | None
+    ) -> Generator[tuple[_Batch, _Batch]]:
+        """Yield what is to be written of each block, in their order, and then the rest."""
+        steps = self._steps(first, remaining, reading)
+        with closing(steps):
+            while True:
+                mark = time.perf_counter()
+                batch = next(steps, None)
+                self._inside += time.perf_counter() - mark
+                if batch is None:
+                    return
+                yield batch, batch
+
+    def _steps(
+        self, first: Computed, remaining: list[Span], reading: ReadAhead[Span, Columns] | None
+    ) -> Generator[_Batch]:
+        yield self._placed(first, 0)
+        workers = self._executor.workers
+        if reading is not None:
+            results = self._executor.results(self._compute, reading, ahead=workers + 1)
+        else:
+            results = self._executor.results(self._task(), remaining[1:])
+        with ExitStack() as stack:
+            if (close := getattr(results, "close", None)) is not None:
+                stack.callback(close)
+            for number, computed in enumerate(results, 1):
+                self._note_used(computed)
+                yield self._placed(computed, number)
+        writes = [write for sink in self._sinks.values() for write in sink.rest()]
+        rows = self._script.rows
+        certain = {label: sink.certain(rows) for label, sink in self._sinks.items()}
+        yield _Batch(remaining[-1], len(remaining), writes, certain)
+
+    def _task(self) -> BlockTask:
+        self._direct = {
+            label: DirectTable(sink.name, sink.where, sink.options, sink.columns)
+            for label, sink in self._sinks.items()
+            if sink.is_direct
+        }
+        return BlockTask(
+            uuid.uuid4().hex,
+            self._script,
+            self._settings.strings,
+            dict(self._ours),
+            self._wanted(0),
+            self._direct,
+            self._given,
+        )
+
+    def _note_used(self, computed: Computed) -> None:
+        self._reads |= computed.reads
+        for label, names in computed.used.items():
+            for name in names:
+                self._used[label][name] = computed.span.index
+
+    def _placed(self, computed: Computed, number: int) -> _Batch:
+        """Take a block's results in: otherargs, rows in the tables."""
+        span = computed.span
+        self.reading += computed.reading
+        self.computing += computed.computing
+        self.writing += computed.writing
+        mark = time.perf_counter()
+        with noted(span):
+            self._merge(computed)
+            writes: list[Write] = []
+            for label, block in computed.outputs.items():
+                sink = self._sinks[label]
+                if label in computed.written:
+                    sink.account(span, block, computed.written[label])
+                else:
+                    if label in self._direct:
+                        sink.only_whole_blocks(span, block.rows)
+                    writes += sink.place(span, block)
+        # Tables and columns are created there.
+        self.writing += time.perf_counter() - mark
+        done = self._starts[number + 1]
+        certain = {label: sink.certain(done) for label, sink in self._sinks.items()}
+        return _Batch(span, number, writes, certain)
+
+    def _merge(self, computed: Computed) -> None:
+        merge = self._settings.merge
+        if merge is None or self._alone or not self._script.has_otherargs:
+            return
+        answer = merge(self._total, computed.otherargs)
+        if answer is not None and answer is not self._total:
+            raise BridgeError(
+                "the merge function changes its first argument, the otherargs that apply was "
+                f"given, and returns nothing: it returned {answer!r:.80}"
+            )
+
+    def _write(self, item: _Batch, batch: _Batch) -> None:
+        with noted(batch.span):
+            for write in batch.writes:
+                write()
+            batch.writes = []
+        with self._lock:
+            # Also what is written when something else fails counts.
+            self._done[batch.number] = batch.certain
+            while self._next in self._done:
+                self._certain |= self._done.pop(self._next)
+                self._next += 1
+
+    def _note_sometimes(self) -> None:
+        if time.monotonic() - self._noted >= SECONDS:
+            for label, rows in self._certain.copy().items():
+                self._sinks[label].note(rows)
+            self._noted = time.monotonic()
+
+
+def _left(started: float, done: int, all_of_them: int) -> str:
+    """Say how long it will take still."""
+    if done >= all_of_them:
+        return ""
+    seconds = (time.monotonic() - started) / done * (all_of_them - done)
+    if seconds < 90:
+        return f", about {max(1, round(seconds))} s left"
+    minutes = round(seconds / 60)
+    return f", about {minutes} min left" if minutes < 90 else f", about {minutes / 60:.1f} h left"

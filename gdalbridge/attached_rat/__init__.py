@@ -1,0 +1,1 @@
+"""The sidecar as part of the raster's own attribute table."""

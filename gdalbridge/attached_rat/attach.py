@@ -1,0 +1,322 @@
+"""A raster's sidecars attached to its own table.
+
+>>> import tempfile
+>>> from osgeo import gdal
+>>> path = tempfile.mkdtemp() + "/seg.tif"
+>>> _ = gdal.GetDriverByName("GTiff").Create(path, 3, 2).FlushCache()
+>>> with attach(path, update=True) as rat:
+...     rat.SetRowCount(3)
+...     _ = rat.CreateColumn("area", gdal.GFT_Real, gdal.GFU_Generic)
+...     rat.SetValueAsDouble(2, 0, 1.5)
+>>> attach(path).ReadAsArray(0)
+array([0. , 0. , 1.5])
+"""
+
+import os
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from gdalbridge.attached_rat.gdal_rat import OwnRat
+from gdalbridge.attached_rat.merged import Joined
+from gdalbridge.attached_rat.open_sidecars import shared_table
+from gdalbridge.attached_rat.rat import AttachedRAT
+from gdalbridge.errors import BridgeError, SidecarNameError
+from gdalbridge.gdalio.compat import gdal, silence
+from gdalbridge.gdalio.datasets import band_of, opened, source_of
+from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
+from gdalbridge.sidecars.fingerprint import main_file
+from gdalbridge.sidecars.naming import (
+    Sidecar,
+    find_sidecars,
+    sidecar_path,
+    writable_sidecar_path,
+)
+from gdalbridge.sidecars.provenance import (
+    RASTER_ATTR,
+    described,
+    raster_attribute,
+    raster_label,
+)
+from gdalbridge.sidecars.staleness import warn_of_changes
+from ratzarr import RatZarrError, TableNotFoundError
+
+__all__ = [
+    "AttachedRAT",
+    "Options",
+    "Place",
+    "attach",
+    "attach_band",
+    "describing",
+    "key_of",
+    "place_now",
+    "place_of",
+]
+
+
+def attach(
+    raster: Any,
+    band: int = 1,
+    *,
+    names: Sequence[str | None] | None = None,
+    prefer: str = "sidecar",
+    update: bool = False,
+    override: bool = False,
+    as_text: Collection[str] = (),
+    encoding: str | None = None,
+    lossy: bool = False,
+) -> AttachedRAT:
+    """Return a band's own attribute table and its sidecars' as one table.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike, gdal.Dataset or gdal.Band
+        A path, URL or ``/vsi`` name, or what is open. The raster is only read. A dataset
+        that is given stays open as long as the table is in use; a band's does not.
+    band : int
+        Counted from 1; not for a band.
+    names : sequence of str or None, optional
+        Which sidecars: the names of further tables, and None for the band's first; by
+        default all. New columns go to the first that is named, by default the band's
+        first.
+    prefer : {"sidecar", "raster"}
+        Whose column is seen where both have one of a name.
+    update : bool
+        Let changes go to the sidecars, which are created when it is needed.
+    override : bool
+        Let a change of a column of the raster's own put a copy of it into the sidecar,
+        where it is changed, and from then on seen in its place.
+    as_text : collection of str
+        Columns of the sidecars to be seen as text, whatever they are; and of a
+        ``.vat.dbf``.
+    encoding : str, optional
+        Of text and names in the raster's own table; by default UTF-8, or as its
+        ``.vat.dbf`` declares.
+    lossy : bool
+        Read the raster's own table also where GDAL lost or altered values of it.
+
+    Returns
+    -------
+    AttachedRAT
+        A ``gdal.RasterAttributeTable``.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Where there is no such raster or band.
+    SidecarNameError
+        Where no sidecar could lie beside it.
+    GdalLossError
+        Where GDAL lost or altered values of the raster's own table, with its own words.
+    BridgeError
+        Where a sidecar that is named is not there (and nothing is to be written).
+
+    Warns
+    -----
+    StaleWarning
+        Where the raster is not as it was when a sidecar was made: says what has changed.
+    LossWarning
+        Where a column of a sidecar can't be shown.
+
+    Examples
+    --------
+    >>> import numpy, tempfile
+    >>> from osgeo import gdal
+    >>> path = tempfile.mkdtemp() + "/seg.tif"
+    >>> _ = gdal.GetDriverByName("GTiff").Create(path, 3, 2).FlushCache()
+    >>> with attach(path, update=True) as rat:
+    ...     rat.SetRowCount(3)
+    ...     _ = rat.CreateColumn("area", gdal.GFT_Real, gdal.GFU_Generic)
+    ...     _ = rat.WriteArray(numpy.array([1.5, 2.5]), 0, 1)
+    ...     rat.ReadAsArray(0)
+    array([0. , 1.5, 2.5])
+    """
+    if prefer not in ("sidecar", "raster"):
+        raise BridgeError(f'prefer is "sidecar" or "raster": got {prefer!r}')
+    if isinstance(names, str) or (names is not None and not list(names)):
+        raise BridgeError(f"names is a list of names: got {names!r}")
+    options = Options(
+        None if names is None else tuple(names), prefer, update, override, frozenset(as_text),
+        ReadOptions(encoding, lossy),
+    )  # fmt: skip
+    if isinstance(raster, gdal.Band):
+        return attach_band(raster, options)
+    is_open = hasattr(raster, "GetRasterBand")
+    with opened(raster) as dataset:
+        name = dataset.GetDescription() if is_open else os.fspath(raster)
+        one = band_of(dataset, band, name)
+        own = OwnRat(dataset, one, keep=True, ours=not is_open, options=options.reading)
+        return _attached(dataset, one, None if is_open else raster, own, options)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What :func:`attach` was asked for."""
+
+    names: tuple[str | None, ...] | None = None
+    prefer: str = "sidecar"
+    update: bool = False
+    override: bool = False
+    as_text: frozenset[str] = frozenset()
+    reading: ReadOptions = DEFAULTS
+
+
+def attach_band(band: Any, options: Options) -> AttachedRAT:
+    """Attach to a band that somebody has open; see :func:`attach`."""
+    dataset = band.GetDataset()
+    own = OwnRat(dataset, band, keep=False, options=options.reading)
+    return _attached(dataset, band, None, own, options)
+
+
+def key_of(band: Any) -> str:
+    """Return what attached tables of one band of a raster have in common.
+
+    Raises
+    ------
+    SidecarNameError
+        Where no sidecar could lie beside the raster.
+    """
+    return _key(place_of(band.GetDataset(), band, None))
+
+
+class _Source(str):
+    """The path of the one source of a VRT."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The raster that sidecars lie beside, and which of its bands."""
+
+    raster: Any
+    band: int
+
+
+def _key(place: Place) -> str:
+    return sidecar_path(place.raster, place.band)
+
+
+def place_of(dataset: Any, band: Any, path: Any) -> Place:
+    """Return where the sidecars are: for a VRT of one source without its own, the source's."""
+    raster = dataset if path is None else path
+    number = band.GetBand()
+    source = source_of(dataset, band)
+    if source is None:
+        sidecar_path(raster, number)
+        return Place(raster, number)
+    try:
+        if find_sidecars(raster, number):
+            return Place(raster, number)
+    except SidecarNameError:
+        # In memory.
+        return Place(_Source(source[0]), source[1])
+    with suppress(SidecarNameError):
+        if find_sidecars(*source):
+            return Place(_Source(source[0]), source[1])
+    return Place(raster, number)
+
+
+def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options) -> AttachedRAT:
+    place = place_of(dataset, band, path)
+    name = dataset.GetDescription() or str(place.raster)
+    found = _chosen(find_sidecars(place.raster, place.band), options, name)
+    main = options.names[0] if options.names else None
+    tables = {one.name: shared_table(one.path) for one in found}
+    for one in found:
+        try:
+            tables[one.name].open(update=options.update)
+        except TableNotFoundError:
+            # Being created, or being deleted, by another process.
+            del tables[one.name]
+    if main not in tables:
+        beside = writable_sidecar_path if options.update else sidecar_path
+        tables[main] = shared_table(beside(place.raster, place.band, main))
+        if tables[main].exists:
+            # Known to another attached table, and not found any more.
+            with suppress(TableNotFoundError):
+                tables[main].open(update=options.update)
+    recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
+    if any(value is not None for value in recorded.values()):
+        warn_of_changes(name, place_now(dataset, place), recorded, stacklevel=4)
+    describe = describing(dataset, band, place) if options.update else _nothing
+    order = sorted(tables, key=lambda one: one or "")
+    joined = Joined(
+        name,
+        own,
+        [tables[one] for one in order],
+        tables[main],
+        prefer=options.prefer,
+        update=options.update,
+        override=options.override,
+        as_text=options.as_text,
+        key=_key(place),
+        describe=describe,
+    )
+    return AttachedRAT(joined)
+
+
+def _chosen(found: Sequence[Sidecar], options: Options, name: str) -> list[Sidecar]:
+    if options.names is None:
+        return list(found)
+    there = [one.name for one in found]
+    for one in options.names:
+        if one not in there and not options.update:
+            raise BridgeError(f"{name} has no sidecar {one!r}; it has {there}")
+    return [one for one in found if one.name in options.names]
+
+
+def _nothing(sidecar: str) -> dict[str, Any]:
+    return {}
+
+
+def _is_written(dataset: Any, band: Any) -> bool:
+    """Return whether a dataset was opened for update: its file may not be whole yet."""
+    # GDAL's bindings don't say. A write outside of the raster is refused for the one reason or
+    # the other, and writes nothing.
+    with silence():
+        gdal.ErrorReset()
+        with suppress(RuntimeError):
+            band.WriteRaster(dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
+        reason = gdal.GetLastErrorNo()
+        gdal.ErrorReset()
+    return reason not in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess)
+
+
+def place_now(dataset: Any, place: Place) -> dict[str, Any]:
+    """Return a raster as it is now, for :func:`gdalbridge.sidecars.provenance.raster_changes`."""
+    if isinstance(place.raster, _Source):
+        with opened(place.raster) as source:
+            return raster_attribute(source, place.band, place.raster)
+    return raster_attribute(dataset, place.band, sidecar_path(place.raster, place.band))
+
+
+def describing(dataset: Any, band: Any, place: Place) -> Callable[[str], dict[str, Any]]:
+    """Return what describes a table to be created, when the dataset may be closed already."""
+    if isinstance(place.raster, _Source):
+        source = place.raster
+
+        def of_source(sidecar: str) -> dict[str, Any]:
+            with opened(source) as found:
+                return {RASTER_ATTR: raster_attribute(found, place.band, sidecar)}
+
+        return of_source
+    file = main_file(dataset)
+    description = dataset.GetDescription()
+    is_written = _is_written(dataset, band)
+    known = described(dataset, place.band)
+    if is_written:
+        # It may get one yet.
+        known["geotransform"] = None
+
+    def of_raster(sidecar: str) -> dict[str, Any]:
+        if file is None:
+            return {RASTER_ATTR: known}
+        if not is_written:
+            # The dataset may be closed by now. Its file may be gone, or out of reach.
+            with suppress(BridgeError, RatZarrError), opened(description) as found:
+                return {RASTER_ATTR: raster_attribute(found, place.band, sidecar)}
+        return {RASTER_ATTR: known | {"name": raster_label(description, sidecar)}}
+
+    return of_raster

@@ -1,0 +1,222 @@
+"""Code that only knows GDAL gets the attached table.
+
+``Band.GetDefaultRAT`` of GDAL's Python bindings is replaced, for the whole process, by a
+function that hands out the attached table, and ``SetDefaultRAT`` by one that leaves the
+raster alone. Nothing else is changed, and :func:`disable` puts back what was there.
+"""
+
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from osgeo import gdal_array
+
+from gdalbridge.attached_rat.attach import Options, attach_band, key_of
+from gdalbridge.attached_rat.rat import AttachedRAT
+from gdalbridge.errors import BridgeError, LossWarning, NotWrittenError, SidecarNameError
+from gdalbridge.gdalio.compat import gdal, own_rat, set_own_rat
+from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.gdalio.vsis3 import prepare_all
+from ratzarr import RedirectError, StorePermissionError
+
+__all__ = ["Enabled", "disable", "enable"]
+
+_lock = threading.RLock()
+_stack: list["Enabled"] = []
+_originals: dict[tuple[Any, str], Any] = {}
+"""What was replaced; empty where nothing is."""
+_undo: list[Callable[[], None]] = []
+
+
+class Enabled:
+    """That attached tables are handed out; as a context manager until its end."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _leave(self)
+
+
+def enable(
+    *,
+    update: bool = True,
+    override: bool = False,
+    prefer: str = "sidecar",
+    encoding: str | None = None,
+    lossy: bool = False,
+) -> Enabled:
+    """Have ``Band.GetDefaultRAT()`` hand out attached tables, in all code of this process.
+
+    GDAL's ``/vsis3/`` then also knows what the AWS environment variables say of the server.
+
+    Can be called again, also with other arguments: the last call counts until it is undone
+    by :func:`disable`, or at the end of its ``with`` block.
+
+    Parameters
+    ----------
+    update : bool
+        Let what a program changes in a table go to a sidecar: also ``SetDefaultRAT`` of a
+        table that it has made. False: tables are for reading, and ``SetDefaultRAT`` of a
+        table that is not an attached one is GDAL's own.
+    override, prefer, encoding, lossy
+        See :func:`gdalbridge.attach`.
+
+    Returns
+    -------
+    context manager
+
+    Examples
+    --------
+    >>> import gdalbridge
+    >>> with gdalbridge.enable():
+    ...     pass  # rat = band.GetDefaultRAT() is an AttachedRAT
+    """
+    if prefer not in ("sidecar", "raster"):
+        raise BridgeError(f'prefer is "sidecar" or "raster": got {prefer!r}')
+    reading = ReadOptions(encoding, lossy)
+    enabled = Enabled(Options(prefer=prefer, update=update, override=override, reading=reading))
+    with _lock:
+        if not _stack:
+            for (owner, name), ours in _REPLACED.items():
+                _originals[owner, name] = vars(owner)[name]
+                _put(owner, name, ours)
+            _undo.append(prepare_all())
+        _stack.append(enabled)
+    return enabled
+
+
+def disable() -> None:
+    """Undo the last :func:`enable` that was not undone; nothing where there is none.
+
+    Tables that were handed out go on working.
+    """
+    with _lock:
+        if _stack:
+            _leave(_stack[-1])
+
+
+def _leave(enabled: Enabled) -> None:
+    with _lock:
+        if enabled not in _stack:
+            return
+        _stack.remove(enabled)
+        if not _stack:
+            for (owner, name), original in _originals.items():
+                _put(owner, name, original)
+            _originals.clear()
+            while _undo:
+                _undo.pop()()
+
+
+def _options() -> Options | None:
+    with _lock:
+        return _stack[-1].options if _stack else None
+
+
+def _put(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
+    if getattr(owner, name) is not value:
+        # Python 3.12 at times finds a class's attribute of before in its cache.
+        clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
+        clear()
+
+
+# ---- what is put in the place of GDAL's own
+
+
+def _get_default_rat(band: Any) -> Any:
+    options = _options()
+    if options is None or not _is_of_a_raster(band):
+        return own_rat(band)
+    try:
+        attached = attach_band(band, options)
+    except SidecarNameError:
+        # In memory, or where no sidecar could be.
+        return own_rat(band)
+    except RedirectError:
+        raise
+    except StorePermissionError as error:
+        # A bucket may let everybody read a raster, and nobody list what is beside it.
+        warnings.warn(
+            f"{band.GetDataset().GetDescription()}: its sidecars are not to be seen: {error}",
+            LossWarning,
+            stacklevel=2,
+        )
+        return own_rat(band)
+    # Programs ask whether there is a table at all.
+    return None if attached.is_empty else attached
+
+
+def _is_of_a_raster(band: Any) -> bool:
+    """Return whether a band is one of a dataset's, and no mask or the like."""
+    return band.GetBand() > 0 and band.GetDataset() is not None
+
+
+def _set_default_rat(band: Any, table: Any) -> Any:
+    options = _options()
+    is_attached = isinstance(table, AttachedRAT)
+    try:
+        key = None if options is None or not _is_of_a_raster(band) else key_of(band)
+    except SidecarNameError:
+        key = None
+    if key is not None and is_attached and table.key == key:
+        # It is what the band has already.
+        table.flush()
+        return gdal.CE_None
+    if is_attached:
+        table = table.Clone()
+    if options is None or key is None or not options.update:
+        return set_own_rat(band, table)
+    name = band.GetDataset().GetDescription()
+    if table is None:
+        raise NotWrittenError(
+            f"{name}: its own table is not removed while changes go to sidecars "
+            "(gdalbridge.enable)"
+        )
+    if options.prefer == "raster":
+        raise NotWrittenError(
+            f"{name}: what is set would not be seen, as the raster's own columns are preferred "
+            "(gdalbridge.enable)"
+        )
+    writing = Options(update=True, override=True, reading=options.reading)
+    with attach_band(band, writing) as attached:
+        attached.take(table)
+    return gdal.CE_None
+
+
+def _read_array(rat: Any, field: int, start: int = 0, length: int | None = None) -> Any:
+    if isinstance(rat, AttachedRAT):
+        return rat.ReadAsArray(field, start, length)
+    return _originals_of(gdal_array, "RATReadArray")(rat, field, start, length)
+
+
+def _write_array(rat: Any, array: Any, field: int, start: int = 0) -> Any:
+    if isinstance(rat, AttachedRAT):
+        return rat.WriteArray(array, field, start)
+    return _originals_of(gdal_array, "RATWriteArray")(rat, array, field, start)
+
+
+def _originals_of(owner: Any, name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = _GDALS[owner, name]
+    return found
+
+
+_REPLACED: dict[tuple[Any, str], Callable[..., Any]] = {
+    (gdal.Band, "GetDefaultRAT"): _get_default_rat,
+    (gdal.Band, "SetDefaultRAT"): _set_default_rat,
+    (gdal_array, "RATReadArray"): _read_array,
+    (gdal_array, "RATWriteArray"): _write_array,
+}
+_GDALS = {(owner, name): getattr(owner, name) for owner, name in _REPLACED}

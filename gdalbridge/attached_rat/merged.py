@@ -1,0 +1,521 @@
+"""The columns of an attached table: which there are, in what order, and where changes go.
+
+The raster's own columns come first, then each sidecar's. New columns, and columns that override one of
+the raster's, go to one sidecar, which is created when it is first needed.
+"""
+
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+
+from gdalbridge.attached_rat.columns import (
+    AttachedColumn,
+    OwnColumn,
+    SidecarColumn,
+    are_equal,
+    check_text,
+    own_column,
+    usage_for_gdal,
+)
+from gdalbridge.attached_rat.gdal_rat import HeldRat, OwnRat, name_for_gdal
+from gdalbridge.attached_rat.open_sidecars import flush_each
+from gdalbridge.attached_rat.sidecar_table import SidecarTable
+from gdalbridge.attached_rat.values import shown_as
+from gdalbridge.errors import (
+    BridgeError,
+    ConversionError,
+    LossWarning,
+    NotWrittenError,
+    OutputExistsError,
+)
+from gdalbridge.gdalio.compat import NEW_TYPES, exceptions, gdal, silence
+from gdalbridge.gdalio.field_types import (
+    FieldType,
+    kept_usage,
+    stored_dtype,
+    type_name,
+    usage_attributes,
+)
+from gdalbridge.gdalio.table_attributes import linear_binning, table_attributes, table_type
+from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
+from ratzarr import RatZarrError, TableNotFoundError
+from ratzarr.errors import Advice
+
+__all__ = [
+    "Joined",
+    "join_columns",
+]
+
+
+MOST_PARTS = 100
+"""Values per row, beyond which a column is not taken apart into as many."""
+
+
+def join_columns(
+    own: HeldRat, tables: Sequence[SidecarTable], prefer: str, as_text: Collection[str]
+) -> list[AttachedColumn]:
+    """Return the raster's own columns and then each sidecar's, in their order.
+
+    Parameters
+    ----------
+    own : HeldRat
+    tables : sequence of SidecarTable
+    prefer : str
+        Whose column is seen where two have one name: ``sidecar`` or ``raster``. Of two
+        sidecars', it is the first one's.
+    as_text : collection of str
+        Columns that are shown as text.
+
+    Warns
+    -----
+    LossWarning
+        For columns that can't be shown.
+    """
+    found: list[AttachedColumn] = [
+        own_column(own, index, as_text) for index in range(len(own.schema.columns))
+    ]
+    # GDAL allows several of one name: the sidecar's first is seen for the raster's first.
+    counted = Counter[str]()
+    places: dict[tuple[str, int], int] = {}
+    for place, column in enumerate(found):
+        counted[column.name] += 1
+        places[column.name, counted[column.name]] = place
+    can_be_hidden = set(range(len(found))) if prefer == "sidecar" else set()
+    for table in tables:
+        if not table.exists:
+            continue
+        counted = Counter[str]()
+        for column in _of_sidecar(table, as_text):
+            counted[column.name] += 1
+            key = (column.name, counted[column.name])
+            if key not in places:
+                places[key] = len(found)
+                found.append(column)
+            elif places[key] in can_be_hidden:
+                found[places[key]] = column
+                can_be_hidden.remove(places[key])
+    return found
+
+
+def _of_sidecar(table: SidecarTable, as_text: Collection[str]) -> Iterator[SidecarColumn]:
+    table.open_columns()
+    for stored_name in table.names():
+        try:
+            dtype, width, attributes, complete = table.describe(stored_name)
+        except RatZarrError as error:
+            _left_out(table, stored_name, str(error))
+            continue
+        kept = attributes.get("GDAL_NAME")
+        name = kept if isinstance(kept, str) else stored_name
+        shown = shown_as(
+            stored_name,
+            dtype,
+            attributes,
+            new_types=NEW_TYPES,
+            as_text=name in as_text or stored_name in as_text,
+        )
+        if not complete:
+            _left_out(table, stored_name, "it is not complete yet")
+        elif shown is None:
+            _left_out(table, stored_name, f"GDAL has no type for {dtype}")
+        elif width > MOST_PARTS:
+            _left_out(table, stored_name, f"it has {width} values per row")
+        elif width == 1:
+            yield SidecarColumn(table, shown, name, None)
+        else:
+            for part in range(width):
+                yield SidecarColumn(table, shown, f"{name}[{part}]", part)
+
+
+def _left_out(table: SidecarTable, column: str, why: str) -> None:
+    warnings.warn(f"{table.path}: column {column!r} is left out: {why}", LossWarning, stacklevel=2)
+
+
+MAX_ROWS = 2**31 - 1
+
+
+class Joined:
+    """A raster's own table and some sidecars.
+
+    Parameters
+    ----------
+    name : str
+        The raster's, for messages.
+    own : OwnRat
+    tables : sequence of SidecarTable
+        In the order of their columns.
+    target : SidecarTable
+        The one of them that new columns go to.
+    prefer : str
+        Whose column is seen where two have one name: ``sidecar`` or ``raster``.
+    update, override : bool
+        Whether the sidecars may be changed; and also by columns that take the place of
+        the raster's own.
+    as_text : collection of str
+        Columns that are shown as text.
+    key : str
+        The same for all attached tables of one band of a raster.
+    describe : callable
+        Returns the attributes of a table that is created, given its path.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        own: OwnRat,
+        tables: Sequence[SidecarTable],
+        target: SidecarTable,
+        *,
+        prefer: str,
+        update: bool,
+        override: bool,
+        as_text: Collection[str],
+        key: str,
+        describe: Callable[[str], Mapping[str, Any]],
+    ) -> None:
+        self.key = key
+        self.name, self.own, self.tables, self.target = name, own, list(tables), target
+        self.update = update
+        self._prefer, self._override, self._as_text = prefer, override, frozenset(as_text)
+        self._describe = describe
+        self._described: Mapping[str, Any] | None = None
+        self._columns: list[AttachedColumn] | None = None
+        self._shell: Any = None
+        self.is_closed = False
+
+    # ---- what there is
+
+    @property
+    def columns(self) -> list[AttachedColumn]:
+        """The columns, in their order."""
+        if self._columns is None:
+            self.load()
+        found = self._columns
+        if found is None:
+            raise BridgeError(f"this attached table of {self.name} was closed")
+        return found
+
+    def column(self, index: int) -> AttachedColumn | None:
+        """Return a column by its number; None where there is no such one."""
+        columns = self.columns
+        return columns[index] if 0 <= index < len(columns) else None
+
+    @property
+    def rows(self) -> int:
+        """Those of the longest."""
+        if self.is_closed:
+            raise BridgeError(f"this attached table of {self.name} was closed")
+        rows = max([self.own.schema.rows, *(table.rows for table in self.tables)])
+        if rows > MAX_ROWS:
+            raise ConversionError(
+                f"{self.name}: a table of GDAL's has at most {MAX_ROWS} rows, and there are {rows}"
+            )
+        return rows
+
+    def load(self, *, again: bool = False) -> None:
+        """Find out which columns there are."""
+        if self.is_closed:
+            return
+        if again:
+            for table in self.tables:
+                # It may have been made by another process, or deleted.
+                with suppress(TableNotFoundError):
+                    table.open(update=self.update)
+        self._columns = join_columns(self.own, self.tables, self._prefer, self._as_text)
+        self._shell = None
+
+    def shell(self) -> Any:
+        """Return a table of GDAL's with the same columns and no rows: it knows all errors."""
+        if self._shell is None:
+            shell = gdal.RasterAttributeTable()
+            with exceptions(), silence():
+                for column in self.columns:
+                    shell.CreateColumn(
+                        name_for_gdal(column.name), int(column.type), int(column.usage)
+                    )
+            self._shell = shell
+        return self._shell
+
+    # ---- changes
+
+    def check_update(self) -> None:
+        """Refuse changes of a table that is for reading.
+
+        Raises
+        ------
+        NotWrittenError
+            Says how to have it for writing.
+        """
+        if not self.update:
+            raise NotWrittenError(
+                Advice(
+                    f"{self.name}: the table was attached for reading.",
+                    "Attach it with update=True to write changes to a sidecar.",
+                )
+            )
+
+    def _target(self, rows: int | None = None) -> SidecarTable:
+        self.check_update()
+        self.target.create(self.rows if rows is None else rows, self._raster_now)
+        return self.target
+
+    def _raster_now(self) -> Mapping[str, Any]:
+        """Return the attributes that say which raster it is; looked at once."""
+        if self._described is None:
+            self._described = self._describe(self.target.path)
+        return self._described
+
+    def create_column(self, name: str, kind: int, usage: int) -> None:
+        """Create a column in the target; it is the last one."""
+        self.check_update()
+        for index, column in enumerate(self.columns):
+            if column.name == name:
+                if isinstance(column, OwnColumn) and self._override:
+                    # GDAL's "Generic" says nothing, and so the raster's own usage is kept.
+                    kept = usage or kept_usage(column.usage, stored_dtype(kind))
+                    self.override(index, kind, kept, filled=False)
+                    return
+                self._refuse_existing(column)
+        # Its name in the sidecar can be another's there, whose own GDAL knows by another.
+        seen = [one for one in self.columns if isinstance(one, SidecarColumn)]
+        taken = {one.shown.column for one in seen if one.table is self.target}
+        stored_name = self._free_name(name) if not name or name in taken else name
+        self.columns.append(self._made(name, stored_name, kind, usage))
+        self._shell = None
+
+    def _refuse_existing(self, column: AttachedColumn) -> None:
+        whose = "the raster itself" if isinstance(column, OwnColumn) else "a sidecar"
+        raise OutputExistsError(f"{self.name}: {whose} has a column {column.name!r} already")
+
+    def _made(
+        self, name: str, stored_name: str, kind: int, usage: int, source: str | None = None
+    ) -> SidecarColumn:
+        if kind not in set(FieldType) or (kind >= FieldType.BOOLEAN and not NEW_TYPES):
+            raise ConversionError(
+                f"{self.name}, column {name!r}: this version of GDAL has no type {type_name(kind)}"
+            )
+        # Date-times may have any offset from UTC, each its own.
+        is_time = kind == FieldType.DATETIME
+        dtype = stored_dtype(FieldType.STRING if is_time else kind)
+        attributes: dict[str, Any] = {
+            "GDAL_TYPE": int(kind),
+            "GDAL_TYPE_NAME": type_name(kind),
+            **usage_attributes(usage),
+        }
+        if stored_name != name:
+            attributes["GDAL_NAME"] = name
+        attributes[PROVENANCE_ATTR] = column_provenance(
+            "attach", self._raster_now()[RASTER_ATTR], source
+        )
+        check_text(name, f"{self.name}, name of a column")
+        table = self._target()
+        # A new column has all rows, as in GDAL.
+        table.grow(self.rows)
+        table.create_column(stored_name, dtype, attributes)
+        shown = shown_as(stored_name, np.dtype(dtype), attributes, new_types=NEW_TYPES)
+        if shown is None:
+            raise ConversionError(f"{self.name}, column {name!r}: no dtype for {type_name(kind)}")
+        return SidecarColumn(table, shown, name, None)
+
+    def override(
+        self, index: int, kind: int | None = None, usage: int | None = None, *, filled: bool = True
+    ) -> SidecarColumn:
+        """Put a column of the raster's own into the target, where it can be changed.
+
+        Raises
+        ------
+        NotWrittenError
+            Where that was not allowed: says how it is.
+        """
+        self.check_update()
+        own = self.columns[index]
+        if not self._override or self._prefer == "raster":
+            also = "" if self._prefer == "sidecar" else ' and prefer="sidecar"'
+            raise NotWrittenError(
+                Advice(
+                    f"{self.name}: column {own.name!r} is the raster's own, which is never written.",
+                    f"With override=True{also} a column of that name in the sidecar takes its "
+                    "place (attach, enable, gdalbridge run --override).",
+                )
+            )
+        made = self._made(
+            own.name,
+            self._free_name(own.name),
+            own.type if kind is None else kind,
+            own.usage if usage is None else usage,
+            own.name if filled else None,
+        )
+        if filled:
+            made.take_from(own, self.own.schema.rows)
+        self.columns[index] = made
+        self._shell = None
+        return made
+
+    def _free_name(self, name: str) -> str:
+        there, found, number = set(self.target.names()), name or "column 1", 2
+        while found in there:
+            found, number = f"{name or 'column'} {number}", number + 1
+        return found
+
+    def take(self, given: OwnColumn, number: int) -> None:
+        """Have a column as it is in another table, if it is not so already.
+
+        Parameters
+        ----------
+        given : OwnColumn
+            The other table's.
+        number : int
+            Which of those with its name.
+
+        Raises
+        ------
+        ConversionError
+            Where a sidecar has it as another type, or as one of several values per row that
+            would have a usage of its own.
+        """
+        of_name = [i for i, column in enumerate(self.columns) if column.name == given.name]
+        if number < len(of_name):
+            there = self.columns[of_name[number]]
+            same_usage = there.usage == given.usage or usage_for_gdal(there) == given.usage
+            same_values = are_equal(there, given, given.rows)
+            if same_values and same_usage:
+                return
+            if not isinstance(there, SidecarColumn):
+                made = self.override(of_name[number], given.type, given.usage, filled=False)
+            elif there.type == given.type:
+                made = there
+                if not same_usage:
+                    made.set_usage(given.usage)
+                    self._shell = None
+                if same_values:
+                    return
+            else:
+                raise ConversionError(
+                    f"{self.name}: column {given.name!r} is {type_name(there.type)} in "
+                    f"{there.table.path}, and is to be {type_name(given.type)}"
+                )
+        else:
+            made = self._made(given.name, self._free_name(given.name), given.type, given.usage)
+            self.columns.append(made)
+            self._shell = None
+        made.take_from(given, given.rows)
+
+    def set_rows(self, rows: int) -> None:
+        """Set the number of rows, of the sidecars.
+
+        Raises
+        ------
+        NotWrittenError
+            Where the raster's own table is longer.
+        """
+        self.check_update()
+        if rows < self.own.schema.rows:
+            raise NotWrittenError(
+                f"{self.name}: the raster's own table has {self.own.schema.rows} rows and is "
+                f"never written: there can't be {rows}"
+            )
+        if rows == self.rows:
+            return
+        for table in self.tables:
+            if table.exists and table.rows > rows:
+                table.set_rows(rows)
+        if self.rows < rows:
+            target = self._target(rows)
+            if target.rows < rows:
+                target.set_rows(rows)
+
+    def grow(self, column: SidecarColumn, rows: int) -> None:
+        """Have a column's table as long as that."""
+        self.check_update()
+        column.table.grow(rows)
+
+    def remove_statistics(self) -> None:
+        """Delete the columns that GDAL takes for statistics.
+
+        Raises
+        ------
+        NotWrittenError
+            Where one of them is the raster's own.
+        """
+        self.check_update()
+        rest = self.shell().Clone()
+        rest.RemoveStatistics()
+        left = [
+            (rest.GetNameOfCol(i), rest.GetUsageOfCol(i)) for i in range(rest.GetColumnCount())
+        ]
+        gone = []
+        for column in self.columns:
+            if left and left[0] == (name_for_gdal(column.name), column.usage):
+                left.pop(0)
+            else:
+                gone.append(column)
+        for column in gone:
+            if not isinstance(column, SidecarColumn):
+                raise NotWrittenError(
+                    f"{self.name}: column {column.name!r} is the raster's own, which is never "
+                    "written: its statistics can't be removed"
+                )
+        stored = {(id(column.table), column.shown.column): column
+                  for column in gone if isinstance(column, SidecarColumn)}  # fmt: skip
+        for column in stored.values():
+            column.table.delete_column(column.shown.column)
+        self.load()
+
+    # ---- the table as a whole
+
+    def _kept(self, what: Callable[[Mapping[str, Any]], Any], own: Any) -> Any:
+        kept = next((v for t in self.tables if (v := what(t.attributes)) is not None), None)
+        first, second = (own, kept) if self._prefer == "raster" else (kept, own)
+        return second if first is None else first
+
+    @property
+    def linear_binning(self) -> tuple[float, float] | None:
+        """Minimum of row 0, and bin size."""
+        found: tuple[float, float] | None = self._kept(
+            linear_binning, self.own.schema.linear_binning
+        )
+        return found
+
+    def set_linear_binning(self, minimum: float, size: float) -> None:
+        """Keep linear binning in the target."""
+        self._set({"linear_binning": (minimum, size)})
+
+    @property
+    def table_type(self) -> int:
+        """0 thematic, 1 athematic."""
+        return int(self._kept(table_type, self.own.schema.table_type) or 0)
+
+    def set_table_type(self, kind: int) -> None:
+        """Keep the table's type in the target."""
+        if kind not in (0, 1):
+            raise BridgeError(f"a table's type is 0 (thematic) or 1 (athematic): got {kind!r}")
+        self._set({"table_type": kind})
+
+    def _set(self, what: Mapping[str, Any]) -> None:
+        from gdalbridge.gdalio.rat_reader import RatSchema
+
+        schema = RatSchema((), 0, what.get("table_type"), what.get("linear_binning"))
+        self._target().set_attributes(table_attributes(schema))
+
+    # ---- the end
+
+    def flush(self) -> None:
+        """Write back what waits, of all tables.
+
+        Raises
+        ------
+        RatZarrError
+            The first error, after all were tried.
+        """
+        flush_each(self.tables)
+
+    def close(self) -> None:
+        """Let go of everything."""
+        self.is_closed = True
+        self._columns = self._shell = None
+        self.tables = []
+        self.own.close()

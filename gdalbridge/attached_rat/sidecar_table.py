@@ -1,0 +1,497 @@
+"""A sidecar used by attached tables: read by chunks, written behind.
+
+Reading single cells or pages decodes a chunk once. A partial write changes the chunk in memory;
+:meth:`SidecarTable.flush` writes it back.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.attached_rat.chunk_cache import Chunk, ChunkCache, Key, empty
+from gdalbridge.attached_rat.values import PaddedText
+from gdalbridge.errors import BridgeError
+from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
+from ratzarr.concurrency import run
+from ratzarr.format.names import COMPLETE_ATTR
+
+__all__ = ["MOST_BYTES", "MOST_CHUNKS", "MOST_SECONDS", "SidecarTable"]
+
+Array = NDArray[Any]
+
+CACHE_BYTES = 256 * 2**20
+"""What is kept unpacked of one sidecar."""
+MOST_CHUNKS = 64
+"""Changed chunks that wait to be written."""
+MOST_BYTES = 128 * 2**20
+"""Bytes of such chunks."""
+MOST_SECONDS = 30.0
+"""How long one waits while others are written to."""
+MOST_RUNS = 8
+"""Runs of changed rows of a chunk that are written one by one."""
+PUTS_BETWEEN = 1024
+"""Rows written to chunks that wait already, between two looks at how many and how long."""
+SHORTEST_CHUNK = 1024
+PAGE_ROWS = 8192
+"""Rows that are not so many that they would be read past the cache."""
+
+
+class SidecarTable:
+    """A sidecar that is there, or will be when something is first written to it.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL.
+    """
+
+    is_ending = False
+    """Whether the program is: nothing waits any more then."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lock = threading.RLock()
+        self.users: WeakSet[Any] = WeakSet()
+        """Attached tables; each is told of what another has changed."""
+        self._rows: int | None = 0
+        """None where the store has not been asked yet."""
+        self.version = 0
+        """Another one whenever rows may read otherwise than before."""
+        self._store: RatZarr | None = None
+        self._cache = ChunkCache(CACHE_BYTES)
+        self._writable = False
+        self._names: list[str] | None = None
+        self._chunk_rows: dict[str, int] = {}
+        self._padded: dict[str, bool] = {}
+        """Columns of one string per row; whether their chunks can be kept as padded text."""
+        self._puts = 0
+
+    def forget(self) -> None:
+        """Be as the store is: in the child of a fork, where what waits is the parent's."""
+        self.lock = threading.RLock()
+        self._cache = ChunkCache(CACHE_BYTES)
+        self._names = None
+        self.rows = 0 if self._store is None else self._store.rowCount
+        self.version += 1
+
+    # ---- the store
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a store."""
+        return self._store is not None
+
+    @property
+    def rows(self) -> int:
+        """Rows as they are for the users; the store's follow with :meth:`flush`."""
+        rows = self._rows
+        if rows is None:
+            with self.lock:
+                rows = self._rows = max(self._open.rowCount, self._pending_rows())
+        return rows
+
+    @rows.setter
+    def rows(self, rows: int) -> None:
+        self._rows = rows
+
+    def open(self, *, update: bool) -> None:
+        """Open the store; look at it again, if it is open.
+
+        Raises
+        ------
+        TableNotFoundError
+            Where there is none.
+        """
+        with self.lock:
+            if self._store is not None and update and not self._writable:
+                self._store = None
+            if self._store is None:
+                self._cache.drop_unchanged()
+                self._store = RatZarr(self.path, readOnly=not update, create=False)
+                self._writable = update
+            else:
+                try:
+                    self._store.refresh()
+                except TableNotFoundError:
+                    # Deleted since. What waits to be written has no place any more.
+                    self._store, self._names, self.rows = None, None, 0
+                    self._cache = ChunkCache(CACHE_BYTES)
+                    raise
+                self._cache.drop_unchanged()
+            self._names = None
+            self._chunk_rows.clear()
+            self._padded.clear()
+            self.version += 1
+            # Asked when it matters: the columns are likely to be open by then.
+            self._rows = None
+
+    def _pending_rows(self) -> int:
+        return max((c.start + len(c) for _, c in self._cache.changed()), default=0)
+
+    def create(self, rows: int, attributes: Callable[[], Mapping[str, Any]]) -> None:
+        """Create the store, if there is none."""
+        with self.lock:
+            if self._store is not None:
+                return
+            store = RatZarr(self.path)
+            if not store.getColumnNames() and store.rowCount == 0:
+                # A chunk is packed and read as a whole: no longer than a short table. Of one
+                # that has no rows yet, nobody knows how long it will be.
+                if rows:
+                    store.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
+                    store.setRowCount(rows)
+                store.getRatAttributeMapping().update(attributes())
+            self._store, self._writable, self._names = store, True, None
+            self.rows = store.rowCount
+
+    @property
+    def _open(self) -> RatZarr:
+        if self._store is None:
+            raise BridgeError(f"there is no table at {self.path}")
+        return self._store
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The table's attributes; to be changed by :meth:`set_attributes`."""
+        return {} if self._store is None else self._store.getRatAttributeMapping().asdict()
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Change the table's attributes."""
+        self._open.getRatAttributeMapping().update(attributes)
+
+    # ---- columns
+
+    def names(self) -> list[str]:
+        """Return the names of its columns, in their order."""
+        with self.lock:
+            if self._store is None:
+                return []
+            if self._names is None:
+                self._names = self._store.getColumnNames()
+            return list(self._names)
+
+    def open_columns(self) -> None:
+        """Fetch what describes all columns, in parallel."""
+        names = self.names()
+        if names:
+            # Of those that can't be read it is said when they are described.
+            self._open.getUnreadableColumns(names)
+
+    def describe(self, name: str) -> tuple[np.dtype[Any], int, dict[str, Any], bool]:
+        """Return a column's dtype, width, attributes, and whether it is complete."""
+        store = self._open
+        attributes = store.getColumnAttributeMapping(name).asdict()
+        complete = attributes.get(COMPLETE_ATTR, True) is not False
+        return store.getColumnDtype(name), store.getColumnWidth(name), attributes, complete
+
+    def create_column(self, name: str, dtype: Any, attributes: Mapping[str, Any]) -> None:
+        """Create a column, of as many rows as the table has."""
+        with self.lock:
+            self._apply_rows()
+            self._open.createColumn(name, dtype, attributes=attributes)
+            self._names = None
+
+    def set_column_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
+        """Change attributes of a column."""
+        with self.lock:
+            self._open.getColumnAttributeMapping(name).update(attributes)
+
+    def delete_column(self, name: str) -> None:
+        """Delete a column."""
+        with self.lock:
+            for key, _ in self._cache.of_column(name):
+                self._cache.drop(key)
+            self._open.deleteColumn(name)
+            self._names = None
+            self._padded.pop(name, None)
+            self.version += 1
+
+    def _rows_per_chunk(self, name: str) -> int:
+        if name not in self._chunk_rows:
+            self._chunk_rows[name] = self._open.getColumnChunkSize(name)
+        return self._chunk_rows[name]
+
+    # ---- rows
+
+    def set_rows(self, rows: int) -> None:
+        """Set the number of rows, in the store as well."""
+        with self.lock:
+            if rows < self.rows:
+                self.flush()
+                self._cache.drop_unchanged()
+            self._open.setRowCount(rows)
+            self.rows = rows
+            self.version += 1
+
+    def grow(self, rows: int) -> None:
+        """Have at least so many rows; the store follows with :meth:`flush`."""
+        with self.lock:
+            self.rows = max(self.rows, rows)
+            self.version += 1
+
+    def _apply_rows(self) -> None:
+        if self._store is not None and self._store.rowCount < self.rows:
+            self._store.setRowCount(self.rows)
+
+    # ---- reading
+
+    def read(self, name: str, start: int, length: int) -> Array:
+        """Return rows of a column, as they will be in the store; not to be changed.
+
+        Parameters
+        ----------
+        name : str
+        start, length : int
+            All of them rows of the table.
+        """
+        with self.lock:
+            step = self._rows_per_chunk(name)
+            number, stop = start // step, start + length
+            if length and number == (stop - 1) // step:
+                chunk = self._chunk(name, number)
+                first = start - chunk.start
+                return chunk.rows(first, first + length)
+            if 0 < length <= step:
+                # The next page may well be of the same two.
+                border = (number + 1) * step
+                parts = [(start, border - start), (border, stop - border)]
+                return np.concatenate([self.read(name, *part) for part in parts])
+            return self._read_long(name, start, length)
+
+    def read_text(self, name: str, start: int, length: int) -> Array | None:
+        """Return rows of a column of strings as fixed-width bytes; not to be changed.
+
+        Parameters are those of :meth:`read`.
+
+        Returns
+        -------
+        ndarray of fixed-width bytes, or None
+            UTF-8 without zero characters, at least as wide as the longest. None where
+            :meth:`read` has them: long texts, texts with zero characters, more than a page and
+            more than a chunk.
+        """
+        with self.lock:
+            step, stop = self._rows_per_chunk(name), start + length
+            if not 0 < length <= max(step, PAGE_ROWS) or not self._is_padded(name):
+                return None
+            numbers = range(start // step, -(-stop // step))
+            self._fetch(name, numbers)
+            found = []
+            for number in numbers:
+                chunk = self._chunk(name, number)
+                first = max(start, chunk.start)
+                part = chunk.padded(
+                    first - chunk.start, min(stop, chunk.start + step) - chunk.start
+                )
+                if part is None:
+                    return None
+                found.append(part)
+            return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _fetch(self, name: str, numbers: range) -> None:
+        """Have chunks in the cache, those that are not there yet read in parallel."""
+        missing = [number for number in numbers if self._cache.get((name, number)) is None]
+        if len(missing) > 1:
+            step = self._rows_per_chunk(name)
+            for number, chunk in zip(
+                missing, run([partial(self._read_chunk, name, n) for n in missing]), strict=True
+            ):
+                chunk.grow(min(step, self.rows - number * step))
+                self._cache.add((name, number), chunk)
+
+    def _is_padded(self, name: str) -> bool:
+        if name not in self._padded:
+            dtype, width = self._open.getColumnDtype(name), self._open.getColumnWidth(name)
+            self._padded[name] = dtype.kind == "T" and width == 1
+        return self._padded[name]
+
+    def _read_long(self, name: str, start: int, length: int) -> Array:
+        """Read more than a chunk: what is not in the cache past it, requests in parallel.
+
+        Nothing else has to go from the cache. But the chunk that the block ends within is
+        kept: the next block may well begin there.
+        """
+        step, stop = self._rows_per_chunk(name), start + length
+        parts: list[Array] = []
+        row = start
+        for number in range(start // step, -(-stop // step)):
+            chunk = self._cache.get((name, number))
+            if chunk is not None:
+                # Among them all that was changed.
+                if row < number * step:
+                    parts.append(self._read_past(name, row, number * step))
+                    row = number * step
+                end = min(stop, (number + 1) * step)
+                parts.append(self.read(name, row, end - row))
+                row = end
+        if row < stop or not parts:
+            parts.append(self._read_past(name, row, stop))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _read_past(self, name: str, start: int, stop: int) -> Array:
+        """Read rows of chunks that are not in the cache."""
+        step, last = self._rows_per_chunk(name), (stop - 1) // self._rows_per_chunk(name)
+        keep = start < stop < self.rows and stop % step > 0
+        if keep and self._is_padded(name):
+            first = max(start, last * step)
+            rest = self._chunk(name, last).rows(first - last * step, stop - last * step)
+            if first == start:
+                return rest
+            return np.concatenate([self._read_past(name, start, first), rest])
+        end = min((last + 1) * step, self.rows) if keep else stop
+        there = max(0, min(end, self._open.rowCount) - start)
+        values = self._open.readBlock(name, min(start, self._open.rowCount), there)
+        if there < end - start:
+            values = np.concatenate([values, empty(values, end - start - there)])
+        if keep and last * step >= start:
+            rest = values[last * step - start :].copy()
+            self._cache.add((name, last), Chunk(last * step, rest))
+        return values[: stop - start]
+
+    def _chunk(self, name: str, number: int) -> Chunk:
+        key = (name, number)
+        chunk = self._cache.get(key)
+        step = self._rows_per_chunk(name)
+        length = min(step, self.rows - number * step)
+        if chunk is None:
+            chunk = self._read_chunk(name, number)
+            chunk.grow(length)
+            self._cache.add(key, chunk)
+        elif len(chunk) < length:
+            chunk.grow(length)
+        return chunk
+
+    def _read_chunk(self, name: str, number: int) -> Chunk:
+        """Return a chunk as it is in the store, which may have fewer rows of it, or none."""
+        step, rows = self._rows_per_chunk(name), self._open.rowCount
+        start = number * step
+        there = max(0, min(step, self.rows - start, rows - start))
+        return Chunk(start, self._fetched(name, min(start, rows), there))
+
+    def _fetched(self, name: str, start: int, length: int) -> Array | PaddedText:
+        if self._is_padded(name):
+            pieces = self._open.readText(name, start, length)
+            if pieces is not None:
+                return PaddedText(pieces)
+            # As a rule that is so of all of its chunks: not each is to be fetched twice.
+            self._padded[name] = False
+        values = self._open.readBlock(name, start, length)
+        return values if values.flags.writeable else values.copy()
+
+    # ---- writing
+
+    def put(self, name: str, start: int, values: Array) -> None:
+        """Change rows of a column: whole chunks at once, others when it is time.
+
+        Parameters
+        ----------
+        name : str
+        start : int
+            Rows of the table.
+        values : ndarray
+            In the column's own dtype.
+        """
+        with self.lock:
+            self.version += 1
+            step, stop = self._rows_per_chunk(name), start + len(values)
+            first = -(-start // step) * step
+            last = stop if stop >= self.rows else stop // step * step
+            if first < last:
+                self._put_at_once(name, first, values[first - start : last - start])
+            else:
+                first = last = stop
+            is_new = False
+            for one, other in ((start, min(first, stop)), (max(last, start), stop)):
+                is_new |= self._put_behind(name, one, values[one - start : other - start])
+            self._puts += len(values)
+            if SidecarTable.is_ending:
+                self.flush()
+            elif is_new or self._puts >= PUTS_BETWEEN:
+                self._puts = 0
+                self._write_if_it_is_time()
+
+    def _put_at_once(self, name: str, start: int, values: Array) -> None:
+        self._apply_rows()
+        self._open.writeBlock(name, values, start)
+        for key, chunk in self._cache.of_column(name):
+            if start <= chunk.start < start + len(values):
+                self._cache.drop(key)
+
+    def _put_behind(self, name: str, start: int, values: Array) -> bool:
+        step = self._rows_per_chunk(name)
+        stop = start + len(values)
+        row, is_new = start, False
+        while row < stop:
+            end = min(stop, (row // step + 1) * step)
+            key, part = (name, row // step), values[row - start : end - start]
+            chunk = self._chunk(*key)
+            before = chunk.values
+            is_new |= chunk.put(row, part)
+            self._cache.measure(key, part if chunk.values is before else None)
+            if chunk.changes == step:
+                # All of it is new: who goes through a table in order writes each chunk once.
+                self._apply_rows()
+                self._write_back(name, chunk)
+                self._cache.measure(key)
+            row = end
+        return is_new
+
+    def _write_if_it_is_time(self) -> None:
+        chunks, size, oldest = self._cache.waiting()
+        too_old = chunks and time.monotonic() - oldest > MOST_SECONDS
+        if chunks > MOST_CHUNKS or size > MOST_BYTES or too_old:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write back what is waiting, and see that it got where it was meant to be.
+
+        Raises
+        ------
+        RatZarrError
+            Of the first chunk that could not be written, once all were tried. It goes on
+            waiting.
+        """
+        with self.lock:
+            if self._store is None or not self._writable:
+                return
+            self._apply_rows()
+            waiting = list(self._cache.changed())
+            errors = run([partial(self._try_to_write_back, *one) for one in waiting])
+            for key, _ in waiting:
+                self._cache.measure(key)
+            self._cache.shrink()
+            for error in errors:
+                if error is not None:
+                    raise error
+            self._store.flush()
+
+    def _try_to_write_back(self, key: Key, chunk: Chunk) -> RatZarrError | None:
+        name, number = key
+        try:
+            self._write_back(name, chunk)
+        except RatZarrError as error:
+            error.add_note(f"changes to chunk {number} of column {name!r} are not written")
+            return error
+        return None
+
+    def _write_back(self, name: str, chunk: Chunk) -> None:
+        runs = chunk.runs()
+        if len(runs) <= MOST_RUNS:
+            for first, last in runs:
+                self._open.writeBlock(name, chunk.rows(first, last), chunk.start + first)
+        else:
+            # Rows between them may have been written by another process since.
+            first, last = runs[0][0], runs[-1][1]
+            now = self._open.readBlock(name, chunk.start + first, last - first).copy()
+            changed = np.asarray(chunk.changed)[first:last]
+            now[changed] = chunk.rows(first, last)[changed]
+            self._open.writeBlock(name, now, chunk.start + first)
+            chunk.replace(first, now)
+            self.version += 1
+        chunk.settle()

@@ -1,0 +1,407 @@
+"""Stored values as GDAL's types, and back.
+
+A value that GDAL has a type for is shown as that type, exactly. For the rest:
+
+- Integers wider than GDAL's 32 bits (uint32, int64, uint64) are shown as Real, which is exact to 2**53.
+  A larger value is an error that names it. As text (``as_text``) all of them can be read.
+- float16 and float32 are Real, fixed-width bytes are String.
+- Date-times are DateTime where GDAL has that type, else ISO-8601 text.
+"""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import ConversionError, LossWarning
+from gdalbridge.gdalio import datetimes as gdaldatetimes
+from gdalbridge.gdalio import datetimes as isotext
+from gdalbridge.gdalio.field_types import FieldType, stored_dtype, type_name
+from ratzarr import RatZarrError
+from ratzarr.codecs.strings import to_fixed_width
+from ratzarr.format.casting import exact
+
+__all__ = [
+    "PaddedText",
+    "Shown",
+    "fixed_width",
+    "from_plain",
+    "narrowed",
+    "shown_as",
+    "to_plain",
+    "to_stored",
+]
+
+
+Array = NDArray[Any]
+
+STRING = np.dtypes.StringDType()
+LONGEST = 255
+"""Bytes of a text that is kept here."""
+MOST = 64 * 2**20
+"""Bytes that a chunk may take."""
+
+
+def narrowed(text: Array) -> Array | None:
+    """Return a copy of fixed-width bytes as wide as the longest; None with zeros in them."""
+    lengths = np.strings.str_len(text)
+    narrow = text.astype(f"S{int(lengths.max(initial=0)) or 1}")
+    # A zero counts as one of the text's, unless it is at the end, and is none of what it holds.
+    return narrow if np.count_nonzero(narrow.view(np.uint8)) == int(lengths.sum()) else None
+
+
+class PaddedText:
+    """Rows of text.
+
+    Parameters
+    ----------
+    pieces : list of ndarray of fixed-width bytes
+        UTF-8 with no zero characters, in order.
+    most : int
+        Bytes that it may take.
+    """
+
+    def __init__(self, pieces: list[Array], *, most: int = MOST) -> None:
+        self._pieces, self._most = pieces, most
+        self._stops = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._stops[-1]) if len(self._stops) else 0
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes."""
+        return sum(piece.nbytes for piece in self._pieces)
+
+    def _where(self, first: int, last: int) -> list[tuple[int, int, int]]:
+        """Return the pieces that rows are in, and which rows of these."""
+        found = []
+        number = int(np.searchsorted(self._stops, first, side="right"))
+        while first < last:
+            begin = int(self._stops[number]) - len(self._pieces[number])
+            stop = min(last, int(self._stops[number]))
+            found.append((number, first - begin, stop - begin))
+            first, number = stop, number + 1
+        return found
+
+    def padded(self, first: int, last: int) -> Array:
+        """Return rows as fixed-width bytes, as they lie there; not to be changed."""
+        parts = [
+            self._pieces[number][one:other] for number, one, other in self._where(first, last)
+        ]
+        if not parts:
+            return np.empty(0, "S1")
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def strings(self, first: int, last: int) -> Array:
+        """Return rows as strings."""
+        return self.padded(first, last).astype(STRING)
+
+    def put(self, first: int, values: Array) -> bool:
+        """Change rows, if it can hold the strings; else change nothing and return False."""
+        encoded = [text.encode("utf-8") for text in values.tolist()]
+        widest = max(map(len, encoded), default=0)
+        if widest > LONGEST or b"\0" in b"".join(encoded):
+            return False
+        where = self._where(first, first + len(values))
+        widths = {number: max(widest, self._pieces[number].itemsize) for number, _, _ in where}
+        more = [len(self._pieces[n]) * (w - self._pieces[n].itemsize) for n, w in widths.items()]
+        if self.size + sum(more) > self._most:
+            return False
+        text = np.array(encoded, f"S{widest or 1}")
+        done = 0
+        for number, one, other in where:
+            piece = self._pieces[number]
+            if piece.itemsize < widest or not piece.flags.writeable:
+                piece = self._pieces[number] = piece.astype(f"S{widths[number]}")
+            piece[one:other] = text[done : done + other - one]
+            done += other - one
+        return True
+
+    def grown(self, rows: int) -> Self:
+        """Return it with more rows, which hold nothing."""
+        return type(self)([*self._pieces, np.zeros(rows, "S1")], most=self._most)
+
+
+EXACT_IN_DOUBLE = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a stored column is seen through GDAL."""
+
+    column: str
+    """Its name in the table, for messages."""
+    dtype: np.dtype[Any]
+    type: FieldType
+    usage: int
+    offset: int
+    """Minutes east of UTC of its date-times, or NAIVE."""
+
+
+def shown_as(
+    column: str,
+    dtype: np.dtype[Any],
+    attributes: Mapping[str, Any],
+    *,
+    new_types: bool,
+    as_text: bool = False,
+) -> Shown | None:
+    """Decide how a column is shown; None where GDAL has nothing like it.
+
+    Parameters
+    ----------
+    column, dtype, attributes
+        The column's; ``GDAL_TYPE`` and ``GDAL_USAGE`` count where they are possible.
+    new_types : bool
+        Whether this GDAL has Boolean, DateTime and WKBGeometry.
+    as_text : bool
+        As String, whatever it is.
+    """
+    kind = _type(dtype, attributes.get("GDAL_TYPE"), new_types)
+    if kind is None:
+        return None
+    usage = attributes.get("GDAL_USAGE")
+    east = attributes.get("UTC_OFFSET_MINUTES", 0)
+    return Shown(
+        column,
+        dtype,
+        FieldType.STRING if as_text else kind,
+        usage if isinstance(usage, int) and not isinstance(usage, bool) else 0,
+        east if isinstance(east, int) and abs(east) < 24 * 60 else gdaldatetimes.NAIVE,
+    )
+
+
+def _type(dtype: np.dtype[Any], asked: Any, new_types: bool) -> FieldType | None:
+    kind = dtype.kind
+    if kind == "b":
+        is_integer = not new_types or (asked == FieldType.INTEGER and asked is not False)
+        return FieldType.INTEGER if is_integer else FieldType.BOOLEAN
+    if kind in "iu":
+        fits = np.can_cast(dtype, np.int32, casting="safe") and asked != FieldType.REAL
+        return FieldType.INTEGER if fits else FieldType.REAL
+    if kind == "T":
+        # Date-times whose offsets are mixed.
+        is_time = asked == FieldType.DATETIME and new_types
+        return FieldType.DATETIME if is_time else FieldType.STRING
+    if kind == "M":
+        return FieldType.DATETIME if new_types else FieldType.STRING
+    if kind == "O":
+        return FieldType.WKB_GEOMETRY if new_types else FieldType.STRING
+    return {"f": FieldType.REAL, "S": FieldType.STRING}.get(kind)
+
+
+# ---- to GDAL
+
+
+def to_plain(shown: Shown, values: Array, first_row: int) -> Array:
+    """Return stored values as GDAL takes them.
+
+    Parameters
+    ----------
+    shown : Shown
+    values : ndarray
+        In the column's dtype; strings may be their UTF-8, as fixed-width bytes.
+    first_row : int
+        For messages.
+
+    Raises
+    ------
+    ConversionError
+        Names the row of a value that can't be shown as this type.
+    """
+    kind = shown.type
+    if kind == FieldType.STRING:
+        return _plain_text(shown, values, first_row)
+    if kind == FieldType.DATETIME:
+        return _plain_datetimes(shown, values, first_row)
+    if kind == FieldType.REAL and shown.dtype.kind in "iu":
+        return _as_doubles(shown, values, first_row)
+    if values.dtype.kind == "f":
+        # With the payloads of NaNs.
+        return _exact(replace(shown, dtype=stored_dtype(kind)), values, first_row)
+    return values.astype(stored_dtype(kind), copy=False)
+
+
+def _as_doubles(shown: Shown, values: Array, first_row: int) -> Array:
+    doubles = values.astype(np.float64)
+    for place in np.flatnonzero(np.abs(doubles) >= EXACT_IN_DOUBLE).tolist():
+        if int(doubles[place]) != int(values[place]):
+            raise ConversionError(
+                f"column {shown.column!r}, row {first_row + place}: {values[place]} is not exact "
+                "in GDAL's Real, and its Integer has 32 bits: as_text=[...] shows the column as "
+                "text"
+            )
+    return doubles
+
+
+def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
+    kind = values.dtype.kind
+    if not len(values):
+        return np.empty(0, "S1")
+    if kind == "T":
+        plain = to_fixed_width(values)
+        if plain is not None:
+            return plain
+        encoded = [text.encode("utf-8") for text in values.tolist()]
+    elif kind == "M":
+        return isotext.write(values)
+    elif kind == "S":
+        plain = narrowed(values)
+        if plain is not None:
+            return plain
+        encoded = values.tolist()
+    elif kind == "O":
+        return fixed_width([raw.hex().encode() for raw in values.tolist()])
+    else:
+        return fixed_width([str(value).encode() for value in values.tolist()])
+    if b"\x00" in b"".join(encoded):
+        row = first_row + next(i for i, text in enumerate(encoded) if b"\x00" in text)
+        _warn(shown, row, "GDAL ends its text at the zero character in it")
+        encoded = [text.partition(b"\x00")[0] for text in encoded]
+    return fixed_width(encoded)
+
+
+def fixed_width(encoded: list[bytes]) -> Array:
+    """Return texts as an array of the longest one's width."""
+    return np.array(encoded, f"S{max(map(len, encoded)) or 1}")
+
+
+def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
+    column = shown.column
+    if values.dtype.kind == "S" and gdaldatetimes.is_for_gdal(values):
+        return values.astype(values.dtype)
+    if values.dtype.kind in "TS":
+        texts = values if values.dtype.kind == "S" else values.tolist()
+        times, offsets = gdaldatetimes.parse(texts, column=column, first_row=first_row)
+    else:
+        _check_years(shown, values, first_row, ": as_text=[...] shows the column as text")
+        times = values.astype("M8[us]")
+        offsets = np.full(len(times), shown.offset, np.int32)
+        if np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as"):
+            finer = np.flatnonzero((times != values) & ~np.isnat(times))
+            if len(finer):
+                _warn(shown, first_row + int(finer[0]), "GDAL's date-times are not as fine")
+    coarse = gdaldatetimes.not_held(times)
+    if coarse.any():
+        _warn(shown, first_row + int(np.argmax(coarse)), "GDAL's date-times are not as fine")
+        times = np.where(coarse, times.astype("M8[ms]").astype("M8[us]"), times)
+    return gdaldatetimes.text_for_gdal(times, offsets, column=column, first_row=first_row)
+
+
+def _check_years(shown: Shown, values: Array, first_row: int, hint: str) -> None:
+    bad = gdaldatetimes.outside(values)
+    if bad.any():
+        place = int(np.argmax(bad))
+        raise ConversionError(
+            f"column {shown.column!r}, row {first_row + place}: {values[place]} is outside the "
+            f"years 1 to 9999{hint}"
+        )
+
+
+def _warn(shown: Shown, row: int, why: str) -> None:
+    warnings.warn(
+        f"column {shown.column!r}, row {row}: {why}; what is stored is more",
+        LossWarning,
+        stacklevel=2,
+    )
+
+
+# ---- from GDAL
+
+
+def from_plain(shown: Shown, plain: Array, first_row: int) -> Array:
+    """Return what GDAL holds as stored values.
+
+    Raises
+    ------
+    ConversionError
+        Names the row of a value that the column's dtype does not hold.
+    """
+    if shown.type == FieldType.DATETIME:
+        return _stored_datetimes(shown, plain, first_row)
+    if shown.type == FieldType.STRING and shown.dtype.kind not in "TS":
+        return _from_text(shown, plain, first_row)
+    return _exact(shown, plain, first_row)
+
+
+def to_stored(shown: Shown, values: Array, first_row: int) -> Array | None:
+    """Return an array that somebody has as stored values, without GDAL.
+
+    Returns
+    -------
+    ndarray or None
+        None where only GDAL can say what is meant.
+
+    Raises
+    ------
+    ConversionError
+        Names the row of a value that the column's dtype does not hold.
+    """
+    given, kept = values.dtype.kind, shown.dtype.kind
+    if given == "M" and kept == "T" and shown.type == FieldType.DATETIME:
+        times = _exact(replace(shown, dtype=np.dtype("M8[us]")), values, first_row)
+        _check_years(shown, times, first_row, "")
+        utc = np.zeros(len(times), np.int16)
+        return np.array(gdaldatetimes.to_text(times, utc), shown.dtype)
+    same = (
+        (given in "iufb" and kept in "iufb")
+        or (given in "SUT" and kept in "TS" and shown.type == FieldType.STRING)
+        or (given == kept == "M")
+        or (given in "SO" and kept == "O" and shown.type == FieldType.WKB_GEOMETRY)
+    )
+    if given == "O" and kept in "TS" and shown.type == FieldType.STRING:
+        same = all(isinstance(value, str | bytes) for value in values.tolist())
+    return _exact(shown, values, first_row) if same else None
+
+
+def _exact(shown: Shown, values: Array, first_row: int) -> Array:
+    try:
+        return exact(values, shown.dtype, column=shown.column, first_row=first_row)
+    except RatZarrError as error:
+        raise ConversionError(str(error)) from error
+
+
+def _from_text(shown: Shown, plain: Array, first_row: int) -> Array:
+    kind = shown.dtype.kind
+    texts = [raw.decode("ascii", "replace") for raw in plain.tolist()]
+    made: list[Any] = []
+    for row, text in enumerate(texts, first_row):
+        try:
+            if kind == "O":
+                made.append(bytes.fromhex(text))
+            elif kind == "M":
+                made.append(np.datetime64(text or "NaT"))
+            elif kind == "b":
+                made.append({"True": True, "False": False}[text])
+            else:
+                made.append(int(text) if kind in "iu" else float(text))
+        except (ValueError, KeyError):
+            raise ConversionError(
+                f"column {shown.column!r}, row {row}: {text!r} is no {shown.dtype}, which the "
+                "column holds"
+            ) from None
+    if kind == "M":
+        return _exact(shown, np.array(made, "M8"), first_row)
+    objects = np.empty(len(made), object)
+    objects[:] = made
+    return _exact(shown, objects, first_row)
+
+
+def _stored_datetimes(shown: Shown, plain: Array, first_row: int) -> Array:
+    texts = [raw.decode("ascii", "replace") for raw in plain.tolist()]
+    times, offsets = gdaldatetimes.parse(texts, column=shown.column, first_row=first_row)
+    if shown.dtype.kind == "T":
+        return np.array(gdaldatetimes.to_text(times, offsets), shown.dtype)
+    other = ~np.isnat(times) & (offsets != shown.offset)
+    if other.any():
+        place = int(np.argmax(other))
+        zone = "none" if shown.offset == gdaldatetimes.NAIVE else f"{shown.offset} minutes"
+        raise ConversionError(
+            f"column {shown.column!r}, row {first_row + place}: {texts[place]} has another "
+            f"offset from UTC than the column's {type_name(shown.type)}s have ({zone})"
+        )
+    return _exact(shown, times, first_row)

@@ -1,0 +1,1 @@
+"""Copies between a raster's own table and a sidecar."""

@@ -1,0 +1,171 @@
+"""Whether a raster, read again, has what was written to its table.
+
+Formats that keep a table as XML lose digits and blanks, and say nothing: of these, and of
+all that are not known (:func:`gdalbridge.gdalio.rat_writer.keeps_values`), every value is
+compared. Others keep the bits that they are given, and what they can't hold has been
+refused before: of these the borders of the blocks that were written are compared, which
+tells whether blocks went where they belong and are all there.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.copying.raster_blocks import ExportPlan, blocks
+from gdalbridge.gdalio.field_types import FieldType, stored_dtype, usage_name
+from gdalbridge.gdalio.losses import ValueLoss, changed_reals, loss_lines
+from gdalbridge.gdalio.rat_reader import RatSource, open_rat
+from gdalbridge.gdalio.table_attributes import linear_binning, table_type
+from gdalbridge.progress import Progress
+from ratzarr import RatZarr
+from ratzarr.format.blocks import Block
+
+__all__ = ["Borders", "compare"]
+
+Array = NDArray[Any]
+
+BORDER = 64
+"""Rows at either end of a block."""
+BLOCKS = 64
+"""Blocks of a column whose borders are kept, at most."""
+
+
+class Borders:
+    """The first and last rows of blocks of one column, as they were written.
+
+    Parameters
+    ----------
+    count : int
+        Blocks that the column is written in.
+    """
+
+    def __init__(self, count: int) -> None:
+        # Evenly spread, the first and the last among them.
+        self._kept = set(np.linspace(0, max(0, count - 1), min(count, BLOCKS), dtype=int).tolist())
+        self._seen = 0
+        self.blocks: list[tuple[Block, list[Array]]] = []
+        """Rows that were written."""
+
+    def put(self, block: Block, pieces: Sequence[Array]) -> None:
+        """Take note of the next block."""
+        if self._seen in self._kept and block.length:
+            first, last = pieces[0][:BORDER], pieces[-1][-BORDER:]
+            for start, values in (
+                (block.start, first),
+                (block.stop - len(last), last),
+            ):
+                # A copy: a view would keep the whole block in memory.
+                self.blocks.append((Block(start, len(values)), [values.copy()]))
+        self._seen += 1
+
+
+def compare(
+    table: RatZarr,
+    raster: Any,
+    band: int,
+    written: Sequence[tuple[ExportPlan, int, Borders]],
+    rows: int,
+    told: Progress,
+    *,
+    every: bool,
+    values: bool,
+) -> list[str]:
+    """Return in words what the raster, read again, has otherwise than the sidecar.
+
+    Parameters
+    ----------
+    written : sequence of (ExportPlan, int, Borders)
+        With the column's index in the raster.
+    every : bool
+        Compare every value, and not only the borders of blocks.
+    values : bool
+        Compare values at all.
+    """
+    if not written or not rows:
+        return []
+    losses: list[str] = []
+    lost = []
+    with open_rat(_again(raster), band) as source:
+        losses += _of_the_table(table.getRatAttributeMapping().asdict(), source)
+        for done, (plan, index, borders) in enumerate(written):
+            found = source.schema.columns[index]
+            if found.usage != plan.usage and not any(repr(plan.name) in loss for loss in losses):
+                losses.append(
+                    f"the usage of column {plan.name!r} became {usage_name(found.usage)}"
+                )
+            if not values:
+                continue
+            changed, first = 0, None
+            looked_at = blocks(table, [plan], rows) if every else borders.blocks
+            for block, pieces in looked_at:
+                start = block.start
+                for piece in pieces:
+                    differ = np.flatnonzero(_differences(source, index, plan, start, piece))
+                    changed += len(differ)
+                    if first is None and len(differ):
+                        first = _first(source, index, plan, start, piece, int(differ[0]))
+                    start += len(piece)
+                told.report(0.5 + (done + block.stop / rows) / len(written) / 2, plan.key)
+            if first is not None:
+                which = f"{rows} values" if every else "the values looked at"
+                real = plan.kind == FieldType.REAL
+                lost.append(ValueLoss(plan.name, *first, changed, which, real))
+    return losses + loss_lines(lost)
+
+
+def _again(raster: Any) -> Any:
+    # A dataset that is open shows what GDAL has in memory: its file is another matter.
+    if (
+        hasattr(raster, "GetRasterBand")
+        # A VRT in memory lists its sources, and an HFA's file is whole when it is closed.
+        and raster.GetDescription() in (raster.GetFileList() or [])
+        and raster.GetDriver().ShortName != "HFA"
+    ):
+        return raster.GetDescription()
+    return raster
+
+
+def _of_the_table(attributes: Mapping[str, Any], source: RatSource) -> list[str]:
+    losses = []
+    binning = linear_binning(attributes)
+    if binning is not None and not _same_doubles(source.schema.linear_binning, binning):
+        losses.append(f"the linear binning became {source.schema.linear_binning}, was {binning}")
+    kind = table_type(attributes)
+    if kind is not None and source.schema.table_type != kind:
+        losses.append("the table's type was not kept")
+    return losses
+
+
+def _same_doubles(one: tuple[float, float] | None, other: tuple[float, float]) -> bool:
+    return one is not None and np.array(one).tobytes() == np.array(other).tobytes()
+
+
+def _first(
+    source: RatSource, index: int, plan: ExportPlan, start: int, values: Array, row: int
+) -> tuple[int, str, str]:
+    """Return a changed row, its value and what it became."""
+    was, now = values[row], source.read(index, start + row, 1)[0]
+    if isinstance(was, bytes) and plan.kind == FieldType.STRING:
+        was = was.decode("utf-8")
+    return start + row, str(was), str(now)
+
+
+def _differences(
+    source: RatSource, index: int, plan: ExportPlan, start: int, values: Array
+) -> NDArray[np.bool_]:
+    length = len(values)
+    if plan.kind == FieldType.DATETIME:
+        return np.asarray(source.read_datetime_text(index, start, length) != values)
+    if plan.kind == FieldType.STRING:
+        now = source.read_encoded(index, start, length)
+        if now.dtype.kind != values.dtype.kind:
+            text = stored_dtype(FieldType.STRING)
+            return np.asarray(source.read(index, start, length) != values.astype(text))
+        return np.asarray(now != values)
+    now = source.read(index, start, length)
+    if now.dtype.kind == "f":
+        single = plan.dtype.kind == "f" and plan.dtype.itemsize < 8
+        return changed_reals(values, now, plan.dtype if single else np.dtype(np.float64))
+    return np.asarray(now != values)

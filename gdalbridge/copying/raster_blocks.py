@@ -1,0 +1,192 @@
+"""A sidecar's columns as GDAL's tables take them: block by block, the next ones read ahead.
+
+Reading, unpacking and converting is done in other threads than the one that hands the
+blocks to GDAL. Text stays the bytes that it is in the store and in GDAL. Every value is
+equal to the one in the sidecar, or refused.
+"""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import ConversionError
+from gdalbridge.gdalio import datetimes as gdaldatetimes
+from gdalbridge.gdalio.field_types import FieldType, stored_dtype
+from ratzarr import RatZarr, RatZarrError
+from ratzarr.concurrency import PROCESSORS
+from ratzarr.format.blocks import Block
+from ratzarr.format.casting import exact, has_payload
+from ratzarr.pipeline import MOST, ROOM, is_far, memory_of, read_ahead
+
+__all__ = ["ExportPlan", "blocks", "check_all", "rows_per_block"]
+
+Array = NDArray[Any]
+
+BLOCK_ROWS = 500_000
+CHECKED_BLOCKS = 8
+"""Blocks of which only the checksums are looked at, at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPlan:
+    """A column to be copied."""
+
+    key: str
+    """Name in the sidecar."""
+    name: str
+    """Name in the raster."""
+    dtype: np.dtype[Any]
+    kind: FieldType
+    usage: int
+    attributes: Mapping[str, Any]
+    block_rows: int
+
+
+def rows_per_block(chunk_rows: int, dtype: np.dtype[Any]) -> int:
+    """Return how many rows to read at once: small chunks of numbers several, in parallel."""
+    # Chunks of text may be small because their strings are long.
+    several = 1 if dtype.kind in "TO" else max(1, BLOCK_ROWS // chunk_rows)
+    return min(several * chunk_rows, BLOCK_ROWS)
+
+
+def blocks(
+    table: RatZarr, plans: Sequence[ExportPlan], rows: int
+) -> Generator[tuple[Block, list[Array]]]:
+    """Yield the blocks of columns, one column after the other, as :class:`RatSink` takes them.
+
+    Yields
+    ------
+    block : Block
+    pieces : list of ndarray
+        Its rows, in order: text as fixed-width bytes (:meth:`RatSink.write_text`) where it can
+        be, and all else as :meth:`RatSink.write` takes it.
+
+    Raises
+    ------
+    ConversionError
+        Names the column, row and value that GDAL's type can't hold.
+    """
+
+    def read(item: tuple[ExportPlan, Block]) -> list[Array]:
+        plan, block = item
+        if _is_text(plan):
+            pieces = table.readText(plan.key, block.start, block.length)
+            if pieces is not None:
+                return pieces
+        values = table.readBlock(plan.key, block.start, block.length)
+        return [for_gdal(plan, values, block.start)]
+
+    steps = (
+        (plan, Block(start, min(plan.block_rows, rows - start)))
+        for plan in plans
+        for start in range(0, rows, plan.block_rows)
+    )
+    # What each thread has once used of memory stays with it.
+    most = MOST if is_far(table) else max(2, PROCESSORS)
+    reading = read_ahead(
+        steps,
+        read,
+        threads=most,
+        ahead=most,
+        size=_memory,
+        room=ROOM,
+        like=lambda item: item[0].key,
+    )
+    with closing(reading) as ahead:
+        for (_, block), pieces in ahead:
+            yield block, pieces
+
+
+def _memory(pieces: list[Array]) -> int:
+    return sum(map(memory_of, pieces))
+
+
+def _is_text(plan: ExportPlan) -> bool:
+    return plan.kind == FieldType.STRING and plan.dtype.kind == "T"
+
+
+def check_all(table: RatZarr, plan: ExportPlan, rows: int) -> tuple[int, Array] | None:
+    """See that every value of a column can be read, and is one that GDAL's type can hold.
+
+    Values are only looked at where they could be others: else their chunks' checksums tell.
+
+    Returns
+    -------
+    (int, ndarray) or None
+        Of text the row that has the longest, and this text; None where that was not looked for.
+
+    Raises
+    ------
+    ConversionError, DamagedError
+    """
+    if _always_fits(plan):
+        step = CHECKED_BLOCKS * plan.block_rows
+        for start in range(0, rows, step):
+            table.checkBlock(plan.key, start, step)
+        return None
+    longest, most = None, 0
+    for block, pieces in blocks(table, [plan], rows):
+        start = block.start
+        for piece in pieces:
+            if _is_text(plan) and piece.dtype.kind == "S" and piece.dtype.itemsize > most:
+                row = int(np.argmax(np.strings.str_len(piece)))
+                longest, most = (start + row, piece[row : row + 1].copy()), piece.dtype.itemsize
+            start += len(piece)
+    return longest
+
+
+def _always_fits(plan: ExportPlan) -> bool:
+    if plan.kind not in (FieldType.INTEGER, FieldType.REAL):
+        return False
+    wanted = stored_dtype(plan.kind)
+    if plan.dtype.kind in "iu" and wanted.kind == "f" and plan.dtype.itemsize == 8:
+        # numpy calls that safe; above 2**53 it is not.
+        return False
+    return plan.dtype.kind in "iufb" and np.can_cast(plan.dtype, wanted, casting="safe")
+
+
+def for_gdal(plan: ExportPlan, values: Array, start: int) -> Array:
+    """Return values as :meth:`RatSink.write` takes them, equal to what they were."""
+    if plan.kind == FieldType.DATETIME:
+        if values.dtype.kind == "T":
+            times, offsets = gdaldatetimes.parse(values.tolist(), column=plan.key, first_row=start)
+        else:
+            times = _checked(plan, values, np.dtype("datetime64[us]"), start)
+            east = plan.attributes.get("UTC_OFFSET_MINUTES", 0)
+            offsets = np.full(len(times), gdaldatetimes.NAIVE if east is None else east, np.int32)
+        return gdaldatetimes.text_for_gdal(times, offsets, column=plan.key, first_row=start)
+    if plan.kind == FieldType.STRING:
+        return _as_text(plan, values, start)
+    return _checked(plan, values, stored_dtype(plan.kind), start)
+
+
+def _checked(plan: ExportPlan, values: Array, dtype: np.dtype[Any], start: int) -> Array:
+    try:
+        return exact(values, dtype, column=plan.key, first_row=start)
+    except RatZarrError as error:
+        others = {
+            FieldType.INTEGER: "Real or String",
+            FieldType.REAL: "String",
+        }.get(plan.kind, "")
+        hint = f"; {others} can be asked for (cast)" if others else ""
+        raise ConversionError(f"{error}{hint}") from error
+
+
+def _as_text(plan: ExportPlan, values: Array, start: int) -> Array:
+    text = stored_dtype(FieldType.STRING)
+    if values.dtype.kind == "M":
+        iso = np.datetime_as_string(values)
+        return np.where(np.isnat(values), "", iso).astype(text)
+    if values.dtype.kind in "iufb":
+        if values.dtype.kind == "f" and (payloads := has_payload(values)).any():
+            row = start + int(np.argmax(payloads))
+            raise ConversionError(
+                f"column {plan.key!r}, row {row}: a NaN with a payload, which text can't hold"
+            )
+        # Python's own text of a number is the shortest that reads back as the same one.
+        return np.array([str(value) for value in values.tolist()], text)
+    return _checked(plan, values, text, start)

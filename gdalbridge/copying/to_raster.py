@@ -1,0 +1,353 @@
+"""Copies of a sidecar's columns into a raster's own attribute table.
+
+Values are checked before they are written. Afterwards the raster is opened again and compared with
+the sidecar: every value where the format stores text (XML loses digits and blanks without a word),
+otherwise the borders of the blocks.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.copying.compare import Borders, compare
+from gdalbridge.copying.raster_blocks import ExportPlan, blocks, check_all, rows_per_block
+from gdalbridge.copying.report import ColumnReport, CopyReport
+from gdalbridge.errors import (
+    BridgeError,
+    ColumnSelectionError,
+    ConversionError,
+    LossWarning,
+    OutputExistsError,
+    SidecarNameError,
+)
+from gdalbridge.gdalio.compat import VERSION
+from gdalbridge.gdalio.field_types import (
+    COLOUR_USAGES,
+    FieldType,
+    export_type,
+    type_name,
+    usage_name,
+)
+from gdalbridge.gdalio.rat_writer import RatSink, open_rat_for_update
+from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.gdalio.table_attributes import linear_binning, table_type
+from gdalbridge.progress import Progress, progress_of
+from gdalbridge.sidecars.column_access import readable_columns
+from gdalbridge.sidecars.naming import find_sidecars
+from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute, same_raster
+from gdalbridge.sidecars.staleness import refuse_stale
+from ratzarr import ArgumentError, RatZarr
+from ratzarr.errors import Advice
+from ratzarr.format.blocks import Block, chunk_count
+from ratzarr.format.names import COMPLETE_ATTR
+from ratzarr.stores import base as location
+from ratzarr.stores.temp_output import sweep_leftovers
+
+__all__ = ["copy_to_raster"]
+
+
+def copy_to_raster(
+    sidecar: Any,
+    raster: Any,
+    *,
+    band: int = 1,
+    columns: Sequence[str] | None = None,
+    overwrite: bool = False,
+    cast: Mapping[str, str] | None = None,
+    block_rows: int | None = None,
+    verify: bool | None = None,
+    lossy: bool = False,
+    accept_stale: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> CopyReport:
+    """Copy a sidecar's columns into a raster's own attribute table.
+
+    Parameters
+    ----------
+    sidecar : str or os.PathLike
+        The store; it is only read.
+    raster : str, os.PathLike or gdal.Dataset
+        A path, or a dataset opened for update. Columns that its table has already are
+        kept.
+    band : int
+        Counted from 1.
+    columns : sequence of str, optional
+        Only these, in the sidecar's order.
+    overwrite : bool
+        Write over columns that the raster's table has already.
+    cast : mapping of str to str, optional
+        GDAL type by column: ``{"id": "Real"}``. Values must still be equal.
+    block_rows : int, optional
+        Rows per block; by default a chunk.
+    verify : bool, optional
+        Whether to compare the raster, read again, with the sidecar: True, every value; False,
+        names, types and usages only. By default every value, but for rasters that keep each
+        value that they take (in memory, HFA, KEA): of these the first and last rows of blocks
+        all through each column.
+    lossy : bool
+        Write also where GDAL lost or altered values of the table that the raster has: it is
+        written again without them.
+    accept_stale : bool
+        Go on where this is the sidecar's raster, and not as it was when the sidecar was made.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`.
+    progress : None, True, callable or object
+        See :mod:`gdalbridge.progress`.
+
+    Returns
+    -------
+    CopyReport
+        With what the raster's format could not keep, in ``losses``; each is a
+        :class:`~gdalbridge.LossWarning` too.
+
+    Raises
+    ------
+    ConversionError
+        Names the column, row and value that GDAL's type can't hold. The raster is as
+        it was.
+    OutputExistsError
+        Where the raster's table has such a column already.
+    StaleError
+        Where the sidecar lies beside the raster or names it, and was made for another state of
+        it: see :func:`gdalbridge.touch`. Another raster is not compared.
+    BridgeError
+        For everything else.
+    """
+    started = time.perf_counter()
+    if block_rows is not None and (isinstance(block_rows, bool) or block_rows < 1):
+        raise BridgeError(f"block_rows is an integer >= 1: got {block_rows!r}")
+    if isinstance(raster, str | os.PathLike):
+        sweep_leftovers(Path(os.fspath(raster)).parent)
+    with (
+        RatZarr(sidecar, readOnly=True, storageOptions=storage_options) as table,
+        open_rat_for_update(raster, band, ReadOptions(lossy=lossy)) as sink,
+        progress_of(progress) as told,
+    ):
+        if not accept_stale:
+            _check_fit(table, raster, sink, band)
+        plans = _plan(table, columns, cast or {}, block_rows)
+        rows = table.getRowCount()
+        name, exact = sink.name, sink.keeps_values
+        there = {column.name: column for column in sink.schema.columns}
+        _check_target(sink, there, plans, rows, overwrite)
+        longest: dict[str, tuple[int, NDArray[Any]] | None] = {}
+        if sink.writes_through:
+            # Nothing can be taken back from such a file: see first that all of it will do.
+            longest = {plan.key: check_all(table, plan, rows) for plan in plans}
+        losses, written = _write(table, sink, plans, rows, longest, told)
+        losses += [loss for loss in sink.commit() if loss not in losses]
+        losses += compare(
+            table,
+            raster,
+            band,
+            written,
+            rows,
+            told,
+            every=verify if verify is not None else not exact,
+            values=verify is not False,
+        )
+        told.report(1.0)
+    for loss in losses:
+        warnings.warn(f"{name}: {loss}", LossWarning, stacklevel=2)
+    return CopyReport(
+        source=str(sidecar),
+        target=name,
+        rows=rows,
+        columns=tuple(
+            ColumnReport(
+                plan.key,
+                "str" if plan.dtype.kind == "T" else str(plan.dtype),
+                type_name(plan.kind),
+                usage_name(plan.usage),
+            )
+            for plan in plans
+        ),
+        bytes_read=sum(rows * plan.dtype.itemsize for plan in plans),
+        bytes_stored=_size_on_disk(raster),
+        seconds=time.perf_counter() - started,
+        losses=tuple(losses),
+    )
+
+
+def _check_fit(table: RatZarr, raster: Any, sink: RatSink, band: int) -> None:
+    recorded = table.getRatAttributeMapping().get(RASTER_ATTR)
+    if recorded is None:
+        return
+    now = raster_attribute(sink.dataset, band, table.filename)
+    if same_raster(recorded, now) or _lies_beside(raster, band, table.filename):
+        refuse_stale(sink.name, now, {str(table.filename): recorded})
+
+
+def _lies_beside(raster: Any, band: int, sidecar: Any) -> bool:
+    # A raster in memory has nothing beside it, and a store of zarr's own lies nowhere.
+    with suppress(SidecarNameError, ArgumentError, TypeError):
+        place = location.parse(sidecar)
+        return any(location.parse(one.path) == place for one in find_sidecars(raster, band))
+    return False
+
+
+def _plan(
+    table: RatZarr,
+    columns: Sequence[str] | None,
+    casts: Mapping[str, str],
+    block_rows: int | None,
+) -> list[ExportPlan]:
+    there = table.getColumnNames()
+    if isinstance(columns, str):
+        raise ColumnSelectionError(f"columns is a list of names: got the string {columns!r}")
+    for what, names in (("columns", columns or ()), ("cast", casts)):
+        for name in names:
+            if name not in there:
+                raise ColumnSelectionError(
+                    f"{what}: {table.filename} has no column {name!r}; it has {there}"
+                )
+    plans = []
+    for key in (
+        readable_columns(table, there)
+        if columns is None
+        else [name for name in there if name in columns]
+    ):
+        attributes = table.getColumnAttributeMapping(key).asdict()
+        if attributes.get(COMPLETE_ATTR, True) is False:
+            raise BridgeError(f"{table.filename}: column {key!r} is not complete")
+        if table.getColumnWidth(key) > 1:
+            raise ConversionError(
+                f"column {key!r} has {table.getColumnWidth(key)} values per row, and GDAL's tables "
+                "have one: leave it out (columns)"
+            )
+        dtype = table.getColumnDtype(key)
+        kind = export_type(key, dtype, attributes, casts.get(key), new_types=VERSION >= (3, 12))
+        usage = attributes.get("GDAL_USAGE", 0)
+        if not isinstance(usage, int):
+            raise BridgeError(f"column {key!r}: its GDAL_USAGE is {usage!r}, not a number")
+        if usage in COLOUR_USAGES and kind != FieldType.INTEGER:
+            raise ConversionError(
+                f"column {key!r} is {type_name(kind)}, and with its usage {usage_name(usage)} GDAL "
+                "would make it Integer: ask for Integer (cast), or change its GDAL_USAGE"
+            )
+        plans.append(
+            ExportPlan(
+                key,
+                str(attributes.get("GDAL_NAME", key)),
+                dtype,
+                kind,
+                usage,
+                attributes,
+                block_rows or rows_per_block(table.getColumnChunkSize(key), dtype),
+            )
+        )
+    return plans
+
+
+def _check_target(
+    sink: RatSink,
+    there: Mapping[str, Any],
+    plans: Sequence[ExportPlan],
+    rows: int,
+    overwrite: bool,
+) -> None:
+    for plan in plans:
+        column = there.get(plan.name)
+        if column is None:
+            continue
+        if not overwrite:
+            raise OutputExistsError(
+                Advice(
+                    f"{sink.name} has a column {plan.name!r} already.",
+                    "Use overwrite=True to write over it.",
+                )
+            )
+        if column.type != plan.kind and (plan.kind, column.type) != (
+            FieldType.INTEGER,
+            FieldType.REAL,
+        ):
+            raise OutputExistsError(
+                f"{sink.name} has a column {plan.name!r} of type {type_name(column.type)}, and "
+                f"GDAL can't change that to {type_name(plan.kind)}"
+            )
+    sink.check_new([(plan.name, plan.usage) for plan in plans if plan.name not in there])
+    kept = set(there) - {plan.name for plan in plans}
+    now = sink.schema.rows
+    if kept and now != rows:
+        raise BridgeError(
+            f"{sink.name} has a table of {now} rows and the sidecar has {rows}: the raster's "
+            f"column {sorted(kept)[0]!r} would no longer fit"
+        )
+
+
+def _write(
+    table: RatZarr,
+    sink: RatSink,
+    plans: Sequence[ExportPlan],
+    rows: int,
+    longest: Mapping[str, tuple[int, NDArray[Any]] | None],
+    told: Progress,
+) -> tuple[list[str], list[tuple[ExportPlan, int, Borders]]]:
+    losses: list[str] = []
+    written: list[tuple[ExportPlan, int, Borders]] = []
+    if sink.schema.rows != rows:
+        sink.set_row_count(rows)
+    # The next column is read while one is written.
+    with closing(blocks(table, plans, rows)) as reading:
+        for done, plan in enumerate(plans):
+            # Looked up again each time: a driver may have given a new column another name.
+            there = {column.name: column.index for column in sink.schema.columns}
+            if plan.name in there and plan.name not in {one.name for one, *_ in written}:
+                index = there[plan.name]
+            else:
+                index, changed = sink.create_column(plan.name, plan.kind, plan.usage)
+                losses += changed
+            count = chunk_count(rows, plan.block_rows)
+            borders = Borders(count)
+            written.append((plan, index, borders))
+            if (first := longest.get(plan.key)) is not None:
+                # HFA writes a whole column anew each time that a longer text comes.
+                sink.write(index, *first, is_text=True)
+            # Some drivers have no Integer columns, and make them Real.
+            real = sink.schema.columns[index].type == FieldType.REAL
+            for block, pieces in islice(reading, count):
+                _write_block(sink, index, plan, block, pieces, real=real)
+                borders.put(block, pieces)
+                told.report((done + block.stop / rows) / len(plans) / 2, plan.key)
+    attributes = table.getRatAttributeMapping().asdict()
+    kind = table_type(attributes)
+    if kind is not None and kind != sink.schema.table_type:
+        losses += sink.set_table_type(kind)
+    binning = linear_binning(attributes)
+    if binning is not None:
+        losses += sink.set_linear_binning(*binning)
+    return losses, written
+
+
+def _write_block(
+    sink: RatSink,
+    index: int,
+    plan: ExportPlan,
+    block: Block,
+    pieces: Sequence[NDArray[Any]],
+    *,
+    real: bool,
+) -> None:
+    start = block.start
+    for piece in pieces:
+        values = piece.astype(np.float64) if real and plan.kind == FieldType.INTEGER else piece
+        sink.write(index, start, values, is_text=plan.kind == FieldType.STRING)
+        start += len(piece)
+
+
+def _size_on_disk(raster: Any) -> int:
+    if hasattr(raster, "GetRasterBand"):
+        names = raster.GetFileList() or []
+    else:
+        name = os.fspath(raster)
+        names = [name, name + ".aux.xml"]
+    return sum(Path(name).stat().st_size for name in names if Path(name).exists())

@@ -1,0 +1,1 @@
+"""The only importer of GDAL: datasets, attribute tables, types."""

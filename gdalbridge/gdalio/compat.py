@@ -1,0 +1,133 @@
+"""The import of GDAL, and flags for what its version can do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from gdalbridge.errors import GdalMissingError
+
+__all__ = [
+    "NEW_TYPES",
+    "VERSION",
+    "block_io_is_safe",
+    "exceptions",
+    "gdal",
+    "own_rat",
+    "set_own_rat",
+    "silence",
+    "write_array",
+]
+
+try:
+    from osgeo import gdal, gdal_array
+except ImportError as error:
+    raise GdalMissingError(
+        f"GDAL's Python bindings can't be loaded ({error}). Ways to get them: conda-forge "
+        "(conda install -c conda-forge gdal), which GDAL itself recommends; the system's libgdal "
+        "with the package GDAL of the same version from PyPI (with numpy installed first, and "
+        "pip's --no-build-isolation); or, for a first try, the extra gdal-wheel of ratzarr "
+        "(pip install 'ratzarr[gdal-wheel]')"
+    ) from error
+
+VERSION = tuple(
+    int(part) for part in gdal.VersionInfo("RELEASE_NAME").split(".")[:3] if part.isdigit()
+)
+"""GDAL's version, e.g. (3, 12, 4)."""
+
+NEW_TYPES = VERSION >= (3, 12)
+"""Whether tables have columns of Boolean, DateTime and WKBGeometry."""
+
+own_rat = gdal.Band.GetDefaultRAT
+"""A band's own table, also where :func:`gdalbridge.enable` has others get the attached one."""
+set_own_rat = gdal.Band.SetDefaultRAT
+
+TAKEN = frozenset({np.dtype(np.int32).str, np.dtype(np.float64).str})
+"""Dtypes of numbers that ``WriteArray`` hands to GDAL as they are, after copying them."""
+
+FIRST_SAFE = (3, 12, 4)
+"""First version known to read and write blocks of a default RAT at the right place.
+
+3.6.2 reads and writes the wrong memory where a block does not begin in row 0. When that was
+mended is not known, and trying it out is itself undefined: older versions take the slow way."""
+
+
+def block_io_is_safe(rat: "gdal.RasterAttributeTable") -> bool:
+    """Return whether blocks that begin after row 0 can be read and written."""
+    return VERSION >= FIRST_SAFE or bool(rat.ChangesAreWrittenToFile())
+
+
+def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, start: int) -> int:
+    """Write an array to a table as ``WriteArray`` does, but without the copy that it makes first.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n,)
+        Contiguous. Text of fixed width and numbers of GDAL's own dtypes are given as they are; all
+        else goes through ``WriteArray``.
+
+    Returns
+    -------
+    int
+        0, or, where GDAL's exceptions are off and ``WriteArray`` was called, what it returned.
+
+    Raises
+    ------
+    ValueError
+        For a column or rows that are not there.
+    RuntimeError
+        Where GDAL fails.
+    """
+    if values.dtype.str not in TAKEN and values.dtype.kind != "S":
+        failed: int = rat.WriteArray(values, column, start)
+        return failed
+    # Older versions say nothing of either.
+    if not 0 <= column < rat.GetColumnCount():
+        raise ValueError(f"column {column} is not in the table")
+    if not 0 <= start <= start + len(values) <= rat.GetRowCount():
+        raise ValueError(f"rows {start} to {start + len(values)} are not in the table")
+    failed = gdal_array.RATValuesIONumPyWrite(rat, column, start, values)
+    if failed:
+        raise RuntimeError(gdal.GetLastErrorMsg() or f"GDAL did not write rows from {start}")
+    return failed
+
+
+@contextmanager
+def exceptions(use: bool = True) -> Iterator[None]:
+    """Turn GDAL's errors into exceptions, in a scope, and not for the whole process.
+
+    Parameters
+    ----------
+    use : bool
+        False keeps them messages, whatever the caller has chosen: an exception would hide what
+        a call returns in spite of an error, and an error handler would not hear of it.
+    """
+    if hasattr(gdal, "ExceptionMgr"):
+        # Since 3.7, and of this thread alone: a script's other threads keep what they chose.
+        with gdal.ExceptionMgr(useExceptions=use):
+            yield
+        return
+    before = bool(gdal.GetUseExceptions())
+    _use_exceptions(use)
+    try:
+        yield
+    finally:
+        _use_exceptions(before)
+
+
+def _use_exceptions(use: bool) -> None:
+    if use:
+        gdal.UseExceptions()
+    else:
+        gdal.DontUseExceptions()
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep GDAL's messages off stderr."""
+    gdal.PushErrorHandler("CPLQuietErrorHandler")
+    try:
+        yield
+    finally:
+        gdal.PopErrorHandler()

@@ -1,0 +1,138 @@
+"""What the user has told GDAL of S3 counts for our own stores as well.
+
+GDAL's configuration options come from ``gdal.SetConfigOption`` and its kin, from GDAL's own
+configuration file, from ``--config`` of a command, and in the end from the environment,
+which is not of interest here: it is read elsewhere.
+"""
+
+import os
+import threading
+from collections.abc import Mapping
+
+from gdalbridge.errors import GdalMissingError
+from ratzarr.stores.aws_config import NAMES
+
+__all__ = ["PREFIX", "hold", "hold_all", "release", "release_all", "set_option", "words"]
+
+PREFIX = "/vsis3/"
+
+_given: dict[str, str] = {}
+_held: dict[str, dict[str, str | None]] = {}
+"""By bucket, what was there before the options that are ours for a while."""
+_everywhere: dict[str, str] = {}
+"""What was set by us for all buckets."""
+_lock = threading.RLock()
+
+
+def set_option(name: str, value: str) -> None:
+    """Set one of GDAL's options for the process, also where GDAL is not installed."""
+    _given[name] = value
+    try:
+        from gdalbridge.gdalio.compat import gdal
+    except GdalMissingError:
+        return
+    gdal.SetConfigOption(name, value)
+
+
+def words(bucket: str) -> dict[str, tuple[str, str]]:
+    """Return what GDAL was told, and how, by name; for :func:`ratzarr.stores.aws_config.consult`."""
+    try:
+        from gdalbridge.gdalio.compat import gdal
+    except GdalMissingError:
+        return {name: (value, "--config") for name, value in _given.items()}
+    path = f"{PREFIX}{bucket}/"
+    found = {}
+    with _lock:
+        before = _held.get(bucket, {})
+        for name in NAMES:
+            said = {
+                "GDAL's options for this path": (
+                    before[name] if name in before else _of_path(path, name)
+                ),
+                "GDAL's options of this thread": gdal.GetThreadLocalConfigOption(name),
+                "GDAL's options": _of_process(name),
+            }
+            for source, value in said.items():
+                if value is not None:
+                    is_given = source == "GDAL's options" and _given.get(name) == value
+                    found[name] = (value, "--config" if is_given else source)
+                    break
+    return found
+
+
+def _of_path(path: str, name: str) -> str | None:
+    from gdalbridge.gdalio.compat import gdal
+
+    # The answer is all the others' where nothing is set for the path itself.
+    found: str | None = gdal.GetPathSpecificOption(path, name)
+    return None if found in (gdal.GetConfigOption(name), _everywhere.get(name)) else found
+
+
+def _of_process(name: str) -> str | None:
+    from gdalbridge.gdalio.compat import gdal
+
+    if hasattr(gdal, "GetGlobalConfigOption"):
+        found: str | None = gdal.GetGlobalConfigOption(name)
+        return found
+    # Before 3.7 the answer may be the environment's: which has its turn, and says the same.
+    value: str | None = gdal.GetConfigOption(name)
+    return None if value == os.environ.get(name) else value
+
+
+def hold(bucket: str, options: Mapping[str, str]) -> None:
+    """Set options for a bucket alone, until they are released; what is so already is left."""
+    from gdalbridge.gdalio.compat import gdal
+
+    path = f"{PREFIX}{bucket}/"
+    with _lock:
+        before: dict[str, str | None] = {}
+        for name, value in options.items():
+            if gdal.GetPathSpecificOption(path, name) != value:
+                before[name] = _of_path(path, name)
+                gdal.SetPathSpecificOption(path, name, value)
+        _held[bucket] = before
+        _forget(path, before)
+
+
+def release(bucket: str) -> None:
+    """Put back what was there before."""
+    from gdalbridge.gdalio.compat import gdal
+
+    path = f"{PREFIX}{bucket}/"
+    with _lock:
+        before = _held.pop(bucket)
+        # While GDAL knows the way: without, it would look for credentials everywhere else.
+        _forget(path, before)
+        for name, value in before.items():
+            gdal.SetPathSpecificOption(path, name, None)
+            # What is set for a longer or shorter path shows through again by itself.
+            if value is not None and gdal.GetPathSpecificOption(path, name) != value:
+                gdal.SetPathSpecificOption(path, name, value)
+
+
+def hold_all(options: Mapping[str, str]) -> None:
+    """Set options for all buckets, until they are released."""
+    from gdalbridge.gdalio.compat import gdal
+
+    with _lock:
+        for name, value in options.items():
+            gdal.SetPathSpecificOption(PREFIX, name, value)
+        _everywhere.update(options)
+
+
+def release_all() -> None:
+    """Take back what was set for all buckets."""
+    from gdalbridge.gdalio.compat import gdal
+
+    with _lock:
+        for name in _everywhere:
+            gdal.SetPathSpecificOption(PREFIX, name, None)
+        _everywhere.clear()
+
+
+def _forget(path: str, changed: Mapping[str, str | None]) -> None:
+    from gdalbridge.gdalio.compat import gdal
+
+    if any(name.startswith("AWS_") for name in changed):
+        # What was kept of this bucket was another server's, or what another user was shown.
+        gdal.VSICurlPartialClearCache(path)

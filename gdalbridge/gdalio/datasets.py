@@ -1,0 +1,229 @@
+"""Opening rasters and their bands, with whatever lies beside them in sight."""
+
+import os
+import posixpath
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from gdalbridge.errors import RasterNotFoundError
+from gdalbridge.gdalio.compat import exceptions, gdal, silence
+from gdalbridge.gdalio.messages import Message, collected
+from gdalbridge.gdalio.special_files import refuse_special_files, refuse_special_sources
+from gdalbridge.gdalio.vsis3 import ask, bucket_of, in_this_thread, reached
+from ratzarr.stores.base import gdal_name
+
+__all__ = [
+    "band_of",
+    "driver_of",
+    "messages_of",
+    "open_dataset",
+    "opened",
+    "siblings_known",
+    "siblings_visible",
+    "source_of",
+]
+
+
+AS_THEY_ARE = frozenset(
+    ["SourceFilename", "SourceBand", "SourceProperties", "OpenOptions", "SrcRect", "DstRect",
+     "NODATA", "resampling"]
+)  # fmt: skip
+"""What a source may say of itself without its values becoming others."""
+
+
+def source_of(dataset: Any, band: Any) -> tuple[str, int] | None:
+    """Return path and band of the only source of a band; None for any other raster."""
+    driver = dataset.GetDriver()
+    if driver is None or driver.ShortName != "VRT":
+        return None
+    # Not band.GetMetadata("vrt_sources"): for a dataset in memory it ends the process.
+    described = dataset.GetMetadata("xml:VRT")
+    whole = gdal.ParseXMLString(described[0]) if described else None
+    root = None if whole is None else _only_source(whole, band.GetBand())
+    if root is None:
+        return None
+    found = {node[1]: node for node in root[2:] if node[0] == gdal.CXT_Element}
+    if not found.keys() <= AS_THEY_ARE or "SourceFilename" not in found:
+        return None
+    if not _is_nearest(root):
+        return None
+    name = _text(found["SourceFilename"])
+    number = _text(found["SourceBand"]) if "SourceBand" in found else "1"
+    if not name or not number.isdecimal() or int(number) < 1:
+        return None
+    if _attribute(found["SourceFilename"], "relativeToVRT") == "1":
+        name = posixpath.join(posixpath.dirname(dataset.GetDescription()), name)
+    return name, int(number)
+
+
+def _only_source(whole: Any, number: int) -> Any:
+    """Return the one source of a band, of a kind that can leave values as they are."""
+    tops = [whole] if whole[1] == "VRTDataset" else whole[2:]
+    for top in tops:
+        for node in top[2:]:
+            if node[1] == "VRTRasterBand" and _attribute(node, "band") == str(number):
+                # Bands that are computed say so by a class of their own.
+                if _attribute(node, "subClass") not in (None, "VRTSourcedRasterBand"):
+                    return None
+                sources = [child for child in node[2:] if child[1].endswith("Source")]
+                simple = [one for one in sources if one[1] in ("SimpleSource", "ComplexSource")]
+                return simple[0] if len(sources) == len(simple) == 1 else None
+    return None
+
+
+def _is_nearest(root: Any) -> bool:
+    asked = _attribute(root, "resampling")
+    return asked is None or asked.lower() in ("near", "nearest")
+
+
+def _text(node: Any) -> str:
+    return "".join(child[1] for child in node[2:] if child[0] == gdal.CXT_Text)
+
+
+def _attribute(node: Any, name: str) -> str | None:
+    for child in node[2:]:
+        if child[0] == gdal.CXT_Attribute and child[1] == name:
+            return _text(child)
+    return None
+
+
+_messages: weakref.WeakKeyDictionary[Any, list[Message]] = weakref.WeakKeyDictionary()
+"""What GDAL reported of each dataset that was opened here."""
+
+
+@contextmanager
+def opened(raster: Any, storage_options: Mapping[str, Any] | None = None) -> Iterator[Any]:
+    """Open a raster by its name, for use within the block; an open dataset is taken as it is.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        A path, URL or ``/vsi`` name, or an open dataset.
+    storage_options : mapping, optional
+        For a raster on S3, see :class:`ratzarr.RatZarr`.
+    """
+    if hasattr(raster, "GetRasterBand"):
+        yield raster
+        return
+    # What GDAL reads later, of what lies beside the raster, needs the settings as well.
+    with reached(os.fspath(raster), storage_options):
+        yield open_dataset(raster, storage_options=storage_options)
+
+
+def open_dataset(
+    raster: Any,
+    *,
+    update: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    siblings: Sequence[str] | None = None,
+) -> Any:
+    """Open a raster by its path, URL or ``/vsi`` name; on S3, within :func:`opened` only.
+
+    Parameters
+    ----------
+    raster : str or os.PathLike
+        The raster.
+    update : bool
+        For writing.
+    storage_options : mapping, optional
+        For a raster on S3, see :class:`ratzarr.RatZarr`.
+    siblings : sequence of str, optional
+        The files of its directory, where that is known: GDAL asks for dozens by their names
+        otherwise, a request for each.
+
+    Raises
+    ------
+    RasterNotFoundError
+        With GDAL's own reason.
+    RatZarrError
+        Where the raster is on S3, and the server refuses.
+    """
+    name = gdal_name(os.fspath(raster))
+    refuse_special_files(name)
+    flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
+    with exceptions(False), collected() as found, siblings_visible(name):
+        if siblings is None:
+            dataset = gdal.OpenEx(name, flags)
+        else:
+            dataset = gdal.OpenEx(name, flags, sibling_files=list(siblings))
+    if dataset is None:
+        reason = found[-1].text if found else "GDAL gives no reason"
+        if bucket_of(name):
+            ask(name, storage_options)
+        how = "for writing " if update else ""
+        raise RasterNotFoundError(f"{raster} can't be opened {how}as a raster: {reason}")
+    refuse_special_sources(dataset)
+    _messages[dataset] = found
+    return dataset
+
+
+def messages_of(dataset: Any) -> list[Message] | None:
+    """Return what GDAL has reported of a dataset so far; None where it was not opened here.
+
+    GDAL reports on a table once, when it reads it first: add what it says later.
+    """
+    return _messages.get(dataset)
+
+
+def driver_of(raster: str, storage_options: Mapping[str, Any] | None = None) -> str | None:
+    """Return the name of the driver that would open a raster; None where there is none."""
+    with reached(raster, storage_options) as name:
+        refuse_special_files(name)
+        with silence(), siblings_visible(name):
+            driver = gdal.IdentifyDriverEx(name, gdal.OF_RASTER)
+    return None if driver is None else str(driver.ShortName)
+
+
+def band_of(dataset: Any, band: object, name: str) -> Any:
+    """Return a band of a dataset.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Says how many bands there are.
+    """
+    count = dataset.RasterCount
+    if isinstance(band, bool) or not isinstance(band, int) or not 1 <= band <= count:
+        raise RasterNotFoundError(
+            f"{name} has {count} bands, counted from 1: there is no {band!r}"
+        )
+    return dataset.GetRasterBand(band)
+
+
+@contextmanager
+def siblings_visible(name: str) -> Iterator[None]:
+    """Let GDAL see the .aux.xml beside a raster, where a table may be."""
+    changed: dict[str, str | None] = {}
+    # On a local disk it hides the file as well.
+    if (gdal.GetConfigOption("GDAL_DISABLE_READDIR_ON_OPEN") or "").upper() == "EMPTY_DIR":
+        changed["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
+    if name.startswith("/vsi"):
+        allowed = gdal.GetConfigOption("CPL_VSIL_CURL_ALLOWED_EXTENSIONS")
+        if allowed and ".aux.xml" not in allowed:
+            separator = "," if "," in allowed else " "
+            changed["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = f"{allowed}{separator}.aux.xml"
+    with _configured(changed), in_this_thread(name):
+        yield
+
+
+@contextmanager
+def siblings_known(name: str) -> Iterator[None]:
+    """Keep GDAL from asking for files by their names, of a dataset that was told its siblings."""
+    # Its overviews and masks are datasets too, and each would ask for dozens.
+    alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    with _configured(alone), in_this_thread(name):
+        yield
+
+
+@contextmanager
+def _configured(options: Mapping[str, str | None]) -> Iterator[None]:
+    before = {key: gdal.GetThreadLocalConfigOption(key) for key in options}
+    for key, value in options.items():
+        gdal.SetThreadLocalConfigOption(key, value)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            gdal.SetThreadLocalConfigOption(key, value)

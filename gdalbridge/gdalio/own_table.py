@@ -1,0 +1,228 @@
+"""The one place that decides which table is a raster's own, and passes on what GDAL says of it.
+
+A table of GDAL's is in the raster's file or its ``.aux.xml``. Where a band has none there,
+the raster's ``.vat.dbf`` is its table, as in GDAL 3.11 and later, and on every version.
+"""
+
+import itertools
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gdalbridge.errors import RasterNotFoundError
+from gdalbridge.gdalio.compat import VERSION, exceptions, gdal, own_rat, silence
+from gdalbridge.gdalio.datasets import messages_of, open_dataset, siblings_visible
+from gdalbridge.gdalio.messages import Message, collected, report
+from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
+from gdalbridge.gdalio.vat_dbf import DbfTable
+
+__all__ = ["open_own_table"]
+
+SUFFIX = ".vat.dbf"
+READS_DBF = VERSION >= (3, 11)
+"""Whether GDAL itself reads a .vat.dbf."""
+WITHOUT_DBF = frozenset({"VRT", "MEM", "DERIVED", "GTI"})
+"""Formats of GDAL's that take no table from a file beside them."""
+LISTED = 1000
+"""Files of a directory among which a name in other letters is looked for."""
+REMEMBERED = 64
+_remembered: OrderedDict[tuple[Any, ...], "_Heard"] = OrderedDict()
+"""What GDAL said of rasters that callers had open, by their files as they were."""
+
+_lock = threading.Lock()
+
+
+def open_own_table(
+    dataset: Any, band: Any, name: str, options: ReadOptions = DEFAULTS
+) -> Any | DbfTable | None:
+    """Return a band's own table: one of GDAL's, a :class:`DbfTable`, or None.
+
+    Parameters
+    ----------
+    dataset, band
+        GDAL's.
+    name : str
+        The raster, for messages.
+    options : ReadOptions
+
+    Raises
+    ------
+    GdalLossError
+        Where values were lost or altered, unless ``options.lossy``.
+
+    Warns
+    -----
+    GdalWarning
+        What else GDAL said.
+    """
+    path = _dbf_of(dataset)
+    heard = messages_of(dataset)
+    if path is not None and not _has_table_without(dataset, band.GetBand(), path):
+        table = DbfTable(path, options)
+        if heard is not None or not _was_given_another(dataset, band, table):
+            return table
+    rat, found = _listened(dataset, band)
+    if heard is None:
+        # It was opened elsewhere, and GDAL may have said all of it then.
+        again = _heard_again(dataset, band.GetBand())
+        # A table that the caller gave it is not the file's.
+        found = [*(again.messages if again.shape == _shape(rat) else ()), *found]
+    else:
+        # Another band's table may be asked for later, when GDAL says nothing any more.
+        heard.extend(found)
+        found = heard
+    report(found, name, lossy=options.lossy)
+    if rat is None:
+        _check_aux_xml(dataset, name, options)
+    return rat
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    """What GDAL said of a raster, and the table that it spoke of."""
+
+    messages: tuple[Message, ...] = ()
+    shape: tuple[Any, ...] | None = None
+
+
+def _shape(rat: Any) -> tuple[Any, ...] | None:
+    if rat is None:
+        return None
+    return rat.GetRowCount(), *(rat.GetNameOfCol(i) for i in range(rat.GetColumnCount()))
+
+
+def _listened(dataset: Any, band: Any) -> tuple[Any, list[Message]]:
+    """Return a band's table as GDAL has it, and what GDAL says meanwhile."""
+    with (
+        siblings_visible(dataset.GetDescription()),
+        exceptions(False),
+        collected(of_table=True) as found,
+    ):
+        return own_rat(band), found
+
+
+def _dbf_of(dataset: Any) -> str | None:
+    """Return the ``.vat.dbf`` beside a raster, if there is one that could be its table."""
+    name = dataset.GetDescription()
+    if not name or name.startswith("<") or dataset.GetDriver().ShortName in WITHOUT_DBF:
+        return None
+    with siblings_visible(name), silence():
+        exact = f"{name}{SUFFIX}"
+        if gdal.VSIStatL(exact, gdal.VSI_STAT_EXISTS_FLAG) is not None:
+            return exact
+        if name.startswith("/vsi"):
+            return None
+    # GDAL finds it in a listing, where upper and lower case are the same.
+    folder, wanted = Path(name).parent, f"{Path(name).name}{SUFFIX}".lower()
+    try:
+        with os.scandir(folder) as entries:
+            # GDAL looks at no longer listings either.
+            some = itertools.islice(entries, LISTED)
+            return next((one.path for one in some if one.name.lower() == wanted), None)
+    except OSError:
+        return None
+
+
+def _has_table_without(dataset: Any, number: int, dbf: str) -> bool:
+    """Return whether a band has a table elsewhere than in its ``.vat.dbf``."""
+    if not READS_DBF:
+        with siblings_visible(dataset.GetDescription()), exceptions(False), silence():
+            return own_rat(dataset.GetRasterBand(number)) is not None
+    name = dataset.GetDescription()
+    with exceptions(False), silence():
+        others = [one for one in _siblings(name) if one.lower() != Path(dbf).name.lower()]
+        alone = gdal.OpenEx(name, gdal.OF_RASTER, sibling_files=others)
+        return alone is None or own_rat(alone.GetRasterBand(number)) is not None
+
+
+def _was_given_another(dataset: Any, band: Any, table: DbfTable) -> bool:
+    """Return whether the caller gave an open dataset a table that is in no file yet."""
+    with siblings_visible(dataset.GetDescription()), exceptions(False), silence():
+        rat = own_rat(band)
+        if rat is None:
+            return False
+        names = [str(rat.GetNameOfCol(index)) for index in range(rat.GetColumnCount())]
+    fields = [table.column(index).name for index in range(len(table))]
+    if len(names) != len(fields):
+        return True
+    # Names beyond ASCII may have been decoded otherwise.
+    pairs = [(a, b) for a, b in zip(names, fields, strict=True) if a.isascii() and b.isascii()]
+    return any(a != b for a, b in pairs)
+
+
+def _siblings(name: str) -> Sequence[str]:
+    folder, _, base = name.replace("\\", "/").rpartition("/")
+    listed = gdal.ReadDir(folder or ("/" if name.startswith("/") else ".")) or []
+    stem = base.rpartition(".")[0] or base
+    return [one for one in listed if one.startswith(stem)] or [base]
+
+
+def _heard_again(dataset: Any, number: int) -> _Heard:
+    """Return what GDAL says of a raster and a band's table when they are opened once more."""
+    name = dataset.GetDescription()
+    if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
+        return _Heard()
+    key = (name, number, *_stamp(name), *_stamp(f"{name}.aux.xml"))
+    with _lock:
+        if key in _remembered:
+            _remembered.move_to_end(key)
+            return _remembered[key]
+    try:
+        again = open_dataset(name)
+    except RasterNotFoundError:
+        # It was removed, or is no name that can be opened.
+        return _Heard()
+    if number > again.RasterCount:
+        return _Heard()
+    rat, said = _listened(again, again.GetRasterBand(number))
+    heard = _Heard((*(messages_of(again) or ()), *said), _shape(rat))
+    with _lock:
+        _remembered[key] = heard
+        while len(_remembered) > REMEMBERED:
+            _remembered.popitem(last=False)
+    return heard
+
+
+def _stamp(name: str) -> tuple[int, int]:
+    if not name.startswith("/vsi"):
+        try:
+            found = Path(name).stat()
+        except (OSError, ValueError):
+            return (-1, 0)
+        return (found.st_size, found.st_mtime_ns)
+    with siblings_visible(name), silence():
+        state = gdal.VSIStatL(name)
+    return (-1, 0) if state is None else (state.size, state.mtime)
+
+
+def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
+    """Refuse a raster whose ``.aux.xml`` is damaged: GDAL takes no table from it and is silent."""
+    path = f"{dataset.GetDescription()}.aux.xml"
+    if not dataset.GetDescription() or dataset.GetDescription().startswith("<"):
+        return
+    with siblings_visible(path), silence():
+        state = gdal.VSIStatL(path)
+        if state is None or state.IsDirectory():
+            return
+        file = gdal.VSIFOpenL(path, "rb")
+        if file is None:
+            return
+        try:
+            data = bytes(gdal.VSIFReadL(1, state.size, file) or b"") if state.size else b""
+        finally:
+            gdal.VSIFCloseL(file)
+    if b"GDALRasterAttributeTable" not in data and b"</PAMDataset>" in data:
+        return
+    with exceptions(False), collected() as found:
+        # Only whether it is whole counts here, not which characters it has.
+        parsed = gdal.ParseXMLString(data.replace(b"\0", b" ").decode("latin-1"))
+    if parsed is not None:
+        return
+    words = found[0].text if found else "it is no XML"
+    report(
+        [Message(gdal.CE_Failure, f"{path} is damaged: {words}", True)], name, lossy=options.lossy
+    )

@@ -1,0 +1,142 @@
+"""What of a table a raster has kept: two tables of GDAL's own, compared cell by cell."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import NotWrittenError, RasterNotFoundError
+from gdalbridge.gdalio.field_types import (
+    HFA_NAMES,
+    FieldType,
+    kept_name,
+    type_name,
+    usage_name,
+)
+from gdalbridge.gdalio.losses import ValueLoss, changed_reals, loss_lines
+from gdalbridge.gdalio.rat_reader import RatColumn, RatSource, open_rat
+
+__all__ = ["losses_between"]
+
+BLOCK_ROWS = 500_000
+
+
+def losses_between(
+    was: Any, now: Any, band: int, singles: Collection[str] = frozenset()
+) -> list[str]:
+    """Say in words what a raster has otherwise than it was given.
+
+    Parameters
+    ----------
+    was, now : gdal.Dataset or str
+        The raster with the table as it should be, and the one that was to keep it.
+    band : int
+        Counted from 1, of both.
+    singles : collection of str
+        Real columns whose values are float32: equal float32 values are no loss.
+
+    Raises
+    ------
+    NotWrittenError
+        Where there is no table, or its rows, columns or types are others.
+    """
+    with open_rat(was, band) as first:
+        try:
+            second = open_rat(now, band)
+        except RasterNotFoundError as error:
+            raise NotWrittenError(
+                f"the format does not keep the table of band {band}: {error}"
+            ) from error
+        with second:
+            return _losses(first, second, singles)
+
+
+def _losses(was: RatSource, now: RatSource, singles: Collection[str]) -> list[str]:
+    then, found = was.schema, now.schema
+    pairs = _pairs(then.columns, found.columns)
+    if pairs is None or then.rows != found.rows:
+        raise NotWrittenError(
+            f"the format does not keep the table: it has {len(found.columns)} columns of "
+            f"{found.rows} rows, and was given {len(then.columns)} of {then.rows}"
+        )
+    losses: list[str] = []
+    values = []
+    if then.table_type is not None and then.table_type != found.table_type:
+        losses.append("the table's type was not kept")
+    if then.linear_binning is not None and repr(then.linear_binning) != repr(found.linear_binning):
+        losses.append(
+            f"the linear binning became {found.linear_binning}, was {then.linear_binning}"
+        )
+    for before, after in pairs:
+        losses += _of_description(before, after)
+        lost = _of_values(was, now, before, after, single=before.name in singles)
+        if lost is not None:
+            values.append(lost)
+    return losses + loss_lines(values)
+
+
+def _pairs(
+    before: Sequence[RatColumn], after: Sequence[RatColumn]
+) -> list[tuple[RatColumn, RatColumn]] | None:
+    """Return the columns of both tables in pairs; None if they don't match.
+
+    HFA adds columns for the colour table and the histogram, before the others.
+    """
+    if len(before) == len(after):
+        return list(zip(before, after, strict=True))
+    kept = {kept_name(one.name, one.usage).lower() for one in before}
+    added = {name.lower() for name in HFA_NAMES.values()} - kept
+    rest = [one for one in after if one.name.lower() not in added]
+    return list(zip(before, rest, strict=True)) if len(rest) == len(before) else None
+
+
+def _of_description(before: RatColumn, after: RatColumn) -> list[str]:
+    column = f"column {before.name!r}"
+    losses = []
+    if before.type != after.type:
+        words = f"the type of {column} became {type_name(after.type)}"
+        if (before.type, after.type) != (FieldType.INTEGER, FieldType.REAL):
+            raise NotWrittenError(
+                f"{words}, it was {type_name(before.type)}: leave it out (columns)"
+            )
+        losses.append(words)
+    if before.name != after.name:
+        losses.append(f"the name of {column} became {after.name!r}")
+    if before.usage != after.usage:
+        losses.append(
+            f"the usage of {column} became {usage_name(after.usage)}, it was "
+            f"{usage_name(before.usage)}"
+        )
+    return losses
+
+
+def _of_values(
+    was: RatSource, now: RatSource, before: RatColumn, after: RatColumn, *, single: bool
+) -> ValueLoss | None:
+    first: tuple[int, str, str] | None = None
+    changed, rows = 0, was.schema.rows
+    for start in range(0, rows, BLOCK_ROWS):
+        length = min(BLOCK_ROWS, rows - start)
+        mine, theirs = (
+            _comparable(source, column, start, length)
+            for source, column in ((was, before), (now, after))
+        )
+        differ = mine != theirs
+        if mine.dtype.kind in "if" and theirs.dtype.kind == "f":
+            differ = changed_reals(mine, theirs, np.dtype("f4" if single else "f8"))
+        lost = np.flatnonzero(np.asarray(differ))
+        if first is None and len(lost):
+            row = int(lost[0])
+            first = start + row, str(mine[row]), str(theirs[row])
+        changed += len(lost)
+    if first is None:
+        return None
+    real = before.type == FieldType.REAL
+    return ValueLoss(before.name, *first, changed, f"{rows} values", real)
+
+
+def _comparable(source: RatSource, column: RatColumn, start: int, length: int) -> NDArray[Any]:
+    if column.type == FieldType.DATETIME:
+        return source.read_datetime_text(column.index, start, length)
+    return source.read(column.index, start, length)

@@ -1,0 +1,604 @@
+"""Writing a band's own attribute table, safely and with nothing lost in silence.
+
+There are two kinds of table in GDAL. One writes through to its file at once (HFA, KEA).
+The other is memory: it is built here on a copy and handed to the band at the end, so a
+copy that fails leaves the raster as it was. Either way the raster is opened again at the
+end to see what it has kept, as some drivers accept what they then drop.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import (
+    BridgeError,
+    ConversionError,
+    GdalError,
+    NotWrittenError,
+    RasterNotFoundError,
+)
+from gdalbridge.gdalio.compat import (
+    VERSION,
+    block_io_is_safe,
+    exceptions,
+    gdal,
+    own_rat,
+    set_own_rat,
+    silence,
+    write_array,
+)
+from gdalbridge.gdalio.datasets import band_of, open_dataset
+from gdalbridge.gdalio.field_types import (
+    HFA_NAMES,
+    FieldType,
+    FieldUsage,
+    hfa_cut,
+    kept_name,
+    replaced_column,
+    stored_dtype,
+    type_name,
+    usage_name,
+)
+from gdalbridge.gdalio.own_table import open_own_table
+from gdalbridge.gdalio.rat_reader import RatSchema, schema_of
+from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
+from gdalbridge.gdalio.vat_dbf import DbfTable
+from ratzarr.stores.base import gdal_name
+
+__all__ = [
+    "RatSink",
+    "check_not_hidden",
+    "check_open_for_update",
+    "keeps_values",
+    "open_rat_for_update",
+    "see_what_was_kept",
+]
+
+
+EXACT = frozenset({"MEM", "HFA", "KEA"})
+"""Drivers that keep the bits of every value that they take."""
+
+
+def keeps_values(dataset: Any) -> bool:
+    """Return whether a raster keeps every value of its table that it takes."""
+    driver = dataset.GetDriver().ShortName
+    # A VRT in memory lists its sources' files, and is not among them.
+    in_memory = driver == "VRT" and dataset.GetDescription() not in (dataset.GetFileList() or [])
+    return driver in EXACT or in_memory
+
+
+def check_open_for_update(dataset: Any, band: Any, name: str) -> None:
+    """Refuse a dataset that was opened for reading, where GDAL would not say so.
+
+    Raises
+    ------
+    NotWrittenError
+    """
+    # From 3.12 on GeoTIFFs that were opened for reading take a table, show it, and drop it.
+    if VERSION < (3, 12) or dataset.GetDriver().ShortName != "GTiff":
+        return
+    # GDAL's bindings don't say how a dataset was opened. A write outside of the raster is
+    # refused for the one reason or the other, and writes nothing.
+    outside = (dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
+    with silence():
+        gdal.ErrorReset()
+        with suppress(RuntimeError):
+            band.WriteRaster(*outside)
+        reason = gdal.GetLastErrorNo()
+        gdal.ErrorReset()
+    if reason in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess):
+        raise NotWrittenError(
+            f"{name} was opened for reading, and GDAL would drop its table in silence: "
+            "it has to be opened for update (gdal.OF_UPDATE), or given by its path"
+        )
+
+
+def check_not_hidden(dataset: Any, number: int, name: str) -> None:
+    """Refuse a dataset that does not see the table that its band has already.
+
+    Raises
+    ------
+    NotWrittenError
+    """
+    # With GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR a dataset does not see a table in its
+    # .aux.xml, and what is written would take that table's place.
+    path = dataset.GetDescription()
+    with silence():
+        beside = path and gdal.VSIStatL(f"{path}.aux.xml") is not None
+        if not beside or dataset.GetDriver().ShortName == "MEM":
+            return
+        again = open_dataset(path)
+        hidden = own_rat(again.GetRasterBand(number)) is not None
+    if hidden:
+        raise NotWrittenError(
+            f"{name} has a table in {path}.aux.xml that this dataset does not see: open "
+            "it without GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR, or give its path"
+        )
+
+
+def see_what_was_kept(name: str, number: int, expected: RatSchema) -> list[str]:
+    """Open a raster again and compare its table's schema with what it was given.
+
+    Returns
+    -------
+    losses : list of str
+        In words, which names and usages became others.
+
+    Raises
+    ------
+    NotWrittenError
+        Where rows, columns or their types are others.
+    """
+    try:
+        dataset = open_dataset(name)
+        with silence():
+            rat = own_rat(band_of(dataset, number, name))
+        found = None if rat is None else schema_of(rat)
+        del rat, dataset
+    except (BridgeError, RasterNotFoundError) as error:
+        raise NotWrittenError(f"{name} can't be read any more: {error}") from error
+    # A table without columns, or without rows, is not always kept.
+    if found is None and not (expected.columns and expected.rows):
+        return ["the table, which has no cells, was not kept"] if expected.columns else []
+    if (
+        found is None
+        or found.rows != expected.rows
+        or [c.type for c in found.columns] != [c.type for c in expected.columns]
+    ):
+        what = "no table" if found is None else f"{len(found.columns)} columns, {found.rows} rows"
+        raise NotWrittenError(
+            f"{name} was not written: it has {what} where {len(expected.columns)} columns "
+            f"and {expected.rows} rows were given to GDAL. Was the dataset opened for update?"
+        )
+    losses = []
+    for was, now in zip(expected.columns, found.columns, strict=True):
+        if now.name != was.name:
+            losses.append(f"the name of column {was.name!r} became {now.name!r}")
+        if now.usage != was.usage:
+            losses.append(
+                f"the usage of column {was.name!r} became {usage_name(now.usage)}, "
+                f"it was {usage_name(was.usage)}"
+            )
+    return losses
+
+
+Array = NDArray[Any]
+
+MAX_ROWS = 2**31 - 1
+WRITTEN_KINDS = {
+    FieldType.INTEGER: "i",
+    FieldType.REAL: "f",
+    FieldType.STRING: "T",
+    FieldType.BOOLEAN: "b",
+    FieldType.DATETIME: "S",
+    FieldType.WKB_GEOMETRY: "O",
+}
+"""The kind of numpy's dtypes that a column of a GDAL type is written from."""
+TEXT_BYTES = 32 * 2**20
+"""GDAL's bindings pad text to the longest of a block: blocks of at most so many bytes."""
+
+
+def open_rat_for_update(raster: Any, band: int = 1, options: ReadOptions = DEFAULTS) -> "RatSink":
+    """Open a band's own attribute table, for writing.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        A path, or a dataset that was opened for update.
+    band : int
+        Counted from 1.
+    options : ReadOptions
+        For the table that is there.
+
+    Raises
+    ------
+    GdalLossError
+        Where GDAL lost or altered values of the table that is there: they would be lost for
+        good.
+    NotWrittenError
+        For places that GDAL can't update a raster in (``/vsis3/``, ...).
+    RasterNotFoundError
+        Where there is no such raster or band, or it can't be opened for writing.
+    """
+    if hasattr(raster, "GetRasterBand"):
+        return RatSink(raster, band, raster.GetDescription(), path=None, options=options)
+    path = os.fspath(raster)
+    name = gdal_name(path)
+    if name.startswith("/vsi") and not name.startswith("/vsimem/"):
+        raise NotWrittenError(
+            f"{path}: GDAL can't change a raster there; copy the table to a sidecar instead, or "
+            "export to a local raster"
+        )
+    try:
+        dataset = open_dataset(path, update=True)
+    except RasterNotFoundError as error:
+        if os.path.lexists(path):
+            raise
+        raise RasterNotFoundError(
+            f"{error}. 'gdalbridge bake' makes a raster that has a table"
+        ) from error
+    return RatSink(dataset, band, path, path=path, options=options)
+
+
+class RatSink:
+    """A band's own table, for writing.
+
+    A context manager: without commit, nothing stays of what was written to a table in
+    memory.
+
+    Parameters
+    ----------
+    dataset
+        GDAL's, opened for update.
+    band : int
+        Counted from 1.
+    name : str
+        For messages.
+    path : str or None
+        Where it was opened from, if here.
+    options : ReadOptions
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        band: int,
+        name: str,
+        path: str | None,
+        options: ReadOptions = DEFAULTS,
+    ) -> None:
+        self.name, self._path, self._number = name, path, band
+        self._dataset = dataset
+        self._band = band_of(dataset, band, name)
+        check_open_for_update(dataset, self._band, name)
+        rat = open_own_table(dataset, self._band, name or "the raster", options)
+        if isinstance(rat, DbfTable):
+            raise NotWrittenError(
+                f"{name}: its table is {rat.path}, which a table in the raster would hide. 'gdalbridge "
+                "bake' writes a raster with both; or give the .vat.dbf another name first"
+            )
+        if rat is None:
+            check_not_hidden(dataset, band, name)
+        self.writes_through = rat is not None and bool(rat.ChangesAreWrittenToFile())
+        if rat is None:
+            rat = gdal.RasterAttributeTable()
+        elif not self.writes_through:
+            # The band's own is not to be changed before the end; and GDAL 3.6 crashes where
+            # a band is given the table that it gave.
+            rat = rat.Clone()
+        self._rat = rat
+        self._blocks_are_safe = block_io_is_safe(rat)
+        self._held: _Held | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of everything; what was not committed is dropped."""
+        self._held = None
+        self._rat = self._band = self._dataset = None
+
+    @property
+    def dataset(self) -> Any:
+        """The raster, until it is closed."""
+        return self._dataset
+
+    @property
+    def schema(self) -> RatSchema:
+        """The table as it is now."""
+        return schema_of(self._rat)
+
+    def set_row_count(self, rows: int) -> None:
+        """Set the number of rows.
+
+        Raises
+        ------
+        ConversionError
+            Above 2147483647, which is all that GDAL can count.
+        """
+        if not 0 <= rows <= MAX_ROWS:
+            raise ConversionError(
+                f"{self.name}: GDAL's tables have at most {MAX_ROWS} rows: {rows}"
+            )
+        self._give_held()
+        with exceptions(), silence():
+            try:
+                self._rat.SetRowCount(rows)
+            except RuntimeError as error:
+                raise GdalError(f"{self.name}: {error}") from error
+        if self._rat.GetRowCount() != rows:
+            raise NotWrittenError(
+                f"{self.name} has {self._rat.GetRowCount()} rows after it was told to have {rows}"
+            )
+
+    @property
+    def _is_hfa(self) -> bool:
+        return bool(self._dataset.GetDriver().ShortName == "HFA")
+
+    def check_new(self, columns: Sequence[tuple[str, int]]) -> None:
+        """Refuse columns that the format could not tell from others, before one is created.
+
+        Parameters
+        ----------
+        columns : sequence of (name, usage)
+            In the order in which they are to be created.
+
+        Raises
+        ------
+        NotWrittenError
+            Names the two.
+        """
+        if not self.writes_through:
+            return
+        there = [self._rat.GetNameOfCol(i) for i in range(self._rat.GetColumnCount())]
+        for name, usage in columns:
+            other = replaced_column(there, name, usage, hfa=self._is_hfa)
+            if other is not None:
+                raise NotWrittenError(
+                    f"{self.name} has a column {other!r}, which this format would replace with "
+                    f"{name!r} ({usage_name(usage)}): it does not tell the two apart"
+                )
+            there.append(kept_name(name, usage) if self._is_hfa else name)
+
+    def create_column(self, name: str, kind: int, usage: int) -> tuple[int, list[str]]:
+        """Create a column.
+
+        Returns
+        -------
+        index : int
+        losses : list of str
+            In words, what the driver made other than it was asked to.
+
+        Raises
+        ------
+        ConversionError
+            Where the driver's type for it could not hold the values.
+        NotWrittenError
+            Where the format would write it over another column.
+        """
+        if "\x00" in name:
+            raise ConversionError(f"{self.name}: GDAL can't have a zero character in {name!r}")
+        before = self._rat.GetColumnCount()
+        self.check_new([(name, usage)])
+        given = hfa_cut(name) if self._is_hfa else name
+        with exceptions(), silence():
+            try:
+                self._rat.CreateColumn(given, int(kind), int(usage))
+            except (RuntimeError, TypeError) as error:
+                raise GdalError(f"{self.name}, column {name!r}: {error}") from error
+        if self._rat.GetColumnCount() != before + 1:
+            raise NotWrittenError(
+                f"{self.name}: this format has no column {name!r} of type {type_name(kind)}"
+            )
+        found = schema_of(self._rat).columns[before]
+        if found.type != kind and (kind, found.type) != (FieldType.INTEGER, FieldType.REAL):
+            raise ConversionError(
+                f"{self.name}, column {name!r}: with the usage {usage_name(usage)} this format "
+                f"makes it {type_name(found.type)}, not {type_name(kind)}"
+            )
+        losses = []
+        if found.type != kind:
+            losses.append(f"the type of column {name!r} became {type_name(found.type)}")
+        if found.name != name:
+            losses.append(f"the name of column {name!r} became {found.name!r}")
+        if found.usage != usage:
+            losses.append(
+                f"the usage of column {name!r} became {usage_name(found.usage)}, "
+                f"it was {usage_name(usage)}"
+            )
+        return before, losses
+
+    @property
+    def keeps_values(self) -> bool:
+        """Whether the raster keeps every value that it takes."""
+        return keeps_values(self._dataset)
+
+    def write(self, index: int, start: int, values: Array, *, is_text: bool = False) -> None:
+        """Write rows of a column.
+
+        Parameters
+        ----------
+        index : int
+            The column's.
+        start : int
+            First row.
+        values : ndarray of shape (n,)
+            int32 for Integer, float64 for Real (and Integers that a driver made Real),
+            bool, StringDType, object (bytes) for WKBGeometry; date-times as fixed-width
+            bytes (:func:`gdalbridge.gdalio.datetimes.text_for_gdal`).
+        is_text : bool
+            Whether fixed-width bytes are text, for a String: UTF-8 without zero bytes, as
+            :meth:`ratzarr.RatZarr.readText` returns it. They are not looked at.
+
+        Raises
+        ------
+        ConversionError
+            For text with a zero character, which GDAL would cut there; for values of
+            another dtype than the column's, which GDAL would convert in silence.
+        BridgeError
+            For a column or rows that are not there.
+        """
+        count, rows = self._rat.GetColumnCount(), self._rat.GetRowCount()
+        if not 0 <= index < count:
+            raise BridgeError(f"{self.name} has {count} columns, counted from 0: no {index}")
+        if not 0 <= start <= start + len(values) <= rows:
+            # Cell by cell GDAL would make the table longer.
+            raise BridgeError(
+                f"{self.name} has {rows} rows: {len(values)} from row {start} are not in it"
+            )
+        kind = self._rat.GetTypeOfCol(index)
+        if is_text and values.dtype.kind == "S" and kind == FieldType.STRING:
+            if len(values) and self._blocks_are_safe:
+                self._give(index, start, values)
+                return
+            values = values.astype(stored_dtype(FieldType.STRING))
+        if values.dtype.kind not in WRITTEN_KINDS[kind] or (
+            values.dtype.kind in "if" and values.dtype != stored_dtype(kind)
+        ):
+            raise ConversionError(
+                f"{self.name}, column {self._rat.GetNameOfCol(index)!r} is {type_name(kind)}: "
+                f"{values.dtype} would be converted by GDAL, whether it fits or not"
+            )
+        if not len(values):
+            return
+        if values.dtype.kind == "T":
+            self._write_text(index, start, values)
+        elif self._blocks_are_safe:
+            self._give(index, start, values)
+        else:
+            if self._held is None or self._held.index != index:
+                self._give_held()
+                self._held = _Held(index, rows, values.dtype)
+            self._held.put(start, values)
+
+    def _give_held(self) -> None:
+        """Write the column that was kept until it could be written as a whole."""
+        held, self._held = self._held, None
+        if held is None:
+            return
+        if not held.written.all():
+            with exceptions(), silence():
+                before = self._rat.ReadAsArray(held.index, 0, len(held.values))
+            rest = ~held.written
+            if before.dtype.kind == "O" and held.values.dtype.kind == "S":
+                # Date-times: given as text, handed out as objects that are not as exact.
+                if any(value is not None for value in before[rest].tolist()):
+                    raise NotWrittenError(
+                        f"{self.name}: this version of GDAL can't change some rows only of "
+                        f"column {self._rat.GetNameOfCol(held.index)!r}"
+                    )
+            else:
+                held.values[rest] = before[rest]
+        self._give(held.index, 0, held.values)
+
+    def _write_text(self, index: int, start: int, values: Array) -> None:
+        column = self._rat.GetNameOfCol(index)
+        encoded = [text.encode("utf-8") for text in values.tolist()]
+        if b"\x00" in b"".join(encoded):
+            row = next(row for row, text in enumerate(encoded) if b"\x00" in text)
+            raise ConversionError(
+                f"{self.name}, column {column!r}, row {start + row}: GDAL would cut "
+                f"{values[row]!r} at its zero character"
+            )
+        if not self._blocks_are_safe:
+            for row, value in enumerate(values.tolist(), start):
+                self._rat.SetValueAsString(row, index, value)
+            return
+        for piece in _pieces(np.fromiter(map(len, encoded), np.int64, len(encoded))):
+            longest = max(map(len, encoded[piece])) or 1
+            self._give(index, start + piece.start, np.array(encoded[piece], f"S{longest}"))
+
+    def _give(self, index: int, start: int, values: Array) -> None:
+        with exceptions(), silence():
+            try:
+                failed = write_array(self._rat, np.ascontiguousarray(values), index, start)
+            except (RuntimeError, ValueError, TypeError) as error:
+                column = self.schema.columns[index].name
+                raise GdalError(f"{self.name}, column {column!r}: {error}") from error
+        if failed:
+            raise NotWrittenError(f"{self.name}: GDAL did not write rows from {start}")
+
+    def set_table_type(self, kind: int) -> list[str]:
+        """Set thematic (0) or athematic (1); return what was lost, in words."""
+        with exceptions(), silence():
+            try:
+                self._rat.SetTableType(kind)
+            except RuntimeError as error:
+                return [f"the table's type was not kept ({error})"]
+        return [] if self._rat.GetTableType() == kind else ["the table's type was not kept"]
+
+    def set_linear_binning(self, minimum: float, size: float) -> list[str]:
+        """Set linear binning; return what was lost, in words."""
+        with exceptions(), silence():
+            try:
+                self._rat.SetLinearBinning(minimum, size)
+            except RuntimeError as error:
+                return [f"the linear binning was not kept ({error})"]
+        return []
+
+    def commit(self) -> list[str]:
+        """Make it stay, and see that it has stayed.
+
+        Returns
+        -------
+        losses : list of str
+            In words, which names and usages the raster, opened again, has otherwise. Values
+            are not compared here.
+
+        Raises
+        ------
+        NotWrittenError
+            Where the raster, opened again, has another table than was written.
+        """
+        self._give_held()
+        expected = self.schema
+        if not self.writes_through:
+            with exceptions(), silence():
+                try:
+                    failed = set_own_rat(self._band, self._rat)
+                except RuntimeError as error:
+                    raise NotWrittenError(f"{self.name}: {error}") from error
+            if failed:
+                raise NotWrittenError(f"{self.name}: GDAL did not take the table")
+        with exceptions(), silence():
+            try:
+                self._dataset.FlushCache()
+            except RuntimeError as error:
+                raise NotWrittenError(f"{self.name}: {error}") from error
+        driver = self._dataset.GetDriver().ShortName
+        # A VRT in memory has files too: its sources'.
+        own_file = self.name in (self._dataset.GetFileList() or [])
+        if self._path is not None:
+            self.close()
+        if driver == "HFA" and self._path is None:
+            # Its file is not whole before the dataset, which is not ours, is closed.
+            return [
+                f"the usage of column {column.name!r} becomes Generic when the dataset is closed, "
+                f"it was {usage_name(column.usage)}"
+                for column in expected.columns
+                if column.usage not in {FieldUsage.GENERIC, *HFA_NAMES}
+            ]
+        if self._path is not None or (driver != "MEM" and own_file):
+            return see_what_was_kept(self.name, self._number, expected)
+        return []
+
+
+class _Held:
+    """Values of a column that can only be written as a whole, and which rows of it are here."""
+
+    def __init__(self, index: int, rows: int, dtype: np.dtype[Any]) -> None:
+        self.index = index
+        self.values: Array = np.zeros(rows, dtype)
+        self.written = np.zeros(rows, np.bool_)
+        if dtype.kind == "O":
+            self.values[:] = b""
+
+    def put(self, start: int, values: Array) -> None:
+        if values.dtype.itemsize > self.values.dtype.itemsize:
+            # Text of a date-time: numpy would cut the longer one.
+            self.values = self.values.astype(values.dtype)
+        self.values[start : start + len(values)] = values
+        self.written[start : start + len(values)] = True
+
+
+def _pieces(lengths: NDArray[np.int64]) -> Iterator[slice]:
+    """Cut rows of text so that no piece, padded to its longest, is too large."""
+    first, count = 0, len(lengths)
+    while first < count:
+        padded = np.maximum.accumulate(lengths[first:]) * np.arange(1, count - first + 1)
+        stop = first + max(1, int(np.searchsorted(padded, TEXT_BYTES, side="right")))
+        yield slice(first, stop)
+        first = stop

@@ -1,0 +1,57 @@
+"""Options for reading a raster's own attribute table.
+
+>>> ReadOptions(encoding="cp1252").encoding
+'cp1252'
+>>> ReadOptions(encoding="latin-9").encoding
+Traceback (most recent call last):
+gdalbridge.errors.BridgeError: unknown encoding 'latin-9': expected a name such as 'utf-8', \
+'cp1252' or 'iso-8859-1'
+"""
+
+import codecs
+from dataclasses import dataclass
+
+from gdalbridge.errors import BridgeError
+
+__all__ = ["DEFAULTS", "ReadOptions"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOptions:
+    """How a raster's own table is read.
+
+    Parameters
+    ----------
+    encoding : str, optional
+        Encoding of its text and column names. By default UTF-8; for a ``.vat.dbf`` the
+        encoding that the file declares.
+    lossy : bool
+        Read a table also where GDAL lost or altered values of it.
+
+    Raises
+    ------
+    BridgeError
+        For an unknown encoding.
+    """
+
+    encoding: str | None = None
+    lossy: bool = False
+
+    def __post_init__(self) -> None:
+        if self.encoding is not None and not is_encoding(self.encoding):
+            raise BridgeError(
+                f"unknown encoding {self.encoding!r}: expected a name such as 'utf-8', 'cp1252' "
+                "or 'iso-8859-1'"
+            )
+
+
+def is_encoding(name: object) -> bool:
+    """Return whether Python can decode text of this encoding."""
+    try:
+        # Some codecs of Python's make no text: base64, rot13.
+        return isinstance(name, str) and isinstance(b"a".decode(codecs.lookup(name).name), str)
+    except (LookupError, ValueError):
+        return False
+
+
+DEFAULTS = ReadOptions()

@@ -1,0 +1,409 @@
+"""A raster's ``.vat.dbf``: the attribute table that ArcGIS writes beside a raster.
+
+GDAL 3.11 and later make a table of 32-bit integers of it: they clamp larger values, and
+turn missing numbers into 0. Here every value is read as the file has it. OGR's driver for
+Shapefiles identifies the file and its encoding; the records have a fixed width, so numpy
+takes the columns out of them directly, at any size.
+
+Rows are records without the mark of deletion, in file order, as in OGR and in GDAL.
+"""
+
+import re
+import struct
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import ConversionError, GdalError, GdalLossError, LossWarning
+from gdalbridge.gdalio.compat import exceptions, gdal, silence
+from gdalbridge.gdalio.field_types import FieldType, FieldUsage
+from gdalbridge.gdalio.read_options import ReadOptions, is_encoding
+
+__all__ = ["DbfColumn", "DbfTable"]
+
+Array = NDArray[Any]
+
+HEADER, FIELD = 32, 32
+"""Bytes of a file's header, and of each field in it."""
+END_OF_FIELDS = 13
+INT32_DIGITS = 9
+"""Digits of which every number is a 32-bit integer."""
+TEXT = np.dtypes.StringDType()
+NUMERIC, LOGICAL, DATE = b"NF", b"L", b"D"
+BLANK = b" \x00"
+INTEGER = re.compile(rb"[+-]?[0-9]+")
+NO_DATE = (b"", b"0", b"00000000")
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A field as the file's header describes it."""
+
+    name: bytes
+    kind: bytes
+    offset: int
+    width: int
+    decimals: int
+
+
+class DbfColumn:
+    """A column of the table.
+
+    Parameters
+    ----------
+    name : str
+    type : FieldType
+    dtype : numpy.dtype
+    load : callable
+        Returns the values; it is called once.
+    attributes : dict, optional
+    """
+
+    def __init__(
+        self,
+        name: str,
+        type: FieldType,  # noqa: A002 - GDAL's own word for it
+        dtype: np.dtype[Any],
+        load: Callable[[], Array],
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        self.name, self.type, self.dtype = name, type, dtype
+        self.attributes = attributes or {}
+        self.usage = _usage(name, type, dtype)
+        self._load = load
+        self._values: Array | None = None
+
+    @property
+    def values(self) -> Array:
+        """Every row.
+
+        Raises
+        ------
+        ConversionError, GdalLossError
+            Names the row of a value that is no text, number or date.
+        """
+        if self._values is None:
+            self._values = self._load()
+        return self._values
+
+
+class DbfTable:
+    """A ``.vat.dbf``, open for reading.
+
+    Parameters
+    ----------
+    path : str
+        As GDAL knows it.
+    options : ReadOptions
+
+    Raises
+    ------
+    GdalLossError
+        Where the file has fewer records than its header says, unless ``options.lossy``.
+    GdalError
+        Where the file is no dBASE table.
+    """
+
+    def __init__(self, path: str, options: ReadOptions) -> None:
+        self.path, self._lossy = path, options.lossy
+        self._declared = _declared_encoding(path)
+        self._encoding = options.encoding or self._declared
+        data = _content(path)
+        self._fields, start, width, count = _header(path, data)
+        there = max(0, min(count, (len(data) - start) // width))
+        if there < count:
+            self._lose(
+                f"{path} was cut short: its header says {count} records, and {there} are whole"
+            )
+        records = np.frombuffer(data, np.dtype((np.void, width)), there, start)
+        self._records = records.view("u1").reshape(there, width)
+        deleted = self._records[:, 0] == ord("*") if there else np.zeros(0, bool)
+        if deleted.any():
+            self._records = self._records[~deleted]
+        self.rows = len(self._records)
+        self._columns: dict[int, DbfColumn] = {}
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def _lose(self, words: str) -> None:
+        # From one place in the code, so that Python shows each once, whoever reads the file again.
+        if not self._lossy:
+            raise GdalLossError(f"{words}. lossy=True (--lossy) reads what is left")
+        warnings.warn(words, LossWarning, stacklevel=1)
+
+    def column(self, index: int) -> DbfColumn:
+        """Return a column. One whose values can't be read hides no other column."""
+        if index not in self._columns:
+            self._columns[index] = self._described(self._fields[index])
+        return self._columns[index]
+
+    def _described(self, one: Field) -> DbfColumn:
+        name = self._name(one)
+        if one.kind in NUMERIC:
+            return self._numbers(name, one)
+        if one.kind == DATE and one.width == 8:
+            return DbfColumn(
+                name,
+                FieldType.DATETIME,
+                np.dtype("M8[us]"),
+                lambda: self._dates(name, one),
+                # A date has no time zone.
+                {"UTC_OFFSET_MINUTES": None},
+            )
+        if one.kind == LOGICAL and one.width == 1:
+            return self._logicals(name, one)
+        return DbfColumn(name, FieldType.STRING, TEXT, lambda: self._text(name, one))
+
+    def _name(self, one: Field) -> str:
+        encoding = self._encoding or "utf-8"
+        # One that is not of this encoding hides no other column.
+        return one.name.decode(encoding, "backslashreplace")
+
+    def _cells(self, one: Field) -> Array:
+        cells = self._records[:, one.offset : one.offset + one.width]
+        return np.ascontiguousarray(cells).view(f"S{one.width}").reshape(-1)
+
+    def _where(self, name: str, row: int) -> str:
+        return f"{self.path}, column {name!r}, row {row}"
+
+    # ---- text
+
+    def _text(self, name: str, one: Field) -> Array:
+        # In a dbf text ends with its last character that is no blank; a zero ends it, too.
+        cells = np.strings.rstrip(_until_zero(self._cells(one)), b" ")
+        out = np.empty(len(cells), TEXT)
+        encoding = self._encoding or "utf-8"
+        if is_ascii(cells):
+            out[:] = cells.astype("U")
+            return out
+        for row, raw in enumerate(cells.tolist()):
+            try:
+                out[row] = raw.decode(encoding)
+            except UnicodeDecodeError:
+                raise ConversionError(
+                    f"{self._where(name, row)}: {raw!r} is not {encoding.upper()}. "
+                    'encoding="cp1252" (--encoding cp1252) or the like says which encoding it is'
+                ) from None
+        return out
+
+    # ---- numbers
+
+    def _numbers(self, name: str, one: Field) -> DbfColumn:
+        cells = np.strings.strip(_until_zero(self._cells(one)), BLANK)
+        # A number that was too wide for its field was written as asterisks: nothing is left of it.
+        starred = (np.strings.str_len(cells) > 0) & (np.strings.strip(cells, b"*") == b"")
+        if starred.any():
+            rows = np.flatnonzero(starred)
+            warnings.warn(
+                f"{self._where(name, int(rows[0]))}: {len(rows)} values are asterisks, by which a "
+                "dBASE file marks a number too wide for its field: read as missing",
+                LossWarning,
+                stacklevel=1,
+            )
+        missing = starred | (cells == b"")
+        if one.decimals == 0 and (values := _integers(cells, missing, one.width)) is not None:
+            return _integer_column(name, values, missing)
+        filled = np.where(missing, b"nan", cells)
+        whole = one.decimals == 0
+        return DbfColumn(
+            name, FieldType.REAL, np.dtype("f8"), lambda: self._doubles(name, filled, whole)
+        )
+
+    def _doubles(self, name: str, cells: Array, whole: bool) -> Array:
+        try:
+            # Python takes underscores between digits.
+            odd = bool((np.strings.find(cells, b"_") >= 0).any())
+            values = None if odd else cells.astype(np.float64)
+        except ValueError:
+            values = None
+        if values is None:
+            values = self._doubles_one_by_one(name, cells)
+        for row in np.flatnonzero(np.isinf(values)).tolist():
+            if any(digit in cells[row] for digit in b"0123456789"):
+                self._lose(
+                    f"{self._where(name, row)}: {bytes(cells[row])!r} is beyond a 64-bit float"
+                )
+        if whole:
+            self._check_whole(name, cells, values)
+        return values
+
+    def _doubles_one_by_one(self, name: str, cells: Array) -> Array:
+        values = np.full(len(cells), np.nan)
+        for row, raw in enumerate(cells.tolist()):
+            try:
+                values[row] = float(raw.replace(b"_", b"?"))
+            except ValueError:
+                self._lose(f"{self._where(name, row)}: {raw!r} is not a number")
+        return values
+
+    def _check_whole(self, name: str, cells: Array, values: Array) -> None:
+        """Refuse whole numbers beyond 64 bits that a double can't hold."""
+        far = np.flatnonzero(np.abs(values) > 2.0**53)
+        for row in far.tolist():
+            raw = cells[row]
+            if INTEGER.fullmatch(raw) and int(values[row]) != int(raw):
+                self._lose(
+                    f"{self._where(name, row)}: {raw.decode()} has more than 64 bits, and a "
+                    "64-bit float can't hold it exactly"
+                )
+
+    # ---- dates and logical values
+
+    def _dates(self, name: str, one: Field) -> Array:
+        cells = np.strings.strip(_until_zero(self._cells(one)), BLANK)
+        known, places = np.unique(cells, return_inverse=True)
+        dates = np.full(len(known), "NaT", "M8[us]")
+        for number, raw in enumerate(known.tolist()):
+            if raw in NO_DATE or not raw.strip(b"*"):
+                continue
+            text = raw.decode("latin-1")
+            try:
+                if not (len(raw) == 8 and raw.isdigit()):
+                    raise ValueError(text)
+                dates[number] = np.datetime64(f"{text[:4]}-{text[4:6]}-{text[6:]}", "us")
+            except ValueError:
+                row = int(np.flatnonzero(places == number)[0])
+                self._lose(f"{self._where(name, row)}: {raw!r} is not a date (YYYYMMDD)")
+        found: Array = dates[places]
+        return found
+
+    def _logicals(self, name: str, one: Field) -> DbfColumn:
+        cells = self._cells(one)
+        is_true = np.isin(cells, [b"T", b"t", b"Y", b"y"])
+        is_false = np.isin(cells, [b"F", b"f", b"N", b"n"])
+        if (is_true | is_false).all():
+            return DbfColumn(name, FieldType.BOOLEAN, np.dtype(np.bool_), lambda: is_true)
+        # Neither true nor false in some row, which a bool can't say.
+        return DbfColumn(name, FieldType.STRING, TEXT, lambda: self._text(name, one))
+
+
+def is_ascii(cells: Array) -> bool:
+    """Return whether fixed-width bytes are ASCII throughout."""
+    return not len(cells) or int(np.ascontiguousarray(cells).view("u1").max()) < 128
+
+
+def _until_zero(cells: Array) -> Array:
+    """Cut each cell at its first zero, as GDAL does; numpy itself cuts trailing zeros only."""
+    width = cells.dtype.itemsize
+    letters = cells.view("u1").reshape(-1, width)
+    is_text = np.logical_and.accumulate(letters != 0, axis=1)
+    return np.where(is_text, letters, np.uint8(0)).view(cells.dtype).reshape(-1)
+
+
+def _integers(cells: Array, missing: Array, width: int) -> Array | None:
+    """Return integers, 0 where one is missing; None where not all are integers of 64 bits."""
+    filled = np.where(missing, b"0", cells)
+    # Python's int takes underscores between digits.
+    if not np.strings.isdigit(np.strings.lstrip(filled, b"+-")).all():
+        return None
+    try:
+        values = filled.astype(np.int64)
+    except (ValueError, OverflowError):
+        return None
+    return values.astype(np.int32) if width <= INT32_DIGITS else values
+
+
+def _integer_column(name: str, values: Array, missing: Array) -> DbfColumn:
+    present = values[~missing]
+    fits = not len(present) or bool(present.min() >= -(2**31) and present.max() < 2**31)
+    attributes: dict[str, Any] = {}
+    if missing.any():
+        none = _free_value(present, -(2**31) if fits else -(2**63))
+        fits = fits and none < 2**31
+        values[missing] = none
+        attributes["missing_value"] = none
+    kind = FieldType.INTEGER if fits else FieldType.REAL
+    return DbfColumn(name, kind, values.dtype, lambda: values, attributes)
+
+
+def _free_value(present: Array, first: int) -> int:
+    """Return the smallest value from ``first`` that is not among the column's own."""
+    taken = np.unique(present[present < first + len(present) + 1]).tolist()
+    for value in taken:
+        if value > first:
+            break
+        if value == first:
+            first += 1
+    return first
+
+
+def _usage(name: str, kind: FieldType, dtype: np.dtype[Any]) -> FieldUsage:
+    """Return the usage that GDAL gives a field of this name."""
+    upper = name.upper()
+    if upper == "VALUE":
+        return FieldUsage.MIN_MAX
+    if upper == "COUNT" and dtype.kind == "i":
+        return FieldUsage.PIXEL_COUNT
+    if kind == FieldType.STRING and (upper.startswith("CLASS") or upper == "NAME"):
+        return FieldUsage.NAME
+    return FieldUsage.GENERIC
+
+
+def _content(path: str) -> bytes:
+    with silence():
+        file = gdal.VSIFOpenL(path, "rb")
+        if file is None:
+            raise GdalError(f"{path} can't be opened for reading")
+        try:
+            gdal.VSIFSeekL(file, 0, 2)
+            size = gdal.VSIFTellL(file)
+            gdal.VSIFSeekL(file, 0, 0)
+            data = bytes(gdal.VSIFReadL(1, size, file) or b"") if size else b""
+        finally:
+            gdal.VSIFCloseL(file)
+    if len(data) != size:
+        raise GdalError(f"{path}: {len(data)} of its {size} bytes could be read")
+    return data
+
+
+def _header(path: str, data: bytes) -> tuple[list[Field], int, int, int]:
+    """Return the fields, where records begin, their width in bytes, and their number."""
+    if len(data) < HEADER:
+        raise GdalError(f"{path} was cut short: it has {len(data)} bytes, and a header has 32")
+    count, start, width = struct.unpack_from("<IHH", data, 4)
+    if width < 1 or start < HEADER:
+        raise GdalError(f"{path} is no dBASE table: its header makes no sense")
+    if len(data) < start:
+        raise GdalError(
+            f"{path} was cut short: its header has {start} bytes, and {len(data)} are there"
+        )
+    fields, offset, place = [], 1, HEADER
+    while place + FIELD <= start and data[place] != END_OF_FIELDS:
+        name, kind, length, decimals = struct.unpack_from("<11sc4xBB", data, place)
+        if kind == b"C" and decimals:
+            # Long text has its width in both bytes.
+            length, decimals = length + 256 * decimals, 0
+        if length:
+            name = name.partition(b"\x00")[0].rstrip(b" ")
+            fields.append(Field(name, kind, offset, length, decimals))
+        offset += length
+        place += FIELD
+    if offset > width:
+        raise GdalError(f"{path} is no dBASE table: its fields are wider than its records")
+    return fields, start, width, count
+
+
+def _declared_encoding(path: str) -> str | None:
+    """Return the encoding that the file, or a ``.cpg`` beside it, declares."""
+    with exceptions(), silence():
+        try:
+            found = gdal.OpenEx(path, gdal.OF_VECTOR, allowed_drivers=["ESRI Shapefile"])
+            said = found.GetLayer(0).GetMetadata("SHAPEFILE") if found is not None else {}
+        except RuntimeError:
+            # The header, read here, says why.
+            return None
+    for key in ("ENCODING_FROM_CPG", "ENCODING_FROM_LDID"):
+        name = said.get(key)
+        if name is None:
+            continue
+        iso = re.fullmatch(r"ISO[ _-]?8859[ _-]?([0-9]+)", name, re.I)
+        page = re.fullmatch(r"(?:ANSI|OEM|CP|WINDOWS)?[ _-]?([0-9]{3,5})", name, re.I)
+        name = f"iso-8859-{iso[1]}" if iso else f"cp{page[1]}" if page else name
+        # One that is not known here is as good as none: text beyond ASCII is refused.
+        return name.lower() if is_encoding(name) else None
+    return None

@@ -1,0 +1,207 @@
+"""GDAL's access to S3: the same server and user as our own stores.
+
+What :mod:`ratzarr.stores.open.aws_config` resolves is set in GDAL, for the bucket in question and for the
+time of a call. What the user has told GDAL by ``gdal.SetConfigOption``, a configuration file or
+``--config`` counts for our stores as well.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from gdalbridge.errors import BridgeError
+from gdalbridge.gdalio.config_options import PREFIX, hold, hold_all, release, release_all
+from ratzarr import ArgumentError, DamagedError, RatZarrError
+from ratzarr.stores.aws_config import S3Settings, current
+from ratzarr.stores.base import gdal_name
+from ratzarr.stores.base import parse as parse_location
+from ratzarr.stores.open import open_objects
+
+__all__ = [
+    "DERIVED",
+    "ask",
+    "bucket_of",
+    "effective_options",
+    "forget",
+    "in_this_thread",
+    "prepare_all",
+    "reached",
+]
+
+DERIVED = "from the settings above"
+"""Where a value of GDAL's comes from that follows from those of our stores."""
+
+SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "5", "GDAL_HTTP_LOW_SPEED_TIME": "8"} | {
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1"
+}
+"""By default GDAL waits for a silent server for ever. Slow transfers are not cut."""
+
+_users: dict[str, list[tuple[int, dict[str, str]]]] = {}
+"""By bucket, who is using which options: thread and options."""
+_changed = threading.Condition()
+
+
+def bucket_of(name: str) -> str | None:
+    """Return the bucket of one of GDAL's names; None for a place that is not on S3."""
+    if not name.startswith(PREFIX):
+        return None
+    return name[len(PREFIX) :].partition("/")[0] or None
+
+
+@contextmanager
+def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
+    """Let GDAL reach a raster within the block; the value is GDAL's name for it.
+
+    Parameters
+    ----------
+    raster : str
+        A path, a URL or a ``/vsi`` name.
+    options : mapping, optional
+        Storage options, as for :class:`ratzarr.RatZarr`; they go before all else.
+
+    Raises
+    ------
+    RatZarrError
+        Where the server can't be reached, or refuses (:mod:`ratzarr.stores.s3_errors`).
+    """
+    name = gdal_name(raster)
+    bucket = bucket_of(name)
+    if bucket is None:
+        yield name
+        return
+    from ratzarr.stores.s3_client import client_for
+
+    settings = current(bucket, options)
+    wanted = _options(settings)
+    if not client_for(settings, options).is_direct(bucket):
+        # GDAL would wait longer, once for each name it tries, and say less. And where a server
+        # points elsewhere, GDAL goes there, with the session token.
+        ask(name, options)
+    me = (threading.get_ident(), wanted)
+    with _changed:
+        # Two threads that want the same bucket of different servers take turns.
+        _changed.wait_for(lambda: _free_for(bucket, me))
+        users = _users.setdefault(bucket, [])
+        if users and users[0][1] != wanted:
+            raise BridgeError(f"{raster}: its bucket is in use already, with other S3 settings")
+        if not users:
+            hold(bucket, wanted)
+        users.append(me)
+    try:
+        yield name
+    finally:
+        with _changed:
+            users.remove(me)
+            if not users:
+                release(bucket)
+                del _users[bucket]
+            _changed.notify_all()
+
+
+def forget(raster: str, options: Mapping[str, Any] | None = None) -> None:
+    """Let GDAL look again beside a raster on S3: it remembers what was there, and what was not."""
+    # What it remembers is of a server's address, so it has to know that one.
+    with reached(raster, options) as name, in_this_thread(name):
+        if name.startswith(PREFIX):
+            from gdalbridge.gdalio.compat import gdal
+
+            gdal.VSICurlPartialClearCache(name.rpartition("/")[0])
+
+
+def _free_for(bucket: str, me: tuple[int, dict[str, str]]) -> bool:
+    users = _users.get(bucket, [])
+    return not users or users[0][1] == me[1] or any(thread == me[0] for thread, _ in users)
+
+
+@contextmanager
+def in_this_thread(name: str) -> Iterator[None]:
+    """Let GDAL list the directory of a raster that is :func:`reached`, within the block.
+
+    Options for a bucket's path don't count where GDAL lists the bucket's top: it leaves off the
+    slash, without which they would be another bucket's as well, one whose name begins alike.
+    """
+    users = _users.get(bucket_of(name) or "", [])
+    if not users:
+        yield
+        return
+    from gdalbridge.gdalio.compat import gdal
+
+    wanted = users[0][1]
+    before = {key: gdal.GetThreadLocalConfigOption(key) for key in wanted}
+    for key, value in wanted.items():
+        gdal.SetThreadLocalConfigOption(key, value)
+    try:
+        yield
+    finally:
+        for key, was in before.items():
+            gdal.SetThreadLocalConfigOption(key, was)
+
+
+def ask(name: str, options: Mapping[str, Any] | None = None) -> None:
+    """Ask for an object ourselves, to have an error in words where there is one.
+
+    Raises
+    ------
+    RatZarrError
+        For anything but an object that is there, or is not.
+    """
+    try:
+        location = parse_location(name)
+    except ArgumentError:
+        # A bucket alone, or a key that only a raster can have: GDAL's to say.
+        return
+    try:
+        # Longer than nothing is all we want to know: the answer's body is not read.
+        open_objects(location, options).get("", limit=0)
+    except DamagedError:
+        return
+    except RatZarrError as error:
+        raise type(error)(f"{name} can't be opened: {error}") from error
+
+
+def _options(settings: S3Settings) -> dict[str, str]:
+    from gdalbridge.gdalio.compat import gdal
+    from ratzarr.stores.s3_client import keys_of_profile
+
+    wanted = settings.gdal_options(keys_of_profile(settings))
+    patience = {key: value for key, value in PATIENCE.items() if gdal.GetConfigOption(key) is None}
+    return wanted | patience
+
+
+def prepare_all() -> Callable[[], None]:
+    """Let GDAL reach all buckets that are opened by others from now on, as ours are.
+
+    Returns
+    -------
+    callable
+        Takes it back.
+    """
+    from gdalbridge.gdalio.compat import gdal
+
+    settings = S3Settings.from_environment(os.environ)
+    wanted = {
+        name: value
+        for name, value in settings.gdal_options().items()
+        if gdal.GetConfigOption(name) is None
+    }
+    hold_all(wanted)
+    return release_all
+
+
+def effective_options(settings: S3Settings, bucket: str) -> dict[str, tuple[str, str]]:
+    """Return value and source of what GDAL uses in a call of ours, by option; no secret."""
+    from gdalbridge.gdalio.config_options import words
+
+    said = words(bucket)
+    found = {}
+    for name, value in settings.gdal_options().items():
+        if name in SECRETS:
+            value = "set" if value else "not set"
+        if name == "AWS_S3_ENDPOINT":
+            value = value.rpartition("@")[2]
+        told = said.get(name)
+        found[name] = (value, told[1] if told else DERIVED)
+    return found

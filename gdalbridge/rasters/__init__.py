@@ -1,0 +1,1 @@
+"""Rasters with their tables: bake, copy, move, remove."""

@@ -1,0 +1,673 @@
+"""Copies of a raster with an ordinary table, for tools that know nothing of sidecars.
+
+The merged table is built in memory on a VRT of the raster, and GDAL makes the copy. The copy is read
+again and compared, because formats lose digits and names without a word.
+"""
+
+import os
+import time
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gdalbridge.copying.to_raster import copy_to_raster
+from gdalbridge.errors import (
+    BridgeError,
+    ColumnSelectionError,
+    ConversionError,
+    GdalError,
+    LossWarning,
+    NotWrittenError,
+    OutputExistsError,
+)
+from gdalbridge.gdalio.aux_xml import write_beside
+from gdalbridge.gdalio.compat import exceptions, gdal, silence
+from gdalbridge.gdalio.datasets import opened
+from gdalbridge.gdalio.field_types import FieldType, export_type, stored_dtype, type_name
+from gdalbridge.gdalio.rat_compare import losses_between
+from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat, unique_names
+from gdalbridge.gdalio.rat_writer import open_rat_for_update
+from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
+from gdalbridge.progress import Progress, progress_of
+from gdalbridge.sidecars.column_access import readable_columns
+from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
+from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute, same_raster
+from gdalbridge.sidecars.raster_files import BESIDE, place_of
+from gdalbridge.sidecars.staleness import refuse_stale
+from ratzarr import RatZarr
+from ratzarr.errors import Advice
+from ratzarr.stores.temp_output import temporary_path
+
+__all__ = [
+    "BakeReport",
+    "Filled",
+    "Wanted",
+    "bake",
+    "fill",
+    "stand_in_for",
+]
+
+
+BLOCK_ROWS = 500_000
+
+
+OLDER = {FieldType.BOOLEAN: FieldType.INTEGER, FieldType.DATETIME: FieldType.STRING}
+"""Types that every version of GDAL reads, by types of 3.12 and later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """The table of a band."""
+
+    older: Mapping[str, FieldType]
+    """Columns that got an older type, with the type that they would have had."""
+    singles: Collection[str]
+    """Columns whose values are float32 or float16."""
+
+
+class Wanted:
+    """The columns that were asked for, and which of them were met."""
+
+    def __init__(self, columns: Sequence[str] | None) -> None:
+        if isinstance(columns, str):
+            raise ColumnSelectionError(f"columns is a list of names: got the string {columns!r}")
+        self._asked: set[str | None] | None = None if columns is None else set(columns)
+        self._met: set[str | None] = set()
+        self._seen: dict[str, None] = {}
+
+    def takes(self, name: str, also: str | None = None) -> bool:
+        """Return whether a column is wanted, by the one name or by the other."""
+        self._seen[name] = None
+        if self._asked is None:
+            return True
+        met = self._asked & {name, also}
+        self._met |= met
+        return bool(met)
+
+    def check(self, raster: Any) -> None:
+        """Refuse names that no column had.
+
+        Raises
+        ------
+        ColumnSelectionError
+            Names one, and the columns that there are.
+        """
+        missing = sorted(map(str, (self._asked or set()) - self._met))
+        if missing:
+            raise ColumnSelectionError(
+                f"{raster} has no column {missing[0]!r}, nor have its sidecars; there are "
+                f"{list(self._seen)}"
+            )
+
+
+def stand_in_for(dataset: Any) -> Any:
+    """Return a VRT in memory that shows a raster, without any table."""
+    with exceptions(), silence():
+        try:
+            made = gdal.Translate("", dataset, options="-of VRT -norat")
+        except RuntimeError as error:
+            raise GdalError(f"{dataset.GetDescription()}: {error}") from error
+    if made is None:
+        raise GdalError(f"{dataset.GetDescription()}: GDAL can't make a VRT of it")
+    return made
+
+
+def fill(
+    dataset: Any,
+    stand_in: Any,
+    band: int,
+    tables: Sequence[str],
+    wanted: Wanted,
+    cast: Mapping[str, str],
+    options: Mapping[str, Any] | None,
+    *,
+    native: bool,
+    reading: ReadOptions = DEFAULTS,
+) -> "Filled | None":
+    """Give a band of the stand-in its table; return None if it has no column.
+
+    Parameters
+    ----------
+    dataset : gdal.Dataset
+        The raster.
+    stand_in : gdal.Dataset
+        From :func:`stand_in_for`.
+    band : int
+        Counted from 1.
+    tables : sequence of str
+        The band's sidecars.
+    wanted : Wanted
+        Asked for each column by name.
+    cast : mapping
+        See :func:`gdalbridge.copying.to_raster.copy_to_raster`.
+    options : mapping, optional
+        See :class:`ratzarr.RatZarr`.
+    native : bool
+        Keep the types of GDAL 3.12 and later. By default Boolean becomes Integer, and DateTime
+        becomes String.
+    reading : ReadOptions
+        For the raster's own table.
+
+    Raises
+    ------
+    BridgeError
+        Where two sidecars have a column of one name, or tables have other numbers of rows.
+    """
+    chosen, given = _chosen(tables, wanted, options)
+    own = band in bands_with_table(dataset, options=reading)
+    older: dict[str, FieldType] = {}
+    has_any = False
+    if own:
+        has_any = _copy_own(
+            dataset, stand_in, band, wanted, given, reading, None if native else older
+        )
+    singles: set[str] = set()
+    for path, names in chosen.items():
+        casts = {name: kind for name, kind in cast.items() if name in names}
+        with RatZarr(path, readOnly=True, storageOptions=options) as table:
+            for name in names:
+                dtype = table.getColumnDtype(name)
+                attributes = table.getColumnAttributeMapping(name).asdict()
+                shown = str(attributes.get("GDAL_NAME", name))
+                if dtype.kind == "f" and dtype.itemsize < 8:
+                    singles.add(shown)
+                if native or name in casts or table.getColumnWidth(name) > 1:
+                    continue
+                kind = export_type(name, dtype, attributes)
+                if kind in OLDER:
+                    casts[name] = type_name(OLDER[kind])
+                    older[shown] = kind
+                elif kind > FieldType.STRING:
+                    raise ConversionError(_no_older(name, kind))
+        copy_to_raster(
+            path,
+            stand_in,
+            band=band,
+            columns=names,
+            cast=casts,
+            storage_options=options,
+        )
+    return Filled(older, singles) if has_any or chosen else None
+
+
+def _no_older(name: str, kind: int) -> str:
+    return (
+        f"column {name!r}: {type_name(kind)} can't be read by GDAL before 3.12. Leave it out "
+        "(columns), or ask for GDAL's newest types (native=True, --native)"
+    )
+
+
+def _chosen(
+    tables: Sequence[str], wanted: Wanted, options: Mapping[str, Any] | None
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Return the columns to copy by table, and by GDAL's name of a column its table."""
+    chosen: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
+    for path in tables:
+        with RatZarr(path, readOnly=True, storageOptions=options) as table:
+            for key in readable_columns(table, filter(wanted.takes, table.getColumnNames())):
+                name = str(table.getColumnAttributeMapping(key).get("GDAL_NAME", key))
+                if given.get(name, path) != path:
+                    raise BridgeError(
+                        f"{given[name]} and {path} both have a column {name!r}: choose the columns "
+                        "(columns), or the tables (sidecars)"
+                    )
+                given[name] = path
+                chosen.setdefault(path, []).append(key)
+    return chosen, given
+
+
+def _copy_own(
+    dataset: Any,
+    stand_in: Any,
+    band: int,
+    wanted: Wanted,
+    given: Mapping[str, str],
+    reading: ReadOptions,
+    older: dict[str, FieldType] | None,
+) -> bool:
+    """Copy the raster's own columns, but for those that a sidecar has as well."""
+    with open_rat(dataset, band, options=reading) as source:
+        schema = source.schema
+        names = unique_names(schema.columns)
+        own = [
+            column
+            for column in schema.columns
+            if column.name not in given and wanted.takes(names[column.index], column.name)
+        ]
+        if not own:
+            return False
+        with open_rat_for_update(stand_in, band) as sink:
+            sink.set_row_count(schema.rows)
+            for column in own:
+                kind = column.type
+                if older is not None and kind in OLDER:
+                    older[column.name] = FieldType(kind)
+                    kind = OLDER[FieldType(kind)]
+                elif older is not None and kind > FieldType.STRING:
+                    raise ConversionError(_no_older(column.name, kind))
+                index, _ = sink.create_column(column.name, kind, column.usage)
+                for start in range(0, schema.rows, BLOCK_ROWS):
+                    length = min(BLOCK_ROWS, schema.rows - start)
+                    values = source.read_native(column.index, start, length)
+                    if kind != column.type:
+                        values = values.astype(stored_dtype(kind))
+                    sink.write(index, start, values)
+            if schema.table_type is not None:
+                sink.set_table_type(schema.table_type)
+            if schema.linear_binning is not None:
+                sink.set_linear_binning(*schema.linear_binning)
+            sink.commit()
+    return True
+
+
+FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".img": "HFA", ".kea": "KEA", ".vrt": "VRT"}
+"""Drivers by the output's ending; any other is asked for by name."""
+
+PACKAGES = {
+    "HFA": "GDAL of conda-forge (libgdal-core) or of Debian (python3-gdal)",
+    "KEA": "GDAL of conda-forge with the package libgdal-kea",
+}
+"""Packages of drivers that some builds of GDAL don't have."""
+
+
+@dataclass(frozen=True, slots=True)
+class BakeReport:
+    """What a raster was given."""
+
+    source: str
+    target: str
+    format: str
+    """GDAL's short name of the driver."""
+    bands: Mapping[int, tuple[str, ...]]
+    """The columns of each band's table, by band."""
+    rows: Mapping[int, int]
+    seconds: float
+    losses: tuple[str, ...] = ()
+    """In words, what the format could not hold as it was given."""
+    notes: tuple[str, ...] = ()
+    """In words, lossless changes that let older software read the table."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.source} -> {self.target} ({self.format}), {self.seconds:.2f} s"]
+        for band, names in self.bands.items():
+            lines.append(f"  band {band}: {len(names)} columns of {self.rows[band]} rows")
+        return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
+
+
+def bake(
+    raster: Any,
+    out: Any = None,
+    *,
+    vrt: bool = False,
+    band: int | None = None,
+    columns: Sequence[str] | None = None,
+    sidecars: Sequence[Any] | None = None,
+    cast: Mapping[str, str] | None = None,
+    format: str | None = None,  # noqa: A002 - GDAL's own word for it
+    options: Sequence[str] = (),
+    overwrite: bool = False,
+    strict: bool = False,
+    encoding: str | None = None,
+    lossy: bool = False,
+    accept_stale: bool = False,
+    native: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> BakeReport:
+    """Copy a raster, and give the copy a table of the raster's and its sidecars' columns.
+
+    Parameters
+    ----------
+    raster : str or os.PathLike
+        A raster; it is only read.
+    out : str or os.PathLike, optional
+        The copy, on a local disk. With ``vrt`` by default ``<raster>.vrt``.
+    vrt : bool
+        Make a VRT that refers to the raster, and not a copy of its pixels.
+    band : int, optional
+        Only this band's table; by default every band's that has one.
+    columns : sequence of str, optional
+        Only these; by default all. Where the raster and a sidecar have a column of one
+        name, the sidecar's is taken.
+    sidecars : sequence of str or os.PathLike, optional
+        These tables in place of the ones beside the raster; a raster's name stands for all
+        of its tables.
+    cast : mapping of str to str, optional
+        GDAL type by column of the sidecars: ``{"id": "Real"}``. Values must still be equal.
+    format : str, optional
+        GDAL's short name of a driver; by default as the ending says.
+    options : sequence of str
+        Creation options of the driver, ``NAME=VALUE``.
+    overwrite : bool
+        Replace a raster that is at ``out``. Tables beside it are left.
+    strict : bool
+        Make an error of what the format can't hold exactly, and leave nothing.
+    encoding : str, optional
+        Of text and names in the raster's own table; by default UTF-8, or as its
+        ``.vat.dbf`` declares.
+    lossy : bool
+        Read the raster's own table also where GDAL lost or altered values of it.
+    accept_stale : bool
+        Go on where the raster is not the one that a table was made for.
+    native : bool
+        Keep GDAL's newest column types, and let the driver choose the table's place. By default
+        GDAL before 3.12, QGIS and ArcGIS can read the output: Boolean becomes Integer 0 and 1,
+        DateTime ISO text, and the table of a GeoTIFF is in its ``.aux.xml``. No value is lost.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`.
+    progress
+        See :mod:`gdalbridge.progress`.
+
+    Returns
+    -------
+    BakeReport
+        Its losses are :class:`~gdalbridge.LossWarning` too.
+
+    Raises
+    ------
+    ConversionError
+        Names the column, row and value that GDAL can't hold.
+    NotWrittenError
+        Where the format does not keep the table, or with ``strict`` not exactly.
+    OutputExistsError
+        Where something is at ``out`` already.
+    StaleError
+        Where a table beside the raster, or one that names it, was made for another state of
+        it: see :func:`gdalbridge.touch`. Tables of other rasters (``sidecars``) are not compared.
+    BridgeError
+        For everything else. Nothing is left at ``out`` after an error.
+    """
+    started = time.perf_counter()
+    reading = ReadOptions(encoding, lossy)
+    source, target = place_of(raster), _target(raster, out, vrt)
+    driver, name = _driver(target, "VRT" if vrt else format)
+    if source.kind == "local" and target == Path(source.path):
+        raise BridgeError(f"{raster} can't be baked into itself: name another output")
+    _check_free(target, overwrite)
+    tables = _tables(raster, sidecars, band, storage_options)
+    with opened(source.url, storage_options) as dataset, progress_of(progress) as told:
+        bands = _bands(dataset, tables, band, reading)
+        if not accept_stale:
+            of_bands = [one for one in tables if one.band in bands]
+            _check_fit(str(raster), dataset, of_bands, sidecars is None, storage_options)
+        told.report(0.0, "reading tables")
+        stand_in = stand_in_for(dataset)
+        wanted = Wanted(columns)
+        _check_casts(cast, tables, wanted, storage_options)
+        filled: dict[int, Filled] = {}
+        for number in bands:
+            mine = [one.path for one in tables if one.band == number]
+            found = fill(
+                dataset,
+                stand_in,
+                number,
+                mine,
+                wanted,
+                cast or {},
+                storage_options,
+                native=native,
+                reading=reading,
+            )
+            if found is not None:
+                filled[number] = found
+        wanted.check(raster)
+        told.report(0.3, f"writing {target.name}")
+        losses = _written(driver, target, stand_in, filled, options, strict, native, told)
+        told.report(1.0)
+    for loss in losses:
+        warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
+    shown, rows = {}, {}
+    for number in filled:
+        with open_rat(stand_in, number) as held:
+            shown[number] = tuple(column.name for column in held.schema.columns)
+            rows[number] = held.schema.rows
+    seconds = time.perf_counter() - started
+    return BakeReport(
+        source.url, str(target), name, shown, rows, seconds, tuple(losses), _notes(filled)
+    )
+
+
+def _notes(filled: Mapping[int, Filled]) -> tuple[str, ...]:
+    notes = []
+    for kind, words in ((FieldType.BOOLEAN, "Integer 0 and 1"), (FieldType.DATETIME, "ISO text")):
+        names = {
+            name: 1 for one in filled.values() for name, was in one.older.items() if was == kind
+        }
+        if names:
+            notes.append(
+                f"{type_name(kind)} columns are written as {words}, for older GDAL: "
+                f"{', '.join(map(repr, names))} (native=True, --native keeps the type)"
+            )
+    return tuple(notes)
+
+
+# ---- what is asked for
+
+
+def _target(raster: Any, out: Any, vrt: bool) -> Path:
+    if out is None and not vrt:
+        raise BridgeError(Advice("an output has to be named,", "except for a VRT with vrt=True"))
+    place = place_of(f"{place_of(raster).url}.vrt" if out is None else out)
+    if place.kind != "local":
+        raise BridgeError(
+            f"{place}: GDAL writes rasters with a table to a local disk; 'gdalbridge cp' takes them "
+            "from there"
+        )
+    path = Path(place.path)
+    if not path.parent.is_dir():
+        raise BridgeError(f"{path.parent} is no directory")
+    return path
+
+
+def _driver(target: Path, asked: str | None) -> tuple[Any, str]:
+    name = asked or FORMATS.get(target.suffix.lower())
+    if name is None:
+        raise BridgeError(
+            Advice(
+                f"{target.name}: no format is known by the ending {target.suffix!r}; endings known "
+                f"are {', '.join(FORMATS)}.",
+                "Name GDAL's driver with format=...",
+            )
+        )
+    driver = gdal.GetDriverByName(name)
+    if driver is None:
+        package = PACKAGES.get(name)
+        hint = f". {package} has it; the package gdal-wheel does not" if package else ""
+        raise BridgeError(f"this GDAL has no driver {name!r}{hint}")
+    metadata = driver.GetMetadata()
+    if "YES" not in (metadata.get("DCAP_CREATECOPY"), metadata.get("DCAP_CREATE")):
+        raise BridgeError(f"GDAL's driver {name!r} writes no rasters")
+    return driver, str(driver.ShortName)
+
+
+def _check_free(target: Path, overwrite: bool) -> None:
+    there = [name for name in (target, *_beside(target)) if os.path.lexists(name)]
+    if there and not overwrite:
+        raise OutputExistsError(
+            Advice(
+                f"{', '.join(map(str, there))} already exists.",
+                "Use overwrite=True to replace the raster there.",
+            )
+        )
+    for one in there:
+        if one.is_symlink() or not one.is_file():
+            raise OutputExistsError(f"{one} is no plain file, and is not replaced")
+
+
+def _beside(target: Path) -> list[Path]:
+    return [target.with_name(target.name + end) for end in BESIDE]
+
+
+def _tables(
+    raster: Any,
+    sidecars: Sequence[Any] | None,
+    band: int | None,
+    options: Mapping[str, Any] | None,
+) -> list[Sidecar]:
+    found: list[Sidecar] = []
+    for one in [raster] if sidecars is None else sidecars:
+        if is_sidecar(one):
+            named = parsed_name(str(one))
+            found.append(Sidecar(named.path, band or named.band, named.name))
+            continue
+        more = find_sidecars(place_of(one).url, storage_options=options, must_list=True)
+        if sidecars is not None and not more:
+            raise BridgeError(f"{one} has no sidecar")
+        found += more
+    return found
+
+
+def _check_casts(
+    cast: Mapping[str, str] | None,
+    tables: Sequence[Sidecar],
+    wanted: Wanted,
+    options: Mapping[str, Any] | None,
+) -> None:
+    """Refuse to cast what is not copied: it would be passed over in silence."""
+    if not cast:
+        return
+    names: set[str] = set()
+    for one in tables:
+        with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
+            names |= {name for name in table.getColumnNames() if wanted.takes(name)}
+    for name in cast:
+        if name not in names:
+            raise ColumnSelectionError(
+                f"cast: no column {name!r} is copied from a sidecar; there are {sorted(names)}"
+            )
+
+
+def _check_fit(
+    name: str,
+    dataset: Any,
+    tables: Sequence[Sidecar],
+    all_are_its: bool,
+    options: Mapping[str, Any] | None,
+) -> None:
+    for one in tables:
+        with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
+            recorded = table.getRatAttributeMapping().get(RASTER_ATTR)
+        if recorded is None:
+            continue
+        now = raster_attribute(dataset, one.band, one.path)
+        if all_are_its or same_raster(recorded, now):
+            refuse_stale(name, now, {one.path: recorded})
+
+
+def _bands(
+    dataset: Any, tables: Sequence[Sidecar], band: int | None, reading: ReadOptions
+) -> list[int]:
+    count = dataset.RasterCount
+    for one in tables:
+        if one.band > count:
+            raise BridgeError(f"{one.path} is of band {one.band}, and the raster has {count}")
+    found = sorted({*bands_with_table(dataset, options=reading), *(one.band for one in tables)})
+    if band is not None:
+        found = [number for number in found if number == band]
+    if not found:
+        of = "the raster" if band is None else f"band {band}"
+        raise BridgeError(f"{of} has no table, neither of its own nor beside it")
+    return found
+
+
+# ---- the output
+
+
+def _written(
+    driver: Any,
+    target: Path,
+    stand_in: Any,
+    filled: Mapping[int, Filled],
+    options: Sequence[str],
+    strict: bool,
+    native: bool,
+    told: Progress,
+) -> list[str]:
+    with _folder_for(driver, target) as made:
+        beside = not native and driver.ShortName in ("GTiff", "COG")
+        if beside:
+            # GDAL 3.12 and later would put the table into the TIFF, where older GDAL, QGIS and
+            # ArcGIS don't see it.
+            _create(driver, made, stand_in_for(stand_in), options, told)
+            write_beside(made, stand_in, list(filled))
+        else:
+            _create(driver, made, stand_in, options, told)
+        told.report(0.8, f"comparing {target.name}")
+        losses = [
+            loss
+            for band, table in filled.items()
+            for loss in losses_between(stand_in, str(made), band, table.singles)
+        ]
+        if losses and strict:
+            raise NotWrittenError(f"{target} was not written: {'; '.join(losses)}")
+        _put_in_place(made, target)
+    return losses
+
+
+@contextmanager
+def _folder_for(driver: Any, target: Path) -> Iterator[Path]:
+    """Hand out a name in the target's file system, of which nothing is left at the end."""
+    if driver.ShortName == "VRT":
+        # It refers to the raster from where it lies.
+        with temporary_path(target.parent, ".vrt") as made:
+            yield made
+        return
+    # Under its own name, which an HFA keeps within itself.
+    with temporary_path(target.parent, folder=True) as folder:
+        yield folder / target.name
+
+
+def _create(
+    driver: Any, made: Path, stand_in: Any, options: Sequence[str], told: Progress
+) -> None:
+    stopped: list[BaseException] = []
+
+    def callback(done: float, message: str, data: Any) -> int:
+        try:
+            told.report(0.3 + done / 2)
+        except BaseException as error:
+            stopped.append(error)
+            return 0
+        return 1
+
+    with exceptions(), silence():
+        try:
+            copy = driver.CreateCopy(
+                str(made), stand_in, strict=0, options=list(options), callback=callback
+            )
+            if copy is not None:
+                copy.FlushCache()
+            failed = copy is None
+            # Closed, its file is whole.
+            del copy
+        except RuntimeError as error:
+            if stopped:
+                raise stopped[0] from None
+            raise GdalError(f"{driver.ShortName} can't write {made.name}: {error}") from error
+    if stopped:
+        raise stopped[0]
+    if failed:
+        raise GdalError(f"{driver.ShortName} did not write {made.name}")
+
+
+def _put_in_place(made: Path, target: Path) -> None:
+    if made.parent == target.parent:
+        for old in _beside(target):
+            old.unlink(missing_ok=True)
+        made.replace(target)
+        return
+    names = sorted(one.name for one in made.parent.iterdir())
+    # A table in an .aux.xml of before would be taken for the new raster's.
+    for old in _beside(target):
+        if old.name not in names:
+            old.unlink(missing_ok=True)
+    for name in sorted(names, key=lambda name: name == target.name):
+        (made.parent / name).replace(target.parent / name)

@@ -1,0 +1,584 @@
+"""A raster copied, moved or removed together with its tables.
+
+Everything is checked before anything is written. Tables go first and the raster last, so an unfinished
+copy has no raster. A move removes the source only after the whole copy has been compared with it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gdalbridge.copying.report import size_text
+from gdalbridge.errors import BridgeError, CancelledError, OutputExistsError, RasterNotFoundError
+from gdalbridge.gdalio.vsis3 import forget
+from gdalbridge.progress import Progress, progress_of
+from gdalbridge.sidecars.naming import find_sidecars, is_folder, sidecar_path
+from gdalbridge.sidecars.pixel_samples import REFERRERS
+from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_label
+from gdalbridge.sidecars.raster_files import BESIDE, RasterFiles, place_of, raster_files
+from ratzarr import ChangedError, RatZarr, RatZarrError, StoreError
+from ratzarr.errors import Advice
+from ratzarr.maintenance.copy import Entry, copy_store, inventory
+from ratzarr.stores.base import Location
+from ratzarr.stores.base import parse as parse_location
+from ratzarr.stores.files import FileState, copy_file, file_state, remove_file, same_file
+from ratzarr.stores.open import open_objects
+
+__all__ = [
+    "FileItem",
+    "Item",
+    "TableItem",
+    "TravelReport",
+    "can_rename",
+    "check_apart",
+    "check_unchanged",
+    "clear_target",
+    "copy_items",
+    "copy_raster",
+    "goal_of",
+    "items_of",
+    "move_raster",
+    "remember_items",
+    "remove_items",
+    "remove_raster",
+    "rename_items",
+    "target_of",
+    "there_already",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class TableItem:
+    """A table on its way; without a target, on its way out."""
+
+    source: Location
+    target: Location | None
+    entries: tuple[Entry, ...]
+
+    @property
+    def size(self) -> int:
+        """What its objects hold, in bytes."""
+        return sum(one.size for one in self.entries)
+
+
+@dataclass(frozen=True, slots=True)
+class FileItem:
+    """A file of the raster's, likewise."""
+
+    source: Location
+    target: Location | None
+    state: FileState
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return self.state.size
+
+
+Item = TableItem | FileItem
+
+
+def target_of(one: Item) -> Location:
+    """Return where something on its way is to be.
+
+    Raises
+    ------
+    ValueError
+        Where it is on its way out.
+    """
+    if one.target is None:
+        raise ValueError(f"{one.source} is to be removed, and goes nowhere")
+    return one.target
+
+
+def goal_of(main: Location, target: Any) -> Location:
+    """Return where a raster is to be: in a directory, under its own name.
+
+    Raises
+    ------
+    BridgeError
+        Where it is there already, or there is no such directory.
+    """
+    if isinstance(target, str | os.PathLike) and is_folder(target):
+        name = main.path.rpartition("/")[2]
+        target = f"{os.fspath(target).rstrip('/')}/{name}"
+    goal = place_of(target)
+    if goal == main:
+        raise BridgeError(f"{main} and {target} are one and the same")
+    if goal.kind == main.kind == "local":
+        with suppress(OSError):
+            if Path(main.path).samefile(goal.path):
+                raise BridgeError(f"{main} and {target} are one and the same")
+    if goal.kind == "local" and not Path(goal.path).parent.is_dir():
+        raise RasterNotFoundError(f"{Path(goal.path).parent} is no directory to copy to")
+    return goal
+
+
+def check_apart(items: list[Item], sources: set[Location], goal: Location) -> None:
+    """Refuse a target that shares a file with the source: one world file can serve two."""
+    for one in items:
+        place = one.target or one.source
+        if place in sources:
+            raise BridgeError(f"{place} would be a file of {goal} as well: choose another name")
+
+
+def items_of(
+    found: RasterFiles, goal: Location | None, options: Mapping[str, Any] | None
+) -> list[Item]:
+    """Return what is to be copied or removed, in that order: the raster itself last."""
+    tables: list[Item] = []
+    for one in found.tables:
+        place = parse_location(one.path)
+        target = None
+        if goal is not None:
+            target = parse_location(sidecar_path(goal.url, one.band, one.name))
+        tables.append(TableItem(place, target, inventory(open_objects(place, options))))
+    files: list[Item] = [
+        FileItem(place, None if goal is None else found.target(place, goal), state)
+        for place, state in found.beside.items()
+    ]
+    return [*tables, *files, FileItem(found.main, goal, found.state)]
+
+
+def there_already(
+    items: list[Item], goal: Location, options: Mapping[str, Any] | None
+) -> list[str]:
+    """Return what is at the target, or would be taken for the raster's there."""
+    names = [one.target for one in items if isinstance(one, FileItem) and one.target is not None]
+    names += [Location(goal.kind, goal.path + end) for end in BESIDE]
+    there = [name.url for name in dict.fromkeys(names) if file_state(name, options) is not None]
+    there += [one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)]
+    for one in items:
+        target = one.target
+        if isinstance(one, TableItem) and target is not None and target.url not in there:
+            # A link that leads nowhere, a file of that name.
+            there += [target.url] if open_objects(target, options).occupied() else []
+    return there
+
+
+INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
+"""What stops the work without saying anything against it: it can be gone on with."""
+
+
+# ---- copying
+
+
+def copy_items(
+    items: list[Item],
+    main: Location,
+    resume: bool,
+    options: Mapping[str, Any] | None,
+    told: Progress,
+) -> None:
+    """Copy tables and files, in their order.
+
+    What was copied stays where the work was interrupted; after any other error it is removed.
+    """
+    count = _Counter(told, sum(one.size for one in items))
+    made: list[Item] = []
+    try:
+        for one in items:
+            target = target_of(one)
+            count.name = target.url
+            made.append(one)
+            if isinstance(one, TableItem):
+                copy_store(
+                    open_objects(one.source, options),
+                    open_objects(target, options),
+                    one.entries,
+                    change=_change(one, items[-1]),
+                    resume=resume,
+                    told=count,
+                )
+            elif resume and same_file(one.source, target, options):
+                count(one.size)
+            else:
+                _copy_file(one, options, count)
+    except INTERRUPTIONS as error:
+        error.add_note(
+            Advice(
+                f"The copied parts stay, and {main} is unchanged.", "Use resume=True to continue."
+            )
+        )
+        raise
+    except Exception:
+        if not resume:
+            # The last one removes what is its own, and may have found another's.
+            for one in reversed(made[:-1]):
+                with suppress(RatZarrError):
+                    _remove_at(target_of(one), one, options)
+        raise
+
+
+def _copy_file(one: FileItem, options: Mapping[str, Any] | None, told: "_Counter") -> None:
+    target = target_of(one)
+    if file_state(one.source, options) != one.state:
+        raise ChangedError(f"{one.source} was changed meanwhile: copy it again")
+    try:
+        copy_file(one.source, target, options=options, told=told)
+    except FileExistsError as error:
+        raise OutputExistsError(f"{target} is there already, and is another file") from error
+
+
+class _Counter:
+    """Bytes that are done, as a share of all."""
+
+    def __init__(self, told: Progress, size: int) -> None:
+        self._told, self._size, self._done = told, max(size, 1), 0
+        self.name = ""
+
+    def __call__(self, size: int) -> None:
+        self._done += size
+        self._told.report(min(1.0, self._done / self._size), self.name)
+
+
+def _change(table: TableItem, raster: Item) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """Return what makes a table remember the raster's new name, if it is this raster's table."""
+    then = raster_label(raster.source.url, table.source.url)
+    name = target_of(raster).path.rpartition("/")[2]
+    now = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+    def change(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+        recorded = attributes.get(RASTER_ATTR)
+        if not isinstance(recorded, Mapping) or recorded.get("name") != then:
+            return attributes
+        return {**attributes, RASTER_ATTR: {**recorded, "name": now}}
+
+    return change
+
+
+# ---- moving
+
+
+def can_rename(items: list[Item]) -> bool:
+    """Return whether all of it stays on one local file system."""
+    places = [(one.source, one.target) for one in items]
+    if any(a.kind != "local" or b is None or b.kind != "local" for a, b in places):
+        return False
+    devices = {Path(a.path).lstat().st_dev for a, _ in places}
+    devices |= {Path(b.path).parent.stat().st_dev for _, b in places if b is not None}
+    return len(devices) == 1
+
+
+def rename_items(items: list[Item], main: Location) -> None:
+    """Move tables and files by giving them their new names, in their order."""
+    try:
+        for one in items:
+            target = target_of(one)
+            old, new = Path(one.source.path), Path(target.path)
+            change = _change(one, items[-1]) if isinstance(one, TableItem) else None
+            if change is not None:
+                old.rename(new)
+                _remember(target, change, None)
+            else:
+                _rename_file(old, new)
+    except OSError as error:
+        raise StoreError(
+            Advice(f"{main}: {error}; what was moved stays.", "Use resume=True to move the rest.")
+        ) from error
+    except KeyboardInterrupt as error:
+        error.add_note(Advice("What was moved stays.", "Use resume=True to move the rest."))
+        raise
+
+
+def _rename_file(old: Path, new: Path) -> None:
+    try:
+        # Unlike a rename it takes nobody's place.
+        os.link(old, new)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(new):
+            raise
+        old.rename(new)
+    else:
+        old.unlink()
+
+
+def remember_items(source: Location, goal: FileItem, options: Mapping[str, Any] | None) -> None:
+    """Let tables that are at the target remember its name, where they still have the source's.
+
+    A process that was killed in a move may have renamed a table, and written nothing in it.
+    """
+    for one in find_sidecars(target_of(goal).url, storage_options=options, must_list=True):
+        was = parse_location(sidecar_path(source.url, one.band, one.name))
+        target = parse_location(one.path)
+        _remember(target, _change(TableItem(was, target, ()), goal), options)
+
+
+def _remember(
+    table: Location,
+    change: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    options: Mapping[str, Any] | None,
+) -> None:
+    with RatZarr(table.url, create=False, storageOptions=options) as opened:
+        mapping = opened.getRatAttributeMapping()
+        before = mapping.asdict()
+        after = change(before)
+        if after.get(RASTER_ATTR) != before.get(RASTER_ATTR):
+            mapping[RASTER_ATTR] = after[RASTER_ATTR]
+
+
+# ---- removing
+
+
+def remove_items(
+    items: list[Item], options: Mapping[str, Any] | None, told: Progress | None
+) -> None:
+    """Remove tables and files where they are, in their order."""
+    for number, one in enumerate(items):
+        if told is not None:
+            told.report(number / len(items), one.source.url)
+        _remove_at(one.source, one, options)
+    forget(items[-1].source.url, options)
+
+
+def _remove_at(place: Location, one: Item, options: Mapping[str, Any] | None) -> None:
+    if isinstance(one, TableItem):
+        RatZarr.delete(place.url, storageOptions=options)
+    else:
+        remove_file(place, options)
+
+
+def check_unchanged(items: list[Item], options: Mapping[str, Any] | None) -> None:
+    """Refuse to remove what somebody has changed since it was copied."""
+    for one in items:
+        if isinstance(one, TableItem):
+            same = inventory(open_objects(one.source, options)) == one.entries
+        else:
+            same = file_state(one.source, options) == one.state
+        if not same:
+            raise ChangedError(
+                f"{one.source} was changed while it was moved: nothing of the source was removed, "
+                f"and the copy is of before"
+            )
+
+
+def clear_target(
+    goal: Location, there: list[str], items: list[Item], options: Mapping[str, Any] | None
+) -> None:
+    """Remove what is at the target: the raster there, as far as it is one, and what was named."""
+    with suppress(RasterNotFoundError):
+        old = items_of(raster_files(goal.url, options), None, options)
+        check_apart(old, {one.source for one in items}, goal)
+        remove_items(old, options, None)
+    tables = {one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)}
+    for name in there:
+        if name in tables:
+            RatZarr.delete(name, storageOptions=options)
+        else:
+            _clear_file(parse_location(name), options)
+
+
+def _clear_file(place: Location, options: Mapping[str, Any] | None) -> None:
+    found = file_state(place, options)
+    if found is not None and found.size < 0:
+        raise OutputExistsError(f"{place} is a symbolic link, or no file: it was not removed")
+    remove_file(place, options)
+
+
+@dataclass(frozen=True, slots=True)
+class TravelReport:
+    """What was copied, moved or removed; or would be."""
+
+    action: str
+    """``copy``, ``move`` or ``remove``."""
+    source: str
+    target: str | None
+    tables: tuple[str, ...]
+    """Sidecars, as they are called now."""
+    files: tuple[str, ...]
+    """The raster's files, as they are called now; the raster itself last."""
+    bytes: int
+    seconds: float
+    dry_run: bool = False
+    left: tuple[str, ...] = field(default=())
+    """Files that GDAL lists as the raster's, and that were left where they are."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    def __str__(self) -> str:
+        done = {"copy": "copied", "move": "moved", "remove": "removed"}[self.action]
+        to = "" if self.target is None else f" -> {self.target}"
+        head = f"{self.source}{to}: {'would be ' * self.dry_run}{done}, {size_text(self.bytes)}"
+        head += "" if self.dry_run else f", {self.seconds:.2f} s"
+        lines = [head, *(f"  {name}" for name in (*self.tables, *self.files))]
+        lines += [f"  left where it is: {name}" for name in self.left]
+        return "\n".join(lines)
+
+
+def copy_raster(
+    source: Any,
+    target: Any,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    dry_run: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> TravelReport:
+    """Copy a raster with its own files and all of its tables.
+
+    Parameters
+    ----------
+    source : str or os.PathLike
+        A raster on local disk or S3.
+    target : str or os.PathLike
+        Its new name, or a directory (on S3: a name that ends in ``/``).
+    overwrite : bool
+        Remove what is at the target first: the raster there with all of its files and
+        tables.
+    resume : bool
+        Go on with a copy that was interrupted: what is there and equal is passed over.
+    dry_run : bool
+        Look at everything, and change nothing.
+    storage_options : mapping, optional
+        Arguments for s3fs, of both places.
+    progress : None, True, callable or object
+        See :mod:`gdalbridge.progress`.
+
+    Returns
+    -------
+    TravelReport
+
+    Raises
+    ------
+    OutputExistsError
+        Names what is at the target. Nothing has been changed.
+    RasterNotFoundError
+        Where the source can't be opened as a raster.
+    CancelledError
+        Where the progress said so. What was copied stays, and ``resume=True`` goes on; as
+        after Ctrl-C, or where a disk or server fails (:class:`ratzarr.StoreError`).
+    BridgeError, ratzarr.RatZarrError
+        For everything else. What this call had written is removed again.
+    """
+    return _travel("copy", source, target, overwrite, resume, dry_run, storage_options, progress)
+
+
+def move_raster(
+    source: Any,
+    target: Any,
+    *,
+    overwrite: bool = False,
+    resume: bool = False,
+    dry_run: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> TravelReport:
+    """Move a raster with its own files and all of its tables.
+
+    Within one file system they are renamed. Elsewhere all is copied and compared, and then
+    removed from the source, if nobody has changed it meanwhile. Parameters, result and
+    errors are those of :func:`copy_raster`.
+    """
+    return _travel("move", source, target, overwrite, resume, dry_run, storage_options, progress)
+
+
+def remove_raster(
+    raster: Any,
+    *,
+    dry_run: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> TravelReport:
+    """Remove a raster with its own files and all of its tables, the raster last.
+
+    Parameters
+    ----------
+    raster : str or os.PathLike
+        A raster on local disk or S3. It must be there: a name by mistake removes nothing.
+    dry_run, storage_options, progress
+        See :func:`copy_raster`.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Where it can't be opened as a raster.
+    ratzarr.NotARatZarrError
+        Where something else lies in a table, or a table is a symbolic link. Nothing has been
+        removed.
+    """
+    started = time.perf_counter()
+    found = raster_files(raster, storage_options)
+    items = items_of(found, None, storage_options)
+    with progress_of(progress) as told:
+        if not dry_run:
+            remove_items(items, storage_options, told)
+    return _report("remove", found, None, items, started, dry_run)
+
+
+def _travel(
+    action: str,
+    source: Any,
+    target: Any,
+    overwrite: bool,
+    resume: bool,
+    dry_run: bool,
+    options: Mapping[str, Any] | None,
+    progress: Any,
+) -> TravelReport:
+    started = time.perf_counter()
+    if overwrite and resume:
+        raise BridgeError("overwrite removes what is there, and resume goes on with it: not both")
+    found = raster_files(source, options)
+    if found.driver in REFERRERS and found.others:
+        raise BridgeError(
+            f"{source} is made of other files ({', '.join(found.others[:3])}), which would not go "
+            "with it: make a raster of it first, or one of them travel"
+        )
+    goal = goal_of(found.main, target)
+    items = items_of(found, goal, options)
+    check_apart(items, {one.source for one in items if one.target is not None}, goal)
+    there = [] if resume else there_already(items, goal, options)
+    if there and not overwrite:
+        raise OutputExistsError(
+            Advice(
+                f"{', '.join(there)} already exists.",
+                "Use overwrite=True to remove the raster there with its files and tables first, or "
+                "resume=True to continue an interrupted copy.",
+            )
+        )
+    with progress_of(progress) as told:
+        if not dry_run:
+            if there:
+                clear_target(goal, there, items, options)
+            if action == "move" and not resume and can_rename(items):
+                rename_items(items, found.main)
+            else:
+                copy_items(items, found.main, resume, options, told)
+                if resume and action == "move":
+                    remember_items(found.main, FileItem(found.main, goal, found.state), options)
+                if action == "move":
+                    check_unchanged(items, options)
+                    remove_items(items, options, None)
+            forget(goal.url, options)
+            told.report(1.0)
+    return _report(action, found, goal, items, started, dry_run)
+
+
+def _report(
+    action: str,
+    found: RasterFiles,
+    goal: Location | None,
+    items: list[Item],
+    started: float,
+    dry_run: bool,
+) -> TravelReport:
+    return TravelReport(
+        action,
+        found.main.url,
+        None if goal is None else goal.url,
+        tuple((one.target or one.source).url for one in items if isinstance(one, TableItem)),
+        tuple((one.target or one.source).url for one in items if isinstance(one, FileItem)),
+        sum(one.size for one in items),
+        time.perf_counter() - started,
+        dry_run,
+        found.others,
+    )

@@ -1,0 +1,1 @@
+"""Which tables a raster has: names, listing, merged columns, provenance."""

@@ -1,0 +1,139 @@
+"""A changed raster accepted: its tables are told that it is this one they belong to."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gdalbridge.errors import BridgeError, RasterNotFoundError
+from gdalbridge.gdalio.datasets import opened
+from gdalbridge.gdalio.vsis3 import forget
+from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar
+from gdalbridge.sidecars.provenance import (
+    RASTER_ATTR,
+    parsed_raster,
+    raster_attribute,
+    raster_changes,
+)
+from gdalbridge.sidecars.raster_files import place_of
+from ratzarr import RatZarr
+
+__all__ = ["TouchReport", "touch"]
+
+
+@dataclass(frozen=True, slots=True)
+class TouchReport:
+    """What a table said of its raster, and says now."""
+
+    path: str
+    band: int
+    name: str | None
+    """Name of a further table; None for the band's first."""
+    changes: tuple[str, ...]
+    """In words, what is otherwise; empty where the table fits as it is."""
+    written: bool
+    """Whether the table was told."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        if not self.changes:
+            return f"{self.path}: fits its raster"
+        done = "accepted" if self.written else "would be accepted"
+        return "\n".join([f"{self.path}: {done}", *(f"  {words}" for words in self.changes)])
+
+
+def touch(
+    raster: Any,
+    *,
+    sidecar: Any = None,
+    band: int | None = None,
+    dry_run: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> list[TouchReport]:
+    """Accept that a raster is another than its tables say: write down what it is now.
+
+    Of the raster some samples of its pixels are read; nothing of a table's columns is changed.
+
+    Parameters
+    ----------
+    raster : str or os.PathLike
+        The raster.
+    sidecar : str or os.PathLike, optional
+        This table, wherever it is; by default all that are beside the raster.
+    band : int, optional
+        Only the tables of this band; of ``sidecar``, the band that it is of (by default
+        the one that it says).
+    dry_run : bool
+        Say what differs, and change nothing.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`.
+
+    Returns
+    -------
+    list of TouchReport
+        One for each table.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Where there is no such raster, or it has no table.
+    BridgeError
+        Where a table is of a band that the raster does not have. No table is changed then.
+    """
+    if is_sidecar(raster):
+        raise BridgeError(f"{raster} is a table: give the raster, and the table as sidecar")
+    # What GDAL remembers of it on S3 may be the very state that is no longer so.
+    forget(place_of(raster).url, storage_options)
+    with opened(raster, storage_options) as dataset:
+        tables = _tables(raster, sidecar, band, storage_options)
+        if not tables:
+            of = "" if band is None else f" of band {band}"
+            raise RasterNotFoundError(f"{raster} has no sidecar{of}")
+        for one in tables:
+            if not 1 <= one.band <= dataset.RasterCount:
+                raise BridgeError(
+                    f"{one.path} is of band {one.band}, and {raster} has {dataset.RasterCount} "
+                    "bands: it can't be this raster's"
+                )
+        return [_touched(dataset, one, dry_run, storage_options) for one in tables]
+
+
+def _tables(
+    raster: Any, sidecar: Any, band: int | None, options: Mapping[str, Any] | None
+) -> list[Sidecar]:
+    if sidecar is None:
+        return find_sidecars(place_of(raster).url, band, storage_options=options, must_list=True)
+    with RatZarr(sidecar, readOnly=True, storageOptions=options) as table:
+        recorded = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR)) or {}
+    return [Sidecar(str(sidecar), band or recorded.get("band") or 1, None)]
+
+
+def _touched(
+    dataset: Any, one: Sidecar, dry_run: bool, options: Mapping[str, Any] | None
+) -> TouchReport:
+    now = raster_attribute(dataset, one.band, one.path)
+    with RatZarr(one.path, readOnly=dry_run, create=False, storageOptions=options) as table:
+        mapping = table.getRatAttributeMapping()
+        changes = _changes(mapping.get(RASTER_ATTR), now)
+        if changes and not dry_run:
+            mapping[RASTER_ATTR] = now
+    return TouchReport(one.path, one.band, one.name, changes, bool(changes) and not dry_run)
+
+
+def _changes(recorded: object, now: Mapping[str, Any]) -> tuple[str, ...]:
+    if recorded is None:
+        return ("the table said nothing of a raster",)
+    changes = raster_changes(recorded, now)
+    then = parsed_raster(recorded)
+    if then is not None:
+        if then["name"] != now["name"]:
+            changes.insert(0, f"the raster is called {now['name']}, and was called {then['name']}")
+        # What was never kept is compared with nothing.
+        changes += [
+            f"the table said nothing of its raster's {what}"
+            for what in ("size", "bands", "band", "type", "geotransform", "fingerprint")
+            if then[what] is None and now[what] is not None
+        ]
+    return tuple(changes)

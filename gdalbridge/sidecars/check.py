@@ -1,0 +1,267 @@
+"""Whether tables are whole, and still those of their raster.
+
+What a store is by itself, :mod:`ratzarr.maintenance.check` looks at; here is what only the bridge
+knows: where a raster's tables lie, and what GDAL's types say of a column's dtype.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gdalbridge.errors import (
+    BridgeError,
+    ConversionError,
+    GdalMissingError,
+    RasterNotFoundError,
+)
+from gdalbridge.gdalio.field_types import FieldType, export_type, type_name
+from gdalbridge.progress import progress_of
+from gdalbridge.sidecars.naming import (
+    SUFFIX,
+    find_sidecars,
+    is_sidecar,
+    parsed_name,
+    sidecar_path,
+)
+from ratzarr import RatZarr, RatZarrError
+from ratzarr.format.names import GROUP, ZARR_JSON, key_of
+from ratzarr.maintenance.check import check_store
+from ratzarr.maintenance.column_check import Finding
+from ratzarr.stores.base import parse as parse_location
+from ratzarr.stores.base import url_name
+from ratzarr.stores.files import file_state
+from ratzarr.stores.open import open_objects
+from ratzarr.stores.temp_output import leftovers, sweep_leftovers
+
+__all__ = ["CheckReport", "check"]
+
+
+TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What was found in one table."""
+
+    path: str
+    """Path or URL of the table."""
+    findings: tuple[Finding, ...]
+
+    @property
+    def wrong(self) -> int:
+        """How many findings are wrong and were not repaired; notes don't count."""
+        return sum(one.wrong and not one.repaired for one in self.findings)
+
+    def __str__(self) -> str:
+        notes = sum(not one.wrong for one in self.findings)
+        repaired = sum(one.repaired for one in self.findings)
+        parts = [f"{self.wrong} wrong" if self.wrong else "nothing wrong"]
+        parts += [f"{repaired} repaired"] if repaired else []
+        parts += [f"{notes} note{'s' * (notes > 1)}"] if notes else []
+        return f"{self.path}: {', '.join(parts)}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {
+            "path": self.path,
+            "wrong": self.wrong,
+            "findings": [one.as_dict() for one in self.findings],
+        }
+
+
+def check(
+    table: Any,
+    *,
+    repair: bool = False,
+    dry_run: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> list[CheckReport]:
+    """Read whole tables, and say what is wrong with them.
+
+    Parameters
+    ----------
+    table : str or os.PathLike
+        A sidecar; or a raster, for all of its sidecars.
+    repair : bool
+        Remove leftovers and complete what is safe to complete (docs/checking.md). Values
+        are never touched.
+    dry_run : bool
+        Change nothing, even so: the findings say what a repair would do.
+    storage_options : mapping, optional
+        Arguments for the sidecar's file system.
+    progress
+        See :mod:`gdalbridge.progress`.
+
+    Returns
+    -------
+    list of CheckReport
+        One for each table.
+
+    Raises
+    ------
+    RasterNotFoundError
+        Where a raster has no sidecar.
+    RatZarrError
+        Where there is no table that could be checked.
+    """
+    raster = None
+    if is_sidecar(table):
+        tables = [(str(table), 1)]
+    else:
+        raster = table
+        found = find_sidecars(table, storage_options=storage_options, must_list=True)
+        tables = [(one.path, one.band) for one in found]
+        if not tables:
+            raise RasterNotFoundError(f"{table} has no sidecar that could be checked")
+    reports = []
+    with progress_of(progress) as told:
+        for number, (path, band) in enumerate(tables):
+
+            def report(done: float, message: str, number: int = number) -> None:
+                told.report((number + done) / len(tables), message)
+
+            findings = check_store(
+                path,
+                storage_options=storage_options,
+                repair=repair,
+                dry_run=dry_run,
+                progress=report,
+            )
+            findings += _of_gdal(path, raster, band, storage_options)
+            if number == 0:
+                findings += _beside(path, repair=repair and not dry_run)
+            reports.append(CheckReport(path, tuple(findings)))
+        told.report(1.0)
+    return reports
+
+
+def _beside(path: str, *, repair: bool) -> Iterator[Finding]:
+    """Yield what processes have left in a table's directory that were killed."""
+    place = parse_location(path)
+    if place.kind != "local":
+        return
+    folder = Path(place.path).parent
+    found = leftovers(folder)
+    removed = sweep_leftovers(folder) if repair and found else []
+    for name in found:
+        words = "left by a process that was killed while it made a file there"
+        is_gone = name in removed
+        yield Finding("leftover", f"../{name}", words, repair="remove it", repaired=is_gone)
+
+
+def _of_gdal(
+    path: str, raster: Any, band: int, storage_options: Mapping[str, Any] | None
+) -> Iterator[Finding]:
+    """Yield what is wrong in GDAL's eyes."""
+    try:
+        table = RatZarr(path, readOnly=True, storageOptions=storage_options)
+        names = table.getColumnNames()
+    except RatZarrError:
+        # That it can't be opened, or a column's document can't, has been said already.
+        return
+    with table:
+        recorded = table.getRatAttributeMapping().asdict().get("RASTER")
+        if recorded is not None:
+            yield from _of_raster(recorded, path, raster, band, storage_options)
+        for name in names:
+            try:
+                attributes = table.getColumnAttributeMapping(name).asdict()
+                words = _mismatch(table.getColumnDtype(name), attributes)
+            except RatZarrError:
+                continue
+            if words:
+                yield Finding("dtype", f"{GROUP}/{key_of(name)}", words, name)
+
+
+def _of_raster(
+    recorded: object,
+    path: str,
+    raster: Any,
+    band: int,
+    storage_options: Mapping[str, Any] | None,
+) -> Iterator[Finding]:
+    """Yield in what a raster differs from the one that the table belongs to."""
+    if (words := _half_moved(recorded, path, storage_options)) is not None:
+        yield Finding("unchecked", TABLE_KEY, words)
+    try:
+        from gdalbridge.gdalio.datasets import opened
+        from gdalbridge.sidecars.provenance import (
+            raster_attribute,
+            raster_changes,
+            recorded_now,
+        )
+
+        if raster is None:
+            now = recorded_now(recorded, path, storage_options)
+        else:
+            with opened(raster, storage_options) as dataset:
+                now = raster_attribute(dataset, band, path)
+    except GdalMissingError:
+        yield _not_looked("GDAL is not there")
+        return
+    except (BridgeError, RatZarrError) as error:
+        yield Finding("raster", TABLE_KEY, str(error))
+        return
+    for words in raster_changes(recorded, now or {}):
+        words = f"it no longer fits its raster: {words} ('gdalbridge touch' accepts that)"
+        yield Finding("raster", TABLE_KEY, words)
+    if now is None:
+        yield _not_looked("it names none that is found from here")
+
+
+def _half_moved(recorded: object, path: str, options: Mapping[str, Any] | None) -> str | None:
+    """Say that a table has a new name, and its raster still the old one; None otherwise."""
+    from gdalbridge.sidecars.provenance import parsed_raster, recorded_raster
+
+    then, was = parsed_raster(recorded), recorded_raster(recorded, path)
+    folder, _, name = path.rstrip("/").rpartition("/")
+    if then is None or was is None or "/" in then["name"] or name.startswith(f"{then['name']}."):
+        return None
+    found = parsed_name(name)
+    now = name.removesuffix(SUFFIX)
+    if found.band > 1:
+        now = now.rpartition(f".band{found.band}")[0]
+    # What follows the raster's name can be a table's.
+    rasters = [f"{folder}/{one}".removeprefix("/" * (not folder)) for one in
+               (now, now.rpartition(".")[0]) if one]  # fmt: skip
+    try:
+        old = sidecar_path(url_name(was), found.band, found.name)
+        if open_objects(parse_location(old), options).occupied() or not _is_there(was, options):
+            return None
+        if any(_is_there(one, options) for one in rasters):
+            return None
+    except RatZarrError:
+        return None
+    return (
+        f"the table is called as one of {rasters[0]}, which is not there, and belongs to "
+        f"{url_name(was)}, which is: if a move was interrupted, 'gdalbridge mv {url_name(was)} "
+        f"{rasters[0]} --resume' finishes it"
+    )
+
+
+def _is_there(raster: str, options: Mapping[str, Any] | None) -> bool:
+    return file_state(parse_location(url_name(raster)), options) is not None
+
+
+def _not_looked(why: str) -> Finding:
+    words = f"whether the table still fits its raster was not looked at: {why}"
+    return Finding("unchecked", TABLE_KEY, words)
+
+
+def _mismatch(dtype: Any, attributes: Mapping[str, Any]) -> str | None:
+    """Say why a dtype can't be what ``GDAL_TYPE`` says; None where it can, or nothing is said."""
+    kept = attributes.get("GDAL_TYPE")
+    if kept is None:
+        return None
+    if isinstance(kept, bool) or not isinstance(kept, int) or kept < 0:
+        return f"its GDAL_TYPE is {kept!r:.100}: expected one of GDAL's numbers"
+    if kept not in set(FieldType):
+        # Of a GDAL that is newer than we are.
+        return None
+    try:
+        export_type("", dtype, {}, type_name(kept))
+    except ConversionError:
+        return f"it is {dtype}, which can't be {type_name(kept)}, its GDAL_TYPE"
+    return None

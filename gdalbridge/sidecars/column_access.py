@@ -1,0 +1,32 @@
+"""Which columns of a table can be read; the others are named, and left out."""
+
+import warnings
+from collections.abc import Iterable
+
+from gdalbridge.errors import LossWarning
+from ratzarr import RatZarr
+
+__all__ = ["readable_columns"]
+
+
+def readable_columns(table: RatZarr, names: Iterable[str] | None = None) -> list[str]:
+    """Return the columns of a table that can be read, opened in parallel.
+
+    Parameters
+    ----------
+    table : RatZarr
+    names : iterable of str, optional
+        The columns to choose from; by default all.
+
+    Warns
+    -----
+    LossWarning
+        For each column that can't be read, with the reason.
+    """
+    wanted = table.getColumnNames() if names is None else list(names)
+    unreadable = table.getUnreadableColumns(wanted)
+    for name, error in unreadable.items():
+        warnings.warn(
+            f"{table.filename}: column {name!r} is left out: {error}", LossWarning, stacklevel=3
+        )
+    return [name for name in wanted if name not in unreadable]

@@ -1,0 +1,268 @@
+"""Whether the files that hold a raster's own table are what they were.
+
+A fingerprint of a file is its size, a digest of its first 64 KiB and the time of its last
+change. An interrupted copy of a table goes on only where all of them are the same. Whether
+a raster's pixels are the same is another question: :mod:`gdalbridge.sidecars.pixel_samples`.
+"""
+
+import datetime as dt
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from gdalbridge.gdalio.rat_reader import RatSchema
+
+__all__ = [
+    "HEAD",
+    "Fingerprint",
+    "fingerprint",
+    "main_file",
+    "modified_at",
+    "table_changes",
+    "table_source",
+]
+
+EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+HEAD = 64 * 1024
+"""Bytes of a file that are looked at."""
+
+NOT_THE_TABLE = (".ovr", ".msk", ".rat.zarr")
+"""Files of a raster in which no table of its own is kept."""
+BESIDE = (".aux.xml", ".vat.dbf", ".aux")
+"""What is put behind a raster's name for files in which GDAL finds a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What tells one state of a file from another."""
+
+    size: int
+    """In bytes."""
+    head: str
+    """16 hexadecimal digits of the SHA-256 of its first 64 KiB."""
+    modified: str | None
+    """When it was last changed, ISO-8601 in UTC."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as it is kept in attributes."""
+        return {"bytes": self.size, "sha256_head": self.head, "modified": self.modified}
+
+    @classmethod
+    def from_json(cls, value: object) -> Self | None:
+        """Return what :meth:`as_json` made; None for anything else."""
+        if not isinstance(value, Mapping):
+            return None
+        size, head, modified = (value.get(k) for k in ("bytes", "sha256_head", "modified"))
+        if isinstance(size, bool) or not isinstance(size, int) or not isinstance(head, str):
+            return None
+        return cls(size, head, modified if isinstance(modified, str) else None)
+
+    def same_content(self, other: "Fingerprint") -> bool:
+        """Return whether both are, as far as this can tell, of the same bytes."""
+        return (self.size, self.head) == (other.size, other.head)
+
+
+def fingerprint(name: str) -> Fingerprint | None:
+    """Return the fingerprint of a file; None where there is none, or it is no plain file.
+
+    Parameters
+    ----------
+    name : str
+        A path, or one of GDAL's ``/vsi`` names.
+    """
+    try:
+        return _of_vsi(name) if name.startswith("/vsi") else _of_local(name)
+    except (OSError, ValueError, RuntimeError):
+        # Not there, not ours to read, not a name that a file can have.
+        return None
+
+
+def _of_local(name: str) -> Fingerprint | None:
+    # A name can come out of a table that somebody sent: never wait for the writer of a pipe.
+    file = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(file, "rb") as opened:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            return None
+        # What says that it is empty, but is not, is no file on a disk.
+        head = opened.read(HEAD) if found.st_size else b""
+    return _made_of(found.st_size, head, found.st_mtime_ns // 1000)
+
+
+def _of_vsi(name: str) -> Fingerprint | None:
+    # Only here: a table on a local disk is described without GDAL as well.
+    from gdalbridge.gdalio.compat import gdal, silence
+
+    with silence():
+        found = gdal.VSIStatL(name)
+        if found is None or found.IsDirectory():
+            return None
+        file = gdal.VSIFOpenL(name, "rb")
+        if file is None:
+            return None
+        try:
+            head = gdal.VSIFReadL(1, HEAD, file)
+        finally:
+            gdal.VSIFCloseL(file)
+    return _made_of(found.size, bytes(head or b""), found.mtime * 1_000_000)
+
+
+def _made_of(size: int, head: bytes, microseconds: int) -> Fingerprint:
+    return Fingerprint(size, hashlib.sha256(head).hexdigest()[:16], _in_utc(microseconds))
+
+
+def _in_utc(microseconds: int) -> str | None:
+    # Not every file system of GDAL's has times, and some have ones that no calendar has.
+    with suppress(OverflowError):
+        if microseconds > 0:
+            when = EPOCH + dt.timedelta(microseconds=microseconds)
+            return when.isoformat().replace("+00:00", "Z")
+    return None
+
+
+def modified_at(name: str) -> str | None:
+    """Return when a file was last changed, ISO-8601 in UTC; None where nothing tells.
+
+    Parameters
+    ----------
+    name : str
+        A path, or one of GDAL's ``/vsi`` names.
+    """
+    try:
+        if not name.startswith("/vsi"):
+            return _in_utc(os.stat(name).st_mtime_ns // 1000)  # noqa: PTH116 - names, not paths
+        from gdalbridge.gdalio.compat import gdal, silence
+
+        with silence():
+            found = gdal.VSIStatL(name)
+        return None if found is None else _in_utc(found.mtime * 1_000_000)
+    except (OSError, ValueError, RuntimeError):
+        return None
+
+
+def main_file(dataset: Any) -> str | None:
+    """Return the file that a dataset is; None for one in memory, or made of text.
+
+    For a part of a file (``NETCDF:"x.nc":v``) it is that file.
+    """
+    name: str = dataset.GetDescription()
+    if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
+        return None
+    if name.startswith("/vsi") or os.path.lexists(name):
+        return name
+    files = dataset.GetFileList()
+    return files[0] if files else None
+
+
+def table_source(dataset: Any, schema: "RatSchema") -> dict[str, Any]:
+    """Return what changes whenever a raster's table does, ready for JSON.
+
+    Parameters
+    ----------
+    dataset : gdal.Dataset
+        The raster.
+    schema : RatSchema
+        Of the band's table.
+
+    Returns
+    -------
+    dict
+        Rows, columns, a digest of the columns' names, types and usages; and by the end
+        of its name (so that a renamed raster is the same) each file that can hold the
+        table. Without ``files``, nothing can tell whether the table has changed.
+    """
+    described = [(column.name, column.type, column.usage) for column in schema.columns]
+    digest = hashlib.sha256(json.dumps(described).encode("utf-8")).hexdigest()
+    found: dict[str, Any] = {
+        "rows": schema.rows,
+        "columns": len(schema.columns),
+        "schema": digest[:16],
+    }
+    main = main_file(dataset)
+    if main is not None:
+        files = {
+            _end(name, main): mark.as_json()
+            for name in _table_files(dataset, main)
+            if (mark := fingerprint(name)) is not None
+        }
+        if files:
+            found["files"] = files
+    return found
+
+
+def _table_files(dataset: Any, main: str) -> list[str]:
+    from gdalbridge.gdalio.compat import gdal
+
+    if main.startswith("/vsi") and not gdal.GetConfigOption("GDAL_PAM_PROXY_DIR"):
+        # GDAL's list of a raster's files costs dozens of requests on S3; these cost one each.
+        stem = main.rpartition(".")[0]
+        beside = [*(main + end for end in BESIDE), f"{stem}.aux"] if "?" not in main else []
+        return [main, *beside]
+    base = _base(main).rpartition(".")[0] or _base(main)
+    files = [
+        name
+        for name in dataset.GetFileList() or ()
+        if not name.lower().endswith(NOT_THE_TABLE)
+        and (_base(name).startswith(base) or name.lower().endswith(BESIDE))
+    ]
+    return list(dict.fromkeys([main, *files]))
+
+
+def _base(name: str) -> str:
+    # What follows the ? is a signature of the raster's address, and another each time.
+    return name.partition("?")[0].replace("\\", "/").rpartition("/")[2]
+
+
+def _end(name: str, main: str) -> str:
+    return _base(name).removeprefix(_base(main).rpartition(".")[0])
+
+
+def table_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
+    """Say in words what has changed in a raster's table.
+
+    Parameters
+    ----------
+    recorded, now : dict
+        From :func:`table_source`, then and now; the first may be anything.
+
+    Returns
+    -------
+    list of str
+        Empty only where the table is sure to be what it was.
+    """
+    if not isinstance(recorded, Mapping) or not isinstance(recorded.get("files"), Mapping):
+        return ["nothing was kept that could tell whether it is the same table"]
+    if "files" not in now:
+        return ["it is no file, and nothing can tell whether it is the same table"]
+    words = [
+        f"it has {now[what]} {what}, and had {recorded.get(what)!r:.40}"
+        for what in ("rows", "columns")
+        if recorded.get(what) != now[what]
+    ]
+    if not words and recorded.get("schema") != now["schema"]:
+        words.append("the names, types or usages of its columns are others")
+    then_files, now_files = recorded["files"], now["files"]
+    for end in [*now_files, *(end for end in then_files if end not in now_files)]:
+        words += _file_changes(str(end), then_files.get(end), now_files.get(end))
+    return words
+
+
+def _file_changes(end: str, recorded: object, now: Mapping[str, Any] | None) -> list[str]:
+    then, is_now = Fingerprint.from_json(recorded), Fingerprint.from_json(now)
+    if then == is_now and is_now is not None:
+        return []
+    if is_now is None:
+        return [f"its file *{end} is gone"]
+    if recorded is None:
+        return [f"there is a file *{end} that was not there"]
+    if then is None:
+        return [f"what was kept of its file *{end} can't be understood"]
+    if then.size != is_now.size:
+        return [f"its file *{end} has {is_now.size} bytes, and had {then.size}"]
+    return [f"its file *{end} was changed at {is_now.modified} (before: {then.modified!s:.40})"]

@@ -1,0 +1,284 @@
+"""Where a raster's tables are: the naming convention, and how they are found.
+
+A table's name is the raster's whole name and a suffix, as GDAL's own sidecars' are
+(``.aux.xml``, ``.ovr``):
+
+>>> sidecar_path("dir/seg.tif"), sidecar_path("/vsis3/bucket/seg.tif", band=2, name="texture")
+('dir/seg.tif.rat.zarr', 's3://bucket/seg.tif.band2.texture.rat.zarr')
+
+Where the raster's own place can't be written, the environment variable
+``GDALBRIDGE_SIDECAR_DIR`` names a directory (or a prefix on S3) for sidecars, as
+``GDAL_PAM_PROXY_DIR`` does for GDAL's; it is looked in after the raster's own place.
+"""
+
+import hashlib
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gdalbridge.errors import LossWarning, SidecarNameError
+from ratzarr import ListingRefusedError, RatZarr, RatZarrError
+from ratzarr.stores.base import gdal_name, url_name
+from ratzarr.stores.base import parse as parse_location
+from ratzarr.stores.open import open_objects
+
+__all__ = [
+    "PROXY_DIR",
+    "SUFFIX",
+    "Sidecar",
+    "find_sidecars",
+    "is_folder",
+    "is_sidecar",
+    "parsed_name",
+    "raster_name",
+    "sidecar_path",
+    "writable_sidecar_path",
+]
+
+SUFFIX = ".rat.zarr"
+PROXY_DIR = "GDALBRIDGE_SIDECAR_DIR"
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
+_BAND = re.compile(r"band([0-9]+)")
+_TAIL = re.compile(
+    r"(?:\.band(?P<band>[1-9][0-9]*))?(?:\.(?!band[0-9]+\.)(?P<name>[A-Za-z0-9_-]+))?\.rat\.zarr"
+)
+_BANDED = re.compile(r".+(?P<tail>\.band[1-9][0-9]*(?:\.[A-Za-z0-9_-]+)?\.rat\.zarr)")
+
+
+@dataclass(frozen=True, slots=True)
+class Sidecar:
+    """A table found beside a raster."""
+
+    path: str
+    """Path or URL of the store."""
+    band: int
+    """Band of the raster that it belongs to, from 1."""
+    name: str | None
+    """Name of a further table; None for the band's first."""
+
+
+def raster_name(raster: Any) -> str:
+    """Return the path or URL of a raster.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        GDAL's ``/vsi`` names become URLs where there is one.
+
+    Raises
+    ------
+    SidecarNameError
+        For a dataset that is no file, and so has nothing to lie beside.
+    """
+    if isinstance(raster, str | os.PathLike):
+        name = os.fspath(raster)
+    elif hasattr(raster, "GetDescription") and hasattr(raster, "GetRasterBand"):
+        name = raster.GetDescription()
+        driver = raster.GetDriver().ShortName
+        if not name or driver == "MEM" or name.startswith("<"):
+            raise SidecarNameError(
+                f"a dataset in memory ({driver}) has no file that a sidecar could lie beside: "
+                "name the sidecar"
+            )
+    else:
+        raise SidecarNameError(
+            f"a raster is a path, a URL or a gdal.Dataset: got {raster!r}, a "
+            f"{type(raster).__name__}"
+        )
+    if not name:
+        raise SidecarNameError("the empty string is no raster's name")
+    url = url_name(str(name))
+    if url.startswith("/vsi"):
+        raise SidecarNameError(
+            f"{name}: no sidecar can lie beside a raster in this one of GDAL's file systems: "
+            "name the sidecar"
+        )
+    return url.rstrip("/")
+
+
+def is_sidecar(name: Any) -> bool:
+    """Return whether a name is one that a sidecar has."""
+    text = str(name).rstrip("/")
+    return text.endswith(SUFFIX) and len(text) > len(SUFFIX)
+
+
+def is_folder(name: Any) -> bool:
+    """Return whether a name means a directory, and not the raster itself."""
+    text = url_name(str(name))
+    if text.lower().startswith("s3://"):
+        return text.endswith("/") or "/" not in text[len("s3://") :]
+    return text.endswith("/") or Path(text).is_dir()
+
+
+def parsed_name(path: str, raster: str | None = None) -> Sidecar:
+    """Return what a sidecar's name says of it.
+
+    >>> parsed_name("dir/seg.tif.band2.texture.rat.zarr")
+    Sidecar(path='dir/seg.tif.band2.texture.rat.zarr', band=2, name='texture')
+    >>> parsed_name("dir/seg.tif.texture.rat.zarr", "seg.tif")
+    Sidecar(path='dir/seg.tif.texture.rat.zarr', band=1, name='texture')
+
+    Without the raster's name an ending of it could be a table's name: then it is none.
+    """
+    base = path.rstrip("/").rpartition("/")[2]
+    tail = base.removeprefix(raster) if raster and base.startswith(raster) else None
+    if tail is None:
+        banded = _BANDED.fullmatch(base)
+        tail = banded["tail"] if banded else SUFFIX
+    match = _TAIL.fullmatch(tail)
+    if match is None:
+        return Sidecar(path, 1, None)
+    return Sidecar(path, int(match["band"] or 1), match["name"])
+
+
+def _suffix(band: object, name: object) -> str:
+    if isinstance(band, bool) or not isinstance(band, int) or band < 1:
+        raise SidecarNameError(f"bands are counted from 1: got {band!r}")
+    middle = "" if band == 1 else f".band{band}"
+    if name is not None:
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or _BAND.fullmatch(name):
+            raise SidecarNameError(
+                f"a table's name has letters, digits, '_' and '-' only, and is not 'band' and "
+                f"digits: got {name!r}"
+            )
+        middle += f".{name}"
+    return middle + SUFFIX
+
+
+def sidecar_path(raster: Any, band: int = 1, name: str | None = None) -> str:
+    """Return where a raster's sidecar is, or would be.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        A path, a URL, a ``/vsi`` name or an open dataset.
+    band : int
+        Counted from 1.
+    name : str, optional
+        A further table beside the band's first: letters, digits, ``_`` and ``-``.
+
+    Raises
+    ------
+    SidecarNameError
+        For a band or a name that can't be, and for a raster that is no file.
+    """
+    url = raster_name(raster)
+    if url.lower().startswith(("http://", "https://")):
+        # What follows the ? is a signature of the raster's own address.
+        url = url.partition("?")[0]
+    return url + _suffix(band, name)
+
+
+def _proxy_base(url: str) -> str | None:
+    folder = os.environ.get(PROXY_DIR)
+    if not folder:
+        return None
+    whole = url if "://" in url else str(Path(url).absolute())
+    # Rasters of one name in different directories share the one for sidecars.
+    digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    base = whole.partition("?")[0].rpartition("/")[2]
+    return f"{url_name(folder).rstrip('/')}/{digest}-{base}"
+
+
+def writable_sidecar_path(raster: Any, band: int = 1, name: str | None = None) -> str:
+    """Return where to write a raster's sidecar: beside it, else where the environment says.
+
+    Parameters and errors are those of :func:`sidecar_path`.
+    """
+    beside = sidecar_path(raster, band, name)
+    proxy = _proxy_base(raster_name(raster))
+    if proxy is None or _can_write(beside):
+        return beside
+    return proxy + _suffix(band, name)
+
+
+def _can_write(path: str) -> bool:
+    if path.lower().startswith(("http://", "https://")):
+        return False
+    if "://" in path:
+        return True
+    here = Path(path)
+    return os.access(here if here.exists() else here.absolute().parent, os.W_OK)
+
+
+def find_sidecars(
+    raster: Any,
+    band: int | None = None,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    must_list: bool = False,
+) -> list[Sidecar]:
+    """Return the tables that lie beside a raster.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        See :func:`sidecar_path`. It need not exist.
+    band : int, optional
+        Only this band's.
+    storage_options : mapping, optional
+        Arguments for the file system.
+    must_list : bool
+        Where a bucket may not be listed, raise. By default that is a :class:`LossWarning`, and
+        there are no tables: a public bucket may let everybody read a raster, and nobody list.
+
+    Raises
+    ------
+    ratzarr.RatZarrError
+        Where what is beside the raster can't be told.
+
+    Returns
+    -------
+    list of Sidecar
+        By band, then name, the band's first table first. Of two with one name, beside
+        the raster and in ``GDALBRIDGE_SIDECAR_DIR``, only the one beside it.
+        ``seg.tif.rat.zarr`` can be the table ``tif`` of a raster ``seg``; where there is a
+        ``seg.tif``, it is that one's.
+    """
+    url = raster_name(raster)
+    found: dict[tuple[int, str | None], Sidecar] = {}
+    for base in (sidecar_path(raster)[: -len(SUFFIX)], _proxy_base(url)):
+        if base is None:
+            continue
+        try:
+            beside = _beside(base, storage_options)
+        except ListingRefusedError as error:
+            if must_list:
+                raise
+            warnings.warn(
+                f"{raster_name(raster)}: its sidecars are not to be seen, and are left out: {error}",
+                LossWarning,
+                stacklevel=2,
+            )
+            continue
+        for tail, is_directory in beside.items():
+            match = _TAIL.fullmatch(tail) if is_directory else None
+            if match is None or match["band"] == "1":
+                continue
+            # Where there is a seg.tif, seg.tif.rat.zarr is its table, and none of a raster seg.
+            if match["name"] and tail.removesuffix(SUFFIX) in beside:
+                continue
+            key = (int(match["band"] or 1), match["name"])
+            found.setdefault(key, Sidecar(base + tail, *key))
+    order = sorted(found.values(), key=lambda one: (one.band, one.name or ""))
+    return [one for one in order if band is None or one.band == band]
+
+
+def _beside(base: str, storage_options: Mapping[str, Any] | None) -> dict[str, bool]:
+    """Return what follows ``base`` in the names beside it, and whether it is a directory."""
+    objects = open_objects(parse_location(base), storage_options)
+    try:
+        names = objects.list_beside()
+    except RatZarrError:
+        if objects.writable:
+            raise
+        # Most web servers list nothing: only the first table can be asked for by name.
+        there = RatZarr.isValidRatZarr(base + SUFFIX, storageOptions=storage_options)
+        return {SUFFIX: True} if there else {}
+    name = gdal_name(base).rpartition("/")[2]
+    return {entry[len(name) :]: is_directory for entry, is_directory in names}

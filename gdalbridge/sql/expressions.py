@@ -1,0 +1,370 @@
+"""Expressions over columns, computed block by block by DuckDB.
+
+Nothing of an expression is run as Python. DuckDB's parser reads it, its tree is checked
+(:mod:`gdalbridge.sql.expression_syntax`), and what is computed is made of that tree, by a
+database in memory that can reach no file and no network and load no extension. It works in
+one thread, so rows stay in their order.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import BridgeError, ConversionError
+from gdalbridge.sidecars.merged import Column, Columns
+from gdalbridge.sql.expression_syntax import (
+    Node,
+    Rewriter,
+    arguments_of,
+    as_type,
+    function_of,
+    one_expression,
+    with_columns,
+)
+from gdalbridge.sql.text_growth import bound, limit, slices
+
+__all__ = ["Program", "needed"]
+
+Array = NDArray[Any]
+
+MEMORY = "1GB"
+RESULT_BYTES = 2**28
+"""Of long texts that functions make, in one block."""
+SETTINGS = {
+    "allow_community_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "enable_external_access": "false",
+    "error_on_division_by_zero": "true",
+    "ieee_floating_point_ops": "true",
+    "integer_division": "false",
+    "memory_limit": MEMORY,
+    "preserve_insertion_order": "true",
+    "python_enable_replacements": "false",
+    "threads": "1",
+}
+FIXES = {"HUGEINT": "BIGINT", "UHUGEINT": "UBIGINT"}
+"""What results wider than 64 bits are taken as, where each of them fits."""
+BLOCK = "block"
+"""What a block is called in them."""
+
+
+def needed() -> Any:
+    """Return DuckDB.
+
+    Raises
+    ------
+    BridgeError
+        Where it or pyarrow is not installed: says how to.
+    """
+    try:
+        import duckdb
+        import pyarrow as pa  # noqa: F401 - blocks go in and out as its arrays
+    except ImportError as error:
+        raise BridgeError(
+            f"expressions and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "
+            "conda install -c conda-forge python-duckdb pyarrow"
+        ) from error
+    return duckdb
+
+
+class Program:
+    """Expressions that were read and checked. A context manager.
+
+    Parameters
+    ----------
+    expressions : mapping
+        By the name of the column that each is to make.
+    there : Columns
+        The columns that they can use.
+
+    Attributes
+    ----------
+    columns : list of Column
+        Those that they do use.
+    dtypes : dict
+        By name, what the results are stored as.
+
+    Raises
+    ------
+    BridgeError
+        For what can't be an expression: says what is wrong with it.
+    ColumnSelectionError
+        For a column that is not there: names those that are called much the same.
+    """
+
+    def __init__(self, expressions: Mapping[str, str], there: Columns) -> None:
+        self._duckdb = needed()
+        self._there = there
+        self._texts = dict(expressions)
+        self._used: dict[str, str] = {}
+        self._thread = ThreadPoolExecutor(1, "expressions")
+        self._connection = self._duckdb.connect(":memory:", config=SETTINGS)
+        try:
+            self._connection.execute("SET TimeZone = 'UTC'")
+            # The bar would be printed to stdout, among the results.
+            self._connection.execute("SET enable_progress_bar = false")
+            self._connection.execute("SET lock_configuration = true")
+            self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Program":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._connection.close()
+
+    # ---- reading
+
+    def _prepare(self) -> None:
+        from gdalbridge.sql.arrow_values import DTYPES
+
+        self._growing: list[tuple[str, Node]] = []
+        trees = [self._tree(text) for text in self._texts.values()]
+        self.columns: list[Column] = [self._there[name] for name in self._used]
+        self._connection.register(BLOCK, self._no_rows())
+        types = self._types(trees)
+        for place, kind in enumerate(types):
+            if kind in FIXES:
+                trees[place] = as_type(trees[place], FIXES[kind])
+        self._query = self._select(trees)
+        self._bounds = [(name, self._select([tree])) for name, tree in self._growing]
+        self.dtypes: dict[str, np.dtype[Any]] = {}
+        for (name, text), kind in zip(self._texts.items(), types, strict=True):
+            dtype = DTYPES.get(FIXES.get(kind, kind))
+            if dtype is None:
+                raise ConversionError(
+                    f"{text!r} is of DuckDB's type {kind}, which no column can be: "
+                    "say which it is to be, with CAST(... AS DOUBLE), VARCHAR, TIMESTAMP, ..."
+                )
+            self.dtypes[name] = dtype
+
+    def _tree(self, text: Any) -> Node:
+        if not isinstance(text, str) or not text.strip():
+            raise BridgeError(f"an expression is text: got {text!r}")
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise BridgeError(
+                f"{text!r} can't be an expression: it holds half of a surrogate pair, which is not "
+                "a Unicode character"
+            )
+        # What follows a comment in it is on the next line.
+        [(answer,)] = self._ask("SELECT json_serialize_sql(?)", [f"SELECT ({text}\n)"])
+        try:
+            node = one_expression(json.loads(answer), text)
+            names = _Names(self._there, self._used)
+            rewriter = Rewriter(text, names.reference, self._kinds)
+            plain = rewriter.expression(node)
+            if names.single and names.integers:
+                # As numpy does: DuckDB would take an int64 for a float32.
+                names.widen = True
+                rewriter = Rewriter(text, names.reference, self._kinds)
+                plain = rewriter.expression(node)
+            for call in rewriter.growing:
+                self._growing.append((function_of(call), self._bound_of(call, text)))
+        except RecursionError:
+            raise BridgeError(f"{text[:50]!r}...: the expression is nested too deeply") from None
+        return plain
+
+    def _bound_of(self, call: Node, text: str) -> Node:
+        """Return the tree of an upper bound of the bytes that a call makes."""
+        arguments = arguments_of(call)
+        try:
+            sql = bound(function_of(call), arguments, text)
+        except IndexError:
+            raise BridgeError(
+                f"{text!r}: {function_of(call)}() of {len(arguments)} arguments"
+            ) from None
+        [(answer,)] = self._ask("SELECT json_serialize_sql(?)", [f"SELECT ({sql})"])
+        tree: Node = with_columns(one_expression(json.loads(answer), sql), arguments)
+        return tree
+
+    def _kinds(self, function: str) -> set[str]:
+        asked = "SELECT DISTINCT function_type FROM duckdb_functions() WHERE function_name = ?"
+        return {kind for (kind,) in self._ask(asked, [function])}
+
+    def _ask(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            found: list[tuple[Any, ...]] = self._connection.execute(query, list(values)).fetchall()
+        except self._duckdb.Error as error:
+            raise BridgeError(f"DuckDB can't read the expressions: {error}") from error
+        return found
+
+    def _select(self, trees: Sequence[Node]) -> str:
+        """Return the query that computes them, in DuckDB's own words."""
+        [(answer,)] = self._ask("SELECT json_serialize_sql(?)", ["SELECT 1 FROM block"])
+        parsed = json.loads(answer)
+        parsed["statements"][0]["node"]["select_list"] = [
+            tree | {"alias": f"r{place}"} for place, tree in enumerate(trees)
+        ]
+        [(query,)] = self._ask("SELECT json_deserialize_sql(?::JSON)", [json.dumps(parsed)])
+        return str(query)
+
+    def _types(self, trees: Sequence[Node]) -> list[str]:
+        try:
+            return [str(kind) for kind in self._connection.sql(self._select(trees)).types]
+        except self._duckdb.Error as error:
+            raise BridgeError(f"{self._named()}: {_words(error)}") from error
+
+    def _named(self) -> str:
+        return " and ".join(map(repr, self._texts.values()))
+
+    # ---- computing
+
+    def _no_rows(self) -> Any:
+        from gdalbridge.sql.arrow_values import empty_array
+
+        return self._block([empty_array(c.dtype, column=c.name) for c in self.columns], 0)
+
+    def _block(self, arrays: Sequence[Any], rows: int) -> Any:
+        import pyarrow as pa
+
+        named = dict(zip(self._used.values(), arrays, strict=True))
+        # An expression of no columns has a value for each row all the same.
+        return pa.table(named if named else {"n": pa.array(np.zeros(rows, np.int8))})
+
+    def compute(self, arrays: Sequence[Any], first_row: int, rows: int) -> dict[str, Array]:
+        """Return a block of each result.
+
+        Parameters
+        ----------
+        arrays : sequence of pyarrow.Array
+            A block of each of :attr:`columns`.
+        first_row, rows : int
+            Of the block.
+
+        Raises
+        ------
+        ConversionError
+            Names the row where an integer overflows, a text is no number, or a result is
+            NULL where there is no value for it.
+        """
+        from gdalbridge.sql.arrow_values import from_arrow
+
+        block = self._block(arrays, rows)
+        found = self._sliced(block, self._query, self._weights(block, first_row), first_row)
+        if found.num_rows != rows:
+            raise BridgeError(f"{self._named()}: {found.num_rows} results of {rows} rows")
+        return {
+            name: from_arrow(_whole(found.column(place)), dtype, column=name, first_row=first_row)
+            for place, (name, dtype) in enumerate(self.dtypes.items())
+        }
+
+    def _weights(self, block: Any, first_row: int) -> Array:
+        """Return upper bounds of the bytes of the texts that each row makes.
+
+        Raises
+        ------
+        ConversionError
+            Names the row where one text would be too long.
+        """
+        weights = np.zeros(block.num_rows)
+        for name, query in self._bounds:
+            found = self._sliced(block, query, weights, first_row).column(0)
+            each = np.nan_to_num(found.to_numpy(), nan=0.0)
+            long = each > limit(name)
+            if long.any():
+                row = int(np.argmax(long))
+                raise ConversionError(
+                    f"{self._named()}, row {first_row + row}: {name}() may take up to {each[row]:.3g} "
+                    f"bytes, and {limit(name)} are allowed for one value"
+                )
+            weights += each
+        return weights
+
+    def _sliced(self, block: Any, query: str, weights: Array, first_row: int) -> Any:
+        """Run a query over a block, with as many rows at a time as memory allows."""
+        import pyarrow as pa
+
+        found, size = [], 0
+        cuts = slices(weights)
+        for cut in cuts:
+            part = block.slice(cut.start, cut.stop - cut.start)
+            try:
+                found.append(self._run(part, query))
+            except self._duckdb.Error as error:
+                raise self._explained(part, query, first_row + cut.start, error) from error
+            size += found[-1].nbytes
+            if len(cuts) > 1 and size > RESULT_BYTES:
+                raise ConversionError(
+                    f"{self._named()}, rows {first_row} to {first_row + cut.stop - 1}: the results "
+                    f"take more than {RESULT_BYTES} bytes, and a block of them has to fit into that"
+                )
+        return found[0] if len(found) == 1 else pa.concat_tables(found)
+
+    def _run(self, block: Any, query: str) -> Any:
+        self._connection.register(BLOCK, block)
+        try:
+            # In this thread Ctrl-C would wait until the block is done.
+            return self._thread.submit(self._answer, query).result()
+        except KeyboardInterrupt:
+            self._connection.interrupt()
+            raise
+
+    def _answer(self, query: str) -> Any:
+        return self._connection.sql(query).to_arrow_table()
+
+    def _explained(
+        self, block: Any, query: str, first_row: int, error: Exception
+    ) -> ConversionError:
+        """Find the first row that it fails for: of a block, DuckDB does not say which."""
+        low, high = 0, block.num_rows
+        while high - low > 1:
+            middle = (low + high) // 2
+            try:
+                self._run(block.slice(low, middle - low), query)
+            except self._duckdb.Error:
+                high = middle
+            else:
+                low = middle
+        try:
+            self._run(block.slice(low, high - low), query)
+        except self._duckdb.Error as one:
+            return ConversionError(f"{self._named()}, row {first_row + low}: {_words(one)}")
+        return ConversionError(f"{self._named()}, from row {first_row}: {_words(error)}")
+
+
+class _Names:
+    """Our names for the columns of an expression: DuckDB knows no case, and columns do."""
+
+    def __init__(self, there: Columns, used: dict[str, str]) -> None:
+        self._there, self._used = there, used
+        self.widen = False
+        self.single = self.integers = False
+        """Whether there are columns of less than 64-bit floats, and of integers."""
+
+    def reference(self, name: str) -> Node:
+        """Return what stands for a column in DuckDB's query."""
+        dtype = self._there[name].dtype
+        small = dtype.kind == "f" and dtype.itemsize < 8
+        self.single |= small
+        self.integers |= dtype.kind in "iu"
+        ours = self._used.setdefault(name, f"c{len(self._used)}")
+        node: Node = {
+            "class": "COLUMN_REF", "type": "COLUMN_REF", "alias": "", "query_location": 0,
+            "query_location_length": 0, "column_names": [ours],
+        }  # fmt: skip
+        return as_type(node, "DOUBLE") if small and self.widen else node
+
+
+def _whole(column: Any) -> Any:
+    """Return an array of one piece."""
+    if column.num_chunks == 1:
+        return column.chunk(0)
+    whole = column.combine_chunks()
+    return whole.chunk(0) if hasattr(whole, "num_chunks") and whole.num_chunks else whole
+
+
+def _words(error: Exception) -> str:
+    """Return what DuckDB says, without the query that is ours."""
+    return str(error).partition("\n")[0]

@@ -1,0 +1,79 @@
+"""A table as a stream of Arrow record batches, for DuckDB and other readers of Arrow."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from typing import Any
+
+from ratzarr.format.blocks import Block
+from ratzarr.pipeline import read_ahead
+
+__all__ = ["Scan"]
+
+BLOCK_ROWS = 500_000
+READERS = 2
+
+
+class Scan:
+    """Record batches of one row range after the other, read ahead.
+
+    Parameters
+    ----------
+    read : callable
+        Takes a :class:`~ratzarr.format.blocks.Block` and returns its record batch. It runs in other threads.
+    schema : pyarrow.Schema
+        Of every batch.
+    rows : int
+        Number of rows of the table.
+    chunk_rows : int
+        Rows of a chunk; a batch is a whole number of chunks.
+    threads : int
+        How many threads read. One where GDAL is read, which serves one thread at a time.
+    block_rows : int
+        Rows of a batch, about.
+
+    Attributes
+    ----------
+    rows_read : int
+        Rows handed out so far.
+    error : BaseException or None
+        What ``read`` raised. DuckDB reports such an error as one of its own; callers raise this one
+        instead.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[Block], Any],
+        schema: Any,
+        rows: int,
+        *,
+        chunk_rows: int,
+        threads: int = READERS,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        self._read, self._schema, self._rows = read, schema, rows
+        self._step = chunk_rows * max(1, block_rows // chunk_rows)
+        self._threads = threads
+        self.rows_read = 0
+        self.error: BaseException | None = None
+
+    def reader(self) -> Any:
+        """Return a ``pyarrow.RecordBatchReader`` over all rows."""
+        import pyarrow as pa
+
+        return pa.RecordBatchReader.from_batches(self._schema, self._batches(self._blocks()))
+
+    def _blocks(self) -> Sequence[Block]:
+        step, rows = self._step, self._rows
+        return [Block(first, min(step, rows - first)) for first in range(0, rows, step)]
+
+    def _batches(self, blocks: Sequence[Block]) -> Iterator[Any]:
+        try:
+            with closing(read_ahead(blocks, self._read, threads=self._threads)) as reading:
+                for block, batch in reading:
+                    yield batch
+                    self.rows_read = block.stop
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise

@@ -1,0 +1,654 @@
+"""Exact statistics of columns, computed by DuckDB.
+
+A column is read once. DuckDB groups it by value, with the number of rows and the sum of the weights of
+each value; it does so in bounded memory and spills to disk. All statistics are queries of that grouped
+table: sums of integers in 128 bits, sums of floats by ``fsum`` (compensated summation), quantiles by a
+running sum of the weights in the order of the values.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import BridgeError, ConversionError
+from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.progress import Progress, progress_of
+from gdalbridge.sidecars.merged import Column, Columns, open_columns
+from gdalbridge.sql.expressions import needed
+from gdalbridge.sql.scan import BLOCK_ROWS, READERS, Scan
+from ratzarr.format.blocks import Block
+
+__all__ = ["QUANTILES", "ColumnStats", "Histogram", "Quantile", "column_stats"]
+
+Array = NDArray[Any]
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+MOST_FREQUENT = 10
+"""Values that are named as the most frequent ones."""
+MAX_BINS = 2**20
+MAX_WEIGHT = 2**63
+"""Weights of a column add up to less than this; counts of pixels always do."""
+SECONDS = 0.1
+"""Between two reports of progress."""
+MEMORY = 2**30
+"""Bytes that DuckDB uses before it spills to disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quantile:
+    """The smallest value whose cumulative weight reaches ``q`` of the total."""
+
+    q: float
+    value: Any
+    lower: Any
+    """The same as ``value``: quantiles are exact."""
+    upper: Any
+    """The same as ``value``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Weights of values in bins.
+
+    A value belongs to a bin from its lower edge up to, but not including, its upper edge. The last bin
+    includes its upper edge, as in ``numpy.histogram``.
+    """
+
+    edges: tuple[float, ...]
+    """One more than there are bins."""
+    counts: tuple[int, ...]
+    """Weight of the values in each bin."""
+    below: int
+    """Weight of the values below the first edge."""
+    above: int
+    """Weight of the values above the last edge."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnStats:
+    """Statistics of one column."""
+
+    name: str
+    dtype: str
+    rows: int
+    """All rows."""
+    missing: int
+    """Rows with NaN, NaT, or the column's ``missing_value``."""
+    count: int
+    """Rows with a value and, where there are weights, a weight other than 0. The statistics below are
+    of these rows."""
+    weight: int
+    """The sum of their weights; without weights their number."""
+    min: Any = None
+    """In the column's own type."""
+    max: Any = None
+    sum: int | float | None = None
+    """Exact for integers and bools."""
+    mean: Any = None
+    """For integers the float64 nearest to the exact mean, for date-times the nearest in the column's
+    unit."""
+    stddev: float | None = None
+    """Population standard deviation (divided by the weight, as GDAL's STATISTICS_STDDEV)."""
+    quantiles: tuple[Quantile, ...] = ()
+    histogram: Histogram | None = None
+    true: int | None = None
+    """For bools: the weight of the true values."""
+    empty: int | None = None
+    """For text and bytes: the weight of the empty values."""
+    min_length: int | None = None
+    """In characters for text, in bytes for bytes."""
+    max_length: int | None = None
+    distinct: int | None = None
+    """Number of different values."""
+    frequent: tuple[tuple[Any, int], ...] | None = None
+    """The ten most frequent values with their weights, the smallest first among equally frequent ones.
+    The first is the mode."""
+
+    @property
+    def median(self) -> Any:
+        """The quantile 0.5, if it was asked for."""
+        return next((one.value for one in self.quantiles if one.q == 0.5), None)
+
+    @property
+    def mode(self) -> Any:
+        """The most frequent value."""
+        return self.frequent[0][0] if self.frequent else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the statistics as JSON values; NaN and infinities as text, bytes in hexadecimal."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.datetime64):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def column_stats(
+    table: Any,
+    columns: Iterable[str] | None = None,
+    *,
+    weights: str | bool | None = None,
+    quantiles: Sequence[float] = QUANTILES,
+    histogram: Any = None,
+    band: int = 1,
+    names: Sequence[str | None] | None = None,
+    encoding: str | None = None,
+    lossy: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+    memory: int = MEMORY,
+    block_rows: int = BLOCK_ROWS,
+) -> dict[str, ColumnStats]:
+    """Return exact statistics of columns of a raster's table with its sidecars, or of a store.
+
+    Parameters
+    ----------
+    table : str, os.PathLike, gdal.Dataset or zarr store
+        A raster: its own columns and its sidecars'. Or a sidecar, or any other RatZarr. Changes that an
+        attached table of this process has not flushed are not seen.
+    columns : iterable of str, optional
+        Only these. A column with several values per row is as many columns: ``name[0]``, ...
+    weights : str or bool, optional
+        The column with the weight of each row, e.g. its number of pixels; True for the one whose usage
+        is PixelCount. Weights are whole numbers; rows with weight 0 don't count.
+    quantiles : sequence of float
+        From 0 to 1. The q-th quantile is the smallest value whose cumulative weight reaches q of the
+        total (numpy's ``inverted_cdf``).
+    histogram : int or (int, float, float), optional
+        The number of bins, and the first and the last edge. By default the edges are the smallest and
+        the largest finite value. For integers and floats only.
+    band : int
+        Band of a raster, counted from 1.
+    names : sequence of str or None, optional
+        Which of a raster's sidecars, see :func:`gdalbridge.attach`.
+    encoding : str, optional
+        Of text and names in the raster's own table; by default UTF-8, or as its
+        ``.vat.dbf`` declares.
+    lossy : bool
+        Read the raster's own table also where GDAL lost or altered values of it.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`; also used for a raster on S3.
+    progress : None, True, callable or object
+        See :mod:`gdalbridge.progress`.
+    memory : int
+        Bytes that DuckDB may use before it spills to a temporary directory.
+    block_rows : int
+        Rows read at a time.
+
+    Returns
+    -------
+    dict of str to ColumnStats
+        By name, in the table's order or the order asked for.
+
+    Raises
+    ------
+    ColumnSelectionError
+        For a column that does not exist; names similar ones.
+    ConversionError
+        For a weight that is negative, NaN or not whole; names the column and the row.
+    BridgeError
+        Where DuckDB or pyarrow is missing, or an argument is wrong.
+    RasterNotFoundError, CancelledError, RatZarrError
+        Where there is no table, progress cancelled, or the table can't be read.
+
+    Warns
+    -----
+    LossWarning
+        For incomplete columns, which are left out where no columns are named.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from ratzarr import RatZarr
+    >>> path = tempfile.mkdtemp() + "/seg.tif.rat.zarr"
+    >>> with RatZarr(path) as store:
+    ...     store.setRowCount(4)
+    ...     store.createColumns({"area": "float64", "Histogram": "int64"})
+    ...     store.writeBlocks({"area": [1.5, 2.5, 4.0, 0.0], "Histogram": [1, 2, 1, 0]}, 0)
+    >>> area = column_stats(path, ["area"], weights="Histogram")["area"]
+    >>> area.count, area.weight, area.mean, area.median
+    (3, 4, 2.625, 2.5)
+    """
+    reading = ReadOptions(encoding, lossy)
+    bins = _as_bins(histogram)
+    asked = tuple(float(q) for q in quantiles)
+    for q in asked:
+        if not 0 <= q <= 1:
+            raise BridgeError(f"a quantile is a number from 0 to 1: got {q}")
+    with (
+        open_columns(
+            table, band=band, names=names, storage_options=storage_options, options=reading
+        ) as there,
+        progress_of(progress) as told,
+    ):
+        chosen = there.chosen(columns)
+        weight = _weight_column(there, weights)
+        found = {}
+        for number, column in enumerate(chosen):
+            share = _Share(told, number, len(chosen), column)
+            scan = _scan(there, column, weight, block_rows)
+            with _Values(column.dtype, scan, memory, share) as values:
+                found[column.name] = values.statistics(column, asked, bins)
+        told.report(1.0)
+    return found
+
+
+def _weight_column(there: Columns, weights: str | bool | None) -> Column | None:
+    if weights is None or weights is False:
+        return None
+    return there.count_column() if weights is True else there[weights]
+
+
+# ---- reading
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """One column's share of the progress."""
+
+    told: Progress
+    number: int
+    columns: int
+    column: Column
+
+    def report(self, rows_read: int) -> None:
+        fraction = rows_read / max(1, self.column.rows)
+        self.told.report((self.number + fraction) / self.columns, self.column.name)
+
+
+def _scan(there: Columns, column: Column, weight: Column | None, block_rows: int) -> Scan:
+    """Return batches of ``v``, the values (null where missing), and ``w``, their weights."""
+    import pyarrow as pa
+
+    if weight is not None and weight.rows != column.rows:
+        raise BridgeError(
+            f"{there.name}: column {column.name!r} has {column.rows} rows, and its weights "
+            f"{weight.name!r} have {weight.rows}"
+        )
+    missing = column.missing_value()
+
+    def read(block: Block) -> Any:
+        arrays = [_arrow(column.read(block.start, block.length), missing, column.name, block)]
+        if weight is not None:
+            heavy = weight.read(block.start, block.length)
+            try:
+                arrays.append(pa.array(_counts(heavy, weight.name, block.start)))
+            except ConversionError as error:
+                error.add_note(f"(these are the weights of column {column.name!r})")
+                raise
+        return pa.record_batch(arrays, ["v", "w"][: len(arrays)])
+
+    fields = [("v", _arrow(np.empty(0, column.dtype), None, column.name, Block(0, 0)).type)]
+    if weight is not None:
+        fields.append(("w", pa.int64()))
+    return Scan(
+        read,
+        pa.schema(fields),
+        column.rows,
+        chunk_rows=column.chunk_rows,
+        threads=1 if there.has_own else READERS,
+        block_rows=block_rows,
+    )
+
+
+def _arrow(values: Array, missing: Any, name: str, block: Block) -> Any:
+    """Return values as an Arrow array. Date-times are their 64-bit integers, so any unit is exact."""
+    import pyarrow as pa
+
+    from gdalbridge.sql.arrow_values import to_arrow
+
+    if values.dtype.kind != "M":
+        return to_arrow(values, missing, column=name, first_row=block.start)
+    mask = np.isnat(values)
+    if missing is not None:
+        mask |= values == missing
+    return pa.array(values.view(np.int64), mask=mask)
+
+
+def _counts(weights: Array, column: str, first_row: int) -> NDArray[np.int64]:
+    """Return weights as counts; refuse what is not a whole number from 0 to 2**63 - 1."""
+    kind = weights.dtype.kind
+    if kind == "b":
+        return weights.astype(np.int64)
+    if kind not in "iuf":
+        raise ConversionError(f"column {column!r} of {weights.dtype} has no counts to weigh by")
+    if kind == "f":
+        with np.errstate(invalid="ignore"):
+            wrong = ~((weights >= 0) & (weights < MAX_WEIGHT) & (weights == np.floor(weights)))
+    else:
+        wrong = weights < 0 if kind == "i" else weights > np.uint64(MAX_WEIGHT - 1)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ConversionError(
+            f"column {column!r}, row {first_row + row}: {weights[row]} is no weight: expected "
+            "a count, a whole number from 0 to 2**63 - 1"
+        )
+    return weights.astype(np.int64, copy=False)
+
+
+# ---- computing
+
+
+class _Values:
+    """The different values of a column with their rows and weights, in a table of DuckDB's.
+
+    Table ``seen`` has ``v``, the value (null where missing), ``rows`` and ``n``, its rows and those with a
+    weight other than 0, and ``w``, its weight. View ``g`` has the rows of it that count.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], scan: Scan, memory: int, share: _Share) -> None:
+        self._duckdb = needed()
+        self._dtype = dtype
+        # Spilled values lie in a directory of this process's own, readable by nobody else.
+        self._folder = tempfile.TemporaryDirectory(prefix="ratzarr-stats-")
+        self._thread = ThreadPoolExecutor(1, "statistics")
+        self._connection: Any = None
+        try:
+            self._connection = self._duckdb.connect(
+                ":memory:",
+                config={
+                    "autoinstall_known_extensions": "false",
+                    "autoload_known_extensions": "false",
+                    "enable_external_access": "false",
+                    "memory_limit": f"{memory}B",
+                    "preserve_insertion_order": "true",
+                    "python_enable_replacements": "false",
+                    "temp_directory": self._folder.name,
+                },
+            )
+            # The bar would be printed to stdout, among the results.
+            self._connection.execute("SET enable_progress_bar = false")
+            self._group(scan, share)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database and remove what it has spilled."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        if self._connection is not None:
+            self._connection.close()
+        self._folder.cleanup()
+
+    def _group(self, scan: Scan, share: _Share) -> None:
+        reader = scan.reader()
+        weighed = "w" in reader.schema.names
+        # One zero: -0.0 + 0 is 0.0.
+        value = "nullif(v + 0, 'nan')" if self._dtype.kind == "f" else "v"
+        weight = "sum(w)" if weighed else "count(*)"
+        counted = "count(*) FILTER (w > 0)" if weighed else "count(*)"
+        self._connection.register("scan", reader)
+        try:
+            self._run(
+                f"CREATE TEMP TABLE seen AS SELECT {value} AS v, count(*) AS rows, "  # noqa: S608 - ours
+                f"{counted} AS n, {weight}::HUGEINT AS w FROM scan GROUP BY ALL",
+                lambda: share.report(scan.rows_read),
+            )
+        except BridgeError:
+            if scan.error is not None:
+                raise scan.error from None
+            raise
+        self._run("CREATE TEMP VIEW g AS SELECT * FROM seen WHERE v IS NOT NULL AND w > 0")
+
+    def _run(
+        self, query: str, meanwhile: Callable[[], None] = lambda: None
+    ) -> list[tuple[Any, ...]]:
+        """Run a query in another thread, so that Ctrl-C and a cancelled progress end it at once."""
+        answer = self._thread.submit(self._answer, query)
+        try:
+            while not wait([answer], SECONDS).done:
+                meanwhile()
+        except BaseException:
+            self._connection.interrupt()
+            raise
+        return answer.result()
+
+    def _answer(self, query: str) -> list[tuple[Any, ...]]:
+        try:
+            found: list[tuple[Any, ...]] = self._connection.execute(query).fetchall()
+        except self._duckdb.Error as error:
+            raise BridgeError(f"statistics failed: {str(error).partition('\n')[0]}") from error
+        return found
+
+    def _one(self, query: str) -> tuple[Any, ...]:
+        [row] = self._run(query)
+        return row
+
+    # ---- what is asked of them
+
+    def statistics(
+        self, column: Column, quantiles: Sequence[float], bins: "_Bins | None"
+    ) -> ColumnStats:
+        """Return the statistics of a column."""
+        kind = self._dtype.kind
+        missing = self._one("SELECT coalesce(sum(rows), 0) FROM seen WHERE v IS NULL")[0]
+        distinct, count, weight = self._one(
+            "SELECT count(*), coalesce(sum(n), 0), coalesce(sum(w), 0) FROM g"
+        )
+        if weight >= MAX_WEIGHT:
+            raise ConversionError(
+                f"column {column.name!r}: the weights add up to {weight}: expected less than 2**63, "
+                "as of counts"
+            )
+        frequent = self._run(f"SELECT v, w FROM g ORDER BY w DESC, v LIMIT {MOST_FREQUENT}")  # noqa: S608 - ours
+        common: dict[str, Any] = {
+            "name": column.name,
+            "dtype": {"T": "str", "O": "bytes"}.get(kind, str(self._dtype)),
+            "rows": column.rows,
+            "missing": int(missing),
+            "count": int(count),
+            "weight": int(weight),
+            "distinct": distinct,
+            "frequent": tuple((self._scalar(value), int(times)) for value, times in frequent),
+        }
+        if kind in "TSO":
+            return ColumnStats(**common, **self._lengths())
+        if not count:
+            nothing: dict[str, Any] = {"true": 0, "sum": 0} if kind == "b" else {}
+            return ColumnStats(**common, **nothing)
+        return ColumnStats(
+            **common,
+            **self._moments(int(weight)),
+            quantiles=() if kind == "b" else self._quantiles(quantiles, int(weight)),
+            histogram=None if bins is None or kind not in "iuf" else self._histogram(bins),
+        )
+
+    def _scalar(self, value: Any) -> Any:
+        """Return a value of the database as one of the column's."""
+        if self._dtype.kind == "M":
+            return np.array(value, np.int64).view(self._dtype)[()]
+        return value
+
+    def _lengths(self) -> dict[str, Any]:
+        length = "length(v)" if self._dtype.kind == "T" else "octet_length(v)"
+        empty, least, most = self._one(
+            f"SELECT coalesce(sum(w) FILTER ({length} = 0), 0), min({length}), max({length}) FROM g"  # noqa: S608 - ours
+        )
+        return {"empty": int(empty), "min_length": least, "max_length": most}
+
+    def _moments(self, weight: int) -> dict[str, Any]:
+        low, high = self._one("SELECT min(v), max(v) FROM g")
+        found = {"min": self._scalar(low), "max": self._scalar(high)}
+        if self._dtype.kind == "f":
+            return found | self._float_moments(low, high, weight)
+        # In two halves: the product of 64 bits and a weight can have more than 128.
+        upper, lower = self._one(
+            "SELECT sum((v::HUGEINT >> 32) * w), sum((v::HUGEINT & 4294967295) * w) FROM "
+            "(SELECT v::BIGINT AS v, w FROM g)"
+            if self._dtype.kind == "b"
+            else "SELECT sum((v::HUGEINT >> 32) * w), sum((v::HUGEINT & 4294967295) * w) FROM g"
+        )
+        total = (int(upper) << 32) + int(lower)
+        if self._dtype.kind == "M":
+            return found | {"mean": self._scalar(round(Fraction(total, weight)))}
+        near = total // weight
+        value = "v::BIGINT" if self._dtype.kind == "b" else "v"
+        first, second = self._one(
+            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - ours
+            f"(SELECT ({value}::HUGEINT - {near}::HUGEINT)::DOUBLE AS d, w FROM g)"
+        )
+        found |= {
+            "sum": total,
+            "mean": float(Fraction(total, weight)),
+            "stddev": math.sqrt(max(0.0, second - first * first / weight) / weight),
+        }
+        return found | ({"true": total} if self._dtype.kind == "b" else {})
+
+    def _float_moments(self, low: float, high: float, weight: int) -> dict[str, Any]:
+        if not (math.isfinite(low) and math.isfinite(high)):
+            # As IEEE arithmetic has it; compensated summation would make NaN of each infinity.
+            total = low + high if not math.isfinite(low) and not math.isfinite(high) else (
+                high if not math.isfinite(high) else low
+            )  # fmt: skip
+            return {"sum": total, "mean": total, "stddev": math.nan}
+        # Of shares of the weight, as the sum itself may be too large for a double.
+        (near,) = self._one(f"SELECT fsum(v::DOUBLE * (w::DOUBLE / {weight})) FROM g")  # noqa: S608 - ours
+        near = min(max(near, low), high)
+        first, second = self._one(
+            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - ours
+            f"(SELECT v::DOUBLE - {near!r}::DOUBLE AS d, w FROM g)"
+        )
+        mean = near + first / weight if math.isfinite(first) else near
+        m2 = second - first * first / weight if math.isfinite(second) else second
+        total = near * weight + first if math.isfinite(first) else mean * weight
+        return {
+            "sum": total,
+            "mean": mean,
+            "stddev": math.sqrt(max(0.0, m2) / weight) if not math.isnan(m2) else math.nan,
+        }
+
+    def _quantiles(self, asked: Sequence[float], weight: int) -> tuple[Quantile, ...]:
+        if not asked:
+            return ()
+        # q is the decimal that it is written as: 0.1 of 10 rows is 1 row.
+        ranks = [max(1, math.ceil(Fraction(str(q)) * weight)) for q in asked]
+        picked = ", ".join(f"min(v) FILTER (reached >= {rank})" for rank in ranks)
+        values = self._one(
+            f"SELECT {picked} FROM (SELECT v, sum(w) OVER (ROWS UNBOUNDED PRECEDING) AS reached "  # noqa: S608 - ours
+            "FROM (SELECT v, w FROM g ORDER BY v))"
+        )
+        return tuple(
+            Quantile(q, value, value, value)
+            for q, value in zip(asked, map(self._scalar, values), strict=True)
+        )
+
+    def _histogram(self, bins: "_Bins") -> Histogram | None:
+        finite = "WHERE isfinite(v)" if self._dtype.kind == "f" else ""
+        least, most = self._one(f"SELECT min(v), max(v) FROM g {finite}")  # noqa: S608 - ours
+        if least is None:
+            return None
+        edges = bins.edges(least, most)
+        starts: list[Any] = edges[:-1].tolist()
+        last: Any = edges.tolist()[-1]
+        kind = "DOUBLE"
+        if self._dtype.kind in "iu":
+            # An integer is compared with the next integer above an edge, never rounded to a float.
+            kind = "HUGEINT"
+            starts, last = [math.ceil(edge) for edge in starts], math.floor(last)
+            if bins.low is None:
+                # The float64 nearest to an extreme value may lie beside it.
+                starts[0], last = least, most
+        import pyarrow as pa
+
+        # Of bins with one lower edge the last has the values, as the others are empty.
+        numbers = {low: number for number, low in enumerate(starts)}
+        self._connection.register(
+            "edges",
+            # Integers as text: Arrow has none of more than 64 bits.
+            pa.table({"number": list(numbers.values()), "low": [repr(low) for low in numbers]}),
+        )
+        counted = dict(
+            self._run(
+                f"SELECT CASE WHEN v > {_literal(last, kind)} THEN -1 ELSE number END AS bin, sum(w) "  # noqa: S608 - ours
+                f"FROM (SELECT v::{kind} AS v, w FROM g) AS g ASOF LEFT JOIN "
+                f"(SELECT number, low::{kind} AS low FROM edges) AS edges ON g.v >= edges.low "
+                "GROUP BY ALL"
+            )
+        )
+        return Histogram(
+            tuple(edges.tolist()),
+            tuple(int(counted.get(number, 0)) for number in range(len(starts))),
+            int(counted.get(None, 0)),
+            int(counted.get(-1, 0)),
+        )
+
+
+def _literal(value: Any, kind: str) -> str:
+    return f"'{value!r}'::{kind}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Bins:
+    """How many bins a histogram has, and its first and last edge."""
+
+    number: int
+    low: float | None = None
+    high: float | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.number, bool) or not isinstance(self.number, int):
+            raise BridgeError(f"a number of bins is an integer: got {self.number!r}")
+        if not 1 <= self.number <= MAX_BINS:
+            raise BridgeError(f"expected 1 to {MAX_BINS} bins: got {self.number}")
+        if self.low is not None and self.high is not None:
+            fits = math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high
+            if not fits:
+                raise BridgeError(
+                    f"expected a first edge below the last one: got {self.low} and {self.high}"
+                )
+
+    def edges(self, least: Any, most: Any) -> NDArray[np.float64]:
+        """Return the edges, for finite values from ``least`` to ``most``."""
+        low, high = self.low, self.high
+        if low is None or high is None:
+            low, high = float(least), float(most)
+            if low == high:
+                low, high = low - 0.5, high + 0.5
+        if math.isfinite(high - low):
+            return np.linspace(low, high, self.number + 1)
+        return np.linspace(low / 2, high / 2, self.number + 1) * 2
+
+
+def _as_bins(given: Any) -> _Bins | None:
+    if given is None:
+        return None
+    if isinstance(given, int):
+        return _Bins(given)
+    try:
+        number, low, high = given
+        return _Bins(number, float(low), float(high))
+    except (TypeError, ValueError):
+        raise BridgeError(
+            "a histogram is a number of bins, or (number, first edge, last edge): got "
+            f"{given!r:.100}"
+        ) from None

@@ -1,0 +1,1 @@
+"""A chunk's values to bytes and back."""

@@ -1,0 +1,61 @@
+"""Checks of the arguments of :class:`ratzarr.RatZarr`'s methods, and its HTML representation."""
+
+import operator
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+
+from ratzarr.errors import ArgumentError
+
+__all__ = [
+    "column_options",
+    "html",
+    "integer",
+]
+
+
+_OPTIONS = {"dtype", "width", "fillValue", "chunkSize", "attributes", "complete"}
+
+
+def column_options(name: object, asked: Any) -> dict[str, Any]:
+    """Return what is asked of one of many columns, as arguments."""
+    if not isinstance(asked, Mapping):
+        return {"dtype": asked}
+    if "dtype" not in asked or not set(asked) <= _OPTIONS:
+        raise ArgumentError(
+            f"column {name!r}: expected a dtype, or a mapping with 'dtype' and, if need be, "
+            f"{sorted(_OPTIONS - {'dtype'})}: got {list(asked)!r:.200}"
+        )
+    return dict(asked)
+
+
+_BOOLS = (bool, np.bool_)
+
+
+def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
+    """Return an integer argument; numpy's integers are integers, bools and floats not."""
+    try:
+        if isinstance(value, _BOOLS):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentError(
+            f"{what} is an integer: got {value!r}, a {type(value).__name__}"
+        ) from None
+    too_small = least is not None and number < least
+    if too_small or (most is not None and number > most):
+        raise ArgumentError(f"{what} is an integer from {least} to {most}: got {number}")
+    return number
+
+
+def html(title: str, columns: Sequence[tuple[str, str, int | str]]) -> str:
+    """Return a table of (name, dtype, width); names are data and are escaped."""
+    rows = "".join(
+        f"<tr><td style='text-align:left'>{escape(name)}</td><td>{escape(dtype)}</td>"
+        f"<td>{width}</td></tr>"
+        for name, dtype, width in columns
+    )
+    head = "<tr><th>column</th><th>dtype</th><th>width</th></tr>"
+    return f"<div>{escape(title)}</div>" + (f"<table>{head}{rows}</table>" if rows else "")

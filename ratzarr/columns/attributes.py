@@ -1,0 +1,210 @@
+"""Attributes of a table or a column as a mapping that lives on disk.
+
+The mapping is an instance of zarr's own class, as programs that use upstream's expect.
+What differs: each change is a compare-and-swap of the one attribute it is about, so an
+instance opened long ago does not put back what others have changed since; and the
+attributes that follow from the table's state can be read here but not set.
+"""
+
+import copy
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from zarr.core.attributes import Attributes
+
+from ratzarr.errors import ArgumentError
+from ratzarr.format.names import Document
+from ratzarr.stores.document import MetadataDocument
+
+__all__ = ["LiveAttributes", "checked_attributes"]
+
+
+class LiveAttributes(Attributes):
+    """The attributes of one ``zarr.json``.
+
+    Values are JSON: str, int, float, bool, None, and lists and dicts of these. NumPy's scalars
+    become these. NaN and infinities are written as zarr-python does, by the words NaN and Infinity.
+
+    Parameters
+    ----------
+    document : MetadataDocument
+        Whose attributes.
+    own : frozenset of str
+        Names that can't be set or removed here.
+    guard : callable
+        Called before each change; raises where none is allowed.
+    missing : callable
+        Makes the error for a document that another process has removed.
+    """
+
+    def __init__(
+        self,
+        document: MetadataDocument,
+        own: frozenset[str],
+        guard: Callable[[], None],
+        missing: Callable[[], Exception],
+    ) -> None:
+        # The parent's __init__ wants a Zarr array or group, and writes through it.
+        self._live = document
+        self._own = own
+        self._guard = guard
+        self._missing = missing
+
+    def __getitem__(self, key: str) -> Any:
+        return copy.deepcopy(self._live.attributes[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._live.attributes))
+
+    def __len__(self) -> int:
+        return len(self._live.attributes)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._live.attributes
+
+    def __repr__(self) -> str:
+        return repr(self.asdict())
+
+    def asdict(self) -> dict[str, Any]:
+        """Return a copy as a dict."""
+        return copy.deepcopy(self._live.attributes)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        def change(attributes: dict[str, Any]) -> None:
+            if key not in attributes:
+                raise KeyError(key)
+            self._refuse_own(key)
+            del attributes[key]
+
+        self._change(change)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set several attributes at once; takes what ``dict.update`` takes."""
+        new = {key: _as_json(key, value) for key, value in dict(*args, **kwargs).items()}
+
+        def change(attributes: dict[str, Any]) -> None:
+            for key, value in new.items():
+                if key not in attributes or not _same(attributes[key], value):
+                    self._refuse_own(key)
+                attributes[key] = value
+
+        self._change(change)
+
+    def put(self, d: Mapping[str, Any]) -> None:
+        """Replace all attributes but those that follow from the table's state."""
+        new = {key: _as_json(key, value) for key, value in d.items()}
+
+        def change(attributes: dict[str, Any]) -> None:
+            for key, value in new.items():
+                if key in self._own and not (key in attributes and _same(attributes[key], value)):
+                    self._refuse_own(key)
+            kept = {key: value for key, value in attributes.items() if key in self._own}
+            attributes.clear()
+            attributes.update(kept | new)
+
+        self._change(change)
+
+    def clear(self) -> None:
+        """Remove all attributes but those that follow from the table's state."""
+        self.put({})
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove an attribute, the last one set, and return it with its name."""
+        for key in reversed(self._live.attributes):
+            if key not in self._own:
+                return key, self.pop(key)
+        raise KeyError("no attribute is left that could be removed")
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return an attribute, set to ``default`` first where there is none."""
+        self._guard()
+        return super().setdefault(key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove an attribute and return it; ``default`` where there is none."""
+        self._guard()
+        return super().pop(key, *default)
+
+    def _refuse_own(self, key: str) -> None:
+        if key in self._own:
+            raise ArgumentError(
+                f"{self._live.place}: the attribute {key} follows from the table's state and "
+                "can't be set or removed by hand"
+            )
+
+    def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
+        self._guard()
+
+        def in_document(document: Document) -> bool:
+            before = copy.deepcopy(document.setdefault("attributes", {}))
+            change(document["attributes"])
+            return not _same(before, document["attributes"])
+
+        self._live.update(in_document, self._missing)
+
+
+def checked_attributes(attributes: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
+    """Return attributes for a new document.
+
+    Raises
+    ------
+    ArgumentError
+        For a value that JSON can't hold, and for a name in ``own``.
+    """
+    for name in attributes:
+        if name in own:
+            raise ArgumentError(f"the attribute {name} follows from the table's state")
+    return {name: _as_json(name, value) for name, value in attributes.items()}
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same in JSON, where 1 is neither 1.0 nor true."""
+    return json.dumps(one) == json.dumps(other)
+
+
+def _as_json(key: object, value: Any) -> Any:
+    """Return ``value`` if JSON gives it back as it is."""
+    if not isinstance(key, str) or not key or not _is_text(key):
+        raise ArgumentError(f"an attribute's name is Unicode text: got {key!r}")
+    return _checked(key, value)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checked(key: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool | np.bool_):
+        return None if value is None else bool(value)
+    if isinstance(value, str):
+        # Of subclasses (numpy.str_, an enumeration) JSON keeps the text.
+        text = str.__str__(value)
+        if not _is_text(text):
+            raise ArgumentError(f"attribute {key!r}: {text!r} is not Unicode text")
+        return text
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.float16 | np.float32):
+        # Also NaN and infinities: zarr-python writes and reads them.
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [_checked(key, item) for item in value]
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str) or not _is_text(name):
+                raise ArgumentError(f"attribute {key!r}: JSON has no keys like {name!r}")
+        return {str(name): _checked(key, item) for name, item in value.items()}
+    raise ArgumentError(
+        f"attribute {key!r}: JSON can't hold {value!r}, a {type(value).__name__}: expected str, "
+        "int, float, bool, None, or lists and dicts of these"
+        + (" (an array's are in .tolist())" if isinstance(value, np.ndarray) else "")
+    )

@@ -1,0 +1,38 @@
+"""Alternative decoders for a chunk: padded UTF-8, or a checksum test only."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratzarr.columns.metadata import ColumnState
+from ratzarr.format.blocks import Part
+
+__all__ = ["check_chunk", "padded_rows"]
+
+
+def padded_rows(state: ColumnState, part: Part, data: bytes | None) -> list[NDArray[Any]] | None:
+    """Return strings as fixed-width bytes, in pieces; None where they are better decoded."""
+    if state.dtype.kind != "T" or state.row_shape:
+        return None
+    first, stop = part.in_chunk.start, part.in_chunk.stop
+    if data is None:
+        # Rows never written: another fill value than the usual one may be of any length.
+        return None if state.fill else [np.zeros(stop - first, "S1")]
+    pieces = state.codec.decode_padded(data)
+    if pieces is None:
+        return None
+    rows: list[NDArray[Any]] = []
+    begin = 0
+    for piece in pieces:
+        cut = piece[max(0, first - begin) : max(0, stop - begin)]
+        begin += len(piece)
+        if len(cut):
+            rows.append(cut)
+    return rows
+
+
+def check_chunk(state: ColumnState, part: Part, data: bytes | None) -> None:
+    """See that a chunk can be read; one that is not there is who asked's to judge."""
+    if data is not None:
+        state.codec.check(data)

@@ -1,0 +1,1 @@
+"""The on-disk format: names, dtypes, documents, limits. Nothing here does I/O."""

@@ -1,0 +1,486 @@
+"""What is on disk: names of attributes, keys of columns, documents. Pure functions.
+
+docs/format.md is the specification. A table is the group ``RAT`` in the store's root;
+a column is an array in it, whose *key* is the column's name where a path or an object
+store can hold that name as it is, and an encoded form of it otherwise:
+
+>>> key_of("NDVI mean"), key_of("b1/b2"), key_of("100%"), key_of("a%2Fb")
+('NDVI mean', 'b1%2Fb2', '100%', 'a%252Fb')
+"""
+
+import hashlib
+import json
+import re
+import unicodedata
+import zlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ratzarr.errors import (
+    DamagedError,
+    FormatVersionError,
+    InvalidNameError,
+    NotARatZarrError,
+    TooLargeError,
+)
+from ratzarr.format.limits import MAX_ROWS, objection_to
+
+__all__ = [
+    "CHUNKSIZE_ATTR",
+    "COLUMN_ID_ATTR",
+    "COLUMN_ORDER_ATTR",
+    "COMPLETE_ATTR",
+    "CUTS_ATTR",
+    "CUTTING_ATTR",
+    "DFLT_CHUNKSIZE",
+    "FORMAT_VERSION",
+    "FORMAT_VERSION_ATTR",
+    "GROUP",
+    "MODIFICATION_ATTR",
+    "NAME_ATTR",
+    "OWN_COLUMN_ATTRS",
+    "OWN_TABLE_ATTRS",
+    "PENDING",
+    "RESIZED_ATTR",
+    "RESIZE_ATTR",
+    "ROWCOUNT_ATTR",
+    "ROWS_DONE_ATTR",
+    "ZARR_JSON",
+    "are_in_the_raw",
+    "check_name",
+    "check_table_document",
+    "column_document",
+    "from_json",
+    "has_checksum",
+    "kept_attributes",
+    "key_of",
+    "looks_encoded",
+    "mark_external",
+    "order_of",
+    "plausible_keys",
+    "root_document",
+    "table_document",
+    "to_json",
+    "true_name",
+]
+
+Document = dict[str, Any]
+
+GROUP = "RAT"
+PENDING = ".pending"
+"""Where columns are built that are to take another's place, out of every reader's sight."""
+ZARR_JSON = "zarr.json"
+
+ROWCOUNT_ATTR = "ROWCOUNT"
+CHUNKSIZE_ATTR = "CHUNKSIZE"
+COLUMN_ORDER_ATTR = "COLUMN_ORDER"
+FORMAT_VERSION_ATTR = "FORMAT_VERSION"
+CONVENTIONS_ATTR = "zarr_conventions"
+RESIZE_ATTR = "RESIZE"
+MODIFICATION_ATTR = "MODIFICATIONLOG"
+NAME_ATTR = "NAME"
+COMPLETE_ATTR = "COMPLETE"
+ROWS_DONE_ATTR = "ROWS_DONE"
+COLUMN_ID_ATTR = "COLUMN_ID"
+CUTTING_ATTR = "CUTTING"
+RESIZED_ATTR = "RESIZED"
+CUTS_ATTR = "CUTS"
+
+OWN_TABLE_ATTRS = frozenset(
+    {
+        ROWCOUNT_ATTR,
+        CHUNKSIZE_ATTR,
+        COLUMN_ORDER_ATTR,
+        FORMAT_VERSION_ATTR,
+        CONVENTIONS_ATTR,
+        RESIZE_ATTR,
+    }
+)
+"""Attributes of the table that follow from its state: no user sets them."""
+OWN_COLUMN_ATTRS = frozenset(
+    {
+        MODIFICATION_ATTR,
+        NAME_ATTR,
+        COMPLETE_ATTR,
+        ROWS_DONE_ATTR,
+        COLUMN_ID_ATTR,
+        CUTTING_ATTR,
+        CUTS_ATTR,
+        RESIZED_ATTR,
+    }
+)
+"""The same, of a column."""
+
+VALUE_ATTRS = frozenset({"GDAL_TYPE", "GDAL_TYPE_NAME", "PROVENANCE", "UTC_OFFSET_MINUTES"})
+"""Attributes that describe a column's values: they are not kept with other values."""
+
+DFLT_CHUNKSIZE = 500000
+FORMAT_VERSION = 1
+
+CONVENTION = {
+    "uuid": "5d3c7a5e-5b0b-4c43-9c0c-9a0e6c1f7d52",
+    "name": "ratzarr",
+    "description": "A raster attribute table: a group with one array per column.",
+}
+
+MAX_KEY_BYTES = 200
+"""File systems allow 255 bytes in a name; ours leave room for a writer's suffixes."""
+
+MAX_RAW_BYTES = 255
+"""What a file system, and so upstream's writer, can hold as one component."""
+
+_ENCODED = re.compile(r"%(?:[0-9A-Fa-f]{2}|~)")
+# Control characters (C0, DEL, C1) break listings; / and \ are separators; the two
+# noncharacters can't be in the XML of an object store's listing.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f/\\\\\ufffe\uffff]")
+
+
+def check_name(name: object) -> str:
+    """Return ``name`` if a column may have it.
+
+    Raises
+    ------
+    InvalidNameError
+        For what is not a string, the empty string, and strings that are not Unicode
+        (lone surrogates, which have no UTF-8).
+    """
+    if not isinstance(name, str):
+        raise InvalidNameError(
+            f"a column's name is a string: got {name!r}, a {type(name).__name__}"
+        )
+    if not name:
+        raise InvalidNameError("a column's name can't be the empty string")
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InvalidNameError(
+            f"{name!r} can't be a column's name: it holds half of a surrogate pair, "
+            "which is not a Unicode character"
+        ) from None
+    return str(name)
+
+
+def looks_encoded(key: str) -> bool:
+    """Return whether a key could be the encoded form of another name."""
+    return _ENCODED.search(key) is not None
+
+
+def _is_plain(name: str) -> bool:
+    return not (
+        name.startswith((".", "__"))
+        or name == ZARR_JSON
+        or looks_encoded(name)
+        or _UNSAFE.search(name)
+        or len(name.encode("utf-8")) > MAX_KEY_BYTES
+        or not unicodedata.is_normalized("NFC", name)
+    )
+
+
+def key_of(name: str) -> str:
+    """Return the key under which a column of this name is written.
+
+    Plain names are their own keys. In any other every character but ASCII letters,
+    digits, blanks and a few signs is percent-encoded (so the key is ASCII, whose
+    normal form no file system changes); beyond 200 bytes the rest is replaced by a
+    hash. Keys of different names differ: a plain name never looks encoded, and an
+    encoded one always does.
+
+    Raises
+    ------
+    InvalidNameError
+        See :func:`check_name`.
+    """
+    check_name(name)
+    if _is_plain(name):
+        return name
+    encoded = "".join(
+        chr(byte)
+        if chr(byte).isascii() and (chr(byte).isalnum() or chr(byte) in " _-.,()=+")
+        else f"%{byte:02X}"
+        for byte in name.encode("utf-8")
+    )
+    if encoded.startswith("."):
+        encoded = "%2E" + encoded[1:]
+    elif encoded.startswith("_"):
+        encoded = "%5F" + encoded[1:]
+    elif not looks_encoded(encoded):
+        # zarr.json itself, and long plain names: their first character says "encoded".
+        encoded = f"%{ord(encoded[0]):02X}" + encoded[1:]
+    if len(encoded) > MAX_KEY_BYTES:
+        digest = hashlib.sha256(name.encode("utf-8")).hexdigest()[:40]
+        encoded = f"{encoded[:120]}%~{digest}"
+    return encoded
+
+
+def are_in_the_raw(keys: Collection[str]) -> bool:
+    """Return whether each of these keys, as they were listed, can only be its own name's.
+
+    What is asked of many at once: of a name that is among them :func:`plausible_keys` has
+    that one, and none other that is.
+    """
+    text = "\n".join(keys)
+    # Encoded ones have a %. The others are none that it has for any name.
+    return text.isascii() and not (
+        "%" in text
+        or "/" in text
+        or "\0" in text
+        or ZARR_JSON in keys
+        or "." in keys
+        or ".." in keys
+    )
+
+
+def plausible_keys(name: str) -> tuple[str, ...]:
+    """Return the keys under which a column of this name may be found.
+
+    The first is ours. Upstream writes every name as it is, so a name that we encode
+    may also be there in the raw; but never as a path of more than one component.
+    """
+    key = key_of(name)
+    raw_is_one_component = "/" not in name and "\x00" not in name and name not in (".", "..")
+    raw_is_one_component &= len(name.encode("utf-8")) <= MAX_RAW_BYTES
+    if key != name and raw_is_one_component and name != ZARR_JSON:
+        return key, name
+    return (key,)
+
+
+# The last line of a document: a CRC-32 in blanks and tabs, which JSON passes over. A program
+# that rewrites the document leaves it out, so it never goes stale; a value in the document would.
+_CHECKSUM = re.compile(rb"\n([ \t]{32})\n")
+_BITS = bytes.maketrans(b"01", b" \t")
+_BLANKS = b" \t\r\n"
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a ``zarr.json``, with a checksum.
+
+    Raises
+    ------
+    TooLargeError
+        Where it could not be read again.
+    """
+    try:
+        text = json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        # Half of a surrogate pair, which only another program's escapes can have brought here.
+        text = json.dumps(document, indent=2).encode("ascii")
+    objection = objection_to(text)
+    if objection is not None:
+        raise TooLargeError(f"a zarr.json can't be written: {objection}")
+    return text + b"\n" + f"{zlib.crc32(text):032b}".encode("ascii").translate(_BITS) + b"\n"
+
+
+def from_json(data: bytes, place: str) -> Document:
+    """Parse a ``zarr.json``.
+
+    Raises
+    ------
+    DamagedError
+        Where the bytes are not a JSON object, or not those that were written; ``place``
+        names it in the message.
+    """
+    _check_sum(data, place)
+    objection = objection_to(data)
+    if objection is not None:
+        raise DamagedError(f"{place} is damaged: {objection}")
+    try:
+        # As text: of bytes json would guess the encoding, and see other brackets than were counted.
+        document = json.loads(data.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"{place} is damaged: not readable as JSON ({error})") from error
+    if not isinstance(document, dict) or not isinstance(
+        document.setdefault("attributes", {}), dict
+    ):
+        raise DamagedError(f"{place} is damaged: expected a JSON object describing a Zarr node")
+    return document
+
+
+def has_checksum(data: bytes) -> bool:
+    """Return whether a ``zarr.json`` ends in a checksum: no other program writes one."""
+    end = data[len(data.rstrip(_BLANKS)) :]
+    return b" " in end or b"\t" in end
+
+
+def mark_external(document: Document) -> None:
+    """Note in a column's document that another program has rewritten it.
+
+    It may have changed the shape any number of times, and nothing kept count: ``CUTS`` is null
+    until a resize of ours has cleared what lies beyond the end. It may have removed chunks, as
+    zarr does with those that hold fill values only: nobody knows any more which ones were
+    written. A cut of ours that is not finished begins again.
+    """
+    attributes = document["attributes"]
+    if COLUMN_ID_ATTR in attributes or CUTS_ATTR in attributes:
+        attributes[CUTS_ATTR] = None
+    if attributes.get(COMPLETE_ATTR) is True and ROWS_DONE_ATTR in attributes:
+        attributes[ROWS_DONE_ATTR] = 0
+    attributes.pop(CUTTING_ATTR, None)
+
+
+def _check_sum(data: bytes, place: str) -> None:
+    if not has_checksum(data):
+        # Written by another program (or cut off just there, and then all else is checked).
+        return
+    text = data.rstrip(_BLANKS)
+    end = data[len(text) :]
+    found = _CHECKSUM.fullmatch(end)
+    if found is None or found[1] != f"{zlib.crc32(text):032b}".encode("ascii").translate(_BITS):
+        raise DamagedError(
+            f"{place} is damaged: its checksum is another's. (If it was edited by hand: the blanks "
+            "and tabs at its end are the checksum of what was there before; remove them.)"
+        )
+
+
+def root_document() -> Document:
+    """Return the document of the store's root group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": {}}
+
+
+def table_document(rows: int = 0, chunk_rows: int | None = None) -> Document:
+    """Return the document of a table without columns."""
+    return {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {
+            ROWCOUNT_ATTR: rows,
+            CHUNKSIZE_ATTR: chunk_rows or DFLT_CHUNKSIZE,
+            COLUMN_ORDER_ATTR: [],
+            FORMAT_VERSION_ATTR: FORMAT_VERSION,
+            CONVENTIONS_ATTR: [CONVENTION],
+        },
+    }
+
+
+def check_table_document(document: Document, place: str) -> None:
+    """Refuse a document that no table of a known version has.
+
+    Raises
+    ------
+    NotARatZarrError
+        Where it describes something other than a Zarr 3 group.
+    FormatVersionError
+        Where the format is newer than ours, or its version is no version.
+    DamagedError
+        Where row count or chunk size can't be what was written.
+    """
+    if document.get("zarr_format") != 3 or document.get("node_type") != "group":
+        raise NotARatZarrError(
+            f"{place} is not a RatZarr: expected a Zarr format 3 group called {GROUP}, got "
+            f"format {_short(document.get('zarr_format'))}, node type "
+            f"{_short(document.get('node_type'))}"
+        )
+    attributes = document.get("attributes", {})
+    version = attributes.get(FORMAT_VERSION_ATTR, FORMAT_VERSION)
+    if not _is_count(version, 1):
+        raise FormatVersionError(
+            f"{place}: {FORMAT_VERSION_ATTR} is {_short(version)}, not a version"
+        )
+    if version > FORMAT_VERSION:
+        raise FormatVersionError(
+            f"{place} is in format version {_short(version)}; this ratzarr knows versions up to "
+            f"{FORMAT_VERSION}. A newer ratzarr is needed to read or write it."
+        )
+    for name, least in ((ROWCOUNT_ATTR, 0), (CHUNKSIZE_ATTR, 1)):
+        value = attributes.get(name, least)
+        if not _is_count(value, least) or value > MAX_ROWS:
+            raise DamagedError(
+                f"{place}: {name} is {_short(value)}, expected an integer from {least} to "
+                f"{MAX_ROWS}"
+            )
+
+
+def order_of(document: Document) -> list[str] | None:
+    """Return a table's order of columns; None where it keeps none that can be used."""
+    order = document.get("attributes", {}).get(COLUMN_ORDER_ATTR)
+    if not isinstance(order, list):
+        return None
+    # Almost always they all are: this is asked for each listing.
+    if set(map(type, order)) <= {str}:
+        return list(order)
+    return [name for name in order if isinstance(name, str)]
+
+
+def true_name(key: str, attributes: Mapping[str, Any]) -> str:
+    """Return the name of the column that is kept under a key.
+
+    ``NAME`` counts only where this is that name's key: no column can claim another's.
+    """
+    name = attributes.get(NAME_ATTR)
+    if not isinstance(name, str):
+        return key
+    try:
+        return name if key_of(name) == key else key
+    except InvalidNameError:
+        return key
+
+
+def kept_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes that a column keeps when it is replaced: usage, units, a user's own.
+
+    >>> kept_attributes({"units": "ha", "GDAL_USAGE": 6, "GDAL_TYPE": 1, "COMPLETE": True})
+    {'units': 'ha', 'GDAL_USAGE': 6}
+    """
+    others = OWN_COLUMN_ATTRS | VALUE_ATTRS
+    return {name: value for name, value in attributes.items() if name not in others}
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
+
+
+def _is_count(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def column_document(
+    name: str,
+    *,
+    column_id: str,
+    rows: int,
+    width: int,
+    chunk_rows: int,
+    data_type: Any,
+    fill_value: Any,
+    codecs: list[Document],
+    attributes: Mapping[str, Any],
+) -> Document:
+    """Return the document of a new column.
+
+    Parameters
+    ----------
+    name : str
+        The column's true name; kept in an attribute where its key differs.
+    column_id : str
+        What tells this column from others of its name, before it and after it.
+    rows, width, chunk_rows : int
+        Shape (rows,) where the width is 1, else (rows, width), in chunks of
+        ``chunk_rows`` rows.
+    data_type, fill_value, codecs
+        As JSON, from :mod:`ratzarr.format.dtypes`.
+    attributes : mapping
+        Further attributes.
+    """
+    flat = width == 1
+    names = {} if key_of(name) == name else {NAME_ATTR: name}
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [rows] if flat else [rows, width],
+        "data_type": data_type,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": [chunk_rows] if flat else [chunk_rows, width]},
+        },
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill_value,
+        "codecs": codecs,
+        "dimension_names": ["row"] if flat else ["row", "value"],
+        "storage_transformers": [],
+        "attributes": {
+            **names,
+            COLUMN_ID_ATTR: column_id,
+            MODIFICATION_ATTR: [],
+            **attributes,
+        },
+    }

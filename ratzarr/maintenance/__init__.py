@@ -1,0 +1,1 @@
+"""Whole stores: check, repair, copy."""

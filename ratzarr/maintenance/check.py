@@ -1,0 +1,493 @@
+"""A look at a whole store: every object is read, and whatever is not as it should be named.
+
+Nothing is trusted that can be looked at: each document is parsed and its checksum
+compared, each chunk unpacked. Chunks are read in parallel in a bounded window, in the
+order of one listing; memory depends on the size of a chunk and on how much is wrong.
+
+>>> import tempfile, ratzarr
+>>> folder = tempfile.mkdtemp() + "/seg.tif.rat.zarr"
+>>> with ratzarr.RatZarr(folder) as rat:
+...     rat.setRowCount(3)
+...     rat.createColumn("pixels", "int64")
+>>> check_store(folder)
+[]
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any
+
+from ratzarr.columns.row_count import rows_of
+from ratzarr.concurrency import run, stream
+from ratzarr.errors import DamagedError, RatZarrError, StoreError, TableNotFoundError
+from ratzarr.format.blocks import chunk_count
+from ratzarr.format.limits import MAX_DOCUMENT_BYTES
+from ratzarr.format.names import (
+    FORMAT_VERSION_ATTR,
+    GROUP,
+    PENDING,
+    RESIZE_ATTR,
+    ROWCOUNT_ATTR,
+    ZARR_JSON,
+    from_json,
+    order_of,
+)
+from ratzarr.maintenance import repair as repairs
+from ratzarr.maintenance.column_check import ColumnCheck, Finding, kind_of
+from ratzarr.maintenance.repair import REMOVING, Repair, keys_of
+from ratzarr.stores import open as stores
+from ratzarr.stores.base import Objects
+from ratzarr.stores.local import LocalObjects
+from ratzarr.table import RatZarr
+
+__all__ = ["check_store"]
+
+TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
+ASKED_AGAIN = 16
+"""Chunks that a listing leaves out, and that are asked for all the same."""
+LOOKS = 3
+"""How often a column is looked at that others change meanwhile."""
+
+_COLUMN = re.compile(rf"{GROUP}/([^/]+)/({re.escape(ZARR_JSON)}|c(?:[/.][0-9]+)+)", re.DOTALL)
+_PENDING = re.compile(
+    rf"{re.escape(PENDING)}/([^/]+)/([0-9a-f]+)/({re.escape(ZARR_JSON)}|c(?:[/.][0-9]+)+)",
+    re.DOTALL,
+)
+_LITTER = re.compile(r"\.[0-9a-f]{32}(?:\.partial|\.deleted/.*)", re.DOTALL)
+_ZARRS_PARTIAL = re.compile(rf"(?:{GROUP}/.+)?[^/]*\.[0-9a-f]{{32}}\.partial", re.DOTALL)
+
+Report = Callable[[float, str], None]
+
+
+def check_store(
+    filename: Any,
+    *,
+    storage_options: Mapping[str, Any] | None = None,
+    repair: bool = False,
+    dry_run: bool = False,
+    progress: Report | None = None,
+) -> list[Finding]:
+    """Read a whole store and say what is wrong with it.
+
+    Parameters
+    ----------
+    filename : str or os.PathLike
+        As for :class:`ratzarr.RatZarr`.
+    storage_options : mapping, optional
+        Arguments for the file system.
+    repair : bool
+        Remove leftovers and complete what is safe to complete. Values are never touched.
+    dry_run : bool
+        Change nothing, even so: the findings say what a repair would do.
+    progress : callable, optional
+        Called with the fraction that is done, from 0 to 1, and a few words.
+
+    Returns
+    -------
+    list of Finding
+        Empty where all is well.
+
+    Raises
+    ------
+    TableNotFoundError, NotARatZarrError, FormatVersionError
+        Where there is no table that could be checked.
+    StoreError
+        Where the store can't be listed.
+    """
+    objects = stores.open_place(filename, storage_options)
+    opened = partial(RatZarr, filename, create=False, storageOptions=storage_options)
+    checkup = _Checkup(objects, opened, progress or _silent)
+    checkup.look()
+    found = []
+    for finding, action in checkup.found:
+        if action is not None:
+            finding = replace(finding, repair=action.words)
+            if repair and not dry_run:
+                checkup.report(1.0, action.words)
+                refused = action.do()
+                words = finding.words + (f" (not repaired: {refused})" if refused else "")
+                finding = replace(finding, repaired=refused is None, words=words)
+        found.append(finding)
+    return found
+
+
+def _silent(done: float, message: str) -> None:
+    pass
+
+
+class _Checkup:
+    """One look at one store; findings with what could be done about them."""
+
+    def __init__(self, objects: Objects, opened: Callable[[], RatZarr], report: Report) -> None:
+        self.objects, self.opened, self.report = objects, opened, report
+        self.found: list[tuple[Finding, Repair | None]] = []
+        self._table = stores.table_metadata(objects)
+        self._table_read = False
+        self._resize: Any = None
+        self._columns: dict[str, ColumnCheck] = {}
+        self._expected, self._done = 1, 0
+        self._foreign: dict[str, list[Any]] = {}
+
+    def _add(self, finding: Finding, action: Repair | None = None) -> None:
+        self.found.append((finding, action))
+
+    def look(self) -> None:
+        """Look at everything."""
+        self._look_at_top()
+        self._open_columns()
+        listed = self._look_at_objects()
+        if self._table_read and not listed:
+            raise StoreError(
+                f"{self.objects.location} can't be checked: its objects can't be listed"
+            )
+        for prefix in sorted(self._columns):
+            self._finish(self._settled(self._columns[prefix]))
+        if self._table_read:
+            self._look_at_rows()
+            self._look_at_order()
+        self._look_at_strays()
+
+    # ---- the two groups
+
+    def _look_at_top(self) -> None:
+        objects = self.objects
+        try:
+            root = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
+            if root is None:
+                self._add(Finding("missing", ZARR_JSON, "the store's own group is not there"))
+            else:
+                from_json(root, ZARR_JSON)
+        except (DamagedError, StoreError) as error:
+            self._add(Finding(kind_of(error), ZARR_JSON, f"the store's own group: {error}"))
+        try:
+            self._table_read = self._table.load()
+        except (DamagedError, StoreError) as error:
+            self._add(Finding(kind_of(error), TABLE_KEY, f"the table's own group: {error}"))
+            return
+        if self._table_read:
+            self._resize = self._table.attributes.get(RESIZE_ATTR)
+            return
+        if not objects.occupied():
+            raise TableNotFoundError(f"there is no RatZarr at {objects.location}")
+        if not self._listed():
+            stores.refuse_foreign_root(objects)
+            raise TableNotFoundError(
+                f"there is no RatZarr at {objects.location}: only what is left of creating one"
+            )
+        self._add(Finding("missing", TABLE_KEY, "the table's own group is not there"))
+
+    # ---- columns
+
+    def _listed(self) -> list[str]:
+        keys = self.objects.list_dirs(GROUP)
+        if keys is None:
+            raise StoreError(
+                f"{self.objects.location} can't be checked: its objects can't be listed"
+            )
+        return keys
+
+    def _open_columns(self) -> None:
+        keys = self._listed()
+        checks = [self._check(f"{GROUP}/{key}", key) for key in keys]
+        run([check.load for check in checks])
+        self._columns = {check.prefix: check for check in checks}
+        self._expected += sum(
+            chunk_count(check.state.rows, check.state.chunk_rows)
+            for check in checks
+            if check.state is not None
+        )
+
+    def _check(self, prefix: str, key: str) -> ColumnCheck:
+        rows = self._table.attributes.get(ROWCOUNT_ATTR, 0)
+        return ColumnCheck(self.objects, prefix, key, rows)
+
+    def _column(self, prefix: str, key: str) -> ColumnCheck:
+        check = self._columns.get(prefix)
+        if check is None:
+            check = self._columns[prefix] = self._check(prefix, key)
+            check.load()
+        return check
+
+    def _look_at_objects(self) -> bool:
+        """Read all objects; return whether the table's own was among those listed."""
+        table_listed = False
+
+        def tasks() -> Iterator[Callable[[], tuple[ColumnCheck, Finding | None]]]:
+            nonlocal table_listed
+            for key in self.objects.list_tree(""):
+                table_listed |= key == TABLE_KEY
+                check = self._owner_of(key)
+                if check is None or key.endswith("/" + ZARR_JSON):
+                    continue
+                task = check.task(key)
+                if task is not None:
+                    yield partial(_with, check, task)
+
+        for check, finding in stream(tasks(), self._window):
+            self._done += 1
+            if self._done % 16 == 0:
+                self.report(min(1.0, self._done / self._expected), check.name)
+            if finding is not None:
+                check.findings.append(finding)
+        return table_listed
+
+    @property
+    def _window(self) -> int | None:
+        """How many objects are under way: on a disk few, as each takes memory and none is waited for."""
+        threads = self.objects.threads
+        return None if threads is None else 2 * threads
+
+    def _owner_of(self, key: str) -> ColumnCheck | None:
+        """Return the column that an object is part of; remember those that are of none."""
+        if match := _COLUMN.fullmatch(key):
+            check = self._column(f"{GROUP}/{match[1]}", match[1])
+            if check.is_group and check.document != REMOVING and match[2] != ZARR_JSON:
+                self._look_at_stray(key)
+                return None
+            return check
+        if match := _PENDING.fullmatch(key):
+            return self._column(f"{PENDING}/{match[1]}/{match[2]}", match[1])
+        if key not in (ZARR_JSON, TABLE_KEY):
+            self._look_at_stray(key)
+        return None
+
+    def _settled(self, check: ColumnCheck) -> ColumnCheck:
+        """Return the column as it is when nobody changes it while it is looked at."""
+        for _ in range(LOOKS):
+            check.finish()
+            if not self._moved(check):
+                return check
+            again = self._check(check.prefix, check.key)
+            again.load()
+            tasks = map(again.task, self._chunk_keys(again))
+            found = stream((task for task in tasks if task is not None), self._window)
+            again.findings += [finding for finding in found if finding is not None]
+            check = again
+        check.finish()
+        return check
+
+    def _chunk_keys(self, check: ColumnCheck) -> Iterator[str]:
+        for key in self.objects.list_tree(check.prefix):
+            if (_COLUMN.fullmatch(key) or _PENDING.fullmatch(key)) and not key.endswith(ZARR_JSON):
+                yield key
+
+    def _moved(self, check: ColumnCheck) -> bool:
+        """Return whether what looks wrong may be another process at work."""
+        suspicious = check.changed or check.orphans or check.beyond or check.impossible
+        if not suspicious and not any(finding.wrong for finding in check.findings):
+            return False
+        try:
+            now = self.objects.get(f"{check.prefix}/{ZARR_JSON}")
+        except RatZarrError:
+            return False
+        if now != check.data or check.changed:
+            return True
+        missing = (finding.key for finding in check.findings if finding.kind == "missing")
+        return any(self.objects.get(key) is not None for key in islice(missing, ASKED_AGAIN))
+
+    def _finish(self, check: ColumnCheck) -> None:
+        """Take over what was found of a column."""
+        if check.prefix.startswith(PENDING) and check.state is not None:
+            self._finish_pending(check)
+        else:
+            for finding in check.findings:
+                if finding.kind != "unfinished":
+                    self._add(finding)
+                elif not self._replacement_of(check):
+                    self._add(finding, repairs.complete(check, self.opened))
+        if check.document == REMOVING and not check.orphans:
+            words = "the name of a column that was removed"
+            self._add(Finding("leftover", check.prefix, words), repairs.remove_orphans(check))
+        for keys, words, action in (
+            (check.orphans, "chunks of no column", repairs.remove_orphans(check)),
+            (check.beyond, "chunks beyond the column's end", repairs.erase_beyond(check)),
+            (
+                check.impossible,
+                "chunks that the column can't have",
+                repairs.remove_impossible(check),
+            ),
+        ):
+            if keys:
+                self._add(Finding("leftover", keys[0], _count(keys, words), check.name), action)
+
+    def _replacement_of(self, check: ColumnCheck) -> bool:
+        """Return whether a column is just being put here: that is told with its other place."""
+        state = check.state
+        there = self._columns.get(f"{PENDING}/{check.key}/{state.id}") if state else None
+        return there is not None and there.state is not None and there.state.complete
+
+    def _finish_pending(self, check: ColumnCheck) -> None:
+        """Take over what was found of a column that is to take another's place."""
+        assert check.state is not None  # noqa: S101 - only those that could be read get here
+        live = self._columns.get(f"{GROUP}/{check.key}")
+        now = None if live is None else live.state
+        in_place = now is not None and now.id == check.state.id and now.complete
+        if in_place or check.state.id != check.prefix.rpartition("/")[2]:
+            self._add(
+                Finding(
+                    "leftover",
+                    check.prefix,
+                    "a column that was replaced, or has taken its place",
+                    check.name,
+                ),
+                repairs.remove_pending(check),
+            )
+            return
+        for finding in check.findings:
+            if finding.kind == "unfinished":
+                words = f"a replacement of the column: {finding.words}"
+                self._add(replace(finding, words=words), repairs.complete(check, self.opened))
+            else:
+                self._add(finding)
+        if check.state.complete:
+            self._add(
+                Finding(
+                    "unfinished",
+                    check.prefix,
+                    "a replacement of the column is finished, and was not put in its place",
+                    check.name,
+                    (0, check.state.rows),
+                ),
+                repairs.complete(check, self.opened),
+            )
+
+    # ---- the table's own attributes
+
+    def _live(self) -> list[ColumnCheck]:
+        return [
+            check
+            for check in self._columns.values()
+            if check.state is not None and not check.prefix.startswith(PENDING)
+        ]
+
+    def _look_at_rows(self) -> None:
+        if not self._table.load():
+            raise TableNotFoundError(f"there is no RatZarr at {self.objects.location} any more")
+        attributes = self._table.attributes
+        lengths = {check.name: check.state for check in self._live()}
+        resize = attributes.get(RESIZE_ATTR)
+        if resize is not None and resize != self._resize:
+            # Another process has just begun: its columns follow.
+            return
+        if resize is not None:
+            self._add(
+                Finding(
+                    "resize",
+                    TABLE_KEY,
+                    f"the row count is being changed ({resize}), or that was interrupted",
+                ),
+                repairs.finish_resize(self.objects, self._table),
+            )
+            return
+        rows = attributes.get(ROWCOUNT_ATTR)
+        states = [state for state in lengths.values() if state is not None]
+        if rows is None:
+            rows = next((state.rows for state in states), 0)
+        elif (found := rows_of(rows, states)) != rows:
+            words = (
+                f"it says {rows} rows, and the columns have {found}: another program has resized "
+                "them, and they are right"
+            )
+            self._add(
+                Finding("row-count", TABLE_KEY, words),
+                repairs.finish_resize(self.objects, self._table),
+            )
+            return
+        for check in self._live():
+            # As it is now: it may have been resized since it was read.
+            fresh = self._check(check.prefix, check.key)
+            if check.state is not None and (check.state.rows, check.state.cutting) != (rows, None):
+                fresh.load()
+            state = fresh.state
+            if state is None or (state.rows, state.cutting) == (rows, None):
+                continue
+            words = f"it has {state.rows} rows, and the table has {rows}"
+            if state.cutting is not None:
+                words = f"its rows from {state.cutting} on are being cut off, or were half cut off"
+            low, high = sorted((state.rows if state.cutting is None else state.cutting, rows))
+            self._add(
+                Finding(
+                    "row-count", f"{check.prefix}/{ZARR_JSON}", words, check.name, (low, high)
+                ),
+                repairs.finish_resize(self.objects, self._table),
+            )
+
+    def _look_at_order(self) -> None:
+        order = order_of(self._table.document)
+        if order is None or FORMAT_VERSION_ATTR not in self._table.attributes:
+            # Upstream's tables keep none.
+            return
+        live = [one for one in self._columns.values() if one.prefix.startswith(f"{GROUP}/")]
+        keys = {one.key for one in live if not one.is_gone}
+        gone = [name for name in order if not keys.intersection(keys_of(name))]
+        left_out = [one.name for one in self._live() if one.name not in order]
+        mend = repairs.mend_order(self.objects, self._table, gone, left_out)
+        twice = sorted({name for name in order if order.count(name) > 1})
+        for names, words in (
+            (gone, "names columns that are not there"),
+            (twice, "names columns more than once"),
+            (left_out, "leaves out columns that are there"),
+        ):
+            if names:
+                words = f"the order of the columns {words}: {_some(names)}"
+                self._add(Finding("order", TABLE_KEY, words), mend)
+
+    # ---- what is no column's
+
+    def _look_at_stray(self, key: str) -> None:
+        local = self._local
+        if local is not None and repairs.is_link(local, key):
+            if key.count("/") != 1 or not key.startswith(f"{GROUP}/"):
+                # That of a column is reported when it is opened.
+                words = "is a symbolic link: links in a store are not followed"
+                self._add(Finding("link", key, words))
+        elif local is not None and _LITTER.fullmatch(key):
+            # Of a living writer, or reported with all that is below it.
+            return
+        elif local is not None and _ZARRS_PARTIAL.fullmatch(key):
+            if repairs.is_old(local, key):
+                words = "left by a writer that was killed"
+                self._add(Finding("leftover", key, words), repairs.remove_old(local, key))
+        else:
+            folder = key.rpartition("/")[0] or key
+            self._foreign.setdefault(folder, [key, 0])[1] += 1
+
+    @property
+    def _local(self) -> LocalObjects | None:
+        return self.objects if isinstance(self.objects, LocalObjects) else None
+
+    def _look_at_strays(self) -> None:
+        for first, count in self._foreign.values():
+            words = "is no part of a table"
+            if count > 1:
+                words = f"and {count - 1} more objects beside it are no part of a table"
+            self._add(Finding("foreign", first, words))
+        local = self._local
+        if local is None:
+            return
+        for name in sorted(local.litter()):
+            words = "left by a process that was killed"
+            self._add(Finding("leftover", name, words), repairs.sweep(local, name))
+        for folder in repairs.empty_folders(local):
+            self._add(
+                Finding("leftover", folder, "an empty directory"),
+                repairs.remove_folder(local, folder),
+            )
+
+
+def _with(
+    check: ColumnCheck, task: Callable[[], Finding | None]
+) -> tuple[ColumnCheck, Finding | None]:
+    return check, task()
+
+
+def _count(keys: list[str], words: str) -> str:
+    return words if len(keys) == 1 else f"{len(keys)} {words}, up to {keys[-1]}"
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:5])
+    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

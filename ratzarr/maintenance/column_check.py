@@ -1,0 +1,364 @@
+"""Checks of one column: its document and each of its chunks.
+
+Chunks are read in the order of one listing, so memory does not grow with the number of rows. A
+column that changes during the check is checked again (:attr:`ColumnCheck.changed`), because what
+looks like damage can be another process at work.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratzarr.columns.metadata import ColumnState
+from ratzarr.errors import RatZarrError, StoreError, TooLargeError, UnsupportedCodecError
+from ratzarr.format.blocks import chunk_count
+from ratzarr.format.chunk_runs import ChunkRuns
+from ratzarr.format.limits import MAX_DOCUMENT_BYTES
+from ratzarr.format.names import (
+    ZARR_JSON,
+    Document,
+    from_json,
+    has_checksum,
+    mark_external,
+    true_name,
+)
+from ratzarr.stores.base import Objects
+from ratzarr.stores.local_files import LinkError
+
+__all__ = [
+    "NOTES",
+    "ColumnCheck",
+    "Finding",
+    "Kind",
+    "kind_of",
+    "rows_in_words",
+]
+
+
+Kind = Literal[
+    "damaged",
+    "missing",
+    "unreadable",
+    "link",
+    "stale",
+    "unfinished",
+    "resize",
+    "row-count",
+    "leftover",
+    "dtype",
+    "raster",
+    "order",
+    "unchecked",
+    "foreign",
+]
+
+NOTES: frozenset[str] = frozenset({"order", "unchecked", "foreign"})
+"""Kinds that are worth a word, and with which nothing is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was found in a store."""
+
+    kind: Kind
+    """What it is: docs/checking.md lists them."""
+    key: str
+    """The object, by its key in the store; where it is several, the first, or their prefix."""
+    words: str
+    """What is wrong with it."""
+    column: str | None = None
+    """The column that it belongs to."""
+    rows: tuple[int, int] | None = None
+    """The table's rows that are concerned: first, and the one after the last."""
+    repair: str | None = None
+    """What a repair does about it; None where it does nothing."""
+    repaired: bool = False
+    """Whether that was done."""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether something is wrong; otherwise it is a note."""
+        return self.kind not in NOTES
+
+    def __str__(self) -> str:
+        place = [self.key] if self.key else []
+        if self.column is not None:
+            place.append(f"column {self.column!r}")
+        if self.rows is not None:
+            first, stop = self.rows
+            place.append(f"row {first}" if stop - first == 1 else f"rows {first} to {stop - 1}")
+        return f"{', '.join(place)}: {self.words}" if place else self.words
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it ready for JSON."""
+        return {
+            "kind": self.kind,
+            "wrong": self.wrong,
+            "object": self.key,
+            "column": self.column,
+            "rows": None if self.rows is None else list(self.rows),
+            "words": self.words,
+            "repair": self.repair,
+            "repaired": self.repaired,
+        }
+
+
+CHECKSUM = "crc32c"
+SHOWN = 5
+"""Runs of rows that are named one by one."""
+
+
+class ColumnCheck:
+    """What was found of one column so far.
+
+    Parameters
+    ----------
+    objects : Objects
+        The store.
+    prefix : str
+        Where the column lies.
+    key : str
+        The key of its name.
+    table_rows : int
+        Rows of the table. What a column that is shorter holds of these is not called
+        beyond its end: it may be the document that is wrong.
+    """
+
+    def __init__(self, objects: Objects, prefix: str, key: str, table_rows: int) -> None:
+        self.objects, self.prefix, self.key = objects, prefix, key
+        self._table_rows = table_rows
+        self.name = key
+        self.data: bytes | None = None
+        """The document's bytes; None where there is none, or where it can't be read."""
+        self.is_gone = False
+        """Whether there is no document; not, where that can't be told."""
+        self.document: Document | None = None
+        self.state: ColumnState | None = None
+        """None where the document can't be understood."""
+        self.findings: list[Finding] = []
+        self.orphans: list[str] = []
+        """Keys of chunks that belong to no column."""
+        self.beyond: list[str] = []
+        """Keys of chunks that lie beyond the column's end, and hold something."""
+        self.impossible: list[str] = []
+        """Keys that look like a chunk's, and are none of this column."""
+        self.changed = False
+        """Whether something was found that only another process at work explains."""
+        self._seen = ChunkRuns()
+
+    # ---- the document
+
+    def load(self) -> None:
+        """Read the column's document."""
+        key = f"{self.prefix}/{ZARR_JSON}"
+        try:
+            self.data = self.objects.get(key, MAX_DOCUMENT_BYTES)
+            if self.data is None:
+                self.is_gone = True
+                return
+            self.document = from_json(self.data, key)
+            if self.is_group:
+                return
+            self.name = true_name(self.key, self.document.get("attributes", {}))
+            if not has_checksum(self.data):
+                mark_external(self.document)
+            self.state = ColumnState.of(self.document, key, self.name)
+        except RatZarrError as error:
+            self.findings.append(
+                Finding(kind_of(error), key, _short(error, key), self.name, self._all_rows())
+            )
+            return
+        codecs = self.document.get("codecs", [])
+        if not any(isinstance(codec, dict) and codec.get("name") == CHECKSUM for codec in codecs):
+            self.findings.append(
+                Finding(
+                    "unchecked",
+                    self.prefix,
+                    "its chunks have no checksum: damage in them is noticed only where they can't "
+                    "be unpacked. A copy of the column has one",
+                    self.name,
+                )
+            )
+
+    def _all_rows(self) -> tuple[int, int] | None:
+        """Return the rows of a column that can't be read, as far as its document tells."""
+        shape = None if self.document is None else self.document.get("shape")
+        if isinstance(shape, list) and shape and type(shape[0]) is int and shape[0] > 0:
+            return 0, shape[0]
+        return None
+
+    @property
+    def is_group(self) -> bool:
+        """Whether a group is here, with columns of its own: no column."""
+        return self.document is not None and self.document.get("node_type") == "group"
+
+    # ---- the chunks
+
+    def task(self, key: str) -> "Callable[[], Finding | None] | None":
+        """Take in the key of an object below the column; return what is to be done with it."""
+        inner = key[len(self.prefix) + 1 :]
+        if self.is_gone or self.is_group:
+            self.orphans.append(key)
+            return None
+        state = self.state
+        if state is None:
+            # Its document is damaged: what its chunks hold can't be told.
+            return None
+        chunk = state.chunk_of(inner)
+        if chunk is None:
+            self.impossible.append(key)
+            return None
+        if chunk >= chunk_count(max(state.rows, self._table_rows), state.chunk_rows):
+            return partial(self._look_beyond, state, key)
+        self._seen.add(chunk)
+        return partial(self._look_into, state, key, chunk)
+
+    def _look_into(self, state: ColumnState, key: str, chunk: int) -> Finding | None:
+        first = chunk * state.chunk_rows
+        rows = first, min(first + state.chunk_rows, max(state.rows, self._table_rows))
+
+        def finding(kind: Kind, words: str) -> Finding:
+            return Finding(kind, key, words, self.name, rows)
+
+        try:
+            found = self.objects.get_marked(key, state.codec.packed_limit)
+        except RatZarrError as error:
+            return finding(kind_of(error), _short(error, key))
+        if found is None:
+            self.changed = True
+            return finding("missing", "it was there a moment ago, and is no longer")
+        data, mark = found
+        if state.disowns(mark):
+            return finding(
+                "stale",
+                "it holds rows of an earlier column of this name: a process that did not know "
+                "of the new one has written them. Write these rows again",
+            )
+        try:
+            values = state.codec.decode(data)
+        except TooLargeError as error:
+            return finding("unreadable", _one_line(error))
+        except Exception as error:
+            return finding("damaged", f"can't be what was written: {_one_line(error)}")
+        if values.dtype.kind == "O":
+            strange = {type(value).__name__ for value in values.flat if type(value) is not bytes}
+            if strange:
+                return finding("damaged", f"expected bytes, got {', '.join(sorted(strange))}")
+        return None
+
+    def _look_beyond(self, state: ColumnState, key: str) -> Finding | None:
+        """Look whether a chunk beyond the end holds nothing, as rows that were cut off do."""
+        try:
+            found = self.objects.get(key, state.codec.packed_limit)
+        except RatZarrError as error:
+            return Finding(kind_of(error), key, _short(error, key), self.name)
+        if found is None:
+            return None
+        try:
+            blank = is_blank(state.codec.decode(found), state.fill)
+        except Exception:
+            blank = False
+        if not (blank and state.was_cut):
+            self.beyond.append(key)
+        return None
+
+    # ---- in the end
+
+    def missing(self, rows: int) -> list[tuple[int, int]]:
+        """Return the runs of chunks that are not there, of a number of rows."""
+        assert self.state is not None  # noqa: S101 - nobody asks of one that can not be read
+        return list(self._seen.gaps(chunk_count(rows, self.state.chunk_rows)))
+
+    def finish(self) -> None:
+        """Add what only shows when all keys have been seen."""
+        self.beyond.sort(key=_by_number)
+        state = self.state
+        if state is None:
+            return
+        for start, stop in self.missing(state.all_there):
+            first = f"{self.prefix}/{state.chunk_name(start)}"
+            words = "is not there, although it was written"
+            if stop - start > 1:
+                words = (
+                    f"{stop - start} chunks up to {state.chunk_name(stop - 1)} are not there, "
+                    "although they were written"
+                )
+            self.findings.append(
+                Finding("missing", first, words, self.name, self._rows_of(start, stop))
+            )
+        if not state.complete:
+            self.findings.append(self._unfinished(state))
+
+    def _rows_of(self, start: int, stop: int) -> tuple[int, int]:
+        assert self.state is not None  # noqa: S101 - nobody asks of one that can not be read
+        return start * self.state.chunk_rows, min(stop * self.state.chunk_rows, self.state.rows)
+
+    def _unfinished(self, state: ColumnState) -> Finding:
+        gaps = [self._rows_of(start, stop) for start, stop in self.missing(state.rows)]
+        there = state.rows - sum(stop - start for start, stop in gaps)
+        words = "its writer is still at work, or was interrupted: "
+        words += f"{there} of {state.rows} rows are there" if gaps else "all its rows are there"
+        words += f", and missing {rows_in_words(gaps)}" if gaps else ""
+        return Finding(
+            "unfinished",
+            self.prefix,
+            f"{words}. Go on with it (gdalbridge copy --resume, or resumeColumn), or delete it",
+            self.name,
+            (0, state.rows),
+        )
+
+
+def _by_number(key: str) -> tuple[int, str]:
+    return len(key), key
+
+
+def is_blank(values: NDArray[Any], fill: Any) -> bool:
+    """Return whether all values are this one, bit by bit."""
+    if values.dtype.kind in "fM":
+        bits = f"i{values.dtype.itemsize}"
+        return bool((values.view(bits) == np.asarray(fill, values.dtype).view(bits)).all())
+    if values.dtype.kind == "O":
+        return all(value == fill for value in values.flat)
+    return bool((values == fill).all())
+
+
+def kind_of(error: RatZarrError) -> Kind:
+    """Return which kind of finding an error is that came with reading an object."""
+    if isinstance(error.__cause__, LinkError):
+        return "link"
+    if isinstance(error, StoreError | TooLargeError | UnsupportedCodecError):
+        return "unreadable"
+    return "damaged"
+
+
+def _short(error: Exception, key: str) -> str:
+    """Return an error's words without the place, which the finding has."""
+    if isinstance(error.__cause__, LinkError):
+        return str(error.__cause__.strerror)
+    head, found, tail = str(error).partition(key)
+    words = _one_line(tail if found else head).lstrip(" :")
+    return words.removeprefix("is ") or _one_line(error)
+
+
+def _one_line(error: object) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def rows_in_words(runs: list[tuple[int, int]]) -> str:
+    """Return runs of rows in words, the first few of many.
+
+    >>> rows_in_words([(0, 5), (9, 10)])
+    'rows 0 to 4, row 9'
+    """
+    words = [
+        f"row {start}" if stop - start == 1 else f"rows {start} to {stop - 1}"
+        for start, stop in runs[:SHOWN]
+    ]
+    if len(runs) > SHOWN:
+        words.append(f"and {len(runs) - SHOWN} more runs up to row {runs[-1][1] - 1}")
+    return ", ".join(words)

@@ -1,0 +1,370 @@
+"""A whole store copied to another place, object by object, and compared afterwards.
+
+A table is many small objects, so it is copied with many requests under way at once, and
+each is read whole: memory depends on the size of a chunk. Between two places on S3 the
+server copies. What a place knows of a chunk beside its bytes goes with it: on S3 the mark
+that says whose it is (:class:`~ratzarr.stores.base.Owner`) is kept, or made where the source
+is a disk.
+
+Whoever comes upon a copy that is not finished finds no table: its document is written
+last, and each column's after its chunks.
+"""
+
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+from ratzarr.columns.metadata import ColumnState
+from ratzarr.concurrency import run, stream
+from ratzarr.errors import (
+    Advice,
+    ChangedError,
+    DamagedError,
+    NotARatZarrError,
+    RatZarrError,
+    StoreError,
+    TableNotFoundError,
+    UnsupportedCodecError,
+)
+from ratzarr.format.limits import MAX_DOCUMENT_BYTES
+from ratzarr.format.names import ZARR_JSON, check_table_document, from_json, to_json
+from ratzarr.stores.base import Objects, Owner
+from ratzarr.stores.open import TABLE_KEY, is_litter, is_ours, table_metadata
+
+__all__ = ["Entry", "copy_store", "inventory"]
+
+_CHUNK = re.compile(r"(.+)/c(?:/[0-9]+)+")
+
+Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""From the table's attributes to the ones that the copy is to have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An object of a store, as a listing shows it."""
+
+    key: str
+    size: int
+    state: str
+    """Another once it was written again."""
+
+
+def inventory(objects: Objects) -> tuple[Entry, ...]:
+    """Return what a table consists of, by key; what killed writers left is left out.
+
+    Raises
+    ------
+    NotARatZarrError
+        Where there is something else, or something else with it: a symbolic link, a file of
+        somebody's. It is named.
+    TableNotFoundError
+        Where there is nothing.
+    """
+    if objects.location.kind == "local" and cast("Any", objects).is_link():
+        raise NotARatZarrError(
+            f"{objects.location} is a symbolic link, which is not followed: give the name of the "
+            "store that it leads to"
+        )
+    found = [Entry(*one) for one in objects.list_states("")]
+    if not table_metadata(objects).load():
+        if objects.occupied():
+            raise NotARatZarrError(f"{objects.location} is not a RatZarr")
+        raise TableNotFoundError(f"there is no RatZarr at {objects.location}")
+    for one in found:
+        if one.size < 0 and objects.location.kind == "local":
+            raise NotARatZarrError(
+                f"{objects.location}/{one.key} is a symbolic link, or no file: links in a store "
+                "are not followed"
+            )
+        if not is_ours(one.key):
+            raise NotARatZarrError(
+                f"besides the RatZarr {objects.location} holds {one.key!r}, which is no part of "
+                "it: move that away first"
+            )
+    return tuple(sorted((one for one in found if not is_litter(one.key)), key=lambda one: one.key))
+
+
+def copy_store(
+    source: Objects,
+    target: Objects,
+    entries: Sequence[Entry],
+    *,
+    change: Change | None = None,
+    resume: bool = False,
+    told: Callable[[int], None] | None = None,
+) -> int:
+    """Copy a store, and compare what has arrived with what was read.
+
+    Parameters
+    ----------
+    source, target : Objects
+        Two places.
+    entries : sequence of Entry
+        From :func:`inventory`.
+    change : callable, optional
+        What the copy's table is to say otherwise; all else is copied byte for byte.
+    resume : bool
+        Pass over what is there already and equal; replace the rest, unless it is a table.
+    told : callable, optional
+        Told the bytes of each object that is done; it may raise to stop the work.
+
+    Returns
+    -------
+    int
+        Objects that were copied, and not found there.
+
+    Raises
+    ------
+    NotARatZarrError
+        Where something is at the target already; with ``resume`` where it is another table.
+    DamagedError
+        Where the source is damaged, as far as checksums tell; or holds rows of an earlier
+        column, which only S3 can tell apart.
+    ChangedError
+        Where the source was changed meanwhile.
+    StoreError
+        Where the copy is not equal to it.
+    """
+    copy = _Copy(source, target, entries, change, told or (lambda size: None))
+    was_there = copy.claim(resume)
+    try:
+        copied = copy.run(was_there)
+        copy.verify()
+        if inventory(source) != tuple(entries):
+            raise ChangedError(f"{source.location} was changed while it was copied: copy it again")
+    except StoreError as error:
+        if isinstance(error, _UnequalError):
+            copy.remove()
+        raise
+    except RatZarrError:
+        copy.remove()
+        raise
+    return copied
+
+
+class _UnequalError(StoreError):
+    pass
+
+
+class _Copy:
+    def __init__(
+        self,
+        source: Objects,
+        target: Objects,
+        entries: Sequence[Entry],
+        change: Change | None,
+        told: Callable[[int], None],
+    ) -> None:
+        self._source, self._target, self._told = source, target, told
+        self._entries = {one.key: one for one in entries}
+        documents = [key for key in self._entries if key.endswith(ZARR_JSON)]
+        contents = run([partial(self._read, key) for key in documents])
+        self._documents = dict(zip(documents, contents, strict=True))
+        self._states = {
+            key.removesuffix("/" + ZARR_JSON): _state(data, key, f"{source.location}/{key}")
+            for key, data in self._documents.items()
+        }
+        if change is not None:
+            self._documents[TABLE_KEY] = _changed(
+                self._documents[TABLE_KEY], change, f"{source.location}/{TABLE_KEY}"
+            )
+        self._digests = {key: _digest(data) for key, data in self._documents.items()}
+        self._is_mine = False
+
+    @property
+    def _server_copies(self) -> bool:
+        return self._target.can_copy_from(self._source)
+
+    def claim(self, resume: bool) -> dict[str, Entry]:
+        """Take the target's place, and return what is there of the copy already."""
+        target = self._target
+        there: dict[str, Entry] = {}
+        if resume:
+            there = {one.key: one for one in map(_entry, target.list_states(""))}
+            if ZARR_JSON not in there and not all(map(is_litter, there)):
+                # Whoever begins a copy writes this first.
+                raise NotARatZarrError(
+                    f"{target.location} is there already, and is something else"
+                )
+        elif target.occupied():
+            raise NotARatZarrError(f"{target.location} is there already")
+        if target.create(ZARR_JSON, self._documents[ZARR_JSON]) is not None:
+            self._is_mine = not there
+            return {}
+        if not resume:
+            raise NotARatZarrError(f"{target.location} was just created by another process")
+        strangers = [key for key in there if key not in self._entries and not is_litter(key)]
+        is_table = TABLE_KEY in there
+        if any(not is_ours(key) for key in there) or (is_table and strangers):
+            raise NotARatZarrError(f"{target.location} is there already, and is something else")
+        equal = self._equal(there)
+        if ZARR_JSON not in equal:
+            raise NotARatZarrError(f"{target.location} is there already, and is something else")
+        if is_table and len(equal) != len(self._entries):
+            raise NotARatZarrError(
+                Advice(
+                    f"{target.location} is there already, and is not the same table.",
+                    "Use overwrite=True to replace it.",
+                )
+            )
+        target.delete(strangers)
+        return equal
+
+    def _equal(self, there: Mapping[str, Entry]) -> dict[str, Entry]:
+        both = [(self._entries[key], one) for key, one in there.items() if key in self._entries]
+        tasks = (partial(self._is_equal, mine, theirs) for mine, theirs in both)
+        return {
+            theirs.key: theirs
+            for (_, theirs), equal in zip(both, stream(tasks), strict=True)
+            if equal
+        }
+
+    def run(self, was_there: Mapping[str, Entry]) -> int:
+        """Copy what is not there."""
+        todo = [one for key, one in self._entries.items() if key not in was_there]
+        for one in was_there.values():
+            self._told(one.size)
+        # Each column's document after its chunks, and the table's after all.
+        of_columns = [one for one in todo if one.key not in self._documents]
+        documents = [one for one in todo if one.key in self._documents and one.key != TABLE_KEY]
+        last = [one for one in todo if one.key == TABLE_KEY]
+        for group in (of_columns, documents, last):
+            for size in stream(partial(self._copy, one) for one in group):
+                self._told(size)
+        return len(todo)
+
+    def _copy(self, one: Entry) -> int:
+        data = self._documents.get(one.key)
+        if data is None and self._server_copies:
+            self._target.copy_from(self._source, one.key, one.key)
+            return one.size
+        if data is not None:
+            self._target.put(one.key, data)
+            return one.size
+        data = self._chunk(one)
+        self._digests[one.key] = _digest(data)
+        self._target.put(one.key, data, self._owner(one.key))
+        return one.size
+
+    def _owner(self, key: str) -> Owner | None:
+        prefix, state = self._column(key)
+        # On a disk a chunk's owner is looked for beside it, and comes after it here.
+        if state is None or self._target.looks_before_writing:
+            return None
+        return Owner(prefix, state.mark(), lambda data: None)
+
+    def _column(self, key: str) -> tuple[str, ColumnState | None]:
+        match = _CHUNK.fullmatch(key)
+        prefix = "" if match is None else match[1]
+        return prefix, self._states.get(prefix)
+
+    def _chunk(self, one: Entry) -> bytes:
+        """Read a chunk, and see that it is its column's, and whole."""
+        found = self._source.get_versioned(one.key)
+        if found is None or not self._same_state(one, found.version):
+            raise ChangedError(
+                f"{self._source.location}/{one.key} was changed while the table was copied"
+            )
+        _, state = self._column(one.key)
+        place = f"{self._source.location}/{one.key}"
+        if state is None:
+            return found.data
+        if state.disowns(found.mark):
+            raise DamagedError(
+                f"{place} holds rows of an earlier column of this name, and a copy could no longer "
+                "tell: write these rows again ('gdalbridge check' says which)"
+            )
+        try:
+            state.codec.check_sum(found.data)
+        except ValueError as error:
+            raise DamagedError(f"{place} is damaged, and was not copied: {error}") from error
+        return found.data
+
+    def _same_state(self, one: Entry, version: str) -> bool:
+        # On S3 a version is the etag, and what it was written by behind it.
+        return self._source.location.kind != "s3" or version.partition(" ")[0] == one.state
+
+    def _read(self, key: str) -> bytes:
+        data = self._source.get(key, MAX_DOCUMENT_BYTES)
+        if data is None:
+            raise ChangedError(f"{self._source.location}/{key} was deleted meanwhile")
+        return data
+
+    # ---- comparing
+
+    def verify(self) -> None:
+        """See that what is there now is what was to be copied, and nothing else."""
+        listed = map(_entry, self._target.list_states(""))
+        there = {one.key: one for one in listed if not is_litter(one.key)}
+        for key in self._entries.keys() ^ there.keys():
+            raise _UnequalError(f"{self._target.location}/{key} is not what it is in the source")
+        equal = self._equal(there)
+        for key in there.keys() - equal.keys():
+            raise _UnequalError(
+                f"{self._target.location}/{key} holds other bytes than were written to it"
+            )
+
+    def _is_equal(self, mine: Entry, theirs: Entry) -> bool:
+        digest = self._digests.get(mine.key)
+        if mine.key != TABLE_KEY and mine.size != theirs.size:
+            return False
+        if self._target.location.kind == "s3":
+            # An etag is the MD5 of the bytes, unless the server encrypts with its own keys.
+            known = digest or (mine.state if self._server_copies else _digest(self._chunk(mine)))
+            if theirs.state == known:
+                return True
+        now = self._target.get(mine.key)
+        return now is not None and _digest(now) == (digest or _digest(self._chunk(mine)))
+
+    def remove(self) -> None:
+        """Remove what was written, where nothing was before."""
+        if self._is_mine:
+            # An error in this must not hide the one that led here.
+            with suppress(RatZarrError):
+                self._target.delete(_listed(self._target, self._entries))
+                self._target.remove_place()
+
+
+def _listed(objects: Objects, keys: Iterable[str]) -> Iterator[str]:
+    wanted = set(keys)
+    return (key for key in list(objects.list_tree("")) if key in wanted)
+
+
+def _entry(found: tuple[str, int, str]) -> Entry:
+    return Entry(*found)
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def _state(data: bytes, key: str, place: str) -> ColumnState | None:
+    try:
+        document = from_json(data, place)
+        if document.get("node_type") != "array":
+            return None
+        return ColumnState.of(document, place, key.split("/")[1])
+    except (DamagedError, UnsupportedCodecError) as error:
+        if key in (ZARR_JSON, TABLE_KEY):
+            raise
+        # Its chunks are copied as they are.
+        warnings.warn(
+            f"column {key.split('/')[1]!r} can't be read, and is copied without a look at its "
+            f"chunks: {error}",
+            stacklevel=2,
+        )
+        return None
+
+
+def _changed(data: bytes, change: Change, place: str) -> bytes:
+    document = from_json(data, place)
+    check_table_document(document, place)
+    attributes = dict(change(document["attributes"]))
+    if attributes == document["attributes"]:
+        return data
+    return to_json(document | {"attributes": attributes})

@@ -1,0 +1,347 @@
+"""What a repair does: removes what is left over, completes what only lacks its last step.
+
+Nothing here touches a value. Others may be at work in the same store meanwhile, so each
+repair looks once more before it acts, and acts on condition where the place can do that:
+what has become part of a column in between is left alone.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from ratzarr.columns.catalog import Catalog
+from ratzarr.columns.column import Column
+from ratzarr.errors import ChangedError, InvalidNameError, RatZarrError
+from ratzarr.format.names import (
+    COLUMN_ID_ATTR,
+    COLUMN_ORDER_ATTR,
+    GROUP,
+    PENDING,
+    ZARR_JSON,
+    Document,
+    order_of,
+    plausible_keys,
+    root_document,
+    to_json,
+)
+from ratzarr.maintenance.column_check import ColumnCheck
+from ratzarr.stores.base import Objects, Owner
+from ratzarr.stores.document import MetadataDocument
+from ratzarr.stores.local import LocalObjects
+from ratzarr.table import RatZarr
+
+__all__ = [
+    "REMOVING",
+    "Repair",
+    "complete",
+    "empty_folders",
+    "erase_beyond",
+    "finish_resize",
+    "is_link",
+    "is_old",
+    "keys_of",
+    "mend_order",
+    "remove_folder",
+    "remove_impossible",
+    "remove_old",
+    "remove_orphans",
+    "remove_pending",
+    "sweep",
+]
+
+PROVENANCE_ATTR = "PROVENANCE"
+WHOLE_CHUNKS = "copy"
+"""The operation whose columns are written in whole chunks: a chunk that is there is done."""
+REMOVING = {**root_document(), "attributes": {"REMOVING": True}}
+"""Holds the name of a column whose last chunks are being removed from an object store."""
+PATIENCE = 2.0
+"""Seconds in which a process that is putting a column in its place does something."""
+OLD = 3600.0
+"""Seconds after which nobody is still writing a temporary file that carries no lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """Something that can be done about a finding."""
+
+    words: str
+    """What it does, to be read after "would" or "will"."""
+    act: Callable[[], bool]
+
+    """Does it; returns False where another process came first."""
+
+    def do(self) -> str | None:
+        """Do it; return why it was not done, or None."""
+        try:
+            done = self.act()
+        except (RatZarrError, FileNotFoundError) as error:
+            return " ".join(str(error).split())
+        return None if done else "another process is at work there, or came first"
+
+
+# ---- completing
+
+
+def complete(check: ColumnCheck, opened: Callable[[], RatZarr]) -> Repair | None:
+    """Say that a column is finished all of whose chunks are there and can be read.
+
+    Parameters
+    ----------
+    check : ColumnCheck
+        Of a column that says it is not finished, or one that waits to replace another.
+    opened : callable
+        Opens the table for writing.
+
+    Returns
+    -------
+    Repair or None
+        None where rows are missing, or where it is not known that a chunk that is there
+        has all its rows.
+    """
+    state = check.state
+    if state is None or check.document is None or check.missing(state.rows):
+        return None
+    if any(finding.wrong and finding.kind != "unfinished" for finding in check.findings):
+        return None
+    provenance = check.document.get("attributes", {}).get(PROVENANCE_ATTR)
+    operation = provenance.get("operation") if isinstance(provenance, dict) else None
+    if not state.complete and operation != WHOLE_CHUNKS:
+        return None
+    waits = check.prefix.startswith(PENDING)
+
+    def act() -> bool:
+        # Two that put the same column in its place would undo each other's work.
+        if waits and _busy(check):
+            return False
+        with opened() as table:
+            attributes = table.resumeColumn(check.name)
+            if attributes is None or attributes.get(COLUMN_ID_ATTR, "") != state.id:
+                return False
+            if table.getMissingRows(check.name):
+                return False
+            table.setComplete(check.name)
+        return True
+
+    return Repair("put it in its place" if waits else "say that it is complete", act)
+
+
+def _busy(check: ColumnCheck) -> bool:
+    def now() -> list[tuple[str, str]]:
+        prefixes = check.prefix, f"{GROUP}/{check.key}"
+        return sorted(one for prefix in prefixes for one in check.objects.list_versions(prefix))
+
+    before = now()
+    time.sleep(PATIENCE)
+    return now() != before or check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data
+
+
+def finish_resize(objects: Objects, table: MetadataDocument) -> Repair:
+    """Let all columns have as many rows as the table."""
+
+    def act() -> bool:
+        catalog = Catalog(objects, table)
+        catalog.all({})
+        for error in catalog.left_out.values():
+            # It would be left as it is, and still have another length.
+            raise error
+        catalog.resizing.finish()
+        return True
+
+    return Repair("let the columns have as many rows as the table says", act)
+
+
+def keys_of(name: str) -> tuple[str, ...]:
+    """Return the keys under which a column may be; none for what can't be a column's name."""
+    try:
+        return plausible_keys(name)
+    except InvalidNameError:
+        return ()
+
+
+def mend_order(
+    objects: Objects, table: MetadataDocument, gone: list[str], left_out: list[str]
+) -> Repair:
+    """Take names out of the order of columns, and put others at its end."""
+
+    def there(name: str) -> bool:
+        return bool(keys_of(name)) and Column.find(objects, name) is not None
+
+    def act() -> bool:
+        out = {name for name in gone if not there(name)}
+        more = [name for name in left_out if there(name)]
+
+        def change(document: Document) -> bool:
+            order = order_of(document) or []
+            mended = list(dict.fromkeys(name for name in [*order, *more] if name not in out))
+            document["attributes"][COLUMN_ORDER_ATTR] = mended
+            return mended != order
+
+        table.update(change, Catalog(objects, table).table_missing)
+        return True
+
+    return Repair("let the order name the columns that are there", act)
+
+
+# ---- removing what is no column's
+
+
+def remove_orphans(check: ColumnCheck) -> Repair:
+    """Remove chunks that have no column."""
+    objects, prefix = check.objects, check.prefix
+
+    def still_none(data: bytes | None) -> None:
+        if data != check.data:
+            raise ChangedError(f"{objects.location}/{prefix}: a column has been created here")
+
+    def act() -> bool:
+        document = f"{prefix}/{ZARR_JSON}"
+        still_none(objects.get(document))
+        if prefix.startswith(PENDING):
+            # Its name is random: nobody creates another of this name.
+            objects.delete(check.orphans)
+        elif isinstance(objects, LocalObjects):
+            owner = Owner(prefix, "", still_none)
+            for key in check.orphans:
+                objects.erase(key, "", bytes, owner)
+            if check.data is not None:
+                objects.delete([document])
+        else:
+            # Objects can't be removed on condition: so the name is taken meanwhile.
+            if check.data is None and objects.create(document, to_json(REMOVING)) is None:
+                return False
+            objects.delete([*check.orphans, document])
+        return True
+
+    return Repair("remove them", act)
+
+
+def erase_beyond(check: ColumnCheck) -> Repair:
+    """Empty chunks beyond a column's end."""
+    objects, prefix, state = check.objects, check.prefix, check.state
+
+    def still(data: bytes | None) -> None:
+        if data != check.data:
+            raise ChangedError(f"{objects.location}/{prefix}: the column has been changed")
+
+    def act() -> bool:
+        assert state is not None  # noqa: S101 - for mypy: only such a column has any
+        column = Column(objects, check.name, check.key, prefix)
+        blank = partial(_blank, column, check)
+        owner = Owner(prefix, state.mark(), still)
+        wanted = set(check.beyond)
+        # Versions before the look at the document: who has written rows there since then is
+        # seen by the one or by the other.
+        found = [one for one in objects.list_versions(prefix) if one[0] in wanted]
+        still(objects.get(f"{prefix}/{ZARR_JSON}"))
+        erased = [objects.erase(key, version, blank, owner) for key, version in found]
+        return all(erased)
+
+    return Repair("empty them", act)
+
+
+def _blank(column: Column, check: ColumnCheck) -> bytes:
+    assert check.state is not None  # noqa: S101 - for mypy
+    return check.state.codec.encode(column.blank(check.state))
+
+
+def remove_impossible(check: ColumnCheck) -> Repair:
+    """Remove what looks like a chunk, under keys that the column never reads nor writes."""
+
+    def act() -> bool:
+        if check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data:
+            return False
+        check.objects.delete(check.impossible)
+        return True
+
+    return Repair("remove them", act)
+
+
+def remove_pending(check: ColumnCheck) -> Repair:
+    """Remove a column from where it was built, or where it was put to be removed."""
+
+    def act() -> bool:
+        # As before: an old one, or the twin of one that is in its place.
+        if check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data:
+            return False
+        check.objects.delete_tree(check.prefix)
+        return True
+
+    return Repair("remove it", act)
+
+
+# ---- what only a local disk has
+
+
+def _path(local: LocalObjects, key: str) -> Path:
+    return Path(local.location.path, key)
+
+
+def is_link(local: LocalObjects, key: str) -> bool:
+    """Return whether a symbolic link is there."""
+    return _path(local, key).is_symlink()
+
+
+def is_old(local: LocalObjects, key: str) -> bool:
+    """Return whether a file was last written so long ago that its writer can't be alive."""
+    try:
+        return time.time() - _path(local, key).lstat().st_mtime > OLD
+    except FileNotFoundError:
+        return False
+
+
+def sweep(local: LocalObjects, name: str) -> Repair:
+    """Remove what a dead writer has left in the root."""
+
+    def act() -> bool:
+        if name in local.litter():
+            local.sweep()
+        return not os.path.lexists(_path(local, name))
+
+    return Repair("remove it", act)
+
+
+def remove_old(local: LocalObjects, key: str) -> Repair:
+    """Remove a temporary file."""
+
+    def act() -> bool:
+        if is_old(local, key):
+            local.delete([key])
+        return not os.path.lexists(_path(local, key))
+
+    return Repair("remove it", act)
+
+
+def empty_folders(local: LocalObjects) -> Iterator[str]:
+    """Yield directories where a column would be, with nothing in them or below them."""
+    try:
+        with os.scandir(_path(local, GROUP)) as entries:
+            folders = [one.name for one in entries if one.is_dir(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name in sorted(folders):
+        if _is_empty(_path(local, f"{GROUP}/{name}")):
+            yield f"{GROUP}/{name}"
+
+
+def _is_empty(path: Path) -> bool:
+    return not any(
+        files or any(Path(folder, name).is_symlink() for name in folders)
+        for folder, folders, files in os.walk(path)
+    )
+
+
+def remove_folder(local: LocalObjects, key: str) -> Repair:
+    """Remove a directory, and directories in it, unless something has come into them."""
+
+    def act() -> bool:
+        for folder, _, _ in os.walk(_path(local, key), topdown=False):
+            try:
+                Path(folder).rmdir()
+            except OSError:
+                return False
+        return True
+
+    return Repair("remove it", act)

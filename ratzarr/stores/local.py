@@ -1,0 +1,532 @@
+"""A store on a local or network disk.
+
+Objects are written to a temporary file and renamed into place. A writer that replaces an object holds
+the lock of the file that the name refers to; after waiting for a lock it checks that the name still
+refers to that file. Locks end with the process that holds them.
+
+Temporary files and deleted trees lie in the root of the store under hidden names. A temporary file is
+locked by its writer; one without a lock is stale and is swept.
+"""
+
+import contextlib
+import errno
+import io
+import os
+import shutil
+import stat
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import override
+
+from ratzarr.errors import DamagedError, RatZarrError, StoreError, StorePermissionError
+from ratzarr.format.names import ZARR_JSON
+from ratzarr.stores.base import Location, Objects, Owner, Seen, Take, Versioned
+from ratzarr.stores.local_files import (
+    HAS_LOCKS,
+    NotAFileError,
+    discard,
+    exchange,
+    is_in_state,
+    locked,
+    new_held,
+    open_folder,
+    open_root,
+    read_all,
+    read_file,
+    read_path,
+    read_with_state,
+    walked,
+    with_document,
+    writer_is_dead,
+)
+
+__all__ = [
+    "LocalObjects",
+    "doomed_name",
+    "litter",
+    "remove_tree",
+    "sweep",
+    "temporary_file",
+]
+
+
+PARTIAL, DELETED = ".partial", ".deleted"
+
+
+def temporary_file(root: int, data: bytes) -> tuple[io.FileIO, str]:
+    """Write a file on its way in; return it open, held until it is closed, and its name."""
+    file, name = new_held(lambda: f".{uuid.uuid4().hex}{PARTIAL}", root)
+    try:
+        left = memoryview(data)
+        while left:
+            left = left[file.write(left) :]
+        return file, name
+    except BaseException:
+        discard(file, name, root)
+        raise
+
+
+def doomed_name() -> str:
+    """Return a name for a tree on its way out."""
+    return f".{uuid.uuid4().hex}{DELETED}"
+
+
+def litter(root: Path) -> Iterator[str]:
+    """Yield the names, in a root, of what dead processes have left on the way."""
+    with contextlib.suppress(FileNotFoundError), os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") and (
+                entry.name.endswith(DELETED)
+                or (entry.name.endswith(PARTIAL) and writer_is_dead(Path(entry.path)))
+            ):
+                yield entry.name
+
+
+def sweep(root: Path, names: list[str]) -> None:
+    """Remove what dead processes have left, by the names that :func:`litter` has yielded."""
+    for name in names:
+        with contextlib.suppress(OSError):
+            if name.endswith(DELETED):
+                remove_tree(root / name)
+            else:
+                writer_is_dead(root / name, remove=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a tree that others may be removing, too, or putting a last chunk into."""
+
+    def gone(_function: object, _path: str, error: BaseException) -> None:
+        # Another process sweeps it too.
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for _ in range(8):
+        try:
+            shutil.rmtree(path, onexc=gone)
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+            # A writer that had it open has just put a chunk there.
+        else:
+            return
+
+
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+
+
+class LocalObjects(Objects):
+    """The objects of a store in a local directory."""
+
+    writable = True
+    looks_before_writing = True
+    deletes_at_once = True
+    # A network disk, or one that has to look for the data first, gives each something to wait for.
+    threads = max(4, 2 * (os.cpu_count() or 1))
+
+    def __init__(self, location: Location) -> None:
+        self.location = location
+        self._root = Path(location.path)
+        self._place = str(self._root)
+        self._swept = False
+        self._sweep_lock = threading.Lock()
+
+    # ---- reading
+
+    @override
+    def get(self, key: str, limit: int | None = None) -> bytes | None:
+        found = self._reading(key, lambda: read_path(self._root, key, limit))
+        if isinstance(found, int):
+            raise self._too_large(key, found, limit)
+        return found
+
+    def _reading[T](self, key: str, read: Callable[[], T]) -> T | None:
+        """Read, and say in words what goes wrong; a name that no file can have leads to none."""
+        with self._in_words(key):
+            try:
+                return read()
+            except NotAFileError as error:
+                # Where the column has become one of another width, for instance: its chunks lie a
+                # directory deeper. Whoever looked for a chunk looks at the column again.
+                raise DamagedError(f"{self.location}/{key} is not a file") from error
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    return None
+                raise
+
+    def _too_large(self, key: str, size: int, limit: int | None) -> DamagedError:
+        return DamagedError(
+            f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
+        )
+
+    @override
+    def is_still(self, key: str, state: str) -> bool:
+        # Whichever way the name leads there: it is this file only if it is the one that was read,
+        # with nothing changed in it since.
+        try:
+            return bool(state) and is_in_state(os.lstat(f"{self._place}/{key}"), state)
+        except (OSError, ValueError):
+            return False
+
+    @override
+    def get_unless(
+        self,
+        key: str,
+        state: str,
+        limit: int | None = None,
+        room: Callable[[int], memoryview] | None = None,
+        take: Take | None = None,
+    ) -> Seen | None:
+        if self.is_still(key, state):
+            return Seen(None, "", state)
+        found = self._reading(key, lambda: read_with_state(self._root, key, limit, room, take))
+        if found is None:
+            return None
+        data, now = found
+        if isinstance(data, int):
+            raise self._too_large(key, data, limit)
+        return Seen(data, "", now)
+
+    @override
+    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
+        data = self.get(key, limit)
+        return None if data is None else (data, "")
+
+    @override
+    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
+        found = self.get_unless(key, "", limit)
+        if found is None:
+            return None
+        assert isinstance(found.data, bytes)  # noqa: S101 - no state and no room was given
+        return Versioned(found.data, _version(found.data), state=found.state)
+
+    # ---- writing
+
+    @override
+    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
+        def write(folder: int, name: str, root: int, temporary: str) -> bool:
+            with locked(folder, name) as file:
+                # Over a file that is there only under its lock: somebody may just be merging
+                # rows into what it held before.
+                if file is not None:
+                    os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
+                    return True
+                try:
+                    os.link(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
+                except FileExistsError:
+                    return False
+                except OSError as error:
+                    if error.errno not in NO_LINKS:
+                        raise
+                    os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
+                return True
+
+        self._write(key, data, owner, write)
+
+    @override
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
+        def write(folder: int, name: str, root: int, temporary: str) -> bool:
+            if name == ZARR_JSON:
+                self._refuse_leftovers(folder, key)
+            # A hard link is the one way to name a finished file only if the name is free.
+            os.link(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
+            return True
+
+        try:
+            self._write(key, data, owner, write)
+        except FileExistsError:
+            return None
+        return _version(data)
+
+    @override
+    def replace(
+        self, key: str, data: bytes, version: str, owner: Owner | None = None
+    ) -> str | None:
+        replaced = False
+
+        def write(folder: int, name: str, root: int, temporary: str) -> bool:
+            nonlocal replaced
+            with locked(folder, name) as file:
+                if file is not None and _version(read_all(file.fileno())) == version:
+                    os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
+                    replaced = True
+            return True
+
+        self._write(key, data, owner, write, make=False)
+        return _version(data) if replaced else None
+
+    @override
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+        # Who writes this chunk waits for the lock; who may write it has to change the owner's
+        # document first. So what the document says under the lock holds for the file.
+        *folders, name = key.split("/")
+        with (
+            self._in_words(key),
+            contextlib.suppress(FileNotFoundError),
+            walked(self._root, folders) as folder,
+            locked(folder, name) as file,
+        ):
+            if file is not None:
+                owner.check(self.get(f"{owner.prefix}/{ZARR_JSON}"))
+                os.unlink(name, dir_fd=folder)
+        self._prune(self._root.joinpath(*folders))
+        return True
+
+    @override
+    def delete(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            *folders, name = key.split("/")
+            with self._in_words(key):
+                with (
+                    contextlib.suppress(FileNotFoundError, NotADirectoryError),
+                    walked(self._root, folders) as folder,
+                ):
+                    os.unlink(name, dir_fd=folder)
+                self._prune(self._root.joinpath(*folders))
+
+    @override
+    def delete_tree(self, prefix: str) -> None:
+        *folders, name = prefix.split("/")
+        # Gone for every reader in one step, however long the files take.
+        doomed = doomed_name()
+        with self._in_words(prefix):
+            try:
+                with walked(self._root, folders) as folder, walked(self._root, []) as root:
+                    os.rename(name, doomed, src_dir_fd=folder, dst_dir_fd=root)
+            except FileNotFoundError:
+                self._prune(self._root.joinpath(*folders))
+                return
+            remove_tree(self._root / doomed)
+            self._prune(self._root.joinpath(*folders))
+
+    @override
+    def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
+        *folders, name = prefix.split("/")
+        *source_folders, source_name = source.split("/")
+        with self._in_words(prefix):
+            with (
+                walked(self._root, folders, make=True) as folder,
+                walked(self._root, source_folders) as source_folder,
+            ):
+                new, old = self._root / source, self._root / prefix
+                with contextlib.suppress(FileNotFoundError):
+                    if exchange(new, old):
+                        self.delete_tree(source)
+                        self._prune(new.parent)
+                        return
+                # No old one; or two steps, and in between there is none.
+                self.delete_tree(prefix)
+                os.rename(source_name, name, src_dir_fd=source_folder, dst_dir_fd=folder)
+            self._prune(new.parent)
+
+    # ---- listing
+
+    @override
+    def list_dirs(self, prefix: str) -> list[str]:
+        with self._in_words(prefix):
+            try:
+                with walked(self._root, prefix.split("/")) as folder:
+                    return with_document(folder)
+            except FileNotFoundError:
+                return []
+
+    @override
+    def list_tree(self, prefix: str) -> Iterator[str]:
+        with self._in_words(prefix):
+            for folder, folders, files in os.walk(self._root / prefix, onerror=_unless_missing):
+                relative = Path(folder).relative_to(self._root)
+                links = [name for name in folders if Path(folder, name).is_symlink()]
+                for name in (*files, *links):
+                    yield (relative / name).as_posix()
+
+    @override
+    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        # erase() looks under the lock: it needs none here.
+        for key in self.list_tree(prefix):
+            yield key, ""
+
+    @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+        for key in self.list_tree(prefix):
+            with self._in_words(key), contextlib.suppress(FileNotFoundError):
+                found = os.lstat(self._root / key)
+                size = found.st_size if stat.S_ISREG(found.st_mode) else -1
+                yield key, size, f"{found.st_ino}-{found.st_mtime_ns}"
+
+    @override
+    def occupied(self) -> bool:
+        with self._in_words(""):
+            return os.path.lexists(self._root)
+
+    @override
+    def list_beside(self) -> list[tuple[str, bool]]:
+        with self._in_words(""):
+            try:
+                with os.scandir(self._root.parent) as entries:
+                    return [
+                        (entry.name, entry.is_dir())
+                        for entry in entries
+                        if entry.name.startswith(self._root.name)
+                    ]
+            except FileNotFoundError:
+                return []
+
+    def is_link(self) -> bool:
+        """Return whether the place itself is a symbolic link."""
+        return self._root.is_symlink()
+
+    def is_file(self) -> bool:
+        """Return whether a file is where the store's directory would be."""
+        return self._root.is_file()
+
+    @override
+    def remove_place(self) -> None:
+        with self._in_words(""):
+            for folder, _, _ in os.walk(self._root, topdown=False):
+                Path(folder).rmdir()
+
+    # ---- what interrupted writers leave
+
+    def litter(self) -> Iterator[str]:
+        """Return the names, in the root, of what dead processes have left on the way."""
+        return litter(self._root)
+
+    def sweep(self) -> None:
+        """Remove what dead processes have left on the way in or out."""
+        sweep(self._root, list(self.litter()))
+
+    # ---- inside
+
+    def _write(
+        self,
+        key: str,
+        data: bytes,
+        owner: Owner | None,
+        write: Callable[[int, str, int, str], bool],
+        *,
+        make: bool = True,
+    ) -> None:
+        """Write a temporary file, and hand it over with the open directory it should go to."""
+        if not HAS_LOCKS:  # pragma: no cover - Windows
+            raise StoreError(
+                f"{self.location}: changing a table on a local disk needs POSIX file locks, which "
+                "this system does not have; tables on S3 can be changed from here"
+            )
+        *folders, name = key.split("/")
+        with self._in_words(key):
+            root = self._open_root()
+            try:
+                self._sweep_once()
+                stream, temporary = temporary_file(root, data)
+                # The file in place is this one, with its lock: closed by no code of Python's, see
+                # locked().
+                with stream:
+                    try:
+                        for attempt in range(8):
+                            try:
+                                with self._folder(folders, owner, make=make) as folder:
+                                    if write(folder, name, root, temporary):
+                                        return
+                            except FileNotFoundError:
+                                # Another process just removed an empty directory on the way.
+                                if not make:
+                                    return
+                                if attempt == 7:
+                                    raise
+                    finally:
+                        with contextlib.suppress(FileNotFoundError):
+                            os.unlink(temporary, dir_fd=root)
+            finally:
+                os.close(root)
+            raise StoreError(
+                f"{self.location}/{key}: others come and go faster than it is written"
+            )
+
+    def _open_root(self) -> int:
+        try:
+            return open_root(self._root)
+        except FileNotFoundError:
+            self._root.mkdir(parents=True, exist_ok=True)
+            return open_root(self._root)
+
+    @contextlib.contextmanager
+    def _folder(
+        self, folders: list[str], owner: Owner | None, *, make: bool = False
+    ) -> Iterator[int]:
+        """Open the directory of an object: through the owner's, once it is seen to be its own."""
+        if owner is None:
+            with walked(self._root, folders, make=make) as folder:
+                yield folder
+            return
+        own = owner.prefix.split("/")
+        try:
+            with walked(self._root, own) as column:
+                owner.check(_read(column, ZARR_JSON))
+                folder = os.dup(column)
+        except (FileNotFoundError, NotADirectoryError):
+            owner.check(None)
+            raise
+        try:
+            for name in folders[len(own) :]:
+                above, folder = folder, open_folder(folder, name, make=make)
+                os.close(above)
+            yield folder
+        finally:
+            os.close(folder)
+
+    def _sweep_once(self) -> None:
+        with self._sweep_lock:
+            if not self._swept:
+                self._swept = True
+                self.sweep()
+
+    def _refuse_leftovers(self, folder: int, key: str) -> None:
+        # Chunks without a document would become the new column's. Twice: another process may
+        # just have created it, and then its document is there at the second look.
+        if key.count("/") != 2:
+            return
+        for _ in range(2):
+            names = set(os.listdir(folder))
+            if ZARR_JSON in names or "c" not in names:
+                return
+        raise StoreError(
+            f"{self.location}/{key.removesuffix(ZARR_JSON)} holds chunks of a column that is no "
+            "longer there: 'gdalbridge check --repair' removes them"
+        )
+
+    def _prune(self, folder: Path) -> None:
+        while folder != self._root:
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    @contextlib.contextmanager
+    def _in_words(self, key: str) -> Iterator[None]:
+        """Say which store and object an error of the file system is about."""
+        try:
+            yield
+        except (RatZarrError, FileExistsError):
+            raise
+        except PermissionError as error:
+            raise StorePermissionError(f"{self.location}: no permission: {error}") from error
+        except OSError as error:
+            raise StoreError(f"{self.location}: {key or 'the store'}: {error}") from error
+
+
+def _version(data: bytes) -> str:
+    # Its very bytes, as text: nothing tells for surer, nor, of a chunk, in less time.
+    return str(data, "latin-1")
+
+
+def _read(folder: int, name: str) -> bytes | None:
+    found = read_file(folder, name)
+    assert not isinstance(found, int)  # no limit was given  # noqa: S101
+    return found
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error

@@ -1,0 +1,618 @@
+"""Files and directories below a root, never outside it.
+
+Paths are opened without following links. Listings of directories are cached while the directory is
+unchanged. Also here: temporary files that get their name when they are complete, locks that show
+which of them are stale, and the atomic exchange of two directories.
+"""
+
+import contextlib
+import ctypes
+import errno
+import functools
+import hashlib
+import io
+import os
+import re
+import secrets
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from ratzarr.format.names import ZARR_JSON
+from ratzarr.stores.base import Take
+
+__all__ = [
+    "HAS_LOCKS",
+    "LinkError",
+    "NotAFileError",
+    "discard",
+    "exchange",
+    "is_in_state",
+    "lock_if_free",
+    "locked",
+    "name_it",
+    "new_held",
+    "open_folder",
+    "open_root",
+    "partial_file",
+    "read_all",
+    "read_file",
+    "read_path",
+    "read_with_state",
+    "state_of",
+    "walked",
+    "with_document",
+    "writer_is_dead",
+]
+
+
+KEPT = 64
+"""Listings that are remembered."""
+LONGEST = 10_000
+"""Names in the longest that is."""
+
+_known: dict[str, tuple[list[str], list[str]]] = {}
+"""By state: names of those with a document, and of other directories. What is done with this dict
+is atomic, so it needs no lock, which could be held in a fork."""
+
+
+def with_document(folder: int) -> list[str]:
+    """Return the names of the directories in an open directory that have a ``zarr.json``.
+
+    The same list each time, where it is remembered: not to be changed.
+
+    Symbolic links are among them, to be refused by name when they are opened: better than not
+    to be seen.
+    """
+    # Before the names: what comes while they are read makes another state of it.
+    state = state_of(os.fstat(folder))
+    known = _known.get(state) if state else None
+    if known is not None:
+        sure, unsure = known
+        found = [name for name in unsure if _has_document(folder, name)]
+        return sure + found if found else sure
+    sure, unsure = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                sure.append(entry.name)
+            elif entry.is_dir(follow_symlinks=False):
+                (sure if _has_document(folder, entry.name) else unsure).append(entry.name)
+    if state and len(sure) + len(unsure) <= LONGEST:
+        if len(_known) >= KEPT:
+            _known.clear()
+        _known[state] = sure, unsure
+    return sure
+
+
+def _has_document(folder: int, name: str) -> bool:
+    path = f"{name}/{ZARR_JSON}"
+    if os.access(path, os.F_OK, dir_fd=folder):
+        return True
+    try:
+        # A link that leads nowhere is there, too; and an error has to be told.
+        os.stat(path, dir_fd=folder, follow_symlinks=False)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows
+    fcntl = None  # type: ignore[assignment]  # mypy knows no optional modules
+
+
+FINE, COARSE = 10**8, 3 * 10**9
+"""Nanoseconds that the times of two changes can be equal within: they come with the system's
+ticks, some 10 ms; on file systems that count whole seconds, or two, by that."""
+
+HAS_LOCKS = fcntl is not None
+_HAS_DIR_FD = os.open in os.supports_dir_fd
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_CLOEXEC = getattr(os, "O_CLOEXEC", 0)
+_NONBLOCK = getattr(os, "O_NONBLOCK", 0)
+_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
+
+
+class LinkError(OSError):
+    """A symbolic link, or something that is not a file, where a file was expected."""
+
+
+class NotAFileError(LinkError):
+    """A directory, or something odder, where a file was expected."""
+
+
+def open_root(root: Path) -> int:
+    """Open the root itself, which may be a link: the user named it."""
+    return os.open(root, os.O_RDONLY | _DIRECTORY | _CLOEXEC)
+
+
+def open_folder(parent: int, name: str, *, make: bool = False) -> int:
+    """Open a directory in a directory.
+
+    Raises
+    ------
+    LinkError
+        Where it is a symbolic link.
+    FileNotFoundError, NotADirectoryError
+        Where there is none.
+    """
+    flags = os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC
+    while True:
+        try:
+            return os.open(name, flags, dir_fd=parent)
+        except FileNotFoundError:
+            if not make:
+                raise
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(parent, name):
+                raise LinkError(
+                    errno.ELOOP, "is a symbolic link: links in a store are not followed", name
+                ) from error
+            raise
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(name, dir_fd=parent)
+
+
+@contextlib.contextmanager
+def walked(root: Path, folders: Sequence[str], *, make: bool = False) -> Iterator[int]:
+    """Open the directory at the end of a path below the root, for as long as it is needed."""
+    folder = open_root(root)
+    try:
+        for name in folders:
+            # Closed when it is no longer the one to be closed: Ctrl-C can come in between, and to
+            # close it twice would be to close somebody else's.
+            above, folder = folder, open_folder(folder, name, make=make)
+            os.close(above)
+        yield folder
+    finally:
+        os.close(folder)
+
+
+def _is_link(parent: int, name: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def _open_regular(folder: int, name: str, flags: int) -> tuple[int, os.stat_result]:
+    try:
+        file = os.open(name, flags | _NOFOLLOW | _NONBLOCK | _CLOEXEC, dir_fd=folder)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise LinkError(
+                errno.ELOOP, "is a symbolic link: links in a store are not followed", name
+            ) from error
+        if error.errno == errno.ENXIO:
+            raise NotAFileError(errno.ENXIO, "is not a file", name) from error
+        raise
+    now = os.fstat(file)
+    if not stat.S_ISREG(now.st_mode):
+        os.close(file)
+        raise NotAFileError(errno.EINVAL, "is not a file", name)
+    return file, now
+
+
+def read_file(folder: int, name: str, limit: int | None = None) -> bytes | int | None:
+    """Return a file's bytes; None where there is none; its size where it is over the limit.
+
+    Raises
+    ------
+    LinkError
+        Where it is not a regular file.
+    """
+    try:
+        file, now = _open_regular(folder, name, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        size = now.st_size
+        return size if limit is not None and size > limit else _read(file, size)
+    finally:
+        os.close(file)
+
+
+def read_with_state(
+    root: Path,
+    key: str,
+    limit: int | None = None,
+    room: Callable[[int], memoryview] | None = None,
+    take: Take | None = None,
+) -> tuple[bytes | memoryview | int | None, str] | None:
+    """Read a file below the root, and say what state it is in; None where there is none.
+
+    Parameters
+    ----------
+    room : callable, optional
+        Returns memory for so many bytes, to read them into.
+    take : callable, optional
+        Is asked first: see :meth:`ratzarr.stores.base.Objects.get_unless`.
+
+    Returns
+    -------
+    bytes, memoryview, int or None
+        Its bytes, or its size where it is over the limit; None where what was needed was taken.
+    str
+        As :func:`state_of`.
+    """
+    if not _HAS_DIR_FD:  # pragma: no cover - Windows
+        found = read_path(root, key, limit)
+        return None if found is None else (found, "")
+    try:
+        file, now = _open_below(root, key)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        state = state_of(now)
+        if limit is not None and now.st_size > limit:
+            return now.st_size, ""
+        if take is not None and take(state, now.st_size, functools.partial(_read_at, file)):
+            return None, state
+        if room is None:
+            return read_all(file), state
+        return _read_into(file, room(now.st_size + 1)), state
+    finally:
+        os.close(file)
+
+
+def _open_below(root: Path, key: str) -> tuple[int, os.stat_result]:
+    """Open a file below the root as :func:`walked` does, in as little time as that can take.
+
+    Each step on the way is two calls of the system. So the file is opened by its whole name; nothing
+    is read before the system has said (proc(5), ``/proc/self/fd``) that what was opened lies where
+    its name says, which it does not where there was a link on the way. Whatever else it says, or
+    does not say, the way is gone step by step.
+    """
+    found = _opened_at_once(root, key)
+    if found is not None:
+        return found
+    *folders, name = key.split("/")
+    folder = open_root(root)
+    try:
+        for one in folders:
+            above, folder = folder, open_folder(folder, one)
+            os.close(above)
+        return _open_regular(folder, name, os.O_RDONLY)
+    finally:
+        os.close(folder)
+
+
+def _opened_at_once(root: Path, key: str) -> tuple[int, os.stat_result] | None:
+    try:
+        file = os.open(f"{root}/{key}", os.O_RDONLY | _NOFOLLOW | _NONBLOCK | _CLOEXEC)
+    except OSError:
+        return None
+    try:
+        lies = os.readlink(f"/proc/self/fd/{file}")  # noqa: PTH115 - a Path takes as long again
+        now = os.fstat(file)
+        if lies == f"{_real(root)}/{key}" and stat.S_ISREG(now.st_mode):
+            return file, now
+    except OSError:
+        # There is no /proc, for instance. Whoever goes step by step finds out what is wrong.
+        os.close(file)
+        return None
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return None
+
+
+@functools.lru_cache(maxsize=16)
+def _real(root: Path) -> str:
+    # If it is a link that leads elsewhere by now, the system says something else.
+    return os.path.realpath(root)
+
+
+def _read_at(file: int, place: int, memory: memoryview) -> int:
+    """Read from a place in a file; return how many bytes there were."""
+    size = 0
+    while size < len(memory) and (read := os.preadv(file, [memory[size:]], place + size)):
+        size += read
+    return size
+
+
+def _read_into(file: int, room: memoryview) -> memoryview:
+    """Read a file that should have one byte less than there is room for."""
+    size = 0
+    while size < len(room) and (read := os.readv(file, [room[size:]])):
+        size += read
+        if size == len(room) - 1:
+            # To be told that there is no more would take another call.
+            break
+    return room[:size]
+
+
+def state_of(found: os.stat_result, *, now: int | None = None) -> str:
+    """Return what tells a file from what it may become; empty while that can't be told yet.
+
+    A file that is written anew has another number, or, where the number of one that is gone
+    was given to it, a later time. Times are counted in steps: of one that was changed a
+    moment ago the next change may have the same. ``ctime`` is the system's, and can't be set.
+
+    Parameters
+    ----------
+    now : int, optional
+        The time in nanoseconds, if not the system's.
+    """
+    if now is None:
+        now = time.time_ns()
+    step = COARSE if found.st_ctime_ns % 10**9 == 0 else FINE
+    return "" if now - found.st_ctime_ns <= step else _in_figures(found)
+
+
+def is_in_state(found: os.stat_result, state: str) -> bool:
+    """Return whether a file is in a state that :func:`state_of` has told."""
+    return _in_figures(found) == state
+
+
+def _in_figures(found: os.stat_result) -> str:
+    return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
+
+
+def read_path(root: Path, key: str, limit: int | None = None) -> bytes | int | None:
+    """Read a file below the root, as :func:`read_file` does."""
+    *folders, name = key.split("/")
+    if _HAS_DIR_FD:
+        try:
+            with walked(root, folders) as folder:
+                return read_file(folder, name, limit)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+    return _read_path_by_name(root, folders, name, limit)  # pragma: no cover - Windows
+
+
+def _read_path_by_name(
+    root: Path, folders: Sequence[str], name: str, limit: int | None
+) -> bytes | int | None:  # pragma: no cover - Windows
+    path = root
+    for part in (*folders, name):
+        path /= part
+        if path.is_symlink():
+            raise LinkError(errno.ELOOP, "is a symbolic link: links are not followed", part)
+    try:
+        size = path.stat().st_size
+        return size if limit is not None and size > limit else path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def locked(folder: int, name: str) -> AbstractContextManager[io.FileIO | None]:
+    """Return the file that ``name`` leads to, its lock held until it is closed; None for none.
+
+    Ctrl-C can come between any two steps of Python's own code, also where a context manager that
+    is written in Python begins or ends. One that were left open there would keep the lock for as
+    long as the exception is looked at: whoever then writes the file once more, to leave things
+    sound, would wait for itself. A file object of Python's, written in C, has no such steps.
+    """
+    while True:
+        try:
+            file = io.FileIO(_open_for_lock(folder, name), "rb")
+        except FileNotFoundError:
+            return contextlib.nullcontext(None)
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+            if _leads_to(folder, name, file.fileno()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _open_for_lock(folder: int, name: str) -> int:
+    try:
+        # For writing, though nothing is written: NFS gives no exclusive lock otherwise.
+        return _open_regular(folder, name, os.O_RDWR)[0]
+    except PermissionError:
+        return _open_regular(folder, name, os.O_RDONLY)[0]
+
+
+def _leads_to(folder: int, name: str, file: int) -> bool:
+    try:
+        now = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    mine = os.fstat(file)
+    return (now.st_dev, now.st_ino) == (mine.st_dev, mine.st_ino)
+
+
+def lock_if_free(file: int) -> bool:
+    """Take the lock of an open file; False where another process holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_all(file: int) -> bytes:
+    """Return all bytes of an open file."""
+    # Not of a duplicate: Ctrl-C could leave it open, and with it the file's lock is held.
+    return _read(file, os.fstat(file).st_size)
+
+
+def _read(file: int, size: int) -> bytes:
+    """Read a file that should have so many bytes; in one step, as each gives way to other threads."""
+    data = os.pread(file, size + 1, 0)
+    while len(data) != size and (more := os.pread(file, 2**20, len(data))):
+        data += more
+    return data
+
+
+_SWAP = 2
+"""``RENAME_EXCHANGE`` of Linux and ``RENAME_SWAP`` of macOS have the same number."""
+_AT_FDCWD = -100
+_CANT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two existing directories change places.
+
+    Returns
+    -------
+    bool
+        False where the system, or this file system, can't do it: nothing has changed.
+
+    Raises
+    ------
+    OSError
+        For any other reason.
+    """
+    names = os.fsencode(one), os.fsencode(other)
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if sys.platform == "linux":
+            failed = libc.renameat2(_AT_FDCWD, names[0], _AT_FDCWD, names[1], _SWAP)
+        else:  # pragma: no cover - macOS
+            failed = libc.renamex_np(*names, _SWAP)
+    except (AttributeError, TypeError, OSError):  # pragma: no cover - systems that have neither
+        return False
+    if not failed:
+        return True
+    number = ctypes.get_errno()
+    if number in _CANT:  # pragma: no cover - depends on the file system
+        return False
+    raise OSError(number, os.strerror(number), str(one), None, str(other))
+
+
+_OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def new_held(
+    named: Callable[[], str], folder: int | None = None, *, locks_needed: bool = True
+) -> tuple[io.FileIO, str]:
+    """Create an empty file that is held until it is closed.
+
+    Parameters
+    ----------
+    named : callable
+        Returns another name at each call.
+    folder : int, optional
+        The open directory that the name is looked for in.
+    locks_needed : bool
+        Whether it is an error that files can't be locked there. Where it is none, nothing is
+        ever taken for a dead process's there either.
+
+    Returns
+    -------
+    io.FileIO
+        The file, open for reading and writing. To be closed by ``with``, and no duplicates of its
+        descriptor: see :func:`~ratzarr.stores.local_files.locked`.
+    str
+        Its name.
+    """
+    while True:
+        name = named()
+        file = io.FileIO(
+            os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder), "r+b"
+        )
+        try:
+            # Somebody who sweeps may have taken it for a stray one before it was locked.
+            if _is_held(file, locks_needed) and os.fstat(file.fileno()).st_nlink:
+                return file, name
+        except BaseException:
+            discard(file, name, folder)
+            raise
+        discard(file, name, folder)
+
+
+def _is_held(file: io.FileIO, locks_needed: bool) -> bool:
+    if not HAS_LOCKS and not locks_needed:  # pragma: no cover - Windows
+        return True
+    try:
+        return lock_if_free(file.fileno())
+    except OSError:
+        if locks_needed:
+            raise
+        return True
+
+
+def discard(file: io.FileIO, name: str, folder: int | None = None) -> None:
+    """Close a file, and remove it."""
+    file.close()
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=folder)
+
+
+def writer_is_dead(path: Path, *, remove: bool = False) -> bool:
+    """Return whether nobody holds a file; remove it then, if asked to.
+
+    Under its lock: else its writer could take that between our look and the removal.
+    """
+    if not HAS_LOCKS:  # pragma: no cover - Windows
+        return False
+    try:
+        file = os.open(path, _OPEN | _NONBLOCK)
+    except OSError:
+        return False
+    try:
+        free = lock_if_free(file)
+        if free and remove:
+            path.unlink(missing_ok=True)
+        return free
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+
+
+@contextlib.contextmanager
+def partial_file(path: Path) -> Iterator[tuple[int, Path]]:
+    """Open a hidden file beside a path, for reading and writing.
+
+    At the end it is removed, if it has not got its name by then.
+
+    Yields
+    ------
+    file : int
+        Its descriptor.
+    hidden : Path
+        What it is called.
+    """
+    # A name that nobody takes for a raster's, and short where that is long.
+    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
+    _sweep(path.parent, mark)
+    file, name = new_held(
+        lambda: str(path.parent / f".{mark}{secrets.token_hex(10)}.partial"), locks_needed=False
+    )
+    try:
+        yield file.fileno(), Path(name)
+    finally:
+        discard(file, name)
+
+
+def name_it(hidden: Path, path: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name.
+
+    Raises
+    ------
+    FileExistsError
+        Where something is there, and is not to be replaced.
+    """
+    if overwrite:
+        hidden.replace(path)
+        return
+    try:
+        # The one way to name a finished file only if the name is free.
+        os.link(hidden, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(path):
+            raise FileExistsError(f"{path} is there already") from None
+        hidden.rename(path)
+
+
+def _sweep(folder: Path, mark: str) -> None:
+    """Remove what processes have left that are no more."""
+    hidden = re.compile(rf"\.{mark}[0-9a-f]{{20}}\.partial")
+    # It is a favour: what can't be removed has never stood in anybody's way.
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for name in [one.name for one in entries if hidden.fullmatch(one.name)]:
+            writer_is_dead(folder / name, remove=True)

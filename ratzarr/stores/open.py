@@ -1,0 +1,312 @@
+"""Whole stores: opening a place, creating, finding, recognising and deleting.
+
+A RatZarr is a Zarr group that has a group ``RAT`` in it. Whatever else is found at a
+place is left as it is and refused by name; nothing here looks at, or touches, anything
+outside the place's own path components.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore, StorePath
+
+from ratzarr.errors import ArgumentError, DamagedError, NotARatZarrError, ReadOnlyError
+from ratzarr.format.limits import MAX_DOCUMENT_BYTES
+from ratzarr.format.names import (
+    GROUP,
+    PENDING,
+    ZARR_JSON,
+    check_table_document,
+    from_json,
+    root_document,
+    table_document,
+    to_json,
+)
+from ratzarr.stores.base import Location, Objects, parse
+from ratzarr.stores.document import MetadataDocument
+from ratzarr.stores.local import LocalObjects
+from ratzarr.stores.zarr_store import StoreObjects, UrlObjects
+
+__all__ = [
+    "check_writable",
+    "create",
+    "delete",
+    "exists",
+    "is_litter",
+    "is_ours",
+    "is_valid",
+    "open_objects",
+    "open_place",
+    "table_metadata",
+]
+
+TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
+
+
+def open_place(filename: Any, options: Mapping[str, Any] | None = None) -> Objects:
+    """Return the objects at the place that a user names, or hands over.
+
+    Parameters
+    ----------
+    filename : str, os.PathLike, zarr.abc.store.Store or zarr.storage.StorePath
+        See :func:`ratzarr.stores.base.parse`. In a store the table is at its root; a
+        ``StorePath`` says where else.
+    options : mapping, optional
+        Arguments for the file system that a name leads to.
+
+    Raises
+    ------
+    ArgumentError
+        For anything else, and for options beside a store, which has its own already.
+    """
+    if not isinstance(filename, Store | StorePath):
+        return open_objects(parse(filename), options)
+    if options:
+        raise ArgumentError(
+            f"storageOptions are for names: {filename} is a store, and was made with its own"
+        )
+    store, path = (
+        (filename.store, filename.path) if isinstance(filename, StorePath) else (filename, "")
+    )
+    folder = _local_folder(store)
+    if folder is not None:
+        # zarr's own writer for a disk has no locks, and fsspec's leaves half a chunk when it is
+        # interrupted.
+        local = LocalObjects(parse(str(Path(folder, path))))
+        if store.read_only:
+            local.writable = False
+            local.read_only_reason = f"the {type(store).__name__} was opened for reading only"
+        return local
+    if isinstance(store, FsspecStore):
+        return UrlObjects.of_store(store, path)
+    return StoreObjects(store, path)
+
+
+def _local_folder(store: Store) -> str | None:
+    if type(store) is LocalStore:
+        return str(store.root)
+    if isinstance(store, FsspecStore):
+        protocols = store.fs.protocol
+        if "file" in ([protocols] if isinstance(protocols, str) else protocols):
+            return str(store.path)
+    return None
+
+
+def check_writable(objects: Objects) -> None:
+    """Refuse to change anything at a place that is for reading only.
+
+    Raises
+    ------
+    ReadOnlyError
+        Says why it is.
+    """
+    if not objects.writable:
+        raise ReadOnlyError(f"{objects.location} is for reading only: {objects.read_only_reason}")
+
+
+def open_objects(location: Location, options: Mapping[str, Any] | None = None) -> Objects:
+    """Return the objects of a store; nothing is asked of the place yet."""
+    if location.kind == "local":
+        return LocalObjects(location)
+    if location.kind == "s3":
+        return _s3_objects(location, dict(options or {}))
+    return UrlObjects.at(location, options)
+
+
+def _s3_objects(location: Location, options: dict[str, Any]) -> Objects:
+    chosen = options.pop("client", None) or os.environ.get("RATZARR_S3_CLIENT") or "s3fs"
+    # Loading an S3 client takes longer than most work on a local table.
+    if chosen == "s3fs":
+        from ratzarr.stores.s3 import S3Objects
+
+        return S3Objects(location, options)
+    if chosen != "obstore":
+        raise ArgumentError(f"there is no S3 client {chosen!r}: expected s3fs or obstore")
+    try:
+        from ratzarr.stores.obstore import ObstoreObjects, can_be_used
+    except ImportError as error:
+        raise ArgumentError(
+            "the S3 client obstore was asked for, and is not installed: "
+            f"pip install 'ratzarr[obstore]' ({error})"
+        ) from error
+    if not can_be_used():
+        from ratzarr.stores.s3 import S3Objects
+
+        return S3Objects(location, options)
+    return ObstoreObjects(location, options)
+
+
+def table_metadata(objects: Objects) -> MetadataDocument:
+    """Return the table's own document, not yet loaded."""
+    place = f"{objects.location}/{TABLE_KEY}"
+    return MetadataDocument(objects, TABLE_KEY, partial(check_table_document, place=place))
+
+
+def create(objects: Objects, rows: int = 0, chunk_rows: int | None = None) -> MetadataDocument:
+    """Create a table without columns where nothing is, and return its document.
+
+    Several that create the same store at once all succeed, with one table between them.
+
+    Parameters
+    ----------
+    objects : Objects
+        Where.
+    rows, chunk_rows : int, optional
+        Its row count and chunk size, where it is this call that creates it.
+
+    Raises
+    ------
+    NotARatZarrError
+        Where something else is there.
+    ReadOnlyError
+        Where nothing can be written.
+    """
+    check_writable(objects)
+    if isinstance(objects, LocalObjects):
+        refuse_other_content(objects)
+    if objects.create(ZARR_JSON, to_json(root_document())) is None:
+        refuse_foreign_root(objects)
+    table = table_metadata(objects)
+    if not table.create(table_document(rows, chunk_rows)):
+        table.load()
+    return table
+
+
+def refuse_other_content(objects: LocalObjects) -> None:
+    """Refuse a local path that leads to a file, or to a directory of other things.
+
+    Raises
+    ------
+    NotARatZarrError
+        Names what is there.
+    """
+    if objects.is_file():
+        raise NotARatZarrError(f"{objects.location} is not a RatZarr: it is a file")
+    strangers = [key for key in objects.list_tree("") if not is_ours(key)]
+    if strangers:
+        raise NotARatZarrError(
+            f"{objects.location} is not a RatZarr: it is a directory that holds {_some(strangers)}"
+        )
+
+
+def refuse_foreign_root(objects: Objects) -> None:
+    """Refuse a store whose root is not the one we write.
+
+    A root that we wrote, without a table, is the work of another process that is just
+    creating it, or of one that was killed in between: it is completed.
+
+    Raises
+    ------
+    NotARatZarrError
+        Says what the root is.
+    """
+    data = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
+    if data is None:
+        return
+    found = from_json(data, f"{objects.location}/{ZARR_JSON}")
+    if found != root_document():
+        kind = found.get("node_type", "node")
+        raise NotARatZarrError(
+            f"{objects.location} is not a RatZarr: it is a Zarr {kind} without a group {GROUP}"
+        )
+
+
+def exists(objects: Objects) -> bool:
+    """Return whether anything is at this place."""
+    return objects.occupied()
+
+
+def is_valid(objects: Objects) -> bool:
+    """Return whether a RatZarr that this version can read is at this place."""
+    try:
+        root = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
+        if root is None or from_json(root, ZARR_JSON).get("node_type") != "group":
+            return False
+        return table_metadata(objects).load()
+    except (NotARatZarrError, DamagedError):
+        return False
+
+
+def delete(objects: Objects) -> None:
+    """Delete a RatZarr; do nothing where nothing is.
+
+    Raises
+    ------
+    NotARatZarrError
+        Where something else is there, or something else with it. Nothing is deleted.
+    ReadOnlyError
+        Where nothing can be deleted.
+    """
+    if not objects.occupied():
+        return
+    check_writable(objects)
+    if isinstance(objects, LocalObjects) and objects.is_link():
+        raise NotARatZarrError(
+            f"{objects.location} is a symbolic link: delete the store it leads to by its own name"
+        )
+    strangers: list[str] = []
+    is_empty, has_table = True, False
+    for key in objects.list_tree(""):
+        is_empty, has_table = False, has_table or key == TABLE_KEY
+        if not is_ours(key):
+            strangers.append(key)
+    is_remains = not (strangers or has_table) and _is_remains(objects, is_empty)
+    if not is_valid(objects) and not is_remains:
+        raise NotARatZarrError(f"{objects.location} is not a RatZarr: it was not deleted")
+    if strangers:
+        raise NotARatZarrError(
+            f"{objects.location} was not deleted: besides the RatZarr it holds {_some(strangers)}"
+        )
+    # Interrupted, what is left can still be recognised, and deleted.
+    last = (TABLE_KEY, ZARR_JSON)
+    objects.delete(k for k in objects.list_tree("") if k not in last and is_ours(k))
+    objects.delete(last)
+    objects.remove_place()
+
+
+# Documents, chunks, and what a killed writer (ours, or zarr's local store) leaves behind. A
+# name with / makes upstream nest its groups.
+_OURS = re.compile(
+    rf"""{re.escape(ZARR_JSON)}
+    | {GROUP}/(?:.+/)?(?:{re.escape(ZARR_JSON)} | c(?:/[0-9]+)+)
+    | (?:{GROUP}/.+)?[^/]*\.[0-9a-f]{{32}}\.partial
+    | \.[0-9a-f]{{32}}\.deleted/.+
+    | {re.escape(PENDING)}/[^/]+/[0-9a-f]+/(?:{re.escape(ZARR_JSON)} | c(?:/[0-9]+)+)""",
+    re.VERBOSE | re.DOTALL,
+)
+
+
+def is_ours(key: str) -> bool:
+    """Return whether an object is a table's, or what a killed writer of one left behind."""
+    return _OURS.fullmatch(key) is not None
+
+
+def is_litter(key: str) -> bool:
+    """Return whether an object of ours is on its way in or out, and no part of the table."""
+    return is_ours(key) and (
+        key.endswith(".partial") or key.partition("/")[0].endswith(".deleted")
+    )
+
+
+def _is_remains(objects: Objects, is_empty: bool) -> bool:
+    """Return whether objects without a table are the last ones of a store that was being deleted.
+
+    Nothing at all (empty directories) or the root's document exactly as we write it: with
+    its checksum, which no other program's has.
+    """
+    if not is_empty:
+        return objects.get(ZARR_JSON) == to_json(root_document())
+    if isinstance(objects, LocalObjects):
+        return not objects.is_file()
+    # An object of the very name that the store would have is somebody else's.
+    return not objects.occupied()
+
+
+def _some(keys: list[str]) -> str:
+    shown = ", ".join(repr(key) for key in sorted(keys)[:3])
+    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"

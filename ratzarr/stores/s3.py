@@ -1,0 +1,436 @@
+"""A store on S3 or a server that speaks its protocol, through s3fs.
+
+Each method here is one request, or one per 1000 objects where it lists or deletes.
+Conditions (``If-None-Match: *`` to create, ``If-Match`` to replace) go in single PUTs:
+some servers ignore them on multipart uploads. Etags are sent without their quotes,
+which Ceph's gateway does not match otherwise.
+
+A refused condition is not believed by itself. Whoever repeats a request whose answer was
+lost (we do, the HTTP client does with a connection that breaks, a proxy on the way may)
+is refused because of his own first attempt. So each write on condition leaves its name in
+the object's metadata, before the names that it found there, and who is refused looks for
+his own: the write was carried out, even if others have written since.
+"""
+
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
+from itertools import batched
+from typing import Any, override
+
+import fsspec.asyn
+from botocore.exceptions import ClientError
+
+from ratzarr.concurrency import Attempts, request_slot, run
+from ratzarr.errors import ConflictError, DamagedError, RatZarrError, StoreError
+from ratzarr.format.names import ZARR_JSON
+from ratzarr.stores.aws_config import current
+from ratzarr.stores.base import Location, Objects, Owner, Seen, Take, Versioned
+from ratzarr.stores.s3_client import Retries, client_for, passes
+from ratzarr.stores.s3_errors import (
+    ConditionRefused,
+    MissingObject,
+    answered_404,
+    in_words,
+    no_bucket,
+)
+
+__all__ = ["S3Objects"]
+
+DELETE_AT_ONCE = 1000
+"""Keys in one DeleteObjects; servers refuse more."""
+MARK = "ratzarr"
+"""User metadata of an object: the mark of its owner."""
+WRITES = "ratzarr-writes"
+"""User metadata of an object: the names of the last writes on condition, latest first."""
+WRITES_KEPT = 64
+"""How many others may have written before a write whose answer was lost is looked for. All
+metadata of an object may have 2 KB."""
+
+
+class S3Objects(Objects):
+    """The objects of a store on S3.
+
+    Parameters
+    ----------
+    location : Location
+        Bucket and key of the store's root.
+    options : mapping, optional
+        Arguments for ``s3fs.S3FileSystem``; they go before what the environment says. Two are
+        ours: ``first_answer``, seconds (:mod:`ratzarr.stores.s3_client`), and ``retry``
+        (:class:`~ratzarr.stores.s3_client.Retries`).
+    """
+
+    writable = True
+    looks_before_writing = False
+
+    def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
+        self.location = location
+        options = dict(options or {})
+        self._retries = Retries.of(os.environ, options.pop("retry", {}))
+        self.patience = self._retries.patience
+        self._settings = current(location.bucket, options)
+        self._options = options
+        self._connect()
+
+    def _connect(self) -> None:
+        self._client = client_for(self._settings, self._options, self._retries)
+        self._process = os.getpid()
+
+    @property
+    def _fs(self) -> Any:
+        """The client of this process: that of a parent waits for a thread that is not here."""
+        if self._process != os.getpid():
+            self._connect()
+        return self._client
+
+    def _key(self, key: str) -> str:
+        return f"{self.location.key}/{key}" if key else self.location.key
+
+    @override
+    def get(self, key: str, limit: int | None = None) -> bytes | None:
+        found = self.get_versioned(key, limit)
+        return None if found is None else found.data
+
+    @override
+    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
+        found = self.get_versioned(key, limit)
+        return None if found is None else (found.data, found.mark)
+
+    @override
+    def get_unless(
+        self,
+        key: str,
+        state: str,
+        limit: int | None = None,
+        room: Callable[[int], memoryview] | None = None,
+        take: Take | None = None,
+    ) -> Seen | None:
+        # Not by If-None-Match: the answer to that tells no metadata, and a chunk of another column
+        # can have the same bytes.
+        if state:
+            try:
+                answer = self._call(key, "head_object", Key=self._key(key))
+            except MissingObject:
+                return None
+            if _state(answer) == state:
+                return Seen(None, _mark(answer), state)
+        found = self._fetch(key, limit)
+        return None if found is None else Seen(found[0].data, found[0].mark, found[1])
+
+    @override
+    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
+        found = self._fetch(key, limit)
+        return None if found is None else found[0]
+
+    def _fetch(self, key: str, limit: int | None) -> tuple[Versioned, str] | None:
+        """Return an object and its state."""
+
+        async def fetch() -> tuple[Versioned, str]:
+            answer = await self._ask("get_object", Key=self._key(key))
+            async with answer["Body"] as body:
+                size = answer["ContentLength"]
+                if limit is not None and size > limit:
+                    raise DamagedError(
+                        f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
+                    )
+                data = await body.read()
+                return Versioned(data, _version(answer), _mark(answer)), _state(answer)
+
+        try:
+            return self._do(key, fetch)
+        except MissingObject:
+            return None
+        except StoreError as error:
+            if answered_404(error.__cause__) and not key.isprintable():
+                # Only upstream would keep a column under such a key. Some servers take no URL for
+                # it, and say so in no words of S3's.
+                return None
+            raise
+
+    @override
+    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
+        self._put(key, data, owner)
+
+    @override
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
+        return self._put_if(key, data, owner, IfNoneMatch="*")
+
+    @override
+    def replace(
+        self, key: str, data: bytes, version: str, owner: Owner | None = None
+    ) -> str | None:
+        etag, _, writes = version.partition(" ")
+        return self._put_if(key, data, owner, writes, IfMatch=etag)
+
+    @override
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+        # Few servers remove on condition; all that matter replace on condition.
+        return self.replace(key, blank(), version, owner) is not None
+
+    def _put(
+        self, key: str, data: bytes, owner: Owner | None, writes: str = "", **condition: str
+    ) -> str:
+        metadata = {MARK: "" if owner is None else owner.mark, WRITES: writes}
+        metadata = {name: value for name, value in metadata.items() if value}
+        extra: dict[str, Any] = {"Metadata": metadata} if metadata else {}
+        answer = self._call(key, "put_object", Key=self._key(key), Body=data, **extra, **condition)
+        return f"{_etag(answer)} {writes}".rstrip()
+
+    def _put_if(
+        self, key: str, data: bytes, owner: Owner | None, earlier: str = "", **condition: str
+    ) -> str | None:
+        own = secrets.token_hex(5)
+        writes = " ".join([own, *earlier.split()][:WRITES_KEPT])
+        for _ in (attempts := Attempts(self.patience)):
+            try:
+                return self._put(key, data, owner, writes, **condition)
+            except ConditionRefused:
+                found = self._look(key)
+            except MissingObject as error:
+                # Ours may have been carried out, and the object deleted since: as good as refused.
+                if "IfMatch" in condition:
+                    return None
+                place = f"s3://{self.location.bucket}/{self._key(key)}"
+                raise no_bucket(place, self._settings) from error
+            if found is not None and own in found.partition(" ")[2].split():
+                # Where others have written since, no condition on our version holds any more.
+                return found if found.split()[1] == own else f"{own} {writes}"
+            if found is not None or "IfMatch" in condition:
+                return None
+            # Refused because there was one, and then there was none: it was deleted in between.
+        raise ConflictError(
+            f"{self.location}/{key}: it was there {attempts} when it was to be created, and was "
+            "gone each time it was looked at"
+        )
+
+    def _look(self, key: str) -> str | None:
+        """Return the version of an object; None where there is none."""
+        try:
+            return _version(self._call(key, "head_object", Key=self._key(key)))
+        except MissingObject:
+            return None
+
+    @override
+    def delete(self, keys: Iterable[str]) -> None:
+        # A zarr.json last: what is interrupted here still says what its objects are.
+        documents: list[str] = []
+
+        def others() -> Iterator[str]:
+            for key in keys:
+                if key.endswith("/" + ZARR_JSON) or key == ZARR_JSON:
+                    documents.append(self._key(key))
+                else:
+                    yield self._key(key)
+            yield from documents
+
+        for batch in batched(others(), DELETE_AT_ONCE):
+            self._delete(list(batch))
+
+    def _delete(self, keys: list[str]) -> None:
+        async def remove() -> None:
+            nonlocal keys
+            answer = await self._ask(
+                "delete_objects",
+                Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
+            )
+            # An answer 200 has errors in it. Those that pass are asked again, for these keys only.
+            errors = [
+                ClientError({"Error": refused}, "DeleteObjects")
+                for refused in answer.get("Errors", [])
+            ]
+            for error in errors:
+                if not passes(error):
+                    raise error
+            keys = [error.response["Error"]["Key"] for error in errors]
+            if errors:
+                raise errors[0]
+
+        try:
+            self._do("", remove)
+        except StoreError as error:
+            response = getattr(error.__cause__, "response", None) or {}
+            key = response.get("Error", {}).get("Key", keys[0])
+            error.add_note(f"s3://{self.location.bucket}/{key} was not deleted, or may not be")
+            raise
+
+    @override
+    def delete_tree(self, prefix: str) -> None:
+        self.delete(self.list_tree(prefix))
+
+    @override
+    def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
+        document = f"{prefix}/{ZARR_JSON}"
+        final = self.get(f"{source}/{ZARR_JSON}")
+        if final is None:
+            raise StoreError(f"{self.location}/{source}/{ZARR_JSON} is not there any more")
+        self.put(document, interim)
+        self.delete(key for key in self.list_tree(prefix) if key != document)
+        chunks = (key for key in self.list_tree(source) if not key.endswith("/" + ZARR_JSON))
+        for batch in batched(chunks, DELETE_AT_ONCE):
+            run([partial(self._copy, key, prefix + key.removeprefix(source)) for key in batch])
+        self.put(document, final)
+        self.delete_tree(source)
+
+    def _copy(self, source: str, target: str) -> None:
+        self.copy_from(self, source, target)
+
+    @override
+    def can_copy_from(self, other: Objects) -> bool:
+        # One client, so one server and one user; else it would not find the source.
+        return isinstance(other, S3Objects) and other._fs is self._fs
+
+    @override
+    def copy_from(self, other: Objects, source: str, target: str) -> None:
+        root = other.location.key
+        where = {"Bucket": other.location.bucket, "Key": f"{root}/{source}"}
+        self._call(target, "copy_object", Key=self._key(target), CopySource=where)
+
+    @override
+    def list_dirs(self, prefix: str) -> list[str]:
+        start = self._key(prefix) + "/"
+        return [
+            str(entry["Prefix"])[len(start) : -1]
+            for page in self.pages(Prefix=start, Delimiter="/")
+            for entry in page.get("CommonPrefixes", [])
+        ]
+
+    @override
+    def list_tree(self, prefix: str) -> Iterator[str]:
+        for key, _, _ in self.list_states(prefix):
+            yield key
+
+    @override
+    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
+        for key, _, version in self.list_states(prefix):
+            yield key, version
+
+    @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+        skip = len(self.location.key) + 1
+        start = self._key(prefix) + "/"
+        for page in self.pages(Prefix=start):
+            for entry in page.get("Contents", []):
+                yield str(entry["Key"])[skip:], int(entry["Size"]), _etag(entry)
+
+    @override
+    def occupied(self) -> bool:
+        # Two questions: 'x.zarr!' sorts between 'x.zarr' and 'x.zarr/...'.
+        key = self.location.key
+        for prefix in (key, key + "/"):
+            page = self._call("", "list_objects_v2", Prefix=prefix, MaxKeys=1)
+            for entry in page.get("Contents", []):
+                if entry["Key"] == key or str(entry["Key"]).startswith(key + "/"):
+                    return True
+        return False
+
+    @override
+    def list_beside(self) -> list[tuple[str, bool]]:
+        folder = len(self.location.key.rpartition("/")[0])
+        skip = folder + 1 if folder else 0
+        found: list[tuple[str, bool]] = []
+        for page in self.pages(Prefix=self.location.key, Delimiter="/"):
+            prefixes = page.get("CommonPrefixes", [])
+            found += [(str(entry["Prefix"])[skip:-1], True) for entry in prefixes]
+            found += [(str(entry["Key"])[skip:], False) for entry in page.get("Contents", [])]
+        return found
+
+    @override
+    def remove_place(self) -> None:
+        # Nothing is left where there are no directories.
+        return
+
+    def pages(self, **request: Any) -> Iterable[dict[str, Any]]:
+        """Yield the pages of a listing."""
+        while True:
+            page = self._call("", "list_objects_v2", **request)
+            yield page
+            # Some servers' pages hold fewer than they could: only this says "the end".
+            if not page.get("IsTruncated"):
+                return
+            token = page.get("NextContinuationToken")
+            if not token or token == request.get("ContinuationToken"):
+                raise StoreError(
+                    f"{self.location}: the server says that its listing goes on, and not where"
+                )
+            request["ContinuationToken"] = token
+
+    def request(self, method: str, **request: Any) -> dict[str, Any]:
+        """Make a request of the bucket, for what is no store: see :mod:`ratzarr.stores.files`."""
+        return self._call("", method, **request)
+
+    def read_range(self, start: int, length: int, **condition: str) -> bytes:
+        """Return bytes of the object that has the very name of the root."""
+
+        async def fetch() -> bytes:
+            answer = await self._ask(
+                "get_object",
+                Key=self.location.key,
+                Range=f"bytes={start}-{start + length - 1}",
+                **condition,
+            )
+            async with answer["Body"] as body:
+                return bytes(await body.read())
+
+        return self._do("", fetch)
+
+    def _call(self, key: str, method: str, **request: Any) -> dict[str, Any]:
+        return self._do(key, partial(self._ask, method, **request))
+
+    async def _ask(self, method: str, **request: Any) -> dict[str, Any]:
+        """Make one request, once."""
+        answer: dict[str, Any] = await self._fs._call_s3(
+            method, Bucket=self.location.bucket, **request
+        )
+        return answer
+
+    def _do[T](self, key: str, call: Callable[[], Awaitable[T]]) -> T:
+        """Call until the server has answered, and say in words what it objects to."""
+
+        def once() -> T:
+            # No slot is held during a pause.
+            with request_slot():
+                result: T = fsspec.asyn.sync(self._fs.loop, call)
+            return result
+
+        try:
+            return self._retries.run(once, self._patience)
+        except RatZarrError:
+            raise
+        except Exception as error:
+            worded = self._in_words(key, error)
+            for note in getattr(error, "__notes__", ()):
+                worded.add_note(note)
+            raise worded from error
+
+    def _patience(self) -> float:
+        # A server that has never answered most likely never will.
+        most = self._retries.patience
+        return most if self._fs.heard else min(most, self._settings.first_answer)
+
+    def _in_words(self, key: str, error: Exception) -> Exception:
+        return in_words(f"s3://{self.location.bucket}/{self._key(key)}", error, self._settings)
+
+
+def _etag(answer: Mapping[str, Any]) -> str:
+    return str(answer["ETag"]).strip('"')
+
+
+def _mark(answer: Mapping[str, Any]) -> str:
+    mark: str = answer.get("Metadata", {}).get(MARK, "")
+    return mark
+
+
+def _state(answer: Mapping[str, Any]) -> str:
+    """Return what tells these bytes of this column from all others.
+
+    Where they are the same bytes, written again, they are in the same state.
+    """
+    return f"{_etag(answer)} {answer['ContentLength']} {_mark(answer)}"
+
+
+def _version(answer: Mapping[str, Any]) -> str:
+    """Return what an object is known by: its etag, and the writes that led to it."""
+    writes = answer.get("Metadata", {}).get(WRITES, "")
+    return f"{_etag(answer)} {writes}".rstrip()

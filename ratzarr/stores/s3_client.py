@@ -1,0 +1,584 @@
+"""S3 clients, their time limits, and when a request is repeated."""
+
+import asyncio
+import contextlib
+import datetime as dt
+import email.utils
+import functools
+import http.client
+import importlib.metadata
+import io
+import itertools
+import math
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import aiohttp
+import botocore.exceptions
+import botocore.parsers
+import fsspec.config
+from aiobotocore.httpsession import AIOHTTPSession
+from aiobotocore.session import AioSession
+from botocore.exceptions import BotoCoreError, ClientError, ReadTimeoutError
+from botocore.loaders import create_loader
+from botocore.parsers import ResponseParserError
+from botocore.session import Session
+from botocore.utils import parse_timestamp
+from s3fs import S3FileSystem
+
+from ratzarr.concurrency import in_flight
+from ratzarr.errors import ArgumentError, StorePermissionError
+from ratzarr.stores.aws_config import MACHINE, PROFILES, Keys, S3Settings
+from ratzarr.stores.s3_errors import answer_to, error_code, is_redirect
+
+__all__ = [
+    "Retries",
+    "client_for",
+    "keys_of_profile",
+    "passes",
+]
+
+
+LONGEST_PAUSE = 5.0
+UNREACHABLE = 5.0
+"""Seconds after which a server that can't even be connected to isn't tried again: that is a
+wrong name or no network far more often than something that passes."""
+GARBLED = 4
+"""Answers in a row that are no XML: it is not an S3 server that answers."""
+CONNECT_TIMEOUT = 4.0
+
+_PREFIX = "RATZARR_S3_"
+
+_PASSING = frozenset(
+    {
+        "BadDigest",  # the body was changed on its way
+        "ConditionalRequestConflict",  # another write of this key is under way: no winner yet
+        "InternalError",
+        "OperationAborted",
+        "RequestLimitExceeded",
+        "RequestTimeout",
+        "ServiceUnavailable",
+        "SlowDown",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequests",
+        "XAmzContentSHA256Mismatch",
+    }
+)
+_PASSING_STATUS = frozenset({408, 429})
+_FINAL_STATUS = frozenset({501, 505})
+_BROKEN = (
+    botocore.exceptions.HTTPClientError,
+    botocore.exceptions.ConnectionError,
+    botocore.exceptions.IncompleteReadError,
+    botocore.exceptions.FlexibleChecksumError,
+    botocore.parsers.ResponseParserError,
+    aiohttp.ClientError,
+    http.client.IncompleteRead,
+    ConnectionError,
+    TimeoutError,
+)
+_GARBLED = botocore.parsers.ResponseParserError
+_NOT_CONNECTED = (
+    botocore.exceptions.ConnectTimeoutError,
+    botocore.exceptions.ProxyConnectionError,
+    botocore.exceptions.SSLError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """How patient we are with a server.
+
+    Each can be set by an environment variable, ``RATZARR_S3_`` and the name in capitals, and
+    by ``storageOptions={"retry": {...}}``, which goes before it.
+    """
+
+    retries: int = 10
+    """How often a request is repeated, at the most; 0: never."""
+    timeout: float = 20.0
+    """Seconds for which the server may be silent before the connection is given up."""
+    backoff: float = 0.1
+    """Seconds that the first pause can be long."""
+    patience: float = 120.0
+    """Seconds after which a request is not repeated any more."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            zero = field.name in ("retries", "backoff")
+            if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
+                expected = "0 or more" if zero else "more than 0"
+                raise ArgumentError(f"{_setting(field.name)} is {value}: expected {expected}")
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str], options: Mapping[str, Any]) -> Self:
+        """Read the settings.
+
+        Parameters
+        ----------
+        environment : mapping
+            ``os.environ``, or the like.
+        options : mapping
+            Names and values that go before it.
+
+        Raises
+        ------
+        ArgumentError
+            For a name that there isn't, and for what is no number, or not one that can be meant.
+        """
+        names = {field.name for field in fields(cls)}
+        for name in options:
+            if name not in names:
+                raise ArgumentError(
+                    f"the storage option 'retry' has no {name!r}: expected "
+                    f"{', '.join(sorted(names))}"
+                )
+        found: dict[str, Any] = {}
+        for name in names:
+            value = options.get(name, environment.get(_PREFIX + name.upper()) or None)
+            if value is None:
+                continue
+            try:
+                found[name] = int(value) if name == "retries" else float(value)
+            except (TypeError, ValueError):
+                raise ArgumentError(f"{_setting(name)} is {value!r}: expected a number") from None
+        return cls(**found)
+
+    def config(self) -> dict[str, Any]:
+        """Return arguments for botocore's ``Config``: timeouts, and no retries of its own."""
+        return {
+            "connect_timeout": min(CONNECT_TIMEOUT, self.timeout),
+            "read_timeout": self.timeout,
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+        }
+
+    def run[T](self, attempt: Callable[[], T], patience: Callable[[], float] | None = None) -> T:
+        """Call ``attempt`` until it succeeds, or fails with something that does not pass.
+
+        Parameters
+        ----------
+        attempt : callable
+            Makes the request, once.
+        patience : callable, optional
+            Seconds, in place of our own patience: asked after each failure, and the longest
+            that it said counts.
+
+        Returns
+        -------
+        object
+            What it returned.
+
+        Raises
+        ------
+        Exception
+            Its last error, with a note that says how often it was tried.
+        """
+        began = time.monotonic()
+        longest = 0.0
+        unconnected: list[float] = []
+        garbled = 0
+        for number in itertools.count(1):
+            this = time.monotonic()
+            try:
+                return attempt()
+            except Exception as error:
+                unconnected = [*unconnected, this] if _is_unconnected(error) else []
+                garbled = garbled + 1 if isinstance(error, _GARBLED) else 0
+                longest = max(longest, self.patience if patience is None else patience())
+                now, pause = time.monotonic(), self._pause(number)
+                # Once says little: a machine that was asleep for a while sees that too.
+                unreachable = len(unconnected) > 1 and now + pause > unconnected[0] + UNREACHABLE
+                if (
+                    number > self.retries
+                    or not passes(error)
+                    or now + pause > began + longest
+                    or unreachable
+                    or garbled >= GARBLED
+                ):
+                    if number > 1:
+                        error.add_note(f"tried {number} times in {now - began:.1f} s")
+                    raise
+            time.sleep(pause)
+        raise AssertionError("unreachable")
+
+    def _pause(self, number: int) -> float:
+        longest = min(LONGEST_PAUSE, self.backoff * 2 ** min(number - 1, 20))
+        return random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
+
+
+def _setting(name: str) -> str:
+    return f"{_PREFIX}{name.upper()} (or {name!r} of the storage option 'retry')"
+
+
+def passes(error: BaseException) -> bool:
+    """Return whether the same request may succeed when it is made again."""
+    response, _ = answer_to(error)
+    if not response:
+        return isinstance(error, _BROKEN)
+    # The status decides where a proxy answers in the server's place, and to HEAD, which has no code.
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return (
+        error_code(error) in _PASSING
+        or status in _PASSING_STATUS
+        or (status >= 500 and status not in _FINAL_STATUS)
+    )
+
+
+def _is_unconnected(error: BaseException) -> bool:
+    cause = getattr(error, "kwargs", {}).get("error")
+    return isinstance(error, _NOT_CONNECTED) or isinstance(cause, aiohttp.ClientConnectorError)
+
+
+TRIES = 3
+"""How often a server that was not heard from can be asked within the bound."""
+HEARD = 60.0
+"""Seconds for which a server that answered counts as one that does."""
+SMALL = 2**20
+"""Bytes. Sending more can take longer than the first answer may."""
+PIECE = 2**16
+"""Bytes of a body that are sent at a time: each is progress."""
+GRACE = 1.0
+"""Seconds that the HTTP client has to say itself that nothing came."""
+ROOTS = {
+    "CompleteMultipartUpload": b"CompleteMultipartUploadResult",
+    "CopyObject": b"CopyObjectResult",
+    "CreateMultipartUpload": b"InitiateMultipartUploadResult",
+    "DeleteObjects": b"DeleteResult",
+    "ListObjectsV2": b"ListBucketResult",
+    "UploadPartCopy": b"CopyPartResult",
+}
+"""What the body of an answer 200 is called, by operation."""
+_ROOT = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?([A-Za-z_][\w.-]*)")
+_TAGGED = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
+"""Answers 200 to these have an etag."""
+_READING = {"GetObject", "HeadObject"}
+
+MAX_CLIENTS = 16
+_ENVIRONMENT = (
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+)
+_DECIDED = {"anon", "profile", "first_answer", "retry", "username", "password"}
+"""Arguments that the settings have an answer to already."""
+_clients: dict[tuple[int, str, str, int], "_Client"] = {}
+_inherited: list[dict[tuple[int, str, str, int], "_Client"]] = []
+"""Clients of the process that this one was forked from. Freed, they would close its connections."""
+_lock = threading.Lock()
+
+
+def _in_child() -> None:
+    global _lock  # noqa: PLW0603 - the thread that holds it may not exist here
+    _lock = threading.Lock()
+    _inherited.append(dict(_clients))
+    _clients.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def client_for(
+    settings: S3Settings,
+    options: Mapping[str, Any] | None = None,
+    retries: Retries | None = None,
+) -> Any:
+    """Return a client.
+
+    Making one takes longer than most requests, so it is kept; but fsspec's own cache
+    would hand one out with the credentials of before, and in a forked process.
+
+    Parameters
+    ----------
+    settings : S3Settings
+        Decided with the same options.
+    options : mapping, optional
+        Further arguments for ``s3fs.S3FileSystem``.
+    retries : Retries, optional
+        How long to wait for an answer; by default as the environment says.
+
+    Raises
+    ------
+    ArgumentError
+        Where the settings can't be used.
+    """
+    if settings.problem:
+        raise ArgumentError(settings.problem)
+    arguments: dict[str, Any] = {
+        # Off, both: a listing kept from before hides what others have written since,
+        # and ranged reads ask for each object's size first.
+        "use_listings_cache": False,
+        "max_concurrency": 1,
+    }
+    arguments |= settings.s3fs_arguments()
+    retries = retries or Retries.of(os.environ, {})
+    # With fewer connections than requests some would only wait for a connection.
+    arguments["config_kwargs"] |= {"max_pool_connections": in_flight(), **retries.config()}
+    arguments["config_kwargs"]["user_agent"] = _user_agent()
+    arguments["config_kwargs"]["http_session_cls"] = _DirectSession
+    for name, value in fsspec.config.conf.get("s3", {}).items():
+        _put(arguments, name, value, over=False)
+    for name, value in (options or {}).items():
+        _put(arguments, name, value, over=True)
+    arguments["anon"] = settings.anonymous
+    given = arguments.pop("session", None)
+    # Keys are not in what settings show of themselves, and not all are in the arguments.
+    environment = hash((settings.keys, *(os.environ.get(name) for name in _ENVIRONMENT)))
+    key = (os.getpid(), repr(sorted(arguments.items())), f"{settings!r} {given!r}", environment)
+    with _lock:
+        if key not in _clients:
+            while len(_clients) >= MAX_CLIENTS:
+                del _clients[next(iter(_clients))]
+            session = given or _session(settings)
+            _clients[key] = _Client(settings, session, arguments, skip_instance_cache=True)
+            # Attempts, not repetitions: those are ours.
+            _clients[key].retries = 1
+        return _clients[key]
+
+
+def keys_of_profile(settings: S3Settings) -> Keys | None:
+    """Return keys that a profile's role, portal or program gives now; None where it has none.
+
+    For clients that know fewer ways than ours. Such keys are for some hours at the most.
+    """
+    if settings.use_profile is None:
+        return None
+    session = Session(profile=settings.use_profile)
+    for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
+        session.set_config_variable(name, path)
+    try:
+        found = session.get_credentials()
+        if found is None:
+            return None
+        frozen = found.get_frozen_credentials()
+    except BotoCoreError as error:
+        raise StorePermissionError(
+            f"the profile {settings.use_profile!r} gives no credentials: {type(error).__name__}"
+        ) from error
+    return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def _put(arguments: dict[str, Any], name: str, value: Any, *, over: bool) -> None:
+    if name in _DECIDED:
+        return
+    there = arguments.get(name)
+    if isinstance(there, dict) and isinstance(value, Mapping):
+        for inner, inner_value in value.items():
+            _put(there, inner, inner_value, over=over)
+    elif over or name not in arguments:
+        arguments[name] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _session(settings: S3Settings) -> Any:
+    # Named by the environment, it finds the profile itself, and knows that keys go before it.
+    from_environment = settings.sources.get("profile") in PROFILES
+    session = AioSession(profile=None if from_environment else settings.profile)
+    for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
+        session.set_config_variable(name, path)
+    if settings.credentials != MACHINE:
+        # It would wait for a service that only Amazon's own machines have.
+        session.get_component("credential_provider").remove("iam-role")
+    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_when)
+    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    return session
+
+
+@functools.cache
+def _loader(data_path: str | None) -> Any:
+    """Return what reads botocore's description of S3: once in a process, not for each client."""
+    return create_loader(data_path)
+
+
+@functools.cache
+def _user_agent() -> str:
+    """Return what we say we are: botocore would put it together anew for each request.
+
+    That takes as long as signing it does; many requests under way at once share one thread.
+    """
+    # botocore adds itself.
+    names = ("ratzarr", "s3fs", "aiobotocore")
+    return " ".join(f"{name}/{importlib.metadata.version(name)}" for name in names)
+
+
+def _when(text: Any) -> dt.datetime:
+    """Return the time that a server gives.
+
+    Each answer says when its object was written. In the two forms that servers use, the
+    standard library reads it in a tenth of the time that botocore's parser takes.
+    """
+    if isinstance(text, str):
+        with contextlib.suppress(ValueError):
+            when = (
+                dt.datetime.fromisoformat(text)
+                if text[:4].isdigit()
+                else email.utils.parsedate_to_datetime(text)
+            )
+            if when.tzinfo is not None:
+                return when
+    parsed: dt.datetime = parse_timestamp(text)
+    return parsed
+
+
+def _stay(context: dict[str, Any], **_: Any) -> None:
+    """Let botocore take a request for one that was redirected already: it does so once only."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
+
+
+def _check_answer(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
+    """Refuse an answer that says "all is well", and is none of an S3 server.
+
+    A login page, a proxy or an empty body would read as a listing without objects.
+    """
+    if response_dict["status_code"] >= 300:
+        return
+    name, headers = operation_model.name, response_dict["headers"]
+    expected = ROOTS.get(name)
+    if expected is not None:
+        # A root of another name is an error that came late: botocore knows those.
+        match = _ROOT.search(response_dict["body"] or b"")
+        if match is None or match[1] not in (expected, b"Error"):
+            raise ResponseParserError(f"an answer to {name} that is no {expected.decode()}")
+    elif name in _TAGGED and "etag" not in headers:
+        raise ResponseParserError(f"an answer to {name} without an etag")
+    elif name in _READING and "html" in headers.get("content-type", ""):
+        # Web servers have etags as well, and some answer for whatever they don't have.
+        raise ResponseParserError(f"an answer to {name} that is a page")
+
+
+class _DirectSession(AIOHTTPSession):  # type: ignore[misc]
+    """An HTTP client that follows no redirect."""
+
+    async def _get_session(self, proxy_url: Any) -> Any:
+        return _Direct(await super()._get_session(proxy_url))
+
+
+class _Direct:
+    """What is asked of aiohttp's session here, with one more argument."""
+
+    def __init__(self, session: Any) -> None:
+        self.request = functools.partial(session.request, allow_redirects=False)
+
+
+class _Body(io.BytesIO):
+    """A request's body that knows when some of it was last taken."""
+
+    taken = 0.0
+
+    def read(self, size: int | None = -1) -> bytes:
+        self.taken = time.monotonic()
+        # Pieces: of a large one nobody would know how far it is.
+        return super().read(size if size is None or size < 0 else min(size, PIECE))
+
+
+class _Client(S3FileSystem):  # type: ignore[misc]
+    """A client that waits only so long for a server that it has not heard from."""
+
+    def __init__(
+        self, settings: S3Settings, session: Any, arguments: Mapping[str, Any], **_: Any
+    ) -> None:
+        # What else comes is from fsspec's configuration, and has had its turn.
+        super().__init__(**arguments, session=session)
+        self._bound = settings.first_answer
+        self._heard = -HEARD
+        self._prepared: list[Any] = []
+        self._direct: dict[str, float] = {}
+
+    @property
+    def heard(self) -> bool:
+        """Whether the server has answered lately."""
+        return time.monotonic() < self._heard + HEARD
+
+    def is_direct(self, bucket: str) -> bool:
+        """Whether the server has lately answered for a bucket, and did not point elsewhere."""
+        return time.monotonic() < self._direct.get(bucket, -HEARD) + HEARD
+
+    async def get_s3(self, bucket: str | None = None) -> Any:
+        """Return the client for a bucket: one that stays where it is."""
+        client = await super().get_s3(bucket)
+        if not any(client is one for one in self._prepared):
+            client.meta.events.register_last("before-parameter-build.s3", _stay)
+            client.meta.events.register("before-parse.s3", _check_answer)
+            self._prepared.append(client)
+        return client
+
+    async def _call_s3(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
+        bucket = kwargs.get("Bucket", "")
+        try:
+            answer = await self._ask(method, *akwarglist, **kwargs)
+        except ClientError as error:
+            if not is_redirect(error):
+                self._direct[bucket] = time.monotonic()
+            raise
+        self._direct[bucket] = time.monotonic()
+        return answer
+
+    async def _ask(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
+        data = kwargs.get("Body")
+        if self.heard or len(data or b"") > SMALL:
+            return await self._send(method, *akwarglist, **kwargs)
+
+        def watch(response: Any = None, **_: Any) -> None:
+            if response is not None:
+                self._heard = time.monotonic()
+
+        # To make the client is work of our own, and no waiting.
+        client = await self.set_session()
+        client.meta.events.register("needs-retry.s3", watch)
+        try:
+            await asyncio.wait_for(self._fetch_credentials(), self._bound)
+            asked = asyncio.ensure_future(self._send(method, *akwarglist, **kwargs))
+            try:
+                await asyncio.wait({asked}, timeout=self._bound / TRIES)
+                if asked.done() or self.heard:
+                    answer = await asked
+                    self._heard = time.monotonic()
+                    return answer
+            finally:
+                asked.cancel()
+                await asyncio.gather(asked, return_exceptions=True)
+            raise TimeoutError(f"nothing came within {self._bound / TRIES:g} s")
+        finally:
+            client.meta.events.unregister("needs-retry.s3", watch)
+
+    async def _send(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
+        """Make a request, and give it up when the server takes no more of its body.
+
+        What comes after the body, and all of a request without one, has the HTTP client's limit.
+        """
+        data = kwargs.get("Body")
+        if not data and method != "delete_objects":
+            return await super()._call_s3(method, *akwarglist, **kwargs)
+        client = await self.set_session()
+        silence = client.meta.config.read_timeout + GRACE
+        body = _Body(data or b"")
+        if data:
+            kwargs["Body"] = body
+        asked = asyncio.ensure_future(super()._call_s3(method, *akwarglist, **kwargs))
+        body.taken = time.monotonic()
+        try:
+            while not asked.done():
+                left = body.taken + silence - time.monotonic()
+                if left <= 0:
+                    raise ReadTimeoutError(endpoint_url=client.meta.endpoint_url)
+                await asyncio.wait({asked}, timeout=left)
+            return await asked
+        finally:
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+
+    async def _fetch_credentials(self) -> None:
+        """Have credentials at hand: to fetch them can take longer than a try may."""
+        if not self.anon:
+            credentials = await self.session.get_credentials()
+            if credentials is not None:
+                await credentials.get_frozen_credentials()

@@ -1,0 +1,274 @@
+"""What S3 servers and their clients say went wrong, in our words.
+
+Decided by HTTP status and error code, or by the class of the exception: the texts differ
+from server to server and are often empty, and an answer to HEAD has no code either.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import botocore.exceptions as boto
+from botocore.parsers import ResponseParserError
+from fsspec.exceptions import FSTimeoutError
+
+from ratzarr.errors import (
+    ListingRefusedError,
+    RatZarrError,
+    RedirectError,
+    StoreConnectionError,
+    StoreError,
+    StorePermissionError,
+    StoreTimeoutError,
+    TableNotFoundError,
+)
+from ratzarr.stores.aws_config import S3Settings, without_password
+
+__all__ = [
+    "NOT_S3",
+    "ConditionRefused",
+    "MissingObject",
+    "answer_to",
+    "answered_404",
+    "elsewhere",
+    "error_code",
+    "in_words",
+    "is_redirect",
+    "no_bucket",
+]
+
+_REFUSED = {"PreconditionFailed", "412"}
+_MISSING = {"NoSuchKey", "NotFound"}
+NOT_S3 = (
+    "what answers does not speak S3: check the endpoint, and whether the network asks for a login"
+)
+_WRONG_REGION = {
+    "AuthorizationHeaderMalformed",
+    "IllegalLocationConstraintException",
+    "PermanentRedirect",
+    "Redirect",
+    "TemporaryRedirect",
+}
+_PERMISSION = {
+    "AccessDenied": "it does not let us {doing}: see the bucket's policy and the user's rights",
+    "AllAccessDisabled": "all access to the bucket is switched off",
+    "ExpiredToken": "the session token has expired: log in anew",
+    "InvalidAccessKeyId": "it does not know the access key",
+    "InvalidToken": "it does not take the session token",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong by minutes",
+    "SignatureDoesNotMatch": "the secret does not belong to the access key",
+    "TokenRefreshRequired": "the session token must be renewed: log in anew",
+}
+_UNLISTED = {"AccessDenied", "AllAccessDisabled"}
+_OF_BUCKET = {"DeleteObjects", "ListObjectsV2"}
+"""What is asked of a bucket, and not of an object that could be missing."""
+_DOING = {
+    "CopyObject": "copy to it",
+    "DeleteObjects": "delete there",
+    "GetObject": "read it (nor say whether it is there, to those who may not list)",
+    "ListObjectsV2": "list what is there",
+    "PutObject": "write it",
+}
+_NO_CREDENTIALS = (
+    boto.CredentialRetrievalError,
+    boto.NoCredentialsError,
+    boto.PartialCredentialsError,
+    boto.SSOError,
+    boto.TokenRetrievalError,
+)
+_NO_ANSWER = (
+    TimeoutError,
+    asyncio.TimeoutError,
+    FSTimeoutError,
+    boto.ConnectTimeoutError,
+    boto.ReadTimeoutError,
+)
+_NO_CONNECTION = (
+    ConnectionError,
+    aiohttp.ClientError,
+    boto.ConnectionError,
+    boto.HTTPClientError,
+)
+
+
+class MissingObject(StoreError):
+    """There is no such object; what that means depends on what was wanted."""
+
+
+class ConditionRefused(StoreError):
+    """The object is not as the request's condition would have it."""
+
+
+def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrError:
+    """Return the error to raise in place of a client's own.
+
+    Parameters
+    ----------
+    place : str
+        URL of the object that was asked for.
+    error : BaseException
+        The client's.
+    settings : S3Settings
+        How it was asked for.
+    """
+    answer, operation = answer_to(error)
+    code, status = error_code(error), _status(answer)
+    if is_redirect(error):
+        return RedirectError(f"{place}: {elsewhere(error)} (tried: {settings.tried()})")
+    is_missing = code in _MISSING or _is_missing_by_status(code, status, operation)
+    of_bucket = operation in _OF_BUCKET
+    if is_missing and not of_bucket:
+        return MissingObject(f"{place} does not exist")
+    if code in _REFUSED or status == 412 or isinstance(error, FileExistsError):
+        return ConditionRefused(f"{place} was changed by another writer")
+    made, words = _classify(answer, code, status, operation, error)
+    if is_missing:
+        return no_bucket(place, settings)
+    if code == "NoSuchBucket":
+        made = TableNotFoundError
+        words = f"the bucket {place.split('/')[2]!r} does not exist"
+    if settings.endpoint:
+        # Clients quote it as it was given.
+        words = words.replace(settings.endpoint, f"{without_password(settings.endpoint)}")
+    return made(f"{place}: {words} (tried: {settings.tried()})")
+
+
+def no_bucket(place: str, settings: S3Settings) -> TableNotFoundError:
+    """Return the error for "not found" where it can't be an object that is not there."""
+    return TableNotFoundError(
+        f"{place}: there is no bucket {place.split('/')[2]!r}, or no S3 server at all "
+        f"(tried: {settings.tried()})"
+    )
+
+
+def _is_missing_by_status(code: str, status: int, operation: str) -> bool:
+    """Return whether a 404 without an error of S3's is to be believed.
+
+    An answer to HEAD has no body. To anything else an S3 server says what is not there; a web
+    server, a proxy or a login page in its place does not.
+    """
+    return status == 404 and code in ("", "404") and operation.startswith("Head")
+
+
+def _is_page(answer: Mapping[str, Any]) -> bool:
+    return "html" in _headers(answer).get("content-type", "").lower()
+
+
+def answered_404(error: BaseException | None) -> bool:
+    """Return whether a server's status was 404, whatever it said with it."""
+    return _status(answer_to(error)[0]) == 404
+
+
+def is_redirect(error: BaseException | None) -> bool:
+    """Return whether a server has pointed elsewhere."""
+    answer, _ = answer_to(error)
+    return error_code(error) in _WRONG_REGION or 300 <= _status(answer) < 400
+
+
+def elsewhere(error: BaseException) -> str:
+    """Return in words where a server has pointed to, and how to go there."""
+    answer, _ = answer_to(error)
+    code, status = error_code(error), _status(answer)
+    said = " ".join(filter(None, (code if code != str(status) else "", f"HTTP {status}")))
+    details, headers = answer.get("Error", {}), _headers(answer)
+    region = _shown(details.get("Region") or headers.get("x-amz-bucket-region"))
+    if region:
+        return f"the bucket is in region {region!r} ({said}): set AWS_REGION={region}"
+    place = _shown(details.get("Endpoint")) or _shown(_origin(headers.get("location")))
+    if place:
+        return (
+            f"the server points to {place!r} ({said}), and redirects are not followed: if that is "
+            "the right server, set AWS_ENDPOINT_URL"
+        )
+    return (
+        f"the bucket is in another region, or at another endpoint ({said}): set AWS_REGION or "
+        "AWS_ENDPOINT_URL"
+    )
+
+
+def _shown(text: object) -> str:
+    """Return what an unknown server says as it may be shown: printable, and not for ever."""
+    return re.sub(r"[^!-~]", "", str(text or ""))[:200]
+
+
+def _origin(url: str | None) -> str:
+    """Return scheme and host of a URL: what follows can hold a signature."""
+    try:
+        parts = urlsplit(re.sub(r"[^!-~]", "", url or "")[:2000])
+    except ValueError:
+        return ""
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}" if host else ""
+
+
+def _classify(
+    answer: Mapping[str, Any], code: str, status: int, operation: str, error: BaseException
+) -> tuple[type[RatZarrError], str]:
+    said = " ".join(filter(None, (code if code != str(status) else "", f"HTTP {status}")))
+    if code in _PERMISSION or status in (401, 403):
+        doing = _DOING.get(operation, "do that")
+        why = _PERMISSION.get(code, _PERMISSION["AccessDenied"]).format(doing=doing)
+        refused = code in _UNLISTED or (code in ("", "403") and not _is_page(answer))
+        unlisted = operation == "ListObjectsV2" and refused
+        made = ListingRefusedError if unlisted else StorePermissionError
+        return made, f"the server refuses: {why} ({said})"
+    if status == 404 and code in ("", "404"):
+        return StoreError, f"{NOT_S3} (HTTP 404)"
+    if answer:
+        return StoreError, f"the server failed to {_DOING.get(operation, 'do it')} ({said})"
+    cause = _root(error)
+    if isinstance(cause, _NO_CREDENTIALS):
+        return StorePermissionError, (
+            "no AWS credentials that could be used: set AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or AWS_NO_SIGN_REQUEST=YES for public data"
+        )
+    if isinstance(cause, PermissionError):
+        return StorePermissionError, f"no permission: {error}"
+    if isinstance(cause, _NO_ANSWER):
+        return StoreTimeoutError, "no answer from the server"
+    if isinstance(cause, _NO_CONNECTION):
+        return StoreConnectionError, f"no connection to the server: {_reason(cause)}"
+    if isinstance(cause, ResponseParserError):
+        return StoreError, NOT_S3
+    return StoreError, f"{type(error).__name__}: {error}"
+
+
+def _root(error: BaseException) -> BaseException:
+    # s3fs hands on most errors as they are; what it wraps has the cause within.
+    while isinstance(error, OSError) and error.errno is not None and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _reason(error: BaseException) -> str:
+    inner = getattr(error, "kwargs", {}).get("error") or error
+    while (deeper := getattr(inner, "os_error", None) or inner.__cause__) is not None:
+        inner = deeper
+    return f"{getattr(inner, 'strerror', None) or inner}"
+
+
+def answer_to(error: BaseException | None) -> tuple[Mapping[str, Any], str]:
+    """Return the server's answer and what it was to, however deep s3fs has wrapped them."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, Mapping):
+            return response, str(getattr(error, "operation_name", ""))
+        error = error.__cause__
+    return {}, ""
+
+
+def _status(answer: Mapping[str, Any]) -> int:
+    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+
+
+def _headers(answer: Mapping[str, Any]) -> Mapping[str, str]:
+    headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return headers
+
+
+def error_code(error: BaseException | None) -> str:
+    """Return the server's error code; the status where it gives none; else nothing."""
+    return str(answer_to(error)[0].get("Error", {}).get("Code", ""))

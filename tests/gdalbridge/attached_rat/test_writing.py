@@ -1,0 +1,586 @@
+"""What is written through the attached table: to the sidecar, behind, and never lost at an end."""
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from osgeo import gdal
+
+from gdalbridge import attach, bake
+from gdalbridge.attached_rat import sidecar_table as behind
+from gdalbridge.cli.describe import info, info_text
+from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
+from ratzarr import RatZarr, RatZarrError
+from tests.gdalbridge.attached_rat.test_rat import names, raster, sidecar
+from tests.gdalbridge.sample_rasters import (
+    DATETIME,
+    INTEGER,
+    NEW_TYPES,
+    REAL,
+    STRING,
+    describe,
+    new_rat,
+)
+
+OWN = [("Value", INTEGER, 5, [0, 1, 2, 3]), ("Name", STRING, 2, ["a", "b", "c", "d"])]
+
+
+@pytest.fixture
+def path(tmp_path):
+    return raster(tmp_path / "a.tif", OWN, 4)
+
+
+def everything(folder):
+    """Contents and modification times of all but the sidecars."""
+    found = {}
+    for directory, _, files in os.walk(folder):
+        if ".rat.zarr" not in directory:
+            for file in files:
+                full = os.path.join(directory, file)
+                with open(full, "rb") as opened:
+                    found[full] = opened.read(), os.stat(full).st_mtime_ns
+    return found
+
+
+def stored(path, column):
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        return table.readBlock(column, 0, table.rowCount).tolist()
+
+
+# ---- where it goes
+
+
+def test_a_sidecar_is_made_when_it_is_first_needed(path, tmp_path):
+    before = everything(tmp_path)
+    with attach(path, update=True) as rat:
+        assert rat.ChangesAreWrittenToFile() == 1
+        rat.GetValueAsInt(1, 0)
+        assert sorted(os.listdir(tmp_path)) == sorted(map(os.path.basename, before))
+        assert rat.CreateColumn("area", REAL, gdal.GFU_Generic) == 0
+        assert rat.CreateColumn("red", REAL, gdal.GFU_Red) == 0
+        # GDAL makes colours Integer.
+        assert rat.GetTypeOfCol(3) == INTEGER
+        assert rat.WriteArray(np.array([1.5, 2.5, 3.5, 4.5]), 2) == 0
+        rat.SetValueAsInt(1, 3, 255)
+    assert everything(tmp_path) == before
+    assert set(os.listdir(tmp_path)) == {*map(os.path.basename, before), "a.tif.rat.zarr"}
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        assert table.getColumnNames() == ["area", "red"]
+        assert table.rowCount == 4
+        assert [table.getColumnDtype(n) for n in ("area", "red")] == [np.float64, np.int32]
+        attributes = table.getColumnAttributeMapping("red").asdict()
+        assert [attributes[k] for k in ("GDAL_TYPE", "GDAL_TYPE_NAME", "GDAL_USAGE",
+                                        "GDAL_USAGE_NAME")] == [0, "Integer", 6, "Red"]  # fmt: skip
+        belongs = table.getRatAttributeMapping()["RASTER"]
+        assert (belongs["name"], belongs["size"], belongs["bands"]) == ("a.tif", [4, 3], 1)
+        assert belongs["fingerprint"]["bytes"] == os.path.getsize(path)
+    assert names(attach(path)) == ["Value", "Name", "area", "red"]
+
+
+@pytest.mark.parametrize("first", ["rows", "column"])
+def test_a_new_sidecar_has_chunks_for_its_rows(tmp_path, first):
+    path = raster(tmp_path / "a.tif")
+    with attach(path, update=True) as rat:
+        if first == "rows":
+            rat.SetRowCount(200_000)
+        rat.CreateColumn("x", REAL, 0)
+        rat.SetRowCount(200_000)
+        rat.WriteArray(np.arange(200_000.0), 0)
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        expected = 200_000 if first == "rows" else 500_000
+        assert table.getColumnChunkSize("x") == expected
+        assert table.readBlock("x", 199_999, 1) == [199_999]
+
+
+def test_nothing_is_written_unless_it_was_asked_for(path, tmp_path):
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    rat = attach(path)
+    assert rat.ChangesAreWrittenToFile() == 0
+    for call in (
+        lambda: rat.CreateColumn("x", INTEGER, 0),
+        lambda: rat.SetValueAsInt(0, 2, 5),
+        lambda: rat.SetValueAsString(0, 0, "5"),
+        lambda: rat.WriteArray(np.zeros(4, int), 2),
+        lambda: rat.SetRowCount(9),
+        lambda: rat.SetLinearBinning(0, 1),
+        lambda: rat.SetTableType(1),
+    ):
+        with pytest.raises(NotWrittenError, match="update=True"):
+            call()
+    rat.close()
+    assert stored(path, "n") == [1, 2, 3, 4]
+
+
+def test_the_rasters_own_columns_are_refused_or_overridden(path, tmp_path):
+    before = everything(tmp_path)
+    with attach(path, update=True) as rat:
+        for call in (
+            lambda: rat.SetValueAsInt(0, 0, 5),
+            lambda: rat.WriteArray(np.zeros(4, int), 0),
+        ):
+            with pytest.raises(
+                NotWrittenError, match=r"'Value' is the raster's own.*override=True"
+            ):
+                call()
+        with pytest.raises(OutputExistsError, match="the raster itself has a column 'Name'"):
+            rat.CreateColumn("Name", STRING, 2)
+    assert not os.path.exists(f"{path}.rat.zarr")
+    with attach(path, update=True, override=True) as rat:
+        rat.SetValueAsInt(1, 0, 50)
+        assert names(rat) == ["Value", "Name"]
+        assert rat.ReadAsArray(0).tolist() == [0, 50, 2, 3]
+        assert rat.GetUsageOfCol(0) == gdal.GFU_MinMax
+        rat.CreateColumn("Name", STRING, 2)
+        assert rat.ReadAsArray(1).tolist() == [b"", b"", b"", b""]
+    assert everything(tmp_path) == before
+    rat = attach(path)
+    assert rat.ReadAsArray(0).tolist() == [0, 50, 2, 3]
+    assert attach(path, prefer="raster").ReadAsArray(0).tolist() == [0, 1, 2, 3]
+    rat = attach(path, update=True, override=True, prefer="raster")
+    with pytest.raises(NotWrittenError, match="prefer"):
+        rat.SetValueAsInt(1, 0, 50)
+
+
+def test_a_column_says_where_it_came_from(path):
+    with attach(path, update=True, override=True) as rat:
+        rat.CreateColumn("area", REAL, 0)
+        rat.SetValueAsString(0, 1, "A")
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        raster_then = table.getRatAttributeMapping()["RASTER"]
+        made, copied = (
+            table.getColumnAttributeMapping(name)["PROVENANCE"] for name in ("area", "Name")
+        )
+    assert made["versions"]["gdal"] == gdal.VersionInfo("RELEASE_NAME")
+    for found, column in ((made, None), (copied, "Name")):
+        assert found["operation"] == "attach"
+        assert (found["raster"], found["band"], found["column"]) == ("a.tif", 1, column)
+        assert found["fingerprint"] == raster_then["fingerprint"]
+    lines = info_text(info(path)).splitlines()
+    [line] = [one for one in lines if "attached to a.tif, band 1" in one]
+    assert line.endswith(": area, Name")
+
+
+# Newer versions know no other usages than their own, and say so.
+@pytest.mark.filterwarnings("ignore:.*field usage. 77:gdalbridge.errors.GdalWarning")
+def test_every_type_can_be_overridden_exactly(tmp_path):
+    from tests.gdalbridge.sample_rasters import all_kinds
+
+    columns = [(f"{i}", *rest) for i, (_, *rest) in enumerate(all_kinds())]
+    path = raster(tmp_path / "a.tif", columns, 7)
+    before = describe(attach(path))
+    with attach(path, update=True, override=True) as rat:
+        for index, (_, kind, *_) in enumerate(columns):
+            value = rat.GetValueAsString(0, index)
+            if kind in (INTEGER, STRING, DATETIME):
+                rat.SetValueAsString(0, index, value)
+            elif kind == REAL:
+                rat.SetValueAsDouble(0, index, rat.GetValueAsDouble(0, index))
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        assert len(table.getColumnNames()) >= len(columns) - 2
+    after = describe(attach(path))
+    assert after == before
+
+
+def test_rows_grow_and_shrink(path):
+    with attach(path, update=True) as rat:
+        rat.CreateColumn("x", INTEGER, 0)
+        rat.SetRowCount(6)
+        assert rat.ReadAsArray(0).tolist() == [0, 1, 2, 3, 0, 0]
+        # As in GDAL, the row after the last one makes the table longer.
+        rat.SetValueAsInt(6, 2, 66)
+        assert rat.GetRowCount() == 7
+        rat.SetValueAsInt(7, 2, 77)
+        with pytest.raises(RuntimeError, match="out of range"):
+            rat.SetValueAsInt(9, 2, 1)
+        for wrong in (-1, 2**31):
+            with pytest.raises(BridgeError, match="rows"):
+                rat.SetRowCount(wrong)
+        with pytest.raises(NotWrittenError, match="4 rows"):
+            rat.SetRowCount(3)
+    assert stored(path, "x") == [0, 0, 0, 0, 0, 0, 66, 77]
+    with attach(path, update=True) as rat:
+        rat.SetRowCount(5)
+        assert rat.GetRowCount() == 5
+    assert stored(path, "x") == [0, 0, 0, 0, 0]
+
+
+def test_a_shorter_sidecar_becomes_as_long_as_is_written(path):
+    sidecar(path, [("n", "i4", [1, 2], {})], 2)
+    with attach(path, update=True) as rat:
+        rat.SetValueAsInt(3, 2, 9)
+        assert rat.ReadAsArray(2).tolist() == [1, 2, 0, 9]
+    assert stored(path, "n") == [1, 2, 0, 9]
+
+
+def test_the_tables_type_and_binning_go_to_the_sidecar(path):
+    with attach(path, update=True) as rat:
+        rat.SetLinearBinning(0.1, 1 / 3)
+        rat.SetTableType(gdal.GRTT_ATHEMATIC)
+        assert rat.GetLinearBinning() == [True, 0.1, 1 / 3]
+        with pytest.raises(BridgeError, match=r"0 \(thematic\) or 1"):
+            rat.SetTableType(7)
+    rat = attach(path)
+    assert rat.GetLinearBinning() == [True, 0.1, 1 / 3]
+    assert rat.GetTableType() == gdal.GRTT_ATHEMATIC
+    assert attach(path, prefer="raster").GetTableType() == gdal.GRTT_THEMATIC
+
+
+@pytest.mark.skipif(not hasattr(gdal.RasterAttributeTable, "RemoveStatistics"), reason="GDAL 3.6")
+def test_statistics_are_removed_from_sidecars_only(tmp_path):
+    columns = [("Histogram", REAL, 1, [1.0]), ("x", INTEGER, 0, [1]), ("m", INTEGER, 3, [1])]
+    path = raster(tmp_path / "a.tif")
+    with attach(path, update=True) as rat:
+        for name, kind, usage, _ in columns:
+            rat.CreateColumn(name, kind, usage)
+        expected = new_rat(columns, 1)
+        expected.RemoveStatistics()
+        rat.RemoveStatistics()
+        assert names(rat) == names(expected)
+    assert names(attach(path)) == names(expected)
+    own = raster(tmp_path / "b.tif", columns, 1)
+    with attach(own, update=True) as rat, pytest.raises(NotWrittenError, match="'Histogram'"):
+        rat.RemoveStatistics()
+
+
+def test_a_further_table_is_written_where_it_is_named(path):
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    with attach(path, names=["texture"], update=True) as rat:
+        rat.CreateColumn("t", REAL, 0)
+    with attach(path, update=True) as rat:
+        # Into the table that it belongs to.
+        rat.SetValueAsDouble(0, 3, 2.5)
+    with RatZarr(f"{path}.texture.rat.zarr", readOnly=True) as table:
+        assert table.readBlock("t", 0, 4).tolist() == [2.5, 0, 0, 0]
+    assert names(attach(path)) == ["Value", "Name", "n", "t"]
+
+
+def test_an_array_handed_out_is_the_callers(path):
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    with attach(path, update=True) as rat:
+        rat.ReadAsArray(2)[:] = 9
+        assert rat.ReadAsArray(2).tolist() == [1, 2, 3, 4]
+
+
+# ---- behind
+
+
+def test_all_tables_of_a_process_see_what_one_has_written(path):
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    one, other = attach(path, update=True), attach(path)
+    assert other.GetValueAsInt(2, 2) == 3
+    one.SetValueAsInt(2, 2, 33)
+    assert other.GetValueAsInt(2, 2) == 33
+    assert other.ReadAsArray(2).tolist() == [1, 2, 33, 4]
+    assert stored(path, "n") == [1, 2, 3, 4]
+    one.flush()
+    assert stored(path, "n") == [1, 2, 33, 4]
+    one.close()
+
+
+def test_columns_stay_where_they_are_until_a_refresh(path):
+    sidecar(path, [("t", "i4", [5, 6, 7, 8], {})], 4, name=".texture")
+    rat = attach(path)
+    assert names(rat) == ["Value", "Name", "t"]
+    with attach(path, update=True) as other:
+        other.CreateColumn("x", INTEGER, 0)
+        other.SetValueAsInt(1, 3, 9)
+        other.SetValueAsInt(1, 2, 66)
+    assert names(rat) == ["Value", "Name", "t"]
+    assert rat.ReadAsArray(2).tolist() == [5, 66, 7, 8]
+    rat.refresh()
+    assert names(rat) == ["Value", "Name", "x", "t"]
+    assert rat.GetValueAsInt(1, 2) == 9
+
+
+def test_what_other_processes_write_is_seen_after_a_refresh(path):
+    rat = attach(path)
+    assert names(rat) == ["Value", "Name"]
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    rat.refresh()
+    assert rat.GetValueAsInt(0, 2) == 1
+    with RatZarr(f"{path}.rat.zarr") as table:
+        table.writeBlock("n", [9], 0)
+    assert rat.GetValueAsInt(0, 2) == 1
+    rat.refresh()
+    assert rat.GetValueAsInt(0, 2) == 9
+
+
+def test_a_sidecar_that_was_deleted_is_made_anew(path):
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    before = attach(path)
+    assert before.GetValueAsInt(0, 2) == 1
+    RatZarr.delete(f"{path}.rat.zarr")
+    with attach(path, update=True) as rat:
+        assert names(rat) == ["Value", "Name"]
+        rat.CreateColumn("x", INTEGER, 0)
+        rat.SetValueAsInt(1, 2, 5)
+    assert stored(path, "x") == [0, 5, 0, 0]
+    before.close()
+
+
+def test_a_table_that_is_no_longer_used_is_flushed(path):
+    rat = attach(path, update=True)
+    rat.CreateColumn("x", INTEGER, 0)
+    rat.SetValueAsInt(2, 2, 5)
+    assert stored(path, "x") == [0, 0, 0, 0]
+    del rat
+    assert stored(path, "x") == [0, 0, 5, 0]
+
+
+def test_whole_chunks_are_written_at_once_and_parts_behind(path):
+    sidecar(path, [("n", "i4", np.arange(10), {})], 10, chunk=4)
+    with attach(path, update=True) as rat:
+        rat.WriteArray(np.arange(100, 108), 2, 1)
+        assert rat.ReadAsArray(2).tolist() == [0, *range(100, 108), 9]
+        assert stored(path, "n") == [0, 1, 2, 3, *range(103, 107), 8, 9]
+        for start, length in ((0, 3), (2, 4), (3, 7), (8, 2)):
+            expected = [0, *range(100, 108), 9][start : start + length]
+            assert rat.ReadAsArray(2, start, length).tolist() == expected
+    assert stored(path, "n") == [0, *range(100, 108), 9]
+
+
+def test_rows_of_others_in_the_same_chunk_stay(path):
+    """Also of those between our own, if we changed many."""
+    sidecar(path, [("n", "i4", np.zeros(100), {})], 100)
+    with attach(path, update=True) as rat:
+        for row in range(0, 100, 2):
+            rat.SetValueAsInt(row, 2, 1)
+        with RatZarr(f"{path}.rat.zarr") as table:
+            table.writeBlock("n", [7], 51)
+    assert stored(path, "n") == [7 if row == 51 else 1 - row % 2 for row in range(100)]
+
+
+def test_few_chunks_wait_and_not_for_long(path, monkeypatch):
+    rows = 5 * (behind.MOST_CHUNKS + 10)
+    sidecar(path, [("n", "i4", np.zeros(rows), {})], rows, chunk=5)
+    rat = attach(path, update=True)
+    for row in range(0, rows, 5):
+        rat.SetValueAsInt(row, 2, 1)
+    waiting = rows // 5 - sum(stored(path, "n"))
+    assert 0 < waiting <= behind.MOST_CHUNKS
+    rat.flush()
+    assert sum(stored(path, "n")) == rows // 5
+    rat.SetValueAsInt(1, 2, 1)
+    now = time.monotonic()
+    monkeypatch.setattr(behind.time, "monotonic", lambda: now + behind.MOST_SECONDS + 1)
+    rat.SetValueAsInt(7, 2, 1)
+    assert sum(stored(path, "n")) == rows // 5 + 2
+    rat.close()
+
+
+def test_what_waits_is_bounded_in_bytes_whatever_is_in_it(path, monkeypatch):
+    from gdalbridge.attached_rat.open_sidecars import shared_table
+
+    monkeypatch.setattr(behind, "MOST_BYTES", 2_000_000)
+    rat = attach(path, update=True)
+    rat.SetRowCount(4000)
+    rat.CreateColumn("t", STRING, 0)
+    table = shared_table(f"{path}.rat.zarr")
+    text = "größe " * 100
+    for start in range(0, 3900, 100):
+        rat.WriteArray(np.array([f"{text}{row}" for row in range(start, start + 100)]), 2, start)
+        held = [chunk.values for _, chunk in table._cache.changed()]
+        assert sum(len(one) for values in held for one in values.tolist()) < 2_100_000
+    rat.close()
+    assert stored(path, "t") == [*(f"{text}{row}" for row in range(3900)), *[""] * 100]
+
+
+def test_the_cache_is_bounded(path, monkeypatch):
+    from gdalbridge.attached_rat.open_sidecars import shared_table
+
+    sidecar(path, [("n", "f8", np.arange(1000.0), {})], 1000, chunk=10)
+    rat = attach(path)
+    cache = shared_table(f"{path}.rat.zarr")._cache
+    monkeypatch.setattr(cache, "limit", 800)
+    for row in range(1000):
+        assert rat.GetValueAsDouble(row, 2) == row
+        assert cache.size <= 800
+
+
+def test_what_can_not_be_written_waits_and_says_so(path):
+    rat = attach(path, update=True)
+    for name in ("x", "y"):
+        rat.CreateColumn(name, INTEGER, 0)
+        rat.SetValueAsInt(1, rat.GetColumnCount() - 1, 5)
+    with RatZarr(f"{path}.rat.zarr") as table:
+        table.deleteColumn("x")
+    with pytest.raises(RatZarrError) as caught:
+        rat.flush()
+    assert "changes to chunk 0 of column 'x' are not written" in caught.value.__notes__
+    # The rest was tried all the same.
+    assert stored(path, "y") == [0, 5, 0, 0]
+    with pytest.raises(RatZarrError):
+        rat.close()
+    rat._finalizer.detach()
+    for table in rat._joined.tables:
+        table._cache.drop(("x", 0))
+
+
+# ---- ends of programs
+
+WRITER = """
+import atexit, os, sys, threading, numpy as np
+last = []
+atexit.register(lambda: last and last[0].SetValueAsString(3, 2, "7"))
+import gdalbridge
+rat = gdalbridge.attach(sys.argv[1], update=True)
+rat.CreateColumn("x", 0, 0)
+rat.WriteArray(np.array([5, 6]), rat.GetColumnCount() - 1, 1)
+rat.SetValueAsString(3, rat.GetColumnCount() - 1, "8" if sys.argv[2] == "handler" else "7")
+# Several, so that the requests at the end would be made by threads.
+for name in ("y", "z"):
+    rat.CreateColumn(name, 2, 0)
+    rat.SetValueAsString(1, rat.GetColumnCount() - 1, name)
+how = sys.argv[2]
+if how == "error":
+    raise ValueError("of the program")
+if how == "exit":
+    sys.exit(3)
+if how == "thread":
+    # The program ends with it, and the table is held by nothing but a circle.
+    def ends():
+        circle = [rat]
+        circle.append(circle)
+        sys.exit(5)
+    thread = threading.Thread(target=ends)
+    thread.start()
+    thread.join()
+if how == "handler":
+    # It was there before us, so it comes when all has been written.
+    last.append(rat)
+"""
+
+
+def upload(place, path):
+    for name in (path, f"{path}.aux.xml"):
+        if os.path.exists(name):
+            place.client.upload_file(name, place.bucket, os.path.basename(name))
+
+
+ENDS = [("end", 0), ("error", 1), ("exit", 3), ("thread", 0)]
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "code"),
+    # A client of S3 is closed when such a handler is called: it gets an error.
+    [*(("local", *end) for end in ENDS), *(("s3", *end) for end in ENDS), ("local", "handler", 0)],
+)
+def test_nothing_is_lost_where_a_program_ends(request, tmp_path, how, code, where):
+    path = raster(tmp_path / "a.tif", OWN, 4)
+    if where == "s3":
+        place = request.getfixturevalue("moto_s3")
+        upload(place, path)
+        path = f"s3://{place.bucket}/a.tif"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", WRITER, path, how],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert ("ValueError: of the program" in done.stderr) == (how == "error"), done.stderr
+    assert how == "error" or not done.stderr
+    assert stored(path, "x") == [0, 5, 6, 7]
+    assert stored(path, "y") == ["", "y", "", ""]
+    assert stored(path, "z") == ["", "z", "", ""]
+
+
+def test_a_table_that_the_garbage_collector_finds_is_flushed_later(path):
+    """It runs in any thread, also in the one that requests wait for."""
+    rat = attach(path, update=True)
+    rat.CreateColumn("x", INTEGER, 0)
+    rat.SetValueAsInt(2, 2, 5)
+    circle = [rat]
+    circle.append(circle)
+    del rat, circle
+    thread = threading.Thread(target=gc.collect)
+    thread.start()
+    thread.join()
+    assert stored(path, "x") == [0, 0, 0, 0]
+    assert attach(path).GetValueAsInt(2, 2) == 5
+    assert stored(path, "x") == [0, 0, 5, 0]
+
+
+KILLED = """
+import sys
+import gdalbridge
+rat = gdalbridge.attach(sys.argv[1], update=True)
+for row in range(100_000):
+    rat.SetValueAsInt(row, 2, 1)
+    if row % 1000 == 999:
+        print(row + 1, flush=True)
+"""
+
+
+def test_what_a_kill_loses_is_bounded(path):
+    rows, chunk = 100_000, 100
+    sidecar(path, [("n", "i4", np.zeros(rows), {})], rows, chunk=chunk)
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", KILLED, path], stdout=subprocess.PIPE, text=True
+    ) as process:
+        for line in process.stdout:
+            written = int(line)
+            if written >= 20_000:
+                process.send_signal(signal.SIGKILL)
+                break
+    kept = np.array(stored(path, "n"))
+    assert kept.sum() >= written - (behind.MOST_CHUNKS + 1) * chunk
+    # What is there is there from the beginning, without gaps.
+    assert kept[: kept.sum()].all()
+
+
+@pytest.mark.skipif(not NEW_TYPES, reason="came with GDAL 3.12")
+def test_numpys_date_times_are_taken_as_utc(path, tmp_path):
+    given = np.array(["2020-01-02T03:04:05.678", "NaT", "1999-01-02", "0001-01-01"], "M8[ms]")
+    texts = ["2020-01-02T03:04:05.678Z", "", "1999-01-02T00:00:00Z", "0001-01-01T00:00:00Z"]
+    with attach(path, update=True) as rat:
+        rat.CreateColumn("t", DATETIME, 0)
+        assert rat.WriteArray(given, 2) == 0
+        for bad, reason in (
+            (np.array(["10000-01-01"], "M8[s]"), "row 1: .* years 1 to 9999"),
+            (np.array(["2020-01-01T00:00:00.000000001"], "M8[ns]"), "row 1: "),
+        ):
+            with pytest.raises(ConversionError, match=reason):
+                rat.WriteArray(bad, 2, 1)
+    expected = new_rat([("t", DATETIME, 0, texts)], 4)
+    assert describe(attach(path))["columns"][2] == describe(expected)["columns"][0]
+    # And as any others they go into a raster's own table.
+    bake(path, tmp_path / "b.tif")
+    baked = gdal.Open(str(tmp_path / "b.tif"))
+    assert describe(baked.GetRasterBand(1).GetDefaultRAT()) == describe(attach(path))
+
+
+@pytest.mark.skipif(not NEW_TYPES, reason="came with GDAL 3.12")
+def test_date_times_keep_each_their_own_offset(path):
+    texts = [
+        b"2020-01-02T03:04:05.678+02:00",
+        b"",
+        b"2020-01-02T03:04:05Z",
+        b"2020-01-02T03:04:05",
+    ]
+    with attach(path, update=True) as rat:
+        rat.CreateColumn("t", DATETIME, 0)
+        rat.WriteArray(np.array(texts), 2)
+    expected = new_rat([("t", DATETIME, 0, [text.decode() for text in texts])], 4)
+    assert describe(attach(path))["columns"][2] == describe(expected)["columns"][0]
+
+
+def test_payloads_of_nans_pass_through_a_float32_column(path):
+    bits = np.array([0x7F800001, 0xFFC00000, 0x7FC01234, 0x7FC00000], "u4")
+    with RatZarr(f"{path}.rat.zarr") as table:
+        table.setRowCount(4)
+        table.createColumn("f", "f4")
+        table.writeBlock("f", bits.view("f4"), 0)
+    with attach(path, update=True) as rat:
+        column = names(rat).index("f")
+        wide = rat.ReadAsArray(column)
+        rat.WriteArray(wide[::-1], column)
+        lost = np.array([0x7FF00000000007A2], "u8").view("f8")
+        with pytest.raises(ConversionError, match="row 2: nan has a payload, 0x7ff00000000007a2"):
+            rat.WriteArray(lost, column, 2)
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        assert table.readBlock("f", 0, 4).view("u4").tolist() == bits[::-1].tolist()

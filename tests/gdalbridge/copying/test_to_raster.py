@@ -1,0 +1,357 @@
+"""Options and refusals of copies into a raster."""
+
+import numpy as np
+import pytest
+from osgeo import gdal
+
+from gdalbridge import BridgeError, ConversionError, LossWarning, copy_to_raster
+from gdalbridge.copying import compare as exportcompare
+from gdalbridge.copying.compare import Borders
+from gdalbridge.errors import (
+    ColumnSelectionError,
+    NotWrittenError,
+    OutputExistsError,
+    RasterNotFoundError,
+)
+from gdalbridge.gdalio import rat_writer as gdalratwrite
+from gdalbridge.gdalio.rat_writer import keeps_values
+from ratzarr import DamagedError, RatZarr
+from ratzarr.format.blocks import Block
+from tests.gdalbridge.sample_rasters import HAS_HFA, INTEGER, STRING, describe_band, make, new_rat
+
+
+@pytest.fixture
+def store(tmp_path):
+    path = tmp_path / "t.rat.zarr"
+    with RatZarr(path) as table:
+        table.setRowCount(4)
+        table.createColumn("id", np.int32)
+        table.writeBlock("id", [5, 6, 7, 8], 0)
+        table.createColumn("name", str)
+        table.writeBlock("name", ["a", "b", "c", "d"], 0)
+    return path
+
+
+@pytest.fixture
+def raster(tmp_path):
+    path = tmp_path / "x.tif"
+    dataset = make(path)
+    rat = new_rat([("own", INTEGER, 0, [1, 2, 3, 4]), ("id", INTEGER, 0, [0, 0, 0, 0])], 4)
+    dataset.GetRasterBand(1).SetDefaultRAT(rat)
+    return path
+
+
+def columns(path):
+    return {name: values for name, _, _, values in describe_band(path)["columns"]}
+
+
+def test_columns_are_added_to_the_rasters_own(store, raster):
+    copy_to_raster(store, raster, columns=["name"])
+    assert columns(raster) == {"own": [1, 2, 3, 4], "id": [0] * 4, "name": ["a", "b", "c", "d"]}
+
+
+def test_an_existing_column_is_refused_and_nothing_changes(store, raster):
+    before = describe_band(raster)
+    with pytest.raises(OutputExistsError, match="'id' already"):
+        copy_to_raster(store, raster)
+    assert describe_band(raster) == before
+
+
+def test_overwrite_writes_over_it(store, raster):
+    copy_to_raster(store, raster, overwrite=True)
+    assert columns(raster)["id"] == [5, 6, 7, 8]
+    assert columns(raster)["own"] == [1, 2, 3, 4]
+
+
+def test_a_type_that_gdal_can_not_change(store, tmp_path):
+    path = tmp_path / "y.tif"
+    dataset = make(path)
+    rat = new_rat([("id", STRING, 0, list("wxyz"))], 4)
+    dataset.GetRasterBand(1).SetDefaultRAT(rat)
+    dataset = None
+    with pytest.raises(OutputExistsError, match="can't change that to Integer"):
+        copy_to_raster(store, path, overwrite=True)
+    assert columns(path) == {"id": list("wxyz")}
+
+
+def test_another_number_of_rows(store, tmp_path):
+    path = tmp_path / "y.tif"
+    dataset = make(path)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("own", INTEGER, 0, [1, 2])], 2))
+    dataset = None
+    with pytest.raises(BridgeError, match="2 rows and the sidecar has 4"):
+        copy_to_raster(store, path)
+
+
+@pytest.mark.parametrize("options", [{"columns": ["no"]}, {"cast": {"no": "Real"}}])
+def test_columns_that_are_not_there(store, raster, options):
+    with pytest.raises(ColumnSelectionError, match="no column 'no'"):
+        copy_to_raster(store, raster, **options)
+
+
+def test_several_values_per_row(store, raster):
+    with RatZarr(store) as table:
+        table.createColumn("spectrum", np.float32, width=3)
+    with pytest.raises(ConversionError, match="'spectrum' has 3 values per row"):
+        copy_to_raster(store, raster, overwrite=True)
+
+
+def test_a_column_that_is_not_complete(store, raster):
+    with RatZarr(store) as table:
+        table.createColumn("half", np.float32, complete=False)
+    with pytest.raises(BridgeError, match="'half' is not complete"):
+        copy_to_raster(store, raster, overwrite=True)
+
+
+def test_a_raster_on_s3_is_refused_before_anything_is_asked(store):
+    with pytest.raises(NotWrittenError, match="GDAL can't change a raster there"):
+        copy_to_raster(store, "s3://bucket/x.tif")
+
+
+def test_a_raster_that_is_not_there(store, tmp_path):
+    with pytest.raises(RasterNotFoundError):
+        copy_to_raster(store, tmp_path / "no.tif")
+
+
+def test_a_dataset_that_was_opened_for_reading(store, tmp_path):
+    path = tmp_path / "y.tif"
+    make(path).FlushCache()
+    dataset = gdal.Open(str(path))
+    if gdal.VersionInfo("VERSION_NUM") < "3120000":
+        # This version writes a .aux.xml beside it, which is as good.
+        copy_to_raster(store, dataset)
+        assert columns(path)["id"] == [5, 6, 7, 8]
+        return
+    with pytest.raises(NotWrittenError, match="opened for update"):
+        copy_to_raster(store, dataset)
+
+
+def test_a_dataset_that_was_opened_for_update(store, tmp_path):
+    path = tmp_path / "y.tif"
+    make(path).FlushCache()
+    dataset = gdal.OpenEx(str(path), gdal.OF_UPDATE)
+    copy_to_raster(store, dataset)
+    dataset = None
+    assert columns(path)["name"] == ["a", "b", "c", "d"]
+
+
+def test_the_report(store, tmp_path):
+    path = tmp_path / "y.tif"
+    make(path).FlushCache()
+    report = copy_to_raster(store, path)
+    assert (report.source, report.target, report.rows) == (str(store), str(path), 4)
+    assert [(c.name, c.gdal_type) for c in report.columns] == [
+        ("id", "Integer"),
+        ("name", "String"),
+    ]
+    assert report.bytes_stored > 0
+
+
+def test_progress(store, tmp_path):
+    path = tmp_path / "y.tif"
+    make(path).FlushCache()
+    done = []
+    copy_to_raster(store, path, block_rows=1, progress=lambda f, m, d: done.append(f) or 1)
+    assert done == sorted(done)
+    assert done[-1] == 1.0
+
+
+def test_one_long_text_does_not_pad_all_the_others(tmp_path, monkeypatch):
+    """Pieces are cut by their size in bytes, and every row comes back."""
+    monkeypatch.setattr(gdalratwrite, "TEXT_BYTES", 1000)
+    texts = ["a"] * 500 + ["x" * 900] + ["b", ""] * 300 + ["y" * 5000, "z"]
+    store = tmp_path / "t.rat.zarr"
+    with RatZarr(store) as table:
+        table.setRowCount(len(texts))
+        table.createColumn("s", str)
+        table.writeBlock("s", texts, 0)
+    sizes = []
+    give = gdalratwrite.RatSink._give
+    monkeypatch.setattr(
+        gdalratwrite.RatSink,
+        "_give",
+        lambda self, index, start, values: (
+            sizes.append(values.nbytes),
+            give(self, index, start, values),
+        ),
+    )
+    dataset = make("", "MEM")
+    copy_to_raster(store, dataset)
+    rat = dataset.GetRasterBand(1).GetDefaultRAT()
+    assert [rat.GetValueAsString(row, 0) for row in range(len(texts))] == texts
+    assert all(size <= 1000 or size == 5000 for size in sizes)
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+def test_an_open_hfa_dataset(store, tmp_path):
+    path = tmp_path / "x.img"
+    dataset = make(path, "HFA")
+    assert copy_to_raster(store, dataset).losses == ()
+    dataset = None
+    assert columns(path) == {"id": [5, 6, 7, 8], "name": ["a", "b", "c", "d"]}
+
+
+def test_a_vrt_in_memory(store, raster):
+    """It lists its sources as its files; the table is its own."""
+    before = describe_band(raster)
+    dataset = gdal.GetDriverByName("VRT").CreateCopy("", gdal.Open(str(raster)))
+    copy_to_raster(store, dataset, columns=["name"])
+    rat = dataset.GetRasterBand(1).GetDefaultRAT()
+    index = [rat.GetNameOfCol(i) for i in range(rat.GetColumnCount())].index("name")
+    assert [rat.GetValueAsString(row, index) for row in range(4)] == ["a", "b", "c", "d"]
+    assert describe_band(raster) == before
+
+
+@pytest.fixture
+def thousand(tmp_path):
+    """Numbers and text, in chunks of 300 rows."""
+    path = tmp_path / "t.rat.zarr"
+    with RatZarr(path) as table:
+        table.setChunkSize(300)
+        table.setRowCount(1000)
+        table.createColumn("id", np.int32)
+        table.writeBlock("id", np.arange(1000, dtype="i4"), 0)
+        table.createColumn("name", str)
+        table.writeBlock("name", [f"größe {row}" for row in range(1000)], 0)
+    return path
+
+
+@pytest.fixture
+def loses(monkeypatch):
+    """Have GDAL lose one row of every column."""
+
+    def lose(lost):
+        give = gdalratwrite.RatSink._give
+
+        def one_less(self, index, start, values):
+            if start <= lost < start + len(values):
+                values = values.copy()
+                values[lost - start] = values[0:1].dtype.type()
+            give(self, index, start, values)
+
+        monkeypatch.setattr(gdalratwrite.RatSink, "_give", one_less)
+
+    return lose
+
+
+IN_BLOCKS = gdal.VersionInfo("VERSION_NUM") >= "3120000"
+SEEN = {
+    # Within a block, and at its ends; a raster that keeps all, and one that may not.
+    ("MEM", 450, None): False,
+    ("MEM", 450, True): True,
+    ("MEM", 600, None): True,
+    ("MEM", 999, None): True,
+    ("MEM", 999, False): False,
+    ("GTiff", 450, None): True,
+    ("GTiff", 450, False): False,
+}
+
+
+@pytest.mark.skipif(not IN_BLOCKS, reason="this GDAL is not given text in blocks there")
+@pytest.mark.parametrize(("driver", "row", "verify"), SEEN)
+def test_what_is_compared(thousand, tmp_path, loses, driver, row, verify):
+    loses(row)
+    path = tmp_path / "x.tif"
+    target = make("" if driver == "MEM" else path, driver)
+    if driver == "GTiff":
+        target.FlushCache()
+        target = path
+    if not SEEN[driver, row, verify]:
+        assert copy_to_raster(thousand, target, verify=verify, block_rows=300).losses == ()
+        return
+    with pytest.warns(LossWarning):
+        losses = copy_to_raster(thousand, target, verify=verify, block_rows=300).losses
+    assert f"column 'id', row {row}: {row} became 0" in losses
+    assert f"column 'name', row {row}: größe {row} became " in losses
+
+
+def test_which_rasters_keep_every_value(raster, tmp_path):
+    assert keeps_values(make("", "MEM"))
+    assert keeps_values(gdal.GetDriverByName("VRT").CreateCopy("", gdal.Open(str(raster))))
+    assert not keeps_values(gdal.Open(str(raster)))
+    gdal.GetDriverByName("VRT").CreateCopy(str(tmp_path / "x.vrt"), gdal.Open(str(raster)))
+    assert not keeps_values(gdal.Open(str(tmp_path / "x.vrt")))
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (2, 2), (64, 64), (1000, 64)])
+def test_borders_are_of_blocks_all_through_a_column(count, kept):
+    borders = Borders(count)
+    for number in range(count):
+        borders.put(Block(number * 100, 100), [np.arange(number * 100, number * 100 + 100)])
+    starts = {block.start // 100 for block, _ in borders.blocks}
+    assert len(starts) == kept
+    assert {0, count - 1} <= starts
+    assert max(np.diff(sorted(starts)), default=0) <= 1000 / 60
+    for block, (values,) in borders.blocks:
+        assert values.tolist() == list(range(block.start, block.stop))
+        assert values.base is None
+        assert block.length == exportcompare.BORDER
+
+
+def test_zero_characters_in_text_are_refused_by_row(thousand):
+    with RatZarr(thousand) as table:
+        table.writeBlock("name", ["cut \x00 here"], 512)
+    dataset = make("", "MEM")
+    with pytest.raises(ConversionError, match="column 'name', row 512: GDAL would cut"):
+        copy_to_raster(thousand, dataset)
+    assert dataset.GetRasterBand(1).GetDefaultRAT() is None
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+@pytest.mark.parametrize("name", ["id", "name"])
+def test_damage_is_found_before_anything_is_written_through(thousand, tmp_path, name):
+    chunk = thousand / "RAT" / name / "c" / "2"
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 1
+    chunk.write_bytes(data)
+    path = tmp_path / "x.img"
+    make(path, "HFA").FlushCache()
+    before = path.read_bytes()
+    with pytest.raises(DamagedError, match=rf"rows 600 to 899 of column '{name}'"):
+        copy_to_raster(thousand, path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+def test_the_longest_text_is_written_through_first(thousand, tmp_path, monkeypatch):
+    with RatZarr(thousand) as table:
+        table.writeBlock("name", ["the very longest of all of them"], 777)
+    rows = []
+    give = gdalratwrite.RatSink._give
+    monkeypatch.setattr(
+        gdalratwrite.RatSink,
+        "_give",
+        lambda self, index, start, values: (
+            rows.append((index, start, len(values))),
+            give(self, index, start, values),
+        ),
+    )
+    path = tmp_path / "x.img"
+    make(path, "HFA").FlushCache()
+    assert copy_to_raster(thousand, path).losses == ()
+    assert next((start, count) for index, start, count in rows if index == 1) == (777, 1)
+    expected = [f"größe {row}" for row in range(1000)]
+    expected[777] = "the very longest of all of them"
+    assert columns(path) == {"id": list(range(1000)), "name": expected}
+
+
+def test_payloads_of_nans_become_real_or_are_refused_as_text(tmp_path, raster):
+    bits = np.array([0x7F800001, 0xFFC00000, 0x7FC01234, 0x3F800000], "u4")
+    with RatZarr(tmp_path / "t.rat.zarr") as table:
+        table.setRowCount(4)
+        table.createColumn("f", "f4")
+        table.writeBlock("f", bits.view("f4"), 0)
+        table.createColumn("ordinary", "f4")
+        table.writeBlock("ordinary", np.array([np.nan, -np.nan, 1, 2], "f4"), 0)
+    memory = gdal.GetDriverByName("MEM").Create("", 2, 2)
+    copy_to_raster(tmp_path / "t.rat.zarr", memory)
+    rat = memory.GetRasterBand(1).GetDefaultRAT()
+    # A wider float has the fraction's bits at its left.
+    wanted = [0x7FF0000020000000, 0xFFF8000000000000, 0x7FF8024680000000, 0x3FF0000000000000]
+    assert rat.ReadAsArray(0).view("u8").tolist() == wanted
+    with pytest.raises(ConversionError, match="column 'f', row 0: a NaN with a payload"):
+        copy_to_raster(tmp_path / "t.rat.zarr", raster, columns=["f"], cast={"f": "String"})
+    copy_to_raster(
+        tmp_path / "t.rat.zarr", raster, columns=["ordinary"], cast={"ordinary": "String"}
+    )
+    assert columns(raster)["ordinary"] == ["nan", "nan", "1.0", "2.0"]

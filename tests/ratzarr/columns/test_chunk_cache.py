@@ -1,0 +1,368 @@
+"""Pages of chunks: only what they need is unpacked, nothing twice, and nothing is ever out of date."""
+
+import os
+import time
+import tracemalloc
+from unittest import mock
+
+import numpy as np
+import pytest
+from numcodecs import blosc
+from numpy.dtypes import StringDType
+
+from ratzarr import DamagedError, RatZarr
+from ratzarr.codecs.blosc import BloscBlocks
+from ratzarr.codecs.chunk_codec import ChunkCodec
+from ratzarr.stores.local_files import state_of
+from tests.ratzarr.conformance.base import make
+
+ROWS, CHUNK = 150_000, 60_000
+
+
+def values_of(dtype, width=1, rows=ROWS, seed=1):
+    """Return values some of which pack well, and some not at all."""
+    rng = np.random.default_rng(seed)
+    shape = (rows, width) if width > 1 else (rows,)
+    if dtype == "T":
+        return np.char.mod("%d", rng.integers(0, 10**6, shape)).astype(StringDType())
+    dtype = np.dtype(dtype)
+    if dtype.kind == "b":
+        return rng.integers(0, 2, shape).astype(dtype)
+    if dtype.kind == "S":
+        return np.char.mod("%d", rng.integers(0, 10**6, shape)).astype(dtype)
+    if dtype.kind == "f":
+        found = rng.normal(size=shape)
+        found[: rows // 3] = np.round(found[: rows // 3], 2)
+        return found.astype(dtype)
+    return rng.integers(0, 100, shape).cumsum(axis=0).astype("i8").astype(dtype)
+
+
+@pytest.fixture
+def aged(monkeypatch):
+    """Let files be kept that were written just now: nobody writes them again in these tests."""
+    monkeypatch.setattr("ratzarr.stores.local_files.FINE", -(10**18))
+    monkeypatch.setattr("ratzarr.stores.local_files.COARSE", -(10**18))
+
+
+@pytest.fixture
+def unpacked():
+    """Return the bytes that were unpacked, in a list."""
+    sizes = []
+    decode, unpack = ChunkCodec.decode, ChunkCodec.unpack_blocks
+
+    def counted(codec, data):
+        values = decode(codec, data)
+        sizes.append(values.nbytes)
+        return values
+
+    def counted_blocks(blocks, first, last, out):
+        sizes.append(len(out))
+        unpack(blocks, first, last, out)
+
+    with (
+        mock.patch.object(ChunkCodec, "decode", counted),
+        mock.patch.object(ChunkCodec, "unpack_blocks", staticmethod(counted_blocks)),
+    ):
+        yield sizes
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width"),
+    [("f8", 1), ("f4", 1), ("i4", 3), ("i8", 1), ("u1", 1), ("?", 1), ("i2", 1), ("M8[us]", 1),
+     ("S7", 1), ("f2", 5), ("T", 1)],
+)  # fmt: skip
+def test_any_rows_in_any_order(tmp_path, aged, dtype, width):
+    values = values_of(dtype, width)
+    path = tmp_path / "t.rat.zarr"
+    kind = StringDType() if dtype == "T" else dtype
+    with make(path, ROWS, chunk=CHUNK, a=(kind, width)) as table:
+        table.writeBlock("a", values, 0)
+    rng = np.random.default_rng(3)
+    with RatZarr(path, readOnly=True) as table:
+        for length in (1, 1000, 40_000, 70_000) * 6:
+            start = int(rng.integers(0, ROWS - length))
+            got = table.readBlock("a", start, length)
+            assert (got == values[start : start + length]).all()
+        for start in range(0, ROWS, 7_000):
+            got = table.readBlock("a", start, 7_000)
+            assert (got == values[start : start + 7_000]).all()
+
+
+def test_nothing_is_unpacked_twice_and_little_for_a_page(tmp_path, aged, unpacked):
+    values = values_of("f8")
+    path = tmp_path / "t.rat.zarr"
+    with make(path, ROWS, chunk=CHUNK, a=("f8",)) as table:
+        table.writeBlock("a", values, 0)
+    with RatZarr(path, readOnly=True) as table:
+        unpacked.clear()
+        table.readBlock("a", 61_000, 100)
+        assert 0 < sum(unpacked) < CHUNK * 8
+        seen = sum(unpacked)
+        for start in range(61_000, 62_000, 100):
+            assert (table.readBlock("a", start, 100) == values[start : start + 100]).all()
+        assert sum(unpacked) == seen
+        for start in [*range(60_000, 120_000, 500), *range(119_000, 60_000, -500)]:
+            table.readBlock("a", start, 500)
+        assert sum(unpacked) == CHUNK * 8
+        # Read on from one chunk to the next it is unpacked at once.
+        unpacked.clear()
+        table.readBlock("a", 120_000, 500)
+        assert sum(unpacked) == CHUNK * 8
+
+
+def test_a_chunk_that_was_read_through_goes_when_reading_goes_on(tmp_path, aged):
+    """On a disk, so that the memory serves the next; one that was read in part stays."""
+    values = values_of("f8", rows=5 * CHUNK)
+    path = tmp_path / "t.rat.zarr"
+    with make(path, 5 * CHUNK, chunk=CHUNK, a=("f8",)) as table:
+        table.writeBlock("a", values, 0)
+    with RatZarr(path, readOnly=True) as table:
+        kept = table._columns._shelf._kept
+        # In any order within a chunk and its neighbour, and the first only in part.
+        starts = [1000, *[CHUNK + one * 3000 for one in np.random.default_rng(1).permutation(40)]]
+        for start in [*map(int, starts), *range(3 * CHUNK, 5 * CHUNK, 3000)]:
+            got = table.readBlock("a", start, 3000)
+            assert (got == values[start : start + 3000]).all()
+        assert [key[-1] for key in sorted(kept)] == ["0", "3", "4"]
+        assert (table.readBlock("a", CHUNK, 3000) == values[CHUNK : CHUNK + 3000]).all()
+
+
+def test_on_s3_nothing_is_let_go_of_before_there_is_no_room(moto_s3):
+    url = moto_s3.new()
+    with make(url, 500, chunk=100, a=("i4",)) as table:
+        table.writeBlock("a", np.arange(500), 0)
+    with RatZarr(url, readOnly=True) as table:
+        for start in range(0, 500, 50):
+            table.readBlock("a", start, 50)
+        assert len(table._columns._shelf._kept) == 5
+
+
+def test_what_is_handed_out_is_the_callers_own(tmp_path, aged):
+    path = tmp_path / "t.rat.zarr"
+    with make(path, 100, chunk=60, a=("i4",)) as table:
+        table.writeBlock("a", np.arange(100), 0)
+    with RatZarr(path, readOnly=True) as table:
+        for length in (10, 10, 60, 10):
+            got = table.readBlock("a", 0, length)
+            assert got.tolist() == list(range(length))
+            got[:] = -1
+
+
+def test_rows_that_are_being_cut_off_are_not_read_from_what_is_kept(tmp_path, aged):
+    """The document says first that they are gone; their chunk is as it was for a while."""
+    path = tmp_path / "t.rat.zarr"
+    with make(path, 100, chunk=60, a=("i4",)) as table:
+        table.writeBlock("a", np.arange(100), 0)
+        with RatZarr(path, readOnly=True) as reader:
+            for _ in range(2):
+                assert reader.readBlock("a", 20, 3).tolist() == [20, 21, 22]
+            column = table._columns["a"]
+            column.document.update(
+                lambda document: document["attributes"].update(CUTTING=10), column.missing
+            )
+            assert reader.readBlock("a", 20, 3).tolist() == [0, 0, 0]
+            assert reader.readBlock("a", 5, 3).tolist() == [5, 6, 7]
+
+
+def test_what_others_write_is_seen_at_once(tmp_path):
+    """However soon it comes, and however alike the files are."""
+    path = tmp_path / "t.rat.zarr"
+    with make(path, 100, chunk=60, a=("i4",)) as table:
+        table.writeBlock("a", np.zeros(100, "i4"), 0)
+        with RatZarr(path, readOnly=True) as reader:
+            for value in range(1, 400):
+                # As a whole and in part, by turns: the same number of bytes each time.
+                block = np.full(60 if value % 2 else 59, value, "i4")
+                table.writeBlock("a", block, 0)
+                assert reader.readBlock("a", 1, 3).tolist() == [value] * 3
+
+
+def test_a_file_that_is_changed_where_it_is_is_read_again(tmp_path):
+    path = tmp_path / "t.rat.zarr"
+    with make(path, 60, chunk=60, a=("i4",), b=("i4",)) as table:
+        table.writeBlock("a", np.arange(60), 0)
+        table.writeBlock("b", np.arange(1, 61), 0)
+    # So long that it is kept.
+    time.sleep(0.2)
+    file, other = path / "RAT" / "a" / "c" / "0", path / "RAT" / "b" / "c" / "0"
+    with RatZarr(path, readOnly=True) as table:
+        assert table.readBlock("a", 0, 2).tolist() == [0, 1]
+        assert table._columns._shelf.size
+        before = file.stat()
+        assert len(other.read_bytes()) == before.st_size
+        file.write_bytes(other.read_bytes())
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        time.sleep(0.2)
+        assert table.readBlock("a", 0, 2).tolist() == [1, 2]
+        file.write_bytes(other.read_bytes()[:-1] + b"?")
+        with pytest.raises(DamagedError, match="c/0"):
+            table.readBlock("a", 0, 2)
+        file.unlink()
+        assert table.readBlock("a", 0, 2).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("ago", "fraction", "told"),
+    [(0, 5, False), (50, 5, False), (300, 5, True), (-300, 5, False), (2_500, 0, False),
+     (4_000, 0, True)],
+)  # fmt: skip
+def test_files_that_could_change_without_a_sign_are_in_no_state(ago, fraction, told):
+    """``ago`` is in milliseconds; whole seconds are those of a coarse clock."""
+    now = 1_700_000_000 * 10**9 + ago * 10**6 + fraction
+    changed = {"st_mtime_ns": 0, "st_ctime_ns": 1_700_000_000 * 10**9 + fraction}
+    found = os.stat_result([0] * 10, changed)
+    assert bool(state_of(found, now=now)) == told
+
+
+def _anew(place, monkeypatch):
+    url = place.new()
+    make(url, 100, chunk=60, a=("i4",)).close()
+    with RatZarr(url) as writer, RatZarr(url, readOnly=True) as reader:
+        for dtype in ("i4", "f4", "u4"):
+            if dtype != "i4":
+                writer.deleteColumn("a")
+                writer.createColumn("a", dtype)
+            writer.writeBlock("a", np.zeros(100, dtype), 0)
+            for _ in range(2):
+                got = reader.readBlock("a", 0, 5)
+                assert got.dtype == dtype
+                assert got.tolist() == [0] * 5
+
+
+def test_a_column_created_anew_with_the_same_bytes_on_disk(local, monkeypatch, aged):
+    _anew(local, monkeypatch)
+
+
+def test_a_column_created_anew_with_the_same_bytes_on_s3(moto_s3, monkeypatch):
+    _anew(moto_s3, monkeypatch)
+
+
+def test_on_s3_the_next_page_is_one_request_without_the_bytes(counted_s3):
+    place, proxy = counted_s3
+    url = place.new()
+    values = np.arange(100, dtype="i4")
+    with make(url, 100, chunk=60, a=("i4",)) as table:
+        table.writeBlock("a", values, 0)
+    with RatZarr(url, readOnly=True) as reader, RatZarr(url) as writer:
+
+        def cost(start):
+            proxy.clear()
+            assert reader.readBlock("a", start, 5).tolist() == values[start : start + 5].tolist()
+            return [request.method for request in proxy.requests]
+
+        assert cost(0) == ["GET", "GET"]
+        assert cost(5) == ["HEAD"]
+        assert cost(50) == ["HEAD"]
+        values[7] = 700
+        writer.writeBlock("a", values[7:8], 7)
+        assert cost(5) == ["HEAD", "GET"]
+        assert cost(5) == ["HEAD"]
+
+
+@pytest.mark.parametrize("limit", [0, 10**6, 10**7])
+def test_what_is_kept_is_bounded(tmp_path, aged, monkeypatch, limit):
+    monkeypatch.setenv("RATZARR_CACHE_BYTES", str(limit))
+    path = tmp_path / "t.rat.zarr"
+    names = [f"c{number}" for number in range(20)]
+    with make(path, ROWS, chunk=CHUNK, **dict.fromkeys(names, ("f8",))) as table:
+        for name in names:
+            table.writeBlock(name, values_of("f8"), 0)
+    with RatZarr(path, readOnly=True) as table:
+        for name in names:
+            table.readBlock(name, 0, 1)
+        tracemalloc.start()
+        try:
+            for start in range(0, ROWS, 30_000):
+                for name in names:
+                    table.readBlock(name, start, 1_000)
+            # Besides it, memory to read into: some chunks of 480 000 bytes, less when packed.
+            assert tracemalloc.get_traced_memory()[0] < limit + 6 * 10**6
+        finally:
+            tracemalloc.stop()
+    monkeypatch.setenv("RATZARR_CACHE_BYTES", "-1")
+    with pytest.raises(Exception, match="RATZARR_CACHE_BYTES"):
+        RatZarr(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are forks elsewhere only")
+def test_a_forked_child_reads_on(tmp_path, aged):
+    path = tmp_path / "t.rat.zarr"
+    with make(path, 100, chunk=60, a=("i4",)) as table:
+        table.writeBlock("a", np.arange(100), 0)
+    with RatZarr(path, readOnly=True) as table:
+        table.readBlock("a", 0, 2)
+        with table._columns._shelf._lock:
+            child = os.fork()
+            if not child:
+                os._exit(table.readBlock("a", 5, 1).tolist() != [5])
+        assert os.waitpid(child, 0)[1] == 0
+
+
+# ---- blocks of Blosc
+
+
+PACKED = [
+    (dtype, name, shuffle, block)
+    for dtype in ("f8", "i4", "u1", "V12", "V40")
+    for name, shuffle, block in (
+        ("lz4", blosc.SHUFFLE, 2**15), ("lz4", blosc.BITSHUFFLE, 0), ("zstd", blosc.NOSHUFFLE, 2**18),
+        ("blosclz", blosc.SHUFFLE, 2**16), ("zlib", blosc.SHUFFLE, 0), ("lz4hc", blosc.SHUFFLE, 7777),
+    )
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("noise", [False, True])
+@pytest.mark.parametrize(("dtype", "name", "shuffle", "block"), PACKED)
+def test_blocks_are_what_blosc_makes_of_the_whole(dtype, name, shuffle, block, noise):
+    rng = np.random.default_rng(5)
+    plain = rng.bytes(1_200_000) if noise else np.arange(150_000).astype("i8").tobytes()
+    data = memoryview(
+        blosc.compress(np.frombuffer(plain, dtype), name.encode(), 5, shuffle, block)
+    )
+    plain = blosc.decompress(data)
+    blocks = BloscBlocks.of(data, len(plain))
+    if blocks is None:
+        assert int.from_bytes(data[8:12], "little") >= len(plain)
+        return
+    assert blocks.count == -(-len(plain) // blocks.block) > 1
+    runs = {(0, blocks.count), (blocks.count - 1, blocks.count), (0, 1)}
+    for _ in range(8):
+        first = int(rng.integers(0, blocks.count))
+        runs.add((first, int(rng.integers(first, blocks.count)) + 1))
+    for first, last in runs:
+        start, stop = blocks.bytes_of(first, last)
+        out = np.zeros(stop - start, np.uint8)
+        blocks.unpack(first, last, out)
+        assert out.tobytes() == plain[start:stop]
+
+
+def test_headers_are_not_believed():
+    """What does not fit is refused, or unpacked to some bytes of the size that was asked for."""
+    plain = np.round(np.random.default_rng(1).normal(size=60_000), 1)
+    good = bytes(blosc.compress(plain, b"lz4", 5, blosc.SHUFFLE, 2**14))
+    for size in (plain.nbytes - 8, plain.nbytes + 8):
+        with pytest.raises(ValueError, match="expected"):
+            BloscBlocks.of(memoryview(good), size)
+    for data in (good[:-1], good + b"x", good[:12], b""):
+        with pytest.raises(ValueError, match=r"expected|no Blosc"):
+            BloscBlocks.of(memoryview(data), plain.nbytes)
+    rng = np.random.default_rng(2)
+    refused = 0
+    for turn in range(600):
+        bad = bytearray(good)
+        # Mostly in the header and the table of blocks.
+        where = int(rng.integers(0, 64)) if turn % 3 else int(rng.integers(0, len(good)))
+        bad[where] ^= 1 << int(rng.integers(0, 8))
+        try:
+            blocks = BloscBlocks.of(memoryview(bytes(bad)), plain.nbytes)
+            if blocks is None:
+                continue
+            for first in (0, blocks.count // 2, blocks.count - 1):
+                start, stop = blocks.bytes_of(first, first + 1)
+                out = np.zeros(stop - start + 16, np.uint8)
+                blocks.unpack(first, first + 1, out[8:-8])
+                assert not out[:8].any()
+                assert not out[-8:].any()
+        except (ValueError, RuntimeError):
+            refused += 1
+    assert refused > 100

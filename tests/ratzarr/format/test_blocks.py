@@ -1,0 +1,63 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ratzarr import RatZarrError
+from ratzarr.format.blocks import Block, Runs, chunk_count, parts
+
+
+@given(
+    rows=st.integers(1, 60),
+    chunk_rows=st.integers(1, 25),
+    start=st.integers(0, 59),
+    length=st.integers(0, 60),
+)
+def test_parts_cover_the_block_once_and_in_order(rows, chunk_rows, start, length):
+    start = min(start, rows)
+    length = min(length, rows - start)
+    seen = []
+    for part in parts(Block(start, length), chunk_rows, rows):
+        first = part.chunk * chunk_rows
+        in_table = range(first + part.in_chunk.start, first + part.in_chunk.stop)
+        assert list(in_table) == list(
+            range(start + part.in_block.start, start + part.in_block.stop)
+        )
+        of_chunk = set(range(first, min(first + chunk_rows, rows)))
+        assert part.whole == (set(in_table) == of_chunk)
+        seen += in_table
+    assert seen == list(range(start, start + length))
+
+
+@pytest.mark.parametrize(("start", "length"), [(-1, 3), (0, -1)])
+def test_a_block_has_no_negative_rows(start, length):
+    with pytest.raises(RatZarrError, match="row 0 or later"):
+        Block(start, length)
+
+
+@pytest.mark.parametrize(
+    ("rows", "chunks"), [(0, 0), (1, 1), (10, 1), (11, 2), (2**62, 2**62 // 10 + 1)]
+)
+def test_chunk_count(rows, chunks):
+    assert chunk_count(rows, 10) == chunks
+
+
+@given(
+    runs=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=20),
+    count=st.integers(1, 30),
+)
+def test_runs_know_when_all_rows_have_been_seen(runs, count):
+    seen, rows = Runs(), set()
+    for start, length in runs:
+        seen.add(slice(start, start + length))
+        rows |= set(range(start, start + length))
+        # From the first row to the last that was seen, with none between them that was not.
+        one_run = rows == set(range(max(rows) + 1))
+        assert seen.are_all(count) == (one_run and len(rows) >= count)
+
+
+def test_runs_in_too_many_pieces_are_never_all():
+    seen = Runs()
+    for start in range(0, 400, 2):
+        seen.add(slice(start, start + 1))
+    seen.add(slice(0, 400))
+    assert not seen.are_all(400)

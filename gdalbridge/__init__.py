@@ -16,7 +16,7 @@ from gdalbridge.errors import (
     StaleWarning,
 )
 from gdalbridge.gdalio.config_options import words
-from ratzarr.stores.aws_config import consult
+from ratzarr.stores import consult
 
 if TYPE_CHECKING:
     from gdalbridge.attached_rat.attach import attach

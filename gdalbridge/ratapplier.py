@@ -43,7 +43,7 @@ from gdalbridge.errors import BridgeError, ColumnSelectionError
 from gdalbridge.sidecars.naming import SUFFIX
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr import RatZarr
-from ratzarr.format.names import OWN_COLUMN_ATTRS
+from ratzarr.format import OWN_COLUMN_ATTRS
 
 __all__ = [
     "RCM_EQUALS_INPUT",

@@ -20,17 +20,20 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ratzarr.concurrency import PROCESSORS, run
 from ratzarr.stores.base import parse
 from ratzarr.table import RatZarr
 
 __all__ = [
     "MOST",
+    "PROCESSORS",
     "ROOM",
     "ReadAhead",
     "at_once",
     "is_far",
     "memory_of",
     "read_ahead",
+    "run",
     "write_behind",
 ]
 

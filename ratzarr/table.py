@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import StorePath
 
-from ratzarr.columns import write_buffer as bufferends
 from ratzarr.columns.arguments import column_options, html, integer
 from ratzarr.columns.attributes import LiveAttributes
 from ratzarr.columns.catalog import Catalog, NewColumn
@@ -27,7 +26,7 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.decoders import check_chunk, padded_rows
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.open_columns import OpenColumns
-from ratzarr.columns.write_buffer import WriteBuffer
+from ratzarr.columns.write_buffer import WriteBuffer, let_go
 from ratzarr.errors import (
     ArgumentError,
     ChangedError,
@@ -53,7 +52,7 @@ from ratzarr.format.names import (
     check_name,
     order_of,
 )
-from ratzarr.stores import open as stores
+from ratzarr.stores import open as whole_store
 
 __all__ = ["RatZarr"]
 
@@ -137,22 +136,22 @@ class RatZarr:
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
-        self._objects = stores.open_place(filename, storageOptions)
-        self._table = stores.table_metadata(self._objects)
+        self._objects = whole_store.open_place(filename, storageOptions)
+        self._table = whole_store.table_metadata(self._objects)
         created = not self._table.load()
         if created:
             if self.readOnly or not create:
-                stores.refuse_foreign_root(self._objects)
+                whole_store.refuse_foreign_root(self._objects)
                 asked = "readOnly is True" if self.readOnly else "create is False"
                 raise TableNotFoundError(
                     f"there is no RatZarr at {self._objects.location}, and {asked}"
                 )
-            self._table = stores.create(self._objects, rows, chunk_rows)
+            self._table = whole_store.create(self._objects, rows, chunk_rows)
         self._catalog = Catalog(self._objects, self._table)
         buffer = WriteBuffer(size) if size else None
         self._columns = OpenColumns(self._catalog, buffer)
         if buffer is not None:
-            weakref.finalize(self, bufferends.let_go, buffer).atexit = False
+            weakref.finalize(self, let_go, buffer).atexit = False
         if created:
             self._catalog.rows.accept()
 
@@ -789,14 +788,14 @@ class RatZarr:
     @staticmethod
     def exists(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> bool:
         """Return whether anything, RatZarr or not, is at this place."""
-        return stores.exists(stores.open_place(zarrfile, storageOptions))
+        return whole_store.exists(whole_store.open_place(zarrfile, storageOptions))
 
     @staticmethod
     def isValidRatZarr(
         zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None
     ) -> bool:
         """Return whether a RatZarr is at this place."""
-        return stores.is_valid(stores.open_place(zarrfile, storageOptions))
+        return whole_store.is_valid(whole_store.open_place(zarrfile, storageOptions))
 
     @staticmethod
     def delete(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> None:
@@ -807,7 +806,7 @@ class RatZarr:
         NotARatZarrError
             Where something else is there, or something else with it. Nothing is deleted.
         """
-        stores.delete(stores.open_place(zarrfile, storageOptions))
+        whole_store.delete(whole_store.open_place(zarrfile, storageOptions))
 
     def bytesWritten(self, colName: str) -> int:
         """Return how many bytes, packed, this instance has written to a column."""
@@ -825,7 +824,7 @@ class RatZarr:
         self._check_open()
         if self.readOnly:
             raise ReadOnlyError(f"{self._objects.location} was opened with readOnly=True")
-        stores.check_writable(self._objects)
+        whole_store.check_writable(self._objects)
 
     def _begin_change(self) -> None:
         """Before any change of metadata: what was written earlier is written earlier."""

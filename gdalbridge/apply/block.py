@@ -16,8 +16,7 @@ from gdalbridge.apply.inputs import Source, Sources
 from gdalbridge.errors import BlockError, BridgeError, ColumnMissingError, ExecutorError
 from gdalbridge.gdalio.field_types import usage_name
 from ratzarr import RatZarr, RatZarrError
-from ratzarr.format.casting import as_block, exact
-from ratzarr.format.dtypes import normalize_dtype
+from ratzarr.format import as_block, exact, normalize_dtype
 
 __all__ = [
     "BlockTask",

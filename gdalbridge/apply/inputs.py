@@ -27,11 +27,9 @@ from gdalbridge.sidecars.naming import find_sidecars, writable_sidecar_path
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import ColumnNotFoundError, RatZarr, TableNotFoundError
-from ratzarr.codecs.strings import to_fixed_width
-from ratzarr.format.dtypes import empty_value
-from ratzarr.format.limits import check_memory
-from ratzarr.format.names import COLUMN_ORDER_ATTR
-from ratzarr.stores.base import parse as parse_location
+from ratzarr.codecs import to_fixed_width
+from ratzarr.format import COLUMN_ORDER_ATTR, check_memory, empty_value
+from ratzarr.stores import parse as parse_location
 
 __all__ = [
     "NOTHING",

@@ -42,8 +42,8 @@ from ratzarr import (
     ShapeError,
     TableNotFoundError,
 )
-from ratzarr.concurrency import run
-from ratzarr.format.casting import exact
+from ratzarr.format import exact
+from ratzarr.pipeline import run
 
 __all__ = [
     "OutputColumn",

@@ -10,7 +10,7 @@ from gdalbridge.apply.controls import Handle
 from gdalbridge.errors import BridgeError
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, raster_label, versions
 from ratzarr import RatZarr
-from ratzarr.format.names import COMPLETE_ATTR, ROWS_DONE_ATTR
+from ratzarr.format import COMPLETE_ATTR, ROWS_DONE_ATTR
 
 __all__ = ["Record", "Unfinished", "is_left_over", "rows_before", "unfinished_columns"]
 

@@ -12,7 +12,7 @@ from gdalbridge.attached_rat.gdal_rat import HeldRat, native_rat
 from gdalbridge.attached_rat.sidecar_table import SidecarTable
 from gdalbridge.attached_rat.values import Shown, from_plain, shown_as, to_plain, to_stored
 from gdalbridge.errors import ConversionError, GdalError
-from gdalbridge.gdalio import datetimes as gdaldatetimes
+from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.compat import NEW_TYPES, exceptions, silence
 from gdalbridge.gdalio.field_types import (
     COLOUR_USAGES,
@@ -599,6 +599,6 @@ def datetime_text(rat: Any, start: int, length: int, index: int) -> Array:
     texts = [rat.GetValueAsString(row, index) for row in rows]
     objects = [rat.GetValueAsDateTime(row, index) for row in rows]
     name = rat.GetNameOfCol(index)
-    times, offsets = gdaldatetimes.parse(texts, column=name, first_row=start)
-    times = gdaldatetimes.finer(times, offsets, objects, texts, column=name, first_row=start)
-    return gdaldatetimes.text_for_gdal(times, offsets, column=name, first_row=start)
+    times, offsets = datetimes.parse(texts, column=name, first_row=start)
+    times = datetimes.finer(times, offsets, objects, texts, column=name, first_row=start)
+    return datetimes.text_for_gdal(times, offsets, column=name, first_row=start)

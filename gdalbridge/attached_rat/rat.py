@@ -31,7 +31,7 @@ from gdalbridge.attached_rat.open_sidecars import let_go
 from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
 from ratzarr import RatZarrError
-from ratzarr.format.casting import as_block
+from ratzarr.format import as_block
 
 __all__ = [
     "AttachedRAT",

@@ -18,8 +18,8 @@ from gdalbridge.attached_rat.chunk_cache import Chunk, ChunkCache, Key, empty
 from gdalbridge.attached_rat.values import PaddedText
 from gdalbridge.errors import BridgeError
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
-from ratzarr.concurrency import run
-from ratzarr.format.names import COMPLETE_ATTR
+from ratzarr.format import COMPLETE_ATTR
+from ratzarr.pipeline import run
 
 __all__ = ["MOST_BYTES", "MOST_CHUNKS", "MOST_SECONDS", "SidecarTable"]
 

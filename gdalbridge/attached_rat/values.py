@@ -17,12 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import ConversionError, LossWarning
-from gdalbridge.gdalio import datetimes as gdaldatetimes
-from gdalbridge.gdalio import datetimes as isotext
+from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.field_types import FieldType, stored_dtype, type_name
 from ratzarr import RatZarrError
-from ratzarr.codecs.strings import to_fixed_width
-from ratzarr.format.casting import exact
+from ratzarr.codecs import to_fixed_width
+from ratzarr.format import exact
 
 __all__ = [
     "PaddedText",
@@ -171,7 +170,7 @@ def shown_as(
         dtype,
         FieldType.STRING if as_text else kind,
         usage if isinstance(usage, int) and not isinstance(usage, bool) else 0,
-        east if isinstance(east, int) and abs(east) < 24 * 60 else gdaldatetimes.NAIVE,
+        east if isinstance(east, int) and abs(east) < 24 * 60 else datetimes.NAIVE,
     )
 
 
@@ -248,7 +247,7 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
             return plain
         encoded = [text.encode("utf-8") for text in values.tolist()]
     elif kind == "M":
-        return isotext.write(values)
+        return datetimes.write(values)
     elif kind == "S":
         plain = narrowed(values)
         if plain is not None:
@@ -272,11 +271,11 @@ def fixed_width(encoded: list[bytes]) -> Array:
 
 def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
     column = shown.column
-    if values.dtype.kind == "S" and gdaldatetimes.is_for_gdal(values):
+    if values.dtype.kind == "S" and datetimes.is_for_gdal(values):
         return values.astype(values.dtype)
     if values.dtype.kind in "TS":
         texts = values if values.dtype.kind == "S" else values.tolist()
-        times, offsets = gdaldatetimes.parse(texts, column=column, first_row=first_row)
+        times, offsets = datetimes.parse(texts, column=column, first_row=first_row)
     else:
         _check_years(shown, values, first_row, ": as_text=[...] shows the column as text")
         times = values.astype("M8[us]")
@@ -285,15 +284,15 @@ def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
             finer = np.flatnonzero((times != values) & ~np.isnat(times))
             if len(finer):
                 _warn(shown, first_row + int(finer[0]), "GDAL's date-times are not as fine")
-    coarse = gdaldatetimes.not_held(times)
+    coarse = datetimes.not_held(times)
     if coarse.any():
         _warn(shown, first_row + int(np.argmax(coarse)), "GDAL's date-times are not as fine")
         times = np.where(coarse, times.astype("M8[ms]").astype("M8[us]"), times)
-    return gdaldatetimes.text_for_gdal(times, offsets, column=column, first_row=first_row)
+    return datetimes.text_for_gdal(times, offsets, column=column, first_row=first_row)
 
 
 def _check_years(shown: Shown, values: Array, first_row: int, hint: str) -> None:
-    bad = gdaldatetimes.outside(values)
+    bad = datetimes.outside(values)
     if bad.any():
         place = int(np.argmax(bad))
         raise ConversionError(
@@ -346,7 +345,7 @@ def to_stored(shown: Shown, values: Array, first_row: int) -> Array | None:
         times = _exact(replace(shown, dtype=np.dtype("M8[us]")), values, first_row)
         _check_years(shown, times, first_row, "")
         utc = np.zeros(len(times), np.int16)
-        return np.array(gdaldatetimes.to_text(times, utc), shown.dtype)
+        return np.array(datetimes.to_text(times, utc), shown.dtype)
     same = (
         (given in "iufb" and kept in "iufb")
         or (given in "SUT" and kept in "TS" and shown.type == FieldType.STRING)
@@ -393,13 +392,13 @@ def _from_text(shown: Shown, plain: Array, first_row: int) -> Array:
 
 def _stored_datetimes(shown: Shown, plain: Array, first_row: int) -> Array:
     texts = [raw.decode("ascii", "replace") for raw in plain.tolist()]
-    times, offsets = gdaldatetimes.parse(texts, column=shown.column, first_row=first_row)
+    times, offsets = datetimes.parse(texts, column=shown.column, first_row=first_row)
     if shown.dtype.kind == "T":
-        return np.array(gdaldatetimes.to_text(times, offsets), shown.dtype)
+        return np.array(datetimes.to_text(times, offsets), shown.dtype)
     other = ~np.isnat(times) & (offsets != shown.offset)
     if other.any():
         place = int(np.argmax(other))
-        zone = "none" if shown.offset == gdaldatetimes.NAIVE else f"{shown.offset} minutes"
+        zone = "none" if shown.offset == datetimes.NAIVE else f"{shown.offset} minutes"
         raise ConversionError(
             f"column {shown.column!r}, row {first_row + place}: {texts[place]} has another "
             f"offset from UTC than the column's {type_name(shown.type)}s have ({zone})"

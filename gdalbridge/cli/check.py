@@ -12,7 +12,7 @@ from gdalbridge.cli.common import (
     print_json,
     quiet_option,
 )
-from ratzarr.maintenance.column_check import Finding
+from ratzarr.maintenance import Finding
 
 
 @examples(

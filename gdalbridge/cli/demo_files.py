@@ -16,7 +16,7 @@ from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.compat import exceptions, gdal
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.stores.temp_output import temporary_path
+from ratzarr.stores import temporary_path
 
 __all__ = ["RASTER", "run"]
 

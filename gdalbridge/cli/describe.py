@@ -26,8 +26,8 @@ from gdalbridge.sidecars.provenance import (
 )
 from gdalbridge.sidecars.staleness import warn_if_stale
 from ratzarr import RatZarr
-from ratzarr.format.names import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
-from ratzarr.stores.base import gdal_name
+from ratzarr.format import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
+from ratzarr.stores import gdal_name
 
 __all__ = ["fitting", "float_text", "head", "head_text", "info", "info_text", "text_table"]
 

@@ -12,10 +12,16 @@ from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.vsis3 import DERIVED, bucket_of
 from gdalbridge.sidecars.naming import SUFFIX, is_sidecar
 from ratzarr import DamagedError, RatZarrError
-from ratzarr.stores.aws_config import current, without_password
-from ratzarr.stores.base import Objects, gdal_name, url_name
-from ratzarr.stores.base import parse as parse_location
-from ratzarr.stores.open import exists, open_objects
+from ratzarr.stores import (
+    Objects,
+    current,
+    exists,
+    gdal_name,
+    open_objects,
+    url_name,
+    without_password,
+)
+from ratzarr.stores import parse as parse_location
 
 __all__ = ["diagnose", "diagnosis_text"]
 

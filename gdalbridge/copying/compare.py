@@ -20,7 +20,7 @@ from gdalbridge.gdalio.rat_reader import RatSource, open_rat
 from gdalbridge.gdalio.table_attributes import linear_binning, table_type
 from gdalbridge.progress import Progress
 from ratzarr import RatZarr
-from ratzarr.format.blocks import Block
+from ratzarr.format import Block
 
 __all__ = ["Borders", "compare"]
 

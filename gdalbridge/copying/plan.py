@@ -17,7 +17,7 @@ from gdalbridge.sidecars.fingerprint import table_changes
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.format.names import COMPLETE_ATTR, CUTS_ATTR, CUTTING_ATTR
+from ratzarr.format import COMPLETE_ATTR, CUTS_ATTR, CUTTING_ATTR
 
 __all__ = [
     "GDAL_NAME_ATTR",

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import ConversionError
-from gdalbridge.gdalio import datetimes as gdaldatetimes
+from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.field_types import FieldType, stored_dtype
 from ratzarr import RatZarr, RatZarrError
-from ratzarr.concurrency import PROCESSORS
-from ratzarr.format.blocks import Block
-from ratzarr.format.casting import exact, has_payload
-from ratzarr.pipeline import MOST, ROOM, is_far, memory_of, read_ahead
+from ratzarr.format import Block, exact, has_payload
+from ratzarr.pipeline import MOST, PROCESSORS, ROOM, is_far, memory_of, read_ahead
 
 __all__ = ["ExportPlan", "blocks", "check_all", "rows_per_block"]
 
@@ -153,12 +151,12 @@ def for_gdal(plan: ExportPlan, values: Array, start: int) -> Array:
     """Return values as :meth:`RatSink.write` takes them, equal to what they were."""
     if plan.kind == FieldType.DATETIME:
         if values.dtype.kind == "T":
-            times, offsets = gdaldatetimes.parse(values.tolist(), column=plan.key, first_row=start)
+            times, offsets = datetimes.parse(values.tolist(), column=plan.key, first_row=start)
         else:
             times = _checked(plan, values, np.dtype("datetime64[us]"), start)
             east = plan.attributes.get("UTC_OFFSET_MINUTES", 0)
-            offsets = np.full(len(times), gdaldatetimes.NAIVE if east is None else east, np.int32)
-        return gdaldatetimes.text_for_gdal(times, offsets, column=plan.key, first_row=start)
+            offsets = np.full(len(times), datetimes.NAIVE if east is None else east, np.int32)
+        return datetimes.text_for_gdal(times, offsets, column=plan.key, first_row=start)
     if plan.kind == FieldType.STRING:
         return _as_text(plan, values, start)
     return _checked(plan, values, stored_dtype(plan.kind), start)

@@ -46,10 +46,9 @@ from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute, same_r
 from gdalbridge.sidecars.staleness import refuse_stale
 from ratzarr import ArgumentError, RatZarr
 from ratzarr.errors import Advice
-from ratzarr.format.blocks import Block, chunk_count
-from ratzarr.format.names import COMPLETE_ATTR
-from ratzarr.stores import base as location
-from ratzarr.stores.temp_output import sweep_leftovers
+from ratzarr.format import COMPLETE_ATTR, Block, chunk_count
+from ratzarr.stores import parse as parse_location
+from ratzarr.stores import sweep_leftovers
 
 __all__ = ["copy_to_raster"]
 
@@ -190,8 +189,8 @@ def _check_fit(table: RatZarr, raster: Any, sink: RatSink, band: int) -> None:
 def _lies_beside(raster: Any, band: int, sidecar: Any) -> bool:
     # A raster in memory has nothing beside it, and a store of zarr's own lies nowhere.
     with suppress(SidecarNameError, ArgumentError, TypeError):
-        place = location.parse(sidecar)
-        return any(location.parse(one.path) == place for one in find_sidecars(raster, band))
+        place = parse_location(sidecar)
+        return any(parse_location(one.path) == place for one in find_sidecars(raster, band))
     return False
 
 

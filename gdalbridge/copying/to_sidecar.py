@@ -42,11 +42,9 @@ from ratzarr import (
     StoreError,
     UnequalValueError,
 )
-from ratzarr.concurrency import PROCESSORS
 from ratzarr.errors import Advice
-from ratzarr.format.blocks import Block
-from ratzarr.format.names import RESIZE_ATTR
-from ratzarr.pipeline import ROOM, at_once, is_far, memory_of, read_ahead, write_behind
+from ratzarr.format import RESIZE_ATTR, Block
+from ratzarr.pipeline import PROCESSORS, ROOM, at_once, is_far, memory_of, read_ahead, write_behind
 
 __all__ = [
     "INTERRUPTIONS",

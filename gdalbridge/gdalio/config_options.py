@@ -10,7 +10,7 @@ import threading
 from collections.abc import Mapping
 
 from gdalbridge.errors import GdalMissingError
-from ratzarr.stores.aws_config import NAMES
+from ratzarr.stores import NAMES
 
 __all__ = ["PREFIX", "hold", "hold_all", "release", "release_all", "set_option", "words"]
 

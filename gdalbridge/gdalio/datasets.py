@@ -12,7 +12,7 @@ from gdalbridge.gdalio.compat import exceptions, gdal, silence
 from gdalbridge.gdalio.messages import Message, collected
 from gdalbridge.gdalio.special_files import refuse_special_files, refuse_special_sources
 from gdalbridge.gdalio.vsis3 import ask, bucket_of, in_this_thread, reached
-from ratzarr.stores.base import gdal_name
+from ratzarr.stores import gdal_name
 
 __all__ = [
     "band_of",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gdalbridge.errors import ConversionError
-from ratzarr.format.dtypes import BYTES
+from ratzarr.format import BYTES
 
 __all__ = [
     "COLOUR_USAGES",

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
-from gdalbridge.gdalio import datetimes as gdaldatetimes
+from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.compat import NEW_TYPES, VERSION, block_io_is_safe, exceptions
 from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.field_types import FieldType, stored_dtype, type_name, usage_attributes
@@ -317,7 +317,7 @@ class RatSource:
         if stored.dtype.kind == "T" and OFFSET_ATTR not in stored.attributes:
             self._offsets[index] = None
         elif stored.dtype.kind == "M" and OFFSET_ATTR in stored.attributes and is_offset:
-            self._offsets[index] = gdaldatetimes.NAIVE if kept is None else kept
+            self._offsets[index] = datetimes.NAIVE if kept is None else kept
 
     def _decide(self, index: int) -> StoredColumn:
         column = self.schema.columns[index]
@@ -344,7 +344,7 @@ class RatSource:
             if offset is None:
                 dtype = stored_dtype(FieldType.STRING)
             else:
-                naive = offset == gdaldatetimes.NAIVE
+                naive = offset == datetimes.NAIVE
                 attributes[OFFSET_ATTR] = None if naive else offset
         return StoredColumn(dtype, attributes)
 
@@ -356,7 +356,7 @@ class RatSource:
             seen.update(np.unique(offsets[~np.isnat(times)]).tolist())
             if len(seen) > 1:
                 return None
-        return seen.pop() if seen else gdaldatetimes.NAIVE
+        return seen.pop() if seen else datetimes.NAIVE
 
     def read(self, index: int, start: int, length: int) -> Array:
         """Read rows of a column, in the dtype they are stored as.
@@ -392,7 +392,7 @@ class RatSource:
         if kind == FieldType.DATETIME:
             times, offsets = self._datetimes(index, start, length, fine=True)
             if dtype.kind == "T":
-                return np.array(gdaldatetimes.to_text(times, offsets), dtype)
+                return np.array(datetimes.to_text(times, offsets), dtype)
             self._check_offsets(index, start, offsets[~np.isnat(times)])
             return times
         return self._array(index, start, length).astype(dtype, copy=False)
@@ -548,7 +548,7 @@ class RatSource:
         """Read date-times as :func:`gdalbridge.gdalio.datetimes.text_for_gdal` writes them."""
         column = self.schema.columns[index].name
         times, offsets = self._datetimes(index, start, length, fine=True)
-        return gdaldatetimes.text_for_gdal(times, offsets, column=column, first_row=start)
+        return datetimes.text_for_gdal(times, offsets, column=column, first_row=start)
 
     def _datetimes(
         self, index: int, start: int, length: int, *, fine: bool
@@ -560,7 +560,7 @@ class RatSource:
             texts = [
                 self._rat.GetValueAsString(row, index) for row in range(start, start + length)
             ]
-        times, offsets = gdaldatetimes.parse(texts, column=column, first_row=start)
+        times, offsets = datetimes.parse(texts, column=column, first_row=start)
         if fine:
             # Only now: objects of years that Python does not have would fail the block.
             objects = self._array(index, start, length).tolist()
@@ -569,9 +569,7 @@ class RatSource:
                 # A leap second is a ValueError, and refused below.
                 with suppress(ValueError):
                     objects[row] = self._rat.GetValueAsDateTime(start + row, index)
-            times = gdaldatetimes.finer(
-                times, offsets, objects, texts, column=column, first_row=start
-            )
+            times = datetimes.finer(times, offsets, objects, texts, column=column, first_row=start)
         return times, offsets
 
 
@@ -630,15 +628,15 @@ class DbfSource(RatSource):
                     )
             return doubles
         if kind == FieldType.STRING and values.dtype.kind == "M":
-            naive = np.full(length, gdaldatetimes.NAIVE, np.int32)
-            return np.array(gdaldatetimes.to_text(values, naive), stored_dtype(kind))
+            naive = np.full(length, datetimes.NAIVE, np.int32)
+            return np.array(datetimes.to_text(values, naive), stored_dtype(kind))
         return values.astype(stored_dtype(kind), copy=False)
 
     def _datetimes(
         self, index: int, start: int, length: int, *, fine: bool
     ) -> tuple[Array, Array]:
         values = self.read(index, start, length)
-        return values, np.full(length, gdaldatetimes.NAIVE, np.int32)
+        return values, np.full(length, datetimes.NAIVE, np.int32)
 
 
 def unique_names(columns: Iterable[RatColumn]) -> dict[int, str]:

@@ -48,7 +48,7 @@ from gdalbridge.gdalio.own_table import open_own_table
 from gdalbridge.gdalio.rat_reader import RatSchema, schema_of
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
-from ratzarr.stores.base import gdal_name
+from ratzarr.stores import gdal_name
 
 __all__ = [
     "RatSink",

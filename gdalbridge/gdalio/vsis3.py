@@ -14,10 +14,8 @@ from typing import Any
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.config_options import PREFIX, hold, hold_all, release, release_all
 from ratzarr import ArgumentError, DamagedError, RatZarrError
-from ratzarr.stores.aws_config import S3Settings, current
-from ratzarr.stores.base import gdal_name
-from ratzarr.stores.base import parse as parse_location
-from ratzarr.stores.open import open_objects
+from ratzarr.stores import S3Settings, current, gdal_name, open_objects
+from ratzarr.stores import parse as parse_location
 
 __all__ = [
     "DERIVED",
@@ -72,7 +70,7 @@ def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[s
     if bucket is None:
         yield name
         return
-    from ratzarr.stores.s3_client import client_for
+    from ratzarr.stores import client_for
 
     settings = current(bucket, options)
     wanted = _options(settings)
@@ -164,7 +162,7 @@ def ask(name: str, options: Mapping[str, Any] | None = None) -> None:
 
 def _options(settings: S3Settings) -> dict[str, str]:
     from gdalbridge.gdalio.compat import gdal
-    from ratzarr.stores.s3_client import keys_of_profile
+    from ratzarr.stores import keys_of_profile
 
     wanted = settings.gdal_options(keys_of_profile(settings))
     patience = {key: value for key, value in PATIENCE.items() if gdal.GetConfigOption(key) is None}

@@ -39,7 +39,7 @@ from gdalbridge.sidecars.raster_files import BESIDE, place_of
 from gdalbridge.sidecars.staleness import refuse_stale
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.stores.temp_output import temporary_path
+from ratzarr.stores import temporary_path
 
 __all__ = [
     "BakeReport",

@@ -22,11 +22,17 @@ from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_label
 from gdalbridge.sidecars.raster_files import BESIDE, RasterFiles, place_of, raster_files
 from ratzarr import ChangedError, RatZarr, RatZarrError, StoreError
 from ratzarr.errors import Advice
-from ratzarr.maintenance.copy import Entry, copy_store, inventory
-from ratzarr.stores.base import Location
-from ratzarr.stores.base import parse as parse_location
-from ratzarr.stores.files import FileState, copy_file, file_state, remove_file, same_file
-from ratzarr.stores.open import open_objects
+from ratzarr.maintenance import Entry, copy_store, inventory
+from ratzarr.stores import (
+    FileState,
+    Location,
+    copy_file,
+    file_state,
+    open_objects,
+    remove_file,
+    same_file,
+)
+from ratzarr.stores import parse as parse_location
 
 __all__ = [
     "FileItem",

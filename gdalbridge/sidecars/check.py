@@ -25,14 +25,10 @@ from gdalbridge.sidecars.naming import (
     sidecar_path,
 )
 from ratzarr import RatZarr, RatZarrError
-from ratzarr.format.names import GROUP, ZARR_JSON, key_of
-from ratzarr.maintenance.check import check_store
-from ratzarr.maintenance.column_check import Finding
-from ratzarr.stores.base import parse as parse_location
-from ratzarr.stores.base import url_name
-from ratzarr.stores.files import file_state
-from ratzarr.stores.open import open_objects
-from ratzarr.stores.temp_output import leftovers, sweep_leftovers
+from ratzarr.format import GROUP, ZARR_JSON, key_of
+from ratzarr.maintenance import Finding, check_store
+from ratzarr.stores import file_state, leftovers, open_objects, sweep_leftovers, url_name
+from ratzarr.stores import parse as parse_location
 
 __all__ = ["CheckReport", "check"]
 

@@ -27,11 +27,10 @@ from gdalbridge.sidecars.provenance import (
 )
 from gdalbridge.sidecars.staleness import changed_tables
 from ratzarr import RatZarr, RatZarrError, StoreError
-from ratzarr.concurrency import run
-from ratzarr.format.names import COMPLETE_ATTR
-from ratzarr.stores.base import Location, Objects, gdal_name
-from ratzarr.stores.base import parse as parse_location
-from ratzarr.stores.open import open_objects
+from ratzarr.format import COMPLETE_ATTR
+from ratzarr.pipeline import run
+from ratzarr.stores import Location, Objects, gdal_name, open_objects
+from ratzarr.stores import parse as parse_location
 
 __all__ = ["TableInfo", "list_tables"]
 

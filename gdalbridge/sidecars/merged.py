@@ -34,7 +34,7 @@ from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar
 from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-from ratzarr.format.names import COMPLETE_ATTR
+from ratzarr.format import COMPLETE_ATTR
 
 __all__ = ["MISSING_ATTR", "Column", "Columns", "is_store", "near_names", "open_columns"]
 

@@ -22,9 +22,8 @@ from typing import Any
 
 from gdalbridge.errors import LossWarning, SidecarNameError
 from ratzarr import ListingRefusedError, RatZarr, RatZarrError
-from ratzarr.stores.base import gdal_name, url_name
-from ratzarr.stores.base import parse as parse_location
-from ratzarr.stores.open import open_objects
+from ratzarr.stores import gdal_name, open_objects, url_name
+from ratzarr.stores import parse as parse_location
 
 __all__ = [
     "PROXY_DIR",

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ratzarr.stores.local_files import state_of
+from ratzarr.stores import state_of
 
 __all__ = ["REFERRERS", "data_type", "differing_samples", "is_remote", "sample_pixels"]
 

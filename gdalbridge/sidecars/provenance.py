@@ -21,9 +21,9 @@ from urllib.parse import unquote
 from gdalbridge.errors import RasterNotFoundError
 from gdalbridge.sidecars.fingerprint import main_file, modified_at
 from ratzarr import RatZarrError
-from ratzarr.format.history import mask
-from ratzarr.stores.base import Location, gdal_name, url_name
-from ratzarr.stores.base import parse as parse_location
+from ratzarr.format import mask
+from ratzarr.stores import Location, gdal_name, url_name
+from ratzarr.stores import parse as parse_location
 
 __all__ = [
     "PROVENANCE_ATTR",

@@ -15,9 +15,8 @@ from gdalbridge.gdalio.datasets import open_dataset, siblings_known, siblings_vi
 from gdalbridge.gdalio.vsis3 import forget, reached
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, raster_name
 from gdalbridge.sidecars.pixel_samples import REFERRERS
-from ratzarr.stores.base import Location, url_name
-from ratzarr.stores.base import parse as parse_location
-from ratzarr.stores.files import FileState, file_state, names_beside
+from ratzarr.stores import FileState, Location, file_state, names_beside, url_name
+from ratzarr.stores import parse as parse_location
 
 __all__ = ["BESIDE", "RasterFiles", "place_of", "raster_files"]
 

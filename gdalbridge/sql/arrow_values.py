@@ -12,8 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gdalbridge.errors import ConversionError
-from ratzarr.format.casting import exact
-from ratzarr.format.dtypes import BYTES
+from ratzarr.format import BYTES, exact
 
 __all__ = ["DTYPES", "empty_array", "from_arrow", "to_arrow"]
 

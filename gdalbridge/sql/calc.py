@@ -39,9 +39,7 @@ from gdalbridge.sidecars.provenance import (
 from gdalbridge.sql.expressions import Program
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format.blocks import Block
-from ratzarr.format.dtypes import normalize_dtype
-from ratzarr.format.names import COMPLETE_ATTR, kept_attributes
+from ratzarr.format import COMPLETE_ATTR, Block, kept_attributes, normalize_dtype
 from ratzarr.pipeline import ROOM, at_once, memory_of, read_ahead, write_behind
 
 __all__ = ["CalcReport", "calc"]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from ratzarr.format.blocks import Block
+from ratzarr.format import Block
 from ratzarr.pipeline import read_ahead
 
 __all__ = ["Scan"]

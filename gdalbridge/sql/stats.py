@@ -24,7 +24,7 @@ from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from gdalbridge.sql.expressions import needed
 from gdalbridge.sql.scan import BLOCK_ROWS, READERS, Scan
-from ratzarr.format.blocks import Block
+from ratzarr.format import Block
 
 __all__ = ["QUANTILES", "ColumnStats", "Histogram", "Quantile", "column_stats"]
 

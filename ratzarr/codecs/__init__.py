@@ -1,1 +1,8 @@
-"""A chunk's values to bytes and back."""
+"""A chunk's values to bytes and back.
+
+The name below is for :mod:`gdalbridge` and other programs; everything else here is internal.
+"""
+
+from ratzarr.codecs.strings import to_fixed_width
+
+__all__ = ["to_fixed_width"]

@@ -24,7 +24,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ratzarr import concurrency as parallel
+from ratzarr import concurrency
 from ratzarr.concurrency import lent
 
 __all__ = [
@@ -408,10 +408,12 @@ def compress(
     most = min(values.nbytes // least, -(-values.nbytes // unit))
     if values.itemsize not in ITEMS:
         most = 1
-    with parallel.processors(most) as threads:
+    with concurrency.processors(most) as threads:
         if threads > 1:
             ends = _ends(values, unit, threads)
-            parts = parallel.run_together([partial(pack, values[a:b]) for a, b in pairwise(ends)])
+            parts = concurrency.run_together(
+                [partial(pack, values[a:b]) for a, b in pairwise(ends)]
+            )
             whole = _put_together(parts, values.nbytes)
             if whole is not None:
                 return whole

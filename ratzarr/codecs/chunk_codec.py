@@ -26,7 +26,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_utils import ChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
-from ratzarr.codecs import compression as packing
+from ratzarr.codecs import compression
 from ratzarr.codecs.blosc import BloscBlocks, Piece, ReadAt, SummedBlocks, check_header
 from ratzarr.codecs.strings import pack, to_padded, unpack
 from ratzarr.concurrency import in_flight
@@ -237,10 +237,10 @@ class ChunkCodec:
         if codec is None or name != "blosc":
             return None
         configuration = codec.to_dict().get("configuration", {})
-        if not self._of_any_length and packing.chooses(configuration):
-            return packing.Packer(self._dtype.itemsize).pack
-        if self._of_any_length and packing.chooses_for_text(configuration):
-            return packing.pack_text
+        if not self._of_any_length and compression.chooses(configuration):
+            return compression.Packer(self._dtype.itemsize).pack
+        if self._of_any_length and compression.chooses_for_text(configuration):
+            return compression.pack_text
         return None
 
     def check_size(self) -> None:

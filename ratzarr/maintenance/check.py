@@ -35,12 +35,28 @@ from ratzarr.format.names import (
     from_json,
     order_of,
 )
-from ratzarr.maintenance import repair as repairs
 from ratzarr.maintenance.column_check import ColumnCheck, Finding, kind_of
-from ratzarr.maintenance.repair import REMOVING, Repair, keys_of
-from ratzarr.stores import open as stores
+from ratzarr.maintenance.repair import (
+    REMOVING,
+    Repair,
+    complete,
+    empty_folders,
+    erase_beyond,
+    finish_resize,
+    is_link,
+    is_old,
+    keys_of,
+    mend_order,
+    remove_folder,
+    remove_impossible,
+    remove_old,
+    remove_orphans,
+    remove_pending,
+    sweep,
+)
 from ratzarr.stores.base import Objects
 from ratzarr.stores.local import LocalObjects
+from ratzarr.stores.open import open_place, refuse_foreign_root, table_metadata
 from ratzarr.table import RatZarr
 
 __all__ = ["check_store"]
@@ -97,7 +113,7 @@ def check_store(
     StoreError
         Where the store can't be listed.
     """
-    objects = stores.open_place(filename, storage_options)
+    objects = open_place(filename, storage_options)
     opened = partial(RatZarr, filename, create=False, storageOptions=storage_options)
     checkup = _Checkup(objects, opened, progress or _silent)
     checkup.look()
@@ -124,7 +140,7 @@ class _Checkup:
     def __init__(self, objects: Objects, opened: Callable[[], RatZarr], report: Report) -> None:
         self.objects, self.opened, self.report = objects, opened, report
         self.found: list[tuple[Finding, Repair | None]] = []
-        self._table = stores.table_metadata(objects)
+        self._table = table_metadata(objects)
         self._table_read = False
         self._resize: Any = None
         self._columns: dict[str, ColumnCheck] = {}
@@ -173,7 +189,7 @@ class _Checkup:
         if not objects.occupied():
             raise TableNotFoundError(f"there is no RatZarr at {objects.location}")
         if not self._listed():
-            stores.refuse_foreign_root(objects)
+            refuse_foreign_root(objects)
             raise TableNotFoundError(
                 f"there is no RatZarr at {objects.location}: only what is left of creating one"
             )
@@ -297,17 +313,17 @@ class _Checkup:
                 if finding.kind != "unfinished":
                     self._add(finding)
                 elif not self._replacement_of(check):
-                    self._add(finding, repairs.complete(check, self.opened))
+                    self._add(finding, complete(check, self.opened))
         if check.document == REMOVING and not check.orphans:
             words = "the name of a column that was removed"
-            self._add(Finding("leftover", check.prefix, words), repairs.remove_orphans(check))
+            self._add(Finding("leftover", check.prefix, words), remove_orphans(check))
         for keys, words, action in (
-            (check.orphans, "chunks of no column", repairs.remove_orphans(check)),
-            (check.beyond, "chunks beyond the column's end", repairs.erase_beyond(check)),
+            (check.orphans, "chunks of no column", remove_orphans(check)),
+            (check.beyond, "chunks beyond the column's end", erase_beyond(check)),
             (
                 check.impossible,
                 "chunks that the column can't have",
-                repairs.remove_impossible(check),
+                remove_impossible(check),
             ),
         ):
             if keys:
@@ -333,13 +349,13 @@ class _Checkup:
                     "a column that was replaced, or has taken its place",
                     check.name,
                 ),
-                repairs.remove_pending(check),
+                remove_pending(check),
             )
             return
         for finding in check.findings:
             if finding.kind == "unfinished":
                 words = f"a replacement of the column: {finding.words}"
-                self._add(replace(finding, words=words), repairs.complete(check, self.opened))
+                self._add(replace(finding, words=words), complete(check, self.opened))
             else:
                 self._add(finding)
         if check.state.complete:
@@ -351,7 +367,7 @@ class _Checkup:
                     check.name,
                     (0, check.state.rows),
                 ),
-                repairs.complete(check, self.opened),
+                complete(check, self.opened),
             )
 
     # ---- the table's own attributes
@@ -379,7 +395,7 @@ class _Checkup:
                     TABLE_KEY,
                     f"the row count is being changed ({resize}), or that was interrupted",
                 ),
-                repairs.finish_resize(self.objects, self._table),
+                finish_resize(self.objects, self._table),
             )
             return
         rows = attributes.get(ROWCOUNT_ATTR)
@@ -393,7 +409,7 @@ class _Checkup:
             )
             self._add(
                 Finding("row-count", TABLE_KEY, words),
-                repairs.finish_resize(self.objects, self._table),
+                finish_resize(self.objects, self._table),
             )
             return
         for check in self._live():
@@ -412,7 +428,7 @@ class _Checkup:
                 Finding(
                     "row-count", f"{check.prefix}/{ZARR_JSON}", words, check.name, (low, high)
                 ),
-                repairs.finish_resize(self.objects, self._table),
+                finish_resize(self.objects, self._table),
             )
 
     def _look_at_order(self) -> None:
@@ -424,7 +440,7 @@ class _Checkup:
         keys = {one.key for one in live if not one.is_gone}
         gone = [name for name in order if not keys.intersection(keys_of(name))]
         left_out = [one.name for one in self._live() if one.name not in order]
-        mend = repairs.mend_order(self.objects, self._table, gone, left_out)
+        mend = mend_order(self.objects, self._table, gone, left_out)
         twice = sorted({name for name in order if order.count(name) > 1})
         for names, words in (
             (gone, "names columns that are not there"),
@@ -439,7 +455,7 @@ class _Checkup:
 
     def _look_at_stray(self, key: str) -> None:
         local = self._local
-        if local is not None and repairs.is_link(local, key):
+        if local is not None and is_link(local, key):
             if key.count("/") != 1 or not key.startswith(f"{GROUP}/"):
                 # That of a column is reported when it is opened.
                 words = "is a symbolic link: links in a store are not followed"
@@ -448,9 +464,9 @@ class _Checkup:
             # Of a living writer, or reported with all that is below it.
             return
         elif local is not None and _ZARRS_PARTIAL.fullmatch(key):
-            if repairs.is_old(local, key):
+            if is_old(local, key):
                 words = "left by a writer that was killed"
-                self._add(Finding("leftover", key, words), repairs.remove_old(local, key))
+                self._add(Finding("leftover", key, words), remove_old(local, key))
         else:
             folder = key.rpartition("/")[0] or key
             self._foreign.setdefault(folder, [key, 0])[1] += 1
@@ -470,11 +486,11 @@ class _Checkup:
             return
         for name in sorted(local.litter()):
             words = "left by a process that was killed"
-            self._add(Finding("leftover", name, words), repairs.sweep(local, name))
-        for folder in repairs.empty_folders(local):
+            self._add(Finding("leftover", name, words), sweep(local, name))
+        for folder in empty_folders(local):
             self._add(
                 Finding("leftover", folder, "an empty directory"),
-                repairs.remove_folder(local, folder),
+                remove_folder(local, folder),
             )
 
 

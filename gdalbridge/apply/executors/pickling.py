@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from gdalbridge.errors import NotSendableError, PackageMissingError, TaskError
-from ratzarr.stores.aws_config import NAMES
+from ratzarr.stores import NAMES
 
 __all__ = [
     "Surroundings",

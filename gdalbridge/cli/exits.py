@@ -36,7 +36,7 @@ GRACE = 2.0
 TRACEBACK = "GDALBRIDGE_TRACEBACK"
 """Environment variable: show Python's traceback of an error too."""
 
-_KEYWORD = re.compile(r"\b([a-z_]+)=(\w+|\.\.\.)")
+_KEYWORD = re.compile(r"\b([a-z_]+)=\"?(\w+|\.\.\.)\"?")
 _interruption_said = threading.Event()
 
 

@@ -141,6 +141,12 @@ def open_dataset(
         Where the raster is on S3, and the server refuses.
     """
     name = gdal_name(os.fspath(raster))
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise RasterNotFoundError(
+            f"{raster} can't be opened as a raster: GDAL takes only names that are UTF-8"
+        ) from None
     refuse_special_files(name)
     flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
     with exceptions(False), collected() as found, siblings_visible(name):

@@ -67,6 +67,7 @@ def changed_reals(
         enough digits for the float32.
     """
     bits = f"u{dtype.itemsize}"
-    with np.errstate(over="ignore"):
+    # A signalling NaN becomes a quiet one, on both sides.
+    with np.errstate(over="ignore", invalid="ignore"):
         one, other = (values.astype(dtype).view(bits) for values in (before, after))
     return np.asarray(one != other)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from gdalbridge.errors import GdalLossError, GdalWarning, LossWarning
 from gdalbridge.gdalio.compat import gdal
+from ratzarr.errors import Advice
 
 __all__ = ["Message", "collected", "report"]
 
@@ -106,7 +107,9 @@ def report(messages: Iterable[Message], name: str, *, lossy: bool) -> None:
     words = f"{'; '.join(losses[:SHOWN])}{more}"
     if not lossy:
         raise GdalLossError(
-            f"{name}: GDAL lost or altered values of the attribute table: {words}. lossy=True "
-            "(--lossy) reads what is left"
+            Advice(
+                f"{name}: GDAL lost or altered values of the attribute table: {words}.",
+                "Use lossy=True to read what is left.",
+            )
         )
     warnings.warn(f"{name}: lost or altered values: {words}", LossWarning, stacklevel=1)

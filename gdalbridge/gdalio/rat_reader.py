@@ -25,7 +25,7 @@ from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.field_types import FieldType, stored_dtype, type_name, usage_attributes
 from gdalbridge.gdalio.messages import collected, report
 from gdalbridge.gdalio.own_table import open_own_table
-from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
+from gdalbridge.gdalio.read_options import DEFAULTS, SAY_ENCODING, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable, is_ascii
 from ratzarr.errors import Advice
 
@@ -523,8 +523,10 @@ class RatSource:
                 found.append(raw.decode(encoding))
             except UnicodeDecodeError:
                 raise ConversionError(
-                    f"{self._where(index)}, row {row}: {raw!r:.200} is not {encoding.upper()}. "
-                    'encoding="cp1252" (--encoding cp1252) or the like says which encoding it is'
+                    Advice(
+                        f"{self._where(index)}, row {row}: {raw!r:.200} is not {encoding.upper()}.",
+                        SAY_ENCODING,
+                    )
                 ) from None
         return found
 

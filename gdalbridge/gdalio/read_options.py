@@ -13,7 +13,10 @@ from dataclasses import dataclass
 
 from gdalbridge.errors import BridgeError
 
-__all__ = ["DEFAULTS", "ReadOptions"]
+__all__ = ["DEFAULTS", "SAY_ENCODING", "ReadOptions"]
+
+SAY_ENCODING = 'Use encoding="cp1252" or the like to say which encoding it is.'
+"""The hint of errors about text that can't be decoded."""
 
 
 @dataclass(frozen=True, slots=True)

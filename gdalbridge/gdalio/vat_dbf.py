@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from gdalbridge.errors import ConversionError, GdalError, GdalLossError, LossWarning
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
 from gdalbridge.gdalio.field_types import FieldType, FieldUsage
-from gdalbridge.gdalio.read_options import ReadOptions, is_encoding
+from gdalbridge.gdalio.read_options import SAY_ENCODING, ReadOptions, is_encoding
+from ratzarr.errors import Advice
 
 __all__ = ["DbfColumn", "DbfTable"]
 
@@ -133,7 +134,7 @@ class DbfTable:
     def _lose(self, words: str) -> None:
         # From one place in the code, so that Python shows each once, whoever reads the file again.
         if not self._lossy:
-            raise GdalLossError(f"{words}. lossy=True (--lossy) reads what is left")
+            raise GdalLossError(Advice(f"{words}.", "Use lossy=True to read what is left."))
         warnings.warn(words, LossWarning, stacklevel=1)
 
     def column(self, index: int) -> DbfColumn:
@@ -186,8 +187,10 @@ class DbfTable:
                 out[row] = raw.decode(encoding)
             except UnicodeDecodeError:
                 raise ConversionError(
-                    f"{self._where(name, row)}: {raw!r} is not {encoding.upper()}. "
-                    'encoding="cp1252" (--encoding cp1252) or the like says which encoding it is'
+                    Advice(
+                        f"{self._where(name, row)}: {raw!r} is not {encoding.upper()}.",
+                        SAY_ENCODING,
+                    )
                 ) from None
         return out
 

@@ -13,6 +13,7 @@ from typing import Any
 from gdalbridge.errors import GdalMissingError, RasterNotFoundError, StaleError, StaleWarning
 from gdalbridge.sidecars.provenance import raster_attribute, raster_changes
 from ratzarr import RatZarrError
+from ratzarr.errors import Advice
 
 __all__ = ["changed_tables", "refuse_stale", "warn_if_stale", "warn_of_changes"]
 
@@ -106,7 +107,9 @@ def refuse_stale(name: str, now: Mapping[str, Any], recorded: Mapping[str, Any])
     """
     for path, changes in changed_tables(recorded, now).items():
         raise StaleError(
-            f"{path} may not fit {name} any more: {'; '.join(changes)}. 'gdalbridge touch' accepts "
-            "the raster where the table still fits; accept_stale=True (--accept-stale) goes on as "
-            "it is"
+            Advice(
+                f"{path} may not fit {name} any more: {'; '.join(changes)}. 'gdalbridge touch' "
+                "accepts the raster where the table still fits.",
+                "Or use accept_stale=True to go on as it is.",
+            )
         )

@@ -323,7 +323,8 @@ def test_too_little_memory(raster, megabytes):
 
     ended = done("stats", raster, preexec_fn=limit)
     assert "Traceback" not in ended.stderr
-    assert ended.returncode in (0, 1)
+    # OpenBLAS raises SIGINT where it can't start a thread.
+    assert ended.returncode in (0, 1, 130)
     assert ended.returncode == 0 or ended.stderr
 
 
@@ -391,9 +392,11 @@ def test_no_message_mixes_the_two():
     from pathlib import Path
 
     root = Path(__file__).parents[3]
-    mixed = re.compile(r"=True \(--|\(--[a-z]+\)|, --[a-z]+\)")
+    mixed = re.compile(r"=(True|\"\w+\") \(--|\(--[a-z]+\)|, --[a-z]+\)")
     for package in ("ratzarr", "gdalbridge"):
-        for module in (root / package).glob("*.py"):
+        modules = [one for one in (root / package).rglob("*.py") if one.parent.name != "cli"]
+        assert modules
+        for module in modules:
             for line in module.read_text().splitlines():
                 assert not mixed.search(textwrap.dedent(line)), (module.name, line)
 

@@ -684,7 +684,7 @@ def test_a_table_that_was_changed_since(raster, begun, reads):
     rat.SetValueAsInt(22, 0, -1)
     band.SetDefaultRAT(rat)
     dataset = band = None
-    words = r"'share' is not complete, and can't be gone on with: seg\.tif .* changed: its file \*\.tif"
+    words = r"'share' is not complete, and can't be resumed: seg\.tif .* changed: its file \*\.tif"
     refused(raster, begun, words, columns=["share"])
     refused(raster, begun, "has a column 'Value' already")
     starts_over(raster, begun, reads)

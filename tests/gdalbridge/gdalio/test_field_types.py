@@ -141,7 +141,7 @@ def test_date_times_that_gdal_does_not_have(tmp_path, values, attributes, messag
 
 
 @pytest.mark.skipif(NEW_TYPES, reason="GDAL 3.12 and later have them")
-@pytest.mark.parametrize("dtype", ["?", "M8[s]", object])
+@pytest.mark.parametrize("dtype", ["?", "M8[s]", "bytes"])
 def test_types_that_old_gdal_does_not_have(tmp_path, dtype):
     store = write(tmp_path, dtype, [])
     with pytest.raises(ConversionError, match=r"GDAL before 3\.12 has no type"):
@@ -153,7 +153,8 @@ def write(folder, dtype, values, attributes=None):
     with RatZarr(store) as table:
         table.setRowCount(len(values))
         table.createColumn("c", dtype, attributes=attributes)
-        table.writeBlock("c", np.array(values, dtype), 0)
+        if len(values):
+            table.writeBlock("c", np.array(values, dtype), 0)
     return store
 
 

@@ -150,5 +150,9 @@ def test_a_table_with_a_pipe_in_it_is_an_error(folder, part, reader):
     # What a command does not read, it does not miss.
     needed = part != "RAT/Value/c/0" or reader[0] in ("head", "stats", "check")
     needed = needed and (part != "zarr.json" or reader[0] == "check")
+    if part == "RAT/Value/zarr.json" and reader[0] in ("info", "head", "stats", "ls"):
+        # One column that can't be read is named, and blocks nothing else.
+        needed = False
+        assert "Value" in done.stdout + done.stderr or reader[0] == "ls"
     assert (done.returncode != 0) or not needed
     assert "Traceback" not in done.stderr

@@ -255,7 +255,11 @@ def test_a_raster_on_s3_costs_gdal_three_requests(raster, counted_s3):
     ]
     # Its beginning, in which all of its pixels are; and what lies beside it, which is asked for
     # again where its georeferencing is.
-    assert gdals == ["list", "seg.tif", "list"]
+    # GDAL before 3.12 also asks for the file that the listing shows.
+    assert gdals in (
+        ["list", "seg.tif", "list"],
+        ["list", "seg.tif", "list", "seg.tif.aux.xml"][: 3 + (not NEW_TYPES)],
+    )
 
 
 def test_progress(raster):

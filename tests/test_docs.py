@@ -52,7 +52,7 @@ def test_the_examples_of_calc_and_stats(tmp_path, monkeypatch, capsys):
 
     text = (ROOT / "docs" / "calc-and-stats.md").read_text(encoding="utf-8")
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 2
     make(tmp_path / "seg.tif")
     with RatZarr(f"{tmp_path}/seg.tif.rat.zarr") as table:
         table.setRowCount(3)

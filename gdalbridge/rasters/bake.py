@@ -193,10 +193,10 @@ def fill(
     return Filled(older, singles) if has_any or chosen else None
 
 
-def _no_older(name: str, kind: int) -> str:
-    return (
-        f"column {name!r}: {type_name(kind)} can't be read by GDAL before 3.12. Leave it out "
-        "(columns), or ask for GDAL's newest types (native=True, --native)"
+def _no_older(name: str, kind: int) -> Advice:
+    return Advice(
+        f"column {name!r}: {type_name(kind)} can't be read by GDAL before 3.12. Leave it out",
+        "or use native=True to keep GDAL's newest types.",
     )
 
 
@@ -444,7 +444,7 @@ def _notes(filled: Mapping[int, Filled]) -> tuple[str, ...]:
         if names:
             notes.append(
                 f"{type_name(kind)} columns are written as {words}, for older GDAL: "
-                f"{', '.join(map(repr, names))} (native=True, --native keeps the type)"
+                f"{', '.join(map(repr, names))} ('native' keeps the type)"
             )
     return tuple(notes)
 

@@ -81,7 +81,9 @@ def test_a_row_that_gdal_drops_is_an_error_everywhere(tmp_path, name):
     path = gap(tmp_path, name)
     before = sorted(os.listdir(tmp_path))
     for door, run in doors(path).items():
-        with pytest.raises(GdalLossError, match=rf"{name}: .*iRow \(98\) out of range.*--lossy"):
+        with pytest.raises(
+            GdalLossError, match=rf"{name}: .*iRow \(98\) out of range.*lossy=True"
+        ):
             run()
         assert sorted(os.listdir(tmp_path)) == before, door
     for command in (
@@ -217,7 +219,7 @@ def test_an_aux_xml_that_was_cut_short_is_no_missing_table(tmp_path, part):
     whole = aux.read_bytes()
     aux.write_bytes(whole[: part - 1] if part < 0 else whole[: int(part * len(whole))])
     for door in (copy_to_sidecar, attach, column_stats):
-        with pytest.raises(GdalLossError, match=r"seg\.tif\.aux\.xml is damaged: .+--lossy"):
+        with pytest.raises(GdalLossError, match=r"seg\.tif\.aux\.xml is damaged: .+lossy=True"):
             door(path)
     for command in ("copy", "head", "info"):
         done = call(command, path)
@@ -311,7 +313,7 @@ def test_failures_that_concern_no_table_are_no_errors(tmp_path):
 def test_text_of_an_aux_xml_in_latin_1(tmp_path):
     rows = [(0, ["ok", 1]), (1, ["café", 2])]
     path = raster(tmp_path, [("naïve", 2, 0), ("n", 0, 0)], rows, encoding="latin-1")
-    with pytest.raises(ConversionError, match=r"row 1: b'caf\\xe9' is not UTF-8.*--encoding"):
+    with pytest.raises(ConversionError, match=r"row 1: b'caf\\xe9' is not UTF-8.*encoding="):
         copy_to_sidecar(path)
     assert not os.path.exists(f"{path}.rat.zarr")
     # The other column can be had, and this one by its escaped name.
@@ -372,7 +374,7 @@ def test_text_of_an_hfa_file(tmp_path):
     assert rat.WriteArray(np.array([b"ok", "café".encode("cp1252")]), 0) == 0
     del rat
     dataset = None
-    with pytest.raises(ConversionError, match=r"row 1: .*--encoding"):
+    with pytest.raises(ConversionError, match=r"row 1: .*encoding="):
         copy_to_sidecar(path)
     assert call("copy", path, "--encoding", "cp1252").exit_code == 0
     with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:

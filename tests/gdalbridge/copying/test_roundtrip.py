@@ -7,7 +7,7 @@ from osgeo import gdal
 from gdalbridge import LossWarning, copy_to_raster, copy_to_sidecar
 from gdalbridge.errors import NotWrittenError
 from ratzarr import RatZarr
-from tests.gdalbridge import rasters
+from tests.gdalbridge import sample_rasters as rasters
 from tests.gdalbridge.sample_rasters import HAS_HFA, INTEGER, REAL, STRING, describe, make, new_rat
 
 

@@ -14,7 +14,7 @@ from gdalbridge.gdalio.compat import exceptions, silence, write_array
 from gdalbridge.gdalio.field_types import replaced_column
 from gdalbridge.gdalio.rat_reader import open_rat
 from gdalbridge.gdalio.rat_writer import open_rat_for_update
-from tests.gdalbridge import rasters
+from tests.gdalbridge import sample_rasters as rasters
 from tests.gdalbridge.sample_rasters import (
     BOOLEAN,
     DATETIME,

@@ -79,8 +79,7 @@ class RatZarr:
         Create the table if nothing is there. (An existing one is never replaced.)
     storageOptions : mapping, optional
         Arguments for the file system: for S3 those of ``s3fs.S3FileSystem``. They go
-        before what the AWS environment variables say. Also for S3: ``client``, ``s3fs``
-        or ``obstore``; by default that of ``RATZARR_S3_CLIENT``, or s3fs.
+        before what the AWS environment variables say.
     newRowCount, newChunkSize : int, optional
         Row count and chunk size of a table that is created by this call, which takes no
         further requests. One that is there already keeps its own.

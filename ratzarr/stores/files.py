@@ -306,8 +306,6 @@ class BucketFile(Place):
         self.location = location
         self._own = {WRITES: secrets.token_hex(5)}
         """Metadata of what is written here: it says that it was us."""
-        # Another client that tables may be reached by has no part in files.
-        options = {name: value for name, value in (options or {}).items() if name != "client"}
         self._objects = S3Objects(location, options)
         self._condition: dict[str, str] = {}
 

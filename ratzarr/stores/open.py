@@ -5,7 +5,6 @@ place is left as it is and refused by name; nothing here looks at, or touches, a
 outside the place's own path components.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -114,31 +113,11 @@ def open_objects(location: Location, options: Mapping[str, Any] | None = None) -
     if location.kind == "local":
         return LocalObjects(location)
     if location.kind == "s3":
-        return _s3_objects(location, dict(options or {}))
+        # Loading the S3 client takes longer than most work on a local table.
+        from ratzarr.stores.s3 import S3Objects
+
+        return S3Objects(location, options)
     return UrlObjects.at(location, options)
-
-
-def _s3_objects(location: Location, options: dict[str, Any]) -> Objects:
-    chosen = options.pop("client", None) or os.environ.get("RATZARR_S3_CLIENT") or "s3fs"
-    # Loading an S3 client takes longer than most work on a local table.
-    if chosen == "s3fs":
-        from ratzarr.stores.s3 import S3Objects
-
-        return S3Objects(location, options)
-    if chosen != "obstore":
-        raise ArgumentError(f"there is no S3 client {chosen!r}: expected s3fs or obstore")
-    try:
-        from ratzarr.stores.obstore import ObstoreObjects, can_be_used
-    except ImportError as error:
-        raise ArgumentError(
-            "the S3 client obstore was asked for, and is not installed: "
-            f"pip install 'ratzarr[obstore]' ({error})"
-        ) from error
-    if not can_be_used():
-        from ratzarr.stores.s3 import S3Objects
-
-        return S3Objects(location, options)
-    return ObstoreObjects(location, options)
 
 
 def table_metadata(objects: Objects) -> MetadataDocument:

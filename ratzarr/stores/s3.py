@@ -23,7 +23,7 @@ import fsspec.asyn
 from botocore.exceptions import ClientError
 
 from ratzarr.concurrency import Attempts, request_slot, run
-from ratzarr.errors import ConflictError, DamagedError, RatZarrError, StoreError
+from ratzarr.errors import ArgumentError, ConflictError, DamagedError, RatZarrError, StoreError
 from ratzarr.format.names import ZARR_JSON
 from ratzarr.stores.aws_config import current
 from ratzarr.stores.base import Location, Objects, Owner, Seen, Take, Versioned
@@ -59,7 +59,13 @@ class S3Objects(Objects):
     options : mapping, optional
         Arguments for ``s3fs.S3FileSystem``; they go before what the environment says. Two are
         ours: ``first_answer``, seconds (:mod:`ratzarr.stores.s3_client`), and ``retry``
-        (:class:`~ratzarr.stores.s3_client.Retries`).
+        (:class:`~ratzarr.stores.s3_client.Retries`). ``client`` may say ``s3fs``, which changes
+        nothing.
+
+    Raises
+    ------
+    ArgumentError
+        Where another client than s3fs is asked for.
     """
 
     writable = True
@@ -68,6 +74,7 @@ class S3Objects(Objects):
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
         options = dict(options or {})
+        _refuse_other_clients(options.pop("client", None))
         self._retries = Retries.of(os.environ, options.pop("retry", {}))
         self.patience = self._retries.patience
         self._settings = current(location.bucket, options)
@@ -411,6 +418,24 @@ class S3Objects(Objects):
 
     def _in_words(self, key: str, error: Exception) -> Exception:
         return in_words(f"s3://{self.location.bucket}/{self._key(key)}", error, self._settings)
+
+
+def _refuse_other_clients(option: object) -> None:
+    """Refuse what once chose another client: to go on by s3fs unsaid would mislead."""
+    for place, chosen in {
+        "storageOptions['client']": option,
+        "RATZARR_S3_CLIENT": os.environ.get("RATZARR_S3_CLIENT"),
+    }.items():
+        if chosen not in (None, "", "s3fs"):
+            removed = (
+                "the client obstore was removed"
+                if chosen == "obstore"
+                else "there is no such client"
+            )
+            raise ArgumentError(
+                f"{place} asks for the S3 client {chosen!r}: {removed}, only s3fs exists. "
+                f"Leave {place} out."
+            )
 
 
 def _etag(answer: Mapping[str, Any]) -> str:

@@ -28,7 +28,6 @@ from ratzarr.errors import (
 from ratzarr.stores.aws_config import S3Settings, without_password
 
 __all__ = [
-    "NOT_S3",
     "ConditionRefused",
     "MissingObject",
     "answer_to",

@@ -23,7 +23,7 @@ from tests.benchmarks import (
     scripts,
     stores,
 )
-from tests.benchmarks.asides import codecs, s3clients
+from tests.benchmarks.asides import codecs
 from tests.benchmarks.contest import Result, from_json
 from tests.benchmarks.scale import FULL, QUICK, Scale
 
@@ -37,8 +37,8 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Scale], Iterator[Result]]]] = {
     "growing": ("Time and memory against rows", growing.main),
     "imports": ("Starting", imports.main),
 }
-# What decisions were made by; they have tables of their own, in docs/decisions and docs/stores.md.
-ASIDES: dict[str, Callable[[], None]] = {"codecs": codecs.main, "s3clients": s3clients.main}
+# What decisions were made by; they have tables of their own, in docs/decisions.
+ASIDES: dict[str, Callable[[], None]] = {"codecs": codecs.main}
 
 
 def _elsewhere(python: str, scale: Scale) -> Iterator[Result]:

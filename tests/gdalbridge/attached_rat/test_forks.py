@@ -19,11 +19,10 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=["disk", "s3fs", "obstore"])
-def folder(request, tmp_path, monkeypatch):
+@pytest.fixture(params=["disk", "s3"])
+def folder(request):
     if request.param == "disk":
         return None
-    monkeypatch.setenv("RATZARR_S3_CLIENT", request.param)
     moto_s3 = request.getfixturevalue("moto_s3")
     return moto_s3.new().rpartition("/")[0]
 

@@ -653,7 +653,7 @@ def test_with_storage_options_alone(raster, tmp_path, moto, moto_s3, monkeypatch
         "endpoint_url": variables["AWS_ENDPOINT_URL"],
         "client_kwargs": {"region_name": variables["AWS_DEFAULT_REGION"]},
     }
-    # Of a table's own server, and of a reader that has no say in files.
+    # The only client, named: as good as not.
     options["client"] = "s3fs"
     top, other = Bucket(moto_s3, ""), f"s3://{moto.fresh_bucket()}/"
     before = raster.contents()

@@ -60,9 +60,7 @@ def server(tmp_path, monkeypatch):
         yield server
 
 
-@pytest.mark.parametrize("client", ["s3fs", "obstore"])
-def test_a_bucket_that_may_not_be_listed_is_one_warning(server, client, monkeypatch):
-    monkeypatch.setenv("RATZARR_S3_CLIENT", client)
+def test_a_bucket_that_may_not_be_listed_is_one_warning(server):
     server.answer("GET", LISTING, 403, "AccessDenied")
     with pytest.warns(LossWarning, match=r"not to be seen.*AccessDenied") as told:
         assert find_sidecars(RASTER) == []

@@ -96,16 +96,14 @@ def test_relative_names_stay_relative(tmp_path, monkeypatch):
     assert find_sidecars("seg.tif") == [Sidecar("seg.tif.rat.zarr", 1, None)]
 
 
-PLACES = ["disk", "s3", "obstore", "memory"]
+PLACES = ["disk", "s3", "memory"]
 
 
 @pytest.mark.parametrize("place", PLACES)
-def test_anothers_table_is_not_this_ones(request, tmp_path, place, monkeypatch):
+def test_anothers_table_is_not_this_ones(request, tmp_path, place):
     """seg.tif.rat.zarr can be the table tif of a raster seg, unless there is a seg.tif."""
-    options = None
-    if place in ("s3", "obstore"):
+    if place == "s3":
         folder = f"s3://{request.getfixturevalue('s3_bucket')}/dir"
-        options = {"client": place} if place == "obstore" else None
     else:
         folder = str(tmp_path) if place == "disk" else f"memory://{tmp_path.name}"
 
@@ -120,7 +118,7 @@ def test_anothers_table_is_not_this_ones(request, tmp_path, place, monkeypatch):
     put("plain")
 
     def tables(raster):
-        found = find_sidecars(f"{folder}/{raster}", storage_options=options)
+        found = find_sidecars(f"{folder}/{raster}")
         return [(one.band, one.name) for one in found]
 
     assert tables("seg") == [(1, None), (1, "tif"), (2, None), (2, "tif")]

@@ -149,17 +149,15 @@ def test_a_file_on_a_disk_keeps_its_time(tmp_path):
 
 
 def test_a_store_goes_by_way_of_every_kind_of_place(tmp_path, moto_s3, monkeypatch):
-    pytest.importorskip("obstore")
     before = contents(DATA / "golden-v1.zarr")
     url, other = moto_s3.new(), moto_s3.new()
-    by_obstore = open_objects(parse(url), {"client": "obstore"})
     places = [
         open_place(DATA / "golden-v1.zarr"),
         open_place("memory://by-way-of/t.rat.zarr"),
         open_place(MemoryStore()),
-        by_obstore,
+        open_objects(parse(url)),
         open_objects(parse(other)),
-        open_objects(parse(moto_s3.new()), {"client": "obstore"}),
+        open_place(MemoryStore()),
         open_place(tmp_path / "back"),
     ]
     for source, target in pairwise(places):

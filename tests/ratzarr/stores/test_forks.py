@@ -23,12 +23,6 @@ ROUNDS = 12
 LIMIT = 60
 
 
-@pytest.fixture(params=["s3fs", "obstore"])
-def client(request, monkeypatch):
-    monkeypatch.setenv("RATZARR_S3_CLIENT", request.param)
-    return request.param
-
-
 def forked(work):
     """Run this in a forked child; return what waits for it, and asserts that it succeeded."""
     child = os.fork()
@@ -56,7 +50,7 @@ def forked(work):
     return ended
 
 
-def test_parent_and_child_read_and_write_at_once(moto_s3, client):
+def test_parent_and_child_read_and_write_at_once(moto_s3):
     url = moto_s3.new()
     with make(url, 40, chunk=8, a=("int32",), b=("int32",)) as table:
         table.writeBlock("a", np.arange(40), 0)
@@ -83,7 +77,7 @@ def test_parent_and_child_read_and_write_at_once(moto_s3, client):
     assert raw(moto_s3, url, "b").tolist() == [ROUNDS - 1] * 20 + [99 + ROUNDS] * 20
 
 
-def test_readers_of_multiprocessing(moto_s3, client):
+def test_readers_of_multiprocessing(moto_s3):
     """The table is inherited by workers that were forked."""
     url = moto_s3.new()
     with make(url, 40, chunk=8, a=("int32",)) as table:
@@ -104,7 +98,7 @@ def test_readers_of_multiprocessing(moto_s3, client):
         assert found == {start: 4 * start + 6 for start in range(0, 40, 10)}
 
 
-def test_what_waits_is_written_by_the_parent_only(moto_s3, client):
+def test_what_waits_is_written_by_the_parent_only(moto_s3):
     url = moto_s3.new()
     make(url, 16, chunk=8, a=("int32",)).close()
     table = RatZarr(url, writeBuffer=2**20)
@@ -124,7 +118,7 @@ def test_what_waits_is_written_by_the_parent_only(moto_s3, client):
     assert raw(moto_s3, url, "a").tolist() == [70, 80, 3] + [0] * 5 + [9] + [0] * 7
 
 
-def test_a_child_of_a_child(moto_s3, client):
+def test_a_child_of_a_child(moto_s3):
     url = moto_s3.new()
     with make(url, 8, a=("int32",)) as table:
 

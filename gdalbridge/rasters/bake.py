@@ -25,9 +25,9 @@ from gdalbridge.errors import (
 )
 from gdalbridge.gdalio.aux_xml import write_beside
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
-from gdalbridge.gdalio.datasets import opened
+from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.gdalio.field_types import FieldType, export_type, stored_dtype, type_name
-from gdalbridge.gdalio.rat_compare import losses_between
+from gdalbridge.gdalio.rat_compare import colour_losses, losses_between
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat, unique_names
 from gdalbridge.gdalio.rat_writer import open_rat_for_update
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
@@ -195,8 +195,8 @@ def fill(
 
 def _no_older(name: str, kind: int) -> Advice:
     return Advice(
-        f"column {name!r}: {type_name(kind)} can't be read by GDAL before 3.12. Leave it out",
-        "or use native=True to keep GDAL's newest types.",
+        f"column {name!r}: {type_name(kind)} can't be read by GDAL before 3.12.",
+        "Leave it out, or use native=True to keep GDAL's newest types.",
     )
 
 
@@ -249,7 +249,7 @@ def _copy_own(
                     kind = OLDER[FieldType(kind)]
                 elif older is not None and kind > FieldType.STRING:
                     raise ConversionError(_no_older(column.name, kind))
-                index, _ = sink.create_column(column.name, kind, column.usage)
+                index = sink.create_column(column.name, kind, column.usage)
                 for start in range(0, schema.rows, BLOCK_ROWS):
                     length = min(BLOCK_ROWS, schema.rows - start)
                     values = source.read_native(column.index, start, length)
@@ -503,7 +503,15 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _beside(target: Path) -> list[Path]:
-    return [target.with_name(target.name + end) for end in BESIDE]
+    """Return the names of files that GDAL takes for the target's own, and those there are.
+
+    GDAL finds them in a listing, where upper and lower case are the same.
+    """
+    names = [target.name + end for end in BESIDE]
+    wanted = {name.lower() for name in names}
+    with os.scandir(target.parent) as entries:
+        there = [one.name for one in entries if one.name.lower() in wanted]
+    return [target.with_name(name) for name in dict.fromkeys((*names, *there))]
 
 
 def _tables(
@@ -606,6 +614,7 @@ def _written(
             for band, table in filled.items()
             for loss in losses_between(stand_in, str(made), band, table.singles)
         ]
+        losses += colour_losses(stand_in, open_dataset(str(made)))
         if losses and strict:
             raise NotWrittenError(f"{target} was not written: {'; '.join(losses)}")
         _put_in_place(made, target)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.copying.compare import Borders, compare
 from gdalbridge.copying.raster_blocks import ExportPlan, blocks, check_all, rows_per_block
+from gdalbridge.copying.replica import replica
 from gdalbridge.copying.report import ColumnReport, CopyReport
 from gdalbridge.errors import (
     BridgeError,
@@ -42,7 +43,6 @@ from gdalbridge.gdalio.field_types import (
 from gdalbridge.gdalio.own_table import DBF_SUFFIX, dbf_beside
 from gdalbridge.gdalio.rat_writer import RatSink, open_rat_for_update
 from gdalbridge.gdalio.read_options import ReadOptions
-from gdalbridge.gdalio.replica import replica
 from gdalbridge.gdalio.table_attributes import linear_binning, table_type
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.column_access import readable_columns

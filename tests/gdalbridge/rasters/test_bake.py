@@ -697,3 +697,43 @@ def test_geometries_are_refused_with_the_option_that_keeps_them(raster, tmp_path
     assert "column 'shape': WKBGeometry can't be read by GDAL before 3.12" in done.stderr
     assert "use --native" in done.stderr
     assert not list(tmp_path.glob("out*"))
+
+
+def test_missing_integers_are_a_loss(raster, tmp_path):
+    """GDAL's tables have no missing numbers: what stands for one is named."""
+    with RatZarr(f"{raster}.rat.zarr") as table:
+        table.createColumn("n", np.int32, attributes={"missing_value": -9})
+        table.writeBlock("n", np.where(np.arange(ROWS) % 10 == 3, -9, 5), 0)
+    with pytest.warns(LossWarning, match="column 'n': 3 missing values are written as -9"):
+        bake(raster, tmp_path / "a.tif", columns=["n"])
+    with pytest.raises(NotWrittenError, match="3 missing values"):
+        bake(raster, tmp_path / "b.tif", columns=["n"], strict=True)
+    assert not (tmp_path / "b.tif").exists()
+
+
+def test_a_blank_count_of_a_dbf_is_a_loss(tmp_path):
+    path = tmp_path / "d.tif"
+    make(path).FlushCache()
+    fields = [(b"Value", b"N", 9, 0), (b"Count", b"N", 9, 0)]
+    write_dbf(f"{path}.vat.dbf", fields, [(b"0", b"10"), (b"1", b""), (b"2", b"30")])
+    with pytest.warns(LossWarning, match="column 'Count': 1 missing value is written as"):
+        bake(path, tmp_path / "out.tif")
+    assert column(tmp_path / "out.tif", "Count")[::2] == [10, 30]
+
+
+def test_a_column_that_cant_be_read_is_a_loss(raster, tmp_path):
+    document = Path(f"{raster}.rat.zarr/RAT/area/zarr.json")
+    document.write_bytes(document.read_bytes()[:40])
+    with pytest.warns(LossWarning, match="column 'area' is left out"):
+        report = bake(raster, tmp_path / "a.tif", band=1)
+    assert "area" not in report.bands[1]
+    with pytest.raises(NotWrittenError, match="column 'area' is left out"):
+        bake(raster, tmp_path / "b.tif", band=1, strict=True)
+
+
+def test_a_table_beside_the_output_is_named(raster, tmp_path):
+    out = tmp_path / "out.tif"
+    with RatZarr(f"{out}.rat.zarr") as table:
+        table.setRowCount(1)
+    [note] = [one for one in bake(raster, out, columns=["old"]).notes if "lies beside" in one]
+    assert "out.tif.rat.zarr" in note

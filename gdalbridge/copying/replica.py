@@ -10,8 +10,7 @@ from typing import Any
 from gdalbridge.errors import BridgeError, RasterNotFoundError
 from gdalbridge.sidecars.pixel_samples import REFERRERS
 from gdalbridge.sidecars.raster_files import RasterFiles, place_of, raster_files
-from ratzarr.stores.base import Location
-from ratzarr.stores.temp_output import temporary_path
+from ratzarr.stores import Location, temporary_path
 
 __all__ = ["Replica", "replica"]
 

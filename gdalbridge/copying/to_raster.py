@@ -329,7 +329,7 @@ def _check_target(
     now = sink.schema.rows
     if kept and now != rows:
         raise BridgeError(
-            f"{sink.name} has a table of {now} rows and the sidecar has {rows}: the raster's "
+            f"{sink.name or 'the raster'} has a table of {now} rows and the sidecar has {rows}: the raster's "
             f"column {sorted(kept)[0]!r} would no longer fit"
         )
 

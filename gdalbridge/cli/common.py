@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from gdalbridge.cli.exits import in_words
+from gdalbridge.cli.exits import in_words, say_note
 
 __all__ = [
     "accept_stale_option",
@@ -26,6 +26,7 @@ __all__ = [
     "quiet_option",
     "resume_option",
     "say",
+    "say_note",
     "terminal_width",
 ]
 

@@ -26,7 +26,7 @@ from gdalbridge.errors import BridgeError
 from ratzarr import RatZarrError
 from ratzarr.errors import Advice
 
-__all__ = ["TRACEBACK", "InterruptWatch", "in_words", "show_own_error"]
+__all__ = ["TRACEBACK", "InterruptWatch", "in_words", "say_note", "show_own_error"]
 
 PROGRAM = "gdalbridge"
 INTERRUPTED = 130
@@ -101,6 +101,11 @@ def _say(text: str) -> None:
     # Where stderr takes nothing, the exit code has to do.
     with suppress(OSError):
         click.echo(f"{PROGRAM}: {text}", err=True)
+
+
+def say_note(text: str) -> None:
+    """Print a line on stderr that tells of nothing lost."""
+    _say(f"note: {printable(text)}")
 
 
 def _say_interrupted(error: BaseException) -> None:

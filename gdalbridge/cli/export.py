@@ -12,6 +12,7 @@ from gdalbridge.cli.common import (
     lossy_option,
     print_json,
     quiet_option,
+    say_note,
 )
 
 
@@ -36,6 +37,7 @@ from gdalbridge.cli.common import (
     "the format may change some, and a sample where it keeps all (.img, .kea).",
 )
 @lossy_option
+@click.option("--strict", is_flag=True, help="Refuse every loss, and leave RASTER as it was.")
 @accept_stale_option
 @config_option
 @json_option
@@ -51,6 +53,7 @@ def command(
     block_rows: int | None,
     verify: bool | None,
     lossy: bool,
+    strict: bool,
     accept_stale: bool,
     as_json: bool,
     quiet: bool,
@@ -70,10 +73,13 @@ def command(
             block_rows=block_rows,
             verify=verify,
             lossy=lossy,
+            strict=strict,
             accept_stale=accept_stale,
             progress=not (quiet or as_json),
         )
         if as_json:
             print_json(report.as_dict())
         elif not quiet:
+            for note in report.notes:
+                say_note(note)
             click.echo(str(report))

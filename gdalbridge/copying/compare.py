@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.copying.raster_blocks import ExportPlan, blocks
-from gdalbridge.gdalio.field_types import FieldType, stored_dtype, usage_name
+from gdalbridge.gdalio.field_types import FieldType, stored_dtype
 from gdalbridge.gdalio.losses import ValueLoss, changed_reals, loss_lines
 from gdalbridge.gdalio.rat_reader import RatSource, open_rat
 from gdalbridge.gdalio.table_attributes import linear_binning, table_type
@@ -90,11 +90,6 @@ def compare(
     with open_rat(_again(raster), band) as source:
         losses += _of_the_table(table.getRatAttributeMapping().asdict(), source)
         for done, (plan, index, borders) in enumerate(written):
-            found = source.schema.columns[index]
-            if found.usage != plan.usage and not any(repr(plan.name) in loss for loss in losses):
-                losses.append(
-                    f"the usage of column {plan.name!r} became {usage_name(found.usage)}"
-                )
             if not values:
                 continue
             changed, first = 0, None

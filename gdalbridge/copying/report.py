@@ -37,6 +37,8 @@ class CopyReport:
     seconds: float
     losses: tuple[str, ...] = field(default=())
     """In words, what the target's own storage could not hold as it was given."""
+    notes: tuple[str, ...] = field(default=())
+    """In words, what other software makes of the target's table, with no value lost."""
     values_there: int = 0
     """Of all columns together, what an interrupted copy had written before."""
 

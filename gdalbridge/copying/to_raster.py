@@ -9,7 +9,7 @@ import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,20 @@ from numpy.typing import NDArray
 
 from gdalbridge.copying.compare import Borders, compare
 from gdalbridge.copying.raster_blocks import ExportPlan, blocks, check_all, rows_per_block
+from gdalbridge.copying.replica import replica
 from gdalbridge.copying.report import ColumnReport, CopyReport
 from gdalbridge.errors import (
     BridgeError,
     ColumnSelectionError,
     ConversionError,
     LossWarning,
+    NotWrittenError,
     OutputExistsError,
     SidecarNameError,
 )
+from gdalbridge.gdalio.aux_xml import older_gdal_note
 from gdalbridge.gdalio.compat import VERSION
+from gdalbridge.gdalio.datasets import open_dataset
 from gdalbridge.gdalio.field_types import (
     COLOUR_USAGES,
     FieldType,
@@ -36,6 +40,7 @@ from gdalbridge.gdalio.field_types import (
     type_name,
     usage_name,
 )
+from gdalbridge.gdalio.own_table import DBF_SUFFIX, dbf_beside
 from gdalbridge.gdalio.rat_writer import RatSink, open_rat_for_update
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.gdalio.table_attributes import linear_binning, table_type
@@ -64,6 +69,7 @@ def copy_to_raster(
     block_rows: int | None = None,
     verify: bool | None = None,
     lossy: bool = False,
+    strict: bool = False,
     accept_stale: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
@@ -95,6 +101,10 @@ def copy_to_raster(
     lossy : bool
         Write also where GDAL lost or altered values of the table that the raster has: it is
         written again without them.
+    strict : bool
+        Make an error of every loss, and leave the raster as it was. The export is tried on a copy
+        of the raster's files in its directory, which takes their place: this needs a raster on a
+        local disk, given by its name.
     accept_stale : bool
         Go on where this is the sidecar's raster, and not as it was when the sidecar was made.
     storage_options : mapping, optional
@@ -106,13 +116,16 @@ def copy_to_raster(
     -------
     CopyReport
         With what the raster's format could not keep, in ``losses``; each is a
-        :class:`~gdalbridge.LossWarning` too.
+        :class:`~gdalbridge.LossWarning` too. Its ``notes`` name what other software sees: a
+        table that GDAL before 3.12 can't find, a ``.vat.dbf`` that holds another one.
 
     Raises
     ------
     ConversionError
         Names the column, row and value that GDAL's type can't hold. The raster is as
         it was.
+    NotWrittenError
+        Where the format does not keep the table, or with ``strict`` not exactly.
     OutputExistsError
         Where the raster's table has such a column already.
     StaleError
@@ -124,15 +137,28 @@ def copy_to_raster(
     started = time.perf_counter()
     if block_rows is not None and (isinstance(block_rows, bool) or block_rows < 1):
         raise BridgeError(f"block_rows is an integer >= 1: got {block_rows!r}")
+    if strict and verify is False:
+        raise BridgeError(
+            "values that are not compared (verify) may be lost: strict compares them"
+        )
     if isinstance(raster, str | os.PathLike):
         sweep_leftovers(Path(os.fspath(raster)).parent)
+    shown = None if hasattr(raster, "GetRasterBand") else os.fspath(raster)
     with (
         RatZarr(sidecar, readOnly=True, storageOptions=storage_options) as table,
-        open_rat_for_update(raster, band, ReadOptions(lossy=lossy)) as sink,
+        replica(raster) if strict else nullcontext() as copy,
+        open_rat_for_update(
+            raster if copy is None else copy.path, band, ReadOptions(lossy=lossy), shown=shown
+        ) as sink,
         progress_of(progress) as told,
     ):
+        target = raster if copy is None else copy.path
         if not accept_stale:
-            _check_fit(table, raster, sink, band)
+            # Of the raster itself: its copy lies elsewhere.
+            seen = sink.dataset if copy is None else open_dataset(raster)
+            _check_fit(table, raster, seen, sink.name, band)
+            # An HFA is whole when the last reference to it has gone.
+            del seen
         plans = _plan(table, columns, cast or {}, block_rows)
         rows = table.getRowCount()
         name, exact = sink.name, sink.keeps_values
@@ -143,10 +169,10 @@ def copy_to_raster(
             # Nothing can be taken back from such a file: see first that all of it will do.
             longest = {plan.key: check_all(table, plan, rows) for plan in plans}
         losses, written = _write(table, sink, plans, rows, longest, told)
-        losses += [loss for loss in sink.commit() if loss not in losses]
+        losses += sink.commit()
         losses += compare(
             table,
-            raster,
+            target,
             band,
             written,
             rows,
@@ -154,6 +180,11 @@ def copy_to_raster(
             every=verify if verify is not None else not exact,
             values=verify is not False,
         )
+        notes = _notes(target, name, band)
+        if copy is not None:
+            if losses:
+                raise NotWrittenError(f"{name} was left as it was: {'; '.join(losses)}")
+            copy.put_back()
         told.report(1.0)
     for loss in losses:
         warnings.warn(f"{name}: {loss}", LossWarning, stacklevel=2)
@@ -174,16 +205,36 @@ def copy_to_raster(
         bytes_stored=_size_on_disk(raster),
         seconds=time.perf_counter() - started,
         losses=tuple(losses),
+        notes=notes,
     )
 
 
-def _check_fit(table: RatZarr, raster: Any, sink: RatSink, band: int) -> None:
+def _notes(raster: Any, name: str, band: int) -> tuple[str, ...]:
+    """Return what other software sees of a table that was written."""
+    dataset = raster if hasattr(raster, "GetRasterBand") else open_dataset(raster)
+    path = dataset.GetDescription()
+    if not path:
+        return ()
+    notes = []
+    other = dbf_beside(dataset)
+    del dataset
+    if other is not None:
+        ending = other[-len(DBF_SUFFIX) :]
+        notes.append(
+            f"{name}{ending} holds another table: GDAL shows the one in the raster, ArcGIS may show "
+            "the other. Remove it, or give it another name"
+        )
+    older = older_gdal_note(path, band, name)
+    return (*notes, *([] if older is None else [older]))
+
+
+def _check_fit(table: RatZarr, raster: Any, dataset: Any, name: str, band: int) -> None:
     recorded = table.getRatAttributeMapping().get(RASTER_ATTR)
     if recorded is None:
         return
-    now = raster_attribute(sink.dataset, band, table.filename)
+    now = raster_attribute(dataset, band, table.filename)
     if same_raster(recorded, now) or _lies_beside(raster, band, table.filename):
-        refuse_stale(sink.name, now, {str(table.filename): recorded})
+        refuse_stale(name, now, {str(table.filename): recorded})
 
 
 def _lies_beside(raster: Any, band: int, sidecar: Any) -> bool:
@@ -278,7 +329,7 @@ def _check_target(
     now = sink.schema.rows
     if kept and now != rows:
         raise BridgeError(
-            f"{sink.name} has a table of {now} rows and the sidecar has {rows}: the raster's "
+            f"{sink.name or 'the raster'} has a table of {now} rows and the sidecar has {rows}: the raster's "
             f"column {sorted(kept)[0]!r} would no longer fit"
         )
 
@@ -302,9 +353,9 @@ def _write(
             there = {column.name: column.index for column in sink.schema.columns}
             if plan.name in there and plan.name not in {one.name for one, *_ in written}:
                 index = there[plan.name]
+                sink.expect_usage(index, plan.usage)
             else:
-                index, changed = sink.create_column(plan.name, plan.kind, plan.usage)
-                losses += changed
+                index = sink.create_column(plan.name, plan.kind, plan.usage)
             count = chunk_count(rows, plan.block_rows)
             borders = Borders(count)
             written.append((plan, index, borders))

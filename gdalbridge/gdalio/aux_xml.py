@@ -1,17 +1,23 @@
-"""Attribute tables in the ``.aux.xml`` file of a GeoTIFF, where every version of GDAL reads them."""
+"""Attribute tables in the ``.aux.xml`` file of a GeoTIFF, where every version of GDAL reads them.
+
+GDAL 3.12 and later write a table into the TIFF itself; where the raster's ``.aux.xml`` has one
+already, they write it to both.
+"""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree as ET
 
 from gdalbridge.errors import GdalError
-from gdalbridge.gdalio.compat import exceptions, gdal, own_rat, set_own_rat, silence
+from gdalbridge.gdalio.compat import NEW_TYPES, exceptions, gdal, own_rat, set_own_rat, silence
 
-__all__ = ["write_beside"]
+__all__ = ["older_gdal_note", "write_beside"]
 
 TABLE = "GDALRasterAttributeTable"
+BAND = "PAMRasterBand"
+ELEMENT, TEXT, ATTRIBUTE = 0, 1, 2
+"""Kinds of nodes in GDAL's XML trees, which are lists: kind, name or text, children."""
 
 
 def write_beside(raster: Path, source: Any, bands: Sequence[int]) -> None:
@@ -52,24 +58,92 @@ def write_beside(raster: Path, source: Any, bands: Sequence[int]) -> None:
         if written.exists():
             if target.exists():
                 _merge(written, target)
-            else:
-                written.replace(target)
+            written.replace(target)
+
+
+def older_gdal_note(raster: str, band: int, name: str) -> str | None:
+    """Return a note where GDAL before 3.12 does not see a band's table, which has been written.
+
+    Parameters
+    ----------
+    raster : str
+        Its path.
+    band : int
+        Counted from 1.
+    name : str
+        The raster, for the note.
+    """
+    if not NEW_TYPES:
+        return None
+    with exceptions(False), silence():
+        dataset = gdal.OpenEx(raster, gdal.OF_RASTER)
+    if dataset is None or dataset.GetDriver().ShortName not in ("GTiff", "COG"):
+        return None
+    # Where the .aux.xml had a table, GDAL has written the new one to both.
+    if _has_table(f"{raster}.aux.xml", band):
+        return None
+    return (
+        f"the table is in {name} itself, where GDAL before 3.12, and QGIS and ArcGIS with such a "
+        "GDAL, don't see it: 'gdalbridge bake' writes a raster whose table they see"
+    )
+
+
+def _has_table(path: str, band: int) -> bool:
+    tree = _parsed(path)
+    return tree is not None and any(
+        _attribute(one, "band") == str(band) and any(_elements(one, TABLE))
+        for one in _bands_in(tree)
+    )
+
+
+def _parsed(path: str) -> list[Any] | None:
+    with exceptions(False), silence():
+        file = gdal.VSIFOpenL(path, "rb")
+        if file is None:
+            return None
+        try:
+            data = bytearray()
+            while piece := gdal.VSIFReadL(1, 2**24, file):
+                data += piece
+        finally:
+            gdal.VSIFCloseL(file)
+        try:
+            return gdal.ParseXMLString(data.decode("utf-8"))  # type: ignore[no-any-return]
+        except UnicodeDecodeError:
+            return None
+
+
+def _elements(node: list[Any], name: str) -> Iterator[list[Any]]:
+    return (one for one in node[2:] if one[0] == ELEMENT and one[1] == name)
+
+
+def _attribute(node: list[Any], name: str) -> str | None:
+    found = (one[2][1] for one in node[2:] if one[0] == ATTRIBUTE and one[1] == name)
+    return next(found, None)
+
+
+def _root(tree: list[Any]) -> list[Any]:
+    # With a declaration before it the tree has a nameless node on top.
+    return tree if tree[1] == "PAMDataset" else next(_elements(tree, "PAMDataset"), tree)
+
+
+def _bands_in(tree: list[Any]) -> Iterator[list[Any]]:
+    return _elements(_root(tree), BAND)
 
 
 def _merge(written: Path, target: Path) -> None:
-    # Both files are GDAL's, of this call.
-    tree = ET.parse(target)  # noqa: S314
-    root = tree.getroot()
-    there = {one.get("band"): one for one in root.iterfind("PAMRasterBand")}
-    found = ET.parse(written).getroot()  # noqa: S314
-    for band in found.iterfind("PAMRasterBand"):
-        table = band.find(TABLE)
-        if table is None:
-            continue
-        home = there.get(band.get("band"))
+    """Add to the new file what the one in its place has, but for the tables of the same bands."""
+    there, found = _parsed(str(target)), _parsed(str(written))
+    if there is None or found is None:
+        raise GdalError(f"{target} is no XML that GDAL can read: the table was not written to it")
+    homes = {_attribute(one, "band"): one for one in _bands_in(there)}
+    for band in _bands_in(found):
+        number = _attribute(band, "band")
+        home = homes.get(number)
         if home is None:
-            home = ET.SubElement(root, "PAMRasterBand", {"band": band.get("band", "")})
-        for old in home.findall(TABLE):
-            home.remove(old)
-        home.append(table)
-    tree.write(target, encoding="utf-8")
+            home = [ELEMENT, BAND, [ATTRIBUTE, "band", [TEXT, number]]]
+            _root(there).append(home)
+        for table in list(_elements(band, TABLE)):
+            home[:] = [one for one in home if not (isinstance(one, list) and one[1] == TABLE)]
+            home.append(table)
+    written.write_text(gdal.SerializeXMLTree(there), encoding="utf-8")

@@ -14,6 +14,7 @@ __all__ = [
     "block_io_is_safe",
     "exceptions",
     "gdal",
+    "ogr_exceptions",
     "own_rat",
     "set_own_rat",
     "silence",
@@ -114,6 +115,18 @@ def exceptions(use: bool = True) -> Iterator[None]:
         yield
     finally:
         _use_exceptions(before)
+
+
+@contextmanager
+def ogr_exceptions() -> Iterator[None]:
+    """Turn errors of vector layers into exceptions: ``osgeo.ogr`` has a switch of its own."""
+    from osgeo import ogr
+
+    if not hasattr(ogr, "ExceptionMgr"):
+        yield
+        return
+    with ogr.ExceptionMgr(useExceptions=True):
+        yield
 
 
 def _use_exceptions(use: bool) -> None:

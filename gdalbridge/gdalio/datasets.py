@@ -155,7 +155,12 @@ def open_dataset(
         else:
             dataset = gdal.OpenEx(name, flags, sibling_files=list(siblings))
     if dataset is None:
-        reason = found[-1].text if found else "GDAL gives no reason"
+        is_path = not name.startswith("/vsi") and ":" not in name
+        reason = "GDAL gives no reason"
+        if found:
+            reason = found[-1].text
+        elif is_path and not os.path.lexists(name):
+            reason = "there is no such file"
         if bucket_of(name):
             ask(name, storage_options)
         how = "for writing " if update else ""

@@ -1,4 +1,4 @@
-"""Losses of a table's values in words: one line per column, one for many columns.
+"""Losses of a table in words: one line per column, one for many columns.
 
 >>> loss_lines([ValueLoss("a", 3, "0.1", "0.2", 2, "10 values", real=True)])
 ["column 'a', row 3: 0.1 became 0.2; 2 of 10 values changed in all"]
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["ValueLoss", "changed_reals", "loss_lines"]
+from gdalbridge.gdalio.field_types import type_name, usage_name
+
+__all__ = ["ValueLoss", "changed_reals", "description_loss", "loss_lines"]
 
 MAX_LINES = 5
 """Columns of numbers that get a line each; more are summed up in one."""
@@ -70,4 +72,41 @@ def changed_reals(
     # A signalling NaN becomes a quiet one, on both sides.
     with np.errstate(over="ignore", invalid="ignore"):
         one, other = (values.astype(dtype).view(bits) for values in (before, after))
-    return np.asarray(one != other)
+    differ = np.asarray(one != other)
+    if before.dtype == after.dtype:
+        # A cast makes signalling NaNs quiet and cuts payloads: they are compared as they are.
+        nans = np.isnan(before) & np.isnan(after)
+        if nans.any():
+            own = f"u{before.dtype.itemsize}"
+            differ[nans] = before[nans].view(own) != after[nans].view(own)
+    return differ
+
+
+def description_loss(
+    name: str, before: tuple[str, int, int], after: tuple[str, int, int]
+) -> str | None:
+    """Return in one line what of a column's description has changed; None where nothing has.
+
+    Parameters
+    ----------
+    name : str
+        The column.
+    before, after : tuple of (str, int, int)
+        Name, and GDAL's numbers of type and usage.
+
+    >>> description_loss("n", ("n", 0, 1), ("Histogram", 1, 1))
+    "the type of column 'n' became Real, its name 'Histogram'"
+    """
+    changes = []
+    if before[1] != after[1]:
+        changes.append(("type", type_name(after[1])))
+    if before[0] != after[0]:
+        changes.append(("name", repr(after[0])))
+    if before[2] != after[2]:
+        changes.append(("usage", f"{usage_name(after[2])}, it was {usage_name(before[2])}"))
+    if not changes:
+        return None
+    (what, now), *more = changes
+    return f"the {what} of column {name!r} became {now}" + "".join(
+        f", its {what} {now}" for what, now in more
+    )

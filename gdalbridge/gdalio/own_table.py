@@ -20,9 +20,9 @@ from gdalbridge.gdalio.messages import Message, collected, report
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
 
-__all__ = ["open_own_table"]
+__all__ = ["DBF_SUFFIX", "dbf_beside", "open_own_table"]
 
-SUFFIX = ".vat.dbf"
+DBF_SUFFIX = ".vat.dbf"
 READS_DBF = VERSION >= (3, 11)
 """Whether GDAL itself reads a .vat.dbf."""
 WITHOUT_DBF = frozenset({"VRT", "MEM", "DERIVED", "GTI"})
@@ -59,7 +59,7 @@ def open_own_table(
     GdalWarning
         What else GDAL said.
     """
-    path = _dbf_of(dataset)
+    path = dbf_beside(dataset)
     heard = messages_of(dataset)
     if path is not None and not _has_table_without(dataset, band.GetBand(), path):
         table = DbfTable(path, options)
@@ -105,19 +105,19 @@ def _listened(dataset: Any, band: Any) -> tuple[Any, list[Message]]:
         return own_rat(band), found
 
 
-def _dbf_of(dataset: Any) -> str | None:
+def dbf_beside(dataset: Any) -> str | None:
     """Return the ``.vat.dbf`` beside a raster, if there is one that could be its table."""
     name = dataset.GetDescription()
     if not name or name.startswith("<") or dataset.GetDriver().ShortName in WITHOUT_DBF:
         return None
     with siblings_visible(name), silence():
-        exact = f"{name}{SUFFIX}"
+        exact = f"{name}{DBF_SUFFIX}"
         if gdal.VSIStatL(exact, gdal.VSI_STAT_EXISTS_FLAG) is not None:
             return exact
         if name.startswith("/vsi"):
             return None
     # GDAL finds it in a listing, where upper and lower case are the same.
-    folder, wanted = Path(name).parent, f"{Path(name).name}{SUFFIX}".lower()
+    folder, wanted = Path(name).parent, f"{Path(name).name}{DBF_SUFFIX}".lower()
     try:
         with os.scandir(folder) as entries:
             # GDAL looks at no longer listings either.

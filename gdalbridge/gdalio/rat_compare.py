@@ -7,17 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import NotWrittenError, RasterNotFoundError
-from gdalbridge.gdalio.field_types import (
-    HFA_NAMES,
-    FieldType,
-    kept_name,
-    type_name,
-    usage_name,
-)
-from gdalbridge.gdalio.losses import ValueLoss, changed_reals, loss_lines
+from gdalbridge.gdalio.compat import silence
+from gdalbridge.gdalio.field_types import HFA_NAMES, FieldType, kept_name, type_name
+from gdalbridge.gdalio.losses import ValueLoss, changed_reals, description_loss, loss_lines
 from gdalbridge.gdalio.rat_reader import RatColumn, RatSource, open_rat
 
-__all__ = ["losses_between"]
+__all__ = ["colour_losses", "losses_between"]
 
 BLOCK_ROWS = 500_000
 
@@ -50,6 +45,45 @@ def losses_between(
             ) from error
         with second:
             return _losses(first, second, singles)
+
+
+def colour_losses(was: Any, now: Any) -> list[str]:
+    """Say in words which bands' colour tables have other colours, or fewer, than they had.
+
+    Parameters
+    ----------
+    was, now : gdal.Dataset
+    """
+    losses = []
+    for band in range(1, was.RasterCount + 1):
+        before, after = (_colours(one.GetRasterBand(band)) for one in (was, now))
+        # Drivers show the colour of pixels without data as transparent, or don't.
+        hidden = was.GetRasterBand(band).GetNoDataValue()
+        changed = [
+            index
+            for index, colour in enumerate(before)
+            if index >= len(after)
+            or after[index][:3] != colour[:3]
+            or (after[index] != colour and index != hidden)
+        ]
+        if not changed:
+            continue
+        first = changed[0]
+        is_there = first < len(after)
+        losses.append(
+            f"the colour table of band {band}: entry {first}, {before[first]}, "
+            + (f"became {after[first]}" if is_there else "was not kept")
+            + (f"; {len(changed)} of {len(before)} changed in all" if len(changed) > 1 else "")
+        )
+    return losses
+
+
+def _colours(band: Any) -> list[tuple[int, ...]]:
+    with silence():
+        table = band.GetColorTable()
+        if table is None:
+            return []
+        return [tuple(table.GetColorEntry(index)) for index in range(table.GetCount())]
 
 
 def _losses(was: RatSource, now: RatSource, singles: Collection[str]) -> list[str]:
@@ -92,23 +126,18 @@ def _pairs(
 
 
 def _of_description(before: RatColumn, after: RatColumn) -> list[str]:
-    column = f"column {before.name!r}"
-    losses = []
-    if before.type != after.type:
-        words = f"the type of {column} became {type_name(after.type)}"
-        if (before.type, after.type) != (FieldType.INTEGER, FieldType.REAL):
-            raise NotWrittenError(
-                f"{words}, it was {type_name(before.type)}: leave it out (columns)"
-            )
-        losses.append(words)
-    if before.name != after.name:
-        losses.append(f"the name of {column} became {after.name!r}")
-    if before.usage != after.usage:
-        losses.append(
-            f"the usage of {column} became {usage_name(after.usage)}, it was "
-            f"{usage_name(before.usage)}"
+    allowed = ((FieldType.INTEGER, FieldType.REAL), (before.type, before.type))
+    if (before.type, after.type) not in allowed:
+        raise NotWrittenError(
+            f"the type of column {before.name!r} became {type_name(after.type)}, it was "
+            f"{type_name(before.type)}: leave it out (columns)"
         )
-    return losses
+    loss = description_loss(
+        before.name,
+        (before.name, before.type, before.usage),
+        (after.name, after.type, after.usage),
+    )
+    return [] if loss is None else [loss]
 
 
 def _of_values(

@@ -7,7 +7,7 @@ end to see what it has kept, as some drivers accept what they then drop.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +44,7 @@ from gdalbridge.gdalio.field_types import (
     type_name,
     usage_name,
 )
+from gdalbridge.gdalio.losses import description_loss
 from gdalbridge.gdalio.own_table import open_own_table
 from gdalbridge.gdalio.rat_reader import RatSchema, schema_of
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
@@ -121,13 +122,32 @@ def check_not_hidden(dataset: Any, number: int, name: str) -> None:
         )
 
 
-def see_what_was_kept(name: str, number: int, expected: RatSchema) -> list[str]:
+def see_what_was_kept(
+    path: str,
+    number: int,
+    expected: RatSchema,
+    asked: Mapping[int, tuple[str, int, int]],
+    name: str,
+) -> list[str]:
     """Open a raster again and compare its table's schema with what it was given.
+
+    Parameters
+    ----------
+    path : str
+        The raster.
+    number : int
+        The band.
+    expected : RatSchema
+        The table as GDAL took it.
+    asked : mapping of int to tuple of (str, int, int)
+        Name, type and usage by column, where GDAL may have taken others.
+    name : str
+        The raster, for messages.
 
     Returns
     -------
     losses : list of str
-        In words, which names and usages became others.
+        In words, which names, types and usages became others: a line per column.
 
     Raises
     ------
@@ -135,7 +155,7 @@ def see_what_was_kept(name: str, number: int, expected: RatSchema) -> list[str]:
         Where rows, columns or their types are others.
     """
     try:
-        dataset = open_dataset(name)
+        dataset = open_dataset(path)
         with silence():
             rat = own_rat(band_of(dataset, number, name))
         found = None if rat is None else schema_of(rat)
@@ -157,14 +177,9 @@ def see_what_was_kept(name: str, number: int, expected: RatSchema) -> list[str]:
         )
     losses = []
     for was, now in zip(expected.columns, found.columns, strict=True):
-        if now.name != was.name:
-            losses.append(f"the name of column {was.name!r} became {now.name!r}")
-        if now.usage != was.usage:
-            losses.append(
-                f"the usage of column {was.name!r} became {usage_name(now.usage)}, "
-                f"it was {usage_name(was.usage)}"
-            )
-    return losses
+        before = asked.get(was.index, (was.name, was.type, was.usage))
+        losses.append(description_loss(before[0], before, (now.name, now.type, now.usage)))
+    return [loss for loss in losses if loss is not None]
 
 
 Array = NDArray[Any]
@@ -183,7 +198,9 @@ TEXT_BYTES = 32 * 2**20
 """GDAL's bindings pad text to the longest of a block: blocks of at most so many bytes."""
 
 
-def open_rat_for_update(raster: Any, band: int = 1, options: ReadOptions = DEFAULTS) -> "RatSink":
+def open_rat_for_update(
+    raster: Any, band: int = 1, options: ReadOptions = DEFAULTS, *, shown: str | None = None
+) -> "RatSink":
     """Open a band's own attribute table, for writing.
 
     Parameters
@@ -194,6 +211,8 @@ def open_rat_for_update(raster: Any, band: int = 1, options: ReadOptions = DEFAU
         Counted from 1.
     options : ReadOptions
         For the table that is there.
+    shown : str, optional
+        The raster's name in messages.
 
     Raises
     ------
@@ -218,11 +237,12 @@ def open_rat_for_update(raster: Any, band: int = 1, options: ReadOptions = DEFAU
         dataset = open_dataset(path, update=True)
     except RasterNotFoundError as error:
         if os.path.lexists(path):
-            raise
+            words = str(error).replace(path, shown or path)
+            raise RasterNotFoundError(words) from error
         raise RasterNotFoundError(
             f"{error}. 'gdalbridge bake' makes a raster that has a table"
         ) from error
-    return RatSink(dataset, band, path, path=path, options=options)
+    return RatSink(dataset, band, shown or path, path=path, options=options)
 
 
 class RatSink:
@@ -274,6 +294,7 @@ class RatSink:
         self._rat = rat
         self._blocks_are_safe = block_io_is_safe(rat)
         self._held: _Held | None = None
+        self._asked: dict[int, tuple[str, int, int]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -353,14 +374,8 @@ class RatSink:
                 )
             there.append(kept_name(name, usage) if self._is_hfa else name)
 
-    def create_column(self, name: str, kind: int, usage: int) -> tuple[int, list[str]]:
-        """Create a column.
-
-        Returns
-        -------
-        index : int
-        losses : list of str
-            In words, what the driver made other than it was asked to.
+    def create_column(self, name: str, kind: int, usage: int) -> int:
+        """Create a column and return its index; :meth:`commit` says how it differs.
 
         Raises
         ------
@@ -371,7 +386,7 @@ class RatSink:
         """
         if "\x00" in name:
             raise ConversionError(f"{self.name}: GDAL can't have a zero character in {name!r}")
-        before = self._rat.GetColumnCount()
+        before = int(self._rat.GetColumnCount())
         self.check_new([(name, usage)])
         given = hfa_cut(name) if self._is_hfa else name
         with exceptions(), silence():
@@ -389,17 +404,13 @@ class RatSink:
                 f"{self.name}, column {name!r}: with the usage {usage_name(usage)} this format "
                 f"makes it {type_name(found.type)}, not {type_name(kind)}"
             )
-        losses = []
-        if found.type != kind:
-            losses.append(f"the type of column {name!r} became {type_name(found.type)}")
-        if found.name != name:
-            losses.append(f"the name of column {name!r} became {found.name!r}")
-        if found.usage != usage:
-            losses.append(
-                f"the usage of column {name!r} became {usage_name(found.usage)}, "
-                f"it was {usage_name(usage)}"
-            )
-        return before, losses
+        self._asked[before] = (name, int(kind), int(usage))
+        return before
+
+    def expect_usage(self, index: int, usage: int) -> None:
+        """Have :meth:`commit` say where a column that is there has another usage."""
+        column = self.schema.columns[index]
+        self._asked[index] = (column.name, column.type, usage)
 
     @property
     def keeps_values(self) -> bool:
@@ -535,8 +546,8 @@ class RatSink:
         Returns
         -------
         losses : list of str
-            In words, which names and usages the raster, opened again, has otherwise. Values
-            are not compared here.
+            In words, a line per column, which names, types and usages the raster, opened again,
+            has otherwise. Values are not compared here.
 
         Raises
         ------
@@ -560,20 +571,25 @@ class RatSink:
                 raise NotWrittenError(f"{self.name}: {error}") from error
         driver = self._dataset.GetDriver().ShortName
         # A VRT in memory has files too: its sources'.
-        own_file = self.name in (self._dataset.GetFileList() or [])
+        path = self.name if self._path is None else self._path
+        own_file = path in (self._dataset.GetFileList() or [])
         if self._path is not None:
             self.close()
-        if driver == "HFA" and self._path is None:
-            # Its file is not whole before the dataset, which is not ours, is closed.
-            return [
-                f"the usage of column {column.name!r} becomes Generic when the dataset is closed, "
-                f"it was {usage_name(column.usage)}"
-                for column in expected.columns
-                if column.usage not in {FieldUsage.GENERIC, *HFA_NAMES}
-            ]
-        if self._path is not None or (driver != "MEM" and own_file):
-            return see_what_was_kept(self.name, self._number, expected)
-        return []
+        # An HFA's file is not whole before the dataset is closed; a caller's is not closed here.
+        is_open_hfa = driver == "HFA" and self._path is None
+        if not is_open_hfa and (self._path is not None or (driver != "MEM" and own_file)):
+            return see_what_was_kept(path, self._number, expected, self._asked, self.name)
+        losses = []
+        for column in expected.columns:
+            usage = column.usage
+            if is_open_hfa and usage not in HFA_NAMES:
+                usage = FieldUsage.GENERIC
+            before = self._asked.get(column.index, (column.name, column.type, column.usage))
+            loss = description_loss(before[0], before, (column.name, column.type, usage))
+            if loss is not None:
+                later = "" if usage == column.usage else ", when the dataset is closed"
+                losses.append(loss + later)
+        return losses
 
 
 class _Held:

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import ConversionError, GdalError, GdalLossError, LossWarning
-from gdalbridge.gdalio.compat import exceptions, gdal, silence
+from gdalbridge.gdalio.compat import exceptions, gdal, ogr_exceptions, silence
 from gdalbridge.gdalio.field_types import FieldType, FieldUsage
 from gdalbridge.gdalio.read_options import SAY_ENCODING, ReadOptions, is_encoding
 from ratzarr.errors import Advice
@@ -393,7 +393,7 @@ def _header(path: str, data: bytes) -> tuple[list[Field], int, int, int]:
 
 def _declared_encoding(path: str) -> str | None:
     """Return the encoding that the file, or a ``.cpg`` beside it, declares."""
-    with exceptions(), silence():
+    with exceptions(), ogr_exceptions(), silence():
         try:
             found = gdal.OpenEx(path, gdal.OF_VECTOR, allowed_drivers=["ESRI Shapefile"])
             said = found.GetLayer(0).GetMetadata("SHAPEFILE") if found is not None else {}

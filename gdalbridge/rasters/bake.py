@@ -7,11 +7,14 @@ again and compared, because formats lose digits and names without a word.
 import os
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from gdalbridge.copying.to_raster import copy_to_raster
 from gdalbridge.errors import (
@@ -25,14 +28,14 @@ from gdalbridge.errors import (
 )
 from gdalbridge.gdalio.aux_xml import write_beside
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
-from gdalbridge.gdalio.datasets import opened
+from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.gdalio.field_types import FieldType, export_type, stored_dtype, type_name
-from gdalbridge.gdalio.rat_compare import losses_between
+from gdalbridge.gdalio.rat_compare import colour_losses, losses_between
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat, unique_names
 from gdalbridge.gdalio.rat_writer import open_rat_for_update
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.column_access import readable_columns
+from gdalbridge.sidecars.merged import MISSING_ATTR
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
 from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute, same_raster
 from gdalbridge.sidecars.raster_files import BESIDE, place_of
@@ -66,6 +69,8 @@ class Filled:
     """Columns that got an older type, with the type that they would have had."""
     singles: Collection[str]
     """Columns whose values are float32 or float16."""
+    losses: Sequence[str]
+    """What GDAL's table can't have: missing integers, and columns that can't be read."""
 
 
 class Wanted:
@@ -156,13 +161,14 @@ def fill(
     BridgeError
         Where two sidecars have a column of one name, or tables have other numbers of rows.
     """
-    chosen, given = _chosen(tables, wanted, options)
+    losses: list[str] = []
+    chosen, given = _chosen(tables, wanted, options, losses)
     own = band in bands_with_table(dataset, options=reading)
     older: dict[str, FieldType] = {}
     has_any = False
     if own:
         has_any = _copy_own(
-            dataset, stand_in, band, wanted, given, reading, None if native else older
+            dataset, stand_in, band, wanted, given, reading, None if native else older, losses
         )
     singles: set[str] = set()
     for path, names in chosen.items():
@@ -174,6 +180,10 @@ def fill(
                 shown = str(attributes.get("GDAL_NAME", name))
                 if dtype.kind == "f" and dtype.itemsize < 8:
                     singles.add(shown)
+                if dtype.kind in "iu" and (none := attributes.get(MISSING_ATTR)) is not None:
+                    rows = range(0, table.rowCount, BLOCK_ROWS)
+                    blocks = (table.readBlock(name, row, BLOCK_ROWS) for row in rows)
+                    losses += _missing(shown, none, blocks)
                 if native or name in casts or table.getColumnWidth(name) > 1:
                     continue
                 kind = export_type(name, dtype, attributes)
@@ -190,25 +200,42 @@ def fill(
             cast=casts,
             storage_options=options,
         )
-    return Filled(older, singles) if has_any or chosen else None
+    return Filled(older, singles, losses) if has_any or chosen else None
+
+
+def _missing(name: str, none: Any, blocks: Iterable[Any]) -> list[str]:
+    """Say how many values of an integer column stand for a missing one: GDAL has none."""
+    count = sum(int(np.count_nonzero(block == none)) for block in blocks)
+    if not count:
+        return []
+    values = "missing value is" if count == 1 else "missing values are"
+    return [f"column {name!r}: {count} {values} written as {none}"]
 
 
 def _no_older(name: str, kind: int) -> Advice:
     return Advice(
-        f"column {name!r}: {type_name(kind)} can't be read by GDAL before 3.12. Leave it out",
-        "or use native=True to keep GDAL's newest types.",
+        f"column {name!r}: {type_name(kind)} can't be read by GDAL before 3.12.",
+        "Leave it out, or use native=True to keep GDAL's newest types.",
     )
 
 
 def _chosen(
-    tables: Sequence[str], wanted: Wanted, options: Mapping[str, Any] | None
+    tables: Sequence[str],
+    wanted: Wanted,
+    options: Mapping[str, Any] | None,
+    losses: list[str],
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Return the columns to copy by table, and by GDAL's name of a column its table."""
     chosen: dict[str, list[str]] = {}
     given: dict[str, str] = {}
     for path in tables:
         with RatZarr(path, readOnly=True, storageOptions=options) as table:
-            for key in readable_columns(table, filter(wanted.takes, table.getColumnNames())):
+            keys = list(filter(wanted.takes, table.getColumnNames()))
+            unreadable = table.getUnreadableColumns(keys)
+            losses += [f"column {key!r} is left out: {why}" for key, why in unreadable.items()]
+            for key in keys:
+                if key in unreadable:
+                    continue
                 name = str(table.getColumnAttributeMapping(key).get("GDAL_NAME", key))
                 if given.get(name, path) != path:
                     raise BridgeError(
@@ -228,6 +255,7 @@ def _copy_own(
     given: Mapping[str, str],
     reading: ReadOptions,
     older: dict[str, FieldType] | None,
+    losses: list[str],
 ) -> bool:
     """Copy the raster's own columns, but for those that a sidecar has as well."""
     with open_rat(dataset, band, options=reading) as source:
@@ -249,7 +277,13 @@ def _copy_own(
                     kind = OLDER[FieldType(kind)]
                 elif older is not None and kind > FieldType.STRING:
                     raise ConversionError(_no_older(column.name, kind))
-                index, _ = sink.create_column(column.name, kind, column.usage)
+                index = sink.create_column(column.name, kind, column.usage)
+                none = source.missing(column.index).get(MISSING_ATTR)
+                if none is not None:
+                    rows = range(0, schema.rows, BLOCK_ROWS)
+                    lengths = (min(BLOCK_ROWS, schema.rows - row) for row in rows)
+                    blocks = map(partial(source.read, column.index), rows, lengths)
+                    losses += _missing(column.name, none, blocks)
                 for start in range(0, schema.rows, BLOCK_ROWS):
                     length = min(BLOCK_ROWS, schema.rows - start)
                     values = source.read_native(column.index, start, length)
@@ -431,12 +465,15 @@ def bake(
             rows[number] = held.schema.rows
     seconds = time.perf_counter() - started
     return BakeReport(
-        source.url, str(target), name, shown, rows, seconds, tuple(losses), _notes(filled)
+        source.url, str(target), name, shown, rows, seconds, tuple(losses), _notes(filled, target)
     )
 
 
-def _notes(filled: Mapping[int, Filled]) -> tuple[str, ...]:
-    notes = []
+def _notes(filled: Mapping[int, Filled], target: Path) -> tuple[str, ...]:
+    notes = [
+        f"{one.path} lies beside it: its columns are shown in place of those of the same name"
+        for one in find_sidecars(target)
+    ]
     for kind, words in ((FieldType.BOOLEAN, "Integer 0 and 1"), (FieldType.DATETIME, "ISO text")):
         names = {
             name: 1 for one in filled.values() for name, was in one.older.items() if was == kind
@@ -503,7 +540,15 @@ def _check_free(target: Path, overwrite: bool) -> None:
 
 
 def _beside(target: Path) -> list[Path]:
-    return [target.with_name(target.name + end) for end in BESIDE]
+    """Return the names of files that GDAL takes for the target's own, and those there are.
+
+    GDAL finds them in a listing, where upper and lower case are the same.
+    """
+    names = [target.name + end for end in BESIDE]
+    wanted = {name.lower() for name in names}
+    with os.scandir(target.parent) as entries:
+        there = [one.name for one in entries if one.name.lower() in wanted]
+    return [target.with_name(name) for name in dict.fromkeys((*names, *there))]
 
 
 def _tables(
@@ -601,11 +646,13 @@ def _written(
         else:
             _create(driver, made, stand_in, options, told)
         told.report(0.8, f"comparing {target.name}")
-        losses = [
+        losses = [loss for table in filled.values() for loss in table.losses]
+        losses += [
             loss
             for band, table in filled.items()
             for loss in losses_between(stand_in, str(made), band, table.singles)
         ]
+        losses += colour_losses(stand_in, open_dataset(str(made)))
         if losses and strict:
             raise NotWrittenError(f"{target} was not written: {'; '.join(losses)}")
         _put_in_place(made, target)

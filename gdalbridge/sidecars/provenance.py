@@ -146,11 +146,13 @@ def raster_attribute(dataset: Any, band: int, sidecar: Any) -> dict[str, Any]:
 
 def described(dataset: Any, band: int) -> dict[str, Any]:
     """Return the attribute ``RASTER`` without a name and without any pixel looked at."""
+    from gdalbridge.gdalio.compat import exceptions, silence
     from gdalbridge.gdalio.datasets import siblings_visible
     from gdalbridge.sidecars.pixel_samples import data_type
 
-    # Some formats look for a geotransform in files beside the raster only now.
-    with siblings_visible(dataset.GetDescription()):
+    # Some formats look for a geotransform in files beside the raster only now. What GDAL says of a
+    # table there is reported where the table is read.
+    with exceptions(False), silence(), siblings_visible(dataset.GetDescription()):
         transform = dataset.GetGeoTransform(can_return_null=True)
     is_known = transform is not None and tuple(transform) != NO_TRANSFORM
     is_known = is_known and all(map(math.isfinite, transform))

@@ -14,7 +14,7 @@ import pytest
 import zarr
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
-from ratzarr import ArgumentError, ChangedError, RatZarr, RatZarrError
+from ratzarr import ArgumentError, ChangedError, RatZarr, RatZarrError, StoreError
 from ratzarr.stores.local import LocalObjects
 from tests.places import MemoryUrlPlace, StorePlace
 from tests.ratzarr import conformance
@@ -83,6 +83,8 @@ class TestTablesInIcechunk(InStores):
     test_a_store_in_another_zarr_format = None
     test_consolidated_metadata_is_ignored = None
     test_foreign_objects_inside = None
+    # Nor does its JSON have NaN (test_icechunk_takes_no_nan).
+    test_nan_and_infinity_are_written_as_zarr_writes_them = None
     test_what_is_no_column_is_none = None
 
     @pytest.mark.parametrize("readable", ["group", "array", "group with RAT array"])
@@ -108,6 +110,18 @@ class TestTablesInIcechunk(InStores):
         with pytest.raises(icechunk.IcechunkError):
             StorePlace.put(place, url, key, content)
         assert place.everything() == before
+
+    def test_icechunk_takes_no_nan(self, place):
+        url = place.new()
+        table = make(url, 9, chunk=4, a=("int32",))
+        with table:
+            before = place.everything()
+            with pytest.raises(StoreError, match=r"a/zarr\.json"):
+                table.getColumnAttributeMapping("a")["x"] = np.nan
+            with pytest.raises(StoreError, match=r"c/zarr\.json"):
+                table.createColumn("c", "i1", attributes={"x": np.nan})
+            assert place.everything() == before
+            assert table.getColumnNames() == ["a"]
 
 
 class TestTablesInMemoryByUrl(TableConformance):

@@ -29,6 +29,8 @@ from urllib.parse import unquote, urlsplit
 # These speak of one connection only. Expect is answered here, before the body is read.
 HOP_BY_HOP = frozenset(["connection", "keep-alive", "proxy-connection", "te", "upgrade", "expect"])
 
+NO_SUCH_KEY = b"<Error><Code>NoSuchKey</Code><Message>It is not there.</Message></Error>"
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -129,7 +131,9 @@ class Handler(BaseHTTPRequestHandler):
             if status is None:
                 status, reason, headers, answer = self.ask(body)
             else:
-                reason, answer = "Instead", b""
+                # A 404 is S3's only with its code; a HEAD has no body.
+                is_missing = status == 404 and self.command != "HEAD"
+                reason, answer = "Instead", NO_SUCH_KEY if is_missing else b""
                 headers = [("Content-Type", "application/xml")]
         self.server.proxy.note(
             Request(

@@ -550,7 +550,7 @@ def test_numpys_date_times_are_taken_as_utc(path, tmp_path):
     expected = new_rat([("t", DATETIME, 0, texts)], 4)
     assert describe(attach(path))["columns"][2] == describe(expected)["columns"][0]
     # And as any others they go into a raster's own table.
-    bake(path, tmp_path / "b.tif")
+    bake(path, tmp_path / "b.tif", native=True)
     baked = gdal.Open(str(tmp_path / "b.tif"))
     assert describe(baked.GetRasterBand(1).GetDefaultRAT()) == describe(attach(path))
 

@@ -252,3 +252,10 @@ def test_the_bands_that_have_a_table_are_named(command, bands, tmp_path, monkeyp
         expected = {1: "but band 3 has. Use --band 3.", 2: "but bands 2, 3 have. Use --band 2."}
         assert expected[len(bands)] in done.stderr.replace("and no sidecar, ", "")
         assert call(command, "bt.tif", "--band", bands[0]).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["info", "head", "stats", "copy"])
+def test_a_raster_that_is_not_there_is_said(command, tmp_path):
+    done = CliRunner().invoke(main, [command, str(tmp_path / "none.tif")])
+    assert done.exit_code == 1
+    assert "none.tif can't be opened as a raster: there is no such file" in done.stderr

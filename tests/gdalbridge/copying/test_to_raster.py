@@ -1,10 +1,19 @@
 """Options and refusals of copies into a raster."""
 
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from osgeo import gdal
 
 from gdalbridge import BridgeError, ConversionError, LossWarning, copy_to_raster
+from gdalbridge.cli import main
 from gdalbridge.copying import compare as exportcompare
 from gdalbridge.copying.compare import Borders
 from gdalbridge.errors import (
@@ -17,7 +26,16 @@ from gdalbridge.gdalio import rat_writer as gdalratwrite
 from gdalbridge.gdalio.rat_writer import keeps_values
 from ratzarr import DamagedError, RatZarr
 from ratzarr.format.blocks import Block
-from tests.gdalbridge.sample_rasters import HAS_HFA, INTEGER, STRING, describe_band, make, new_rat
+from tests.gdalbridge.dbf_files import write_dbf
+from tests.gdalbridge.sample_rasters import (
+    HAS_HFA,
+    INTEGER,
+    NEW_TYPES,
+    STRING,
+    describe_band,
+    make,
+    new_rat,
+)
 
 
 @pytest.fixture
@@ -355,3 +373,229 @@ def test_payloads_of_nans_become_real_or_are_refused_as_text(tmp_path, raster):
         tmp_path / "t.rat.zarr", raster, columns=["ordinary"], cast={"ordinary": "String"}
     )
     assert columns(raster)["ordinary"] == ["nan", "nan", "1.0", "2.0"]
+
+
+# ---- what other software sees
+
+
+def call(*args):
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def raster_with_xml_table(path):
+    """A GeoTIFF whose table and statistics are in its .aux.xml, with any version of GDAL."""
+    pixels = make("", "MEM")
+    band = pixels.GetRasterBand(1)
+    band.SetDefaultRAT(new_rat([("own", INTEGER, 0, [1, 2, 3, 4])], 4))
+    band.SetMetadataItem("STATISTICS_MEAN", "7 <&>")
+    copy = gdal.GetDriverByName("GTiff").CreateCopy(
+        str(path), pixels, options=["PROFILE=BASELINE"]
+    )
+    assert copy is not None
+    del copy
+    assert xml_columns(path) == ["own"]
+    return path
+
+
+def xml_columns(path):
+    root = ET.parse(f"{path}.aux.xml").getroot()
+    return [one.findtext("Name") for one in root.iter("FieldDefn")]
+
+
+def test_a_table_that_older_gdal_does_not_see_is_said_once(store, tmp_path):
+    """Said of a table within the TIFF, which a parser of XML does not find beside it."""
+    for name in ("x.tif", "q.tif", "j.tif", "open.tif"):
+        make(tmp_path / name).FlushCache()
+    done = call("export", store, tmp_path / "x.tif")
+    assert done.exit_code == 0
+    is_inside = not (tmp_path / "x.tif.aux.xml").exists()
+    assert is_inside == NEW_TYPES
+    lines = done.stderr.splitlines()
+    assert len(lines) == is_inside
+    assert all(line.startswith("gdalbridge: note: the table is in ") for line in lines)
+    quiet = call("export", store, tmp_path / "q.tif", "-q")
+    assert (quiet.exit_code, quiet.output) == (0, "")
+    as_json = call("export", store, tmp_path / "j.tif", "--json")
+    assert (as_json.exit_code, as_json.stderr) == (0, "")
+    assert len(json.loads(as_json.stdout)["notes"]) == is_inside
+    dataset = gdal.OpenEx(str(tmp_path / "open.tif"), gdal.OF_UPDATE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(copy_to_raster(store, dataset).notes) == is_inside
+    assert copy_to_raster(store, make("", "MEM")).notes == ()
+
+
+def test_a_table_in_the_aux_xml_stays_there_for_older_gdal(store, tmp_path):
+    """GDAL 3.12 writes the new table into the TIFF as well: nothing has to be said."""
+    path = raster_with_xml_table(tmp_path / "x.tif")
+    before = gdal.Open(str(path)).ReadAsArray()
+    report = copy_to_raster(store, path)
+    assert report.notes == ()
+    assert xml_columns(path) == ["own", "id", "name"]
+    [mean] = ET.parse(f"{path}.aux.xml").getroot().iterfind(".//MDI[@key='STATISTICS_MEAN']")
+    assert mean.text == "7 <&>"
+    assert columns(path) == {"own": [1, 2, 3, 4], "id": [5, 6, 7, 8], "name": list("abcd")}
+    assert (gdal.Open(str(path)).ReadAsArray() == before).all()
+
+
+@pytest.mark.parametrize("ending", [".vat.dbf", ".VAT.DBF"])
+def test_another_table_in_a_vat_dbf_is_named(store, tmp_path, ending):
+    """GDAL, of any version, shows the table of the raster's own file or its .aux.xml."""
+    path = raster_with_xml_table(tmp_path / "x.tif")
+    write_dbf(f"{path}{ending}", [(b"VALUE", b"N", 9, 0)], [[b"5"], [b"6"]])
+    assert set(columns(path)) == {"own"}
+    done = call("export", store, path)
+    assert done.exit_code == 0
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"gdalbridge: note: {path}{ending} holds another table")
+    assert set(columns(path)) == {"own", "id", "name"}
+
+
+# ---- strict
+
+
+OUTPUTS = ["x.tif", "aux.tif", "x.vrt"] + ["x.img"] * HAS_HFA
+
+
+@pytest.fixture
+def lossy_store(store):
+    """With a double that XML does not keep, and a count that HFA makes Real."""
+    with RatZarr(store) as table:
+        table.createColumn("r", np.float64)
+        table.writeBlock("r", [1, 2, 1 / 3 + 2**-54, 1 / 3 + 2**-54], 0)
+        table.createColumn("n", np.int32)
+        table.writeBlock("n", [1, 2, 3, 4], 0)
+        table.getColumnAttributeMapping("n")["GDAL_USAGE"] = 1
+    return store
+
+
+def target(tmp_path, name):
+    path = tmp_path / name
+    if name == "aux.tif":
+        return raster_with_xml_table(path)
+    if name == "x.vrt":
+        make(tmp_path / "source.tif").FlushCache()
+        copy = gdal.GetDriverByName("VRT").CreateCopy(
+            str(path), gdal.Open(str(tmp_path / "source.tif"))
+        )
+        assert copy is not None
+        return path
+    make(path, "HFA" if name == "x.img" else "GTiff").FlushCache()
+    return path
+
+
+def contents(folder):
+    return {str(one): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_strictly_nothing_is_lost_or_nothing_is_changed(lossy_store, tmp_path, name):
+    path = target(tmp_path, name)
+    lost = "n" if name == "x.img" else "r"
+    before = contents(tmp_path)
+    with pytest.raises(NotWrittenError, match=rf"{name} was left as it was: .*column '{lost}'"):
+        copy_to_raster(lossy_store, path, columns=["id", lost], strict=True)
+    assert contents(tmp_path) == before
+    done = call("export", lossy_store, path, "--column", lost, "--strict")
+    assert done.exit_code == 1
+    assert "was left as it was" in done.stderr
+    assert contents(tmp_path) == before
+    # What can be kept is written, and the raster's other files are not.
+    report = copy_to_raster(lossy_store, path, columns=["id", "name"], strict=True)
+    assert (report.target, report.losses) == (str(path), ())
+    found = columns(path)
+    assert (found["id"], found["name"]) == ([5, 6, 7, 8], list("abcd"))
+    changed = {one for one, data in contents(tmp_path).items() if before.get(one) != data}
+    assert changed <= {str(path), f"{path}.aux.xml"}
+    assert (gdal.Open(str(path)).ReadAsArray() == 0).all()
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_strictly_an_error_changes_nothing(store, tmp_path, name):
+    path = target(tmp_path, name)
+    with RatZarr(store) as table:
+        table.createColumn("big", np.int64)
+        table.writeBlock("big", [2**40], 2)
+    before = contents(tmp_path)
+    with pytest.raises(ConversionError, match="column 'big', row 2"):
+        copy_to_raster(store, path, strict=True)
+    assert contents(tmp_path) == before
+
+
+def test_strictly_a_raster_that_another_process_changes_is_left_so(store, tmp_path):
+    path = target(tmp_path, "x.tif")
+    data = path.read_bytes() + b"more"
+
+    def change(done, message, data_of_call):
+        path.write_bytes(data)
+        return 1
+
+    with pytest.raises(BridgeError, match="was changed by another process"):
+        copy_to_raster(store, path, strict=True, progress=change)
+    assert path.read_bytes() == data
+
+
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_strictly_a_killed_process_changes_nothing(store, tmp_path, name):
+    path = target(tmp_path, name)
+    before = contents(tmp_path)
+    code = (
+        "import sys, time; from gdalbridge import copy_to_raster\n"
+        "def wait(done, message, data):\n"
+        "    if done >= 0.5: print('ready', flush=True); time.sleep(60)\n"
+        "    return 1\n"
+        "copy_to_raster(sys.argv[1], sys.argv[2], strict=True, verify=True, progress=wait)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, store, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    try:
+        # The table was written to the copy.
+        assert process.stdout.readline() == b"ready\n"
+        assert list(tmp_path.glob(".ratzarr-*"))
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
+    for one, data in before.items():
+        assert Path(one).read_bytes() == data
+    copy_to_raster(store, path, columns=["id"], strict=True)
+    assert not list(tmp_path.glob(".ratzarr-*"))
+    assert columns(path)["id"] == [5, 6, 7, 8]
+
+
+def test_strictly_values_are_compared(store, tmp_path):
+    path = target(tmp_path, "x.tif")
+    with pytest.raises(BridgeError, match="strict compares them"):
+        copy_to_raster(store, path, strict=True, verify=False)
+    done = call("export", store, path, "--strict", "--no-verify")
+    assert done.exit_code == 1
+
+
+def test_strictly_a_raster_that_can_not_be_copied_is_refused(store, tmp_path):
+    path = target(tmp_path, "x.tif")
+    (tmp_path / "link.tif").symlink_to(path)
+    gdal.GetDriverByName("GTiff").Create("/vsimem/strict.tif", 2, 2).FlushCache()
+    for raster in (gdal.OpenEx(str(path), gdal.OF_UPDATE), "/vsimem/strict.tif", "s3://b/x.tif"):
+        with pytest.raises(BridgeError, match="tried on a copy first"):
+            copy_to_raster(store, raster, strict=True)
+    gdal.Unlink("/vsimem/strict.tif")
+    with pytest.raises(BridgeError, match="symbolic link"):
+        copy_to_raster(store, tmp_path / "link.tif", strict=True)
+    gdal.GetDriverByName("PNG").CreateCopy(str(tmp_path / "x.png"), make("", "MEM"))
+    with pytest.raises(RasterNotFoundError, match=rf"^{tmp_path}/x.png can't be opened"):
+        copy_to_raster(store, tmp_path / "x.png", strict=True)
+
+
+@pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+def test_a_column_that_hfa_changes_is_one_line(lossy_store, tmp_path):
+    path = target(tmp_path, "x.img")
+    long = "c" * 70
+    with RatZarr(lossy_store) as table:
+        table.createColumn(long, np.int32)
+        table.getColumnAttributeMapping(long)["GDAL_USAGE"] = 5
+    done = call("export", lossy_store, path, "--column", "n", "--column", long)
+    assert done.exit_code == 0
+    assert [line.partition(": the ")[2] for line in done.stderr.splitlines()] == [
+        "type of column 'n' became Real, its name 'Histogram'",
+        f"name of column '{long}' became '{'c' * 63}', its usage Generic, it was MinMax",
+    ]

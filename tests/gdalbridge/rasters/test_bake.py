@@ -15,7 +15,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from osgeo import gdal
+from osgeo import gdal, osr
 
 from gdalbridge import (
     BridgeError,
@@ -29,6 +29,7 @@ from gdalbridge import (
 from gdalbridge.cli import main
 from gdalbridge.errors import ColumnSelectionError, NotWrittenError, OutputExistsError
 from ratzarr import RatZarr
+from tests.gdalbridge.dbf_files import write_dbf
 from tests.gdalbridge.sample_rasters import (
     HAS_HFA,
     INTEGER,
@@ -516,3 +517,223 @@ def test_an_export_to_no_raster_names_bake(raster, tmp_path):
     done = call("export", f"{raster}.rat.zarr", tmp_path / "none.tif")
     assert done.exit_code == 1
     assert "gdalbridge bake" in done.stderr
+
+
+# ---- all else that a raster has
+
+
+def rich_raster(path, driver="GTiff", rows=256):
+    """A raster with all that a GeoTIFF can hold, and a table beside it."""
+    dataset = make(path, driver)
+    dataset.SetGeoTransform([500000, 30, 0, 4600000, 0, -30])
+    srs = osr.SpatialReference()
+    srs.ImportFromEPSG(32633)
+    dataset.SetProjection(srs.ExportToWkt())
+    dataset.SetMetadataItem("key", "größe <&>")
+    band = dataset.GetRasterBand(1)
+    band.WriteArray(np.arange(12, dtype="u1").reshape(3, 4))
+    band.SetNoDataValue(11)
+    band.SetMetadataItem("STATISTICS_MEAN", "5.5")
+    if driver == "GTiff":
+        band.SetMetadataItem("of_band", "yes")
+        band.SetScale(0.5)
+        band.SetOffset(-3)
+        band.SetDescription("classes")
+    colours = gdal.ColorTable()
+    for value in range(256):
+        colours.SetColorEntry(value, (value, 2, 3, 255))
+    band.SetColorTable(colours)
+    del band, dataset
+    with RatZarr(f"{path}.rat.zarr") as table:
+        table.setRowCount(rows)
+        table.createColumn("area", np.float64)
+        table.writeBlock("area", np.arange(rows) / 4, 0)
+    return path
+
+
+def shown(path, colours=256):
+    dataset = gdal.Open(str(path))
+    band = dataset.GetRasterBand(1)
+    table = band.GetColorTable()
+    own = {"AREA_OR_POINT"}
+    return {
+        "geotransform": dataset.GetGeoTransform(),
+        "crs": dataset.GetSpatialRef().GetAuthorityCode(None),
+        "metadata": {k: v for k, v in dataset.GetMetadata().items() if k not in own},
+        "pixels": dataset.ReadAsArray().tolist(),
+        "nodata": band.GetNoDataValue(),
+        "statistics": band.GetMetadataItem("STATISTICS_MEAN"),
+        "of band": band.GetMetadataItem("of_band"),
+        "scale": (band.GetScale(), band.GetOffset()),
+        "description": band.GetDescription(),
+        "colours": [table.GetColorEntry(value) for value in range(colours)],
+    }
+
+
+@pytest.mark.parametrize("options", [(), ("--native",), ("--of", "COG")])
+def test_all_else_of_the_raster_is_in_the_tiff_itself(tmp_path, options):
+    path = rich_raster(tmp_path / "in.tif")
+    out = tmp_path / "out.tif"
+    expected = shown(path)
+    assert (expected["statistics"], expected["crs"]) == ("5.5", "32633")
+    done = call("bake", path, out, *options, "--strict", "-q")
+    assert (done.exit_code, done.output) == (0, "")
+    assert column(out, "area")[:3] == [0, 0.25, 0.5]
+    beside = Path(f"{out}.aux.xml")
+    if beside.exists():
+        beside.unlink()
+    assert shown(out) == expected
+
+
+def test_an_aux_xml_that_the_copy_has_is_added_to(tmp_path):
+    """A baseline TIFF has neither metadata nor georeference: they are beside it, as is the table."""
+    path, out = rich_raster(tmp_path / "in.tif"), tmp_path / "out.tif"
+    bake(path, out, strict=True, options=["PROFILE=BASELINE"])
+    root = ET.parse(f"{out}.aux.xml").getroot()
+    assert root.find(".//MDI[@key='STATISTICS_MEAN']").text == "5.5"
+    assert len(list(root.iter("GDALRasterAttributeTable"))) == 1
+    assert [one.get("band") for one in root.iterfind("PAMRasterBand")] == ["1"]
+    found, expected = shown(out), shown(path)
+    for one in (found, expected):
+        # Of pixels without data, where the one shows another opacity.
+        one["colours"][11] = one["colours"][11][:3]
+        # GDAL keeps neither in a baseline TIFF.
+        del one["scale"], one["description"]
+    assert found == expected
+    assert column(out, "area") == [row / 4 for row in range(256)]
+
+
+hfa = pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
+
+
+@hfa
+@pytest.mark.parametrize("name", ["out.img", "out.tif"])
+def test_from_an_hfa(tmp_path, name):
+    """Its table has the columns of the colour table already."""
+    path, out = rich_raster(tmp_path / "in.img", "HFA"), tmp_path / name
+    expected = shown(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LossWarning)
+        report = bake(path, out)
+    assert set(report.losses) <= {"the table's type was not kept"}
+    found = shown(out)
+    # Formats have names of their own for a band, and metadata of their own.
+    for one in (found, expected):
+        del one["description"], one["metadata"]
+        # Of pixels without data, where a TIFF shows another opacity.
+        one["colours"][11] = one["colours"][11][:3]
+    assert found == expected
+    assert names(out) == ["Red", "Green", "Blue", "Opacity", "area"]
+    assert column(out, "area") == [row / 4 for row in range(256)]
+    assert column(out, "Red") == list(range(256))
+
+
+@hfa
+def test_colours_that_an_hfa_would_cut_are_a_loss(tmp_path):
+    """Columns of colours in the table are the colour table of an HFA: 16 of 256 are left."""
+    path = rich_raster(tmp_path / "in.tif", rows=16)
+    dataset = gdal.OpenEx(str(path), gdal.OF_UPDATE)
+    red = [row * 16 % 256 for row in range(16)]
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("Red", INTEGER, 6, red)], 16))
+    del dataset
+    done = call("bake", path, tmp_path / "out.img", "--accept-stale")
+    assert done.exit_code == 0
+    [line] = [line for line in done.stderr.splitlines() if "colour table of band 1" in line]
+    assert line.endswith(
+        "entry 1, (1, 2, 3, 255), became (16, 2, 3, 255); 255 of 256 changed in all"
+    )
+    assert len(shown(tmp_path / "out.img", colours=16)["colours"]) == 16
+    with pytest.raises(NotWrittenError, match="the colour table of band 1"):
+        bake(path, tmp_path / "strict.img", strict=True, accept_stale=True)
+    assert not list(tmp_path.glob("strict*"))
+    # A table without such columns leaves the colours as they are, however short it is.
+    bake(path, tmp_path / "kept.img", columns=["area"], accept_stale=True)
+    assert shown(tmp_path / "kept.img")["colours"] == shown(path)["colours"]
+
+
+@hfa
+def test_a_column_that_an_hfa_changes_is_one_line(raster, tmp_path):
+    with RatZarr(f"{raster}.band2.rat.zarr") as table:
+        table.getColumnAttributeMapping("n")["GDAL_USAGE"] = 1
+    done = call("bake", raster, tmp_path / "out.img", "--band", 2)
+    assert done.exit_code == 0
+    lines = [line for line in done.stderr.splitlines() if "'n'" in line]
+    assert [line.partition(": the ")[2] for line in lines] == [
+        "type of column 'n' became Real, its name 'Histogram'"
+    ]
+
+
+@pytest.mark.skipif(HAS_HFA, reason="this GDAL has the HFA driver")
+def test_a_driver_that_is_missing_is_named_with_its_package(raster, tmp_path):
+    for name, package in (("out.img", "python3-gdal"), ("out.kea", "libgdal-kea")):
+        if gdal.GetDriverByName({"out.img": "HFA", "out.kea": "KEA"}[name]):
+            continue
+        done = call("bake", raster, tmp_path / name)
+        assert done.exit_code == 1
+        assert "this GDAL has no driver" in done.stderr
+        assert package in done.stderr
+        assert not list(tmp_path.glob("out*"))
+
+
+def test_an_older_vat_dbf_in_other_letters_is_found(raster, tmp_path):
+    """Of a band without a table in the raster it would be the table, for GDAL 3.11 and later."""
+    out, dbf = tmp_path / "out.tif", tmp_path / "out.TIF.VAT.DBF"
+    write_dbf(dbf, [(b"older", b"N", 9, 0)], [[b"5"]])
+    with pytest.raises(OutputExistsError, match=re.escape(dbf.name)):
+        bake(raster, out, band=1, columns=["area"])
+    assert dbf.exists()
+    bake(raster, out, band=1, columns=["area"], overwrite=True)
+    assert not dbf.exists()
+    assert names(out) == ["area"]
+    dataset = gdal.Open(str(out))
+    assert dataset.GetRasterBand(2).GetDefaultRAT() is None
+
+
+def test_geometries_are_refused_with_the_option_that_keeps_them(raster, tmp_path):
+    with RatZarr(f"{raster}.rat.zarr") as table:
+        table.createColumn("shape", bytes)
+    done = call("bake", raster, tmp_path / "out.tif")
+    assert done.exit_code == 1
+    assert "column 'shape': WKBGeometry can't be read by GDAL before 3.12" in done.stderr
+    assert "use --native" in done.stderr
+    assert not list(tmp_path.glob("out*"))
+
+
+def test_missing_integers_are_a_loss(raster, tmp_path):
+    """GDAL's tables have no missing numbers: what stands for one is named."""
+    with RatZarr(f"{raster}.rat.zarr") as table:
+        table.createColumn("n", np.int32, attributes={"missing_value": -9})
+        table.writeBlock("n", np.where(np.arange(ROWS) % 10 == 3, -9, 5), 0)
+    with pytest.warns(LossWarning, match="column 'n': 3 missing values are written as -9"):
+        bake(raster, tmp_path / "a.tif", columns=["n"])
+    with pytest.raises(NotWrittenError, match="3 missing values"):
+        bake(raster, tmp_path / "b.tif", columns=["n"], strict=True)
+    assert not (tmp_path / "b.tif").exists()
+
+
+def test_a_blank_count_of_a_dbf_is_a_loss(tmp_path):
+    path = tmp_path / "d.tif"
+    make(path).FlushCache()
+    fields = [(b"Value", b"N", 9, 0), (b"Count", b"N", 9, 0)]
+    write_dbf(f"{path}.vat.dbf", fields, [(b"0", b"10"), (b"1", b""), (b"2", b"30")])
+    with pytest.warns(LossWarning, match="column 'Count': 1 missing value is written as"):
+        bake(path, tmp_path / "out.tif")
+    assert column(tmp_path / "out.tif", "Count")[::2] == [10, 30]
+
+
+def test_a_column_that_cant_be_read_is_a_loss(raster, tmp_path):
+    document = Path(f"{raster}.rat.zarr/RAT/area/zarr.json")
+    document.write_bytes(document.read_bytes()[:40])
+    with pytest.warns(LossWarning, match="column 'area' is left out"):
+        report = bake(raster, tmp_path / "a.tif", band=1)
+    assert "area" not in report.bands[1]
+    with pytest.raises(NotWrittenError, match="column 'area' is left out"):
+        bake(raster, tmp_path / "b.tif", band=1, strict=True)
+
+
+def test_a_table_beside_the_output_is_named(raster, tmp_path):
+    out = tmp_path / "out.tif"
+    with RatZarr(f"{out}.rat.zarr") as table:
+        table.setRowCount(1)
+    [note] = [one for one in bake(raster, out, columns=["old"]).notes if "lies beside" in one]
+    assert "out.tif.rat.zarr" in note

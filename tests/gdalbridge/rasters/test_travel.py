@@ -525,8 +525,8 @@ def test_an_interruption_leaves_things_sound_and_is_gone_on_with(raster, places,
 
 KILLED = """
 import os, signal, sys
-from gdalbridge import travel, travelsteps
-from ratzarr import storecopy
+from gdalbridge.rasters import travel
+from ratzarr.maintenance import copy
 left = [int(sys.argv[3])]
 def dying(work):
     def run(*args, **options):
@@ -535,11 +535,11 @@ def dying(work):
             os.kill(os.getpid(), signal.SIGKILL)
         return work(*args, **options)
     return run
-storecopy._Copy._copy = dying(storecopy._Copy._copy)
-travelsteps.copy_file = dying(travelsteps.copy_file)
-travelsteps._rename_file = dying(travelsteps._rename_file)
-travelsteps._remember = dying(travelsteps._remember)
-travelsteps._remove_at = dying(travelsteps._remove_at)
+copy._Copy._copy = dying(copy._Copy._copy)
+travel.copy_file = dying(travel.copy_file)
+travel._rename_file = dying(travel._rename_file)
+travel._remember = dying(travel._remember)
+travel._remove_at = dying(travel._remove_at)
 getattr(travel, sys.argv[4])(sys.argv[1], sys.argv[2])
 """
 

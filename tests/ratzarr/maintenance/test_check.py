@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -144,7 +145,7 @@ def test_an_empty_table(place):
 
 def test_the_golden_stores():
     """Upstream's has no checksums in its chunks: worth a note, and nothing is wrong with it."""
-    data = os.path.join(os.path.dirname(os.path.dirname(__file__)), "data")
+    data = Path(__file__).parents[2] / "data"
     assert check_store(f"{data}/golden-v1.zarr") == []
     found = check_store(f"{data}/upstream-1.0.2.zarr")
     assert {one.kind for one in found} == {"unchecked"}

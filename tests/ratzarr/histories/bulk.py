@@ -17,6 +17,7 @@ class Bulk:
     def finish(self, slot, data, seed, resume):
         """Fill what is missing of a column, and say that it is finished."""
         view = self._writer(slot)
+        self._count(view)
         names = sorted({c.name for c in self._unfinished() if not c.complete})
         name = data.draw(st.sampled_from(names), "name")
         if resume:
@@ -29,6 +30,8 @@ class Bulk:
             view.table.refresh()
             view.looked = self.model.clock
             view.used.clear()
+            view.counted = False
+            self._count(view)
         runs, error = attempt(view.table.getMissingRows, name)
         settled(error)
         limit = min(view.table.rowCount, self.model.rows)
@@ -63,6 +66,7 @@ class Bulk:
     @rule(slot=SLOTS, data=st.data(), rows=ROWS)
     def rows_done(self, slot, data, rows):
         view = self._writer(slot)
+        self._count(view)
         names = [c.name for c in self.model.columns.values() if not c.complete]
         name = data.draw(st.sampled_from(names), "name")
         column, stale = self._target(view, name)
@@ -77,6 +81,7 @@ class Bulk:
         self._resume(self._writer(slot), self.names[which])
 
     def _resume(self, view, name):
+        self._count(view)
         found, error = attempt(view.table.resumeColumn, name)
         settled(error)
         column = self.model.pending.get(name)

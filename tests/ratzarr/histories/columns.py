@@ -32,6 +32,7 @@ class Columns:
         self, slot, which, kind, width, seed, own_fill, chunk, attributes, complete, replace
     ):
         view, name, dtype = self._writer(slot), self.names[which], KINDS[kind]
+        self._count(view)
         replace = replace and not complete
         fill = empty_of(dtype)
         if own_fill:
@@ -70,6 +71,7 @@ class Columns:
     @rule(slot=SLOTS, which=WHICH, again=st.sampled_from([True, True, False]), data=st.data())
     def delete(self, slot, which, again, data):
         view, name = self._writer(slot), self.names[which]
+        self._count(view)
         building = view.building.get(name)
         _, error = attempt(view.table.deleteColumn, name)
         if building is not None:

@@ -80,6 +80,8 @@ class Instances:
         view.table.refresh()
         view.looked = self.model.clock
         view.used.clear()
+        view.counted = False
+        self._count(view)
         assert view.table.rowCount == view.table.getRowCount() == self.model.rows
         assert view.table.getRATChunkSize() == self.model.chunk_rows
 
@@ -123,6 +125,15 @@ class Instances:
         elif not self._is_pending(column):
             return None, {column}
         return column, view.used.get(name, set()) - {column}
+
+    def _count(self, view):
+        """It is about to need the row count: it may open any column that is there."""
+        if view.counted and self.s3:
+            return
+        view.counted = True
+        for name, column in self.model.columns.items():
+            if name not in view.building:
+                view.used.setdefault(name, set()).add(column)
 
     def _using(self, view, name):
         column, _ = self._target(view, name)

@@ -65,6 +65,7 @@ class Metadata:
     @rule(slot=SLOTS, change=ATTRIBUTES, how=st.sampled_from(["update", "delete", "put"]))
     def table_attributes(self, slot, change, how):
         view = self._writer(slot)
+        self._count(view)
         mapping = view.table.getRatAttributeMapping()
         settled(self._change(mapping, self.model.attributes, change, how))
         self.model.tick()
@@ -97,6 +98,7 @@ class Metadata:
     )  # fmt: skip
     def column_attributes(self, slot, which, change, how):
         view, name = self._writer(slot), self.names[which]
+        self._count(view)
         column, _stale = self._target(view, name)
         mapping, error = attempt(view.table.getColumnAttributeMapping, name)
         if error is None:

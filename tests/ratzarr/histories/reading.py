@@ -22,6 +22,7 @@ class Reading:
         view = self.views[slot]
         names = [self.names[which] for which in (chosen[:1] if one else chosen)]
         rows = self.model.rows
+        self._count(view)
         before = view.table.rowCount
         if one:
             got, error = attempt(
@@ -34,7 +35,9 @@ class Reading:
             )
         self._check_rows(view)
         if start < 0 or length < 0 or start > max(rows, before):
-            expect(error, RowRangeError)
+            # A column that is not there is found first, where it is the first that is looked at.
+            absent = [name for name in names if self._target(view, name)[0] is None]
+            expect(error, RowRangeError, *[ColumnNotFoundError] * bool(absent))
             return
         must, may = set(), set()
         # Nothing is asked of the store where the instance knows of no row there.

@@ -13,6 +13,8 @@ class View:
     writes: bool
     looked: int
     """When it last looked at the table."""
+    counted: bool = False
+    """Whether it knows how many rows there are: the first time it looks at columns for that."""
     used: dict = field(default_factory=dict)
     """For each name the columns that it may have open."""
     logged: set = field(default_factory=set)

@@ -31,6 +31,7 @@ class Writing:
     )  # fmt: skip
     def write(self, slot, chosen, seed, first, chunks, aligned, length, bad):
         view = self._writer(slot)
+        self._count(view)
         targets = [self._target(view, self.names[which]) for which in chosen]
         columns = [column for column, _ in targets]
         start, stop = first * 3, first * 3 + length
@@ -66,6 +67,7 @@ class Writing:
         self.read((slot + seed) % 4, chosen, max(0, start - 1), stop - start + 2, True, False)
 
     def _write(self, view, start, stop, blocks, *, refused=False):
+        self._count(view)
         must, may, silent = set(), set(), False
         looks = {}
         for name in blocks:

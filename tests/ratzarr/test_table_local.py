@@ -22,8 +22,8 @@ from ratzarr.stores import (
 )
 from ratzarr.stores.base import parse
 from ratzarr.stores.local import LocalObjects
+from ratzarr.testing.helpers import make, refused
 from tests.ratzarr.conformance import TableConformance
-from tests.ratzarr.conformance.base import make, refused
 
 
 class TestTablesOnLocalDisk(TableConformance):

@@ -1,7 +1,5 @@
 """The conformance suite in zarr's stores and in fsspec's memory, and what only they have."""
 
-import importlib
-import pkgutil
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -16,49 +14,20 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, Stor
 
 from ratzarr import ArgumentError, ChangedError, RatZarr, RatZarrError, StoreError
 from ratzarr.stores.local import LocalObjects
+from ratzarr.testing.helpers import STRING, make
 from tests.places import MemoryUrlPlace, StorePlace
-from tests.ratzarr import conformance
 from tests.ratzarr.conformance import TableConformance
-from tests.ratzarr.conformance.base import STRING, make
 
 # Nothing here has to do with GDAL, and it takes a minute.
 pytestmark = pytest.mark.main_env_only
 
 
-class InStores(TableConformance):
-    """The suite knows names only: here they stand for paths in a store."""
-
+class TestTablesInAMemoryStore(TableConformance):
     examples = 8
 
-    @pytest.fixture(autouse=True)
-    def handed_over(self, place, monkeypatch):
-        class Handed(RatZarr):
-            def __init__(self, filename, *args, **kwargs):
-                super().__init__(place.at(filename), *args, **kwargs)
-
-            @staticmethod
-            def exists(filename, **kwargs):
-                return RatZarr.exists(place.at(filename), **kwargs)
-
-            @staticmethod
-            def isValidRatZarr(filename, **kwargs):
-                return RatZarr.isValidRatZarr(place.at(filename), **kwargs)
-
-            @staticmethod
-            def delete(filename, **kwargs):
-                return RatZarr.delete(place.at(filename), **kwargs)
-
-        for part in pkgutil.iter_modules(conformance.__path__, conformance.__name__ + "."):
-            module = importlib.import_module(part.name)
-            if hasattr(module, "RatZarr"):
-                monkeypatch.setattr(module, "RatZarr", Handed)
-
-
-class TestTablesInAMemoryStore(InStores):
     @pytest.fixture
     def place(self):
-        store = MemoryStore()
-        return StorePlace(store, str(store))
+        return StorePlace(MemoryStore())
 
 
 class IcechunkPlace(StorePlace):
@@ -68,7 +37,9 @@ class IcechunkPlace(StorePlace):
             super().put(url, key, content)
 
 
-class TestTablesInIcechunk(InStores):
+class TestTablesInIcechunk(TableConformance):
+    examples = 8
+
     @pytest.fixture
     def place(self):
         repository = icechunk.Repository.create(icechunk.in_memory_storage())
@@ -105,7 +76,7 @@ class TestTablesInIcechunk(InStores):
     )  # fmt: skip
     def test_what_icechunk_holds(self, place, key, content):
         url = place.new()
-        make(url, 9, chunk=4, a=("int32",)).close()
+        make(place.at(url), 9, chunk=4, a=("int32",)).close()
         before = place.everything()
         with pytest.raises(icechunk.IcechunkError):
             StorePlace.put(place, url, key, content)
@@ -113,7 +84,7 @@ class TestTablesInIcechunk(InStores):
 
     def test_icechunk_takes_no_nan(self, place):
         url = place.new()
-        table = make(url, 9, chunk=4, a=("int32",))
+        table = make(place.at(url), 9, chunk=4, a=("int32",))
         with table:
             before = place.everything()
             with pytest.raises(StoreError, match=r"a/zarr\.json"):

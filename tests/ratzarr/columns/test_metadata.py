@@ -8,7 +8,7 @@ import pytest
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from ratzarr import RatZarr, TooLargeError
-from tests.ratzarr.conformance.base import make
+from ratzarr.testing.helpers import make
 
 
 @pytest.fixture

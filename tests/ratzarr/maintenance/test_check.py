@@ -29,7 +29,7 @@ from ratzarr.format.chunk_runs import ChunkRuns
 from ratzarr.maintenance import check as checkup
 from ratzarr.maintenance import repair as repairs
 from ratzarr.maintenance.check import check_store
-from tests.ratzarr.conformance.base import BYTES, STRING
+from ratzarr.testing.helpers import BYTES, STRING
 
 ROWS, CHUNK = 95, 10
 COPY = {"PROVENANCE": {"operation": "copy"}}

@@ -21,7 +21,7 @@ from ratzarr import (
 from ratzarr.stores.base import parse
 from ratzarr.stores.s3 import S3Objects
 from ratzarr.stores.s3_client import UNREACHABLE, Retries
-from tests.ratzarr.conformance.base import document, make, message, raw
+from ratzarr.testing.helpers import document, make, message, raw
 from tests.servers.faults import (
     AFTER,
     CONFLICT,
@@ -285,7 +285,7 @@ def test_many_more_have_written(place, faulty, others):
     with make(url, 3) as table:
         for n in range(70):
             table.getRatAttributeMapping()["x"] = n
-    head = place.client.head_object(Bucket=place.bucket, Key=place._key(url) + "/RAT/zarr.json")
+    head = place.client.head_object(Bucket=place.bucket, Key=place.key(url) + "/RAT/zarr.json")
     writes = head["Metadata"]["ratzarr-writes"].split()
     assert len(writes) == len(set(writes)) == 64
     assert sum(map(len, head["Metadata"].values())) < 1024

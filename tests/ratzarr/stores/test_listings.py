@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ratzarr import RatZarr
 from ratzarr.errors import InvalidNameError
 from ratzarr.format.names import are_in_the_raw, plausible_keys
-from tests.ratzarr.conformance.base import make
+from ratzarr.testing.helpers import make
 
 
 @pytest.fixture

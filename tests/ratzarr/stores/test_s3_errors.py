@@ -19,7 +19,7 @@ from ratzarr import (
 )
 from ratzarr.stores import s3_client as s3client
 from ratzarr.stores.aws_config import MACHINE, NONE, S3Settings
-from tests.ratzarr.conformance.base import make
+from ratzarr.testing.helpers import make
 from tests.servers.scripted import black_hole, closed_port, scripted_s3, silent_server
 
 # Servers of our own, and of moto what it takes any key for.

@@ -268,7 +268,7 @@ def test_a_server_that_is_busy_at_first_is_waited_for(counted_s3, monkeypatch):
 
 def test_nobody_waits_for_a_role_that_no_machine_has():
     def providers(credentials):
-        session = s3client._session(S3Settings(credentials=credentials))
+        session = s3client.new_session(S3Settings(credentials=credentials))
         return [one.METHOD for one in session.get_component("credential_provider").providers]
 
     assert "iam-role" not in providers(NONE)

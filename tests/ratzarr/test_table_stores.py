@@ -14,6 +14,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, Stor
 
 from ratzarr import ArgumentError, ChangedError, RatZarr, RatZarrError, StoreError
 from ratzarr.stores.local import LocalObjects
+from ratzarr.stores.open import open_place
 from ratzarr.testing.helpers import STRING, make
 from tests.places import MemoryUrlPlace, StorePlace
 from tests.ratzarr.conformance import TableConformance
@@ -204,8 +205,8 @@ def test_options_are_not_for_stores():
 def test_a_store_on_a_disk_is_a_local_path(name, tmp_path):
     """Written as such: with locks, and whole or not at all."""
     store = STORES[name](tmp_path)
+    assert isinstance(open_place(store), LocalObjects)
     with make(store, 9, chunk=4, a=("int32",)) as table, RatZarr(str(tmp_path / "x")) as other:
-        assert isinstance(table._objects, LocalObjects)
         table.writeBlock("a", np.arange(9), 0)
         assert other.readBlock("a", 0, 9).tolist() == list(range(9))
 
@@ -268,7 +269,7 @@ def test_a_column_created_anew_gets_nothing_of_the_old_one_s(store):
 
 def test_deleting_while_others_write():
     """What is written late goes with the column, and is nobody's after it."""
-    store = MemoryStore()
+    store = MemoryStore(objects := {})
     make(store, 400, chunk=4, a=("int32",)).close()
     stop = threading.Event()
 
@@ -286,7 +287,7 @@ def test_deleting_while_others_write():
             with RatZarr(store, create=False) as table:
                 for _ in range(10):
                     table.deleteColumn("a")
-                    left = [key for key in list(store._store_dict) if key.startswith("RAT/a/")]
+                    left = [key for key in list(objects) if key.startswith("RAT/a/")]
                     assert left == []
                     table.createColumn("a", "int32")
                 table.deleteColumn("a")
@@ -297,13 +298,13 @@ def test_deleting_while_others_write():
 
 
 def test_chunks_without_a_column_are_not_a_new_one_s():
-    store = MemoryStore()
+    store = MemoryStore(objects := {})
     with make(store, 8, chunk=4, a=("int32",)) as table:
         table.writeBlock("a", np.ones(8), 0)
-        del store._store_dict["RAT/a/zarr.json"]
+        del objects["RAT/a/zarr.json"]
         with pytest.raises(RatZarrError, match="holds chunks of a column"):
             table.createColumn("a", "int32")
-        assert "RAT/a/zarr.json" not in store._store_dict
+        assert "RAT/a/zarr.json" not in objects
 
 
 class TestIcechunk:

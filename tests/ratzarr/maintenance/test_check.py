@@ -891,7 +891,7 @@ def test_a_table_that_others_are_writing(local):
 
 def test_a_column_that_changes_while_it_is_looked_at(place):
     """What is gone, or another, by the second look was not wrong."""
-    url, rows = place.new(), 200
+    url, rows = place.new(), 60
     with RatZarr(url, newRowCount=rows, newChunkSize=1) as table:
         for name in "ab":
             table.createColumn(name, "int32")
@@ -908,7 +908,7 @@ def test_a_column_that_changes_while_it_is_looked_at(place):
                 table.deleteColumn("b")
 
     assert [one for one in check_store(url, progress=meanwhile) if one.wrong] == []
-    assert changed[0] < 0.1
+    assert changed[0] < 0.5
 
 
 class ListsNothing(WrapperStore):

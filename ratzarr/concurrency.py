@@ -24,15 +24,16 @@ from ratzarr.errors import ArgumentError
 
 __all__ = [
     "IN_FLIGHT",
+    "OWN_PROCESSORS",
     "PATIENCE",
     "PROCESSORS",
     "REQUESTS_VARIABLE",
     "TRIES",
     "Attempts",
+    "Processors",
     "Room",
     "in_flight",
     "lent",
-    "processors",
     "request_slot",
     "run",
     "run_together",
@@ -139,9 +140,6 @@ PROCESSORS = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
 """That this process may use."""
-_idle = [None] * PROCESSORS
-"""An item for each processor that has nothing of ours to do, as far as :func:`processors` knows.
-pop() and append() of a list are atomic: no lock is needed, which could be held in a fork."""
 
 type _Key = tuple[int, int]
 
@@ -200,26 +198,49 @@ def request_slot() -> threading.Semaphore:
     return _mine(_slots, threading.Semaphore)
 
 
-@contextmanager
-def processors(most: int) -> Iterator[int]:
-    """Take as many processors as are idle, at most so many, for as long as it lasts.
+class Processors:
+    """Processors that have nothing of ours to do. Nobody waits for one.
 
-    Who finds none takes one nevertheless, and nobody waits: it is about work for which one
-    thread is enough, and more are faster.
-
-    Yields
-    ------
-    int
-        How many, at least 1; and 1 in a task of :func:`run`, whose tasks are run one by one.
+    Parameters
+    ----------
+    count : int
+        How many there are.
     """
-    taken: list[None] = []
-    for _ in range(1 if getattr(_inside, "worker", False) else max(1, most)):
-        with suppress(IndexError):
-            taken.append(_idle.pop())
-    try:
-        yield max(1, len(taken))
-    finally:
-        _idle.extend(taken)
+
+    def __init__(self, count: int = PROCESSORS) -> None:
+        # An item for each. pop() and append() of a list are atomic: no lock is needed, which could
+        # be held in a fork.
+        self._idle = [None] * count
+
+    @property
+    def idle(self) -> int:
+        """How many are idle, as far as :meth:`take` knows."""
+        return len(self._idle)
+
+    @contextmanager
+    def take(self, most: int) -> Iterator[int]:
+        """Take as many as are idle, at most so many, for as long as it lasts.
+
+        Who finds none takes one nevertheless: it is about work for which one thread is enough,
+        and more are faster.
+
+        Yields
+        ------
+        int
+            How many, at least 1; and 1 in a task of :func:`run`, whose tasks are run one by one.
+        """
+        taken: list[None] = []
+        for _ in range(1 if getattr(_inside, "worker", False) else max(1, most)):
+            with suppress(IndexError):
+                taken.append(self._idle.pop())
+        try:
+            yield max(1, len(taken))
+        finally:
+            self._idle.extend(taken)
+
+
+OWN_PROCESSORS = Processors()
+"""Those that this process may use."""
 
 
 def _flagged[T](task: Callable[[], T]) -> T:

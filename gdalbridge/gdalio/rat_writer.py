@@ -292,7 +292,7 @@ class RatSink:
             # a band is given the table that it gave.
             rat = rat.Clone()
         self._rat = rat
-        self._blocks_are_safe = block_io_is_safe(rat)
+        self._blocks_are_safe = options.block_io and block_io_is_safe(rat)
         self._held: _Held | None = None
         self._asked: dict[int, tuple[str, int, int]] = {}
 

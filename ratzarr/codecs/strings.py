@@ -30,7 +30,16 @@ import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
-__all__ = ["is_unicode", "is_utf8", "pack", "pieces", "to_fixed_width", "to_padded", "unpack"]
+__all__ = [
+    "is_unicode",
+    "is_utf8",
+    "pack",
+    "pack_at_once",
+    "pieces",
+    "to_fixed_width",
+    "to_padded",
+    "unpack",
+]
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
@@ -46,7 +55,7 @@ LONG = 256
 """Bytes of a string from which on its length is more than a byte."""
 WIDEST = 2048
 """Bytes to which a piece is padded at most: longer strings go one by one."""
-PADDED = 64 * 2**20
+MAX_PADDED_BYTES = 64 * 2**20
 """Bytes that all pieces together may take when they are wanted at once."""
 
 
@@ -68,9 +77,24 @@ def pack(values: Array) -> Bytes:
     packed = [np.array([len(flat)], "<u4").view(np.uint8)]
     for first in range(0, len(flat), PIECE):
         piece = flat[first : first + PIECE]
-        fast = _pack_items(items) if (items := _items(piece)) is not None else None
+        fast = pack_at_once(piece)
         packed.append(fast if fast is not None else _pack_objects(piece))
     return np.concatenate(packed)
+
+
+def pack_at_once(values: Array, lengths: NDArray[np.integer[Any]] | None = None) -> Bytes | None:
+    """Return strings as ``vlen-utf8``, without their number before them; None where that is no way.
+
+    Parameters
+    ----------
+    values : ndarray of strings
+        As for :func:`pack`, one-dimensional.
+    lengths : ndarray of int, optional
+        How many bytes each has; by default read from numpy's memory. Nothing is packed with a
+        length that its string does not have, but none may be longer than the longest of them.
+    """
+    items = _items(values, lengths)
+    return None if items is None else _pack_items(items)
 
 
 def _pack_bytes(values: Array) -> Bytes | None:
@@ -91,7 +115,7 @@ def _pack_bytes(values: Array) -> Bytes | None:
     return out[:end]
 
 
-def _items(values: Array) -> Array | None:
+def _items(values: Array, lengths: NDArray[np.integer[Any]] | None = None) -> Array | None:
     """Return strings with their lengths before them, padded; None where that is no way.
 
     Returns
@@ -101,9 +125,10 @@ def _items(values: Array) -> Array | None:
     if values.dtype.kind == "U":
         values = _utf8(values)
     is_bytes = values.dtype.kind == "S"
-    if not is_bytes and not _knows_layout():
-        return None
-    lengths = np.strings.str_len(values) if is_bytes else _lengths_in_memory(values)
+    if lengths is None:
+        if not is_bytes and not _knows_layout():
+            return None
+        lengths = np.strings.str_len(values) if is_bytes else _lengths_in_memory(values)
     width = max(1, int(lengths.max(initial=0)))
     if width > WIDEST:
         return None
@@ -304,20 +329,22 @@ def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
         first += rows
 
 
-def to_padded(data: Any, count: int) -> list[Array] | None:
+def to_padded(data: Any, count: int, max_bytes: int = MAX_PADDED_BYTES) -> list[Array] | None:
     """Return the strings that ``vlen-utf8`` holds as fixed-width bytes, if that is a good way.
 
     Parameters
     ----------
     data, count
         As for :func:`unpack`.
+    max_bytes : int
+        Memory that they may take.
 
     Returns
     -------
     list of ndarray of fixed-width bytes, or None
         In order, each as wide as its longest: UTF-8, and no zero byte in any of the strings.
-        None where one has a zero byte, or 256 bytes or more; where they would take much more
-        memory than :data:`PADDED`; where they are no strings: :func:`unpack` has them, or says
+        None where one has a zero byte, or 256 bytes or more; where they would take more memory
+        than they may; where they are no strings: :func:`unpack` has them, or says
         why not.
     """
     raw = np.frombuffer(data, np.uint8)
@@ -326,7 +353,7 @@ def to_padded(data: Any, count: int) -> list[Array] | None:
         return None
     _, lengths = found
     widest = np.maximum.reduceat(lengths, np.arange(0, count, PIECE))
-    if int(widest.sum()) * PIECE > PADDED:
+    if int(widest.sum()) * PIECE > max_bytes:
         return None
     # That every zero byte belongs to a length is what _lengths has proved.
     out = [piece for _, piece in _pieces(raw, *found)]

@@ -57,8 +57,6 @@ WHOLE_CHUNKS = "copy"
 """The operation whose columns are written in whole chunks: a chunk that is there is done."""
 REMOVING = {**root_document(), "attributes": {"REMOVING": True}}
 """Holds the name of a column whose last chunks are being removed from an object store."""
-PATIENCE = 2.0
-"""Seconds in which a process that is putting a column in its place does something."""
 OLD = 3600.0
 """Seconds after which nobody is still writing a temporary file that carries no lock."""
 
@@ -85,7 +83,7 @@ class Repair:
 # ---- completing
 
 
-def complete(check: ColumnCheck, opened: Callable[[], RatZarr]) -> Repair | None:
+def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float) -> Repair | None:
     """Say that a column is finished all of whose chunks are there and can be read.
 
     Parameters
@@ -94,6 +92,8 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr]) -> Repair | None
         Of a column that says it is not finished, or one that waits to replace another.
     opened : callable
         Opens the table for writing.
+    patience : float
+        Seconds in which another process that is putting the column in its place does something.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr]) -> Repair | None
 
     def act() -> bool:
         # Two that put the same column in its place would undo each other's work.
-        if waits and _busy(check):
+        if waits and _busy(check, patience):
             return False
         with opened() as table:
             attributes = table.resumeColumn(check.name)
@@ -128,13 +128,13 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr]) -> Repair | None
     return Repair("put it in its place" if waits else "say that it is complete", act)
 
 
-def _busy(check: ColumnCheck) -> bool:
+def _busy(check: ColumnCheck, patience: float) -> bool:
     def now() -> list[tuple[str, str]]:
         prefixes = check.prefix, f"{GROUP}/{check.key}"
         return sorted(one for prefix in prefixes for one in check.objects.list_versions(prefix))
 
     before = now()
-    time.sleep(PATIENCE)
+    time.sleep(patience)
     return now() != before or check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data
 
 

@@ -41,7 +41,9 @@ __all__ = [
     "Retries",
     "client_for",
     "keys_of_profile",
+    "new_session",
     "passes",
+    "service_loader",
 ]
 
 
@@ -339,7 +341,7 @@ def client_for(
         if key not in _clients:
             while len(_clients) >= MAX_CLIENTS:
                 del _clients[next(iter(_clients))]
-            session = given or _session(settings)
+            session = given or new_session(settings)
             _clients[key] = _Client(settings, session, arguments, skip_instance_cache=True)
             # Attempts, not repetitions: those are ours.
             _clients[key].retries = 1
@@ -379,7 +381,8 @@ def _put(arguments: dict[str, Any], name: str, value: Any, *, over: bool) -> Non
         arguments[name] = dict(value) if isinstance(value, Mapping) else value
 
 
-def _session(settings: S3Settings) -> Any:
+def new_session(settings: S3Settings) -> Any:
+    """Return botocore's session for these settings: whose credentials, and where they are looked for."""
     # Named by the environment, it finds the profile itself, and knows that keys go before it.
     from_environment = settings.sources.get("profile") in PROFILES
     session = AioSession(profile=None if from_environment else settings.profile)
@@ -389,12 +392,14 @@ def _session(settings: S3Settings) -> Any:
         # It would wait for a service that only Amazon's own machines have.
         session.get_component("credential_provider").remove("iam-role")
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_when)
-    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    session.register_component(
+        "data_loader", service_loader(session.get_config_variable("data_path"))
+    )
     return session
 
 
 @functools.cache
-def _loader(data_path: str | None) -> Any:
+def service_loader(data_path: str | None) -> Any:
     """Return what reads botocore's description of S3: once in a process, not for each client."""
     return create_loader(data_path)
 

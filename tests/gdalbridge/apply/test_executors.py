@@ -22,8 +22,8 @@ from numpy.dtypes import StringDType
 from gdalbridge.apply.executors import make_executor, processes
 from gdalbridge.apply.executors.dask import DaskExecutor, _Run
 from gdalbridge.errors import ExecutorError, NotSendableError, TaskError, WorkerLostError
+from ratzarr.testing.helpers import assert_same, message
 from tests.processes import running
-from tests.ratzarr.conformance.base import assert_same, message
 
 ROOT = Path(__file__).parents[3]
 

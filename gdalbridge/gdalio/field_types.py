@@ -102,37 +102,37 @@ CONVERSIONS: tuple[tuple[str, str, str], ...] = (
         "GDAL DateTime",
         "datetime64[us]",
         (
-            "in UTC, with the common offset in UTC_OFFSET_MINUTES; to the millisecond, and finer "
-            "where GDAL's 32-bit seconds are; years 1 to 9999"
+            "in UTC, with the common offset in UTC_OFFSET_MINUTES; to the millisecond, or finer "
+            "if GDAL's 32-bit seconds are finer; years 1 to 9999"
         ),
     ),
     (
         "GDAL DateTime, offsets mixed",
         "str",
-        "ISO-8601 with offset; so are all of a column made through an attached table",
+        "ISO-8601 with offset; also every date-time column created through an attached table",
     ),
-    ("GDAL WKBGeometry", "bytes", "exact; no bytes is null"),
-    ("bool", "Boolean", "exact; before GDAL 3.12 only where Integer is asked for"),
+    ("GDAL WKBGeometry", "bytes", "exact; an empty value is null"),
+    ("bool", "Boolean", "exact; before GDAL 3.12 only with a cast to Integer"),
     ("int8, int16, int32, uint8, uint16", "Integer", "exact"),
     (
         "uint32, int64, uint64",
         "Integer",
-        "checked: refused below -2147483648 and above 2147483647; Real or String can be asked for",
+        "checked: refused below -2147483648 and above 2147483647; cast to Real or String instead",
     ),
     ("float16, float32, float64", "Real", "exact"),
-    ("str", "String", "exact; a zero character is refused, as GDAL would cut there"),
-    ("fixed-width bytes", "String", "checked: refused where not UTF-8"),
+    ("str", "String", "exact; a zero character is refused, because GDAL would end the text there"),
+    ("fixed-width bytes", "String", "checked: refused if not UTF-8"),
     ("bytes", "WKBGeometry", "exact; refused before GDAL 3.12"),
     (
         "datetime64",
         "DateTime",
         (
-            "checked: to the millisecond, years 1 to 9999; String can be asked for; refused before "
+            "checked: to the millisecond, years 1 to 9999; cast to String instead; refused before "
             "GDAL 3.12"
         ),
     ),
     ("several values per row", "", "refused: GDAL has one value per cell"),
-    ("anything, asked to be Integer, Real, ...", "that type", "checked: refused where unequal"),
+    ("anything, cast to Integer, Real, ...", "that type", "checked: refused if unequal"),
 )
 
 

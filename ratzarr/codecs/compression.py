@@ -115,8 +115,8 @@ class Packer:
 
         Parameters
         ----------
-        The bytes of whole values.
-            The values' bytes: of whole values.
+        data : ndarray of uint8
+            The bytes of whole values.
         """
         values, tried = data.view(self._item), None
         if self._last is not None and self._last[2]:

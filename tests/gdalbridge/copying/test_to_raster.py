@@ -140,7 +140,7 @@ def test_a_dataset_that_was_opened_for_reading(store, tmp_path):
         copy_to_raster(store, dataset)
         assert columns(path)["id"] == [5, 6, 7, 8]
         return
-    with pytest.raises(NotWrittenError, match="opened for update"):
+    with pytest.raises(NotWrittenError, match="Open it for update"):
         copy_to_raster(store, dataset)
 
 

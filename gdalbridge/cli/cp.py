@@ -7,7 +7,7 @@ from gdalbridge.cli.travelling import travel_command
 
 
 def _copy(*places: str, **options: Any) -> Any:
-    # Not before it is called: --help must not wait for GDAL.
+    # Imported on use, so that --help does not wait for GDAL.
     from gdalbridge.rasters.travel import copy_raster
 
     return copy_raster(*places, **options)

@@ -7,7 +7,7 @@ from gdalbridge.cli.travelling import travel_command
 
 
 def _move(*places: str, **options: Any) -> Any:
-    # Not before it is called: --help must not wait for GDAL.
+    # Imported on use, so that --help does not wait for GDAL.
     from gdalbridge.rasters.travel import move_raster
 
     return move_raster(*places, **options)

@@ -44,7 +44,9 @@ def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     metavar="NAME EXPRESSION",
     help="Name of a new column, and its SQL expression. Can be repeated.",
 )
-@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
+)
 @click.option("--name", help="Write the columns to a further table of this name.")
 @click.option(
     "--dtype",

@@ -24,7 +24,9 @@ from gdalbridge.cli.common import (
 @click.command("copy")
 @click.argument("raster")
 @click.argument("sidecar", required=False)
-@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
+)
 @click.option(
     "--all-bands", is_flag=True, help="Copy every band that has a table, each to its own sidecar."
 )

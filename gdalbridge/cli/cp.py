@@ -24,8 +24,8 @@ command = examples(
         _copy,
         """Copy the raster SOURCE with its own files and all of its tables to TARGET.
 
-        TARGET is a raster's name or a directory (on S3 it ends in /). Tables go first and the
-        raster last; everything is compared afterwards.
+        TARGET is a raster's name or a directory (on S3, a name that ends in /). Tables are
+        copied first and the raster last. All copies are compared with their sources.
         """,
     )
 )

@@ -48,7 +48,7 @@ def run(say: Callable[[str], object], keep: str | None = None) -> None:
         report = copy_to_sidecar(raster)
         say(f"1. Its table, copied to a sidecar:\n   {report}\n")
 
-        say("2. What is in it (class 11 and on):\n")
+        say("2. Its rows from class 11 on:\n")
         say(head_text(head(raster, rows=5, start=11, columns=SHOWN)))
 
         with RatZarr(report.target) as table:

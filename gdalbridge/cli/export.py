@@ -24,7 +24,9 @@ from gdalbridge.cli.common import (
 @click.command("export")
 @click.argument("sidecar")
 @click.argument("raster")
-@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of both rasters."
+)
 @click.option("--name", help="Name of a further table, if SIDECAR is a raster.")
 @click.option("--column", "columns", multiple=True, help="Only this column. Can be repeated.")
 @click.option("--overwrite", is_flag=True, help="Replace existing columns.")

@@ -46,7 +46,9 @@ def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[f
 )
 @click.option("--bins", type=click.IntRange(1), help="Number of bins of a histogram.")
 @click.option("--full", is_flag=True, help="Show every statistic of each column, with all digits.")
-@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
+)
 @encoding_option
 @lossy_option
 @config_option

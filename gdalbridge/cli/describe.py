@@ -1,4 +1,4 @@
-"""What ``info`` and ``head`` print: a table as data, and that data as text."""
+"""The output of ``info`` and ``head``: a table as data, and the data as text."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +32,10 @@ from ratzarr.stores import gdal_name
 __all__ = ["fitting", "float_text", "head", "head_text", "info", "info_text", "text_table"]
 
 GAP = "  "
-"""Between the columns of a text table."""
+"""Separator between the columns of a text table."""
 
 SHOWN_NAMES = 5
-"""Columns of one origin that are named."""
+"""Number of columns of the same origin that are listed by name."""
 
 
 def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
     Returns
     -------
     dict
-        Ready for JSON.
+        JSON-compatible.
     """
     if is_sidecar(table):
         return {"sidecar": _sidecar(table)}
@@ -156,7 +156,7 @@ def _dtype(dtype: np.dtype[Any]) -> str:
 
 
 def info_text(found: Mapping[str, Any]) -> str:
-    """Return what :func:`info` found, for reading."""
+    """Return the result of :func:`info` as text."""
     if "sidecar" in found:
         return _sidecar_text(found["sidecar"])
     parts = [str(found["raster"])]
@@ -190,7 +190,7 @@ def _sidecar_text(one: Mapping[str, Any]) -> str:
         dtype = column["dtype"] + (f" x {column['width']}" if column["width"] > 1 else "")
         note = ""
         if "rows_done" in column:
-            note = f"not complete: {column['rows_done']} rows are whole"
+            note = f"incomplete: {column['rows_done']} rows are written"
         rows.append((column["name"], dtype, column["usage"], note))
     return "\n".join([*lines, text_table(("column", "dtype", "usage", ""), rows)])
 
@@ -208,7 +208,7 @@ def _raster_text(one: Mapping[str, Any]) -> list[str]:
 
 
 def _operation_text(origin: Mapping[str, Any]) -> str:
-    """Say what a column was made by, and of what."""
+    """Return a column's origin as text."""
     operation = str(origin["operation"])
     if operation == "apply":
         given = origin.get("inputs")
@@ -216,7 +216,7 @@ def _operation_text(origin: Mapping[str, Any]) -> str:
         return f"apply {origin.get('function')} to {inputs or 'no table'}"
     if "expression" in origin:
         operation = f"{operation} {origin['expression']!r}"
-    # What is put into an attached table comes from a script, and not from the raster.
+    # Values written to an attached table come from a script, not from the raster.
     words = "attached to" if operation == "attach" else f"{operation} from"
     return f"{words} {origin['raster'] or 'a raster in memory'}"
 
@@ -226,7 +226,7 @@ def _band_text(described: Mapping[str, Any]) -> str:
 
 
 def _provenance_text(one: Mapping[str, Any]) -> list[str]:
-    """Return a line for each origin, of however many columns."""
+    """Return a line for each origin, which may have many columns."""
     origins: dict[str, list[str]] = {}
     now = one.get("raster_now") or (one["raster"] or {}).get("fingerprint")
     for column in one["columns"]:
@@ -339,13 +339,13 @@ def _store_head(path: str, rows: int, start: int, columns: Sequence[str]) -> dic
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: NaN and infinities as strings, bytes as hex."""
+    """Return a value as JSON: NaN and infinities as strings, bytes as hexadecimal text."""
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value]
     if isinstance(value, np.datetime64):
         return None if np.isnat(value) else str(value)
     if isinstance(value, np.float32 | np.float16):
-        # Its own digits, which a float64 would follow by others.
+        # Shortest digits of the float32; as a float64 it would have more.
         value = float(str(value))
     if isinstance(value, np.generic):
         value = value.item()
@@ -357,15 +357,15 @@ def _plain(value: Any) -> Any:
 
 
 def head_text(found: Mapping[str, Any], width: int | None = None) -> str:
-    """Return what :func:`head` found, for reading.
+    """Return the result of :func:`head` as text.
 
     Parameters
     ----------
     found : mapping
         From :func:`head`.
     width : int, optional
-        Characters of a line: the columns that don't fit are counted in the last line. By default
-        all are shown.
+        Width of a line. Columns that do not fit are counted in the last line. By default all are
+        shown.
     """
     columns = found["columns"]
     length = max((len(values) for values in columns.values()), default=0)
@@ -386,7 +386,7 @@ def head_text(found: Mapping[str, Any], width: int | None = None) -> str:
 
 
 def fitting(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> int:
-    """Return how many columns of a text table fit into a line: at least the first two."""
+    """Return the number of text columns that fit into a line, at least two."""
     if width is None:
         return len(names)
     used = -len(GAP)
@@ -398,7 +398,7 @@ def fitting(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | No
 
 
 def _plain_text(value: Any) -> str:
-    """Return text in which nothing can move a terminal's cursor, or colour it."""
+    """Return text without a terminal's control characters."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
@@ -410,14 +410,14 @@ def _cell(value: Any) -> str:
 
 
 def float_text(value: float, digits: int = 10) -> str:
-    """Return a number with so many digits; whole ones have all of theirs."""
+    """Return a number with this many digits; whole numbers keep all of theirs."""
     if value.is_integer() and abs(value) < 1e16:
         return str(int(value))
     return f"{value:.{digits}g}"
 
 
 def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells under their names, in columns as wide as they need be."""
+    """Return rows of cells under their names, aligned in columns."""
     cells = [[_cell(name) for name in names], *[[_cell(cell) for cell in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
     cells.insert(1, ["-" * width for width in widths])

@@ -147,7 +147,7 @@ def test_info_says_what_is_not_complete(raster):
     call("copy", raster, "-q")
     with RatZarr(f"{raster}.rat.zarr") as table:
         table.createColumn("half", "f4", complete=False)
-    assert "not complete: 0 rows are whole" in call("info", raster).output
+    assert "incomplete: 0 rows are written" in call("info", raster).output
 
 
 def test_head_of_a_sidecar_and_of_a_raster_without_one(raster):

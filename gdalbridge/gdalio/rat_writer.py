@@ -212,8 +212,8 @@ def check_columns(
     NotWrittenError
         Names the column, and the one that it would replace.
     """
-    for column in (*new, *changed) if hfa else ():
-        conflict = hfa_colour_conflict(*column)
+    for asked in (*new, *changed) if hfa else ():
+        conflict = hfa_colour_conflict(*asked)
         if conflict is not None:
             raise NotWrittenError(
                 Advice(

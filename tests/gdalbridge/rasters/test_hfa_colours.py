@@ -99,7 +99,7 @@ def test_a_column_named_as_a_colour(tmp_path, order, name, dtype, usage, colours
         assert f"column '{name}'" in loss
         assert table_of(out)[0]["histogram"][2].tolist() == VALUES[dtype].tolist()
         return
-    with pytest.raises(NotWrittenError, match=f"column '{name}' is .* for the colour"):
+    with pytest.raises(NotWrittenError, match=rf"column '{name}' is .* for the colour"):
         bake(path, out)
     assert not out.exists()
     done = CliRunner().invoke(main, ["bake", str(path), str(out)])
@@ -162,7 +162,7 @@ def test_export_into_an_hfa(tmp_path, dtype):
     out = tmp_path / "x.img"
     make(out, "HFA", size=(8, 8)).FlushCache()
     before = out.read_bytes()
-    with pytest.raises(NotWrittenError, match="column 'Red' is .* for the colour Red"):
+    with pytest.raises(NotWrittenError, match=r"column 'Red' is .* for the colour Red"):
         copy_to_raster(f"{path}.rat.zarr", out)
     assert out.read_bytes() == before
     copy_to_raster(f"{path}.rat.zarr", out, columns=["area"])

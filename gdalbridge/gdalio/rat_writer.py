@@ -37,6 +37,7 @@ from gdalbridge.gdalio.field_types import (
     HFA_NAMES,
     FieldType,
     FieldUsage,
+    hfa_colour_conflict,
     hfa_cut,
     kept_name,
     replaced_column,
@@ -49,10 +50,12 @@ from gdalbridge.gdalio.own_table import open_own_table
 from gdalbridge.gdalio.rat_reader import RatSchema, schema_of
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
+from ratzarr.errors import Advice
 from ratzarr.stores import gdal_name
 
 __all__ = [
     "RatSink",
+    "check_columns",
     "check_not_hidden",
     "check_open_for_update",
     "keeps_values",
@@ -180,6 +183,54 @@ def see_what_was_kept(
         before = asked.get(was.index, (was.name, was.type, was.usage))
         losses.append(description_loss(before[0], before, (now.name, now.type, now.usage)))
     return [loss for loss in losses if loss is not None]
+
+
+Columns = Sequence[tuple[str, int, int]]
+"""Name, type and usage of each."""
+
+
+def check_columns(
+    name: str, new: Columns, there: Sequence[str] = (), changed: Columns = (), *, hfa: bool
+) -> None:
+    """Refuse columns that a format written through can't have as they are.
+
+    Parameters
+    ----------
+    name : str
+        The raster, for messages.
+    new : sequence of (name, type, usage)
+        In the order in which they are to be created.
+    there : sequence of str
+        Columns that the raster has.
+    changed : sequence of (name, type, usage)
+        Those of them that are to be written over.
+    hfa : bool
+        Whether the format is HFA, which also takes some names for colours.
+
+    Raises
+    ------
+    NotWrittenError
+        Names the column, and the one that it would replace.
+    """
+    for asked in (*new, *changed) if hfa else ():
+        conflict = hfa_colour_conflict(*asked)
+        if conflict is not None:
+            raise NotWrittenError(
+                Advice(
+                    f"{name}: {conflict}.",
+                    "Choose other columns with columns=..., give it another name, or make it "
+                    "Integer with that usage.",
+                )
+            )
+    names = list(there)
+    for column, _, usage in new:
+        other = replaced_column(names, column, usage, hfa=hfa)
+        if other is not None:
+            raise NotWrittenError(
+                f"{name} has a column {other!r}, which this format would replace with {column!r} "
+                f"({usage_name(usage)}): it does not tell the two apart"
+            )
+        names.append(kept_name(column, usage) if hfa else column)
 
 
 Array = NDArray[Any]
@@ -345,7 +396,8 @@ class RatSink:
             )
 
     @property
-    def _is_hfa(self) -> bool:
+    def is_hfa(self) -> bool:
+        """Whether the raster is an HFA, which has a mind of its own about colours."""
         return bool(self._dataset.GetDriver().ShortName == "HFA")
 
     def check_new(self, columns: Sequence[tuple[str, int]]) -> None:
@@ -386,8 +438,8 @@ class RatSink:
         if "\x00" in name:
             raise ConversionError(f"{self.name}: GDAL can't have a zero character in {name!r}")
         before = int(self._rat.GetColumnCount())
-        self.check_new([(name, usage)])
-        given = hfa_cut(name) if self._is_hfa else name
+        self.check_columns([(name, kind, usage)])
+        given = hfa_cut(name) if self.is_hfa else name
         with exceptions(), silence():
             try:
                 self._rat.CreateColumn(given, int(kind), int(usage))

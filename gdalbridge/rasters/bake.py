@@ -32,7 +32,7 @@ from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.gdalio.field_types import FieldType, export_type, stored_dtype, type_name
 from gdalbridge.gdalio.rat_compare import colour_losses, losses_between
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat, unique_names
-from gdalbridge.gdalio.rat_writer import open_rat_for_update
+from gdalbridge.gdalio.rat_writer import check_columns, open_rat_for_update
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.host import Host, Hosted, find_hosted
@@ -460,6 +460,11 @@ def bake(
             if found is not None:
                 filled[number] = found
         wanted.check(raster)
+        if name == "HFA":
+            for number in filled:
+                with open_rat(stand_in, number) as held:
+                    given = [(one.name, one.type, one.usage) for one in held.schema.columns]
+                check_columns(target.name, given, hfa=True)
         told.report(0.3, f"writing {target.name}")
         losses = _written(driver, target, stand_in, filled, options, strict, native, told)
         told.report(1.0)

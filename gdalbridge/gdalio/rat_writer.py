@@ -397,33 +397,14 @@ class RatSink:
 
     @property
     def is_hfa(self) -> bool:
-        """Whether the raster is an HFA, which has a mind of its own about colours."""
+        """Whether the raster is an HFA, whose driver changes colour columns."""
         return bool(self._dataset.GetDriver().ShortName == "HFA")
 
-    def check_new(self, columns: Sequence[tuple[str, int]]) -> None:
-        """Reject columns that the format cannot tell apart, before creating any.
-
-        Parameters
-        ----------
-        columns : sequence of (name, usage)
-            In order of creation.
-
-        Raises
-        ------
-        NotWrittenError
-            Names both columns.
-        """
-        if not self.writes_through:
-            return
-        there = [self._rat.GetNameOfCol(i) for i in range(self._rat.GetColumnCount())]
-        for name, usage in columns:
-            other = replaced_column(there, name, usage, hfa=self._is_hfa)
-            if other is not None:
-                raise NotWrittenError(
-                    f"{self.name} has a column {other!r}, which this format would replace with "
-                    f"{name!r} ({usage_name(usage)}): it does not tell the two apart"
-                )
-            there.append(kept_name(name, usage) if self._is_hfa else name)
+    def check_columns(self, new: Columns, changed: Columns = ()) -> None:
+        """Reject columns that the format can't have, before creating any: :func:`check_columns`."""
+        if self.writes_through:
+            there = [column.name for column in self.schema.columns]
+            check_columns(self.name, new, there, changed, hfa=self.is_hfa)
 
     def create_column(self, name: str, kind: int, usage: int) -> int:
         """Create a column and return its index; :meth:`commit` reports the differences.

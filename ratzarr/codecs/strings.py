@@ -30,6 +30,7 @@ from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
 __all__ = [
+    "PackedStrings",
     "is_unicode",
     "is_utf8",
     "pack",
@@ -283,14 +284,81 @@ def unpack(data: Any, count: int, out: Array | None = None) -> Array:
         out[:] = VLenUTF8().decode(data)
         return out
     for first, piece in _pieces(raw, *found):
-        try:
-            _assign(out[first : first + len(piece)], piece.view(f"V{piece.dtype.itemsize}"))
-        except (TypeError, MemoryError) as error:
-            # Earlier numpy reports a lack of memory for text that is not UTF-8.
-            if is_utf8(piece):
-                raise
-            raise ValueError(f"strings that are not UTF-8: {error}") from error
+        _to_strings(piece, out[first : first + len(piece)])
     return out
+
+
+def _to_strings(piece: Array, out: Array) -> None:
+    try:
+        _assign(out, piece.view(f"V{piece.dtype.itemsize}"))
+    except (TypeError, MemoryError) as error:
+        # Earlier numpy reports a lack of memory for text that is not UTF-8.
+        if is_utf8(piece):
+            raise
+        raise ValueError(f"strings that are not UTF-8: {error}") from error
+
+
+class PackedStrings:
+    """Strings as they are stored, with the place of each: a page of them is made when asked for.
+
+    Parameters
+    ----------
+    data : bytes-like
+        ``vlen-utf8`` bytes, which are kept.
+    count : int
+        Number of strings.
+
+    Raises
+    ------
+    ValueError
+        If the lengths in the bytes do not fit the bytes.
+    """
+
+    def __init__(self, data: Any, count: int) -> None:
+        self._raw = np.frombuffer(data, np.uint8)
+        found = _lengths(self._raw, count)
+        self._is_plain = found is not None
+        """Whether no string has a zero byte, or 256 bytes or more."""
+        starts, lengths = _places(self._raw, count) if found is None else found
+        places = np.uint32 if len(self._raw) < 2**32 else np.int64
+        self._starts, self._lengths = starts.astype(places), lengths
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory in bytes."""
+        return self._raw.nbytes + self._starts.nbytes + self._lengths.nbytes
+
+    def copy(self, first: int, out: Array) -> None:
+        """Copy strings, from the one with this index, to an array of StringDType."""
+        for begin in range(first, first + len(out), PIECE):
+            part = out[begin - first : begin - first + PIECE]
+            rows = slice(begin, begin + len(part))
+            starts, lengths = self._starts[rows].astype(np.int64), self._lengths[rows]
+            if self._is_plain and len(part):
+                _to_strings(_rows(self._raw, starts, lengths), part)
+            else:
+                stops = starts + lengths
+                part[:] = [
+                    str(self._raw[start:stop].data, "utf-8")
+                    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+                ]
+
+
+def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the start and length of each string, going from one to the next."""
+    starts, lengths = np.empty(count, np.int64), np.empty(count, np.int64)
+    view, end = memoryview(raw), HEADER
+    if len(raw) < HEADER or int.from_bytes(view[:HEADER], "little") != count:
+        raise ValueError(f"expected {count} strings")
+    for index in range(count):
+        length = int.from_bytes(view[end : end + HEADER], "little")
+        starts[index], lengths[index] = end + HEADER, length
+        end += HEADER + length
+        if end > len(raw):
+            raise ValueError(f"string {index} of {length} bytes goes beyond the end")
+    if end != len(raw):
+        raise ValueError(f"{len(raw) - end} bytes follow the last string")
+    return starts, lengths
 
 
 def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:

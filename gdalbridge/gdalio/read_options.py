@@ -21,7 +21,7 @@ SAY_ENCODING = 'Use encoding="cp1252" or the like to say which encoding it is.'
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How a raster's own table is read.
+    """Options for reading a raster's own table.
 
     Parameters
     ----------
@@ -30,6 +30,9 @@ class ReadOptions:
         encoding that the file declares.
     lossy : bool
         Read a table also where GDAL lost or altered values of it.
+    block_io : bool
+        Read and write many rows in one call of GDAL's, where its version is known to do that
+        rightly. False goes cell by cell, as with the other versions.
 
     Raises
     ------
@@ -39,6 +42,7 @@ class ReadOptions:
 
     encoding: str | None = None
     lossy: bool = False
+    block_io: bool = True
 
     def __post_init__(self) -> None:
         if self.encoding is not None and not is_encoding(self.encoding):
@@ -49,9 +53,9 @@ class ReadOptions:
 
 
 def is_encoding(name: object) -> bool:
-    """Return whether Python can decode text of this encoding."""
+    """Return True if Python can decode text with this encoding."""
     try:
-        # Some codecs of Python's make no text: base64, rot13.
+        # Some of Python's codecs do not decode to text: base64, rot13.
         return isinstance(name, str) and isinstance(b"a".decode(codecs.lookup(name).name), str)
     except (LookupError, ValueError):
         return False

@@ -1,17 +1,15 @@
 """Where tables lie in tests, and a way to them that goes round the code under test.
 
 A place hands out names for fresh tables, and shows and changes the raw objects there: files by
-``os.walk``, objects of a bucket by boto3, of fsspec's memory in its dictionary. Its :meth:`open` is
-zarr-python's own, on zarr's own stores.
+``os.walk``, objects of a bucket by boto3. Its :meth:`open` is zarr-python's own, on zarr's own stores.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import fsspec
 import zarr
-from zarr.core.buffer import default_buffer_prototype
+from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
@@ -163,58 +161,6 @@ class S3Place(LocalPlace):
             "use_listings_cache": False,
         }
         return FsspecStore.from_url(url, storage_options=options, read_only=read_only)
-
-
-class MemoryUrlPlace(LocalPlace):
-    """A directory of its own in fsspec's memory, named by URLs."""
-
-    kind = "memory"
-    _numbers = iter(range(10**9))
-
-    def __init__(self):
-        self.root = f"memory://conformance-{next(self._numbers)}"
-        self.held = fsspec.filesystem("memory").store
-        self._count = 0
-
-    def new(self, name="seg.tif.rat.zarr"):
-        self._count += 1
-        return f"{self.root}/d{self._count}/{name}"
-
-    def _path(self, url, key=""):
-        return "/" + f"{url.removeprefix('memory://')}/{key}".rstrip("/")
-
-    def everything(self):
-        start = self._path(self.root, "")
-        return {
-            key: self.held[key].getvalue()
-            for key in list(self.held)
-            if key.startswith(start + "/")
-        }
-
-    def objects(self, url):
-        start = self._path(url) + "/"
-        return {
-            key.removeprefix(start): content
-            for key, content in self.everything().items()
-            if key.startswith(start)
-        }
-
-    def content(self, url, key):
-        return self.held[self._path(url, key)].getvalue()
-
-    def put(self, url, key, content):
-        fsspec.filesystem("memory").pipe_file(self._path(url, key), content)
-
-    def remove(self, url, key):
-        del self.held[self._path(url, key)]
-
-    def remove_all(self):
-        """Give the memory back."""
-        for key in self.everything():
-            del self.held[key]
-
-    def store(self, url, *, read_only=True):
-        return FsspecStore.from_url(url, read_only=read_only)
 
 
 class StorePlace(LocalPlace):

@@ -34,7 +34,7 @@ from ratzarr.errors import (
 from ratzarr.format.limits import MAX_DOCUMENT_BYTES
 from ratzarr.format.names import ZARR_JSON, check_table_document, from_json, to_json
 from ratzarr.stores.base import Objects, Owner
-from ratzarr.stores.open import TABLE_KEY, is_litter, is_ours, table_metadata
+from ratzarr.stores.open import TABLE_KEY, check_writable, is_litter, is_ours, table_metadata
 
 __all__ = ["Entry", "copy_store", "inventory"]
 
@@ -127,9 +127,12 @@ def copy_store(
         column, which only S3 can tell apart.
     ChangedError
         Where the source was changed meanwhile.
+    ReadOnlyError
+        Where nothing can be written at the target.
     StoreError
         Where the copy is not equal to it.
     """
+    check_writable(target)
     copy = _Copy(source, target, entries, change, told or (lambda size: None))
     was_there = copy.claim(resume)
     try:

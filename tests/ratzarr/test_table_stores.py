@@ -1,4 +1,4 @@
-"""The conformance suite in zarr's stores and in fsspec's memory, and what only they have."""
+"""The conformance suite in zarr's stores, and what only they have."""
 
 import importlib
 import pkgutil
@@ -16,7 +16,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, Stor
 
 from ratzarr import ArgumentError, ChangedError, RatZarr, RatZarrError, StoreError
 from ratzarr.stores.local import LocalObjects
-from tests.places import MemoryUrlPlace, StorePlace
+from tests.places import StorePlace
 from tests.ratzarr import conformance
 from tests.ratzarr.conformance import TableConformance
 from tests.ratzarr.conformance.base import STRING, make
@@ -124,14 +124,14 @@ class TestTablesInIcechunk(InStores):
             assert table.getColumnNames() == ["a"]
 
 
-class TestTablesInMemoryByUrl(TableConformance):
-    examples = 8
-
+class TestTablesInAnFsspecStore(InStores):
     @pytest.fixture
-    def place(self):
-        place = MemoryUrlPlace()
-        yield place
-        place.remove_all()
+    def place(self, tmp_path):
+        store = FsspecStore.from_url(f"memory://{tmp_path}")
+        yield StorePlace(store, str(store).strip("<>"))
+        memory = fsspec.filesystem("memory")
+        if memory.exists(str(tmp_path)):
+            memory.rm(str(tmp_path), recursive=True)
 
 
 STORES = {

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
@@ -32,10 +32,8 @@ __all__ = [
     "Room",
     "in_flight",
     "lent",
-    "processors",
     "request_slot",
     "run",
-    "run_together",
     "stream",
 ]
 
@@ -139,14 +137,10 @@ PROCESSORS = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
 """That this process may use."""
-_idle = [None] * PROCESSORS
-"""An item for each processor that has nothing of ours to do, as far as :func:`processors` knows.
-pop() and append() of a list are atomic: no lock is needed, which could be held in a fork."""
 
 type _Key = tuple[int, int]
 
 _pools: dict[_Key, ThreadPoolExecutor] = {}
-_helping: dict[_Key, ThreadPoolExecutor] = {}
 _slots: dict[_Key, threading.Semaphore] = {}
 _lock = threading.Lock()
 _inside = threading.local()
@@ -200,28 +194,6 @@ def request_slot() -> threading.Semaphore:
     return _mine(_slots, threading.Semaphore)
 
 
-@contextmanager
-def processors(most: int) -> Iterator[int]:
-    """Take as many processors as are idle, at most so many, for as long as it lasts.
-
-    Who finds none takes one nevertheless, and nobody waits: it is about work for which one
-    thread is enough, and more are faster.
-
-    Yields
-    ------
-    int
-        How many, at least 1; and 1 in a task of :func:`run`, whose tasks are run one by one.
-    """
-    taken: list[None] = []
-    for _ in range(1 if getattr(_inside, "worker", False) else max(1, most)):
-        with suppress(IndexError):
-            taken.append(_idle.pop())
-    try:
-        yield max(1, len(taken))
-    finally:
-        _idle.extend(taken)
-
-
 def _flagged[T](task: Callable[[], T]) -> T:
     _inside.worker = True
     try:
@@ -230,16 +202,10 @@ def _flagged[T](task: Callable[[], T]) -> T:
         _inside.worker = False
 
 
-def _helpers() -> ThreadPoolExecutor:
-    return _mine(_helping, lambda _: ThreadPoolExecutor(PROCESSORS, "ratzarr-packing"))
-
-
-def _submitted[T](
-    task: Callable[[], T], pool: Callable[[], ThreadPoolExecutor] = _pool
-) -> Future[T] | None:
-    """Give a task to a pool; None where the interpreter is ending, which ends all pools."""
+def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
+    """Give a task to the pool; None where the interpreter is ending, which ends all pools."""
     try:
-        return pool().submit(_flagged, task)
+        return _pool().submit(_flagged, task)
     except RuntimeError:
         # What is called at exit (atexit) comes after that, and has to do its work itself.
         return None
@@ -301,22 +267,6 @@ def run[T](
         if not future.cancelled() and (error := future.exception()) is not None:
             raise error
     return [future.result() for future in futures]
-
-
-def run_together[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """Run a few tasks that only compute, the first of them in this thread; return their results.
-
-    All are waited for, whatever fails. Threads of their own do them: those of :func:`run` may all
-    be waiting for what the caller holds.
-    """
-    futures = [_submitted(task, _helpers) for task in tasks[1:]]
-    try:
-        results = [_flagged(tasks[0])]
-    finally:
-        wait([future for future in futures if future is not None])
-    for task, future in zip(tasks[1:], futures, strict=True):
-        results.append(task() if future is None else future.result())
-    return results
 
 
 def _run_in_few[T](

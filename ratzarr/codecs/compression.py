@@ -57,8 +57,8 @@ USUAL_TEXT: Mapping[str, Any] = {
 TEXT_BLOCK = 2**23
 """Bytes of text that are packed on their own at most."""
 TEXT_IN_TWO = 2**22
-"""Bytes of text from which on there are two blocks, or four, ...: Blosc has two threads where the
-computer has two processors."""
+"""Text of at least so many bytes has an even number of blocks, so that two threads of a reader's Blosc
+have equal shares."""
 
 SAMPLE = 2**16
 BITS_SAVE, BYTES_SAVE, WHOLE_SAVES = 0.1, 0.05, 0.25

@@ -10,7 +10,6 @@ import zarr
 from numcodecs import blosc
 
 from ratzarr import DamagedError, RatZarr
-from ratzarr import concurrency as parallel
 from ratzarr.codecs.blosc import HEAD, MAGIC, BloscBlocks, SummedBlocks, compress
 from ratzarr.codecs.compression import LZ4_BITS, LZ4_BYTES, ZSTD_BYTES, ZSTD_WHOLE
 
@@ -24,12 +23,6 @@ VALUES = {
     "sequence": np.arange(2 * ROWS, dtype="i4"),
     "three bytes": RNG.integers(0, 9, 6 * ROWS).astype("u1").view("V3"),
 }
-
-
-@pytest.fixture(params=[1, 2, 5])
-def processors(request, monkeypatch):
-    """Have so many processors."""
-    monkeypatch.setattr(parallel, "_idle", [None] * request.param)
 
 
 def summed(values, way):
@@ -57,7 +50,7 @@ def blocks_of(buffer):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", VALUES)
-def test_blosc_reads_them_as_if_nothing_were_there(name, way, processors):
+def test_blosc_reads_them_as_if_nothing_were_there(name, way):
     values = VALUES[name]
     buffer = summed(values, way)
     plain = blosc.compress(values.view(f"V{values.itemsize}"), *way)

@@ -69,11 +69,11 @@ __all__ = [
     "touch",
 ]
 
-# What GDAL was told of S3 counts for tables too, from now on.
+# From now on, GDAL's S3 options apply to tables too.
 consult(words)
 
-# Most need GDAL, and zarr: they come when they are used. Without GDAL the rest still works, and the
-# error says what is missing.
+# Most names need GDAL and zarr, and are imported on first use. Without GDAL the others still work,
+# and the error explains what is missing.
 _WHEN_USED = {
     "AttachedRAT": "attached_rat.rat",
     "BakeReport": "rasters.bake",

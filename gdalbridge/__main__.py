@@ -10,13 +10,13 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line as a program: from its first import to its end."""
-    # A shell's background job, or nohup, has Ctrl-C ignored: that stays.
+    """Run the command line as a program, with error handling from the first import on."""
+    # A shell's background job, or nohup, starts with Ctrl-C ignored; keep that.
     is_watched = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_watched:
         signal.signal(signal.SIGINT, _end)
     sys.unraisablehook = _shown_unless_interrupted
-    # Names of files need not be text that the terminal's encoding has.
+    # File names may contain characters outside the terminal's encoding.
     with suppress(AttributeError, ValueError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     from gdalbridge.cli import main as commands
@@ -28,7 +28,7 @@ def main() -> None:
     try:
         commands.main(obj=watch)
     finally:
-        # While the interpreter ends, Python would print where it was.
+        # During interpreter shutdown, Python would print a traceback.
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, _end)
 
@@ -40,7 +40,7 @@ def _end(number: int, frame: Any) -> None:
 
 
 def _shown_unless_interrupted(unraisable: Any) -> None:
-    # Python says "Exception ignored in ..." of a Ctrl-C that comes within a callback.
+    # Python prints "Exception ignored in ..." for Ctrl-C during a callback.
     if unraisable.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(unraisable)
 

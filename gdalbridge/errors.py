@@ -1,4 +1,4 @@
-"""Every error that gdalbridge raises on purpose; all are children of :class:`BridgeError`."""
+"""The errors that gdalbridge raises. All are subclasses of :class:`BridgeError`."""
 
 __all__ = [
     "BlockError",
@@ -28,95 +28,95 @@ __all__ = [
 
 
 class BridgeError(Exception):
-    """Root of every error that gdalbridge raises on purpose."""
+    """Base class of all errors that gdalbridge raises."""
 
 
 class BlockError(BridgeError, ValueError):
-    """A block of rows that the table it is for can't take: its length, its shape, its place."""
+    """A block of rows whose length, shape or position does not fit its table."""
 
 
 class CancelledError(BridgeError):
-    """The progress callback or object wished to stop."""
+    """The progress callback or object cancelled the operation."""
 
 
 class ColumnMissingError(BridgeError, AttributeError, KeyError):
-    """A script asks a table for a column that it does not have: ``hasattr`` is False."""
+    """A script requested a missing column of a table. ``hasattr`` is then False."""
 
     # KeyError would show the message in quotes.
     __str__ = Exception.__str__
 
 
 class ColumnSelectionError(BridgeError, LookupError):
-    """A column was asked for that is not there."""
+    """A requested column does not exist."""
 
 
 class ConversionError(BridgeError, ValueError):
-    """A value, or a dtype, that the other side can't hold exactly."""
+    """The other side cannot hold a value or a dtype exactly."""
 
 
 class ExecutorError(BridgeError, RuntimeError):
-    """A script can't be run in this way, or there is no such executor."""
+    """The executor does not exist or cannot run the script."""
 
 
 class GdalError(BridgeError, RuntimeError):
-    """GDAL failed; the message is its own."""
+    """GDAL failed; the message is GDAL's."""
 
 
 class GdalLossError(GdalError, ValueError):
-    """Values of a raster's own table were lost or altered when it was read."""
+    """GDAL lost or altered values of a raster's own table while reading it."""
 
 
 class GdalMissingError(BridgeError, ImportError):
-    """GDAL's Python bindings are not installed, or can't be loaded."""
+    """GDAL's Python bindings are not installed, or cannot be loaded."""
 
 
 class NotSendableError(BridgeError, TypeError):
-    """A function, a block or a result that can't be sent to another process."""
+    """A function, a block or a result cannot be sent to another process."""
 
 
 class NotWrittenError(BridgeError, OSError):
-    """A raster can't be written, or did not keep what was written."""
+    """A raster cannot be written, or did not keep the written values."""
 
 
 class OutputExistsError(BridgeError, FileExistsError):
-    """The output is there already and was not to be replaced."""
+    """The output already exists and may not be replaced."""
 
 
 class PackageMissingError(BridgeError, ImportError):
-    """What was asked for needs a package that is not installed."""
+    """The operation needs a package that is not installed."""
 
 
 class ProgramNotFoundError(BridgeError, FileNotFoundError):
-    """There is no such program, or it is not one of Python's."""
+    """The program does not exist, or is not a Python program."""
 
 
 class RasterNotFoundError(BridgeError, FileNotFoundError):
-    """There is no such raster, or band, or it has no table."""
+    """The raster or band does not exist, or has no table."""
 
 
 class SidecarNameError(BridgeError, ValueError):
-    """A raster, band or table name from which no sidecar's name can be made."""
+    """No sidecar name can be made from this raster, band or table name."""
 
 
 class StaleError(BridgeError):
-    """A table may not belong to its raster any more, which is not as the table has recorded it."""
+    """A table may not belong to its raster any more, which differs from the recorded one."""
 
 
 class TaskError(BridgeError, RuntimeError):
-    """A function failed in another process, with an exception that can't be sent."""
+    """A function failed in another process, with an exception that cannot be sent back."""
 
 
 class WorkerLostError(BridgeError, RuntimeError):
-    """Work was given up: whatever process did it came to its end, again and again."""
+    """Each process that worked on a block ended unexpectedly, so the block was given up."""
 
 
 class GdalWarning(UserWarning):
-    """GDAL's own words on a raster or its table; no value is lost."""
+    """GDAL's message about a raster or its table; no value is lost."""
 
 
 class LossWarning(UserWarning):
-    """A raster format could not hold something as it was given."""
+    """A raster format did not keep a value unchanged."""
 
 
 class StaleWarning(UserWarning):
-    """A raster is not as it was when its sidecar was made."""
+    """A raster has changed since its sidecar was made."""

@@ -1,7 +1,7 @@
-"""Progress of long work, and the wish to stop it, in whichever way the caller has.
+"""Progress of long operations, and cancellation, for each kind of progress object.
 
-A progress is ``None``, ``True`` (a bar, on a terminal only), a callback of GDAL's kind,
-or a progress object of RIOS's kind. All become a :class:`Progress` with one method.
+A progress is ``None``, ``True`` (a bar, on a terminal only), a GDAL callback, or a RIOS progress
+object. Each becomes a :class:`Progress` with one method.
 """
 
 import sys
@@ -15,18 +15,18 @@ __all__ = ["Progress", "progress_of"]
 
 
 class Progress(Protocol):
-    """Told from time to time how far the work is."""
+    """Receives the progress of an operation from time to time."""
 
     def report(self, done: float, message: str = "", detail: str = "") -> None:
-        """Say that a fraction ``done`` (0 to 1) of the work is finished.
+        """Report that a fraction ``done`` (0 to 1) of the work is finished.
 
-        ``detail`` is what is said anew each time (which block, how long still): callbacks
-        get it. A bar knows by itself, and RIOS's objects print a line for each message.
+        ``detail`` is text that changes with each call (the block, the remaining time). Callbacks
+        receive it. A bar shows its own text, and RIOS objects would print a line for each message.
 
         Raises
         ------
         CancelledError
-            Where the user wishes to stop.
+            If the user has cancelled.
         """
 
 
@@ -40,7 +40,7 @@ class _Callback:
         self._callback = callback
 
     def report(self, done: float, message: str = "", detail: str = "") -> None:
-        # GDAL: 0 cancels. A callback that returns nothing was not asked to decide.
+        # GDAL: 0 cancels. A callback that returns None does not decide.
         answer = self._callback(done, ", ".join(text for text in (message, detail) if text), None)
         if answer is not None and not answer:
             raise CancelledError("cancelled by the progress callback")
@@ -53,7 +53,7 @@ class _Rios:
 
     def report(self, done: float, message: str = "", detail: str = "") -> None:
         if message and message != self._label and hasattr(self._progress, "setLabelText"):
-            # It prints a line for each.
+            # RIOS prints a line for each call.
             self._label = message
             self._progress.setLabelText(message)
         # 0.29 * 100 is less than 29.
@@ -76,12 +76,12 @@ class _Bar:
 
 @contextmanager
 def progress_of(progress: Any) -> Iterator[Progress]:
-    """Make a :class:`Progress` of what the caller gave, for the length of the work.
+    """Return a :class:`Progress` for the caller's argument, as a context manager.
 
     Raises
     ------
     BridgeError
-        For what is none of the four.
+        For any other object.
     """
     if progress is None or progress is False:
         yield _Silent()

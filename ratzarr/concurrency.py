@@ -42,13 +42,13 @@ __all__ = [
 
 
 TRIES = 60
-"""After so many lost races something else than bad luck is at work."""
+"""Number of lost races after which a change gives up, because more than bad luck is at work."""
 PATIENCE = 120.0
-"""Seconds after which there is no further try, where nothing else was set."""
+"""Default time limit of all attempts of a change, in seconds."""
 
 
 class Attempts:
-    """The tries of one change, with a pause before each but the first.
+    """The attempts of one change, with a pause before each except the first.
 
         for attempt in (attempts := Attempts(patience)):
             ...
@@ -57,7 +57,7 @@ class Attempts:
     Parameters
     ----------
     patience : float
-        Seconds after which there is no further try.
+        Seconds after which no further attempt is made.
     """  # fmt: skip
 
     def __init__(self, patience: float = PATIENCE) -> None:
@@ -80,31 +80,32 @@ class Attempts:
 
 
 KEPT = 8
-"""Pieces that are kept for later."""
+"""Number of buffers kept for reuse."""
 LARGEST = 8 * 2**20
-"""Bytes of the largest that is."""
+"""Largest buffer kept, in bytes."""
 
 LARGEST_OF_MALLOC = 2**25 - 2**16
-"""Bytes that glibc's malloc takes from what was freed at most: of more it asks the system."""
+"""Largest size that glibc's malloc serves from freed memory; larger pieces come from the
+system."""
 
-# glibc gives what is freed back to the system, and asks for it anew for each chunk, until a large
-# piece was once freed: by that it sees that a program uses such (mallopt(3), M_MMAP_THRESHOLD).
-# Most programs do so sooner or later; ours from the first chunk on. Nothing is touched, so it takes
-# no time, and where malloc is another it does nothing.
+# glibc returns freed memory to the system and requests it again for each chunk, until the program
+# has freed one large piece; it then raises its threshold (mallopt(3), M_MMAP_THRESHOLD). This
+# frees such a piece at import. The memory is not touched, so it takes no time, and with another
+# malloc it has no effect.
 np.empty(LARGEST_OF_MALLOC, np.uint8)
 
 _free: list[bytearray] = []
-# A list's pop() and append() are atomic: no lock is needed, nor could one be held in a fork.
+# A list's pop() and append() are atomic. A forked child could inherit a lock that is held.
 
 
 class Room:
-    """A piece of memory that grows with what is asked of it."""
+    """A buffer that grows as needed."""
 
     def __init__(self, memory: bytearray) -> None:
         self.memory = memory
 
     def __call__(self, size: int) -> memoryview:
-        """Return so many bytes, of any content: valid until it is called again or given back."""
+        """Return a buffer of this size with undefined content, valid until the next call."""
         if len(self.memory) < size:
             self.memory = bytearray(size)
         return memoryview(self.memory)[:size]
@@ -112,7 +113,7 @@ class Room:
 
 @contextmanager
 def lent() -> Iterator[Room]:
-    """Lend some memory; nothing may refer to it afterwards."""
+    """Lend a buffer. Do not keep references to it afterwards."""
     try:
         room = Room(_free.pop())
     except IndexError:
@@ -126,15 +127,15 @@ def lent() -> Iterator[Room]:
 
 REQUESTS_VARIABLE = "RATZARR_REQUESTS"
 IN_FLIGHT = 32
-"""How many pieces of work are under way at once, unless the environment says otherwise."""
+"""Default number of tasks and requests in flight."""
 MOST = 1024
-"""Each is a thread, and a connection: more would ask too much of either side."""
+"""Largest number of tasks in flight: each is a thread and a connection."""
 
 AT_ONCE = 0.0002
-"""Seconds that a task takes which is over at once: little more than a thread takes to begin."""
+"""Duration of a task below which it is not worth a thread, in seconds."""
 
 WAITS = 0.0005
-"""Seconds that a task waits which waits for a disk, or a server; for a lock it is less, mostly."""
+"""Waiting time of a task that waits for a disk or a server, in seconds; locks mostly take less."""
 
 PROCESSORS = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -149,32 +150,32 @@ _slots: dict[_Key, threading.Semaphore] = {}
 _lock = threading.Lock()
 _inside = threading.local()
 if hasattr(os, "register_at_fork"):
-    # A thread that held it is not there in a forked child, and would never let go of it.
+    # In a forked child, the thread that held it does not exist and would never release it.
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release,
                         after_in_child=_lock.release)  # fmt: skip
 
 
 def in_flight() -> int:
-    """Return how many pieces of work, and requests, may be under way at once.
+    """Return the limit of tasks and requests in flight.
 
     Raises
     ------
     ArgumentError
-        Where the environment variable RATZARR_REQUESTS is not such a number.
+        If the environment variable RATZARR_REQUESTS is not a valid number.
     """
     text = os.environ.get(REQUESTS_VARIABLE)
     if not text:
         return IN_FLIGHT
     if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MOST:
         raise ArgumentError(
-            f"the environment variable {REQUESTS_VARIABLE} is how many requests may be under way "
-            f"at once, from 1 to {MOST}: got {text!r}"
+            f"the environment variable {REQUESTS_VARIABLE} is the number of requests in flight, "
+            f"from 1 to {MOST}: got {text!r}"
         )
     return int(text)
 
 
 def _mine[T](made: dict[_Key, T], make: Callable[[int], T]) -> T:
-    # Keyed by process: the threads of a pool do not survive a fork.
+    # Keyed by process, because a pool's threads do not survive a fork.
     key = os.getpid(), in_flight()
     with _lock:
         if key not in made:
@@ -189,11 +190,11 @@ def _pool() -> ThreadPoolExecutor:
 
 
 def request_slot() -> threading.Semaphore:
-    """Return what to hold during a request: ``with request_slot(): ...``.
+    """Return a context manager to hold during a request: ``with request_slot(): ...``.
 
-    The pool alone would not bound them: a block of one chunk is read in its caller's own
-    thread, and there can be any number of those. Nothing that waits for another request may
-    be done while one is held.
+    The thread pool alone does not limit requests, because a block of one chunk is read in its
+    caller's thread, and a program may have any number of those. While holding a slot, do not wait
+    for another request.
     """
     return _mine(_slots, threading.Semaphore)
 
@@ -258,11 +259,11 @@ def _helpers() -> ThreadPoolExecutor:
 def _submitted[T](
     task: Callable[[], T], pool: Callable[[], ThreadPoolExecutor] = _pool
 ) -> Future[T] | None:
-    """Give a task to a pool; None where the interpreter is ending, which ends all pools."""
+    """Submit a task to a pool; return None if the interpreter is shutting down."""
     try:
         return pool().submit(_flagged, task)
     except RuntimeError:
-        # What is called at exit (atexit) comes after that, and has to do its work itself.
+        # atexit handlers run after the pools have ended and must do their work themselves.
         return None
 
 
@@ -277,27 +278,24 @@ def run[T](
 ) -> list[T]:
     """Run the tasks and return their results, in order.
 
-    When one fails, those not yet begun are dropped, those under way are waited for
-    (nothing goes on behind the caller's back), and the first error is raised. A task
-    that calls this in turn has its own tasks run one after another: waiting for a place
-    in the pool while holding one could wait for ever.
+    If a task fails, tasks that have not started are dropped, running ones are awaited, and the
+    first error is raised. If a task calls this function, its own tasks run one after another,
+    because waiting for a place in the pool while holding one could deadlock.
 
     Parameters
     ----------
     few : int, optional
-        How many threads are enough, for tasks that hardly wait for anything: each takes one task
-        after the other, which costs less than to hand each to the pool.
+        The number of threads that are enough for tasks that rarely wait. Each thread runs several
+        tasks, which costs less than submitting every task to the pool.
     quick : bool
-        Where few are enough: the tasks may well be over at once. Then they are done here, as
-        threads would but wait for each other.
+        With ``few``: the tasks may be very fast. Such tasks run in the calling thread.
     short : bool
-        Where few are enough: each task is short, and calls the system several times. If they don't
-        wait for it, no more threads are used than there are processors: they would wait for each
-        other, at each call.
+        With ``few``: each task is short and makes several system calls. If these do not wait, no
+        more threads than processors are used, because they would wait for each other's locks.
     processors : int
-        How many threads are enough for short tasks that wait for nothing, if two or more.
+        The number of threads for short tasks that do not wait, if at least two.
     waits : float
-        Seconds: a short task that waits for less waits for nothing.
+        A short task counts as not waiting if it waits for fewer seconds.
     """
     if not tasks:
         return []
@@ -325,10 +323,10 @@ def run[T](
 
 
 def run_together[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """Run a few tasks that only compute, the first of them in this thread; return their results.
+    """Run a few computing tasks, the first in the calling thread; return their results.
 
-    All are waited for, whatever fails. Threads of their own do them: those of :func:`run` may all
-    be waiting for what the caller holds.
+    All tasks are awaited, even if one fails. They run in threads of their own, because the threads
+    of :func:`run` may be waiting for a lock that the caller holds.
     """
     futures = [_submitted(task, _helpers) for task in tasks[1:]]
     try:
@@ -350,10 +348,10 @@ def _run_in_few[T](
     waits: float,
 ) -> list[T]:
     results: dict[int, T] = {}
-    # What is drawn from is atomic.
+    # Drawing from the list is atomic.
     numbers = iter(range(len(tasks)))
     slow, failed = 0, False
-    # The first of its kind may have something to load.
+    # The first task of its kind may load modules.
     while quick and slow < 2 and (number := next(numbers, None)) is not None:
         began = time.perf_counter()
         results[number] = tasks[number]()
@@ -385,11 +383,11 @@ def _run_in_few[T](
 
 
 def stream[T](tasks: Iterable[Callable[[], T]], window: int | None = None) -> Iterator[T]:
-    """Run tasks as they are drawn from an iterable without end, and yield results in order.
+    """Run tasks drawn from an endless iterable, and yield their results in order.
 
-    No more than ``window`` tasks (by default twice as many as are under way) are drawn
-    before the result of the first of them is taken: memory doesn't grow with their number.
-    What is under way is waited for when the caller stops early.
+    At most ``window`` tasks (by default twice the number in flight) are drawn before the first
+    result is taken, so memory does not grow with their number. When the caller stops early,
+    running tasks are awaited.
     """
     if getattr(_inside, "worker", False):
         yield from (task() for task in tasks)

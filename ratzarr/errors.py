@@ -1,8 +1,8 @@
-"""Every error that ratzarr raises on purpose.
+"""The errors that ratzarr raises.
 
-All are children of :class:`RatZarrError`, so ``except RatZarrError`` catches whatever
-this package objects to. Where a builtin exception says the same thing, it is a second
-parent, so that code which knows nothing of us (``except FileNotFoundError``) works too.
+All are subclasses of :class:`RatZarrError`, so ``except RatZarrError`` catches every error of this
+package. Where a builtin exception has the same meaning, it is a second base class, so that general
+code (``except FileNotFoundError``) works too.
 """
 
 __all__ = [
@@ -37,10 +37,10 @@ __all__ = [
 
 
 class Advice(str):
-    """A message, and a hint at its end that names keyword arguments.
+    """A message with a hint at its end that names keyword arguments.
 
-    Python reads ``overwrite=True``; a command line shows its option ``--overwrite`` instead. It does
-    so in the hint only, so no name of a file or column goes there.
+    In Python the hint says ``overwrite=True``; the command line shows its option ``--overwrite``
+    instead. Only the hint is translated, so it must not contain names of files or columns.
 
     >>> str(Advice("x.tif already exists.", "Use overwrite=True to replace it."))
     'x.tif already exists. Use overwrite=True to replace it.'
@@ -48,36 +48,36 @@ class Advice(str):
     Parameters
     ----------
     text : str
-        What failed.
+        The failure.
     hint : str
-        What to do next: keywords are written ``name=True``, ``name=False`` or ``name=...``.
+        The remedy. Keywords are written ``name=True``, ``name=False`` or ``name=...``.
     """
 
     __slots__ = ("hint",)
     hint: str
 
     def __new__(cls, text: str, hint: str = "") -> "Advice":
-        """Put the two together."""
-        # Unpickling gives the whole text, and then the attribute.
+        """Join the two parts."""
+        # Unpickling passes the whole text and sets the attribute afterwards.
         made = super().__new__(cls, f"{text} {hint}" if hint else text)
         made.hint = hint
         return made
 
 
 class RatZarrError(Exception):
-    """Root of every error that ratzarr raises on purpose."""
+    """Base class of all errors that ratzarr raises."""
 
 
 class ArgumentError(RatZarrError, ValueError, TypeError):
-    """An argument has a type or a value that can't be meant."""
+    """An argument has an invalid type or value."""
 
 
 class ConflictError(RatZarrError):
-    """Other writers changed an object each time we tried to."""
+    """Other writers changed an object before each of our attempts."""
 
 
 class ChangedError(ConflictError):
-    """Another process cut off these rows, or deleted the column and created it anew."""
+    """Another process cut off these rows, or replaced the column."""
 
 
 class ClosedError(RatZarrError, ValueError):
@@ -85,11 +85,11 @@ class ClosedError(RatZarrError, ValueError):
 
 
 class ColumnExistsError(RatZarrError, ValueError):
-    """A column of this name is there already."""
+    """A column of this name already exists."""
 
 
 class ColumnIncompleteError(RatZarrError):
-    """A bulk writer has not finished (or did not get to finish) this column."""
+    """The column's writer has not finished it, or was interrupted."""
 
 
 class ColumnNotFoundError(RatZarrError, KeyError):
@@ -100,23 +100,23 @@ class ColumnNotFoundError(RatZarrError, KeyError):
 
 
 class DamagedError(RatZarrError, OSError):
-    """An object of the store can't be what was written."""
+    """An object of the store has changed since it was written."""
 
 
 class FormatVersionError(RatZarrError, ValueError):
-    """The store was written in a later format than this version knows."""
+    """The store has a later format version than this package supports."""
 
 
 class InvalidNameError(RatZarrError, ValueError):
-    """A name that no column, or no table, can have."""
+    """An invalid name for a column or table."""
 
 
 class NotARatZarrError(RatZarrError, ValueError):
-    """Something is at this place, and it is not a RatZarr."""
+    """The object at this location is not a RatZarr."""
 
 
 class ReadOnlyError(RatZarrError, PermissionError):
-    """A change was asked of a table opened for reading, or of a place that is."""
+    """The table was opened for reading, or its location is read-only."""
 
 
 class RowRangeError(RatZarrError, IndexError):
@@ -128,35 +128,35 @@ class ShapeError(RatZarrError, ValueError):
 
 
 class StoreError(RatZarrError, OSError):
-    """The disk or the server refused, and no narrower error says it better."""
+    """The disk or the server reported an error without a more specific class."""
 
 
 class StoreConnectionError(StoreError, ConnectionError):
-    """The server can't be reached, or broke off."""
+    """The server is unreachable, or the connection broke."""
 
 
 class StorePermissionError(StoreError, PermissionError):
-    """The disk or the server does not let us."""
+    """The disk or the server denied permission."""
 
 
 class ListingRefusedError(StorePermissionError):
-    """The server does not let us list a bucket. It may still let us read from it."""
+    """The server does not allow listing a bucket. Reading may still be allowed."""
 
 
 class RedirectError(StorePermissionError):
-    """The server points to another region or endpoint, which was not asked."""
+    """The server redirects to another region or endpoint, which was not contacted."""
 
 
 class StoreTimeoutError(StoreError, TimeoutError):
-    """The server does not answer."""
+    """The server did not answer in time."""
 
 
 class TableNotFoundError(RatZarrError, FileNotFoundError):
-    """No table at this place."""
+    """No table exists at this location."""
 
 
 class TooLargeError(RatZarrError, MemoryError):
-    """Something would take more memory than it may, or than there is."""
+    """Something needs more memory than allowed or available."""
 
 
 class UnequalValueError(RatZarrError, ValueError):
@@ -164,8 +164,8 @@ class UnequalValueError(RatZarrError, ValueError):
 
 
 class UnsupportedCodecError(RatZarrError, ValueError):
-    """A column is packed in a way whose need of memory can't be known beforehand."""
+    """The memory that a column's codecs need cannot be determined beforehand."""
 
 
 class UnsupportedDtypeError(RatZarrError, TypeError):
-    """A dtype that no column can have."""
+    """A dtype that columns do not support."""

@@ -39,24 +39,25 @@ __all__ = [
 
 
 MOST = 32
-"""However small they are: then all wait together for a server that is far away."""
+"""Largest number of blocks, even for small ones: their requests to a distant server wait
+together."""
 ROOM = 72 * 2**20
-"""Bytes for them: of 500 000 rows of numbers six or more at once, of text one or two."""
+"""Memory for the blocks: six or more of 500 000 rows of numbers, one or two of text."""
 TEXT_BYTES = 16
-"""Of a text that has not been read yet."""
+"""Assumed bytes of a text that has not been read yet."""
 NUMBERS, TEXTS = 3, 10
-"""How often a block's bytes are there, about."""
+"""Approximate number of copies of a block's bytes in memory."""
 
 
 def at_once(dtype: np.dtype[Any], rows: int) -> int:
-    """Return how many blocks of so many rows may be under way at once, of values not seen yet."""
+    """Return the number of blocks in flight, for values not read yet."""
     text = dtype.kind in "TO"
     row = TEXTS * (dtype.itemsize + TEXT_BYTES) if text else NUMBERS * dtype.itemsize
     return max(1, min(MOST, ROOM // max(1, row * rows)))
 
 
 def memory_of(values: NDArray[Any]) -> int:
-    """Return what a block takes in memory, about, while it is under way."""
+    """Return the approximate memory of a block in flight."""
     if values.dtype.kind == "T":
         return TEXTS * (values.nbytes + int(np.strings.str_len(values).sum()))
     if values.dtype.kind == "O":
@@ -65,13 +66,13 @@ def memory_of(values: NDArray[Any]) -> int:
 
 
 def is_far(table: RatZarr) -> bool:
-    """Return whether requests to a table are waited for: it is on no local disk."""
+    """Return True if requests to a table have latency: it is not on a local disk."""
     place = table.filename
     return not isinstance(place, str | PathLike) or parse(fspath(place)).kind != "local"
 
 
 FEW = 2
-"""Read ahead, however large they are: else one side would always wait for the other."""
+"""Minimum number of blocks read ahead, of any size, so that neither side always waits."""
 
 
 def read_ahead[Item, Value](
@@ -84,28 +85,28 @@ def read_ahead[Item, Value](
     room: int = 0,
     like: Callable[[Item], Hashable] = lambda _: None,
 ) -> Generator[tuple[Item, Value]]:
-    """Yield each item with what was read for it, in order.
+    """Yield each item with the value read for it, in order.
 
     Parameters
     ----------
     items : iterable
         Blocks to read.
     read : callable
-        Runs in other threads, ``threads`` of them. (One, where it reads through GDAL.)
+        Runs in ``threads`` other threads; use one thread if it reads through GDAL.
     ahead : int
-        How many are read, or being read, before they are asked for.
+        The number of items read, or being read, before they are requested.
     size : callable, optional
-        Bytes of memory that a value takes. Where it is given, two are read ahead before one has
-        come, and from then on as many as there is room for if they are like the largest so far.
+        Memory of a value in bytes. If given, two items are read ahead at first. Once a value has
+        arrived, ``room`` divided by the largest size so far gives the number.
     room : int
-        Bytes for all that are read ahead.
+        Memory for all values read ahead, in bytes.
     like : callable, optional
-        Which items have values that are alike in size: by default all.
+        Groups items whose values have similar sizes; by default all.
     """
     items = iter(items)
     first_two = list(islice(items, 2))
     if len(first_two) < 2:
-        # A thread would only be waited for.
+        # With a single item, a thread has nothing to overlap with.
         for only in first_two:
             yield only, read(only)
         return
@@ -122,7 +123,7 @@ def read_ahead[Item, Value](
 
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(threads, "read-ahead")
-        # Whoever stops asking (an error, Ctrl-C) leaves nothing running behind.
+        # If the consumer stops early (an error, Ctrl-C), no thread keeps running.
         stack.callback(pool.shutdown, wait=True, cancel_futures=True)
         error: Exception | None = None
         while True:
@@ -140,36 +141,36 @@ def read_ahead[Item, Value](
                 if size is not None:
                     largest[like(first)] = max(largest.get(like(first), 1), size(value))
                 yield first, value
-                # Held here too, it would be one block more than there is room for.
+                # Drop this reference: it would keep one block more than the memory allows.
                 del future, value
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
         if error is not None:
-            # What came before it is as good as ever.
+            # Earlier values are unaffected by the error.
             raise error
 
 
 class ReadAhead[Item, Value]:
-    """Read ahead as :func:`read_ahead` does, from this moment on, and within so many bytes.
+    """Read ahead like :func:`read_ahead`, starting immediately and within a number of bytes.
 
-    An iterator of pairs of an item and what was read for it, in order; :meth:`close` it.
+    An iterator of pairs of an item and its value, in order. Call :meth:`close` afterwards.
 
     Parameters
     ----------
     items : iterable
         Blocks to read.
     read : callable
-        Runs in other threads, ``threads`` of them.
+        Runs in ``threads`` other threads.
     ahead : int
-        How many are read, or being read, before they are asked for.
+        The number of items read, or being read, before they are requested.
     size : callable
-        Bytes of memory that a value takes.
+        Memory of a value in bytes.
     room : int
-        Bytes for all that are read and not asked for: fewer are, where the last ones were
-        large, but always one.
+        Memory for all values that were not requested yet, in bytes. Large values reduce the number
+        read ahead, but never below one.
     guess : int
-        Bytes that a value takes, before one has been read.
+        Assumed memory of a value before the first was read.
     """
 
     def __init__(
@@ -188,7 +189,7 @@ class ReadAhead[Item, Value]:
         self._waiting: deque[tuple[Item, Future[Value]]] = deque()
         self._pool = ThreadPoolExecutor(threads, "read-ahead")
         self.waited = 0.0
-        """Seconds in which nothing was there to be handed out yet."""
+        """Seconds in which the consumer waited for a value."""
         self._fill()
 
     def _fill(self) -> None:
@@ -216,7 +217,7 @@ class ReadAhead[Item, Value]:
         return item, value
 
     def close(self) -> None:
-        """Leave nothing running behind."""
+        """Stop all threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._waiting.clear()
 
@@ -235,21 +236,22 @@ def write_behind[Item, Value](
     Parameters
     ----------
     pairs : iterable
-        From :func:`read_ahead`, or made of it.
+        From :func:`read_ahead`, or pairs derived from its results.
     write : callable
-        Runs in other threads, ``threads`` of them.
+        Runs in ``threads`` other threads.
     behind : int
-        How many may be unwritten before the next is asked for.
+        The number of unwritten pairs at which the next pair waits.
     size : callable, optional
-        Bytes of memory that a value takes while it is being written.
+        Memory of a value while it is being written, in bytes.
     room : int
-        Bytes for all that are unwritten: fewer are, where they are large, but never none.
+        Memory for all unwritten values, in bytes. Large values reduce their number, but never
+        below one.
     """
     waiting: deque[tuple[Item, Future[None], int]] = deque()
     taken = 0
     with ExitStack() as stack:
-        # An error in a write stops the reading as well, and at once; an error in a read leaves
-        # what was read before it to be written.
+        # A write error stops the reading at once. After a read error, the values read before it
+        # are still written.
         close = getattr(pairs, "close", None)
         if close is not None:
             stack.callback(close)
@@ -273,9 +275,9 @@ def write_behind[Item, Value](
                 yield first
             waiting.append((item, pool.submit(write, item, value), weight))
             taken += weight
-            # Held here too, it would be one block more than there is room for.
+            # Drop this reference: it would keep one block more than the memory allows.
             del value
-            # Whoever shows how far it is is told at once.
+            # Yield finished items promptly, so that progress stays current.
             while waiting and (len(waiting) > behind or waiting[0][1].done()):
                 first, future, freed = waiting.popleft()
                 future.result()
@@ -286,5 +288,5 @@ def write_behind[Item, Value](
             future.result()
             yield first
         if error is not None:
-            # What was read before it is written.
+            # Values read before the error are still written.
             raise error

@@ -1,7 +1,7 @@
-"""A self-test that a user runs to see whether an installation and its credentials work.
+"""A self-test for users, to verify an installation and its credentials.
 
-``ratzarr_tests`` runs it in a temporary directory, or, where the environment variable
-``S3BUCKET`` names a bucket, in that bucket. It is not the project's test suite.
+``ratzarr_tests`` runs it in a temporary directory. If the environment variable ``S3BUCKET`` names
+a bucket, it runs there instead. It is not the project's test suite.
 """
 
 import os
@@ -24,7 +24,7 @@ colNameByType: dict[Any, str] = {
     np.float32: "float32col",
     np.dtypes.StringDType(): "stringcol",
 }
-"""A column for each of the dtypes that are tried, by dtype."""
+"""Column names by dtype, for each dtype tested."""
 
 
 class AllTests(unittest.TestCase):
@@ -37,7 +37,7 @@ class AllTests(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls) -> None:
-        """Choose names that are nobody else's."""
+        """Choose unique names."""
         cls._folder = tempfile.TemporaryDirectory(prefix="ratzarr_tests_")
         cls._prefix = f"ratzarr_tests_{uuid.uuid4().hex}"
 
@@ -55,7 +55,7 @@ class AllTests(unittest.TestCase):
         return str(Path(self._folder.name, filename))
 
     def deleteTestFile(self, filename: str) -> None:
-        """Remove a test table, if it is there."""
+        """Remove a test table, if it exists."""
         RatZarr.delete(self.makeFilename(filename))
 
     def _fresh(self, filename: str) -> str:
@@ -64,7 +64,7 @@ class AllTests(unittest.TestCase):
         return self.makeFilename(filename)
 
     def test_simple(self) -> None:
-        """Columns of each dtype come back as they were written, in blocks and at once."""
+        """Columns of each dtype return the written values, in blocks and at once."""
         table = RatZarr(self._fresh("simple.zarr"))
         half = 50
         table.setRowCount(2 * half)
@@ -83,7 +83,7 @@ class AllTests(unittest.TestCase):
             self.assertEqual(log[0][2][:1], sys.argv[:1])
 
     def test_flags(self) -> None:
-        """Nothing is created, and nothing changed, that was not asked for."""
+        """Flags: nothing is created or changed without a request."""
         filename = self._fresh("flags.zarr")
         with self.assertRaises(RatZarrError):
             RatZarr(filename, readOnly=True)

@@ -1,7 +1,7 @@
-"""The command ``gdalbridge``, in the manner of the ``gdal`` command.
+"""The command ``gdalbridge``, in the style of the ``gdal`` command.
 
-One small file per command: it parses, calls, and says the result. Inputs come first and
-the output last; an output that exists is refused without ``--overwrite`` or
+Each command has a small file: it parses arguments, calls the library, and prints the result.
+Inputs come first and the output last. An existing output is refused without ``--overwrite`` or
 ``--append``. :mod:`gdalbridge.cli.exits` has the exit codes.
 """
 
@@ -17,32 +17,32 @@ from gdalbridge.cli.exits import in_words
 __all__ = ["main"]
 
 COMMANDS = {
-    "bake": "Copy a raster with a table of GDAL's own, for QGIS and ArcGIS.",
-    "calc": "Compute new columns from others, by an expression.",
-    "check": "Read whole tables and say what is damaged, missing or left over.",
+    "bake": "Copy a raster with an ordinary table, for QGIS and ArcGIS.",
+    "calc": "Compute new columns from others, with an expression.",
+    "check": "Check whole tables for damaged, missing and left-over data.",
     "copy": "Copy a raster's attribute table to a sidecar.",
     "cp": "Copy a raster with all of its tables.",
-    "demo": "Show the whole round trip with a real raster.",
-    "doctor": "Say what is installed, and which S3 settings are in force.",
+    "demo": "Demonstrate the whole round trip with a real raster.",
+    "doctor": "Show the installation and the S3 settings in force.",
     "export": "Copy a sidecar's columns into a raster's attribute table.",
     "head": "Print the first rows of a table.",
     "info": "Describe a raster's table and its sidecars.",
     "ls": "List the tables of a raster, or of a directory.",
     "mv": "Move a raster with all of its tables.",
     "rm": "Remove a raster with all of its tables.",
-    "run": "Run a Python program that gets rasters' tables with their sidecars'.",
+    "run": "Run a Python program that sees sidecars in its rasters' tables.",
     "stats": "Print statistics of columns.",
     "touch": "Accept that a raster has changed since its tables were made.",
 }
 
 
 class _Commands(click.Group):
-    """Loads a command's module when it is asked for: --help must not wait for GDAL."""
+    """Imports a command's module only when needed, so that --help does not wait for GDAL."""
 
     def main(self, args: Any = None, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
-        # Around all of click, whose own words, as those of --help, can fail as well.
+        # This wraps all of click, whose own output, such as --help, can fail as well.
         with in_words():
             try:
                 sys.exit(super().main(args, standalone_mode=False, **extra))

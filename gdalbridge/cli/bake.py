@@ -30,27 +30,32 @@ from gdalbridge.cli.common import (
 @click.command("bake")
 @click.argument("raster")
 @click.argument("out", required=False)
-@click.option("--vrt", is_flag=True, help="Write a VRT that refers to RASTER: no copy of pixels.")
+@click.option(
+    "--vrt", is_flag=True, help="Write a VRT that refers to RASTER, without copying pixels."
+)
 @click.option("--band", type=click.IntRange(1), help="Only this band's table.")
 @columns_option
 @click.option(
     "--sidecar",
     "sidecars",
     multiple=True,
-    help="This table, or all of this raster's, in place of those beside RASTER.",
+    help="Use this table, or all tables of this raster, instead of those beside RASTER.",
 )
 @cast_option
 @click.option("--of", "format", help="GDAL's name of the output format.")
 @click.option("--co", "options", multiple=True, metavar="NAME=VALUE", help="Creation option.")
-@click.option("--overwrite", is_flag=True, help="Replace a raster that is there already.")
-@click.option("--strict", is_flag=True, help="Refuse what the format can't hold exactly.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing raster.")
+@click.option(
+    "--strict", is_flag=True, help="Refuse losses: values that the format can't hold exactly."
+)
 @encoding_option
 @lossy_option
 @accept_stale_option
 @click.option(
     "--native",
     is_flag=True,
-    help="Keep GDAL's newest column types and place of the table; older GDAL can't read them.",
+    help="Keep GDAL's newest column types and its choice of where to store the table; older "
+    "GDAL can't read them.",
 )
 @config_option
 @json_option
@@ -59,9 +64,9 @@ def command(
     raster: str, out: str | None, columns: tuple[str, ...], sidecars: tuple[str, ...],
     casts: dict[str, str], as_json: bool, quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
-    """Copy RASTER to OUT, with a table of GDAL's own that holds the sidecars' columns too."""
+    """Copy RASTER to OUT, with an ordinary GDAL table that includes the sidecars' columns."""
     if out is None and not options["vrt"]:
-        raise click.UsageError("OUT is needed, except with --vrt")
+        raise click.UsageError("OUT is required, except with --vrt")
     with in_words():
         from gdalbridge.rasters.bake import bake
 

@@ -42,18 +42,20 @@ def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     multiple=True,
     required=True,
     metavar="NAME EXPRESSION",
-    help="A new column, and the SQL expression that it is computed by; can be repeated.",
+    help="Name of a new column, and its SQL expression. Can be repeated.",
 )
-@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--name", help="Put them into a further table of this name.")
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
+)
+@click.option("--name", help="Write the columns to a further table of this name.")
 @click.option(
     "--dtype",
     multiple=True,
     callback=_dtype,
     metavar="[NAME=]DTYPE",
-    help="What to store: float32, uint8, ... Values must still be equal.",
+    help="The stored type: float32, uint8, ... Values must still be equal.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
+@click.option("--overwrite", is_flag=True, help="Replace existing columns.")
 @encoding_option
 @lossy_option
 @config_option
@@ -62,14 +64,14 @@ def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 def command(
     raster: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any
 ) -> None:
-    """Compute new columns of RASTER's table, into its sidecar; or of a sidecar.
+    """Compute new columns of RASTER's table and write them to its sidecar.
 
-    An expression is DuckDB's SQL, of columns in the same row: no aggregates. A column whose
-    name is no word is written in double quotes, text in single ones. NULL is what is missing;
-    a stored NaN is NaN.
+    RASTER may also be a sidecar. An expression is DuckDB SQL over the columns of one row, without
+    aggregates. Write text in single quotes, and column names that are not plain words in double
+    quotes. Missing values are NULL; a stored NaN is NaN.
     """
     if len(dict(outputs)) < len(outputs):
-        raise click.UsageError("--out: two columns of one name")
+        raise click.UsageError("--out: two columns have the same name")
     with in_words():
         from gdalbridge.sql.calc import calc
 

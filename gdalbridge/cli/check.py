@@ -23,17 +23,15 @@ from ratzarr.maintenance import Finding
 )
 @click.command("check")
 @click.argument("table", metavar="TABLE_OR_RASTER")
-@click.option(
-    "--repair", is_flag=True, help="Remove leftovers, complete what is safe to complete."
-)
-@click.option("--dry-run", is_flag=True, help="Change nothing; say what --repair would do.")
+@click.option("--repair", is_flag=True, help="Remove leftovers, and complete safe operations.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; show what --repair would do.")
 @config_option
 @json_option
 @quiet_option
 def command(table: str, repair: bool, dry_run: bool, as_json: bool, quiet: bool) -> None:
-    """Read a whole table, or all sidecars of a raster, and say what is damaged or missing.
+    """Read a whole table, or all sidecars of a raster, and report damaged or missing data.
 
-    The exit code is 1 where something is wrong that was not repaired.
+    The exit code is 1 if a problem remains unrepaired.
     """
     with in_words():
         from gdalbridge.sidecars.check import check

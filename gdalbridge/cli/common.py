@@ -1,4 +1,4 @@
-"""Shared by the commands: options, and results as text or JSON."""
+"""Options shared by the commands, and output of results as text or JSON."""
 
 import json
 import shutil
@@ -35,24 +35,26 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing b
 
 encoding_option = click.option(
     "--encoding",
-    help="Of text and names in a raster's own table, e.g. cp1252; by default UTF-8, or as its "
-    ".vat.dbf declares.",
+    help="Encoding of text and names in a raster's own table, e.g. cp1252. By default UTF-8, "
+    "or as its .vat.dbf declares.",
 )
 lossy_option = click.option(
     "--lossy",
     is_flag=True,
-    help="Read a raster's own table also where GDAL lost or altered values of it.",
+    help="Read a raster's own table even if GDAL lost or altered values of it.",
 )
 dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Look at everything, and change nothing."
+    "--dry-run", is_flag=True, help="Check everything, and change nothing."
 )
 overwrite_target_option = click.option(
     "--overwrite",
     is_flag=True,
-    help="Remove what is at the target first: the raster there with its files and tables.",
+    help="First remove the raster at the target, with its files and tables.",
 )
 resume_option = click.option(
-    "--resume", is_flag=True, help="Go on: pass over what is there already and equal."
+    "--resume",
+    is_flag=True,
+    help="Continue an interrupted run: skip files that exist and are equal.",
 )
 
 
@@ -77,10 +79,10 @@ cast_option = click.option(
 accept_stale_option = click.option(
     "--accept-stale",
     is_flag=True,
-    help="Go on where the raster has changed since the table was made.",
+    help="Continue even if the raster has changed since the table was made.",
 )
 columns_option = click.option(
-    "--column", "columns", multiple=True, help="Only this column; can be repeated."
+    "--column", "columns", multiple=True, help="Only this column. Can be repeated."
 )
 
 
@@ -101,7 +103,7 @@ config_option = click.option(
     expose_value=False,
     is_eager=True,
     metavar="NAME=VALUE",
-    help="Configuration option of GDAL; the AWS ones count for tables too. Can be repeated.",
+    help="GDAL configuration option; the AWS ones apply to tables too. Can be repeated.",
 )
 
 
@@ -116,7 +118,7 @@ def examples(*lines: str) -> Callable[[Any], Any]:
 
 
 def say(found: Any, *, as_json: bool, quiet: bool = False) -> None:
-    """Print a report, or a list of them, each of which has ``as_dict`` and words of its own."""
+    """Print a report, or a list of reports, as text or JSON."""
     reports = found if isinstance(found, list) else [found]
     if as_json:
         data = [report.as_dict() for report in reports]
@@ -127,14 +129,14 @@ def say(found: Any, *, as_json: bool, quiet: bool = False) -> None:
 
 
 def terminal_width() -> int | None:
-    """Return the characters of a line, where the output goes to a terminal."""
+    """Return the width of a line, if the output goes to a terminal."""
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     return shutil.get_terminal_size().columns
 
 
 def print_json(value: Any) -> None:
-    """Print JSON, for programs: one object, keys in a fixed order."""
+    """Print an object as JSON, with keys in a fixed order."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
     if sys.stdout is not None:
         try:

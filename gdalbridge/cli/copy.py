@@ -24,17 +24,21 @@ from gdalbridge.cli.common import (
 @click.command("copy")
 @click.argument("raster")
 @click.argument("sidecar", required=False)
-@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--all-bands", is_flag=True, help="Every band that has a table, each to its own.")
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
+)
+@click.option(
+    "--all-bands", is_flag=True, help="Copy every band that has a table, each to its own sidecar."
+)
 @click.option("--name", help="Name of a further table beside the band's first.")
-@click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
+@click.option("--column", "columns", multiple=True, help="Only this column. Can be repeated.")
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace columns that are there already; each can be read until the new one is complete.",
+    help="Replace existing columns; each stays readable until its replacement is complete.",
 )
-@click.option("--append", is_flag=True, help="Add columns to a sidecar that is there already.")
-@click.option("--resume", is_flag=True, help="Go on with a copy that was interrupted.")
+@click.option("--append", is_flag=True, help="Add columns to an existing sidecar.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted copy.")
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows per chunk.")
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block (whole chunks).")
 @encoding_option

@@ -7,7 +7,7 @@ from gdalbridge.cli.travelling import travel_command
 
 
 def _copy(*places: str, **options: Any) -> Any:
-    # Not before it is called: --help must not wait for GDAL.
+    # Imported on use, so that --help does not wait for GDAL.
     from gdalbridge.rasters.travel import copy_raster
 
     return copy_raster(*places, **options)
@@ -24,8 +24,8 @@ command = examples(
         _copy,
         """Copy the raster SOURCE with its own files and all of its tables to TARGET.
 
-        TARGET is a raster's name or a directory (on S3 it ends in /). Tables go first and the
-        raster last; everything is compared afterwards.
+        TARGET is a raster's name or a directory (on S3, a name that ends in /). Tables are
+        copied first and the raster last. All copies are compared with their sources.
         """,
     )
 )

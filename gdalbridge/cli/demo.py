@@ -6,11 +6,9 @@ from gdalbridge.cli.common import in_words
 
 
 @click.command("demo")
-@click.option(
-    "--keep", type=click.Path(), help="Directory to work in and to leave (it must not exist)."
-)
+@click.option("--keep", type=click.Path(), help="Work in this new directory, and keep it.")
 def command(keep: str | None) -> None:
-    """Show the whole round trip with a real raster, and check it against GDAL."""
+    """Demonstrate the whole round trip with a real raster, and compare it with GDAL."""
     with in_words():
         from gdalbridge.cli.demo_files import run
 

@@ -1,4 +1,4 @@
-"""The whole round trip, with a real raster, said aloud and checked against GDAL."""
+"""A demonstration of the whole round trip with a real raster, compared with GDAL."""
 
 import shutil
 import tempfile
@@ -25,19 +25,19 @@ SHOWN = ("Red", "Green", "Blue", "Histogram", "Land Cover Class")
 
 
 def run(say: Callable[[str], object], keep: str | None = None) -> None:
-    """Copy a raster's table to a sidecar, add a column, read all of it back and check it.
+    """Copy a raster's table to a sidecar, add a column, read everything back and compare.
 
     Parameters
     ----------
     say : callable
-        Told what is done, line by line.
+        Called with each line of output.
     keep : str, optional
-        Directory to work in, which stays; by default a temporary one.
+        Work in this directory and keep it; by default a temporary one.
 
     Raises
     ------
     BridgeError
-        Where anything came back other than GDAL has it.
+        If any value differs from GDAL's own.
     """
     started = time.perf_counter()
     with ExitStack() as stack:
@@ -48,7 +48,7 @@ def run(say: Callable[[str], object], keep: str | None = None) -> None:
         report = copy_to_sidecar(raster)
         say(f"1. Its table, copied to a sidecar:\n   {report}\n")
 
-        say("2. What is in it (class 11 and on):\n")
+        say("2. Its rows from class 11 on:\n")
         say(head_text(head(raster, rows=5, start=11, columns=SHOWN)))
 
         with RatZarr(report.target) as table:
@@ -60,19 +60,17 @@ def run(say: Callable[[str], object], keep: str | None = None) -> None:
 
         cells = _check(raster, report.target)
         say(
-            f"\n4. All of it read back, {cells} cells, and compared with what GDAL reads from the "
-            "raster: equal."
+            f"\n4. Everything read back, {cells} cells, and compared with what GDAL reads from "
+            "the raster: equal."
         )
-        say(
-            f"   The raster itself was not touched. {time.perf_counter() - started:.2f} s in all.\n"
-        )
+        say(f"The raster itself was not modified. {time.perf_counter() - started:.2f} s in all.\n")
     if keep is not None:
         say(f"Kept in {keep}: {RASTER} and {RASTER}.rat.zarr\n")
     say("Next:")
     say("   gdalbridge copy YOUR.tif         your own raster, or /vsis3/bucket/your.tif")
-    say("   gdalbridge info YOUR.tif         what is in it and beside it")
-    say("   gdalbridge doctor                what is installed; which S3 settings are in force")
-    say("   README.md, docs/design.md        the Python API, and how it works")
+    say("gdalbridge info YOUR.tif         its table and its sidecars")
+    say("gdalbridge doctor                the installation, and the S3 settings in force")
+    say("README.md, docs/design.md        the Python API, and the architecture")
 
 
 def _working_folder(stack: ExitStack, keep: str | None) -> Path:
@@ -102,16 +100,16 @@ def _check(raster: str, sidecar: str) -> int:
         for index in range(rat.GetColumnCount()):
             name = rat.GetNameOfCol(index)
             block = table.readBlock(name, 0, table.rowCount)
-            # One cell at a time: another way than the one the copy took.
+            # Read cell by cell, a different path from the one the copy took.
             get = (rat.GetValueAsInt, rat.GetValueAsDouble, rat.GetValueAsString)[
                 rat.GetTypeOfCol(index)
             ]
             expected = [get(row, index) for row in range(rat.GetRowCount())]
             if block.tolist() != expected:
-                raise BridgeError(f"column {name!r} came back other than GDAL has it")
+                raise BridgeError(f"column {name!r} differs from GDAL's values")
             cells += len(expected)
         area = table.readBlock("area_ha", 0, table.rowCount)
         if not np.array_equal(area, table.readBlock("Histogram", 0, table.rowCount) * 0.09):
-            raise BridgeError("column 'area_ha' came back other than it was written")
+            raise BridgeError("column 'area_ha' differs from the values written")
         cells += len(area)
     return cells

@@ -1,14 +1,15 @@
-"""What ``info`` and ``head`` print: a table as data, and that data as text."""
+"""The output of ``info`` and ``head``: a table as data, and the data as text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gdalbridge.errors import BridgeError, GdalMissingError
+from gdalbridge.errors import GdalMissingError, RasterNotFoundError
 from gdalbridge.gdalio.field_types import type_name, usage_name
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.special_files import refuse_special_files
@@ -20,22 +21,21 @@ from gdalbridge.sidecars.provenance import (
     parsed_provenance,
     parsed_raster,
     pixel_changes,
-    raster_attribute,
     raster_changes,
     recorded_now,
 )
-from gdalbridge.sidecars.staleness import warn_if_stale
 from ratzarr import RatZarr
 from ratzarr.format import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
+from ratzarr.pipeline import run
 from ratzarr.stores import gdal_name
 
 __all__ = ["fitting", "float_text", "head", "head_text", "info", "info_text", "text_table"]
 
 GAP = "  "
-"""Between the columns of a text table."""
+"""Separator between the columns of a text table."""
 
 SHOWN_NAMES = 5
-"""Columns of one origin that are named."""
+"""Number of columns of the same origin that are listed by name."""
 
 
 def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
     Returns
     -------
     dict
-        Ready for JSON.
+        JSON-compatible.
     """
     if is_sidecar(table):
         return {"sidecar": _sidecar(table)}
@@ -63,6 +63,7 @@ def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
 
 def _raster_info(table: str, dataset: Any, reading: ReadOptions) -> dict[str, Any]:
     from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat
+    from gdalbridge.sidecars.host import find_hosted
 
     bands = []
     for band in bands_with_table(dataset, options=reading):
@@ -82,14 +83,16 @@ def _raster_info(table: str, dataset: Any, reading: ReadOptions) -> dict[str, An
                     ],
                 }
             )
-    sidecars = [
-        {"band": one.band, "name": one.name} | _sidecar(one.path, dataset, one.band)
-        for one in find_sidecars(table)
-    ]
+    sidecars = []
+    for one in find_hosted(table):
+        now = partial(one.host.now, dataset, one.sidecar.path)
+        sidecars.append(
+            {"band": one.sidecar.band, "name": one.sidecar.name} | _sidecar(one.sidecar.path, now)
+        )
     return {"raster": raster_name(table), "tables": bands, "sidecars": sidecars}
 
 
-def _sidecar(path: str, dataset: Any = None, band: int = 1) -> dict[str, Any]:
+def _sidecar(path: str, now: Callable[[], Mapping[str, Any]] | None = None) -> dict[str, Any]:
     with RatZarr(path, readOnly=True) as table:
         of_table = table.getRatAttributeMapping().asdict()
         names = table.getColumnNames()
@@ -125,17 +128,19 @@ def _sidecar(path: str, dataset: Any = None, band: int = 1) -> dict[str, Any]:
             "chunk_rows": table.getRATChunkSize(),
             "table_type": of_table.get("GDAL_TABLE_TYPE"),
             "linear_binning": of_table.get("GDAL_LINEAR_BINNING"),
-            **_raster(of_table.get(RASTER_ATTR), path, dataset, band),
+            **_raster(of_table.get(RASTER_ATTR), path, now),
             "columns": columns,
         }
 
 
-def _raster(recorded: Any, path: str, dataset: Any, band: int) -> dict[str, Any]:
+def _raster(
+    recorded: Any, path: str, look: Callable[[], Mapping[str, Any]] | None
+) -> dict[str, Any]:
     """Return what a table belongs to, and whether it still fits; None where nothing tells."""
     found: dict[str, Any] = {"raster": parsed_raster(recorded), "fits": None, "changes": []}
     now: Mapping[str, Any] | None = None
-    if dataset is not None:
-        now = raster_attribute(dataset, band, path)
+    if look is not None:
+        now = look()
     elif recorded is not None:
         with suppress(GdalMissingError):
             now = recorded_now(recorded, path)
@@ -151,7 +156,7 @@ def _dtype(dtype: np.dtype[Any]) -> str:
 
 
 def info_text(found: Mapping[str, Any]) -> str:
-    """Return what :func:`info` found, for reading."""
+    """Return the result of :func:`info` as text."""
     if "sidecar" in found:
         return _sidecar_text(found["sidecar"])
     parts = [str(found["raster"])]
@@ -185,7 +190,7 @@ def _sidecar_text(one: Mapping[str, Any]) -> str:
         dtype = column["dtype"] + (f" x {column['width']}" if column["width"] > 1 else "")
         note = ""
         if "rows_done" in column:
-            note = f"not complete: {column['rows_done']} rows are whole"
+            note = f"incomplete: {column['rows_done']} rows are written"
         rows.append((column["name"], dtype, column["usage"], note))
     return "\n".join([*lines, text_table(("column", "dtype", "usage", ""), rows)])
 
@@ -203,7 +208,7 @@ def _raster_text(one: Mapping[str, Any]) -> list[str]:
 
 
 def _operation_text(origin: Mapping[str, Any]) -> str:
-    """Say what a column was made by, and of what."""
+    """Return a column's origin as text."""
     operation = str(origin["operation"])
     if operation == "apply":
         given = origin.get("inputs")
@@ -211,7 +216,7 @@ def _operation_text(origin: Mapping[str, Any]) -> str:
         return f"apply {origin.get('function')} to {inputs or 'no table'}"
     if "expression" in origin:
         operation = f"{operation} {origin['expression']!r}"
-    # What is put into an attached table comes from a script, and not from the raster.
+    # Values written to an attached table come from a script, not from the raster.
     words = "attached to" if operation == "attach" else f"{operation} from"
     return f"{words} {origin['raster'] or 'a raster in memory'}"
 
@@ -221,7 +226,7 @@ def _band_text(described: Mapping[str, Any]) -> str:
 
 
 def _provenance_text(one: Mapping[str, Any]) -> list[str]:
-    """Return a line for each origin, of however many columns."""
+    """Return a line for each origin, which may have many columns."""
     origins: dict[str, list[str]] = {}
     now = one.get("raster_now") or (one["raster"] or {}).get("fingerprint")
     for column in one["columns"]:
@@ -254,29 +259,77 @@ def head(
     columns: Sequence[str] = (),
     reading: ReadOptions = DEFAULTS,
 ) -> dict[str, Any]:
-    """Return some rows of a sidecar; of a raster, its sidecar's, else its own table's.
+    """Return some rows of a sidecar, or of a raster's columns and its sidecars' merged.
+
+    Parameters
+    ----------
+    table : str
+        Path, URL or ``/vsi`` name.
+    rows, start : int
+        How many rows, from which.
+    band : int
+        Of a raster, counted from 1.
+    name : str, optional
+        Of a raster's sidecars, only the further table of this name.
+    columns : sequence of str
+        Only these columns; by default all.
+    reading : ReadOptions
+        For a raster's own table.
 
     Returns
     -------
     dict
         ``table``, ``rows`` (of the whole table), ``start``, and ``columns``: lists of
-        values by name, ready for JSON.
+        values by name, ready for JSON. Beyond the end of a shorter column they are None.
     """
-    path, is_raster = table, not is_sidecar(table)
-    if is_raster:
-        refuse_special_files(gdal_name(table))
+    if is_sidecar(table):
+        return _store_head(table, rows, start, columns)
+    refuse_special_files(gdal_name(table))
+    try:
+        return _merged_head(table, rows, start, band, name, columns, reading)
+    except (GdalMissingError, RasterNotFoundError):
+        # Its sidecar can be read even so.
         there = [one for one in find_sidecars(table, band) if one.name == name]
         if not there:
-            if name is not None:
-                raise BridgeError(f"{table} has no sidecar {name!r} of band {band}")
-            return _own_head(table, rows, start, band, columns, reading)
-        path = there[0].path
+            raise
+        return _store_head(there[0].path, rows, start, columns)
+
+
+def _merged_head(
+    table: str,
+    rows: int,
+    start: int,
+    band: int,
+    name: str | None,
+    columns: Sequence[str],
+    reading: ReadOptions,
+) -> dict[str, Any]:
+    from gdalbridge.sidecars.merged import open_columns
+
+    names = None if name is None else [name]
+    with open_columns(table, band=band, names=names, options=reading) as there:
+        chosen = there.chosen(columns or None)
+        count = max((column.rows for column in there.by_name.values()), default=0)
+        first = min(start, count)
+        length = min(rows, count - first)
+        ranges = [(min(first, one.rows), max(0, min(length, one.rows - first))) for one in chosen]
+        blocks = run([partial(one.read, *part) for one, part in zip(chosen, ranges, strict=True)])
+        return {
+            "table": there.name if band == 1 else f"{there.name}, band {band}",
+            "rows": count,
+            "start": first,
+            "columns": {
+                one.name: [_plain(v) for v in block] + [None] * (length - len(block))
+                for one, block in zip(chosen, blocks, strict=True)
+            },
+        }
+
+
+def _store_head(path: str, rows: int, start: int, columns: Sequence[str]) -> dict[str, Any]:
     with RatZarr(path, readOnly=True) as store:
         count = store.getRowCount()
         first = min(start, count)
         blocks = store.readBlocks(columns or readable_columns(store), first, rows)
-        if is_raster:
-            warn_if_stale(table, band, {path: store.getRatAttributeMapping().get(RASTER_ATTR)})
         return {
             "table": str(path),
             "rows": count,
@@ -285,36 +338,14 @@ def head(
         }
 
 
-def _own_head(
-    table: str, rows: int, start: int, band: int, columns: Sequence[str], reading: ReadOptions
-) -> dict[str, Any]:
-    from gdalbridge.copying.plan import choose
-    from gdalbridge.gdalio.rat_reader import open_rat, unique_names
-
-    with open_rat(table, band, options=reading) as source:
-        schema = source.schema
-        first = min(start, schema.rows)
-        length = min(rows, schema.rows - first)
-        names = unique_names(schema.columns)
-        return {
-            "table": f"{source.name}, band {band}",
-            "rows": schema.rows,
-            "start": first,
-            "columns": {
-                names[column.index]: [_plain(v) for v in source.read(column.index, first, length)]
-                for column in choose(schema.columns, list(columns) or None, source.name)
-            },
-        }
-
-
 def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: NaN and infinities as strings, bytes as hex."""
+    """Return a value as JSON: NaN and infinities as strings, bytes as hexadecimal text."""
     if isinstance(value, np.ndarray):
         return [_plain(item) for item in value]
     if isinstance(value, np.datetime64):
         return None if np.isnat(value) else str(value)
     if isinstance(value, np.float32 | np.float16):
-        # Its own digits, which a float64 would follow by others.
+        # Shortest digits of the float32; as a float64 it would have more.
         value = float(str(value))
     if isinstance(value, np.generic):
         value = value.item()
@@ -326,15 +357,15 @@ def _plain(value: Any) -> Any:
 
 
 def head_text(found: Mapping[str, Any], width: int | None = None) -> str:
-    """Return what :func:`head` found, for reading.
+    """Return the result of :func:`head` as text.
 
     Parameters
     ----------
     found : mapping
         From :func:`head`.
     width : int, optional
-        Characters of a line: the columns that don't fit are counted in the last line. By default
-        all are shown.
+        Width of a line. Columns that do not fit are counted in the last line. By default all are
+        shown.
     """
     columns = found["columns"]
     length = max((len(values) for values in columns.values()), default=0)
@@ -355,7 +386,7 @@ def head_text(found: Mapping[str, Any], width: int | None = None) -> str:
 
 
 def fitting(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | None) -> int:
-    """Return how many columns of a text table fit into a line: at least the first two."""
+    """Return the number of text columns that fit into a line, at least two."""
     if width is None:
         return len(names)
     used = -len(GAP)
@@ -367,7 +398,7 @@ def fitting(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | No
 
 
 def _plain_text(value: Any) -> str:
-    """Return text in which nothing can move a terminal's cursor, or colour it."""
+    """Return text without a terminal's control characters."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
@@ -379,14 +410,14 @@ def _cell(value: Any) -> str:
 
 
 def float_text(value: float, digits: int = 10) -> str:
-    """Return a number with so many digits; whole ones have all of theirs."""
+    """Return a number with this many digits; whole numbers keep all of theirs."""
     if value.is_integer() and abs(value) < 1e16:
         return str(int(value))
     return f"{value:.{digits}g}"
 
 
 def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells under their names, in columns as wide as they need be."""
+    """Return rows of cells under their names, aligned in columns."""
     cells = [[_cell(name) for name in names], *[[_cell(cell) for cell in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
     cells.insert(1, ["-" * width for width in widths])

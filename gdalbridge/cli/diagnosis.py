@@ -1,4 +1,4 @@
-"""What is installed, and which S3 settings are in force: the first thing to look at."""
+"""A diagnosis of the installation and of the S3 settings in force."""
 
 import platform
 import sys
@@ -32,20 +32,20 @@ RAT_DRIVERS = ("GTiff", "COG", "HFA", "KEA", "VRT", "MEM")
 def diagnose(
     place: str | None = None, *, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Look at the installation.
+    """Examine the installation, and a location if given.
 
     Parameters
     ----------
     place : str, optional
-        A URL on S3 (or a path) to ask something of. Nothing is written there.
+        An S3 URL or a path to test. Nothing is written there.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
 
     Returns
     -------
     dict
-        Ready for JSON; ``problems`` is a list of sentences, empty where all is well.
-        No secret is in it.
+        JSON-compatible. ``problems`` is a list of sentences, empty if none were found. The result
+        has no secrets.
     """
     found: dict[str, Any] = {
         "python": f"{platform.python_version()} ({sys.executable})",
@@ -125,7 +125,7 @@ def _ask(found: dict[str, Any], place: str, options: Mapping[str, Any] | None) -
     found["asked"] = answers
     name = url_name(place).rstrip("/")
     if name.lower().startswith("s3://") and "/" not in name[5:]:
-        # A bucket alone: any key will do to see whether it answers.
+        # For a bucket alone, any key shows if it answers.
         name += "/gdalbridge-doctor"
     try:
         location = parse_location(name)
@@ -139,7 +139,7 @@ def _ask(found: dict[str, Any], place: str, options: Mapping[str, Any] | None) -
             answers[what] = question()
         except (RatZarrError, BridgeError) as error:
             answers[what] = False
-            # Whatever is asked of a server that can't be reached fails in the same way.
+            # Every request to an unreachable server fails in the same way.
             reason = str(error).partition(": ")[2]
             if reason not in [text.partition(": ")[2] for text in found["problems"]]:
                 found["problems"].append(str(error))
@@ -155,22 +155,22 @@ def _ask(found: dict[str, Any], place: str, options: Mapping[str, Any] | None) -
 
 
 def _may_read(objects: Objects) -> bool:
-    # What is there is only looked at: its size is more than nothing, or it is not there.
+    # Only the object's existence and size matter.
     with suppress(DamagedError):
         objects.get("", limit=0)
     return True
 
 
 def _may_write(found: dict[str, Any], name: str, options: Mapping[str, Any] | None) -> bool:
-    """Try to replace an object that is not there: who may write is told so, who may not too."""
+    """Try to replace a missing object: the answer tells if writing is allowed."""
     sidecar = name if is_sidecar(name) else f"{name}{SUFFIX}"
     objects = open_objects(parse_location(sidecar), options)
     key = f"gdalbridge-doctor-{uuid.uuid4().hex}"
     if objects.replace(key, b"", "0" * 32) is not None:
         objects.delete([key])
         found["problems"].append(
-            f"{objects.location}: the server ignores conditions (If-Match): of two that change a "
-            "table's metadata at once, one is lost there"
+            f"{objects.location}: the server ignores conditions (If-Match): if two processes "
+            "change a table's metadata at once, one change is lost there"
         )
     return True
 
@@ -187,7 +187,7 @@ def _gdal_sees(found: dict[str, Any], bucket: str, options: Mapping[str, Any] | 
 
 
 def diagnosis_text(found: dict[str, Any]) -> str:
-    """Return what :func:`diagnose` found, for reading."""
+    """Return the result of :func:`diagnose` as text."""
     rows = [("Python", found["python"])]
     rows += [(name, version or "not installed") for name, version in found["packages"].items()]
     installed = ", ".join(map(" ".join, found["gdal_distributions"].items())) or "the system's"
@@ -205,19 +205,19 @@ def diagnosis_text(found: dict[str, Any]) -> str:
     if place is not None:
         rows.append((place, "; ".join(_answers(asked)) or "could not be asked"))
     problems = [f"problem: {text}" for text in found["problems"]] or ["no problems found"]
-    # Not cut: a path to an interpreter is of use only as a whole.
+    # Not truncated: an interpreter's path is useful only in full.
     width = max(len(name) for name, _ in rows)
     return "\n".join([*(f"{name.ljust(width)}  {value}" for name, value in rows), "", *problems])
 
 
 ANSWERS = {
-    "something_there": ("something is there", "nothing is there yet"),
+    "something_there": ("something exists there", "nothing exists there yet"),
     "may_list": ("may list", "may not list"),
     "may_read": ("may read", "may not read"),
     "may_write": ("may write", "may not write"),
     "gdal_sees_bucket": ("GDAL sees the bucket", "GDAL does not see the bucket"),
 }
-"""What is said of an answer: yes, and no."""
+"""The text for an answer of yes, and of no."""
 
 
 def _answers(asked: Mapping[str, Any]) -> list[str]:
@@ -225,7 +225,7 @@ def _answers(asked: Mapping[str, Any]) -> list[str]:
 
 
 def _s3_rows(found: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the settings of S3, each once: GDAL's only where they are others."""
+    """Return the S3 settings, each once; GDAL's only if they differ."""
     sources = found.get("s3_sources", {})
     rows = []
     for key, value in found["s3"].items():

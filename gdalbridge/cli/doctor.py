@@ -13,7 +13,7 @@ from gdalbridge.cli.common import config_option, examples, in_words, json_option
 @config_option
 @json_option
 def command(place: str | None, as_json: bool) -> None:
-    """Say what is installed and which S3 settings are in force; ask PLACE's bucket, if given."""
+    """Show the installation and the S3 settings in force; test access to PLACE, if given."""
     with in_words():
         from gdalbridge.cli.diagnosis import diagnose, diagnosis_text
 

@@ -1,8 +1,8 @@
-"""How a command ends: errors in words, exit codes, and Ctrl-C.
+"""The end of a command: error messages, exit codes, and Ctrl-C.
 
-The exit code is 0; 1 after an error; 2 for wrong usage; 130 after Ctrl-C; and 141 where the
-reader of the output has gone (``| head``), as if SIGPIPE had ended the command. SIGTERM ends a
-command at once, as it does any program: tables survive that as they survive SIGKILL.
+The exit code is 0 on success, 1 after an error, 2 for wrong usage, 130 after Ctrl-C, and 141 if
+the reader of the output has closed it (``| head``), as if SIGPIPE had ended the command. SIGTERM
+ends a command at once, like any program; tables survive that as they survive SIGKILL.
 """
 
 import errno
@@ -32,9 +32,9 @@ PROGRAM = "gdalbridge"
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 GRACE = 2.0
-"""Seconds that a command has to end by itself after Ctrl-C."""
+"""Seconds within which a command may end by itself after Ctrl-C."""
 TRACEBACK = "GDALBRIDGE_TRACEBACK"
-"""Environment variable: show Python's traceback of an error too."""
+"""Environment variable that also shows Python's traceback of an error."""
 
 _KEYWORD = re.compile(r"\b([a-z_]+)=\"?(\w+|\.\.\.)\"?")
 _interruption_said = threading.Event()
@@ -42,7 +42,7 @@ _interruption_said = threading.Event()
 
 @contextmanager
 def in_words() -> Iterator[None]:
-    """Turn every error into words on stderr and an exit code, and warnings into a line each."""
+    """Turn errors into messages on stderr with an exit code, and warnings into a line each."""
     try:
         with _warnings_shown():
             yield
@@ -65,7 +65,7 @@ def in_words() -> Iterator[None]:
 
 @contextmanager
 def _warnings_shown() -> Iterator[None]:
-    """Show each warning for users once on stderr, without source lines; none with ``--quiet``."""
+    """Print each user warning once on stderr, without source lines; none with ``--quiet``."""
     context = click.get_current_context(silent=True)
     quiet = bool(context is not None and context.params.get("quiet"))
     shown: set[str] = set()
@@ -86,25 +86,25 @@ def _warnings_shown() -> Iterator[None]:
 
 
 def _is_of_output(error: OSError) -> bool:
-    """Return whether it comes from writing what a command prints: click alone does that."""
+    """Return True if the error comes from writing a command's output, which only click does."""
     frames = traceback.extract_tb(error.__traceback__)
     return bool(frames) and Path(frames[-1].filename).parent == Path(click.__file__).parent
 
 
 def _give_up_output() -> None:
-    # Python would try to flush it once more at exit, and complain.
+    # Otherwise Python would flush stdout again at exit, and report an error.
     with suppress(OSError, AttributeError):
         sys.stdout.close()
 
 
 def _say(text: str) -> None:
-    # Where stderr takes nothing, the exit code has to do.
+    # If stderr cannot be written either, the exit code must be enough.
     with suppress(OSError):
         click.echo(f"{PROGRAM}: {text}", err=True)
 
 
 def say_note(text: str) -> None:
-    """Print a line on stderr that tells of nothing lost."""
+    """Print a line on stderr for information that is not a loss."""
     _say(f"note: {printable(text)}")
 
 
@@ -137,7 +137,7 @@ def _bare_text(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return f"nested too deeply: {error}"
     if isinstance(error, OSError | RuntimeError | ImportError) and str(error):
-        # GDAL's own words, or those of the system.
+        # The words of GDAL or of the operating system.
         return str(error)
     return f"{_where(error.__traceback__)}: {type(error).__name__}: {error}"
 
@@ -149,7 +149,7 @@ def _where(trace: TracebackType | None) -> str:
 
 
 def _with_options(text: str, message: object) -> str:
-    """Name the options of the command in place of the keywords that Python has for them."""
+    """Replace Python's keywords in a hint by the command's options."""
     context = click.get_current_context(silent=True)
     hint = message.hint if isinstance(message, Advice) else ""
     if context is None or not hint or not text.endswith(hint):
@@ -170,7 +170,7 @@ def _with_options(text: str, message: object) -> str:
 
 
 def show_own_error(error: BaseException) -> None:
-    """Print the traceback of a user's own program, as Python does, without our frames."""
+    """Print the traceback of a user's own program as Python does, without our frames."""
     trace = error.__traceback__
     ours = (str(Path(__file__).parents[1]), str(Path(click.__file__).parent), "<frozen ")
     while trace is not None and trace.tb_next is not None:
@@ -178,20 +178,20 @@ def show_own_error(error: BaseException) -> None:
             break
         trace = trace.tb_next
     with suppress(OSError):
-        # Not handed over: Python shows the one that the error itself has.
+        # Not passed on: Python shows the traceback of the error itself.
         sys.excepthook(type(error), error.with_traceback(trace), trace)
 
 
 class InterruptWatch:
-    """Ends the process soon after Ctrl-C, where nothing else does.
+    """Ends the process soon after Ctrl-C if it does not end by itself.
 
-    Python raises KeyboardInterrupt between two of its own instructions: not while GDAL reads, nor
-    while threads wait for a server. What is left then is what a killed process leaves.
+    Python raises KeyboardInterrupt only between instructions, not while GDAL reads or threads wait
+    for a server. A process ended here leaves the same state as a killed one.
 
     Parameters
     ----------
     grace : float
-        Seconds until then. A second Ctrl-C ends it at once.
+        Seconds until the process is ended. A second Ctrl-C ends it at once.
     """
 
     def __init__(self, grace: float = GRACE) -> None:
@@ -203,7 +203,7 @@ class InterruptWatch:
         try:
             threading.Thread(target=self._watch, name="interrupt-watch", daemon=True).start()
         except RuntimeError:
-            # No memory for a thread: Python's own way has to do.
+            # Without memory for a thread, Python's own handling must be enough.
             self.close()
 
     def close(self) -> None:
@@ -235,7 +235,7 @@ class InterruptWatch:
         if self._is_closed:
             return
         words = "" if _interruption_said.is_set() else f"{PROGRAM}: interrupted\n"
-        # A progress bar has hidden the cursor.
+        # A progress bar has hidden the cursor; show it again.
         shown = "\x1b[?25h\n" if os.isatty(2) else ""
         with suppress(OSError):
             os.write(2, f"{shown}{words}".encode())

@@ -24,20 +24,22 @@ from gdalbridge.cli.common import (
 @click.command("export")
 @click.argument("sidecar")
 @click.argument("raster")
-@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--name", help="Name of a further table, where SIDECAR is a raster.")
-@click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
-@click.option("--overwrite", is_flag=True, help="Replace columns that are there already.")
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of both rasters."
+)
+@click.option("--name", help="Name of a further table, if SIDECAR is a raster.")
+@click.option("--column", "columns", multiple=True, help="Only this column. Can be repeated.")
+@click.option("--overwrite", is_flag=True, help="Replace existing columns.")
 @cast_option
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block.")
 @click.option(
     "--verify/--no-verify",
     default=None,
-    help="Compare every value with the raster, read again; or none. By default every value where "
-    "the format may change some, and a sample where it keeps all (.img, .kea).",
+    help="Compare every value with the raster, read again; or none. By default every value if "
+    "the format may change some, and a sample if it keeps all (.img, .kea).",
 )
 @lossy_option
-@click.option("--strict", is_flag=True, help="Refuse every loss, and leave RASTER as it was.")
+@click.option("--strict", is_flag=True, help="Refuse every loss, and leave RASTER unchanged.")
 @accept_stale_option
 @config_option
 @json_option

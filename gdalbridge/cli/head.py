@@ -20,14 +20,23 @@ from gdalbridge.cli.common import (
 )
 @click.command("head")
 @click.argument("table")
-@click.option("--rows", type=click.IntRange(0), default=10, show_default=True)
+@click.option(
+    "--rows", type=click.IntRange(0), default=10, show_default=True, help="Number of rows."
+)
 @click.option("--from", "start", type=click.IntRange(0), default=0, help="First row.")
-@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--name", help="Name of a further table, where TABLE is a raster.")
-@click.option("--column", "columns", multiple=True, help="Only this column; can be repeated.")
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
+)
+@click.option("--name", help="Name of a further table, if TABLE is a raster.")
+@click.option("--column", "columns", multiple=True, help="Only this column. Can be repeated.")
 @encoding_option
 @lossy_option
-@click.option("--all", "all_columns", is_flag=True, help="All columns, however wide the terminal.")
+@click.option(
+    "--all",
+    "all_columns",
+    is_flag=True,
+    help="Show all columns, even if they do not fit the terminal.",
+)
 @config_option
 @json_option
 def command(
@@ -42,7 +51,7 @@ def command(
     all_columns: bool,
     as_json: bool,
 ) -> None:
-    """Print the first rows of TABLE: a sidecar, or a raster's sidecar or own table."""
+    """Print the first rows of TABLE: a sidecar, or a raster's own columns with its sidecars'."""
     with in_words():
         from gdalbridge.cli.describe import head, head_text
         from gdalbridge.gdalio.read_options import ReadOptions

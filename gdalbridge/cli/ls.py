@@ -17,9 +17,9 @@ from gdalbridge.cli.common import config_option, examples, in_words, json_option
 @config_option
 @json_option
 def command(raster_or_dir: str, as_json: bool) -> None:
-    """List the tables of a raster, or all that lie in a directory and below it.
+    """List the tables of a raster, or those in a directory and its subdirectories.
 
-    The exit code is 1 where a table can't be read; it is listed, with the reason.
+    If a table can't be read, it is listed with the reason, and the exit code is 1.
     """
     with in_words():
         from gdalbridge.cli.describe import text_table
@@ -37,13 +37,13 @@ def command(raster_or_dir: str, as_json: bool) -> None:
                  "yes" if one.complete else "no")
                 for one in found
             ]  # fmt: skip
-            # A path is of use only as a whole.
+            # A path is useful only in full.
             paths = ["path", "----", *(one.path for one in found)]
             lines = text_table(names, rows).splitlines()
             for line, path in zip(lines, paths, strict=True):
                 click.echo(f"{line.ljust(max(map(len, lines)))}  {path}")
         else:
-            # To whoever looks, and not to a program that reads the list.
+            # For users, not for programs that read the list.
             click.echo(f"gdalbridge: {raster_or_dir}: no tables", err=True)
         for one in found:
             if one.problem:

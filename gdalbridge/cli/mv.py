@@ -7,7 +7,7 @@ from gdalbridge.cli.travelling import travel_command
 
 
 def _move(*places: str, **options: Any) -> Any:
-    # Not before it is called: --help must not wait for GDAL.
+    # Imported on use, so that --help does not wait for GDAL.
     from gdalbridge.rasters.travel import move_raster
 
     return move_raster(*places, **options)
@@ -23,8 +23,8 @@ command = examples(
         _move,
         """Move the raster SOURCE with its own files and all of its tables to TARGET.
 
-        Within one file system they are renamed; elsewhere copied, compared, and then removed
-        from the source, if nobody has changed it meanwhile.
+        Within one file system, they are renamed. Elsewhere they are copied and compared, and
+        the source is removed if it has not changed meanwhile.
         """,
     )
 )

@@ -14,7 +14,7 @@ from gdalbridge.cli.common import (
 
 
 @examples(
-    "gdalbridge rm seg.tif --dry-run    # what would go",
+    "gdalbridge rm seg.tif --dry-run    # shows what would be removed",
     "gdalbridge rm seg.tif",
     "gdalbridge rm s3://bucket/seg.tif",
 )
@@ -27,7 +27,7 @@ from gdalbridge.cli.common import (
 def command(raster: str, dry_run: bool, as_json: bool, quiet: bool) -> None:
     """Remove RASTER with its own files and all of its tables, the raster last.
 
-    A table that holds something else as well is refused, before anything is removed.
+    If a table contains foreign objects, the command refuses before it removes anything.
     """
     with in_words():
         from gdalbridge.rasters.travel import remove_raster

@@ -16,9 +16,13 @@ from gdalbridge.cli.exits import InterruptWatch, show_own_error
 @click.command("run", context_settings={"ignore_unknown_options": True,
                                         "allow_interspersed_args": False})  # fmt: skip
 @click.option("-m", "module", is_flag=True, help="PROGRAM is a module.")
-@click.option("--read-only", is_flag=True, help="Show sidecars; changes are GDAL's own matter.")
 @click.option(
-    "--override", is_flag=True, help="Let changes of the raster's own columns go to the sidecar."
+    "--read-only",
+    is_flag=True,
+    help="Show sidecars, but do not write to them: GDAL handles changes itself.",
+)
+@click.option(
+    "--override", is_flag=True, help="Write changes of the raster's own columns to the sidecar."
 )
 @encoding_option
 @lossy_option
@@ -28,11 +32,11 @@ def command(
     module: bool, read_only: bool, override: bool, encoding: str | None, lossy: bool,
     program: str, arguments: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Run PROGRAM, written in Python, so that it gets rasters' tables with their sidecars'.
+    """Run a Python PROGRAM whose rasters' tables include the columns of their sidecars.
 
-    PROGRAM is a script, an installed command, or (-m) a module. What it changes goes to the
-    sidecars. Only code that uses GDAL's Python bindings in this very process is reached: no
-    processes that it starts, no program in C++.
+    PROGRAM is a script, an installed command, or (-m) a module. Its changes are written to the
+    sidecars. This affects only code that uses GDAL's Python bindings in this process, not child
+    processes or C++ programs.
     """
     with in_words():
         from gdalbridge.attached_rat.enable import enable
@@ -43,7 +47,7 @@ def command(
         enable(update=not read_only, override=override, encoding=encoding, lossy=lossy)
         watch = click.get_current_context().find_object(InterruptWatch)
         if watch is not None:
-            # A program may have its own way with Ctrl-C, and take its time.
+            # The program may handle Ctrl-C itself, and take its time.
             watch.close()
     try:
         run()

@@ -19,30 +19,36 @@ def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[f
     try:
         return [float(text) for text in value.split(",") if text.strip()]
     except ValueError:
-        raise click.BadParameter(f"expected numbers with commas between: got {value!r}") from None
+        raise click.BadParameter(f"expected numbers separated by commas: got {value!r}") from None
 
 
 @examples(
     "gdalbridge stats seg.tif",
     "gdalbridge stats seg.tif ndvi area --weights Histogram --bins 20",
     "gdalbridge stats s3://bucket/seg.tif.rat.zarr ndvi --quantiles 0.01,0.5,0.99 --json",
-    "gdalbridge stats seg.tif --pixels    # by pixels, not by rows",
+    "gdalbridge stats seg.tif --pixels    # counts pixels, not rows",
 )
 @click.command("stats")
 @click.argument("table")
 @click.argument("columns", nargs=-1, metavar="[COLUMN]...")
-@click.option("--weights", metavar="COLUMN", help="How often each row counts: whole numbers.")
-@click.option("--pixels", is_flag=True, help="Weights are the column of usage PixelCount.")
+@click.option(
+    "--weights", metavar="COLUMN", help="Column with the weight of each row: whole numbers."
+)
+@click.option(
+    "--pixels", is_flag=True, help="Use the column with the usage PixelCount as weights."
+)
 @click.option(
     "--quantiles",
     default="0.05,0.25,0.5,0.75,0.95",
     show_default=True,
     callback=_quantiles,
-    help="With commas between.",
+    help="Separated by commas.",
 )
-@click.option("--bins", type=click.IntRange(1), help="A histogram of so many bins.")
-@click.option("--full", is_flag=True, help="All there is to say of each column, and all digits.")
-@click.option("--band", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--bins", type=click.IntRange(1), help="Number of bins of a histogram.")
+@click.option("--full", is_flag=True, help="Show every statistic of each column, with all digits.")
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
+)
 @encoding_option
 @lossy_option
 @config_option
@@ -53,9 +59,12 @@ def command(
     quantiles: list[float], bins: int | None, full: bool, band: int,
     encoding: str | None, lossy: bool, as_json: bool, quiet: bool,
 ) -> None:  # fmt: skip
-    """Print statistics of TABLE's columns: a sidecar's; or a raster's, with its sidecars'."""
+    """Print statistics of TABLE's columns.
+
+    TABLE is a sidecar, or a raster with its own table and its sidecars.
+    """
     if weights is not None and pixels:
-        raise click.UsageError("--weights and --pixels can't be together")
+        raise click.UsageError("--weights and --pixels can't be combined")
     with in_words():
         from gdalbridge.cli.stats_text import stats_text
         from gdalbridge.sql.stats import column_stats

@@ -1,4 +1,4 @@
-"""Statistics of columns as text, for reading."""
+"""Column statistics as text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,27 +9,27 @@ from gdalbridge.sql.stats import ColumnStats, Histogram
 __all__ = ["stats_text"]
 
 SHORT = 20
-"""Characters of a cell, where each column has a line."""
+"""Width of a cell, in the table of several columns."""
 
 BAR = 40
-"""Characters of the longest bar of a histogram."""
+"""Width of the longest bar of a histogram."""
 
 
 def stats_text(
     found: Mapping[str, ColumnStats], *, full: bool = False, width: int | None = None
 ) -> str:
-    """Return what :func:`gdalbridge.column_stats` found, for reading.
+    """Return the result of :func:`gdalbridge.column_stats` as text.
 
     Parameters
     ----------
     found : mapping
         From :func:`gdalbridge.column_stats`.
     full : bool
-        A paragraph for each column, with all there is. By default that is for one column alone,
-        and for histograms; several columns are one table, a line for each.
+        Write a paragraph with every statistic for each column. This is the default for a single
+        column, and for histograms. By default several columns become one table with a line each.
     width : int, optional
-        Characters of a line of that table: the numbers that don't fit are left out, and the last
-        line says so.
+        Width of a line of that table. Numbers that do not fit are left out, and the last line says
+        so.
     """
     if not found:
         return "no columns"

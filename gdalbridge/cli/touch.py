@@ -14,13 +14,13 @@ from gdalbridge.cli.common import (
 
 
 @examples(
-    "gdalbridge touch seg.tif --dry-run    # what differs",
+    "gdalbridge touch seg.tif --dry-run    # shows the differences",
     "gdalbridge touch seg.tif",
     "gdalbridge touch seg.tif --sidecar s3://bucket/tables/seg.rat.zarr --band 2",
 )
 @click.command("touch")
 @click.argument("raster")
-@click.option("--sidecar", help="This table; by default all that are beside RASTER.")
+@click.option("--sidecar", help="This table; by default all tables beside RASTER.")
 @click.option("--band", type=click.IntRange(1), help="Only this band's tables.")
 @dry_run_option
 @config_option
@@ -29,9 +29,9 @@ from gdalbridge.cli.common import (
 def command(
     raster: str, sidecar: str | None, band: int | None, dry_run: bool, as_json: bool, quiet: bool
 ) -> None:
-    """Accept that RASTER has changed: its tables are told what it is now.
+    """Accept that RASTER has changed, and record its current state in its tables.
 
-    Says what differs. Neither the raster nor any column is changed.
+    Prints the differences. Neither the raster nor any column is changed.
     """
     with in_words():
         from gdalbridge.sidecars.accept import touch

@@ -1,4 +1,4 @@
-"""What ``gdalbridge cp`` and ``gdalbridge mv`` have in common."""
+"""Shared parts of ``gdalbridge cp`` and ``gdalbridge mv``."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,16 +20,16 @@ __all__ = ["travel_command"]
 
 
 def travel_command(name: str, call: Callable[..., Any], words: str) -> click.Command:
-    """Return a command that takes a raster from SOURCE to TARGET.
+    """Return a command that copies or moves a raster from SOURCE to TARGET.
 
     Parameters
     ----------
     name : str
-        The command's.
+        Name of the command.
     call : callable
-        Does it: takes source and target, and what the options say.
+        Does the work: takes source, target, and the options.
     words : str
-        For ``--help``.
+        Text for ``--help``.
     """
 
     @click.command(name, help=words)
@@ -43,7 +43,9 @@ def travel_command(name: str, call: Callable[..., Any], words: str) -> click.Com
     @quiet_option
     def command(source: str, target: str, as_json: bool, quiet: bool, **options: bool) -> None:
         if options["overwrite"] and options["resume"]:
-            raise click.UsageError("--overwrite removes what --resume would go on with: not both")
+            raise click.UsageError(
+                "--overwrite removes the files that --resume would keep: use only one of them"
+            )
         with in_words():
             report = call(source, target, progress=not (quiet or as_json), **options)
             say(report, as_json=as_json, quiet=quiet)

@@ -1,10 +1,9 @@
-"""Whether a raster, read again, has what was written to its table.
+"""Compare a raster's table, read again after writing, with the source.
 
-Formats that keep a table as XML lose digits and blanks, and say nothing: of these, and of
-all that are not known (:func:`gdalbridge.gdalio.rat_writer.keeps_values`), every value is
-compared. Others keep the bits that they are given, and what they can't hold has been
-refused before: of these the borders of the blocks that were written are compared, which
-tells whether blocks went where they belong and are all there.
+Formats that store a table as XML silently lose digits and blanks. For these, and for unknown
+formats (:func:`gdalbridge.gdalio.rat_writer.keeps_values`), every value is compared. Other formats
+preserve every bit, and values that they cannot hold were refused earlier. For these, the first and
+last rows of the written blocks are compared, which shows misplaced and missing blocks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,36 +26,36 @@ __all__ = ["Borders", "compare"]
 Array = NDArray[Any]
 
 BORDER = 64
-"""Rows at either end of a block."""
+"""Number of rows compared at either end of a block."""
 BLOCKS = 64
-"""Blocks of a column whose borders are kept, at most."""
+"""Largest number of blocks of a column whose borders are kept."""
 
 
 class Borders:
-    """The first and last rows of blocks of one column, as they were written.
+    """The first and last rows of a column's blocks, as written.
 
     Parameters
     ----------
     count : int
-        Blocks that the column is written in.
+        Number of blocks of the column.
     """
 
     def __init__(self, count: int) -> None:
-        # Evenly spread, the first and the last among them.
+        # Evenly spread, including the first and the last.
         self._kept = set(np.linspace(0, max(0, count - 1), min(count, BLOCKS), dtype=int).tolist())
         self._seen = 0
         self.blocks: list[tuple[Block, list[Array]]] = []
-        """Rows that were written."""
+        """Number of rows written."""
 
     def put(self, block: Block, pieces: Sequence[Array]) -> None:
-        """Take note of the next block."""
+        """Add the next block."""
         if self._seen in self._kept and block.length:
             first, last = pieces[0][:BORDER], pieces[-1][-BORDER:]
             for start, values in (
                 (block.start, first),
                 (block.stop - len(last), last),
             ):
-                # A copy: a view would keep the whole block in memory.
+                # Copy the rows: a view would keep the whole block in memory.
                 self.blocks.append((Block(start, len(values)), [values.copy()]))
         self._seen += 1
 
@@ -72,14 +71,14 @@ def compare(
     every: bool,
     values: bool,
 ) -> list[str]:
-    """Return in words what the raster, read again, has otherwise than the sidecar.
+    """Return descriptions of the differences between the raster, read again, and the sidecar.
 
     Parameters
     ----------
     written : sequence of (ExportPlan, int, Borders)
         With the column's index in the raster.
     every : bool
-        Compare every value, and not only the borders of blocks.
+        Compare every value, not only the borders of blocks.
     values : bool
         Compare values at all.
     """
@@ -111,10 +110,11 @@ def compare(
 
 
 def _again(raster: Any) -> Any:
-    # A dataset that is open shows what GDAL has in memory: its file is another matter.
+    # An open dataset shows GDAL's memory, not its file.
     if (
         hasattr(raster, "GetRasterBand")
-        # A VRT in memory lists its sources, and an HFA's file is whole when it is closed.
+        # A VRT in memory lists only its sources, and an HFA file is complete only when it is
+        # closed.
         and raster.GetDescription() in (raster.GetFileList() or [])
         and raster.GetDriver().ShortName != "HFA"
     ):
@@ -140,7 +140,7 @@ def _same_doubles(one: tuple[float, float] | None, other: tuple[float, float]) -
 def _first(
     source: RatSource, index: int, plan: ExportPlan, start: int, values: Array, row: int
 ) -> tuple[int, str, str]:
-    """Return a changed row, its value and what it became."""
+    """Return a changed row, its value, and the new value."""
     was, now = values[row], source.read(index, start + row, 1)[0]
     if isinstance(was, bytes) and plan.kind == FieldType.STRING:
         was = was.decode("utf-8")

@@ -1,8 +1,8 @@
-"""What is to be done with each column of a raster's table, decided before anything is written.
+"""The plan of a copy: the action for each column, decided before anything is written.
 
-A column is created, or takes the place of one that is there, or is gone on with where an
-earlier copy was interrupted, or is passed over as that copy had finished it. Whether what
-is there came from this raster's table as it is now is told by its ``PROVENANCE``.
+A column is created, replaces another, continues an interrupted copy, or is skipped because that
+copy had finished it. ``PROVENANCE`` shows if an existing column comes from the current table of
+this raster.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,32 +29,32 @@ __all__ = [
 ]
 
 GDAL_NAME_ATTR = "GDAL_NAME"
-"""A column's attribute: GDAL's name of it, where a copy had to make up another."""
+"""Attribute with GDAL's name of the column, if a copy had to make up another."""
 
 CHUNK_BYTES = 64 * 2**20
-"""A chunk of text, unpacked, should not be larger: several are in memory at once."""
+"""Largest size of a decoded chunk of text, because several are in memory at once."""
 ROW_OVERHEAD = 64
-"""Bytes per string or bytes object in memory, besides its characters."""
+"""Memory of a string or bytes object without its characters."""
 
 
 class Action(Enum):
-    """What is to be done with a column."""
+    """The action for a column."""
 
     CREATE = "create"
-    """There is none of its name."""
+    """Create a new column."""
     REPLACE = "replace"
-    """It takes another's place, once it is complete."""
+    """Replace an existing column once the new one is complete."""
     START_OVER = "start over"
-    """What is there is not complete, and not to be gone on with."""
+    """Replace an incomplete column, without resuming it."""
     RESUME = "resume"
-    """Rows that an interrupted copy has not written are written."""
+    """Write the rows missing from an interrupted copy."""
     KEEP = "keep"
-    """All of it is there."""
+    """Skip a complete column."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A column that was chosen, and where it will say that it came from."""
+    """A selected column, and its future provenance."""
 
     column: RatColumn
     name: str
@@ -75,7 +75,7 @@ class Plan:
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The attributes to create it with."""
+        """The attributes of the new column."""
         found = dict(self.stored.attributes)
         if self.name != self.column.name:
             found[GDAL_NAME_ATTR] = self.column.name
@@ -85,12 +85,12 @@ class Plan:
 def choose(
     columns: Sequence[RatColumn], wanted: Sequence[str] | None, where: str
 ) -> list[RatColumn]:
-    """Return the columns of these names, all of them by default.
+    """Return the columns with these names; by default all.
 
     Raises
     ------
     ColumnSelectionError
-        Names what is not there, and what is.
+        Names the missing column and the existing ones.
     """
     if wanted is None:
         return list(columns)
@@ -112,14 +112,14 @@ def plan_columns(
     resume: bool,
     chunk_rows: int | None,
 ) -> list[Plan]:
-    """Decide on each column. Nothing is written.
+    """Decide the action for each column. Nothing is written.
 
     Raises
     ------
     OutputExistsError
-        Where a column is there already and may not be.
+        If a column exists and may not be replaced.
     BridgeError
-        Where one can't be gone on with: says what differs.
+        If a column cannot be resumed. The message names the difference.
     """
     there = set(table.getColumnNames())
     decided = [
@@ -129,8 +129,8 @@ def plan_columns(
     _check_rows(source, table, {choice.name for choice in choices})
     plans = []
     for choice, action, kept in decided:
-        # A type that is not known, or a date that can't be kept, is found out here; text that
-        # is no UTF-8 only when it is read.
+        # This finds unknown types and invalid dates. Text that is not UTF-8 is found only when it
+        # is read.
         stored = kept or source.stored(choice.column.index)
         chunk = (
             table.getColumnChunkSize(choice.name)
@@ -150,7 +150,7 @@ def _decide(
     resume: bool,
     chunk_rows: int | None,
 ) -> tuple[Action, StoredColumn | None]:
-    """Return what to do with a column, and how it is stored where it is to be kept."""
+    """Return the action for a column, and how an existing column to be kept is stored."""
     name = choice.name
     unfinished = table.resumeColumn(name) if resume else None
     if unfinished is not None:
@@ -163,7 +163,7 @@ def _decide(
                 Advice(
                     f"{table.filename}: column {name!r} is not complete, and can't be resumed: "
                     f"{'; '.join(differs)}.",
-                    "Use overwrite=True to start it anew.",
+                    "Use overwrite=True to start it again.",
                 )
             )
         return Action.START_OVER, None
@@ -191,13 +191,13 @@ def _differences(
     kept: StoredColumn,
     chunk_rows: int | None,
 ) -> list[str]:
-    """Say in words why an unfinished column is not one that this copy can go on with."""
+    """Explain why this copy cannot resume an unfinished column; None if it can."""
     words = _origin_differs(source, table, kept.attributes, choice)
     if words:
         return words
     column = choice.column
     if _expected(source, column, kept) is None:
-        words.append(f"it is of {kept.dtype}, and not stored as this copy would")
+        words.append(f"its dtype is {kept.dtype}, and this copy would store it differently")
     chunk = table.getColumnChunkSize(choice.name)
     if chunk_rows is not None and chunk_rows != chunk:
         words.append(f"it has chunks of {chunk} rows, and not of {chunk_rows}")
@@ -211,8 +211,8 @@ def _origin_differs(
     if not isinstance(then, Mapping) or then.get("operation") != now["operation"]:
         return [f"it does not say that it comes from a {now['operation']}"]
     if attributes.get(CUTS_ATTR) or CUTTING_ATTR in attributes:
-        # Part of a chunk can be cleared, and it is there all the same.
-        return ["rows of it were cut off since"]
+        # Part of a chunk may have been cleared, although the chunk exists.
+        return ["rows of it have been cut off since"]
     if table.getRowCount() != source.schema.rows:
         return [f"it has {table.getRowCount()} rows, and the raster's table {source.schema.rows}"]
     words = [
@@ -221,17 +221,16 @@ def _origin_differs(
         if then.get(what) != now[what]
     ]
     return words or [
-        f"{now['raster'] or 'the raster'} is not the one it comes from, or its table was "
+        f"{now['raster'] or 'the raster'} is not the raster it comes from, or its table was "
         f"changed: {change}"
         for change in table_changes(then.get("source"), now["source"])[:1]
     ]
 
 
 def _expected(source: RatSource, column: RatColumn, kept: StoredColumn) -> StoredColumn | None:
-    """Return how a column is stored, if it is as ``kept`` says; else None.
+    """Return how a column is stored, if that agrees with ``kept``; otherwise None.
 
-    A column of date-times is not read for this: that it is as it was is checked block by
-    block.
+    A date-time column is not read for this: each block is checked when it is copied.
     """
     if column.type == FieldType.DATETIME:
         source.expect(column.index, kept)
@@ -241,7 +240,7 @@ def _expected(source: RatSource, column: RatColumn, kept: StoredColumn) -> Store
     )
     has, wanted = kept.attributes, dict(stored.attributes)
     if column.usage == FieldUsage.GENERIC:
-        # It may be that of the column that this one is to replace.
+        # It may be the dtype of the column that this one will replace.
         for name in usage_attributes(column.usage):
             wanted.pop(name, None)
     same = same_dtype and all(k in has and has[k] == v for k, v in wanted.items())

@@ -1,8 +1,7 @@
-"""A sidecar's columns as GDAL's tables take them: block by block, the next ones read ahead.
+"""Read a sidecar's columns ahead, block by block, as GDAL's tables accept them.
 
-Reading, unpacking and converting is done in other threads than the one that hands the
-blocks to GDAL. Text stays the bytes that it is in the store and in GDAL. Every value is
-equal to the one in the sidecar, or refused.
+Reading, decoding and converting run in other threads than the one that passes the blocks to GDAL.
+Text stays encoded, as in the store and in GDAL. Every value equals the sidecar's, or is an error.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -25,8 +24,9 @@ __all__ = ["ExportPlan", "blocks", "check_all", "rows_per_block"]
 Array = NDArray[Any]
 
 BLOCK_ROWS = 500_000
+MAX_COLOUR = 255
 CHECKED_BLOCKS = 8
-"""Blocks of which only the checksums are looked at, at once."""
+"""Number of blocks whose checksums are verified at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +42,12 @@ class ExportPlan:
     usage: int
     attributes: Mapping[str, Any]
     block_rows: int
+    is_colour: bool = False
+    """Whether the format keeps its values as colours, 0 to 255."""
 
 
 def rows_per_block(chunk_rows: int, dtype: np.dtype[Any]) -> int:
-    """Return how many rows to read at once: small chunks of numbers several, in parallel."""
+    """Return the number of rows to read at once: several small chunks of numbers, in parallel."""
     # Chunks of text may be small because their strings are long.
     several = 1 if dtype.kind in "TO" else max(1, BLOCK_ROWS // chunk_rows)
     return min(several * chunk_rows, BLOCK_ROWS)
@@ -54,19 +56,19 @@ def rows_per_block(chunk_rows: int, dtype: np.dtype[Any]) -> int:
 def blocks(
     table: RatZarr, plans: Sequence[ExportPlan], rows: int
 ) -> Generator[tuple[Block, list[Array]]]:
-    """Yield the blocks of columns, one column after the other, as :class:`RatSink` takes them.
+    """Yield the blocks of columns, one column after another, as :class:`RatSink` accepts them.
 
     Yields
     ------
     block : Block
     pieces : list of ndarray
-        Its rows, in order: text as fixed-width bytes (:meth:`RatSink.write_text`) where it can
-        be, and all else as :meth:`RatSink.write` takes it.
+        Its rows in order. Text is fixed-width bytes (:meth:`RatSink.write_text`) if possible;
+        other values are as :meth:`RatSink.write` accepts them.
 
     Raises
     ------
     ConversionError
-        Names the column, row and value that GDAL's type can't hold.
+        Names the column, the row, and the value that GDAL's type cannot hold.
     """
 
     def read(item: tuple[ExportPlan, Block]) -> list[Array]:
@@ -83,7 +85,7 @@ def blocks(
         for plan in plans
         for start in range(0, rows, plan.block_rows)
     )
-    # What each thread has once used of memory stays with it.
+    # Memory that a thread has used stays with it.
     most = MOST if is_far(table) else max(2, PROCESSORS)
     reading = read_ahead(
         steps,
@@ -108,14 +110,14 @@ def _is_text(plan: ExportPlan) -> bool:
 
 
 def check_all(table: RatZarr, plan: ExportPlan, rows: int) -> tuple[int, Array] | None:
-    """See that every value of a column can be read, and is one that GDAL's type can hold.
+    """Verify that every value of a column can be read, and that GDAL's type can hold it.
 
-    Values are only looked at where they could be others: else their chunks' checksums tell.
+    If the conversion can change no value, verifying the chunks' checksums is enough.
 
     Returns
     -------
     (int, ndarray) or None
-        Of text the row that has the longest, and this text; None where that was not looked for.
+        For text, the row of the longest text and the text itself; None if that is not needed.
 
     Raises
     ------
@@ -138,17 +140,17 @@ def check_all(table: RatZarr, plan: ExportPlan, rows: int) -> tuple[int, Array] 
 
 
 def _always_fits(plan: ExportPlan) -> bool:
-    if plan.kind not in (FieldType.INTEGER, FieldType.REAL):
+    if plan.is_colour or plan.kind not in (FieldType.INTEGER, FieldType.REAL):
         return False
     wanted = stored_dtype(plan.kind)
     if plan.dtype.kind in "iu" and wanted.kind == "f" and plan.dtype.itemsize == 8:
-        # numpy calls that safe; above 2**53 it is not.
+        # numpy calls this cast safe, but it is inexact above 2**53.
         return False
     return plan.dtype.kind in "iufb" and np.can_cast(plan.dtype, wanted, casting="safe")
 
 
 def for_gdal(plan: ExportPlan, values: Array, start: int) -> Array:
-    """Return values as :meth:`RatSink.write` takes them, equal to what they were."""
+    """Return equal values, as :meth:`RatSink.write` accepts them."""
     if plan.kind == FieldType.DATETIME:
         if values.dtype.kind == "T":
             times, offsets = datetimes.parse(values.tolist(), column=plan.key, first_row=start)
@@ -159,7 +161,14 @@ def for_gdal(plan: ExportPlan, values: Array, start: int) -> Array:
         return datetimes.text_for_gdal(times, offsets, column=plan.key, first_row=start)
     if plan.kind == FieldType.STRING:
         return _as_text(plan, values, start)
-    return _checked(plan, values, stored_dtype(plan.kind), start)
+    checked = _checked(plan, values, stored_dtype(plan.kind), start)
+    if plan.is_colour and ((checked < 0) | (checked > MAX_COLOUR)).any():
+        row = int(np.argmax((checked < 0) | (checked > MAX_COLOUR)))
+        raise ConversionError(
+            f"column {plan.key!r}, row {start + row}: {checked[row]} is no colour for this format "
+            f"(0 to {MAX_COLOUR})"
+        )
+    return checked
 
 
 def _checked(plan: ExportPlan, values: Array, dtype: np.dtype[Any], start: int) -> Array:
@@ -170,7 +179,7 @@ def _checked(plan: ExportPlan, values: Array, dtype: np.dtype[Any], start: int) 
             FieldType.INTEGER: "Real or String",
             FieldType.REAL: "String",
         }.get(plan.kind, "")
-        hint = f"; {others} can be asked for (cast)" if others else ""
+        hint = f"; use a cast to {others}" if others else ""
         raise ConversionError(f"{error}{hint}") from error
 
 
@@ -185,6 +194,6 @@ def _as_text(plan: ExportPlan, values: Array, start: int) -> Array:
             raise ConversionError(
                 f"column {plan.key!r}, row {row}: a NaN with a payload, which text can't hold"
             )
-        # Python's own text of a number is the shortest that reads back as the same one.
+        # Python prints the shortest text that reads back as the same number.
         return np.array([str(value) for value in values.tolist()], text)
     return _checked(plan, values, text, start)

@@ -1,4 +1,4 @@
-"""A raster's files copied aside, to be changed there and put in their places if all is well."""
+"""Copy a raster's files aside, change the copy, and move it into place on success."""
 
 import filecmp
 import shutil
@@ -37,14 +37,14 @@ class Replica:
             shutil.copy2(source.path, copy)
 
     def put_back(self) -> None:
-        """Replace the raster's changed files by the copy's, which has to be closed.
+        """Replace the raster's changed files by those of the closed copy.
 
-        Each file is replaced at once, the main file last.
+        Each file is replaced in one step, the main file last.
 
         Raises
         ------
         BridgeError
-            Where something else has changed the raster meanwhile; it is left so.
+            If another process has changed the raster meanwhile; it is left unchanged.
         """
         if raster_files(self._raster) != self._files:
             raise BridgeError(
@@ -76,7 +76,7 @@ class Replica:
 
 @contextmanager
 def replica(raster: Any) -> Iterator[Replica]:
-    """Copy a raster on a local disk, with the files beside it, within its directory.
+    """Copy a raster on a local disk, with its other files, to its own directory.
 
     Parameters
     ----------
@@ -90,8 +90,8 @@ def replica(raster: Any) -> Iterator[Replica]:
     is_named = not hasattr(raster, "GetRasterBand") and not str(raster).startswith("/vsi")
     if not is_named or place_of(raster).kind != "local":
         raise BridgeError(
-            "an export that must lose nothing (strict) is tried on a copy first: it needs the name "
-            "of a raster on a local disk"
+            "an export without losses (strict) works on a copy first: it needs the path of a "
+            "raster on a local disk"
         )
     try:
         files = raster_files(raster)
@@ -100,7 +100,7 @@ def replica(raster: Any) -> Iterator[Replica]:
             f"{error}. 'gdalbridge bake' makes a raster that has a table"
         ) from error
     main = Path(files.main.path)
-    # A raster that refers to others does so from where it lies; an HFA keeps its name within itself.
+    # A raster may refer to others relative to its directory, and an HFA contains its own name.
     refers = files.driver in REFERRERS
     with temporary_path(main.parent, main.suffix if refers else "", folder=not refers) as made:
         yield Replica(raster, files, made if refers else made / main.name)

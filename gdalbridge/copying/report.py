@@ -1,4 +1,4 @@
-"""What a copy did, as data."""
+"""The report of a copy."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -22,7 +22,7 @@ class ColumnReport:
 
 @dataclass(frozen=True, slots=True)
 class CopyReport:
-    """What a copy did."""
+    """The result of a copy."""
 
     source: str
     """The raster or sidecar that was read."""
@@ -33,17 +33,17 @@ class CopyReport:
     bytes_read: int
     """Size of the values in memory, in bytes."""
     bytes_stored: int
-    """Size of what was written, packed, in bytes."""
+    """Size of the written data on disk, in bytes."""
     seconds: float
     losses: tuple[str, ...] = field(default=())
-    """In words, what the target's own storage could not hold as it was given."""
+    """Descriptions of values that the target could not store unchanged."""
     notes: tuple[str, ...] = field(default=())
-    """In words, what other software makes of the target's table, with no value lost."""
+    """Descriptions of other software's view of the target's table, without loss of values."""
     values_there: int = 0
-    """Of all columns together, what an interrupted copy had written before."""
+    """Number of values over all columns that an interrupted copy had written before."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON would have it."""
+        """Return the report as JSON-compatible values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -58,12 +58,12 @@ class CopyReport:
 
 
 def printable(text: str) -> str:
-    """Return text in which nothing can move a terminal's cursor, or colour it; lines stay."""
+    """Return text without control characters of a terminal, except line feeds."""
     return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def size_text(count: int) -> str:
-    """Return a number of bytes, for reading."""
+    """Return a number of bytes as readable text."""
     size, units = float(count), ["bytes", "kB", "MB", "GB", "TB"]
     while size >= 1000 and len(units) > 1:
         size, units = size / 1000, units[1:]

@@ -1,7 +1,7 @@
-"""Copies of a sidecar's columns into a raster's own attribute table.
+"""Copy a sidecar's columns into a raster's own attribute table.
 
 Values are checked before they are written. Afterwards the raster is opened again and compared with
-the sidecar: every value where the format stores text (XML loses digits and blanks without a word),
+the sidecar: every value if the format stores text (XML silently loses digits and blanks),
 otherwise the borders of the blocks.
 """
 
@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -81,32 +82,31 @@ def copy_to_raster(
     sidecar : str or os.PathLike
         The store; it is only read.
     raster : str, os.PathLike or gdal.Dataset
-        A path, or a dataset opened for update. Columns that its table has already are
-        kept.
+        A path, or a dataset opened for update. The table's existing columns are kept.
     band : int
         Counted from 1.
     columns : sequence of str, optional
         Only these, in the sidecar's order.
     overwrite : bool
-        Write over columns that the raster's table has already.
+        Overwrite columns that the raster's table already has.
     cast : mapping of str to str, optional
         GDAL type by column: ``{"id": "Real"}``. Values must still be equal.
     block_rows : int, optional
         Rows per block; by default a chunk.
     verify : bool, optional
-        Whether to compare the raster, read again, with the sidecar: True, every value; False,
-        names, types and usages only. By default every value, but for rasters that keep each
-        value that they take (in memory, HFA, KEA): of these the first and last rows of blocks
-        all through each column.
+        How to compare the raster, read again, with the sidecar. True compares every value; False
+        compares names, types and usages only. By default every value is compared, except in
+        rasters that preserve each value that they accept (in memory, HFA, KEA): there, the first
+        and last rows of blocks spread over each column.
     lossy : bool
-        Write also where GDAL lost or altered values of the table that the raster has: it is
+        Write even if GDAL lost or altered values of the raster's existing table. It is then
         written again without them.
     strict : bool
-        Make an error of every loss, and leave the raster as it was. The export is tried on a copy
-        of the raster's files in its directory, which takes their place: this needs a raster on a
-        local disk, given by its name.
+        Turn every loss into an error, and leave the raster unchanged. The export works on a copy
+        of the raster's files in its directory, then moves it into place. This needs a raster on a
+        local disk, given by its path.
     accept_stale : bool
-        Go on where this is the sidecar's raster, and not as it was when the sidecar was made.
+        Continue even if the raster has changed since the sidecar was made.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress : None, True, callable or object
@@ -115,31 +115,31 @@ def copy_to_raster(
     Returns
     -------
     CopyReport
-        With what the raster's format could not keep, in ``losses``; each is a
-        :class:`~gdalbridge.LossWarning` too. Its ``notes`` name what other software sees: a
-        table that GDAL before 3.12 can't find, a ``.vat.dbf`` that holds another one.
+        Its ``losses`` describe values that the raster's format could not keep; each is a
+        :class:`~gdalbridge.LossWarning` too. Its ``notes`` describe the view of other software: a
+        table that GDAL before 3.12 cannot see, or a ``.vat.dbf`` with a different table.
 
     Raises
     ------
     ConversionError
-        Names the column, row and value that GDAL's type can't hold. The raster is as
-        it was.
+        Names the column, the row, and the value that GDAL's type cannot hold. The raster is
+        unchanged.
     NotWrittenError
-        Where the format does not keep the table, or with ``strict`` not exactly.
+        If the format does not keep the table, or with ``strict``, not exactly.
     OutputExistsError
-        Where the raster's table has such a column already.
+        If the raster's table already has such a column.
     StaleError
-        Where the sidecar lies beside the raster or names it, and was made for another state of
-        it: see :func:`gdalbridge.touch`. Another raster is not compared.
+        If the sidecar is beside the raster or names it, but was made for an earlier state of it:
+        see :func:`gdalbridge.touch`. Another raster is not compared.
     BridgeError
-        For everything else.
+        For other failures.
     """
     started = time.perf_counter()
     if block_rows is not None and (isinstance(block_rows, bool) or block_rows < 1):
         raise BridgeError(f"block_rows is an integer >= 1: got {block_rows!r}")
     if strict and verify is False:
         raise BridgeError(
-            "values that are not compared (verify) may be lost: strict compares them"
+            "strict needs verification: without it (verify), lost values would go unnoticed"
         )
     if isinstance(raster, str | os.PathLike):
         sweep_leftovers(Path(os.fspath(raster)).parent)
@@ -154,19 +154,21 @@ def copy_to_raster(
     ):
         target = raster if copy is None else copy.path
         if not accept_stale:
-            # Of the raster itself: its copy lies elsewhere.
+            # For the raster itself, because the copy is in another place.
             seen = sink.dataset if copy is None else open_dataset(raster)
             _check_fit(table, raster, seen, sink.name, band)
-            # An HFA is whole when the last reference to it has gone.
+            # An HFA is complete when the last reference to it is released.
             del seen
         plans = _plan(table, columns, cast or {}, block_rows)
+        if sink.is_hfa:
+            plans = [replace(plan, is_colour=plan.usage in COLOUR_USAGES) for plan in plans]
         rows = table.getRowCount()
         name, exact = sink.name, sink.keeps_values
         there = {column.name: column for column in sink.schema.columns}
         _check_target(sink, there, plans, rows, overwrite)
         longest: dict[str, tuple[int, NDArray[Any]] | None] = {}
         if sink.writes_through:
-            # Nothing can be taken back from such a file: see first that all of it will do.
+            # Changes to such a file cannot be undone, so check all values first.
             longest = {plan.key: check_all(table, plan, rows) for plan in plans}
         losses, written = _write(table, sink, plans, rows, longest, told)
         losses += sink.commit()
@@ -183,7 +185,7 @@ def copy_to_raster(
         notes = _notes(target, name, band)
         if copy is not None:
             if losses:
-                raise NotWrittenError(f"{name} was left as it was: {'; '.join(losses)}")
+                raise NotWrittenError(f"{name} was left unchanged: {'; '.join(losses)}")
             copy.put_back()
         told.report(1.0)
     for loss in losses:
@@ -210,7 +212,7 @@ def copy_to_raster(
 
 
 def _notes(raster: Any, name: str, band: int) -> tuple[str, ...]:
-    """Return what other software sees of a table that was written."""
+    """Return notes on other software's view of a written table."""
     dataset = raster if hasattr(raster, "GetRasterBand") else open_dataset(raster)
     path = dataset.GetDescription()
     if not path:
@@ -221,8 +223,8 @@ def _notes(raster: Any, name: str, band: int) -> tuple[str, ...]:
     if other is not None:
         ending = other[-len(DBF_SUFFIX) :]
         notes.append(
-            f"{name}{ending} holds another table: GDAL shows the one in the raster, ArcGIS may show "
-            "the other. Remove it, or give it another name"
+            f"{name}{ending} holds another table: GDAL shows the one in the raster, ArcGIS may "
+            "show the other. Remove it, or rename it"
         )
     older = older_gdal_note(path, band, name)
     return (*notes, *([] if older is None else [older]))
@@ -238,7 +240,7 @@ def _check_fit(table: RatZarr, raster: Any, dataset: Any, name: str, band: int) 
 
 
 def _lies_beside(raster: Any, band: int, sidecar: Any) -> bool:
-    # A raster in memory has nothing beside it, and a store of zarr's own lies nowhere.
+    # A raster in memory has no files beside it, and a zarr store has no path.
     with suppress(SidecarNameError, ArgumentError, TypeError):
         place = parse_location(sidecar)
         return any(parse_location(one.path) == place for one in find_sidecars(raster, band))
@@ -271,8 +273,8 @@ def _plan(
             raise BridgeError(f"{table.filename}: column {key!r} is not complete")
         if table.getColumnWidth(key) > 1:
             raise ConversionError(
-                f"column {key!r} has {table.getColumnWidth(key)} values per row, and GDAL's tables "
-                "have one: leave it out (columns)"
+                f"column {key!r} has {table.getColumnWidth(key)} values per row, and GDAL's "
+                "tables have one: leave it out (columns)"
             )
         dtype = table.getColumnDtype(key)
         kind = export_type(key, dtype, attributes, casts.get(key), new_types=VERSION >= (3, 12))
@@ -281,8 +283,8 @@ def _plan(
             raise BridgeError(f"column {key!r}: its GDAL_USAGE is {usage!r}, not a number")
         if usage in COLOUR_USAGES and kind != FieldType.INTEGER:
             raise ConversionError(
-                f"column {key!r} is {type_name(kind)}, and with its usage {usage_name(usage)} GDAL "
-                "would make it Integer: ask for Integer (cast), or change its GDAL_USAGE"
+                f"column {key!r} is {type_name(kind)}, and with its usage {usage_name(usage)} "
+                "GDAL would make it Integer: cast it to Integer, or change its GDAL_USAGE"
             )
         plans.append(
             ExportPlan(
@@ -324,13 +326,17 @@ def _check_target(
                 f"{sink.name} has a column {plan.name!r} of type {type_name(column.type)}, and "
                 f"GDAL can't change that to {type_name(plan.kind)}"
             )
-    sink.check_new([(plan.name, plan.usage) for plan in plans if plan.name not in there])
+    new, changed = (
+        [(one.name, one.kind, one.usage) for one in plans if (one.name in there) == old]
+        for old in (False, True)
+    )
+    sink.check_columns(new, changed)
     kept = set(there) - {plan.name for plan in plans}
     now = sink.schema.rows
     if kept and now != rows:
         raise BridgeError(
-            f"{sink.name or 'the raster'} has a table of {now} rows and the sidecar has {rows}: the raster's "
-            f"column {sorted(kept)[0]!r} would no longer fit"
+            f"{sink.name or 'the raster'} has a table of {now} rows and the sidecar has {rows}: "
+            f"the raster's column {sorted(kept)[0]!r} would no longer fit"
         )
 
 
@@ -346,10 +352,10 @@ def _write(
     written: list[tuple[ExportPlan, int, Borders]] = []
     if sink.schema.rows != rows:
         sink.set_row_count(rows)
-    # The next column is read while one is written.
+    # Read the next column while one is written.
     with closing(blocks(table, plans, rows)) as reading:
         for done, plan in enumerate(plans):
-            # Looked up again each time: a driver may have given a new column another name.
+            # Look it up each time, because a driver may rename a new column.
             there = {column.name: column.index for column in sink.schema.columns}
             if plan.name in there and plan.name not in {one.name for one, *_ in written}:
                 index = there[plan.name]
@@ -360,7 +366,7 @@ def _write(
             borders = Borders(count)
             written.append((plan, index, borders))
             if (first := longest.get(plan.key)) is not None:
-                # HFA writes a whole column anew each time that a longer text comes.
+                # HFA rewrites a whole column whenever a longer text arrives.
                 sink.write(index, *first, is_text=True)
             # Some drivers have no Integer columns, and make them Real.
             real = sink.schema.columns[index].type == FieldType.REAL

@@ -1,8 +1,8 @@
-"""Copies of a raster's attribute table into a sidecar.
+"""Copy a raster's attribute table to a sidecar.
 
-GDAL is read in one thread while earlier blocks are packed and written in others. A column is marked
-incomplete until its last block is written. A copy that was interrupted, even by a killed process, can
-be resumed: the store itself says which columns and blocks are complete.
+One thread reads from GDAL while others encode and write earlier blocks. A column is marked
+incomplete until its last block is written. An interrupted copy, even by a killed process, can be
+resumed: the store itself shows which columns and blocks are complete.
 """
 
 import time
@@ -55,22 +55,22 @@ __all__ = [
 
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
-"""What stops a copy without saying anything against its values: it can be gone on with."""
+"""Errors that leave the written values valid, so that the copy can be resumed."""
 SECONDS = 5.0
-"""Between two notes of how far a column is: each is a request."""
+"""Seconds between updates of a column's progress; each is a request."""
 TOGETHER = 16
-"""How many columns are created at once where a server has to be waited for."""
+"""Number of columns created at once if the store has latency."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """A column that is complete now."""
+    """A column that is now complete."""
 
     plan: Plan
     bytes_read: int
     bytes_stored: int
     rows_there: int
-    """Of its rows, those that were there already."""
+    """Number of its rows that existed before."""
 
 
 def copy_columns(
@@ -81,32 +81,31 @@ def copy_columns(
     told: Progress,
     finished: list[Copied],
 ) -> None:
-    """Copy columns as they are planned.
+    """Copy columns as planned.
 
     Parameters
     ----------
     finished : list
-        To it each column is added, in order, as soon as it is complete.
+        Completed columns are appended to this list, in order.
 
     Raises
     ------
     CancelledError, KeyboardInterrupt, StoreError
-        What is written stays, and can be gone on with.
+        Written data stays, and the copy can be resumed.
     Exception
-        For everything else. Columns that were begun here and are not complete are removed
-        again.
+        For other failures. Incomplete columns created by this call are removed.
     """
     Copying(source, table, plans, block_rows, told, finished).run()
 
 
 @dataclass(slots=True)
 class _Column:
-    """A column that was begun."""
+    """A column being copied."""
 
     number: int
     plan: Plan
     blocks: Sequence[Block]
-    """To be copied."""
+    """The column's plan."""
     done: "_RowsDone"
     rows_there: int
     bytes_read: list[int] = field(default_factory=list)
@@ -115,7 +114,7 @@ class _Column:
 
 @dataclass(slots=True)
 class Copying:
-    """Columns on their way: see :func:`copy_columns`."""
+    """Columns being copied: see :func:`copy_columns`."""
 
     source: RatSource
     table: RatZarr
@@ -124,12 +123,12 @@ class Copying:
     told: Progress
     finished: list[Copied]
     begun: deque[_Column] = field(default_factory=deque)
-    """Not complete yet, in order."""
+    """Incomplete columns, in order."""
     created: set[int] = field(default_factory=set)
-    """Numbers of columns that are there already, to be begun later."""
+    """Indexes of columns that were created ahead and not started yet."""
 
     def run(self) -> None:
-        """Copy all of them."""
+        """Copy all columns."""
         texts = any(plan.stored.dtype.kind in "TO" for plan in self.plans)
         self._report(0, 0.0)
         with self._sound_if_it_fails():
@@ -150,7 +149,7 @@ class Copying:
                 ) as written,
             ):
                 for column, block in written:
-                    # Those before it had no blocks.
+                    # Earlier columns had no blocks.
                     while self.begun[0] is not column:
                         self._finish()
                     column.done.one_more()
@@ -161,22 +160,22 @@ class Copying:
                 self._finish()
 
     def _threads(self) -> int:
-        """Return how many are to pack and write."""
-        # No more than there is room for blocks: what each has once used stays with it. Of text that
-        # is known when it has come.
+        """Return the number of threads that encode and write."""
+        # No more than the blocks that fit into memory, because used memory stays with each thread.
+        # For text, that is known only after the first block.
         room = [at_once(plan.stored.dtype, self._step(plan)) for plan in self.plans]
         most = max([2, *room])
         return most if is_far(self.table) else min(most, max(2, PROCESSORS))
 
     def _blocks(self) -> Iterator[tuple[_Column, Block]]:
-        """Begin one column after another, and yield what is to be copied of it."""
+        """Start one column after another, and yield its blocks to copy."""
         for number, plan in enumerate(self.plans):
             column = self._begin(number, plan)
             for block in column.blocks:
                 yield column, block
 
     def _step(self, plan: Plan) -> int:
-        """Return how many rows a block has at most, of whole chunks."""
+        """Return the largest number of rows in a block, a multiple of whole chunks."""
         step = plan.chunk_rows * max(1, -(-(self.block_rows or 0) // plan.chunk_rows))
         return max(1, min(step, self.source.schema.rows))
 
@@ -196,7 +195,7 @@ class Copying:
         return column
 
     def _missing(self, number: int, plan: Plan) -> list[tuple[int, int]]:
-        """Make the column, if need be, and return the runs of rows that it lacks."""
+        """Create the column if necessary, and return the runs of missing rows."""
         if plan.action is Action.KEEP:
             return []
         if plan.action is Action.RESUME:
@@ -209,7 +208,7 @@ class Copying:
         return [(0, rows)] if rows else []
 
     def _create(self, number: int) -> None:
-        """Create a column, and those after it where each would have to be waited for."""
+        """Create a column; also create the next ones if the store has latency."""
         if number not in self.created:
             together = TOGETHER if is_far(self.table) else 1
             later = range(number, min(number + together, len(self.plans)))
@@ -235,12 +234,13 @@ class Copying:
             try:
                 self.table.writeBlock(column.plan.name, values, block.start)
             except UnequalValueError:
-                # Bytes that are no UTF-8, which GDAL can have: said in its terms, with the row.
+                # GDAL may return bytes that are not UTF-8. Report them in GDAL's terms, with the
+                # row.
                 self.source.check_encoded(column.plan.column.index, block.start, values)
                 raise
 
     def _finish(self) -> None:
-        """Say that the first column that was begun is complete."""
+        """Mark the first started column complete."""
         column = self.begun[0]
         if column.plan.action is not Action.KEEP:
             with _noting(column):
@@ -263,13 +263,13 @@ class Copying:
             yield
         except INTERRUPTIONS:
             for column in self.begun:
-                # One that was complete before stays so: a note would say that it is not.
+                # A column that was complete stays so; an update would mark it incomplete.
                 if column.plan.action is not Action.KEEP:
                     column.done.note()
             raise
         except Exception as error:
             for column in self.begun:
-                # What is there by now of the one in conflict is another process's, or may be.
+                # After a conflict, the column may belong to another process.
                 if column.plan.action in (Action.RESUME, Action.KEEP) or (
                     column.failed and isinstance(error, ConflictError)
                 ):
@@ -292,7 +292,7 @@ def _noting(column: _Column) -> Iterator[None]:
 
 
 def _missing_rows(table: RatZarr, plan: Plan) -> list[tuple[int, int]]:
-    """Go on with a column: return the runs of rows that it lacks."""
+    """Resume a column: return the runs of missing rows."""
     attributes = table.getColumnAttributeMapping(plan.name)
     origin, now = attributes[PROVENANCE_ATTR], plan.provenance["versions"]
     if origin.get("versions") != now:
@@ -301,26 +301,26 @@ def _missing_rows(table: RatZarr, plan: Plan) -> list[tuple[int, int]]:
 
 
 def _create_anew(table: RatZarr, plan: Plan) -> None:
-    """Create a column that takes another's place, once it is complete."""
+    """Create a column that replaces another once it is complete."""
     if plan.action is Action.START_OVER:
-        # One that is to take another's place, or one in its own place; there can be both.
+        # Either a replacement column, or a column in its own place; both may exist.
         while table.resumeColumn(plan.name) is not None:
             table.deleteColumn(plan.name)
-    # What is there can be read until this is complete.
+    # The existing column stays readable until this one is complete.
     options, replaces = _options(table, plan), table.colExists(plan.name)
     if replaces and plan.column.usage == FieldUsage.GENERIC:
-        # It says nothing, and so the usage that the column has in the sidecar is kept.
+        # The raster sets no usage, so the sidecar column's usage is kept.
         for name in usage_attributes(plan.column.usage):
             options["attributes"].pop(name, None)
     table.createColumn(plan.name, **options, replace=replaces)
     attributes = table.getColumnAttributeMapping(plan.name)
     if GDAL_NAME_ATTR in attributes and GDAL_NAME_ATTR not in options["attributes"]:
-        # The raster has a column of this very name now.
+        # The raster now has a column of this very name.
         del attributes[GDAL_NAME_ATTR]
 
 
 def _options(table: RatZarr, plan: Plan) -> dict[str, Any]:
-    """Return what to create a column with, besides its name."""
+    """Return the arguments for creating a column, without its name."""
     usual = table.getRATChunkSize()
     return {
         "dtype": plan.stored.dtype,
@@ -331,7 +331,7 @@ def _options(table: RatZarr, plan: Plan) -> dict[str, Any]:
 
 
 class _RowsDone:
-    """How many leading rows of a column are whole, noted in the column from time to time."""
+    """Records from time to time how many leading rows of a column are complete."""
 
     def __init__(self, table: RatZarr, name: str, blocks: Sequence[Block], rows: int) -> None:
         self._table, self._name = table, name
@@ -340,18 +340,18 @@ class _RowsDone:
         self._when = time.monotonic()
 
     def one_more(self) -> None:
-        """Take note of the next block, in their order."""
+        """Add the next block, in order."""
         self._finished += 1
         if time.monotonic() - self._when >= SECONDS:
             self.note()
 
     def note(self) -> None:
-        """Write it down."""
-        # What lies before the next block to be written is there, whoever wrote it.
+        """Write the record."""
+        # Rows before the next block to be written exist, written now or earlier.
         done = self._starts[self._finished]
         if done == self._noted:
             return
-        # It is for people to read: no copy fails for it.
+        # The record is informational; failing to write it must not fail the copy.
         with suppress(RatZarrError):
             self._table.setComplete(self._name, done)
         self._noted, self._when = done, time.monotonic()
@@ -384,7 +384,7 @@ def copy_to_sidecar(
     raster : str, os.PathLike or gdal.Dataset
         A path, URL or ``/vsi`` name, or an open dataset. It is only read.
     sidecar : str or os.PathLike, optional
-        Where to; by default beside the raster (:func:`~gdalbridge.sidecar_path`).
+        The target; by default beside the raster (:func:`~gdalbridge.sidecar_path`).
     band : int
         Counted from 1.
     name : str, optional
@@ -392,26 +392,25 @@ def copy_to_sidecar(
     columns : sequence of str, optional
         Only these, in the table's own order.
     overwrite : bool
-        Replace columns that the sidecar has already. Each can be read as it was until the
-        new one is complete, which takes space for both; on S3 the server then copies the
-        new one into place, with a request for each chunk, and in that short time the
-        column says that it is not complete. The sidecar's other columns are kept.
+        Replace columns that the sidecar already has. Each stays readable until its replacement is
+        complete, which needs space for both. On S3 the server then copies the new column into
+        place, with a request for each chunk, and the column is marked incomplete for that short
+        time. Other columns of the sidecar are kept.
     append : bool
-        Add to a sidecar that is there already.
+        Add to an existing sidecar.
     resume : bool
-        Go on with a copy that was interrupted: columns that it has finished are passed
-        over, of others only the blocks that are missing are copied. Where nothing is
-        there, a copy like any other.
+        Continue an interrupted copy: skip finished columns, and copy only the missing blocks of
+        others. Without an existing sidecar, start a new copy.
     block_rows, chunk_rows : int, optional
-        Rows per block and per chunk; blocks are made of whole chunks. By default the
-        store's chunk size, and fewer for columns of long strings.
+        Rows per block and per chunk. Blocks consist of whole chunks. By default the store's chunk
+        size, or fewer for columns of long strings.
     encoding : str, optional
-        Of text and names in the raster's own table; by default UTF-8, or as its
-        ``.vat.dbf`` declares.
+        Encoding of text and names in the raster's own table. By default UTF-8; for a ``.vat.dbf``
+        the encoding that it declares.
     lossy : bool
-        Read the raster's own table also where GDAL lost or altered values of it.
+        Read the raster's own table even if GDAL lost or altered values of it.
     storage_options : mapping, optional
-        See :class:`ratzarr.RatZarr`; they go for a raster on S3 as well.
+        See :class:`ratzarr.RatZarr`. Also used for a raster on S3.
     progress : None, True, callable or object
         See :mod:`gdalbridge.progress`.
 
@@ -422,27 +421,26 @@ def copy_to_sidecar(
     Warns
     -----
     StaleWarning
-        Where only some columns of a sidecar are copied, and the others are of the raster as it
-        was before it changed.
+        If only some columns of a sidecar are copied, and the raster has changed since the others
+        were.
 
     Raises
     ------
     OutputExistsError
-        Where the sidecar, or a column in it, is there already and may not be.
+        If the sidecar, or a column in it, exists and may not be changed.
     ColumnSelectionError
-        Where a column that was asked for is not in the raster's table.
+        If a requested column is not in the raster's table.
     CancelledError
-        Where the progress said so. What is finished stays, a column that is not says so,
-        and ``resume=True`` goes on. It is the same with Ctrl-C, and where the sidecar's
-        disk or server fails (:class:`ratzarr.StoreError`).
+        If the progress cancelled the copy. Finished columns stay, unfinished ones are marked
+        incomplete, and ``resume=True`` continues. The same holds after Ctrl-C, and after an error
+        of the sidecar's disk or server (:class:`ratzarr.StoreError`).
     GdalLossError
-        Where GDAL lost or altered values of the table, with its own words.
+        If GDAL lost or altered values of the table, with its own words.
     BridgeError
-        For everything else; with ``resume=True`` also where the raster's table is not the
-        one that the interrupted copy was of, or a column there comes from elsewhere: it
-        says what differs. A column that was begun by this call and could not be finished
-        is removed again, and so is all that it has written to a sidecar that was not there
-        before.
+        For other failures. With ``resume=True`` also if the raster's table is not the one of the
+        interrupted copy, or an existing column has another origin; the message names the
+        difference. Columns that this call created but did not finish are removed, and so is
+        everything that it wrote to a new sidecar.
     """
     started = time.perf_counter()
     target = sidecar if sidecar is not None else writable_sidecar_path(raster, band, name)
@@ -456,7 +454,7 @@ def copy_to_sidecar(
         choices = _choices(source, columns, belongs)
         is_new = not RatZarr.exists(target, storageOptions=storage_options)
         if is_new:
-            # What can't be copied is found out before anything is written.
+            # Find problems before anything is written.
             for choice in choices:
                 source.stored(choice.column.index)
         elif not (overwrite or append or resume):
@@ -481,7 +479,7 @@ def copy_to_sidecar(
                 resume=resume,
                 chunk_rows=chunk_rows,
             )
-            # Also where that was begun, and interrupted.
+            # Also if the existing copy was interrupted.
             if table.getRowCount() != schema.rows or RESIZE_ATTR in table.getRatAttributeMapping():
                 table.setRowCount(schema.rows)
             copy_columns(source, table, plans, block_rows, told, done)
@@ -525,10 +523,10 @@ def _choices(
 def _set_chunk_size(
     table: RatZarr, is_new: bool, resume: bool, chunk_rows: int | None, rows: int
 ) -> None:
-    # The copy that is gone on with may not have come so far.
+    # The copy to be resumed may not have recorded this yet.
     untouched = table.getRATChunkSize() == DFLT_CHUNKSIZE and not table.getColumnNames()
     if is_new or (resume and untouched):
-        # A chunk is packed and read as a whole: no longer than a short table.
+        # Chunks are encoded and read as a whole, so a chunk need not exceed a short table.
         table.setChunkSize(chunk_rows or min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
 
 
@@ -539,17 +537,17 @@ def _describe_table(
     attributes: Mapping[str, Any],
     belongs: Mapping[str, Any],
 ) -> None:
-    """Write down what the table is, and which raster it belongs to."""
+    """Record the table's properties and its raster."""
     mapping = table.getRatAttributeMapping()
     recorded = mapping.get(RASTER_ATTR)
     new = dict(attributes)
-    # Columns that come from elsewhere don't make it another raster's table.
+    # Columns of another origin do not change the table's raster.
     if recorded is None or same_raster(recorded, belongs):
         changed = recorded is not None and bool(raster_changes(recorded, belongs))
         if not changed or made >= set(table.getColumnNames()):
             new[RASTER_ATTR] = dict(belongs)
         else:
-            # It has columns of the raster as it was. Which of the two it fits is not ours to say.
+            # It has columns of the earlier raster, and only the user knows which raster they fit.
             warn_of_changes(raster, belongs, {str(table.filename): recorded}, stacklevel=4)
     mapping.update(new)
 
@@ -562,7 +560,7 @@ def _sound_if_it_fails(
     done: Sequence[Copied],
     storage_options: Mapping[str, Any] | None,
 ) -> Iterator[None]:
-    """Leave what can be gone on with after an interruption, else nothing of a new sidecar."""
+    """Keep a resumable copy after an interruption; otherwise remove a new sidecar."""
     try:
         yield
     except INTERRUPTIONS as error:
@@ -579,7 +577,7 @@ def _sound_if_it_fails(
         raise
     except Exception:
         if is_new:
-            # Nothing that another process has put there in the meantime goes with it.
+            # Anything that another process has written meanwhile stays.
             with suppress(RatZarrError):
                 for copied in done:
                     table.deleteColumn(copied.plan.name)

@@ -17,20 +17,21 @@ __all__ = ["older_gdal_note", "write_beside"]
 TABLE = "GDALRasterAttributeTable"
 BAND = "PAMRasterBand"
 ELEMENT, TEXT, ATTRIBUTE = 0, 1, 2
-"""Kinds of nodes in GDAL's XML trees, which are lists: kind, name or text, children."""
+"""GDAL's XML trees are nested lists. These are the kinds of nodes: kind, name or text,
+children."""
 
 
 def write_beside(raster: Path, source: Any, bands: Sequence[int]) -> None:
-    """Write the tables of a dataset to the ``.aux.xml`` of a raster that is closed.
+    """Write the tables of a dataset to the ``.aux.xml`` of a closed raster.
 
-    GDAL writes the XML, beside a raster of one pixel whose profile keeps tables out of the TIFF.
-    What an ``.aux.xml`` of the raster already has is kept.
+    GDAL writes the XML beside a temporary raster of one pixel, whose profile keeps tables out of
+    the TIFF. The other content of an existing ``.aux.xml`` is kept.
 
     Parameters
     ----------
     raster : pathlib.Path
     source : gdal.Dataset
-        With a table in memory on each of the bands.
+        With an in-memory table on each of the bands.
     bands : sequence of int
         Counted from 1.
 
@@ -45,11 +46,11 @@ def write_beside(raster: Path, source: Any, bands: Sequence[int]) -> None:
                 pixels = gdal.GetDriverByName("MEM").Create("", 1, 1, max(bands, default=1))
                 for band in bands:
                     set_own_rat(pixels.GetRasterBand(band), own_rat(source.GetRasterBand(band)))
-                # Only CreateCopy heeds the profile.
+                # Only CreateCopy respects the profile.
                 driver = gdal.GetDriverByName("GTiff")
                 made = driver.CreateCopy(str(pixel), pixels, options=["PROFILE=GeoTIFF"])
                 made.FlushCache()
-                # Closed, its files are whole.
+                # Closing the dataset completes its files.
                 del made
             except RuntimeError as error:
                 raise GdalError(f"{raster.name}.aux.xml was not written: {error}") from error
@@ -62,7 +63,7 @@ def write_beside(raster: Path, source: Any, bands: Sequence[int]) -> None:
 
 
 def older_gdal_note(raster: str, band: int, name: str) -> str | None:
-    """Return a note where GDAL before 3.12 does not see a band's table, which has been written.
+    """Return a note if GDAL before 3.12 cannot see a band's newly written table.
 
     Parameters
     ----------
@@ -71,7 +72,7 @@ def older_gdal_note(raster: str, band: int, name: str) -> str | None:
     band : int
         Counted from 1.
     name : str
-        The raster, for the note.
+        The raster's name, for the note.
     """
     if not NEW_TYPES:
         return None
@@ -79,12 +80,12 @@ def older_gdal_note(raster: str, band: int, name: str) -> str | None:
         dataset = gdal.OpenEx(raster, gdal.OF_RASTER)
     if dataset is None or dataset.GetDriver().ShortName not in ("GTiff", "COG"):
         return None
-    # Where the .aux.xml had a table, GDAL has written the new one to both.
+    # If the .aux.xml had a table already, GDAL has written the new one to both.
     if _has_table(f"{raster}.aux.xml", band):
         return None
     return (
-        f"the table is in {name} itself, where GDAL before 3.12, and QGIS and ArcGIS with such a "
-        "GDAL, don't see it: 'gdalbridge bake' writes a raster whose table they see"
+        f"the table is in {name} itself, where GDAL before 3.12, and QGIS and ArcGIS with such "
+        "a GDAL, don't see it: 'gdalbridge bake' writes a raster whose table they see"
     )
 
 
@@ -123,7 +124,7 @@ def _attribute(node: list[Any], name: str) -> str | None:
 
 
 def _root(tree: list[Any]) -> list[Any]:
-    # With a declaration before it the tree has a nameless node on top.
+    # An XML declaration puts a nameless node at the root of the tree.
     return tree if tree[1] == "PAMDataset" else next(_elements(tree, "PAMDataset"), tree)
 
 
@@ -132,10 +133,10 @@ def _bands_in(tree: list[Any]) -> Iterator[list[Any]]:
 
 
 def _merge(written: Path, target: Path) -> None:
-    """Add to the new file what the one in its place has, but for the tables of the same bands."""
+    """Add the existing file's content to the new file, except the tables of the same bands."""
     there, found = _parsed(str(target)), _parsed(str(written))
     if there is None or found is None:
-        raise GdalError(f"{target} is no XML that GDAL can read: the table was not written to it")
+        raise GdalError(f"{target} is not XML that GDAL can read: the table was not written to it")
     homes = {_attribute(one, "band"): one for one in _bands_in(there)}
     for band in _bands_in(found):
         number = _attribute(band, "band")

@@ -1,4 +1,4 @@
-"""The import of GDAL, and flags for what its version can do."""
+"""The import of GDAL, and flags for the features of its version."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +26,10 @@ try:
 except ImportError as error:
     raise GdalMissingError(
         f"GDAL's Python bindings can't be loaded ({error}). Ways to get them: conda-forge "
-        "(conda install -c conda-forge gdal), which GDAL itself recommends; the system's libgdal "
-        "with the package GDAL of the same version from PyPI (with numpy installed first, and "
-        "pip's --no-build-isolation); or, for a first try, the extra gdal-wheel of ratzarr "
-        "(pip install 'ratzarr[gdal-wheel]')"
+        "(conda install -c conda-forge gdal), which GDAL itself recommends; the system's "
+        "libgdal with the package GDAL of the same version from PyPI (with numpy installed "
+        "first, and pip's --no-build-isolation); or, for a first try, the extra gdal-wheel of "
+        "ratzarr (pip install 'ratzarr[gdal-wheel]')"
     ) from error
 
 VERSION = tuple(
@@ -38,52 +38,53 @@ VERSION = tuple(
 """GDAL's version, e.g. (3, 12, 4)."""
 
 NEW_TYPES = VERSION >= (3, 12)
-"""Whether tables have columns of Boolean, DateTime and WKBGeometry."""
+"""True if tables support columns of Boolean, DateTime and WKBGeometry."""
 
 own_rat = gdal.Band.GetDefaultRAT
-"""A band's own table, also where :func:`gdalbridge.enable` has others get the attached one."""
+"""Returns a band's own table, even if :func:`gdalbridge.enable` replaces ``GetDefaultRAT``."""
 set_own_rat = gdal.Band.SetDefaultRAT
 
 TAKEN = frozenset({np.dtype(np.int32).str, np.dtype(np.float64).str})
-"""Dtypes of numbers that ``WriteArray`` hands to GDAL as they are, after copying them."""
+"""Numeric dtypes that ``WriteArray`` passes to GDAL unconverted, after copying them."""
 
 FIRST_SAFE = (3, 12, 4)
-"""First version known to read and write blocks of a default RAT at the right place.
+"""First version known to read and write blocks of a default RAT correctly at any row.
 
-3.6.2 reads and writes the wrong memory where a block does not begin in row 0. When that was
-mended is not known, and trying it out is itself undefined: older versions take the slow way."""
+GDAL 3.6.2 accesses the wrong memory for blocks that do not begin at row 0. The version that fixed
+this is unknown, and testing would itself be undefined behaviour, so older versions use the slow
+path."""
 
 
 def block_io_is_safe(rat: "gdal.RasterAttributeTable") -> bool:
-    """Return whether blocks that begin after row 0 can be read and written."""
+    """Return True if blocks that begin after row 0 can be read and written."""
     return VERSION >= FIRST_SAFE or bool(rat.ChangesAreWrittenToFile())
 
 
 def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, start: int) -> int:
-    """Write an array to a table as ``WriteArray`` does, but without the copy that it makes first.
+    """Write an array to a table like ``WriteArray``, but without its initial copy.
 
     Parameters
     ----------
     values : ndarray of shape (n,)
-        Contiguous. Text of fixed width and numbers of GDAL's own dtypes are given as they are; all
-        else goes through ``WriteArray``.
+        Contiguous. Fixed-width text and numbers of GDAL's own dtypes are passed directly; others
+        go through ``WriteArray``.
 
     Returns
     -------
     int
-        0, or, where GDAL's exceptions are off and ``WriteArray`` was called, what it returned.
+        0; or the result of ``WriteArray``, if that was called with GDAL's exceptions off.
 
     Raises
     ------
     ValueError
-        For a column or rows that are not there.
+        For a column or rows outside the table.
     RuntimeError
-        Where GDAL fails.
+        If GDAL fails.
     """
     if values.dtype.str not in TAKEN and values.dtype.kind != "S":
         failed: int = rat.WriteArray(values, column, start)
         return failed
-    # Older versions say nothing of either.
+    # Older versions report neither error.
     if not 0 <= column < rat.GetColumnCount():
         raise ValueError(f"column {column} is not in the table")
     if not 0 <= start <= start + len(values) <= rat.GetRowCount():
@@ -96,16 +97,17 @@ def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, star
 
 @contextmanager
 def exceptions(use: bool = True) -> Iterator[None]:
-    """Turn GDAL's errors into exceptions, in a scope, and not for the whole process.
+    """Turn GDAL's errors into exceptions within a block, not for the whole process.
 
     Parameters
     ----------
     use : bool
-        False keeps them messages, whatever the caller has chosen: an exception would hide what
-        a call returns in spite of an error, and an error handler would not hear of it.
+        False keeps errors as messages, even if the caller has enabled exceptions. An exception
+        would discard the result of a call that succeeded with an error, and error handlers would
+        not be called.
     """
     if hasattr(gdal, "ExceptionMgr"):
-        # Since 3.7, and of this thread alone: a script's other threads keep what they chose.
+        # Since 3.7, and for this thread alone: the user's other threads keep their setting.
         with gdal.ExceptionMgr(useExceptions=use):
             yield
         return
@@ -119,7 +121,7 @@ def exceptions(use: bool = True) -> Iterator[None]:
 
 @contextmanager
 def ogr_exceptions() -> Iterator[None]:
-    """Turn errors of vector layers into exceptions: ``osgeo.ogr`` has a switch of its own."""
+    """Turn errors of vector layers into exceptions; ``osgeo.ogr`` has its own switch."""
     from osgeo import ogr
 
     if not hasattr(ogr, "ExceptionMgr"):

@@ -1,8 +1,8 @@
-"""What the user has told GDAL of S3 counts for our own stores as well.
+"""Pass GDAL's S3 options to our own stores.
 
-GDAL's configuration options come from ``gdal.SetConfigOption`` and its kin, from GDAL's own
-configuration file, from ``--config`` of a command, and in the end from the environment,
-which is not of interest here: it is read elsewhere.
+GDAL's configuration options come from ``gdal.SetConfigOption`` and similar functions, from GDAL's
+configuration file, from ``--config`` of a command, and from the environment, which other modules
+read.
 """
 
 import os
@@ -18,14 +18,14 @@ PREFIX = "/vsis3/"
 
 _given: dict[str, str] = {}
 _held: dict[str, dict[str, str | None]] = {}
-"""By bucket, what was there before the options that are ours for a while."""
+"""By bucket, the values that our temporary options have replaced."""
 _everywhere: dict[str, str] = {}
-"""What was set by us for all buckets."""
+"""The options that we have set for all buckets."""
 _lock = threading.RLock()
 
 
 def set_option(name: str, value: str) -> None:
-    """Set one of GDAL's options for the process, also where GDAL is not installed."""
+    """Set a GDAL option for the process, even if GDAL is not installed."""
     _given[name] = value
     try:
         from gdalbridge.gdalio.compat import gdal
@@ -35,7 +35,7 @@ def set_option(name: str, value: str) -> None:
 
 
 def words(bucket: str) -> dict[str, tuple[str, str]]:
-    """Return what GDAL was told, and how, by name; for :func:`ratzarr.stores.aws_config.consult`."""
+    """Return GDAL's options with their sources, for :func:`ratzarr.stores.aws_config.consult`."""
     try:
         from gdalbridge.gdalio.compat import gdal
     except GdalMissingError:
@@ -63,7 +63,7 @@ def words(bucket: str) -> dict[str, tuple[str, str]]:
 def _of_path(path: str, name: str) -> str | None:
     from gdalbridge.gdalio.compat import gdal
 
-    # The answer is all the others' where nothing is set for the path itself.
+    # Without an option for this path, GDAL returns the general value.
     found: str | None = gdal.GetPathSpecificOption(path, name)
     return None if found in (gdal.GetConfigOption(name), _everywhere.get(name)) else found
 
@@ -74,13 +74,13 @@ def _of_process(name: str) -> str | None:
     if hasattr(gdal, "GetGlobalConfigOption"):
         found: str | None = gdal.GetGlobalConfigOption(name)
         return found
-    # Before 3.7 the answer may be the environment's: which has its turn, and says the same.
+    # Before 3.7 this may be the environment's value, which is read elsewhere with the same result.
     value: str | None = gdal.GetConfigOption(name)
     return None if value == os.environ.get(name) else value
 
 
 def hold(bucket: str, options: Mapping[str, str]) -> None:
-    """Set options for a bucket alone, until they are released; what is so already is left."""
+    """Set options for one bucket until they are released; skip those that are equal already."""
     from gdalbridge.gdalio.compat import gdal
 
     path = f"{PREFIX}{bucket}/"
@@ -95,17 +95,17 @@ def hold(bucket: str, options: Mapping[str, str]) -> None:
 
 
 def release(bucket: str) -> None:
-    """Put back what was there before."""
+    """Restore the previous options."""
     from gdalbridge.gdalio.compat import gdal
 
     path = f"{PREFIX}{bucket}/"
     with _lock:
         before = _held.pop(bucket)
-        # While GDAL knows the way: without, it would look for credentials everywhere else.
+        # While GDAL still has the credentials: without them, it would search for others.
         _forget(path, before)
         for name, value in before.items():
             gdal.SetPathSpecificOption(path, name, None)
-            # What is set for a longer or shorter path shows through again by itself.
+            # Options of longer or shorter paths apply again automatically.
             if value is not None and gdal.GetPathSpecificOption(path, name) != value:
                 gdal.SetPathSpecificOption(path, name, value)
 
@@ -121,7 +121,7 @@ def hold_all(options: Mapping[str, str]) -> None:
 
 
 def release_all() -> None:
-    """Take back what was set for all buckets."""
+    """Reset the options for all buckets."""
     from gdalbridge.gdalio.compat import gdal
 
     with _lock:
@@ -134,5 +134,5 @@ def _forget(path: str, changed: Mapping[str, str | None]) -> None:
     from gdalbridge.gdalio.compat import gdal
 
     if any(name.startswith("AWS_") for name in changed):
-        # What was kept of this bucket was another server's, or what another user was shown.
+        # GDAL's cache for this bucket may come from another server or user.
         gdal.VSICurlPartialClearCache(path)

@@ -1,4 +1,4 @@
-"""Opening rasters and their bands, with whatever lies beside them in sight."""
+"""Open rasters and their bands, with the files beside them."""
 
 import os
 import posixpath
@@ -30,15 +30,15 @@ AS_THEY_ARE = frozenset(
     ["SourceFilename", "SourceBand", "SourceProperties", "OpenOptions", "SrcRect", "DstRect",
      "NODATA", "resampling"]
 )  # fmt: skip
-"""What a source may say of itself without its values becoming others."""
+"""Properties of a VRT source that leave its values unchanged."""
 
 
 def source_of(dataset: Any, band: Any) -> tuple[str, int] | None:
-    """Return path and band of the only source of a band; None for any other raster."""
+    """Return the path and band of a band's only source; None for any other raster."""
     driver = dataset.GetDriver()
     if driver is None or driver.ShortName != "VRT":
         return None
-    # Not band.GetMetadata("vrt_sources"): for a dataset in memory it ends the process.
+    # Not band.GetMetadata("vrt_sources"): for a dataset in memory it crashes the process.
     described = dataset.GetMetadata("xml:VRT")
     whole = gdal.ParseXMLString(described[0]) if described else None
     root = None if whole is None else _only_source(whole, band.GetBand())
@@ -59,12 +59,12 @@ def source_of(dataset: Any, band: Any) -> tuple[str, int] | None:
 
 
 def _only_source(whole: Any, number: int) -> Any:
-    """Return the one source of a band, of a kind that can leave values as they are."""
+    """Return the single source of a band, if its kind can leave values unchanged."""
     tops = [whole] if whole[1] == "VRTDataset" else whole[2:]
     for top in tops:
         for node in top[2:]:
             if node[1] == "VRTRasterBand" and _attribute(node, "band") == str(number):
-                # Bands that are computed say so by a class of their own.
+                # Computed bands have a class of their own.
                 if _attribute(node, "subClass") not in (None, "VRTSourcedRasterBand"):
                     return None
                 sources = [child for child in node[2:] if child[1].endswith("Source")]
@@ -90,12 +90,12 @@ def _attribute(node: Any, name: str) -> str | None:
 
 
 _messages: weakref.WeakKeyDictionary[Any, list[Message]] = weakref.WeakKeyDictionary()
-"""What GDAL reported of each dataset that was opened here."""
+"""GDAL's messages for each dataset that was opened here."""
 
 
 @contextmanager
 def opened(raster: Any, storage_options: Mapping[str, Any] | None = None) -> Iterator[Any]:
-    """Open a raster by its name, for use within the block; an open dataset is taken as it is.
+    """Open a raster by name within the block, or use an open dataset.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def opened(raster: Any, storage_options: Mapping[str, Any] | None = None) -> Ite
     if hasattr(raster, "GetRasterBand"):
         yield raster
         return
-    # What GDAL reads later, of what lies beside the raster, needs the settings as well.
+    # GDAL may read files beside the raster later, and needs the settings then too.
     with reached(os.fspath(raster), storage_options):
         yield open_dataset(raster, storage_options=storage_options)
 
@@ -126,26 +126,25 @@ def open_dataset(
     raster : str or os.PathLike
         The raster.
     update : bool
-        For writing.
+        Open for writing.
     storage_options : mapping, optional
         For a raster on S3, see :class:`ratzarr.RatZarr`.
     siblings : sequence of str, optional
-        The files of its directory, where that is known: GDAL asks for dozens by their names
-        otherwise, a request for each.
+        The files of its directory, if known. Otherwise GDAL requests dozens of names one by one.
 
     Raises
     ------
     RasterNotFoundError
-        With GDAL's own reason.
+        With GDAL's explanation.
     RatZarrError
-        Where the raster is on S3, and the server refuses.
+        If the raster is on S3 and the server refuses.
     """
     name = gdal_name(os.fspath(raster))
     try:
         name.encode()
     except UnicodeEncodeError:
         raise RasterNotFoundError(
-            f"{raster} can't be opened as a raster: GDAL takes only names that are UTF-8"
+            f"{raster} can't be opened as a raster: GDAL accepts only names in UTF-8"
         ) from None
     refuse_special_files(name)
     flags = gdal.OF_RASTER | (gdal.OF_UPDATE if update else gdal.OF_READONLY)
@@ -160,7 +159,7 @@ def open_dataset(
         if found:
             reason = found[-1].text
         elif is_path and not os.path.lexists(name):
-            reason = "there is no such file"
+            reason = "the file does not exist"
         if bucket_of(name):
             ask(name, storage_options)
         how = "for writing " if update else ""
@@ -171,15 +170,15 @@ def open_dataset(
 
 
 def messages_of(dataset: Any) -> list[Message] | None:
-    """Return what GDAL has reported of a dataset so far; None where it was not opened here.
+    """Return GDAL's messages for a dataset so far; None if it was not opened here.
 
-    GDAL reports on a table once, when it reads it first: add what it says later.
+    GDAL reports problems of a table only on its first access, so callers add later messages here.
     """
     return _messages.get(dataset)
 
 
 def driver_of(raster: str, storage_options: Mapping[str, Any] | None = None) -> str | None:
-    """Return the name of the driver that would open a raster; None where there is none."""
+    """Return the name of the driver that would open a raster; None if there is none."""
     with reached(raster, storage_options) as name:
         refuse_special_files(name)
         with silence(), siblings_visible(name):
@@ -193,7 +192,7 @@ def band_of(dataset: Any, band: object, name: str) -> Any:
     Raises
     ------
     RasterNotFoundError
-        Says how many bands there are.
+        Names the number of bands.
     """
     count = dataset.RasterCount
     if isinstance(band, bool) or not isinstance(band, int) or not 1 <= band <= count:
@@ -205,9 +204,9 @@ def band_of(dataset: Any, band: object, name: str) -> Any:
 
 @contextmanager
 def siblings_visible(name: str) -> Iterator[None]:
-    """Let GDAL see the .aux.xml beside a raster, where a table may be."""
+    """Make GDAL read the .aux.xml beside a raster, which may contain a table."""
     changed: dict[str, str | None] = {}
-    # On a local disk it hides the file as well.
+    # On a local disk, the option hides the file as well.
     if (gdal.GetConfigOption("GDAL_DISABLE_READDIR_ON_OPEN") or "").upper() == "EMPTY_DIR":
         changed["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
     if name.startswith("/vsi"):
@@ -221,8 +220,8 @@ def siblings_visible(name: str) -> Iterator[None]:
 
 @contextmanager
 def siblings_known(name: str) -> Iterator[None]:
-    """Keep GDAL from asking for files by their names, of a dataset that was told its siblings."""
-    # Its overviews and masks are datasets too, and each would ask for dozens.
+    """Keep GDAL from requesting files by name for a dataset opened with its siblings."""
+    # Overviews and masks are datasets too, and each would request dozens of names.
     alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
     with _configured(alone), in_this_thread(name):
         yield

@@ -1,11 +1,11 @@
-"""Date-times between GDAL's text and numpy, exactly. Pure: no GDAL here.
+"""Convert date-times between GDAL's text and numpy, exactly and without GDAL.
 
-GDAL keeps a date-time as year to minute, seconds as a 32-bit float, and a time zone in
-steps of 15 minutes (or none). Its text is exact to the millisecond, and says the zone:
-``+00:00`` is UTC, ``-00:00`` no zone. Finer seconds come from its datetime objects.
+GDAL stores year to minute, seconds as a 32-bit float, and a time zone in steps of 15 minutes (or
+none). Its text is exact to the millisecond and shows the zone: ``+00:00`` is UTC, ``-00:00`` is no
+zone. Finer seconds come from its datetime objects.
 
-Here a block of them is two arrays: UTC in microseconds (NaT for none), and the offset in
-minutes, with :data:`NAIVE` where there is none.
+This module represents a block of date-times as two arrays: UTC in microseconds (NaT for missing
+ones), and the offset in minutes, with :data:`NAIVE` for no zone.
 
 >>> times, offsets = parse(["2020-01-02T03:04:05.678+02:00", "", "2020-01-02T03:04:05-00:00"])
 >>> times.astype(str).tolist()
@@ -43,7 +43,7 @@ __all__ = [
 Array = NDArray[Any]
 
 NAIVE = -32768
-"""Offset of a date-time that has no zone."""
+"""Offset of a date-time without a zone."""
 WIDTH = len("0000-00-00T00:00:00.000000+00:00")
 
 _TWO = np.array([b"%02d" % number for number in range(100)]).view("u2")
@@ -61,10 +61,10 @@ def _letters_of_a_day() -> Array:
 
 _FOUR = np.array([b"%04d" % number for number in range(10000)]).view("u4")
 _POINT = np.array([b".%03d" % number for number in range(1000)]).view("u4")
-# The first letter is another's, which is written after it.
+# The first character belongs to the previous field, which is written later.
 _THREE = np.array([b"0%03d" % number for number in range(1000)]).view("u4")
 _TIMES = _letters_of_a_day()
-"""The letters of every second of a day."""
+"""The text of every second of a day."""
 _PLACES = {
     "year": ("u4", 0), "month": ("u2", 5), "day": ("u2", 8), "time": ("u8", 11),
     "milli": ("u4", 19), "micro": ("u4", 22), "nano": ("u4", 25), "zone": ("S6", 26),
@@ -81,14 +81,14 @@ _BLANK = b"0000-00-00T00:00:00.000000000"
 _ZONE_AT = len("0000-00-00T00:00:00.000000")
 _NO_ZONES = np.zeros(0, "S6")
 _WIDTHS = {"Y": 4, "M": 7, "D": 10, "h": 13, "m": 16, "s": 19, "ms": 23, "us": 26, "ns": 29}
-"""How many letters of them each of numpy's units has."""
+"""The text length of each of numpy's units."""
 _PER_DAY = {
     "h": 24, "m": 1440, "s": 86400, "ms": 86400 * 10**3, "us": 86400 * 10**6, "ns": 86400 * 10**9
 }  # fmt: skip
 
 
 def write(times: Array) -> Array:
-    """Return what :func:`numpy.datetime_as_string` makes of date-times; ``b""`` for NaT.
+    """Return date-times like :func:`numpy.datetime_as_string`, but as bytes; ``b""`` for NaT.
 
     Parameters
     ----------
@@ -104,21 +104,21 @@ def write(times: Array) -> Array:
         return np.zeros(len(times), "S1")
     text = _written(times, there, zones=_NO_ZONES) if step == 1 and unit in _WIDTHS else None
     if text is None:
-        # Other units, and years of more than four digits, or with a sign.
+        # Other units, and years with more than four digits or a sign.
         text = np.where(there, np.datetime_as_string(times), "").astype("S")
         return text.astype(f"S{np.strings.str_len(text).max()}")
     return text.astype(f"S{_WIDTHS[unit]}")
 
 
 def write_zoned(times: Array, zones: Array) -> Array:
-    """Return date-times with microseconds and zone; ``b""`` for NaT.
+    """Return date-times as text with microseconds and zone; ``b""`` for NaT.
 
     Parameters
     ----------
     times : ndarray of datetime64[us], shape (n,)
-        Of the years 0 to 9999, as they are to be read.
+        Local times of the years 0 to 9999.
     zones : ndarray of S6, shape (n,) or (1,)
-        What follows them.
+        The zones to append.
 
     Returns
     -------
@@ -131,12 +131,12 @@ def write_zoned(times: Array, zones: Array) -> Array:
     """
     text = _written(times, ~np.isnat(times), zones)
     if text is None:
-        raise ValueError("date-times of years that have not four digits")
+        raise ValueError("date-times of years without four digits")
     return text
 
 
 def _written(times: Array, there: NDArray[np.bool_], zones: Array) -> Array | None:
-    """Return all letters of date-times; None where a year has not four digits."""
+    """Return the text of date-times as characters; None for years without four digits."""
     unit, _ = np.datetime_data(times.dtype)
     ticks = times.view("i8")
     all_there = bool(there.all())
@@ -179,10 +179,10 @@ def _written(times: Array, there: NDArray[np.bool_], zones: Array) -> Array | No
 def _write_fraction(
     letters: Array, ticks: NDArray[np.int64], per_second: int
 ) -> NDArray[np.int64]:
-    """Write what is less than a second, three digits at a time; return the seconds."""
+    """Write fractions of a second, three digits at a time; return the whole seconds."""
     seconds = ticks // per_second
     rest = ticks - seconds * per_second
-    # The finest first: each one's first letter is the last of the next.
+    # Finest first: the first character of each group is overwritten by the next.
     names = ["milli", "micro", "nano"][: len(str(per_second)) // 3]
     for name in reversed(names[1:]):
         coarser = rest // 1000
@@ -194,22 +194,22 @@ def _write_fraction(
 
 _PAIRS = np.full(2**16, -1, np.int32)
 _PAIRS[_TWO] = np.arange(100)
-"""The number that two letters are, both digits; else -1."""
+"""The number of two characters if both are digits, otherwise -1."""
 _MONTHS = np.arange("0000-01", "10000-02", dtype="M8[M]").astype("M8[D]").view("i8")
 """The first day of each month."""
 _SCALES = (10 ** np.arange(6)[::-1]).astype(np.int32)
 _SEPARATORS = np.array([b"\0\0\0\0-\0\0-\0\0T\0\0:\0\0:"]).astype("S24").view("u8")
 _WHERE = np.array([b"\0\0\0\0\xff\0\0\xff\0\0\xff\0\0\xff\0\0\xff"]).astype("S24").view("u8")
-"""What stands between the numbers, and where: eight letters at a time."""
+"""The separators and their positions, eight characters at a time."""
 _SECOND = len("0000-00-00T00:00:00")
 _ZONE = len("+00:00")
 
 
 def read(text: Array) -> tuple[Array, Array] | None:
-    """Return date-times that are all of the usual form.
+    """Return the times and offsets of date-times in the usual format.
 
-    That is date, ``T``, time, up to six digits of a second or none, and ``Z``, an offset
-    below a day, or nothing; the empty string is no date-time.
+    The format is the date, ``T``, the time, up to six digits of fractional seconds, and ``Z``, an
+    offset below a day, or nothing. The empty string is a missing date-time.
 
     Parameters
     ----------
@@ -218,11 +218,11 @@ def read(text: Array) -> tuple[Array, Array] | None:
     Returns
     -------
     times : ndarray of datetime64[us], shape (n,)
-        In UTC; those without a zone as they are.
+        In UTC; times without a zone are unchanged.
     offsets : ndarray of int16, shape (n,)
-        Minutes east of UTC, or :data:`NAIVE`: for no zone, and for ``-00:00``.
+        Minutes east of UTC, or :data:`NAIVE` for no zone and for ``-00:00``.
 
-    None where one of them has another form, or there is no such date-time.
+    None if any text has another format or is not a valid date-time.
     """
     times = np.full(len(text), "NaT", "M8[us]")
     offsets = np.full(len(text), NAIVE, np.int16)
@@ -242,9 +242,9 @@ def read(text: Array) -> tuple[Array, Array] | None:
 
 
 def zones_of(text: Array) -> Array | None:
-    """Return only the offsets that :func:`read` returns, of those that are date-times.
+    """Return only the offsets of :func:`read`, without missing date-times.
 
-    None also where one of them is finer than a millisecond.
+    None also if any is finer than a millisecond.
     """
     lengths = np.strings.str_len(text)
     there = lengths > 0
@@ -257,7 +257,7 @@ def zones_of(text: Array) -> Array | None:
 
 
 class _Fields(NamedTuple):
-    """Numbers of date-times: days from 1970, seconds of a day, microseconds, minutes."""
+    """Components of date-times: days from 1970, seconds of a day, microseconds, minutes."""
 
     days: Array
     seconds: Array
@@ -273,7 +273,7 @@ def _fields(text: Array, lengths: Array) -> _Fields | None:
         return None
     century, year, month, day = (_pairs(letters, place) for place in (0, 2, 5, 8))
     hour, minute, second = (_pairs(letters, place) for place in (11, 14, 17))
-    # A second of 60 is for who knows what it means.
+    # The caller decides how to interpret a second of 60.
     if (
         (hour | minute | second).min() < 0
         or hour.max() > 23
@@ -289,34 +289,34 @@ def _fields(text: Array, lengths: Array) -> _Fields | None:
 
 
 def _pairs(letters: Array, place: int) -> NDArray[np.int32]:
-    """Return the number in two columns of letters."""
+    """Return the number in two columns of characters."""
     found: NDArray[np.int32] = _PAIRS[letters[:, place : place + 2].view("u2")[:, 0]]
     return found
 
 
 def _days(century: Array, year: Array, month: Array, day: Array) -> Array | None:
-    """Return days; None where there is no such one of the years 1 to 9999."""
+    """Return days since 1970; None if a date is invalid or outside the years 1 to 9999."""
     if (century | year).min() < 0 or month.min() < 1 or month.max() > 12 or day.min() < 1:
         return None
     months = (century * 100 + year) * 12 + month - 1
     found = _MONTHS[months] + (day - 1)
-    # The year 0 is none of GDAL's.
+    # GDAL has no year 0.
     return found if months.min() >= 12 and (found < _MONTHS[months + 1]).all() else None
 
 
 def _zones(letters: Array, lengths: Array) -> tuple[Array, Array | None]:
-    """Return where the zones begin, and the offsets; None where something else stands there."""
+    """Return the positions of the zones, and the offsets; None if other text follows the time."""
     flat, ends = letters.reshape(-1), np.arange(0, letters.size, WIDTH) + lengths
     is_utc = flat[ends - 1] == ord("Z")
     sign = flat[ends - _ZONE]
     minus = sign == ord("-")
-    # Of shorter ones that is a hyphen of the date.
+    # In shorter texts this is a hyphen of the date.
     signed = (minus | (sign == ord("+"))) & (lengths >= _SECOND + _ZONE)
     begin = lengths - is_utc - _ZONE * signed
     zone: Array = np.where(is_utc, 0, NAIVE)
     if signed.any():
         ends = ends[signed]
-        # From each letter on, it and the next one.
+        # Each character combined with the next one.
         pairs = np.ndarray((letters.size - 1,), "u2", letters, strides=(1,))
         hours, minutes = _PAIRS[pairs[ends - 5]], _PAIRS[pairs[ends - 2]]
         is_zone = (flat[ends - 3] == ord(":")).all() and min(hours.min(), minutes.min()) >= 0
@@ -329,7 +329,7 @@ def _zones(letters: Array, lengths: Array) -> tuple[Array, Array | None]:
 
 
 def _micros(letters: Array, end: Array) -> Array | None:
-    """Return what is less than a second, of which the digits go up to there; or None."""
+    """Return the fraction of a second, whose digits end at the given position; or None."""
     there = end > _SECOND
     if not there.any():
         return np.zeros(len(end), np.int64)
@@ -346,9 +346,9 @@ def _micros(letters: Array, end: Array) -> Array | None:
 
 
 MAX_OFFSET = 23 * 60 + 45
-"""The widest that GDAL's bindings can hand out: of a day or more they crash."""
+"""The largest offset that GDAL's bindings support: a day or more crashes them."""
 STEP = 15
-"""GDAL keeps offsets in such steps; of any other it makes none at all, silently."""
+"""GDAL stores offsets in these steps, and silently drops others."""
 
 LOW, HIGH = np.datetime64("0001-01-01", "us"), np.datetime64("9999-12-31T23:59:59.999999", "us")
 
@@ -360,26 +360,26 @@ _TEXT = re.compile(
 def parse(
     texts: Sequence[str] | Array, *, column: str = "", first_row: int = 0
 ) -> tuple[Array, Array]:
-    """Read date-times as GDAL prints them; the empty string is none.
+    """Parse date-times as GDAL prints them. The empty string is a missing one.
 
     Parameters
     ----------
     texts : sequence of str, or ndarray of fixed-width bytes
-        ISO-8601 with four digits of year.
+        ISO-8601 with a four-digit year.
     column, first_row
         For messages.
 
     Returns
     -------
     times : ndarray of datetime64[us], shape (n,)
-        In UTC; those without a zone as they are.
+        In UTC; times without a zone are unchanged.
     offsets : ndarray of int16, shape (n,)
         Minutes east of UTC, or :data:`NAIVE`.
 
     Raises
     ------
     ConversionError
-        Names the column, the row and the text that is no such date-time.
+        Names the column, the row, and the invalid text.
     """
     letters = texts if isinstance(texts, np.ndarray) else _letters(texts)
     fast = None if letters is None else read(letters)
@@ -391,14 +391,14 @@ def parse(
 
 
 def _letters(texts: Sequence[str]) -> Array | None:
-    """Return texts as fixed-width bytes; None where they have others than ASCII letters."""
+    """Return texts as fixed-width bytes; None if they have non-ASCII characters."""
     lengths = set(map(len, texts))
     longest = max(lengths, default=0)
     joined = "".join(texts)
     if not joined.isascii() or "\0" in joined:
         return None
     if longest and lengths <= {0, longest}:
-        # Joined they are letters of an array at once, which strings one by one are not.
+        # Joined, they convert to an array of characters in one step.
         if 0 in lengths:
             none = "\0" * longest
             joined = "".join([text or none for text in texts])
@@ -418,21 +418,21 @@ def _parse_one_by_one(texts: Sequence[str], column: str, first_row: int) -> tupl
         match = _TEXT.fullmatch(text)
         if match is None or match[1].startswith("0000"):
             raise ConversionError(
-                f"column {column!r}, row {first_row + row}: {text!r} is no date-time of the years "
-                "1 to 9999"
+                f"column {column!r}, row {first_row + row}: {text!r} is not a date-time of the "
+                "years 1 to 9999"
             )
         zone = match[4] or "-00:00"
         if zone not in zones:
             zones[zone] = _minutes(zone)
             if zones[zone] != NAIVE and abs(zones[zone]) >= 24 * 60:
-                # Python's time zones end before it, and asking GDAL for such a date-time as
-                # an object crashes the process.
+                # Python's time zones end below a day, and requesting such a date-time as an object
+                # crashes GDAL.
                 raise ConversionError(
                     f"column {column!r}, row {first_row + row}: {text!r} has an offset of a day "
                     "or more"
                 )
         offsets[row] = zones[zone]
-        # A second of 60 is a 59.9996 that was rounded up, or a leap second.
+        # A second of 60 is either 59.9996 rounded up, or a leap second.
         seconds = "59" if match[2] == "60" else match[2]
         there.append(row)
         local.append(f"{match[1]}{seconds}.{match[3] or '0'}")
@@ -466,20 +466,20 @@ def finer(
     column: str,
     first_row: int,
 ) -> Array:
-    """Return the times with what GDAL's text has rounded away.
+    """Add the digits that GDAL's text has rounded away.
 
     Parameters
     ----------
     times, offsets : ndarray
         From :func:`parse` of ``texts``.
     objects : sequence of datetime.datetime or None
-        The same rows as GDAL's bindings make objects of them: their microseconds are
-        those of GDAL's 32-bit seconds.
+        The same rows as datetime objects of GDAL's bindings. Their microseconds come from GDAL's
+        32-bit seconds.
 
     Raises
     ------
     ConversionError
-        For a leap second, which datetime64 does not have.
+        For a leap second, which datetime64 cannot represent.
     """
     rows = np.array([row for row, value in enumerate(objects) if value is not None], np.intp)
     there = [value for value in objects if value is not None]
@@ -489,15 +489,15 @@ def finer(
         row = int(rows[place])
         if texts[row][17:19] == "60":
             raise ConversionError(
-                f"column {column!r}, row {first_row + row}: {texts[row]!r} is a leap second, which "
-                "no datetime64 has"
+                f"column {column!r}, row {first_row + row}: {texts[row]!r} is a leap second, "
+                "which datetime64 can't hold"
             )
-    # A millisecond that was written comes back up to 2 microseconds off.
+    # A stored millisecond comes back with an error of up to 2 microseconds.
     milli = (micro + 500) // 1000 * 1000
     same = np.float32(second + milli / 1e6) == np.float32(second + micro / 1e6)
     micro = np.where(same & (milli < 1_000_000), milli, micro)
     exact = times.copy()
-    # The minute is the text's (offsets are whole minutes); only the object knows the second.
+    # Take the minute from the text (offsets are whole minutes), and the second from the object.
     minute = times[rows].astype("M8[m]").astype("M8[us]")
     exact[rows] = minute + (second * 1_000_000 + micro).astype("m8[us]")
     return exact
@@ -508,9 +508,9 @@ def _has_second_60(texts: Sequence[str]) -> bool:
 
 
 def to_text(times: Array, offsets: Array) -> list[str]:
-    """Return ISO-8601 text with offset, for a column in which offsets are mixed.
+    """Return ISO-8601 text with offsets, for a column with mixed offsets.
 
-    What :func:`parse` reads; none is the empty string, no zone is no suffix.
+    :func:`parse` reads it back. A missing date-time is the empty string, and no zone is no suffix.
     """
     east = np.where(offsets == NAIVE, 0, offsets).astype("m8[m]")
     texts: list[str] = np.datetime_as_string(times + east, unit="us").tolist()
@@ -527,12 +527,12 @@ def _zone(offset: int) -> str:
 
 
 def _zone_for_gdal(offset: int) -> str:
-    # GDAL reads a letter more quickly than numbers.
+    # GDAL parses a letter faster than numbers.
     return "Z" if offset == 0 else _zone(offset)
 
 
 def is_for_gdal(text: Array) -> bool:
-    """Return whether GDAL reads texts exactly as they are.
+    """Return True if GDAL reads these texts without a change.
 
     Parameters
     ----------
@@ -541,8 +541,8 @@ def is_for_gdal(text: Array) -> bool:
     Returns
     -------
     bool
-        Whether :func:`text_for_gdal` of what :func:`parse` makes of them is the same to GDAL:
-        for sure, and so not of all.
+        True only if :func:`text_for_gdal` of the :func:`parse` result certainly means the same to
+        GDAL. Some unchanged texts give False.
     """
     zones = zones_of(text)
     if zones is None:
@@ -550,7 +550,7 @@ def is_for_gdal(text: Array) -> bool:
     naive = zones == NAIVE
     if not naive.any():
         return not _bad_zone(zones).any()
-    # GDAL reads -00:00, which it prints for no zone, as UTC.
+    # GDAL prints -00:00 for no zone, but reads it as UTC.
     if np.strings.endswith(text, b"-00:00").any():
         return False
     return not _bad_zone(np.where(naive, 0, zones)).any()
@@ -564,18 +564,18 @@ def _bad_zone(east: Array) -> NDArray[np.bool_]:
 def outside(times: Array) -> NDArray[np.bool_]:
     """Return which date-times, of any unit, are outside the years 1 to 9999."""
     if np.datetime_data(times.dtype)[0] in ("ns", "ps", "fs", "as"):
-        # Of so fine ones there are none, and the limits are none of them.
+        # These units cannot reach the limits, nor represent them.
         return np.zeros(len(times), np.bool_)
     low, high = LOW.astype(times.dtype), HIGH.astype(times.dtype)
     if low.astype("M8[us]") < LOW:
-        # Weeks begin before.
+        # A week may begin before the first day.
         low += 1
     found: NDArray[np.bool_] = (times < low) | (times > high)
     return found
 
 
 def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) -> Array:
-    """Return date-times as text that GDAL reads exactly, or refuse them.
+    """Return date-times as text that GDAL reads exactly, or raise an error.
 
     Parameters
     ----------
@@ -591,8 +591,8 @@ def text_for_gdal(times: Array, offsets: Array, *, column: str, first_row: int) 
     Raises
     ------
     ConversionError
-        For years outside 1 to 9999, offsets that are no multiple of 15 minutes below
-        24 hours, and microseconds that a 32-bit float of seconds does not hold.
+        For years outside 1 to 9999, offsets that are not multiples of 15 minutes below 24 hours,
+        and microseconds that a 32-bit float of seconds cannot hold.
     """
     first = offsets[0] if len(offsets) else NAIVE
     if (offsets == first).all():
@@ -622,7 +622,7 @@ def _check(times: Array, local: Array, east: Array, column: str, first_row: int)
 
 
 def not_held(times: Array) -> NDArray[np.bool_]:
-    """Return which times are finer than a millisecond, and than GDAL's 32-bit seconds.
+    """Return which times are finer than a millisecond and finer than GDAL's 32-bit seconds.
 
     Parameters
     ----------

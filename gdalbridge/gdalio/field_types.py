@@ -1,6 +1,6 @@
-"""GDAL's column types and usages, and the dtypes they are stored as. Pure: no GDAL here.
+"""GDAL's column types and usages, and the dtypes that store them, without GDAL.
 
-:data:`CONVERSIONS` is the table of docs/conversions.md, both ways.
+:data:`CONVERSIONS` is the table in docs/conversions.md, in both directions.
 
 >>> stored_dtype(FieldType.INTEGER), type_name(4), usage_name(1), usage_name(99)
 (dtype('int32'), 'DateTime', 'PixelCount', 'Unknown 99')
@@ -23,6 +23,7 @@ __all__ = [
     "FieldUsage",
     "conversion_table",
     "export_type",
+    "hfa_colour_conflict",
     "hfa_cut",
     "kept_name",
     "kept_usage",
@@ -37,7 +38,7 @@ __all__ = [
 
 
 class FieldType(IntEnum):
-    """``GDALRATFieldType``; the last three from GDAL 3.12 on."""
+    """``GDALRATFieldType``; the last three exist from GDAL 3.12."""
 
     INTEGER = 0
     REAL = 1
@@ -81,14 +82,14 @@ class FieldUsage(IntEnum):
 
 
 COLOUR_USAGES = frozenset({6, 7, 8, 9})
-"""GDAL makes columns of these usages Integer, whatever type was asked for."""
+"""Usages whose columns GDAL always makes Integer."""
 
 HFA_NAMES = {1: "Histogram", 2: "Class_Names", 6: "Red", 7: "Green", 8: "Blue", 9: "Opacity"}
-"""What HFA calls columns of these usages, whatever name was asked for."""
+"""Names that HFA gives to columns of these usages."""
 HFA_NAME_BYTES = 63
 
-# From, to, and when. "checked" means that every value is, and an unequal one is an error
-# that names its row.
+# From, to, and condition. "checked" means that each value is tested, and a value that would change
+# is an error that names its row.
 CONVERSIONS: tuple[tuple[str, str, str], ...] = (
     ("GDAL Integer", "int32", "exact"),
     ("GDAL Real", "float64", "exact, every bit"),
@@ -102,37 +103,37 @@ CONVERSIONS: tuple[tuple[str, str, str], ...] = (
         "GDAL DateTime",
         "datetime64[us]",
         (
-            "in UTC, with the common offset in UTC_OFFSET_MINUTES; to the millisecond, and finer "
-            "where GDAL's 32-bit seconds are; years 1 to 9999"
+            "in UTC, with the common offset in UTC_OFFSET_MINUTES; to the millisecond, or finer "
+            "if GDAL's 32-bit seconds are finer; years 1 to 9999"
         ),
     ),
     (
         "GDAL DateTime, offsets mixed",
         "str",
-        "ISO-8601 with offset; so are all of a column made through an attached table",
+        "ISO-8601 with offset; also every date-time column created through an attached table",
     ),
-    ("GDAL WKBGeometry", "bytes", "exact; no bytes is null"),
-    ("bool", "Boolean", "exact; before GDAL 3.12 only where Integer is asked for"),
+    ("GDAL WKBGeometry", "bytes", "exact; an empty value is null"),
+    ("bool", "Boolean", "exact; before GDAL 3.12 only with a cast to Integer"),
     ("int8, int16, int32, uint8, uint16", "Integer", "exact"),
     (
         "uint32, int64, uint64",
         "Integer",
-        "checked: refused below -2147483648 and above 2147483647; Real or String can be asked for",
+        "checked: refused below -2147483648 and above 2147483647; cast to Real or String instead",
     ),
     ("float16, float32, float64", "Real", "exact"),
-    ("str", "String", "exact; a zero character is refused, as GDAL would cut there"),
-    ("fixed-width bytes", "String", "checked: refused where not UTF-8"),
+    ("str", "String", "exact; a zero character is refused, because GDAL would end the text there"),
+    ("fixed-width bytes", "String", "checked: refused if not UTF-8"),
     ("bytes", "WKBGeometry", "exact; refused before GDAL 3.12"),
     (
         "datetime64",
         "DateTime",
         (
-            "checked: to the millisecond, years 1 to 9999; String can be asked for; refused before "
+            "checked: to the millisecond, years 1 to 9999; cast to String instead; refused before "
             "GDAL 3.12"
         ),
     ),
     ("several values per row", "", "refused: GDAL has one value per cell"),
-    ("anything, asked to be Integer, Real, ...", "that type", "checked: refused where unequal"),
+    ("anything, cast to Integer, Real, ...", "that type", "checked: refused if unequal"),
 )
 
 
@@ -149,20 +150,20 @@ def usage_name(number: int) -> str:
 
 
 def usage_attributes(number: int) -> dict[str, Any]:
-    """Return the attributes by which a stored column keeps its usage."""
+    """Return the attributes that store a column's usage."""
     return {"GDAL_USAGE": int(number), "GDAL_USAGE_NAME": usage_name(number)}
 
 
 def usage_in(attributes: Mapping[str, Any]) -> int:
-    """Return the number of GDAL's usage that a column's attributes tell; 0 where they don't."""
+    """Return GDAL's usage number from a column's attributes; 0 if they have none."""
     usage = attributes.get("GDAL_USAGE")
     return usage if isinstance(usage, int) and not isinstance(usage, bool) else 0
 
 
 def kept_usage(usage: int, dtype: np.dtype[Any]) -> int:
-    """Return the usage that a column keeps when values of this dtype replace its own.
+    """Return the usage that a column keeps if values of this dtype replace its own.
 
-    GDAL's colours are integers: a column of other values can't have such a usage.
+    GDAL's colours are integers, so a column of other values cannot have such a usage.
     """
     is_lost = usage in COLOUR_USAGES and dtype.kind not in "iu"
     return int(FieldUsage.GENERIC) if is_lost else usage
@@ -174,7 +175,7 @@ def parse_type(name: str | int) -> FieldType:
     Raises
     ------
     ConversionError
-        Lists the names there are.
+        Lists the valid names.
     """
     for kind, text in _TYPE_NAMES.items():
         if name == kind or (isinstance(name, str) and name.lower() == text.lower()):
@@ -185,7 +186,7 @@ def parse_type(name: str | int) -> FieldType:
 
 
 def stored_dtype(kind: int) -> np.dtype[Any]:
-    """Return the dtype that a column of a GDAL type is stored as."""
+    """Return the dtype that stores a GDAL type."""
     dtypes: dict[FieldType, np.dtype[Any]] = {
         FieldType.INTEGER: np.dtype(np.int32),
         FieldType.REAL: np.dtype(np.float64),
@@ -197,7 +198,7 @@ def stored_dtype(kind: int) -> np.dtype[Any]:
     return dtypes[FieldType(kind)]
 
 
-# What a stored kind can be in GDAL at all; the first is the default.
+# The possible GDAL types for a dtype's kind; the first is the default.
 _EXPORTS: dict[str, tuple[FieldType, ...]] = {
     "b": (FieldType.BOOLEAN, FieldType.INTEGER, FieldType.REAL, FieldType.STRING),
     "i": (FieldType.INTEGER, FieldType.REAL, FieldType.STRING, FieldType.BOOLEAN),
@@ -218,25 +219,25 @@ def export_type(
     *,
     new_types: bool = True,
 ) -> FieldType:
-    """Return the GDAL type that a stored column becomes.
+    """Return the GDAL type for a stored column.
 
     Parameters
     ----------
     column : str
         For messages.
     dtype : numpy.dtype
-        The column's.
+        The column's dtype.
     attributes : mapping
-        The column's: ``GDAL_TYPE`` decides where the dtype can be that type.
+        The column's attributes. ``GDAL_TYPE`` decides if it is possible for the dtype.
     cast : str, optional
-        The type that was asked for.
+        The requested type.
     new_types : bool
-        Whether this GDAL has Boolean, DateTime and WKBGeometry (3.12 and later).
+        True if this GDAL has Boolean, DateTime and WKBGeometry (3.12 and later).
 
     Raises
     ------
     ConversionError
-        Where no value of the dtype could be of the type.
+        If the type cannot hold any value of the dtype.
     """
     allowed = _EXPORTS.get(dtype.kind, ())
     if not allowed:
@@ -254,7 +255,7 @@ def export_type(
         )
     if kind >= FieldType.BOOLEAN and not new_types:
         others = [type_name(one) for one in allowed if one < FieldType.BOOLEAN]
-        hint = f"; ask for {' or '.join(others)} (cast)" if others else ""
+        hint = f"; use a cast to {' or '.join(others)}" if others else ""
         raise ConversionError(
             f"column {column!r}: GDAL before 3.12 has no type {type_name(kind)}{hint}"
         )
@@ -269,21 +270,37 @@ def conversion_table() -> str:
 
 
 def hfa_cut(name: str) -> str:
-    """Return a name as HFA keeps it, but never with half a character at its end."""
+    """Return a name as HFA truncates it, without half a character at its end."""
     return name.encode("utf-8", "surrogateescape")[:HFA_NAME_BYTES].decode("utf-8", "ignore")
 
 
 def kept_name(name: str, usage: int) -> str:
-    """Return what HFA calls a column of this name and usage."""
+    """Return HFA's name for a column of this name and usage."""
     return hfa_cut(HFA_NAMES.get(usage, name))
 
 
-def replaced_column(there: Sequence[str], name: str, usage: int, *, hfa: bool) -> str | None:
-    """Return the column that a file format would take for a new one of this name; or None.
+def hfa_colour_conflict(name: str, kind: int, usage: int) -> str | None:
+    """Return why HFA can't have a column, in words; None where it can.
 
-    Formats that are written through find a column in the file by its name. HFA gives
-    columns of some usages its own names, has 63 bytes for one, knows no case, and takes
-    what follows a colon for a number.
+    Whatever its usage, HFA takes a column called Red, Green, Blue or Opacity for colours: other
+    values would change the colour table, or be rounded to it.
+    """
+    colours = {HFA_NAMES[usage]: usage for usage in COLOUR_USAGES if usage in HFA_NAMES}
+    kept = kept_name(name, usage)
+    colour = next((one for one in colours if one.lower() == kept.lower()), None)
+    if colour is None or (kind == FieldType.INTEGER and usage == colours[colour]):
+        return None
+    return (
+        f"column {name!r} is {type_name(kind)} with the usage {usage_name(usage)}, and HFA takes "
+        f"it for the colour {colour} of its colour table"
+    )
+
+
+def replaced_column(there: Sequence[str], name: str, usage: int, *, hfa: bool) -> str | None:
+    """Return the existing column that the file format would overwrite, or None.
+
+    Formats that write directly to a file identify columns by name. HFA renames columns of some
+    usages, limits names to 63 bytes, ignores case, and treats the part after a colon as a number.
     """
     if not hfa:
         return name if name in there else None

@@ -1,4 +1,4 @@
-"""Losses of a table in words: one line per column, one for many columns.
+"""Describe the losses of a table: one line per column, or one line for many columns.
 
 >>> loss_lines([ValueLoss("a", 3, "0.1", "0.2", 2, "10 values", real=True)])
 ["column 'a', row 3: 0.1 became 0.2; 2 of 10 values changed in all"]
@@ -16,7 +16,7 @@ from gdalbridge.gdalio.field_types import type_name, usage_name
 __all__ = ["ValueLoss", "changed_reals", "description_loss", "loss_lines"]
 
 MAX_LINES = 5
-"""Columns of numbers that get a line each; more are summed up in one."""
+"""Number of numeric columns with a line each; further ones are summarised in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class ValueLoss:
     changed: int
     """Number of changed values."""
     compared: str
-    """The number of values that were compared, in words."""
+    """The number of compared values, as text."""
     real: bool
-    """Whether GDAL's type is Real."""
+    """True if GDAL's type is Real."""
 
 
 def loss_lines(losses: Sequence[ValueLoss]) -> list[str]:
@@ -60,21 +60,21 @@ def _line(loss: ValueLoss) -> str:
 def changed_reals(
     before: NDArray[Any], after: NDArray[Any], dtype: np.dtype[Any]
 ) -> NDArray[np.bool_]:
-    """Return where values differ as a floating dtype, in any bit: NaN payloads and -0.0 count.
+    """Return which values differ as a floating dtype in any bit, including NaN payloads and -0.0.
 
     Parameters
     ----------
     dtype : numpy.dtype
-        The dtype that the values come from. GDAL holds float32 as float64, and formats keep
-        enough digits for the float32.
+        The original dtype. GDAL stores float32 as float64, and formats keep enough digits for a
+        float32.
     """
     bits = f"u{dtype.itemsize}"
-    # A signalling NaN becomes a quiet one, on both sides.
+    # On both sides, a signalling NaN becomes a quiet one.
     with np.errstate(over="ignore", invalid="ignore"):
         one, other = (values.astype(dtype).view(bits) for values in (before, after))
     differ = np.asarray(one != other)
     if before.dtype == after.dtype:
-        # A cast makes signalling NaNs quiet and cuts payloads: they are compared as they are.
+        # A cast would make signalling NaNs quiet and truncate payloads, so compare without one.
         nans = np.isnan(before) & np.isnan(after)
         if nans.any():
             own = f"u{before.dtype.itemsize}"
@@ -85,7 +85,7 @@ def changed_reals(
 def description_loss(
     name: str, before: tuple[str, int, int], after: tuple[str, int, int]
 ) -> str | None:
-    """Return in one line what of a column's description has changed; None where nothing has.
+    """Return the changes of a column's description in one line, or None.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Warnings and errors that GDAL reports while it opens a raster and reads its table.
+"""Warnings and errors that GDAL reports while opening a raster and reading its table.
 
-GDAL hands out a table also where it could not keep all of it: it drops rows, clamps
-integers and goes on after a failed read, and says so in a message only. Here such a
-message becomes an error with GDAL's words. Any other message becomes a Python warning.
+GDAL may return an incomplete table: it drops rows, clamps integers and continues after a failed
+read, and reports this only in a message. This module turns such messages into errors with GDAL's
+words, and other messages into Python warnings.
 """
 
 import re
@@ -19,11 +19,11 @@ from ratzarr.errors import Advice
 __all__ = ["Message", "collected", "report"]
 
 SHOWN = 3
-"""Messages that one error quotes."""
+"""Number of messages that an error quotes."""
 ABOUT_TABLE = re.compile(
     r"\biRow\b|\biField\b|\.vat\b|\bRAT\b|attribute table|Integer overflow", re.I
 )
-"""Messages about a table, among all those that opening a raster may bring."""
+"""Matches messages about a table among all messages about a raster."""
 LOSS = re.compile(
     r"overflow|out of range|clamp|truncat|incompletely|fread|can ?not|could not|fail", re.I
 )
@@ -31,17 +31,17 @@ LOSS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message of GDAL's."""
+    """A message from GDAL."""
 
     level: int
     """``gdal.CE_Warning``, ``gdal.CE_Failure``, ..."""
     text: str
     of_table: bool = False
-    """Whether GDAL reported it while it read a table."""
+    """True if GDAL reported it while reading a table."""
 
     @property
     def is_loss(self) -> bool:
-        """Whether values of a table were lost or altered."""
+        """True if values of a table were lost or altered."""
         if not self.of_table and not ABOUT_TABLE.search(self.text):
             return False
         return self.level >= gdal.CE_Failure or LOSS.search(self.text) is not None
@@ -49,12 +49,12 @@ class Message:
 
 @contextmanager
 def collected(*, of_table: bool = False) -> Iterator[list[Message]]:
-    """Collect what GDAL reports in this thread, within the block, and keep it off stderr.
+    """Collect GDAL's messages in this thread within the block, and keep them off stderr.
 
     Parameters
     ----------
     of_table : bool
-        Whether all of it concerns a table.
+        True if all messages concern a table.
     """
     found: list[Message] = []
 
@@ -72,20 +72,20 @@ def collected(*, of_table: bool = False) -> Iterator[list[Message]]:
 
 
 def report(messages: Iterable[Message], name: str, *, lossy: bool) -> None:
-    """Pass on what GDAL reported of a raster and its table.
+    """Raise or warn for GDAL's messages about a raster and its table.
 
     Parameters
     ----------
     messages : iterable of Message
     name : str
-        The raster.
+        The raster's name.
     lossy : bool
-        Warn of lost values; by default they are an error.
+        Warn about lost values instead of raising an error.
 
     Raises
     ------
     GdalLossError
-        Where values were lost or altered, with GDAL's words.
+        If values were lost or altered, with GDAL's words.
 
     Warns
     -----
@@ -95,7 +95,7 @@ def report(messages: Iterable[Message], name: str, *, lossy: bool) -> None:
         For lost values, with ``lossy``.
     """
     losses = []
-    # From one place in the code, so that Python shows each once, whoever reads the table again.
+    # Always warn from this line, so that Python shows each warning once.
     for message in dict.fromkeys(messages):
         if message.is_loss:
             losses.append(message.text.rstrip("."))

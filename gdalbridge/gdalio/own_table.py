@@ -1,7 +1,8 @@
-"""The one place that decides which table is a raster's own, and passes on what GDAL says of it.
+"""Find a raster's own table, and report GDAL's messages about it.
 
-A table of GDAL's is in the raster's file or its ``.aux.xml``. Where a band has none there,
-the raster's ``.vat.dbf`` is its table, as in GDAL 3.11 and later, and on every version.
+GDAL's table is in the raster's file or its ``.aux.xml``. If a band has no table there, the
+raster's ``.vat.dbf`` is its table. GDAL 3.11 and later follow the same rule; we follow it with
+every version.
 """
 
 import itertools
@@ -24,14 +25,14 @@ __all__ = ["DBF_SUFFIX", "dbf_beside", "open_own_table"]
 
 DBF_SUFFIX = ".vat.dbf"
 READS_DBF = VERSION >= (3, 11)
-"""Whether GDAL itself reads a .vat.dbf."""
+"""True if GDAL itself reads a .vat.dbf."""
 WITHOUT_DBF = frozenset({"VRT", "MEM", "DERIVED", "GTI"})
-"""Formats of GDAL's that take no table from a file beside them."""
+"""GDAL formats that ignore tables in files beside the raster."""
 LISTED = 1000
-"""Files of a directory among which a name in other letters is looked for."""
+"""Largest number of files in a directory searched for a name in other case."""
 REMEMBERED = 64
 _remembered: OrderedDict[tuple[Any, ...], "_Heard"] = OrderedDict()
-"""What GDAL said of rasters that callers had open, by their files as they were."""
+"""GDAL's messages about rasters that callers had opened, by the state of their files."""
 
 _lock = threading.Lock()
 
@@ -39,25 +40,25 @@ _lock = threading.Lock()
 def open_own_table(
     dataset: Any, band: Any, name: str, options: ReadOptions = DEFAULTS
 ) -> Any | DbfTable | None:
-    """Return a band's own table: one of GDAL's, a :class:`DbfTable`, or None.
+    """Return a band's own table: a GDAL table, a :class:`DbfTable`, or None.
 
     Parameters
     ----------
     dataset, band
-        GDAL's.
+        The GDAL objects.
     name : str
-        The raster, for messages.
+        The raster's name, for messages.
     options : ReadOptions
 
     Raises
     ------
     GdalLossError
-        Where values were lost or altered, unless ``options.lossy``.
+        If values were lost or altered, unless ``options.lossy``.
 
     Warns
     -----
     GdalWarning
-        What else GDAL said.
+        For GDAL's other messages.
     """
     path = dbf_beside(dataset)
     heard = messages_of(dataset)
@@ -67,12 +68,12 @@ def open_own_table(
             return table
     rat, found = _listened(dataset, band)
     if heard is None:
-        # It was opened elsewhere, and GDAL may have said all of it then.
+        # The dataset was opened elsewhere, and GDAL may have reported everything then.
         again = _heard_again(dataset, band.GetBand())
-        # A table that the caller gave it is not the file's.
+        # A table that the caller has set on the band is not in the file.
         found = [*(again.messages if again.shape == _shape(rat) else ()), *found]
     else:
-        # Another band's table may be asked for later, when GDAL says nothing any more.
+        # Another band's table may be requested later, when GDAL no longer reports its problems.
         heard.extend(found)
         found = heard
     report(found, name, lossy=options.lossy)
@@ -83,7 +84,7 @@ def open_own_table(
 
 @dataclass(frozen=True, slots=True)
 class _Heard:
-    """What GDAL said of a raster, and the table that it spoke of."""
+    """GDAL's messages about a raster, with the table that they concern."""
 
     messages: tuple[Message, ...] = ()
     shape: tuple[Any, ...] | None = None
@@ -96,7 +97,7 @@ def _shape(rat: Any) -> tuple[Any, ...] | None:
 
 
 def _listened(dataset: Any, band: Any) -> tuple[Any, list[Message]]:
-    """Return a band's table as GDAL has it, and what GDAL says meanwhile."""
+    """Return a band's table from GDAL, with the messages reported meanwhile."""
     with (
         siblings_visible(dataset.GetDescription()),
         exceptions(False),
@@ -106,7 +107,7 @@ def _listened(dataset: Any, band: Any) -> tuple[Any, list[Message]]:
 
 
 def dbf_beside(dataset: Any) -> str | None:
-    """Return the ``.vat.dbf`` beside a raster, if there is one that could be its table."""
+    """Return the ``.vat.dbf`` beside a raster, if it could be its table."""
     name = dataset.GetDescription()
     if not name or name.startswith("<") or dataset.GetDriver().ShortName in WITHOUT_DBF:
         return None
@@ -116,11 +117,11 @@ def dbf_beside(dataset: Any) -> str | None:
             return exact
         if name.startswith("/vsi"):
             return None
-    # GDAL finds it in a listing, where upper and lower case are the same.
+    # GDAL searches a directory listing, ignoring case.
     folder, wanted = Path(name).parent, f"{Path(name).name}{DBF_SUFFIX}".lower()
     try:
         with os.scandir(folder) as entries:
-            # GDAL looks at no longer listings either.
+            # GDAL does not search longer listings either.
             some = itertools.islice(entries, LISTED)
             return next((one.path for one in some if one.name.lower() == wanted), None)
     except OSError:
@@ -128,7 +129,7 @@ def dbf_beside(dataset: Any) -> str | None:
 
 
 def _has_table_without(dataset: Any, number: int, dbf: str) -> bool:
-    """Return whether a band has a table elsewhere than in its ``.vat.dbf``."""
+    """Return True if a band has a table outside its ``.vat.dbf``."""
     if not READS_DBF:
         with siblings_visible(dataset.GetDescription()), exceptions(False), silence():
             return own_rat(dataset.GetRasterBand(number)) is not None
@@ -140,7 +141,7 @@ def _has_table_without(dataset: Any, number: int, dbf: str) -> bool:
 
 
 def _was_given_another(dataset: Any, band: Any, table: DbfTable) -> bool:
-    """Return whether the caller gave an open dataset a table that is in no file yet."""
+    """Return True if the caller has set a table on an open dataset that is not in a file yet."""
     with siblings_visible(dataset.GetDescription()), exceptions(False), silence():
         rat = own_rat(band)
         if rat is None:
@@ -149,7 +150,7 @@ def _was_given_another(dataset: Any, band: Any, table: DbfTable) -> bool:
     fields = [table.column(index).name for index in range(len(table))]
     if len(names) != len(fields):
         return True
-    # Names beyond ASCII may have been decoded otherwise.
+    # Non-ASCII names may have been decoded differently.
     pairs = [(a, b) for a, b in zip(names, fields, strict=True) if a.isascii() and b.isascii()]
     return any(a != b for a, b in pairs)
 
@@ -162,7 +163,7 @@ def _siblings(name: str) -> Sequence[str]:
 
 
 def _heard_again(dataset: Any, number: int) -> _Heard:
-    """Return what GDAL says of a raster and a band's table when they are opened once more."""
+    """Return GDAL's messages when a raster and a band's table are opened again."""
     name = dataset.GetDescription()
     if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
         return _Heard()
@@ -174,7 +175,7 @@ def _heard_again(dataset: Any, number: int) -> _Heard:
     try:
         again = open_dataset(name)
     except RasterNotFoundError:
-        # It was removed, or is no name that can be opened.
+        # The raster was removed, or its name cannot be opened.
         return _Heard()
     if number > again.RasterCount:
         return _Heard()
@@ -200,7 +201,7 @@ def _stamp(name: str) -> tuple[int, int]:
 
 
 def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
-    """Refuse a raster whose ``.aux.xml`` is damaged: GDAL takes no table from it and is silent."""
+    """Reject a raster with a damaged ``.aux.xml``, because GDAL silently ignores its table."""
     path = f"{dataset.GetDescription()}.aux.xml"
     if not dataset.GetDescription() or dataset.GetDescription().startswith("<"):
         return
@@ -218,11 +219,11 @@ def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
     if b"GDALRasterAttributeTable" not in data and b"</PAMDataset>" in data:
         return
     with exceptions(False), collected() as found:
-        # Only whether it is whole counts here, not which characters it has.
+        # Only well-formedness matters here, not the encoding.
         parsed = gdal.ParseXMLString(data.replace(b"\0", b" ").decode("latin-1"))
     if parsed is not None:
         return
-    words = found[0].text if found else "it is no XML"
+    words = found[0].text if found else "it is not XML"
     report(
         [Message(gdal.CE_Failure, f"{path} is damaged: {words}", True)], name, lossy=options.lossy
     )

@@ -1,4 +1,4 @@
-"""What of a table a raster has kept: two tables of GDAL's own, compared cell by cell."""
+"""Compare two GDAL tables cell by cell, to report a raster's losses."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -20,21 +20,21 @@ BLOCK_ROWS = 500_000
 def losses_between(
     was: Any, now: Any, band: int, singles: Collection[str] = frozenset()
 ) -> list[str]:
-    """Say in words what a raster has otherwise than it was given.
+    """Return descriptions of the differences between a raster's table and the original.
 
     Parameters
     ----------
     was, now : gdal.Dataset or str
-        The raster with the table as it should be, and the one that was to keep it.
+        The raster with the original table, and the one that should have kept it.
     band : int
-        Counted from 1, of both.
+        Counted from 1, in both rasters.
     singles : collection of str
-        Real columns whose values are float32: equal float32 values are no loss.
+        Real columns with float32 values. They have no loss if the values are equal as float32.
 
     Raises
     ------
     NotWrittenError
-        Where there is no table, or its rows, columns or types are others.
+        If the table is missing, or its rows, columns or types differ.
     """
     with open_rat(was, band) as first:
         try:
@@ -48,7 +48,7 @@ def losses_between(
 
 
 def colour_losses(was: Any, now: Any) -> list[str]:
-    """Say in words which bands' colour tables have other colours, or fewer, than they had.
+    """Return descriptions of the bands whose colour tables have changed or become shorter.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def colour_losses(was: Any, now: Any) -> list[str]:
     losses = []
     for band in range(1, was.RasterCount + 1):
         before, after = (_colours(one.GetRasterBand(band)) for one in (was, now))
-        # Drivers show the colour of pixels without data as transparent, or don't.
+        # Drivers may or may not show the colour of nodata pixels as transparent.
         hidden = was.GetRasterBand(band).GetNoDataValue()
         changed = [
             index
@@ -113,16 +113,17 @@ def _losses(was: RatSource, now: RatSource, singles: Collection[str]) -> list[st
 def _pairs(
     before: Sequence[RatColumn], after: Sequence[RatColumn]
 ) -> list[tuple[RatColumn, RatColumn]] | None:
-    """Return the columns of both tables in pairs; None if they don't match.
+    """Return the columns of both tables in pairs; None if they do not match.
 
-    HFA adds columns for the colour table and the histogram, before the others.
+    HFA inserts columns for the colour table and the histogram before the others.
     """
-    if len(before) == len(after):
-        return list(zip(before, after, strict=True))
-    kept = {kept_name(one.name, one.usage).lower() for one in before}
-    added = {name.lower() for name in HFA_NAMES.values()} - kept
-    rest = [one for one in after if one.name.lower() not in added]
-    return list(zip(before, rest, strict=True)) if len(rest) == len(before) else None
+    kept = [kept_name(one.name, one.usage).lower() for one in before]
+    by_name = {one.name.lower(): one for one in after}
+    if len(by_name) == len(after) and len(set(kept)) == len(kept) and by_name.keys() >= set(kept):
+        added = by_name.keys() - set(kept)
+        if added <= {name.lower() for name in HFA_NAMES.values()}:
+            return [(one, by_name[name]) for one, name in zip(before, kept, strict=True)]
+    return list(zip(before, after, strict=True)) if len(before) == len(after) else None
 
 
 def _of_description(before: RatColumn, after: RatColumn) -> list[str]:

@@ -1,11 +1,10 @@
-"""The one door to GDAL's raster attribute tables: reading, block by block.
+"""Read GDAL's raster attribute tables, block by block.
 
-Everything here avoids what is unsafe or loses values in one GDAL version or another:
-a table outlives neither band nor dataset, blocks that begin after row 0 are only read
-where that version reads the right memory, text is read in pieces whose size in bytes is
-bounded, date-times go through text.
+This module avoids every access that is unsafe or loses values in some GDAL version. Band and
+dataset are kept alive with their table. Blocks that begin after row 0 are read only if the version
+reads the right memory. Text is read in pieces of limited size. Date-times are read as text.
 
-A source is used by one thread at a time; that need not be the one that opened it.
+Only one thread at a time may use a source, but not necessarily the one that opened it.
 """
 
 import os
@@ -46,63 +45,63 @@ __all__ = [
 Array = NDArray[Any]
 
 TEXT_ROWS = 1024
-"""Rows of text read at once: GDAL pads them all to the longest, and some are very long."""
+"""Rows of text read at once. GDAL pads all of them to the longest, which may be very long."""
 PADDED = 64 * 2**20
-"""Bytes that a block of text may take when all of it is padded to its longest."""
+"""Largest size of a block of text padded to its longest row, in bytes."""
 OFFSET_ATTR = "UTC_OFFSET_MINUTES"
 SCAN_ROWS = 100_000
-"""Rows of date-times looked at at once for their offsets."""
+"""Rows of date-times whose offsets are examined at once."""
 FAR = 2**32 - 2 * 86_400
-"""Seconds from 1970 (to 1834 and 2105) beyond which blocks of date-times are not exact.
+"""Seconds from 1970 (1834 to 2105) within which blocks of date-times are exact.
 
-GDAL's bindings make them from one double of seconds: in the year 1 they are 4 microseconds
-off, in 9999 16. Asked for cell by cell, which is far slower, they are exact."""
+GDAL's bindings create them from a double of seconds, with an error of 4 microseconds in the year 1
+and 16 in 9999. Read cell by cell, which is far slower, they are exact."""
 
 
 @dataclass(frozen=True, slots=True)
 class RatColumn:
-    """A column as GDAL describes it."""
+    """A column as described by GDAL."""
 
     index: int
     name: str
     type: int
-    """Number of GDAL's type."""
+    """GDAL's type number."""
     usage: int
-    """Number of GDAL's usage; ones that GDAL does not know are legal."""
+    """GDAL's usage number. Numbers unknown to GDAL are valid."""
 
 
 @dataclass(frozen=True, slots=True)
 class RatSchema:
-    """A table as GDAL describes it."""
+    """A table as described by GDAL."""
 
     columns: tuple[RatColumn, ...]
     rows: int
     table_type: int | None
     """0 thematic, 1 athematic."""
     linear_binning: tuple[float, float] | None
-    """(minimum of row 0, bin size), where the table has it."""
+    """(minimum of row 0, bin size), if the table has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredColumn:
-    """How a column is stored."""
+    """The dtype and attributes that store a column."""
 
     dtype: np.dtype[Any]
     attributes: Mapping[str, Any]
 
 
 def schema_of(rat: Any, *, any_name: bool = False, encoding: str | None = None) -> RatSchema:
-    r"""Describe a RAT of GDAL's.
+    r"""Return the schema of a GDAL table.
 
     Parameters
     ----------
     rat
-        GDAL's.
+        The GDAL table.
     any_name : bool
-        Hand out names that are not of the encoding as GDAL's bindings do: with halves of
-        surrogate pairs. By default their bytes are escaped (``\xe9``).
+        Return names that cannot be decoded as GDAL's bindings do, with lone surrogates. By default
+        their bytes are escaped (``\xe9``).
     encoding : str, optional
-        Of the names; by default UTF-8.
+        Encoding of the names; by default UTF-8.
     """
     count = rat.GetColumnCount()
     columns = tuple(
@@ -126,7 +125,7 @@ def schema_of(rat: Any, *, any_name: bool = False, encoding: str | None = None) 
 
 
 def dbf_schema(table: DbfTable) -> RatSchema:
-    """Describe a ``.vat.dbf`` as the table that GDAL could make of it."""
+    """Return the schema of a ``.vat.dbf`` as a GDAL table."""
     columns = []
     for index in range(len(table)):
         column = table.column(index)
@@ -142,7 +141,7 @@ def _column_count(table: Any) -> int:
 
 
 def _raw(text: Any) -> bytes:
-    """Return the bytes of what GDAL's bindings hand out: bytes, or a str with surrogates."""
+    """Return the bytes of text from GDAL's bindings, which is bytes or a str with surrogates."""
     return text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape")
 
 
@@ -167,9 +166,9 @@ def open_rat(
     Raises
     ------
     RasterNotFoundError
-        Where there is no such raster or band, or the band has no table.
+        If the raster or band does not exist, or the band has no table.
     GdalLossError
-        Where GDAL lost or altered values of the table, unless ``options.lossy``.
+        If GDAL lost or altered values of the table, unless ``options.lossy``.
     """
     is_open = hasattr(raster, "GetRasterBand")
     with ExitStack() as stack:
@@ -196,13 +195,13 @@ def bands_with_table(
     storage_options: Mapping[str, Any] | None = None,
     options: ReadOptions = DEFAULTS,
 ) -> list[int]:
-    """Return the bands of a raster that have an attribute table of their own."""
+    """Return the bands of a raster that have their own attribute table."""
     found = []
     with opened(raster, storage_options) as dataset:
         for number in range(1, dataset.RasterCount + 1):
             band = dataset.GetRasterBand(number)
             table = open_own_table(dataset, band, dataset.GetDescription(), options)
-            # Some drivers hand out a table without columns for every band.
+            # Some drivers return a table without columns for every band.
             if table is not None and _column_count(table):
                 found.append(number)
             del table, band
@@ -210,12 +209,12 @@ def bands_with_table(
 
 
 def no_table(dataset: Any, band: int, name: str, also: str = "") -> RasterNotFoundError:
-    """Return the error for a band without a table: it names the bands that have one.
+    """Return the error for a band without a table. It names the bands that have one.
 
     Parameters
     ----------
     also : str
-        What else there is not.
+        Text about other missing tables.
     """
     bands = bands_with_table(dataset)
     text = f"{name}: band {band} has no attribute table{also}"
@@ -230,13 +229,13 @@ def no_table(dataset: Any, band: int, name: str, also: str = "") -> RasterNotFou
 
 
 class RatSource:
-    """A band's own table, for reading. A context manager.
+    """A band's own table, open for reading, as a context manager.
 
     Parameters
     ----------
     dataset, band, rat
-        GDAL's; all are kept for as long as the table is in use, as GDAL frees a table
-        with its dataset.
+        The GDAL objects. All are kept while the table is in use, because GDAL frees a table with
+        its dataset.
     name : str
         For messages.
     options : ReadOptions
@@ -254,14 +253,14 @@ class RatSource:
         self._stored: dict[int, StoredColumn] = {}
         self._offsets: dict[int, int | None] = {}
         self.settings = ExitStack()
-        """GDAL's settings that reach the raster; undone when the table is closed."""
+        """Releases GDAL's settings for the raster when the table is closed."""
 
     def _described(self) -> RatSchema:
         return schema_of(self._rat, encoding=self._options.encoding)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
-        """Turn GDAL's errors into exceptions, and pass on what else it reports."""
+        """Turn GDAL's errors into exceptions, and report its other messages."""
         with exceptions(), collected(of_table=True) as found:
             yield
         if found:
@@ -269,11 +268,11 @@ class RatSource:
 
     @property
     def dataset(self) -> Any:
-        """The raster; only to be used while the table is."""
+        """The raster's dataset. Use it only while the table is open."""
         return self._dataset
 
     def close(self) -> None:
-        """Let go of table, band and dataset, in that order."""
+        """Release the table, band and dataset, in this order."""
         self._rat = self._band = self._dataset = self._whole = None
         self.settings.close()
 
@@ -289,29 +288,29 @@ class RatSource:
         self.close()
 
     def stored(self, index: int) -> StoredColumn:
-        """Return how a column is stored: its dtype and attributes.
+        """Return the dtype and attributes for storing a column.
 
-        A column of date-times is read for this, block by block, as its dtype depends on
-        whether all of them have one offset.
+        A date-time column is read for this, block by block, because its dtype depends on whether
+        all rows have the same offset.
 
         Raises
         ------
         ConversionError
-            For a type that this version does not know, or date-times that can't be kept.
+            For a type unknown to this version, or date-times that cannot be stored.
         """
         if index not in self._stored:
             self._stored[index] = self._decide(index)
         return self._stored[index]
 
     def missing(self, index: int) -> dict[str, Any]:
-        """Return the attribute ``missing_value`` of a column that has one."""
+        """Return the attribute ``missing_value`` of a column, if it has one."""
         return {}
 
     def expect(self, index: int, stored: StoredColumn) -> None:
-        """Take a column of date-times to be stored as it was before, without reading it.
+        """Assume that a date-time column is stored as it was before, without reading it.
 
-        Each block is checked as it is read. What can't be understood is passed over: then
-        :meth:`stored` reads the column.
+        Each block is checked when it is read. Invalid attributes are ignored: :meth:`stored` then
+        reads the column.
         """
         kept = stored.attributes.get(OFFSET_ATTR)
         is_offset = kept is None or (isinstance(kept, int) and abs(kept) < 24 * 60)
@@ -327,7 +326,8 @@ class RatSource:
                 f"{self.name}, column {column.name!r}: GDAL's type {column.type} is not known here"
             )
         if column.type >= FieldType.BOOLEAN and VERSION < (3, 12):
-            # It takes the number from a file that a newer version wrote, and reads nothing.
+            # GDAL takes the type from a file written by a newer version, but cannot read the
+            # values.
             raise ConversionError(
                 f"{self.name}, column {column.name!r}: GDAL before 3.12 can't read "
                 f"{type_name(column.type)}"
@@ -360,14 +360,14 @@ class RatSource:
         return seen.pop() if seen else datetimes.NAIVE
 
     def read(self, index: int, start: int, length: int) -> Array:
-        """Read rows of a column, in the dtype they are stored as.
+        """Read rows of a column in the dtype that stores them.
 
         Parameters
         ----------
         index : int
-            The column's.
+            The column's index.
         start, length : int
-            Rows; all of them in the table.
+            The rows; all must be in the table.
 
         Returns
         -------
@@ -376,9 +376,9 @@ class RatSource:
         Raises
         ------
         ConversionError
-            For text that is not UTF-8, and date-times that can't be kept: names the row.
+            For text that is not UTF-8, and date-times that cannot be stored; names the row.
         GdalError
-            Where GDAL fails.
+            If GDAL fails.
         """
         if not 0 <= start <= start + length <= self.schema.rows:
             raise BridgeError(
@@ -401,7 +401,8 @@ class RatSource:
     def _array(self, index: int, start: int, length: int) -> Array:
         if self._safe:
             return self._ask(index, start, length)
-        # The whole column, from row 0; kept, as the next block will be of the same one.
+        # Read the whole column from row 0, and keep it, because the next block will be from the
+        # same column.
         if self._whole is None or self._whole[0] != index:
             self._whole = None
             self._whole = (index, self._ask(index, 0, self.schema.rows))
@@ -427,13 +428,13 @@ class RatSource:
     # ---- text
 
     def read_encoded(self, index: int, start: int, length: int) -> Array:
-        """Read rows as :meth:`read` does, but text, where it can be, as it comes from GDAL.
+        """Read rows like :meth:`read`, but leave text as GDAL returns it, if possible.
 
         Returns
         -------
         ndarray of shape (length,)
-            For text of fixed-width bytes, not looked at: whoever stores them has to see that
-            they are UTF-8. Of strings where these would be far smaller.
+            Text is fixed-width bytes and is not validated: the caller must check that it is UTF-8.
+            If strings need far less memory, it is strings.
         """
         is_utf8 = self._options.encoding is None
         if self.schema.columns[index].type != FieldType.STRING or not (self._safe and is_utf8):
@@ -448,7 +449,7 @@ class RatSource:
         return out
 
     def check_encoded(self, index: int, start: int, values: Array) -> None:
-        """Refuse text from :meth:`read_encoded` that is not UTF-8.
+        """Raise an error if text from :meth:`read_encoded` is not UTF-8.
 
         Raises
         ------
@@ -462,12 +463,12 @@ class RatSource:
         if self._safe:
             pieces = self._text_pieces(index, start, length)
             return self._as_strings(index, start, length, pieces)
-        # As a whole column they would all be padded to the longest: cell by cell.
+        # GDAL would pad the whole column to its longest row, so read cell by cell.
         texts = [self._rat.GetValueAsString(row, index) for row in range(start, start + length)]
         if self._options.encoding is not None:
             return np.array(self._decoded(index, start, texts), stored_dtype(FieldType.STRING))
         try:
-            # A bytes object among them would go in as its repr.
+            # numpy would convert a bytes object among them to its repr.
             if set(map(type, texts)) == {str}:
                 return np.array(texts, stored_dtype(FieldType.STRING))
         except UnicodeEncodeError:
@@ -477,7 +478,7 @@ class RatSource:
 
     def _text_pieces(self, index: int, start: int, length: int) -> list[Array]:
         """Read text as fixed-width bytes, some rows at a time."""
-        # Once for all of them: entered for each, it would take a tenth of the time.
+        # Enter the context once: entering it for each piece would take a tenth of the time.
         with self._listening():
             return [
                 self._asked(index, first, min(TEXT_ROWS, start + length - first))
@@ -511,14 +512,14 @@ class RatSource:
         return texts
 
     def _check_text(self, index: int, start: int, texts: list[Any]) -> None:
-        """Refuse what GDAL's bindings make of bytes that are not of the encoding."""
+        """Raise an error for text from GDAL's bindings that does not match the encoding."""
         self._decoded(index, start, texts)
 
     def _decoded(self, index: int, start: int, texts: list[Any]) -> list[str]:
         encoding = self._options.encoding or "utf-8"
         found = []
         for row, text in enumerate(texts, start):
-            # Bytes, in newer versions; in older ones a str with halves of surrogate pairs.
+            # Newer bindings return bytes, older ones a str with lone surrogates.
             raw = _raw(text)
             try:
                 found.append(raw.decode(encoding))
@@ -542,7 +543,7 @@ class RatSource:
             )
 
     def read_native(self, index: int, start: int, length: int) -> Array:
-        """Read rows as a table of GDAL's takes them, in the column's type there."""
+        """Read rows in the dtype that a GDAL table of this column's type accepts."""
         if self.schema.columns[index].type == FieldType.DATETIME:
             return self.read_datetime_text(index, start, length)
         return self.read(index, start, length)
@@ -565,11 +566,11 @@ class RatSource:
             ]
         times, offsets = datetimes.parse(texts, column=column, first_row=start)
         if fine:
-            # Only now: objects of years that Python does not have would fail the block.
+            # Not earlier: datetime objects outside Python's years would fail for the whole block.
             objects = self._array(index, start, length).tolist()
             seconds = np.where(np.isnat(times), 0, times.astype("M8[s]").view("i8"))
             for row in np.flatnonzero(np.abs(seconds) > FAR).tolist():
-                # A leap second is a ValueError, and refused below.
+                # A leap second is a ValueError, and is refused below.
                 with suppress(ValueError):
                     objects[row] = self._rat.GetValueAsDateTime(start + row, index)
             times = datetimes.finer(times, offsets, objects, texts, column=column, first_row=start)
@@ -577,7 +578,7 @@ class RatSource:
 
 
 class DbfSource(RatSource):
-    """A band's ``.vat.dbf``, for reading; see :class:`RatSource`."""
+    """A band's ``.vat.dbf``, open for reading; see :class:`RatSource`."""
 
     _rat: DbfTable
 
@@ -592,7 +593,7 @@ class DbfSource(RatSource):
             **usage_attributes(column.usage),
             **column.attributes,
         }
-        # What can't be read is found out here, before anything is written.
+        # Read everything here, so that unreadable values are found before anything is written.
         return StoredColumn(column.values.dtype, attributes)
 
     def missing(self, index: int) -> dict[str, Any]:
@@ -643,10 +644,10 @@ class DbfSource(RatSource):
 
 
 def unique_names(columns: Iterable[RatColumn]) -> dict[int, str]:
-    """Return a name for each column's index, no two the same and none empty.
+    """Return a unique, non-empty name for each column's index.
 
-    GDAL allows both; where a name has to be made up, GDAL's own is kept in the
-    attribute ``GDAL_NAME``.
+    GDAL allows duplicate and empty names. If a name must be made up, the attribute ``GDAL_NAME``
+    keeps GDAL's own.
     """
     columns = list(columns)
     taken = {column.name for column in columns}

@@ -1,9 +1,9 @@
-"""Writing a band's own attribute table, safely and with nothing lost in silence.
+"""Write a band's own attribute table, safely and without silent losses.
 
-There are two kinds of table in GDAL. One writes through to its file at once (HFA, KEA).
-The other is memory: it is built here on a copy and handed to the band at the end, so a
-copy that fails leaves the raster as it was. Either way the raster is opened again at the
-end to see what it has kept, as some drivers accept what they then drop.
+GDAL has two kinds of tables. Some are written directly to the file (HFA, KEA). Others are in
+memory: this module builds them on a copy and sets them on the band at the end, so a failed copy
+leaves the raster unchanged. In both cases the raster is then opened again to see which values it
+has kept, because some drivers accept values and drop them.
 """
 
 import os
@@ -37,6 +37,7 @@ from gdalbridge.gdalio.field_types import (
     HFA_NAMES,
     FieldType,
     FieldUsage,
+    hfa_colour_conflict,
     hfa_cut,
     kept_name,
     replaced_column,
@@ -49,10 +50,12 @@ from gdalbridge.gdalio.own_table import open_own_table
 from gdalbridge.gdalio.rat_reader import RatSchema, schema_of
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
+from ratzarr.errors import Advice
 from ratzarr.stores import gdal_name
 
 __all__ = [
     "RatSink",
+    "check_columns",
     "check_not_hidden",
     "check_open_for_update",
     "keeps_values",
@@ -62,29 +65,29 @@ __all__ = [
 
 
 EXACT = frozenset({"MEM", "HFA", "KEA"})
-"""Drivers that keep the bits of every value that they take."""
+"""Drivers that preserve every bit of the values that they accept."""
 
 
 def keeps_values(dataset: Any) -> bool:
-    """Return whether a raster keeps every value of its table that it takes."""
+    """Return True if a raster preserves every table value that it accepts."""
     driver = dataset.GetDriver().ShortName
-    # A VRT in memory lists its sources' files, and is not among them.
+    # A VRT in memory lists its sources' files, but not itself.
     in_memory = driver == "VRT" and dataset.GetDescription() not in (dataset.GetFileList() or [])
     return driver in EXACT or in_memory
 
 
 def check_open_for_update(dataset: Any, band: Any, name: str) -> None:
-    """Refuse a dataset that was opened for reading, where GDAL would not say so.
+    """Reject a dataset opened for reading if GDAL would not report it.
 
     Raises
     ------
     NotWrittenError
     """
-    # From 3.12 on GeoTIFFs that were opened for reading take a table, show it, and drop it.
+    # From 3.12, a GeoTIFF opened for reading accepts a table, shows it, and drops it.
     if VERSION < (3, 12) or dataset.GetDriver().ShortName != "GTiff":
         return
-    # GDAL's bindings don't say how a dataset was opened. A write outside of the raster is
-    # refused for the one reason or the other, and writes nothing.
+    # GDAL's bindings do not tell how a dataset was opened. Writing outside the raster fails with
+    # one of two errors, and changes nothing.
     outside = (dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
     with silence():
         gdal.ErrorReset()
@@ -94,20 +97,20 @@ def check_open_for_update(dataset: Any, band: Any, name: str) -> None:
         gdal.ErrorReset()
     if reason in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess):
         raise NotWrittenError(
-            f"{name} was opened for reading, and GDAL would drop its table in silence: "
-            "it has to be opened for update (gdal.OF_UPDATE), or given by its path"
+            f"{name} was opened for reading, and GDAL would silently drop its table. Open it "
+            "for update (gdal.OF_UPDATE), or pass its path."
         )
 
 
 def check_not_hidden(dataset: Any, number: int, name: str) -> None:
-    """Refuse a dataset that does not see the table that its band has already.
+    """Reject a dataset that cannot see its band's existing table.
 
     Raises
     ------
     NotWrittenError
     """
-    # With GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR a dataset does not see a table in its
-    # .aux.xml, and what is written would take that table's place.
+    # With GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR a dataset does not see a table in its .aux.xml,
+    # and writing would replace that table.
     path = dataset.GetDescription()
     with silence():
         beside = path and gdal.VSIStatL(f"{path}.aux.xml") is not None
@@ -117,8 +120,8 @@ def check_not_hidden(dataset: Any, number: int, name: str) -> None:
         hidden = own_rat(again.GetRasterBand(number)) is not None
     if hidden:
         raise NotWrittenError(
-            f"{name} has a table in {path}.aux.xml that this dataset does not see: open "
-            "it without GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR, or give its path"
+            f"{name} has a table in {path}.aux.xml that this dataset does not see: open it "
+            "without GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR, or pass its path"
         )
 
 
@@ -129,30 +132,30 @@ def see_what_was_kept(
     asked: Mapping[int, tuple[str, int, int]],
     name: str,
 ) -> list[str]:
-    """Open a raster again and compare its table's schema with what it was given.
+    """Open a raster again and compare its table's schema with the written one.
 
     Parameters
     ----------
     path : str
         The raster.
     number : int
-        The band.
+        The band number.
     expected : RatSchema
-        The table as GDAL took it.
+        The schema that GDAL accepted.
     asked : mapping of int to tuple of (str, int, int)
-        Name, type and usage by column, where GDAL may have taken others.
+        The requested name, type and usage by column, if GDAL may have accepted others.
     name : str
-        The raster, for messages.
+        The raster's name, for messages.
 
     Returns
     -------
     losses : list of str
-        In words, which names, types and usages became others: a line per column.
+        Descriptions of changed names, types and usages: a line per column.
 
     Raises
     ------
     NotWrittenError
-        Where rows, columns or their types are others.
+        If the rows, columns or their types differ.
     """
     try:
         dataset = open_dataset(path)
@@ -162,7 +165,7 @@ def see_what_was_kept(
         del rat, dataset
     except (BridgeError, RasterNotFoundError) as error:
         raise NotWrittenError(f"{name} can't be read any more: {error}") from error
-    # A table without columns, or without rows, is not always kept.
+    # Some drivers drop a table without columns or rows.
     if found is None and not (expected.columns and expected.rows):
         return ["the table, which has no cells, was not kept"] if expected.columns else []
     if (
@@ -182,6 +185,54 @@ def see_what_was_kept(
     return [loss for loss in losses if loss is not None]
 
 
+Columns = Sequence[tuple[str, int, int]]
+"""Name, type and usage of each."""
+
+
+def check_columns(
+    name: str, new: Columns, there: Sequence[str] = (), changed: Columns = (), *, hfa: bool
+) -> None:
+    """Refuse columns that a format written through can't have as they are.
+
+    Parameters
+    ----------
+    name : str
+        The raster, for messages.
+    new : sequence of (name, type, usage)
+        In the order in which they are to be created.
+    there : sequence of str
+        Columns that the raster has.
+    changed : sequence of (name, type, usage)
+        Those of them that are to be written over.
+    hfa : bool
+        Whether the format is HFA, which also takes some names for colours.
+
+    Raises
+    ------
+    NotWrittenError
+        Names the column, and the one that it would replace.
+    """
+    for asked in (*new, *changed) if hfa else ():
+        conflict = hfa_colour_conflict(*asked)
+        if conflict is not None:
+            raise NotWrittenError(
+                Advice(
+                    f"{name}: {conflict}.",
+                    "Choose other columns with columns=..., give it another name, or make it "
+                    "Integer with that usage.",
+                )
+            )
+    names = list(there)
+    for column, _, usage in new:
+        other = replaced_column(names, column, usage, hfa=hfa)
+        if other is not None:
+            raise NotWrittenError(
+                f"{name} has a column {other!r}, which this format would replace with {column!r} "
+                f"({usage_name(usage)}): it does not tell the two apart"
+            )
+        names.append(kept_name(column, usage) if hfa else column)
+
+
 Array = NDArray[Any]
 
 MAX_ROWS = 2**31 - 1
@@ -193,9 +244,9 @@ WRITTEN_KINDS = {
     FieldType.DATETIME: "S",
     FieldType.WKB_GEOMETRY: "O",
 }
-"""The kind of numpy's dtypes that a column of a GDAL type is written from."""
+"""The kind of numpy dtype from which a GDAL type is written."""
 TEXT_BYTES = 32 * 2**20
-"""GDAL's bindings pad text to the longest of a block: blocks of at most so many bytes."""
+"""Largest size of a text block in bytes, because GDAL's bindings pad all rows to the longest."""
 
 
 def open_rat_for_update(
@@ -206,23 +257,22 @@ def open_rat_for_update(
     Parameters
     ----------
     raster : str, os.PathLike or gdal.Dataset
-        A path, or a dataset that was opened for update.
+        A path, or a dataset opened for update.
     band : int
         Counted from 1.
     options : ReadOptions
-        For the table that is there.
+        For the existing table.
     shown : str, optional
         The raster's name in messages.
 
     Raises
     ------
     GdalLossError
-        Where GDAL lost or altered values of the table that is there: they would be lost for
-        good.
+        If GDAL lost or altered values of the existing table: writing would make that permanent.
     NotWrittenError
-        For places that GDAL can't update a raster in (``/vsis3/``, ...).
+        For locations where GDAL cannot update a raster (``/vsis3/``, ...).
     RasterNotFoundError
-        Where there is no such raster or band, or it can't be opened for writing.
+        If the raster or band does not exist, or cannot be opened for writing.
     """
     if hasattr(raster, "GetRasterBand"):
         return RatSink(raster, band, raster.GetDescription(), path=None, options=options)
@@ -246,21 +296,20 @@ def open_rat_for_update(
 
 
 class RatSink:
-    """A band's own table, for writing.
+    """A band's own table, open for writing.
 
-    A context manager: without commit, nothing stays of what was written to a table in
-    memory.
+    As a context manager: without commit, a table in memory keeps its old content.
 
     Parameters
     ----------
     dataset
-        GDAL's, opened for update.
+        The GDAL dataset, opened for update.
     band : int
         Counted from 1.
     name : str
         For messages.
     path : str or None
-        Where it was opened from, if here.
+        The path, if the dataset was opened here.
     options : ReadOptions
     """
 
@@ -279,8 +328,8 @@ class RatSink:
         rat = open_own_table(dataset, self._band, name or "the raster", options)
         if isinstance(rat, DbfTable):
             raise NotWrittenError(
-                f"{name}: its table is {rat.path}, which a table in the raster would hide. 'gdalbridge "
-                "bake' writes a raster with both; or give the .vat.dbf another name first"
+                f"{name}: its table is {rat.path}, which a table in the raster would hide. "
+                "'gdalbridge bake' writes a raster with both; or rename the .vat.dbf first"
             )
         if rat is None:
             check_not_hidden(dataset, band, name)
@@ -288,8 +337,8 @@ class RatSink:
         if rat is None:
             rat = gdal.RasterAttributeTable()
         elif not self.writes_through:
-            # The band's own is not to be changed before the end; and GDAL 3.6 crashes where
-            # a band is given the table that it gave.
+            # Work on a copy, so that the band's table changes only at the end. GDAL 3.6 also
+            # crashes if a band is given its own table.
             rat = rat.Clone()
         self._rat = rat
         self._blocks_are_safe = options.block_io and block_io_is_safe(rat)
@@ -308,18 +357,18 @@ class RatSink:
         self.close()
 
     def close(self) -> None:
-        """Let go of everything; what was not committed is dropped."""
+        """Release everything; uncommitted changes are dropped."""
         self._held = None
         self._rat = self._band = self._dataset = None
 
     @property
     def dataset(self) -> Any:
-        """The raster, until it is closed."""
+        """The raster's dataset, until it is closed."""
         return self._dataset
 
     @property
     def schema(self) -> RatSchema:
-        """The table as it is now."""
+        """The table's current schema."""
         return schema_of(self._rat)
 
     def set_row_count(self, rows: int) -> None:
@@ -328,7 +377,7 @@ class RatSink:
         Raises
         ------
         ConversionError
-            Above 2147483647, which is all that GDAL can count.
+            Above 2147483647, GDAL's limit.
         """
         if not 0 <= rows <= MAX_ROWS:
             raise ConversionError(
@@ -342,53 +391,36 @@ class RatSink:
                 raise GdalError(f"{self.name}: {error}") from error
         if self._rat.GetRowCount() != rows:
             raise NotWrittenError(
-                f"{self.name} has {self._rat.GetRowCount()} rows after it was told to have {rows}"
+                f"{self.name} has {self._rat.GetRowCount()} rows after its row count was set to "
+                f"{rows}"
             )
 
     @property
-    def _is_hfa(self) -> bool:
+    def is_hfa(self) -> bool:
+        """Whether the raster is an HFA, whose driver changes colour columns."""
         return bool(self._dataset.GetDriver().ShortName == "HFA")
 
-    def check_new(self, columns: Sequence[tuple[str, int]]) -> None:
-        """Refuse columns that the format could not tell from others, before one is created.
-
-        Parameters
-        ----------
-        columns : sequence of (name, usage)
-            In the order in which they are to be created.
-
-        Raises
-        ------
-        NotWrittenError
-            Names the two.
-        """
-        if not self.writes_through:
-            return
-        there = [self._rat.GetNameOfCol(i) for i in range(self._rat.GetColumnCount())]
-        for name, usage in columns:
-            other = replaced_column(there, name, usage, hfa=self._is_hfa)
-            if other is not None:
-                raise NotWrittenError(
-                    f"{self.name} has a column {other!r}, which this format would replace with "
-                    f"{name!r} ({usage_name(usage)}): it does not tell the two apart"
-                )
-            there.append(kept_name(name, usage) if self._is_hfa else name)
+    def check_columns(self, new: Columns, changed: Columns = ()) -> None:
+        """Reject columns that the format can't have, before creating any: :func:`check_columns`."""
+        if self.writes_through:
+            there = [column.name for column in self.schema.columns]
+            check_columns(self.name, new, there, changed, hfa=self.is_hfa)
 
     def create_column(self, name: str, kind: int, usage: int) -> int:
-        """Create a column and return its index; :meth:`commit` says how it differs.
+        """Create a column and return its index; :meth:`commit` reports the differences.
 
         Raises
         ------
         ConversionError
-            Where the driver's type for it could not hold the values.
+            If the driver's type for it could not hold the values.
         NotWrittenError
-            Where the format would write it over another column.
+            If the format would overwrite another column.
         """
         if "\x00" in name:
             raise ConversionError(f"{self.name}: GDAL can't have a zero character in {name!r}")
         before = int(self._rat.GetColumnCount())
-        self.check_new([(name, usage)])
-        given = hfa_cut(name) if self._is_hfa else name
+        self.check_columns([(name, kind, usage)])
+        given = hfa_cut(name) if self.is_hfa else name
         with exceptions(), silence():
             try:
                 self._rat.CreateColumn(given, int(kind), int(usage))
@@ -408,13 +440,13 @@ class RatSink:
         return before
 
     def expect_usage(self, index: int, usage: int) -> None:
-        """Have :meth:`commit` say where a column that is there has another usage."""
+        """Make :meth:`commit` report if an existing column has another usage."""
         column = self.schema.columns[index]
         self._asked[index] = (column.name, column.type, usage)
 
     @property
     def keeps_values(self) -> bool:
-        """Whether the raster keeps every value that it takes."""
+        """True if the raster preserves every value that it accepts."""
         return keeps_values(self._dataset)
 
     def write(self, index: int, start: int, values: Array, *, is_text: bool = False) -> None:
@@ -423,30 +455,30 @@ class RatSink:
         Parameters
         ----------
         index : int
-            The column's.
+            The column's index.
         start : int
             First row.
         values : ndarray of shape (n,)
-            int32 for Integer, float64 for Real (and Integers that a driver made Real),
-            bool, StringDType, object (bytes) for WKBGeometry; date-times as fixed-width
-            bytes (:func:`gdalbridge.gdalio.datetimes.text_for_gdal`).
+            int32 for Integer, float64 for Real (and for Integers that a driver made Real), bool,
+            StringDType, object (bytes) for WKBGeometry; date-times as fixed-width bytes
+            (:func:`gdalbridge.gdalio.datetimes.text_for_gdal`).
         is_text : bool
-            Whether fixed-width bytes are text, for a String: UTF-8 without zero bytes, as
-            :meth:`ratzarr.RatZarr.readText` returns it. They are not looked at.
+            True if fixed-width bytes are text for a String: UTF-8 without zero bytes, as
+            :meth:`ratzarr.RatZarr.readText` returns it. They are not validated.
 
         Raises
         ------
         ConversionError
-            For text with a zero character, which GDAL would cut there; for values of
-            another dtype than the column's, which GDAL would convert in silence.
+            For text with a zero character, where GDAL would truncate it, and for values of another
+            dtype than the column's, which GDAL would convert silently.
         BridgeError
-            For a column or rows that are not there.
+            For a column or rows outside the table.
         """
         count, rows = self._rat.GetColumnCount(), self._rat.GetRowCount()
         if not 0 <= index < count:
             raise BridgeError(f"{self.name} has {count} columns, counted from 0: no {index}")
         if not 0 <= start <= start + len(values) <= rows:
-            # Cell by cell GDAL would make the table longer.
+            # Writing cell by cell, GDAL would extend the table.
             raise BridgeError(
                 f"{self.name} has {rows} rows: {len(values)} from row {start} are not in it"
             )
@@ -476,7 +508,7 @@ class RatSink:
             self._held.put(start, values)
 
     def _give_held(self) -> None:
-        """Write the column that was kept until it could be written as a whole."""
+        """Write a column that was buffered because it can only be written as a whole."""
         held, self._held = self._held, None
         if held is None:
             return
@@ -485,10 +517,11 @@ class RatSink:
                 before = self._rat.ReadAsArray(held.index, 0, len(held.values))
             rest = ~held.written
             if before.dtype.kind == "O" and held.values.dtype.kind == "S":
-                # Date-times: given as text, handed out as objects that are not as exact.
+                # Date-times are written as text, because the objects that GDAL returns are less
+                # exact.
                 if any(value is not None for value in before[rest].tolist()):
                     raise NotWrittenError(
-                        f"{self.name}: this version of GDAL can't change some rows only of "
+                        f"{self.name}: this version of GDAL can't change only some rows of "
                         f"column {self._rat.GetNameOfCol(held.index)!r}"
                     )
             else:
@@ -523,7 +556,7 @@ class RatSink:
             raise NotWrittenError(f"{self.name}: GDAL did not write rows from {start}")
 
     def set_table_type(self, kind: int) -> list[str]:
-        """Set thematic (0) or athematic (1); return what was lost, in words."""
+        """Set thematic (0) or athematic (1); return descriptions of losses."""
         with exceptions(), silence():
             try:
                 self._rat.SetTableType(kind)
@@ -532,7 +565,7 @@ class RatSink:
         return [] if self._rat.GetTableType() == kind else ["the table's type was not kept"]
 
     def set_linear_binning(self, minimum: float, size: float) -> list[str]:
-        """Set linear binning; return what was lost, in words."""
+        """Set linear binning; return descriptions of losses."""
         with exceptions(), silence():
             try:
                 self._rat.SetLinearBinning(minimum, size)
@@ -541,18 +574,18 @@ class RatSink:
         return []
 
     def commit(self) -> list[str]:
-        """Make it stay, and see that it has stayed.
+        """Write the table to the raster, and verify that it was kept.
 
         Returns
         -------
         losses : list of str
-            In words, a line per column, which names, types and usages the raster, opened again,
-            has otherwise. Values are not compared here.
+            Descriptions of the names, types and usages that have changed in the reopened raster: a
+            line per column. Values are not compared here.
 
         Raises
         ------
         NotWrittenError
-            Where the raster, opened again, has another table than was written.
+            If the reopened raster has a different table.
         """
         self._give_held()
         expected = self.schema
@@ -570,12 +603,13 @@ class RatSink:
             except RuntimeError as error:
                 raise NotWrittenError(f"{self.name}: {error}") from error
         driver = self._dataset.GetDriver().ShortName
-        # A VRT in memory has files too: its sources'.
+        # A VRT in memory has files too: those of its sources.
         path = self.name if self._path is None else self._path
         own_file = path in (self._dataset.GetFileList() or [])
         if self._path is not None:
             self.close()
-        # An HFA's file is not whole before the dataset is closed; a caller's is not closed here.
+        # An HFA file is complete only when the dataset is closed; a caller's dataset is not closed
+        # here.
         is_open_hfa = driver == "HFA" and self._path is None
         if not is_open_hfa and (self._path is not None or (driver != "MEM" and own_file)):
             return see_what_was_kept(path, self._number, expected, self._asked, self.name)
@@ -593,7 +627,7 @@ class RatSink:
 
 
 class _Held:
-    """Values of a column that can only be written as a whole, and which rows of it are here."""
+    """Buffers a column that can only be written as a whole, and the rows filled so far."""
 
     def __init__(self, index: int, rows: int, dtype: np.dtype[Any]) -> None:
         self.index = index
@@ -604,14 +638,14 @@ class _Held:
 
     def put(self, start: int, values: Array) -> None:
         if values.dtype.itemsize > self.values.dtype.itemsize:
-            # Text of a date-time: numpy would cut the longer one.
+            # Text of a date-time: numpy would truncate the longer one.
             self.values = self.values.astype(values.dtype)
         self.values[start : start + len(values)] = values
         self.written[start : start + len(values)] = True
 
 
 def text_pieces(lengths: NDArray[np.int64], max_bytes: int = TEXT_BYTES) -> Iterator[slice]:
-    """Cut rows of text so that no piece, padded to its longest, is larger than allowed.
+    """Split rows of text so that no piece, padded to its longest, is larger than allowed.
 
     Parameters
     ----------

@@ -21,7 +21,7 @@ SAY_ENCODING = 'Use encoding="cp1252" or the like to say which encoding it is.'
 
 @dataclass(frozen=True, slots=True)
 class ReadOptions:
-    """How a raster's own table is read.
+    """Options for reading a raster's own table.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ class ReadOptions:
 
 
 def is_encoding(name: object) -> bool:
-    """Return whether Python can decode text of this encoding."""
+    """Return True if Python can decode text with this encoding."""
     try:
-        # Some codecs of Python's make no text: base64, rot13.
+        # Some of Python's codecs do not decode to text: base64, rot13.
         return isinstance(name, str) and isinstance(b"a".decode(codecs.lookup(name).name), str)
     except (LookupError, ValueError):
         return False

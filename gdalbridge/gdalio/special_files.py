@@ -1,4 +1,4 @@
-"""Pipes, sockets and devices, which GDAL must not open: it would wait for ever, or read for ever."""
+"""Reject pipes, sockets and devices, which GDAL would wait for or read endlessly."""
 
 import re
 import stat
@@ -12,9 +12,9 @@ from gdalbridge.errors import RasterNotFoundError
 __all__ = ["refuse_special_files", "refuse_special_sources"]
 
 BESIDE = (".aux.xml", ".aux", ".ovr", ".msk", ".msk.ovr", ".vat.dbf")
-"""What follows a raster's name in names of files that GDAL opens with it."""
+"""Suffixes of the files that GDAL opens with a raster."""
 INSTEAD = (".aux", ".rrd", ".tfw", ".wld", ".prj", ".IMD", ".RPB", "_rpc.txt")
-"""What follows its name without the extension."""
+"""Suffixes of such files after the name without its extension."""
 
 _KINDS = {
     stat.S_IFIFO: "a pipe (FIFO)",
@@ -29,36 +29,35 @@ _SOURCE = re.compile(r"<Source(?:Filename|Dataset)([^>]*)>([^<]*)<")
 
 
 def refuse_special_files(name: str) -> None:
-    """Refuse a raster that is, is read from, or lies beside a pipe, a socket or a device.
+    """Reject a raster that is, uses, or has beside it a pipe, a socket or a device.
 
     Parameters
     ----------
     name : str
-        As GDAL is to open it: a path, a ``/vsi`` name, or one of a driver's own
-        (``NETCDF:"x.nc":v``).
+        The name to open: a path, a ``/vsi`` name, or a driver's own name (``NETCDF:"x.nc":v``).
 
     Raises
     ------
     RasterNotFoundError
-        Names the file, and says what it is.
+        Names the file and its kind.
     """
     if name.startswith("<"):
         return
     if _STREAM.search(name):
         raise RasterNotFoundError(
-            f"{name} is a stream, and a raster is read at random: save it as a file first"
+            f"{name} is a stream, but rasters need random access: save it as a file first"
         )
     for path in _paths(name):
         kind = _KINDS.get(_type_of(path))
         if kind is not None:
             of = "" if path == name else f", which GDAL would read for {name}"
             raise RasterNotFoundError(
-                f"{path} is {kind}, and no regular file{of}: it can't be opened as a raster"
+                f"{path} is {kind}, not a regular file{of}: it can't be opened as a raster"
             )
 
 
 def refuse_special_sources(dataset: Any) -> None:
-    """Refuse a virtual raster, just opened, that reads its pixels from such a file."""
+    """Reject an open virtual raster that reads its pixels from such a file."""
     driver = dataset.GetDriver()
     if driver is None or driver.ShortName != "VRT":
         return
@@ -71,7 +70,7 @@ def refuse_special_sources(dataset: Any) -> None:
 
 
 def _paths(name: str) -> Iterator[str]:
-    """Yield the files on a local disk that a name can mean, the one that it is first."""
+    """Yield the local files that a name may refer to, the raster itself first."""
     yield name
     if not name.startswith("/vsi"):
         stem = str(Path(name).with_suffix("")) if Path(name).name else name
@@ -86,7 +85,7 @@ def _paths(name: str) -> Iterator[str]:
         if path in ("", name):
             continue
         yield path
-        # Of a file in an archive, the archive.
+        # For a file in an archive, this is the archive.
         yield from (str(parent) for parent in Path(path).parents)
 
 

@@ -1,7 +1,8 @@
-"""What GDAL says of a table as a whole, as attributes of the store, and back.
+"""Convert GDAL's properties of a table to store attributes and back.
 
-Linear binning is two doubles, which must come back exactly: JSON's shortest round-trip
-decimals do, and what JSON has no number for (NaN, infinities) is a hexadecimal string.
+Linear binning consists of two doubles, which must be preserved exactly. JSON's shortest round-trip
+decimals do that. NaN and infinities, which JSON cannot write as numbers, become hexadecimal
+strings.
 """
 
 import math
@@ -19,7 +20,7 @@ TYPES = {0: "thematic", 1: "athematic"}
 
 
 def table_attributes(schema: RatSchema) -> dict[str, Any]:
-    """Return the attributes that a table with this schema has."""
+    """Return the store attributes for a table's schema."""
     attributes: dict[str, Any] = {}
     if schema.table_type is not None:
         attributes[TYPE_ATTR] = TYPES.get(schema.table_type, str(schema.table_type))
@@ -31,12 +32,12 @@ def table_attributes(schema: RatSchema) -> dict[str, Any]:
 
 
 def table_type(attributes: Mapping[str, Any]) -> int | None:
-    """Return GDAL's number of the table's type; None where none was kept.
+    """Return GDAL's number of the table's type; None if the attributes have none.
 
     Raises
     ------
     BridgeError
-        For a type that is none.
+        For an invalid type.
     """
     kept = attributes.get(TYPE_ATTR)
     if kept is None:
@@ -50,12 +51,12 @@ def table_type(attributes: Mapping[str, Any]) -> int | None:
 
 
 def linear_binning(attributes: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return (minimum of row 0, bin size); None where the table has no linear binning.
+    """Return (minimum of row 0, bin size); None if the table has no linear binning.
 
     Raises
     ------
     BridgeError
-        For what is not two numbers.
+        For a value that is not two numbers.
     """
     kept = attributes.get(BINNING_ATTR)
     if kept is None:

@@ -1,11 +1,11 @@
 """A raster's ``.vat.dbf``: the attribute table that ArcGIS writes beside a raster.
 
-GDAL 3.11 and later make a table of 32-bit integers of it: they clamp larger values, and
-turn missing numbers into 0. Here every value is read as the file has it. OGR's driver for
-Shapefiles identifies the file and its encoding; the records have a fixed width, so numpy
-takes the columns out of them directly, at any size.
+GDAL 3.11 and later convert it to a table of 32-bit integers, clamp larger values, and turn missing
+numbers into 0. This module reads every value as stored. OGR's driver for Shapefiles identifies the
+file and its encoding. Records have a fixed width, so numpy extracts the columns directly, at any
+size.
 
-Rows are records without the mark of deletion, in file order, as in OGR and in GDAL.
+Rows are the records without a deletion mark, in file order, as in OGR and GDAL.
 """
 
 import re
@@ -29,10 +29,10 @@ __all__ = ["DbfColumn", "DbfTable"]
 Array = NDArray[Any]
 
 HEADER, FIELD = 32, 32
-"""Bytes of a file's header, and of each field in it."""
+"""Size of a file header, and of each field descriptor in it."""
 END_OF_FIELDS = 13
 INT32_DIGITS = 9
-"""Digits of which every number is a 32-bit integer."""
+"""Number of digits with which every number is a 32-bit integer."""
 TEXT = np.dtypes.StringDType()
 NUMERIC, LOGICAL, DATE = b"NF", b"L", b"D"
 BLANK = b" \x00"
@@ -42,7 +42,7 @@ NO_DATE = (b"", b"0", b"00000000")
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A field as the file's header describes it."""
+    """A field as described in the file header."""
 
     name: bytes
     kind: bytes
@@ -85,7 +85,7 @@ class DbfColumn:
         Raises
         ------
         ConversionError, GdalLossError
-            Names the row of a value that is no text, number or date.
+            Names the row of an invalid text, number or date.
         """
         if self._values is None:
             self._values = self._load()
@@ -98,15 +98,15 @@ class DbfTable:
     Parameters
     ----------
     path : str
-        As GDAL knows it.
+        The name as passed to GDAL.
     options : ReadOptions
 
     Raises
     ------
     GdalLossError
-        Where the file has fewer records than its header says, unless ``options.lossy``.
+        If the file has fewer records than its header states, unless ``options.lossy``.
     GdalError
-        Where the file is no dBASE table.
+        If the file is not a dBASE table.
     """
 
     def __init__(self, path: str, options: ReadOptions) -> None:
@@ -118,7 +118,7 @@ class DbfTable:
         there = max(0, min(count, (len(data) - start) // width))
         if there < count:
             self._lose(
-                f"{path} was cut short: its header says {count} records, and {there} are whole"
+                f"{path} is truncated: its header says {count} records, and {there} are whole"
             )
         records = np.frombuffer(data, np.dtype((np.void, width)), there, start)
         self._records = records.view("u1").reshape(there, width)
@@ -132,13 +132,13 @@ class DbfTable:
         return len(self._fields)
 
     def _lose(self, words: str) -> None:
-        # From one place in the code, so that Python shows each once, whoever reads the file again.
+        # Always warn from this line, so that Python shows each warning once.
         if not self._lossy:
             raise GdalLossError(Advice(f"{words}.", "Use lossy=True to read what is left."))
         warnings.warn(words, LossWarning, stacklevel=1)
 
     def column(self, index: int) -> DbfColumn:
-        """Return a column. One whose values can't be read hides no other column."""
+        """Return a column. An unreadable column does not hide the others."""
         if index not in self._columns:
             self._columns[index] = self._described(self._fields[index])
         return self._columns[index]
@@ -153,7 +153,7 @@ class DbfTable:
                 FieldType.DATETIME,
                 np.dtype("M8[us]"),
                 lambda: self._dates(name, one),
-                # A date has no time zone.
+                # Dates have no time zone.
                 {"UTC_OFFSET_MINUTES": None},
             )
         if one.kind == LOGICAL and one.width == 1:
@@ -162,7 +162,7 @@ class DbfTable:
 
     def _name(self, one: Field) -> str:
         encoding = self._encoding or "utf-8"
-        # One that is not of this encoding hides no other column.
+        # A name that cannot be decoded does not hide the other columns.
         return one.name.decode(encoding, "backslashreplace")
 
     def _cells(self, one: Field) -> Array:
@@ -175,7 +175,7 @@ class DbfTable:
     # ---- text
 
     def _text(self, name: str, one: Field) -> Array:
-        # In a dbf text ends with its last character that is no blank; a zero ends it, too.
+        # Text in a dbf ends at its last non-blank character, or at a zero byte.
         cells = np.strings.rstrip(_until_zero(self._cells(one)), b" ")
         out = np.empty(len(cells), TEXT)
         encoding = self._encoding or "utf-8"
@@ -198,13 +198,13 @@ class DbfTable:
 
     def _numbers(self, name: str, one: Field) -> DbfColumn:
         cells = np.strings.strip(_until_zero(self._cells(one)), BLANK)
-        # A number that was too wide for its field was written as asterisks: nothing is left of it.
+        # dBASE replaces a number too wide for its field by asterisks, so its value is lost.
         starred = (np.strings.str_len(cells) > 0) & (np.strings.strip(cells, b"*") == b"")
         if starred.any():
             rows = np.flatnonzero(starred)
             warnings.warn(
-                f"{self._where(name, int(rows[0]))}: {len(rows)} values are asterisks, by which a "
-                "dBASE file marks a number too wide for its field: read as missing",
+                f"{self._where(name, int(rows[0]))}: {len(rows)} values are asterisks, by which "
+                "a dBASE file marks a number too wide for its field: read as missing",
                 LossWarning,
                 stacklevel=1,
             )
@@ -219,7 +219,7 @@ class DbfTable:
 
     def _doubles(self, name: str, cells: Array, whole: bool) -> Array:
         try:
-            # Python takes underscores between digits.
+            # Python accepts underscores between digits.
             odd = bool((np.strings.find(cells, b"_") >= 0).any())
             values = None if odd else cells.astype(np.float64)
         except ValueError:
@@ -245,7 +245,7 @@ class DbfTable:
         return values
 
     def _check_whole(self, name: str, cells: Array, values: Array) -> None:
-        """Refuse whole numbers beyond 64 bits that a double can't hold."""
+        """Raise an error for integers beyond 64 bits that a double cannot hold."""
         far = np.flatnonzero(np.abs(values) > 2.0**53)
         for row in far.tolist():
             raw = cells[row]
@@ -281,17 +281,17 @@ class DbfTable:
         is_false = np.isin(cells, [b"F", b"f", b"N", b"n"])
         if (is_true | is_false).all():
             return DbfColumn(name, FieldType.BOOLEAN, np.dtype(np.bool_), lambda: is_true)
-        # Neither true nor false in some row, which a bool can't say.
+        # Some row is neither true nor false, which bool cannot represent.
         return DbfColumn(name, FieldType.STRING, TEXT, lambda: self._text(name, one))
 
 
 def is_ascii(cells: Array) -> bool:
-    """Return whether fixed-width bytes are ASCII throughout."""
+    """Return True if all fixed-width bytes are ASCII."""
     return not len(cells) or int(np.ascontiguousarray(cells).view("u1").max()) < 128
 
 
 def _until_zero(cells: Array) -> Array:
-    """Cut each cell at its first zero, as GDAL does; numpy itself cuts trailing zeros only."""
+    """Truncate each cell at its first zero byte, as GDAL does; numpy drops only trailing ones."""
     width = cells.dtype.itemsize
     letters = cells.view("u1").reshape(-1, width)
     is_text = np.logical_and.accumulate(letters != 0, axis=1)
@@ -299,9 +299,9 @@ def _until_zero(cells: Array) -> Array:
 
 
 def _integers(cells: Array, missing: Array, width: int) -> Array | None:
-    """Return integers, 0 where one is missing; None where not all are integers of 64 bits."""
+    """Return integers, with 0 for missing ones; None if any is not a 64-bit integer."""
     filled = np.where(missing, b"0", cells)
-    # Python's int takes underscores between digits.
+    # Python's int accepts underscores between digits.
     if not np.strings.isdigit(np.strings.lstrip(filled, b"+-")).all():
         return None
     try:
@@ -325,7 +325,7 @@ def _integer_column(name: str, values: Array, missing: Array) -> DbfColumn:
 
 
 def _free_value(present: Array, first: int) -> int:
-    """Return the smallest value from ``first`` that is not among the column's own."""
+    """Return the smallest value from ``first`` that does not occur in the column."""
     taken = np.unique(present[present < first + len(present) + 1]).tolist()
     for value in taken:
         if value > first:
@@ -336,7 +336,7 @@ def _free_value(present: Array, first: int) -> int:
 
 
 def _usage(name: str, kind: FieldType, dtype: np.dtype[Any]) -> FieldUsage:
-    """Return the usage that GDAL gives a field of this name."""
+    """Return the usage that GDAL gives to a field of this name."""
     upper = name.upper()
     if upper == "VALUE":
         return FieldUsage.MIN_MAX
@@ -365,21 +365,21 @@ def _content(path: str) -> bytes:
 
 
 def _header(path: str, data: bytes) -> tuple[list[Field], int, int, int]:
-    """Return the fields, where records begin, their width in bytes, and their number."""
+    """Return the fields, the offset of the records, their width in bytes, and their number."""
     if len(data) < HEADER:
-        raise GdalError(f"{path} was cut short: it has {len(data)} bytes, and a header has 32")
+        raise GdalError(f"{path} is truncated: it has {len(data)} bytes, and a header has 32")
     count, start, width = struct.unpack_from("<IHH", data, 4)
     if width < 1 or start < HEADER:
-        raise GdalError(f"{path} is no dBASE table: its header makes no sense")
+        raise GdalError(f"{path} is not a dBASE table: its header is invalid")
     if len(data) < start:
         raise GdalError(
-            f"{path} was cut short: its header has {start} bytes, and {len(data)} are there"
+            f"{path} is truncated: its header has {start} bytes, and the file {len(data)}"
         )
     fields, offset, place = [], 1, HEADER
     while place + FIELD <= start and data[place] != END_OF_FIELDS:
         name, kind, length, decimals = struct.unpack_from("<11sc4xBB", data, place)
         if kind == b"C" and decimals:
-            # Long text has its width in both bytes.
+            # Long text fields store their width in both bytes.
             length, decimals = length + 256 * decimals, 0
         if length:
             name = name.partition(b"\x00")[0].rstrip(b" ")
@@ -387,18 +387,18 @@ def _header(path: str, data: bytes) -> tuple[list[Field], int, int, int]:
         offset += length
         place += FIELD
     if offset > width:
-        raise GdalError(f"{path} is no dBASE table: its fields are wider than its records")
+        raise GdalError(f"{path} is not a dBASE table: its fields are wider than its records")
     return fields, start, width, count
 
 
 def _declared_encoding(path: str) -> str | None:
-    """Return the encoding that the file, or a ``.cpg`` beside it, declares."""
+    """Return the encoding declared by the file or by a ``.cpg`` beside it."""
     with exceptions(), ogr_exceptions(), silence():
         try:
             found = gdal.OpenEx(path, gdal.OF_VECTOR, allowed_drivers=["ESRI Shapefile"])
             said = found.GetLayer(0).GetMetadata("SHAPEFILE") if found is not None else {}
         except RuntimeError:
-            # The header, read here, says why.
+            # OGR failed; parsing the header here explains why.
             return None
     for key in ("ENCODING_FROM_CPG", "ENCODING_FROM_LDID"):
         name = said.get(key)
@@ -407,6 +407,6 @@ def _declared_encoding(path: str) -> str | None:
         iso = re.fullmatch(r"ISO[ _-]?8859[ _-]?([0-9]+)", name, re.I)
         page = re.fullmatch(r"(?:ANSI|OEM|CP|WINDOWS)?[ _-]?([0-9]{3,5})", name, re.I)
         name = f"iso-8859-{iso[1]}" if iso else f"cp{page[1]}" if page else name
-        # One that is not known here is as good as none: text beyond ASCII is refused.
+        # An unknown encoding counts as none: text beyond ASCII is refused.
         return name.lower() if is_encoding(name) else None
     return None

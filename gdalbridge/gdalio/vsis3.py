@@ -1,8 +1,8 @@
-"""GDAL's access to S3: the same server and user as our own stores.
+"""GDAL's access to S3, with the same server and credentials as our own stores.
 
-What :mod:`ratzarr.stores.open.aws_config` resolves is set in GDAL, for the bucket in question and for the
-time of a call. What the user has told GDAL by ``gdal.SetConfigOption``, a configuration file or
-``--config`` counts for our stores as well.
+For the duration of a call, the settings from :mod:`ratzarr.stores.aws_config` are set in GDAL for
+the bucket in question. Conversely, our stores respect options that the user has set with
+``gdal.SetConfigOption``, a configuration file or ``--config``.
 """
 
 import os
@@ -29,21 +29,21 @@ __all__ = [
 ]
 
 DERIVED = "from the settings above"
-"""Where a value of GDAL's comes from that follows from those of our stores."""
+"""Source of GDAL options that follow from our stores' settings."""
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "5", "GDAL_HTTP_LOW_SPEED_TIME": "8"} | {
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1"
 }
-"""By default GDAL waits for a silent server for ever. Slow transfers are not cut."""
+"""By default GDAL waits forever for a silent server. Slow transfers are not aborted."""
 
 _users: dict[str, list[tuple[int, dict[str, str]]]] = {}
-"""By bucket, who is using which options: thread and options."""
+"""By bucket, the current users of options: thread and options."""
 _changed = threading.Condition()
 
 
 def bucket_of(name: str) -> str | None:
-    """Return the bucket of one of GDAL's names; None for a place that is not on S3."""
+    """Return the bucket of a GDAL name; None if it is not on S3."""
     if not name.startswith(PREFIX):
         return None
     return name[len(PREFIX) :].partition("/")[0] or None
@@ -51,19 +51,19 @@ def bucket_of(name: str) -> str | None:
 
 @contextmanager
 def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[str]:
-    """Let GDAL reach a raster within the block; the value is GDAL's name for it.
+    """Let GDAL access a raster within the block; yield GDAL's name for it.
 
     Parameters
     ----------
     raster : str
         A path, a URL or a ``/vsi`` name.
     options : mapping, optional
-        Storage options, as for :class:`ratzarr.RatZarr`; they go before all else.
+        Storage options, see :class:`ratzarr.RatZarr`. They precede everything else.
 
     Raises
     ------
     RatZarrError
-        Where the server can't be reached, or refuses (:mod:`ratzarr.stores.s3_errors`).
+        If the server is unreachable or refuses (:mod:`ratzarr.stores.s3_errors`).
     """
     name = gdal_name(raster)
     bucket = bucket_of(name)
@@ -75,12 +75,12 @@ def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[s
     settings = current(bucket, options)
     wanted = _options(settings)
     if not client_for(settings, options).is_direct(bucket):
-        # GDAL would wait longer, once for each name it tries, and say less. And where a server
-        # points elsewhere, GDAL goes there, with the session token.
+        # GDAL would wait longer, once for each name that it tries, and explain less. It would also
+        # follow a redirect and send the session token there.
         ask(name, options)
     me = (threading.get_ident(), wanted)
     with _changed:
-        # Two threads that want the same bucket of different servers take turns.
+        # Threads that need the same bucket name on different servers take turns.
         _changed.wait_for(lambda: _free_for(bucket, me))
         users = _users.setdefault(bucket, [])
         if users and users[0][1] != wanted:
@@ -100,8 +100,8 @@ def reached(raster: str, options: Mapping[str, Any] | None = None) -> Iterator[s
 
 
 def forget(raster: str, options: Mapping[str, Any] | None = None) -> None:
-    """Let GDAL look again beside a raster on S3: it remembers what was there, and what was not."""
-    # What it remembers is of a server's address, so it has to know that one.
+    """Make GDAL look for a raster on S3 again, because it caches both hits and misses."""
+    # GDAL's cache is keyed by the server's address, so the settings must be in place.
     with reached(raster, options) as name, in_this_thread(name):
         if name.startswith(PREFIX):
             from gdalbridge.gdalio.compat import gdal
@@ -118,8 +118,9 @@ def _free_for(bucket: str, me: tuple[int, dict[str, str]]) -> bool:
 def in_this_thread(name: str) -> Iterator[None]:
     """Let GDAL list the directory of a raster that is :func:`reached`, within the block.
 
-    Options for a bucket's path don't count where GDAL lists the bucket's top: it leaves off the
-    slash, without which they would be another bucket's as well, one whose name begins alike.
+    Path-specific options do not apply when GDAL lists the top of a bucket, because GDAL omits the
+    trailing slash. Options for the name without a slash would also apply to other buckets whose
+    names begin with it.
     """
     users = _users.get(bucket_of(name) or "", [])
     if not users:
@@ -139,20 +140,20 @@ def in_this_thread(name: str) -> Iterator[None]:
 
 
 def ask(name: str, options: Mapping[str, Any] | None = None) -> None:
-    """Ask for an object ourselves, to have an error in words where there is one.
+    """Request an object with our own client, to get a clear error if it fails.
 
     Raises
     ------
     RatZarrError
-        For anything but an object that is there, or is not.
+        Unless the object exists or is reported missing.
     """
     try:
         location = parse_location(name)
     except ArgumentError:
-        # A bucket alone, or a key that only a raster can have: GDAL's to say.
+        # For a bucket alone, or a key that only a raster can have, let GDAL report the error.
         return
     try:
-        # Longer than nothing is all we want to know: the answer's body is not read.
+        # Only the status matters, so the body is not read.
         open_objects(location, options).get("", limit=0)
     except DamagedError:
         return
@@ -170,12 +171,12 @@ def _options(settings: S3Settings) -> dict[str, str]:
 
 
 def prepare_all() -> Callable[[], None]:
-    """Let GDAL reach all buckets that are opened by others from now on, as ours are.
+    """Let other code's GDAL datasets use the same settings for all buckets from now on.
 
     Returns
     -------
     callable
-        Takes it back.
+        Resets the options.
     """
     from gdalbridge.gdalio.compat import gdal
 
@@ -190,7 +191,7 @@ def prepare_all() -> Callable[[], None]:
 
 
 def effective_options(settings: S3Settings, bucket: str) -> dict[str, tuple[str, str]]:
-    """Return value and source of what GDAL uses in a call of ours, by option; no secret."""
+    """Return the options that GDAL uses during our calls, with their sources, without secrets."""
     from gdalbridge.gdalio.config_options import words
 
     said = words(bucket)

@@ -1,6 +1,6 @@
-"""A chunk's values to bytes and back.
+"""Conversion of a chunk's values to bytes and back.
 
-The name below is for :mod:`gdalbridge` and other programs; everything else here is internal.
+The name below is for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
 from ratzarr.codecs.strings import to_fixed_width

@@ -42,35 +42,36 @@ __all__ = [
 
 HEADER = 16
 COPIED = 0x02
-"""In the flags: it is not packed at all, the bytes follow the header as they are."""
+"""Flag of a buffer that is not compressed: the bytes follow the header unchanged."""
 MAX_BLOCKS = 2**16
-"""Blocks, of a buffer that is unpacked in parts: what is kept of each takes memory."""
+"""Largest number of blocks of a buffer that is decoded in parts, because each block needs
+memory."""
 
 
 def check_header(data: memoryview, least: int, most: int) -> int:
-    """Return how many bytes a Blosc buffer says that it has unpacked, if it may have so many.
+    """Return a Blosc buffer's uncompressed size, if it is within the limits.
 
     Raises
     ------
     ValueError
     """
     if len(data) < HEADER:
-        raise ValueError(f"{len(data)} bytes are no Blosc buffer")
+        raise ValueError(f"{len(data)} bytes are not a Blosc buffer")
     size, _, packed = struct.unpack_from("<III", data, 4)
     if not least <= size <= most:
         expected = f"{most}" if least == most else f"at most {most}"
         raise ValueError(f"expected {expected} bytes unpacked, got {size}")
     if packed != len(data):
-        # Blosc itself would read on beyond the end.
-        raise ValueError(f"expected {packed} bytes of packed data, got {len(data)}")
+        # Blosc itself would read beyond the end.
+        raise ValueError(f"expected {packed} bytes of compressed data, got {len(data)}")
     return int(size)
 
 
 def lone_last(first: int, last: int, count: int) -> bool:
-    """Return whether a run of blocks is the last one alone.
+    """Return True if a run of blocks consists of the last one only.
 
-    It is shorter than the others. Alone it would be taken for a full one, and those are packed in
-    another way: the one before it has to be unpacked with it.
+    The last block is shorter than the others. Alone it would be taken for a full block, which has
+    a different layout, so it must be decoded together with the previous one.
     """
     return first == last - 1 == count - 1
 
@@ -78,18 +79,18 @@ def lone_last(first: int, last: int, count: int) -> bool:
 def whole_buffer(
     packed: memoryview, how: bytes | memoryview, size: int, block: int, starts: Sequence[int]
 ) -> None:
-    """Write Blosc's header for blocks that are in memory already, behind where it goes.
+    """Write a Blosc header before blocks that are already in memory.
 
     Parameters
     ----------
     packed : memoryview
-        What becomes the buffer, from its first byte to its last.
+        The future buffer, from its first byte to its last.
     how : bytes
-        The header's first four, of the buffer that the blocks are from.
+        The first four header bytes of the buffer that the blocks come from.
     size, block : int
-        Bytes unpacked, of all, and of each but the last.
+        Uncompressed bytes of all blocks, and of each except the last.
     starts : sequence of int
-        Where each begins.
+        The offset of each block.
     """
     packed[:4] = how
     struct.pack_into(f"<III{len(starts)}i", packed, 4, size, block, len(packed), *starts)
@@ -97,40 +98,41 @@ def whole_buffer(
 
 @dataclass(frozen=True, slots=True)
 class BloscBlocks:
-    """A Blosc buffer of more than one block."""
+    """A Blosc buffer with more than one block."""
 
     data: memoryview
     size: int
-    """Bytes, unpacked."""
+    """Uncompressed size in bytes."""
     block: int
-    """Bytes of each block but the last, unpacked."""
+    """Uncompressed bytes of each block except the last."""
     count: int
-    """How many blocks."""
+    """Number of blocks."""
     starts: tuple[int, ...] = ()
-    """Where in the buffer each block begins; none where it is not packed."""
+    """Offsets of the blocks in the buffer; empty if it is not compressed."""
     borders: tuple[int, ...] = ()
-    """The same in ascending order, then the buffer's end."""
+    """The same offsets in ascending order, followed by the buffer's size."""
 
     @classmethod
     def of(cls, data: memoryview, size: int) -> Self | None:
-        """Look at a buffer; None where it has a single block, or more than are looked at here.
+        """Parse a buffer; return None if it has a single block, or more than the limit.
 
         Parameters
         ----------
         data : memoryview
-            Of bytes.
+            The bytes of the buffer.
         size : int
-            What it must have unpacked.
+            The expected uncompressed size.
 
         Raises
         ------
         ValueError
-            Where it can't be such a buffer.
+            If it is not a valid buffer of this size.
         """
         check_header(data, size, size)
         block = struct.unpack_from("<I", data, 8)[0]
         if not 0 < block < size:
-            # None of these are Blosc's, if they are not of one block: it says so itself.
+            # Blosc writes no such buffer with several blocks: its header would mark it as a single
+            # block.
             return None
         count = -(-size // block)
         if count > MAX_BLOCKS:
@@ -141,35 +143,35 @@ class BloscBlocks:
             return cls(data, size, block, count)
         first = HEADER + 4 * count
         if first > len(data):
-            raise ValueError(f"{len(data)} bytes can't be {count} blocks")
-        # As plain numbers: most buffers have few blocks, and numpy is slow to begin with.
+            raise ValueError(f"{len(data)} bytes can't hold {count} blocks")
+        # Plain numbers: most buffers have few blocks, and numpy's overhead is high.
         starts = struct.unpack_from(f"<{count}i", data, HEADER)
-        # They lie in the order in which Blosc's threads had them ready.
+        # Blosc's threads write the blocks in the order in which they finish.
         borders = (*sorted(starts), len(data))
         if borders[0] < first or borders[-2] >= len(data):
-            raise ValueError("a block is said to begin where there is none")
+            raise ValueError("a block offset is out of range")
         return cls(data, size, block, count, starts, borders)
 
     def bytes_of(self, first: int, last: int) -> tuple[int, int]:
-        """Return which unpacked bytes a run of blocks holds, half-open."""
+        """Return the half-open range of uncompressed bytes in a run of blocks."""
         return first * self.block, min(last * self.block, self.size)
 
     def unpack(self, first: int, last: int, out: NDArray[np.uint8]) -> None:
-        """Unpack a run of blocks.
+        """Decode a run of blocks.
 
         Parameters
         ----------
         out : ndarray of uint8
-            For exactly their bytes, contiguous.
+            Exactly as long as the decoded bytes, and contiguous.
 
         Raises
         ------
         ValueError, RuntimeError
-            Where they are not what Blosc has packed.
+            If Blosc did not write them.
         """
         start, stop = self.bytes_of(first, last)
         if len(out) != stop - start:
-            raise ValueError(f"expected room for {stop - start} bytes, got {len(out)}")
+            raise ValueError(f"expected a buffer of {stop - start} bytes, got {len(out)}")
         if self.data[2] & COPIED:
             out[:] = np.frombuffer(self.data, np.uint8, stop - start, HEADER + start)
             return
@@ -187,7 +189,7 @@ class BloscBlocks:
                 blosc.decompress(packed, out)
 
     def _cut_out(self, first: int, last: int, room: Callable[[int], memoryview]) -> memoryview:
-        """Put a run of blocks together as a buffer that has no others."""
+        """Return a new buffer with a run of blocks only."""
         start, stop = self.bytes_of(first, last)
         begins, begin = [], HEADER + 4 * (last - first)
         places = []
@@ -204,21 +206,21 @@ class BloscBlocks:
 
 
 type ReadAt = Callable[[int, memoryview], int]
-"""Reads from a place in an object into memory; returns how many bytes there were."""
+"""Reads from an offset of an object into memory and returns the number of bytes."""
 
 MAGIC = b"rzbs"
 SUM = 4
-"""Bytes of a CRC-32C, the least significant first."""
+"""Size of a CRC-32C, least significant byte first."""
 HEAD = 4096
-"""Bytes that are read for the header and the table."""
+"""Number of bytes read to get the header and the table."""
 MAX_SUMMED_BLOCKS = (HEAD - HEADER - len(MAGIC) - SUM) // (4 + SUM)
-"""Blocks of a buffer that gets a table."""
+"""Numbers of blocks for which a buffer gets a checksum table."""
 
 
 def block_sums(part: bytes) -> list[int]:
-    """Return the CRC-32C of each block of a buffer that Blosc has just packed; none where it has none.
+    """Return the CRC-32C of each block of a newly compressed buffer; none if it gets no table.
 
-    Blosc itself puts blocks behind each other in their order, where one thread packs.
+    With a single thread, Blosc writes the blocks one after another in order.
     """
     size, block = struct.unpack_from("<II", part, 4)
     if part[2] & COPIED or not block:
@@ -233,16 +235,16 @@ def block_sums(part: bytes) -> list[int]:
 
 
 def summed_head(header: bytes, starts: Sequence[int], sums: Sequence[int]) -> bytes:
-    """Return what comes before the blocks of a buffer: Blosc's header, where they begin, and the table.
+    """Return the bytes before the blocks: Blosc's header, the block offsets, and the table.
 
     Parameters
     ----------
     header : bytes
-        Blosc's, of 16, without a table.
+        Blosc's 16 bytes, without a table.
     starts : sequence of int
-        Where each block begins without a table.
+        The offset of each block without a table.
     sums : sequence of int
-        Of each block, in this order.
+        The checksum of each block, in the same order.
     """
     count = len(starts)
     longer = _table_bytes(count)
@@ -264,38 +266,38 @@ def _table_bytes(count: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class SummedBlocks:
-    """The blocks of a Blosc buffer that has a table: each is read when it is to be unpacked.
+    """The blocks of a Blosc buffer with a checksum table; each is read when it is needed.
 
-    As :class:`~ratzarr.codecs.blosc.BloscBlocks`, of which all is in memory.
+    Like :class:`~ratzarr.codecs.blosc.BloscBlocks`, which holds the whole buffer in memory.
     """
 
     how: bytes
-    """The first four bytes of the header: what they were packed by."""
+    """The first four bytes of the header, with the compression flags."""
     size: int
-    """Bytes, unpacked."""
+    """Uncompressed size in bytes."""
     block: int
-    """Bytes of each block but the last, unpacked."""
+    """Uncompressed bytes of each block except the last."""
     count: int
-    """How many blocks."""
+    """Number of blocks."""
     borders: tuple[int, ...]
-    """Where each begins, in ascending order, then the buffer's end."""
+    """Offsets of the blocks in ascending order, followed by the buffer's size."""
     sums: tuple[int, ...]
     read: ReadAt
     room: Callable[[int], memoryview]
-    """Returns memory for so many bytes, of the caller's."""
+    """Returns a buffer of the given size from the caller."""
 
     @classmethod
     def of(
         cls, length: int, size: int, read: ReadAt, room: Callable[[int], memoryview]
     ) -> Self | None:
-        """Look at the beginning of a buffer; None where it has no table, or is not as it should be.
+        """Parse the beginning of a buffer; return None if it has no valid checksum table.
 
         Parameters
         ----------
         length : int
-            Bytes of the buffer.
+            Size of the buffer in bytes.
         size : int
-            What it must have unpacked.
+            The expected uncompressed size.
         """
         head = room(HEAD)
         there = read(0, head)
@@ -320,21 +322,21 @@ class SummedBlocks:
         return cls(bytes(head[:4]), size, block, count, borders, sums, read, room)
 
     def bytes_of(self, first: int, last: int) -> tuple[int, int]:
-        """Return which unpacked bytes a run of blocks holds, half-open."""
+        """Return the half-open range of uncompressed bytes in a run of blocks."""
         return first * self.block, min(last * self.block, self.size)
 
     def unpack(self, first: int, last: int, out: NDArray[np.uint8]) -> None:
-        """Read a run of blocks, compare their checksums, and unpack them.
+        """Read a run of blocks, verify their checksums, and decode them.
 
         Parameters
         ----------
         out : ndarray of uint8
-            For exactly their bytes, contiguous.
+            Exactly as long as the decoded bytes, and contiguous.
 
         Raises
         ------
         ValueError, RuntimeError
-            Where they are not what Blosc has packed.
+            If Blosc did not write them.
         """
         alone = lone_last(first, last, self.count)
         begin, end = self.borders[first - alone], self.borders[last]
@@ -347,7 +349,7 @@ class SummedBlocks:
         for number in range(first - alone, last):
             one = view[self.borders[number] - moved : self.borders[number + 1] - moved]
             if google_crc32c.value(one) != self.sums[number]:
-                raise ValueError(f"block {number} has another checksum")
+                raise ValueError(f"the checksum of block {number} differs")
         start, stop = self.bytes_of(first - alone, last)
         starts = [one - moved for one in self.borders[first - alone : last]]
         whole_buffer(packed, self.how, stop - start, self.block, starts)

@@ -43,12 +43,12 @@ __all__ = [
 
 
 class UnpackRoom:
-    """What the chunks that are being unpacked at once may take together."""
+    """Limits the memory of all chunks being decoded at once."""
 
     def __init__(self) -> None:
         self._reset()
         if hasattr(os, "register_at_fork"):
-            # A forked child has none of the threads that are in here.
+            # A forked child has none of the threads that hold memory here.
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
@@ -56,7 +56,7 @@ class UnpackRoom:
 
     @contextmanager
     def take(self, size: int) -> Iterator[None]:
-        """Wait until there is room; a chunk that is small can't take too much."""
+        """Wait until memory is available; small chunks need not wait."""
         most = max_chunk_bytes()
         if size <= most // in_flight():
             yield
@@ -88,22 +88,22 @@ def _blosc(data: memoryview, least: int, most: int) -> Any:
 def _zstd(data: memoryview, least: int, most: int) -> Any:
     size = _zstd_content(data)
     if size is None and least != most:
-        raise ValueError("a zstd frame that does not say how large it is unpacked")
+        raise ValueError("a zstd frame without its uncompressed size")
     if size is None:
         size = most
     _check_claim(size, least, most)
     if size == 0:
         return b""
-    # Of this size and no other, also where more frames follow the first.
+    # Exactly this size, even if more frames follow the first.
     out = np.empty(size, np.uint8)
     zstd.decompress(data, out)
     return out
 
 
 def _zstd_content(data: memoryview) -> int | None:
-    """Return the size that a zstd frame says it has unpacked (RFC 8878, 3.1.1.1)."""
+    """Return the uncompressed size in a zstd frame header (RFC 8878, 3.1.1.1)."""
     if len(data) < 6 or bytes(data[:4]) != b"\x28\xb5\x2f\xfd":
-        raise ValueError("no zstd frame")
+        raise ValueError("not a zstd frame")
     descriptor = data[4]
     single_segment = bool(descriptor & 0x20)
     start = 5 + (0 if single_segment else 1) + (0, 1, 2, 4)[descriptor & 3]
@@ -111,7 +111,7 @@ def _zstd_content(data: memoryview) -> int | None:
     if width == 0:
         return None
     if len(data) < start + width:
-        raise ValueError("a zstd frame that was cut off")
+        raise ValueError("a truncated zstd frame")
     size = int.from_bytes(data[start : start + width], "little")
     return size + 256 if width == 2 else size
 
@@ -122,7 +122,7 @@ def _gzip(data: memoryview, least: int, most: int) -> Any:
     if len(unpacked) > most:
         raise ValueError(f"expected at most {most} bytes unpacked, got more")
     if not stream.eof or stream.unused_data:
-        raise ValueError("expected one whole gzip stream, and nothing after it")
+        raise ValueError("expected one complete gzip stream without further data")
     _check_claim(len(unpacked), least, most)
     return unpacked
 
@@ -132,13 +132,13 @@ DECOMPRESS: dict[str, Callable[[memoryview, int, int], Any]] = {
     "gzip": _gzip,
     "zstd": _zstd,
 }
-"""By the codec's name: of its bytes, and how many they may become, at least and at most."""
+"""Decompressors by codec name. They take the bytes, and the smallest and largest size allowed."""
 
 
 Array = NDArray[Any]
 
 SERIALIZERS = {"T": "vlen-utf8", "O": "vlen-bytes"}
-"""By kind of dtype; ``bytes`` for all others."""
+"""Serializers by kind of dtype; ``bytes`` for all others."""
 COMPRESSORS = ("blosc", "gzip", "zstd")
 CHECKSUM = "crc32c"
 CHECKSUM_BYTES = 4
@@ -146,29 +146,29 @@ KNOWN = frozenset({"transpose", "bytes", *SERIALIZERS.values(), *COMPRESSORS, CH
 
 
 def check_codecs(codecs: object) -> None:
-    """Refuse a chain, as JSON, with a codec that is not among those run here.
+    """Raise an error if a codec chain, as JSON, has a codec that this module does not run.
 
-    To be asked before zarr is: looking for a codec, it imports whatever package says it
-    has one of that name.
+    Call this before passing the chain to zarr, because zarr imports any package that registers a
+    codec of that name.
 
     Raises
     ------
     UnsupportedCodecError
-        Names the codec.
+        Names the unsupported codec.
     """
     if not isinstance(codecs, list) or not codecs:
-        raise ValueError(f"its codecs are {codecs!r:.100}: expected a list of them")
+        raise ValueError(f"its codecs are {codecs!r:.100}: expected a list")
     for codec in codecs:
         name = codec.get("name") if isinstance(codec, dict) else codec
         if not isinstance(name, str) or name not in KNOWN:
             raise UnsupportedCodecError(
-                f"packed with the codec {name!r:.100}, which is not read here: only "
+                f"compressed with the codec {name!r:.100}, which is not supported: only "
                 f"{', '.join(sorted(KNOWN))}"
             )
 
 
 def value_bytes(dtype: np.dtype[Any]) -> int:
-    """Return what a value takes in memory; of strings and bytes, besides its characters."""
+    """Return the memory of a value; for strings and bytes, without their characters."""
     return 16 if dtype.kind in SERIALIZERS else dtype.itemsize
 
 
@@ -178,24 +178,24 @@ class ChunkCodec:
     Parameters
     ----------
     metadata : ArrayV3Metadata
-        The column's.
+        Metadata of the column.
     chunk_shape : tuple of int
-        (rows,) or (rows, width) of every chunk, the last one included.
+        Shape of every chunk, including the last one: (rows,) or (rows, width).
     column : str
         The column's name, for messages.
 
     Raises
     ------
     UnsupportedCodecError
-        For a chain that can't be unpacked in bounded memory.
+        If the memory needed to decode the chain cannot be limited.
     """
 
     def __init__(
         self, metadata: ArrayV3Metadata, chunk_shape: tuple[int, ...], column: str
     ) -> None:
         self._prototype = default_buffer_prototype()
-        # Chunks that hold nothing but the fill value are written too: without the right
-        # to list a bucket a missing object can't be told from a forbidden one.
+        # Write chunks that hold only the fill value too: without permission to list a bucket, a
+        # missing object cannot be told from a forbidden one.
         self._spec = ArraySpec(
             shape=chunk_shape,
             dtype=metadata.data_type,
@@ -212,8 +212,8 @@ class ChunkCodec:
         serializer = SERIALIZERS.get(self._dtype.kind, "bytes")
         _check_order(names, serializer, self._dtype)
         first = names.index(serializer) + 1
-        # From an array to plain bytes and back: zarr's, but for strings, of which ours makes the
-        # same bytes in less time. What packs these bytes is run here.
+        # zarr's serializer converts the array to bytes and back. For strings ours replaces it: the
+        # same bytes in less time. This class runs the compressors itself.
         self._plain = ChunkTransform(codecs=metadata.codecs[:first])
         self._is_text = names[:first] == [SERIALIZERS["T"]]
         self._packing: list[tuple[str, Any]] = list(
@@ -225,14 +225,14 @@ class ChunkCodec:
         )
 
     def of_column(self, column: str) -> Self:
-        """Return the same for another column, of which messages speak."""
+        """Return the codec of this configuration for another column, which messages then name."""
         other = copy.copy(self)
         other._column = column
         other._pack = self._packer()
         return other
 
     def _packer(self) -> Callable[[NDArray[np.uint8]], list[Piece]] | None:
-        """Return what packs, where ``zarr.json`` leaves it to us how Blosc does; each column's own."""
+        """Return the column's own packer if ``zarr.json`` has the default Blosc configuration."""
         name, codec = self._packing[0] if self._packing else ("", None)
         if codec is None or name != "blosc":
             return None
@@ -244,7 +244,7 @@ class ChunkCodec:
         return None
 
     def check_size(self) -> None:
-        """Refuse chunks that are too large to be handled.
+        """Raise an error if the column's chunks are larger than the memory limit.
 
         Raises
         ------
@@ -256,14 +256,14 @@ class ChunkCodec:
         most = max_chunk_bytes()
         if size > most:
             raise TooLargeError(
-                f"column {self._column!r}: a chunk of {' x '.join(map(str, self._shape))} values "
-                f"takes {size} bytes in memory, and {most} are allowed (the environment variable "
-                f"{MAX_CHUNK_VARIABLE} can allow more)"
+                f"column {self._column!r}: a chunk of {' x '.join(map(str, self._shape))} "
+                f"values takes {size} bytes in memory, and {most} are allowed (the environment "
+                f"variable {MAX_CHUNK_VARIABLE} can allow more)"
             )
 
     @property
     def packed_limit(self) -> int:
-        """How many bytes the object of a chunk can have: packing adds little where it can't help."""
+        """The largest size of a chunk's object: codecs add little to incompressible data."""
         most = max_chunk_bytes()
         if not self._of_any_length:
             most = min(most, self._size)
@@ -271,7 +271,7 @@ class ChunkCodec:
 
     @property
     def row_bytes(self) -> int:
-        """What a row takes in memory; of strings and bytes, besides their characters."""
+        """Memory of a row; for strings and bytes, without their characters."""
         return self._size // self._shape[0]
 
     def encode(self, chunk: Array, turns: AbstractContextManager[Any] | None = None) -> bytes:
@@ -280,14 +280,14 @@ class ChunkCodec:
         Parameters
         ----------
         chunk : ndarray
-            Of the column's dtype; strings also of fixed width, or as their UTF-8.
+            With the column's dtype. Strings may also have a fixed width, or be UTF-8 bytes.
         turns : context manager, optional
-            What to hold while strings are taken out of their array.
+            Held while strings are read from their array.
 
         Raises
         ------
         TooLargeError
-            For one that could not be decoded again.
+            If the result could not be decoded again.
         """
         self.check_size()
         buffer: Any
@@ -305,24 +305,25 @@ class ChunkCodec:
             try:
                 buffer = codec._encode_sync(buffer, self._spec)
             except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-                # A configuration that zarr lets pass and the compressor doesn't.
+                # A configuration that zarr accepts but the compressor rejects.
                 raise UnsupportedCodecError(
-                    f"column {self._column!r}: {self._dtype} can't be packed with {codec}: {error}"
+                    f"column {self._column!r}: {self._dtype} can't be compressed with {codec}: "
+                    f"{error}"
                 ) from error
         data: bytes = buffer.to_bytes()
         return data
 
     def decode(self, data: bytes | memoryview) -> Array:
-        """Return the chunk that ``data`` holds.
+        """Return the decoded chunk.
 
         Raises
         ------
         TooLargeError
-            Where chunks of this column are too large, whatever this one holds.
+            If chunks of this column are too large, independent of this chunk's content.
         Exception
-            Whatever a codec raises for bytes that it did not write; the caller knows
-            which object it was and says so. A chunk of another size, shape or dtype than
-            the column's is a ValueError, raised before it is unpacked.
+            Any error of a codec for bytes that it did not write; the caller adds the name of the
+            object. A chunk with another size, shape or dtype than the column's is a ValueError,
+            raised before decoding.
         """
         self.check_size()
         if self._is_text:
@@ -341,11 +342,11 @@ class ChunkCodec:
         return chunk
 
     def decode_into(self, data: bytes | memoryview, out: Array) -> None:
-        """Unpack the chunk that ``data`` holds into an array of its shape and dtype.
+        """Decode a chunk into an array of its shape and dtype.
 
-        Where it can be, without other memory for it; strings are made where they are wanted,
-        as to copy them is to make them again. Errors as :meth:`decode`; what is in the array
-        then is of no use.
+        Where possible, no other memory is used. Strings are created directly in ``out``, because
+        copying them would create them again. Errors are those of :meth:`decode`; the array's
+        content is then undefined.
         """
         self.check_size()
         if not out.flags.c_contiguous or not (self._is_text or self._in_blocks):
@@ -356,13 +357,13 @@ class ChunkCodec:
         else:
             plain = self._checked(data)
             check_header(plain, self._size, self._size)
-            # Dates can't be given as what they are.
+            # Dates do not support the buffer protocol.
             blosc.decompress(plain, out.reshape(-1).view(np.uint8))
 
     def decode_padded(self, data: bytes) -> list[Array] | None:
-        """Return the strings of a chunk as fixed-width bytes; None where it is better decoded.
+        """Return the strings of a chunk as fixed-width bytes; None if decoding it is better.
 
-        See :func:`ratzarr.codecs.strings.to_padded`; errors as :meth:`decode`.
+        See :func:`ratzarr.codecs.strings.to_padded`. Errors are those of :meth:`decode`.
         """
         self.check_size()
         if not self._is_text or len(self._shape) > 1:
@@ -371,10 +372,10 @@ class ChunkCodec:
             return to_padded(self._unpack(data), self._values)
 
     def check(self, data: bytes) -> None:
-        """See that bytes are those of a chunk, with no more work than that takes.
+        """Verify the bytes of a chunk with the least work.
 
-        A checksum over what was packed is enough; without one the chunk is decoded.
-        Errors as :meth:`decode`.
+        A checksum over the compressed bytes is enough; without one the chunk is decoded. Errors
+        are those of :meth:`decode`.
         """
         if self._packing and self._packing[-1][0] == CHECKSUM:
             self.check_size()
@@ -383,7 +384,7 @@ class ChunkCodec:
             self.decode(data)
 
     def check_sum(self, data: bytes) -> None:
-        """Compare a chunk's bytes with their checksum, if that is what they end in.
+        """Compare a chunk's bytes with their checksum, if the chain ends with one.
 
         Raises
         ------
@@ -394,12 +395,12 @@ class ChunkCodec:
             codec._decode_sync(self._prototype.buffer.from_bytes(data), self._spec)
 
     def blocks(self, data: bytes | memoryview) -> BloscBlocks | None:
-        """Return a chunk in blocks, whose bytes are its values'; None if only the whole can be had.
+        """Return a chunk as blocks of its values' bytes; None if it has no usable blocks.
 
         Raises
         ------
         Exception
-            As :meth:`decode`, of which the checksums are part.
+            As :meth:`decode`. The checksums are verified too.
         """
         self.check_size()
         if not self._in_blocks:
@@ -409,16 +410,16 @@ class ChunkCodec:
     def summed_blocks(
         self, length: int, read: ReadAt, room: Callable[[int], memoryview]
     ) -> SummedBlocks | None:
-        """Return a chunk's blocks, of which each has a checksum of its own; None where they have none.
+        """Return a chunk's blocks with their own checksums; None if it has none.
 
         Parameters
         ----------
         length : int
-            Bytes of the chunk's object.
+            Size of the chunk's object in bytes.
         read : callable
-            Reads from it.
+            Reads part of the object.
         room : callable
-            Returns memory for so many bytes.
+            Returns a buffer of the given size.
         """
         if not self._in_blocks or self._size > max_chunk_bytes():
             return None
@@ -426,7 +427,7 @@ class ChunkCodec:
         return SummedBlocks.of(length, self._size, read, room)
 
     def _checked(self, data: bytes | memoryview) -> memoryview:
-        """Compare all checksums; return what is before them."""
+        """Verify all checksums; return the bytes before them."""
         plain: Any = data
         for _, codec in reversed(self._packing[1:]):
             buffer = self._prototype.buffer.from_bytes(plain)
@@ -434,19 +435,19 @@ class ChunkCodec:
         return memoryview(plain)
 
     def as_values(self, plain: NDArray[np.uint8]) -> Array:
-        """Return the chunk whose unpacked :meth:`blocks` these are, all of them."""
+        """Return the chunk from all of its decoded :meth:`blocks`."""
         return plain.view(self._dtype).reshape(self._shape)
 
     @staticmethod
     def unpack_blocks(
         blocks: BloscBlocks | SummedBlocks, first: int, last: int, out: NDArray[np.uint8]
     ) -> None:
-        """Unpack some of a chunk's blocks, as :meth:`BloscBlocks.unpack` does, when there is room."""
+        """Decode some blocks with :meth:`BloscBlocks.unpack` once memory is available."""
         with ROOM.take(len(out)):
             blocks.unpack(first, last, out)
 
     def _unpack(self, data: Any) -> Any:
-        """Undo compression and checksums: of no more bytes than there can be."""
+        """Undo compression and checksums, within the size limits."""
         sums = sum(name == CHECKSUM for name, _ in self._packing)
         most = max_chunk_bytes() if self._of_any_length else self._size
         for name, codec in reversed(self._packing):
@@ -464,13 +465,13 @@ class ChunkCodec:
         elif len(data) < 4 + 4 * self._values:
             raise ValueError(f"expected {self._values} values, got only {len(data)} bytes")
         elif (count := struct.unpack_from("<I", data)[0]) != self._values:
-            # The decoder makes as many as the header says, before it looks at the first.
+            # The decoder trusts the count in the header before it reads the first value.
             raise ValueError(f"expected {self._values} values, got {count}")
         return data
 
 
 def _joined(pieces: list[Piece], checksums: int) -> bytes:
-    """Return pieces with their checksums behind them, in one copy: zarr's codec makes two."""
+    """Return pieces with their checksums appended in one copy; zarr's codec would make two."""
     for _ in range(checksums):
         total = 0
         for piece in pieces:
@@ -480,12 +481,12 @@ def _joined(pieces: list[Piece], checksums: int) -> bytes:
 
 
 def _as(chunk: Array, dtype: np.dtype[Any]) -> Array:
-    # Strings may be given with a fixed width, or as their bytes.
+    # Strings may have a fixed width, or be encoded already.
     return chunk.astype(dtype) if dtype.kind == "T" and chunk.dtype.kind in "SU" else chunk
 
 
 def _is_native(codec: Any, dtype: np.dtype[Any]) -> bool:
-    """Return whether the bytes that a codec makes of numbers are those that they have in memory."""
+    """Return True if a codec's bytes for numbers equal their bytes in memory."""
     described = codec.to_dict()
     if described["name"] != "bytes" or dtype.kind not in "biufMS" or not dtype.isnative:
         return False
@@ -495,14 +496,16 @@ def _is_native(codec: Any, dtype: np.dtype[Any]) -> bool:
 
 def _check_order(names: Sequence[str], serializer: str, dtype: np.dtype[Any]) -> None:
     if serializer not in names:
-        raise UnsupportedCodecError(f"{dtype} packed with {names}: expected {serializer} in it")
+        raise UnsupportedCodecError(
+            f"{dtype} compressed with {names}: expected {serializer} among them"
+        )
     first = names.index(serializer)
     strange = [name for name in names[:first] if name != "transpose"]
     strange += [name for name in names[first + 1 :] if name not in (*COMPRESSORS, CHECKSUM)]
     if strange:
-        raise UnsupportedCodecError(f"packed with {names}: {strange[0]!r} has no place in it")
+        raise UnsupportedCodecError(f"compressed with {names}: {strange[0]!r} is out of place")
     if sum(name in COMPRESSORS for name in names) > 1:
         raise UnsupportedCodecError(
-            f"packed with {names}, one compressor upon the other: how large that becomes "
-            "unpacked can't be told beforehand"
+            f"compressed with {names}, one compressor after another: the uncompressed size "
+            "can't be known beforehand"
         )

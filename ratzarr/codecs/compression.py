@@ -1,23 +1,22 @@
-"""How chunks are packed: numbers as suits what is in a chunk, text in large blocks.
+"""The choice of compression for each chunk: numbers by a sample, text in large blocks.
 
-A Blosc buffer says itself how it was packed, so chunks of one column may be packed in
-different ways, and whatever reads Blosc reads them all. The column's ``zarr.json`` names
-one way; it is taken where no other packs this chunk much better, which is seen from a
-sample of it (docs/decisions/0002-packing.md has what was measured):
+A Blosc buffer describes its own compression, so the chunks of one column may be compressed
+differently, and every Blosc reader can read them. The column's ``zarr.json`` names the default. A
+sample of each chunk shows whether another compression saves much more
+(docs/decisions/0002-packing.md has the measurements):
 
-- lz4 with byte shuffle: the fastest both ways, and as small as any for most numbers;
-- lz4 with bit shuffle: half as fast, for codes that fill half of each value's bits;
-- zstd with byte shuffle: half as fast as lz4, for codes of which some are more frequent
-  than others, or that fill few bits;
-- zstd without shuffle: a tenth as fast to write, for values that come again whole, such
-  as decimals in float64, which it packs three times smaller.
+- lz4 with byte shuffle: the fastest in both directions, and small enough for most numbers;
+- lz4 with bit shuffle: half as fast, for codes that use half of each value's bits;
+- zstd with byte shuffle: half as fast as lz4, for codes that use few bits or have frequent values;
+- zstd without shuffle: a tenth of the writing speed, for values that repeat as a whole, such as
+  decimals in float64, which become three times smaller.
 
-Looking at a sample takes as long as packing a chunk, and the chunks of a column are mostly
-like each other. So the way of the last one is taken again, as long as it packs as well.
+Compressing a sample takes as long as compressing a chunk, and the chunks of a column are mostly
+similar. So the next chunk uses the same compression as long as its ratio stays similar.
 
-Text is always packed by zstd, and never unpacked in part. So its blocks are as long as they
-can be: what is packed on its own knows nothing of what came before it, and Blosc's own
-32 KiB make twice as much of names with a number in them, in more time.
+Text is always compressed by zstd and never decoded in part, so its blocks are as long as possible.
+Blocks are compressed independently. Blosc's own blocks of 32 KiB would make names that contain a
+number twice as large, and take longer.
 """
 
 from collections.abc import Mapping
@@ -39,7 +38,7 @@ class _Way(NamedTuple):
     level: int
     shuffle: int
     block: int
-    """Bytes that are packed on their own; 0: Blosc's choice."""
+    """Bytes of a block; 0 lets Blosc choose."""
 
 
 LZ4_BYTES = _Way(LZ4, 5, BYTES, 2**15)
@@ -55,34 +54,34 @@ USUAL_TEXT: Mapping[str, Any] = {
     "blocksize": 0,
 }
 TEXT_BLOCK = 2**23
-"""Bytes of text that are packed on their own at most."""
+"""Largest block of text, in bytes."""
 TEXT_IN_TWO = 2**22
-"""Bytes of text from which on there are two blocks, or four, ...: Blosc has two threads where the
-computer has two processors."""
+"""Bytes of text from which two blocks are used, or four, ...: Blosc uses one thread per block on a
+computer with two processors."""
 
 SAMPLE = 2**16
 BITS_SAVE, BYTES_SAVE, WHOLE_SAVES = 0.1, 0.05, 0.25
-"""What part of the unpacked bytes a slower way must save."""
+"""The part of the uncompressed bytes that a slower compression must save."""
 BYTES_LEAVE = 0.75
-"""And what zstd with byte shuffle may leave of what lz4 makes."""
+"""The part of lz4's result that zstd with byte shuffle must not exceed."""
 PROBES = 256
-"""Values that tell where a chunk ends of which only a part has rows."""
+"""Number of values compared to find the padding of a partly filled chunk."""
 LIKE_THE_LAST = 0.02
-"""How far a chunk's packed part may be from what was expected of its way."""
+"""Tolerance between a chunk's compression ratio and the expected one."""
 LOOK_AGAIN = 16
-"""Chunks after which another way may be better, whatever the last one packs to."""
+"""Number of chunks after which a new sample is taken in any case."""
 
 
 def chooses(configuration: Mapping[str, Any]) -> bool:
-    """Return whether chunks of a column with this configuration of Blosc are packed here.
+    """Return True if this module chooses how to compress columns with this configuration.
 
-    Any other than the one that columns are created with by default is somebody's wish.
+    Any other configuration than the default was a user's choice and stays.
     """
     return _same(configuration, USUAL)
 
 
 def chooses_for_text(configuration: Mapping[str, Any]) -> bool:
-    """Return the same for a column of strings, or bytes, of any length."""
+    """Return True if this module chooses the blocks for a text column with this configuration."""
     return _same(configuration, USUAL_TEXT)
 
 
@@ -91,24 +90,24 @@ def _same(configuration: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
 
 
 def pack_text(data: NDArray[np.uint8]) -> list[Piece]:
-    """Return a chunk of text, as bytes, as a Blosc buffer, in pieces."""
+    """Return a chunk of encoded text as a Blosc buffer, in pieces."""
     pairs = -(-len(data) // (2 * TEXT_BLOCK))
     blocks = 2 * pairs if len(data) >= TEXT_IN_TWO else 1
     return compress(data, ZSTD, 1, NO_SHUFFLE, -(-len(data) // blocks))
 
 
 class Packer:
-    """Packs the chunks of one column of numbers.
+    """Compresses the chunks of one column of numbers.
 
     Parameters
     ----------
     item_bytes : int
-        Bytes per value.
+        Bytes of a value.
     """
 
     def __init__(self, item_bytes: int) -> None:
         self._item = f"V{item_bytes}"
-        # Threads that pack at once may each choose; whichever is remembered will do.
+        # Concurrent threads may each choose; any of their choices can be remembered.
         self._last: tuple[_Way, float, int] | None = None
 
     def pack(self, data: NDArray[np.uint8]) -> list[Piece]:
@@ -117,7 +116,7 @@ class Packer:
         Parameters
         ----------
         data : ndarray of uint8
-            The values' bytes: of whole values.
+            The bytes of whole values.
         """
         values, tried = data.view(self._item), None
         if self._last is not None and self._last[2]:
@@ -134,21 +133,21 @@ class Packer:
 
 
 def _by(way: _Way, values: NDArray[np.void], *, summed: bool = False) -> tuple[list[Piece], float]:
-    """Pack in one way; return what part of the bytes is left as well."""
+    """Compress in one way; return the buffer and its size as a part of the uncompressed bytes."""
     packed = compress(values, way.compressor, way.level, way.shuffle, way.block, summed=summed)
     return packed, sum(map(len, packed)) / max(1, values.nbytes)
 
 
 def _choose(values: NDArray[np.void]) -> _Way:
     rows = SAMPLE // values.itemsize
-    # From the middle: tables often begin with rows that are like no others.
+    # Sample the middle, because the first rows of a table are often unusual.
     start = max(0, (_filled(values) - rows) // 2)
     sample = values[start : start + rows]
     if not len(sample):
         return LZ4_BYTES
     usual = _by(LZ4_BYTES, sample)[1]
     best, size = LZ4_BYTES, usual
-    # Where there is nothing to save the slower ones are not even tried.
+    # If lz4 saves nothing, skip the slower ones.
     if usual > BYTES_SAVE:
         bits, zstd = _by(LZ4_BITS, sample)[1], _by(ZSTD_BYTES, sample)[1]
         if usual - zstd > BYTES_SAVE and zstd < BYTES_LEAVE * usual:
@@ -161,7 +160,7 @@ def _choose(values: NDArray[np.void]) -> _Way:
 
 
 def _filled(values: NDArray[np.void]) -> int:
-    """Return how many values a chunk has before those, all alike, that only fill it up, about."""
+    """Return the approximate number of values before the padding at a chunk's end."""
     if not len(values):
         return 0
     places = np.linspace(0, len(values) - 1, PROBES).astype(np.intp)

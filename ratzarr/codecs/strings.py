@@ -1,19 +1,18 @@
-r"""Strings to the bytes of ``vlen-utf8`` and back, many at a time, without a Python object for each.
+r"""Convert strings to ``vlen-utf8`` bytes and back, in bulk, without a Python object for each.
 
-The bytes are those that zarr's codec writes and reads: how many strings, then for each its
-length and its UTF-8, lengths and number as little-endian uint32. Made one by one, through
-objects, they cost more than everything else that is done with a column of text.
+zarr's codec reads and writes the same bytes: the number of strings, then the length and the UTF-8
+of each string. The number and the lengths are little-endian uint32. Converting the strings one by
+one through objects would take longer than all other work on a text column.
 
-To write them, strings become rows of one width, padded, and each row is laid over the padding
-of the one before. To read them, lengths are found by their zero bytes, which text as a rule
-has none of; that this was right is then proved along the whole chain of lengths, each of which
-says where the next one is. What is not like that (strings of 256 bytes and more, zero bytes in
-text) goes the slow way.
+To write, strings become padded rows of one width, and each row is placed over the padding of the
+previous one. To read, the zero bytes in the lengths are located, because text rarely contains zero
+bytes. The result is then verified along the chain of lengths, each of which leads to the next.
+Strings that do not fit this scheme (256 bytes or more, zero bytes in text) take a slower path.
 
-Of numpy's ways between strings and padded rows those to and from ``V`` (plain bytes) are taken:
-they take UTF-8 as it is, where ``S`` has only ASCII, and check it on the way back. And they are
-gone by way of an iterator's buffer: numpy takes items of another size than 1, 2, 4, 8 or 16 bytes
-for unaligned in an assignment, and so makes each string twice there.
+Conversions between strings and padded rows use numpy's ``V`` dtype (plain bytes). It accepts UTF-8
+unchanged, where ``S`` accepts only ASCII, and validates it on the way back. They go through an
+iterator's buffer, because numpy treats items of sizes other than 1, 2, 4, 8 or 16 bytes as
+unaligned in an assignment and creates each string twice.
 
 >>> bytes(pack(np.array(["ab", "", "c"], STRING)))
 b'\x03\x00\x00\x00\x02\x00\x00\x00ab\x00\x00\x00\x00\x01\x00\x00\x00c'
@@ -46,13 +45,13 @@ Bytes = NDArray[np.uint8]
 
 STRING = np.dtypes.StringDType()
 HEADER = 4
-"""Bytes of a length, and of the number of strings."""
+"""Size of a length, and of the number of strings."""
 PIECE = 16384
-"""Strings at a time: what they take when padded stays in the processor's cache."""
+"""Strings converted at once; their padded rows fit into the processor's cache."""
 SLAB = 2**18
-"""Bytes at a time, even: what is made of them stays in the cache, too."""
+"""Bytes converted at once, an even number; their results also fit into the cache."""
 LONG = 256
-"""Bytes of a string from which on its length is more than a byte."""
+"""String length at which the second byte of the length becomes non-zero."""
 WIDEST = 2048
 """Bytes to which a piece is padded at most: longer strings go one by one."""
 MAX_PADDED_BYTES = 64 * 2**20
@@ -65,7 +64,7 @@ def pack(values: Array) -> Bytes:
     Parameters
     ----------
     values : ndarray of StringDType, of fixed-width strings, or of fixed-width bytes that are UTF-8
-        Of any shape: row by row.
+        Of any shape, in row order.
 
     Returns
     -------
@@ -98,11 +97,11 @@ def pack_at_once(values: Array, lengths: NDArray[np.integer[Any]] | None = None)
 
 
 def _pack_bytes(values: Array) -> Bytes | None:
-    """Pack fixed-width bytes into one array from the start; None where that is no way."""
+    """Join fixed-width bytes into one array; return None if this method does not apply."""
     each = HEADER + values.dtype.itemsize
     if each > HEADER + WIDEST:
         return None
-    # What is not needed of it is never touched, and so takes no memory.
+    # Unused parts of the array are never touched, so they take no memory.
     out = np.empty(HEADER + each * (len(values) + 1), np.uint8)
     out[:HEADER] = np.array([len(values)], "<u4").view(np.uint8)
     end = HEADER
@@ -138,20 +137,20 @@ def _items(values: Array, lengths: NDArray[np.integer[Any]] | None = None) -> Ar
         items["text"] = values.astype(f"S{width}", copy=False).view(f"V{width}")
         return items
     _assign(items["text"], values)
-    # Zero bytes at an end would be lost. And this is the proof that lengths are what they seem.
+    # Trailing zero bytes would be lost. This comparison also proves that the lengths are right.
     there = np.strings.str_len(items["text"].view(f"S{width}"))
     return items if np.array_equal(there, lengths) else None
 
 
 def _utf8(values: Array) -> Array:
-    """Return fixed-width strings as fixed-width bytes, or as strings where that is no way."""
+    """Return fixed-width strings as fixed-width bytes, or as strings if that is not possible."""
     codes = np.ascontiguousarray(values).view(np.uint32).reshape(len(values), -1)
     width = codes.shape[1]
     if int(codes.max(initial=0)) < 0x80:
         return codes.astype(np.uint8).view(f"S{width}").reshape(-1)
     if values.dtype.itemsize >= 2 * LONG:
         return values.astype(STRING)
-    # As one long string, with what they are padded with.
+    # Encode everything, padding included, as one long string.
     raw = str(codes.data, f"utf-32-{sys.byteorder[0]}e").encode()
     sizes = np.full(len(codes), width)
     for least in (0x80, 0x800, 0x10000):
@@ -175,24 +174,25 @@ def _assign(to: Array, values: Array) -> None:
 
 
 def _lengths_in_memory(values: Array) -> NDArray[np.uint64]:
-    """Return how many bytes strings have, read from where numpy keeps it.
+    """Return the byte lengths of strings, read from numpy's memory.
 
-    numpy's own functions count characters, and take as long as everything else that is done
-    here. NEP 55 has the layout: 16 bytes each, the last of which says whether the string is in
-    the 15 before, and how long it is, or is elsewhere, and the 7 before say how long.
+    numpy's own functions count characters, and would double the total time. NEP 55 describes the
+    layout: 16 bytes for each string. The last byte tells whether the string is in the 15 bytes
+    before, and how long it is, or whether it is stored elsewhere; then the 7 bytes before hold the
+    length.
     """
     raw = values.tobytes()
     last = np.frombuffer(raw, np.uint8)[15::16]
     elsewhere = np.frombuffer(raw, "<u8")[1::2] & (2**56 - 1)
     is_here = last & 0x30 == 0x20
-    # Not where(): a processor can't foresee which of them it will be.
+    # Arithmetic instead of where(): the processor cannot predict the branch.
     lengths: NDArray[np.uint64] = is_here * (last & 0x0F) + ~is_here * elsewhere
     return lengths
 
 
 @functools.cache
 def _knows_layout() -> bool:
-    """Return whether numpy keeps strings as it did when this was written."""
+    """Return True if numpy stores strings in the layout that this module knows."""
     lengths = (0, 1, 15, 16, 255, 256, 70_000)
     sample = np.array(["x" * length for length in lengths], STRING)
     return np.array_equal(_lengths_in_memory(sample), lengths)
@@ -205,11 +205,11 @@ def _pack_items(items: Array, out: Bytes | None = None) -> Bytes | None:
     starts, total = stops - lengths - HEADER, int(stops[-1])
     if out is None:
         out = np.empty(total + each, np.uint8)
-    # From each byte on, a row: they overlap, and each later one is laid over what was padding.
+    # One row for each starting byte. The rows overlap: each later row is placed over padding.
     places = np.ndarray((total,), f"V{each}", out, strides=(1,))
     places[starts] = items.view(places.dtype)
-    # numpy does not promise in which order it assigns. In another one padding would lie over a
-    # later length, from its lowest byte on, unless that were zero and so of no string.
+    # numpy does not promise the order of assignment. In another order, padding would overwrite the
+    # low byte of a later length with zero, which is no valid length.
     size = 1 if each < HEADER + LONG else HEADER
     headers = np.ndarray((total,), f"<u{size}", out, strides=(1,))[starts]
     return out[:total] if np.array_equal(headers, lengths) else None
@@ -224,7 +224,7 @@ def _pack_objects(values: Array) -> Bytes:
 
 
 def is_utf8(values: Array) -> bool:
-    """Return whether fixed-width bytes, each of them, are UTF-8."""
+    """Return True if every fixed-width item is valid UTF-8."""
     flat = np.ascontiguousarray(values).reshape(-1)
     width = flat.dtype.itemsize
     for first in range(0, len(flat), PIECE):
@@ -232,7 +232,7 @@ def is_utf8(values: Array) -> bool:
         raw = piece.view(np.uint8).reshape(len(piece), width)
         if int(raw.max(initial=0)) < 0x80:
             continue
-        # With a zero byte after each no character can go on in the next.
+        # A zero byte after each item prevents a character from continuing in the next item.
         apart = np.zeros((len(piece), width + 1), np.uint8)
         apart[:, :width] = raw
         try:
@@ -243,7 +243,7 @@ def is_utf8(values: Array) -> bool:
 
 
 def is_unicode(values: Array) -> bool:
-    """Return whether fixed-width strings can be UTF-8: none holds half of a surrogate pair."""
+    """Return True if fixed-width strings can be encoded as UTF-8: no lone surrogates."""
     flat = np.ascontiguousarray(values).reshape(-1)
     for first in range(0, len(flat), PIECE):
         codes = flat[first : first + PIECE].view(np.uint32)
@@ -255,16 +255,16 @@ def is_unicode(values: Array) -> bool:
 
 
 def unpack(data: Any, count: int, out: Array | None = None) -> Array:
-    """Return the strings that ``vlen-utf8`` holds.
+    """Return the strings in ``vlen-utf8`` bytes.
 
     Parameters
     ----------
     data : bytes-like
-        With the number of strings at its beginning, which is ``count``.
+        Starts with the number of strings, which is ``count``.
     count : int
-        How many there are.
+        Number of strings.
     out : ndarray of StringDType, optional
-        Where to put them, of shape (count,); by default a new one.
+        The array to fill, of shape (count,); by default a new one.
 
     Returns
     -------
@@ -273,7 +273,7 @@ def unpack(data: Any, count: int, out: Array | None = None) -> Array:
     Raises
     ------
     ValueError
-        For bytes that are no such strings. (UnicodeDecodeError is one.)
+        For invalid bytes. (UnicodeDecodeError is a ValueError.)
     """
     raw = np.frombuffer(data, np.uint8)
     if out is None:
@@ -286,7 +286,7 @@ def unpack(data: Any, count: int, out: Array | None = None) -> Array:
         try:
             _assign(out[first : first + len(piece)], piece.view(f"V{piece.dtype.itemsize}"))
         except (TypeError, MemoryError) as error:
-            # Earlier numpy says of what is no UTF-8 that there is no memory for it.
+            # Earlier numpy reports a lack of memory for text that is not UTF-8.
             if is_utf8(piece):
                 raise
             raise ValueError(f"strings that are not UTF-8: {error}") from error
@@ -294,19 +294,19 @@ def unpack(data: Any, count: int, out: Array | None = None) -> Array:
 
 
 def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
-    """Yield the strings that ``vlen-utf8`` holds as fixed-width bytes, some at a time.
+    """Yield the strings in ``vlen-utf8`` bytes as pieces of fixed-width bytes.
 
     Parameters
     ----------
     data, count
-        As for :func:`unpack`.
+        See :func:`unpack`.
 
     Yields
     ------
     first : int
-        Which string is the first.
+        Index of the first string.
     piece : ndarray of fixed-width bytes
-        As wide as its longest. They are not looked at: they may not be UTF-8.
+        As wide as its longest string. Not validated: the bytes may not be UTF-8.
     """
     raw = np.frombuffer(data, np.uint8)
     found = _lengths(raw, count)
@@ -316,7 +316,7 @@ def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
     objects = VLenBytes().decode(data)
     first = 0
     while first < count:
-        # One string that is very long is not to make thousands as long.
+        # A single very long string must not widen thousands of others.
         sizes = np.fromiter(map(len, objects[first : first + PIECE]), np.int64)
         widest = np.maximum.accumulate(sizes) * np.arange(1, len(sizes) + 1)
         rows = max(1, int(np.searchsorted(widest, PIECE * WIDEST, side="right")))
@@ -355,23 +355,23 @@ def to_padded(data: Any, count: int, max_bytes: int = MAX_PADDED_BYTES) -> list[
     widest = np.maximum.reduceat(lengths, np.arange(0, count, PIECE))
     if int(widest.sum()) * PIECE > max_bytes:
         return None
-    # That every zero byte belongs to a length is what _lengths has proved.
+    # _lengths has proved that every zero byte belongs to a length.
     out = [piece for _, piece in _pieces(raw, *found)]
     return out if all(map(is_utf8, out)) else None
 
 
 def to_fixed_width(values: Array) -> Array | None:
-    """Return some strings as fixed-width bytes, as wide as the longest; None where that is no way.
+    """Return some strings as fixed-width bytes, as wide as the longest; None if not possible.
 
     Parameters
     ----------
     values : ndarray of StringDType
-        A page of them: all are padded at once.
+        One page: all strings are padded at once.
 
     Returns
     -------
     ndarray of fixed-width bytes, or None
-        UTF-8, with no zero byte in any of the strings.
+        UTF-8, without zero bytes in a string.
     """
     if not _knows_layout():
         return None
@@ -382,13 +382,13 @@ def to_fixed_width(values: Array) -> Array | None:
     plain = np.empty(len(values), f"V{width}")
     _assign(plain, values)
     text = plain.view(f"S{width}")
-    # As in _items; and a zero byte within a string would count as one of its bytes.
+    # As in _items. A zero byte in a string would count as one of its bytes.
     is_whole = np.count_nonzero(plain.view(np.uint8)) == total
     return text if is_whole and np.array_equal(np.strings.str_len(text), lengths) else None
 
 
 def _lengths(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint8]] | None:
-    """Return where strings begin and how long they are; None where they can't be found."""
+    """Return the offsets and lengths of strings; None if they cannot be located."""
     if not count:
         return None
     starts = _without_empty(raw, count)
@@ -400,7 +400,8 @@ def _lengths(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint
     headers = np.ndarray((len(raw) - HEADER + 1,), "V4", raw, strides=(1,))
     for first in range(0, count, PIECE):
         begin, follow = starts[first : first + PIECE], starts[first + 1 : first + PIECE + 1]
-        # Whole lengths, though all but one of their bytes should be zero: they prove each other.
+        # Compare whole lengths, although all but one of their bytes should be zero: each verifies
+        # the next.
         sizes = headers[begin].view("<u4")
         ends = begin + HEADER + sizes
         if sizes.max() >= LONG or not np.array_equal(ends[: len(follow)], follow):
@@ -413,14 +414,14 @@ def _lengths(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.uint
 
 
 def _without_empty(raw: Bytes, count: int) -> NDArray[np.int64] | None:
-    """Return where lengths are, none of which is zero; None where there are other zero bytes."""
+    """Return the offsets of lengths, none of which is zero; None if other zero bytes exist."""
     starts = np.empty(count, np.int64)
     zeros = found = 0
     for begin in range(HEADER, len(raw), SLAB):
         slab = raw[begin : begin + SLAB]
         zeros += int(np.count_nonzero(slab == 0))
-        # A length below 256 is one byte and three zeros. Of three in a row two lie in one of the
-        # pairs into which everything is divided here.
+        # A length below 256 is one byte and three zeros. The bytes are examined in pairs: of three
+        # zeros in a row, two form a pair.
         pairs = np.flatnonzero(slab[: len(slab) & ~1].view("<u2") == 0)
         if found + len(pairs) > count:
             return None
@@ -433,12 +434,12 @@ def _without_empty(raw: Bytes, count: int) -> NDArray[np.int64] | None:
 
 
 def _with_empty(zeros: NDArray[np.int64], count: int) -> NDArray[np.int64] | None:
-    """Return where lengths are, some of which are four zeros."""
+    """Return the offsets of lengths, some of which are four zeros."""
     if len(zeros) < 3 * count:
         return None
     firsts = np.flatnonzero(np.diff(zeros, prepend=-2) != 1)
     sizes = np.diff(firsts, append=len(zeros))
-    # Three zeros belong to a length; empty strings come in fours, before the next length.
+    # Three zeros belong to a length. Empty strings add four zeros each, before the next length.
     of_text, of_empty = sizes == 3, sizes % 4 == 0
     if not bool((of_text | of_empty).all()):
         return None
@@ -446,7 +447,7 @@ def _with_empty(zeros: NDArray[np.int64], count: int) -> NDArray[np.int64] | Non
     if int(empties.sum()) + int(of_text.sum()) != count:
         return None
     within = np.arange(int(empties.sum())) - np.repeat(np.cumsum(empties) - empties, empties)
-    # In order again: a mark for each is faster than sorting.
+    # Restore the order; marking each offset is faster than sorting.
     marks = np.zeros(int(zeros[-1]) + 1, np.bool_)
     marks[zeros[firsts[of_text]] - 1] = True
     marks[np.repeat(begin, empties) + HEADER * within] = True
@@ -462,16 +463,16 @@ def _pieces(
 
 
 def _rows(raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[Any]) -> Array:
-    """Return strings, of which each begins after the one before, as fixed-width bytes."""
+    """Return consecutive strings as fixed-width bytes."""
     low, high = int(starts[0]), int(starts[-1]) + int(lengths[-1])
     width = max(1, int(lengths.max()))
     text = raw[low : high + width]
     if len(text) < high - low + width:
-        # With room for as much after the last as is taken from there.
+        # With padding after the last string, because fixed-width reads extend beyond it.
         text = np.append(text, np.zeros(width, np.uint8))
     places = np.ndarray((high - low + 1,), f"V{width}", text, strides=(1,))
     rows = places[starts - low]
-    # What follows a string there is the next one.
+    # The bytes after a string belong to the next one.
     is_text = np.arange(width) < np.arange(width + 1)[:, np.newaxis]
     masks = (is_text * np.uint8(0xFF)).reshape(-1).view(f"V{width}")
     of_all = rows.view(np.uint8)

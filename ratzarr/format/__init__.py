@@ -1,6 +1,6 @@
-"""The on-disk format: names, dtypes, documents, limits. Nothing here does I/O.
+"""The on-disk format: names, dtypes, documents and limits, without I/O.
 
-The names below are for :mod:`gdalbridge` and other programs; everything else here is internal.
+The names below are for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
 from importlib import import_module
@@ -52,7 +52,7 @@ __all__ = [
     "normalize_dtype",
 ]
 
-# Loaded when first used: some of these modules import zarr, which takes longer than --help may.
+# Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
 _MODULES = {
     "BYTES": "dtypes",
     "Block": "blocks",

@@ -1,9 +1,8 @@
 """Rows, blocks and chunks: arithmetic on half-open ranges of rows.
 
-Rows count from 0. A *block* is the run of rows that a caller reads or writes; a *chunk*
-is the run of rows that is one object in the store. A block falls into one part per
-chunk that it touches; a part that covers every row of its chunk is *whole*, and can be
-written without reading the chunk first.
+Rows count from 0. A *block* is the range of rows that a caller reads or writes. A *chunk* is the
+range of rows stored as one object. A block has one *part* in each chunk that it overlaps. A part
+that covers all rows of its chunk is *whole* and can be written without reading the chunk.
 
 >>> [(part.chunk, part.in_chunk, part.in_block, part.whole)
 ...  for part in parts(Block(3, 5), chunk_rows=4, row_count=8)]
@@ -22,13 +21,13 @@ from ratzarr.errors import RowRangeError
 __all__ = ["Block", "Part", "Runs", "chunk_count", "parts"]
 
 MOST_RUNS = 64
-"""That are kept count of."""
+"""The number of runs that :class:`Runs` keeps; beyond it, it stops counting."""
 _start_of, _stop_of = itemgetter(0), itemgetter(1)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of rows, ``start`` up to but not including ``stop``."""
+    """A range of rows from ``start`` up to but not including ``stop``."""
 
     start: int
     """First row, >= 0."""
@@ -50,39 +49,39 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one block and one chunk have in common."""
+    """The overlap of a block and a chunk."""
 
     chunk: int
     """Index of the chunk, from 0."""
     in_chunk: slice
-    """The rows, counted from the chunk's first."""
+    """The rows, counted from the first row of the chunk."""
     in_block: slice
-    """The same rows, counted from the block's first."""
+    """The same rows, counted from the first row of the block."""
     whole: bool
-    """Whether these are all the rows of the table that the chunk holds."""
+    """True if these are all rows of the table in this chunk."""
 
 
 def chunk_count(rows: int, chunk_rows: int) -> int:
-    """Return how many chunks of ``chunk_rows`` rows hold ``rows`` rows."""
+    """Return the number of chunks of ``chunk_rows`` rows needed for ``rows`` rows."""
     return -(-rows // chunk_rows)
 
 
 def parts(block: Block, chunk_rows: int, row_count: int) -> Iterator[Part]:
-    """Cut a block at the borders of chunks.
+    """Split a block at chunk boundaries.
 
     Parameters
     ----------
     block : Block
-        Rows of a table that has ``row_count`` of them.
+        Rows of a table with ``row_count`` rows.
     chunk_rows : int
         Rows per chunk, >= 1.
     row_count : int
-        Rows of the table: the last chunk may hold fewer than ``chunk_rows``.
+        Rows of the table. The last chunk may hold fewer than ``chunk_rows``.
 
     Yields
     ------
     Part
-        In order of rows; none for an empty block.
+        In row order; nothing for an empty block.
     """
     row = block.start
     while row < block.stop:
@@ -99,14 +98,14 @@ def parts(block: Block, chunk_rows: int, row_count: int) -> Iterator[Part]:
 
 
 class Runs:
-    """Which rows have been seen: in whatever order they come, as long as they come in pieces."""
+    """The rows seen so far, added in any order as ranges."""
 
     def __init__(self) -> None:
         self._runs: list[tuple[int, int]] = []
-        """Half-open, in order, with others between them."""
+        """Half-open ranges in order, with gaps between them."""
 
     def add(self, rows: slice) -> None:
-        """Note a run of rows."""
+        """Add a range of rows."""
         runs, start, stop = self._runs, rows.start, rows.stop
         if len(runs) > MOST_RUNS:
             return
@@ -120,8 +119,8 @@ class Runs:
         runs[first:last] = [(start, stop)]
 
     def are_all(self, count: int) -> bool:
-        """Return whether all of the first ``count`` rows have been seen.
+        """Return True if all of the first ``count`` rows have been seen.
 
-        False also where they were seen here and there, in more pieces than are kept count of.
+        Also False if the rows were added in more separate ranges than this object keeps.
         """
         return len(self._runs) == 1 and self._runs[0][0] == 0 and self._runs[0][1] >= count

@@ -1,8 +1,8 @@
-"""Blocks into a column's dtype: exactly, or not at all.
+"""Convert blocks to a column's dtype, exactly or not at all.
 
-Nothing is rounded, wrapped, cut or dropped here. A value that the column's dtype can't
-hold as it is refused with its column, row and value; whoever wants the nearest value
-says so with ``block.astype(...)``.
+Nothing is rounded, wrapped, truncated or dropped. A value that the column's dtype cannot hold
+exactly is an error that names its column, row and value. To get the nearest value instead, callers
+convert the block with ``block.astype(...)``.
 
 >>> exact([1.0, 2.0], np.dtype("uint8"), column="n", first_row=0)
 array([1, 2], dtype=uint8)
@@ -28,15 +28,14 @@ Array = NDArray[Any]
 
 
 def as_block(values: Any, *, column: str, first_row: int | None = None) -> Array:
-    """Return any array-like as an array, with nothing converted.
+    """Return any array-like as an array, without conversion.
 
     Raises
     ------
     UnequalValueError
-        For a masked array with masked values, and for nulls of pandas, Polars or Arrow: a
-        column has no mask to keep them in.
+        For masked values, and for nulls of pandas, Polars or Arrow: a column has no mask.
     UnsupportedDtypeError
-        For what numpy can't make an array of.
+        If numpy cannot make an array of the values.
     """
     if type(values) is np.ndarray:
         return values
@@ -51,8 +50,8 @@ def as_block(values: Any, *, column: str, first_row: int | None = None) -> Array
     try:
         if isinstance(values, np.ndarray) or hasattr(values, "__array__"):
             return np.asarray(values)
-        # Of a list numpy makes what all its items become together: 5 beside "a" would be "5",
-        # 2**53 + 1 beside 0.5 would be rounded, and a string would lose zero bytes at its end.
+        # numpy converts a list to one common dtype: 5 beside "a" would become "5", 2**53 + 1
+        # beside 0.5 would be rounded, and a string would lose zero bytes at its end.
         objects = np.asarray(values, dtype=object)
         kinds = {type(item) for item in objects.flat}
         if len(kinds) == 1 and not kinds & {str, bytes}:
@@ -60,12 +59,12 @@ def as_block(values: Any, *, column: str, first_row: int | None = None) -> Array
         return objects
     except (ValueError, TypeError, OverflowError) as error:
         raise UnsupportedDtypeError(
-            f"column {column!r}: the block is no array: {error}"
+            f"column {column!r}: the block is not an array: {error}"
         ) from error
 
 
 def _check_masks(values: Sequence[Any], column: str, first_row: int | None) -> None:
-    # Of masked arrays in a list NumPy would take what is behind their masks.
+    # For masked arrays in a list, numpy would use the values behind their masks.
     if any(issubclass(kind, np.ma.MaskedArray) for kind in set(map(type, values))):
         for row, one in enumerate(values):
             if np.ma.is_masked(one):
@@ -80,7 +79,7 @@ def _masked(row: int, column: str, first_row: int | None) -> UnequalValueError:
 
 
 def exact_scalar(value: Any, dtype: np.dtype[Any], *, column: str) -> Any:
-    """Return one value (a fill value) in ``dtype``, exactly; errors as :func:`exact`."""
+    """Return one value, such as a fill value, in ``dtype``. Errors are those of :func:`exact`."""
     if np.ndim(value) != 0:
         raise UnequalValueError(f"column {column!r}: expected one value, got {value!r}")
     array = np.empty(1, object)
@@ -91,31 +90,30 @@ def exact_scalar(value: Any, dtype: np.dtype[Any], *, column: str) -> Any:
 
 
 def exact(values: Any, dtype: np.dtype[Any], *, column: str, first_row: int | None) -> Array:
-    """Return a block in a column's dtype, every value equal to what was given.
+    """Return a block in a column's dtype, with every value equal to the given one.
 
     Parameters
     ----------
     values : array-like
         The block, of any shape whose first axis is rows.
     dtype : numpy.dtype
-        The column's.
+        The column's dtype.
     column : str
-        For messages.
+        Column name for messages.
     first_row : int or None
-        The table's row that the block's first is, for messages; None for a value that
-        belongs to no row.
+        The table row of the block's first row, for messages. None for a value without a row.
 
     Returns
     -------
     ndarray
-        Of ``dtype`` and the block's shape; the block itself where that is it already.
+        An array of ``dtype`` with the block's shape; the block itself if it already has ``dtype``.
 
     Raises
     ------
     UnequalValueError
-        Names the column, the row and the value that ``dtype`` can't hold.
+        Names the column, the row, and the value that ``dtype`` cannot hold.
     UnsupportedDtypeError
-        Where no value of the block's dtype could ever be meant.
+        If the block's dtype can never be converted to the column's, for example text to numbers.
     """
     block = as_block(values, column=column, first_row=first_row)
     if block.dtype == dtype and dtype.kind not in "OT":
@@ -136,14 +134,14 @@ def exact(values: Any, dtype: np.dtype[Any], *, column: str, first_row: int | No
         return _variable_bytes(block, refuse)
     if kind == "M":
         return _datetimes(block, dtype, refuse)
-    # Columns of dtypes that only upstream creates (complex, fixed-width str, ...).
+    # Dtypes of columns that only upstream creates (complex, fixed-width str, ...).
     if not np.can_cast(block.dtype, dtype, casting="equiv"):
         raise refuse.unmeant()
     return block.astype(dtype)
 
 
 class _Refusal:
-    """Makes the error for the first value that does not fit."""
+    """Creates the error for the first value that does not fit."""
 
     def __init__(
         self, block: Array, dtype: np.dtype[Any], column: str, first_row: int | None
@@ -152,7 +150,7 @@ class _Refusal:
         self.column, self.first_row = column, first_row
 
     def where(self, bad: Array, why: str) -> UnequalValueError:
-        """Refuse the first True of ``bad``."""
+        """Return an error for the first True of ``bad``."""
         place = tuple(int(i) for i in np.argwhere(bad)[0])
         value = self.block[place]
         if isinstance(value, np.generic):
@@ -166,7 +164,7 @@ class _Refusal:
         return UnequalValueError(f"column {self.column!r}{row}: {text} {why}")
 
     def unmeant(self) -> UnsupportedDtypeError:
-        """Refuse the whole dtype."""
+        """Return an error for the block's dtype as a whole."""
         return UnsupportedDtypeError(
             f"column {self.column!r} has dtype {_name(self.dtype)}: a block of "
             f"{_name(self.block.dtype)} can't be written to it without a conversion; convert it "
@@ -178,7 +176,7 @@ def _date_text(value: np.generic) -> str:
     try:
         return str(value)
     except OverflowError:
-        # Too late, or too early, for a calendar.
+        # The date is outside the range of a calendar.
         return f"{value.view('i8')} * {value.dtype}"
 
 
@@ -201,7 +199,7 @@ def _numbers(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
         return _integers(block, dtype, refuse)
     with np.errstate(all="ignore"):
         cast = block.astype(dtype)
-        # Compared as integers: the comparison with a float would round as the cast did.
+        # Compare as integers, because comparing with a float would round as the cast did.
         bad = _differ_as_integers(block, cast)
     if bad.any():
         raise refuse.where(bad, _nearest(cast, bad))
@@ -226,7 +224,7 @@ def _floats(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     bad = differ & ~nans
     if bad.any():
         raise refuse.where(bad, _nearest(cast, bad))
-    # The processor makes signalling NaNs quiet ones and cuts payloads.
+    # The processor turns signalling NaNs into quiet ones and truncates payloads.
     kept, lost = _cast_nans(block[nans], dtype)
     bits = f"u{dtype.itemsize}"
     cast.view(bits)[nans] = kept.view(bits)
@@ -241,10 +239,10 @@ def _floats(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
 
 
 def _bits_differ(one: Array, other: Array) -> Array:
-    """Return where floats of one dtype differ, -0.0 from 0.0 and NaNs by their payloads."""
+    """Return where two float arrays of one dtype differ bit by bit: -0.0 from 0.0, NaN payloads."""
     size = one.dtype.itemsize
     if size > 8:
-        # No integer is as wide as a longdouble. What follows its bits is padding.
+        # No integer is as wide as a longdouble, and its bits are followed by padding.
         used = 10 if np.finfo(one.dtype).nmant == 63 else size
         raw, again = (
             np.ascontiguousarray(values).view("u1").reshape(*one.shape, size)[..., :used]
@@ -277,7 +275,7 @@ def _cast_nans(nans: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
 
 
 def has_payload(values: Array) -> Array:
-    """Return where floats are NaNs other than the ordinary one, of either sign."""
+    """Return where floats are NaNs other than the ordinary NaN of either sign."""
     nans = np.isnan(values)
     if nans.any():
         bits = f"u{values.dtype.itemsize}"
@@ -293,7 +291,7 @@ def _hexadecimal(number: Any) -> str:
 
 
 def _float_holds(dtype: np.dtype[Any], integers: np.dtype[Any]) -> bool:
-    # numpy calls int64 and uint64 -> float64 safe; above 2**53 they are rounded.
+    # numpy calls int64 and uint64 -> float64 safe, but rounds values above 2**53.
     return bool(2 ** (np.finfo(dtype).nmant + 1) > np.iinfo(integers).max)
 
 
@@ -302,7 +300,7 @@ def _differ_as_integers(block: Array, cast: Array) -> Array:
     inside = np.abs(cast.astype(np.float64)) < wide
     back = np.where(inside, cast, 0).astype(block.dtype)
     differs = np.asarray(back != block) | ~inside
-    # -2**63 is the one value on the border that both hold.
+    # -2**63 is the only border value that both dtypes hold.
     if block.dtype.kind == "i":
         differs &= ~((cast == -wide) & (block == np.iinfo(np.int64).min))
     return differs
@@ -314,7 +312,8 @@ def _integers(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
         bad = ~np.isfinite(block) | (block != np.floor(block))
         if bad.any():
             raise refuse.where(bad, f"is not an integer, and the column is {dtype}")
-        # In float64, where max + 1 is exact (max itself may not be), and float16 can be compared.
+        # Compare in float64, where max + 1 is exact (max itself may not be) and float16 is
+        # comparable.
         wide = block.astype(np.float64)
         bad = (wide < float(info.min)) | (wide >= float(info.max + 1))
     elif block.dtype.kind == "u":
@@ -331,7 +330,7 @@ def _integers(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
 
 
 def _numbers_from_objects(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
-    """Python integers beyond 64 bits and mixtures arrive as objects: one by one."""
+    """Convert Python integers beyond 64 bits and mixed objects, one by one."""
     out = np.empty(block.shape, dtype)
     flat_in, flat_out = block.ravel(), out.reshape(-1)
     info = np.iinfo(dtype) if dtype.kind in "iu" else None
@@ -381,7 +380,7 @@ def _strings(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     kind = block.dtype.kind
     if kind == "T":
         if not hasattr(block.dtype, "na_object"):
-            # numpy would copy what is of another instance of the same dtype.
+            # numpy would copy strings of another instance of the same dtype.
             return block if block.dtype == dtype else block.astype(dtype)
         block = block.astype(object)
         kind = "O"
@@ -392,7 +391,7 @@ def _strings(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
             if not good.all():
                 raise refuse.where(
                     ~good.reshape(block.shape),
-                    "is not a string; where it means that there is none, write ''",
+                    "is not a string; write '' for a missing value",
                 )
     elif kind == "S":
         good = np.fromiter((_is_utf8(v) for v in block.flat), bool, block.size)
@@ -405,7 +404,7 @@ def _strings(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     except (UnicodeEncodeError, ValueError, TypeError):
         good = np.fromiter((_has_utf8(v) for v in block.flat), bool, block.size)
         raise refuse.where(
-            ~good.reshape(block.shape), "holds half of a surrogate pair: it has no UTF-8"
+            ~good.reshape(block.shape), "contains an unpaired surrogate and has no UTF-8 form"
         ) from None
 
 
@@ -441,7 +440,7 @@ def _fixed_bytes(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
         why = ""
         if isinstance(value, str):
             if not _has_utf8(value):
-                why = "holds half of a surrogate pair: it has no UTF-8"
+                why = "contains an unpaired surrogate and has no UTF-8 form"
             else:
                 value = value.encode("utf-8")
         elif not isinstance(value, bytes):
@@ -479,7 +478,7 @@ def _datetimes(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     except OverflowError:
         good = np.fromiter((_datetime_fits(v, dtype) for v in block.flat), bool, block.size)
         raise refuse.where(~good.reshape(block.shape), f"is out of the range of {dtype}") from None
-    # Where numpy wraps instead, the way back can't end at the value it came from.
+    # If numpy wraps instead of raising, converting back gives a different value.
     bad = (~nat & ((back != block) | np.isnat(cast))) | (nat & ~np.isnat(cast))
     if bad.any():
         raise refuse.where(bad, f"is not exact in {dtype}")

@@ -1,8 +1,8 @@
-"""Which chunks of a column were seen, told in runs.
+"""The set of chunks seen so far, kept as runs of consecutive chunks.
 
-A column can have any number of chunks, and its document can claim more than there are
-atoms; but the chunks that are there are mostly there without a gap. So what is
-remembered grows with the number of gaps, and never with a number that somebody wrote.
+A column may have any number of chunks, and a damaged document may claim an impossible number.
+Existing chunks mostly form few runs, so memory grows with the number of gaps, never with a number
+found in a document.
 
 >>> seen = ChunkRuns()
 >>> for chunk in (0, 1, 10, 2, 9): seen.add(chunk)
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 __all__ = ["ChunkRuns"]
 
 BUFFER = 4096
-"""Chunks kept one by one before they are merged into runs."""
+"""Chunks collected before they are merged into runs."""
 
 
 class ChunkRuns:
@@ -26,7 +26,7 @@ class ChunkRuns:
         self._new: list[int] = []
 
     def add(self, chunk: int) -> None:
-        """Take in a chunk, in any order, more than once or not."""
+        """Add a chunk, in any order and any number of times."""
         self._new.append(chunk)
         if len(self._new) >= BUFFER:
             self._merge()
@@ -41,7 +41,7 @@ class ChunkRuns:
         self._runs, self._new = merged, []
 
     def gaps(self, stop: int) -> Iterator[tuple[int, int]]:
-        """Yield the runs of chunks before ``stop`` that were not seen."""
+        """Yield the runs of chunks before ``stop`` that were not added."""
         self._merge()
         first = 0
         for start, end in self._runs:
@@ -54,6 +54,6 @@ class ChunkRuns:
             yield first, stop
 
     def count(self) -> int:
-        """Return how many chunks were seen."""
+        """Return the number of chunks added."""
         self._merge()
         return sum(stop - start for start, stop in self._runs)

@@ -1,8 +1,8 @@
-"""Dtypes and arrays of pandas, Polars and Arrow, as NumPy has them. None of them is imported.
+"""Convert dtypes and arrays of pandas, Polars and Arrow to NumPy, without importing the libraries.
 
-What maps exactly is converted; anything else is refused by name. A null has no place in a
-column, but for date-times, which have NaT. NumPy's own view of these arrays is not used where
-it would lose something: 2**53 + 1 beside a null becomes a rounded float there.
+Dtypes that map exactly are converted; others are errors that name the dtype. A column cannot hold
+nulls, except as NaT in date-times. Their own conversions to NumPy are not used where they lose
+values: 2**53 + 1 beside a null would become a rounded float.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ _POLARS: dict[str, Any] = {
 
 
 def _library(thing: Any) -> str | None:
-    """Return the library that an object is of, or inherits from; None for any other."""
+    """Return the library that defines an object's class or a base class of it, or None."""
     if isinstance(thing, np.ndarray | np.dtype | np.generic | str | int | float | list):
         return None
     roots = [kind.__module__.partition(".")[0] for kind in type(thing).__mro__]
@@ -41,17 +41,17 @@ def _library(thing: Any) -> str | None:
 
 
 def numpy_dtype(dtype: Any) -> Any:
-    """Return what a dtype of these libraries is in NumPy; None for anything else.
+    """Return the NumPy dtype for a dtype of these libraries; None for any other dtype.
 
     Returns
     -------
     numpy.dtype, str or bytes
-        ``str`` and ``bytes`` are for text and bytes of any length.
+        ``str`` and ``bytes`` mean text and bytes of any length.
 
     Raises
     ------
     UnsupportedDtypeError
-        For one that no column has values of: says what to do.
+        If no column can hold its values. The message suggests a conversion.
     """
     library = _library(dtype)
     return None if library is None else _DTYPES[library](dtype)
@@ -76,7 +76,9 @@ def _pandas_dtype(dtype: Any) -> Any:
         )
     if name == "CategoricalDtype":
         if dtype.categories is None:
-            raise _refused("pandas", dtype, "it has no categories, whose values would be stored")
+            raise _refused(
+                "pandas", dtype, "it has no categories, so the dtype of its values is unknown"
+            )
         return _dtype_of_categories(dtype)
     found = getattr(dtype, "numpy_dtype", None)
     if not isinstance(found, np.dtype):
@@ -143,22 +145,22 @@ _DTYPES: dict[str, Callable[[Any], Any]] = {
 
 
 def numpy_block(values: Any, *, column: str, first_row: int | None) -> Array | None:
-    """Return an array or frame of these libraries as NumPy's; None for anything else.
+    """Return an array or frame of these libraries as a NumPy array; None for any other object.
 
     Parameters
     ----------
     values
-        A Series, an Index, an array; or a table whose columns are all of one dtype: then each of
-        its rows is one row of a column with several values.
+        A Series, an Index, an array, or a table whose columns all have one dtype. Each row of such
+        a table becomes one row of a column with several values.
     column, first_row
         For messages.
 
     Raises
     ------
     UnequalValueError
-        For a null, with its row: says how to fill it.
+        For a null. The message names its row and how to fill it.
     UnsupportedDtypeError
-        For values that no column has.
+        If no column can hold the values.
     """
     library = _library(values)
     if library is None:
@@ -173,8 +175,8 @@ def numpy_block(values: Any, *, column: str, first_row: int | None) -> Array | N
     kinds = {str(block.dtype): None for block in blocks}
     if len(kinds) != 1:
         raise UnsupportedDtypeError(
-            f"column {column!r}: the columns of the block have several dtypes ({', '.join(kinds)}): "
-            "the values of a row have one"
+            f"column {column!r}: the block's columns have different dtypes "
+            f"({', '.join(kinds)}), but a column with several values per row has only one"
         )
     return np.stack(blocks, axis=1)
 
@@ -182,7 +184,7 @@ def numpy_block(values: Any, *, column: str, first_row: int | None) -> Array | N
 def _one_column(library: str, values: Any, column: str, first_row: int | None) -> Array:
     dtype = getattr(values, "type" if library == "pyarrow" else "dtype", None)
     if dtype is None:
-        # pd.NA, an expression, a scalar: whatever it is, it is no array.
+        # pd.NA, an expression or a scalar: not an array.
         found = np.empty((), object)
         found[()] = values
         return found
@@ -213,11 +215,11 @@ _MISSING: dict[str, Callable[[Any], int | None]] = {
 
 
 def _filled(library: str, wanted: Any) -> str:
-    """Return the call that fills nulls with a value of this dtype."""
+    """Return the call that replaces nulls with a value of this dtype."""
     if not isinstance(wanted, np.dtype):
         value = '""' if wanted is str else 'b""'
     elif wanted.kind == "f" and library == "pandas":
-        # Its fillna takes NaN for a null.
+        # pandas' fillna treats NaN as a null.
         return f'.to_numpy("{wanted}", na_value=float("nan"))'
     else:
         value = {"f": 'float("nan")', "b": "False"}.get(wanted.kind, "0")

@@ -1,15 +1,14 @@
-"""Which dtypes a column may have, and how each is described and packed on disk.
+"""The dtypes that a column may have, and their descriptions and codecs on disk.
 
-A column holds any numpy integer, float (16 to 64 bits), bool, ``datetime64`` with a
-unit, fixed-width bytes (``S7``), strings (``StringDType``) or bytes of any length
-(:data:`BYTES`, every value a ``bytes``). The descriptions are Zarr format 3's own,
-written here as JSON so that what is on disk never depends on the defaults of the
-library that happens to be installed.
+A column holds any numpy integer, float (16 to 64 bits), bool, ``datetime64`` with a unit,
+fixed-width bytes (``S7``), strings (``StringDType``) or bytes of any length (:data:`BYTES`, every
+value a ``bytes``). The descriptions are those of Zarr format 3, written here as JSON so that the
+files do not depend on the defaults of the installed library.
 
-The codecs were chosen by measurement (docs/decisions/0001-codecs.md): lz4 with byte
-shuffle for numbers of 4 and 8 bytes, with bit shuffle for narrower ones, zstd without
-shuffle for text. Each chain ends in a CRC-32C: a compressor alone returns wrong values
-for most flipped bits without an error.
+Measurements determined the codecs (docs/decisions/0001-codecs.md): lz4 with byte shuffle for
+numbers of 4 and 8 bytes, with bit shuffle for narrower ones, zstd without shuffle for text. The
+last codec is always CRC-32C, because a compressor alone returns wrong values for most flipped bits
+without an error.
 """
 
 import base64
@@ -28,8 +27,8 @@ __all__ = ["BYTES", "ColumnType", "check_width", "column_type", "empty_value", "
 
 STRING = np.dtypes.StringDType()
 BYTES: np.dtype[Any] = np.dtype(object, metadata={"vlen": bytes})
-"""Bytes of any length. NumPy has no dtype for them but that of any object: this one equals it,
-and says what the objects are."""
+"""Bytes of any length. NumPy has only the object dtype for them; this one is equal to it, and its
+metadata tells that the objects are bytes."""
 EXPECTED = (
     "any integer, float16, float32, float64, bool, datetime64 with a unit, fixed-width bytes "
     "('S7'), str (or StringDType) for text, bytes for bytes of any length"
@@ -41,7 +40,7 @@ _DATETIME_UNITS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ColumnType:
-    """A column's dtype and what ``zarr.json`` says of it."""
+    """A column's dtype and its description in ``zarr.json``."""
 
     dtype: np.dtype[Any]
     """The dtype of blocks, in native byte order."""
@@ -59,15 +58,15 @@ def normalize_dtype(dtype: Any) -> np.dtype[Any]:
     Parameters
     ----------
     dtype : dtype-like
-        Whatever :class:`numpy.dtype` takes, one of zarr's own data types, or a dtype of
-        pandas, Polars or Arrow that maps to a column's exactly. ``str`` and fixed-width
-        strings (``U10``) mean strings of any length; ``bytes`` means bytes of any length;
-        byte order is not kept (values are).
+        Anything that :class:`numpy.dtype` accepts, one of zarr's own data types, or a dtype of
+        pandas, Polars or Arrow that maps exactly. ``str`` and fixed-width strings (``U10``) mean
+        strings of any length; ``bytes`` means bytes of any length. Byte order is not kept, but
+        values are.
 
     Raises
     ------
     UnsupportedDtypeError
-        For any other.
+        For any other dtype.
     """
     known = numpy_dtype(dtype)
     if known is not None:
@@ -77,12 +76,14 @@ def normalize_dtype(dtype: Any) -> np.dtype[Any]:
     if hasattr(dtype, "to_native_dtype"):
         dtype = dtype.to_native_dtype()
         if dtype.kind == "O":
-            # Of zarr's data types it is that of bytes.
+            # Among zarr's data types, this is the one for bytes.
             return BYTES
     try:
         found: np.dtype[Any] = np.dtype(dtype)
     except (TypeError, ValueError) as error:
-        raise UnsupportedDtypeError(f"{dtype!r} is no dtype: a column's is {EXPECTED}") from error
+        raise UnsupportedDtypeError(
+            f"{dtype!r} is not a dtype: a column's is {EXPECTED}"
+        ) from error
     if found.kind in "UT":
         if found.kind == "T" and hasattr(found, "na_object"):
             raise UnsupportedDtypeError(
@@ -105,7 +106,7 @@ def normalize_dtype(dtype: Any) -> np.dtype[Any]:
 
 
 def empty_value(dtype: np.dtype[Any]) -> Any:
-    """Return what a row never written holds: 0, False, "", b"" or NaT."""
+    """Return the value of rows never written: 0, False, "", b"" or NaT."""
     if dtype.kind == "M":
         return np.asarray("NaT", dtype)[()]
     if dtype.kind in "OS":
@@ -116,14 +117,14 @@ def empty_value(dtype: np.dtype[Any]) -> Any:
 
 
 def column_type(dtype: Any, fill_value: Any = None) -> ColumnType:
-    """Describe a column to be created.
+    """Return the description of a new column.
 
     Parameters
     ----------
     dtype : dtype-like
         See :func:`normalize_dtype`.
     fill_value : scalar, optional
-        Already of the normalized dtype; None means :func:`empty_value`.
+        In the normalized dtype; None means :func:`empty_value`.
 
     Raises
     ------
@@ -215,7 +216,7 @@ def check_width(width: object) -> int:
     Raises
     ------
     ArgumentError
-        Where it is not an integer >= 1.
+        If it is not an integer >= 1.
     """
     if isinstance(width, bool) or not isinstance(width, (int, np.integer)) or width < 1:
         raise ArgumentError(f"a column's width is an integer >= 1: got {width!r}")

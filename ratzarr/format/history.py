@@ -1,7 +1,7 @@
-"""The modification log of a column: when, who, and by what command.
+"""A column's modification log: the time, user and command of each change.
 
-An event is ``[ISO-8601 UTC, user, argv]`` on disk. What looks like a secret on the
-command line is masked before it is written: the log goes wherever the table goes.
+An event is ``[ISO-8601 UTC, user, argv]`` on disk. Arguments that look like secrets are masked
+before they are written, because the log is copied together with the table.
 
 >>> mask(["prog", "--password", "hunter2", "--token=abc", "in.tif"])
 ['prog', '--password', '***', '--token=***', 'in.tif']
@@ -31,12 +31,12 @@ _SIGNATURE = re.compile(
 
 
 def mask(argv: Iterable[str]) -> list[str]:
-    """Return a command line without its secrets.
+    """Return a command line with its secrets masked.
 
-    Masked are the values of options and ``NAME=value`` arguments whose name speaks of a
-    password, token, secret, key or credential, the password part of URLs, and the
-    signatures of signed URLs. What could be a value of such an option is masked even
-    where the option might take none: a word too few does less harm than a secret.
+    This masks the values of options and ``NAME=value`` arguments whose name suggests a password,
+    token, secret, key or credential, the password in URLs, and the signatures of signed URLs. A
+    possible value of such an option is masked even if the option may take none, because hiding a
+    harmless word is better than revealing a secret.
     """
     masked: list[str] = []
     hide_next = False
@@ -57,23 +57,23 @@ def mask(argv: Iterable[str]) -> list[str]:
 
 
 def event(argv: Iterable[str] | None = None) -> list[Any]:
-    """Return the event of this process, now, as it is written to disk.
+    """Return the event of this process at this time, as written to disk.
 
     Parameters
     ----------
     argv : iterable of str, optional
-        The command line; by default this process's.
+        The command line; by default that of this process.
     """
     words = [_printable(word) for word in mask(_argv() if argv is None else argv)]
     if len(words) > MAX_ARGUMENTS:
-        # A shell's *.tif can be 100 000 names, and the log is read whenever a column is.
+        # A shell may expand *.tif to 100 000 names, and every reader of the column loads the log.
         words = [*words[:MAX_ARGUMENTS], f"... ({len(words) - MAX_ARGUMENTS} more)"]
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     return [now, _user(), words]
 
 
 def parse(log: object) -> list[Event]:
-    """Return the events of a log, oldest first; what is no event is passed over."""
+    """Return the events of a log, oldest first, skipping invalid ones."""
     events: list[Event] = []
     for entry in log if isinstance(log, list) else []:
         try:
@@ -89,7 +89,7 @@ def parse(log: object) -> list[Event]:
 
 
 def _argv() -> list[str]:
-    # An interpreter inside another program need not have one, and one that is ending has None.
+    # An embedded interpreter may lack sys.argv, and at shutdown it is None.
     return list(getattr(sys, "argv", None) or [])
 
 
@@ -97,11 +97,11 @@ def _user() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError, ImportError):
-        # A container may run under a number that no passwd knows.
+        # In a container, the user ID may be missing from passwd.
         return "unknown"
 
 
 def _printable(word: str) -> str:
-    # Bytes of a file name that are no UTF-8 arrive as lone surrogates.
+    # Bytes of a file name that are not UTF-8 appear as lone surrogates.
     word = word.encode("utf-8", "backslashreplace").decode("utf-8")
     return word if len(word) <= MAX_ARGUMENT else word[:MAX_ARGUMENT] + "..."

@@ -1,8 +1,8 @@
-"""How much memory a store may ask for: what its documents and chunks say is only a claim.
+"""Limits on the memory that a store's documents and chunks can claim.
 
-A few bytes of a ``zarr.json`` can claim 2**62 rows, a few kilobytes of a chunk unpack to
-gigabytes. Nothing is allocated before the claim was held against these limits, for
-writing as for reading: what could not be read again is not written.
+A few bytes of ``zarr.json`` can claim 2**62 rows, and a few kilobytes of a chunk can decode to
+gigabytes. Every size is checked against these limits before memory is allocated. Writers check
+them too, so that they write nothing unreadable.
 """
 
 import contextlib
@@ -34,72 +34,72 @@ __all__ = [
 ]
 
 MAX_ROWS = 2**63 - 1
-"""What an index of an array can count to."""
+"""The largest index of an array."""
 
 MAX_CHUNK_VARIABLE = "RATZARR_MAX_CHUNK_BYTES"
 MAX_CHUNK_BYTES = 2**30
-"""A chunk in memory, unless the environment says otherwise; several are there at once."""
+"""Default limit of a decoded chunk. Several may be in memory at once."""
 PACKABLE = 2**31 - 2**16
-"""Blosc counts the bytes of a buffer in 32 bits, with a sign."""
+"""Blosc stores buffer sizes as signed 32-bit integers."""
 
 CACHE_VARIABLE = "RATZARR_CACHE_BYTES"
 CACHE_BYTES = 64 * 2**20
-"""Chunks that an instance keeps for its next block, unless the environment says otherwise."""
+"""Default limit of the decoded chunks that an instance caches."""
 
 BUFFER_VARIABLE = "RATZARR_WRITE_BUFFER"
 BUFFER_BYTES = 256 * 2**20
-"""Rows that wait until their chunks are full, where a buffer is asked for without a size."""
+"""Default limit of rows waiting in a write buffer."""
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
-"""A ``zarr.json``. A log of 100 000 events has some 20 MB."""
+"""Limit of a ``zarr.json``. A log of 100 000 events takes about 20 MB."""
 MAX_DOCUMENT_VALUES = 2**22
-"""Values in it: an empty list takes 3 bytes there, and more than 60 in memory."""
+"""Limit of values in a ``zarr.json``. An empty list takes 3 bytes there and over 60 in memory."""
 MAX_DEPTH = 64
-"""Lists and objects in each other: parsers, copies and comparisons of them are recursive."""
+"""Limit of nested lists and objects, because parsers, copies and comparisons are recursive."""
 
 TASK_BYTES = 2000
-"""What a chunk that is to be read takes in memory besides its values."""
+"""Memory for a pending read of a chunk, without its values."""
 
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-"""Files that say how much memory the processes of a container may have."""
+"""Files with the memory limit of a container's processes."""
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def max_chunk_bytes() -> int:
-    """Return how large a chunk may be in memory.
+    """Return the largest allowed size of a decoded chunk.
 
     Raises
     ------
     ArgumentError
-        Where the environment variable RATZARR_MAX_CHUNK_BYTES is not a number of bytes.
+        If the environment variable RATZARR_MAX_CHUNK_BYTES is not a number of bytes.
     """
     return _bytes_of(MAX_CHUNK_VARIABLE, MAX_CHUNK_BYTES, least=1)
 
 
 def cache_bytes() -> int:
-    """Return how many bytes of chunks an instance may keep for its next block; 0: none.
+    """Return how many bytes of decoded chunks an instance may cache; 0 for none.
 
     Raises
     ------
     ArgumentError
-        Where the environment variable RATZARR_CACHE_BYTES is not a number of bytes.
+        If the environment variable RATZARR_CACHE_BYTES is not a number of bytes.
     """
     return _bytes_of(CACHE_VARIABLE, CACHE_BYTES, least=0)
 
 
 def buffer_bytes(asked: Any) -> int:
-    """Return how many bytes of rows may wait to be written; 0: none.
+    """Return how many bytes of rows may wait in a write buffer; 0 for none.
 
     Parameters
     ----------
     asked : bool, int or None
-        True: :data:`BUFFER_BYTES`; None: what the environment variable RATZARR_WRITE_BUFFER says,
-        which is ``on``, ``off`` or a number of bytes.
+        True selects :data:`BUFFER_BYTES`. None selects the environment variable
+        RATZARR_WRITE_BUFFER: ``on``, ``off`` or a number of bytes.
 
     Raises
     ------
     ArgumentError
-        For anything else.
+        For any other value.
     """
     if asked is None:
         words = {"on": True, "off": False}
@@ -134,12 +134,12 @@ def _bytes_of(variable: str, default: int, *, least: int) -> int:
 
 
 def chunk_rows_within(chunk_rows: int, row_bytes: int, column: str) -> int:
-    """Return how many rows a chunk of a new column may have.
+    """Return the number of rows in a chunk of a new column.
 
     Parameters
     ----------
     chunk_rows : int
-        How many it should have.
+        The preferred number.
     row_bytes : int
         Size of a row in memory.
     column : str
@@ -148,19 +148,19 @@ def chunk_rows_within(chunk_rows: int, row_bytes: int, column: str) -> int:
     Raises
     ------
     TooLargeError
-        Where a single row is too large.
+        If a single row is too large.
     """
     most = min(max_chunk_bytes(), PACKABLE)
     if row_bytes > most:
         raise TooLargeError(
-            f"column {column!r}: a row of {row_bytes} bytes is more than the {most} bytes that a "
-            f"chunk may have in memory ({MAX_CHUNK_VARIABLE})"
+            f"column {column!r}: a row of {row_bytes} bytes is more than the {most} bytes that "
+            f"a chunk may have in memory ({MAX_CHUNK_VARIABLE})"
         )
     return min(chunk_rows, most // max(1, row_bytes))
 
 
 def check_memory(size: int, what: str) -> None:
-    """Refuse what this computer's memory can't hold: the system would end the process.
+    """Raise an error if an allocation exceeds this computer's memory, before the system kills us.
 
     Raises
     ------
@@ -175,12 +175,12 @@ def check_memory(size: int, what: str) -> None:
 
 @functools.cache
 def memory_there(*, files: tuple[str, ...] = CGROUPS) -> int | None:
-    """Return the memory that processes here can have; None where no one says.
+    """Return the memory available to processes here; None if unknown.
 
     Parameters
     ----------
     files : tuple of str
-        Those that may say that it is less than the computer's; each is read once.
+        Files with a lower limit than the computer's memory. Each is read once.
     """
     found = []
     # Windows has no sysconf.
@@ -197,12 +197,12 @@ def memory_there(*, files: tuple[str, ...] = CGROUPS) -> int | None:
 
 
 def objection_to(data: bytes) -> str | None:
-    """Say what is wrong with the size of a JSON document; None where nothing is.
+    """Return an explanation if a JSON document is too large to parse, otherwise None.
 
     Parameters
     ----------
     data : bytes
-        UTF-8, perhaps not JSON at all: up to where a parser would stop, the count is right.
+        UTF-8, possibly not JSON. The count is right up to the point where a parser would stop.
     """
     if len(data) > MAX_DOCUMENT_BYTES:
         return f"it has {len(data)} bytes, a zarr.json has at most {MAX_DOCUMENT_BYTES}"
@@ -218,7 +218,5 @@ def objection_to(data: bytes) -> str | None:
     steps -= closes
     depth = int(np.cumsum(steps, dtype=np.int32).max(initial=0))
     if depth > MAX_DEPTH:
-        return (
-            f"its lists and objects are {depth} deep in each other, expected {MAX_DEPTH} or less"
-        )
+        return f"its lists and objects are nested {depth} deep, expected {MAX_DEPTH} or less"
     return None

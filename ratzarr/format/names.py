@@ -1,8 +1,8 @@
-"""What is on disk: names of attributes, keys of columns, documents. Pure functions.
+"""Attribute names, column keys and documents of the on-disk format, as pure functions.
 
-docs/format.md is the specification. A table is the group ``RAT`` in the store's root;
-a column is an array in it, whose *key* is the column's name where a path or an object
-store can hold that name as it is, and an encoded form of it otherwise:
+docs/format.md is the specification. A table is the group ``RAT`` in the store's root. A column is
+an array in that group. Its *key* is the column's name if a path and an object store can hold that
+name, and an encoded form otherwise:
 
 >>> key_of("NDVI mean"), key_of("b1/b2"), key_of("100%"), key_of("a%2Fb")
 ('NDVI mean', 'b1%2Fb2', '100%', 'a%252Fb')
@@ -68,7 +68,7 @@ Document = dict[str, Any]
 
 GROUP = "RAT"
 PENDING = ".pending"
-"""Where columns are built that are to take another's place, out of every reader's sight."""
+"""The directory for replacement columns under construction, which readers ignore."""
 ZARR_JSON = "zarr.json"
 
 ROWCOUNT_ATTR = "ROWCOUNT"
@@ -96,7 +96,7 @@ OWN_TABLE_ATTRS = frozenset(
         RESIZE_ATTR,
     }
 )
-"""Attributes of the table that follow from its state: no user sets them."""
+"""Attributes of the table that follow from its state. Users cannot set them."""
 OWN_COLUMN_ATTRS = frozenset(
     {
         MODIFICATION_ATTR,
@@ -109,10 +109,10 @@ OWN_COLUMN_ATTRS = frozenset(
         RESIZED_ATTR,
     }
 )
-"""The same, of a column."""
+"""Attributes of a column that follow from its state. Users cannot set them."""
 
 VALUE_ATTRS = frozenset({"GDAL_TYPE", "GDAL_TYPE_NAME", "PROVENANCE", "UTC_OFFSET_MINUTES"})
-"""Attributes that describe a column's values: they are not kept with other values."""
+"""Attributes that describe a column's values. A replacement column does not inherit them."""
 
 DFLT_CHUNKSIZE = 500000
 FORMAT_VERSION = 1
@@ -124,25 +124,25 @@ CONVENTION = {
 }
 
 MAX_KEY_BYTES = 200
-"""File systems allow 255 bytes in a name; ours leave room for a writer's suffixes."""
+"""File systems allow 255 bytes in a name. This leaves room for suffixes."""
 
 MAX_RAW_BYTES = 255
-"""What a file system, and so upstream's writer, can hold as one component."""
+"""The longest path component of a file system, and so of upstream's writer."""
 
 _ENCODED = re.compile(r"%(?:[0-9A-Fa-f]{2}|~)")
-# Control characters (C0, DEL, C1) break listings; / and \ are separators; the two
-# noncharacters can't be in the XML of an object store's listing.
+# Control characters (C0, DEL, C1) break listings, / and \ are separators, and the two
+# noncharacters are invalid in the XML of an object store's listing.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f/\\\\\ufffe\uffff]")
 
 
 def check_name(name: object) -> str:
-    """Return ``name`` if a column may have it.
+    """Return ``name`` if it is a valid column name.
 
     Raises
     ------
     InvalidNameError
-        For what is not a string, the empty string, and strings that are not Unicode
-        (lone surrogates, which have no UTF-8).
+        For objects that are not strings, the empty string, and strings with lone surrogates, which
+        have no UTF-8.
     """
     if not isinstance(name, str):
         raise InvalidNameError(
@@ -154,14 +154,14 @@ def check_name(name: object) -> str:
         name.encode("utf-8")
     except UnicodeEncodeError:
         raise InvalidNameError(
-            f"{name!r} can't be a column's name: it holds half of a surrogate pair, "
-            "which is not a Unicode character"
+            f"{name!r} can't be a column's name: it contains an unpaired surrogate, which is "
+            "not a Unicode character"
         ) from None
     return str(name)
 
 
 def looks_encoded(key: str) -> bool:
-    """Return whether a key could be the encoded form of another name."""
+    """Return True if a key could be the encoded form of another name."""
     return _ENCODED.search(key) is not None
 
 
@@ -177,13 +177,12 @@ def _is_plain(name: str) -> bool:
 
 
 def key_of(name: str) -> str:
-    """Return the key under which a column of this name is written.
+    """Return the key for a column name.
 
-    Plain names are their own keys. In any other every character but ASCII letters,
-    digits, blanks and a few signs is percent-encoded (so the key is ASCII, whose
-    normal form no file system changes); beyond 200 bytes the rest is replaced by a
-    hash. Keys of different names differ: a plain name never looks encoded, and an
-    encoded one always does.
+    A plain name is its own key. In other names, every character except ASCII letters, digits,
+    blanks and a few signs is percent-encoded, so the key is ASCII and file systems do not
+    normalize it. Beyond 200 bytes, a hash replaces the rest. Different names have different keys:
+    a plain name never looks encoded, and an encoded one always does.
 
     Raises
     ------
@@ -204,7 +203,8 @@ def key_of(name: str) -> str:
     elif encoded.startswith("_"):
         encoded = "%5F" + encoded[1:]
     elif not looks_encoded(encoded):
-        # zarr.json itself, and long plain names: their first character says "encoded".
+        # zarr.json itself and long plain names: encode the first character to mark the key as
+        # encoded.
         encoded = f"%{ord(encoded[0]):02X}" + encoded[1:]
     if len(encoded) > MAX_KEY_BYTES:
         digest = hashlib.sha256(name.encode("utf-8")).hexdigest()[:40]
@@ -213,13 +213,13 @@ def key_of(name: str) -> str:
 
 
 def are_in_the_raw(keys: Collection[str]) -> bool:
-    """Return whether each of these keys, as they were listed, can only be its own name's.
+    """Return True if each of these listed keys can only belong to the column of the same name.
 
-    What is asked of many at once: of a name that is among them :func:`plausible_keys` has
-    that one, and none other that is.
+    Equivalent to asking :func:`plausible_keys` for each key, but faster: each name in the list has
+    its own key, and no other key in the list.
     """
     text = "\n".join(keys)
-    # Encoded ones have a %. The others are none that it has for any name.
+    # Encoded keys contain %. The other cases are keys that plausible_keys returns for no name.
     return text.isascii() and not (
         "%" in text
         or "/" in text
@@ -231,10 +231,10 @@ def are_in_the_raw(keys: Collection[str]) -> bool:
 
 
 def plausible_keys(name: str) -> tuple[str, ...]:
-    """Return the keys under which a column of this name may be found.
+    """Return the keys at which a column of this name may be stored.
 
-    The first is ours. Upstream writes every name as it is, so a name that we encode
-    may also be there in the raw; but never as a path of more than one component.
+    The first is our key. Upstream writes every name unchanged, so a name that we encode may also
+    be stored unchanged, but only as a single path component.
     """
     key = key_of(name)
     raw_is_one_component = "/" not in name and "\x00" not in name and name not in (".", "..")
@@ -244,8 +244,8 @@ def plausible_keys(name: str) -> tuple[str, ...]:
     return (key,)
 
 
-# The last line of a document: a CRC-32 in blanks and tabs, which JSON passes over. A program
-# that rewrites the document leaves it out, so it never goes stale; a value in the document would.
+# A document's last line is a CRC-32 in blanks and tabs, which JSON parsers ignore. A program that
+# rewrites the document omits it, so it never becomes stale, unlike a value in the document.
 _CHECKSUM = re.compile(rb"\n([ \t]{32})\n")
 _BITS = bytes.maketrans(b"01", b" \t")
 _BLANKS = b" \t\r\n"
@@ -257,12 +257,12 @@ def to_json(document: Mapping[str, Any]) -> bytes:
     Raises
     ------
     TooLargeError
-        Where it could not be read again.
+        If it could not be read again.
     """
     try:
         text = json.dumps(document, indent=2, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        # Half of a surrogate pair, which only another program's escapes can have brought here.
+        # An unpaired surrogate, which can only come from another program's escapes.
         text = json.dumps(document, indent=2).encode("ascii")
     objection = objection_to(text)
     if objection is not None:
@@ -276,15 +276,16 @@ def from_json(data: bytes, place: str) -> Document:
     Raises
     ------
     DamagedError
-        Where the bytes are not a JSON object, or not those that were written; ``place``
-        names it in the message.
+        If the bytes are not a JSON object or do not match their checksum; ``place`` names the
+        document in the message.
     """
     _check_sum(data, place)
     objection = objection_to(data)
     if objection is not None:
         raise DamagedError(f"{place} is damaged: {objection}")
     try:
-        # As text: of bytes json would guess the encoding, and see other brackets than were counted.
+        # Decode first: json would guess the encoding of bytes and could count other brackets than
+        # we did.
         document = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"{place} is damaged: not readable as JSON ({error})") from error
@@ -296,18 +297,18 @@ def from_json(data: bytes, place: str) -> Document:
 
 
 def has_checksum(data: bytes) -> bool:
-    """Return whether a ``zarr.json`` ends in a checksum: no other program writes one."""
+    """Return True if a ``zarr.json`` ends with a checksum. No other program writes one."""
     end = data[len(data.rstrip(_BLANKS)) :]
     return b" " in end or b"\t" in end
 
 
 def mark_external(document: Document) -> None:
-    """Note in a column's document that another program has rewritten it.
+    """Mark a column's document as rewritten by another program.
 
-    It may have changed the shape any number of times, and nothing kept count: ``CUTS`` is null
-    until a resize of ours has cleared what lies beyond the end. It may have removed chunks, as
-    zarr does with those that hold fill values only: nobody knows any more which ones were
-    written. A cut of ours that is not finished begins again.
+    The other program may have changed the shape several times without recording it, so ``CUTS``
+    becomes null until a resize has cleared the rows beyond the end. It may also have removed
+    chunks, as zarr does if they hold only fill values, so ``ROWS_DONE`` becomes 0. An unfinished
+    cut is dropped and will start again.
     """
     attributes = document["attributes"]
     if COLUMN_ID_ATTR in attributes or CUTS_ATTR in attributes:
@@ -319,15 +320,16 @@ def mark_external(document: Document) -> None:
 
 def _check_sum(data: bytes, place: str) -> None:
     if not has_checksum(data):
-        # Written by another program (or cut off just there, and then all else is checked).
+        # Written by another program, or truncated just before the checksum: the JSON is complete.
         return
     text = data.rstrip(_BLANKS)
     end = data[len(text) :]
     found = _CHECKSUM.fullmatch(end)
     if found is None or found[1] != f"{zlib.crc32(text):032b}".encode("ascii").translate(_BITS):
         raise DamagedError(
-            f"{place} is damaged: its checksum is another's. (If it was edited by hand: the blanks "
-            "and tabs at its end are the checksum of what was there before; remove them.)"
+            f"{place} is damaged: its checksum does not match. (If you edited it by hand, "
+            "remove the blanks and tabs at its end: they are the checksum of the earlier "
+            "content.)"
         )
 
 
@@ -352,16 +354,16 @@ def table_document(rows: int = 0, chunk_rows: int | None = None) -> Document:
 
 
 def check_table_document(document: Document, place: str) -> None:
-    """Refuse a document that no table of a known version has.
+    """Raise an error if a document does not describe a table of a known version.
 
     Raises
     ------
     NotARatZarrError
-        Where it describes something other than a Zarr 3 group.
+        If it does not describe a Zarr 3 group.
     FormatVersionError
-        Where the format is newer than ours, or its version is no version.
+        If the format is newer than ours, or the version is not a number.
     DamagedError
-        Where row count or chunk size can't be what was written.
+        If the row count or chunk size is impossible.
     """
     if document.get("zarr_format") != 3 or document.get("node_type") != "group":
         raise NotARatZarrError(
@@ -390,20 +392,20 @@ def check_table_document(document: Document, place: str) -> None:
 
 
 def order_of(document: Document) -> list[str] | None:
-    """Return a table's order of columns; None where it keeps none that can be used."""
+    """Return a table's column order; None if it has no usable one."""
     order = document.get("attributes", {}).get(COLUMN_ORDER_ATTR)
     if not isinstance(order, list):
         return None
-    # Almost always they all are: this is asked for each listing.
+    # Fast path: this runs for each listing, and nearly always all entries are strings.
     if set(map(type, order)) <= {str}:
         return list(order)
     return [name for name in order if isinstance(name, str)]
 
 
 def true_name(key: str, attributes: Mapping[str, Any]) -> str:
-    """Return the name of the column that is kept under a key.
+    """Return the name of the column stored at a key.
 
-    ``NAME`` counts only where this is that name's key: no column can claim another's.
+    ``NAME`` counts only if this is its key, so that no column can claim another's name.
     """
     name = attributes.get(NAME_ATTR)
     if not isinstance(name, str):
@@ -415,7 +417,7 @@ def true_name(key: str, attributes: Mapping[str, Any]) -> str:
 
 
 def kept_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes that a column keeps when it is replaced: usage, units, a user's own.
+    """Return the attributes that a replacement column inherits: usage, units and user attributes.
 
     >>> kept_attributes({"units": "ha", "GDAL_USAGE": 6, "GDAL_TYPE": 1, "COMPLETE": True})
     {'units': 'ha', 'GDAL_USAGE': 6}
@@ -450,12 +452,11 @@ def column_document(
     Parameters
     ----------
     name : str
-        The column's true name; kept in an attribute where its key differs.
+        The column's true name, stored in an attribute if it differs from the key.
     column_id : str
-        What tells this column from others of its name, before it and after it.
+        Identifies this column among earlier and later columns of the same name.
     rows, width, chunk_rows : int
-        Shape (rows,) where the width is 1, else (rows, width), in chunks of
-        ``chunk_rows`` rows.
+        Shape (rows,) if the width is 1, otherwise (rows, width), in chunks of ``chunk_rows`` rows.
     data_type, fill_value, codecs
         As JSON, from :mod:`ratzarr.format.dtypes`.
     attributes : mapping

@@ -1,6 +1,6 @@
-"""Whole stores: check, repair, copy.
+"""Operations on whole stores: check, repair, copy.
 
-The names below are for :mod:`gdalbridge` and other programs; everything else here is internal.
+The names below are for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
 from importlib import import_module
@@ -19,7 +19,7 @@ __all__ = [
     "inventory",
 ]
 
-# Loaded when first used: some of these modules import zarr, which takes longer than --help may.
+# Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
 _MODULES = {
     "Entry": "copy",
     "Finding": "column_check",

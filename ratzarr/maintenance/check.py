@@ -1,8 +1,8 @@
-"""A look at a whole store: every object is read, and whatever is not as it should be named.
+"""Check a whole store: read every object and report every problem.
 
-Nothing is trusted that can be looked at: each document is parsed and its checksum
-compared, each chunk unpacked. Chunks are read in parallel in a bounded window, in the
-order of one listing; memory depends on the size of a chunk and on how much is wrong.
+Each document is parsed and its checksum verified, and each chunk is decoded. Chunks are read in
+parallel in a bounded window, in the order of one listing. Memory depends on the size of a chunk
+and on the number of problems.
 
 >>> import tempfile, ratzarr
 >>> folder = tempfile.mkdtemp() + "/seg.tif.rat.zarr"
@@ -63,9 +63,10 @@ __all__ = ["check_store"]
 
 TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
 ASKED_AGAIN = 16
-"""Chunks that a listing leaves out, and that are asked for all the same."""
+"""Largest number of chunks missing from a listing that are read to confirm that they are
+absent."""
 LOOKS = 3
-"""How often a column is looked at that others change meanwhile."""
+"""Number of times that a column is checked again if other processes change it meanwhile."""
 
 _COLUMN = re.compile(rf"{GROUP}/([^/]+)/({re.escape(ZARR_JSON)}|c(?:[/.][0-9]+)+)", re.DOTALL)
 _PENDING = re.compile(
@@ -87,18 +88,18 @@ def check_store(
     progress: Report | None = None,
     patience: float = 2.0,
 ) -> list[Finding]:
-    """Read a whole store and say what is wrong with it.
+    """Read a whole store and return its problems.
 
     Parameters
     ----------
     filename : str or os.PathLike
-        As for :class:`ratzarr.RatZarr`.
+        See :class:`ratzarr.RatZarr`.
     storage_options : mapping, optional
         Arguments for the file system.
     repair : bool
-        Remove leftovers and complete what is safe to complete. Values are never touched.
+        Remove leftovers and complete safe operations. Values are never changed.
     dry_run : bool
-        Change nothing, even so: the findings say what a repair would do.
+        With ``repair``: change nothing, and describe the repairs in the findings.
     progress : callable, optional
         Called with the fraction that is done, from 0 to 1, and a few words.
     patience : float
@@ -108,14 +109,14 @@ def check_store(
     Returns
     -------
     list of Finding
-        Empty where all is well.
+        Empty if the store has no problems.
 
     Raises
     ------
     TableNotFoundError, NotARatZarrError, FormatVersionError
-        Where there is no table that could be checked.
+        If the location has no table that can be checked.
     StoreError
-        Where the store can't be listed.
+        If the store cannot be listed.
     """
     objects = open_place(filename, storage_options)
     opened = partial(RatZarr, filename, create=False, storageOptions=storage_options)
@@ -139,7 +140,7 @@ def _silent(done: float, message: str) -> None:
 
 
 class _Checkup:
-    """One look at one store; findings with what could be done about them."""
+    """One check of a store. It collects findings and their possible repairs."""
 
     def __init__(
         self, objects: Objects, opened: Callable[[], RatZarr], report: Report, patience: float
@@ -158,7 +159,7 @@ class _Checkup:
         self.found.append((finding, action))
 
     def look(self) -> None:
-        """Look at everything."""
+        """Check everything."""
         self._look_at_top()
         self._open_columns()
         listed = self._look_at_objects()
@@ -180,7 +181,7 @@ class _Checkup:
         try:
             root = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
             if root is None:
-                self._add(Finding("missing", ZARR_JSON, "the store's own group is not there"))
+                self._add(Finding("missing", ZARR_JSON, "the store's own group is missing"))
             else:
                 from_json(root, ZARR_JSON)
         except (DamagedError, StoreError) as error:
@@ -200,7 +201,7 @@ class _Checkup:
             raise TableNotFoundError(
                 f"there is no RatZarr at {objects.location}: only what is left of creating one"
             )
-        self._add(Finding("missing", TABLE_KEY, "the table's own group is not there"))
+        self._add(Finding("missing", TABLE_KEY, "the table's own group is missing"))
 
     # ---- columns
 
@@ -235,7 +236,7 @@ class _Checkup:
         return check
 
     def _look_at_objects(self) -> bool:
-        """Read all objects; return whether the table's own was among those listed."""
+        """Read all objects; return True if the table's own was in the listing."""
         table_listed = False
 
         def tasks() -> Iterator[Callable[[], tuple[ColumnCheck, Finding | None]]]:
@@ -259,12 +260,12 @@ class _Checkup:
 
     @property
     def _window(self) -> int | None:
-        """How many objects are under way: on a disk few, as each takes memory and none is waited for."""
+        """Return the number of objects in flight: few on a disk, which has no latency to hide."""
         threads = self.objects.threads
         return None if threads is None else 2 * threads
 
     def _owner_of(self, key: str) -> ColumnCheck | None:
-        """Return the column that an object is part of; remember those that are of none."""
+        """Return the column of an object; record objects without a column."""
         if match := _COLUMN.fullmatch(key):
             check = self._column(f"{GROUP}/{match[1]}", match[1])
             if check.is_group and check.document != REMOVING and match[2] != ZARR_JSON:
@@ -278,7 +279,7 @@ class _Checkup:
         return None
 
     def _settled(self, check: ColumnCheck) -> ColumnCheck:
-        """Return the column as it is when nobody changes it while it is looked at."""
+        """Return the column's state once no other process changes it during the check."""
         for _ in range(LOOKS):
             check.finish()
             if not self._moved(check):
@@ -298,7 +299,7 @@ class _Checkup:
                 yield key
 
     def _moved(self, check: ColumnCheck) -> bool:
-        """Return whether what looks wrong may be another process at work."""
+        """Return True if an apparent problem may be another process at work."""
         suspicious = check.changed or check.orphans or check.beyond or check.impossible
         if not suspicious and not any(finding.wrong for finding in check.findings):
             return False
@@ -312,7 +313,7 @@ class _Checkup:
         return any(self.objects.get(key) is not None for key in islice(missing, ASKED_AGAIN))
 
     def _finish(self, check: ColumnCheck) -> None:
-        """Take over what was found of a column."""
+        """Add the findings of a column."""
         if check.prefix.startswith(PENDING) and check.state is not None:
             self._finish_pending(check)
         else:
@@ -325,11 +326,11 @@ class _Checkup:
             words = "the name of a column that was removed"
             self._add(Finding("leftover", check.prefix, words), remove_orphans(check))
         for keys, words, action in (
-            (check.orphans, "chunks of no column", remove_orphans(check)),
+            (check.orphans, "chunks without a column", remove_orphans(check)),
             (check.beyond, "chunks beyond the column's end", erase_beyond(check)),
             (
                 check.impossible,
-                "chunks that the column can't have",
+                "invalid chunks of the column",
                 remove_impossible(check),
             ),
         ):
@@ -337,13 +338,13 @@ class _Checkup:
                 self._add(Finding("leftover", keys[0], _count(keys, words), check.name), action)
 
     def _replacement_of(self, check: ColumnCheck) -> bool:
-        """Return whether a column is just being put here: that is told with its other place."""
+        """Return True if a column is just being moved here; its other location reports it."""
         state = check.state
         there = self._columns.get(f"{PENDING}/{check.key}/{state.id}") if state else None
         return there is not None and there.state is not None and there.state.complete
 
     def _finish_pending(self, check: ColumnCheck) -> None:
-        """Take over what was found of a column that is to take another's place."""
+        """Add the findings of a column that will replace another."""
         assert check.state is not None  # noqa: S101 - only those that could be read get here
         live = self._columns.get(f"{GROUP}/{check.key}")
         now = None if live is None else live.state
@@ -353,7 +354,7 @@ class _Checkup:
                 Finding(
                     "leftover",
                     check.prefix,
-                    "a column that was replaced, or has taken its place",
+                    "a column that was replaced, or that has already been moved into place",
                     check.name,
                 ),
                 remove_pending(check),
@@ -372,7 +373,7 @@ class _Checkup:
                 Finding(
                     "unfinished",
                     check.prefix,
-                    "a replacement of the column is finished, and was not put in its place",
+                    "a replacement of the column is finished, but was not moved into place",
                     check.name,
                     (0, check.state.rows),
                 ),
@@ -395,7 +396,7 @@ class _Checkup:
         lengths = {check.name: check.state for check in self._live()}
         resize = attributes.get(RESIZE_ATTR)
         if resize is not None and resize != self._resize:
-            # Another process has just begun: its columns follow.
+            # Another process has just begun; the columns will be resized next.
             return
         if resize is not None:
             self._add(
@@ -413,8 +414,8 @@ class _Checkup:
             rows = next((state.rows for state in states), 0)
         elif (found := rows_of(rows, states)) != rows:
             words = (
-                f"it says {rows} rows, and the columns have {found}: another program has resized "
-                "them, and they are right"
+                f"the attribute says {rows} rows, and the columns have {found}: another program "
+                "has resized them, so the columns are right"
             )
             self._add(
                 Finding("row-count", TABLE_KEY, words),
@@ -422,7 +423,7 @@ class _Checkup:
             )
             return
         for check in self._live():
-            # As it is now: it may have been resized since it was read.
+            # Use the current row count: the table may have been resized since the column was read.
             fresh = self._check(check.prefix, check.key)
             if check.state is not None and (check.state.rows, check.state.cutting) != (rows, None):
                 fresh.load()
@@ -431,7 +432,9 @@ class _Checkup:
                 continue
             words = f"it has {state.rows} rows, and the table has {rows}"
             if state.cutting is not None:
-                words = f"its rows from {state.cutting} on are being cut off, or were half cut off"
+                words = (
+                    f"its rows from {state.cutting} on are being cut off, or a cut was interrupted"
+                )
             low, high = sorted((state.rows if state.cutting is None else state.cutting, rows))
             self._add(
                 Finding(
@@ -443,7 +446,7 @@ class _Checkup:
     def _look_at_order(self) -> None:
         order = order_of(self._table.document)
         if order is None or FORMAT_VERSION_ATTR not in self._table.attributes:
-            # Upstream's tables keep none.
+            # Upstream's tables have no order.
             return
         live = [one for one in self._columns.values() if one.prefix.startswith(f"{GROUP}/")]
         keys = {one.key for one in live if not one.is_gone}
@@ -452,9 +455,9 @@ class _Checkup:
         mend = mend_order(self.objects, self._table, gone, left_out)
         twice = sorted({name for name in order if order.count(name) > 1})
         for names, words in (
-            (gone, "names columns that are not there"),
-            (twice, "names columns more than once"),
-            (left_out, "leaves out columns that are there"),
+            (gone, "lists missing columns"),
+            (twice, "lists columns more than once"),
+            (left_out, "omits existing columns"),
         ):
             if names:
                 words = f"the order of the columns {words}: {_some(names)}"
@@ -466,11 +469,11 @@ class _Checkup:
         local = self._local
         if local is not None and is_link(local, key):
             if key.count("/") != 1 or not key.startswith(f"{GROUP}/"):
-                # That of a column is reported when it is opened.
+                # An unreadable column is reported when it is opened.
                 words = "is a symbolic link: links in a store are not followed"
                 self._add(Finding("link", key, words))
         elif local is not None and _LITTER.fullmatch(key):
-            # Of a living writer, or reported with all that is below it.
+            # Belongs to a running writer, or is reported with everything below it.
             return
         elif local is not None and _ZARRS_PARTIAL.fullmatch(key):
             if is_old(local, key):
@@ -486,9 +489,9 @@ class _Checkup:
 
     def _look_at_strays(self) -> None:
         for first, count in self._foreign.values():
-            words = "is no part of a table"
+            words = "does not belong to the table"
             if count > 1:
-                words = f"and {count - 1} more objects beside it are no part of a table"
+                words = f"and {count - 1} more objects beside it do not belong to the table"
             self._add(Finding("foreign", first, words))
         local = self._local
         if local is None:

@@ -57,31 +57,31 @@ Kind = Literal[
 ]
 
 NOTES: frozenset[str] = frozenset({"order", "unchecked", "foreign"})
-"""Kinds that are worth a word, and with which nothing is wrong."""
+"""Kinds of findings that are notes, not problems."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was found in a store."""
+    """One finding in a store."""
 
     kind: Kind
-    """What it is: docs/checking.md lists them."""
+    """The kind; docs/checking.md lists all kinds."""
     key: str
-    """The object, by its key in the store; where it is several, the first, or their prefix."""
+    """The key of the object in the store; for several objects the first key or their prefix."""
     words: str
-    """What is wrong with it."""
+    """Description of the problem."""
     column: str | None = None
-    """The column that it belongs to."""
+    """The column of the object."""
     rows: tuple[int, int] | None = None
-    """The table's rows that are concerned: first, and the one after the last."""
+    """The affected rows of the table: the first, and the one after the last."""
     repair: str | None = None
-    """What a repair does about it; None where it does nothing."""
+    """Description of the repair; None if there is none."""
     repaired: bool = False
-    """Whether that was done."""
+    """True if the repair was made."""
 
     @property
     def wrong(self) -> bool:
-        """Whether something is wrong; otherwise it is a note."""
+        """True for a problem, False for a note."""
         return self.kind not in NOTES
 
     def __str__(self) -> str:
@@ -94,7 +94,7 @@ class Finding:
         return f"{', '.join(place)}: {self.words}" if place else self.words
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
+        """Return the finding as JSON-compatible values."""
         return {
             "kind": self.kind,
             "wrong": self.wrong,
@@ -109,23 +109,23 @@ class Finding:
 
 CHECKSUM = "crc32c"
 SHOWN = 5
-"""Runs of rows that are named one by one."""
+"""Number of runs of rows that are listed one by one."""
 
 
 class ColumnCheck:
-    """What was found of one column so far.
+    """The findings of one column so far.
 
     Parameters
     ----------
     objects : Objects
         The store.
     prefix : str
-        Where the column lies.
+        The directory of the column.
     key : str
-        The key of its name.
+        The key of the column's name.
     table_rows : int
-        Rows of the table. What a column that is shorter holds of these is not called
-        beyond its end: it may be the document that is wrong.
+        Rows of the table. If the column's document claims fewer, its chunks with these rows are
+        not reported as beyond its end, because the document may be wrong.
     """
 
     def __init__(self, objects: Objects, prefix: str, key: str, table_rows: int) -> None:
@@ -133,21 +133,21 @@ class ColumnCheck:
         self._table_rows = table_rows
         self.name = key
         self.data: bytes | None = None
-        """The document's bytes; None where there is none, or where it can't be read."""
+        """The document's bytes; None if it does not exist or cannot be read."""
         self.is_gone = False
-        """Whether there is no document; not, where that can't be told."""
+        """True if the document does not exist. False if that is unknown."""
         self.document: Document | None = None
         self.state: ColumnState | None = None
-        """None where the document can't be understood."""
+        """None if the document cannot be parsed."""
         self.findings: list[Finding] = []
         self.orphans: list[str] = []
-        """Keys of chunks that belong to no column."""
+        """Keys of chunks without a column."""
         self.beyond: list[str] = []
-        """Keys of chunks that lie beyond the column's end, and hold something."""
+        """Keys of chunks beyond the column's end that are not empty."""
         self.impossible: list[str] = []
-        """Keys that look like a chunk's, and are none of this column."""
+        """Keys that look like chunk keys but are invalid in this column."""
         self.changed = False
-        """Whether something was found that only another process at work explains."""
+        """True if a finding can only be explained by another process at work."""
         self._seen = ChunkRuns()
 
     # ---- the document
@@ -178,14 +178,14 @@ class ColumnCheck:
                 Finding(
                     "unchecked",
                     self.prefix,
-                    "its chunks have no checksum: damage in them is noticed only where they can't "
-                    "be unpacked. A copy of the column has one",
+                    "its chunks have no checksum: damage is noticed only if a chunk can't be "
+                    "decoded. A copy of the column has checksums",
                     self.name,
                 )
             )
 
     def _all_rows(self) -> tuple[int, int] | None:
-        """Return the rows of a column that can't be read, as far as its document tells."""
+        """Return the row count of an unreadable column, as far as its document tells."""
         shape = None if self.document is None else self.document.get("shape")
         if isinstance(shape, list) and shape and type(shape[0]) is int and shape[0] > 0:
             return 0, shape[0]
@@ -193,20 +193,20 @@ class ColumnCheck:
 
     @property
     def is_group(self) -> bool:
-        """Whether a group is here, with columns of its own: no column."""
+        """True if this is a group with columns of its own, not a column."""
         return self.document is not None and self.document.get("node_type") == "group"
 
     # ---- the chunks
 
     def task(self, key: str) -> "Callable[[], Finding | None] | None":
-        """Take in the key of an object below the column; return what is to be done with it."""
+        """Process the key of an object below the column; return the remaining work."""
         inner = key[len(self.prefix) + 1 :]
         if self.is_gone or self.is_group:
             self.orphans.append(key)
             return None
         state = self.state
         if state is None:
-            # Its document is damaged: what its chunks hold can't be told.
+            # The document is damaged, so the chunks cannot be decoded.
             return None
         chunk = state.chunk_of(inner)
         if chunk is None:
@@ -230,20 +230,20 @@ class ColumnCheck:
             return finding(kind_of(error), _short(error, key))
         if found is None:
             self.changed = True
-            return finding("missing", "it was there a moment ago, and is no longer")
+            return finding("missing", "it existed a moment ago, and is now missing")
         data, mark = found
         if state.disowns(mark):
             return finding(
                 "stale",
-                "it holds rows of an earlier column of this name: a process that did not know "
-                "of the new one has written them. Write these rows again",
+                "it holds rows of an earlier column of this name, from a process that did not "
+                "know of the new one. Write these rows again",
             )
         try:
             values = state.codec.decode(data)
         except TooLargeError as error:
             return finding("unreadable", _one_line(error))
         except Exception as error:
-            return finding("damaged", f"can't be what was written: {_one_line(error)}")
+            return finding("damaged", f"has changed since it was written: {_one_line(error)}")
         if values.dtype.kind == "O":
             strange = {type(value).__name__ for value in values.flat if type(value) is not bytes}
             if strange:
@@ -251,7 +251,7 @@ class ColumnCheck:
         return None
 
     def _look_beyond(self, state: ColumnState, key: str) -> Finding | None:
-        """Look whether a chunk beyond the end holds nothing, as rows that were cut off do."""
+        """Check that a chunk beyond the end is empty, as cut rows leave it."""
         try:
             found = self.objects.get(key, state.codec.packed_limit)
         except RatZarrError as error:
@@ -269,22 +269,22 @@ class ColumnCheck:
     # ---- in the end
 
     def missing(self, rows: int) -> list[tuple[int, int]]:
-        """Return the runs of chunks that are not there, of a number of rows."""
+        """Return the runs of missing chunks for a number of rows."""
         assert self.state is not None  # noqa: S101 - nobody asks of one that can not be read
         return list(self._seen.gaps(chunk_count(rows, self.state.chunk_rows)))
 
     def finish(self) -> None:
-        """Add what only shows when all keys have been seen."""
+        """Add the findings that need all keys."""
         self.beyond.sort(key=_by_number)
         state = self.state
         if state is None:
             return
         for start, stop in self.missing(state.all_there):
             first = f"{self.prefix}/{state.chunk_name(start)}"
-            words = "is not there, although it was written"
+            words = "is missing, although it was written"
             if stop - start > 1:
                 words = (
-                    f"{stop - start} chunks up to {state.chunk_name(stop - 1)} are not there, "
+                    f"{stop - start} chunks up to {state.chunk_name(stop - 1)} are missing, "
                     "although they were written"
                 )
             self.findings.append(
@@ -300,13 +300,13 @@ class ColumnCheck:
     def _unfinished(self, state: ColumnState) -> Finding:
         gaps = [self._rows_of(start, stop) for start, stop in self.missing(state.rows)]
         there = state.rows - sum(stop - start for start, stop in gaps)
-        words = "its writer is still at work, or was interrupted: "
-        words += f"{there} of {state.rows} rows are there" if gaps else "all its rows are there"
+        words = "its writer is still at work, or was interrupted:"
+        words += f"{there} of {state.rows} rows exist" if gaps else "all its rows exist"
         words += f", and missing {rows_in_words(gaps)}" if gaps else ""
         return Finding(
             "unfinished",
             self.prefix,
-            f"{words}. Go on with it (gdalbridge copy --resume, or resumeColumn), or delete it",
+            f"{words}. Continue it (gdalbridge copy --resume, or resumeColumn), or delete it",
             self.name,
             (0, state.rows),
         )
@@ -317,7 +317,7 @@ def _by_number(key: str) -> tuple[int, str]:
 
 
 def is_blank(values: NDArray[Any], fill: Any) -> bool:
-    """Return whether all values are this one, bit by bit."""
+    """Return True if all values equal this one, bit by bit."""
     if values.dtype.kind in "fM":
         bits = f"i{values.dtype.itemsize}"
         return bool((values.view(bits) == np.asarray(fill, values.dtype).view(bits)).all())
@@ -327,7 +327,7 @@ def is_blank(values: NDArray[Any], fill: Any) -> bool:
 
 
 def kind_of(error: RatZarrError) -> Kind:
-    """Return which kind of finding an error is that came with reading an object."""
+    """Return the kind of finding for an error while reading an object."""
     if isinstance(error.__cause__, LinkError):
         return "link"
     if isinstance(error, StoreError | TooLargeError | UnsupportedCodecError):
@@ -336,7 +336,7 @@ def kind_of(error: RatZarrError) -> Kind:
 
 
 def _short(error: Exception, key: str) -> str:
-    """Return an error's words without the place, which the finding has."""
+    """Return an error's message without the location, which the finding has."""
     if isinstance(error.__cause__, LinkError):
         return str(error.__cause__.strerror)
     head, found, tail = str(error).partition(key)
@@ -350,7 +350,7 @@ def _one_line(error: object) -> str:
 
 
 def rows_in_words(runs: list[tuple[int, int]]) -> str:
-    """Return runs of rows in words, the first few of many.
+    """Return runs of rows as text: the first few and the number of others.
 
     >>> rows_in_words([(0, 5), (9, 10)])
     'rows 0 to 4, row 9'

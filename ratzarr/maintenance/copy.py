@@ -1,13 +1,12 @@
-"""A whole store copied to another place, object by object, and compared afterwards.
+"""Copy a whole store to another location, object by object, and compare afterwards.
 
-A table is many small objects, so it is copied with many requests under way at once, and
-each is read whole: memory depends on the size of a chunk. Between two places on S3 the
-server copies. What a place knows of a chunk beside its bytes goes with it: on S3 the mark
-that says whose it is (:class:`~ratzarr.stores.base.Owner`) is kept, or made where the source
-is a disk.
+A table consists of many small objects, so many requests run in parallel, and each object is read
+as a whole. Memory depends on the size of a chunk. Between two locations on S3 the server copies.
+The identity of a chunk's column (:class:`~ratzarr.stores.base.Owner`) is copied with it: on S3 it
+is kept, and copies from a disk get it.
 
-Whoever comes upon a copy that is not finished finds no table: its document is written
-last, and each column's after its chunks.
+An unfinished copy is not a table, because the table's document is written last. Each column's
+document follows its chunks.
 """
 
 import hashlib
@@ -41,34 +40,34 @@ __all__ = ["Entry", "copy_store", "inventory"]
 _CHUNK = re.compile(r"(.+)/c(?:/[0-9]+)+")
 
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
-"""From the table's attributes to the ones that the copy is to have."""
+"""Maps the table's attributes to those of the copy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An object of a store, as a listing shows it."""
+    """An object of a store, as listed."""
 
     key: str
     size: int
     state: str
-    """Another once it was written again."""
+    """Changes whenever the object is written."""
 
 
 def inventory(objects: Objects) -> tuple[Entry, ...]:
-    """Return what a table consists of, by key; what killed writers left is left out.
+    """Return the objects of a table by key, without the leftovers of killed writers.
 
     Raises
     ------
     NotARatZarrError
-        Where there is something else, or something else with it: a symbolic link, a file of
-        somebody's. It is named.
+        If the location holds something else, or foreign objects besides the table, such as a
+        symbolic link or a user's file. The message names it.
     TableNotFoundError
-        Where there is nothing.
+        If the location is empty.
     """
     if objects.location.kind == "local" and cast("Any", objects).is_link():
         raise NotARatZarrError(
-            f"{objects.location} is a symbolic link, which is not followed: give the name of the "
-            "store that it leads to"
+            f"{objects.location} is a symbolic link, which is not followed: give the name of "
+            "the store that it leads to"
         )
     found = [Entry(*one) for one in objects.list_states("")]
     if not table_metadata(objects).load():
@@ -78,13 +77,13 @@ def inventory(objects: Objects) -> tuple[Entry, ...]:
     for one in found:
         if one.size < 0 and objects.location.kind == "local":
             raise NotARatZarrError(
-                f"{objects.location}/{one.key} is a symbolic link, or no file: links in a store "
-                "are not followed"
+                f"{objects.location}/{one.key} is a symbolic link or special file: links in a "
+                "store are not followed"
             )
         if not is_ours(one.key):
             raise NotARatZarrError(
-                f"besides the RatZarr {objects.location} holds {one.key!r}, which is no part of "
-                "it: move that away first"
+                f"besides the RatZarr, {objects.location} holds {one.key!r}, which does not "
+                "belong to it. Move that away first."
             )
     return tuple(sorted((one for one in found if not is_litter(one.key)), key=lambda one: one.key))
 
@@ -98,37 +97,37 @@ def copy_store(
     resume: bool = False,
     told: Callable[[int], None] | None = None,
 ) -> int:
-    """Copy a store, and compare what has arrived with what was read.
+    """Copy a store, and compare the copy with its source.
 
     Parameters
     ----------
     source, target : Objects
-        Two places.
+        The two locations.
     entries : sequence of Entry
         From :func:`inventory`.
     change : callable, optional
-        What the copy's table is to say otherwise; all else is copied byte for byte.
+        Returns the table attributes of the copy. Everything else is copied byte for byte.
     resume : bool
-        Pass over what is there already and equal; replace the rest, unless it is a table.
+        Skip objects that exist and are equal. Replace others, unless the target is another table.
     told : callable, optional
-        Told the bytes of each object that is done; it may raise to stop the work.
+        Called with the size of each finished object. It may raise to stop the copy.
 
     Returns
     -------
     int
-        Objects that were copied, and not found there.
+        The number of objects copied, without those that existed.
 
     Raises
     ------
     NotARatZarrError
-        Where something is at the target already; with ``resume`` where it is another table.
+        If the target is not empty; with ``resume``, if it holds another table.
     DamagedError
-        Where the source is damaged, as far as checksums tell; or holds rows of an earlier
-        column, which only S3 can tell apart.
+        If checksums show that the source is damaged, or if it has rows of an earlier column, which
+        only S3 can distinguish.
     ChangedError
-        Where the source was changed meanwhile.
+        If the source has changed during the copy.
     StoreError
-        Where the copy is not equal to it.
+        If the copy differs from the source.
     """
     copy = _Copy(source, target, entries, change, told or (lambda size: None))
     was_there = copy.claim(resume)
@@ -181,18 +180,16 @@ class _Copy:
         return self._target.can_copy_from(self._source)
 
     def claim(self, resume: bool) -> dict[str, Entry]:
-        """Take the target's place, and return what is there of the copy already."""
+        """Reserve the target, and return the existing objects of the copy."""
         target = self._target
         there: dict[str, Entry] = {}
         if resume:
             there = {one.key: one for one in map(_entry, target.list_states(""))}
             if ZARR_JSON not in there and not all(map(is_litter, there)):
-                # Whoever begins a copy writes this first.
-                raise NotARatZarrError(
-                    f"{target.location} is there already, and is something else"
-                )
+                # A copy writes this document first.
+                raise NotARatZarrError(f"{target.location} already exists and is not a table")
         elif target.occupied():
-            raise NotARatZarrError(f"{target.location} is there already")
+            raise NotARatZarrError(f"{target.location} already exists")
         if target.create(ZARR_JSON, self._documents[ZARR_JSON]) is not None:
             self._is_mine = not there
             return {}
@@ -201,14 +198,14 @@ class _Copy:
         strangers = [key for key in there if key not in self._entries and not is_litter(key)]
         is_table = TABLE_KEY in there
         if any(not is_ours(key) for key in there) or (is_table and strangers):
-            raise NotARatZarrError(f"{target.location} is there already, and is something else")
+            raise NotARatZarrError(f"{target.location} already exists and is not a table")
         equal = self._equal(there)
         if ZARR_JSON not in equal:
-            raise NotARatZarrError(f"{target.location} is there already, and is something else")
+            raise NotARatZarrError(f"{target.location} already exists and is not a table")
         if is_table and len(equal) != len(self._entries):
             raise NotARatZarrError(
                 Advice(
-                    f"{target.location} is there already, and is not the same table.",
+                    f"{target.location} already exists and is a different table.",
                     "Use overwrite=True to replace it.",
                 )
             )
@@ -225,11 +222,11 @@ class _Copy:
         }
 
     def run(self, was_there: Mapping[str, Entry]) -> int:
-        """Copy what is not there."""
+        """Copy the missing objects."""
         todo = [one for key, one in self._entries.items() if key not in was_there]
         for one in was_there.values():
             self._told(one.size)
-        # Each column's document after its chunks, and the table's after all.
+        # Each column's document is written after its chunks, and the table's after everything.
         of_columns = [one for one in todo if one.key not in self._documents]
         documents = [one for one in todo if one.key in self._documents and one.key != TABLE_KEY]
         last = [one for one in todo if one.key == TABLE_KEY]
@@ -253,7 +250,7 @@ class _Copy:
 
     def _owner(self, key: str) -> Owner | None:
         prefix, state = self._column(key)
-        # On a disk a chunk's owner is looked for beside it, and comes after it here.
+        # On a disk, writing a chunk reads the column's document, which is written after it here.
         if state is None or self._target.looks_before_writing:
             return None
         return Owner(prefix, state.mark(), lambda data: None)
@@ -264,7 +261,7 @@ class _Copy:
         return prefix, self._states.get(prefix)
 
     def _chunk(self, one: Entry) -> bytes:
-        """Read a chunk, and see that it is its column's, and whole."""
+        """Read a chunk, and verify that it is undamaged and belongs to its column."""
         found = self._source.get_versioned(one.key)
         if found is None or not self._same_state(one, found.version):
             raise ChangedError(
@@ -276,8 +273,8 @@ class _Copy:
             return found.data
         if state.disowns(found.mark):
             raise DamagedError(
-                f"{place} holds rows of an earlier column of this name, and a copy could no longer "
-                "tell: write these rows again ('gdalbridge check' says which)"
+                f"{place} holds rows of an earlier column of this name, which a copy could no "
+                "longer show. Write these rows again; 'gdalbridge check' lists them."
             )
         try:
             state.codec.check_sum(found.data)
@@ -286,7 +283,7 @@ class _Copy:
         return found.data
 
     def _same_state(self, one: Entry, version: str) -> bool:
-        # On S3 a version is the etag, and what it was written by behind it.
+        # On S3 a version is the etag, followed by the name of the write.
         return self._source.location.kind != "s3" or version.partition(" ")[0] == one.state
 
     def _read(self, key: str) -> bytes:
@@ -298,11 +295,11 @@ class _Copy:
     # ---- comparing
 
     def verify(self) -> None:
-        """See that what is there now is what was to be copied, and nothing else."""
+        """Verify that the target holds exactly the objects to be copied."""
         listed = map(_entry, self._target.list_states(""))
         there = {one.key: one for one in listed if not is_litter(one.key)}
         for key in self._entries.keys() ^ there.keys():
-            raise _UnequalError(f"{self._target.location}/{key} is not what it is in the source")
+            raise _UnequalError(f"{self._target.location}/{key} differs from the source")
         equal = self._equal(there)
         for key in there.keys() - equal.keys():
             raise _UnequalError(
@@ -314,7 +311,7 @@ class _Copy:
         if mine.key != TABLE_KEY and mine.size != theirs.size:
             return False
         if self._target.location.kind == "s3":
-            # An etag is the MD5 of the bytes, unless the server encrypts with its own keys.
+            # The etag is the MD5 of the bytes, unless the server encrypts with its own keys.
             known = digest or (mine.state if self._server_copies else _digest(self._chunk(mine)))
             if theirs.state == known:
                 return True
@@ -322,9 +319,9 @@ class _Copy:
         return now is not None and _digest(now) == (digest or _digest(self._chunk(mine)))
 
     def remove(self) -> None:
-        """Remove what was written, where nothing was before."""
+        """Remove the written objects that did not exist before."""
         if self._is_mine:
-            # An error in this must not hide the one that led here.
+            # An error here must not hide the original one.
             with suppress(RatZarrError):
                 self._target.delete(_listed(self._target, self._entries))
                 self._target.remove_place()
@@ -352,10 +349,10 @@ def _state(data: bytes, key: str, place: str) -> ColumnState | None:
     except (DamagedError, UnsupportedCodecError) as error:
         if key in (ZARR_JSON, TABLE_KEY):
             raise
-        # Its chunks are copied as they are.
+        # The chunks of an unreadable column are copied unchanged.
         warnings.warn(
-            f"column {key.split('/')[1]!r} can't be read, and is copied without a look at its "
-            f"chunks: {error}",
+            f"column {key.split('/')[1]!r} can't be read; its chunks are copied without "
+            f"verification: {error}",
             stacklevel=2,
         )
         return None

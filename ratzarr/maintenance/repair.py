@@ -1,8 +1,8 @@
-"""What a repair does: removes what is left over, completes what only lacks its last step.
+"""Repairs: remove leftovers, and complete operations that lack only their last step.
 
-Nothing here touches a value. Others may be at work in the same store meanwhile, so each
-repair looks once more before it acts, and acts on condition where the place can do that:
-what has become part of a column in between is left alone.
+Repairs never change values. Other processes may use the store meanwhile, so each repair checks the
+state again and, if the store supports it, acts conditionally. Objects that have become part of a
+column meanwhile stay.
 """
 
 import os
@@ -54,25 +54,25 @@ __all__ = [
 
 PROVENANCE_ATTR = "PROVENANCE"
 WHOLE_CHUNKS = "copy"
-"""The operation whose columns are written in whole chunks: a chunk that is there is done."""
+"""The operation that writes whole chunks, so that an existing chunk is complete."""
 REMOVING = {**root_document(), "attributes": {"REMOVING": True}}
 """Holds the name of a column whose last chunks are being removed from an object store."""
 OLD = 3600.0
-"""Seconds after which nobody is still writing a temporary file that carries no lock."""
+"""Seconds after which an unlocked temporary file has no writer any more."""
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """Something that can be done about a finding."""
+    """A repair for a finding."""
 
     words: str
-    """What it does, to be read after "would" or "will"."""
+    """Description of the repair, to follow "would" or "will"."""
     act: Callable[[], bool]
 
-    """Does it; returns False where another process came first."""
+    """Makes the repair; returns False if another process came first."""
 
     def do(self) -> str | None:
-        """Do it; return why it was not done, or None."""
+        """Make the repair; return the reason if it was not made, otherwise None."""
         try:
             done = self.act()
         except (RatZarrError, FileNotFoundError) as error:
@@ -89,7 +89,7 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float)
     Parameters
     ----------
     check : ColumnCheck
-        Of a column that says it is not finished, or one that waits to replace another.
+        The check of an unfinished column, or of one that waits to replace another.
     opened : callable
         Opens the table for writing.
     patience : float
@@ -98,8 +98,7 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float)
     Returns
     -------
     Repair or None
-        None where rows are missing, or where it is not known that a chunk that is there
-        has all its rows.
+        None if rows are missing, or if an existing chunk may lack rows.
     """
     state = check.state
     if state is None or check.document is None or check.missing(state.rows):
@@ -125,7 +124,7 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float)
             table.setComplete(check.name)
         return True
 
-    return Repair("put it in its place" if waits else "say that it is complete", act)
+    return Repair("move it into place" if waits else "mark it complete", act)
 
 
 def _busy(check: ColumnCheck, patience: float) -> bool:
@@ -139,22 +138,22 @@ def _busy(check: ColumnCheck, patience: float) -> bool:
 
 
 def finish_resize(objects: Objects, table: MetadataDocument) -> Repair:
-    """Let all columns have as many rows as the table."""
+    """Resize all columns to the table's row count."""
 
     def act() -> bool:
         catalog = Catalog(objects, table)
         catalog.all({})
         for error in catalog.left_out.values():
-            # It would be left as it is, and still have another length.
+            # An unreadable column would keep its length.
             raise error
         catalog.resizing.finish()
         return True
 
-    return Repair("let the columns have as many rows as the table says", act)
+    return Repair("resize the columns to the table's row count", act)
 
 
 def keys_of(name: str) -> tuple[str, ...]:
-    """Return the keys under which a column may be; none for what can't be a column's name."""
+    """Return the keys at which a column may be stored; none for an invalid column name."""
     try:
         return plausible_keys(name)
     except InvalidNameError:
@@ -164,7 +163,7 @@ def keys_of(name: str) -> tuple[str, ...]:
 def mend_order(
     objects: Objects, table: MetadataDocument, gone: list[str], left_out: list[str]
 ) -> Repair:
-    """Take names out of the order of columns, and put others at its end."""
+    """Remove names from the order of columns, and append others."""
 
     def there(name: str) -> bool:
         return bool(keys_of(name)) and Column.find(objects, name) is not None
@@ -182,14 +181,14 @@ def mend_order(
         table.update(change, Catalog(objects, table).table_missing)
         return True
 
-    return Repair("let the order name the columns that are there", act)
+    return Repair("correct the order of columns", act)
 
 
 # ---- removing what is no column's
 
 
 def remove_orphans(check: ColumnCheck) -> Repair:
-    """Remove chunks that have no column."""
+    """Remove chunks without a column."""
     objects, prefix = check.objects, check.prefix
 
     def still_none(data: bytes | None) -> None:
@@ -200,7 +199,7 @@ def remove_orphans(check: ColumnCheck) -> Repair:
         document = f"{prefix}/{ZARR_JSON}"
         still_none(objects.get(document))
         if prefix.startswith(PENDING):
-            # Its name is random: nobody creates another of this name.
+            # The name is random, so no process creates another column of this name.
             objects.delete(check.orphans)
         elif isinstance(objects, LocalObjects):
             owner = Owner(prefix, "", still_none)
@@ -209,7 +208,7 @@ def remove_orphans(check: ColumnCheck) -> Repair:
             if check.data is not None:
                 objects.delete([document])
         else:
-            # Objects can't be removed on condition: so the name is taken meanwhile.
+            # Object stores have no conditional delete, so the name is reserved meanwhile.
             if check.data is None and objects.create(document, to_json(REMOVING)) is None:
                 return False
             objects.delete([*check.orphans, document])
@@ -219,7 +218,7 @@ def remove_orphans(check: ColumnCheck) -> Repair:
 
 
 def erase_beyond(check: ColumnCheck) -> Repair:
-    """Empty chunks beyond a column's end."""
+    """Replace chunks beyond a column's end by empty ones."""
     objects, prefix, state = check.objects, check.prefix, check.state
 
     def still(data: bytes | None) -> None:
@@ -232,8 +231,8 @@ def erase_beyond(check: ColumnCheck) -> Repair:
         blank = partial(_blank, column, check)
         owner = Owner(prefix, state.mark(), still)
         wanted = set(check.beyond)
-        # Versions before the look at the document: who has written rows there since then is
-        # seen by the one or by the other.
+        # Use versions from before the document was read: a process that writes rows there
+        # afterwards either changes the version or is seen in the document.
         found = [one for one in objects.list_versions(prefix) if one[0] in wanted]
         still(objects.get(f"{prefix}/{ZARR_JSON}"))
         erased = [objects.erase(key, version, blank, owner) for key, version in found]
@@ -248,7 +247,7 @@ def _blank(column: Column, check: ColumnCheck) -> bytes:
 
 
 def remove_impossible(check: ColumnCheck) -> Repair:
-    """Remove what looks like a chunk, under keys that the column never reads nor writes."""
+    """Remove objects with chunk-like keys that the column never uses."""
 
     def act() -> bool:
         if check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data:
@@ -260,10 +259,10 @@ def remove_impossible(check: ColumnCheck) -> Repair:
 
 
 def remove_pending(check: ColumnCheck) -> Repair:
-    """Remove a column from where it was built, or where it was put to be removed."""
+    """Remove a column from the directory where it was built, or where it was moved for removal."""
 
     def act() -> bool:
-        # As before: an old one, or the twin of one that is in its place.
+        # Only if it is unchanged: an old column, or a duplicate of one already in place.
         if check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data:
             return False
         check.objects.delete_tree(check.prefix)
@@ -280,12 +279,12 @@ def _path(local: LocalObjects, key: str) -> Path:
 
 
 def is_link(local: LocalObjects, key: str) -> bool:
-    """Return whether a symbolic link is there."""
+    """Return True if the path is a symbolic link."""
     return _path(local, key).is_symlink()
 
 
 def is_old(local: LocalObjects, key: str) -> bool:
-    """Return whether a file was last written so long ago that its writer can't be alive."""
+    """Return True if a file's last change is so old that its writer must have ended."""
     try:
         return time.time() - _path(local, key).lstat().st_mtime > OLD
     except FileNotFoundError:
@@ -293,7 +292,7 @@ def is_old(local: LocalObjects, key: str) -> bool:
 
 
 def sweep(local: LocalObjects, name: str) -> Repair:
-    """Remove what a dead writer has left in the root."""
+    """Remove the leftovers of dead writers in the root."""
 
     def act() -> bool:
         if name in local.litter():
@@ -315,7 +314,7 @@ def remove_old(local: LocalObjects, key: str) -> Repair:
 
 
 def empty_folders(local: LocalObjects) -> Iterator[str]:
-    """Yield directories where a column would be, with nothing in them or below them."""
+    """Yield empty directories, or trees of them, in the place of a column."""
     try:
         with os.scandir(_path(local, GROUP)) as entries:
             folders = [one.name for one in entries if one.is_dir(follow_symlinks=False)]
@@ -334,7 +333,7 @@ def _is_empty(path: Path) -> bool:
 
 
 def remove_folder(local: LocalObjects, key: str) -> Repair:
-    """Remove a directory, and directories in it, unless something has come into them."""
+    """Remove a directory and its subdirectories, unless files have been added meanwhile."""
 
     def act() -> bool:
         for folder, _, _ in os.walk(_path(local, key), topdown=False):

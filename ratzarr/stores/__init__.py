@@ -1,6 +1,6 @@
-"""Where bytes are kept: local disks, S3, and other Zarr stores.
+"""Stores: local disks, S3, and other Zarr stores.
 
-The names below are for :mod:`gdalbridge` and other programs; everything else here is internal.
+The names below are for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
 from importlib import import_module
@@ -49,7 +49,7 @@ __all__ = [
     "without_password",
 ]
 
-# Loaded when first used: some of these modules import zarr, which takes longer than --help may.
+# Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
 _MODULES = {
     "FileState": "files",
     "Location": "base",

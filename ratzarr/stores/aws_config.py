@@ -43,11 +43,11 @@ GDALS_CREDENTIALS = "CPL_AWS_CREDENTIALS_FILE"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One profile, as far as it matters here."""
+    """The settings of one profile."""
 
     name: str
     found: bool
-    """Whether any file has it."""
+    """True if a file has this profile."""
     config_file: str
     credentials_file: str
     endpoint: str | None = None
@@ -56,30 +56,30 @@ class Profile:
     ignores_endpoints: bool = False
     """``ignore_configured_endpoint_urls``."""
     keys: tuple[str, str, str | None] | None = None
-    """Key, secret and session token, where they are written there; never to be shown."""
+    """Key, secret and session token, if the files contain them. Never show these."""
     keys_file: str = ""
-    """Which of the files they are in."""
+    """The file with the keys."""
     provider: str | None = None
-    """How else it comes to credentials: a role, a portal, a program."""
+    """Other source of credentials: a role, a portal or a program."""
 
     def __repr__(self) -> str:
         return f"Profile({self.name!r})"
 
 
 def read_profile(name: str, words: Mapping[str, str]) -> Profile:
-    """Read both files for one profile.
+    """Read one profile from both files.
 
     Parameters
     ----------
     name : str
-        ``default`` is the one that counts where none is named.
+        ``default`` is the profile used when none is named.
     words : mapping
-        Where the files are, by the names of the environment.
+        Locations of the files, by environment variable.
 
     Raises
     ------
     ArgumentError
-        Where a file can't be parsed.
+        If a file cannot be parsed.
     """
     config_file = words.get(CONFIG) or "~/.aws/config"
     credentials_file = (
@@ -88,7 +88,7 @@ def read_profile(name: str, words: Mapping[str, str]) -> Profile:
     config = _parsed(config_file)
     in_config = _section(config.get("profiles"), name)
     in_credentials = _section(_parsed(credentials_file, raw=True), name)
-    # As the AWS tools have it: what the file of credentials says goes first.
+    # As in the AWS tools, the credentials file takes precedence.
     merged = {**in_config, **in_credentials}
     services = _section(_section(config.get("services"), merged.get("services")), "s3")
     provider = _provider(merged)
@@ -104,7 +104,7 @@ def read_profile(name: str, words: Mapping[str, str]) -> Profile:
         region=_text(merged.get("region")),
         addressing_style=_text(_section(merged, "s3").get("addressing_style")),
         ignores_endpoints=str(merged.get("ignore_configured_endpoint_urls")).lower() == "true",
-        # A role or a portal goes before keys in the same profile, a program after them.
+        # A role or a portal precedes keys in the same profile; a program comes after them.
         keys=keys if provider in (None, "credential_process") else None,
         keys_file=keys_file,
         provider=None if keys and provider == "credential_process" else provider,
@@ -112,7 +112,7 @@ def read_profile(name: str, words: Mapping[str, str]) -> Profile:
 
 
 def _parsed(path: str, raw: bool = False) -> Mapping[str, Any]:
-    # Loaded here, as whoever has nothing on S3 need not wait for it.
+    # Imported here, so that programs without S3 do not wait for it.
     from botocore import configloader
     from botocore.exceptions import ConfigNotFound, ConfigParseError
 
@@ -122,7 +122,7 @@ def _parsed(path: str, raw: bool = False) -> Mapping[str, Any]:
     except ConfigNotFound:
         return {}
     except (ConfigParseError, UnicodeDecodeError) as error:
-        # Not its own words: they could quote a line with a secret.
+        # The parser's own message could quote a line with a secret.
         raise ArgumentError(f"{path} can't be read as a file of the AWS tools") from error
     return found
 
@@ -176,7 +176,7 @@ NAMES = (
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
     "RATZARR_FIRST_ANSWER",
 )
-"""Every name of either family that is read."""
+"""Every variable name of either family."""
 
 ELSEWHERE = (
     ("AWS_WEB_IDENTITY_TOKEN_FILE", "a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)"),
@@ -188,7 +188,7 @@ OPTIONS = "storage options"
 
 
 class Word(NamedTuple):
-    """What somebody has said, and where: the smaller its rank, the more it counts."""
+    """A setting's value and source. A smaller rank takes precedence."""
 
     value: Any
     source: str
@@ -196,7 +196,7 @@ class Word(NamedTuple):
 
 
 class Said:
-    """All that was said, and what was made of it so far."""
+    """All settings found, and the decisions made so far."""
 
     def __init__(
         self,
@@ -213,12 +213,12 @@ class Said:
         self.words |= {name: Word(value, source, 1) for name, (value, source) in words.items()}
         self.options = (Word(options, OPTIONS, 0), Word(defaults, "fsspec's configuration", 3))
         self.sources: dict[str, str] = {}
-        """Where each setting that was decided comes from."""
+        """The source of each decided setting."""
         self.conflicts: list[str] = []
-        """What was said twice, and differently, in one place: sentences."""
+        """Sentences about settings with different values in one place."""
 
     def of(self, name: str) -> list[Word]:
-        """Return what was said by one name, with the name in its source."""
+        """Return the value of a variable, with the variable's name in its source."""
         word = self.words.get(name)
         if word is None:
             return []
@@ -226,7 +226,7 @@ class Said:
         return [word._replace(source=where)]
 
     def of_options(self, *path: str) -> Iterator[Word]:
-        """Yield what arguments of s3fs say."""
+        """Yield the settings in s3fs arguments."""
         for word in self.options:
             value: Any = word.value
             for name in path:
@@ -235,11 +235,11 @@ class Said:
                 yield word._replace(value=value, source=f"{'.'.join(path)} in {word.source}")
 
     def of_profile(self, profile: Profile, value: str | None) -> list[Word]:
-        """Return what a profile says."""
+        """Return the settings in a profile."""
         return [Word(value, f"profile {profile.name}", 4)] if value else []
 
     def decide(self, what: str, *said: Any) -> Word | None:
-        """Take what counts most; of equals the first. Note where equals differ."""
+        """Choose the first value of the smallest rank; report different values of that rank."""
         words = sorted((word for some in said for word in some), key=lambda word: word.rank)
         if not words:
             return None
@@ -249,14 +249,14 @@ class Said:
             if other.rank == chosen.rank and other.value != chosen.value:
                 self.conflicts.append(
                     f"{chosen.source} and {other.source} differ: "
-                    f"{without_password(str(chosen.value))} counts, "
-                    f"{without_password(str(other.value))} does not"
+                    f"{without_password(str(chosen.value))} is used, "
+                    f"{without_password(str(other.value))} is not"
                 )
         return chosen
 
 
 def without_password(url: str | None) -> str | None:
-    """Return a URL as it may be shown."""
+    """Return a URL without its password."""
     if not url or "@" not in url:
         return url
     parts = urlsplit(url)
@@ -264,7 +264,7 @@ def without_password(url: str | None) -> str | None:
 
 
 def is_true(text: str) -> bool:
-    """Return whether a word means yes, as GDAL has it."""
+    """Return True if a word means yes, by GDAL's rules."""
     return text.strip().upper() in {"YES", "TRUE", "ON", "1"}
 
 
@@ -272,13 +272,13 @@ MACHINES = (
     ("/sys/devices/virtual/dmi/id/sys_vendor", "amazon ec2"),
     ("/sys/hypervisor/uuid", "ec2"),
 )
-"""Files that say whose machine this is, where they are, and how they begin on Amazon's."""
+"""Files that identify the machine's vendor, and their contents on Amazon's machines."""
 NONE = "none found"
 MACHINE = "none set; the role of this machine, if it has one"
 
 
 class Keys(NamedTuple):
-    """Credentials as such; never to be shown."""
+    """Credentials. Never show these."""
 
     key: str
     secret: str
@@ -295,17 +295,17 @@ def identity(
     *,
     machines: tuple[tuple[str, str], ...] = MACHINES,
 ) -> tuple[Keys | None, str, str | None, int]:
-    """Return keys, where they come from, the profile to ask, and how much it counts.
+    """Return the keys, their source, the profile to ask for credentials, and the rank.
 
     Parameters
     ----------
     machines : tuple of (str, str)
-        Files that say whose machine this is, and how they begin on one of Amazon's.
+        Files that identify the machine's vendor, and their contents on Amazon's machines.
     """
     found = [one for one in (_keys_of_options(said), _keys_of_words(said)) if one is not None]
     rank = 4 if named is None else named.rank
     if profile.keys or profile.provider:
-        # As the AWS tools and GDAL have it, keys go before a profile that is as near.
+        # As in the AWS tools and GDAL, keys precede a profile of the same rank.
         keys = Keys(*profile.keys) if profile.keys else None
         where = f"profile {profile.name}"
         where += f" in {profile.keys_file}" if keys else f" ({profile.provider})"
@@ -326,9 +326,10 @@ def identity(
 
 
 def _may_have_role(said: Said, machines: tuple[tuple[str, str], ...]) -> bool:
-    """Return whether this may be one of Amazon's machines, that are given a role.
+    """Return True if this may be an Amazon machine, which can have a role.
 
-    To ask their metadata service anywhere else is to wait for an answer that never comes.
+    On any other machine, a request to Amazon's metadata service would wait for an answer that
+    never comes.
     """
     if any(is_true(one.value) for one in said.of("AWS_EC2_METADATA_DISABLED")):
         return False
@@ -337,7 +338,7 @@ def _may_have_role(said: Said, machines: tuple[tuple[str, str], ...]) -> bool:
     for path, mark in machines:
         with suppress(OSError):
             return Path(path).read_text().lower().startswith(mark)
-    # Nothing tells: the wait is a second or two.
+    # Unknown: the wait is a second or two.
     return True
 
 
@@ -361,7 +362,7 @@ def _keys_of_words(said: Said) -> tuple[int, Keys | None, str, str | None] | Non
     key, secret = said.of("AWS_ACCESS_KEY_ID"), said.of("AWS_SECRET_ACCESS_KEY")
     if not key or not secret:
         return None
-    # A token belongs to the keys that it was said with.
+    # Use a token only with the keys of its own source.
     tokens = [one for one in said.of("AWS_SESSION_TOKEN") if one.rank == key[0].rank]
     keys = Keys(key[0].value, secret[0].value, tokens[0].value if tokens else None)
     return min(key[0].rank, secret[0].rank), keys, key[0].source, None
@@ -369,12 +370,12 @@ def _keys_of_words(said: Said) -> tuple[int, Keys | None, str, str | None] | Non
 
 FIRST_ANSWER = 8.0
 PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
-"""The first counts, for both clients."""
+"""The first name counts, for both clients."""
 
 
 @dataclass(frozen=True, slots=True)
 class S3Settings:
-    """Where S3 is, how to speak to it, and as whom."""
+    """The S3 server, its addressing, and the credentials."""
 
     endpoint: str | None = None
     """URL of a server other than AWS's own, without a trailing slash."""
@@ -383,27 +384,28 @@ class S3Settings:
     profile: str | None = None
     """Section of ``~/.aws`` to use."""
     anonymous: bool = False
-    """Whether requests go unsigned."""
+    """True if requests are not signed."""
     requester_pays: bool = False
-    """Whether we pay for the requests."""
+    """True if the requester pays."""
     path_style: bool = False
-    """``endpoint/bucket/key`` in place of ``bucket.endpoint/key``."""
+    """True for ``endpoint/bucket/key``, False for ``bucket.endpoint/key``."""
     keys: Keys | None = field(default=None, repr=False)
-    """Credentials, where they are written somewhere; else the clients' own chains find them."""
+    """The credentials, if written in a file or variable. Otherwise the clients find them
+    themselves."""
     credentials: str = NONE
-    """Where the credentials come from, in words without a secret."""
+    """The source of the credentials, without secrets."""
     use_profile: str | None = None
-    """The profile that the credentials must be asked of, as they are not written in it."""
+    """The profile that provides the credentials, if it does not contain them."""
     files: tuple[str, str] = ("~/.aws/config", "~/.aws/credentials")
     """The AWS tools' files of settings and of credentials."""
     first_answer: float = FIRST_ANSWER
-    """Seconds within which a server must give its first answer, whatever is tried."""
+    """Time limit for a server's first answer, in seconds, over all attempts."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Where each setting that was set comes from, by its name."""
+    """The source of each setting, by its name."""
     conflicts: tuple[str, ...] = ()
-    """What was said twice, and differently, in one place: sentences."""
+    """Sentences about settings with different values in one place."""
     problem: str | None = None
-    """Why nothing can be asked with these, if so."""
+    """The reason if the settings cannot be used."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "S3Settings":
@@ -420,25 +422,25 @@ class S3Settings:
         defaults: Mapping[str, Any] | None = None,
         machines: tuple[tuple[str, str], ...] = MACHINES,
     ) -> "S3Settings":
-        """Decide each setting.
+        """Determine each setting.
 
         Parameters
         ----------
         environment : mapping
-            ``os.environ``, or the like; see :data:`ratzarr.stores.aws_config.NAMES`.
+            ``os.environ`` or a similar mapping; see :data:`ratzarr.stores.aws_config.NAMES`.
         words : mapping, optional
-            Value and source by the same names: these go before the environment's.
+            Value and source by the same names. These precede the environment.
         options : mapping, optional
-            Arguments for ``s3fs.S3FileSystem``: these go before all else.
+            Arguments for ``s3fs.S3FileSystem``. These precede everything else.
         defaults : mapping, optional
-            Such arguments too, which go after the environment.
+            Further arguments of this kind, which come after the environment.
         machines : tuple of (str, str)
-            Files that say whose machine this is, and how they begin on one of Amazon's.
+            Files that identify the machine's vendor, and their contents on Amazon's machines.
 
         Raises
         ------
         ArgumentError
-            Where a file can't be read, or a number is none.
+            If a file cannot be read, or a number is invalid.
         """
         said = Said(environment, words or {}, options or {}, defaults or {})
         return _decided(said, machines)
@@ -480,7 +482,7 @@ class S3Settings:
         if self.endpoint or "path_style" in self.sources:
             options["AWS_VIRTUAL_HOSTING"] = "FALSE" if self.path_style else "TRUE"
         if self.region:
-            # Of these two GDAL takes the second, and most tools the first.
+            # GDAL prefers the second of these, and most tools the first.
             options["AWS_REGION"] = options["AWS_DEFAULT_REGION"] = self.region
         if self.anonymous or "anonymous" in self.sources:
             options["AWS_NO_SIGN_REQUEST"] = "YES" if self.anonymous else "NO"
@@ -492,19 +494,19 @@ class S3Settings:
         if known and not self.anonymous:
             options["AWS_ACCESS_KEY_ID"] = known.key
             options["AWS_SECRET_ACCESS_KEY"] = known.secret
-            # Also an empty one: another's token must not go with these keys.
+            # Set an empty token too: a token from another source must not be sent with these keys.
             options["AWS_SESSION_TOKEN"] = known.token or ""
         return options
 
     @property
     def keys_in_environment(self) -> bool:
-        """Whether both clients find the keys by themselves, and need not be handed them."""
+        """True if both clients find the keys by themselves."""
         of_environment = self.credentials == "AWS_ACCESS_KEY_ID"
-        # Handed a profile, s3fs does not look there.
+        # With a profile, s3fs does not look there.
         return of_environment and self.sources.get("profile") in (None, *PROFILES)
 
     def tried(self) -> str:
-        """Say in a few words who was asked, and as whom; without a secret."""
+        """Return a short text with the server and the source of credentials, without secrets."""
         region = self.region or "not said"
         return (
             f"endpoint {self._shown('endpoint', without_password(self.endpoint))}, "
@@ -520,33 +522,33 @@ _elsewhere: list[Callable[[str], Mapping[str, tuple[str, str]]]] = []
 
 
 def consult(source: Callable[[str], Mapping[str, tuple[str, str]]]) -> None:
-    """Have what is said elsewhere count from now on, before the environment.
+    """Register a source of settings that precedes the environment.
 
     Parameters
     ----------
     source : callable
-        Gets a bucket's name; returns value and source by the names of either family.
+        Takes a bucket's name; returns values and sources by the variable names of either family.
     """
     if source not in _elsewhere:
         _elsewhere.append(source)
 
 
 def current(bucket: str, options: Mapping[str, Any] | None = None) -> S3Settings:
-    """Return the settings that are in force now, for a bucket.
+    """Return the settings in force for a bucket.
 
     Parameters
     ----------
     bucket : str
-        Its name; settings can be for one bucket alone.
+        Name of the bucket. Some settings may apply to one bucket only.
     options : mapping, optional
-        Arguments for ``s3fs.S3FileSystem``, which go before all else.
+        Arguments for ``s3fs.S3FileSystem``, which precede everything else.
     """
     import fsspec.config
 
     words: dict[str, tuple[str, str]] = {}
     for source in _elsewhere:
         words.update(source(bucket))
-    # s3fs itself would add these to what we pass.
+    # s3fs itself would add these to our arguments.
     defaults = fsspec.config.conf.get("s3", {})
     return S3Settings.resolve(os.environ, words=words, options=options, defaults=defaults)
 
@@ -597,7 +599,7 @@ def _decided(said: Said, machines: tuple[tuple[str, str], ...]) -> S3Settings:
         said.of_options("anon"),
         [one._replace(value=is_true(one.value)) for one in said.of("AWS_NO_SIGN_REQUEST")],
     )
-    # Credentials that are given more urgently than the wish to have none, count.
+    # Credentials of a higher precedence override a request for unsigned access.
     anonymous = unsigned is not None and bool(unsigned.value) and unsigned.rank <= rank
     first = said.decide(
         "first_answer", said.of_options("first_answer"), said.of("RATZARR_FIRST_ANSWER")
@@ -610,7 +612,7 @@ def _decided(said: Said, machines: tuple[tuple[str, str], ...]) -> S3Settings:
         profile=named.value if named else None,
         anonymous=anonymous,
         requester_pays=bool(pays and pays.value),
-        # A server of one's own rarely has a name per bucket; AWS's own always has.
+        # A custom server rarely has a host name per bucket; AWS always has.
         path_style=path_style.value if path_style else endpoint is not None,
         keys=None if anonymous else keys,
         credentials=(
@@ -643,7 +645,7 @@ def _endpoint(said: Said, profile: Profile) -> Word | None:
         gdals,
     ]
     clean = [[one._replace(value=str(one.value).rstrip("/")) for one in some] for some in groups]
-    # The two names of the AWS tools are one for all services and one for S3: no conflict.
+    # The AWS tools have one name for all services and one for S3, so these do not conflict.
     specific = [one for one in clean[1] if one.source.startswith("AWS_ENDPOINT_URL_S3")]
     if specific:
         clean[1] = specific

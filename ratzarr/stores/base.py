@@ -1,7 +1,7 @@
 """Locations and the protocol of a store.
 
-:func:`parse` says what a filename means: a local path, a ``file://`` URL, ``s3://bucket/key``, GDAL's
-``/vsis3/bucket/key``, or another URL that fsspec can read. Nothing is looked up.
+:func:`parse` interprets a filename: a local path, a ``file://`` URL, ``s3://bucket/key``, GDAL's
+``/vsis3/bucket/key``, or another URL that fsspec can read. It does not access the location.
 
 >>> parse("/vsis3/bucket/dir/x.rat.zarr/").url
 's3://bucket/dir/x.rat.zarr'
@@ -41,7 +41,7 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::)")
 
 _FOLDED = re.compile(r"(?:s3a?|gs|az|abfs|https?|file|memory):/(?!/)", re.IGNORECASE)
 
-# GDAL's prefix, and the scheme that fsspec knows the same place by.
+# GDAL's prefixes, and the schemes that fsspec uses for the same locations.
 _VSI = (
     ("/vsis3/", "s3://"),
     ("/vsigs/", "gs://"),
@@ -52,27 +52,27 @@ _VSI = (
 
 @dataclass(frozen=True, slots=True)
 class Location:
-    """A place in which a store is, or could be."""
+    """The location of an existing or future store."""
 
     kind: Literal["local", "s3", "url", "store"]
-    """Which kind of place."""
+    """The kind of location."""
     path: str
-    """Absolute path; ``bucket/key``; the whole URL; what a store calls itself, and the path in
-    it. No slash at the end."""
+    """Absolute path; ``bucket/key``; the whole URL; or a store's name and a path in it. Without a
+    trailing slash."""
 
     @property
     def url(self) -> str:
-        """The place's name: a path for a local one, else a URL."""
+        """The location's name: a path if it is local, otherwise a URL."""
         return f"s3://{self.path}" if self.kind == "s3" else self.path
 
     @property
     def bucket(self) -> str:
-        """The bucket, of a place on S3."""
+        """The bucket, for S3."""
         return self.path.partition("/")[0]
 
     @property
     def key(self) -> str:
-        """The key in the bucket, of a place on S3."""
+        """The key in the bucket, for S3."""
         return self.path.partition("/")[2]
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ class Location:
 
 
 def url_name(name: str) -> str:
-    """Return the URL of one of GDAL's ``/vsi`` names; any other name as it is."""
+    """Return the URL of one of GDAL's ``/vsi`` names; return other names unchanged."""
     for prefix, scheme in _VSI:
         if name.startswith(prefix):
             return scheme + name[len(prefix) :]
@@ -90,7 +90,7 @@ def url_name(name: str) -> str:
 
 
 def gdal_name(name: str) -> str:
-    """Return GDAL's name for a URL; a path, or a ``/vsi`` name, as it is."""
+    """Return GDAL's name for a URL; return paths and ``/vsi`` names unchanged."""
     lowered = name.lower()
     for prefix, scheme in _VSI:
         if lowered.startswith(scheme):
@@ -103,17 +103,17 @@ def gdal_name(name: str) -> str:
 
 
 def parse(filename: Any) -> Location:
-    """Return the place that a filename means.
+    """Return the location of a filename.
 
     Parameters
     ----------
     filename : str or os.PathLike
-        See above. Slashes at the end do not count.
+        See above. Trailing slashes are ignored.
 
     Raises
     ------
     ArgumentError
-        Where it is neither, is empty, or is a place in which no store can be.
+        For an invalid or empty filename, or a location that cannot hold a store.
     """
     if not isinstance(filename, str | os.PathLike):
         raise ArgumentError(
@@ -133,7 +133,7 @@ def parse(filename: Any) -> Location:
         return _local(name)
     name = url_name(name)
     if name.startswith("/vsi"):
-        raise ArgumentError(f"{name!r}: no table can be kept in this one of GDAL's file systems")
+        raise ArgumentError(f"{name!r}: tables can't be stored in this GDAL file system")
     match = _SCHEME.match(name)
     if match is None:
         return _local(name)
@@ -155,7 +155,7 @@ def _local(name: str) -> Location:
 def _file_path(url: str) -> str:
     rest = urlsplit(url)
     if rest.netloc not in ("", "localhost"):
-        # file://relative/path is common and means what it looks like.
+        # file://relative/path is a common spelling of a relative path.
         return url.partition("://")[2]
     return unquote(rest.path) if "%" in rest.path else url.partition("://")[2]
 
@@ -166,56 +166,56 @@ def _s3(name: str, rest: str) -> Location:
     if not bucket or not key:
         raise ArgumentError(f"{name!r} names no table: expected s3://bucket/key")
     if any(part in ("", ".", "..") for part in parts):
-        # Clients and servers differ in what they make of these.
-        raise ArgumentError(f"{name!r}: a key with an empty, '.' or '..' component is no table's")
+        # Clients and servers interpret such keys differently.
+        raise ArgumentError(
+            f"{name!r}: a key with an empty, '.' or '..' component can't be a table's"
+        )
     return Location("s3", f"{bucket}/{key}")
 
 
 type Take = Callable[[str, int, ReadAt], bool]
-"""Takes what is needed of an object from a part of it, if that can be done: see
-:meth:`Objects.get_unless`."""
+"""Reads the needed part of an object, if possible: see :meth:`Objects.get_unless`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Versioned:
-    """An object's bytes, and what tells this state of it from another."""
+    """An object's bytes and state."""
 
     data: bytes
     version: str
     mark: str = ""
-    """The mark of the :class:`Owner` that it was written for; empty where that isn't known."""
+    """The mark of the :class:`Owner` for which the object was written; empty if unknown."""
     state: str = ""
-    """For :meth:`Objects.is_still`; empty where that has no answer."""
+    """For :meth:`Objects.is_still`; empty if the store cannot compare states."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """An object's bytes, or that they are still those that are known."""
+    """An object's bytes, or the information that known bytes are current."""
 
     data: bytes | memoryview | None
-    """None where the object is still in the state that was given, or what was needed of it was
-    taken."""
+    """None if the object still has the given state, or if ``take`` has read the needed part."""
     mark: str
     state: str
-    """What an object has in no other state; empty where nothing tells, or not for sure."""
+    """Changes with the object; empty if the store cannot tell, or not reliably."""
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """The column that a chunk is written for.
+    """The column for which a chunk is written.
 
-    A column can be deleted, and another created in its place, while a process still
-    writes to it. Each kind of place helps in its own way to notice that: a local disk
-    lets us look at the column's document in the very directory that the chunk goes to;
-    S3 keeps a mark with each object, which readers see with no request of its own.
+    Another process may delete a column and create a new one in its place while this process still
+    writes to it. Each kind of store helps to notice that. On a local disk, a writer can read the
+    column's document in the directory that will hold the chunk. On S3, a mark on each object shows
+    its column, and readers get it without a further request.
     """
 
     prefix: str
-    """The column's own, within the store."""
+    """The column's directory in the store."""
     mark: str
-    """Which column it is, for objects that can be marked."""
+    """The column's identity, for stores that can mark objects."""
     check: Callable[[bytes | None], None]
-    """Raises unless these are the bytes of this column's document, None for none."""
+    """Takes the bytes of the column's document, or None; raises if it is a different column."""
 
 
 class Objects(Protocol):
@@ -224,41 +224,41 @@ class Objects(Protocol):
     location: Location
     """The store's root."""
     writable: bool
-    """Whether this place can be written at all."""
+    """True if the location can be written."""
     read_only_reason: str = ""
-    """Where it can't be: why, for messages."""
+    """If the location is read-only, the reason, for messages."""
 
     looks_before_writing: bool
-    """Whether each write for an owner looks at the owner's document first."""
+    """True if each write for an owner reads the owner's document first."""
 
     patience: float = PATIENCE
-    """Seconds after which a change that others always forestall is given up."""
+    """Seconds after which a change gives up if other writers always come first."""
 
     deletes_at_once: bool = False
-    """Whether :meth:`delete_tree` takes everything away in one step."""
+    """True if :meth:`delete_tree` removes everything in one step."""
 
     threads: int | None = None
-    """How many threads are enough to read many objects; None: as many as requests may be.
+    """The number of threads that are enough to read many objects; None for one per request.
 
-    Where reading is work more than it is waiting, more threads are in each other's way.
+    If reading is computing more than waiting, further threads only compete for locks.
     """
 
     def get(self, key: str, limit: int | None = None) -> bytes | None:
-        """Return the object's bytes; None where there is none.
+        """Return the object's bytes; None if it does not exist.
 
         Raises
         ------
         DamagedError
-            Where it has more bytes than ``limit``; they are not read.
+            If it has more bytes than ``limit``. They are not read.
         """
 
     def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
-        """Return the object's bytes and the mark of its owner, as far as that is known."""
+        """Return the object's bytes and its owner's mark, if known."""
 
     def is_still(self, key: str, state: str) -> bool:
-        """Return whether an object is in a state that it was seen in: sure, and all but free.
+        """Return True if an object certainly still has an earlier state, at almost no cost.
 
-        False also where that could only be asked of a server.
+        Also False if only a request to a server could tell.
         """
         return False
 
@@ -270,108 +270,108 @@ class Objects(Protocol):
         room: Callable[[int], memoryview] | None = None,
         take: Take | None = None,
     ) -> Seen | None:
-        """Return the object, without its bytes if it is still in a state that was seen before.
+        """Return the object; omit its bytes if it still has a known state.
 
-        A state is told by a look that costs less than the bytes do. Where there is no such look
-        the bytes are always returned.
+        Comparing states costs less than reading the bytes. If the store cannot compare states, it
+        always returns the bytes.
 
         Parameters
         ----------
         room : callable, optional
-            Returns memory for so many bytes, which may be used for them.
+            Returns a buffer of the given size for the bytes.
         take : callable, optional
-            Where a part of an object can be had for less than the whole, it is asked first
-            whether it takes what it needs from there: of an object in this state, of so many
-            bytes, by what reads from it. If it does, no bytes are returned.
+            If reading part of an object is cheaper than reading all of it, this is called first
+            with the object's state, its size and a function that reads from it. If it returns
+            True, it has read the needed part, and no bytes are returned.
         """
         found = self.get_marked(key, limit)
         return None if found is None else Seen(found[0], found[1], "")
 
     def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        """Return the object with its version; None where there is none."""
+        """Return the object with its version; None if it does not exist."""
 
     def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
-        """Write the object, whatever was there."""
+        """Write the object unconditionally."""
 
     def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
-        """Write the object if there is none; return its version, or None if there is."""
+        """Write the object if it does not exist; return its version, or None if it exists."""
 
     def replace(
         self, key: str, data: bytes, version: str, owner: Owner | None = None
     ) -> str | None:
-        """Write the object if it is still of this version; return the new one or None."""
+        """Write the object if it still has this version; return the new version or None."""
 
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
-        """Make an object as good as absent, if it is still of this version.
+        """Remove or empty an object if it still has this version.
 
         Parameters
         ----------
         key, version : str
             From :meth:`list_versions`.
         blank : callable
-            Makes what the object is replaced by where a place can't remove on condition.
+            Creates the replacement in a store without conditional deletes.
         owner : Owner
-            Whose chunk it is.
+            The column of the chunk.
 
         Returns
         -------
         bool
-            False where it was changed meanwhile, and left as it is.
+            False if the object has changed meanwhile and was not touched.
         """
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; those that aren't there are passed over."""
+        """Remove objects; ignore missing ones."""
 
     def delete_tree(self, prefix: str) -> None:
         """Remove every object below ``prefix/``.
 
-        Interrupted, it leaves nothing that could be taken for data: either all is gone
-        from its place at once, or ``prefix/zarr.json`` goes last.
+        If interrupted, it leaves nothing that looks like data: either everything disappears in one
+        step, or ``prefix/zarr.json`` is removed last.
         """
 
     def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
-        """Put all that is below ``source/`` in the place of all that is below ``prefix/``.
+        """Replace everything below ``prefix/`` by everything below ``source/``.
 
-        At once, where the place can do that. Elsewhere ``prefix/zarr.json`` holds
-        ``interim`` in the meantime; interrupted, it can be done again.
+        In one step if the store supports it. Otherwise ``prefix/zarr.json`` contains ``interim``
+        meanwhile, and an interrupted call can be repeated.
         """
 
     def list_dirs(self, prefix: str) -> list[str] | None:
-        """Return the names of what has a ``zarr.json`` below it, directly below ``prefix/``.
+        """Return the names directly below ``prefix/`` that have a ``zarr.json``.
 
-        Object stores can't look: there it is what has any object below it. None where the
-        place can't be listed at all, as most web servers can't.
+        Object stores cannot check this and return all names with any object below them. None if
+        the location cannot be listed at all, like most web servers.
         """
 
     def list_tree(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all objects below ``prefix/`` (``""``: the whole store)."""
 
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield the key of each object below ``prefix/`` with its version, for :meth:`erase`."""
+        """Yield each object below ``prefix/`` with its version, for :meth:`erase`."""
 
     def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
-        """Yield the key of each object below ``prefix/``, its size in bytes and its state.
+        """Yield the key, size in bytes and state of each object below ``prefix/``.
 
-        The state is another once the object has been written again; it is empty where
-        nothing tells. The size of what is no file is -1.
+        The state changes when the object is written; it is empty if the store cannot tell. The
+        size is -1 if it is not a file.
         """
 
     def can_copy_from(self, other: "Objects") -> bool:
-        """Return whether the server itself copies from there: :meth:`copy_from`."""
+        """Return True if the server itself can copy from there with :meth:`copy_from`."""
         return False
 
     def copy_from(self, other: "Objects", source: str, target: str) -> None:
-        """Copy an object of another place with its mark, where :meth:`can_copy_from` says so."""
+        """Copy an object of another store with its mark, if :meth:`can_copy_from` allows it."""
         raise StoreError(f"{self.location} does not copy {other.location}/{source} by itself")
 
     def occupied(self) -> bool:
-        """Return whether anything at all is at this place."""
+        """Return True if anything exists at this location."""
 
     def list_beside(self) -> list[tuple[str, bool]]:
-        """Return what lies beside this place and is called as it is or begins so.
+        """Return the names beside this location that equal its name or begin with it.
 
-        Each with whether it is a directory (on object stores: the beginning of others' names).
+        Each comes with True if it is a directory (on object stores, a prefix of keys).
         """
 
     def remove_place(self) -> None:
-        """Remove what is left of an emptied store: a directory; on object stores, nothing."""
+        """Remove the rest of an emptied store: its directory. On object stores, do nothing."""

@@ -1,9 +1,9 @@
-"""One ``zarr.json``, and the only way it is changed: compare-and-swap.
+"""A ``zarr.json`` document, changed only by compare-and-swap.
 
-A change is a function that alters the document in place. It is applied to the document
-as it is now, and put back only if nobody else changed it in between; otherwise it is
-read again and the change applied again. So two writers who change different things both
-succeed, and neither puts back what the other has changed.
+A change is a function that modifies the document in place. It is applied to the current document,
+which is written back only if no other writer changed it meanwhile. Otherwise the document is read
+again and the change is repeated. So two writers of different changes both succeed, and neither
+undoes the other's change.
 """
 
 import copy
@@ -21,7 +21,7 @@ __all__ = ["MetadataDocument"]
 
 
 class MetadataDocument:
-    """A ``zarr.json`` as last seen.
+    """A ``zarr.json`` as last read.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ class MetadataDocument:
     key : str
         The document's key, ending in ``zarr.json``.
     check : callable, optional
-        Called with each document that is read, to refuse it by an exception.
+        Called with each document after reading; raises an exception to reject it.
     external : callable, optional
-        Called with each document that another program has written, to note that in it.
+        Called with each document of another program, to mark it as external.
     """
 
     def __init__(
@@ -48,34 +48,34 @@ class MetadataDocument:
         self._version = ""
         self._data: bytes | None = None
         self._state = ""
-        """Of the object whose data these are; empty where nothing tells."""
-        # Document and version belong together: threads that share an instance must never
-        # put back one thread's document under another's version.
+        """Version of the object that these bytes come from; empty if unknown."""
+        # Document and version belong together. Threads that share an instance must never write one
+        # thread's document with the version of another.
         self._lock = threading.RLock()
 
     @property
     def place(self) -> str:
-        """Where the document is, for messages."""
+        """The document's location, for messages."""
         return f"{self.objects.location}/{self.key}"
 
     @property
     def document(self) -> Document:
-        """The document as last seen; not to be changed."""
+        """The document as last read. Do not modify it."""
         return self._document
 
     @property
     def data(self) -> bytes | None:
-        """The document's bytes as last seen."""
+        """The document's bytes as last read."""
         return self._data
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The document's attributes as last seen; not to be changed."""
+        """The document's attributes as last read. Do not modify them."""
         attributes: dict[str, Any] = self._document.get("attributes", {})
         return attributes
 
     def snapshot(self) -> Self:
-        """Return another that has last seen the same, and changes for itself from now on."""
+        """Return an independent copy with the same content."""
         with self._lock:
             other = type(self)(self.objects, self.key, self._check, self._external)
             other._document, other._version, other._data = (
@@ -85,11 +85,11 @@ class MetadataDocument:
             return other
 
     def is_still(self) -> bool:
-        """Return whether the document is as last seen, where that can be told at once."""
+        """Return True if the document is certainly unchanged, without a request."""
         return self.objects.is_still(self.key, self._state)
 
     def load(self) -> bool:
-        """Read the document again; return whether there is one."""
+        """Read the document again; return True if it exists."""
         with self._lock:
             if self.objects.is_still(self.key, self._state):
                 return True
@@ -103,12 +103,12 @@ class MetadataDocument:
             return True
 
     def parse(self, data: bytes) -> Document:
-        """Return the document that these bytes are, if it may be this one.
+        """Return the parsed document, if the check accepts it.
 
         Raises
         ------
         DamagedError
-            Where it is not what was written, and what else the check raises.
+            If it has changed since it was written. The check may raise further errors.
         """
         document = from_json(data, self.place)
         if self._check is not None:
@@ -118,7 +118,7 @@ class MetadataDocument:
         return document
 
     def create(self, document: Document) -> bool:
-        """Write a new document; return False where there is one already."""
+        """Write a new document; return False if one exists."""
         with self._lock:
             data = to_json(document)
             version = self.objects.create(self.key, data)
@@ -128,7 +128,7 @@ class MetadataDocument:
             return True
 
     def swap(self, change: Callable[[Document], None]) -> bool:
-        """Apply a change to the document as last seen; False if it is no longer that one."""
+        """Apply a change to the document as last read; return False if that is out of date."""
         with self._lock:
             document = copy.deepcopy(self._document)
             change(document)
@@ -144,26 +144,26 @@ class MetadataDocument:
         change: Callable[[Document], bool | None],
         missing: Callable[[], Exception],
     ) -> bool:
-        """Apply a change and put the document back.
+        """Apply a change and write the document back.
 
         Parameters
         ----------
         change : callable
-            Alters the document it is given. Called again, with the newer document, each
-            time another writer came first, so it may depend on nothing else. Returning
-            False means that there is nothing to change, an exception that it can't be.
+            Modifies the given document. It is called again with the newer document whenever
+            another writer came first, so it must depend on nothing else. It returns False if
+            nothing needs to change, and raises if the change is impossible.
         missing : callable
-            Makes the error for a document that is no longer there.
+            Creates the error for a document that no longer exists.
 
         Returns
         -------
         bool
-            Whether there was something to change.
+            True if something was changed.
 
         Raises
         ------
         ConflictError
-            Where others came first every time.
+            If other writers came first every time.
         """
         with self._lock:
             fresh = False
@@ -173,7 +173,7 @@ class MetadataDocument:
                         raise missing()
                     fresh = True
                 document = copy.deepcopy(self._document)
-                # That an earlier state needs no change, or can't be changed, proves nothing.
+                # With an outdated document, neither "nothing to change" nor an error is reliable.
                 try:
                     if change(document) is False:
                         if fresh:

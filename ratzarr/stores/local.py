@@ -56,7 +56,7 @@ PARTIAL, DELETED = ".partial", ".deleted"
 
 
 def temporary_file(root: int, data: bytes) -> tuple[io.FileIO, str]:
-    """Write a file on its way in; return it open, held until it is closed, and its name."""
+    """Create a temporary file; return it open and locked, and its name."""
     file, name = new_held(lambda: f".{uuid.uuid4().hex}{PARTIAL}", root)
     try:
         left = memoryview(data)
@@ -69,12 +69,12 @@ def temporary_file(root: int, data: bytes) -> tuple[io.FileIO, str]:
 
 
 def doomed_name() -> str:
-    """Return a name for a tree on its way out."""
+    """Return a name for a tree that is being deleted."""
     return f".{uuid.uuid4().hex}{DELETED}"
 
 
 def litter(root: Path) -> Iterator[str]:
-    """Yield the names, in a root, of what dead processes have left on the way."""
+    """Yield the names of dead processes' leftovers in a root."""
     with contextlib.suppress(FileNotFoundError), os.scandir(root) as entries:
         for entry in entries:
             if entry.name.startswith(".") and (
@@ -85,7 +85,7 @@ def litter(root: Path) -> Iterator[str]:
 
 
 def sweep(root: Path, names: list[str]) -> None:
-    """Remove what dead processes have left, by the names that :func:`litter` has yielded."""
+    """Remove dead processes' leftovers, by the names from :func:`litter`."""
     for name in names:
         with contextlib.suppress(OSError):
             if name.endswith(DELETED):
@@ -95,10 +95,10 @@ def sweep(root: Path, names: list[str]) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a tree that others may be removing, too, or putting a last chunk into."""
+    """Remove a tree, although others may be removing it or writing a last chunk into it."""
 
     def gone(_function: object, _path: str, error: BaseException) -> None:
-        # Another process sweeps it too.
+        # Another process is removing it too.
         if not isinstance(error, FileNotFoundError):
             raise error
 
@@ -108,7 +108,7 @@ def remove_tree(path: Path) -> None:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
-            # A writer that had it open has just put a chunk there.
+            # A writer that had it open has just written a chunk there.
         else:
             return
 
@@ -122,7 +122,7 @@ class LocalObjects(Objects):
     writable = True
     looks_before_writing = True
     deletes_at_once = True
-    # A network disk, or one that has to look for the data first, gives each something to wait for.
+    # A network disk, or one that must locate the data first, makes each thread wait.
     threads = max(4, 2 * (os.cpu_count() or 1))
 
     def __init__(self, location: Location) -> None:
@@ -142,13 +142,13 @@ class LocalObjects(Objects):
         return found
 
     def _reading[T](self, key: str, read: Callable[[], T]) -> T | None:
-        """Read, and say in words what goes wrong; a name that no file can have leads to none."""
+        """Read, and translate errors; return nothing for an impossible file name."""
         with self._in_words(key):
             try:
                 return read()
             except NotAFileError as error:
-                # Where the column has become one of another width, for instance: its chunks lie a
-                # directory deeper. Whoever looked for a chunk looks at the column again.
+                # For example, the column was replaced by one of another width, whose chunks are a
+                # directory deeper. A reader of a chunk reads the column's document again.
                 raise DamagedError(f"{self.location}/{key} is not a file") from error
             except OSError as error:
                 if error.errno == errno.ENAMETOOLONG:
@@ -162,8 +162,8 @@ class LocalObjects(Objects):
 
     @override
     def is_still(self, key: str, state: str) -> bool:
-        # Whichever way the name leads there: it is this file only if it is the one that was read,
-        # with nothing changed in it since.
+        # The name may lead to the file in any way: the file counts only if it is the one that was
+        # read, and unchanged.
         try:
             return bool(state) and is_in_state(os.lstat(f"{self._place}/{key}"), state)
         except (OSError, ValueError):
@@ -207,8 +207,8 @@ class LocalObjects(Objects):
     def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
         def write(folder: int, name: str, root: int, temporary: str) -> bool:
             with locked(folder, name) as file:
-                # Over a file that is there only under its lock: somebody may just be merging
-                # rows into what it held before.
+                # Replace an existing file only under its lock: another process may be merging rows
+                # into it.
                 if file is not None:
                     os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
                     return True
@@ -229,7 +229,7 @@ class LocalObjects(Objects):
         def write(folder: int, name: str, root: int, temporary: str) -> bool:
             if name == ZARR_JSON:
                 self._refuse_leftovers(folder, key)
-            # A hard link is the one way to name a finished file only if the name is free.
+            # Only a hard link names a finished file atomically if the name is free.
             os.link(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
             return True
 
@@ -258,8 +258,8 @@ class LocalObjects(Objects):
 
     @override
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
-        # Who writes this chunk waits for the lock; who may write it has to change the owner's
-        # document first. So what the document says under the lock holds for the file.
+        # A writer of this chunk waits for the lock, and a new owner changes the document first. So
+        # the document as read under the lock applies to the file.
         *folders, name = key.split("/")
         with (
             self._in_words(key),
@@ -288,7 +288,7 @@ class LocalObjects(Objects):
     @override
     def delete_tree(self, prefix: str) -> None:
         *folders, name = prefix.split("/")
-        # Gone for every reader in one step, however long the files take.
+        # The rename hides it from all readers in one step, however long removing the files takes.
         doomed = doomed_name()
         with self._in_words(prefix):
             try:
@@ -315,7 +315,7 @@ class LocalObjects(Objects):
                         self.delete_tree(source)
                         self._prune(new.parent)
                         return
-                # No old one; or two steps, and in between there is none.
+                # No old tree exists; or two steps, and neither tree exists in between.
                 self.delete_tree(prefix)
                 os.rename(source_name, name, src_dir_fd=source_folder, dst_dir_fd=folder)
             self._prune(new.parent)
@@ -342,7 +342,7 @@ class LocalObjects(Objects):
 
     @override
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
-        # erase() looks under the lock: it needs none here.
+        # erase() checks under the lock, so no lock is needed here.
         for key in self.list_tree(prefix):
             yield key, ""
 
@@ -373,11 +373,11 @@ class LocalObjects(Objects):
                 return []
 
     def is_link(self) -> bool:
-        """Return whether the place itself is a symbolic link."""
+        """Return True if the location itself is a symbolic link."""
         return self._root.is_symlink()
 
     def is_file(self) -> bool:
-        """Return whether a file is where the store's directory would be."""
+        """Return True if the location is a file instead of a directory."""
         return self._root.is_file()
 
     @override
@@ -389,11 +389,11 @@ class LocalObjects(Objects):
     # ---- what interrupted writers leave
 
     def litter(self) -> Iterator[str]:
-        """Return the names, in the root, of what dead processes have left on the way."""
+        """Return the names of dead processes' leftovers in the root."""
         return litter(self._root)
 
     def sweep(self) -> None:
-        """Remove what dead processes have left on the way in or out."""
+        """Remove temporary files and deleted trees of dead processes."""
         sweep(self._root, list(self.litter()))
 
     # ---- inside
@@ -407,11 +407,11 @@ class LocalObjects(Objects):
         *,
         make: bool = True,
     ) -> None:
-        """Write a temporary file, and hand it over with the open directory it should go to."""
+        """Write a temporary file, and yield it with the open target directory."""
         if not HAS_LOCKS:  # pragma: no cover - Windows
             raise StoreError(
-                f"{self.location}: changing a table on a local disk needs POSIX file locks, which "
-                "this system does not have; tables on S3 can be changed from here"
+                f"{self.location}: changing a table on a local disk needs POSIX file locks, "
+                "which this system does not have; tables on S3 can be changed from here"
             )
         *folders, name = key.split("/")
         with self._in_words(key):
@@ -419,8 +419,7 @@ class LocalObjects(Objects):
             try:
                 self._sweep_once()
                 stream, temporary = temporary_file(root, data)
-                # The file in place is this one, with its lock: closed by no code of Python's, see
-                # locked().
+                # The existing file, with its lock. No Python code closes it: see locked().
                 with stream:
                     try:
                         for attempt in range(8):
@@ -429,7 +428,7 @@ class LocalObjects(Objects):
                                     if write(folder, name, root, temporary):
                                         return
                             except FileNotFoundError:
-                                # Another process just removed an empty directory on the way.
+                                # Another process has just removed an empty directory of the path.
                                 if not make:
                                     return
                                 if attempt == 7:
@@ -440,7 +439,8 @@ class LocalObjects(Objects):
             finally:
                 os.close(root)
             raise StoreError(
-                f"{self.location}/{key}: others come and go faster than it is written"
+                f"{self.location}/{key}: other processes create and delete it faster than it "
+                "can be written"
             )
 
     def _open_root(self) -> int:
@@ -454,7 +454,7 @@ class LocalObjects(Objects):
     def _folder(
         self, folders: list[str], owner: Owner | None, *, make: bool = False
     ) -> Iterator[int]:
-        """Open the directory of an object: through the owner's, once it is seen to be its own."""
+        """Open an object's directory, through its owner's once the document was checked."""
         if owner is None:
             with walked(self._root, folders, make=make) as folder:
                 yield folder
@@ -482,8 +482,8 @@ class LocalObjects(Objects):
                 self.sweep()
 
     def _refuse_leftovers(self, folder: int, key: str) -> None:
-        # Chunks without a document would become the new column's. Twice: another process may
-        # just have created it, and then its document is there at the second look.
+        # Chunks without a document would become the new column's. Check twice: a process that has
+        # just created the directory has written the document by the second check.
         if key.count("/") != 2:
             return
         for _ in range(2):
@@ -491,8 +491,8 @@ class LocalObjects(Objects):
             if ZARR_JSON in names or "c" not in names:
                 return
         raise StoreError(
-            f"{self.location}/{key.removesuffix(ZARR_JSON)} holds chunks of a column that is no "
-            "longer there: 'gdalbridge check --repair' removes them"
+            f"{self.location}/{key.removesuffix(ZARR_JSON)} holds chunks of a column that no "
+            "longer exists: 'gdalbridge check --repair' removes them"
         )
 
     def _prune(self, folder: Path) -> None:
@@ -505,7 +505,7 @@ class LocalObjects(Objects):
 
     @contextlib.contextmanager
     def _in_words(self, key: str) -> Iterator[None]:
-        """Say which store and object an error of the file system is about."""
+        """Add the store and object to errors of the file system."""
         try:
             yield
         except (RatZarrError, FileExistsError):
@@ -517,7 +517,8 @@ class LocalObjects(Objects):
 
 
 def _version(data: bytes) -> str:
-    # Its very bytes, as text: nothing tells for surer, nor, of a chunk, in less time.
+    # The bytes themselves, as text: for a document, comparing them is surest; for a chunk, nothing
+    # is faster.
     return str(data, "latin-1")
 
 

@@ -1,8 +1,8 @@
-"""Files and directories below a root, never outside it.
+"""Access to files and directories below a root, never outside it.
 
-Paths are opened without following links. Listings of directories are cached while the directory is
-unchanged. Also here: temporary files that get their name when they are complete, locks that show
-which of them are stale, and the atomic exchange of two directories.
+Paths are opened without following links. Directory listings are cached while the directory is
+unchanged. The module also has temporary files that get their name when they are complete, locks
+that show which temporary files are stale, and the atomic exchange of two directories.
 """
 
 import contextlib
@@ -108,7 +108,7 @@ def _has_document(folder: int, name: str) -> bool:
     if os.access(path, os.F_OK, dir_fd=folder):
         return True
     try:
-        # A link that leads nowhere is there, too; and an error has to be told.
+        # A dangling link counts as present too. Other errors must be reported.
         os.stat(path, dir_fd=folder, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -122,8 +122,8 @@ except ImportError:  # pragma: no cover - Windows
 
 
 FINE, COARSE = 10**8, 3 * 10**9
-"""Nanoseconds that the times of two changes can be equal within: they come with the system's
-ticks, some 10 ms; on file systems that count whole seconds, or two, by that."""
+"""Nanoseconds within which two changes may have equal times. File times have the resolution of the
+system's ticks, about 10 ms, or of one or two seconds on some file systems."""
 
 HAS_LOCKS = fcntl is not None
 _HAS_DIR_FD = os.open in os.supports_dir_fd
@@ -134,15 +134,15 @@ _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 
 
 class LinkError(OSError):
-    """A symbolic link, or something that is not a file, where a file was expected."""
+    """A symbolic link or special file where a file was expected."""
 
 
 class NotAFileError(LinkError):
-    """A directory, or something odder, where a file was expected."""
+    """A directory or special file where a file was expected."""
 
 
 def open_root(root: Path) -> int:
-    """Open the root itself, which may be a link: the user named it."""
+    """Open the root itself. It may be a link, because the user named it."""
     return os.open(root, os.O_RDONLY | _DIRECTORY | _CLOEXEC)
 
 
@@ -152,9 +152,9 @@ def open_folder(parent: int, name: str, *, make: bool = False) -> int:
     Raises
     ------
     LinkError
-        Where it is a symbolic link.
+        If it is a symbolic link.
     FileNotFoundError, NotADirectoryError
-        Where there is none.
+        If it does not exist.
     """
     flags = os.O_RDONLY | _DIRECTORY | _NOFOLLOW | _CLOEXEC
     while True:
@@ -175,12 +175,12 @@ def open_folder(parent: int, name: str, *, make: bool = False) -> int:
 
 @contextlib.contextmanager
 def walked(root: Path, folders: Sequence[str], *, make: bool = False) -> Iterator[int]:
-    """Open the directory at the end of a path below the root, for as long as it is needed."""
+    """Open the directory at the end of a path below the root, as a context manager."""
     folder = open_root(root)
     try:
         for name in folders:
-            # Closed when it is no longer the one to be closed: Ctrl-C can come in between, and to
-            # close it twice would be to close somebody else's.
+            # Forget the descriptor before closing it: Ctrl-C may come in between, and closing it
+            # twice could close another file.
             above, folder = folder, open_folder(folder, name, make=make)
             os.close(above)
         yield folder
@@ -214,12 +214,12 @@ def _open_regular(folder: int, name: str, flags: int) -> tuple[int, os.stat_resu
 
 
 def read_file(folder: int, name: str, limit: int | None = None) -> bytes | int | None:
-    """Return a file's bytes; None where there is none; its size where it is over the limit.
+    """Return a file's bytes; None if it does not exist; its size if it exceeds the limit.
 
     Raises
     ------
     LinkError
-        Where it is not a regular file.
+        If it is not a regular file.
     """
     try:
         file, now = _open_regular(folder, name, os.O_RDONLY)
@@ -239,21 +239,21 @@ def read_with_state(
     room: Callable[[int], memoryview] | None = None,
     take: Take | None = None,
 ) -> tuple[bytes | memoryview | int | None, str] | None:
-    """Read a file below the root, and say what state it is in; None where there is none.
+    """Read a file below the root and return its state; None if it does not exist.
 
     Parameters
     ----------
     room : callable, optional
-        Returns memory for so many bytes, to read them into.
+        Returns a buffer of the given size for the bytes.
     take : callable, optional
-        Is asked first: see :meth:`ratzarr.stores.base.Objects.get_unless`.
+        Called first: see :meth:`ratzarr.stores.base.Objects.get_unless`.
 
     Returns
     -------
     bytes, memoryview, int or None
-        Its bytes, or its size where it is over the limit; None where what was needed was taken.
+        The bytes, or the size if it exceeds the limit; None if ``take`` has read the needed part.
     str
-        As :func:`state_of`.
+        See :func:`state_of`.
     """
     if not _HAS_DIR_FD:  # pragma: no cover - Windows
         found = read_path(root, key, limit)
@@ -276,12 +276,12 @@ def read_with_state(
 
 
 def _open_below(root: Path, key: str) -> tuple[int, os.stat_result]:
-    """Open a file below the root as :func:`walked` does, in as little time as that can take.
+    """Open a file below the root like :func:`walked`, with as few system calls as possible.
 
-    Each step on the way is two calls of the system. So the file is opened by its whole name; nothing
-    is read before the system has said (proc(5), ``/proc/self/fd``) that what was opened lies where
-    its name says, which it does not where there was a link on the way. Whatever else it says, or
-    does not say, the way is gone step by step.
+    Walking takes two system calls for each directory. So the file is opened by its full name.
+    Before reading, the system reports where the opened file really is (proc(5),
+    ``/proc/self/fd``). This differs from the name if the path contained a link. In that case, or
+    if the system reports nothing, the path is walked step by step.
     """
     found = _opened_at_once(root, key)
     if found is not None:
@@ -308,7 +308,7 @@ def _opened_at_once(root: Path, key: str) -> tuple[int, os.stat_result] | None:
         if lies == f"{_real(root)}/{key}" and stat.S_ISREG(now.st_mode):
             return file, now
     except OSError:
-        # There is no /proc, for instance. Whoever goes step by step finds out what is wrong.
+        # For example, /proc does not exist. Walking step by step finds the cause.
         os.close(file)
         return None
     except BaseException:
@@ -320,12 +320,12 @@ def _opened_at_once(root: Path, key: str) -> tuple[int, os.stat_result] | None:
 
 @functools.lru_cache(maxsize=16)
 def _real(root: Path) -> str:
-    # If it is a link that leads elsewhere by now, the system says something else.
+    # If the path contains a link by now, the system reports another location.
     return os.path.realpath(root)
 
 
 def _read_at(file: int, place: int, memory: memoryview) -> int:
-    """Read from a place in a file; return how many bytes there were."""
+    """Read from an offset of a file; return the number of bytes."""
     size = 0
     while size < len(memory) and (read := os.preadv(file, [memory[size:]], place + size)):
         size += read
@@ -333,27 +333,27 @@ def _read_at(file: int, place: int, memory: memoryview) -> int:
 
 
 def _read_into(file: int, room: memoryview) -> memoryview:
-    """Read a file that should have one byte less than there is room for."""
+    """Read a file into a buffer with one byte more than the file should have."""
     size = 0
     while size < len(room) and (read := os.readv(file, [room[size:]])):
         size += read
         if size == len(room) - 1:
-            # To be told that there is no more would take another call.
+            # Confirming the end of the file would take another call.
             break
     return room[:size]
 
 
 def state_of(found: os.stat_result, *, now: int | None = None) -> str:
-    """Return what tells a file from what it may become; empty while that can't be told yet.
+    """Return the state of a file, which changes with it; empty while it is not yet reliable.
 
-    A file that is written anew has another number, or, where the number of one that is gone
-    was given to it, a later time. Times are counted in steps: of one that was changed a
-    moment ago the next change may have the same. ``ctime`` is the system's, and can't be set.
+    A rewritten file has another inode number or, if a deleted file's number was reused, a later
+    time. Times have a limited resolution: after a very recent change, the next change may have the
+    same time. ``ctime`` is set by the system only.
 
     Parameters
     ----------
     now : int, optional
-        The time in nanoseconds, if not the system's.
+        The time in nanoseconds; by default the system's.
     """
     if now is None:
         now = time.time_ns()
@@ -362,7 +362,7 @@ def state_of(found: os.stat_result, *, now: int | None = None) -> str:
 
 
 def is_in_state(found: os.stat_result, state: str) -> bool:
-    """Return whether a file is in a state that :func:`state_of` has told."""
+    """Return True if a file is in a state returned by :func:`state_of`."""
     return _in_figures(found) == state
 
 
@@ -371,7 +371,7 @@ def _in_figures(found: os.stat_result) -> str:
 
 
 def read_path(root: Path, key: str, limit: int | None = None) -> bytes | int | None:
-    """Read a file below the root, as :func:`read_file` does."""
+    """Read a file below the root, like :func:`read_file`."""
     *folders, name = key.split("/")
     if _HAS_DIR_FD:
         try:
@@ -398,12 +398,12 @@ def _read_path_by_name(
 
 
 def locked(folder: int, name: str) -> AbstractContextManager[io.FileIO | None]:
-    """Return the file that ``name`` leads to, its lock held until it is closed; None for none.
+    """Open the file at ``name``, locked until it is closed; return None if it does not exist.
 
-    Ctrl-C can come between any two steps of Python's own code, also where a context manager that
-    is written in Python begins or ends. One that were left open there would keep the lock for as
-    long as the exception is looked at: whoever then writes the file once more, to leave things
-    sound, would wait for itself. A file object of Python's, written in C, has no such steps.
+    Ctrl-C may interrupt Python code between any two steps, including the entry and exit of a
+    context manager written in Python. A file left open there would keep its lock as long as the
+    exception is referenced. A cleanup that writes the file again would then wait for itself. A
+    Python file object, written in C, has no such steps.
     """
     while True:
         try:
@@ -422,7 +422,8 @@ def locked(folder: int, name: str) -> AbstractContextManager[io.FileIO | None]:
 
 def _open_for_lock(folder: int, name: str) -> int:
     try:
-        # For writing, though nothing is written: NFS gives no exclusive lock otherwise.
+        # Opened for writing, although nothing is written, because NFS requires it for an exclusive
+        # lock.
         return _open_regular(folder, name, os.O_RDWR)[0]
     except PermissionError:
         return _open_regular(folder, name, os.O_RDONLY)[0]
@@ -438,7 +439,7 @@ def _leads_to(folder: int, name: str, file: int) -> bool:
 
 
 def lock_if_free(file: int) -> bool:
-    """Take the lock of an open file; False where another process holds it."""
+    """Lock an open file; return False if another process holds its lock."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -448,12 +449,12 @@ def lock_if_free(file: int) -> bool:
 
 def read_all(file: int) -> bytes:
     """Return all bytes of an open file."""
-    # Not of a duplicate: Ctrl-C could leave it open, and with it the file's lock is held.
+    # Read without duplicating the descriptor: after Ctrl-C, an open duplicate would keep the lock.
     return _read(file, os.fstat(file).st_size)
 
 
 def _read(file: int, size: int) -> bytes:
-    """Read a file that should have so many bytes; in one step, as each gives way to other threads."""
+    """Read a file of known size in one step, because each step may switch threads."""
     data = os.pread(file, size + 1, 0)
     while len(data) != size and (more := os.pread(file, 2**20, len(data))):
         data += more
@@ -461,23 +462,23 @@ def _read(file: int, size: int) -> bytes:
 
 
 _SWAP = 2
-"""``RENAME_EXCHANGE`` of Linux and ``RENAME_SWAP`` of macOS have the same number."""
+"""Both ``RENAME_EXCHANGE`` of Linux and ``RENAME_SWAP`` of macOS have this value."""
 _AT_FDCWD = -100
 _CANT = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two existing directories change places.
+    """Exchange two existing directories.
 
     Returns
     -------
     bool
-        False where the system, or this file system, can't do it: nothing has changed.
+        False if the system or the file system does not support it; nothing has changed.
 
     Raises
     ------
     OSError
-        For any other reason.
+        For any other failure.
     """
     names = os.fsencode(one), os.fsencode(other)
     try:
@@ -502,25 +503,25 @@ _OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 def new_held(
     named: Callable[[], str], folder: int | None = None, *, locks_needed: bool = True
 ) -> tuple[io.FileIO, str]:
-    """Create an empty file that is held until it is closed.
+    """Create an empty file that stays locked until it is closed.
 
     Parameters
     ----------
     named : callable
-        Returns another name at each call.
+        Returns a new name at each call.
     folder : int, optional
-        The open directory that the name is looked for in.
+        The open directory of the name.
     locks_needed : bool
-        Whether it is an error that files can't be locked there. Where it is none, nothing is
-        ever taken for a dead process's there either.
+        True if missing support for locks is an error. Otherwise no file there is ever considered
+        stale.
 
     Returns
     -------
     io.FileIO
-        The file, open for reading and writing. To be closed by ``with``, and no duplicates of its
+        The file, open for reading and writing. Close it with ``with``, and do not duplicate its
         descriptor: see :func:`~ratzarr.stores.local_files.locked`.
     str
-        Its name.
+        The file's name.
     """
     while True:
         name = named()
@@ -528,7 +529,7 @@ def new_held(
             os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder), "r+b"
         )
         try:
-            # Somebody who sweeps may have taken it for a stray one before it was locked.
+            # Another process may have removed it as stale before it was locked.
             if _is_held(file, locks_needed) and os.fstat(file.fileno()).st_nlink:
                 return file, name
         except BaseException:
@@ -549,16 +550,17 @@ def _is_held(file: io.FileIO, locks_needed: bool) -> bool:
 
 
 def discard(file: io.FileIO, name: str, folder: int | None = None) -> None:
-    """Close a file, and remove it."""
+    """Close a file and remove it."""
     file.close()
     with contextlib.suppress(FileNotFoundError):
         os.unlink(name, dir_fd=folder)
 
 
 def writer_is_dead(path: Path, *, remove: bool = False) -> bool:
-    """Return whether nobody holds a file; remove it then, if asked to.
+    """Return True if no process holds a file's lock; optionally remove the file.
 
-    Under its lock: else its writer could take that between our look and the removal.
+    Remove it under the lock: otherwise its writer could take the lock between the check and the
+    removal.
     """
     if not HAS_LOCKS:  # pragma: no cover - Windows
         return False
@@ -581,16 +583,16 @@ def writer_is_dead(path: Path, *, remove: bool = False) -> bool:
 def partial_file(path: Path) -> Iterator[tuple[int, Path]]:
     """Open a hidden file beside a path, for reading and writing.
 
-    At the end it is removed, if it has not got its name by then.
+    It is removed at the end, unless it has got its name by then.
 
     Yields
     ------
     file : int
-        Its descriptor.
+        The descriptor.
     hidden : Path
-        What it is called.
+        The hidden name.
     """
-    # A name that nobody takes for a raster's, and short where that is long.
+    # This name cannot be mistaken for a raster's, and stays short if the target's is long.
     mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
     _sweep(path.parent, mark)
     file, name = new_held(
@@ -608,13 +610,13 @@ def name_it(hidden: Path, path: Path, *, overwrite: bool) -> None:
     Raises
     ------
     FileExistsError
-        Where something is there, and is not to be replaced.
+        If the name exists and may not be replaced.
     """
     if overwrite:
         hidden.replace(path)
         return
     try:
-        # The one way to name a finished file only if the name is free.
+        # Only a hard link names a finished file atomically if the name is free.
         os.link(hidden, path)
     except FileExistsError:
         raise
@@ -625,9 +627,9 @@ def name_it(hidden: Path, path: Path, *, overwrite: bool) -> None:
 
 
 def _sweep(folder: Path, mark: str) -> None:
-    """Remove what processes have left that are no more."""
+    """Remove files of processes that have ended."""
     hidden = re.compile(rf"\.{mark}[0-9a-f]{{20}}\.partial")
-    # It is a favour: what can't be removed has never stood in anybody's way.
+    # Best effort: files that cannot be removed do no harm.
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for name in [one.name for one in entries if hidden.fullmatch(one.name)]:
             writer_is_dead(folder / name, remove=True)

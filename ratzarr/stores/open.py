@@ -1,8 +1,7 @@
-"""Whole stores: opening a place, creating, finding, recognising and deleting.
+"""Operations on whole stores: open, create, find, recognise and delete.
 
-A RatZarr is a Zarr group that has a group ``RAT`` in it. Whatever else is found at a
-place is left as it is and refused by name; nothing here looks at, or touches, anything
-outside the place's own path components.
+A RatZarr is a Zarr group that contains a group ``RAT``. Anything else at a location is refused by
+name and left unchanged. This module accesses nothing outside the location.
 """
 
 import re
@@ -48,34 +47,33 @@ TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
 
 
 def open_place(filename: Any, options: Mapping[str, Any] | None = None) -> Objects:
-    """Return the objects at the place that a user names, or hands over.
+    """Return the objects of the store that a user names or passes.
 
     Parameters
     ----------
     filename : str, os.PathLike, zarr.abc.store.Store or zarr.storage.StorePath
-        See :func:`ratzarr.stores.base.parse`. In a store the table is at its root; a
-        ``StorePath`` says where else.
+        See :func:`ratzarr.stores.base.parse`. In a zarr store the table is at the root; use a
+        ``StorePath`` for another path.
     options : mapping, optional
-        Arguments for the file system that a name leads to.
+        Arguments for the file system of the filename.
 
     Raises
     ------
     ArgumentError
-        For anything else, and for options beside a store, which has its own already.
+        For other objects, and for options with a store, which has its own options.
     """
     if not isinstance(filename, Store | StorePath):
         return open_objects(parse(filename), options)
     if options:
         raise ArgumentError(
-            f"storageOptions are for names: {filename} is a store, and was made with its own"
+            f"storageOptions apply to names: {filename} is a store with its own options"
         )
     store, path = (
         (filename.store, filename.path) if isinstance(filename, StorePath) else (filename, "")
     )
     folder = _local_folder(store)
     if folder is not None:
-        # zarr's own writer for a disk has no locks, and fsspec's leaves half a chunk when it is
-        # interrupted.
+        # zarr's own local writer has no locks, and fsspec's leaves half a chunk when interrupted.
         local = LocalObjects(parse(str(Path(folder, path))))
         if store.read_only:
             local.writable = False
@@ -97,23 +95,23 @@ def _local_folder(store: Store) -> str | None:
 
 
 def check_writable(objects: Objects) -> None:
-    """Refuse to change anything at a place that is for reading only.
+    """Raise an error if the location is read-only.
 
     Raises
     ------
     ReadOnlyError
-        Says why it is.
+        Gives the reason.
     """
     if not objects.writable:
         raise ReadOnlyError(f"{objects.location} is for reading only: {objects.read_only_reason}")
 
 
 def open_objects(location: Location, options: Mapping[str, Any] | None = None) -> Objects:
-    """Return the objects of a store; nothing is asked of the place yet."""
+    """Return the objects of a store, without accessing it."""
     if location.kind == "local":
         return LocalObjects(location)
     if location.kind == "s3":
-        # Loading the S3 client takes longer than most work on a local table.
+        # Importing the S3 client takes longer than most work on a local table.
         from ratzarr.stores.s3 import S3Objects
 
         return S3Objects(location, options)
@@ -127,23 +125,23 @@ def table_metadata(objects: Objects) -> MetadataDocument:
 
 
 def create(objects: Objects, rows: int = 0, chunk_rows: int | None = None) -> MetadataDocument:
-    """Create a table without columns where nothing is, and return its document.
+    """Create a table without columns if none exists, and return its document.
 
-    Several that create the same store at once all succeed, with one table between them.
+    If several processes create the same store at once, all succeed and share one table.
 
     Parameters
     ----------
     objects : Objects
-        Where.
+        The store's location.
     rows, chunk_rows : int, optional
-        Its row count and chunk size, where it is this call that creates it.
+        The row count and chunk size, if this call creates the table.
 
     Raises
     ------
     NotARatZarrError
-        Where something else is there.
+        If something else exists there.
     ReadOnlyError
-        Where nothing can be written.
+        If the location cannot be written.
     """
     check_writable(objects)
     if isinstance(objects, LocalObjects):
@@ -157,12 +155,12 @@ def create(objects: Objects, rows: int = 0, chunk_rows: int | None = None) -> Me
 
 
 def refuse_other_content(objects: LocalObjects) -> None:
-    """Refuse a local path that leads to a file, or to a directory of other things.
+    """Raise an error if a local path is a file, or a directory with other content.
 
     Raises
     ------
     NotARatZarrError
-        Names what is there.
+        Names the existing files.
     """
     if objects.is_file():
         raise NotARatZarrError(f"{objects.location} is not a RatZarr: it is a file")
@@ -174,15 +172,15 @@ def refuse_other_content(objects: LocalObjects) -> None:
 
 
 def refuse_foreign_root(objects: Objects) -> None:
-    """Refuse a store whose root is not the one we write.
+    """Raise an error if the store's root is not one that ratzarr writes.
 
-    A root that we wrote, without a table, is the work of another process that is just
-    creating it, or of one that was killed in between: it is completed.
+    A root of ours without a table comes from a process that is creating it, or was killed
+    meanwhile. It is completed.
 
     Raises
     ------
     NotARatZarrError
-        Says what the root is.
+        Describes the root.
     """
     data = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
     if data is None:
@@ -196,12 +194,12 @@ def refuse_foreign_root(objects: Objects) -> None:
 
 
 def exists(objects: Objects) -> bool:
-    """Return whether anything is at this place."""
+    """Return True if anything exists at this location."""
     return objects.occupied()
 
 
 def is_valid(objects: Objects) -> bool:
-    """Return whether a RatZarr that this version can read is at this place."""
+    """Return True if the location has a RatZarr that this version can read."""
     try:
         root = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
         if root is None or from_json(root, ZARR_JSON).get("node_type") != "group":
@@ -212,14 +210,15 @@ def is_valid(objects: Objects) -> bool:
 
 
 def delete(objects: Objects) -> None:
-    """Delete a RatZarr; do nothing where nothing is.
+    """Delete a RatZarr; do nothing if nothing exists.
 
     Raises
     ------
     NotARatZarrError
-        Where something else is there, or something else with it. Nothing is deleted.
+        If something else exists there, or foreign objects besides the table. Nothing is deleted
+        then.
     ReadOnlyError
-        Where nothing can be deleted.
+        If the location is read-only.
     """
     if not objects.occupied():
         return
@@ -241,15 +240,15 @@ def delete(objects: Objects) -> None:
         raise NotARatZarrError(
             f"{objects.location} was not deleted: besides the RatZarr it holds {_some(strangers)}"
         )
-    # Interrupted, what is left can still be recognised, and deleted.
+    # After an interruption, the rest can still be recognised and deleted.
     last = (TABLE_KEY, ZARR_JSON)
     objects.delete(k for k in objects.list_tree("") if k not in last and is_ours(k))
     objects.delete(last)
     objects.remove_place()
 
 
-# Documents, chunks, and what a killed writer (ours, or zarr's local store) leaves behind. A
-# name with / makes upstream nest its groups.
+# Documents, chunks, and leftovers of killed writers (ours, or zarr's local store). A name with /
+# makes upstream nest its groups.
 _OURS = re.compile(
     rf"""{re.escape(ZARR_JSON)}
     | {GROUP}/(?:.+/)?(?:{re.escape(ZARR_JSON)} | c(?:/[0-9]+)+)
@@ -261,28 +260,28 @@ _OURS = re.compile(
 
 
 def is_ours(key: str) -> bool:
-    """Return whether an object is a table's, or what a killed writer of one left behind."""
+    """Return True if an object belongs to a table or is a leftover of a killed writer."""
     return _OURS.fullmatch(key) is not None
 
 
 def is_litter(key: str) -> bool:
-    """Return whether an object of ours is on its way in or out, and no part of the table."""
+    """Return True if an object is a temporary file or a tree being deleted."""
     return is_ours(key) and (
         key.endswith(".partial") or key.partition("/")[0].endswith(".deleted")
     )
 
 
 def _is_remains(objects: Objects, is_empty: bool) -> bool:
-    """Return whether objects without a table are the last ones of a store that was being deleted.
+    """Return True if the objects are the remains of a store that was being deleted.
 
-    Nothing at all (empty directories) or the root's document exactly as we write it: with
-    its checksum, which no other program's has.
+    That is nothing (empty directories), or only the root's document exactly as we write it, with
+    its checksum, which no other program writes.
     """
     if not is_empty:
         return objects.get(ZARR_JSON) == to_json(root_document())
     if isinstance(objects, LocalObjects):
         return not objects.is_file()
-    # An object of the very name that the store would have is somebody else's.
+    # An object whose key is exactly the store's name belongs to another program.
     return not objects.occupied()
 
 

@@ -1,15 +1,15 @@
 """A store on S3 or a server that speaks its protocol, through s3fs.
 
-Each method here is one request, or one per 1000 objects where it lists or deletes.
-Conditions (``If-None-Match: *`` to create, ``If-Match`` to replace) go in single PUTs:
-some servers ignore them on multipart uploads. Etags are sent without their quotes,
-which Ceph's gateway does not match otherwise.
+Each method makes one request, or one per 1000 objects for listing and deleting. Conditions
+(``If-None-Match: *`` to create, ``If-Match`` to replace) are sent with single PUTs, because some
+servers ignore them on multipart uploads. Etags are sent without their quotes; Ceph's gateway does
+not match them otherwise.
 
-A refused condition is not believed by itself. Whoever repeats a request whose answer was
-lost (we do, the HTTP client does with a connection that breaks, a proxy on the way may)
-is refused because of his own first attempt. So each write on condition leaves its name in
-the object's metadata, before the names that it found there, and who is refused looks for
-his own: the write was carried out, even if others have written since.
+A refused condition is not conclusive. After a lost answer, a request may be repeated: by this
+module, by the HTTP client if a connection breaks, or by a proxy. The repeated request is refused
+because of its own first attempt. Therefore each conditional write stores its name in the object's
+metadata, before the names that it found there. A refused writer looks for its own name: if it is
+there, the write was carried out, even if others have written since.
 """
 
 import os
@@ -39,14 +39,14 @@ from ratzarr.stores.s3_errors import (
 __all__ = ["S3Objects"]
 
 DELETE_AT_ONCE = 1000
-"""Keys in one DeleteObjects; servers refuse more."""
+"""Largest number of keys in one DeleteObjects request."""
 MARK = "ratzarr"
-"""User metadata of an object: the mark of its owner."""
+"""User metadata with the mark of an object's owner."""
 WRITES = "ratzarr-writes"
-"""User metadata of an object: the names of the last writes on condition, latest first."""
+"""User metadata with the names of the last conditional writes, latest first."""
 WRITES_KEPT = 64
-"""How many others may have written before a write whose answer was lost is looked for. All
-metadata of an object may have 2 KB."""
+"""Number of names kept, so this many other writes may happen before the check after a lost answer.
+All metadata of an object is limited to 2 KB."""
 
 
 class S3Objects(Objects):
@@ -57,15 +57,15 @@ class S3Objects(Objects):
     location : Location
         Bucket and key of the store's root.
     options : mapping, optional
-        Arguments for ``s3fs.S3FileSystem``; they go before what the environment says. Two are
-        ours: ``first_answer``, seconds (:mod:`ratzarr.stores.s3_client`), and ``retry``
-        (:class:`~ratzarr.stores.s3_client.Retries`). ``client`` may say ``s3fs``, which changes
-        nothing.
+        Arguments for ``s3fs.S3FileSystem``, which precede the environment. Two are ours:
+        ``first_answer`` in seconds (:mod:`ratzarr.stores.s3_client`), and ``retry``
+        (:class:`~ratzarr.stores.s3_client.Retries`). ``client`` may be ``s3fs``, which has no
+        effect.
 
     Raises
     ------
     ArgumentError
-        Where another client than s3fs is asked for.
+        If a client other than s3fs is requested.
     """
 
     writable = True
@@ -87,7 +87,7 @@ class S3Objects(Objects):
 
     @property
     def _fs(self) -> Any:
-        """The client of this process: that of a parent waits for a thread that is not here."""
+        """The client of this process: a parent's would wait for a thread that does not exist."""
         if self._process != os.getpid():
             self._connect()
         return self._client
@@ -114,8 +114,8 @@ class S3Objects(Objects):
         room: Callable[[int], memoryview] | None = None,
         take: Take | None = None,
     ) -> Seen | None:
-        # Not by If-None-Match: the answer to that tells no metadata, and a chunk of another column
-        # can have the same bytes.
+        # Not by If-None-Match: its answer has no metadata, and a chunk of another column may have
+        # the same bytes.
         if state:
             try:
                 answer = self._call(key, "head_object", Key=self._key(key))
@@ -151,8 +151,8 @@ class S3Objects(Objects):
             return None
         except StoreError as error:
             if answered_404(error.__cause__) and not key.isprintable():
-                # Only upstream would keep a column under such a key. Some servers take no URL for
-                # it, and say so in no words of S3's.
+                # Only upstream would store a column under such a key. Some servers reject its URL
+                # without an S3 error.
                 return None
             raise
 
@@ -173,7 +173,7 @@ class S3Objects(Objects):
 
     @override
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
-        # Few servers remove on condition; all that matter replace on condition.
+        # Few servers support conditional deletes; all relevant ones support conditional writes.
         return self.replace(key, blank(), version, owner) is not None
 
     def _put(
@@ -196,24 +196,25 @@ class S3Objects(Objects):
             except ConditionRefused:
                 found = self._look(key)
             except MissingObject as error:
-                # Ours may have been carried out, and the object deleted since: as good as refused.
+                # Our write may have been carried out and the object deleted since, which amounts
+                # to a refusal.
                 if "IfMatch" in condition:
                     return None
                 place = f"s3://{self.location.bucket}/{self._key(key)}"
                 raise no_bucket(place, self._settings) from error
             if found is not None and own in found.partition(" ")[2].split():
-                # Where others have written since, no condition on our version holds any more.
+                # If others have written since, a condition on our version fails anyway.
                 return found if found.split()[1] == own else f"{own} {writes}"
             if found is not None or "IfMatch" in condition:
                 return None
-            # Refused because there was one, and then there was none: it was deleted in between.
+            # Refused because the object existed, then found missing: it was deleted in between.
         raise ConflictError(
-            f"{self.location}/{key}: it was there {attempts} when it was to be created, and was "
-            "gone each time it was looked at"
+            f"{self.location}/{key}: it existed {attempts} when it was to be created, and was "
+            "missing each time it was read"
         )
 
     def _look(self, key: str) -> str | None:
-        """Return the version of an object; None where there is none."""
+        """Return the version of an object; None if it does not exist."""
         try:
             return _version(self._call(key, "head_object", Key=self._key(key)))
         except MissingObject:
@@ -221,7 +222,7 @@ class S3Objects(Objects):
 
     @override
     def delete(self, keys: Iterable[str]) -> None:
-        # A zarr.json last: what is interrupted here still says what its objects are.
+        # Delete a zarr.json last: if interrupted, it still describes the remaining objects.
         documents: list[str] = []
 
         def others() -> Iterator[str]:
@@ -242,7 +243,7 @@ class S3Objects(Objects):
                 "delete_objects",
                 Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
             )
-            # An answer 200 has errors in it. Those that pass are asked again, for these keys only.
+            # An answer 200 may list errors. Temporary ones are retried, for these keys only.
             errors = [
                 ClientError({"Error": refused}, "DeleteObjects")
                 for refused in answer.get("Errors", [])
@@ -259,7 +260,7 @@ class S3Objects(Objects):
         except StoreError as error:
             response = getattr(error.__cause__, "response", None) or {}
             key = response.get("Error", {}).get("Key", keys[0])
-            error.add_note(f"s3://{self.location.bucket}/{key} was not deleted, or may not be")
+            error.add_note(f"s3://{self.location.bucket}/{key} may not have been deleted")
             raise
 
     @override
@@ -271,7 +272,7 @@ class S3Objects(Objects):
         document = f"{prefix}/{ZARR_JSON}"
         final = self.get(f"{source}/{ZARR_JSON}")
         if final is None:
-            raise StoreError(f"{self.location}/{source}/{ZARR_JSON} is not there any more")
+            raise StoreError(f"{self.location}/{source}/{ZARR_JSON} no longer exists")
         self.put(document, interim)
         self.delete(key for key in self.list_tree(prefix) if key != document)
         chunks = (key for key in self.list_tree(source) if not key.endswith("/" + ZARR_JSON))
@@ -285,7 +286,7 @@ class S3Objects(Objects):
 
     @override
     def can_copy_from(self, other: Objects) -> bool:
-        # One client, so one server and one user; else it would not find the source.
+        # The same client means the same server and user; another could not find the source.
         return isinstance(other, S3Objects) and other._fs is self._fs
 
     @override
@@ -323,7 +324,7 @@ class S3Objects(Objects):
 
     @override
     def occupied(self) -> bool:
-        # Two questions: 'x.zarr!' sorts between 'x.zarr' and 'x.zarr/...'.
+        # Two requests: 'x.zarr!' sorts between 'x.zarr' and 'x.zarr/...'.
         key = self.location.key
         for prefix in (key, key + "/"):
             page = self._call("", "list_objects_v2", Prefix=prefix, MaxKeys=1)
@@ -345,7 +346,7 @@ class S3Objects(Objects):
 
     @override
     def remove_place(self) -> None:
-        # Nothing is left where there are no directories.
+        # Object stores have no directories that could remain.
         return
 
     def pages(self, **request: Any) -> Iterable[dict[str, Any]]:
@@ -353,22 +354,22 @@ class S3Objects(Objects):
         while True:
             page = self._call("", "list_objects_v2", **request)
             yield page
-            # Some servers' pages hold fewer than they could: only this says "the end".
+            # Some servers return shorter pages than allowed: only this flag marks the end.
             if not page.get("IsTruncated"):
                 return
             token = page.get("NextContinuationToken")
             if not token or token == request.get("ContinuationToken"):
                 raise StoreError(
-                    f"{self.location}: the server says that its listing goes on, and not where"
+                    f"{self.location}: the server says that its listing continues, but not where"
                 )
             request["ContinuationToken"] = token
 
     def request(self, method: str, **request: Any) -> dict[str, Any]:
-        """Make a request of the bucket, for what is no store: see :mod:`ratzarr.stores.files`."""
+        """Make a request about the bucket, outside a store: see :mod:`ratzarr.stores.files`."""
         return self._call("", method, **request)
 
     def read_range(self, start: int, length: int, **condition: str) -> bytes:
-        """Return bytes of the object that has the very name of the root."""
+        """Return bytes of the object whose key is exactly the root's."""
 
         async def fetch() -> bytes:
             answer = await self._ask(
@@ -393,10 +394,10 @@ class S3Objects(Objects):
         return answer
 
     def _do[T](self, key: str, call: Callable[[], Awaitable[T]]) -> T:
-        """Call until the server has answered, and say in words what it objects to."""
+        """Repeat a request until the server answers, and translate its errors."""
 
         def once() -> T:
-            # No slot is held during a pause.
+            # Release the request slot during a pause.
             with request_slot():
                 result: T = fsspec.asyn.sync(self._fs.loop, call)
             return result
@@ -412,7 +413,7 @@ class S3Objects(Objects):
             raise worded from error
 
     def _patience(self) -> float:
-        # A server that has never answered most likely never will.
+        # A server that has never answered will most likely never answer.
         most = self._retries.patience
         return most if self._fs.heard else min(most, self._settings.first_answer)
 
@@ -421,7 +422,7 @@ class S3Objects(Objects):
 
 
 def _refuse_other_clients(option: object) -> None:
-    """Refuse what once chose another client: to go on by s3fs unsaid would mislead."""
+    """Reject the former setting for another client: silently using s3fs would mislead."""
     for place, chosen in {
         "storageOptions['client']": option,
         "RATZARR_S3_CLIENT": os.environ.get("RATZARR_S3_CLIENT"),
@@ -448,14 +449,14 @@ def _mark(answer: Mapping[str, Any]) -> str:
 
 
 def _state(answer: Mapping[str, Any]) -> str:
-    """Return what tells these bytes of this column from all others.
+    """Return a state that identifies these bytes and this column.
 
-    Where they are the same bytes, written again, they are in the same state.
+    Writing the same bytes again yields the same state.
     """
     return f"{_etag(answer)} {answer['ContentLength']} {_mark(answer)}"
 
 
 def _version(answer: Mapping[str, Any]) -> str:
-    """Return what an object is known by: its etag, and the writes that led to it."""
+    """Return an object's version: its etag and the names of the writes that led to it."""
     writes = answer.get("Metadata", {}).get(WRITES, "")
     return f"{_etag(answer)} {writes}".rstrip()

@@ -1,4 +1,4 @@
-"""S3 clients, their time limits, and when a request is repeated."""
+"""S3 clients, their time limits, and the repetition of requests."""
 
 import asyncio
 import contextlib
@@ -49,18 +49,19 @@ __all__ = [
 
 LONGEST_PAUSE = 5.0
 UNREACHABLE = 5.0
-"""Seconds after which a server that can't even be connected to isn't tried again: that is a
-wrong name or no network far more often than something that passes."""
+"""Seconds after which failed connections are not retried: usually the name is wrong or the network
+is down."""
 GARBLED = 4
-"""Answers in a row that are no XML: it is not an S3 server that answers."""
+"""Largest number of consecutive answers that are not XML, after which the server counts as no S3
+server."""
 CONNECT_TIMEOUT = 4.0
 
 _PREFIX = "RATZARR_S3_"
 
 _PASSING = frozenset(
     {
-        "BadDigest",  # the body was changed on its way
-        "ConditionalRequestConflict",  # another write of this key is under way: no winner yet
+        "BadDigest",  # the body was changed in transit
+        "ConditionalRequestConflict",  # another write of this key is in progress: no winner yet
         "InternalError",
         "OperationAborted",
         "RequestLimitExceeded",
@@ -96,18 +97,18 @@ _NOT_CONNECTED = (
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How patient we are with a server.
+    """Limits for repeating requests.
 
-    Each can be set by an environment variable, ``RATZARR_S3_`` and the name in capitals, and
-    by ``storageOptions={"retry": {...}}``, which goes before it.
+    Set each by an environment variable, ``RATZARR_S3_`` followed by its name in capitals, or by
+    ``storageOptions={"retry": {...}}``, which takes precedence.
     """
 
     retries: int = 10
-    """How often a request is repeated, at the most; 0: never."""
+    """Largest number of repetitions of a request; 0 for none."""
     timeout: float = 20.0
-    """Seconds for which the server may be silent before the connection is given up."""
+    """Seconds of silence after which a connection is closed."""
     backoff: float = 0.1
-    """Seconds that the first pause can be long."""
+    """Maximum of the first pause, in seconds."""
     patience: float = 120.0
     """Seconds after which a request is not repeated any more."""
 
@@ -126,14 +127,14 @@ class Retries:
         Parameters
         ----------
         environment : mapping
-            ``os.environ``, or the like.
+            ``os.environ`` or a similar mapping.
         options : mapping
-            Names and values that go before it.
+            Names and values that take precedence.
 
         Raises
         ------
         ArgumentError
-            For a name that there isn't, and for what is no number, or not one that can be meant.
+            For an unknown name, and for a value that is not a valid number.
         """
         names = {field.name for field in fields(cls)}
         for name in options:
@@ -162,25 +163,25 @@ class Retries:
         }
 
     def run[T](self, attempt: Callable[[], T], patience: Callable[[], float] | None = None) -> T:
-        """Call ``attempt`` until it succeeds, or fails with something that does not pass.
+        """Call ``attempt`` until it succeeds or fails permanently.
 
         Parameters
         ----------
         attempt : callable
             Makes the request, once.
         patience : callable, optional
-            Seconds, in place of our own patience: asked after each failure, and the longest
-            that it said counts.
+            Returns a time limit in seconds, in place of our own. It is called after each failure,
+            and its largest result counts.
 
         Returns
         -------
         object
-            What it returned.
+            The result of ``attempt``.
 
         Raises
         ------
         Exception
-            Its last error, with a note that says how often it was tried.
+            The last error, with a note on the number of attempts.
         """
         began = time.monotonic()
         longest = 0.0
@@ -195,7 +196,7 @@ class Retries:
                 garbled = garbled + 1 if isinstance(error, _GARBLED) else 0
                 longest = max(longest, self.patience if patience is None else patience())
                 now, pause = time.monotonic(), self._pause(number)
-                # Once says little: a machine that was asleep for a while sees that too.
+                # A single failure is no evidence: a computer that has just woken up has one too.
                 unreachable = len(unconnected) > 1 and now + pause > unconnected[0] + UNREACHABLE
                 if (
                     number > self.retries
@@ -220,11 +221,12 @@ def _setting(name: str) -> str:
 
 
 def passes(error: BaseException) -> bool:
-    """Return whether the same request may succeed when it is made again."""
+    """Return True if the same request may succeed when repeated."""
     response, _ = answer_to(error)
     if not response:
         return isinstance(error, _BROKEN)
-    # The status decides where a proxy answers in the server's place, and to HEAD, which has no code.
+    # The HTTP status decides if a proxy answers for the server, and for HEAD, which has no error
+    # code.
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return (
         error_code(error) in _PASSING
@@ -239,15 +241,15 @@ def _is_unconnected(error: BaseException) -> bool:
 
 
 TRIES = 3
-"""How often a server that was not heard from can be asked within the bound."""
+"""Number of attempts on a silent server within the time limit."""
 HEARD = 60.0
-"""Seconds for which a server that answered counts as one that does."""
+"""Seconds for which a server that has answered counts as responsive."""
 SMALL = 2**20
-"""Bytes. Sending more can take longer than the first answer may."""
+"""Size of a request body above which sending it may exceed the first-answer limit."""
 PIECE = 2**16
-"""Bytes of a body that are sent at a time: each is progress."""
+"""Size of the pieces in which a body is sent. Each piece counts as progress."""
 GRACE = 1.0
-"""Seconds that the HTTP client has to say itself that nothing came."""
+"""Extra seconds in which the HTTP client may report its own timeout."""
 ROOTS = {
     "CompleteMultipartUpload": b"CompleteMultipartUploadResult",
     "CopyObject": b"CopyObjectResult",
@@ -256,10 +258,10 @@ ROOTS = {
     "ListObjectsV2": b"ListBucketResult",
     "UploadPartCopy": b"CopyPartResult",
 }
-"""What the body of an answer 200 is called, by operation."""
+"""The root element of an answer 200, by operation."""
 _ROOT = re.compile(rb"<(?:[A-Za-z_][\w.-]*:)?([A-Za-z_][\w.-]*)")
 _TAGGED = {"GetObject", "HeadObject", "PutObject", "UploadPart"}
-"""Answers 200 to these have an etag."""
+"""Operations whose answer 200 has an etag."""
 _READING = {"GetObject", "HeadObject"}
 
 MAX_CLIENTS = 16
@@ -272,10 +274,10 @@ _ENVIRONMENT = (
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
 _DECIDED = {"anon", "profile", "first_answer", "retry", "username", "password"}
-"""Arguments that the settings have an answer to already."""
+"""Arguments that the settings already determine."""
 _clients: dict[tuple[int, str, str, int], "_Client"] = {}
 _inherited: list[dict[tuple[int, str, str, int], "_Client"]] = []
-"""Clients of the process that this one was forked from. Freed, they would close its connections."""
+"""Clients of the parent process. Freeing them would close its connections."""
 _lock = threading.Lock()
 
 
@@ -297,34 +299,34 @@ def client_for(
 ) -> Any:
     """Return a client.
 
-    Making one takes longer than most requests, so it is kept; but fsspec's own cache
-    would hand one out with the credentials of before, and in a forked process.
+    Creating a client takes longer than most requests, so it is cached. fsspec's own cache could
+    return a client with outdated credentials, or one from before a fork.
 
     Parameters
     ----------
     settings : S3Settings
-        Decided with the same options.
+        Resolved with the same options.
     options : mapping, optional
         Further arguments for ``s3fs.S3FileSystem``.
     retries : Retries, optional
-        How long to wait for an answer; by default as the environment says.
+        Limits for repetitions; by default those of the environment.
 
     Raises
     ------
     ArgumentError
-        Where the settings can't be used.
+        If the settings cannot be used.
     """
     if settings.problem:
         raise ArgumentError(settings.problem)
     arguments: dict[str, Any] = {
-        # Off, both: a listing kept from before hides what others have written since,
-        # and ranged reads ask for each object's size first.
+        # Turn both off: cached listings hide the writes of other processes, and ranged reads
+        # request each object's size first.
         "use_listings_cache": False,
         "max_concurrency": 1,
     }
     arguments |= settings.s3fs_arguments()
     retries = retries or Retries.of(os.environ, {})
-    # With fewer connections than requests some would only wait for a connection.
+    # With fewer connections than requests, some requests would wait for a connection.
     arguments["config_kwargs"] |= {"max_pool_connections": in_flight(), **retries.config()}
     arguments["config_kwargs"]["user_agent"] = _user_agent()
     arguments["config_kwargs"]["http_session_cls"] = _DirectSession
@@ -334,7 +336,7 @@ def client_for(
         _put(arguments, name, value, over=True)
     arguments["anon"] = settings.anonymous
     given = arguments.pop("session", None)
-    # Keys are not in what settings show of themselves, and not all are in the arguments.
+    # The repr of the settings has no keys, and the arguments do not always have them.
     environment = hash((settings.keys, *(os.environ.get(name) for name in _ENVIRONMENT)))
     key = (os.getpid(), repr(sorted(arguments.items())), f"{settings!r} {given!r}", environment)
     with _lock:
@@ -349,9 +351,9 @@ def client_for(
 
 
 def keys_of_profile(settings: S3Settings) -> Keys | None:
-    """Return keys that a profile's role, portal or program gives now; None where it has none.
+    """Return the current keys from a profile's role, portal or program; None if it has none.
 
-    For clients that know fewer ways than ours. Such keys are for some hours at the most.
+    For clients that support fewer methods than ours. Such keys are valid for a few hours at most.
     """
     if settings.use_profile is None:
         return None
@@ -389,7 +391,7 @@ def new_session(settings: S3Settings) -> Any:
     for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
         session.set_config_variable(name, path)
     if settings.credentials != MACHINE:
-        # It would wait for a service that only Amazon's own machines have.
+        # It would wait for a service that exists only on Amazon's machines.
         session.get_component("credential_provider").remove("iam-role")
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_when)
     session.register_component(
@@ -406,20 +408,20 @@ def service_loader(data_path: str | None) -> Any:
 
 @functools.cache
 def _user_agent() -> str:
-    """Return what we say we are: botocore would put it together anew for each request.
+    """Return the User-Agent header; botocore would build it again for each request.
 
-    That takes as long as signing it does; many requests under way at once share one thread.
+    That takes as long as signing the request, and many parallel requests share one thread.
     """
-    # botocore adds itself.
+    # botocore appends its own name.
     names = ("ratzarr", "s3fs", "aiobotocore")
     return " ".join(f"{name}/{importlib.metadata.version(name)}" for name in names)
 
 
 def _when(text: Any) -> dt.datetime:
-    """Return the time that a server gives.
+    """Return a server's time stamp as a datetime.
 
-    Each answer says when its object was written. In the two forms that servers use, the
-    standard library reads it in a tenth of the time that botocore's parser takes.
+    Each answer has the object's time of modification. For the two formats that servers use, the
+    standard library takes a tenth of the time of botocore's parser.
     """
     if isinstance(text, str):
         with contextlib.suppress(ValueError):
@@ -435,63 +437,63 @@ def _when(text: Any) -> dt.datetime:
 
 
 def _stay(context: dict[str, Any], **_: Any) -> None:
-    """Let botocore take a request for one that was redirected already: it does so once only."""
+    """Mark a request as already redirected, because botocore follows only one redirect."""
     context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _check_answer(operation_model: Any, response_dict: dict[str, Any], **_: Any) -> None:
-    """Refuse an answer that says "all is well", and is none of an S3 server.
+    """Reject a successful answer that does not come from an S3 server.
 
-    A login page, a proxy or an empty body would read as a listing without objects.
+    A login page, a proxy's page or an empty body would look like a listing without objects.
     """
     if response_dict["status_code"] >= 300:
         return
     name, headers = operation_model.name, response_dict["headers"]
     expected = ROOTS.get(name)
     if expected is not None:
-        # A root of another name is an error that came late: botocore knows those.
+        # Another root element is a late error, which botocore recognises.
         match = _ROOT.search(response_dict["body"] or b"")
         if match is None or match[1] not in (expected, b"Error"):
-            raise ResponseParserError(f"an answer to {name} that is no {expected.decode()}")
+            raise ResponseParserError(f"an answer to {name} that is not a {expected.decode()}")
     elif name in _TAGGED and "etag" not in headers:
         raise ResponseParserError(f"an answer to {name} without an etag")
     elif name in _READING and "html" in headers.get("content-type", ""):
-        # Web servers have etags as well, and some answer for whatever they don't have.
-        raise ResponseParserError(f"an answer to {name} that is a page")
+        # Web servers send etags too, and some send a page for every missing object.
+        raise ResponseParserError(f"an answer to {name} that is a web page")
 
 
 class _DirectSession(AIOHTTPSession):  # type: ignore[misc]
-    """An HTTP client that follows no redirect."""
+    """An HTTP client that does not follow redirects."""
 
     async def _get_session(self, proxy_url: Any) -> Any:
         return _Direct(await super()._get_session(proxy_url))
 
 
 class _Direct:
-    """What is asked of aiohttp's session here, with one more argument."""
+    """The interface of aiohttp's session that is used here, with one more argument."""
 
     def __init__(self, session: Any) -> None:
         self.request = functools.partial(session.request, allow_redirects=False)
 
 
 class _Body(io.BytesIO):
-    """A request's body that knows when some of it was last taken."""
+    """A request body that records when the last piece was sent."""
 
     taken = 0.0
 
     def read(self, size: int | None = -1) -> bytes:
         self.taken = time.monotonic()
-        # Pieces: of a large one nobody would know how far it is.
+        # Send pieces: for one large buffer, progress would be unknown.
         return super().read(size if size is None or size < 0 else min(size, PIECE))
 
 
 class _Client(S3FileSystem):  # type: ignore[misc]
-    """A client that waits only so long for a server that it has not heard from."""
+    """A client with a time limit for the first answer of a server."""
 
     def __init__(
         self, settings: S3Settings, session: Any, arguments: Mapping[str, Any], **_: Any
     ) -> None:
-        # What else comes is from fsspec's configuration, and has had its turn.
+        # Other defaults come from fsspec's configuration and were applied earlier.
         super().__init__(**arguments, session=session)
         self._bound = settings.first_answer
         self._heard = -HEARD
@@ -500,15 +502,15 @@ class _Client(S3FileSystem):  # type: ignore[misc]
 
     @property
     def heard(self) -> bool:
-        """Whether the server has answered lately."""
+        """True if the server has answered recently."""
         return time.monotonic() < self._heard + HEARD
 
     def is_direct(self, bucket: str) -> bool:
-        """Whether the server has lately answered for a bucket, and did not point elsewhere."""
+        """Return True if the server has recently answered for a bucket without a redirect."""
         return time.monotonic() < self._direct.get(bucket, -HEARD) + HEARD
 
     async def get_s3(self, bucket: str | None = None) -> Any:
-        """Return the client for a bucket: one that stays where it is."""
+        """Return the client for a bucket, which does not change its region."""
         client = await super().get_s3(bucket)
         if not any(client is one for one in self._prepared):
             client.meta.events.register_last("before-parameter-build.s3", _stay)
@@ -536,7 +538,7 @@ class _Client(S3FileSystem):  # type: ignore[misc]
             if response is not None:
                 self._heard = time.monotonic()
 
-        # To make the client is work of our own, and no waiting.
+        # Creating the client is our own work and does not count as waiting.
         client = await self.set_session()
         client.meta.events.register("needs-retry.s3", watch)
         try:
@@ -556,9 +558,10 @@ class _Client(S3FileSystem):  # type: ignore[misc]
             client.meta.events.unregister("needs-retry.s3", watch)
 
     async def _send(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
-        """Make a request, and give it up when the server takes no more of its body.
+        """Make a request, and cancel it if the server stops accepting its body.
 
-        What comes after the body, and all of a request without one, has the HTTP client's limit.
+        The HTTP client's own time limit covers the time after the body, and requests without a
+        body.
         """
         data = kwargs.get("Body")
         if not data and method != "delete_objects":
@@ -582,7 +585,7 @@ class _Client(S3FileSystem):  # type: ignore[misc]
             await asyncio.gather(asked, return_exceptions=True)
 
     async def _fetch_credentials(self) -> None:
-        """Have credentials at hand: to fetch them can take longer than a try may."""
+        """Fetch credentials beforehand, because that may take longer than an attempt."""
         if not self.anon:
             credentials = await self.session.get_credentials()
             if credentials is not None:

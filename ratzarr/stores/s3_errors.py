@@ -1,7 +1,7 @@
-"""What S3 servers and their clients say went wrong, in our words.
+"""Translate errors of S3 servers and clients into errors of ratzarr.
 
-Decided by HTTP status and error code, or by the class of the exception: the texts differ
-from server to server and are often empty, and an answer to HEAD has no code either.
+The HTTP status and error code, or the class of the exception, decide. Error texts differ between
+servers and are often empty, and an answer to HEAD has no error code.
 """
 
 import asyncio
@@ -42,7 +42,7 @@ __all__ = [
 _REFUSED = {"PreconditionFailed", "412"}
 _MISSING = {"NoSuchKey", "NotFound"}
 NOT_S3 = (
-    "what answers does not speak S3: check the endpoint, and whether the network asks for a login"
+    "the server does not speak S3: check the endpoint, and whether the network asks for a login"
 )
 _WRONG_REGION = {
     "AuthorizationHeaderMalformed",
@@ -52,23 +52,23 @@ _WRONG_REGION = {
     "TemporaryRedirect",
 }
 _PERMISSION = {
-    "AccessDenied": "it does not let us {doing}: see the bucket's policy and the user's rights",
-    "AllAccessDisabled": "all access to the bucket is switched off",
-    "ExpiredToken": "the session token has expired: log in anew",
-    "InvalidAccessKeyId": "it does not know the access key",
-    "InvalidToken": "it does not take the session token",
-    "RequestTimeTooSkewed": "the clock of this machine is wrong by minutes",
+    "AccessDenied": "permission denied to {doing}: see the bucket's policy and the user's rights",
+    "AllAccessDisabled": "all access to the bucket is disabled",
+    "ExpiredToken": "the session token has expired: log in again",
+    "InvalidAccessKeyId": "the access key is unknown",
+    "InvalidToken": "the session token is invalid",
+    "RequestTimeTooSkewed": "this computer's clock is wrong by minutes",
     "SignatureDoesNotMatch": "the secret does not belong to the access key",
-    "TokenRefreshRequired": "the session token must be renewed: log in anew",
+    "TokenRefreshRequired": "the session token must be renewed: log in again",
 }
 _UNLISTED = {"AccessDenied", "AllAccessDisabled"}
 _OF_BUCKET = {"DeleteObjects", "ListObjectsV2"}
-"""What is asked of a bucket, and not of an object that could be missing."""
+"""Operations on a bucket, not on an object that could be missing."""
 _DOING = {
     "CopyObject": "copy to it",
     "DeleteObjects": "delete there",
-    "GetObject": "read it (nor say whether it is there, to those who may not list)",
-    "ListObjectsV2": "list what is there",
+    "GetObject": "read it (nor say whether it exists, if you may not list the bucket)",
+    "ListObjectsV2": "list its objects",
     "PutObject": "write it",
 }
 _NO_CREDENTIALS = (
@@ -94,24 +94,24 @@ _NO_CONNECTION = (
 
 
 class MissingObject(StoreError):
-    """There is no such object; what that means depends on what was wanted."""
+    """The object does not exist; the meaning depends on the operation."""
 
 
 class ConditionRefused(StoreError):
-    """The object is not as the request's condition would have it."""
+    """The object does not meet the request's condition."""
 
 
 def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrError:
-    """Return the error to raise in place of a client's own.
+    """Return the ratzarr error for a client's error.
 
     Parameters
     ----------
     place : str
-        URL of the object that was asked for.
+        URL of the object.
     error : BaseException
-        The client's.
+        The client's error.
     settings : S3Settings
-        How it was asked for.
+        The settings of the request.
     """
     answer, operation = answer_to(error)
     code, status = error_code(error), _status(answer)
@@ -130,24 +130,24 @@ def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrE
         made = TableNotFoundError
         words = f"the bucket {place.split('/')[2]!r} does not exist"
     if settings.endpoint:
-        # Clients quote it as it was given.
+        # Clients quote the endpoint as it was given.
         words = words.replace(settings.endpoint, f"{without_password(settings.endpoint)}")
     return made(f"{place}: {words} (tried: {settings.tried()})")
 
 
 def no_bucket(place: str, settings: S3Settings) -> TableNotFoundError:
-    """Return the error for "not found" where it can't be an object that is not there."""
+    """Return the error for a 404 that cannot mean a missing object."""
     return TableNotFoundError(
-        f"{place}: there is no bucket {place.split('/')[2]!r}, or no S3 server at all "
-        f"(tried: {settings.tried()})"
+        f"{place}: there is no bucket {place.split('/')[2]!r}, or no S3 server at all (tried: "
+        f"{settings.tried()})"
     )
 
 
 def _is_missing_by_status(code: str, status: int, operation: str) -> bool:
-    """Return whether a 404 without an error of S3's is to be believed.
+    """Return True if a 404 without an S3 error code is reliable.
 
-    An answer to HEAD has no body. To anything else an S3 server says what is not there; a web
-    server, a proxy or a login page in its place does not.
+    An answer to HEAD has no body. For any other request, an S3 server names the missing object; a
+    web server, a proxy or a login page does not.
     """
     return status == 404 and code in ("", "404") and operation.startswith("Head")
 
@@ -157,18 +157,18 @@ def _is_page(answer: Mapping[str, Any]) -> bool:
 
 
 def answered_404(error: BaseException | None) -> bool:
-    """Return whether a server's status was 404, whatever it said with it."""
+    """Return True if a server's status was 404, with any body."""
     return _status(answer_to(error)[0]) == 404
 
 
 def is_redirect(error: BaseException | None) -> bool:
-    """Return whether a server has pointed elsewhere."""
+    """Return True if a server has redirected the request."""
     answer, _ = answer_to(error)
     return error_code(error) in _WRONG_REGION or 300 <= _status(answer) < 400
 
 
 def elsewhere(error: BaseException) -> str:
-    """Return in words where a server has pointed to, and how to go there."""
+    """Return the target of a redirect, and the setting that leads there."""
     answer, _ = answer_to(error)
     code, status = error_code(error), _status(answer)
     said = " ".join(filter(None, (code if code != str(status) else "", f"HTTP {status}")))
@@ -179,8 +179,8 @@ def elsewhere(error: BaseException) -> str:
     place = _shown(details.get("Endpoint")) or _shown(_origin(headers.get("location")))
     if place:
         return (
-            f"the server points to {place!r} ({said}), and redirects are not followed: if that is "
-            "the right server, set AWS_ENDPOINT_URL"
+            f"the server redirects to {place!r} ({said}), and redirects are not followed: if "
+            "that is the right server, set AWS_ENDPOINT_URL"
         )
     return (
         f"the bucket is in another region, or at another endpoint ({said}): set AWS_REGION or "
@@ -189,12 +189,12 @@ def elsewhere(error: BaseException) -> str:
 
 
 def _shown(text: object) -> str:
-    """Return what an unknown server says as it may be shown: printable, and not for ever."""
+    """Return text from an unknown server as printable characters of limited length."""
     return re.sub(r"[^!-~]", "", str(text or ""))[:200]
 
 
 def _origin(url: str | None) -> str:
-    """Return scheme and host of a URL: what follows can hold a signature."""
+    """Return scheme and host of a URL. Its path and query may contain a signature."""
     try:
         parts = urlsplit(re.sub(r"[^!-~]", "", url or "")[:2000])
     except ValueError:
@@ -221,8 +221,8 @@ def _classify(
     cause = _root(error)
     if isinstance(cause, _NO_CREDENTIALS):
         return StorePermissionError, (
-            "no AWS credentials that could be used: set AWS_ACCESS_KEY_ID and "
-            "AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; or AWS_NO_SIGN_REQUEST=YES for public data"
+            "no usable AWS credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+            "AWS_PROFILE; or AWS_NO_SIGN_REQUEST=YES for public data"
         )
     if isinstance(cause, PermissionError):
         return StorePermissionError, f"no permission: {error}"
@@ -236,7 +236,7 @@ def _classify(
 
 
 def _root(error: BaseException) -> BaseException:
-    # s3fs hands on most errors as they are; what it wraps has the cause within.
+    # s3fs passes most errors on unchanged; if it wraps one, the cause is inside.
     while isinstance(error, OSError) and error.errno is not None and error.__cause__ is not None:
         error = error.__cause__
     return error
@@ -250,7 +250,7 @@ def _reason(error: BaseException) -> str:
 
 
 def answer_to(error: BaseException | None) -> tuple[Mapping[str, Any], str]:
-    """Return the server's answer and what it was to, however deep s3fs has wrapped them."""
+    """Return the server's answer and the operation, even if s3fs has wrapped the error."""
     while error is not None:
         response = getattr(error, "response", None)
         if isinstance(response, Mapping):
@@ -269,5 +269,5 @@ def _headers(answer: Mapping[str, Any]) -> Mapping[str, str]:
 
 
 def error_code(error: BaseException | None) -> str:
-    """Return the server's error code; the status where it gives none; else nothing."""
+    """Return the server's error code, or the status if it has none, or an empty string."""
     return str(answer_to(error)[0].get("Error", {}).get("Code", ""))

@@ -1,8 +1,8 @@
-"""Output that is made under a hidden name beside its target, by a program that needs a path.
+"""Temporary output with a hidden name beside its target, for programs that need a path.
 
-A lock file beside it is held for as long as its process lives. So what a killed process has
-left is told from what another is making just now, and the next one to make something in
-that directory removes it.
+A lock file beside the output is held while its process lives. It distinguishes the leftovers of
+killed processes from output that is being written. The next process that writes to the directory
+removes leftovers.
 
 >>> import tempfile
 >>> parent = Path(tempfile.mkdtemp())
@@ -27,23 +27,23 @@ __all__ = ["leftovers", "sweep_leftovers", "temporary_path"]
 PREFIX, LOCK = ".ratzarr-", ".lock"
 _MADE = re.compile(rf"({re.escape(PREFIX)}[0-9a-f]{{20}})(?:\..*)?", re.DOTALL)
 _PARTIAL_FILE = re.compile(r"\.[0-9a-f]{32}\.partial")
-"""A file of :mod:`ratzarr.stores.local_files`; it is its own lock."""
+"""A temporary file of :mod:`ratzarr.stores.local_files`, which is its own lock."""
 
 
 @contextlib.contextmanager
 def temporary_path(parent: Path, suffix: str = "", *, folder: bool = False) -> Iterator[Path]:
-    """Hand out a free hidden path in a directory; nothing is left of it at the end.
+    """Yield a free hidden path in a directory; remove everything at that path at the end.
 
-    What dead processes have left in the directory is removed first.
+    First remove leftovers of dead processes from the directory.
 
     Parameters
     ----------
     parent : Path
-        A directory.
+        The directory.
     suffix : str
-        What the path ends in. Other files whose names continue it are removed too.
+        Suffix of the path. Other files whose names continue it are removed too.
     folder : bool
-        Make it a directory, for this user alone.
+        Create a directory, for this user alone.
     """
     sweep_leftovers(parent)
     file, lock = new_held(
@@ -55,7 +55,7 @@ def temporary_path(parent: Path, suffix: str = "", *, folder: bool = False) -> I
             made.mkdir(0o700)
         yield made
     finally:
-        # The lock goes last: without it, what is there counts as left over.
+        # Remove the lock last: without it, the files count as leftovers.
         try:
             for name in _names(parent):
                 if _stem(name) == _stem(made.name) and not name.endswith(LOCK):
@@ -65,7 +65,7 @@ def temporary_path(parent: Path, suffix: str = "", *, folder: bool = False) -> I
 
 
 def leftovers(parent: Path) -> list[str]:
-    """Return the names, in a directory, of what dead processes have left there."""
+    """Return the names of dead processes' leftovers in a directory."""
     names = _names(parent)
     dead: dict[str, bool] = {}
     found = []
@@ -79,18 +79,18 @@ def leftovers(parent: Path) -> list[str]:
             continue
         if stem not in dead:
             lock = parent / f"{stem}{LOCK}"
-            # The lock is there before anything else, and goes after it.
+            # The lock is created before anything else, and removed after it.
             dead[stem] = writer_is_dead(lock) or not lock.exists()
         if dead[stem]:
             found.append(name)
-    # Each lock after all that it is of.
+    # Each lock follows the files that it protects.
     return sorted(found, key=lambda name: name.endswith(LOCK))
 
 
 def sweep_leftovers(parent: Path) -> list[str]:
-    """Remove what dead processes have left in a directory; return the names of it.
+    """Remove dead processes' leftovers from a directory; return their names.
 
-    What can't be removed stays: it is in nobody's way.
+    Files that cannot be removed stay and do no harm.
     """
     removed = []
     for name in leftovers(parent):

@@ -29,7 +29,7 @@ def describe() -> list[str]:
         (
             f"{dt.datetime.now(dt.UTC):%Y-%m-%d}, {_processor()}, {os.cpu_count()} cores, "
             f"{memory:.0f} GiB, {platform.system()} {platform.machine()}. "
-            f"Two threads that pack and unpack do {two_threads():.1f} times as much here as one."
+            f"Two threads compress and decompress {two_threads():.1f} times as fast as one."
         ),
         f"CPython {platform.python_version()}, {', '.join(versions)}, {gdal_in_words()}.",
     ]

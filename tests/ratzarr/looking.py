@@ -1,6 +1,6 @@
 """What lies in a table's place, as zarr-python and the words of the format have it.
 
-Chunks that S3 says are an earlier column's (docs/format.md, "Whose chunk it is") are taken out
+Chunks that S3 says are an earlier column's (docs/format.md, "Column identity of a chunk") are taken out
 before zarr-python reads the rest; columns that are not complete are read like others.
 """
 

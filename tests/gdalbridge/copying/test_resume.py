@@ -734,7 +734,7 @@ def edited(url, key, change):
         (lambda d: d["attributes"]["PROVENANCE"]["source"].update(rows={}), "had {}"),
         (lambda d: d["attributes"]["PROVENANCE"]["source"].update(files={}), "was not there"),
         (lambda d: d.update(data_type="int64", fill_value=0), "it is of int64"),
-        (lambda d: d["attributes"].update(GDAL_TYPE=3), "not stored as this copy would"),
+        (lambda d: d["attributes"].update(GDAL_TYPE=3), "would store it differently"),
     ],
 )
 def test_an_unfinished_column_from_elsewhere(raster, begun, reads, change, words):

@@ -391,7 +391,7 @@ def test_names_that_other_formats_do_not_tell_apart():
         (("Name", 0), ("NAME", 0)),
         (("Histogram", 0), ("count", 1)),
         (("Class_Names", 0), ("c", 2)),
-        (("red", 0), ("r", 6)),
+        (("red", 6), ("r", 6)),
         (("a", 0), ("a:b", 0)),
         (("x" * 64, 0), ("x" * 63, 0)),
     ],

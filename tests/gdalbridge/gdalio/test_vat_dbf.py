@@ -457,7 +457,7 @@ def test_a_file_that_was_cut_short_is_refused_everywhere(tmp_path, rows):
     width = 1 + sum(field[2] for field in FIELDS)
     cut(f"{path}.vat.dbf", 33 + 32 * len(FIELDS) + rows * width + min(rows, 1) * 5)
     before = sorted(os.listdir(tmp_path))
-    words = f"was cut short: its header says 4 records, and {rows} are whole"
+    words = f"was truncated: its header says 4 records, and {rows} are whole"
     for name, door in doors(path).items():
         with pytest.raises(GdalLossError, match=words):
             door()
@@ -466,9 +466,9 @@ def test_a_file_that_was_cut_short_is_refused_everywhere(tmp_path, rows):
         done = call(command[0], path, *command[1:])
         assert done.exit_code == 1
         assert words in done.output
-    with pytest.warns(LossWarning, match="cut short"):
+    with pytest.warns(LossWarning, match="truncated"):
         assert copy_to_sidecar(path, lossy=True).rows == rows
-    with pytest.warns(LossWarning, match="cut short"), attach(path, lossy=True) as rat:
+    with pytest.warns(LossWarning, match="truncated"), attach(path, lossy=True) as rat:
         assert rat.GetRowCount() == rows
 
 
@@ -476,7 +476,7 @@ def test_a_file_that_was_cut_short_is_refused_everywhere(tmp_path, rows):
 def test_a_file_without_its_whole_header_is_refused(tmp_path, size):
     path = raster(tmp_path)
     cut(f"{path}.vat.dbf", size)
-    with pytest.raises(GdalError, match=r"seg\.tif\.vat\.dbf was cut short"):
+    with pytest.raises(GdalError, match=r"seg\.tif\.vat\.dbf was truncated"):
         copy_to_sidecar(path, lossy=True)
     assert call("info", path).exit_code == 1
 
@@ -485,7 +485,7 @@ def test_a_file_that_is_no_table_is_refused(tmp_path):
     path = raster(tmp_path)
     with open(f"{path}.vat.dbf", "wb") as file:
         file.write(bytes(500))
-    with pytest.raises(GdalError, match="is no dBASE table"):
+    with pytest.raises(GdalError, match="is not a dBASE table"):
         copy_to_sidecar(path)
 
 

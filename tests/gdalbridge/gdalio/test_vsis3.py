@@ -314,7 +314,7 @@ def test_errors_of_a_rasters_server(server, monkeypatch):
 def test_no_credentials_for_a_raster(server, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
-    with pytest.raises(StorePermissionError, match="no AWS credentials"):
+    with pytest.raises(StorePermissionError, match="no usable AWS credentials"):
         bands_with_table("/vsis3/bucket/lc.tif")
     assert server.requests == []
 

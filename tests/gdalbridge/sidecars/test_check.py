@@ -120,7 +120,7 @@ def test_repair_and_dry_run(raster):
     }
     done = call("check", sidecar)
     assert (done.exit_code, done.output.splitlines()[0]) == (
-        0, "foreign: notes.txt: is no part of a table",
+        0, "foreign: notes.txt: does not belong to the table",
     )  # fmt: skip
 
 

@@ -143,7 +143,7 @@ def test_changed_blocks_are_noticed():
         bad = bytearray(good)
         bad[(found.borders[number] + found.borders[number + 1]) // 2] ^= 16
         damaged = opened(bytes(bad), values.nbytes)
-        with pytest.raises(ValueError, match=f"block {number} has another checksum"):
+        with pytest.raises(ValueError, match=f"the checksum of block {number} differs"):
             damaged.unpack(number, number + 1, out)
         other = 1 if number == 0 else 0
         damaged.unpack(other, other + 1, out)

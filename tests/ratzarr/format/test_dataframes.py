@@ -218,7 +218,7 @@ def test_frames_are_several_values_per_row(table, frame):
 @pytest.mark.parametrize("made", [pd.DataFrame, pl.DataFrame, pa.table])
 def test_frames_of_several_dtypes_are_not_rounded(table, made):
     table.createColumn("c", "float64", 2)
-    with pytest.raises(UnsupportedDtypeError, match=r"several dtypes \(int64, float64\)"):
+    with pytest.raises(UnsupportedDtypeError, match=r"different dtypes \(int64, float64\)"):
         table.writeBlock("c", made({"a": [1, 2, BIG], "b": [0.5, 1, 2]}), 0)
 
 
@@ -230,7 +230,7 @@ def test_missing_values_among_objects(table):
             table.writeBlock("n", values, 0)
     for values in (["a", None, "b"], pd.Series(["a", pd.NA, "b"], dtype=object)):
         with pytest.raises(
-            UnequalValueError, match=r"column 't', row 1: .* is not a string; where"
+            UnequalValueError, match=r"column 't', row 1: .* is not a string; write ''"
         ):
             table.writeBlock("t", values, 0)
     with pytest.raises(UnequalValueError, match="<NA> is not a float64"):

@@ -411,7 +411,7 @@ def test_a_replacement_that_was_not_put_in_its_place(place, said):
             lambda d: d["attributes"].update({"COMPLETE": True, "ROWS_DONE": ROWS}),
         )  # fmt: skip
     done, left = repaired(place, url)
-    assert [one.repair for one in done] == ["put it in its place"]
+    assert [one.repair for one in done] == ["move it into place"]
     assert left == []
     with RatZarr(url, readOnly=True) as table:
         assert table.getColumnDtype("a") == np.int16

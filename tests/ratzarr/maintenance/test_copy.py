@@ -106,7 +106,7 @@ def test_a_table_that_is_written_to_meanwhile(tmp_path, at_the_end):
 def test_places_that_are_taken_or_empty(tmp_path):
     target = tmp_path / "copy"
     target.mkdir()
-    with pytest.raises(NotARatZarrError, match="there already"):
+    with pytest.raises(NotARatZarrError, match="already exists"):
         copied(DATA / "golden-v1.zarr", target)
     with pytest.raises(NotARatZarrError, match="is not a RatZarr"):
         copied(target, tmp_path / "x")

@@ -80,7 +80,7 @@ def test_no_redirect_is_followed(servers, status, operation, host):
         OPERATIONS[operation](open_place(URL))
     assert time.monotonic() - started < 15
     assert b.requests == []
-    assert f"points to '{elsewhere}'" in str(caught.value)
+    assert f"redirects to '{elsewhere}'" in str(caught.value)
     assert "signature" not in str(caught.value)
     assert f"HTTP {status}" in str(caught.value)
     assert TOKEN not in str(caught.value)
@@ -89,12 +89,12 @@ def test_no_redirect_is_followed(servers, status, operation, host):
 @pytest.mark.parametrize(
     ("status", "code", "elements", "headers", "words"),
     [
-        (301, "PermanentRedirect", {"Endpoint": "{b}"}, {}, "points to '{b}'"),
-        (307, "TemporaryRedirect", {"Endpoint": "{b}"}, {"Location": "{url}/x"}, "points to '{b}'"),
+        (301, "PermanentRedirect", {"Endpoint": "{b}"}, {}, "redirects to '{b}'"),
+        (307, "TemporaryRedirect", {"Endpoint": "{b}"}, {"Location": "{url}/x"}, "redirects to '{b}'"),
         (301, "PermanentRedirect", {}, {"x-amz-bucket-region": "us-west-2"}, "AWS_REGION=us-west-2"),
         (400, "AuthorizationHeaderMalformed", {"Region": "us-west-2"}, {}, "AWS_REGION=us-west-2"),
         (301, "NoSuchKey", {}, {"Location": "http://[/"}, "another endpoint"),
-        (301, None, {}, {"Location": "http://me:pw@host/x"}, "points to 'http://host'"),
+        (301, None, {}, {"Location": "http://me:pw@host/x"}, "redirects to 'http://host'"),
     ],
 )  # fmt: skip
 def test_where_to_is_said(servers, status, code, elements, headers, words):
@@ -219,7 +219,7 @@ def test_a_listing_without_end(servers):
     a, _ = servers
     a.answer("GET", ".*list-type=2.*", 200, body=b"<ListBucketResult><IsTruncated>true"
              b"</IsTruncated><NextContinuationToken>x</NextContinuationToken></ListBucketResult>")  # fmt: skip
-    with pytest.raises(StoreError, match="goes on, and not where"):
+    with pytest.raises(StoreError, match="continues, but not where"):
         list(open_place(URL).list_tree(""))
 
 

@@ -63,13 +63,13 @@ def said(error, builtin, *words, within=10):
 @pytest.mark.parametrize(
     ("status", "code", "error", "words"),
     [
-        (403, "InvalidAccessKeyId", StorePermissionError, "does not know the access key"),
+        (403, "InvalidAccessKeyId", StorePermissionError, "the access key is unknown"),
         (403, "SignatureDoesNotMatch", StorePermissionError, "the secret does not belong"),
-        (403, "AccessDenied", StorePermissionError, "does not let us read it"),
+        (403, "AccessDenied", StorePermissionError, "permission denied to read it"),
         (403, "SomethingNew", StorePermissionError, "SomethingNew HTTP 403"),
         (400, "ExpiredToken", StorePermissionError, "has expired"),
-        (400, "InvalidToken", StorePermissionError, "does not take the session token"),
-        (403, "RequestTimeTooSkewed", StorePermissionError, "the clock of this machine"),
+        (400, "InvalidToken", StorePermissionError, "the session token is invalid"),
+        (403, "RequestTimeTooSkewed", StorePermissionError, "clock is wrong by minutes"),
         (404, "NoSuchBucket", TableNotFoundError, "the bucket 'bucket' does not exist"),
         (404, "NoSuchKey", TableNotFoundError, None),
         (400, "InvalidRequest", StoreError, "InvalidRequest HTTP 400"),
@@ -123,7 +123,7 @@ def test_no_permission_to_list(server, monkeypatch, moto, moto_s3):
         server.answer("GET", f"/{key}/{name}", 200, body=body, headers={"ETag": '"1"'})
     server.answer("GET", "/.*[?].*list-type=2.*", 403, "AccessDenied")
     with RatZarr(url, readOnly=True) as table:
-        with pytest.raises(StorePermissionError, match=r"list what is there.*AccessDenied") as no:
+        with pytest.raises(StorePermissionError, match=r"list its objects.*AccessDenied") as no:
             table.getColumnNames()
         assert isinstance(no.value, PermissionError)
         assert url in str(no.value)
@@ -131,7 +131,7 @@ def test_no_permission_to_list(server, monkeypatch, moto, moto_s3):
 
 def test_no_permission_to_write(server):
     server.answer("PUT", ".*", 403, "AccessDenied")
-    with said(StorePermissionError, PermissionError, "does not let us write it", "zarr.json"):
+    with said(StorePermissionError, PermissionError, "permission denied to write it", "zarr.json"):
         RatZarr(URL)
 
 

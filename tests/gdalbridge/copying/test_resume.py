@@ -692,7 +692,7 @@ def test_a_table_that_was_changed_since(raster, begun, reads):
 
 def test_another_raster(tmp_path, begun, reads):
     other = raster_at(tmp_path / "other.tif", shift=7)
-    refused(other, begun, r"other\.tif is not the one it comes from, or", columns=["share"])
+    refused(other, begun, r"other\.tif is not the raster it comes from, or", columns=["share"])
     starts_over(other, begun, reads)
 
 

@@ -431,7 +431,7 @@ def test_a_dtype_of_its_own_is_exact_or_refused(tmp_path):
         calc(path, {"out": "x + 1"}, dtype={"out": "uint8"}, overwrite=True)
     # The one that was there is there still.
     assert column(path, "out").tolist() == [1, 2, 255]
-    with pytest.raises(BridgeError, match="asked for 'other'"):
+    with pytest.raises(BridgeError, match="given for 'other'"):
         calc(path, {"out": "x"}, dtype={"other": "uint8"}, overwrite=True)
 
 

@@ -234,7 +234,7 @@ def _provenance(program: Program, belongs: Mapping[str, Any], text: str) -> dict
     return found | {"expression": text, "inputs": [column.name for column in program.columns]}
 
 
-# ---- the table that is written to
+# ---- the output table
 
 
 @contextmanager

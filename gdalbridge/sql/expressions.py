@@ -63,7 +63,7 @@ def needed() -> Any:
     """
     try:
         import duckdb
-        import pyarrow as pa  # noqa: F401 - blocks go in and out as its arrays
+        import pyarrow as pa  # noqa: F401 - DuckDB exchanges blocks as Arrow arrays
     except ImportError as error:
         raise BridgeError(
             f"expressions and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "

@@ -413,7 +413,7 @@ class _Values:
         self._connection.register("scan", reader)
         try:
             self._run(
-                f"CREATE TEMP TABLE seen AS SELECT {value} AS v, count(*) AS rows, "  # noqa: S608 - ours
+                f"CREATE TEMP TABLE seen AS SELECT {value} AS v, count(*) AS rows, "  # noqa: S608 - our own SQL
                 f"{counted} AS n, {weight}::HUGEINT AS w FROM scan GROUP BY ALL",
                 lambda: share.report(scan.rows_read),
             )
@@ -447,7 +447,7 @@ class _Values:
         [row] = self._run(query)
         return row
 
-    # ---- what is asked of them
+    # ---- statistics
 
     def statistics(
         self, column: Column, quantiles: Sequence[float], bins: "_Bins | None"
@@ -463,7 +463,7 @@ class _Values:
                 f"column {column.name!r}: the weights add up to {weight}: expected less than 2**63, "
                 "as of counts"
             )
-        frequent = self._run(f"SELECT v, w FROM g ORDER BY w DESC, v LIMIT {MOST_FREQUENT}")  # noqa: S608 - ours
+        frequent = self._run(f"SELECT v, w FROM g ORDER BY w DESC, v LIMIT {MOST_FREQUENT}")  # noqa: S608 - our own SQL
         common: dict[str, Any] = {
             "name": column.name,
             "dtype": {"T": "str", "O": "bytes"}.get(kind, str(self._dtype)),
@@ -495,7 +495,7 @@ class _Values:
     def _lengths(self) -> dict[str, Any]:
         length = "length(v)" if self._dtype.kind == "T" else "octet_length(v)"
         empty, least, most = self._one(
-            f"SELECT coalesce(sum(w) FILTER ({length} = 0), 0), min({length}), max({length}) FROM g"  # noqa: S608 - ours
+            f"SELECT coalesce(sum(w) FILTER ({length} = 0), 0), min({length}), max({length}) FROM g"  # noqa: S608 - our own SQL
         )
         return {"empty": int(empty), "min_length": least, "max_length": most}
 
@@ -517,7 +517,7 @@ class _Values:
         near = total // weight
         value = "v::BIGINT" if self._dtype.kind == "b" else "v"
         first, second = self._one(
-            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - ours
+            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - our own SQL
             f"(SELECT ({value}::HUGEINT - {near}::HUGEINT)::DOUBLE AS d, w FROM g)"
         )
         found |= {
@@ -535,10 +535,10 @@ class _Values:
             )  # fmt: skip
             return {"sum": total, "mean": total, "stddev": math.nan}
         # Use shares of the weight, because the sum itself may exceed a double.
-        (near,) = self._one(f"SELECT fsum(v::DOUBLE * (w::DOUBLE / {weight})) FROM g")  # noqa: S608 - ours
+        (near,) = self._one(f"SELECT fsum(v::DOUBLE * (w::DOUBLE / {weight})) FROM g")  # noqa: S608 - our own SQL
         near = min(max(near, low), high)
         first, second = self._one(
-            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - ours
+            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - our own SQL
             f"(SELECT v::DOUBLE - {near!r}::DOUBLE AS d, w FROM g)"
         )
         mean = near + first / weight if math.isfinite(first) else near
@@ -557,7 +557,7 @@ class _Values:
         ranks = [max(1, math.ceil(Fraction(str(q)) * weight)) for q in asked]
         picked = ", ".join(f"min(v) FILTER (reached >= {rank})" for rank in ranks)
         values = self._one(
-            f"SELECT {picked} FROM (SELECT v, sum(w) OVER (ROWS UNBOUNDED PRECEDING) AS reached "  # noqa: S608 - ours
+            f"SELECT {picked} FROM (SELECT v, sum(w) OVER (ROWS UNBOUNDED PRECEDING) AS reached "  # noqa: S608 - our own SQL
             "FROM (SELECT v, w FROM g ORDER BY v))"
         )
         return tuple(
@@ -567,7 +567,7 @@ class _Values:
 
     def _histogram(self, bins: "_Bins") -> Histogram | None:
         finite = "WHERE isfinite(v)" if self._dtype.kind == "f" else ""
-        least, most = self._one(f"SELECT min(v), max(v) FROM g {finite}")  # noqa: S608 - ours
+        least, most = self._one(f"SELECT min(v), max(v) FROM g {finite}")  # noqa: S608 - our own SQL
         if least is None:
             return None
         edges = bins.edges(least, most)
@@ -593,7 +593,7 @@ class _Values:
         )
         counted = dict(
             self._run(
-                f"SELECT CASE WHEN v > {_literal(last, kind)} THEN -1 ELSE number END AS bin, sum(w) "  # noqa: S608 - ours
+                f"SELECT CASE WHEN v > {_literal(last, kind)} THEN -1 ELSE number END AS bin, sum(w) "  # noqa: S608 - our own SQL
                 f"FROM (SELECT v::{kind} AS v, w FROM g) AS g ASOF LEFT JOIN "
                 f"(SELECT number, low::{kind} AS low FROM edges) AS edges ON g.v >= edges.low "
                 "GROUP BY ALL"

@@ -24,15 +24,16 @@ from ratzarr.errors import ArgumentError
 
 __all__ = [
     "IN_FLIGHT",
+    "OWN_PROCESSORS",
     "PATIENCE",
     "PROCESSORS",
     "REQUESTS_VARIABLE",
     "TRIES",
     "Attempts",
+    "Processors",
     "Room",
     "in_flight",
     "lent",
-    "processors",
     "request_slot",
     "run",
     "run_together",
@@ -139,10 +140,7 @@ WAITS = 0.0005
 PROCESSORS = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
-"""The number of processors that this process may use."""
-_idle = [None] * PROCESSORS
-"""One item for each idle processor, as far as :func:`processors` knows. A list's pop() and
-append() are atomic, so no lock is needed, which a forked child could inherit while it is held."""
+"""That this process may use."""
 
 type _Key = tuple[int, int]
 
@@ -201,27 +199,49 @@ def request_slot() -> threading.Semaphore:
     return _mine(_slots, threading.Semaphore)
 
 
-@contextmanager
-def processors(most: int) -> Iterator[int]:
-    """Reserve up to this many idle processors for the duration of the context.
+class Processors:
+    """Processors that have nothing of ours to do. Nobody waits for one.
 
-    If none is idle, the caller still gets one and does not wait. Use it for work that needs one
-    thread but is faster with more.
-
-    Yields
-    ------
-    int
-        The number of processors, at least 1. It is 1 within a task of :func:`run`, whose own tasks
-        run one by one.
+    Parameters
+    ----------
+    count : int
+        How many there are.
     """
-    taken: list[None] = []
-    for _ in range(1 if getattr(_inside, "worker", False) else max(1, most)):
-        with suppress(IndexError):
-            taken.append(_idle.pop())
-    try:
-        yield max(1, len(taken))
-    finally:
-        _idle.extend(taken)
+
+    def __init__(self, count: int = PROCESSORS) -> None:
+        # An item for each. pop() and append() of a list are atomic: no lock is needed, which could
+        # be held in a fork.
+        self._idle = [None] * count
+
+    @property
+    def idle(self) -> int:
+        """How many are idle, as far as :meth:`take` knows."""
+        return len(self._idle)
+
+    @contextmanager
+    def take(self, most: int) -> Iterator[int]:
+        """Take as many as are idle, at most so many, for as long as it lasts.
+
+        Who finds none takes one nevertheless: it is about work for which one thread is enough,
+        and more are faster.
+
+        Yields
+        ------
+        int
+            How many, at least 1; and 1 in a task of :func:`run`, whose tasks are run one by one.
+        """
+        taken: list[None] = []
+        for _ in range(1 if getattr(_inside, "worker", False) else max(1, most)):
+            with suppress(IndexError):
+                taken.append(self._idle.pop())
+        try:
+            yield max(1, len(taken))
+        finally:
+            self._idle.extend(taken)
+
+
+OWN_PROCESSORS = Processors()
+"""Those that this process may use."""
 
 
 def _flagged[T](task: Callable[[], T]) -> T:

@@ -14,7 +14,7 @@ Fixtures for other tests to use:
 ``counted_s3``
     ``moto_s3`` behind a proxy that counts requests: a pair of place and proxy.
 ``local``
-    a :class:`~tests.places.LocalPlace` in a fresh directory.
+    a :class:`~ratzarr.testing.LocalPlace` in a fresh directory.
 ``nlcd``
     a copy of the land-cover raster that the packages bring along.
 """
@@ -36,8 +36,6 @@ from tests.servers.ceph import running_ceph
 from tests.servers.counting import counting_proxy
 from tests.servers.light import light_server
 from tests.servers.moto import running_moto
-
-pytest.register_assert_rewrite("tests.ratzarr.conformance")
 
 SERVERS = {"moto": running_moto, "ceph": running_ceph}
 

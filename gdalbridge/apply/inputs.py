@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.apply.controls import Handle, RatHandle
-from gdalbridge.attached_rat.attach import Place, describing, place_now, place_of
 from gdalbridge.attached_rat.values import fixed_width
 from gdalbridge.errors import (
     ColumnMissingError,
@@ -23,12 +22,13 @@ from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.field_types import usage_in
 from gdalbridge.gdalio.rat_reader import RatSource, open_source, unique_names
 from gdalbridge.sidecars.column_access import readable_columns
-from gdalbridge.sidecars.naming import find_sidecars, writable_sidecar_path
+from gdalbridge.sidecars.host import Host, host_of
+from gdalbridge.sidecars.merged import INCOMPLETE, LeftOut, sidecar_with
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
-from ratzarr import ColumnNotFoundError, RatZarr, TableNotFoundError
+from ratzarr import ColumnNotFoundError, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.codecs import to_fixed_width
-from ratzarr.format import COLUMN_ORDER_ATTR, check_memory, empty_value
+from ratzarr.format import COLUMN_ORDER_ATTR, COMPLETE_ATTR, check_memory, empty_value
 from ratzarr.stores import parse as parse_location
 
 __all__ = [
@@ -79,7 +79,8 @@ class ZarrSource:
     ) -> None:
         self.name, self._where, self._ours = name, where(name), ours
         self.table = RatZarr(name, readOnly=True, create=False, storageOptions=options)
-        self._known: set[str] = set()
+        # Why a column that is there can't be read.
+        self._known: dict[str, RatZarrError | None] = {}
 
     @property
     def rows(self) -> int:
@@ -100,11 +101,21 @@ class ZarrSource:
             if not name:
                 return False
             try:
-                self.table.openColumn(name, allowIncomplete=True)
+                unreadable = self.table.getUnreadableColumns([name])
             except ColumnNotFoundError:
                 return False
-            self._known.add(name)
+            self._known[name] = unreadable.get(name)
         return True
+
+    def left_out(self, name: str) -> LeftOut | None:
+        """Return why a column that it has is not shown, if so; one that this run writes is."""
+        if (self._where, name) in self._ours:
+            return None
+        if (error := self._known.get(name)) is not None:
+            return LeftOut(self.name, name, str(error), error)
+        if self.table.getColumnAttributeMapping(name).get(COMPLETE_ATTR, True) is False:
+            return LeftOut(self.name, name, INCOMPLETE)
+        return None
 
     def names(self) -> list[str]:
         """Return the names of all columns that can be read; the others are warned of."""
@@ -164,12 +175,9 @@ def place_to_write(handle: RatHandle) -> tuple[str, Callable[[str], Mapping[str,
     options = handle.storageOptions
     with _gdal, opened(handle.filename, options) as dataset:
         band = band_of(dataset, handle.layernum, handle.filename)
-        place = place_of(dataset, band, handle.filename)
-        for found in find_sidecars(place.raster, place.band, storage_options=options):
-            if found.name == handle.table:
-                return found.path, describing(dataset, band, place)
-        path = writable_sidecar_path(place.raster, place.band, handle.table)
-        return path, describing(dataset, band, place)
+        host = host_of(dataset, band, handle.filename, storage_options=options)
+        path = host.writable_path(handle.table, storage_options=options)
+        return path, host.describing(dataset, band)
 
 
 class RasterSource:
@@ -201,18 +209,18 @@ class RasterSource:
             with _gdal:
                 dataset = stack.enter_context(opened(handle.filename, options))
                 band = band_of(dataset, handle.layernum, self.name)
-                place = None
-                # In memory there is no place for any sidecar.
+                host = None
+                # A dataset in memory has no place for sidecars.
                 with suppress(SidecarNameError):
-                    place = place_of(dataset, band, handle.filename)
+                    host = host_of(dataset, band, handle.filename, storage_options=options)
                 with suppress(RasterNotFoundError):
                     self._own = open_source(dataset, band, self.name, handle.reading)
-            if place is not None:
-                for found in find_sidecars(place.raster, place.band, storage_options=options):
+            if host is not None:
+                for found in host.find(storage_options=options):
                     # Being created, or being deleted, by another process.
                     with suppress(TableNotFoundError):
                         self._tables.append(ZarrSource(found.path, options, ours))
-                self._check_fit(dataset, place)
+                self._check_fit(dataset, host, options)
             if self._own is not None:
                 self._own.settings = stack.pop_all()
         columns = self._own.schema.columns if self._own is not None else ()
@@ -221,14 +229,14 @@ class RasterSource:
         own_rows = self._own.schema.rows if self._own is not None else 0
         self.rows = max([own_rows, *(table.rows for table in self._tables)])
 
-    def _check_fit(self, dataset: Any, place: Place) -> None:
+    def _check_fit(self, dataset: Any, host: Host, options: Mapping[str, Any] | None) -> None:
         recorded = {
             table.name: table.table.getRatAttributeMapping().get(RASTER_ATTR)
             for table in self._tables
         }
         if any(value is not None for value in recorded.values()):
             with _gdal:
-                now = place_now(dataset, place)
+                now = host.now(dataset, self._tables[0].name, options)
             warn_of_changes(self.name, now, recorded)
 
     @property
@@ -238,7 +246,7 @@ class RasterSource:
 
     def _table_of(self, name: str) -> ZarrSource | None:
         if name not in self._found:
-            table = next((table for table in self._tables if table.has(name)), None)
+            table = sidecar_with(name, self._tables, raster_has=name in self._indices)
             if table is None and name not in self._indices:
                 return None
             self._found[name] = table

@@ -13,7 +13,7 @@ array([0. , 0. , 1.5])
 """
 
 import os
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -22,36 +22,22 @@ from gdalbridge.attached_rat.gdal_rat import OwnRat
 from gdalbridge.attached_rat.merged import Joined
 from gdalbridge.attached_rat.open_sidecars import shared_table
 from gdalbridge.attached_rat.rat import AttachedRAT
-from gdalbridge.errors import BridgeError, SidecarNameError
-from gdalbridge.gdalio.compat import gdal, silence
-from gdalbridge.gdalio.datasets import band_of, opened, source_of
+from gdalbridge.errors import BridgeError
+from gdalbridge.gdalio.compat import gdal
+from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
-from gdalbridge.sidecars.fingerprint import main_file
-from gdalbridge.sidecars.naming import (
-    Sidecar,
-    find_sidecars,
-    sidecar_path,
-    writable_sidecar_path,
-)
-from gdalbridge.sidecars.provenance import (
-    RASTER_ATTR,
-    described,
-    raster_attribute,
-    raster_label,
-)
+from gdalbridge.sidecars.host import host_of
+from gdalbridge.sidecars.naming import Sidecar, sidecar_path, writable_sidecar_path
+from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
-from ratzarr import RatZarrError, TableNotFoundError
+from ratzarr import TableNotFoundError
 
 __all__ = [
     "AttachedRAT",
     "Options",
-    "Place",
     "attach",
     "attach_band",
-    "describing",
     "key_of",
-    "place_now",
-    "place_of",
 ]
 
 
@@ -177,51 +163,13 @@ def key_of(band: Any) -> str:
     SidecarNameError
         Where no sidecar could lie beside the raster.
     """
-    return _key(place_of(band.GetDataset(), band, None))
-
-
-class _Source(str):
-    """The path of the one source of a VRT."""
-
-    __slots__ = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The raster that sidecars lie beside, and which of its bands."""
-
-    raster: Any
-    band: int
-
-
-def _key(place: Place) -> str:
-    return sidecar_path(place.raster, place.band)
-
-
-def place_of(dataset: Any, band: Any, path: Any) -> Place:
-    """Return where the sidecars are: for a VRT of one source without its own, the source's."""
-    raster = dataset if path is None else path
-    number = band.GetBand()
-    source = source_of(dataset, band)
-    if source is None:
-        sidecar_path(raster, number)
-        return Place(raster, number)
-    try:
-        if find_sidecars(raster, number):
-            return Place(raster, number)
-    except SidecarNameError:
-        # In memory.
-        return Place(_Source(source[0]), source[1])
-    with suppress(SidecarNameError):
-        if find_sidecars(*source):
-            return Place(_Source(source[0]), source[1])
-    return Place(raster, number)
+    return host_of(band.GetDataset(), band).key
 
 
 def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options) -> AttachedRAT:
-    place = place_of(dataset, band, path)
-    name = dataset.GetDescription() or str(place.raster)
-    found = _chosen(find_sidecars(place.raster, place.band), options, name)
+    host = host_of(dataset, band, path)
+    name = dataset.GetDescription() or str(host.raster)
+    found = _chosen(host.find(), options, name)
     main = options.names[0] if options.names else None
     tables = {one.name: shared_table(one.path) for one in found}
     for one in found:
@@ -232,15 +180,15 @@ def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options)
             del tables[one.name]
     if main not in tables:
         beside = writable_sidecar_path if options.update else sidecar_path
-        tables[main] = shared_table(beside(place.raster, place.band, main))
+        tables[main] = shared_table(beside(host.raster, host.band, main))
         if tables[main].exists:
             # Known to another attached table, and not found any more.
             with suppress(TableNotFoundError):
                 tables[main].open(update=options.update)
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
     if any(value is not None for value in recorded.values()):
-        warn_of_changes(name, place_now(dataset, place), recorded, stacklevel=4)
-    describe = describing(dataset, band, place) if options.update else _nothing
+        warn_of_changes(name, host.now(dataset, next(iter(recorded))), recorded, stacklevel=4)
+    describe = host.describing(dataset, band) if options.update else _nothing
     order = sorted(tables, key=lambda one: one or "")
     joined = Joined(
         name,
@@ -251,7 +199,7 @@ def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options)
         update=options.update,
         override=options.override,
         as_text=options.as_text,
-        key=_key(place),
+        key=host.key,
         describe=describe,
     )
     return AttachedRAT(joined)
@@ -269,54 +217,3 @@ def _chosen(found: Sequence[Sidecar], options: Options, name: str) -> list[Sidec
 
 def _nothing(sidecar: str) -> dict[str, Any]:
     return {}
-
-
-def _is_written(dataset: Any, band: Any) -> bool:
-    """Return whether a dataset was opened for update: its file may not be whole yet."""
-    # GDAL's bindings don't say. A write outside of the raster is refused for the one reason or
-    # the other, and writes nothing.
-    with silence():
-        gdal.ErrorReset()
-        with suppress(RuntimeError):
-            band.WriteRaster(dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
-        reason = gdal.GetLastErrorNo()
-        gdal.ErrorReset()
-    return reason not in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess)
-
-
-def place_now(dataset: Any, place: Place) -> dict[str, Any]:
-    """Return a raster as it is now, for :func:`gdalbridge.sidecars.provenance.raster_changes`."""
-    if isinstance(place.raster, _Source):
-        with opened(place.raster) as source:
-            return raster_attribute(source, place.band, place.raster)
-    return raster_attribute(dataset, place.band, sidecar_path(place.raster, place.band))
-
-
-def describing(dataset: Any, band: Any, place: Place) -> Callable[[str], dict[str, Any]]:
-    """Return what describes a table to be created, when the dataset may be closed already."""
-    if isinstance(place.raster, _Source):
-        source = place.raster
-
-        def of_source(sidecar: str) -> dict[str, Any]:
-            with opened(source) as found:
-                return {RASTER_ATTR: raster_attribute(found, place.band, sidecar)}
-
-        return of_source
-    file = main_file(dataset)
-    description = dataset.GetDescription()
-    is_written = _is_written(dataset, band)
-    known = described(dataset, place.band)
-    if is_written:
-        # It may get one yet.
-        known["geotransform"] = None
-
-    def of_raster(sidecar: str) -> dict[str, Any]:
-        if file is None:
-            return {RASTER_ATTR: known}
-        if not is_written:
-            # The dataset may be closed by now. Its file may be gone, or out of reach.
-            with suppress(BridgeError, RatZarrError), opened(description) as found:
-                return {RASTER_ATTR: raster_attribute(found, place.band, sidecar)}
-        return {RASTER_ATTR: known | {"name": raster_label(description, sidecar)}}
-
-    return of_raster

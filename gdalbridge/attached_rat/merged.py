@@ -4,8 +4,6 @@ The raster's own columns come first, then each sidecar's. New columns, and colum
 the raster's, go to one sidecar, which is created when it is first needed.
 """
 
-import warnings
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -28,7 +26,6 @@ from gdalbridge.attached_rat.values import shown_as
 from gdalbridge.errors import (
     BridgeError,
     ConversionError,
-    LossWarning,
     NotWrittenError,
     OutputExistsError,
 )
@@ -41,8 +38,9 @@ from gdalbridge.gdalio.field_types import (
     usage_attributes,
 )
 from gdalbridge.gdalio.table_attributes import linear_binning, table_attributes, table_type
+from gdalbridge.sidecars.merged import LeftOut, merge, shown_columns
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
-from ratzarr import RatZarrError, TableNotFoundError
+from ratzarr import TableNotFoundError
 from ratzarr.errors import Advice
 
 __all__ = [
@@ -51,22 +49,16 @@ __all__ = [
 ]
 
 
-MOST_PARTS = 100
-"""Values per row, beyond which a column is not taken apart into as many."""
-
-
 def join_columns(
     own: HeldRat, tables: Sequence[SidecarTable], prefer: str, as_text: Collection[str]
 ) -> list[AttachedColumn]:
-    """Return the raster's own columns and then each sidecar's, in their order.
+    """Return the columns of the attached table: see :func:`gdalbridge.sidecars.merged.merge`.
 
     Parameters
     ----------
     own : HeldRat
     tables : sequence of SidecarTable
-    prefer : str
-        Whose column is seen where two have one name: ``sidecar`` or ``raster``. Of two
-        sidecars', it is the first one's.
+    prefer : {"sidecar", "raster"}
     as_text : collection of str
         Columns that are shown as text.
 
@@ -75,64 +67,32 @@ def join_columns(
     LossWarning
         For columns that can't be shown.
     """
-    found: list[AttachedColumn] = [
+    of_raster: list[AttachedColumn] = [
         own_column(own, index, as_text) for index in range(len(own.schema.columns))
     ]
-    # GDAL allows several of one name: the sidecar's first is seen for the raster's first.
-    counted = Counter[str]()
-    places: dict[tuple[str, int], int] = {}
-    for place, column in enumerate(found):
-        counted[column.name] += 1
-        places[column.name, counted[column.name]] = place
-    can_be_hidden = set(range(len(found))) if prefer == "sidecar" else set()
-    for table in tables:
-        if not table.exists:
-            continue
-        counted = Counter[str]()
-        for column in _of_sidecar(table, as_text):
-            counted[column.name] += 1
-            key = (column.name, counted[column.name])
-            if key not in places:
-                places[key] = len(found)
-                found.append(column)
-            elif places[key] in can_be_hidden:
-                found[places[key]] = column
-                can_be_hidden.remove(places[key])
-    return found
+    return merge(
+        of_raster, [list(_of_sidecar(one, as_text)) for one in tables if one.exists], prefer
+    )
 
 
 def _of_sidecar(table: SidecarTable, as_text: Collection[str]) -> Iterator[SidecarColumn]:
     table.open_columns()
-    for stored_name in table.names():
-        try:
-            dtype, width, attributes, complete = table.describe(stored_name)
-        except RatZarrError as error:
-            _left_out(table, stored_name, str(error))
+    for one in shown_columns(table.path, table.names(), table.describe):
+        if isinstance(one, LeftOut):
+            one.warn()
             continue
-        kept = attributes.get("GDAL_NAME")
-        name = kept if isinstance(kept, str) else stored_name
+        kept = one.attributes.get("GDAL_NAME")
         shown = shown_as(
-            stored_name,
-            dtype,
-            attributes,
+            one.key,
+            one.dtype,
+            one.attributes,
             new_types=NEW_TYPES,
-            as_text=name in as_text or stored_name in as_text,
+            as_text=kept in as_text or one.key in as_text,
         )
-        if not complete:
-            _left_out(table, stored_name, "it is not complete yet")
-        elif shown is None:
-            _left_out(table, stored_name, f"GDAL has no type for {dtype}")
-        elif width > MOST_PARTS:
-            _left_out(table, stored_name, f"it has {width} values per row")
-        elif width == 1:
-            yield SidecarColumn(table, shown, name, None)
+        if shown is None:
+            LeftOut(table.path, one.key, f"GDAL has no type for {one.dtype}").warn()
         else:
-            for part in range(width):
-                yield SidecarColumn(table, shown, f"{name}[{part}]", part)
-
-
-def _left_out(table: SidecarTable, column: str, why: str) -> None:
-    warnings.warn(f"{table.path}: column {column!r} is left out: {why}", LossWarning, stacklevel=2)
+            yield SidecarColumn(table, shown, one.name, one.part)
 
 
 MAX_ROWS = 2**31 - 1

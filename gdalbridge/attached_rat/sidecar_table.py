@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from gdalbridge.attached_rat.chunk_cache import Chunk, ChunkCache, Key, empty
 from gdalbridge.attached_rat.values import PaddedText
 from gdalbridge.errors import BridgeError
+from gdalbridge.sidecars.merged import Description
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
-from ratzarr.format import COMPLETE_ATTR
 from ratzarr.pipeline import run
 
 __all__ = ["MOST_BYTES", "MOST_CHUNKS", "MOST_SECONDS", "SidecarTable"]
@@ -183,12 +183,11 @@ class SidecarTable:
             # Of those that can't be read it is said when they are described.
             self._open.getUnreadableColumns(names)
 
-    def describe(self, name: str) -> tuple[np.dtype[Any], int, dict[str, Any], bool]:
-        """Return a column's dtype, width, attributes, and whether it is complete."""
+    def describe(self, name: str) -> Description:
+        """Return how a column is stored."""
         store = self._open
         attributes = store.getColumnAttributeMapping(name).asdict()
-        complete = attributes.get(COMPLETE_ATTR, True) is not False
-        return store.getColumnDtype(name), store.getColumnWidth(name), attributes, complete
+        return Description(store.getColumnDtype(name), store.getColumnWidth(name), attributes)
 
     def create_column(self, name: str, dtype: Any, attributes: Mapping[str, Any]) -> None:
         """Create a column, of as many rows as the table has."""

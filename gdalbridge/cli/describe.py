@@ -1,14 +1,15 @@
 """The output of ``info`` and ``head``: a table as data, and the data as text."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gdalbridge.errors import BridgeError, GdalMissingError
+from gdalbridge.errors import GdalMissingError, RasterNotFoundError
 from gdalbridge.gdalio.field_types import type_name, usage_name
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.special_files import refuse_special_files
@@ -20,13 +21,12 @@ from gdalbridge.sidecars.provenance import (
     parsed_provenance,
     parsed_raster,
     pixel_changes,
-    raster_attribute,
     raster_changes,
     recorded_now,
 )
-from gdalbridge.sidecars.staleness import warn_if_stale
 from ratzarr import RatZarr
 from ratzarr.format import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
+from ratzarr.pipeline import run
 from ratzarr.stores import gdal_name
 
 __all__ = ["fitting", "float_text", "head", "head_text", "info", "info_text", "text_table"]
@@ -63,6 +63,7 @@ def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
 
 def _raster_info(table: str, dataset: Any, reading: ReadOptions) -> dict[str, Any]:
     from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat
+    from gdalbridge.sidecars.host import find_hosted
 
     bands = []
     for band in bands_with_table(dataset, options=reading):
@@ -82,14 +83,16 @@ def _raster_info(table: str, dataset: Any, reading: ReadOptions) -> dict[str, An
                     ],
                 }
             )
-    sidecars = [
-        {"band": one.band, "name": one.name} | _sidecar(one.path, dataset, one.band)
-        for one in find_sidecars(table)
-    ]
+    sidecars = []
+    for one in find_hosted(table):
+        now = partial(one.host.now, dataset, one.sidecar.path)
+        sidecars.append(
+            {"band": one.sidecar.band, "name": one.sidecar.name} | _sidecar(one.sidecar.path, now)
+        )
     return {"raster": raster_name(table), "tables": bands, "sidecars": sidecars}
 
 
-def _sidecar(path: str, dataset: Any = None, band: int = 1) -> dict[str, Any]:
+def _sidecar(path: str, now: Callable[[], Mapping[str, Any]] | None = None) -> dict[str, Any]:
     with RatZarr(path, readOnly=True) as table:
         of_table = table.getRatAttributeMapping().asdict()
         names = table.getColumnNames()
@@ -125,17 +128,19 @@ def _sidecar(path: str, dataset: Any = None, band: int = 1) -> dict[str, Any]:
             "chunk_rows": table.getRATChunkSize(),
             "table_type": of_table.get("GDAL_TABLE_TYPE"),
             "linear_binning": of_table.get("GDAL_LINEAR_BINNING"),
-            **_raster(of_table.get(RASTER_ATTR), path, dataset, band),
+            **_raster(of_table.get(RASTER_ATTR), path, now),
             "columns": columns,
         }
 
 
-def _raster(recorded: Any, path: str, dataset: Any, band: int) -> dict[str, Any]:
-    """Return a table's raster, and if it has changed; None if the table records no raster."""
+def _raster(
+    recorded: Any, path: str, look: Callable[[], Mapping[str, Any]] | None
+) -> dict[str, Any]:
+    """Return what a table belongs to, and whether it still fits; None where nothing tells."""
     found: dict[str, Any] = {"raster": parsed_raster(recorded), "fits": None, "changes": []}
     now: Mapping[str, Any] | None = None
-    if dataset is not None:
-        now = raster_attribute(dataset, band, path)
+    if look is not None:
+        now = look()
     elif recorded is not None:
         with suppress(GdalMissingError):
             now = recorded_now(recorded, path)
@@ -254,56 +259,82 @@ def head(
     columns: Sequence[str] = (),
     reading: ReadOptions = DEFAULTS,
 ) -> dict[str, Any]:
-    """Return rows of a sidecar; for a raster, those of its sidecar or else its own table.
+    """Return some rows of a sidecar, or of a raster's columns and its sidecars' merged.
+
+    Parameters
+    ----------
+    table : str
+        Path, URL or ``/vsi`` name.
+    rows, start : int
+        How many rows, from which.
+    band : int
+        Of a raster, counted from 1.
+    name : str, optional
+        Of a raster's sidecars, only the further table of this name.
+    columns : sequence of str
+        Only these columns; by default all.
+    reading : ReadOptions
+        For a raster's own table.
 
     Returns
     -------
     dict
         ``table``, ``rows`` (of the whole table), ``start``, and ``columns``: lists of
-        JSON-compatible values by name.
+        values by name, ready for JSON. Beyond the end of a shorter column they are None.
     """
-    path, is_raster = table, not is_sidecar(table)
-    if is_raster:
-        refuse_special_files(gdal_name(table))
+    if is_sidecar(table):
+        return _store_head(table, rows, start, columns)
+    refuse_special_files(gdal_name(table))
+    try:
+        return _merged_head(table, rows, start, band, name, columns, reading)
+    except (GdalMissingError, RasterNotFoundError):
+        # Its sidecar can be read even so.
         there = [one for one in find_sidecars(table, band) if one.name == name]
         if not there:
-            if name is not None:
-                raise BridgeError(f"{table} has no sidecar {name!r} of band {band}")
-            return _own_head(table, rows, start, band, columns, reading)
-        path = there[0].path
+            raise
+        return _store_head(there[0].path, rows, start, columns)
+
+
+def _merged_head(
+    table: str,
+    rows: int,
+    start: int,
+    band: int,
+    name: str | None,
+    columns: Sequence[str],
+    reading: ReadOptions,
+) -> dict[str, Any]:
+    from gdalbridge.sidecars.merged import open_columns
+
+    names = None if name is None else [name]
+    with open_columns(table, band=band, names=names, options=reading) as there:
+        chosen = there.chosen(columns or None)
+        count = max((column.rows for column in there.by_name.values()), default=0)
+        first = min(start, count)
+        length = min(rows, count - first)
+        ranges = [(min(first, one.rows), max(0, min(length, one.rows - first))) for one in chosen]
+        blocks = run([partial(one.read, *part) for one, part in zip(chosen, ranges, strict=True)])
+        return {
+            "table": there.name if band == 1 else f"{there.name}, band {band}",
+            "rows": count,
+            "start": first,
+            "columns": {
+                one.name: [_plain(v) for v in block] + [None] * (length - len(block))
+                for one, block in zip(chosen, blocks, strict=True)
+            },
+        }
+
+
+def _store_head(path: str, rows: int, start: int, columns: Sequence[str]) -> dict[str, Any]:
     with RatZarr(path, readOnly=True) as store:
         count = store.getRowCount()
         first = min(start, count)
         blocks = store.readBlocks(columns or readable_columns(store), first, rows)
-        if is_raster:
-            warn_if_stale(table, band, {path: store.getRatAttributeMapping().get(RASTER_ATTR)})
         return {
             "table": str(path),
             "rows": count,
             "start": first,
             "columns": {key: [_plain(v) for v in block] for key, block in blocks.items()},
-        }
-
-
-def _own_head(
-    table: str, rows: int, start: int, band: int, columns: Sequence[str], reading: ReadOptions
-) -> dict[str, Any]:
-    from gdalbridge.copying.plan import choose
-    from gdalbridge.gdalio.rat_reader import open_rat, unique_names
-
-    with open_rat(table, band, options=reading) as source:
-        schema = source.schema
-        first = min(start, schema.rows)
-        length = min(rows, schema.rows - first)
-        names = unique_names(schema.columns)
-        return {
-            "table": f"{source.name}, band {band}",
-            "rows": schema.rows,
-            "start": first,
-            "columns": {
-                names[column.index]: [_plain(v) for v in source.read(column.index, first, length)]
-                for column in choose(schema.columns, list(columns) or None, source.name)
-            },
         }
 
 

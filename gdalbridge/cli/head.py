@@ -51,7 +51,7 @@ def command(
     all_columns: bool,
     as_json: bool,
 ) -> None:
-    """Print the first rows of TABLE: a sidecar, or a raster's sidecar or own table."""
+    """Print the first rows of TABLE: a sidecar, or a raster's own columns with its sidecars'."""
     with in_words():
         from gdalbridge.cli.describe import head, head_text
         from gdalbridge.gdalio.read_options import ReadOptions

@@ -24,6 +24,7 @@ __all__ = ["ExportPlan", "blocks", "check_all", "rows_per_block"]
 Array = NDArray[Any]
 
 BLOCK_ROWS = 500_000
+MAX_COLOUR = 255
 CHECKED_BLOCKS = 8
 """Number of blocks whose checksums are verified at once."""
 
@@ -41,6 +42,8 @@ class ExportPlan:
     usage: int
     attributes: Mapping[str, Any]
     block_rows: int
+    is_colour: bool = False
+    """Whether the format keeps its values as colours, 0 to 255."""
 
 
 def rows_per_block(chunk_rows: int, dtype: np.dtype[Any]) -> int:
@@ -137,7 +140,7 @@ def check_all(table: RatZarr, plan: ExportPlan, rows: int) -> tuple[int, Array] 
 
 
 def _always_fits(plan: ExportPlan) -> bool:
-    if plan.kind not in (FieldType.INTEGER, FieldType.REAL):
+    if plan.is_colour or plan.kind not in (FieldType.INTEGER, FieldType.REAL):
         return False
     wanted = stored_dtype(plan.kind)
     if plan.dtype.kind in "iu" and wanted.kind == "f" and plan.dtype.itemsize == 8:
@@ -158,7 +161,14 @@ def for_gdal(plan: ExportPlan, values: Array, start: int) -> Array:
         return datetimes.text_for_gdal(times, offsets, column=plan.key, first_row=start)
     if plan.kind == FieldType.STRING:
         return _as_text(plan, values, start)
-    return _checked(plan, values, stored_dtype(plan.kind), start)
+    checked = _checked(plan, values, stored_dtype(plan.kind), start)
+    if plan.is_colour and ((checked < 0) | (checked > MAX_COLOUR)).any():
+        row = int(np.argmax((checked < 0) | (checked > MAX_COLOUR)))
+        raise ConversionError(
+            f"column {plan.key!r}, row {start + row}: {checked[row]} is no colour for this format "
+            f"(0 to {MAX_COLOUR})"
+        )
+    return checked
 
 
 def _checked(plan: ExportPlan, values: Array, dtype: np.dtype[Any], start: int) -> Array:

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,8 @@ def copy_to_raster(
             # An HFA is complete when the last reference to it is released.
             del seen
         plans = _plan(table, columns, cast or {}, block_rows)
+        if sink.is_hfa:
+            plans = [replace(plan, is_colour=plan.usage in COLOUR_USAGES) for plan in plans]
         rows = table.getRowCount()
         name, exact = sink.name, sink.keeps_values
         there = {column.name: column for column in sink.schema.columns}
@@ -323,7 +326,11 @@ def _check_target(
                 f"{sink.name} has a column {plan.name!r} of type {type_name(column.type)}, and "
                 f"GDAL can't change that to {type_name(plan.kind)}"
             )
-    sink.check_new([(plan.name, plan.usage) for plan in plans if plan.name not in there])
+    new, changed = (
+        [(one.name, one.kind, one.usage) for one in plans if (one.name in there) == old]
+        for old in (False, True)
+    )
+    sink.check_columns(new, changed)
     kept = set(there) - {plan.name for plan in plans}
     now = sink.schema.rows
     if kept and now != rows:

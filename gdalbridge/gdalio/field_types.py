@@ -23,6 +23,7 @@ __all__ = [
     "FieldUsage",
     "conversion_table",
     "export_type",
+    "hfa_colour_conflict",
     "hfa_cut",
     "kept_name",
     "kept_usage",
@@ -276,6 +277,23 @@ def hfa_cut(name: str) -> str:
 def kept_name(name: str, usage: int) -> str:
     """Return HFA's name for a column of this name and usage."""
     return hfa_cut(HFA_NAMES.get(usage, name))
+
+
+def hfa_colour_conflict(name: str, kind: int, usage: int) -> str | None:
+    """Return why HFA can't have a column, in words; None where it can.
+
+    Whatever its usage, HFA takes a column called Red, Green, Blue or Opacity for colours: other
+    values would change the colour table, or be rounded to it.
+    """
+    colours = {HFA_NAMES[usage]: usage for usage in COLOUR_USAGES if usage in HFA_NAMES}
+    kept = kept_name(name, usage)
+    colour = next((one for one in colours if one.lower() == kept.lower()), None)
+    if colour is None or (kind == FieldType.INTEGER and usage == colours[colour]):
+        return None
+    return (
+        f"column {name!r} is {type_name(kind)} with the usage {usage_name(usage)}, and HFA takes "
+        f"it for the colour {colour} of its colour table"
+    )
 
 
 def replaced_column(there: Sequence[str], name: str, usage: int, *, hfa: bool) -> str | None:

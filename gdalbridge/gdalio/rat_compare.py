@@ -117,12 +117,13 @@ def _pairs(
 
     HFA inserts columns for the colour table and the histogram before the others.
     """
-    if len(before) == len(after):
-        return list(zip(before, after, strict=True))
-    kept = {kept_name(one.name, one.usage).lower() for one in before}
-    added = {name.lower() for name in HFA_NAMES.values()} - kept
-    rest = [one for one in after if one.name.lower() not in added]
-    return list(zip(before, rest, strict=True)) if len(rest) == len(before) else None
+    kept = [kept_name(one.name, one.usage).lower() for one in before]
+    by_name = {one.name.lower(): one for one in after}
+    if len(by_name) == len(after) and len(set(kept)) == len(kept) and by_name.keys() >= set(kept):
+        added = by_name.keys() - set(kept)
+        if added <= {name.lower() for name in HFA_NAMES.values()}:
+            return [(one, by_name[name]) for one, name in zip(before, kept, strict=True)]
+    return list(zip(before, after, strict=True)) if len(before) == len(after) else None
 
 
 def _of_description(before: RatColumn, after: RatColumn) -> list[str]:

@@ -247,7 +247,8 @@ class RatSource:
         self.name, self._options = name, options
         self._dataset, self._band, self._rat = dataset, band, rat
         self.schema = self._described()
-        self._safe = not isinstance(rat, DbfTable) and block_io_is_safe(rat)
+        by_blocks = options.block_io and not isinstance(rat, DbfTable)
+        self._safe = by_blocks and block_io_is_safe(rat)
         self._whole: tuple[int, Array] | None = None
         self._stored: dict[int, StoredColumn] = {}
         self._offsets: dict[int, int | None] = {}

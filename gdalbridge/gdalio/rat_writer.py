@@ -37,6 +37,7 @@ from gdalbridge.gdalio.field_types import (
     HFA_NAMES,
     FieldType,
     FieldUsage,
+    hfa_colour_conflict,
     hfa_cut,
     kept_name,
     replaced_column,
@@ -49,10 +50,12 @@ from gdalbridge.gdalio.own_table import open_own_table
 from gdalbridge.gdalio.rat_reader import RatSchema, schema_of
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
+from ratzarr.errors import Advice
 from ratzarr.stores import gdal_name
 
 __all__ = [
     "RatSink",
+    "check_columns",
     "check_not_hidden",
     "check_open_for_update",
     "keeps_values",
@@ -182,6 +185,54 @@ def see_what_was_kept(
     return [loss for loss in losses if loss is not None]
 
 
+Columns = Sequence[tuple[str, int, int]]
+"""Name, type and usage of each."""
+
+
+def check_columns(
+    name: str, new: Columns, there: Sequence[str] = (), changed: Columns = (), *, hfa: bool
+) -> None:
+    """Refuse columns that a format written through can't have as they are.
+
+    Parameters
+    ----------
+    name : str
+        The raster, for messages.
+    new : sequence of (name, type, usage)
+        In the order in which they are to be created.
+    there : sequence of str
+        Columns that the raster has.
+    changed : sequence of (name, type, usage)
+        Those of them that are to be written over.
+    hfa : bool
+        Whether the format is HFA, which also takes some names for colours.
+
+    Raises
+    ------
+    NotWrittenError
+        Names the column, and the one that it would replace.
+    """
+    for asked in (*new, *changed) if hfa else ():
+        conflict = hfa_colour_conflict(*asked)
+        if conflict is not None:
+            raise NotWrittenError(
+                Advice(
+                    f"{name}: {conflict}.",
+                    "Choose other columns with columns=..., give it another name, or make it "
+                    "Integer with that usage.",
+                )
+            )
+    names = list(there)
+    for column, _, usage in new:
+        other = replaced_column(names, column, usage, hfa=hfa)
+        if other is not None:
+            raise NotWrittenError(
+                f"{name} has a column {other!r}, which this format would replace with {column!r} "
+                f"({usage_name(usage)}): it does not tell the two apart"
+            )
+        names.append(kept_name(column, usage) if hfa else column)
+
+
 Array = NDArray[Any]
 
 MAX_ROWS = 2**31 - 1
@@ -290,7 +341,7 @@ class RatSink:
             # crashes if a band is given its own table.
             rat = rat.Clone()
         self._rat = rat
-        self._blocks_are_safe = block_io_is_safe(rat)
+        self._blocks_are_safe = options.block_io and block_io_is_safe(rat)
         self._held: _Held | None = None
         self._asked: dict[int, tuple[str, int, int]] = {}
 
@@ -345,33 +396,15 @@ class RatSink:
             )
 
     @property
-    def _is_hfa(self) -> bool:
+    def is_hfa(self) -> bool:
+        """Whether the raster is an HFA, whose driver changes colour columns."""
         return bool(self._dataset.GetDriver().ShortName == "HFA")
 
-    def check_new(self, columns: Sequence[tuple[str, int]]) -> None:
-        """Reject columns that the format cannot tell apart, before creating any.
-
-        Parameters
-        ----------
-        columns : sequence of (name, usage)
-            In order of creation.
-
-        Raises
-        ------
-        NotWrittenError
-            Names both columns.
-        """
-        if not self.writes_through:
-            return
-        there = [self._rat.GetNameOfCol(i) for i in range(self._rat.GetColumnCount())]
-        for name, usage in columns:
-            other = replaced_column(there, name, usage, hfa=self._is_hfa)
-            if other is not None:
-                raise NotWrittenError(
-                    f"{self.name} has a column {other!r}, which this format would replace with "
-                    f"{name!r} ({usage_name(usage)}): it does not tell the two apart"
-                )
-            there.append(kept_name(name, usage) if self._is_hfa else name)
+    def check_columns(self, new: Columns, changed: Columns = ()) -> None:
+        """Reject columns that the format can't have, before creating any: :func:`check_columns`."""
+        if self.writes_through:
+            there = [column.name for column in self.schema.columns]
+            check_columns(self.name, new, there, changed, hfa=self.is_hfa)
 
     def create_column(self, name: str, kind: int, usage: int) -> int:
         """Create a column and return its index; :meth:`commit` reports the differences.
@@ -386,8 +419,8 @@ class RatSink:
         if "\x00" in name:
             raise ConversionError(f"{self.name}: GDAL can't have a zero character in {name!r}")
         before = int(self._rat.GetColumnCount())
-        self.check_new([(name, usage)])
-        given = hfa_cut(name) if self._is_hfa else name
+        self.check_columns([(name, kind, usage)])
+        given = hfa_cut(name) if self.is_hfa else name
         with exceptions(), silence():
             try:
                 self._rat.CreateColumn(given, int(kind), int(usage))

@@ -32,16 +32,18 @@ from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.gdalio.field_types import FieldType, export_type, stored_dtype, type_name
 from gdalbridge.gdalio.rat_compare import colour_losses, losses_between
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat, unique_names
-from gdalbridge.gdalio.rat_writer import open_rat_for_update
+from gdalbridge.gdalio.rat_writer import check_columns, open_rat_for_update
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.merged import MISSING_ATTR
+from gdalbridge.sidecars.host import Host, Hosted, find_hosted
+from gdalbridge.sidecars.merged import INCOMPLETE, MISSING_ATTR
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
-from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute, same_raster
+from gdalbridge.sidecars.provenance import RASTER_ATTR, same_raster
 from gdalbridge.sidecars.raster_files import BESIDE, place_of
 from gdalbridge.sidecars.staleness import refuse_stale
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
+from ratzarr.format import COMPLETE_ATTR
 from ratzarr.stores import temporary_path
 
 __all__ = [
@@ -236,7 +238,11 @@ def _chosen(
             for key in keys:
                 if key in unreadable:
                     continue
-                name = str(table.getColumnAttributeMapping(key).get("GDAL_NAME", key))
+                attributes = table.getColumnAttributeMapping(key)
+                if attributes.get(COMPLETE_ATTR, True) is False:
+                    losses.append(f"column {key!r} is left out: {INCOMPLETE}")
+                    continue
+                name = str(attributes.get("GDAL_NAME", key))
                 if given.get(name, path) != path:
                     raise BridgeError(
                         f"{given[name]} and {path} both have a column {name!r}: choose the columns "
@@ -426,11 +432,12 @@ def bake(
     if source.kind == "local" and target == Path(source.path):
         raise BridgeError(f"{raster} can't be baked into itself: name another output")
     _check_free(target, overwrite)
-    tables = _tables(raster, sidecars, band, storage_options)
     with opened(source.url, storage_options) as dataset, progress_of(progress) as told:
+        hosted = _hosted(raster, sidecars, band, storage_options)
+        tables = [one.sidecar for one in hosted]
         bands = _bands(dataset, tables, band, reading)
         if not accept_stale:
-            of_bands = [one for one in tables if one.band in bands]
+            of_bands = [one for one in hosted if one.sidecar.band in bands]
             _check_fit(str(raster), dataset, of_bands, sidecars is None, storage_options)
         told.report(0.0, "reading tables")
         stand_in = stand_in_for(dataset)
@@ -453,6 +460,11 @@ def bake(
             if found is not None:
                 filled[number] = found
         wanted.check(raster)
+        if name == "HFA":
+            for number in filled:
+                with open_rat(stand_in, number) as held:
+                    given = [(one.name, one.type, one.usage) for one in held.schema.columns]
+                check_columns(target.name, given, hfa=True)
         told.report(0.3, f"writing {target.name}")
         losses = _written(driver, target, stand_in, filled, options, strict, native, told)
         told.report(1.0)
@@ -551,22 +563,27 @@ def _beside(target: Path) -> list[Path]:
     return [target.with_name(name) for name in dict.fromkeys((*names, *there))]
 
 
-def _tables(
+def _hosted(
     raster: Any,
     sidecars: Sequence[Any] | None,
     band: int | None,
     options: Mapping[str, Any] | None,
-) -> list[Sidecar]:
-    found: list[Sidecar] = []
-    for one in [raster] if sidecars is None else sidecars:
+) -> list[Hosted]:
+    """Return the sidecars whose columns the output gets."""
+    source = place_of(raster).url
+    if sidecars is None:
+        return find_hosted(source, storage_options=options, must_list=True)
+    found: list[Hosted] = []
+    for one in sidecars:
         if is_sidecar(one):
             named = parsed_name(str(one))
-            found.append(Sidecar(named.path, band or named.band, named.name))
+            number = band or named.band
+            found.append(Hosted(Sidecar(named.path, number, named.name), Host(source, number)))
             continue
         more = find_sidecars(place_of(one).url, storage_options=options, must_list=True)
-        if sidecars is not None and not more:
+        if not more:
             raise BridgeError(f"{one} has no sidecar")
-        found += more
+        found += [Hosted(sidecar, Host(source, sidecar.band)) for sidecar in more]
     return found
 
 
@@ -593,16 +610,17 @@ def _check_casts(
 def _check_fit(
     name: str,
     dataset: Any,
-    tables: Sequence[Sidecar],
+    tables: Sequence[Hosted],
     all_are_its: bool,
     options: Mapping[str, Any] | None,
 ) -> None:
-    for one in tables:
+    for hosted in tables:
+        one = hosted.sidecar
         with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
             recorded = table.getRatAttributeMapping().get(RASTER_ATTR)
         if recorded is None:
             continue
-        now = raster_attribute(dataset, one.band, one.path)
+        now = hosted.host.now(dataset, one.path, options)
         if all_are_its or same_raster(recorded, now):
             refuse_stale(name, now, {one.path: recorded})
 

@@ -7,11 +7,11 @@ from typing import Any
 from gdalbridge.errors import BridgeError, RasterNotFoundError
 from gdalbridge.gdalio.datasets import opened
 from gdalbridge.gdalio.vsis3 import forget
-from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar
+from gdalbridge.sidecars.host import Host, Hosted, find_hosted
+from gdalbridge.sidecars.naming import Sidecar, is_sidecar
 from gdalbridge.sidecars.provenance import (
     RASTER_ATTR,
     parsed_raster,
-    raster_attribute,
     raster_changes,
 )
 from gdalbridge.sidecars.raster_files import place_of
@@ -87,7 +87,8 @@ def touch(
     # What GDAL remembers of it on S3 may be the very state that is no longer so.
     forget(place_of(raster).url, storage_options)
     with opened(raster, storage_options) as dataset:
-        tables = _tables(raster, sidecar, band, storage_options)
+        hosted = _hosted(raster, sidecar, band, storage_options)
+        tables = [one.sidecar for one in hosted]
         if not tables:
             of = "" if band is None else f" of band {band}"
             raise RasterNotFoundError(f"{raster} has no sidecar{of}")
@@ -97,23 +98,26 @@ def touch(
                     f"{one.path} is of band {one.band}, and {raster} has {dataset.RasterCount} "
                     "bands: it can't be this raster's"
                 )
-        return [_touched(dataset, one, dry_run, storage_options) for one in tables]
+        return [_touched(dataset, one, dry_run, storage_options) for one in hosted]
 
 
-def _tables(
+def _hosted(
     raster: Any, sidecar: Any, band: int | None, options: Mapping[str, Any] | None
-) -> list[Sidecar]:
+) -> list[Hosted]:
     if sidecar is None:
-        return find_sidecars(place_of(raster).url, band, storage_options=options, must_list=True)
+        found = find_hosted(place_of(raster).url, storage_options=options, must_list=True)
+        return [one for one in found if band in (None, one.sidecar.band)]
     with RatZarr(sidecar, readOnly=True, storageOptions=options) as table:
         recorded = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR)) or {}
-    return [Sidecar(str(sidecar), band or recorded.get("band") or 1, None)]
+    number = band or recorded.get("band") or 1
+    return [Hosted(Sidecar(str(sidecar), number, None), Host(raster, number))]
 
 
 def _touched(
-    dataset: Any, one: Sidecar, dry_run: bool, options: Mapping[str, Any] | None
+    dataset: Any, hosted: Hosted, dry_run: bool, options: Mapping[str, Any] | None
 ) -> TouchReport:
-    now = raster_attribute(dataset, one.band, one.path)
+    one = hosted.sidecar
+    now = hosted.host.now(dataset, one.path, options)
     with RatZarr(one.path, readOnly=dry_run, create=False, storageOptions=options) as table:
         mapping = table.getRatAttributeMapping()
         changes = _changes(mapping.get(RASTER_ATTR), now)

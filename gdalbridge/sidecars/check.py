@@ -102,18 +102,15 @@ def check(
     RatZarrError
         Where there is no table that could be checked.
     """
-    raster = None
     if is_sidecar(table):
-        tables = [(str(table), 1)]
+        tables = [(str(table), None, 1)]
     else:
-        raster = table
-        found = find_sidecars(table, storage_options=storage_options, must_list=True)
-        tables = [(one.path, one.band) for one in found]
+        tables = _tables_of(table, storage_options)
         if not tables:
             raise RasterNotFoundError(f"{table} has no sidecar that could be checked")
     reports = []
     with progress_of(progress) as told:
-        for number, (path, band) in enumerate(tables):
+        for number, (path, raster, band) in enumerate(tables):
 
             def report(done: float, message: str, number: int = number) -> None:
                 told.report((number + done) / len(tables), message)
@@ -131,6 +128,17 @@ def check(
             reports.append(CheckReport(path, tuple(findings)))
         told.report(1.0)
     return reports
+
+
+def _tables_of(raster: Any, options: Mapping[str, Any] | None) -> list[tuple[str, Any, int]]:
+    """Return a raster's tables, each with the raster and band that it lies beside."""
+    try:
+        from gdalbridge.sidecars.host import find_hosted
+    except GdalMissingError:
+        found = find_sidecars(raster, storage_options=options, must_list=True)
+        return [(one.path, raster, one.band) for one in found]
+    hosted = find_hosted(raster, storage_options=options, must_list=True)
+    return [(one.sidecar.path, one.host.raster, one.host.band) for one in hosted]
 
 
 def _beside(path: str, *, repair: bool) -> Iterator[Finding]:

@@ -1,8 +1,8 @@
 """Which tables a raster has, or all rasters of a directory; and whether they still fit."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,6 @@ from gdalbridge.sidecars.naming import (
 from gdalbridge.sidecars.provenance import (
     RASTER_ATTR,
     parsed_raster,
-    raster_attribute,
     recorded_now,
 )
 from gdalbridge.sidecars.staleness import changed_tables
@@ -103,15 +102,41 @@ def list_tables(
         return _all_described(names, storage_options, recorded if is_local else _unknown)
     if isinstance(raster, str | os.PathLike):
         refuse_special_files(gdal_name(os.fspath(raster)))
-    found = find_sidecars(raster, storage_options=storage_options, must_list=True)
-    if not found:
-        if folder := _s3_folder(raster):
-            names = _in_folder(folder, storage_options, raster)
-            return _all_described(names, storage_options, _unknown)
-        if not hasattr(raster, "GetRasterBand"):
-            _check_there(raster)
-    with _now_of(raster if found else None, storage_options) as now_of:
-        return [_described(one, storage_options, now_of) for one in found]
+    with ExitStack() as stack:
+        found = _tables_of(raster, storage_options, stack)
+        if not found:
+            if folder := _s3_folder(raster):
+                names = _in_folder(folder, storage_options, raster)
+                return _all_described(names, storage_options, _unknown)
+            if not hasattr(raster, "GetRasterBand"):
+                _check_there(raster)
+        return [_described(one, storage_options, now_of) for one, now_of in found]
+
+
+def _tables_of(
+    raster: Any, options: Mapping[str, Any] | None, stack: ExitStack
+) -> list[tuple[Sidecar, Now]]:
+    """Return a raster's tables, and for each a function that looks at its raster."""
+    try:
+        from gdalbridge.gdalio.datasets import opened
+        from gdalbridge.sidecars.host import find_hosted
+    except GdalMissingError:
+        found = find_sidecars(raster, storage_options=options, must_list=True)
+        return [(one, _unknown) for one in found]
+    hosted = find_hosted(raster, storage_options=options, must_list=True)
+    dataset = None
+    if hosted:
+        # The raster may be gone.
+        with suppress(RasterNotFoundError, RatZarrError):
+            dataset = stack.enter_context(opened(raster, options))
+
+    def now_of(host: Any, one: Sidecar, then: Any) -> Mapping[str, Any] | None:
+        if dataset is None or one.band > dataset.RasterCount:
+            return None
+        now: Mapping[str, Any] = host.now(dataset, one.path, options)
+        return now
+
+    return [(one.sidecar, partial(now_of, one.host)) for one in hosted]
 
 
 def _all_described(
@@ -130,25 +155,6 @@ def _check_there(raster: Any) -> None:
 
 def _unknown(one: Sidecar, then: Any) -> None:
     return None
-
-
-@contextmanager
-def _now_of(raster: Any, options: Mapping[str, Any] | None) -> Iterator[Now]:
-    """Open a raster that may not be there, and hand out how its tables see it."""
-    with ExitStack() as stack:
-        dataset = None
-        if raster is not None:
-            with suppress(GdalMissingError, RasterNotFoundError, RatZarrError):
-                from gdalbridge.gdalio.datasets import opened
-
-                dataset = stack.enter_context(opened(raster, options))
-
-        def now(one: Sidecar, then: Any) -> Mapping[str, Any] | None:
-            if dataset is None or one.band > dataset.RasterCount:
-                return None
-            return raster_attribute(dataset, one.band, one.path)
-
-        yield now
 
 
 def _s3_folder(raster: Any) -> str:

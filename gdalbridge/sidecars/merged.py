@@ -1,21 +1,27 @@
-"""The columns of a table, as they are stored: of a raster with its sidecars, or of a store.
+"""The columns of a raster and its sidecars, merged into one table.
 
-Of a raster these are its own table's columns and then each sidecar's, as in the attached
-table: of two with one name the sidecar's counts, of two sidecars' the first one's. But
-nothing is shown as GDAL would have it: an int64 is an int64.
+The rule, in :func:`merge`: the raster's own columns come first, then each sidecar's. Where two share
+a name, the sidecar's takes the place of the raster's, and the first sidecar's that of another
+sidecar's. A sidecar's column that is incomplete or can't be read takes no place: the raster's own
+shows instead.
 
-A column with several values per row is as many columns, ``name[0]``, ``name[1]``, ...
+The rule has three views. :class:`Columns`, in this module, has values as they are stored; the attached
+table has them as GDAL would; the inputs of scripts have them as arrays.
+
+A column with several values per row is shown as several columns: ``name[0]``, ``name[1]``, ...
 """
 
 import difflib
 import os
 import threading
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,13 +36,28 @@ from gdalbridge.errors import (
 from gdalbridge.gdalio.field_types import FieldUsage
 from gdalbridge.gdalio.rat_reader import unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
-from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar
-from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute
+from gdalbridge.sidecars.host import Host, host_of
+from gdalbridge.sidecars.naming import Sidecar, is_sidecar
+from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.format import COMPLETE_ATTR
 
-__all__ = ["MISSING_ATTR", "Column", "Columns", "is_store", "near_names", "open_columns"]
+__all__ = [
+    "INCOMPLETE",
+    "MISSING_ATTR",
+    "Column",
+    "Columns",
+    "Description",
+    "LeftOut",
+    "ShownColumn",
+    "is_store",
+    "merge",
+    "near_names",
+    "open_columns",
+    "shown_columns",
+    "sidecar_with",
+]
 
 Array = NDArray[Any]
 
@@ -44,6 +65,186 @@ MISSING_ATTR = "missing_value"
 """A column's attribute: the value that stands for none."""
 MOST_PARTS = 100
 """Values per row, beyond which a column is not taken apart."""
+INCOMPLETE = "it is not complete yet"
+
+
+# ---- the rule
+
+
+class Named(Protocol):
+    """A column, known by name."""
+
+    @property
+    def name(self) -> str:
+        """Its name in the merged table."""
+
+
+def merge[C: Named](
+    own: Sequence[C], sidecars: Iterable[Iterable[C]], prefer: str = "sidecar"
+) -> list[C]:
+    """Merge a raster's own columns and its sidecars' into one table.
+
+    Parameters
+    ----------
+    own : sequence
+        The raster's own columns, in order. GDAL allows several of one name; the first is
+        replaced by a sidecar's first of that name, the second by its second.
+    sidecars : iterable of iterables
+        The complete columns of each sidecar, in order.
+    prefer : {"sidecar", "raster"}
+        Whose column is shown where both have one of a name.
+
+    Returns
+    -------
+    list
+        One column for each name: the raster's first, each replaced by the sidecar's in its place.
+    """
+    found = list(own)
+    places = {key: place for place, key in enumerate(_numbered(own))}
+    replaceable = set(range(len(found))) if prefer == "sidecar" else set()
+    for columns in sidecars:
+        given = list(columns)
+        for key, column in zip(_numbered(given), given, strict=True):
+            if key not in places:
+                places[key] = len(found)
+                found.append(column)
+            elif places[key] in replaceable:
+                found[places[key]] = column
+                replaceable.remove(places[key])
+    return found
+
+
+def _numbered(columns: Iterable[Named]) -> Iterator[tuple[str, int]]:
+    """Return the name of each column, and how many before it have the same."""
+    counted = Counter[str]()
+    for column in columns:
+        yield column.name, counted[column.name]
+        counted[column.name] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A sidecar's column that is not shown."""
+
+    sidecar: str
+    """Path or URL."""
+    name: str
+    reason: str
+    cause: RatZarrError | None = None
+    """Why the store could not read it."""
+
+    @property
+    def error(self) -> RatZarrError | BridgeError:
+        """The error for whoever asks for this column by name."""
+        if self.cause is not None:
+            return self.cause
+        return BridgeError(f"{self.sidecar}: column {self.name!r} can't be read: {self.reason}")
+
+    def warn(self) -> None:
+        """Issue the LossWarning that says so."""
+        warnings.warn(
+            f"{self.sidecar}: column {self.name!r} is left out: {self.reason}",
+            LossWarning,
+            stacklevel=4,
+        )
+
+
+class SidecarColumns(Protocol):
+    """A sidecar that is asked for single columns, without listing them all."""
+
+    def has(self, name: str) -> bool:
+        """Return whether it has the column, complete or not."""
+
+    def left_out(self, name: str) -> LeftOut | None:
+        """Return why a column that it has is not shown; None where it is."""
+
+
+def sidecar_with[S: SidecarColumns](
+    name: str, sidecars: Iterable[S], *, raster_has: bool
+) -> S | None:
+    """Return the sidecar whose column a name means; None for the raster's own, or for none.
+
+    The same rule as :func:`merge`, for one column. A column that is left out and that nothing
+    replaces is returned: reading it raises the error that says why.
+
+    Warns
+    -----
+    LossWarning
+        Where the raster's own column is shown in place of one that is left out.
+    """
+    first = None
+    for sidecar in sidecars:
+        if not sidecar.has(name):
+            continue
+        missing = sidecar.left_out(name)
+        if missing is None:
+            return sidecar
+        first = first or (sidecar, missing)
+    if first is None:
+        return None
+    sidecar, missing = first
+    if not raster_has:
+        return sidecar
+    missing.warn()
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """How a column is stored."""
+
+    dtype: np.dtype[Any]
+    width: int
+    attributes: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ShownColumn:
+    """A sidecar's column, or one of the values per row of it."""
+
+    key: str
+    """The column's name in the store."""
+    name: str
+    """Its name in GDAL: ``GDAL_NAME`` where that is recorded."""
+    part: int | None
+    """Which of the values per row, where there are several."""
+    dtype: np.dtype[Any]
+    attributes: Mapping[str, Any]
+
+
+def shown_columns(
+    sidecar: str, names: Iterable[str], describe: Callable[[str], Description]
+) -> Iterator[ShownColumn | LeftOut]:
+    """Return what is shown of a sidecar's columns, in order.
+
+    Parameters
+    ----------
+    sidecar : str
+        Path or URL, for messages.
+    names : iterable of str
+        The names of its columns in the store.
+    describe : callable
+        Describes one of them, or raises a :class:`ratzarr.RatZarrError`.
+    """
+    for key in names:
+        try:
+            found = describe(key)
+        except RatZarrError as error:
+            yield LeftOut(sidecar, key, str(error), error)
+            continue
+        if found.attributes.get(COMPLETE_ATTR, True) is False:
+            yield LeftOut(sidecar, key, INCOMPLETE)
+        elif found.width > MOST_PARTS:
+            yield LeftOut(sidecar, key, f"it has {found.width} values per row")
+        else:
+            kept = found.attributes.get("GDAL_NAME")
+            name = kept if isinstance(kept, str) else key
+            for part in [None] if found.width == 1 else range(found.width):
+                shown = name if part is None else f"{name}[{part}]"
+                yield ShownColumn(key, shown, part, found.dtype, found.attributes)
+
+
+# ---- the table as it is stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +255,6 @@ class Column:
     rows: int
     chunk_rows: int
     """Rows that are best read together."""
-    complete: bool
     attributes: Mapping[str, Any]
     dtype_of: Callable[[], np.dtype[Any]]
     read: Callable[[int, int], Array]
@@ -100,8 +300,11 @@ class Columns:
         self.name = name
         self.stack = ExitStack()
         self.by_name: dict[str, Column] = {}
-        self._unreadable: dict[str, RatZarrError] = {}
+        self.left_out: list[LeftOut] = []
+        """Columns of sidecars that can't be shown."""
         self.sidecars: list[Sidecar] = []
+        self.host: Host | None = None
+        """The raster that the sidecars lie beside, where there is a raster."""
         self.has_own = False
         """Whether some are the raster's own: GDAL is asked by one thread at a time."""
         self.dataset: Any = None
@@ -119,19 +322,19 @@ class Columns:
         self.stack.close()
 
     def __getitem__(self, name: str) -> Column:
-        if name in self._unreadable and name not in self.by_name:
-            raise self._unreadable[name]
-        if name not in self.by_name:
-            raise ColumnSelectionError(
-                f"{self.name} has no column {name!r}{near_names(name, self.by_name)}"
-            )
-        column = self.by_name[name]
-        if not column.complete:
-            raise BridgeError(f"{self.name}: column {name!r} is not complete yet")
-        return column
+        missing = next((one for one in self.left_out if one.name == name), None)
+        if name in self.by_name:
+            if missing is not None:
+                missing.warn()
+            return self.by_name[name]
+        if missing is not None:
+            raise missing.error
+        raise ColumnSelectionError(
+            f"{self.name} has no column {name!r}{near_names(name, self.by_name)}"
+        )
 
     def chosen(self, wanted: Iterable[str] | None) -> list[Column]:
-        """Return the columns of these names, all that are complete by default.
+        """Return the columns of these names, by default all.
 
         Raises
         ------
@@ -147,10 +350,9 @@ class Columns:
             raise ColumnSelectionError(f"columns is a list of names: got the string {wanted!r}")
         if wanted is not None:
             return [self[name] for name in wanted]
-        for column in self.by_name.values():
-            if not column.complete:
-                self._left_out(column.name, "it is not complete yet")
-        return [column for column in self.by_name.values() if column.complete]
+        for one in self.left_out:
+            one.warn()
+        return list(self.by_name.values())
 
     def count_column(self) -> Column:
         """Return the column whose usage is PixelCount.
@@ -167,62 +369,55 @@ class Columns:
             f"{self.name} has no column whose usage is PixelCount: name the one with the counts"
         )
 
-    def add(self, column: Column, *, instead: bool = False) -> None:
-        """Have one more column; of two with one name the first, or this one."""
-        if instead or column.name not in self.by_name:
-            self.by_name[column.name] = column
+    def add(self, own: Sequence[Column], sidecars: Sequence[Sequence[Column]]) -> None:
+        """Merge a raster's own columns and those of its sidecars, or of one store."""
+        self.by_name = {one.name: one for one in merge(own, sidecars)}
+        self.has_own = any(one is self.by_name[one.name] for one in own)
 
-    def add_store(self, table: RatZarr, own: Collection[str] = ()) -> None:
-        """Have a store's columns, in place of those that are named."""
+    def of_store(self, table: RatZarr) -> list[Column]:
+        """Return the columns of a sidecar, or of any other store."""
         names = table.getColumnNames()
-        unreadable = table.getUnreadableColumns(names)
+        # Opens all of them at once.
+        table.getUnreadableColumns(names)
         rows = table.rowCount
-        for name in names:
-            if name in unreadable:
-                self._left_out(name, str(unreadable[name]))
-                self._unreadable.setdefault(name, unreadable[name])
+        found = []
+        for one in shown_columns(str(table.filename), names, partial(_described, table)):
+            if isinstance(one, LeftOut):
+                self.left_out.append(one)
                 continue
-            attributes = table.getColumnAttributeMapping(name).asdict()
-            width = table.getColumnWidth(name)
-            if width > MOST_PARTS:
-                self._left_out(name, f"it has {width} values per row")
-                continue
-            for part in [None] if width == 1 else range(width):
-                self.add(
-                    Column(
-                        name if part is None else f"{name}[{part}]",
-                        rows,
-                        table.getColumnChunkSize(name),
-                        attributes.get(COMPLETE_ATTR, True) is not False,
-                        attributes,
-                        _constant(table.getColumnDtype(name)),
-                        _reader(table, name, part),
-                    ),
-                    instead=name in own,
-                )
-
-    def add_own(self, source: Any) -> None:
-        """Have a raster's own columns."""
-        lock = threading.Lock()
-        names = unique_names(source.schema.columns)
-        for column in source.schema.columns:
-            self.has_own = True
-            self.add(
+            found.append(
                 Column(
-                    names[column.index],
-                    source.schema.rows,
-                    DFLT_CHUNKSIZE,
-                    True,
-                    {"GDAL_USAGE": column.usage} | source.missing(column.index),
-                    _own_dtype(source, column.index, lock),
-                    _own_reader(source, column.index, lock),
+                    one.key if one.part is None else f"{one.key}[{one.part}]",
+                    rows,
+                    table.getColumnChunkSize(one.key),
+                    one.attributes,
+                    _constant(one.dtype),
+                    _reader(table, one.key, one.part),
                 )
             )
+        return found
 
-    def _left_out(self, column: str, why: str) -> None:
-        warnings.warn(
-            f"{self.name}: column {column!r} is left out: {why}", LossWarning, stacklevel=4
+
+def _described(table: RatZarr, name: str) -> Description:
+    attributes = table.getColumnAttributeMapping(name).asdict()
+    return Description(table.getColumnDtype(name), table.getColumnWidth(name), attributes)
+
+
+def _of_own_table(source: Any) -> list[Column]:
+    """Return the columns of a raster's own table."""
+    lock = threading.Lock()
+    names = unique_names(source.schema.columns)
+    return [
+        Column(
+            names[column.index],
+            source.schema.rows,
+            DFLT_CHUNKSIZE,
+            {"GDAL_USAGE": column.usage} | source.missing(column.index),
+            _own_dtype(source, column.index, lock),
+            _own_reader(source, column.index, lock),
         )
+        for column in source.schema.columns
+    ]
 
 
 def _constant(dtype: np.dtype[Any]) -> Callable[[], np.dtype[Any]]:
@@ -320,7 +515,7 @@ def open_columns(
                 raise BridgeError(f"{table} is a table itself, and has no sidecars to be named")
             store = RatZarr(table, readOnly=True, storageOptions=storage_options)
             columns = Columns(str(table))
-            columns.add_store(stack.enter_context(store))
+            columns.add([], [columns.of_store(stack.enter_context(store))])
         else:
             columns = _of_raster(stack, table, band, names, storage_options, options)
         columns.stack = stack.pop_all()
@@ -342,17 +537,20 @@ def _of_raster(
     name = dataset.GetDescription() if raster is dataset else os.fspath(raster)
     columns = Columns(name)
     columns.dataset = dataset
-    band_of(dataset, band, name)
+    # A dataset in memory has no place for sidecars.
+    with suppress(SidecarNameError):
+        columns.host = host_of(
+            dataset,
+            band_of(dataset, band, name),
+            None if raster is dataset else raster,
+            storage_options=storage_options,
+        )
+    own: list[Column] = []
     # It may have no table of its own.
     with suppress(RasterNotFoundError):
-        columns.add_own(stack.enter_context(open_rat(dataset, band, options=options)))
-    own = set(columns.by_name)
-    recorded: dict[str, Any] = {}
-    try:
-        found = find_sidecars(raster, band, storage_options=storage_options)
-    except SidecarNameError:
-        # In memory: nothing can lie beside it.
-        found = []
+        own = _of_own_table(stack.enter_context(open_rat(dataset, band, options=options)))
+    host = columns.host
+    found = [] if host is None else host.find(storage_options=storage_options)
     if names is not None:
         there = [one.name for one in found]
         for asked in names:
@@ -361,15 +559,16 @@ def _of_raster(
                     f"{name} has no sidecar {asked!r} of band {band}; it has {there}"
                 )
         found = [one for one in found if one.name in names]
+    recorded: dict[str, Any] = {}
+    sidecars = []
     for one in found:
         store = RatZarr(one.path, readOnly=True, storageOptions=storage_options)
-        columns.add_store(stack.enter_context(store), own)
+        sidecars.append(columns.of_store(stack.enter_context(store)))
         recorded[one.path] = store.getRatAttributeMapping().get(RASTER_ATTR)
-        # What one sidecar has put in the place of the raster's, the next one does not replace.
-        own -= {n for n in store.getColumnNames() if n in own}
+    columns.add(own, sidecars)
     columns.sidecars = found
-    if any(value is not None for value in recorded.values()):
-        now = raster_attribute(dataset, band, found[0].path)
+    if host is not None and any(value is not None for value in recorded.values()):
+        now = host.now(dataset, found[0].path, storage_options)
         warn_of_changes(name, now, recorded, stacklevel=4)
     if not found and not columns.by_name:
         raise no_table(dataset, band, name, " and no sidecar")

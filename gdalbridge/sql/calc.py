@@ -34,7 +34,6 @@ from gdalbridge.sidecars.provenance import (
     RASTER_ATTR,
     column_provenance,
     parsed_raster,
-    raster_attribute,
 )
 from gdalbridge.sql.expressions import Program
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
@@ -163,10 +162,10 @@ def calc(
         Program(outputs, there) as program,
     ):
         rows = _rows_of(there, program)
-        target = raster if own else writable_sidecar_path(raster, band, name)
+        target = raster if own else _sidecar_of(there, raster, band, name, storage_options)
         dtypes = _dtypes(program, dtype)
         with _target(target, rows, list(outputs), overwrite, storage_options) as (table, begun):
-            belongs = _belongs(table, there, band, target, own)
+            belongs = _belongs(table, there, target)
             for column, kind in dtypes.items():
                 attributes = _kept(there.by_name.get(column), kind)
                 attributes[PROVENANCE_ATTR] = _provenance(program, belongs, outputs[column])
@@ -189,6 +188,15 @@ def calc(
         ),
         time.perf_counter() - started,
     )
+
+
+def _sidecar_of(
+    there: Columns, raster: Any, band: int, name: str | None, options: Mapping[str, Any] | None
+) -> str:
+    if there.host is None:
+        # Raises the error that says why there is no place.
+        return writable_sidecar_path(raster, band, name)
+    return there.host.writable_path(name, storage_options=options)
 
 
 def _rows_of(there: Columns, program: Program) -> int:
@@ -218,12 +226,10 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
     return {"T": "str", "O": "bytes"}.get(dtype.kind, str(dtype))
 
 
-def _belongs(
-    table: RatZarr, there: Columns, band: int, target: Any, own: bool
-) -> Mapping[str, Any]:
+def _belongs(table: RatZarr, there: Columns, target: Any) -> Mapping[str, Any]:
     """Return the raster that the columns belong to."""
-    if not own:
-        return raster_attribute(there.dataset, band, target)
+    if there.host is not None:
+        return there.host.now(there.dataset, target)
     known = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR))
     return known or {"name": None, "band": None, "fingerprint": None}
 

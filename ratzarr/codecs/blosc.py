@@ -24,8 +24,7 @@ import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ratzarr import concurrency
-from ratzarr.concurrency import lent
+from ratzarr.concurrency import OWN_PROCESSORS, Processors, lent, run_together
 
 __all__ = [
     "BloscBlocks",
@@ -380,6 +379,7 @@ def compress(
     block: int,
     *,
     summed: bool = False,
+    processors: Processors = OWN_PROCESSORS,
 ) -> list[Piece]:
     """Pack values as Blosc's ``compress`` does, by as many threads as there are idle processors.
 
@@ -392,6 +392,8 @@ def compress(
     summed : bool
         Whether to put a checksum of each block into it (:mod:`ratzarr.codecs.blosc`), if it has more
         than one.
+    processors : Processors
+        Those that may be idle: each packs a part.
 
     Returns
     -------
@@ -410,12 +412,10 @@ def compress(
     most = min(values.nbytes // least, -(-values.nbytes // unit))
     if values.itemsize not in ITEMS:
         most = 1
-    with concurrency.processors(most) as threads:
+    with processors.take(most) as threads:
         if threads > 1:
             ends = _ends(values, unit, threads)
-            parts = concurrency.run_together(
-                [partial(pack, values[a:b]) for a, b in pairwise(ends)]
-            )
+            parts = run_together([partial(pack, values[a:b]) for a, b in pairwise(ends)])
             whole = _put_together(parts, values.nbytes)
             if whole is not None:
                 return whole

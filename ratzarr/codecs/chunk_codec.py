@@ -28,7 +28,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from ratzarr.codecs import compression
 from ratzarr.codecs.blosc import BloscBlocks, Piece, ReadAt, SummedBlocks, check_header
-from ratzarr.codecs.strings import pack, to_padded, unpack
+from ratzarr.codecs.strings import PackedStrings, pack, to_padded, unpack
 from ratzarr.concurrency import in_flight
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
 from ratzarr.format.limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
@@ -359,6 +359,17 @@ class ChunkCodec:
             check_header(plain, self._size, self._size)
             # Dates do not support the buffer protocol.
             blosc.decompress(plain, out.reshape(-1).view(np.uint8))
+
+    def decode_strings(self, data: bytes) -> PackedStrings | None:
+        """Return a chunk of strings without creating them; None for other dtypes.
+
+        Errors are those of :meth:`decode`.
+        """
+        self.check_size()
+        if not self._is_text:
+            return None
+        with ROOM.take(self._size):
+            return PackedStrings(self._unpack(data), self._values)
 
     def decode_padded(self, data: bytes) -> list[Array] | None:
         """Return the strings of a chunk as fixed-width bytes; None if decoding it is better.

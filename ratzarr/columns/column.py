@@ -1,41 +1,27 @@
-"""One column: checked blocks of rows in and out of its chunks.
+"""One column: its document, what it says, and what other processes have done to it.
 
-A chunk that a block covers wholly is written without a look at what was there. Of any
-other the rest is read, merged and put back by compare-and-swap, so that two writers of
-different rows of one chunk don't undo each other's. Rows never written hold the
-column's fill value, as do rows of a table that has grown since.
-
-Another process can change the column meanwhile: cut off rows, or delete it and create
-another of its name. So after chunks were read the document is looked at again, unless
-the chunks themselves say whose they are; and chunks are written for an
-:class:`~ratzarr.stores.base.Owner`, which keeps them out of another column.
+Blocks of rows go in and out by :mod:`ratzarr.columns.chunk_io`.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field, replace
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr.codecs.blosc import ReadAt
 from ratzarr.codecs.strings import is_unicode, is_utf8
-from ratzarr.columns.chunk_cache import ChunkShelf, Kept, Merged, OpenChunk
+from ratzarr.columns.chunk_cache import ChunkShelf
 from ratzarr.columns.metadata import ColumnState
-from ratzarr.concurrency import Attempts, lent
 from ratzarr.errors import (
     ChangedError,
     ColumnIncompleteError,
     ColumnNotFoundError,
-    ConflictError,
     DamagedError,
     ShapeError,
     TooLargeError,
 )
-from ratzarr.format.blocks import Block, Part, Runs, parts
 from ratzarr.format.casting import as_block, exact
 from ratzarr.format.names import (
     GROUP,
@@ -45,35 +31,16 @@ from ratzarr.format.names import (
     plausible_keys,
     true_name,
 )
-from ratzarr.stores.base import Objects, Owner, Seen
+from ratzarr.stores.base import Objects, Owner
 from ratzarr.stores.document import MetadataDocument
 
-__all__ = ["Column", "Reading"]
+__all__ = ["Column"]
 
 Array = NDArray[Any]
 
 TILES = 8
 """What part of a chunk is a large piece of it."""
 LAST_ROW = -1
-
-
-@dataclass(slots=True)
-class Reading:
-    """A block being read."""
-
-    state: ColumnState
-    block: Block
-    out: Array
-    """Of shape (length,) or (length, width): filled when the tasks have run."""
-    doubted: bool = False
-    """Whether something was found that the column as known doesn't explain."""
-    missing: list[int] = field(default_factory=list)
-    """Chunks that are not there."""
-    foreign: list[int] = field(default_factory=list)
-    """Chunks that say they are another column's."""
-    damaged: list[DamagedError] = field(default_factory=list)
-    found: dict[int, Any] = field(default_factory=dict)
-    """Of chunks that are only looked at: what was made of each, by the block's first row in it."""
 
 
 class Column:
@@ -99,9 +66,9 @@ class Column:
         )
         self._understood: tuple[Document, ColumnState] | None = None
         self.shelf = ChunkShelf(0)
-        """Where chunks that were read are kept for the next block; its user's."""
-        self._read_through: tuple[int, ...] = ()
-        """Chunks of which of late every row was read."""
+        """The cache of its chunks, which belongs to the instance that uses the column."""
+        self.read_through: tuple[int, ...] = ()
+        """Chunks of which every row was read lately."""
         self.bytes_written = 0
         self._count_lock = threading.Lock()
 
@@ -264,263 +231,24 @@ class Column:
             "Whatever was writing it is still at work, or was interrupted."
         )
 
-    def read_kept(self, block: Block) -> Array | None:
-        """Return rows that are at hand, and are in the store as they are here; else None.
-
-        As reading and settling would, in the same order: the chunks are looked at, and then
-        whether the column is still the same.
-        """
-        state = self.state
-        step, start, stop = state.chunk_rows, block.start, block.stop
-        if stop > state.length:
-            return None
-        out = np.empty((0, *state.row_shape), state.dtype)
-        found: list[tuple[int, slice, Kept]] = []
-        for chunk in range(start // step, -(-stop // step)):
-            first = chunk * step
-            rows = slice(max(start - first, 0), min(stop - first, step))
-            key = f"{self.prefix}/{state.chunk_name(chunk)}"
-            kept = self.shelf.find(key, state.kind)
-            if kept is None or not kept.chunk.has(rows):
-                return None
-            if not self.objects.is_still(key, kept.state):
-                return None
-            if not found:
-                out = np.empty((block.length, *state.row_shape), state.dtype)
-            begin = first + rows.start - start
-            kept.chunk.copy(rows, out[begin : begin + rows.stop - rows.start])
-            found.append((chunk, rows, kept))
-        if not self.document.is_still() or self.state is not state:
-            return None
-        for chunk, rows, kept in found:
-            self._note(state, chunk, rows, kept)
-        return out
-
-    def _note(self, state: ColumnState, chunk: int, rows: slice, kept: Kept) -> None:
-        """Note that rows of a chunk were read, and when all of them have been."""
-        count = min(state.chunk_rows, state.length - chunk * state.chunk_rows)
-        if kept.chunk.seen(rows, count) and chunk not in self._read_through:
-            self._read_through = (*self._read_through[-15:], chunk)
-
-    def _let_go(self, state: ColumnState, chunk: int) -> None:
-        """Let go of chunks that were read through, when another is unpacked that is not next to them."""
-        if self.objects.threads is None:
-            # To fetch them once more would take longer than to find new memory.
-            return
-        for other in self._read_through:
-            if abs(chunk - other) > 1:
-                self.shelf.drop(f"{self.prefix}/{state.chunk_name(other)}")
-
-    def reading(self, block: Block) -> Reading:
-        """Prepare to read rows that the table has; :meth:`settle` when the tasks have run."""
-        state = self.state
-        reading = Reading(state, block, np.empty((block.length, *state.row_shape), state.dtype))
-        there = max(0, min(block.stop, state.length) - block.start)
-        if there < block.length:
-            # It may have grown since.
-            reading.doubted = True
-            reading.out[there:].fill(state.fill)
-        return reading
-
-    def tasks(self, reading: Reading) -> list[Callable[[], None]]:
-        """Return what is to be done: independent of each other, one request each.
-
-        They know the reading, so it must not know them: in a circle its array would stay in
-        memory until Python looks for circles, block after block.
-        """
-        state, block = reading.state, reading.block
-        there = Block(block.start, max(0, min(block.stop, state.length) - block.start))
-        return [
-            partial(self._read_part, part, reading)
-            for part in parts(there, state.chunk_rows, state.length)
-        ]
-
-    def _read_part(self, part: Part, reading: Reading) -> None:
-        state, out = reading.state, reading.out
-        key = f"{self.prefix}/{state.chunk_name(part.chunk)}"
-        kept = self.shelf.find(key, state.kind)
-        known = kept.state if kept is not None and kept.chunk.has(part.in_chunk) else ""
-        with lent() as room:
-            opened = kept
-
-            def take(now: str, length: int, read: ReadAt) -> bool:
-                nonlocal opened
-                opened = self._opened(state, part.chunk, kept, now)
-                all_of_it = self._goes_on(state, part)
-                return opened.chunk.unpack_from(
-                    part.in_chunk, length, read, room, all_of_it=all_of_it
-                )
-
-            try:
-                found = self.objects.get_unless(
-                    key, known, state.codec.packed_limit, room, None if part.whole else take
-                )
-            except DamagedError as error:
-                reading.damaged.append(error)
-                return
-            # fill(), as an assignment would take a bytes object through a dtype that drops zeros.
-            if found is None:
-                out[part.in_block].fill(state.fill)
-                reading.missing.append(part.chunk)
-                return
-            stop = part.chunk * state.chunk_rows + part.in_chunk.stop
-            if not state.vouches_for(found.mark, stop):
-                reading.doubted = True
-            if state.disowns(found.mark):
-                reading.foreign.append(part.chunk)
-                return
-            try:
-                self._fill(state, part, key, found, opened, out[part.in_block])
-            except DamagedError as error:
-                reading.damaged.append(error)
-
-    def _fill(
-        self,
-        state: ColumnState,
-        part: Part,
-        key: str,
-        found: Seen,
-        kept: Kept | None,
-        out: Array,
-    ) -> None:
-        """Put rows of a chunk that was just looked at where they are wanted."""
-        rows = part.in_chunk
-        if part.whole and found.data is not None:
-            # It is not likely to be asked for again.
-            with self._damage_in_words(state, part.chunk):
-                if len(out) == state.chunk_rows:
-                    state.codec.decode_into(found.data, out)
-                else:
-                    out[:] = state.codec.decode(found.data)[rows]
-            return
-        kept = self._opened(state, part.chunk, kept, found.state)
-        if found.data is not None:
-            with self._damage_in_words(state, part.chunk):
-                kept.chunk.unpack(rows, found.data, all_of_it=self._goes_on(state, part))
-        kept.chunk.copy(rows, out)
-        # Else nothing would tell that it has changed.
-        if found.state:
-            self.shelf.keep(key, kept)
-            self._note(state, part.chunk, rows, kept)
-
-    def _opened(self, state: ColumnState, chunk: int, kept: Kept | None, now: str) -> Kept:
-        """Return what is kept of a chunk that is in this state, or what is to be."""
-        if kept is not None and kept.state == now:
-            return kept
-        self._let_go(state, chunk)
-        return Kept(state.kind, now, OpenChunk(state.codec))
-
-    def _goes_on(self, state: ColumnState, part: Part) -> bool:
-        """Return whether all of a chunk is likely to be asked for, piece by piece."""
-        rows = part.in_chunk
-        if rows.start == 0 and part.chunk and self._is_at_hand(state, part.chunk - 1, LAST_ROW):
-            # Somebody goes from row to row.
-            return True
-        # Or from tile to tile: large pieces, in any order, but near each other.
-        return (rows.stop - rows.start) * TILES >= state.chunk_rows and any(
-            self._is_at_hand(state, chunk) for chunk in (part.chunk - 1, part.chunk + 1)
-        )
-
-    def _is_at_hand(self, state: ColumnState, chunk: int, row: int | None = None) -> bool:
-        """Return whether a chunk was read of late: some of it, or up to a row (-1: its last)."""
-        if chunk in self._read_through:
-            return True
-        if chunk < 0:
-            return False
-        kept = self.shelf.find(f"{self.prefix}/{state.chunk_name(chunk)}", state.kind)
-        if kept is None or row is None:
-            return kept is not None
-        row %= state.chunk_rows
-        return kept.chunk.has(slice(row, row + 1))
-
-    def looking(
-        self, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
-    ) -> tuple[Reading, list[Callable[[], None]]]:
-        """Prepare to look at the chunks of rows: as :meth:`reading`, but nothing is decoded here.
-
-        Parameters
-        ----------
-        use : callable
-            Makes what is wanted of a chunk's bytes (None: it is not there); what it returns is in
-            the reading's ``found``.
-        """
-        state = self.state
-        reading = Reading(state, block, np.empty(0, np.bool_))
-        there = Block(block.start, max(0, min(block.stop, state.length) - block.start))
-        reading.doubted = there.length < block.length
-        return reading, [
-            partial(self._look_at, part, reading, use)
-            for part in parts(there, state.chunk_rows, state.length)
-        ]
-
-    def _look_at(
-        self, part: Part, reading: Reading, use: Callable[[ColumnState, Part, bytes | None], Any]
-    ) -> None:
-        state, data = reading.state, None
-        key = f"{self.prefix}/{state.chunk_name(part.chunk)}"
-        try:
-            found = self.objects.get_marked(key, state.codec.packed_limit)
-            if found is None:
-                reading.missing.append(part.chunk)
-            else:
-                data, mark = found
-                stop = part.chunk * state.chunk_rows + part.in_chunk.stop
-                if not state.vouches_for(mark, stop):
-                    reading.doubted = True
-                if state.disowns(mark):
-                    reading.foreign.append(part.chunk)
-                    return
-            with self._damage_in_words(state, part.chunk):
-                reading.found[part.in_block.start] = use(state, part, data)
-        except DamagedError as error:
-            reading.damaged.append(error)
-
-    def settle(self, reading: Reading) -> bool:
-        """Look whether what was read is what was asked for.
-
-        Returns
-        -------
-        bool
-            False where the column has become another, or longer: read again.
-
-        Raises
-        ------
-        ColumnNotFoundError, ChangedError
-            Where the column, or these rows of it, are gone.
-        DamagedError
-            Where a chunk is damaged, missing, or another column's.
-        """
-        state = reading.state
-        if reading.doubted or reading.missing or reading.foreign or reading.damaged:
-            if not self.document.load():
-                raise self.missing()
-            now, stop = self.state, reading.block.stop
-            grown = now.length > state.length and stop > state.length
-            if grown or not now.is_same_column(state):
-                return False
-            if now.length < min(state.length, stop):
-                raise self.cut(now.length, stop)
-        if reading.damaged:
-            raise reading.damaged[0]
-        for chunk in reading.foreign:
-            raise self._foreign(state, chunk)
-        for chunk in reading.missing:
-            if chunk * state.chunk_rows < state.all_there:
-                raise self._chunk_missing(state, chunk)
-        return True
-
     @contextmanager
-    def _damage_in_words(self, state: ColumnState, chunk: int) -> Iterator[None]:
+    def damage_in_words(self, state: ColumnState, chunk: int) -> Iterator[None]:
+        """Turn errors of unpacking a chunk into ones that name the chunk and its rows."""
         try:
             yield
         except TooLargeError as error:
-            raise TooLargeError(f"{self._chunk_in_words(state, chunk)}: {error}") from error
+            raise TooLargeError(f"{self.chunk_in_words(state, chunk)}: {error}") from error
         except Exception as error:
             raise DamagedError(
-                f"{self._chunk_in_words(state, chunk)} is damaged: {error}"
+                f"{self.chunk_in_words(state, chunk)} is damaged: {error}"
             ) from error
 
-    def _chunk_in_words(self, state: ColumnState, chunk: int) -> str:
+    def chunk_key(self, state: ColumnState, chunk: int) -> str:
+        """Return the key of a chunk in the store."""
+        return f"{self.prefix}/{state.chunk_name(chunk)}"
+
+    def chunk_in_words(self, state: ColumnState, chunk: int) -> str:
+        """Return a chunk's object and rows, for messages."""
         first = chunk * state.chunk_rows
         last = max(first, min(first + state.chunk_rows, state.length) - 1)
         return (
@@ -528,14 +256,16 @@ class Column:
             f"{last} of column {self.name!r})"
         )
 
-    def _chunk_missing(self, state: ColumnState, chunk: int) -> DamagedError:
+    def chunk_missing(self, state: ColumnState, chunk: int) -> DamagedError:
+        """Make the error for a chunk that was written and is gone."""
         return DamagedError(
-            f"{self._chunk_in_words(state, chunk)} is missing: it was written, and is not there"
+            f"{self.chunk_in_words(state, chunk)} is missing: it was written, and is not there"
         )
 
-    def _foreign(self, state: ColumnState, chunk: int) -> DamagedError:
+    def foreign(self, state: ColumnState, chunk: int) -> DamagedError:
+        """Make the error for a chunk that carries an earlier column's mark."""
         return DamagedError(
-            f"{self._chunk_in_words(state, chunk)} holds rows of an earlier column of this name: a "
+            f"{self.chunk_in_words(state, chunk)} holds rows of an earlier column of this name: a "
             "process that did not know of the new one has written them. Write these rows again."
         )
 
@@ -578,129 +308,12 @@ class Column:
             return state, block
         return state, exact(block, state.dtype, column=self.name, first_row=start)
 
-    def writing(self, state: ColumnState, values: Array, start: int) -> list[Callable[[], None]]:
-        """Prepare to write rows that the column has.
-
-        Parameters
-        ----------
-        state, values
-            From :meth:`fit`.
-        start : int
-            The table's row that the first is.
-
-        Returns
-        -------
-        list of callable
-            Independent of each other, one per chunk.
-        """
-        # Strings are taken out of an array with the interpreter's lock held, some thousands at a
-        # time: two threads have the processors busy, and more of them would wait in turn for that
-        # lock, which takes half as long again as the work.
-        turns = threading.Semaphore(2) if values.dtype.kind == "T" else None
-        return [
-            partial(
-                self.write_rows, state, part.chunk, part.in_chunk, values[part.in_block], turns
-            )
-            for part in parts(Block(start, len(values)), state.chunk_rows, state.length)
-        ]
-
-    def _owner(self, state: ColumnState, stop: int) -> Owner:
+    def owner(self, state: ColumnState, stop: int) -> Owner:
+        """Return whom chunks with rows up to ``stop`` are written for."""
         return Owner(self.prefix, state.mark(), lambda data: self.check_still(state, data, stop))
 
-    def write_rows(
-        self,
-        state: ColumnState,
-        chunk: int,
-        rows: slice | NDArray[np.intp],
-        values: Array,
-        turns: AbstractContextManager[Any] | None = None,
-    ) -> None:
-        """Write rows of one chunk.
-
-        Parameters
-        ----------
-        state, values
-            From :meth:`fit`.
-        chunk : int
-            Which chunk.
-        rows : slice or ndarray of int
-            Which of its rows, counted from its first: a run, or in ascending order.
-        turns : context manager, optional
-            See :meth:`ChunkCodec.encode`.
-        """
-        first = chunk * state.chunk_rows
-        key = f"{self.prefix}/{state.chunk_name(chunk)}"
-        stop = first + (int(rows.stop) if isinstance(rows, slice) else int(rows[-1]) + 1)
-        owner = self._owner(state, stop)
-        self.shelf.drop(key)
-        merged = self.shelf.take(key, state.kind)
-        if len(values) == state.chunk_rows:
-            data = state.codec.encode(values, turns)
-            self.objects.put(key, data, owner)
-            self._count(data)
-            return
-        if merged is not None and self._merge_further(
-            state, chunk, owner, merged, rows, values, stop
-        ):
-            return
-        # The last chunk of a table is never covered: rows may follow that we know nothing of.
-        whole = len(values) >= min(state.chunk_rows, state.length - first)
-        if not (whole and self._write_first(state, key, owner, rows, values)):
-            self._merge(state, chunk, owner, rows, values, stop)
-
-    def _write_first(
-        self,
-        state: ColumnState,
-        key: str,
-        owner: Owner,
-        rows: slice | NDArray[np.intp],
-        values: Array,
-    ) -> bool:
-        """Write a chunk of which nothing is there yet; return False where something is."""
-        chunk = self.blank(state)
-        chunk[rows] = values
-        data = state.codec.encode(chunk)
-        version = self.objects.create(key, data, owner)
-        if version is None:
-            return False
-        self._count(data)
-        self._keep_merged(state, key, Merged(state.kind, version, owner.mark, chunk, Runs()), rows)
-        return True
-
-    def _keep_merged(
-        self, state: ColumnState, key: str, merged: Merged, rows: slice | NDArray[np.intp]
-    ) -> None:
-        """Keep a chunk that rows were just put into, unless all of them have been by now."""
-        if isinstance(rows, slice):
-            merged.written.add(rows)
-        if not merged.written.are_all(state.chunk_rows):
-            self.shelf.put_back(key, merged)
-
-    def _merge_further(
-        self,
-        state: ColumnState,
-        chunk: int,
-        owner: Owner,
-        merged: Merged,
-        rows: slice | NDArray[np.intp],
-        values: Array,
-        stop: int,
-    ) -> bool:
-        """Put further rows into a chunk as we have left it; return False where others came since."""
-        if not self.objects.looks_before_writing and not state.vouches_for(merged.mark, stop):
-            return False
-        key = f"{self.prefix}/{state.chunk_name(chunk)}"
-        merged.values[rows] = values
-        data = state.codec.encode(merged.values)
-        version = self.objects.replace(key, data, merged.version, owner)
-        if version is None:
-            return False
-        self._count(data)
-        after = replace(merged, version=version, mark=owner.mark)
-        self._keep_merged(state, key, after, rows)
-        return True
-
-    def _count(self, data: bytes) -> None:
+    def count(self, data: bytes) -> None:
+        """Add the bytes of a chunk that was written to :attr:`bytes_written`."""
         with self._count_lock:
             self.bytes_written += len(data)
 
@@ -710,53 +323,6 @@ class Column:
         chunk = np.empty(state.chunk_shape, state.dtype)
         chunk.fill(state.fill)
         return chunk
-
-    def _merge(
-        self,
-        state: ColumnState,
-        chunk: int,
-        owner: Owner,
-        rows: slice | NDArray[np.intp],
-        values: Array,
-        stop: int,
-    ) -> None:
-        """Put rows of a chunk in their place, and leave the others as they are."""
-        key = f"{self.prefix}/{state.chunk_name(chunk)}"
-        for _ in (attempts := Attempts(self.objects.patience)):
-            try:
-                found = self.objects.get_versioned(key, state.codec.packed_limit)
-            except DamagedError:
-                self.confirm(state, stop)
-                raise
-            if found is None:
-                if chunk * state.chunk_rows < state.all_there:
-                    self.confirm(state, stop)
-                    raise self._chunk_missing(state, chunk)
-                if self._write_first(state, key, owner, rows, values):
-                    return
-                continue
-            if not self.objects.looks_before_writing and not state.vouches_for(found.mark, stop):
-                self.confirm(state, stop)
-            if state.disowns(found.mark):
-                raise self._foreign(state, chunk)
-            try:
-                with self._damage_in_words(state, chunk):
-                    merged = state.codec.decode(found.data).copy()
-            except DamagedError:
-                self.confirm(state, stop)
-                raise
-            merged[rows] = values
-            data = state.codec.encode(merged)
-            version = self.objects.replace(key, data, found.version, owner)
-            if version is not None:
-                self._count(data)
-                after = Merged(state.kind, version, owner.mark, merged, Runs())
-                self._keep_merged(state, key, after, rows)
-                return
-        raise ConflictError(
-            f"{self.objects.location}/{key}: other writers changed this chunk of column "
-            f"{self.name!r} {attempts} while rows of it were to be written"
-        )
 
     # ---- its chunks
 

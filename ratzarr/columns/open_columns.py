@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ratzarr.columns.catalog import UNREADABLE, Catalog
 from ratzarr.columns.chunk_cache import ChunkShelf
-from ratzarr.columns.column import Column, Reading
+from ratzarr.columns.chunk_io import BlockLook, BlockRead, block_writes, read_cached
+from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.write_buffer import WriteBuffer
 from ratzarr.concurrency import PROCESSORS, run
@@ -195,46 +196,41 @@ class OpenColumns:
         for name in names:
             column = self._columns.get(name)
             if column is not None and column.state.complete:
-                rows = column.read_kept(block)
+                rows = read_cached(column, block)
                 if rows is not None:
                     blocks[name] = rows
         return blocks
 
     def _read(self, left: dict[str, Column], block: Block) -> dict[str, Array]:
         """Read rows of columns, and take those out of what is left that are sure."""
-        readings = {name: self[name].reading(block) for name in left}
+        reads = {name: BlockRead(self[name], block) for name in left}
         few = self._catalog.threads
         # Whole chunks are unpacked, which threads do beside each other; of pages little is.
-        pages = all(block.length * PAGES <= one.state.chunk_rows for one in readings.values())
+        pages = all(block.length * PAGES <= one.state.chunk_rows for one in reads.values())
         run(
-            [task for name, one in readings.items() for task in self[name].tasks(one)],
+            [task for one in reads.values() for task in one.tasks()],
             few if pages else self._packers,
             short=pages,
         )
-        settled = run(
-            [partial(self._settle, self[name], one) for name, one in readings.items()],
-            few,
-            quick=True,
-        )
-        for name, sure in zip(readings, settled, strict=True):
+        settled = run([partial(self._settle, one) for one in reads.values()], few, quick=True)
+        for name, sure in zip(reads, settled, strict=True):
             if sure:
                 del left[name]
-        return {name: reading.out for name, reading in readings.items()}
+        return {name: one.out for name, one in reads.items()}
 
     def look(
         self, name: str, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
-    ) -> Reading:
-        """Have a look at the chunks of rows, which the table has: :meth:`Column.looking`."""
+    ) -> BlockLook:
+        """Have a look at the chunks of rows, which the table has: :class:`BlockLook`."""
         self.write_back([name], block)
         for _ in range(LOOKS):
             column = self[name]
             if column.in_place:
                 self._check_complete(name, column)
-            reading, tasks = column.looking(block, use)
-            run(tasks)
-            del tasks
-            if self._settle(column, reading):
-                return reading
+            look = BlockLook(column, block, use)
+            run(look.tasks())
+            if self._settle(look):
+                return look
         raise self._never_the_same(name)
 
     def _never_the_same(self, name: str) -> ConflictError:
@@ -250,11 +246,11 @@ class OpenColumns:
             self.forget(name)
             raise
 
-    def _settle(self, column: Column, reading: Any) -> bool:
+    def _settle(self, one: BlockRead | BlockLook) -> bool:
         try:
-            return column.settle(reading)
+            return one.settle()
         except ColumnNotFoundError:
-            self.forget(column.name)
+            self.forget(one.column.name)
             raise
 
     def write(self, blocks: Mapping[str, Any], start: int, row_count: int) -> None:
@@ -287,7 +283,7 @@ class OpenColumns:
             for column, state, values in fitted.values():
                 self._remember(column, state, start + len(values))
                 if self._buffer is None:
-                    tasks += column.writing(state, values, start)
+                    tasks += block_writes(column, state, values, start)
                 else:
                     tasks += self._buffer.put(column, state, values, start)
             run(tasks, self._packers)

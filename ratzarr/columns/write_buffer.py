@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.columns.chunk_cache import size_of
+from ratzarr.columns.chunk_io import write_rows
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import run
@@ -256,7 +257,7 @@ class _WaitingChunk:
             first, stop = int(each[0]), int(each[-1]) + 1
             rows = slice(first, stop) if stop - first == self.count else each
         try:
-            self.column.write_rows(self.state, self.chunk, rows, self.values[rows])
+            write_rows(self.column, self.state, self.chunk, rows, self.values[rows])
         except (ChangedError, ColumnNotFoundError) as error:
             self.is_done = True
             error.add_note(f"({self}, which waited to be written, were given up)")
@@ -317,7 +318,7 @@ class WriteBuffer:
             given = values[part.in_block]
             # Of a chunk that is larger than the buffer, nothing ever waits.
             if rows_of(state, part.chunk) * (state.row_bytes + 1) > self._limit:
-                tasks.append(partial(column.write_rows, state, part.chunk, part.in_chunk, given))
+                tasks.append(partial(write_rows, column, state, part.chunk, part.in_chunk, given))
                 continue
             if len(given) == state.chunk_rows:
                 tasks.append(partial(self._write_whole, column, state, part, given))
@@ -387,10 +388,10 @@ class WriteBuffer:
         key = _key(column, state, part.chunk)
         chunk = self._find(key)
         if chunk is None:
-            column.write_rows(state, part.chunk, part.in_chunk, values)
+            write_rows(column, state, part.chunk, part.in_chunk, values)
             return
         with chunk.lock:
-            column.write_rows(state, part.chunk, part.in_chunk, values)
+            write_rows(column, state, part.chunk, part.in_chunk, values)
             chunk.is_done = True
         self._remove(key, chunk)
 

@@ -86,6 +86,7 @@ def check_store(
     repair: bool = False,
     dry_run: bool = False,
     progress: Report | None = None,
+    patience: float = 2.0,
 ) -> list[Finding]:
     """Read a whole store and return its problems.
 
@@ -100,7 +101,10 @@ def check_store(
     dry_run : bool
         With ``repair``: change nothing, and describe the repairs in the findings.
     progress : callable, optional
-        Called with the finished fraction, from 0 to 1, and a short text.
+        Called with the fraction that is done, from 0 to 1, and a few words.
+    patience : float
+        Seconds. Before a finished column takes another's place, the repair waits so long to see
+        whether another process is doing that already.
 
     Returns
     -------
@@ -116,7 +120,7 @@ def check_store(
     """
     objects = open_place(filename, storage_options)
     opened = partial(RatZarr, filename, create=False, storageOptions=storage_options)
-    checkup = _Checkup(objects, opened, progress or _silent)
+    checkup = _Checkup(objects, opened, progress or _silent, patience)
     checkup.look()
     found = []
     for finding, action in checkup.found:
@@ -138,8 +142,11 @@ def _silent(done: float, message: str) -> None:
 class _Checkup:
     """One check of a store. It collects findings and their possible repairs."""
 
-    def __init__(self, objects: Objects, opened: Callable[[], RatZarr], report: Report) -> None:
+    def __init__(
+        self, objects: Objects, opened: Callable[[], RatZarr], report: Report, patience: float
+    ) -> None:
         self.objects, self.opened, self.report = objects, opened, report
+        self.patience = patience
         self.found: list[tuple[Finding, Repair | None]] = []
         self._table = table_metadata(objects)
         self._table_read = False
@@ -314,7 +321,7 @@ class _Checkup:
                 if finding.kind != "unfinished":
                     self._add(finding)
                 elif not self._replacement_of(check):
-                    self._add(finding, complete(check, self.opened))
+                    self._add(finding, complete(check, self.opened, self.patience))
         if check.document == REMOVING and not check.orphans:
             words = "the name of a column that was removed"
             self._add(Finding("leftover", check.prefix, words), remove_orphans(check))
@@ -356,7 +363,9 @@ class _Checkup:
         for finding in check.findings:
             if finding.kind == "unfinished":
                 words = f"a replacement of the column: {finding.words}"
-                self._add(replace(finding, words=words), complete(check, self.opened))
+                self._add(
+                    replace(finding, words=words), complete(check, self.opened, self.patience)
+                )
             else:
                 self._add(finding)
         if check.state.complete:
@@ -368,7 +377,7 @@ class _Checkup:
                     check.name,
                     (0, check.state.rows),
                 ),
-                complete(check, self.opened),
+                complete(check, self.opened, self.patience),
             )
 
     # ---- the table's own attributes

@@ -56,9 +56,7 @@ PROVENANCE_ATTR = "PROVENANCE"
 WHOLE_CHUNKS = "copy"
 """The operation that writes whole chunks, so that an existing chunk is complete."""
 REMOVING = {**root_document(), "attributes": {"REMOVING": True}}
-"""Reserves a column's name while its last chunks are removed from an object store."""
-PATIENCE = 2.0
-"""Seconds within which a process that is moving a column into place makes a change."""
+"""Holds the name of a column whose last chunks are being removed from an object store."""
 OLD = 3600.0
 """Seconds after which an unlocked temporary file has no writer any more."""
 
@@ -85,8 +83,8 @@ class Repair:
 # ---- completing operations
 
 
-def complete(check: ColumnCheck, opened: Callable[[], RatZarr]) -> Repair | None:
-    """Mark a column complete if all of its chunks exist and can be read.
+def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float) -> Repair | None:
+    """Say that a column is finished all of whose chunks are there and can be read.
 
     Parameters
     ----------
@@ -94,6 +92,8 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr]) -> Repair | None
         The check of an unfinished column, or of a replacement column.
     opened : callable
         Opens the table for writing.
+    patience : float
+        Seconds in which another process that is putting the column in its place does something.
 
     Returns
     -------
@@ -112,8 +112,8 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr]) -> Repair | None
     waits = check.prefix.startswith(PENDING)
 
     def act() -> bool:
-        # Two processes that move the same column into place would undo each other's work.
-        if waits and _busy(check):
+        # Two that put the same column in its place would undo each other's work.
+        if waits and _busy(check, patience):
             return False
         with opened() as table:
             attributes = table.resumeColumn(check.name)
@@ -127,13 +127,13 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr]) -> Repair | None
     return Repair("move it into place" if waits else "mark it complete", act)
 
 
-def _busy(check: ColumnCheck) -> bool:
+def _busy(check: ColumnCheck, patience: float) -> bool:
     def now() -> list[tuple[str, str]]:
         prefixes = check.prefix, f"{GROUP}/{check.key}"
         return sorted(one for prefix in prefixes for one in check.objects.list_versions(prefix))
 
     before = now()
-    time.sleep(PATIENCE)
+    time.sleep(patience)
     return now() != before or check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data
 
 

@@ -27,6 +27,7 @@ from ratzarr.stores.base import Take
 __all__ = [
     "HAS_LOCKS",
     "LinkError",
+    "ListingCache",
     "NotAFileError",
     "discard",
     "exchange",
@@ -49,42 +50,57 @@ __all__ = [
 ]
 
 
-KEPT = 64
-"""Largest number of cached listings."""
-LONGEST = 10_000
-"""Largest number of names in a cached listing."""
+class ListingCache:
+    """Listings of directories, each remembered while its directory is unchanged.
 
-_known: dict[str, tuple[list[str], list[str]]] = {}
-"""Cached listings by directory state: names of directories with a document, and of others. All
-operations on this dict are atomic. A lock could be held during a fork."""
-
-
-def with_document(folder: int) -> list[str]:
-    """Return the names in an open directory that are directories with a ``zarr.json``.
-
-    A cached result is the same list each time: do not modify it.
-
-    Symbolic links are included, so that opening them reports an error with their name.
+    Parameters
+    ----------
+    max_listings : int
+        How many are remembered.
+    max_names : int
+        A directory with more names is listed each time.
     """
-    # Take the state before the names: a change during the listing then yields another state.
-    state = state_of(os.fstat(folder))
-    known = _known.get(state) if state else None
-    if known is not None:
-        sure, unsure = known
-        found = [name for name in unsure if _has_document(folder, name)]
-        return sure + found if found else sure
-    sure, unsure = [], []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                sure.append(entry.name)
-            elif entry.is_dir(follow_symlinks=False):
-                (sure if _has_document(folder, entry.name) else unsure).append(entry.name)
-    if state and len(sure) + len(unsure) <= LONGEST:
-        if len(_known) >= KEPT:
-            _known.clear()
-        _known[state] = sure, unsure
-    return sure
+
+    def __init__(self, max_listings: int = 64, max_names: int = 10_000) -> None:
+        self._max_listings, self._max_names = max_listings, max_names
+        # By state: names of those with a document, and of other directories. What is done with
+        # this dict is atomic, so it needs no lock, which could be held in a fork.
+        self._known: dict[str, tuple[list[str], list[str]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def with_document(self, folder: int) -> list[str]:
+        """Return the names of the directories in an open directory that have a ``zarr.json``.
+
+        The same list each time, where it is remembered: not to be changed.
+
+        Symbolic links are among them, to be refused by name when they are opened: better than
+        not to be seen.
+        """
+        # Before the names: what comes while they are read makes another state of it.
+        state = state_of(os.fstat(folder))
+        known = self._known.get(state) if state else None
+        if known is not None:
+            sure, unsure = known
+            found = [name for name in unsure if _has_document(folder, name)]
+            return sure + found if found else sure
+        sure, unsure = [], []
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_symlink():
+                    sure.append(entry.name)
+                elif entry.is_dir(follow_symlinks=False):
+                    (sure if _has_document(folder, entry.name) else unsure).append(entry.name)
+        if state and len(sure) + len(unsure) <= self._max_names:
+            if len(self._known) >= self._max_listings:
+                self._known.clear()
+            self._known[state] = sure, unsure
+        return sure
+
+
+with_document = ListingCache().with_document
+"""Of the one cache that all stores of this process share."""
 
 
 def _has_document(folder: int, name: str) -> bool:

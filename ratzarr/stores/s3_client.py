@@ -41,7 +41,9 @@ __all__ = [
     "Retries",
     "client_for",
     "keys_of_profile",
+    "new_session",
     "passes",
+    "service_loader",
 ]
 
 
@@ -341,7 +343,7 @@ def client_for(
         if key not in _clients:
             while len(_clients) >= MAX_CLIENTS:
                 del _clients[next(iter(_clients))]
-            session = given or _session(settings)
+            session = given or new_session(settings)
             _clients[key] = _Client(settings, session, arguments, skip_instance_cache=True)
             # Attempts, not repetitions: those are ours.
             _clients[key].retries = 1
@@ -381,8 +383,9 @@ def _put(arguments: dict[str, Any], name: str, value: Any, *, over: bool) -> Non
         arguments[name] = dict(value) if isinstance(value, Mapping) else value
 
 
-def _session(settings: S3Settings) -> Any:
-    # If the environment names the profile, s3fs finds it, and knows that keys take precedence.
+def new_session(settings: S3Settings) -> Any:
+    """Return botocore's session for these settings: whose credentials, and where they are looked for."""
+    # Named by the environment, it finds the profile itself, and knows that keys go before it.
     from_environment = settings.sources.get("profile") in PROFILES
     session = AioSession(profile=None if from_environment else settings.profile)
     for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
@@ -391,13 +394,15 @@ def _session(settings: S3Settings) -> Any:
         # It would wait for a service that exists only on Amazon's machines.
         session.get_component("credential_provider").remove("iam-role")
     session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_when)
-    session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
+    session.register_component(
+        "data_loader", service_loader(session.get_config_variable("data_path"))
+    )
     return session
 
 
 @functools.cache
-def _loader(data_path: str | None) -> Any:
-    """Return botocore's loader for the description of S3, shared by all clients."""
+def service_loader(data_path: str | None) -> Any:
+    """Return what reads botocore's description of S3: once in a process, not for each client."""
     return create_loader(data_path)
 
 

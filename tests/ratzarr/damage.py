@@ -11,7 +11,7 @@ import numpy as np
 
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.stores import local as localobjects
-from tests.ratzarr.conformance.base import BYTES, STRING, message
+from ratzarr.testing.helpers import BYTES, STRING, message
 
 ROWS, CHUNK = 50, 20
 """Of the last chunk only ten rows are the table's."""

@@ -1015,7 +1015,7 @@ JSON = st.recursive(
 
 
 class TestNames:
-    """What is missing from the list of conformance.names: names that others have written."""
+    """What is missing from the list of ratzarr.testing.names: names that others have written."""
 
     @pytest.mark.parametrize(
         "name", ["../../evil", "..", "number", "text/../number", "%2e%2e", "/etc/passwd", "a\0b"]

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
+from ratzarr.testing.helpers import make
 from tests.places import S3Place
-from tests.ratzarr.conformance.base import make
 from tests.servers.light import light_server
 
 DELAY, DELAY_OF_REAL = 0.03, 0.25

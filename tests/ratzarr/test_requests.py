@@ -12,8 +12,8 @@ import pytest
 
 from gdalbridge import find_sidecars
 from ratzarr import RatZarr
+from ratzarr.testing.helpers import make
 from tests.ratzarr.budget import BUDGET, table
-from tests.ratzarr.conformance.base import make
 
 ROWS, CHUNK = 12, 4
 
@@ -40,7 +40,7 @@ def wide(place, columns):
     with make(url, ROWS, chunk=CHUNK, c0=("int32",)) as one:
         one.writeBlock("c0", np.arange(ROWS), 0)
     names = [f"c{n}" for n in range(columns)]
-    key = place._key(url)
+    key = place.key(url)
     for name in names[1:]:
         place.moto.copy_many(place.bucket, f"{key}/RAT/c0/", f"{key}/RAT/{name}/")
     document = json.loads(place.content(url, "RAT/zarr.json"))

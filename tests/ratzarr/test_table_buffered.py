@@ -14,8 +14,8 @@ import pytest
 import zarr
 
 from ratzarr import ArgumentError, ChangedError, DamagedError, RatZarr, RatZarrError
+from ratzarr.testing.helpers import make
 from tests.ratzarr.conformance import TableConformance
-from tests.ratzarr.conformance.base import make
 
 ROWS, CHUNK = 35, 10
 

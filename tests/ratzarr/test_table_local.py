@@ -11,19 +11,11 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr, RatZarrError
-from ratzarr.stores import (
-    local as localobjects,
-)
-from ratzarr.stores import (
-    local_files as heldfiles,
-)
-from ratzarr.stores import (
-    local_files as localfiles,
-)
 from ratzarr.stores.base import parse
-from ratzarr.stores.local import LocalObjects
+from ratzarr.stores.local import LocalObjects, litter, sweep
+from ratzarr.testing.helpers import make, refused
+from tests.audits import listening, recorded
 from tests.ratzarr.conformance import TableConformance
-from tests.ratzarr.conformance.base import make, refused
 
 
 class TestTablesOnLocalDisk(TableConformance):
@@ -213,30 +205,24 @@ def test_cutting_off_thousands_of_chunks(local):
         assert table.readBlock("a", 0, rows).tolist() == [1, 1] + [0] * (rows - 2)
 
 
-def test_a_temporary_file_is_not_swept_away_under_its_writer(local, monkeypatch):
+def test_a_temporary_file_is_not_swept_away_under_its_writer(local):
     """A sweeper saw it in the moment before its writer took its lock."""
     url = local.new()
     RatZarr(url).close()
-    writer, sweeper = LocalObjects(parse(url)), LocalObjects(parse(url))
-    lock, locked = heldfiles.lock_if_free, localobjects.locked
-    seen = []
+    root, seen, swept = pathlib.Path(url), [], []
 
-    def lock_late(file):
-        if not seen:
+    def sweep_meanwhile(event, arguments):
+        if event == "fcntl.flock" and not seen:
             seen.append("looking")
-            seen.extend(sweeper.litter())
-        return lock(file)
+            seen.extend(litter(root))
+        elif event == "open" and arguments[0] == "chunk" and not swept:
+            swept.append(seen[1:])
+            sweep(root, seen[1:])
 
-    def sweep_late(folder, name):
-        monkeypatch.setattr(sweeper, "litter", lambda: iter(seen[1:]))
-        sweeper.sweep()
-        return locked(folder, name)
-
-    monkeypatch.setattr(heldfiles, "lock_if_free", lock_late)
-    monkeypatch.setattr(localobjects, "locked", sweep_late)
-    writer.put("RAT/a", b"data")
-    assert len(seen) == 2
-    assert local.content(url, "RAT/a") == b"data"
+    with listening(sweep_meanwhile):
+        LocalObjects(parse(url)).put("RAT/chunk", b"data")
+    assert [len(names) for names in swept] == [1]
+    assert local.content(url, "RAT/chunk") == b"data"
     assert [key for key in local.objects(url) if key.endswith(".partial")] == []
 
 
@@ -321,26 +307,24 @@ def test_files_are_opened_in_one_step_where_no_link_is_on_the_way(tmp_path, monk
             table.createColumn("a", "i4")
             table.writeBlock("a", np.full(10, value), 0)
     link = tmp_path / "link"
-    walks = []
-    open_folder = localfiles.open_folder
-    monkeypatch.setattr(
-        localfiles,
-        "open_folder",
-        lambda *given, **named: walks.append(given) or open_folder(*given, **named),
-    )
     for name, value in (("one", 1), ("two", 2)):
         link.unlink(missing_ok=True)
         link.symlink_to(tmp_path / name)
         with RatZarr(link, readOnly=True) as table:
             table.getColumnDtype("a")
-            walks.clear()
-            assert table.readBlock("a", 0, 10).tolist() == [value] * 10
+            with recorded("open") as opened:
+                assert table.readBlock("a", 0, 10).tolist() == [value] * 10
             # The second time the name is another's: the way is gone step by step.
-            assert bool(walks) == (name == "two")
+            assert walked(opened) == (name == "two")
     # So it is where the system doesn't say what was opened.
     monkeypatch.setattr(os, "readlink", lambda _: (_ for _ in ()).throw(FileNotFoundError()))
     with RatZarr(tmp_path / "one", readOnly=True) as table:
         table.getColumnDtype("a")
-        walks.clear()
-        assert table.readBlock("a", 0, 10).tolist() == [1] * 10
-        assert walks
+        with recorded("open") as opened:
+            assert table.readBlock("a", 0, 10).tolist() == [1] * 10
+        assert walked(opened)
+
+
+def walked(opened):
+    """Return whether the column's directory was opened on the way to a file in it."""
+    return "a" in [path for path, *_ in opened]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr, RatZarrError
+from ratzarr.testing.helpers import make, refused
 from tests.ratzarr.conformance import TableConformance
-from tests.ratzarr.conformance.base import make, refused
 
 
 class TestTablesOnS3(TableConformance):
@@ -58,10 +58,10 @@ def test_more_than_two_pages_of_objects(moto_s3):
     moto_s3.put(url, "RAT/a/c/zz", b"precious")  # on the last page
     with pytest.raises(RatZarrError, match="zz"):
         RatZarr.delete(url)
-    assert len(moto_s3.keys(moto_s3._key(url) + "/")) == rows + 4
+    assert len(moto_s3.keys(moto_s3.key(url) + "/")) == rows + 4
     moto_s3.remove(url, "RAT/a/c/zz")
     RatZarr.delete(url)
-    assert moto_s3.keys(moto_s3._key(url) + "/") == []
+    assert moto_s3.keys(moto_s3.key(url) + "/") == []
     assert moto_s3.objects(neighbour) == beside
 
 

@@ -1,7 +1,5 @@
 """The conformance suite in zarr's stores and in fsspec's memory, and what only they have."""
 
-import importlib
-import pkgutil
 import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -16,49 +14,21 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, Stor
 
 from ratzarr import ArgumentError, ChangedError, RatZarr, RatZarrError, StoreError
 from ratzarr.stores.local import LocalObjects
+from ratzarr.stores.open import open_place
+from ratzarr.testing.helpers import STRING, make
 from tests.places import MemoryUrlPlace, StorePlace
-from tests.ratzarr import conformance
 from tests.ratzarr.conformance import TableConformance
-from tests.ratzarr.conformance.base import STRING, make
 
 # Nothing here has to do with GDAL, and it takes a minute.
 pytestmark = pytest.mark.main_env_only
 
 
-class InStores(TableConformance):
-    """The suite knows names only: here they stand for paths in a store."""
-
+class TestTablesInAMemoryStore(TableConformance):
     examples = 8
 
-    @pytest.fixture(autouse=True)
-    def handed_over(self, place, monkeypatch):
-        class Handed(RatZarr):
-            def __init__(self, filename, *args, **kwargs):
-                super().__init__(place.at(filename), *args, **kwargs)
-
-            @staticmethod
-            def exists(filename, **kwargs):
-                return RatZarr.exists(place.at(filename), **kwargs)
-
-            @staticmethod
-            def isValidRatZarr(filename, **kwargs):
-                return RatZarr.isValidRatZarr(place.at(filename), **kwargs)
-
-            @staticmethod
-            def delete(filename, **kwargs):
-                return RatZarr.delete(place.at(filename), **kwargs)
-
-        for part in pkgutil.iter_modules(conformance.__path__, conformance.__name__ + "."):
-            module = importlib.import_module(part.name)
-            if hasattr(module, "RatZarr"):
-                monkeypatch.setattr(module, "RatZarr", Handed)
-
-
-class TestTablesInAMemoryStore(InStores):
     @pytest.fixture
     def place(self):
-        store = MemoryStore()
-        return StorePlace(store, str(store))
+        return StorePlace(MemoryStore())
 
 
 class IcechunkPlace(StorePlace):
@@ -68,7 +38,9 @@ class IcechunkPlace(StorePlace):
             super().put(url, key, content)
 
 
-class TestTablesInIcechunk(InStores):
+class TestTablesInIcechunk(TableConformance):
+    examples = 8
+
     @pytest.fixture
     def place(self):
         repository = icechunk.Repository.create(icechunk.in_memory_storage())
@@ -105,7 +77,7 @@ class TestTablesInIcechunk(InStores):
     )  # fmt: skip
     def test_what_icechunk_holds(self, place, key, content):
         url = place.new()
-        make(url, 9, chunk=4, a=("int32",)).close()
+        make(place.at(url), 9, chunk=4, a=("int32",)).close()
         before = place.everything()
         with pytest.raises(icechunk.IcechunkError):
             StorePlace.put(place, url, key, content)
@@ -113,7 +85,7 @@ class TestTablesInIcechunk(InStores):
 
     def test_icechunk_takes_no_nan(self, place):
         url = place.new()
-        table = make(url, 9, chunk=4, a=("int32",))
+        table = make(place.at(url), 9, chunk=4, a=("int32",))
         with table:
             before = place.everything()
             with pytest.raises(StoreError, match=r"a/zarr\.json"):
@@ -233,8 +205,8 @@ def test_options_are_not_for_stores():
 def test_a_store_on_a_disk_is_a_local_path(name, tmp_path):
     """Written as such: with locks, and whole or not at all."""
     store = STORES[name](tmp_path)
+    assert isinstance(open_place(store), LocalObjects)
     with make(store, 9, chunk=4, a=("int32",)) as table, RatZarr(str(tmp_path / "x")) as other:
-        assert isinstance(table._objects, LocalObjects)
         table.writeBlock("a", np.arange(9), 0)
         assert other.readBlock("a", 0, 9).tolist() == list(range(9))
 
@@ -297,7 +269,7 @@ def test_a_column_created_anew_gets_nothing_of_the_old_one_s(store):
 
 def test_deleting_while_others_write():
     """What is written late goes with the column, and is nobody's after it."""
-    store = MemoryStore()
+    store = MemoryStore(objects := {})
     make(store, 400, chunk=4, a=("int32",)).close()
     stop = threading.Event()
 
@@ -315,7 +287,7 @@ def test_deleting_while_others_write():
             with RatZarr(store, create=False) as table:
                 for _ in range(10):
                     table.deleteColumn("a")
-                    left = [key for key in list(store._store_dict) if key.startswith("RAT/a/")]
+                    left = [key for key in list(objects) if key.startswith("RAT/a/")]
                     assert left == []
                     table.createColumn("a", "int32")
                 table.deleteColumn("a")
@@ -326,13 +298,13 @@ def test_deleting_while_others_write():
 
 
 def test_chunks_without_a_column_are_not_a_new_one_s():
-    store = MemoryStore()
+    store = MemoryStore(objects := {})
     with make(store, 8, chunk=4, a=("int32",)) as table:
         table.writeBlock("a", np.ones(8), 0)
-        del store._store_dict["RAT/a/zarr.json"]
+        del objects["RAT/a/zarr.json"]
         with pytest.raises(RatZarrError, match="holds chunks of a column"):
             table.createColumn("a", "int32")
-        assert "RAT/a/zarr.json" not in store._store_dict
+        assert "RAT/a/zarr.json" not in objects
 
 
 class TestIcechunk:

@@ -97,10 +97,10 @@ class S3Ground(S3Place):
         self.executioner = Executioner(proxy)
 
     def clone(self, old, new):
-        self.moto.copy_many(self.bucket, self._key(old) + "/", self._key(new) + "/")
+        self.moto.copy_many(self.bucket, self.key(old) + "/", self.key(new) + "/")
 
     def objects(self, url):
-        prefix = self._key(url) + "/"
+        prefix = self.key(url) + "/"
         found = self.moto.contents(self.bucket, prefix)
         return {key.removeprefix(prefix): content for key, content in found.items()}
 
@@ -112,7 +112,7 @@ class S3Ground(S3Place):
         time.sleep(0.01)
 
     def forget(self, url):
-        keys = self.keys(self._key(url) + "/")
+        keys = self.keys(self.key(url) + "/")
         for first in range(0, len(keys), 1000):
             batch = [{"Key": key} for key in keys[first : first + 1000]]
             self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch})

@@ -63,7 +63,7 @@ def prepare() -> None:
         importlib.import_module(module)
     from ratzarr.stores import s3_client as s3client
 
-    s3client._loader(None).load_service_model("s3", "service-2")
+    s3client.service_loader(None).load_service_model("s3", "service-2")
 
 
 def crews(pipes: list[Connection]) -> None:

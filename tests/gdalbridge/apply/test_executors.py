@@ -1,5 +1,6 @@
 """Executors: the same results in the same order, whoever does the work and whatever dies."""
 
+import atexit
 import itertools
 import os
 import random
@@ -13,6 +14,7 @@ import traceback
 import weakref
 from collections import Counter
 from contextlib import closing
+from multiprocessing.spawn import get_executable, set_executable
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,8 @@ from numpy.dtypes import StringDType
 from gdalbridge.apply.executors import make_executor, processes
 from gdalbridge.apply.executors.dask import DaskExecutor, _Run
 from gdalbridge.errors import ExecutorError, NotSendableError, TaskError, WorkerLostError
+from ratzarr.testing.helpers import assert_same, message
 from tests.processes import running
-from tests.ratzarr.conformance.base import assert_same, message
 
 ROOT = Path(__file__).parents[3]
 
@@ -382,17 +384,82 @@ def test_functions_and_modules_that_workers_dont_find(worker_processes, tmp_path
     assert list(worker_processes.results(str, range(2))) == ["0", "1"]
 
 
-def test_workers_that_cant_begin(monkeypatch, capfd):
-    monkeypatch.setattr(
-        "gdalbridge.apply.executors.processes.get_executable", lambda: b"/bin/false"
-    )
-    with (
-        closing(make_executor("processes", 1)) as executor,
-        pytest.raises(
-            WorkerLostError, match=r"\(/bin/false\) can't begin: it exited with status 1"
-        ),
-    ):
-        list(executor.results(str, [1]))
+def test_workers_that_cant_begin():
+    before = get_executable()
+    set_executable("/bin/false")
+    try:
+        with (
+            closing(make_executor("processes", 1)) as executor,
+            pytest.raises(
+                WorkerLostError, match=r"\(/bin/false\) can't begin: it exited with status 1"
+            ),
+        ):
+            list(executor.results(str, [1]))
+    finally:
+        set_executable(before)
+
+
+def test_a_worker_that_is_killed_while_it_is_sent_an_item():
+    with closing(make_executor("processes", 1)) as executor:
+        pid = next(executor.results(lambda _: os.getpid(), [0]))
+        os.kill(pid, signal.SIGSTOP)
+        killer = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
+        killer.start()
+        assert list(executor.results(len, [bytes(20_000_000)])) == [20_000_000]
+        killer.join()
+
+
+KILLED_WHILE_SENDING = """
+import os, sys, time
+from pathlib import Path
+from gdalbridge.apply.executors import make_executor
+
+diary = Path(sys.argv[1])
+parent = os.getpid()
+
+def large(number):
+    if not (diary / "stopped").exists():
+        (diary / "stopped").touch()
+        # Nobody reads while the worker writes, and then nobody writes any more.
+        steps = "kill -STOP {0}; sleep 0.5; kill -KILL {1}; kill -CONT {0}"
+        os.spawnlp(os.P_NOWAIT, "sh", "sh", "-c", steps.format(parent, os.getpid()))
+        time.sleep(0.2)
+    return bytes(10_000_000)
+
+print([len(value) for value in make_executor("processes", 1).results(large, [0])])
+"""
+
+
+def test_a_worker_that_is_killed_while_it_sends_a_result(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(KILLED_WHILE_SENDING)
+    with running(
+        [sys.executable, "-W", "error", script, tmp_path],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    ) as process:
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, "[10000000]\n", "")
+    assert (tmp_path / "stopped").exists()
+
+
+def pid_and_last_words(path):
+    atexit.register(Path(path).write_text, "done")
+    return os.getpid()
+
+
+def test_closing_waits_for_what_workers_do_at_their_end(tmp_path):
+    with closing(make_executor("processes", 1)) as executor:
+        pid = next(executor.results(pid_and_last_words, [str(tmp_path / "end")]))
+    assert (tmp_path / "end").read_text() == "done"
+    assert gone([pid])
+
+
+def test_workers_of_an_executor_that_is_forgotten_end(tmp_path):
+    executor = make_executor("processes", 1)
+    pid = next(executor.results(pid_and_last_words, [str(tmp_path / "end")]))
+    del executor
+    wait_for(lambda: gone([pid]))
+    assert (tmp_path / "end").read_text() == "done"
 
 
 def test_a_closed_executor():

@@ -261,24 +261,6 @@ def test_bands_and_further_tables(tmp_path):
         ratapplier.apply(reads, tables(one=RatHandle(name, 3)), tables())
 
 
-def test_sidecars_are_asked_once_for_what_they_lack(seg, monkeypatch):
-    table(f"{seg}.rat.zarr", other=np.arange(ROWS))
-    asked = []
-    original = RatZarr.openColumn
-
-    def opening(self, name, **options):
-        asked.append(name)
-        return original(self, name, **options)
-
-    monkeypatch.setattr(RatZarr, "openColumn", opening)
-
-    def function(info, inputs, outputs):
-        assert len(inputs.img.Value) == len(inputs.img.other)
-
-    ratapplier.apply(function, tables(img=seg), tables(), controls=controls(2))
-    assert sorted(asked) == ["Value", "other"]
-
-
 def test_a_sidecar_shorter_than_the_raster_s_table(seg):
     table(
         f"{seg}.rat.zarr", 4, part=np.arange(4), when=np.arange(4).astype("M8[D]"),

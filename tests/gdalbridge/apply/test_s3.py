@@ -90,6 +90,31 @@ def test_rasters_sidecars_and_stores_here_and_there(tmp_path, moto_s3, executor)
     assert after == before
 
 
+def test_a_sidecar_is_asked_once_for_a_column_that_it_lacks(tmp_path, counted_s3):
+    place, proxy = counted_s3
+    dataset = make(tmp_path / "seg.tif")
+    columns = [("Value", INTEGER, 0, np.arange(20))]
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat(columns, 20))
+    dataset = None
+    url = place.new("seg.tif")
+    for file in tmp_path.iterdir():
+        place.put(f"{url}{file.name.removeprefix('seg.tif')}", "", file.read_bytes())
+    with RatZarr(f"{url}.rat.zarr", newRowCount=20) as table:
+        table.createColumn("other", np.int64)
+    proxy.clear()
+
+    def function(info, inputs, outputs):
+        assert len(inputs.img.Value) == len(inputs.img.other)
+
+    inRats, outRats = ratapplier.RatAssociations(), ratapplier.RatAssociations()
+    inRats.img = ratapplier.RatHandle(url)
+    controls = ratapplier.RatApplierControls()
+    controls.setBlockLength(2)
+    ratapplier.apply(function, inRats, outRats, controls=controls)
+    asked = [one.key for one in proxy.requests if one.key.endswith("/Value/zarr.json")]
+    assert len(asked) == 1, asked
+
+
 def test_each_chunk_is_read_and_written_once(far):
     _, proxy, urls = far
     ratapplier.apply(script, *tables(urls))

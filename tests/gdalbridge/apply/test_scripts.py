@@ -15,9 +15,9 @@ from osgeo import gdal
 
 from gdalbridge.ratapplier import RatHandle, RatZarrHandle, apply
 from ratzarr import RatZarr
+from ratzarr.testing.helpers import assert_same
 from tests.gdalbridge import scripts
 from tests.gdalbridge.apply.test_executors import Diary
-from tests.ratzarr.conformance.base import assert_same
 
 ROWS, CHUNK = 5_300, 1_000
 """Six blocks, the last of them a short one."""

@@ -156,7 +156,11 @@ def test_head_of_a_sidecar_and_of_a_raster_without_one(raster):
     call("copy", raster, "-q")
     beside = json.loads(call("head", raster, "--rows", 3, "--from", 2, "--json").output)
     assert beside["columns"] == own["columns"]
-    assert beside["table"] == f"{raster}.rat.zarr"
+    assert own["table"] == beside["table"] == str(raster)
+    with RatZarr(f"{raster}.rat.zarr") as table:
+        table.createColumn("more", "f4")
+    merged = json.loads(call("head", raster, "--rows", 2, "--json").output)
+    assert merged["columns"] == {"Value": [0, 1], "s": ["ü"] * 2, "more": [0, 0]}
     assert "rows 29 to 29 of 30" in call("head", raster, "--from", 29).output
     assert call("head", raster, "--from", 500).exit_code == 0
 

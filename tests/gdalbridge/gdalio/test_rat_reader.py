@@ -70,18 +70,16 @@ def as_cells(values, kind):
 
 
 @pytest.fixture(params=["as this version reads", "as an unsafe version is read"])
-def way(request, monkeypatch):
+def way(request):
     """Both ways of reading, also where this version needs only one."""
-    if request.param.startswith("as an"):
-        monkeypatch.setattr("gdalbridge.gdalio.rat_reader.block_io_is_safe", lambda rat: False)
-    return request.param
+    return ReadOptions(block_io=not request.param.startswith("as an"))
 
 
 @pytest.mark.parametrize("length", [1, 3, 7])
 def test_every_type_in_blocks_as_gdal_has_it_cell_by_cell(way, length):
     dataset = memory(all_kinds(), 7)
     rat = dataset.GetRasterBand(1).GetDefaultRAT()
-    with open_rat(dataset) as source:
+    with open_rat(dataset, options=way) as source:
         assert len(source.schema.columns) > 20
         for column in source.schema.columns:
             if column.type == DATETIME:
@@ -100,7 +98,7 @@ def test_every_type_in_blocks_as_gdal_has_it_cell_by_cell(way, length):
 def test_datetimes_in_utc_with_their_offset(way, name):
     dataset = memory(all_kinds(), 7)
     rat = dataset.GetRasterBand(1).GetDefaultRAT()
-    with open_rat(dataset) as source:
+    with open_rat(dataset, options=way) as source:
         index = next(c.index for c in source.schema.columns if c.name == name)
         stored = source.stored(index)
         expected = {"when": 0, "local": 345, "naive": None, "never": None}[name]
@@ -119,7 +117,7 @@ def test_datetimes_in_utc_with_their_offset(way, name):
 @new_types
 def test_datetimes_of_several_offsets_are_text(way):
     dataset = memory(all_kinds(), 7)
-    with open_rat(dataset) as source:
+    with open_rat(dataset, options=way) as source:
         index = next(c.index for c in source.schema.columns if c.name == "mixed")
         assert source.stored(index).dtype.kind == "T"
         assert "UTC_OFFSET_MINUTES" not in source.stored(index).attributes
@@ -142,7 +140,7 @@ def test_milliseconds_are_exact_in_every_year(way, year):
     times = start + np.r_[0:1000, 1000:60_000:13, 59_999].astype("m8[ms]")
     texts = [f"{text}Z" for text in np.datetime_as_string(times).tolist()]
     dataset = memory([("d", DATETIME, 0, texts)], len(times))
-    with open_rat(dataset) as source:
+    with open_rat(dataset, options=way) as source:
         assert (source.read(0, 0, len(times)) == times).all()
 
 
@@ -224,7 +222,7 @@ def test_text_that_is_not_utf8_is_refused_by_row(tmp_path, way, driver, bad):
     assert rat.WriteArray(np.array([b"a", bad, "ü".encode()]), 0) == 0
     if driver == "MEM":
         dataset.GetRasterBand(1).SetDefaultRAT(rat)
-    with open_rat(dataset) as source:
+    with open_rat(dataset, options=way) as source:
         with pytest.raises(ConversionError, match=r"column 'c', row 1: .* is not UTF-8"):
             source.read(0, 0, 3)
         assert source.read(0, 0, 1).tolist() == ["a"]
@@ -307,7 +305,7 @@ def test_read_in_another_thread_than_it_was_opened_in(nlcd):
 def test_land_cover_cell_by_cell(nlcd, way):
     dataset = gdal.Open(str(nlcd))
     rat = dataset.GetRasterBand(1).GetDefaultRAT()
-    with open_rat(nlcd) as source:
+    with open_rat(nlcd, options=way) as source:
         schema = source.schema
         assert (schema.rows, schema.table_type, schema.linear_binning) == (256, 0, (0.0, 1.0))
         assert [column.usage for column in schema.columns] == [6, 7, 8, 9, 1, 0]

@@ -189,9 +189,12 @@ def test_what_gdal_can_not_hold_is_refused(raster, tmp_path, name):
         bake(raster, out, cast={"big": "Integer"})
     assert sorted(one.name for one in tmp_path.iterdir()) == ["in"]
     with RatZarr(f"{raster}.rat.zarr") as table:
+        table.writeBlock("big", [24], 17)
         table.createColumn("half", np.int32, complete=False)
-    with pytest.raises(BridgeError, match="not complete"):
-        bake(raster, out)
+    with pytest.raises(NotWrittenError, match="'half' is left out: it is not complete"):
+        bake(raster, out, strict=True)
+    with pytest.warns(LossWarning, match="'half' is left out: it is not complete"):
+        assert "half" not in bake(raster, out).bands[1]
 
 
 def test_losses_are_said_or_refused(raster, tmp_path):

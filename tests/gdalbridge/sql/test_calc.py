@@ -146,11 +146,12 @@ class Held:
 
     def __init__(self, **columns):
         self.columns = Columns("a table")
-        for name, values in columns.items():
-            self.columns.add(
-                Column(name, len(values), 10, True, {}, lambda v=values: v.dtype,
-                       lambda start, length, v=values: v[start : start + length])
-            )  # fmt: skip
+        found = [
+            Column(name, len(values), 10, {}, lambda v=values: v.dtype,
+                   lambda start, length, v=values: v[start : start + length])
+            for name, values in columns.items()
+        ]  # fmt: skip
+        self.columns.add(found, [])
         self.rows = len(next(iter(columns.values())))
 
     def compute(self, expression):

@@ -452,7 +452,7 @@ def test_a_raster_has_its_own_columns_and_its_sidecars(raster):
     assert column_stats(raster, ["tex"], names=["tex"])["tex"].rows == 20
     with pytest.raises(BridgeError, match="20 rows, and its weights 'n' have 30"):
         column_stats(raster, ["tex"], weights=True)
-    with pytest.raises(BridgeError, match="'late' is not complete"):
+    with pytest.raises(BridgeError, match="'late' can't be read: it is not complete"):
         column_stats(raster, ["late"])
     with pytest.raises(ColumnSelectionError, match="no column 'value': did you mean \"Value\""):
         column_stats(raster, ["value"])

@@ -10,9 +10,10 @@ import zarr
 from numcodecs import blosc
 
 from ratzarr import DamagedError, RatZarr
-from ratzarr import concurrency as parallel
 from ratzarr.codecs.blosc import HEAD, MAGIC, BloscBlocks, SummedBlocks, compress
 from ratzarr.codecs.compression import LZ4_BITS, LZ4_BYTES, ZSTD_BYTES, ZSTD_WHOLE
+from ratzarr.concurrency import OWN_PROCESSORS, Processors
+from tests.files import wait_until_settled
 
 WAYS = [tuple(way) for way in (LZ4_BYTES, LZ4_BITS, ZSTD_BYTES, ZSTD_WHOLE)]
 RNG = np.random.default_rng(7)
@@ -27,14 +28,15 @@ VALUES = {
 
 
 @pytest.fixture(params=[1, 2, 5])
-def processors(request, monkeypatch):
-    """Have so many processors."""
-    monkeypatch.setattr(parallel, "_idle", [None] * request.param)
+def processors(request):
+    return Processors(request.param)
 
 
-def summed(values, way):
+def summed(values, way, processors=OWN_PROCESSORS):
     """Pack values with checksums of their blocks."""
-    return b"".join(compress(values.view(f"V{values.itemsize}"), *way, summed=True))
+    return b"".join(
+        compress(values.view(f"V{values.itemsize}"), *way, summed=True, processors=processors)
+    )
 
 
 def opened(buffer, size):
@@ -59,7 +61,7 @@ def blocks_of(buffer):
 @pytest.mark.parametrize("name", VALUES)
 def test_blosc_reads_them_as_if_nothing_were_there(name, way, processors):
     values = VALUES[name]
-    buffer = summed(values, way)
+    buffer = summed(values, way, processors)
     plain = blosc.compress(values.view(f"V{values.itemsize}"), *way)
     assert blosc.decompress(buffer) == values.tobytes()
     blocks = blocks_of(plain)
@@ -181,10 +183,9 @@ def bytes_read(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["decimals", "means"])
-def test_a_page_reads_its_own_blocks(store, bytes_read, name, monkeypatch):
-    # What was written just now is not kept: these files count as older.
-    monkeypatch.setattr("ratzarr.stores.local_files.FINE", -(10**18))
-    monkeypatch.setattr("ratzarr.stores.local_files.COARSE", -(10**18))
+def test_a_page_reads_its_own_blocks(store, bytes_read, name):
+    # What was written just now is not kept.
+    wait_until_settled(store)
     whole = (store / "RAT" / name / "c" / "0").stat().st_size
     with RatZarr(store, readOnly=True) as table:
         table.getColumnNames()

@@ -2,14 +2,15 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import product
 
 import numpy as np
 import pytest
 from numcodecs import blosc
 
-from ratzarr import concurrency as parallel
 from ratzarr.codecs.blosc import BloscBlocks, compress
+from ratzarr.concurrency import REQUESTS_VARIABLE, Processors, run, run_together
 
 WAYS = [
     (b"lz4", 5, 1, 2**15),
@@ -33,46 +34,51 @@ VALUES = {
 }
 
 
+class Watched(Processors):
+    """Processors that remember how many were taken at once."""
+
+    def __init__(self, count):
+        super().__init__(count)
+        self.count, self.taken = count, []
+
+    @contextmanager
+    def take(self, most):
+        with super().take(most) as threads:
+            self.taken.append(threads)
+            yield threads
+
+
 @pytest.fixture(params=[2, 3, 5])
-def processors(request, monkeypatch):
-    """Have so many processors, and see how many parts are packed."""
-    monkeypatch.setattr(parallel, "_idle", [None] * request.param)
-    packed = []
-    together = parallel.run_together
-
-    def seen(tasks):
-        packed.append(len(tasks))
-        return together(tasks)
-
-    monkeypatch.setattr(parallel, "run_together", seen)
-    return request.param, packed
+def processors(request):
+    return Watched(request.param)
 
 
 @pytest.mark.parametrize("name", VALUES)
 def test_the_bytes_are_those_of_one_thread(name, processors):
-    count, packed = processors
     values = VALUES[name].view(f"V{VALUES[name].itemsize}")
     for way in WAYS:
-        assert b"".join(compress(values, *way)) == blosc.compress(values, *way)
-    assert bool(packed) == (values.itemsize in (1, 2, 4, 8))
-    assert set(packed) <= set(range(2, count + 1))
-    assert parallel._idle == [None] * count
+        packed = b"".join(compress(values, *way, processors=processors))
+        assert packed == blosc.compress(values, *way)
+    assert (max(processors.taken) > 1) == (values.itemsize in (1, 2, 4, 8))
+    assert set(processors.taken) <= set(range(1, processors.count + 1))
+    assert processors.idle == processors.count
+    if max(processors.taken) > 1:
+        assert any(one.name.startswith("ratzarr-packing") for one in threading.enumerate())
 
 
 @pytest.mark.parametrize("length", [2**22, 2**22 + 1, 5_000_000, 2**24 - 3])
 def test_text(length, processors):
-    _, packed = processors
     data = RNG.integers(97, 110, length).astype("u1")
     block = -(-length // 2)
     whole = blosc.compress(data, b"zstd", 1, 0, block)
-    assert b"".join(compress(data, b"zstd", 1, 0, block)) == whole
-    assert packed == [2]
+    assert b"".join(compress(data, b"zstd", 1, 0, block, processors=processors)) == whole
+    assert processors.taken == [2]
     assert blosc.decompress(whole) == data.tobytes()
 
 
 def test_blocks_of_the_parts_can_be_had_alone(processors):
     values = VALUES["decimals"]
-    buffer = b"".join(compress(values.view("V8"), b"lz4", 5, 1, 2**15))
+    buffer = b"".join(compress(values.view("V8"), b"lz4", 5, 1, 2**15, processors=processors))
     blocks = BloscBlocks.of(memoryview(buffer), values.nbytes)
     for first, last in ((0, 1), (blocks.count // 2 - 1, blocks.count // 2 + 2), (3, blocks.count)):
         start, stop = blocks.bytes_of(first, last)
@@ -82,28 +88,28 @@ def test_blocks_of_the_parts_can_be_had_alone(processors):
 
 
 def test_short_ones_are_packed_here(processors):
-    _, packed = processors
     for length, way in product((0, 1, 10_000, 65_535), WAYS):
         values = RNG.integers(0, 2**40, length).view("V8")
-        assert b"".join(compress(values, *way)) == blosc.compress(values, *way)
-    assert packed == []
+        packed = b"".join(compress(values, *way, processors=processors))
+        assert packed == blosc.compress(values, *way)
+    assert set(processors.taken) == {1}
 
 
-def test_no_more_threads_than_idle_processors(monkeypatch):
-    monkeypatch.setattr(parallel, "_idle", [None] * 3)
-    with parallel.processors(2) as first, parallel.processors(5) as second:
-        with parallel.processors(5) as third:
+def test_no_more_threads_than_idle_processors():
+    three = Processors(3)
+    with three.take(2) as first, three.take(5) as second:
+        with three.take(5) as third:
             # Whoever finds none works nevertheless.
             assert (first, second, third) == (2, 1, 1)
-        assert parallel._idle == []
-    assert parallel._idle == [None] * 3
+        assert three.idle == 0
+    assert three.idle == 3
+
+    def taken_in_a_task():
+        with three.take(4) as taken:
+            return taken
+
     # A task of several that are run at once has company enough.
-    assert parallel.run([lambda: next(iter(_taken(4))) for _ in range(3)]) == [1, 1, 1]
-
-
-def _taken(most):
-    with parallel.processors(most) as taken:
-        yield taken
+    assert run([taken_in_a_task] * 3) == [1, 1, 1]
 
 
 def test_every_part_is_waited_for_where_one_fails():
@@ -118,17 +124,16 @@ def test_every_part_is_waited_for_where_one_fails():
         finished.append(True)
 
     with pytest.raises(ValueError, match="no"):
-        parallel.run_together([fails, slow, slow])
+        run_together([fails, slow, slow])
     assert finished == [True, True]
     with pytest.raises(ValueError, match="no"):
-        parallel.run_together([slow, fails, slow])
+        run_together([slow, fails, slow])
     assert len(finished) == 4
 
 
 def test_packing_does_not_wait_for_threads_that_wait_for_it(monkeypatch):
     """Whoever packs a chunk holds its lock, and others that want it may take all threads of a pool."""
-    monkeypatch.setattr(parallel, "_idle", [None] * 2)
-    monkeypatch.setenv(parallel.REQUESTS_VARIABLE, "2")
+    monkeypatch.setenv(REQUESTS_VARIABLE, "2")
     values, way = VALUES["decimals"].view("V8"), WAYS[3]
     lock, ready = threading.Lock(), threading.Barrier(3)
 
@@ -138,9 +143,9 @@ def test_packing_does_not_wait_for_threads_that_wait_for_it(monkeypatch):
             return True
 
     with ThreadPoolExecutor(1) as other, lock:
-        waiting = other.submit(parallel.run, [waits, waits])
+        waiting = other.submit(run, [waits, waits])
         ready.wait(timeout=30)
-        packed = other_thread(lambda: b"".join(compress(values, *way)))
+        packed = other_thread(lambda: b"".join(compress(values, *way, processors=Processors(2))))
     assert packed == blosc.compress(values, *way)
     assert waiting.result(timeout=30) == [True, True]
 

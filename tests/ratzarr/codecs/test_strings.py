@@ -8,7 +8,17 @@ from numcodecs.vlen import VLenUTF8
 
 from ratzarr import RatZarr, UnequalValueError
 from ratzarr.codecs import strings as text
-from ratzarr.codecs.strings import STRING, is_unicode, is_utf8, pack, pieces, to_padded, unpack
+from ratzarr.codecs.strings import (
+    STRING,
+    PackedStrings,
+    is_unicode,
+    is_utf8,
+    pack,
+    pack_at_once,
+    pieces,
+    to_padded,
+    unpack,
+)
 
 ascii_text = st.text(st.characters(max_codepoint=127), max_size=12)
 any_text = st.text(max_size=12)
@@ -88,29 +98,28 @@ def grown_in_place():
     return values, strings
 
 
-def test_no_objects_are_made_of_strings_however_numpy_keeps_them(monkeypatch):
+def test_no_objects_are_made_of_strings_however_numpy_keeps_them():
     """Else only the speed would tell that a new numpy keeps them in another way."""
     values, strings = grown_in_place()
-    packed = reference(strings)
-    names = np.array(["Küste", "", "Wald"] * 9000, STRING)
-    expected = reference(names.tolist())
-    monkeypatch.setattr(text, "_pack_objects", None)
-    assert bytes(pack(values)) == packed
-    assert bytes(pack(values[::-1])) == reference(strings[::-1])
-    assert bytes(pack(names)) == expected
+    names = np.array(["Küste", "", "Wald"] * 5000, STRING)
+    for some, expected in (
+        (values, strings),
+        (values[::-1], strings[::-1]),
+        (names, names.tolist()),
+    ):
+        assert reference(expected)[4:] == bytes(pack_at_once(some))
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_what_numpy_says_of_lengths_is_not_believed(monkeypatch, known):
+def test_what_numpy_says_of_lengths_is_not_believed():
     """Zero bytes just where a string of 65541 bytes would be cut, were its length taken for 5."""
     strings = ["abcde", "abcde\x00" + "y" * 65535, "q"]
     values = np.array(strings, STRING)
-    if not known:
-        monkeypatch.setattr(text, "_knows_layout", lambda: False)
     assert bytes(pack(values)) == reference(strings)
-    wrong = text._lengths_in_memory(values[::2]) - 1
-    monkeypatch.setattr(text, "_lengths_in_memory", lambda values: wrong)
-    assert bytes(pack(values[::2])) == reference(strings[::2])
+    sound, short = values[::2], strings[::2]
+    assert reference(short)[4:] == bytes(pack_at_once(sound))
+    for wrong in ([4, 0], [5, 0], [5, 2], [6, 1], [0, 0]):
+        packed = pack_at_once(sound, np.array(wrong))
+        assert packed is None, wrong
 
 
 def test_many_strings_are_put_where_they_are_wanted():
@@ -150,17 +159,60 @@ def test_padded_are_all_but_long_ones_and_those_with_zero_bytes(strings):
         assert found is None
 
 
+@given(
+    strings_of(ascii_text) | strings_of(any_text) | strings_of(st.one_of(any_text, long_text)),
+    st.data(),
+)
+@example(["", "x" * 256, ""], None)
+@example(["a\x00", "b\x00\x00"], None)
+@example([""] * 3 + ["x" * 300] * 6, None)
+def test_pages_of_packed_strings(strings, data):
+    packed = PackedStrings(reference(strings), len(strings))
+    first, stop = 0, len(strings)
+    if data is not None:
+        first = data.draw(st.integers(0, len(strings)))
+        stop = data.draw(st.integers(first, len(strings)))
+    out = np.full(stop - first, "before", STRING)
+    packed.copy(first, out)
+    assert out.tolist() == strings[first:stop]
+    assert packed.nbytes >= len(reference(strings))
+
+
+def test_pages_of_many_packed_strings():
+    strings = [f"größe {n}" * (n % 5) for n in range(50_000)]
+    packed = PackedStrings(reference(strings), len(strings))
+    for first, rows in ((0, 50_000), (16_380, 10), (49_999, 1), (50_000, 0)):
+        out = np.empty(rows, STRING)
+        packed.copy(first, out)
+        assert out.tolist() == strings[first : first + rows]
+
+
+def test_pages_of_what_are_no_strings():
+    for raw in (b"", b"\x01\x00\x00", reference(["a"])[:-1], reference(["a"]) + b"x"):
+        with pytest.raises(ValueError, match="string"):
+            PackedStrings(raw, 1)
+    with pytest.raises(ValueError, match="2 strings"):
+        PackedStrings(reference(["a", "b", "c"]), 2)
+    broken = PackedStrings(reference(["ab", "cd"]).replace(b"cd", b"\xff\xff"), 2)
+    out = np.empty(1, STRING)
+    broken.copy(0, out)
+    assert out.tolist() == ["ab"]
+    with pytest.raises(ValueError, match="UTF-8"):
+        broken.copy(1, out)
+
+
 def test_what_is_no_utf8_is_not_padded():
     packed = bytearray(reference(["abc", "d"]))
     packed[8] = 0xFF
     assert to_padded(packed, 2) is None
 
 
-def test_what_would_take_too_much_padded_is_not_padded(monkeypatch):
+def test_what_would_take_too_much_padded_is_not_padded():
     packed = reference(["a"] * text.PIECE + ["b" * 200] + ["c"] * 9)
     assert [piece.dtype.itemsize for piece in to_padded(packed, text.PIECE + 10)] == [1, 200]
-    monkeypatch.setattr(text, "PADDED", 201 * text.PIECE - 1)
-    assert to_padded(packed, text.PIECE + 10) is None
+    most = 201 * text.PIECE
+    assert to_padded(packed, text.PIECE + 10, max_bytes=most) is not None
+    assert to_padded(packed, text.PIECE + 10, max_bytes=most - 1) is None
 
 
 def test_many_strings_cross_pieces():

@@ -14,7 +14,7 @@ from ratzarr import DamagedError, RatZarr
 from ratzarr.codecs.blosc import BloscBlocks
 from ratzarr.codecs.chunk_codec import ChunkCodec
 from ratzarr.stores.local_files import state_of
-from tests.ratzarr.conformance.base import make
+from ratzarr.testing.helpers import make
 
 ROWS, CHUNK = 150_000, 60_000
 

@@ -2,11 +2,14 @@
 
 import sys
 import threading
-from types import SimpleNamespace
 
 import pytest
+from zarr.storage import MemoryStore
 
+from ratzarr.columns.catalog import Catalog
 from ratzarr.columns.open_columns import OpenColumns
+from ratzarr.stores.open import open_place, table_metadata
+from ratzarr.testing.helpers import make
 
 
 @pytest.fixture
@@ -19,25 +22,35 @@ def eager():
 
 
 def test_what_is_to_be_confirmed_is_not_lost_when_columns_are_created(eager):
-    columns = OpenColumns(SimpleNamespace())
-    objects, state = SimpleNamespace(looks_before_writing=False), SimpleNamespace(id="id")
-    count, done = 300, threading.Event()
+    store, count = MemoryStore(), 150
+    names = [f"c{number}" for number in range(count)]
+    with make(store, 4) as table:
+        table.createColumns(dict.fromkeys([*names, "new"], "i1"))
+    objects = open_place(store)
+    # As S3: what has become of the column is seen to after writing.
+    objects.looks_before_writing = False
+    document = table_metadata(objects)
+    document.load()
+    columns = OpenColumns(Catalog(objects, document))
+    new = columns.open([*names, "new"])["new"]
+    done = threading.Event()
 
     def write():
-        for number in range(count):
-            column = SimpleNamespace(name=f"c{number}", objects=objects)
-            columns._remember(column, state, number)
-        done.set()
+        try:
+            for number, name in enumerate(names):
+                columns.write({name: [1]}, number % 4, 4)
+        finally:
+            done.set()
 
     writer = threading.Thread(target=write)
     writer.start()
     confirmed = []
     while not done.is_set():
-        columns._forget_writes("a new one")
+        columns.add_new(new)
         columns.cut(10**9)
         with columns.confirming(["c5", "c7"]) as written:
             confirmed += [column.name for column, *_ in written]
     writer.join()
     with columns.confirming() as written:
         confirmed += [column.name for column, *_ in written]
-    assert sorted(confirmed) == sorted(f"c{number}" for number in range(count))
+    assert sorted(confirmed) == sorted(names)

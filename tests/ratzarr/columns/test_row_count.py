@@ -14,7 +14,7 @@ import pytest
 
 from ratzarr import RatZarr
 from ratzarr.maintenance.check import check_store
-from tests.ratzarr.conformance.base import document, make, raw
+from ratzarr.testing.helpers import document, make, raw
 from tests.ratzarr.released import Released
 
 

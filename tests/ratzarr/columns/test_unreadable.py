@@ -9,7 +9,7 @@ from ratzarr import DamagedError, RatZarr, RatZarrError, UnsupportedCodecError
 from ratzarr.maintenance.check import check_store
 from ratzarr.maintenance.copy import copy_store, inventory
 from ratzarr.stores.open import open_place
-from tests.ratzarr.conformance.base import document, make, raw
+from ratzarr.testing.helpers import document, make, raw
 
 
 def _shard(contents):

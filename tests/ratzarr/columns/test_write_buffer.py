@@ -6,7 +6,7 @@ from numpy.dtypes import StringDType
 
 from ratzarr import DamagedError, RatZarr
 from ratzarr.stores.local import LocalObjects
-from tests.ratzarr.conformance.base import make
+from ratzarr.testing.helpers import make
 
 ROWS, CHUNK = 1000, 300
 

@@ -1,8 +1,10 @@
 """What a look at a whole store says, and what a repair does and leaves alone."""
 
+import itertools
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -12,24 +14,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from zarr.storage import MemoryStore, WrapperStore
 
 from ratzarr import (
+    ChangedError,
     DamagedError,
     FormatVersionError,
     NotARatZarrError,
     RatZarr,
     StoreError,
     TableNotFoundError,
+    maintenance,
 )
-from ratzarr import (
-    concurrency as parallel,
-)
+from ratzarr.concurrency import stream
 from ratzarr.format import names as layout
 from ratzarr.format.chunk_runs import ChunkRuns
-from ratzarr.maintenance import check as checkup
-from ratzarr.maintenance import repair as repairs
-from ratzarr.maintenance.check import check_store
-from tests.ratzarr.conformance.base import BYTES, STRING
+from ratzarr.maintenance.repair import REMOVING
+from ratzarr.testing.helpers import BYTES, STRING
 
 ROWS, CHUNK = 95, 10
 COPY = {"PROVENANCE": {"operation": "copy"}}
@@ -40,9 +41,9 @@ def place(request):
     return request.getfixturevalue("local" if request.param == "local" else "moto_s3")
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    monkeypatch.setattr(repairs, "PATIENCE", 0.05)
+def check_store(url, **options):
+    """Check a store, and wait less than usual for others that might be repairing it."""
+    return maintenance.check_store(url, **({"patience": 0.05} | options))
 
 
 def make(place, url=None, **columns):
@@ -301,18 +302,17 @@ def test_a_chunk_of_another_dtype(place):
 def test_rows_of_an_earlier_column(moto_s3):
     """On S3 each chunk says whose it is."""
     url = make(moto_s3, a="int32")
-    with RatZarr(url) as late:
-        late.readBlock("a", 0, 1)
-        late.writeBlock("a", np.arange(10), 0)
-        with RatZarr(url) as table:
-            table.deleteColumn("a")
-            table.createColumn("a", "int32")
-            table.writeBlock("a", np.arange(ROWS), 0)
-        with suppress(Exception):
-            late.writeBlock("a", np.arange(10), 20)
-            late.flush()
-        late._columns.forget()
-        one = only(refuses_to_change(moto_s3, url))
+    late = RatZarr(url)
+    late.readBlock("a", 0, 1)
+    late.writeBlock("a", np.arange(10), 0)
+    with RatZarr(url) as table:
+        table.deleteColumn("a")
+        table.createColumn("a", "int32")
+        table.writeBlock("a", np.arange(ROWS), 0)
+    with suppress(ChangedError):
+        late.writeBlock("a", np.arange(10), 20)
+        late.close()
+    one = only(refuses_to_change(moto_s3, url))
     assert (one.kind, one.key, one.rows) == ("stale", "RAT/a/c/2", (20, 30))
     assert one.repair is None
 
@@ -419,43 +419,63 @@ def test_a_replacement_that_was_not_put_in_its_place(place, said):
     assert not any(key.startswith(".pending") for key in place.objects(url))
 
 
-def test_a_replacement_half_put_in_its_place(moto_s3, monkeypatch):
+REPLACES = """
+import sys
+from tests.ratzarr.maintenance.test_check import COPY, bulk
+bulk(sys.argv[1], "a", "int16", attributes=COPY, replace=True)
+"""
+
+
+@pytest.mark.parametrize("allowed", [0, 5])
+def test_a_replacement_half_put_in_its_place(counted_s3, allowed):
     """On S3 that takes many requests; killed anywhere in between, it can be finished."""
-    place = moto_s3
-    from ratzarr.stores.s3 import S3Objects
+    place, proxy = counted_s3
+    url = make(place, a="int32")
+    started, copied = threading.Event(), itertools.count()
 
-    for allowed in (0, 5):
-        url = make(place, a="int32")
-        count = 0
-        copy = S3Objects._copy
+    def kill(method, key):
+        if method == "PUT" and "/RAT/a/c/" in key and next(copied) >= allowed:
+            started.wait(30)
+            process.kill()
+            return 503
+        return None
 
-        def killed(self, source, target, allowed=allowed, copy=copy):
-            nonlocal count
-            count += 1
-            if count > allowed:
-                raise KeyboardInterrupt
-            copy(self, source, target)
-
-        with monkeypatch.context() as patched:
-            patched.setattr(S3Objects, "_copy", killed)
-            with pytest.raises(KeyboardInterrupt):
-                bulk(url, "a", "int16", attributes=COPY, replace=True)
-        done, left = repaired(place, url)
-        assert "move it into place" in [one.repair for one in done]
-        assert left == []
-        with RatZarr(url, readOnly=True) as table:
-            assert table.readBlock("a", 0, ROWS).tolist() == list(range(ROWS))
+    proxy.instead = kill
+    process = subprocess.Popen([sys.executable, "-c", REPLACES, url])
+    started.set()
+    assert process.wait(60) == -signal.SIGKILL
+    proxy.instead = None
+    done, left = repaired(place, url)
+    assert "put it in its place" in [one.repair for one in done]
+    assert left == []
+    with RatZarr(url, readOnly=True) as table:
+        assert table.getColumnDtype("a") == np.int16
+        assert table.readBlock("a", 0, ROWS).tolist() == list(range(ROWS))
 
 
-def test_who_is_just_putting_it_in_its_place_is_left_alone(place, monkeypatch):
+def test_who_is_just_putting_it_in_its_place_is_left_alone(place):
     """Two that do it at once would undo each other's work."""
     url = make(place, a="int32")
     bulk(url, "a", "int16", done=False, attributes=COPY, replace=True)
-    prefix = pending(place, url)
-    monkeypatch.setattr(
-        repairs.time, "sleep", lambda seconds: place.put(url, f"{prefix}/c/777", b"x")
-    )
-    found = check_store(url, repair=True)
+    prefix, over = pending(place, url), threading.Event()
+
+    def goes_on():
+        for chunk in itertools.count(777):
+            place.put(url, f"{prefix}/c/{chunk}", b"x")
+            if over.wait(0.02):
+                return
+
+    at_work = threading.Thread(target=goes_on)
+
+    def begin(done, message):
+        if message == "put it in its place":
+            at_work.start()
+
+    try:
+        found = check_store(url, repair=True, patience=0.5, progress=begin)
+    finally:
+        over.set()
+        at_work.join()
     assert not any(one.repaired for one in found)
     assert "another process" in found[0].words
     with RatZarr(url, readOnly=True) as table:
@@ -520,7 +540,7 @@ def test_a_removal_that_was_interrupted(moto_s3):
     url = make(place, a="int32")
     before = place.objects(url)
     for chunks in ((), (1, 2)):
-        place.put(url, "RAT/gone/zarr.json", layout.to_json(repairs.REMOVING))
+        place.put(url, "RAT/gone/zarr.json", layout.to_json(REMOVING))
         for chunk in chunks:
             place.put(url, f"RAT/gone/c/{chunk}", b"anything")
         with RatZarr(url, readOnly=True) as table:
@@ -778,7 +798,7 @@ def test_a_stream_of_tasks_is_drawn_as_it_is_used():
             drawn += 1
             yield lambda number=number: number
 
-    for taken, number in enumerate(parallel.stream(tasks(), window=7)):
+    for taken, number in enumerate(stream(tasks(), window=7)):
         assert number == taken
         most = max(most, drawn - taken)
     assert (taken, drawn) == (499, 500)
@@ -790,11 +810,11 @@ def test_a_stream_of_tasks_is_drawn_as_it_is_used():
         yield from tasks()
 
     with pytest.raises(ZeroDivisionError):
-        list(parallel.stream(failing(), window=3))
-    first = parallel.stream(tasks(), window=3)
+        list(stream(failing(), window=3))
+    first = stream(tasks(), window=3)
     assert next(first) == 0
     first.close()
-    assert list(parallel.stream([])) == []
+    assert list(stream([])) == []
 
 
 MEMORY = """
@@ -869,37 +889,45 @@ def test_a_table_that_others_are_writing(local):
     assert local.open(url)["RAT/fixed"][:].tolist() == list(range(ROWS))
 
 
-def test_a_column_that_changes_while_it_is_looked_at(place, monkeypatch):
+def test_a_column_that_changes_while_it_is_looked_at(place):
     """What is gone, or another, by the second look was not wrong."""
-    url = make(place, a="int32", b="int32")
-    stream = checkup.stream
-    looked = 0
+    url, rows = place.new(), 60
+    with RatZarr(url, newRowCount=rows, newChunkSize=1) as table:
+        for name in "ab":
+            table.createColumn(name, "int32")
+            table.writeBlock(name, np.arange(rows), 0)
+    changed = []
 
-    def meanwhile(tasks, window):
-        nonlocal looked
-        looked += 1
-        if looked == 1:
+    def meanwhile(done, message):
+        if not changed:
+            changed.append(done)
             with RatZarr(url) as table:
                 table.deleteColumn("a")
                 table.createColumn("a", "str")
-                table.writeBlock("a", values("str"), 0)
+                table.writeBlock("a", np.array(["new"] * rows), 0)
                 table.deleteColumn("b")
-        yield from stream(tasks, window)
 
-    monkeypatch.setattr(checkup, "stream", meanwhile)
-    assert [one for one in check_store(url) if one.wrong] == []
-    assert looked > 1
+    assert [one for one in check_store(url, progress=meanwhile) if one.wrong] == []
+    assert changed[0] < 0.5
 
 
-def test_places_that_list_nothing(local, monkeypatch):
+class ListsNothing(WrapperStore):
+    """As a web server: what is asked for by its name is there."""
+
+    async def list_prefix(self, prefix):
+        for key in ():
+            yield key
+
+
+def test_places_that_list_nothing():
     """Chunks that a listing leaves out are not called missing."""
-    url = make(local)
-    bulk(url, "a")
-    monkeypatch.setattr(
-        "ratzarr.stores.local.LocalObjects.list_tree", lambda self, prefix: iter(())
-    )
+    store = MemoryStore()
+    with RatZarr(store, newRowCount=ROWS, newChunkSize=CHUNK) as table:
+        table.createColumn("a", "int32")
+        table.writeBlock("a", np.arange(ROWS), 0)
+    assert check_store(store) == []
     with pytest.raises(StoreError, match="listed"):
-        check_store(url)
+        check_store(ListsNothing(store))
 
 
 def test_progress(place):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import make, raw
+from ratzarr.testing.helpers import make, raw
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="there are forks elsewhere only"),

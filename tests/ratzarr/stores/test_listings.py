@@ -4,34 +4,19 @@ import json
 import os
 import shutil
 import time
-from types import SimpleNamespace
-from unittest import mock
+from contextlib import contextmanager
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ratzarr import RatZarr
 from ratzarr.errors import InvalidNameError
 from ratzarr.format.names import are_in_the_raw, plausible_keys
-from tests.ratzarr.conformance.base import make
-
-
-@pytest.fixture
-def looks(monkeypatch):
-    """Return the directories that were looked into, in a list."""
-    seen = []
-    access = os.access
-
-    def counted(path, *arguments, **options):
-        seen.append(os.fspath(path).partition("/")[0])
-        return access(path, *arguments, **options)
-
-    # In that module alone: other threads of this process look into other directories.
-    monkeypatch.setattr(
-        "ratzarr.stores.local_files.os", SimpleNamespace(**{**vars(os), "access": counted})
-    )
-    return seen
+from ratzarr.stores import open_objects, parse, state_of
+from ratzarr.stores.local_files import ListingCache
+from ratzarr.testing.helpers import make
+from tests.audits import recorded
+from tests.files import wait_until_settled
 
 
 def names(path):
@@ -47,26 +32,26 @@ def put_in_order(path, order):
     document.write_text(json.dumps(contents))
 
 
-def long_ago():
-    """Let a directory be listed that was changed so long ago that its listing is remembered."""
-    time.sleep(0.15)
-
-
-def test_what_has_not_changed_is_not_looked_into_again(tmp_path, looks):
+def test_what_has_not_changed_is_not_looked_into_again(tmp_path):
     path = tmp_path / "t.rat.zarr"
     make(path, 3, a=("i4",), b=("f8",)).close()
-    long_ago()
-    assert names(path) == ["a", "b"]
-    assert sorted(looks) == ["a", "b"]
-    looks.clear()
-    assert names(path) == ["a", "b"]
-    assert looks == []
+    wait_until_settled(path)
+    with recorded("os.scandir") as listed:
+        assert names(path) == ["a", "b"]
+        assert len(listed) == 1
+        assert names(path) == ["a", "b"]
+        assert len(listed) == 1
+    # Nor are the columns: this changes the directory of one, and not the one that is listed.
+    document = path / "RAT" / "a" / "zarr.json"
+    document.rename(document.with_name("gone"))
+    assert sorted(open_objects(parse(str(path))).list_dirs("RAT")) == ["a", "b"]
+    document.with_name("gone").rename(document)
     with RatZarr(path) as table:
         table.createColumn("c", "i4")
         assert names(path) == ["a", "b", "c"]
         table.deleteColumn("a")
         assert names(path) == ["b", "c"]
-    long_ago()
+    wait_until_settled(path)
     assert names(path) == ["b", "c"]
 
 
@@ -81,19 +66,19 @@ def test_however_soon_the_next_change_comes(tmp_path):
             assert names(path) == expected
 
 
-def test_where_the_clock_of_the_disk_goes_in_large_steps(tmp_path, monkeypatch):
-    """Two changes have the same time: a listing in between is not remembered."""
-    path = tmp_path / "t.rat.zarr"
+def test_where_the_clock_of_the_disk_goes_in_large_steps(tmp_path):
+    """Two changes can have the same time: what is listed in between is in no state to remember."""
     now = time.time_ns() // 10**9 * 10**9
-    same = mock.Mock(st_dev=1, st_ino=-5, st_size=4096, st_mtime_ns=now, st_ctime_ns=now)
-    coarse = SimpleNamespace(**{**vars(os), "fstat": lambda folder: same})
-    with make(path, 3, a=("i4",)) as table:
-        monkeypatch.setattr("ratzarr.stores.local_files.os", coarse)
-        assert table._objects.list_dirs("RAT") == ["a"]
-        monkeypatch.undo()
-        table.createColumn("b", "i4")
-        monkeypatch.setattr("ratzarr.stores.local_files.os", coarse)
-        assert sorted(table._objects.list_dirs("RAT")) == ["a", "b"]
+    found = os.stat(tmp_path)
+    whole = os.stat_result(found, {"st_ctime_ns": now})
+    fine = os.stat_result(found, {"st_ctime_ns": now + 1})
+    assert whole.st_ctime_ns == now
+    for seconds in (0, 1, 2):
+        assert state_of(whole, now=now + seconds * 10**9) == ""
+    assert state_of(whole, now=now + 4 * 10**9)
+    # Elsewhere the clock goes in steps of some milliseconds.
+    assert state_of(fine, now=now + 10**7) == ""
+    assert state_of(fine, now=now + 10**9)
 
 
 def test_what_is_no_column_is_looked_at_each_time(tmp_path):
@@ -102,7 +87,7 @@ def test_what_is_no_column_is_looked_at_each_time(tmp_path):
     make(path, 3, a=("i4",)).close()
     (path / "RAT" / "b").mkdir()
     (path / "RAT" / "a" / "stray").mkdir()
-    long_ago()
+    wait_until_settled(path)
     for _ in range(2):
         assert names(path) == ["a"]
     shutil.copy(path / "RAT" / "a" / "zarr.json", path / "RAT" / "b" / "zarr.json")
@@ -114,24 +99,40 @@ def test_links_and_files_in_a_listing_that_is_remembered(tmp_path):
     make(path, 3, a=("i4",)).close()
     (path / "RAT" / "file").write_text("no column")
     (path / "RAT" / "link").symlink_to(path / "RAT" / "a")
-    long_ago()
-    with RatZarr(path, readOnly=True) as table:
-        for _ in range(2):
-            assert sorted(table._objects.list_dirs("RAT")) == ["a", "link"]
+    wait_until_settled(path)
+    objects = open_objects(parse(str(path)))
+    for _ in range(2):
+        assert sorted(objects.list_dirs("RAT")) == ["a", "link"]
 
 
-def test_few_listings_are_remembered(tmp_path, monkeypatch):
-    monkeypatch.setattr("ratzarr.stores.local_files._known", known := {})
-    monkeypatch.setattr("ratzarr.stores.local_files.KEPT", 3)
-    monkeypatch.setattr("ratzarr.stores.local_files.LONGEST", 2)
+def test_few_listings_are_remembered(tmp_path):
+    cache = ListingCache(max_listings=3, max_names=2)
     for number in range(8):
-        columns = {f"c{one}": ("i4",) for one in range(number % 4)}
-        make(tmp_path / f"{number}.rat.zarr", 3, **columns).close()
-    long_ago()
+        for one in range(number % 4):
+            folder = tmp_path / str(number) / f"c{one}"
+            folder.mkdir(parents=True)
+            (folder / "zarr.json").touch()
+        (tmp_path / str(number)).mkdir(exist_ok=True)
+    wait_until_settled(tmp_path)
+    lengths, again = [], []
     for number in range(8):
-        assert len(names(tmp_path / f"{number}.rat.zarr")) == number % 4
-    assert 0 < len(known) <= 3
-    assert all(len(sure) <= 2 for sure, _ in known.values())
+        with opened(tmp_path / str(number)) as folder, recorded("os.scandir") as listed:
+            for _ in range(2):
+                assert len(cache.with_document(folder)) == number % 4
+        again.append(len(listed) == 2)
+        lengths.append(len(cache))
+    # One of three names is listed each time.
+    assert again == [number % 4 == 3 for number in range(8)]
+    assert lengths == [1, 2, 3, 3, 1, 2, 3, 3]
+
+
+@contextmanager
+def opened(path):
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def keys_of(name):
@@ -172,7 +173,7 @@ def test_an_order_with_names_twice_gone_and_unknown(tmp_path):
 def test_what_is_done_with_a_list_of_names_is_its_receivers_own(tmp_path):
     path = tmp_path / "t.rat.zarr"
     make(path, 3, a=("i4",), b=("f8",)).close()
-    long_ago()
+    wait_until_settled(path)
     for _ in range(3):
         found = names(path)
         assert found == ["a", "b"]

@@ -7,7 +7,7 @@ import pytest
 
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.maintenance.check import check_store
-from tests.ratzarr.conformance.base import STRING, change_document, make
+from ratzarr.testing.helpers import STRING, change_document, make
 from tests.servers.web import web_server
 
 # In a URL some of these would mean something else, or nothing at all.

@@ -1,5 +1,6 @@
 """A file gets its name when it is whole, and what a killed process left is removed."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -59,10 +60,10 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path):
 
 
 def test_where_there_are_no_locks_nothing_is_swept(tmp_path, monkeypatch):
-    def refused(file):
+    def refused(file, operation):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr("ratzarr.stores.local_files.lock_if_free", refused)
+    monkeypatch.setattr(fcntl, "flock", refused)
     path = tmp_path / "seg.tif"
     with partial_file(path) as (_, hidden):
         write(path, b"x")

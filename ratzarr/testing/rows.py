@@ -6,7 +6,8 @@ import pytest
 from hypothesis import strategies as st
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import (
+from ratzarr.testing.columns import values_of
+from ratzarr.testing.helpers import (
     BYTES,
     STRING,
     assert_same,
@@ -16,7 +17,6 @@ from tests.ratzarr.conformance.base import (
     raw,
     refused,
 )
-from tests.ratzarr.conformance.columns import values_of
 
 WRONG_NUMBERS = [-1, 1.5, "3", None, np.nan, 2.0**70, [1], b"1"]
 
@@ -31,7 +31,7 @@ class Rows:
     def test_reading_every_block(self, place, dtype):
         url = place.new()
         values = values_of(dtype, 11)
-        with make(url, 11, chunk=4, a=(dtype,), w=(dtype, 2)) as table:
+        with make(place.at(url), 11, chunk=4, a=(dtype,), w=(dtype, 2)) as table:
             wide = values_of(dtype, 11, 2)
             table.writeBlock("a", values, 0)
             table.writeBlock("w", wide, 0)
@@ -50,7 +50,7 @@ class Rows:
         url = place.new()
         rows = 7
         model = values_of(dtype, rows, width)
-        with make(url, rows, chunk=3, a=(dtype, width)) as table:
+        with make(place.at(url), rows, chunk=3, a=(dtype, width)) as table:
             table.writeBlock("a", model, 0)
             fresh = 1000
             for start in range(rows + 1):
@@ -66,7 +66,7 @@ class Rows:
 
     def test_the_row_count_is_set_as_an_attribute(self, place):
         url = place.new()
-        with make(url, 3, a=("int32",)) as table:
+        with make(place.at(url), 3, a=("int32",)) as table:
             table.writeBlock("a", [1, 2, 3], 0)
             table.rowCount = 5
             table.rowCount -= 3
@@ -76,7 +76,10 @@ class Rows:
             for wrong in -1, 2.5, None, True:
                 with refused(place, "the row count is an integer", table=table):
                     table.rowCount = wrong
-        with RatZarr(url, readOnly=True) as table, refused(place, "readOnly", table=table):
+        with (
+            RatZarr(place.at(url), readOnly=True) as table,
+            refused(place, "readOnly", table=table),
+        ):
             table.rowCount = 4
         assert raw(place, url, "a").tolist() == [1, 2, 0]
 
@@ -102,7 +105,7 @@ class Rows:
     @staticmethod
     def _play(place, chunk, steps):
         url = place.new()
-        table = make(url, 6, chunk, a=("int32",), s=(STRING,), w=("float32", 2))
+        table = make(place.at(url), 6, chunk, a=("int32",), s=(STRING,), w=("float32", 2))
         model = {"a": np.zeros(6, "i4"), "s": np.zeros(6, STRING), "w": np.zeros((6, 2), "f4")}
         fresh = 1
         for what, first, second in steps:
@@ -132,9 +135,9 @@ class Rows:
                     )
             else:
                 table.close()
-                table = RatZarr(url)
+                table = RatZarr(place.at(url))
         table.close()
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.rowCount == len(model["a"])
             for name, values in model.items():
                 assert_same(table.readBlock(name, 0, 20), values)
@@ -144,7 +147,7 @@ class Rows:
     @pytest.mark.parametrize("rows", [0, 1, 3, 4, 5, 8])
     def test_row_counts(self, place, rows):
         url = place.new()
-        with make(url, rows, chunk=4, a=("int16",)) as table:
+        with make(place.at(url), rows, chunk=4, a=("int16",)) as table:
             assert table.getRowCount() == table.rowCount == rows
             assert isinstance(table.getRowCount(), int)
             block = np.arange(rows, dtype="int16")
@@ -152,20 +155,22 @@ class Rows:
             assert_same(table.readBlock("a", 0, rows), block)
             assert_same(table.readBlock("a", 0, rows + 3), block)
             assert len(table.readBlock("a", rows, 1)) == 0
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.getRowCount() == rows
         assert document(place, url, "RAT")["attributes"]["ROWCOUNT"] == rows
         assert document(place, url, "RAT/a")["shape"] == [rows]
 
     def test_numpy_integers_as_rows(self, place):
-        with make(place.new(), np.int64(5), chunk=np.int32(4), a=("int16", np.int8(1))) as table:
+        with make(
+            place.at(place.new()), np.int64(5), chunk=np.int32(4), a=("int16", np.int8(1))
+        ) as table:
             table.writeBlock("a", np.array([7]), np.uint8(3))
             assert table.readBlock("a", np.int64(3), np.int16(1)).tolist() == [7]
             assert table.getRowCount() == 5
 
     def test_columns_follow_the_row_count(self, place):
         url = place.new()
-        with make(url, 3, a=("int16",), w=("int16", 2)) as table:
+        with make(place.at(url), 3, a=("int16",), w=("int16", 2)) as table:
             table.setRowCount(6)
             table.createColumn("late", "int16")
             assert len(table.readBlock("a", 0, 10)) == 6
@@ -181,7 +186,7 @@ class Rows:
             "a": ("int32",), "s": (STRING,), "b": (BYTES,), "w": ("int16", 2),
             "d": ("datetime64[s]",),
         }  # fmt: skip
-        with make(url, 10, chunk=4, **columns) as table:
+        with make(place.at(url), 10, chunk=4, **columns) as table:
             wanted = table.readBlocks(list(columns), 0, 10)
             full = {
                 name: values_of(dtype[0], 12, *dtype[1:])[2:] for name, dtype in columns.items()
@@ -193,7 +198,7 @@ class Rows:
             for name, values in wanted.items():
                 values[:cut] = full[name][:cut]
                 assert_same(table.readBlock(name, 0, 10), values)
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             for name, values in table.readBlocks(list(columns), 0, 10).items():
                 assert_same(values, wanted[name])
         for name, values in wanted.items():
@@ -201,7 +206,7 @@ class Rows:
 
     def test_what_was_cut_off_is_no_longer_stored(self, place):
         url = place.new()
-        with make(url, 20, chunk=4, a=("int32",)) as table:
+        with make(place.at(url), 20, chunk=4, a=("int32",)) as table:
             table.writeBlock("a", np.arange(20), 0)
             table.setRowCount(5)
         # Not on S3, where an object can be replaced on condition but not removed, nor for
@@ -214,12 +219,12 @@ class Rows:
 
     @pytest.mark.parametrize("count", WRONG_NUMBERS, ids=repr)
     def test_row_counts_that_are_none(self, place, count):
-        with make(place.new(), 5, a=("int32",)) as table, refused(place, table=table):
+        with make(place.at(place.new()), 5, a=("int32",)) as table, refused(place, table=table):
             table.setRowCount(count)
 
     @pytest.mark.parametrize("start", WRONG_NUMBERS, ids=repr)
     def test_starts_that_are_none(self, place, start):
-        with make(place.new(), 5, column=("int32",)) as table:
+        with make(place.at(place.new()), 5, column=("int32",)) as table:
             table.writeBlock("column", np.arange(5), 0)
             with refused(place, repr(start), table=table):
                 table.readBlock("column", start, 2)
@@ -229,14 +234,14 @@ class Rows:
     @pytest.mark.parametrize("length", WRONG_NUMBERS, ids=repr)
     def test_lengths_that_are_none(self, place, length):
         with (
-            make(place.new(), 5, column=("int32",)) as table,
+            make(place.at(place.new()), 5, column=("int32",)) as table,
             refused(place, repr(length), table=table),
         ):
             table.readBlock("column", 0, length)
 
     def test_starting_beyond_the_end(self, place):
         url = place.new()
-        with make(url, 5, column=("int32",)) as table:
+        with make(place.at(url), 5, column=("int32",)) as table:
             with refused(place, url, "6", "5", table=table, error=IndexError):
                 table.readBlock("column", 6, 1)
             with refused(place, "6", "5", table=table, error=IndexError):
@@ -244,7 +249,7 @@ class Rows:
 
     @pytest.mark.parametrize(("start", "length"), [(0, 6), (4, 2), (5, 1), (1, 99)])
     def test_writing_past_the_end(self, place, start, length):
-        with make(place.new(), 5, column=("int32",)) as table:
+        with make(place.at(place.new()), 5, column=("int32",)) as table:
             with refused(place, "5", str(start), table=table, error=IndexError):
                 table.writeBlock("column", np.ones(length, "i4"), start)
             assert not table.readBlock("column", 0, 5).any()
@@ -259,13 +264,13 @@ class Rows:
     )  # fmt: skip
     def test_blocks_of_another_shape(self, place, column, shape):
         with (
-            make(place.new(), 5, one=("int32",), two=("int32", 2)) as table,
+            make(place.at(place.new()), 5, one=("int32",), two=("int32", 2)) as table,
             refused(place, f"'{column}'", table=table),
         ):
             table.writeBlock(column, np.ones(shape, "i4"), 0)
 
     def test_ragged_blocks(self, place):
-        with make(place.new(), 5, one=("int32",), s=(STRING,)) as table:
+        with make(place.at(place.new()), 5, one=("int32",), s=(STRING,)) as table:
             for block in ([1, [2, 3]], {1, 2}, {"a": 1}, None):
                 with refused(place, "'one'", table=table, doing=repr(block)):
                     table.writeBlock("one", block, 0)
@@ -274,7 +279,7 @@ class Rows:
 
     def test_chunk_sizes(self, place):
         url = place.new()
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             table.setRowCount(10)
             table.createColumn("before", "int16")
             table.setChunkSize(3)
@@ -282,7 +287,7 @@ class Rows:
             table.createColumn("after", "int16", 2)
             assert table.getColumnChunkSize("before") == 500000
             assert table.getColumnChunkSize("after") == 3
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.getRATChunkSize() == 3
             assert table.getColumnChunkSize("before") == 500000
             assert table.getColumnChunkSize("after") == 3
@@ -295,7 +300,7 @@ class Rows:
 
     @pytest.mark.parametrize("size", [*WRONG_NUMBERS, 0], ids=repr)
     def test_chunk_sizes_that_are_none(self, place, size):
-        with make(place.new(), 5, a=("int32",)) as table:
+        with make(place.at(place.new()), 5, a=("int32",)) as table:
             with refused(place, table=table):
                 table.setChunkSize(size)
             assert table.getRATChunkSize() == 4
@@ -304,7 +309,7 @@ class Rows:
         url = place.new()
         table = place.create(url).create_group("RAT")
         table.create_array("a", shape=7, chunks=4, dtype="i4")[:] = np.arange(7)
-        with RatZarr(url) as ours:
+        with RatZarr(place.at(url)) as ours:
             assert ours.rowCount == 7
             assert ours.readBlock("a", 0, 9).tolist() == list(range(7))
 
@@ -315,20 +320,20 @@ class Rows:
         group.create_array("a", shape=6, chunks=4, dtype="i4", fill_value=-7)[:] = np.arange(6)
         # Without it another program would have resized all columns, and they would be right.
         group.create_array("b", shape=9, chunks=4, dtype="i4")
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.readBlock("a", 4, 9).tolist() == [4, 5, -7, -7, -7]
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             table.writeBlock("a", np.array([70, 80]), 7)
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.readBlock("a", 0, 9).tolist() == [0, 1, 2, 3, 4, 5, -7, 70, 80]
 
     def test_a_column_longer_than_the_table(self, place):
         """A resize was interrupted: what is beyond the end must not come back."""
         url = place.new()
-        with make(url, 10, chunk=4, a=("int32",)) as table:
+        with make(place.at(url), 10, chunk=4, a=("int32",)) as table:
             table.writeBlock("a", np.arange(1, 11), 0)
         change_document(place, url, "RAT", lambda one: one["attributes"].update(ROWCOUNT=5))
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.readBlock("a", 0, 10).tolist() == [1, 2, 3, 4, 5]
             table.setRowCount(10)
             assert table.readBlock("a", 0, 10).tolist() == [1, 2, 3, 4, 5, 0, 0, 0, 0, 0]
@@ -336,16 +341,16 @@ class Rows:
     def test_a_count_that_a_column_seems_to_have_already(self, place):
         """What this instance knows of its columns is old: another has resized them since."""
         url = place.new()
-        with make(url, 20, a=("int32",), b=("int32",)) as one:
+        with make(place.at(url), 20, a=("int32",), b=("int32",)) as one:
             one.writeBlock("a", np.arange(20), 0)
             one.flush()
-            with RatZarr(url) as other:
+            with RatZarr(place.at(url)) as other:
                 other.setRowCount(30)
                 other.writeBlocks({"a": np.full(10, 7), "b": np.full(10, 7)}, 20)
             one.setRowCount(20)
             assert raw(place, url, "a").tolist() == list(range(20))
             assert raw(place, url, "b").tolist() == [0] * 20
-            with RatZarr(url) as other:
+            with RatZarr(place.at(url)) as other:
                 other.setRowCount(10)
             one.setRowCount(30)
             assert one.readBlock("a", 0, 30).tolist() == [*range(10), *[0] * 20]
@@ -353,7 +358,7 @@ class Rows:
         assert raw(place, url, "a").tolist() == [*range(10), *[0] * 20]
 
     def test_a_resize_forgets_nothing_that_was_written(self, place):
-        with make(place.new(), 8, a=("int32",)) as one:
+        with make(place.at(place.new()), 8, a=("int32",)) as one:
             one.writeBlock("a", np.arange(8), 0)
             written = one.bytesWritten("a")
             assert written > 0

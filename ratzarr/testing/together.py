@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ratzarr import ChangedError, ColumnNotFoundError, RatZarr, UnequalValueError
-from tests.ratzarr.conformance.base import assert_same, document, make, raw
+from ratzarr.testing.helpers import assert_same, document, make, raw
 
 
 class Together:
@@ -15,8 +15,8 @@ class Together:
     def test_rows_cut_off_before_the_column_was_opened(self, place):
         """They are no rows of the table: a block for them is refused, not dropped in silence."""
         url = place.new()
-        with make(url, 20, chunk=4, a=("int32",)) as table:
-            instances = [RatZarr(url) for _ in range(3)]
+        with make(place.at(url), 20, chunk=4, a=("int32",)) as table:
+            instances = [RatZarr(place.at(url)) for _ in range(3)]
             table.setRowCount(5)
             before = place.everything()
             for late, rows in zip(
@@ -33,7 +33,7 @@ class Together:
 
     def test_an_attribute_that_was_set_since_is_removed(self, place):
         url = place.new()
-        with make(url, 1, a=("int32",)) as table, RatZarr(url) as late:
+        with make(place.at(url), 1, a=("int32",)) as table, RatZarr(place.at(url)) as late:
             mappings = [late.getRatAttributeMapping(), late.getColumnAttributeMapping("a")]
             table.getRatAttributeMapping()["unit"] = "m"
             table.getColumnAttributeMapping("a")["unit"] = "m"
@@ -50,12 +50,12 @@ class Together:
         """numpy has them, and has no text for them."""
         url = place.new()
         fill = np.array(value).view("M8[2W]")[()]
-        with make(url, 3) as table:
+        with make(place.at(url), 3) as table:
             table.createColumn("a", "M8[2W]", fillValue=fill)
             table.createColumn("b", "M8[s]")
             with pytest.raises(ValueError, match=rf"{value} \* datetime64\[2W\]"):
                 table.writeBlock("b", np.array([fill]), 0)
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert_same(table.readBlock("a", 0, 3), np.full(3, fill))
             table.writeBlock("a", table.readBlock("a", 0, 2), 1)
 
@@ -68,7 +68,10 @@ class Together:
         """That the earlier column could not hold it is beside the point: it is another."""
         url = place.new()
         block = np.array(block, "T" if isinstance(block[0], str) else None)
-        with make(url, 3, a=("int8",), b=("int8",)) as table, RatZarr(url) as late:
+        with (
+            make(place.at(url), 3, a=("int8",), b=("int8",)) as table,
+            RatZarr(place.at(url)) as late,
+        ):
             for name in "ab":
                 late.readBlock(name, 0, 3)
             table.deleteColumn("a")
@@ -82,7 +85,7 @@ class Together:
 
     def test_a_block_for_a_column_that_is_gone(self, place):
         url = place.new()
-        with make(url, 3, a=("int8",)) as table, RatZarr(url) as late:
+        with make(place.at(url), 3, a=("int8",)) as table, RatZarr(place.at(url)) as late:
             late.readBlock("a", 0, 3)
             with pytest.raises(UnequalValueError, match="300 does not fit int8"):
                 late.writeBlock("a", [300], 0)
@@ -95,7 +98,10 @@ class Together:
         """Its chunks have other keys: on a disk one is a directory where the other is a file."""
         url = place.new()
         blocks = [np.arange(3 * n, dtype=np.int8).reshape((3, n) if n > 1 else 3) for n in widths]
-        with make(url, 3, a=("int8", widths[0])) as table, RatZarr(url) as late:
+        with (
+            make(place.at(url), 3, a=("int8", widths[0])) as table,
+            RatZarr(place.at(url)) as late,
+        ):
             late.writeBlock("a", blocks[0], 0)
             table.deleteColumn("a")
             table.createColumn("a", "int8", widths[1])
@@ -114,7 +120,10 @@ class Together:
     def test_a_column_read_in_another_width(self, place, widths):
         url = place.new()
         blocks = [np.arange(3 * n, dtype=np.int8).reshape((3, n) if n > 1 else 3) for n in widths]
-        with make(url, 3, a=("int8", widths[0])) as table, RatZarr(url) as late:
+        with (
+            make(place.at(url), 3, a=("int8", widths[0])) as table,
+            RatZarr(place.at(url)) as late,
+        ):
             table.writeBlock("a", blocks[0], 0)
             assert_same(late.readBlock("a", 0, 3), blocks[0])
             table.deleteColumn("a")
@@ -129,7 +138,7 @@ class BeingBuilt:
     def test_it_has_the_rows_that_the_table_has(self, place):
         """Its builder need not have seen that there are more, or nothing of them were missing."""
         url = place.new()
-        with make(url, 0, a=("int32",)) as table, RatZarr(url) as late:
+        with make(place.at(url), 0, a=("int32",)) as table, RatZarr(place.at(url)) as late:
             table.setRowCount(6)
             late.createColumn("a", "int64", complete=False, replace=True)
             assert late.rowCount == 6
@@ -138,7 +147,10 @@ class BeingBuilt:
     def test_rows_that_were_added_are_missing(self, place):
         """Or whoever writes what is missing says that it is finished, and it isn't."""
         url = place.new()
-        with make(url, 2, chunk=2, a=("int32",)) as table, RatZarr(url) as builder:
+        with (
+            make(place.at(url), 2, chunk=2, a=("int32",)) as table,
+            RatZarr(place.at(url)) as builder,
+        ):
             builder.createColumn("a", "int64", complete=False, replace=True)
             builder.writeBlock("a", [1, 2], 0)
             table.setRowCount(7)
@@ -153,7 +165,7 @@ class BeingBuilt:
     def test_rows_that_its_builder_does_not_know_of_are_empty(self, place, counts, replace):
         """They are not missing: nobody said that they were written."""
         url = place.new()
-        with make(url, 10, chunk=2) as table, RatZarr(url) as builder:
+        with make(place.at(url), 10, chunk=2) as table, RatZarr(place.at(url)) as builder:
             builder.createColumn("a", "int32", complete=False, replace=replace)
             builder.writeBlock("a", np.arange(10), 0)
             builder.flush()
@@ -162,14 +174,17 @@ class BeingBuilt:
             builder.setComplete("a")
             wanted = np.zeros(17, np.int32)
             wanted[: min(10, *counts)] = np.arange(min(10, *counts))
-            with RatZarr(url) as fresh:
+            with RatZarr(place.at(url)) as fresh:
                 assert_same(fresh.readBlock("a", 0, 17), wanted)
             assert_same(np.asarray(raw(place, url, "a")), wanted)
 
     def test_its_builder_is_told_of_rows_that_were_cut_off(self, place):
         """Once, where nobody looks before a chunk is written: flush() is not the only one to say it."""
         url = place.new()
-        with make(url, 8, chunk=4, a=("int32",)) as table, RatZarr(url) as builder:
+        with (
+            make(place.at(url), 8, chunk=4, a=("int32",)) as table,
+            RatZarr(place.at(url)) as builder,
+        ):
             builder.createColumn("a", "int64", complete=False, replace=True)
             builder.writeBlock("a", np.arange(8), 0)
             table.setRowCount(6)
@@ -178,13 +193,16 @@ class BeingBuilt:
                     builder.setComplete("a")
                 assert table.getColumnDtype("a") == np.int32
             builder.setComplete("a")
-            with RatZarr(url) as fresh:
+            with RatZarr(place.at(url)) as fresh:
                 assert_same(fresh.readBlock("a", 0, 8), np.arange(6))
 
     @pytest.mark.parametrize("own", [True, False])
     def test_its_rows_that_are_cut_off_are_gone(self, place, own):
         url = place.new()
-        with make(url, 8, chunk=4, a=("int32",)) as table, RatZarr(url) as builder:
+        with (
+            make(place.at(url), 8, chunk=4, a=("int32",)) as table,
+            RatZarr(place.at(url)) as builder,
+        ):
             builder.createColumn("a", "int64", complete=False, replace=True)
             builder.writeBlock("a", np.arange(8), 0)
             builder.flush()
@@ -203,13 +221,13 @@ class BeingBuilt:
     def test_the_columns_keep_their_order(self, place):
         """Also where whoever finishes one has not seen it in the order yet."""
         url = place.new()
-        with make(url, 2) as table, RatZarr(url) as late:
+        with make(place.at(url), 2) as table, RatZarr(place.at(url)) as late:
             for name in "bac":
                 table.createColumn(name, "int8", complete=name != "b")
             assert late.resumeColumn("b") is not None
             assert table.getColumnNames() == list("bac")
             assert place.open(url)["RAT"].attrs["COLUMN_ORDER"] == list("bac")
-            with RatZarr(url, create=False) as other:
+            with RatZarr(place.at(url), create=False) as other:
                 table.deleteColumn("c")
                 table.createColumn("d", "int8")
                 other.createColumn("d", "int16", complete=False, replace=True)
@@ -221,7 +239,7 @@ class BeingBuilt:
     def test_the_place_of_a_column_that_is_gone(self, place):
         """A column that was to be replaced, and was deleted, has left no place in the order."""
         url = place.new()
-        with make(url, 2, a=("int8",)) as table, RatZarr(url) as builder:
+        with make(place.at(url), 2, a=("int8",)) as table, RatZarr(place.at(url)) as builder:
             builder.createColumn("a", "int16", complete=False, replace=True)
             builder.writeBlock("a", [1, 2], 0)
             table.deleteColumn("a")
@@ -233,9 +251,9 @@ class BeingBuilt:
     def test_the_place_of_a_column_that_is_resumed(self, place):
         """Its creator was killed before it had put the column's name in the order."""
         url = place.new()
-        with make(url, 2) as table:
+        with make(place.at(url), 2) as table:
             table.createColumn("a", "int8", complete=False)
-            with RatZarr(url) as late:
+            with RatZarr(place.at(url)) as late:
                 kept = document(place, url, "RAT")
                 kept["attributes"]["COLUMN_ORDER"] = []
                 place.put(url, "RAT/zarr.json", json.dumps(kept).encode())
@@ -245,7 +263,7 @@ class BeingBuilt:
     def test_one_event_whatever_is_begun_and_given_up(self, place):
         """Each column has its own log, also where an instance means another by the name."""
         url = place.new()
-        with make(url, 2, a=("int32",)) as table:
+        with make(place.at(url), 2, a=("int32",)) as table:
             table.writeBlock("a", [1, 2], 0)
             table.createColumn("a", "int64", complete=False, replace=True)
             table.writeBlock("a", [3, 4], 0)

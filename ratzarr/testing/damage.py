@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr, RatZarrError
-from tests.ratzarr.conformance.base import (
+from ratzarr.testing.columns import values_of
+from ratzarr.testing.helpers import (
     BYTES,
     STRING,
     assert_same,
@@ -15,7 +16,6 @@ from tests.ratzarr.conformance.base import (
     refused,
     write_now,
 )
-from tests.ratzarr.conformance.columns import values_of
 
 
 class Damage:
@@ -29,7 +29,7 @@ class Damage:
     def test_a_flipped_bit(self, place, dtype):
         url = place.new()
         values = values_of(dtype, 300)
-        with make(url, 300, chunk=100, **{"Band mean": (dtype,)}) as table:
+        with make(place.at(url), 300, chunk=100, **{"Band mean": (dtype,)}) as table:
             table.writeBlock("Band mean", values, 0)
         good = place.content(url, "RAT/Band mean/c/1")
         step = max(1, len(good) // 6)
@@ -37,7 +37,7 @@ class Damage:
             bad = bytearray(good)
             bad[position] ^= 1 << (position % 8)
             place.put(url, "RAT/Band mean/c/1", bytes(bad))
-            with RatZarr(url) as table:
+            with RatZarr(place.at(url)) as table:
                 for start, length in ((100, 100), (150, 1), (0, 300)):
                     with refused(place, "Band mean", "c/1"):
                         table.readBlock("Band mean", start, length)
@@ -49,22 +49,22 @@ class Damage:
     @pytest.mark.parametrize("length", [0, 1, 4, 20, -1])
     def test_a_chunk_cut_short(self, place, length):
         url = place.new()
-        with make(url, 300, chunk=100, **{"Band mean": ("int32",)}) as table:
+        with make(place.at(url), 300, chunk=100, **{"Band mean": ("int32",)}) as table:
             table.writeBlock("Band mean", np.arange(300), 0)
         good = place.content(url, "RAT/Band mean/c/1")
         place.put(url, "RAT/Band mean/c/1", good[:length])
-        with RatZarr(url) as table, refused(place, "Band mean", "c/1"):
+        with RatZarr(place.at(url)) as table, refused(place, "Band mean", "c/1"):
             table.readBlock("Band mean", 0, 300)
 
     def test_a_part_is_not_written_into_a_damaged_chunk(self, place):
         """The rest of the chunk would get a good checksum over bad values."""
         url = place.new()
-        with make(url, 300, chunk=100, a=("int32",)) as table:
+        with make(place.at(url), 300, chunk=100, a=("int32",)) as table:
             table.writeBlock("a", np.arange(300), 0)
         bad = bytearray(place.content(url, "RAT/a/c/1"))
         bad[len(bad) // 2] ^= 1
         place.put(url, "RAT/a/c/1", bytes(bad))
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             with pytest.raises(RatZarrError) as caught:
                 write_now(table, "a", np.array([5]), 150)
             assert "c/1" in message(caught.value)
@@ -76,41 +76,41 @@ class Damage:
     @pytest.mark.parametrize("key", ["RAT/zarr.json", "RAT/a/zarr.json"])
     def test_a_broken_document(self, place, key, content):
         url = place.new()
-        make(url, 3, a=("int32",)).close()
+        make(place.at(url), 3, a=("int32",)).close()
         place.put(url, key, content)
-        with refused(place, key.removesuffix("/zarr.json")), RatZarr(url) as table:
+        with refused(place, key.removesuffix("/zarr.json")), RatZarr(place.at(url)) as table:
             table.readBlock("a", 0, 3)
 
     @pytest.mark.parametrize("count", [-1, 1.5, "9", None, True, [3]], ids=repr)
     def test_a_row_count_that_is_none(self, place, count):
         url = place.new()
-        make(url, 3, a=("int32",)).close()
+        make(place.at(url), 3, a=("int32",)).close()
         place.edit(url)["RAT"].attrs["ROWCOUNT"] = count
         with refused(place, "ROWCOUNT"):
-            RatZarr(url).getRowCount()
+            RatZarr(place.at(url)).getRowCount()
 
     @pytest.mark.parametrize("size", [0, -1, 1.5, "9", None, [3]], ids=repr)
     def test_a_chunk_size_that_is_none(self, place, size):
         url = place.new()
-        make(url, 3, a=("int32",)).close()
+        make(place.at(url), 3, a=("int32",)).close()
         place.edit(url)["RAT"].attrs["CHUNKSIZE"] = size
         with refused(place, "CHUNKSIZE"):
-            RatZarr(url).createColumn("b", "int32")
+            RatZarr(place.at(url)).createColumn("b", "int32")
 
     @pytest.mark.parametrize("version", [0, -1, 1.5, "1", None, [1]], ids=repr)
     def test_a_version_that_is_none(self, place, version):
         url = place.new()
-        make(url, 3, a=("int32",)).close()
+        make(place.at(url), 3, a=("int32",)).close()
         place.edit(url)["RAT"].attrs["FORMAT_VERSION"] = version
         with refused(place, "FORMAT_VERSION"):
-            RatZarr(url).getRowCount()
+            RatZarr(place.at(url)).getRowCount()
 
     def test_an_incomplete_column(self, place):
         url = place.new()
-        with make(url, 9, a=("int32",), **{"Band mean": ("int32",)}) as table:
+        with make(place.at(url), 9, a=("int32",), **{"Band mean": ("int32",)}) as table:
             table.writeBlock("Band mean", np.arange(9), 0)
         place.edit(url)["RAT/Band mean"].attrs.update({"COMPLETE": False, "ROWS_DONE": 3})
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.getColumnNames() == ["a", "Band mean"]
             reads = {
                 "readBlock": lambda: table.readBlock("Band mean", 0, 9),
@@ -128,4 +128,4 @@ class Damage:
         place.put(url, ".zgroup", json.dumps({"zarr_format": 2}).encode())
         place.put(url, "RAT/.zgroup", json.dumps({"zarr_format": 2}).encode())
         with refused(place, url):
-            RatZarr(url, create=False)
+            RatZarr(place.at(url), create=False)

@@ -11,7 +11,7 @@ from ratzarr import (
     RatZarr,
     RatZarrError,
 )
-from tests.ratzarr.conformance.base import assert_same, document, make, raw, refused, write_now
+from ratzarr.testing.helpers import assert_same, document, make, raw, refused, write_now
 
 
 class Bulk:
@@ -19,10 +19,13 @@ class Bulk:
 
     def test_a_finished_column_says_so(self, place):
         url = place.new()
-        with make(url, 10) as table:
+        with make(place.at(url), 10) as table:
             table.createColumn("a", "int32", complete=False)
             table.writeBlock("a", np.arange(10), 0)
-            with RatZarr(url, readOnly=True) as other, pytest.raises(ColumnIncompleteError):
+            with (
+                RatZarr(place.at(url), readOnly=True) as other,
+                pytest.raises(ColumnIncompleteError),
+            ):
                 other.readBlock("a", 0, 10)
             table.setComplete("a")
             # Also for an instance that saw it unfinished.
@@ -32,7 +35,7 @@ class Bulk:
 
     def test_an_instance_that_saw_it_unfinished_sees_it_finished(self, place):
         url = place.new()
-        with make(url, 4) as table, RatZarr(url, readOnly=True) as other:
+        with make(place.at(url), 4) as table, RatZarr(place.at(url), readOnly=True) as other:
             table.createColumn("a", "int32", complete=False)
             table.writeBlock("a", np.arange(4), 0)
             with pytest.raises(ColumnIncompleteError):
@@ -43,13 +46,13 @@ class Bulk:
     @pytest.mark.parametrize("chunk", ["c/0", "c/1", "c/2"])
     def test_a_missing_chunk_of_a_finished_column_is_damage(self, place, chunk):
         url = place.new()
-        with make(url, 10, b=("int32",)) as table:
+        with make(place.at(url), 10, b=("int32",)) as table:
             table.createColumn("a", "int32", complete=False)
             table.writeBlock("a", np.arange(10), 0)
             table.setComplete("a")
         place.remove(url, f"RAT/a/{chunk}")
         start = 4 * int(chunk[-1])
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             words = "'a'", f"RAT/a/{chunk}", f"rows {start} to {min(start + 4, 10) - 1}", "missing"
             with refused(place, *words, table=table, error=DamagedError):
                 table.readBlock("a", 0, 10)
@@ -63,7 +66,7 @@ class Bulk:
 
     def test_a_finished_column_grows_by_empty_rows(self, place):
         url = place.new()
-        with make(url, 10) as table:
+        with make(place.at(url), 10) as table:
             table.createColumn("a", "int32", complete=False)
             table.writeBlock("a", np.arange(10), 0)
             table.setComplete("a")
@@ -75,7 +78,7 @@ class Bulk:
 
     def test_which_rows_are_missing(self, place):
         url = place.new()
-        with make(url, 22) as table:
+        with make(place.at(url), 22) as table:
             table.createColumn("a", "int32", complete=False)
             table.createColumn("wide", "int8", 3, complete=False)
             assert table.getMissingRows("a") == [(0, 22)]
@@ -90,10 +93,10 @@ class Bulk:
 
     def test_going_on_with_an_unfinished_column(self, place):
         url = place.new()
-        with make(url, 10, done=("int32",)) as table:
+        with make(place.at(url), 10, done=("int32",)) as table:
             table.createColumn("a", "int32", complete=False, attributes={"from": "x"})
             table.writeBlock("a", np.arange(4), 0)
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.resumeColumn("done") is None
             assert table.resumeColumn("none") is None
             assert table.resumeColumn("a")["from"] == "x"
@@ -106,10 +109,10 @@ class Bulk:
     def test_the_old_column_is_there_until_the_new_one_is_finished(self, place):
         url = place.new()
         old, new = np.arange(10, dtype="int32"), np.linspace(0, 1, 10)
-        with make(url, 10, a=("int32",), b=("int8",)) as table:
+        with make(place.at(url), 10, a=("int32",), b=("int8",)) as table:
             table.writeBlock("a", old, 0)
             table.createColumn("a", "float64", complete=False, replace=True)
-            with RatZarr(url, readOnly=True) as other:
+            with RatZarr(place.at(url), readOnly=True) as other:
                 assert_same(other.readBlock("a", 0, 10), old)
                 table.writeBlock("a", new, 0)
                 assert_same(table.readBlock("a", 0, 10), new)
@@ -129,7 +132,7 @@ class Bulk:
             "GDAL_TYPE": 0, "GDAL_TYPE_NAME": "Integer", "UTC_OFFSET_MINUTES": 60,
             "PROVENANCE": {"operation": "copy"}, "note": {"by": ["A", None]},
         }  # fmt: skip
-        with make(url, 4) as table:
+        with make(place.at(url), 4) as table:
             # A name whose key is another one.
             for name in "a", "a/b":
                 table.createColumn(name, "int32", attributes=said)
@@ -150,7 +153,7 @@ class Bulk:
 
     def test_a_replacement_can_be_given_up(self, place):
         url = place.new()
-        with make(url, 4, a=("int32",)) as table:
+        with make(place.at(url), 4, a=("int32",)) as table:
             table.writeBlock("a", np.arange(4), 0)
             before = place.objects(url)
             table.createColumn("a", "float64", complete=False, replace=True)
@@ -161,11 +164,11 @@ class Bulk:
 
     def test_a_replacement_is_gone_on_with(self, place):
         url = place.new()
-        with make(url, 10, a=("int32",)) as table:
+        with make(place.at(url), 10, a=("int32",)) as table:
             table.writeBlock("a", np.arange(10), 0)
             table.createColumn("a", "float64", complete=False, replace=True)
             table.writeBlock("a", np.ones(4), 0)
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.readBlock("a", 0, 1).dtype == "int32"
             assert table.resumeColumn("a") is not None
             assert table.getColumnDtype("a") == "float64"
@@ -176,7 +179,7 @@ class Bulk:
 
     def test_a_second_replacement_gives_up_the_first(self, place):
         url = place.new()
-        with make(url, 4, a=("int32",)) as table, RatZarr(url) as other:
+        with make(place.at(url), 4, a=("int32",)) as table, RatZarr(place.at(url)) as other:
             other.createColumn("a", "float32", complete=False, replace=True)
             other.writeBlock("a", np.zeros(4), 0)
             table.createColumn("a", "float64", complete=False, replace=True)
@@ -188,7 +191,7 @@ class Bulk:
 
     def test_a_replacement_of_nothing_is_a_new_column(self, place):
         url = place.new()
-        with make(url, 4, b=("int8",)) as table:
+        with make(place.at(url), 4, b=("int8",)) as table:
             table.createColumn("a/b", "int8", complete=False, replace=True)
             assert not table.colExists("a/b")
             table.writeBlock("a/b", np.ones(4), 0)
@@ -199,24 +202,24 @@ class Bulk:
     def test_a_table_resized_meanwhile(self, place):
         url = place.new()
         for rows in 6, 17:
-            with make(url, 10) as table:
+            with make(place.at(url), 10) as table:
                 table.createColumn("a", "int32", complete=False, replace=True)
                 table.writeBlock("a", np.arange(10), 0)
                 # Where nobody looks first, rows that are cut off before this are an error.
                 table.flush()
-                with RatZarr(url) as other:
+                with RatZarr(place.at(url)) as other:
                     other.setRowCount(rows)
                 table.setComplete("a")
                 table.refresh()
                 wanted = [*range(min(rows, 10)), *[0] * (rows - 10)]
                 assert table.readBlock("a", 0, rows).tolist() == wanted
             assert raw(place, url, "a").tolist() == wanted
-            RatZarr.delete(url)
+            RatZarr.delete(place.at(url))
 
     def test_rows_that_another_has_added_are_not_claimed(self, place):
         """Of a column in its place as of one that is to replace another."""
         url = place.new()
-        with make(url, 10, chunk=4) as table, RatZarr(url) as other:
+        with make(place.at(url), 10, chunk=4) as table, RatZarr(place.at(url)) as other:
             table.createColumn("a", "int32", complete=False)
             table.writeBlock("a", np.arange(10), 0)
             other.setRowCount(17)
@@ -225,12 +228,12 @@ class Bulk:
         assert document(place, url, "RAT/a")["attributes"]["ROWS_DONE"] == 10
 
     def test_replacing_is_for_unfinished_columns(self, place):
-        with make(place.new(), 4) as table, refused(place, "complete", table=table):
+        with make(place.at(place.new()), 4) as table, refused(place, "complete", table=table):
             table.createColumn("a", "int32", replace=True)
 
     def test_only_the_columns_own_builder_finishes_it(self, place):
         url = place.new()
-        with make(url, 4) as table, RatZarr(url) as other:
+        with make(place.at(url), 4) as table, RatZarr(place.at(url)) as other:
             table.createColumn("a", "int32", complete=False)
             table.writeBlock("a", np.arange(4), 0)
             other.deleteColumn("a")

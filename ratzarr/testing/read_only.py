@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import make, refused
+from ratzarr.testing.helpers import make, refused
 
 MUTATORS = {
     "setRowCount": lambda table: table.setRowCount(3),
@@ -36,11 +36,11 @@ class ReadOnly:
 
     def _written(self, place):
         url = place.new()
-        with make(url, 9, a=("int32",)) as table:
+        with make(place.at(url), 9, a=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
             table.getRatAttributeMapping()["x"] = 1
             table.getColumnAttributeMapping("a")["x"] = 1
-        return url, RatZarr(url, readOnly=True)
+        return url, RatZarr(place.at(url), readOnly=True)
 
     @pytest.mark.parametrize("name", MUTATORS)
     def test_methods_read_only(self, place, name):

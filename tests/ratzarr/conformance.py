@@ -1,4 +1,7 @@
-"""A store that the existing module wrote (see tests/data/README.md)."""
+"""The suite of :mod:`ratzarr.testing`, and a store that the existing module wrote on top.
+
+The store is in tests/data, which no wheel has (see tests/data/README.md).
+"""
 
 import datetime as dt
 from pathlib import Path
@@ -7,14 +10,15 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import STRING, document, make, raw
+from ratzarr.testing import TableTests
+from ratzarr.testing.helpers import STRING, document, make, raw
 
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[1] / "data"
 LOG = ("2026-11-23T17:23:37+00:00", "someone", ["make_columns.py", "--year", "2026"])
 
 
-class Upstream:
-    """It opens here, can be written here, and what is written here opens there."""
+class TableConformance(TableTests):
+    """The store opens here, can be written here, and what is written here opens there."""
 
     @pytest.fixture
     def upstream_values(self):
@@ -32,9 +36,9 @@ class Upstream:
 
     def test_reading_upstreams(self, place, upstream_store, upstream_values):
         before = place.everything()
-        assert RatZarr.exists(upstream_store)
-        assert RatZarr.isValidRatZarr(upstream_store)
-        with RatZarr(upstream_store, readOnly=True) as table:
+        assert RatZarr.exists(place.at(upstream_store))
+        assert RatZarr.isValidRatZarr(place.at(upstream_store))
+        with RatZarr(place.at(upstream_store), readOnly=True) as table:
             assert table.rowCount == 230
             assert table.getRATChunkSize() == 100
             assert table.getColumnNames() == sorted(upstream_values)
@@ -56,7 +60,7 @@ class Upstream:
         assert place.everything() == before
 
     def test_writing_upstreams(self, place, upstream_store, upstream_values):
-        with RatZarr(upstream_store) as table:
+        with RatZarr(place.at(upstream_store)) as table:
             table.writeBlock("cls", np.array([9, 8, 7]), 99)
             table.writeBlock("name", np.array(["größer"] * 100), 100)
             table.createColumn("a/b", "float64")
@@ -80,13 +84,13 @@ class Upstream:
         assert len(log) == 2
 
     def test_deleting_upstreams(self, place, upstream_store):
-        RatZarr.delete(upstream_store)
+        RatZarr.delete(place.at(upstream_store))
         assert place.objects(upstream_store) == {}
 
     def test_what_upstream_needs_is_there(self, place):
         """It opens the root, then RAT, then arrays by name; it wants both attributes and the log."""
         url = place.new()
-        with make(url, 9, a=("int32",), name=(STRING,)) as table:
+        with make(place.at(url), 9, a=("int32",), name=(STRING,)) as table:
             table.writeBlock("a", np.arange(9), 0)
         root = place.open(url)
         group = root["RAT"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import document, make
+from ratzarr.testing.helpers import document, make
 
 
 class Log:
@@ -23,7 +23,7 @@ class Log:
         monkeypatch.setenv("LOGNAME", "someone")
         url = place.new()
         start = dt.datetime.now(dt.UTC).replace(microsecond=0)
-        with make(url, 9, a=("int32",), b=("int32",)) as table:
+        with make(place.at(url), 9, a=("int32",), b=("int32",)) as table:
             assert table.getModificationLog("a") == []
             for _ in range(3):
                 table.writeBlock("a", np.arange(9), 0)
@@ -38,7 +38,7 @@ class Log:
             assert user == "someone"
             assert argv == ["make_columns.py", "--year", "2026"]
             assert table.getModificationLog("b") == []
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             monkeypatch.setattr(sys, "argv", ["second.py"])
             table.writeBlocks({"a": np.arange(9), "b": np.arange(9)}, 0)
             table.writeBlock("a", np.arange(9), 0)
@@ -47,14 +47,14 @@ class Log:
                 ["second.py"],
             ]
             assert len(table.getModificationLog("b")) == 1
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert len(table.getModificationLog("a")) == 2
 
     def test_on_disk(self, place, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["x.py", "é"])
         monkeypatch.setenv("LOGNAME", "someone")
         url = place.new()
-        with make(url, 9, a=("int32",)) as table:
+        with make(place.at(url), 9, a=("int32",)) as table:
             assert self._events(place, url) == []
             table.writeBlock("a", np.arange(9), 0)
             when = table.getModificationLog("a")[0][0]
@@ -66,7 +66,7 @@ class Log:
 
     def test_only_writing_values_is_an_event(self, place):
         url = place.new()
-        with make(url, 9, a=("int32",)) as table:
+        with make(place.at(url), 9, a=("int32",)) as table:
             table.readBlock("a", 0, 9)
             table.setRowCount(4)
             table.getColumnAttributeMapping("a")["x"] = 1
@@ -75,7 +75,7 @@ class Log:
 
     def test_an_instance_that_looks_again_is_the_same(self, place):
         url = place.new()
-        with make(url, 9, a=("int32",)) as table:
+        with make(place.at(url), 9, a=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
             table.refresh()
             table.writeBlock("a", np.arange(9), 0)
@@ -83,7 +83,7 @@ class Log:
 
     def test_others_events_are_kept(self, place):
         url = place.new()
-        with make(url, 9, a=("int32",)) as one, RatZarr(url) as other:
+        with make(place.at(url), 9, a=("int32",)) as one, RatZarr(place.at(url)) as other:
             one.openColumn("a")
             other.openColumn("a")
             one.writeBlock("a", np.arange(4), 0)
@@ -109,7 +109,7 @@ class Log:
     def test_secrets_are_masked(self, place, monkeypatch, argv):
         monkeypatch.setattr(sys, "argv", argv)
         url = place.new()
-        with make(url, 9, a=("int32",)) as table:
+        with make(place.at(url), 9, a=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
             logged = table.getModificationLog("a")[0][2]
         for key, content in place.objects(url).items():
@@ -131,7 +131,7 @@ class Log:
     )
     def test_the_rest_is_kept(self, place, monkeypatch, argv):
         monkeypatch.setattr(sys, "argv", argv)
-        with make(place.new(), 9, a=("int32",)) as table:
+        with make(place.at(place.new()), 9, a=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
             assert table.getModificationLog("a")[0][2] == argv
 
@@ -145,7 +145,7 @@ class Log:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(pwd, "getpwuid", nobody)
         url = place.new()
-        with make(url, 9, a=("int32",)) as table:
+        with make(place.at(url), 9, a=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
             [(_, user, _)] = table.getModificationLog("a")
         assert isinstance(user, str)
@@ -158,7 +158,7 @@ class Log:
             monkeypatch.delattr(sys, "argv")
         else:
             monkeypatch.setattr(sys, "argv", argv)
-        with make(place.new(), 9, a=("int32",)) as table:
+        with make(place.at(place.new()), 9, a=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
             assert len(table.getModificationLog("a")) == 1
             assert table.readBlock("a", 0, 9).tolist() == list(range(9))
@@ -171,16 +171,16 @@ class Log:
     def test_a_log_that_is_none(self, place, log):
         """Somebody else's mess is no reason to lose it, nor to refuse values."""
         url = place.new()
-        make(url, 9, a=("int32",)).close()
+        make(place.at(url), 9, a=("int32",)).close()
         place.edit(url)["RAT/a"].attrs["MODIFICATIONLOG"] = log
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.readBlock("a", 0, 1).tolist() == [0]
 
     def test_a_naive_time_is_utc(self, place):
         url = place.new()
-        make(url, 9, a=("int32",)).close()
+        make(place.at(url), 9, a=("int32",)).close()
         place.edit(url)["RAT/a"].attrs["MODIFICATIONLOG"] = [["2026-01-02T03:04:05", "me", ["x"]]]
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             [(when, user, argv)] = table.getModificationLog("a")
         assert when == dt.datetime(2026, 1, 2, 3, 4, 5, tzinfo=dt.UTC)
         assert (user, argv) == ("me", ["x"])

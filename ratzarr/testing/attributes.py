@@ -8,13 +8,13 @@ import pytest
 from zarr.core.attributes import Attributes as ZarrAttributes
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import document, make, refused
+from ratzarr.testing.helpers import document, make, refused
 
 OURS = {
     "table": ["ROWCOUNT", "CHUNKSIZE", "COLUMN_ORDER", "FORMAT_VERSION"],
     "column": ["MODIFICATIONLOG", "NAME", "COMPLETE", "ROWS_DONE"],
 }
-JSON = [
+JSON: list[object] = [
     None, True, 0, -5, 2**60, 1.5, "", "é\U0001f600", [1, [2, None]], {"a": {"b": []}}, {}, [],
     "\0", 0.1, 1e300, "a\nb",
 ]  # fmt: skip
@@ -53,7 +53,7 @@ class Attributes:
 
     def _table(self, place):
         url = place.new()
-        return url, make(url, 9, **{"a/b": ("int32",)})
+        return url, make(place.at(url), 9, **{"a/b": ("int32",)})
 
     def test_numpys_scalars_become_jsons(self, place, which):
         url, table = self._table(place)
@@ -63,7 +63,7 @@ class Attributes:
             for number, (_, wanted) in enumerate(NUMPY):
                 found = mapping[str(number)]
                 assert (type(found), found) == (type(wanted), wanted)
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert mapping_of(table, which)["0"] == -5
             table.createColumn("c", "i1", attributes={"mean": np.float32(0.5)})
             assert table.getColumnAttributeMapping("c")["mean"] == 0.5
@@ -71,7 +71,7 @@ class Attributes:
     def test_nan_and_infinity_are_written_as_zarr_writes_them(self, place, which):
         url, table = self._table(place)
         numbers = {"nan": np.nan, "inf": np.inf, "low": -np.inf, "in": [np.float32(np.nan), 1]}
-        with table, RatZarr(url) as other:
+        with table, RatZarr(place.at(url)) as other:
             mapping, late = mapping_of(table, which), mapping_of(other, which)
             mapping.update(numbers)
             # Of another instance that saw the table before: a change of its own is put beside it.
@@ -131,7 +131,7 @@ class Attributes:
     def test_others_changes_are_seen(self, place, which):
         """Live both ways, and a change of ours undoes none of theirs."""
         url, table = self._table(place)
-        with table, RatZarr(url) as other:
+        with table, RatZarr(place.at(url)) as other:
             mapping, theirs = mapping_of(table, which), mapping_of(other, which)
             mapping["x"] = 1
             theirs["y"] = 2
@@ -148,7 +148,7 @@ class Attributes:
             table.setRowCount(20)
             table.setChunkSize(3)
             table.writeBlock("a/b", np.arange(20), 0)
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert mapping_of(table, which)["source"] == "seg.kea"
 
     def test_json_values(self, place, which, subtests):
@@ -224,7 +224,7 @@ class Attributes:
             mapping["x"] = 1
             mapping.clear()
             assert stored(place, url, which) == before
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.rowCount == 9
             assert table.getRATChunkSize() == 4
             assert table.getColumnNames() == ["a/b"]

@@ -5,7 +5,7 @@ import pytest
 import zarr
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import BYTES, STRING, assert_same, bits, make, raw, refused
+from ratzarr.testing.helpers import BYTES, STRING, assert_same, bits, make, raw, refused
 
 NUMBERS = [
     "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -53,7 +53,7 @@ class Columns:
         dtype = np.dtype(dtype)
         values = {"one": values_of(dtype), "three": values_of(dtype, width=3)}
         widths = {"one": 1, "three": 3}
-        with make(url, ROWS, chunk=7, one=(dtype,), three=(dtype, 3)) as table:
+        with make(place.at(url), ROWS, chunk=7, one=(dtype,), three=(dtype, 3)) as table:
             for name, block in values.items():
                 assert table.getColumnDtype(name) == dtype
                 assert table.getColumnWidth(name) == widths[name]
@@ -62,7 +62,7 @@ class Columns:
                 assert empty.dtype == dtype
                 table.writeBlock(name, block, 0)
                 assert_same(table.readBlock(name, 0, ROWS), block)
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             for name, block in values.items():
                 assert table.getColumnDtype(name) == dtype
                 assert table.getColumnWidth(name) == widths[name]
@@ -86,7 +86,7 @@ class Columns:
     )
     def test_empty_rows(self, place, dtype, empty):
         url = place.new()
-        with make(url, 5, column=(dtype,), wide=(dtype, 2)) as table:
+        with make(place.at(url), 5, column=(dtype,), wide=(dtype, 2)) as table:
             for values in (table.readBlock("column", 0, 5), table.readBlock("wide", 0, 5).ravel()):
                 if isinstance(empty, np.datetime64):
                     assert np.isnat(values).all()
@@ -98,7 +98,7 @@ class Columns:
     @pytest.mark.parametrize("dtype", [str, "U10", "U", np.str_], ids=repr)
     def test_str_makes_a_string_column(self, place, dtype):
         url = place.new()
-        with make(url, 2, name=(dtype,)) as table:
+        with make(place.at(url), 2, name=(dtype,)) as table:
             assert table.getColumnDtype("name") == STRING
             long = "longer than ten characters"
             table.writeBlock("name", np.array(["é", long]), 0)
@@ -114,7 +114,7 @@ class Columns:
         ids=str,
     )  # fmt: skip
     def test_dtypes_as_numpy_takes_them(self, place, dtype, expected):
-        with make(place.new(), 1, a=(dtype,)) as table:
+        with make(place.at(place.new()), 1, a=(dtype,)) as table:
             assert table.getColumnDtype("a") == np.dtype(expected)
 
     @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ class Columns:
         ids=str,
     )  # fmt: skip
     def test_other_dtypes_are_refused(self, place, dtype):
-        with make(place.new(), 5, a=("int32",)) as table:
+        with make(place.at(place.new()), 5, a=("int32",)) as table:
             with refused(place, "dtype", table=table):
                 table.createColumn("Band mean", dtype)
             assert table.getColumnNames() == ["a"]
@@ -134,7 +134,7 @@ class Columns:
     def test_big_endian_values(self, place):
         """The order of bytes is no part of a value."""
         url = place.new()
-        with make(url, 4, a=("int32",), t=("datetime64[s]",)) as table:
+        with make(place.at(url), 4, a=("int32",), t=("datetime64[s]",)) as table:
             table.writeBlock("a", np.array([1, 2**20, -1, 5], ">i4"), 0)
             table.writeBlock("t", np.array([1, 2, 3, 4], ">i8").view(">M8[s]"), 0)
             assert table.readBlock("a", 0, 4).tolist() == [1, 2**20, -1, 5]
@@ -144,7 +144,7 @@ class Columns:
     def test_blocks_that_are_not_contiguous(self, place):
         url = place.new()
         values = np.arange(60, dtype="i8").reshape(20, 3)
-        with make(url, 10, a=("int64",), w=("int64", 3)) as table:
+        with make(place.at(url), 10, a=("int64",), w=("int64", 3)) as table:
             table.writeBlock("a", values[::2, 1], 0)
             table.writeBlock("w", np.asfortranarray(values[::-2]), 0)
         assert_same(raw(place, url, "a"), values[::2, 1].copy())
@@ -153,7 +153,7 @@ class Columns:
     def test_what_was_read_is_the_callers_own(self, place):
         """Changing it, or the block that was written, must not change the table."""
         url = place.new()
-        with make(url, 8, a=("int32",)) as table:
+        with make(place.at(url), 8, a=("int32",)) as table:
             block = np.arange(8, dtype="i4")
             table.writeBlock("a", block, 0)
             block[:] = -1
@@ -168,7 +168,7 @@ class Columns:
     def test_empty_values_that_are_written_are_there(self, place, dtype):
         """Where listing is forbidden, a missing object can't be told from a forbidden one."""
         url = place.new()
-        with make(url, 4, a=(dtype,)) as table:
+        with make(place.at(url), 4, a=(dtype,)) as table:
             table.writeBlock("a", np.zeros(4, dtype), 0)
         assert "RAT/a/c/0" in place.objects(url)
 
@@ -177,12 +177,12 @@ class Columns:
         """Signalling NaNs too, which zarr-python and float() make quiet ones."""
         url = place.new()
         fills = bits(dtype, 9)
-        with make(url, 3, chunk=2) as table:
+        with make(place.at(url), 3, chunk=2) as table:
             for n, fill in enumerate(fills):
                 table.createColumn(f"c{n}", dtype, fillValue=fill)
                 # A chunk of which only a row is written, and one that nobody writes.
                 table.writeBlock(f"c{n}", [1], 0)
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             for n in range(len(fills)):
                 wanted = fills[[n, n, n]]
                 wanted[0] = 1
@@ -200,7 +200,7 @@ class Columns:
     )  # fmt: skip
     def test_fill_value(self, place, dtype, fill):
         url = place.new()
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             table.setChunkSize(4)
             table.setRowCount(6)
             table.createColumn("a", dtype, fillValue=fill)
@@ -208,7 +208,7 @@ class Columns:
             table.writeBlock("a", values_of(dtype, 3), 1)
             table.setRowCount(3)
             table.setRowCount(9)
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             wanted = np.zeros(9, dtype=np.dtype(dtype))
             wanted[:] = fill if np.dtype(dtype) != BYTES else [fill] * 9
             assert_same(table.readBlock("w", 0, 9)[:, 0].copy(), wanted)
@@ -218,7 +218,7 @@ class Columns:
         assert_same(np.asarray(raw(place, url, "a")), wanted)
 
     def test_nan_as_fill_value(self, place):
-        with RatZarr(place.new()) as table:
+        with RatZarr(place.at(place.new())) as table:
             table.setRowCount(3)
             table.createColumn("a", "float32", fillValue=np.nan)
             assert np.isnan(table.readBlock("a", 0, 3)).all()
@@ -233,29 +233,29 @@ class Columns:
         ids=str,
     )  # fmt: skip
     def test_fill_values_that_do_not_fit(self, place, dtype, fill):
-        with make(place.new(), 3) as table:
+        with make(place.at(place.new()), 3) as table:
             with refused(place, "Band mean", table=table):
                 table.createColumn("Band mean", dtype, fillValue=fill)
             assert not table.colExists("Band mean")
 
     @pytest.mark.parametrize("width", [0, -1, 1.5, "2", None])
     def test_widths_that_are_none(self, place, width):
-        with make(place.new(), 3) as table, refused(place, "width", table=table):
+        with make(place.at(place.new()), 3) as table, refused(place, "width", table=table):
             table.createColumn("Band mean", "int32", width)
 
     def test_an_existing_name_is_refused(self, place):
         url = place.new()
-        with make(url, 3, a=("int32",)) as table:
+        with make(place.at(url), 3, a=("int32",)) as table:
             table.writeBlock("a", np.array([1, 2, 3]), 0)
             with refused(place, "'a'", table=table):
                 table.createColumn("a", "float64")
             assert table.readBlock("a", 0, 3).tolist() == [1, 2, 3]
-        with RatZarr(url) as table, refused(place, "'a'", table=table):
+        with RatZarr(place.at(url)) as table, refused(place, "'a'", table=table):
             table.createColumn("a", "int32")
 
     def test_a_name_made_by_another_meanwhile_is_refused(self, place):
         url = place.new()
-        with make(url, 3) as one, RatZarr(url) as other:
+        with make(place.at(url), 3) as one, RatZarr(place.at(url)) as other:
             one.createColumn("a", "int32")
             one.writeBlock("a", np.array([1, 2, 3]), 0)
             one.flush()
@@ -264,7 +264,7 @@ class Columns:
 
     def test_creating_many_columns_at_once(self, place):
         url = place.new()
-        with make(url, 9, first=("int8",)) as table:
+        with make(place.at(url), 9, first=("int8",)) as table:
             table.createColumns({
                 "z": "int32",
                 "a/b": {"dtype": "f8", "width": 2, "fillValue": -1, "attributes": {"mine": 1}},
@@ -276,7 +276,7 @@ class Columns:
             table.createColumns({})
         order = dict(place.open(url)["RAT"].attrs)["COLUMN_ORDER"]
         assert order == ["first", "z", "a/b", "%41", "c"]
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.readBlock("z", 0, 9).tolist() == list(range(9))
             assert table.readBlock("%41", 0, 9).tolist() == [""] * 9
             assert table.getColumnWidth("a/b") == 2
@@ -302,14 +302,14 @@ class Columns:
         ],
     )
     def test_of_many_columns_all_are_created_or_none(self, place, columns, fragment):
-        with make(place.new(), 3, a=("int32",)) as table:
+        with make(place.at(place.new()), 3, a=("int32",)) as table:
             with refused(place, fragment, table=table):
                 table.createColumns(columns)
             assert table.getColumnNames() == ["a"]
 
     def test_many_columns_created_while_others_change_the_table(self, place):
         url = place.new()
-        with make(url, 3, a=("int32",)) as one, RatZarr(url) as other:
+        with make(place.at(url), 3, a=("int32",)) as one, RatZarr(place.at(url)) as other:
             one.setRowCount(7)
             one.createColumn("b", "int8")
             other.createColumns({"c": "int16", "d": "int32"})
@@ -320,7 +320,7 @@ class Columns:
         assert raw(place, url, "c").tolist() == [0] * 7
 
     def test_an_unknown_column(self, place):
-        with make(place.new(), 3, a=("int32",)) as table:
+        with make(place.at(place.new()), 3, a=("int32",)) as table:
             assert table.colExists("a") is True
             assert table.colExists("Band mean") is False
             for use in (
@@ -341,7 +341,7 @@ class Columns:
 
     def test_deleting_columns(self, place):
         url = place.new()
-        with make(url, 9, a=("int32",), ab=("int32",), b=(STRING,)) as table:
+        with make(place.at(url), 9, a=("int32",), ab=("int32",), b=(STRING,)) as table:
             table.writeBlock("a", np.arange(9), 0)
             table.writeBlock("ab", np.arange(9), 0)
             table.deleteColumn("a")
@@ -351,7 +351,7 @@ class Columns:
                 table.readBlock("a", 0, 1)
             assert table.readBlock("ab", 0, 9).tolist() == list(range(9))
         assert not [key for key in place.objects(url) if key.startswith("RAT/a/")]
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.getColumnNames() == ["ab", "b"]
             table.createColumn("a", "float32")
             assert table.getColumnNames() == ["ab", "b", "a"]
@@ -359,8 +359,8 @@ class Columns:
 
     def test_opening_a_column_by_name(self, place):
         url = place.new()
-        make(url, 3, a=("int32",)).close()
-        with RatZarr(url, readOnly=True) as table:
+        make(place.at(url), 3, a=("int32",)).close()
+        with RatZarr(place.at(url), readOnly=True) as table:
             table.openColumn("a")
             assert table.readBlock("a", 0, 3).tolist() == [0, 0, 0]
 
@@ -374,7 +374,7 @@ class Columns:
         table.create_array("packed", shape=9, chunks=5, dtype="u2",
                            compressors=[zarr.codecs.GzipCodec()])[:] = np.arange(9)  # fmt: skip
         table.create_array("big", shape=9, chunks=9, dtype=">i8")[:] = np.arange(9)
-        with RatZarr(url) as ours:
+        with RatZarr(place.at(url)) as ours:
             assert ours.getColumnNames() == ["big", "packed", "plain", "wide"]
             assert ours.readBlock("plain", 0, 9).tolist() == [3, 3, 8, 8, 8, 3, 3, 3, 3]
             assert ours.getColumnWidth("wide") == 2

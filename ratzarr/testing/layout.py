@@ -7,8 +7,8 @@ import pytest
 import zarr
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import BYTES, STRING, document, make, raw
-from tests.ratzarr.conformance.columns import values_of
+from ratzarr.testing.columns import values_of
+from ratzarr.testing.helpers import BYTES, STRING, document, make, raw
 
 DATA_TYPES = {
     "int8": "int8",
@@ -28,7 +28,7 @@ class Layout:
 
     def test_the_hierarchy(self, place):
         url = place.new()
-        with make(url, 9, chunk=4, a=("int32",), w=("float32", 3)) as table:
+        with make(place.at(url), 9, chunk=4, a=("int32",), w=("float32", 3)) as table:
             table.writeBlock("a", np.arange(9), 0)
             table.writeBlock("w", np.ones((4, 3), "f4"), 4)
         assert set(place.objects(url)) == {
@@ -44,7 +44,7 @@ class Layout:
     @pytest.mark.parametrize("width", [1, 3])
     def test_an_array(self, place, dtype, width):
         url = place.new()
-        with make(url, 9, chunk=4, a=(dtype, width)) as table:
+        with make(place.at(url), 9, chunk=4, a=(dtype, width)) as table:
             table.writeBlock("a", values_of(dtype, 9, width), 0)
         array = document(place, url, "RAT/a")
         assert array["zarr_format"] == 3
@@ -68,7 +68,7 @@ class Layout:
 
     def test_the_attributes_of_the_table(self, place):
         url = place.new()
-        make(url, 9, chunk=4, b=("int8",), a=("int8",)).close()
+        make(place.at(url), 9, chunk=4, b=("int8",), a=("int8",)).close()
         attributes = document(place, url, "RAT")["attributes"]
         assert attributes["ROWCOUNT"] == 9
         assert attributes["CHUNKSIZE"] == 4
@@ -85,7 +85,7 @@ class Layout:
 
     def test_no_consolidated_metadata(self, place):
         url = place.new()
-        make(url, 9, a=("int8",)).close()
+        make(place.at(url), 9, a=("int8",)).close()
         for key, content in place.objects(url).items():
             assert b"consolidated_metadata" not in content or (
                 json.loads(content)["consolidated_metadata"] is None
@@ -94,7 +94,7 @@ class Layout:
     def test_consolidated_metadata_is_ignored(self, place):
         """It says there is one column of nine rows; the truth is two of twelve."""
         url = place.new()
-        with make(url, 9, a=("int32",)) as table:
+        with make(place.at(url), 9, a=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
         stale = place.create(stale_url := place.new())
         stale.create_group("RAT", attributes={"ROWCOUNT": 9}).create_array(
@@ -107,18 +107,18 @@ class Layout:
             contents = document(place, url, key)
             contents["consolidated_metadata"] = lie
             place.put(url, f"{key}/zarr.json".lstrip("/"), json.dumps(contents).encode())
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             table.setRowCount(12)
             table.createColumn("b", "int8")
             table.writeBlock("a", np.array([99]), 11)
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.rowCount == 12
             assert table.getColumnNames() == ["a", "b"]
             assert table.readBlock("a", 7, 5).tolist() == [7, 8, 0, 0, 99]
 
     def test_zarr_opens_it_as_it_is(self, place):
         url = place.new()
-        with make(url, 9, a=("int32",), w=("float32", 3), s=(STRING,)) as table:
+        with make(place.at(url), 9, a=("int32",), w=("float32", 3), s=(STRING,)) as table:
             table.writeBlock("a", np.arange(9), 0)
             table.writeBlock("s", np.array(["é"] * 9), 0)
         group = place.open(url)["RAT"]
@@ -132,18 +132,18 @@ class Layout:
     def test_zarr_writes_into_it(self, place):
         """What another writes with zarr's own means is read here."""
         url = place.new()
-        make(url, 9, a=("int32",), s=(STRING,), b=(BYTES,)).close()
+        make(place.at(url), 9, a=("int32",), s=(STRING,), b=(BYTES,)).close()
         group = place.edit(url)["RAT"]
         group["a"][2:7] = [5, 6, 7, 8, 9]
         group["s"][:] = np.array([f"s{n}" for n in range(9)], STRING)
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.readBlock("a", 0, 9).tolist() == [0, 0, 5, 6, 7, 8, 9, 0, 0]
             assert table.readBlock("s", 3, 2).tolist() == ["s3", "s4"]
 
     def test_a_small_change_leaves_the_rest_alone(self, place):
         """Writing values changes their chunk, and a document only to log the event."""
         url = place.new()
-        with make(url, 9, chunk=4, a=("int32",), b=("int32",)) as table:
+        with make(place.at(url), 9, chunk=4, a=("int32",), b=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
             table.writeBlock("b", np.arange(9), 0)
             table.flush()
@@ -157,12 +157,12 @@ class Layout:
     def test_foreign_members_of_documents_are_kept(self, place):
         """What another program wrote beside our attributes survives every change of ours."""
         url = place.new()
-        make(url, 9, chunk=4, a=("int32",)).close()
+        make(place.at(url), 9, chunk=4, a=("int32",)).close()
         root = place.edit(url)
         root["RAT"].attrs["theirs"] = {"x": [1, None, 1.5]}
         root["RAT/a"].attrs["theirs"] = "é"
         root.attrs["theirs"] = True
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             table.setRowCount(12)
             table.setChunkSize(5)
             table.createColumn("b", "int8")

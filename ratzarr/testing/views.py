@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr, RatZarrError
-from tests.ratzarr.conformance.base import STRING, assert_same, make, raw, refused
+from ratzarr.testing.helpers import STRING, assert_same, make, raw, refused
 
 
 class Views:
@@ -16,7 +16,7 @@ class Views:
         blocks = {name: np.arange(n, n + 7, dtype="i4") for n, name in enumerate(names)}
         blocks["wide"] = np.arange(14, dtype="f4").reshape(7, 2)
         blocks["s"] = np.array(list("abcdefg"), STRING)
-        with make(url, 10, chunk=4, wide=("float32", 2), s=(STRING,),
+        with make(place.at(url), 10, chunk=4, wide=("float32", 2), s=(STRING,),
                   **dict.fromkeys(names, ("int32",))) as table:  # fmt: skip
             table.writeBlocks(blocks, 3)
             got = table.readBlocks(list(blocks), 3, 7)
@@ -35,7 +35,10 @@ class Views:
 
     def test_refresh_sees_what_others_did(self, place):
         url = place.new()
-        with make(url, 5, a=("int32",), b=("int32",)) as one, RatZarr(url) as other:
+        with (
+            make(place.at(url), 5, a=("int32",), b=("int32",)) as one,
+            RatZarr(place.at(url)) as other,
+        ):
             other.readBlock("a", 0, 5)
             other.readBlock("b", 0, 5)
             one.setRowCount(8)
@@ -55,7 +58,7 @@ class Views:
 
     def test_a_column_made_anew_by_another(self, place):
         url = place.new()
-        with make(url, 5, a=("int32",)) as one, RatZarr(url) as other:
+        with make(place.at(url), 5, a=("int32",)) as one, RatZarr(place.at(url)) as other:
             assert other.getColumnDtype("a") == np.int32
             one.deleteColumn("a")
             one.createColumn("a", STRING)
@@ -67,16 +70,16 @@ class Views:
     def test_columns_of_two_writers(self, place):
         """Neither creation is lost, whoever's list is the older."""
         url = place.new()
-        with make(url, 5) as one, RatZarr(url) as other:
+        with make(place.at(url), 5) as one, RatZarr(place.at(url)) as other:
             for n in range(3):
                 one.createColumn(f"one{n}", "int8")
                 other.createColumn(f"other{n}", "int8")
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.getColumnNames() == ["one0", "other0", "one1", "other1", "one2", "other2"]
 
     def test_halves_of_one_chunk_by_two_writers(self, place):
         url = place.new()
-        with make(url, 8, chunk=8, a=("int32",)) as one, RatZarr(url) as other:
+        with make(place.at(url), 8, chunk=8, a=("int32",)) as one, RatZarr(place.at(url)) as other:
             one.openColumn("a")
             other.readBlock("a", 0, 8)
             one.writeBlock("a", np.arange(1, 5), 0)
@@ -86,7 +89,7 @@ class Views:
 
     def test_flush_writes_what_is_held(self, place):
         url = place.new()
-        with make(url, 8, chunk=8, a=("int32",)) as table:
+        with make(place.at(url), 8, chunk=8, a=("int32",)) as table:
             table.writeBlock("a", np.array([1, 2]), 0)
             table.writeBlock("a", np.array([3]), 2)
             table.flush()
@@ -95,7 +98,7 @@ class Views:
 
     def test_after_close(self, place):
         url = place.new()
-        table = make(url, 5, a=("int32",))
+        table = make(place.at(url), 5, a=("int32",))
         table.writeBlock("a", np.arange(5), 0)
         mapping = table.getRatAttributeMapping()
         column = table.getColumnAttributeMapping("a")
@@ -125,20 +128,22 @@ class Views:
 
     def test_one_line_for_repr(self, place):
         url = place.new("odd\nname.zarr" if place.kind == "local" else "name.zarr")
-        with make(url, 5, **{"two\nlines": ("int32",), "b": ("float64", 3)}) as table:
+        with make(place.at(url), 5, **{"two\nlines": ("int32",), "b": ("float64", 3)}) as table:
             text = repr(table)
             assert text.startswith(("<", "RatZarr("))
             assert "RatZarr" in text
             assert len(text.splitlines()) == 1
             assert "name.zarr" in text
             assert "5" in text
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert len(repr(table).splitlines()) == 1
 
     def test_html(self, place):
         hostile = "<script>alert('x')</script>"
         url = place.new()
-        with make(url, 5, **{hostile: ("int32",), "a&b": ("float64", 3), "é": (STRING,)}) as table:
+        with make(
+            place.at(url), 5, **{hostile: ("int32",), "a&b": ("float64", 3), "é": (STRING,)}
+        ) as table:
             table.writeBlock("é", np.array(["<b>"] * 5), 0)
             html = table._repr_html_()
         assert isinstance(html, str)
@@ -149,7 +154,7 @@ class Views:
         assert "float64" in html
 
     def test_an_error_has_one_root(self, place):
-        with RatZarr(place.new()) as table:
+        with RatZarr(place.at(place.new())) as table:
             with pytest.raises(RatZarrError) as caught:
                 table.readBlock("nothing", 0, 1)
             assert caught.value.__class__.__mro__[-2:] == (BaseException, object)

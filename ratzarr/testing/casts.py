@@ -5,7 +5,7 @@ import re
 import numpy as np
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import BYTES, STRING, assert_same, make, message, refused
+from ratzarr.testing.helpers import BYTES, STRING, assert_same, make, message, refused
 
 
 def objects(*values):
@@ -137,7 +137,9 @@ class Casts:
         """Return a table with a column for each dtype, and their names by dtype."""
         names = {case[0]: f"Band {case[0]}" for case in cases}
         url = place.new()
-        table = make(url, rows, chunk=50, **{name: (dtype,) for dtype, name in names.items()})
+        table = make(
+            place.at(url), rows, chunk=50, **{name: (dtype,) for dtype, name in names.items()}
+        )
         return url, table, names
 
     def test_unequal_values(self, place, subtests):
@@ -159,13 +161,13 @@ class Casts:
     def test_unequal_values_in_a_wide_column(self, place):
         block = np.ones((5, 3))
         block[3, 1] = 2.5
-        with make(place.new(), 130, wide=("int16", 3)) as table:
+        with make(place.at(place.new()), 130, wide=("int16", 3)) as table:
             with refused(place, "'wide'", "2.5", table=table) as caught:
                 table.writeBlock("wide", block, 120)
             assert re.search(r"\b123\b", message(caught.value))
 
     def test_the_first_of_many_unequal_values(self, place):
-        with make(place.new(), 9000, chunk=1000, a=("uint8",)) as table:
+        with make(place.at(place.new()), 9000, chunk=1000, a=("uint8",)) as table:
             block = np.full(5000, 300)
             block[:4000] = 0
             with refused(place, "'a'", "300", table=table) as caught:
@@ -192,7 +194,7 @@ class Casts:
             for number, (dtype, block, _) in enumerate(EQUAL):
                 with subtests.test(dtype=str(dtype), block=repr(block)):
                     table.writeBlock(names[dtype], block, 2 * number)
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             for number, (dtype, block, expected) in enumerate(EQUAL):
                 with subtests.test(dtype=str(dtype), block=repr(block)):
                     got = table.readBlock(names[dtype], 2 * number, 2)
@@ -203,7 +205,9 @@ class Casts:
 
     def test_one_wrong_column_of_many(self, place):
         """Writing several at once changes all of them or none."""
-        with make(place.new(), 130, chunk=10, a=("int16",), b=("uint8",), c=("int16",)) as table:
+        with make(
+            place.at(place.new()), 130, chunk=10, a=("int16",), b=("uint8",), c=("int16",)
+        ) as table:
             blocks = {"a": np.ones(5), "b": np.array([1, 2, 3, 300, 5]), "c": np.ones(5)}
             with refused(place, "'b'", "300", table=table) as caught:
                 table.writeBlocks(blocks, 120)

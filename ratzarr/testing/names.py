@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ratzarr import RatZarr
-from tests.ratzarr.conformance.base import STRING, document, make, raw, refused
+from ratzarr.testing.helpers import STRING, document, make, raw, refused
 
 PLAIN = [
     "Histogram", "NDVI mean", "100%", "%", "%zz", "% 41", "größe", "a b", " both ends ", "a.b",
@@ -60,14 +60,14 @@ class Names:
     def test_odd_names(self, place):
         """All of them in one table, so that any two that met would show."""
         url = place.new()
-        with make(url, 2, chunk=2) as table:
+        with make(place.at(url), 2, chunk=2) as table:
             beside = {key for key in place.everything() if "zarr.json" not in key}
             for number, name in enumerate(NAMES):
                 assert not table.colExists(name), name
                 table.createColumn(name, np.int32)
                 table.writeBlock(name, np.array([number, -number]), 0)
             assert table.getColumnNames() == NAMES
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.getColumnNames() == NAMES
             for number, name in enumerate(NAMES):
                 assert table.colExists(name), name
@@ -90,7 +90,7 @@ class Names:
     def test_deleting_odd_names(self, place):
         url = place.new()
         some = ["a/b", "..", "x" * 300, "e\u0301", "\u00e9", "100%", "zarr.json", "\0", "a%2Fb"]
-        with make(url, 2) as table:
+        with make(place.at(url), 2) as table:
             table.createColumn("stays", STRING)
             before = set(place.objects(url))
             for name in some:
@@ -103,19 +103,19 @@ class Names:
 
     def test_normal_forms_are_different_names(self, place):
         columns = {"\u00e9": ("int8",), "e\u0301": ("int16",)}
-        with make(place.new(), 1, **columns) as table:
+        with make(place.at(place.new()), 1, **columns) as table:
             assert table.getColumnNames() == ["\u00e9", "e\u0301"]
             assert table.getColumnDtype("\u00e9") == np.int8
             assert table.getColumnDtype("e\u0301") == np.int16
 
     def test_case_makes_different_names(self, place):
-        with make(place.new(), 1, a=("int8",), A=("int16",)) as table:
+        with make(place.at(place.new()), 1, a=("int8",), A=("int16",)) as table:
             assert table.getColumnNames() == ["a", "A"]
             assert table.getColumnDtype("A") == np.int16
 
     @pytest.mark.parametrize("name", ["", "\ud800", "a\udfffb", None, 5, b"a", ("a",)], ids=ascii)
     def test_what_is_no_name(self, place, name):
-        with make(place.new(), 1) as table, refused(place, table=table):
+        with make(place.at(place.new()), 1) as table, refused(place, table=table):
             table.createColumn(name, "int8")
 
     def test_percent_signs_of_upstream(self, place):
@@ -125,7 +125,7 @@ class Names:
         for number, key in enumerate(["b1%2Fb2", "%7Aarr.json", "%~x", "100%"]):
             group.create_array(key, shape=3, chunks=4, dtype="i4")[:] = number
         names = ["%7Aarr.json", "%~x", "100%", "b1%2Fb2"]
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.getColumnNames() == names
             assert table.readBlock("b1%2Fb2", 0, 3).tolist() == [0, 0, 0]
             assert table.readBlock("%7Aarr.json", 0, 3).tolist() == [1, 1, 1]
@@ -143,7 +143,7 @@ class Names:
         url = place.new()
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 3, "CHUNKSIZE": 4})
         group.create_array("b1%2Fb2", shape=3, chunks=4, dtype="i4")[:] = 5
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             with refused(place, "b1/b2", table=table):
                 table.createColumn("b1/b2", "int32")
             assert table.getColumnNames() == ["b1%2Fb2"]
@@ -155,7 +155,7 @@ class Names:
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 3, "CHUNKSIZE": 4})
         group.create_array("a", shape=3, chunks=4, dtype="i4")[:] = 1
         group.create_array("b", shape=3, chunks=4, dtype="i4", attributes={"NAME": "a"})[:] = 2
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.getColumnNames() == ["a", "b"]
             assert table.readBlock("a", 0, 3).tolist() == [1, 1, 1]
             assert table.readBlock("b", 0, 3).tolist() == [2, 2, 2]
@@ -163,25 +163,32 @@ class Names:
     def test_order_of_creation(self, place):
         url = place.new()
         names = ["z", "a", "m/n", "B", "b"]
-        with make(url, 1, **dict.fromkeys(names, ("int8",))) as table:
+        with make(place.at(url), 1, **dict.fromkeys(names, ("int8",))) as table:
             assert table.getColumnNames() == names
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             table.createColumn("A", "int8")
             table.deleteColumn("a")
             table.createColumn("a", "int8")
             assert table.getColumnNames() == ["z", "m/n", "B", "b", "A", "a"]
-        assert RatZarr(url, readOnly=True).getColumnNames() == ["z", "m/n", "B", "b", "A", "a"]
+        assert RatZarr(place.at(url), readOnly=True).getColumnNames() == [
+            "z",
+            "m/n",
+            "B",
+            "b",
+            "A",
+            "a",
+        ]
         order = document(place, url, "RAT")["attributes"]["COLUMN_ORDER"]
         assert order == ["z", "m/n", "B", "b", "A", "a"]
 
     def test_the_listing_is_the_truth(self, place):
         url = place.new()
-        make(url, 3, z=("int8",), a=("int8",)).close()
+        make(place.at(url), 3, z=("int8",), a=("int8",)).close()
         group = place.edit(url)["RAT"]
         group.create_array("y", shape=3, chunks=4, dtype="i4")
         group.create_array("b", shape=3, chunks=4, dtype="i4")
         group.attrs["COLUMN_ORDER"] = ["z", "gone", "a"]
-        with RatZarr(url, readOnly=True) as table:
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.getColumnNames() == ["z", "a", "b", "y"]
             assert not table.colExists("gone")
             assert table.colExists("y")
@@ -192,19 +199,19 @@ class Names:
     def test_an_order_that_is_none(self, place, order):
         """A hint that makes no sense is no reason not to read the table."""
         url = place.new()
-        make(url, 3, a=("int8",), b=("int8",)).close()
+        make(place.at(url), 3, a=("int8",), b=("int8",)).close()
         place.edit(url)["RAT"].attrs["COLUMN_ORDER"] = order
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert sorted(table.getColumnNames()) == ["a", "b"]
             table.createColumn("c", "int8")
             assert sorted(table.getColumnNames()) == ["a", "b", "c"]
 
     def test_what_is_no_column_is_none(self, place):
         url = place.new()
-        make(url, 3, a=("int8",)).close()
+        make(place.at(url), 3, a=("int8",)).close()
         place.edit(url)["RAT"].create_group("group")
         place.put(url, "RAT/notes.txt", b"hello")
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert "notes.txt" not in table.getColumnNames()
             assert not table.colExists("notes.txt")
             assert not table.colExists("group")

@@ -1,13 +1,12 @@
 """Opening: modes, and the ways to write a place down."""
 
-import os
 from contextlib import suppress
 
 import numpy as np
 import pytest
 
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-from tests.ratzarr.conformance.base import document, make, raw, refused
+from ratzarr.testing.helpers import document, make, raw, refused
 
 
 class Opening:
@@ -15,17 +14,17 @@ class Opening:
 
     def test_a_new_table(self, place):
         url = place.new()
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.getRowCount() == table.rowCount == 0
             assert table.getColumnNames() == []
             assert table.getRATChunkSize() == DFLT_CHUNKSIZE == 500000
-        assert RatZarr.exists(url) is True
-        assert RatZarr.isValidRatZarr(url) is True
+        assert RatZarr.exists(place.at(url)) is True
+        assert RatZarr.isValidRatZarr(place.at(url)) is True
         assert set(place.objects(url)) == {"zarr.json", "RAT/zarr.json"}
 
     def test_a_second_opening_finds_it(self, place):
         url = place.new()
-        with make(url, 3, chunk=2, a=(np.int32,)) as table:
+        with make(place.at(url), 3, chunk=2, a=(np.int32,)) as table:
             table.writeBlock("a", np.array([1, 2, 3]), 0)
         for options in (
             {},
@@ -33,7 +32,7 @@ class Opening:
             {"readOnly": True},
             {"readOnly": True, "create": False},
         ):
-            with RatZarr(url, **options) as table:
+            with RatZarr(place.at(url), **options) as table:
                 assert table.rowCount == 3
                 assert table.getRATChunkSize() == 2
                 assert table.getColumnNames() == ["a"]
@@ -41,7 +40,7 @@ class Opening:
 
     def test_a_new_table_with_rows_and_a_chunk_size(self, place):
         url = place.new()
-        with RatZarr(url, newRowCount=5, newChunkSize=2) as table:
+        with RatZarr(place.at(url), newRowCount=5, newChunkSize=2) as table:
             assert (table.rowCount, table.getRATChunkSize()) == (5, 2)
             table.createColumn("a", np.int32)
             table.writeBlock("a", np.arange(5), 0)
@@ -49,22 +48,22 @@ class Opening:
         assert (group.attrs["ROWCOUNT"], group.attrs["CHUNKSIZE"]) == (5, 2)
         assert (group["a"].shape, group["a"].chunks) == ((5,), (2,))
         # One that is there keeps its own.
-        with RatZarr(url, newRowCount=9, newChunkSize=7) as table:
+        with RatZarr(place.at(url), newRowCount=9, newChunkSize=7) as table:
             assert (table.rowCount, table.getRATChunkSize()) == (5, 2)
         other = place.new()
         for options in ({"newRowCount": -1}, {"newRowCount": 1.5}, {"newChunkSize": 0}):
             with pytest.raises(RatZarrError, match="is an integer"):
-                RatZarr(other, **options)
-        assert not RatZarr.exists(other)
+                RatZarr(place.at(other), **options)
+        assert not RatZarr.exists(place.at(other))
 
     def test_flags_by_position(self, place):
         url = place.new()
-        make(url, 3).close()
-        with RatZarr(url, True) as table, refused(place):
+        make(place.at(url), 3).close()
+        with RatZarr(place.at(url), True) as table, refused(place):
             table.setRowCount(4)
         missing = place.new()
         with refused(place, missing):
-            RatZarr(missing, False, False)
+            RatZarr(place.at(missing), False, False)
 
     @pytest.mark.parametrize(
         "options",
@@ -74,26 +73,26 @@ class Opening:
     def test_nothing_there_and_not_to_be_made(self, place, options):
         url = place.new()
         with refused(place, url, error=FileNotFoundError):
-            RatZarr(url, **options)
-        assert RatZarr.exists(url) is False
+            RatZarr(place.at(url), **options)
+        assert RatZarr.exists(place.at(url)) is False
 
     def test_opening_again_changes_nothing(self, place):
         url = place.new()
-        with make(url, 3, a=(np.int32,)):
+        with make(place.at(url), 3, a=(np.int32,)):
             pass
         before = place.everything()
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             table.readBlock("a", 0, 3)
         assert place.everything() == before
 
     def test_with_closes_it_also_after_an_error(self, place):
         url = place.new()
-        with suppress(ZeroDivisionError), RatZarr(url) as table:
+        with suppress(ZeroDivisionError), RatZarr(place.at(url)) as table:
             table.setRowCount(2)
             raise ZeroDivisionError
         with pytest.raises(RatZarrError):
             table.setRowCount(3)
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.rowCount == 2
 
     def test_any_path_like(self, place):
@@ -103,26 +102,26 @@ class Opening:
             def __fspath__(self):
                 return url
 
-        with RatZarr(Somewhere()) as table:
+        with RatZarr(place.at(Somewhere())) as table:
             table.setRowCount(5)
-        with RatZarr(url) as table:
+        with RatZarr(place.at(url)) as table:
             assert table.rowCount == 5
-        assert RatZarr.exists(Somewhere())
-        assert RatZarr.isValidRatZarr(Somewhere())
-        RatZarr.delete(Somewhere())
-        assert not RatZarr.exists(url)
+        assert RatZarr.exists(place.at(Somewhere()))
+        assert RatZarr.isValidRatZarr(place.at(Somewhere()))
+        RatZarr.delete(place.at(Somewhere()))
+        assert not RatZarr.exists(place.at(url))
 
     @pytest.mark.parametrize("slashes", ["/", "//"])
     def test_trailing_slashes_mean_the_same(self, place, slashes):
         url = place.new()
-        with RatZarr(url + slashes) as table:
+        with RatZarr(place.at(url + slashes)) as table:
             table.setRowCount(5)
         assert set(place.objects(url)) == {"zarr.json", "RAT/zarr.json"}
-        with RatZarr(url, create=False) as table:
+        with RatZarr(place.at(url), create=False) as table:
             assert table.rowCount == 5
-        assert RatZarr.exists(url + slashes)
-        assert RatZarr.isValidRatZarr(url + slashes)
-        RatZarr.delete(url + slashes)
+        assert RatZarr.exists(place.at(url + slashes))
+        assert RatZarr.isValidRatZarr(place.at(url + slashes))
+        RatZarr.delete(place.at(url + slashes))
         assert place.objects(url) == {}
 
     @pytest.mark.parametrize(
@@ -146,14 +145,14 @@ class Opening:
     def test_odd_names_of_tables(self, place, name):
         url = place.new(f"{name}.rat.zarr")
         other = url.replace(".rat.zarr", "2.rat.zarr")
-        with make(url, 3, a=(np.int32,)) as table:
+        with make(place.at(url), 3, a=(np.int32,)) as table:
             table.writeBlock("a", np.array([1, 2, 3]), 0)
-        make(other, 1).close()
+        make(place.at(other), 1).close()
         assert raw(place, url, "a").tolist() == [1, 2, 3]
-        assert RatZarr.exists(url)
-        with RatZarr(url, readOnly=True) as table:
+        assert RatZarr.exists(place.at(url))
+        with RatZarr(place.at(url), readOnly=True) as table:
             assert table.readBlock("a", 0, 3).tolist() == [1, 2, 3]
-        RatZarr.delete(url)
+        RatZarr.delete(place.at(url))
         assert place.objects(url) == {}
         assert set(place.objects(other)) == {"zarr.json", "RAT/zarr.json"}
 
@@ -161,8 +160,8 @@ class Opening:
     def test_no_name_at_all(self, place, filename, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         with refused(place):
-            RatZarr(filename)
-        assert set(os.listdir(tmp_path)) <= {"place"}
+            RatZarr(place.at(filename))
+        assert {path.name for path in tmp_path.iterdir()} <= {"place"}
 
     @pytest.mark.parametrize("readOnly", [False, True])
     def test_something_else_is_there(self, place, readOnly):
@@ -174,31 +173,31 @@ class Opening:
         )
         for url in (group, array.removesuffix("/array.zarr") + "/parent/array.zarr"):
             with refused(place, url):
-                RatZarr(url, readOnly=readOnly)
+                RatZarr(place.at(url), readOnly=readOnly)
 
     def test_a_plain_file_is_there(self, place):
         url = place.new("file.zarr")
         place.put(url, "", b"hello")
         with refused(place):
-            RatZarr(url, readOnly=True)
+            RatZarr(place.at(url), readOnly=True)
         with refused(place):
-            RatZarr(url, create=False)
+            RatZarr(place.at(url), create=False)
         if place.kind == "local":  # a bucket can hold both x.zarr and x.zarr/zarr.json
             with refused(place):
-                RatZarr(url)
+                RatZarr(place.at(url))
 
     def test_a_place_with_other_files_is_not_taken_over(self, place):
         url = place.new()
         place.put(url, "notes.txt", b"hello")
         with refused(place, url, error=RatZarrError):
-            RatZarr(url, create=False)
+            RatZarr(place.at(url), create=False)
 
     def test_a_later_format_is_refused(self, place):
         url = place.new()
-        make(url, 3, a=(np.int32,)).close()
+        make(place.at(url), 3, a=(np.int32,)).close()
         assert document(place, url, "RAT")["attributes"]["FORMAT_VERSION"] == 1
         group = place.edit(url)["RAT"]
         group.attrs["FORMAT_VERSION"] = 2
         for options in ({}, {"create": False}, {"readOnly": True}):
             with refused(place, url, "2", "1"):
-                RatZarr(url, **options)
+                RatZarr(place.at(url), **options)

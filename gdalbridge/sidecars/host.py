@@ -1,0 +1,218 @@
+"""The host of sidecars: the raster that they lie beside.
+
+A raster is its own host, with one exception: a band of a VRT that shows one band of one other raster,
+pixel values unchanged, has that raster's sidecars, as long as it has none of its own.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Set
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gdalbridge.errors import BridgeError, RasterNotFoundError, SidecarNameError
+from gdalbridge.gdalio.compat import gdal, silence
+from gdalbridge.gdalio.datasets import opened, source_of
+from gdalbridge.sidecars.fingerprint import main_file
+from gdalbridge.sidecars.naming import (
+    Sidecar,
+    find_sidecars,
+    sidecar_path,
+    writable_sidecar_path,
+)
+from gdalbridge.sidecars.provenance import (
+    RASTER_ATTR,
+    described,
+    raster_attribute,
+    raster_label,
+)
+from ratzarr import RatZarrError
+
+__all__ = ["Host", "Hosted", "find_hosted", "host_of"]
+
+Options = Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """The raster that a band's sidecars lie beside."""
+
+    raster: Any
+    """Path, URL, ``/vsi`` name or open dataset."""
+    band: int
+    """The band of it that they belong to."""
+    is_source: bool = False
+    """Whether it is the source of the VRT that was asked for."""
+
+    @property
+    def key(self) -> str:
+        """The same for all bands that have the same sidecars."""
+        return sidecar_path(self.raster, self.band)
+
+    def find(self, *, storage_options: Options = None, must_list: bool = False) -> list[Sidecar]:
+        """Return the band's sidecars; parameters as for :func:`find_sidecars`."""
+        return find_sidecars(
+            self.raster, self.band, storage_options=storage_options, must_list=must_list
+        )
+
+    def writable_path(self, name: str | None, *, storage_options: Options = None) -> str:
+        """Return where to write the sidecar of this name: the one that is there, if there is."""
+        for one in self.find(storage_options=storage_options):
+            if one.name == name:
+                return one.path
+        return writable_sidecar_path(self.raster, self.band, name)
+
+    def now(self, dataset: Any, sidecar: str, storage_options: Options = None) -> dict[str, Any]:
+        """Return the attribute ``RASTER`` that a sidecar of the raster would be given now.
+
+        Parameters
+        ----------
+        dataset : gdal.Dataset
+            The raster that was asked for; a VRT's source is opened.
+        sidecar : str
+            Path or URL of the sidecar, which the raster's name is relative to.
+        storage_options : mapping, optional
+            For opening the source.
+        """
+        if not self.is_source:
+            return raster_attribute(dataset, self.band, sidecar)
+        with opened(self.raster, storage_options) as source:
+            return raster_attribute(source, self.band, sidecar)
+
+    def describing(self, dataset: Any, band: Any) -> Callable[[str], dict[str, Any]]:
+        """Return a function that makes the attributes of a new sidecar, given its path.
+
+        It may be called when the dataset is closed already.
+        """
+        if self.is_source:
+
+            def of_source(sidecar: str) -> dict[str, Any]:
+                return {RASTER_ATTR: self.now(None, sidecar)}
+
+            return of_source
+        file = main_file(dataset)
+        description = dataset.GetDescription()
+        is_written = _is_written(dataset, band)
+        known = described(dataset, self.band)
+        if is_written:
+            # It may get one yet.
+            known["geotransform"] = None
+
+        def of_raster(sidecar: str) -> dict[str, Any]:
+            if file is None:
+                return {RASTER_ATTR: known}
+            if not is_written:
+                # The dataset may be closed by now. Its file may be gone, or out of reach.
+                with suppress(BridgeError, RatZarrError), opened(description) as found:
+                    return {RASTER_ATTR: raster_attribute(found, self.band, sidecar)}
+            return {RASTER_ATTR: known | {"name": raster_label(description, sidecar)}}
+
+        return of_raster
+
+
+def host_of(dataset: Any, band: Any, path: Any = None, *, storage_options: Options = None) -> Host:
+    """Return the host of a band's sidecars.
+
+    Parameters
+    ----------
+    dataset : gdal.Dataset
+    band : gdal.Band
+        One of its bands.
+    path : str or os.PathLike, optional
+        The name that the dataset was opened by; by default its description.
+    storage_options : mapping, optional
+        For the sidecars' file system.
+
+    Raises
+    ------
+    SidecarNameError
+        Where no sidecar can lie beside the raster.
+    """
+    raster = dataset if path is None else path
+    number = band.GetBand()
+    source = source_of(dataset, band)
+    if source is None:
+        sidecar_path(raster, number)
+        return Host(raster, number)
+    host = Host(*source, is_source=True)
+    try:
+        if find_sidecars(raster, number, storage_options=storage_options):
+            return Host(raster, number)
+    except SidecarNameError:
+        # A VRT in memory.
+        return host
+    with suppress(SidecarNameError):
+        if host.find(storage_options=storage_options):
+            return host
+    return Host(raster, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Hosted:
+    """A sidecar of a raster, with the raster that it lies beside."""
+
+    sidecar: Sidecar
+    """Its band is the one of the raster that was asked for."""
+    host: Host
+
+
+def find_hosted(
+    raster: Any, *, storage_options: Options = None, must_list: bool = False
+) -> list[Hosted]:
+    """Return the sidecars of all bands of a raster, those of a VRT's sources among them.
+
+    Only a VRT is opened, and a raster that is not there has the sidecars that its name says.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+    storage_options, must_list
+        See :func:`gdalbridge.find_sidecars`.
+    """
+    found = find_sidecars(raster, storage_options=storage_options, must_list=must_list)
+    hosted = [Hosted(one, Host(raster, one.band)) for one in found]
+    if hasattr(raster, "GetRasterBand") or os.fspath(raster).lower().endswith(".vrt"):
+        with suppress(RasterNotFoundError), opened(raster, storage_options) as dataset:
+            hosted += _of_sources(
+                dataset,
+                raster,
+                {one.band for one in found},
+                storage_options=storage_options,
+                must_list=must_list,
+            )
+    return sorted(hosted, key=lambda one: (one.sidecar.band, one.sidecar.name or ""))
+
+
+def _of_sources(
+    dataset: Any, path: Any, bands: Set[int], *, storage_options: Options, must_list: bool
+) -> list[Hosted]:
+    """Return the sidecars of the sources of a VRT's bands that have none of their own."""
+    hosted: list[Hosted] = []
+    if dataset.GetDriver().ShortName != "VRT":
+        return hosted
+    for number in range(1, dataset.RasterCount + 1):
+        if number in bands:
+            continue
+        band = dataset.GetRasterBand(number)
+        with suppress(SidecarNameError):
+            given = None if path is dataset else path
+            host = host_of(dataset, band, given, storage_options=storage_options)
+            if host.is_source:
+                hosted += [
+                    Hosted(replace(one, band=number), host)
+                    for one in host.find(storage_options=storage_options, must_list=must_list)
+                ]
+    return hosted
+
+
+def _is_written(dataset: Any, band: Any) -> bool:
+    """Return whether a dataset was opened for update: its file may not be whole yet."""
+    # GDAL's bindings don't say. A write outside of the raster is refused for the one reason or
+    # the other, and writes nothing.
+    with silence():
+        gdal.ErrorReset()
+        with suppress(RuntimeError):
+            band.WriteRaster(dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
+        reason = gdal.GetLastErrorNo()
+        gdal.ErrorReset()
+    return reason not in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess)

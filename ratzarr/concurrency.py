@@ -64,7 +64,7 @@ class Attempts:
     def __iter__(self) -> Iterator[int]:
         for attempt in range(TRIES):
             if attempt:
-                wait = random.uniform(0, min(0.5, 0.005 * 2 ** min(attempt, 10)))  # noqa: S311 - spreads load, guards nothing
+                wait = random.uniform(0, min(0.5, 0.005 * 2 ** min(attempt, 10)))  # noqa: S311 - spreads load, not for security
                 if time.monotonic() + wait > self._began + self._patience:
                     return
                 time.sleep(wait)

@@ -67,7 +67,7 @@ class DbfColumn:
     def __init__(
         self,
         name: str,
-        type: FieldType,  # noqa: A002 - GDAL's own word for it
+        type: FieldType,  # noqa: A002 - GDAL's own term
         dtype: np.dtype[Any],
         load: Callable[[], Array],
         attributes: dict[str, Any] | None = None,

@@ -345,7 +345,7 @@ class _Checkup:
 
     def _finish_pending(self, check: ColumnCheck) -> None:
         """Add the findings of a column that will replace another."""
-        assert check.state is not None  # noqa: S101 - only those that could be read get here
+        assert check.state is not None  # noqa: S101 - unreadable columns do not get here
         live = self._columns.get(f"{GROUP}/{check.key}")
         now = None if live is None else live.state
         in_place = now is not None and now.id == check.state.id and now.complete
@@ -463,7 +463,7 @@ class _Checkup:
                 words = f"the order of the columns {words}: {_some(names)}"
                 self._add(Finding("order", TABLE_KEY, words), mend)
 
-    # ---- what is no column's
+    # ---- objects without a column
 
     def _look_at_stray(self, key: str) -> None:
         local = self._local

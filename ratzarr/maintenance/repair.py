@@ -80,7 +80,7 @@ class Repair:
         return None if done else "another process is at work there, or came first"
 
 
-# ---- completing
+# ---- completing operations
 
 
 def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float) -> Repair | None:
@@ -89,7 +89,7 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float)
     Parameters
     ----------
     check : ColumnCheck
-        The check of an unfinished column, or of one that waits to replace another.
+        The check of an unfinished column, or of a replacement column.
     opened : callable
         Opens the table for writing.
     patience : float
@@ -184,7 +184,7 @@ def mend_order(
     return Repair("correct the order of columns", act)
 
 
-# ---- removing what is no column's
+# ---- removing objects without a column
 
 
 def remove_orphans(check: ColumnCheck) -> Repair:
@@ -226,7 +226,7 @@ def erase_beyond(check: ColumnCheck) -> Repair:
             raise ChangedError(f"{objects.location}/{prefix}: the column has been changed")
 
     def act() -> bool:
-        assert state is not None  # noqa: S101 - for mypy: only such a column has any
+        assert state is not None  # noqa: S101 - for mypy: only readable columns have such chunks
         column = Column(objects, check.name, check.key, prefix)
         blank = partial(_blank, column, check)
         owner = Owner(prefix, state.mark(), still)
@@ -271,7 +271,7 @@ def remove_pending(check: ColumnCheck) -> Repair:
     return Repair("remove it", act)
 
 
-# ---- what only a local disk has
+# ---- local disks only
 
 
 def _path(local: LocalObjects, key: str) -> Path:

@@ -213,7 +213,7 @@ class Retries:
 
     def _pause(self, number: int) -> float:
         longest = min(LONGEST_PAUSE, self.backoff * 2 ** min(number - 1, 20))
-        return random.uniform(0, longest)  # noqa: S311 - spreads load, guards nothing
+        return random.uniform(0, longest)  # noqa: S311 - spreads load, not for security
 
 
 def _setting(name: str) -> str:
@@ -282,7 +282,7 @@ _lock = threading.Lock()
 
 
 def _in_child() -> None:
-    global _lock  # noqa: PLW0603 - the thread that holds it may not exist here
+    global _lock  # noqa: PLW0603 - after a fork, the thread that holds the lock may not exist
     _lock = threading.Lock()
     _inherited.append(dict(_clients))
     _clients.clear()

@@ -96,6 +96,8 @@ def raster_name(raster: Any) -> str:
             f"{name}: no sidecar can lie beside a raster in this one of GDAL's file systems: "
             "name the sidecar"
         )
+    if not url.strip("/"):
+        raise SidecarNameError(f"{name} is a directory, not a raster")
     return url.rstrip("/")
 
 

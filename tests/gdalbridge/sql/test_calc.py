@@ -365,6 +365,7 @@ def test_one_of_several_values_per_row(tmp_path):
         ("$1", "a parameter"),
         ("#1", "a column's number"),
         ("lambda y: y", "a lambda"),
+<<<<<<< HEAD
         ("x, x", "which is not allowed"),
         ("1), (2", "not a single expression"),
         ("x) FROM block WHERE (true", "not a single expression"),
@@ -374,6 +375,19 @@ def test_one_of_several_values_per_row(tmp_path):
         ("1); DROP TABLE x; SELECT (2", "is not an expression"),
         ("x +", "is not an expression"),
         ("(x", "is not an expression"),
+=======
+        ("x, x", "which is not among"),
+        ("1), (2", "no single expression"),
+        ("x) FROM block WHERE (true", "no single expression"),
+        ("1) UNION ALL SELECT (2", "no single expression"),
+        ("1) LIMIT (1", "no single expression"),
+        ("1); SELECT (2", "no single expression"),
+        ("1); DROP TABLE x; SELECT (2", "is no expression"),
+        ("x +", "is no expression: it ends too early, or its parentheses don't match"),
+        ("(x", "is no expression: it ends too early, or its parentheses don't match"),
+        ("x) + 1", "is no expression: it ends too early, or its parentheses don't match"),
+        ("x 1", 'is no expression: syntax error at or near "1"'),
+>>>>>>> fourteen
         ("", "an expression is text"),
         ("x + 'a' + [1]", "."),
         ("GROUPING(x)", "the operator GROUPING"),

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
@@ -24,19 +24,16 @@ from ratzarr.errors import ArgumentError
 
 __all__ = [
     "IN_FLIGHT",
-    "OWN_PROCESSORS",
     "PATIENCE",
     "PROCESSORS",
     "REQUESTS_VARIABLE",
     "TRIES",
     "Attempts",
-    "Processors",
     "Room",
     "in_flight",
     "lent",
     "request_slot",
     "run",
-    "run_together",
     "stream",
 ]
 
@@ -145,7 +142,6 @@ PROCESSORS = (
 type _Key = tuple[int, int]
 
 _pools: dict[_Key, ThreadPoolExecutor] = {}
-_helping: dict[_Key, ThreadPoolExecutor] = {}
 _slots: dict[_Key, threading.Semaphore] = {}
 _lock = threading.Lock()
 _inside = threading.local()
@@ -199,51 +195,6 @@ def request_slot() -> threading.Semaphore:
     return _mine(_slots, threading.Semaphore)
 
 
-class Processors:
-    """Processors that have nothing of ours to do. Nobody waits for one.
-
-    Parameters
-    ----------
-    count : int
-        How many there are.
-    """
-
-    def __init__(self, count: int = PROCESSORS) -> None:
-        # An item for each. pop() and append() of a list are atomic: no lock is needed, which could
-        # be held in a fork.
-        self._idle = [None] * count
-
-    @property
-    def idle(self) -> int:
-        """How many are idle, as far as :meth:`take` knows."""
-        return len(self._idle)
-
-    @contextmanager
-    def take(self, most: int) -> Iterator[int]:
-        """Take as many as are idle, at most so many, for as long as it lasts.
-
-        Who finds none takes one nevertheless: it is about work for which one thread is enough,
-        and more are faster.
-
-        Yields
-        ------
-        int
-            How many, at least 1; and 1 in a task of :func:`run`, whose tasks are run one by one.
-        """
-        taken: list[None] = []
-        for _ in range(1 if getattr(_inside, "worker", False) else max(1, most)):
-            with suppress(IndexError):
-                taken.append(self._idle.pop())
-        try:
-            yield max(1, len(taken))
-        finally:
-            self._idle.extend(taken)
-
-
-OWN_PROCESSORS = Processors()
-"""Those that this process may use."""
-
-
 def _flagged[T](task: Callable[[], T]) -> T:
     _inside.worker = True
     try:
@@ -252,16 +203,10 @@ def _flagged[T](task: Callable[[], T]) -> T:
         _inside.worker = False
 
 
-def _helpers() -> ThreadPoolExecutor:
-    return _mine(_helping, lambda _: ThreadPoolExecutor(PROCESSORS, "ratzarr-packing"))
-
-
-def _submitted[T](
-    task: Callable[[], T], pool: Callable[[], ThreadPoolExecutor] = _pool
-) -> Future[T] | None:
-    """Submit a task to a pool; return None if the interpreter is shutting down."""
+def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
+    """Give a task to the pool; None where the interpreter is ending, which ends all pools."""
     try:
-        return pool().submit(_flagged, task)
+        return _pool().submit(_flagged, task)
     except RuntimeError:
         # atexit handlers run after the pools have ended and must do their work themselves.
         return None
@@ -320,22 +265,6 @@ def run[T](
         if not future.cancelled() and (error := future.exception()) is not None:
             raise error
     return [future.result() for future in futures]
-
-
-def run_together[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """Run a few computing tasks, the first in the calling thread; return their results.
-
-    All tasks are awaited, even if one fails. They run in threads of their own, because the threads
-    of :func:`run` may be waiting for a lock that the caller holds.
-    """
-    futures = [_submitted(task, _helpers) for task in tasks[1:]]
-    try:
-        results = [_flagged(tasks[0])]
-    finally:
-        wait([future for future in futures if future is not None])
-    for task, future in zip(tasks[1:], futures, strict=True):
-        results.append(task() if future is None else future.result())
-    return results
 
 
 def _run_in_few[T](

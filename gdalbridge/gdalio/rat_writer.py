@@ -541,7 +541,7 @@ class RatSink:
             for row, value in enumerate(values.tolist(), start):
                 self._rat.SetValueAsString(row, index, value)
             return
-        for piece in _pieces(np.fromiter(map(len, encoded), np.int64, len(encoded))):
+        for piece in text_pieces(np.fromiter(map(len, encoded), np.int64, len(encoded))):
             longest = max(map(len, encoded[piece])) or 1
             self._give(index, start + piece.start, np.array(encoded[piece], f"S{longest}"))
 
@@ -644,11 +644,19 @@ class _Held:
         self.written[start : start + len(values)] = True
 
 
-def _pieces(lengths: NDArray[np.int64]) -> Iterator[slice]:
-    """Split rows of text so that no piece, padded to its longest row, is too large."""
+def text_pieces(lengths: NDArray[np.int64], max_bytes: int = TEXT_BYTES) -> Iterator[slice]:
+    """Split rows of text so that no piece, padded to its longest, is larger than allowed.
+
+    Parameters
+    ----------
+    lengths : ndarray of int
+        Bytes of each row.
+    max_bytes : int
+        Of a piece. A single row may have more.
+    """
     first, count = 0, len(lengths)
     while first < count:
         padded = np.maximum.accumulate(lengths[first:]) * np.arange(1, count - first + 1)
-        stop = first + max(1, int(np.searchsorted(padded, TEXT_BYTES, side="right")))
+        stop = first + max(1, int(np.searchsorted(padded, max_bytes, side="right")))
         yield slice(first, stop)
         first = stop

@@ -197,10 +197,9 @@ def writable_sidecar_path(raster: Any, band: int = 1, name: str | None = None) -
 
 
 def _can_write(path: str) -> bool:
-    if path.lower().startswith(("http://", "https://")):
-        return False
-    if "://" in path:
-        return True
+    kind = parse_location(path).kind
+    if kind != "local":
+        return kind == "s3"
     here = Path(path)
     return os.access(here if here.exists() else here.absolute().parent, os.W_OK)
 

@@ -9,11 +9,8 @@ import contextlib
 import ctypes
 import errno
 import functools
-import hashlib
 import io
 import os
-import re
-import secrets
 import stat
 import sys
 import time
@@ -34,11 +31,9 @@ __all__ = [
     "is_in_state",
     "lock_if_free",
     "locked",
-    "name_it",
     "new_held",
     "open_folder",
     "open_root",
-    "partial_file",
     "read_all",
     "read_file",
     "read_path",
@@ -577,59 +572,3 @@ def writer_is_dead(path: Path, *, remove: bool = False) -> bool:
         return False
     finally:
         os.close(file)
-
-
-@contextlib.contextmanager
-def partial_file(path: Path) -> Iterator[tuple[int, Path]]:
-    """Open a hidden file beside a path, for reading and writing.
-
-    It is removed at the end, unless it has got its name by then.
-
-    Yields
-    ------
-    file : int
-        The descriptor.
-    hidden : Path
-        The hidden name.
-    """
-    # This name cannot be mistaken for a raster's, and stays short if the target's is long.
-    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
-    _sweep(path.parent, mark)
-    file, name = new_held(
-        lambda: str(path.parent / f".{mark}{secrets.token_hex(10)}.partial"), locks_needed=False
-    )
-    try:
-        yield file.fileno(), Path(name)
-    finally:
-        discard(file, name)
-
-
-def name_it(hidden: Path, path: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name.
-
-    Raises
-    ------
-    FileExistsError
-        If the name exists and may not be replaced.
-    """
-    if overwrite:
-        hidden.replace(path)
-        return
-    try:
-        # Only a hard link names a finished file atomically if the name is free.
-        os.link(hidden, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        if os.path.lexists(path):
-            raise FileExistsError(f"{path} is there already") from None
-        hidden.rename(path)
-
-
-def _sweep(folder: Path, mark: str) -> None:
-    """Remove files of processes that have ended."""
-    hidden = re.compile(rf"\.{mark}[0-9a-f]{{20}}\.partial")
-    # Best effort: files that cannot be removed do no harm.
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for name in [one.name for one in entries if hidden.fullmatch(one.name)]:
-            writer_is_dead(folder / name, remove=True)

@@ -13,7 +13,6 @@ from osgeo import gdal
 
 import gdalbridge
 from gdalbridge import BridgeError, ratapplier
-from gdalbridge.apply import run as applyrun
 from gdalbridge.errors import (
     BlockError,
     ColumnMissingError,
@@ -32,6 +31,7 @@ from gdalbridge.ratapplier import (
     RatZarrHandle,
 )
 from ratzarr import ColumnIncompleteError, RatZarr, RatZarrError
+from tests.audits import recorded
 from tests.gdalbridge.sample_rasters import HAS_HFA, INTEGER, REAL, STRING, make, new_rat
 
 ROWS = 23
@@ -59,13 +59,6 @@ class Pickled:
 
     def close(self):
         self.closed = True
-
-
-@pytest.fixture
-def pickled(monkeypatch):
-    made = Pickled()
-    monkeypatch.setattr(applyrun, "make_executor", lambda kind, workers: made)
-    return made
 
 
 def tables(**handles):
@@ -357,12 +350,10 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("executor", ["serial", "threads", "pickled"])
-def test_every_kind_of_column(place, out, kind, executor, request):
-    if executor == "pickled":
-        request.getfixturevalue("pickled")
+def test_every_kind_of_column(place, out, kind, executor):
     table(place, n=np.arange(ROWS))
     function = functools.partial(set_rows, KINDS[kind])
-    how = controls(4, setExecutor="serial" if executor == "pickled" else executor)
+    how = controls(4, setExecutor=Pickled() if executor == "pickled" else executor)
     ratapplier.apply(function, tables(t=place), tables(out=out), controls=how)
     if kind == "raw":
         # zarr-python's own reading of them warns.
@@ -517,16 +508,8 @@ def test_a_function_may_change_its_arrays_and_use_them_again(place, out, executo
     assert (stored(place, "n") == np.arange(ROWS * 1000)).all()
 
 
-def test_only_columns_that_are_used_are_read_and_those_ahead(place, out, monkeypatch):
+def test_only_columns_that_are_used_are_read_and_those_ahead(place, out):
     table(place, **{name: np.arange(ROWS) for name in "abc"})
-    reads = []
-    original = RatZarr.readBlocks
-
-    def reading(self, names, start, length, **options):
-        reads.extend((name, start) for name in names)
-        return original(self, names, start, length, **options)
-
-    monkeypatch.setattr(RatZarr, "readBlocks", reading)
 
     def function(info, inputs, outputs):
         if info.blockNdx == 0:
@@ -535,7 +518,12 @@ def test_only_columns_that_are_used_are_read_and_those_ahead(place, out, monkeyp
         if info.blockNdx == 3:
             inputs.t[chr(98)]
 
-    ratapplier.apply(function, tables(t=place), tables(out=out), controls=controls(4))
+    with recorded("open") as opened:
+        ratapplier.apply(function, tables(t=place), tables(out=out), controls=controls(4))
+    # Of a column of four rows a chunk.
+    chunk = re.compile(rf"{re.escape(str(place))}/RAT/(\w)/c/(\d+)")
+    found = [chunk.fullmatch(str(path)) for path, *_ in opened]
+    reads = [(one[1], 4 * int(one[2])) for one in found if one]
     assert sorted(reads) == [("a", start) for start in range(0, ROWS, 4)] + [("b", 12)] + (
         [("b", start) for start in (16, 20)] if ("b", 16) in reads else []
     )
@@ -943,17 +931,14 @@ def joined(total, of_block):
 
 @pytest.fixture(params=["threads", "pickled"])
 def parallel(request):
-    if request.param == "pickled":
-        request.getfixturevalue("pickled")
-        return "processes"
-    return "threads"
+    return (Pickled(),) if request.param == "pickled" else ("threads", 3)
 
 
 @pytest.mark.parametrize("block", [4, 1024])
 def test_otherargs_are_merged_in_order(place, out, parallel, block):
     rows = 6 * block
     table(place, rows, n=np.arange(rows))
-    how = controls(block, setExecutor=(parallel, 3), setMerge=joined)
+    how = controls(block, setExecutor=parallel, setMerge=joined)
     others = given(10)
     ratapplier.apply(counts, tables(t=place), tables(out=out), others, how)
     assert others.rows == list(range(rows))
@@ -965,7 +950,7 @@ def test_otherargs_are_merged_in_order(place, out, parallel, block):
 
 def test_changes_of_otherargs_are_never_dropped(place, out, parallel):
     table(place, n=np.arange(ROWS))
-    how = controls(4, setExecutor=(parallel, 3))
+    how = controls(4, setExecutor=parallel)
     with pytest.raises(ExecutorError, match=r"changed its otherargs.*setMerge"):
         ratapplier.apply(counts, tables(t=place), tables(out=out), given(1), how)
     assert not out.exists()
@@ -980,15 +965,15 @@ def test_changes_of_otherargs_are_never_dropped(place, out, parallel):
 def test_filtered_rows_keep_their_order(place, out, parallel, block):
     rows = 6 * block
     table(place, rows, n=np.arange(rows))
-    how = controls(block, setExecutor=(parallel, 3))
+    how = controls(block, setExecutor=parallel)
     ratapplier.apply(evens, tables(t=place), tables(out=out), controls=how)
     assert stored(out, "n").tolist() == list(range(0, rows, 2))
 
 
 def test_a_late_block_of_other_rows(place, out, parallel):
     table(place, 6 * 1024, n=np.arange(6 * 1024))
-    how = controls(1024, setExecutor=(parallel, 3))
-    if parallel == "processes":
+    how = controls(1024, setExecutor=parallel)
+    if parallel != ("threads", 3):
         with pytest.raises(BlockError, match=r"written in parallel: say .*RCM_INCREMENT") as e:
             ratapplier.apply(late_short, tables(t=place), tables(out=out), controls=how)
         assert "in block 3 (rows 3072 to 4095)" in e.value.__notes__
@@ -1006,39 +991,32 @@ def test_a_late_block_of_other_rows(place, out, parallel):
 def test_a_column_that_comes_late(place, out, parallel, block):
     rows = 6 * block
     table(place, rows, n=np.arange(rows))
-    how = controls(block, setExecutor=(parallel, 3))
+    how = controls(block, setExecutor=parallel)
     ratapplier.apply(late_column, tables(t=place), tables(out=out), controls=how)
     n = np.arange(rows)
     assert (stored(out, "n") == n).all()
     assert (stored(out, "late") == np.where(n // block == 3, 2 * n, 0)).all()
 
 
-def test_whole_chunks_are_written_by_the_tasks_themselves(place, out, pickled, monkeypatch):
-    from gdalbridge.apply.outputs import Sink
-
-    placed = []
-    original = Sink.place
-
-    def place_(self, span, block):
-        placed.append(span.index)
-        return original(self, span, block)
-
-    monkeypatch.setattr(Sink, "place", place_)
+def test_whole_chunks_are_written_by_the_tasks_themselves(place, out, worker_processes):
     table(place, 6 * 1024, n=np.arange(6 * 1024))
-    for block, by_us in ((1024, [0]), (4096, [0]), (100, list(range(62)))):
-        placed.clear()
+    for block, chunks, by_us in ((1024, 6, 1), (4096, 2, 1), (100, 6, 6)):
         RatZarr.delete(out)
-        ratapplier.apply(
-            looks, tables(t=place), tables(out=out), given(1), controls(block, setExecutor="x")
-        )
-        assert placed == by_us
+        with recorded("os.link", "os.rename") as named:
+            ratapplier.apply(
+                looks, tables(t=place), tables(out=out), given(1),
+                controls(block, setExecutor=worker_processes),
+            )  # fmt: skip
+        # A chunk gets its name, which is a number, when it is whole.
+        names = {int(name) for _, name, *_ in named if str(name).isdigit()}
+        assert names == set(range(by_us))
+        assert len(list(out.glob("RAT/n/c/*"))) == chunks
         assert (stored(out, "n") == np.arange(6 * 1024) + 1).all()
-    assert pickled.closed
 
 
 def test_an_output_that_is_not_finished_is_not_read(place, out, parallel):
     table(place, n=np.arange(ROWS))
-    how = controls(4, setExecutor=(parallel, 3))
+    how = controls(4, setExecutor=parallel)
     with pytest.raises(ZeroDivisionError) as caught:
         ratapplier.apply(fails, tables(t=place), tables(out=out), controls=how)
     assert "in block 2 (rows 8 to 11)" in caught.value.__notes__

@@ -1,5 +1,6 @@
 """Scripts that are interrupted: what they leave, and how they go on."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from gdalbridge import BridgeError, CancelledError, ratapplier
-from gdalbridge.apply import run as applyrun
 from ratzarr import ColumnIncompleteError, RatZarr, StoreError
+from tests.audits import listening
 from tests.gdalbridge.apply.test_ratapplier import (
     Pickled,
     attributes,
@@ -73,12 +74,10 @@ def cancel_after(blocks, of_all=BLOCKS):
 EXECUTORS = ["serial", "threads", "pickled"]
 
 
-def how(executor, monkeypatch, block=BLOCK, **settings):
-    if executor == "pickled":
-        monkeypatch.setattr(applyrun, "make_executor", lambda *_: Pickled())
-    chosen = "threads" if executor == "pickled" else executor
+def how(executor, block=BLOCK, **settings):
+    chosen = (Pickled(),) if executor == "pickled" else (executor, 3)
     # One block waits to be written at a time.
-    return controls(block, setExecutor=(chosen, 3), setMemory=1, **settings)
+    return controls(block, setExecutor=chosen, setMemory=1, **settings)
 
 
 def check(out):
@@ -91,8 +90,8 @@ def check(out):
 
 @pytest.mark.parametrize("executor", EXECUTORS)
 @pytest.mark.parametrize("block", [BLOCK, 1000])
-def test_cancelled_and_gone_on_with(place, out, runs, executor, block, monkeypatch):
-    options = how(executor, monkeypatch, block, setProgress=cancel_after(3))
+def test_cancelled_and_gone_on_with(place, out, runs, executor, block):
+    options = how(executor, block, setProgress=cancel_after(3))
     with pytest.raises(CancelledError) as caught:
         ratapplier.apply(doubles, tables(t=place), tables(out=out), controls=options)
     assert "what is written stays; controls.setResume(True) goes on" in caught.value.__notes__
@@ -103,7 +102,7 @@ def test_cancelled_and_gone_on_with(place, out, runs, executor, block, monkeypat
     assert (np.asarray(stored(out, "double"))[:done] == 2 * N[:done]).all()
     with RatZarr(out, readOnly=True) as found, pytest.raises(ColumnIncompleteError):
         found.readBlock("text", 0, 1)
-    options = how(executor, monkeypatch, block, setResume=True)
+    options = how(executor, block, setResume=True)
     report = ratapplier.apply(doubles, tables(t=place), tables(out=out), controls=options)
     check(out)
     again = runs()
@@ -125,9 +124,7 @@ def test_cancelled_and_gone_on_with(place, out, runs, executor, block, monkeypat
 def test_an_error_of_the_function_mended_and_gone_on_with(place, out, runs, executor, monkeypatch):
     monkeypatch.setenv("FAIL", "5")
     with pytest.raises(ZeroDivisionError) as caught:
-        ratapplier.apply(
-            may_fail, tables(t=place), tables(out=out), controls=how(executor, monkeypatch)
-        )
+        ratapplier.apply(may_fail, tables(t=place), tables(out=out), controls=how(executor))
     assert caught.value.__notes__ == [f"in block 5 (rows {5 * BLOCK} to {6 * BLOCK - 1})"]
     assert attributes(out, "double")["COMPLETE"] is False
     assert attributes(out, "double")["ROWS_DONE"] in range(0, 5 * BLOCK + 1, BLOCK)
@@ -135,7 +132,7 @@ def test_an_error_of_the_function_mended_and_gone_on_with(place, out, runs, exec
     monkeypatch.setenv("FAIL", "")
     ratapplier.apply(
         may_fail, tables(t=place), tables(out=out),
-        controls=how(executor, monkeypatch, setResume=True),
+        controls=how(executor, setResume=True),
     )  # fmt: skip
     assert 5 in runs()
     check(out)
@@ -164,18 +161,13 @@ def test_ctrl_c(place, out, runs, monkeypatch):
     check(out)
 
 
-def test_a_store_that_fails(place, out, runs, monkeypatch):
-    original = RatZarr.writeBlocks
+def test_a_store_that_fails(place, out, runs):
+    def full(event, arguments):
+        if event in ("os.link", "os.rename") and arguments[1] == "5":
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-    def fails(self, blocks, start):
-        if start == 5 * BLOCK:
-            raise StoreError("the disk is full")
-        return original(self, blocks, start)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RatZarr, "writeBlocks", fails)
-        with pytest.raises(StoreError, match="disk is full") as caught:
-            ratapplier.apply(doubles, tables(t=place), tables(out=out), controls=controls(BLOCK))
+    with listening(full), pytest.raises(StoreError, match="No space left") as caught:
+        ratapplier.apply(doubles, tables(t=place), tables(out=out), controls=controls(BLOCK))
     assert caught.value.__notes__[0] == f"in block 5 (rows {5 * BLOCK} to {6 * BLOCK - 1})"
     assert "setResume" in caught.value.__notes__[1]
     runs()
@@ -248,11 +240,10 @@ class LosesTheFirst(Pickled):
         yield
 
 
-def test_blocks_that_were_done_out_of_order(place, out, runs, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(applyrun, "make_executor", lambda *_: LosesTheFirst())
-        with pytest.raises(StoreError, match="the server is gone"):
-            ratapplier.apply(doubles, tables(t=place), tables(out=out), controls=controls(BLOCK))
+def test_blocks_that_were_done_out_of_order(place, out, runs):
+    options = controls(BLOCK, setExecutor=LosesTheFirst())
+    with pytest.raises(StoreError, match="the server is gone"):
+        ratapplier.apply(doubles, tables(t=place), tables(out=out), controls=options)
     assert runs() == [0, 4, 5, 6, 7]
     report = ratapplier.apply(
         doubles, tables(t=place), tables(out=out), controls=controls(BLOCK, setResume=True)
@@ -265,7 +256,7 @@ def test_blocks_that_were_done_out_of_order(place, out, runs, monkeypatch):
 # ---- columns that were there
 
 
-def test_a_column_that_was_there_is_known_by_what_was_noted(place, out, runs, monkeypatch):
+def test_a_column_that_was_there_is_known_by_what_was_noted(place, out, runs):
     table(out, ROWS, BLOCK, double=np.zeros(ROWS, int), text=np.full(ROWS, "old"))
     options = controls(BLOCK, setMemory=1, setProgress=cancel_after(3))
     with pytest.raises(CancelledError):
@@ -341,9 +332,10 @@ def adds_one_to_output(info, inputs, outputs):
 
 
 @pytest.mark.parametrize("function", [adds_one, adds_one_to_output])
-def test_a_column_that_is_read_and_written_by_workers_that_are_lost(place, monkeypatch, function):
-    monkeypatch.setattr(applyrun, "make_executor", lambda *_: Repeats())
-    ratapplier.apply(function, tables(t=place), tables(t=place), controls=controls(BLOCK))
+def test_a_column_that_is_read_and_written_by_workers_that_are_lost(place, function):
+    ratapplier.apply(
+        function, tables(t=place), tables(t=place), controls=controls(BLOCK, setExecutor=Repeats())
+    )
     assert (stored(place, "n") == N + 1).all()
 
 

@@ -10,20 +10,18 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from osgeo import gdal
+from osgeo import gdal, gdal_array
 
 from gdalbridge import BridgeError, ConversionError, LossWarning, copy_to_raster
 from gdalbridge.cli import main
-from gdalbridge.copying import compare as exportcompare
-from gdalbridge.copying.compare import Borders
+from gdalbridge.copying.compare import BORDER, Borders
 from gdalbridge.errors import (
     ColumnSelectionError,
     NotWrittenError,
     OutputExistsError,
     RasterNotFoundError,
 )
-from gdalbridge.gdalio import rat_writer as gdalratwrite
-from gdalbridge.gdalio.rat_writer import keeps_values
+from gdalbridge.gdalio.rat_writer import keeps_values, text_pieces
 from ratzarr import DamagedError, RatZarr
 from ratzarr.format.blocks import Block
 from tests.gdalbridge.dbf_files import write_dbf
@@ -36,6 +34,8 @@ from tests.gdalbridge.sample_rasters import (
     make,
     new_rat,
 )
+
+IN_BLOCKS = gdal.VersionInfo("VERSION_NUM") >= "3120000"
 
 
 @pytest.fixture
@@ -174,30 +174,47 @@ def test_progress(store, tmp_path):
     assert done[-1] == 1.0
 
 
-def test_one_long_text_does_not_pad_all_the_others(tmp_path, monkeypatch):
+@pytest.fixture
+def gives(monkeypatch):
+    """Let each block that GDAL is given be looked at first, and replaced: on the border to GDAL."""
+    give = gdal_array.RATValuesIONumPyWrite
+
+    def let(look):
+        def given(rat, column, start, values):
+            changed = look(column, start, values)
+            return give(rat, column, start, values if changed is None else changed)
+
+        monkeypatch.setattr(gdal_array, "RATValuesIONumPyWrite", given)
+
+    return let
+
+
+@pytest.mark.parametrize("longest", [900, 5000])
+def test_no_piece_of_text_is_padded_to_more_than_it_may_take(longest):
+    lengths = np.array([1] * 500 + [longest] + [1, 0] * 300 + [5000, 1])
+    pieces = [range(len(lengths))[piece] for piece in text_pieces(lengths, 1000)]
+    assert [row for piece in pieces for row in piece] == list(range(len(lengths)))
+    for piece in pieces:
+        assert len(piece) == 1 or len(piece) * max(lengths[list(piece)]) <= 1000
+    assert len(pieces) < 10
+
+
+def test_one_long_text_does_not_pad_all_the_others(tmp_path, gives):
     """Pieces are cut by their size in bytes, and every row comes back."""
-    monkeypatch.setattr(gdalratwrite, "TEXT_BYTES", 1000)
-    texts = ["a"] * 500 + ["x" * 900] + ["b", ""] * 300 + ["y" * 5000, "z"]
+    texts = ["a"] * 500 + ["x" * 900_000] + ["b", ""] * 300 + ["y" * 2**25, "z"]
     store = tmp_path / "t.rat.zarr"
     with RatZarr(store) as table:
         table.setRowCount(len(texts))
         table.createColumn("s", str)
         table.writeBlock("s", texts, 0)
     sizes = []
-    give = gdalratwrite.RatSink._give
-    monkeypatch.setattr(
-        gdalratwrite.RatSink,
-        "_give",
-        lambda self, index, start, values: (
-            sizes.append(values.nbytes),
-            give(self, index, start, values),
-        ),
-    )
+    gives(lambda column, start, values: sizes.append(values.nbytes))
     dataset = make("", "MEM")
     copy_to_raster(store, dataset)
     rat = dataset.GetRasterBand(1).GetDefaultRAT()
     assert [rat.GetValueAsString(row, 0) for row in range(len(texts))] == texts
-    assert all(size <= 1000 or size == 5000 for size in sizes)
+    assert all(size <= 2**25 for size in sizes)
+    assert bool(sizes) == IN_BLOCKS
 
 
 @pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
@@ -235,24 +252,21 @@ def thousand(tmp_path):
 
 
 @pytest.fixture
-def loses(monkeypatch):
+def loses(gives):
     """Have GDAL lose one row of every column."""
 
     def lose(lost):
-        give = gdalratwrite.RatSink._give
-
-        def one_less(self, index, start, values):
+        def one_less(column, start, values):
             if start <= lost < start + len(values):
                 values = values.copy()
                 values[lost - start] = values[0:1].dtype.type()
-            give(self, index, start, values)
+            return values
 
-        monkeypatch.setattr(gdalratwrite.RatSink, "_give", one_less)
+        gives(one_less)
 
     return lose
 
 
-IN_BLOCKS = gdal.VersionInfo("VERSION_NUM") >= "3120000"
 SEEN = {
     # Within a block, and at its ends; a raster that keeps all, and one that may not.
     ("MEM", 450, None): False,
@@ -303,7 +317,7 @@ def test_borders_are_of_blocks_all_through_a_column(count, kept):
     for block, (values,) in borders.blocks:
         assert values.tolist() == list(range(block.start, block.stop))
         assert values.base is None
-        assert block.length == exportcompare.BORDER
+        assert block.length == BORDER
 
 
 def test_zero_characters_in_text_are_refused_by_row(thousand):
@@ -331,19 +345,11 @@ def test_damage_is_found_before_anything_is_written_through(thousand, tmp_path, 
 
 
 @pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
-def test_the_longest_text_is_written_through_first(thousand, tmp_path, monkeypatch):
+def test_the_longest_text_is_written_through_first(thousand, tmp_path, gives):
     with RatZarr(thousand) as table:
         table.writeBlock("name", ["the very longest of all of them"], 777)
     rows = []
-    give = gdalratwrite.RatSink._give
-    monkeypatch.setattr(
-        gdalratwrite.RatSink,
-        "_give",
-        lambda self, index, start, values: (
-            rows.append((index, start, len(values))),
-            give(self, index, start, values),
-        ),
-    )
+    gives(lambda column, start, values: rows.append((column, start, len(values))))
     path = tmp_path / "x.img"
     make(path, "HFA").FlushCache()
     assert copy_to_raster(thousand, path).losses == ()

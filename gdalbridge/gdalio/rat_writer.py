@@ -244,7 +244,7 @@ WRITTEN_KINDS = {
     FieldType.DATETIME: "S",
     FieldType.WKB_GEOMETRY: "O",
 }
-"""The kind of numpy dtype from which a GDAL type is written."""
+"""The numpy dtype kind of the values that are written to each GDAL type."""
 TEXT_BYTES = 32 * 2**20
 """Largest size of a text block in bytes, because GDAL's bindings pad all rows to the longest."""
 

@@ -21,8 +21,7 @@ __all__ = ["altered_numbers"]
 
 BLOCK_BYTES = 4 * 2**20
 ELEMENT, TEXT, ATTRIBUTE = 0, 1, 2
-"""GDAL's XML trees are nested lists. These are the kinds of nodes: kind, name or text,
-children."""
+"""Kinds of nodes in GDAL's XML trees. A node is a list: its kind, its name or text, its children."""
 MAX_FOUND = 100
 """Largest number of altered values that are reported."""
 

@@ -84,7 +84,7 @@ __all__ = [
 consult(words)
 
 # Most names need GDAL and zarr, and are imported on first use. Without GDAL the others still work,
-# and the error explains what is missing.
+# and the error tells how to install it.
 _WHEN_USED = {
     "AttachedRAT": "attached_rat.rat",
     "BakeReport": "rasters.bake",

@@ -1,10 +1,10 @@
 """Threads, back-off and reusable memory.
 
-- :func:`run_bounded` and its relatives run independent pieces of work in one pool of threads. One
-  limit holds for all requests of the process.
-- :func:`pause` waits a random, growing time after a lost race, so that writers that collided once do
-  not collide again.
-- :func:`scratch` lends memory to read into. New memory is expensive, because the system must clear each
+- :func:`run` and :func:`stream` run independent tasks in one thread pool. A single limit holds for
+  all requests of the process.
+- :class:`Attempts` waits a random, growing time after a lost race, so that writers that collided once
+  do not collide again.
+- :func:`lent` lends memory to read into. New memory is expensive, because the system must clear each
   page of it.
 """
 
@@ -89,7 +89,8 @@ system."""
 np.empty(LARGEST_OF_MALLOC, np.uint8)
 
 _free: list[bytearray] = []
-# A list's pop() and append() are atomic. A forked child could inherit a lock that is held.
+# A list's pop() and append() are atomic. A lock could be inherited by a forked child while it is
+# held.
 
 
 class Room:
@@ -128,7 +129,7 @@ WAITS = 0.0005
 PROCESSORS = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
-"""That this process may use."""
+"""The number of processors that this process may use."""
 
 type _Key = tuple[int, int]
 
@@ -176,7 +177,7 @@ def _flagged[T](task: Callable[[], T]) -> T:
 
 
 def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
-    """Give a task to the pool; None where the interpreter is ending, which ends all pools."""
+    """Submit a task to the pool; return None if the interpreter is shutting down."""
     try:
         return _pool().submit(_flagged, task)
     except RuntimeError:

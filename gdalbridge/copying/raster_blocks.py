@@ -44,7 +44,7 @@ class ExportPlan:
     attributes: Mapping[str, Any]
     block_rows: int
     is_colour: bool = False
-    """Whether the format keeps its values as colours, 0 to 255."""
+    """True if the format stores its values as colours, 0 to 255."""
 
 
 def rows_per_block(chunk_rows: int, dtype: np.dtype[Any]) -> int:
@@ -166,8 +166,8 @@ def for_gdal(plan: ExportPlan, values: Array, start: int) -> Array:
     if plan.is_colour and ((checked < 0) | (checked > MAX_COLOUR)).any():
         row = int(np.argmax((checked < 0) | (checked > MAX_COLOUR)))
         raise ConversionError(
-            f"column {plan.key!r}, row {start + row}: {checked[row]} is no colour for this format "
-            f"(0 to {MAX_COLOUR})"
+            f"column {plan.key!r}, row {start + row}: {checked[row]} is not a colour for this "
+            f"format (0 to {MAX_COLOUR})"
         )
     return checked
 

@@ -101,10 +101,10 @@ def check_store(
     dry_run : bool
         With ``repair``: change nothing, and describe the repairs in the findings.
     progress : callable, optional
-        Called with the fraction that is done, from 0 to 1, and a few words.
+        Called with the finished fraction, from 0 to 1, and a short text.
     patience : float
-        Seconds. Before a finished column takes another's place, the repair waits so long to see
-        whether another process is doing that already.
+        Seconds for which a repair watches a finished replacement column for another process before
+        it moves the column into place.
 
     Returns
     -------

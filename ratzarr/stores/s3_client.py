@@ -383,8 +383,8 @@ def _put(arguments: dict[str, Any], name: str, value: Any, *, over: bool) -> Non
 
 
 def new_session(settings: S3Settings) -> Any:
-    """Return botocore's session for these settings: whose credentials, and where they are looked for."""
-    # Named by the environment, it finds the profile itself, and knows that keys go before it.
+    """Return botocore's session for these settings, with the right source of credentials."""
+    # If the environment names the profile, s3fs finds it, and knows that keys take precedence.
     from_environment = settings.sources.get("profile") in PROFILES
     session = AioSession(profile=None if from_environment else settings.profile)
     for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
@@ -401,7 +401,7 @@ def new_session(settings: S3Settings) -> Any:
 
 @functools.cache
 def service_loader(data_path: str | None) -> Any:
-    """Return what reads botocore's description of S3: once in a process, not for each client."""
+    """Return botocore's loader for the description of S3, shared by all clients."""
     return create_loader(data_path)
 
 

@@ -122,13 +122,6 @@ class Program:
         self._thread = ThreadPoolExecutor(1, "expressions")
         self._connection = sandbox()
         try:
-<<<<<<< HEAD
-            self._connection.execute("SET TimeZone = 'UTC'")
-            # The progress bar would be printed to stdout, among the results.
-            self._connection.execute("SET enable_progress_bar = false")
-            self._connection.execute("SET lock_configuration = true")
-=======
->>>>>>> tests
             self._prepare()
         except BaseException:
             self.close()

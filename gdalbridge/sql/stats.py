@@ -327,13 +327,8 @@ def _arrow(values: Array, missing: Any, name: str, block: Block) -> Any:
     return pa.array(values.view(np.int64), mask=mask)
 
 
-<<<<<<< HEAD
-def _counts(weights: Array, column: str, first_row: int) -> NDArray[np.int64]:
-    """Return weights as counts; raise an error unless they are whole numbers below 2**63."""
-=======
 def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArray[np.int64]:
-    """Return weights as counts; refuse what is not a whole number from 0 to 2**63 - 1."""
->>>>>>> fourteen
+    """Return weights as counts; raise an error unless they are whole numbers below 2**63."""
     kind = weights.dtype.kind
     if kind == "b":
         return weights.astype(np.int64)
@@ -349,13 +344,8 @@ def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArra
         is_missing = missing is not None and weights[row] == missing
         shown = f"the missing value ({missing})" if is_missing else weights[row]
         raise ConversionError(
-<<<<<<< HEAD
-            f"column {column!r}, row {first_row + row}: {weights[row]} is not a weight: "
-            "expected a count, a whole number from 0 to 2**63 - 1"
-=======
-            f"column {column!r}, row {first_row + row}: {shown} is no weight: expected "
+            f"column {column!r}, row {first_row + row}: {shown} is not a weight: expected "
             "a count, a whole number from 0 to 2**63 - 1"
->>>>>>> fourteen
         )
     return weights.astype(np.int64, copy=False)
 

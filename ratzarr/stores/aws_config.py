@@ -601,9 +601,7 @@ def _decided(said: Said, machines: tuple[tuple[str, str], ...]) -> S3Settings:
     )
     # Credentials of a higher precedence override a request for unsigned access.
     anonymous = unsigned is not None and bool(unsigned.value) and unsigned.rank <= rank
-    first = said.decide(
-        "first_answer", said.of_options("first_answer"), said.of(S3_FIRST_ANSWER)
-    )
+    first = said.decide("first_answer", said.of_options("first_answer"), said.of(S3_FIRST_ANSWER))
     return S3Settings(
         files=(profile.config_file, profile.credentials_file),
         first_answer=_seconds(first) if first else FIRST_ANSWER,

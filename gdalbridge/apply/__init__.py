@@ -1,1 +1,1 @@
-"""Scripts over a table, block by block."""
+"""Apply a user's function to a table, block by block."""

@@ -1,4 +1,4 @@
-"""One block of a script's run: what the function sees and what it sets."""
+"""One block of rows: the columns that the user's function reads and those that it sets."""
 
 import threading
 import time
@@ -42,11 +42,11 @@ __all__ = [
 Array = NDArray[Any]
 TEXT = np.dtypes.StringDType()
 TEXT_TIMES = 4
-"""What a text takes in memory while it is packed, in times of its size."""
+"""Memory that text needs while it is encoded, as a multiple of its size."""
 
 
 def weight(values: Array) -> int:
-    """Return the bytes of memory that a block takes, about, while it is packed or unpacked."""
+    """Return about how many bytes of memory a block needs while it is encoded or decoded."""
     if values.dtype.kind == "T":
         return TEXT_TIMES * (values.nbytes + int(np.strings.str_len(values).sum()))
     if values.dtype.kind == "O":
@@ -74,7 +74,7 @@ class Span:
 
 @contextmanager
 def noted(span: Span) -> Iterator[None]:
-    """Have errors say in which block they happened."""
+    """Add a note to an exception that names its block."""
     try:
         yield
     except Exception as error:
@@ -86,11 +86,11 @@ def noted(span: Span) -> Iterator[None]:
 
 @dataclass(eq=False)
 class RatApplierState:
-    """Where a function is: its first argument."""
+    """The position of a block in the run: the first argument of the user's function."""
 
     span: Span
     rowCount: int
-    """Rows that are worked through in all."""
+    """Rows of all blocks."""
 
     @property
     def blockNdx(self) -> int:
@@ -99,22 +99,22 @@ class RatApplierState:
 
     @property
     def startrow(self) -> int:
-        """Its first row in the tables."""
+        """First row of the block in the tables."""
         return self.span.start
 
     @property
     def blockLen(self) -> int:
-        """How many rows it has; the last one may have fewer than the others."""
+        """Number of rows in the block. The last block may have fewer than the others."""
         return self.span.length
 
     @cached_property
     def inputRowNumbers(self) -> NDArray[np.int64]:
-        """The rows' numbers in the tables."""
+        """Numbers of the block's rows in the tables."""
         return np.arange(self.span.start, self.span.stop, dtype=np.int64)
 
 
 class Reader:
-    """One table's columns of one block, read when they are asked for.
+    """The columns of one table in one block. Each is read when it is first used.
 
     Parameters
     ----------
@@ -123,9 +123,9 @@ class Reader:
     span : Span
         The block.
     source : callable
-        Returns the table, or None where there is none yet.
+        Returns the table, or None if it does not exist yet.
     values : dict
-        What was read ahead.
+        The columns that were read ahead.
     """
 
     def __init__(
@@ -142,7 +142,9 @@ class Reader:
     def _table(self, name: str) -> Source:
         source = self._source()
         if source is None:
-            raise ColumnMissingError(f"{self.label} has no column {name!r}: it has none yet")
+            raise ColumnMissingError(
+                f"{self.label} has no column {name!r}: the table does not exist yet"
+            )
         if not source.has(name):
             raise ColumnMissingError(f"{self.label} ({source.name}) has no column {name!r}")
         return source
@@ -158,7 +160,7 @@ class Reader:
         return self._values[name]
 
     def usage(self, name: str) -> int:
-        """Return the number of GDAL's usage of a column; 0 where there is none."""
+        """Return a column's GDAL usage as a number; 0 if the column does not exist."""
         try:
             return self._table(name).usage(name)
         except ColumnMissingError:
@@ -174,7 +176,7 @@ class Reader:
         return [] if source is None else source.names()
 
     def places(self) -> set[tuple[str, str]]:
-        """Return where the columns are stored that were used, of those that are in a store."""
+        """Return the places of the used columns. A raster's own columns have none."""
         source = self._source() if self.used else None
         if source is None:
             return set()
@@ -182,20 +184,20 @@ class Reader:
 
     @property
     def weight(self) -> int:
-        """Bytes of memory of all that was read."""
+        """Bytes of memory of all columns read."""
         return sum(map(weight, self._values.values()))
 
 
-def _is_own(name: str) -> bool:
-    # What Python, numpy and notebooks ask every object for is no column; nor is what is not
-    # there yet while an object is being copied.
+def _is_reserved(name: str) -> bool:
+    # Python, numpy and notebooks look up special names on every object; these are not columns.
+    # Our own slots are looked up before they are set when an object is copied.
     return (name.startswith("__") and name.endswith("__")) or name.startswith(
         ("_InputColumns__", "_OutputColumns__")
     )
 
 
 class InputColumns:
-    """A table that is read: ``inputs.img.area``, or ``inputs.img["Land Cover Class"]``."""
+    """A table to read from: ``inputs.img.area``, or ``inputs.img["Land Cover Class"]``."""
 
     __slots__ = ("__reader",)
     __reader: Reader
@@ -204,7 +206,7 @@ class InputColumns:
         object.__setattr__(self, "_InputColumns__reader", reader)
 
     def __getattr__(self, name: str) -> Any:
-        if _is_own(name):
+        if _is_reserved(name):
             raise AttributeError(name)
         return self.__reader.get(name)
 
@@ -213,16 +215,16 @@ class InputColumns:
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise BlockError(
-            f"{self.__reader.label} is an input, and its column {name!r} can't be set: set columns "
-            "of the outputs (both can be of one table)"
+            f"{self.__reader.label} is an input, so its column {name!r} can't be set. Set a column "
+            "of an output, which can be the same table."
         )
 
     def getUsage(self, columnName: str) -> int:
-        """Return the number of GDAL's usage of a column."""
+        """Return a column's GDAL usage as a number."""
         return self.__reader.usage(columnName)
 
     def getAttributes(self, columnName: str) -> dict[str, Any]:
-        """Return what else is known of a column."""
+        """Return a column's attributes."""
         return self.__reader.attributes(columnName)
 
     def getColumnNames(self) -> list[str]:
@@ -231,9 +233,9 @@ class InputColumns:
 
 
 class OutputColumns:
-    """A table that is written: ``outputs.img.area = array``, or ``outputs.img["an area"]``.
+    """A table to write to: ``outputs.img.area = array``, or ``outputs.img["an area"]``.
 
-    A column that was set is what was set; any other is read as it is in the table.
+    Reading a column returns the values set in this block, or else the table's.
     """
 
     __slots__ = ("__attributes", "__given", "__reader")
@@ -249,7 +251,7 @@ class OutputColumns:
         object.__setattr__(self, "_OutputColumns__attributes", attributes)
 
     def __getattr__(self, name: str) -> Any:
-        if _is_own(name):
+        if _is_reserved(name):
             raise AttributeError(name)
         return self[name]
 
@@ -264,36 +266,36 @@ class OutputColumns:
         self.__given[name] = value
 
     def getUsage(self, columnName: str) -> int:
-        """Return the number of GDAL's usage of a column."""
+        """Return a column's GDAL usage as a number."""
         usage = self.__attributes.get(columnName, {}).get("GDAL_USAGE")
         return self.__reader.usage(columnName) if usage is None else int(usage)
 
     def setUsage(self, columnName: str, usage: int) -> None:
-        """Say what a column is, by the number of GDAL's usage (``gdal.GFU_Red``, ...)."""
-        told = {"GDAL_USAGE": int(usage), "GDAL_USAGE_NAME": usage_name(int(usage))}
-        self.setAttributes(columnName, told)
+        """Set a column's GDAL usage (``gdal.GFU_Red``, ...)."""
+        attributes = {"GDAL_USAGE": int(usage), "GDAL_USAGE_NAME": usage_name(int(usage))}
+        self.setAttributes(columnName, attributes)
 
     def setAttributes(self, columnName: str, attributes: Mapping[str, Any]) -> None:
-        """Say something else of a column."""
+        """Set attributes of a column. Its other attributes stay."""
         self.__attributes.setdefault(columnName, {}).update(attributes)
 
 
 class TablesOfBlock:
-    """The tables of a block by the script's names for them."""
+    """The tables of a block, by the script's names for them."""
 
-    def __init__(self, what: str, tables: Mapping[str, InputColumns | OutputColumns]) -> None:
+    def __init__(self, kind: str, tables: Mapping[str, InputColumns | OutputColumns]) -> None:
         self.__dict__.update(tables)
-        self.__dict__["_TablesOfBlock__what"] = what
+        self.__dict__["_TablesOfBlock__kind"] = kind
 
     def __getattr__(self, name: str) -> Any:
-        if _is_own(name) or name.startswith("_TablesOfBlock__"):
+        if _is_reserved(name) or name.startswith("_TablesOfBlock__"):
             raise AttributeError(name)
-        there = [one for one in self.__dict__ if not one.startswith("_TablesOfBlock__")]
-        raise AttributeError(f"there is no {self.__what} {name!r}; there are {there}")
+        names = [label for label in self.__dict__ if not label.startswith("_TablesOfBlock__")]
+        raise AttributeError(f"no {self.__kind} {name!r}; the {self.__kind}s are {names}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise BridgeError(
-            f"{self.__what} {name!r} is a table: set a column of it (x.{name}.column = array)"
+            f"{self.__kind} {name!r} is a table: set one of its columns (x.{name}.column = array)"
         )
 
     def __getitem__(self, name: str) -> Any:
@@ -302,24 +304,24 @@ class TablesOfBlock:
 
 @dataclass(frozen=True, slots=True)
 class OutputBlock:
-    """What a function has set of one table."""
+    """The columns and attributes that a function has set in one table."""
 
     rows: int | None
-    """Of each of its columns; None where there is no column."""
+    """Rows of each column; None if no column was set."""
     columns: dict[str, Array] = field(default_factory=dict)
-    """As they can be stored, and nobody else's."""
+    """Copies of the columns, with dtypes that can be stored."""
     attributes: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def collected(
     label: str, given: Mapping[str, Any], attributes: dict[str, dict[str, Any]]
 ) -> OutputBlock:
-    """Take what a function has set.
+    """Check and copy the columns that a function has set.
 
     Raises
     ------
     BlockError
-        For what is no block of rows, and for columns of different lengths.
+        If a value is not an array of rows, or columns differ in length.
     """
     columns = {name: _column(label, name, value) for name, value in given.items()}
     rows: int | None = None
@@ -329,25 +331,25 @@ def collected(
         elif len(values) != rows:
             raise BlockError(
                 f"{label}: column {name!r} was set to {len(values)} rows, and column {first!r} "
-                f"to {rows}: the columns of one table have the same rows"
+                f"to {rows}. In a block, all columns of a table need the same number of rows."
             )
     return OutputBlock(rows, columns, attributes)
 
 
 def _column(label: str, name: str, value: Any) -> Array:
     if not name:
-        raise BlockError(f"{label}: a column has a name that is not empty")
+        raise BlockError(f"{label}: the name of a column must not be empty")
     try:
         block = as_block(value, column=name)
         if block.ndim not in (1, 2):
             raise BlockError(
-                f"{label}: column {name!r} was set to {_shown(value)}: expected an array of rows, "
-                "or of rows and several values for each"
+                f"{label}: column {name!r} was set to {_shown(value)}: expected an array of shape "
+                "(n,), or (n, k) for k values per row"
             )
         if block.ndim == 2 and block.shape[1] == 1:
             raise BlockError(
-                f"{label}: column {name!r} was set to an array of shape {block.shape}: one value "
-                "per row is an array of shape (n,), as of block[:, 0]"
+                f"{label}: column {name!r} was set to an array of shape {block.shape}: expected "
+                "shape (n,) for one value per row, such as block[:, 0]"
             )
         kinds = set(map(type, block.flat)) if block.dtype.kind == "O" else set()
         if not kinds <= {bytes} and kinds != {str}:
@@ -357,7 +359,7 @@ def _column(label: str, name: str, value: Any) -> Array:
                 "numbers, text, bytes or date-times (numpy.datetime64)"
             )
         if block.dtype.kind in "SU" or kinds == {str}:
-            # In a column of its own width a longer text of a later block had no room.
+            # A column of fixed width could not hold a longer text of a later block.
             return exact(block, TEXT, column=name, first_row=None)
         if block.dtype.kind != "O":
             normalize_dtype(block.dtype)
@@ -373,48 +375,48 @@ def _shown(value: Any) -> str:
 
 
 type Columns = dict[str, dict[str, Array]]
-"""Columns of one block, by the script's name of the table and their own."""
+"""Columns of one block, by the script's name for the table and the column's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """A user's function, and the tables that it is for."""
+    """A user's function and the tables that it works on."""
 
     function: Callable[..., Any]
     inputs: Mapping[str, Handle]
     outputs: Mapping[str, Handle]
     rows: int
-    """Rows that are worked through."""
+    """Rows to process."""
     has_otherargs: bool
     merges: bool
-    """Whether changes of a block's copy of the otherargs are wanted."""
+    """True if each block's changes to its copy of the otherargs are merged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """What became of one block."""
+    """The result of one block."""
 
     span: Span
     outputs: dict[str, OutputBlock]
     used: dict[str, frozenset[str]]
-    """Columns of the inputs that the function has read."""
+    """By input, the columns that the function has read."""
     reads: frozenset[tuple[str, str]]
-    """Where the columns are stored that it has read, of the outputs too."""
+    """Places of the columns that the function has read, in inputs and outputs."""
     weight: int
-    """Bytes of memory of what was read."""
+    """Bytes of memory of the columns read."""
     reading: float
     computing: float
     otherargs: Any = None
-    """The block's copy of them, where they are to be merged."""
+    """The block's copy of the otherargs, if copies are merged."""
     written: dict[str, frozenset[str]] = field(default_factory=dict)
-    """By output, the columns that are in the store already; their arrays are not here."""
+    """By output, the columns that the worker has written. ``outputs`` lacks their arrays."""
     writing: float = 0.0
 
 
 def read_columns(
     sources: Sources, script: Script, span: Span, wanted: Mapping[str, list[str]]
 ) -> Columns:
-    """Read the columns that are likely to be used."""
+    """Read the columns that the function will probably use."""
     with noted(span):
         return {
             label: sources[script.inputs[label]].read(names, span.start, span.length)
@@ -440,83 +442,86 @@ def run_block(
             "input", {label: InputColumns(reader) for label, reader in readers.items()}
         )
         given: dict[str, dict[str, Any]] = {label: {} for label in script.outputs}
-        said: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in script.outputs}
-        looks = {
+        attributes: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in script.outputs}
+        output_readers = {
             label: Reader(label, span, table(handle), {})
             for label, handle in script.outputs.items()
         }
         outputs = TablesOfBlock(
             "output",
             {
-                label: OutputColumns(reader, given[label], said[label])
-                for label, reader in looks.items()
+                label: OutputColumns(reader, given[label], attributes[label])
+                for label, reader in output_readers.items()
             },
         )
         extra = (otherargs,) if script.has_otherargs else ()
         started = time.perf_counter()
         script.function(RatApplierState(span, script.rows), inputs, outputs, *extra)
-        found = {label: collected(label, given[label], said[label]) for label in script.outputs}
+        results = {
+            label: collected(label, given[label], attributes[label]) for label in script.outputs
+        }
         seconds = time.perf_counter() - started
-    read = sum(reader.seconds for reader in [*readers.values(), *looks.values()])
+    all_readers = [*readers.values(), *output_readers.values()]
+    read = sum(reader.seconds for reader in all_readers)
     used = {label: frozenset(reader.used) for label, reader in readers.items()}
     size = sum(reader.weight for reader in readers.values())
-    places = frozenset().union(*(one.places() for one in [*readers.values(), *looks.values()]))
-    return Computed(span, found, used, places, size, read, seconds - read)
+    places = frozenset().union(*(reader.places() for reader in all_readers))
+    return Computed(span, results, used, places, size, read, seconds - read)
 
 
 def run_alone(
     script: Script, sources: Sources, span: Span, values: Columns, otherargs: Any
 ) -> Computed:
-    """Call the function for one block of several at once, with otherargs of its own.
+    """Call the function for one of several parallel blocks, with a copy of the otherargs.
 
     Raises
     ------
     ExecutorError
-        Where it changes its otherargs, and nobody said what is to become of that.
+        If the function changes its copy and the run does not merge the copies.
     """
     with noted(span):
-        own = fresh_copy(otherargs)
-        before = b"" if script.merges else fingerprint_of(own)
-        computed = run_block(script, sources, span, values, own)
+        copied = fresh_copy(otherargs)
+        before = b"" if script.merges else fingerprint_of(copied)
+        computed = run_block(script, sources, span, values, copied)
         if script.merges:
-            return replace(computed, otherargs=own)
-        if fingerprint_of(own) != before:
+            return replace(computed, otherargs=copied)
+        if fingerprint_of(copied) != before:
             raise ExecutorError(
-                "the function has changed its otherargs, and blocks that are worked on at the "
-                "same time have each their own: controls.setMerge(...) says how they come "
-                'together; controls.setExecutor("serial") runs one block after another'
+                "the function has changed its otherargs, but each parallel block has a copy of "
+                "its own. Merge the copies with controls.setMerge(...), or run the blocks in turn "
+                'with controls.setExecutor("serial").'
             )
         return computed
 
 
 @dataclass(frozen=True, slots=True)
 class DirectTable:
-    """A table that other processes write to: blocks that are whole chunks, each its own."""
+    """A table that workers write to directly, because each block is whole chunks."""
 
     name: str
     where: str
-    """What tells its place, see :func:`gdalbridge.apply.inputs.where`."""
+    """The table's place, see :func:`gdalbridge.apply.inputs.where`."""
     options: Mapping[str, Any] | None = field(repr=False)
     columns: frozenset[str]
-    """Those that are there."""
+    """The columns that exist already."""
 
 
 @dataclass(frozen=True)
 class BlockTask:
-    """Reads, computes and writes a block in whichever process it is called."""
+    """Reads, computes and writes a block, in any process."""
 
     run: str
-    """Tells one run from another, as a process may serve several."""
+    """An id of the run, because a process may work for several."""
     script: Script
     strings: bool
     ours: Mapping[tuple[str, str], bool]
     wanted: dict[str, list[str]]
-    """Columns of the inputs that the first block has read."""
+    """By input, the columns that the first block has read."""
     direct: dict[str, DirectTable]
     otherargs: Any = field(repr=False)
 
     def __call__(self, span: Span) -> Computed:
-        """Do one block."""
+        """Process one block."""
         with noted(span):
             here = _opened(self)
             started = time.perf_counter()
@@ -528,9 +533,9 @@ class BlockTask:
             for label, table in self.direct.items():
                 block = outputs[label]
                 is_whole = block.rows == span.length and block.columns.keys() <= table.columns
-                # A worker may be lost when it has written, and its block be done again: that must
-                # not find what the function reads changed already. Such columns are written
-                # where the result arrives, and so once.
+                # If a worker is lost after it has written, its block runs again. If the function
+                # reads the same columns, it would then read its own results. So the calling
+                # process writes such columns, once.
                 is_read = any((table.where, name) in computed.reads for name in block.columns)
                 if is_whole and not is_read:
                     here.table(table).writeBlocks(block.columns, span.start)
@@ -546,7 +551,7 @@ class BlockTask:
 
 
 class _OpenTables:
-    """What a run has open in one process."""
+    """The tables that a run has open in one process."""
 
     def __init__(self, task: BlockTask) -> None:
         self.run = task.run
@@ -566,7 +571,7 @@ class _OpenTables:
 _here: list[_OpenTables] = []
 _lock = threading.Lock()
 KEPT = 2
-"""Runs whose tables a process keeps open; earlier ones are let go."""
+"""Number of runs whose tables a process keeps open."""
 
 
 def _opened(task: BlockTask) -> _OpenTables:
@@ -575,6 +580,6 @@ def _opened(task: BlockTask) -> _OpenTables:
             if one.run == task.run:
                 return one
         _here.append(found := _OpenTables(task))
-        # Not closed: another thread may be at work on a block of it.
+        # The dropped tables are not closed, because another thread may still use them.
         del _here[:-KEPT]
         return found

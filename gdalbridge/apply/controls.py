@@ -1,4 +1,4 @@
-"""The objects that a script hands to ``apply``, and the report that it gets back."""
+"""The arguments of ``apply``, and the report that it returns."""
 
 import copy
 import hashlib
@@ -38,7 +38,7 @@ def _name(value: Any, kind: str) -> str:
         name = None
     if not isinstance(name, str) or not name:
         raise BridgeError(
-            f"{kind} takes the name of a table, as it may have to be opened in another process: "
+            f"{kind} takes the name of a table, because other processes may have to open it: "
             f"got {value!r}"
         )
     return name
@@ -46,7 +46,7 @@ def _name(value: Any, kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class RatHandle:
-    """A raster's table: its own columns and its sidecars', as one. Written is the sidecar.
+    """A raster's table: its own columns and those of its sidecars. Only sidecars are written.
 
     Parameters
     ----------
@@ -55,15 +55,14 @@ class RatHandle:
     layernum : int
         The band, counted from 1.
     table : str, optional
-        The further table (of columns grouped by theme) that is written; by default the
-        band's first.
+        Name of the sidecar to write, if the band has several. By default the band's first.
     storageOptions : mapping, optional
         See :class:`ratzarr.RatZarr`.
     encoding : str, optional
-        Of text and names in the raster's own table; by default UTF-8, or as its
-        ``.vat.dbf`` declares.
+        Encoding of text and names in the raster's own table. By default UTF-8, or the
+        encoding that its ``.vat.dbf`` declares.
     lossy : bool
-        Read the raster's own table also where GDAL lost or altered values of it.
+        Read the raster's own table even if GDAL has lost or altered values of it.
     """
 
     filename: str
@@ -77,7 +76,7 @@ class RatHandle:
 
     @property
     def reading(self) -> ReadOptions:
-        """How the raster's own table is read."""
+        """Options for reading the raster's own table."""
         return ReadOptions(self.encoding, self.lossy)
 
     def __post_init__(self) -> None:
@@ -85,17 +84,17 @@ class RatHandle:
         if name.rstrip("/").endswith(SUFFIX):
             raise BridgeError(f"{name} is a sidecar, or a table like one: RatZarrHandle({name!r})")
         object.__setattr__(self, "filename", name)
-        # An unknown encoding is refused where the handle is made.
+        # Raise an error for an unknown encoding now, not when the table is read.
         self.reading  # noqa: B018
 
     def same_band(self, other: "RatHandle") -> bool:
-        """Return whether both are of one band of one raster."""
+        """Return True if both handles name the same band of the same raster."""
         return (self.filename, self.layernum) == (other.filename, other.layernum)
 
 
 @dataclass(frozen=True, slots=True)
 class RatZarrHandle:
-    """A table that is a store by itself: any RatZarr, a sidecar too.
+    """A RatZarr table by its own name, such as a stand-alone table or a sidecar.
 
     Parameters
     ----------
@@ -118,24 +117,24 @@ type Handle = RatHandle | RatZarrHandle
 
 
 class RatAssociations:
-    """The tables that are read, or those that are written: each attribute is a handle."""
+    """The input tables, or the output tables, of a script. Each attribute is a handle."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if not isinstance(value, RatHandle | RatZarrHandle):
             raise BridgeError(
-                f"{name} is to be a table: expected a RatHandle or a RatZarrHandle, got {value!r}"
+                f"{name} must be a table: expected a RatHandle or a RatZarrHandle, got {value!r}"
             )
         object.__setattr__(self, name, value)
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"there is no table {name!r}; there are {list(self.__dict__)}")
+        raise AttributeError(f"no table {name!r}; the tables are {list(self.__dict__)}")
 
     def getRatList(self) -> KeysView[str]:
-        """Return the names."""
+        """Return the names of the tables."""
         return self.__dict__.keys()
 
     def handles(self) -> dict[str, Handle]:
-        """Return the handles by their names."""
+        """Return the handles by name."""
         return dict(self.__dict__)
 
     def __repr__(self) -> str:
@@ -144,7 +143,7 @@ class RatAssociations:
 
 
 class OtherArguments:
-    """Whatever a function is to be given besides the tables, as attributes."""
+    """Further arguments for the user's function, as attributes."""
 
     def __repr__(self) -> str:
         return f"OtherArguments({', '.join(self.__dict__)})"
@@ -156,7 +155,7 @@ def fresh_copy(otherargs: Any) -> Any:
     Raises
     ------
     ExecutorError
-        Where there can be none.
+        If the object can't be copied.
     """
     if otherargs is None:
         return None
@@ -164,18 +163,18 @@ def fresh_copy(otherargs: Any) -> Any:
         return copy.deepcopy(otherargs)
     except Exception as error:
         raise ExecutorError(
-            "the otherargs can't be copied, and each block that is worked on beside others needs "
-            f'a copy: {error}; setExecutor("serial") needs none'
+            f"the otherargs can't be copied, but each parallel block needs a copy: {error}. Use "
+            'setExecutor("serial"), which needs no copies.'
         ) from error
 
 
 def fingerprint_of(otherargs: Any) -> bytes:
-    """Return what is another if the same object has been changed in between.
+    """Return a hash that differs if the object has changed since an earlier call.
 
     Raises
     ------
     ExecutorError
-        Where it can't be known.
+        If the object can't be pickled.
     """
     if otherargs is None:
         return b""
@@ -192,7 +191,7 @@ def fingerprint_of(otherargs: Any) -> bytes:
 
 
 def _by_value(otherargs: Any, reason: Exception) -> bytes:
-    """Pickle what is of a function's or a notebook's own classes."""
+    """Pickle objects of classes that are defined in a function or a notebook."""
     try:
         import cloudpickle
     except ImportError:
@@ -206,15 +205,15 @@ def _by_value(otherargs: Any, reason: Exception) -> bytes:
 
 def _unknown(reason: Exception) -> ExecutorError:
     return ExecutorError(
-        "the otherargs can't be pickled, so nobody knows whether the function changes them: "
-        f'{reason}; setMerge(...) says what becomes of changes, setExecutor("serial") runs the '
-        "blocks one after another"
+        "the otherargs can't be pickled, so apply can't tell if the function changes them: "
+        f"{reason}. Merge the changes with setMerge(...), or run the blocks in turn with "
+        'setExecutor("serial").'
     )
 
 
 @dataclass(frozen=True, slots=True)
 class ApplyReport:
-    """What :func:`~gdalbridge.ratapplier.apply` did.
+    """A summary of one run of :func:`~gdalbridge.ratapplier.apply`.
 
     >>> print(ApplyReport(5000, 50, 0, ("seg.tif.rat.zarr",), "serial", 1, 2.0, 0.1, 1.5, 0.3))
     5000 rows in 50 blocks, 2.00 s (serial)
@@ -225,30 +224,30 @@ class ApplyReport:
     """
 
     rows: int
-    """Rows that were worked through."""
+    """Rows of all blocks."""
     blocks: int
-    """Blocks they are, with those of before."""
+    """All blocks, including those of an interrupted earlier run."""
     blocks_there: int
-    """Of them, what an interrupted run had done before."""
+    """Blocks that an interrupted earlier run had done."""
     written: tuple[str, ...]
-    """Tables that were written to."""
+    """Names of the tables written to."""
     executor: str
     workers: int
     seconds: float
-    """From beginning to end."""
+    """Duration of the run."""
     reading: float
-    """Seconds in which a block waited for its columns; of all workers together."""
+    """Seconds that blocks waited for their columns, summed over all workers."""
     computing: float
-    """Seconds in the function, of all workers together."""
+    """Seconds in the function, summed over all workers."""
     writing: float
-    """Seconds in which work waited for blocks to be written."""
+    """Seconds that the run waited for blocks to be written."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON would have it."""
+        """Return the report as a dictionary for JSON."""
         return asdict(self)
 
     def formatReport(self) -> str:
-        """Return it as text."""
+        """Return the report as text."""
         workers = f", {self.workers} workers" if self.workers > 1 else ""
         how = f"{self.executor}{workers}"
         lines = [f"{self.rows} rows in {self.blocks} blocks, {self.seconds:.2f} s ({how})"]
@@ -282,17 +281,17 @@ class ApplyReport:
 RCM_EQUALS_INPUT = 0
 """An output table gets as many rows as the inputs have."""
 RCM_FIXED = 1
-"""An output table gets a number of rows that is known beforehand."""
+"""An output table gets a fixed number of rows."""
 RCM_INCREMENT = 2
-"""An output table grows as rows are added to it."""
+"""An output table grows as rows are appended."""
 
 MEMORY = 128 * 2**20
-"""Bytes for blocks that are read ahead, and as many for blocks that wait to be written."""
+"""Bytes for blocks read ahead, and as many again for blocks not yet written."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the controls say, checked."""
+    """The checked values of the controls."""
 
     block_rows: int | None
     rows: int | None
@@ -301,7 +300,7 @@ class Settings:
     increment: int | None
     progress: Any
     strings: bool
-    """Whether text of rasters is StringDType."""
+    """True if text of rasters is read as StringDType."""
     executor: Any
     workers: int | None
     merge: Callable[[Any, Any], Any] | None
@@ -311,10 +310,10 @@ class Settings:
 
 
 class RatApplierControls:
-    """How :func:`~gdalbridge.ratapplier.apply` works; see the methods."""
+    """Options of :func:`~gdalbridge.ratapplier.apply`; each method sets one."""
 
     def __init__(self) -> None:
-        # The names of these first seven are those that scripts for RIOS use.
+        # Scripts for RIOS use the names of the first seven.
         self.blockLen: int | None = None
         self.rowCount: int | None = None
         self.outRowCountMethod = RCM_EQUALS_INPUT
@@ -332,14 +331,14 @@ class RatApplierControls:
     def setBlockLength(self, blockLen: int | None) -> None:
         """Set the number of rows per block.
 
-        By default the chunk size of the tables that are written, so that each block is
-        whole chunks: then blocks are written once, and in parallel. With any other length
-        rows are gathered to whole chunks before they are written.
+        The default is the chunk size of the output tables. Each block is then whole chunks, and
+        workers write blocks in parallel. With any other length, rows are collected into whole
+        chunks before they are written.
         """
         self.blockLen = blockLen
 
     def setRowCount(self, rowCount: int | None) -> None:
-        """Set how many rows are worked through, where no input says so, or only the first."""
+        """Set the number of rows to process: needed without inputs; else only the first rows."""
         self.rowCount = rowCount
 
     def outputRowCountHandling(
@@ -348,93 +347,93 @@ class RatApplierControls:
         totalsize: int | None = None,
         incrementsize: int | None = None,
     ) -> None:
-        """Set how many rows an output table may have that gets more than it has.
+        """Set how many rows an output table may grow to.
 
         Parameters
         ----------
         method : int
-            ``RCM_EQUALS_INPUT``: as many as are worked through. ``RCM_FIXED``:
-            ``totalsize``. ``RCM_INCREMENT``: any number; rows are added in the order of
-            the blocks, also where blocks are worked on in parallel.
+            ``RCM_EQUALS_INPUT``: as many rows as the run processes. ``RCM_FIXED``:
+            ``totalsize``. ``RCM_INCREMENT``: any number; rows are appended in the order of
+            the blocks, even if blocks run in parallel.
         totalsize : int, optional
-            For ``RCM_FIXED``.
+            Number of rows for ``RCM_FIXED``.
         incrementsize : int, optional
-            For ``RCM_INCREMENT``: by how many rows a table grows at a time, at least. (What
-            was too much is taken back at the end.)
+            Smallest number of rows by which ``RCM_INCREMENT`` grows a table at a time. Unused
+            rows are removed at the end.
         """
         self.outRowCountMethod = method
         self.fixedOutRowCount = totalsize
         self.rowCountIncrementSize = incrementsize
 
     def setProgress(self, progress: Any) -> None:
-        """Set who is told of the progress, and may cancel: see :mod:`gdalbridge.progress`."""
+        """Set a progress object or function, which may also cancel: see :mod:`gdalbridge.progress`."""
         self.progress = progress
 
     def setUseStringDType(self, useStringDType: bool) -> None:
-        """Set whether text of rasters (:class:`RatHandle`) comes as numpy's StringDType.
+        """Set whether text of rasters (:class:`RatHandle`) is read as numpy's StringDType.
 
-        By default it comes as bytes of fixed width, UTF-8, as GDAL hands it out.
+        By default it is read as UTF-8 bytes of fixed width, as GDAL returns it.
         """
         self.useStringDType = useStringDType
 
     def setExecutor(self, executor: Any, workers: int | None = None) -> None:
-        """Set where the function is run.
+        """Set where the function runs.
 
         Parameters
         ----------
         executor : str or object
-            ``"serial"``, ``"threads"``, ``"processes"``, ``"dask"``, or a Dask client or the
-            address of a scheduler; or what
-            :func:`gdalbridge.apply.executors.make_executor` made, to use it for several scripts.
+            ``"serial"``, ``"threads"``, ``"processes"``, ``"dask"``, a Dask client, or the
+            address of a Dask scheduler. To use one executor for several scripts, pass the
+            result of :func:`gdalbridge.apply.executors.make_executor`.
         workers : int, optional
-            How many blocks are worked on at once.
+            Number of blocks to process at once.
         """
         self.executor = executor
         self.workers = workers
 
     def setMerge(self, merge: Callable[[Any, Any], Any] | None) -> None:
-        """Set how otherargs that a function changes come together from parallel blocks.
+        """Set how to merge the changes that parallel blocks make to the otherargs.
 
         Parameters
         ----------
         merge : callable
-            ``merge(total, of_block)`` changes ``total``, the otherargs that ``apply`` was
-            given, by ``of_block``, what one block has made of a copy of them as they were
-            at the beginning. It is called in the order of the blocks, one at a time.
+            ``merge(total, of_block)`` updates ``total``, the otherargs passed to ``apply``, in
+            place. ``of_block`` is a block's copy of the original otherargs, as the function has
+            changed it. The calls are made one at a time, in the order of the blocks.
         """
         self.merge = merge
 
     def setResume(self, resume: bool = True) -> None:
-        """Set whether to go on with what the same script was interrupted in."""
+        """Set whether to resume an interrupted run of the same script."""
         self.resume = resume
 
     def setTruncateOutput(self, truncate: bool = True) -> None:
-        """Set whether an output table is cut to the rows written, where it had more before."""
+        """Set whether to cut an output table to the rows written, if it had more before."""
         self.truncateOutput = truncate
 
     def setMemory(self, nbytes: int) -> None:
-        """Set how many bytes blocks that are read ahead may take, and as many unwritten ones."""
+        """Set the bytes of memory for blocks read ahead, and as many for unwritten blocks."""
         self.memory = nbytes
 
     def settings(self) -> Settings:
-        """Return all of it, checked.
+        """Return the checked values.
 
         Raises
         ------
         BridgeError
-            For a value that can't be meant.
+            For an invalid value.
         """
         method = self.outRowCountMethod
         if method not in (RCM_EQUALS_INPUT, RCM_FIXED, RCM_INCREMENT):
             raise BridgeError(
-                "the row count method is RCM_EQUALS_INPUT, RCM_FIXED or RCM_INCREMENT: got "
+                "the row count method must be RCM_EQUALS_INPUT, RCM_FIXED or RCM_INCREMENT: got "
                 f"{method!r}"
             )
         total = _integer(self.fixedOutRowCount, "totalsize", 0)
         if method == RCM_FIXED and total is None:
             raise BridgeError("RCM_FIXED needs totalsize, the number of rows")
         if self.merge is not None and not callable(self.merge):
-            raise BridgeError(f"the merge is a function of two otherargs: got {self.merge!r}")
+            raise BridgeError(f"the merge must be a function of two otherargs: got {self.merge!r}")
         return Settings(
             block_rows=_integer(self.blockLen, "the block length", 1),
             rows=_integer(self.rowCount, "the row count", 0),
@@ -452,7 +451,7 @@ class RatApplierControls:
         )
 
 
-def _integer(value: Any, what: str, least: int) -> int | None:
+def _integer(value: Any, name: str, minimum: int) -> int | None:
     if value is None:
         return None
     try:
@@ -460,10 +459,10 @@ def _integer(value: Any, what: str, least: int) -> int | None:
             raise TypeError
         number = operator.index(value)
     except TypeError:
-        # RIOS takes lengths that were divided: 1e6, 200000.0.
+        # RIOS accepts whole floats such as 1e6, or the quotient 200000.0.
         if not isinstance(value, float) or not value.is_integer():
-            raise BridgeError(f"{what} is an integer: got {value!r}") from None
+            raise BridgeError(f"{name} must be an integer: got {value!r}") from None
         number = int(value)
-    if number < least:
-        raise BridgeError(f"{what} is an integer >= {least}: got {value!r}")
+    if number < minimum:
+        raise BridgeError(f"{name} must be an integer >= {minimum}: got {value!r}")
     return number

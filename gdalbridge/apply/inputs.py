@@ -1,4 +1,4 @@
-"""The tables that a run reads: rasters with their sidecars, and stores."""
+"""The input tables of a run: rasters with their sidecars, and stand-alone tables."""
 
 import os
 import threading
@@ -47,13 +47,13 @@ NOTHING: Mapping[tuple[str, str], bool] = MappingProxyType({})
 
 
 def where(name: str) -> str:
-    """Return what names of one and the same place have in common."""
+    """Return a normalized location: the same for all names of one table."""
     location = parse_location(name)
     return os.path.realpath(location.path) if location.kind == "local" else location.url
 
 
 class ZarrSource:
-    """A store, opened for reading. Thread-safe.
+    """A RatZarr table, opened for reading. Thread-safe.
 
     Parameters
     ----------
@@ -62,9 +62,9 @@ class ZarrSource:
     options : mapping, optional
         Storage options.
     ours : mapping
-        Places (:func:`where`) and columns that this run itself is writing, and whether it has
-        created them. These are not there for it; the others can be read although they are not
-        complete. It may grow.
+        The columns that this run writes, as pairs of place (:func:`where`) and name. The value
+        is True if the run has created the column; such a column is hidden. The others can be
+        read although they are incomplete. Keys may be added during the run.
 
     Raises
     ------
@@ -79,23 +79,24 @@ class ZarrSource:
     ) -> None:
         self.name, self._where, self._ours = name, where(name), ours
         self.table = RatZarr(name, readOnly=True, create=False, storageOptions=options)
-        # Why a column that is there can't be read.
+        # For each existing column, the error if it can't be read.
         self._known: dict[str, RatZarrError | None] = {}
 
     @property
     def rows(self) -> int:
-        """How many it had when it was opened."""
+        """Number of rows when the table was opened."""
         return self.table.rowCount
 
     @property
     def chunk_rows(self) -> int | None:
-        """Its chunk size."""
+        """The table's chunk size."""
         return self.table.getRATChunkSize()
 
     def has(self, name: str) -> bool:
-        """Return whether there is such a column, complete or not."""
+        """Return True if the column exists, complete or not."""
         if self._ours.get((self._where, name)):
-            # To a script a table is as it was before; a raster may have a column of that name.
+            # A script sees a table as it was before the run. The raster itself may have a
+            # column of this name.
             return False
         if name not in self._known:
             if not name:
@@ -108,7 +109,10 @@ class ZarrSource:
         return True
 
     def left_out(self, name: str) -> LeftOut | None:
-        """Return why a column that it has is not shown, if so; one that this run writes is."""
+        """Return why an existing column is left out; None if it is shown.
+
+        Columns that this run writes are shown.
+        """
         if (self._where, name) in self._ours:
             return None
         if (error := self._known.get(name)) is not None:
@@ -118,17 +122,17 @@ class ZarrSource:
         return None
 
     def names(self) -> list[str]:
-        """Return the names of all columns that can be read; the others are warned of."""
+        """Return the names of all readable columns; warn of the others."""
         names = readable_columns(self.table)
         return [name for name in names if not self._ours.get((self._where, name))]
 
     def names_known(self) -> list[str]:
-        """Return names of columns that are known without a request."""
+        """Return the column names that need no request."""
         order = self.table.getRatAttributeMapping().get(COLUMN_ORDER_ATTR)
         return [name for name in order if isinstance(name, str)] if isinstance(order, list) else []
 
     def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
-        """Read rows of several columns, as they are stored."""
+        """Read rows of several columns, with the dtypes they are stored in."""
         ours = [name for name in names if (self._where, name) in self._ours]
         rest = [name for name in names if name not in ours]
         found: dict[str, Array] = {}
@@ -139,11 +143,11 @@ class ZarrSource:
         return found
 
     def usage(self, name: str) -> int:
-        """Return the number of GDAL's usage of a column."""
+        """Return a column's GDAL usage as a number."""
         return usage_in(self.attributes(name))
 
     def own_usages(self) -> Mapping[str, int]:
-        """Return nothing: there is no raster."""
+        """Return an empty mapping: the table has no raster."""
         return {}
 
     def attributes(self, name: str) -> dict[str, Any]:
@@ -151,11 +155,11 @@ class ZarrSource:
         return dict(self.table.getColumnAttributeMapping(name))
 
     def place_of(self, name: str) -> tuple[str, str]:
-        """Return where a column is stored."""
+        """Return where a column is stored, and its name."""
         return self._where, name
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the table."""
         self.table.close()
 
 
@@ -163,14 +167,14 @@ _gdal = threading.RLock()
 
 
 def place_to_write(handle: RatHandle) -> tuple[str, Callable[[str], Mapping[str, Any]]]:
-    """Return a raster's sidecar that is written, and what describes it if it is to be created.
+    """Return the path of the sidecar to write, and a function for a new sidecar's attributes.
 
     Raises
     ------
     RasterNotFoundError
-        Where there is no such raster or band.
+        If the raster or band does not exist.
     SidecarNameError
-        Where no sidecar could lie beside it.
+        If no sidecar can be stored beside the raster, such as one in memory.
     """
     options = handle.storageOptions
     with _gdal, opened(handle.filename, options) as dataset:
@@ -188,7 +192,7 @@ class RasterSource:
     handle : RatHandle
         The raster and its band.
     strings : bool
-        Whether text is StringDType; else it is bytes of fixed width.
+        Read text as StringDType instead of bytes of fixed width.
     ours : mapping
         See :class:`~gdalbridge.apply.inputs.ZarrSource`.
     """
@@ -202,7 +206,7 @@ class RasterSource:
         self.name, self._strings = handle.filename, strings
         self._tables: list[ZarrSource] = []
         self._own: RatSource | None = None
-        # Where columns were found: a sidecar that lacks one is not asked again for each block.
+        # The sidecar of each column found, so that sidecars are not searched for each block.
         self._found: dict[str, ZarrSource | None] = {}
         options = handle.storageOptions
         with ExitStack() as stack:
@@ -210,21 +214,21 @@ class RasterSource:
                 dataset = stack.enter_context(opened(handle.filename, options))
                 band = band_of(dataset, handle.layernum, self.name)
                 host = None
-                # A dataset in memory has no place for sidecars.
+                # A dataset in memory can't have sidecars.
                 with suppress(SidecarNameError):
                     host = host_of(dataset, band, handle.filename, storage_options=options)
                 with suppress(RasterNotFoundError):
                     self._own = open_source(dataset, band, self.name, handle.reading)
             if host is not None:
                 for found in host.find(storage_options=options):
-                    # Being created, or being deleted, by another process.
+                    # Another process may just be creating or deleting the sidecar.
                     with suppress(TableNotFoundError):
                         self._tables.append(ZarrSource(found.path, options, ours))
                 self._check_fit(dataset, host, options)
             if self._own is not None:
                 self._own.settings = stack.pop_all()
         columns = self._own.schema.columns if self._own is not None else ()
-        # The first of a name goes by it, the others by what a copy would call them.
+        # Repeated names get the same numbered names as in a copy.
         self._indices = {name: index for index, name in unique_names(columns).items()}
         own_rows = self._own.schema.rows if self._own is not None else 0
         self.rows = max([own_rows, *(table.rows for table in self._tables)])
@@ -241,7 +245,7 @@ class RasterSource:
 
     @property
     def chunk_rows(self) -> int | None:
-        """The sidecars' chunk size, where there are any."""
+        """The first sidecar's chunk size; None without sidecars."""
         return self._tables[0].chunk_rows if self._tables else None
 
     def _table_of(self, name: str) -> ZarrSource | None:
@@ -253,7 +257,7 @@ class RasterSource:
         return self._found[name]
 
     def has(self, name: str) -> bool:
-        """Return whether there is such a column."""
+        """Return True if the column exists."""
         return self._table_of(name) is not None or name in self._indices
 
     def names(self) -> list[str]:
@@ -264,11 +268,11 @@ class RasterSource:
         return list(found)
 
     def names_known(self) -> list[str]:
-        """Return names of columns that are known without a request."""
+        """Return the column names that need no request."""
         return [*self._indices, *(name for one in self._tables for name in one.names_known())]
 
     def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
-        """Read rows of several columns; beyond a column's own rows are GDAL's empty values."""
+        """Read rows of several columns, with GDAL's empty values after a column's last row."""
         found: dict[str, Array] = {}
         places = {name: self._table_of(name) for name in names}
         for table in self._tables:
@@ -279,7 +283,7 @@ class RasterSource:
         for name, place in places.items():
             if place is None:
                 found[name] = self._read_own(name, start, length)
-        return {name: self._as_asked(name, found[name], start, length) for name in names}
+        return {name: self._converted(name, found[name], start, length) for name in names}
 
     def _read_own(self, name: str, start: int, length: int) -> Array:
         own, index = self._own_column(name)
@@ -293,7 +297,7 @@ class RasterSource:
             raise ColumnMissingError(f"{self.name} has no column {name!r}")
         return self._own, self._indices[name]
 
-    def _as_asked(self, name: str, values: Array, start: int, length: int) -> Array:
+    def _converted(self, name: str, values: Array, start: int, length: int) -> Array:
         if len(values) < length:
             whole = np.empty((length, *values.shape[1:]), values.dtype)
             whole[: len(values)] = values
@@ -306,7 +310,7 @@ class RasterSource:
         )
 
     def usage(self, name: str) -> int:
-        """Return the number of GDAL's usage of a column."""
+        """Return a column's GDAL usage as a number."""
         table = self._table_of(name)
         if table is not None:
             return table.usage(name)
@@ -314,12 +318,12 @@ class RasterSource:
         return int(own.schema.columns[index].usage)
 
     def own_usages(self) -> Mapping[str, int]:
-        """Return the numbers of GDAL's usages of the raster's own columns, by name."""
+        """Return the GDAL usages of the raster's own columns, by name."""
         columns = self._own.schema.columns if self._own is not None else ()
         return {name: int(columns[index].usage) for name, index in self._indices.items()}
 
     def attributes(self, name: str) -> dict[str, Any]:
-        """Return a column's attributes, as they are stored or would be."""
+        """Return a column's attributes; for the raster's own, those that a copy would get."""
         table = self._table_of(name)
         if table is not None:
             return table.attributes(name)
@@ -328,12 +332,12 @@ class RasterSource:
             return dict(own.stored(index).attributes)
 
     def place_of(self, name: str) -> tuple[str, str] | None:
-        """Return where a column is stored; None for one of the raster's own."""
+        """Return where a column is stored, and its name there; None for the raster's own."""
         table = self._table_of(name)
         return None if table is None else table.place_of(name)
 
     def close(self) -> None:
-        """Let go of the raster and its sidecars."""
+        """Close the raster and its sidecars."""
         if self._own is not None:
             with _gdal:
                 self._own.close()
@@ -342,15 +346,15 @@ class RasterSource:
 
 
 def _as_bytes(values: Array, where: str, first_row: int) -> Array:
-    """Return text as GDAL hands it out: bytes as wide as the longest."""
+    """Return text as GDAL does: as bytes, with the width of the longest text."""
     if not len(values):
         return np.empty(0, "S1")
-    # One long text among many short ones makes all of them as wide.
+    # A single long text makes every row of the array as wide.
     widest = 4 * int(np.strings.str_len(values).max())
     check_memory(
         len(values) * widest,
         f"{where}, from row {first_row}: {len(values)} texts as wide as the longest "
-        "(setUseStringDType(True) has each in its own length)",
+        "(setUseStringDType(True) keeps each at its own length)",
     )
     plain = to_fixed_width(values)
     if plain is not None:
@@ -366,35 +370,35 @@ def _as_bytes(values: Array, where: str, first_row: int) -> Array:
 
 
 class Source(Protocol):
-    """A table that can be read, by several threads."""
+    """A table that several threads can read."""
 
     name: str
 
     @property
     def rows(self) -> int:
-        """How many it had when it was opened."""
+        """Number of rows when the table was opened."""
 
     @property
     def chunk_rows(self) -> int | None:
-        """Rows per chunk, where it has chunks."""
+        """Rows per chunk; None without chunks."""
 
     def has(self, name: str) -> bool:
-        """Return whether there is such a column."""
+        """Return True if the column exists."""
 
     def names(self) -> list[str]:
         """Return the names of all columns."""
 
     def names_known(self) -> list[str]:
-        """Return names of columns that are known without a request."""
+        """Return the column names that need no request."""
 
     def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
-        """Read rows of several columns that it has."""
+        """Read rows of several existing columns."""
 
     def usage(self, name: str) -> int:
-        """Return the number of GDAL's usage of a column."""
+        """Return a column's GDAL usage as a number."""
 
     def own_usages(self) -> Mapping[str, int]:
-        """Return the numbers of GDAL's usages of a raster's own columns, by name."""
+        """Return the GDAL usages of a raster's own columns, by name."""
 
     def attributes(self, name: str) -> dict[str, Any]:
         """Return a column's attributes."""
@@ -403,18 +407,18 @@ class Source(Protocol):
         """Return where a column is stored, and its name there; None for a raster's own."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the table."""
 
 
 class Sources:
-    """Tables by handle, each opened when it is first asked for. Thread-safe.
+    """Tables by handle. Each is opened when it is first used. Thread-safe.
 
     Parameters
     ----------
     strings : bool
-        Whether text of rasters is StringDType.
+        Read text of rasters as StringDType.
     ours : mapping
-        Columns that this run is writing, see :class:`~gdalbridge.apply.inputs.ZarrSource`.
+        The columns that this run writes, see :class:`~gdalbridge.apply.inputs.ZarrSource`.
     """
 
     def __init__(self, strings: bool, ours: Mapping[tuple[str, str], bool] = NOTHING) -> None:
@@ -433,20 +437,18 @@ class Sources:
 
     def _opened(self, handle: Handle) -> Source:
         if isinstance(handle, RatHandle):
-            # Tables that are stores need no GDAL.
-
             return RasterSource(handle, self._strings, self._ours)
         return ZarrSource(handle.filename, handle.storageOptions, self._ours)
 
     def get(self, handle: Handle) -> Source | None:
-        """Return a table; None where there is no store, yet."""
+        """Return a table; None if it does not exist yet."""
         try:
             return self[handle]
         except TableNotFoundError:
             return None
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Close all tables."""
         for source in self._open.values():
             source.close()
         self._open.clear()

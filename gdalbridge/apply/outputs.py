@@ -1,7 +1,7 @@
-"""The tables that a run writes.
+"""The output tables of a run.
 
-Columns are created at the first block and marked incomplete until the last one is written. Rows are
-collected to whole chunks.
+The first block creates the columns. They stay marked incomplete until the last block is written.
+Rows are collected into whole chunks before they are written.
 """
 
 import math
@@ -23,7 +23,7 @@ from gdalbridge.apply.controls import (
     RatHandle,
     Settings,
 )
-from gdalbridge.apply.inputs import where
+from gdalbridge.apply.inputs import place_to_write, where
 from gdalbridge.apply.records import (
     Record,
     Unfinished,
@@ -60,17 +60,17 @@ SHORTEST_CHUNK = 1024
 
 
 def chunk_rows_for(block_rows: int | None, rows: int, usual: int | None) -> int:
-    """Return the chunk size of a table that is to be created.
+    """Return the chunk size for a new table.
 
     Parameters
     ----------
     block_rows : int, optional
-        The block length that was asked for: it is to be whole chunks, or, where it is a
-        very short one, a chunk whole blocks.
+        The block length, if it was set. A block is then a whole number of chunks; if the block
+        is very short, a chunk is a whole number of blocks.
     rows : int
         Rows that the table will have.
     usual : int, optional
-        The inputs' chunk size.
+        The default, such as the inputs' chunk size.
 
     Examples
     --------
@@ -93,7 +93,7 @@ def chunk_rows_for(block_rows: int | None, rows: int, usual: int | None) -> int:
 
 @dataclass(slots=True)
 class Write:
-    """Rows of some columns of one table, to be written at once."""
+    """Rows of some columns of one table, written together."""
 
     table: RatZarr
     start: int
@@ -101,39 +101,39 @@ class Write:
 
     @property
     def weight(self) -> int:
-        """Bytes of memory."""
+        """Bytes of memory that the rows need."""
         return sum(map(weight, self.columns.values()))
 
     def __call__(self) -> None:
-        """Write them."""
+        """Write the rows."""
         self.table.writeBlocks(self.columns, self.start)
 
 
 @dataclass(slots=True)
 class OutputColumn:
-    """A column that is written."""
+    """An output column, with the rows that wait to form a whole chunk."""
 
     name: str
     dtype: np.dtype[Any]
     width: int
     chunk_rows: int
     created: bool
+    """True if the run has created the column."""
     start: int = 0
-    """Row of the first that waits."""
+    """Number of the first waiting row."""
     waiting: list[Array] = field(default_factory=list)
-    """Rows that make no whole chunk yet."""
-    waits: int = 0
-    """How many."""
+    """Rows that do not fill a chunk yet."""
+    waiting_rows: int = 0
     rows: int = 0
-    """Rows that it was given."""
+    """Rows received so far."""
 
     def add(self, start: int, values: Array) -> Iterator[tuple[int, Array]]:
-        """Take rows in, and hand out what can be written."""
+        """Add rows, and yield whole chunks with their first rows."""
         self.rows += len(values)
-        if self.waits and start != self.start + self.waits:
+        if self.waiting_rows and start != self.start + self.waiting_rows:
             yield from self.rest()
         stop = start + len(values)
-        if not self.waits:
+        if not self.waiting_rows:
             self.start = start
             if start % self.chunk_rows == 0 and stop % self.chunk_rows == 0:
                 self.start = stop
@@ -141,34 +141,35 @@ class OutputColumn:
                     yield start, values
                 return
         self.waiting.append(values)
-        self.waits += len(values)
+        self.waiting_rows += len(values)
         whole = stop // self.chunk_rows * self.chunk_rows
         if whole > self.start:
             together = np.concatenate(self.waiting) if len(self.waiting) > 1 else self.waiting[0]
             size = whole - self.start
             yield self.start, together[:size]
-            self.waiting, self.waits, self.start = [together[size:].copy()], stop - whole, whole
+            self.waiting, self.start = [together[size:].copy()], whole
+            self.waiting_rows = stop - whole
 
     def rest(self) -> Iterator[tuple[int, Array]]:
-        """Hand out what is no whole chunk."""
-        if self.waits:
+        """Yield the waiting rows, though they do not fill a chunk."""
+        if self.waiting_rows:
             values = np.concatenate(self.waiting)
-            start, self.start = self.start, self.start + self.waits
-            self.waiting, self.waits = [], 0
+            start, self.start = self.start, self.start + self.waiting_rows
+            self.waiting, self.waiting_rows = [], 0
             yield start, values
 
 
 class Sink:
-    """A table that a script writes.
+    """An output table of a script.
 
     Parameters
     ----------
     label : str
-        The script's name for it.
+        The script's name for the table.
     handle : Handle
-        A raster's is its sidecar.
+        For a raster, its sidecar is written.
     own_usages : callable, optional
-        Returns the usages of a raster's own columns by name.
+        Returns the GDAL usages of a raster's own columns by name.
     """
 
     def __init__(
@@ -181,9 +182,6 @@ class Sink:
         self._describe: Callable[[str], Mapping[str, Any]] | None = None
         self.name = handle.filename
         if isinstance(handle, RatHandle):
-            # Tables that are stores need no GDAL.
-            from gdalbridge.apply.inputs import place_to_write
-
             self.name, self._describe = place_to_write(handle)
         self.where = where(self.name)
         self.table: RatZarr | None = None
@@ -192,12 +190,12 @@ class Sink:
         self.first_rows = 0 if self.table is None else self.table.rowCount
         self.appended = False
         self.position = 0
-        """Rows that are written, or wait to be."""
+        """Number of the row after the last that was written or waits."""
         self._columns: dict[str, OutputColumn] = {}
-        # What was said of columns, which may be set in a later block.
-        self._said: dict[str, dict[str, Any]] = {}
+        # Attributes by column; a script may set a column only in a later block.
+        self._attributes: dict[str, dict[str, Any]] = {}
         self._untyped: set[str] = set()
-        self._made_here = self._looked = False
+        self._created_here = self._prepared = False
         self._unfinished: dict[str, Unfinished] = {}
 
     @property
@@ -208,7 +206,7 @@ class Sink:
 
     @property
     def _is_untouched(self) -> bool:
-        """Whether there is a table to which nobody has done anything."""
+        """True if the table exists without rows or columns, at the default chunk size."""
         return (
             self.table is not None
             and self.first_rows == 0
@@ -218,7 +216,7 @@ class Sink:
 
     @property
     def chunk_rows(self) -> int | None:
-        """The chunk size of a table that is there; None of one that will be created."""
+        """The chunk size of an existing table; None if it can still be chosen."""
         if self.table is None or self._is_untouched:
             return None
         return self.table.getRATChunkSize()
@@ -232,19 +230,20 @@ class Sink:
         ours: dict[tuple[str, str], bool],
         reads: Callable[[], set[tuple[str, str]]],
     ) -> None:
-        """Take in what is known before the first block.
+        """Set the options of the run, before the first block.
 
         Parameters
         ----------
         settings : Settings
         record : Record
-            What is written down of the run.
+            The provenance of the run.
         block_rows, chunk_rows : int
-            The block length; the chunk size where the table is to be created.
+            The block length, and the chunk size for a new table.
         ours : dict
-            Columns written by this run, and whether it created them; it is added to.
+            The columns that this run writes, and whether it has created them. The sink adds
+            its own columns.
         reads : callable
-            Returns the columns that the function is known to read.
+            Returns the columns that the function has read so far.
         """
         self._settings, self._record = settings, record
         self._block_rows, self._chunk_rows = block_rows, chunk_rows
@@ -252,7 +251,7 @@ class Sink:
         self.appended = settings.method == RCM_INCREMENT
 
     def resume(self) -> list[Unfinished]:
-        """Go on with the columns that an interrupted run has left; return them."""
+        """Resume the columns that an interrupted run has not completed, and return them."""
         if self.table is None:
             return []
         for one in unfinished_columns(self.table, self._record):
@@ -261,33 +260,33 @@ class Sink:
                 self._ours[self.where, one.name] = True
             self._columns[one.name] = self._opened(one.name, created=one.by_chunks)
             if one.by_chunks and self._block_rows % self._columns[one.name].chunk_rows:
-                # From now on a chunk that is there may not be whole.
+                # From now on, an existing chunk may lack rows.
                 self._write_record(self._columns[one.name], whole=False)
         return list(self._unfinished.values())
 
     # ---- a block
 
     def place(self, span: Span, block: OutputBlock) -> list[Write]:
-        """Give a block its rows in the table, and return what can be written.
+        """Assign a block to rows of the table, and return the writes that are ready.
 
         Raises
         ------
         BlockError
-            For rows that the table can't have.
+            If the table may not have these rows.
         ShapeError, UnequalValueError, UnsupportedDtypeError
-            For values that a column can't hold.
+            If a column can't hold the values.
         """
-        for name, said in block.attributes.items():
-            self._said.setdefault(name, {}).update(said)
+        for name, attributes in block.attributes.items():
+            self._attributes.setdefault(name, {}).update(attributes)
         if block.rows is None:
-            self._tell(block)
+            self._write_attributes(block)
             return []
         start = self._start(span, block.rows)
         stop = start + block.rows
         self._check_reads(span, stop, block)
-        self._have_rows(span, stop)
-        self._have_columns(block)
-        self._tell(block)
+        self._ensure_rows(span, stop)
+        self._ensure_columns(block)
+        self._write_attributes(block)
         found: dict[tuple[int, int], dict[str, Array]] = {}
         for name, values in block.columns.items():
             if name in self._columns:
@@ -298,8 +297,8 @@ class Sink:
         return self._writes(found)
 
     def account(self, span: Span, block: OutputBlock, names: Iterable[str]) -> None:
-        """Take note of a block whose columns another process has written."""
-        self._tell(block)
+        """Record a block whose columns a worker has written."""
+        self._write_attributes(block)
         for name in names:
             self._columns[name].rows += span.length
         self.position = max(self.position, span.stop)
@@ -313,10 +312,9 @@ class Sink:
         if not self.appended:
             if self._unfinished or self.position != span.start:
                 raise BlockError(
-                    f"{self.label} ({self.name}): a block of {span.length} rows gave {rows}, and "
-                    "not all blocks before it have filled their rows: say "
-                    "controls.outputRowCountHandling(RCM_INCREMENT) where rows are to be added "
-                    "one after the other"
+                    f"{self.label} ({self.name}): a block of {span.length} rows set {rows} rows, "
+                    "but not all blocks before it have set all of their rows. To append rows, use "
+                    "controls.outputRowCountHandling(RCM_INCREMENT)."
                 )
             self.appended = True
             for column in self._columns.values():
@@ -324,7 +322,7 @@ class Sink:
         return self.position
 
     def only_whole_blocks(self, span: Span, rows: int | None) -> None:
-        """Refuse a block of other rows than it was given, of a table written to in parallel.
+        """Check that a block has set exactly its own rows, in a table that workers write to.
 
         Raises
         ------
@@ -332,10 +330,9 @@ class Sink:
         """
         if rows is not None and rows != span.length:
             raise BlockError(
-                f"{self.label} ({self.name}): a block of {span.length} rows gave {rows}, where the "
-                "first gave as many as it had, so blocks were written in parallel: say "
-                "controls.outputRowCountHandling(RCM_INCREMENT) where rows are to be added one "
-                "after the other"
+                f"{self.label} ({self.name}): a block of {span.length} rows set {rows} rows, but "
+                "the first block set all of its rows, so blocks are written in parallel. To append "
+                "rows, use controls.outputRowCountHandling(RCM_INCREMENT)."
             )
 
     def _check_reads(self, span: Span, stop: int, block: OutputBlock) -> None:
@@ -346,40 +343,40 @@ class Sink:
             if (self.where, name) in reads:
                 raise BlockError(
                     f"{self.label}: column {name!r} of {self.name} is also read, and would be "
-                    f"written up to row {stop - 1}, which the function has not read yet: write to "
-                    "another table"
+                    f"written up to row {stop - 1}, which the function has not read yet. Write to "
+                    "another table."
                 )
 
-    def _have_rows(self, span: Span, stop: int) -> None:
-        """Let the table have so many rows, and be there."""
+    def _ensure_rows(self, span: Span, stop: int) -> None:
+        """Create the table if it does not exist, and let it have ``stop`` rows at least."""
         settings, rows = self._settings, self._record.rows
-        most = {RCM_EQUALS_INPUT: rows, RCM_FIXED: settings.total_rows}.get(settings.method)
-        there = 0 if self.table is None else self.table.rowCount
-        if stop > there and most is not None and stop > most:
+        limit = {RCM_EQUALS_INPUT: rows, RCM_FIXED: settings.total_rows}.get(settings.method)
+        existing = 0 if self.table is None else self.table.rowCount
+        if stop > existing and limit is not None and stop > limit:
             raise BlockError(
-                f"{self.label} ({self.name}): rows up to {stop - 1} are to be written, and the "
-                f"table may have {most}: controls.outputRowCountHandling says how many it may have"
+                f"{self.label} ({self.name}): the block ends at row {stop - 1}, but the table may "
+                f"have only {limit} rows. Set another limit with controls.outputRowCountHandling."
             )
-        if most is None:
-            # Each time it costs requests for each column, so it is not done for each block.
-            most = max(stop, self.position + max(self.position, settings.increment or 0))
+        if limit is None:
+            # Growing a table costs requests for each column, so it grows by many rows at once.
+            limit = max(stop, self.position + max(self.position, settings.increment or 0))
             if not self.appended:
-                most = max(stop, rows)
+                limit = max(stop, rows)
         if self.table is None:
-            self._made_here = True
+            self._created_here = True
             self.table = RatZarr(
                 self.name,
                 storageOptions=self._options,
-                newRowCount=most,
+                newRowCount=limit,
                 newChunkSize=self._chunk_rows,
             )
-        elif not self._looked and self._is_untouched:
+        elif not self._prepared and self._is_untouched:
             self.table.setChunkSize(self._chunk_rows)
-        if not self._looked and self._describe is not None and self.first_rows == 0:
+        if not self._prepared and self._describe is not None and self.first_rows == 0:
             self.table.getRatAttributeMapping().update(self._describe(self.name))
-        self._looked = True
+        self._prepared = True
         if stop > self.table.rowCount:
-            self.table.setRowCount(most)
+            self.table.setRowCount(limit)
 
     def _fitted(self, column: OutputColumn, values: Array, start: int) -> Array:
         expected = "(n,)" if column.width == 1 else f"(n, {column.width})"
@@ -391,35 +388,38 @@ class Sink:
                 )
             return exact(values, column.dtype, column=column.name, first_row=start)
         except RatZarrError as error:
-            made = "the first block that set it made it so" if column.created else "it was so"
+            source = (
+                "as the first block that set it" if column.created else "as it did before the run"
+            )
             kind = "text" if column.dtype.kind == "T" else str(column.dtype)
             error.add_note(
                 f"(column {column.name!r} of {self.label}, {self.name}, holds {kind} of shape "
-                f"{expected}: {made})"
+                f"{expected}, {source})"
             )
             raise
 
     # ---- columns
 
-    def _have_columns(self, block: OutputBlock) -> None:
+    def _ensure_columns(self, block: OutputBlock) -> None:
         wanted = [name for name in block.columns if name not in self._columns]
-        # Of a table that was created here nobody needs to ask.
-        looks = [] if self._made_here else [partial(self._there, name) for name in wanted]
-        there = [name for name in run(looks) if name]
+        # A table that this run has created has no other columns, so no request is needed.
+        lookups = [] if self._created_here else [partial(self._existing, name) for name in wanted]
+        existing = [name for name in run(lookups) if name]
         new: dict[str, dict[str, Any]] = {}
-        replaced = self._own_usages() if len(there) < len(wanted) else {}
+        replaced = self._own_usages() if len(existing) < len(wanted) else {}
         for name in wanted:
             values = block.columns[name]
-            if name in there:
+            if name in existing:
                 continue
             if block.rows == 0 and values.dtype.kind == "O":
-                # Nobody can say of no values what they are.
+                # An empty array of objects does not tell the column's type.
                 self._untyped.add(name)
                 continue
-            # A column of this name that is the raster's own is replaced by the new one.
+            # The new column takes the place of the raster's own column of this name, and keeps
+            # its usage.
             usage = kept_usage(replaced.get(name, 0), values.dtype)
             attributes = usage_attributes(usage) if usage else {}
-            attributes |= self._said.get(name, {})
+            attributes |= self._attributes.get(name, {})
             attributes[PROVENANCE_ATTR] = self._origin(self._store.getRATChunkSize(), created=True)
             width = 1 if values.ndim == 1 else values.shape[1]
             new[name] = {
@@ -428,21 +428,24 @@ class Sink:
                 "attributes": attributes,
                 "complete": False,
             }
-        for name in [*there, *new]:
+        for name in [*existing, *new]:
             self._ours[self.where, name] = name in new
-        run([partial(self._take_over, name) for name in there])
+        run([partial(self._mark_incomplete, name) for name in existing])
         if len(new) == 1:
             [(name, options)] = new.items()
             self._store.createColumn(name, **options)
         elif new:
             self._store.createColumns(new)
         for name in wanted:
-            if name in there or name in new:
+            if name in existing or name in new:
                 self._columns[name] = self._opened(name, created=name in new)
         self._untyped -= self._columns.keys()
 
-    def _there(self, name: str) -> str | None:
-        """Return the name of a column that is there, and is to stay."""
+    def _existing(self, name: str) -> str | None:
+        """Return the name if the column exists, else None.
+
+        A column that an interrupted run has created is deleted first.
+        """
         try:
             self._store.openColumn(name, allowIncomplete=True)
         except ColumnNotFoundError:
@@ -450,15 +453,15 @@ class Sink:
         attributes = self._store.getColumnAttributeMapping(name)
         before = rows_before(attributes)
         if before is not None:
-            # What an interrupted run has added is not the table's own.
+            # Rows that an interrupted run has added do not count as the table's own.
             self.first_rows = min(self.first_rows, before)
         if is_left_over(attributes):
             self._store.deleteColumn(name)
             return None
         return name
 
-    def _take_over(self, name: str) -> None:
-        """Say of a column that is there that it is being changed."""
+    def _mark_incomplete(self, name: str) -> None:
+        """Mark an existing column as incomplete, with this run as its provenance."""
         self._store.setComplete(name, 0)
         origin = self._origin(self._store.getColumnChunkSize(name), created=False)
         self._store.getColumnAttributeMapping(name)[PROVENANCE_ATTR] = origin
@@ -484,23 +487,23 @@ class Sink:
             origin["whole"] = whole
         self._store.getColumnAttributeMapping(column.name)[PROVENANCE_ATTR] = origin
 
-    def _tell(self, block: OutputBlock) -> None:
-        """Write down what is said of columns that are there."""
-        for name, said in block.attributes.items():
+    def _write_attributes(self, block: OutputBlock) -> None:
+        """Write the block's attributes of existing columns, where they differ."""
+        for name, new in block.attributes.items():
             if self.table is None or (name not in self._columns and not self._has(name)):
                 continue
             attributes = self._store.getColumnAttributeMapping(name)
-            if any(key not in attributes or attributes[key] != said[key] for key in said):
-                attributes.update(said)
+            if any(key not in attributes or attributes[key] != new[key] for key in new):
+                attributes.update(new)
 
     def _has(self, name: str) -> bool:
         return self._store.colExists(name)
 
-    # ---- how far it is, and the end
+    # ---- progress and completion
 
     @property
     def is_direct(self) -> bool:
-        """Whether other processes can write whole blocks without meeting in a chunk."""
+        """True if processes can write whole blocks without sharing a chunk."""
         return (
             self.table is not None
             and not self.appended
@@ -510,7 +513,7 @@ class Sink:
 
     @property
     def columns(self) -> frozenset[str]:
-        """The columns that are written."""
+        """The columns that the run writes."""
         return frozenset(self._columns)
 
     @property
@@ -519,35 +522,35 @@ class Sink:
         return self._options
 
     def certain(self, rows: int) -> int:
-        """Return how many leading rows are whole when what was handed out is written.
+        """Return how many leading rows are complete once all returned writes are done.
 
         Parameters
         ----------
         rows : int
-            Up to where blocks are done.
+            Leading rows whose blocks are done.
         """
-        starts = [one.start for one in self._columns.values() if one.waits]
+        starts = [one.start for one in self._columns.values() if one.waiting_rows]
         return min([self.position if self.appended else rows, *starts])
 
     def note(self, rows: int) -> None:
-        """Write down that so many leading rows are whole."""
+        """Store the number of complete leading rows with each column."""
         if self.table is not None:
             rows = min(rows, self._store.rowCount)
             run([partial(self._store.setComplete, name, rows) for name in self._columns])
 
     def rest(self) -> list[Write]:
-        """Return what is left to be written when all blocks were placed.
+        """Return the writes of the rows that still wait, after the last block.
 
         Raises
         ------
         BridgeError
-            Where a column never got a row, and nobody knows what it would hold.
+            If a column got no rows and its type is unknown.
         """
         if self._untyped:
             raise BridgeError(
-                f"{self.label} ({self.name}): no block had a row of column "
-                f"{min(self._untyped)!r}, so its type can't be known: set it to an array with a "
-                "dtype, be it empty"
+                f"{self.label} ({self.name}): no block has set a row of column "
+                f"{min(self._untyped)!r}, so its type is unknown. Set it to an array with a dtype "
+                "other than object; the array may be empty."
             )
         found: dict[tuple[int, int], dict[str, Array]] = {}
         for name, column in self._columns.items():
@@ -556,7 +559,7 @@ class Sink:
         return self._writes(found) if found else []
 
     def finish(self) -> None:
-        """Say that all is there."""
+        """Fix the number of rows, and mark all columns as complete."""
         if self.table is None:
             return
         rows = self._store.rowCount
@@ -571,7 +574,7 @@ class Sink:
         run([partial(self._store.setComplete, name) for name in self._columns])
 
     def _fill(self, column: OutputColumn) -> None:
-        """Write the rows that no block has set: of a complete column all chunks are there."""
+        """Write empty values to rows that no block has set: a complete column has all chunks."""
         for start, stop in self._store.getMissingRows(column.name):
             for first in range(start, stop, column.chunk_rows):
                 length = min(column.chunk_rows, stop - first)
@@ -579,18 +582,18 @@ class Sink:
                 self._store.writeBlock(column.name, empty, first)
 
     def written(self) -> bool:
-        """Return whether there is anything of this run in it."""
+        """Return True if the run has written to the table."""
         return bool(self._columns)
 
     def close(self) -> None:
-        """Let go of the table."""
+        """Close the table."""
         if self.table is not None:
             with suppress(RatZarrError):
                 self._store.close()
 
 
 def same_places(sinks: Sequence[Sink]) -> None:
-    """Refuse two outputs that are one table: each would not know of the other's rows.
+    """Check that no two outputs are the same table: one would not know of the other's rows.
 
     Raises
     ------
@@ -601,6 +604,6 @@ def same_places(sinks: Sequence[Sink]) -> None:
         other = seen.setdefault(sink.where, sink)
         if other is not sink:
             raise BridgeError(
-                f"the outputs {other.label} and {sink.label} are one table, {sink.name}: set all "
-                "columns of one table through one of them"
+                f"the outputs {other.label} and {sink.label} are the same table, {sink.name}. Use "
+                "one output for all columns of a table."
             )

@@ -1,4 +1,4 @@
-"""The notes that a run leaves in its output columns, so that it can be resumed."""
+"""Provenance that a run stores with its output columns, so that it can be resumed."""
 
 import functools
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ __all__ = ["Record", "Unfinished", "is_left_over", "rows_before", "unfinished_co
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is written down of a run."""
+    """The description of a run that is stored with each output column."""
 
     function: str
     rows: int
@@ -27,7 +27,7 @@ class Record:
     def of(
         cls, function: Callable[..., Any], rows: int, inputs: Mapping[str, Handle], target: str
     ) -> "Record":
-        """Return what is written down in one table."""
+        """Return the record for one output table."""
         while isinstance(function, functools.partial):
             function = function.func
         named = function if hasattr(function, "__qualname__") else type(function)
@@ -42,13 +42,13 @@ class Record:
         Parameters
         ----------
         created : bool
-            Whether the run has created the column.
+            True if the run has created the column.
         whole : bool
-            Whether its blocks are whole chunks.
+            True if each block is whole chunks.
         appended : bool
-            Whether rows were added one after the other, and not put where the inputs' are.
+            True if rows are appended. False if output rows have the numbers of the input rows.
         table_rows : int
-            Rows that the table had before the run.
+            Rows of the table before the run.
         """
         return {
             "operation": "apply",
@@ -69,7 +69,7 @@ class Record:
 
 @functools.cache
 def versions_here() -> dict[str, str]:
-    """Return the versions of what reads and writes; GDAL's where there is one."""
+    """Return the versions of the software; empty if GDAL is not installed."""
     try:
         return versions()
     except ImportError:
@@ -77,7 +77,7 @@ def versions_here() -> dict[str, str]:
 
 
 def is_left_over(attributes: Mapping[str, Any]) -> bool:
-    """Return whether a run has created this column, and was interrupted."""
+    """Return True if an interrupted run has created the column."""
     origin = attributes.get(PROVENANCE_ATTR)
     return (
         attributes.get(COMPLETE_ATTR) is False
@@ -88,7 +88,7 @@ def is_left_over(attributes: Mapping[str, Any]) -> bool:
 
 
 def rows_before(attributes: Mapping[str, Any]) -> int | None:
-    """Return how many rows the table of an unfinished column had before; None if unknown."""
+    """Return the table's rows before the run that left a column unfinished; None if unknown."""
     origin = attributes.get(PROVENANCE_ATTR)
     if attributes.get(COMPLETE_ATTR) is not False or not isinstance(origin, Mapping):
         return None
@@ -98,17 +98,18 @@ def rows_before(attributes: Mapping[str, Any]) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A column that a run has left."""
+    """A column that an interrupted run has not completed."""
 
     name: str
     attributes: Mapping[str, Any]
     by_chunks: bool
+    """True if the stored chunks tell which blocks are done."""
     missing: tuple[tuple[int, int], ...]
-    """Runs of rows that nobody has written, of one that is known by its chunks."""
+    """Ranges of rows whose chunks do not exist; empty unless ``by_chunks``."""
     rows_done: int
 
     def has(self, span: Span) -> bool:
-        """Return whether a block of it is done."""
+        """Return True if a block of the column is done."""
         if span.stop <= self.rows_done:
             return True
         return self.by_chunks and not any(
@@ -117,30 +118,30 @@ class Unfinished:
 
 
 def unfinished_columns(table: RatZarr, record: Record) -> list[Unfinished]:
-    """Return the columns that an interrupted run of the same script has left.
+    """Return the columns that an interrupted run of the same script has not completed.
 
     Raises
     ------
     BridgeError
-        Where they are another script's, or it can't be gone on with.
+        If another script has left such a column, or the run can't be resumed.
     """
     found = []
     names = table.getColumnNames()
     unreadable = table.getUnreadableColumns(names)
     for name in names:
         if name in unreadable:
-            # Whoever asks for it is told.
+            # An unreadable column is an error only for a script that uses it.
             continue
         attributes = dict(table.getColumnAttributeMapping(name))
         origin = attributes.get(PROVENANCE_ATTR)
         if attributes.get(COMPLETE_ATTR) is not False or not isinstance(origin, Mapping):
             continue
         if origin.get("operation") == "apply":
-            found.append(_one(table, name, attributes, origin, record))
+            found.append(_unfinished(table, name, attributes, origin, record))
     return found
 
 
-def _one(
+def _unfinished(
     table: RatZarr,
     name: str,
     attributes: Mapping[str, Any],
@@ -149,19 +150,19 @@ def _one(
 ) -> Unfinished:
     def refused(why: str) -> BridgeError:
         return BridgeError(
-            f"{table.filename}: column {name!r} is not complete, and can't be gone on with: {why}. "
-            "Without setResume it is written anew."
+            f"{table.filename}: column {name!r} is not complete, but can't be resumed: {why}. "
+            "Without setResume, the run writes the column anew."
         )
 
     if origin.get("function") != record.function:
-        raise refused(f"it is of {origin.get('function')}, not of {record.function}")
+        raise refused(f"{origin.get('function')} has written it, not {record.function}")
     if origin.get("rows") != record.rows:
-        raise refused(f"{origin.get('rows')} rows were worked through, and now {record.rows} are")
-    if origin.get("appended") is not False:
         raise refused(
-            "its rows were added one after the other, and nobody knows which rows of the inputs "
-            "they come from"
+            f"the interrupted run was over {origin.get('rows')} rows, this one is over "
+            f"{record.rows}"
         )
+    if origin.get("appended") is not False:
+        raise refused("its rows were appended, so it is unknown which input rows they come from")
     by_chunks = origin.get("created") is True and origin.get("whole") is True
     done = attributes.get(ROWS_DONE_ATTR)
     return Unfinished(

@@ -1,10 +1,11 @@
-"""A script's run: the first block, then the others while columns are read ahead and written.
+"""Run a script: the first block alone, then the others through an executor.
 
-The first block is worked on alone. From it is known which columns are read and written; the
-columns are created once, here. Then blocks go to an executor, and come back in their order.
-In this process the columns that will likely be used are read ahead, and what was set is
-written behind, both in bounded memory. Other processes do both by themselves, for tables
-in which blocks are whole chunks; what is for other tables is sent here and written here.
+The first block shows which columns the function reads and writes. The calling process creates the
+output columns. The executor then returns the other blocks in order. If it runs in the calling
+process, the columns that the function will probably use are read ahead, and results are written in
+the background, both in bounded memory. Worker processes read their own blocks, and write to tables
+in which each block is whole chunks. They send other results back to the calling process, which
+writes them.
 """
 
 import threading
@@ -64,7 +65,7 @@ OPEN_THREADS = 16
 def open_tables(
     inputs: dict[str, Handle], outputs: dict[str, Handle], sources: Sources
 ) -> dict[str, Sink]:
-    """Open all tables, those that are stores at the same time."""
+    """Open all tables; stand-alone tables are opened in parallel."""
     with ThreadPoolExecutor(OPEN_THREADS, "open") as pool:
         waiting = [
             pool.submit(sources.__getitem__, handle)
@@ -76,8 +77,8 @@ def open_tables(
             for label, handle in outputs.items()
             if not isinstance(handle, RatHandle)
         }
-        # Two rasters in one bucket with different settings are an error in one thread, and
-        # would wait for each other in two.
+        # Rasters are opened in one thread. If two in one bucket have different settings, opening
+        # raises an error in one thread, but two threads would wait for each other.
         sinks = {
             label: Sink(label, handle, partial(_own_usages, handle, inputs, sources))
             for label, handle in outputs.items()
@@ -95,7 +96,7 @@ def open_tables(
 def _own_usages(
     handle: RatHandle, inputs: Mapping[str, Handle], sources: Sources
 ) -> Mapping[str, int]:
-    """Return the usages of a raster's own columns, of an input where it is one of them."""
+    """Return the usages of a raster's own columns, from an input if it is the same raster."""
     for one in inputs.values():
         if isinstance(one, RatHandle) and one.same_band(handle):
             return sources[one].own_usages()
@@ -103,27 +104,29 @@ def _own_usages(
 
 
 def row_count(settings: Settings, inputs: Mapping[str, Source]) -> int:
-    """Return how many rows are worked through.
+    """Return the number of rows to process.
 
     Raises
     ------
-    BlockError, BridgeError
-        Where the inputs don't agree, or nothing says so.
+    BlockError
+        If the inputs differ in rows or have too few.
+    BridgeError
+        If there are no inputs and no row count is set.
     """
     counts = {label: source.rows for label, source in inputs.items()}
     listed = ", ".join(f"{label} ({inputs[label].name}) has {n}" for label, n in counts.items())
     if settings.rows is not None:
         if any(count < settings.rows for count in counts.values()):
-            raise BlockError(f"{settings.rows} rows are to be worked through, and {listed}")
+            raise BlockError(f"setRowCount asks for {settings.rows} rows, but {listed}")
         return settings.rows
     if not counts:
         raise BridgeError(
-            "there is no input, so nobody knows how many rows there are: controls.setRowCount(...)"
+            "the number of rows is unknown without inputs: set it with controls.setRowCount(...)"
         )
     if len(set(counts.values())) > 1:
         raise BlockError(
-            f"the inputs have different numbers of rows: {listed}. controls.setRowCount(n) works "
-            "through the first n of each"
+            f"the inputs have different numbers of rows: {listed}. To process the first n rows of "
+            "each, use controls.setRowCount(n)."
         )
     return next(iter(counts.values()))
 
@@ -131,29 +134,30 @@ def row_count(settings: Settings, inputs: Mapping[str, Source]) -> int:
 def lengths(
     settings: Settings, rows: int, sinks: Mapping[str, Sink], inputs: Mapping[str, Source]
 ) -> tuple[int, int]:
-    """Return the block length, and the chunk size of tables that are to be created."""
-    there = [chunk for sink in sinks.values() if (chunk := sink.chunk_rows)]
-    usual = max([one.chunk_rows or 0 for one in inputs.values()], default=0)
-    chunk = chunk_rows_for(settings.block_rows, rows, max(there, default=usual) or None)
+    """Return the block length, and the chunk size for new tables."""
+    existing = [chunk for sink in sinks.values() if (chunk := sink.chunk_rows)]
+    usual = max([source.chunk_rows or 0 for source in inputs.values()], default=0)
+    chunk = chunk_rows_for(settings.block_rows, rows, max(existing, default=usual) or None)
     if settings.block_rows is not None:
         return settings.block_rows, chunk
-    return max([*there, chunk] if len(there) < len(sinks) else there, default=chunk), chunk
+    candidates = [*existing, chunk] if len(existing) < len(sinks) else existing
+    return max(candidates, default=chunk), chunk
 
 
 Array = NDArray[Any]
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
-"""What stops a run without saying anything against its values: it can be gone on with."""
-GO_ON = "what is written stays; controls.setResume(True) goes on"
+"""Errors that stop a run although its values are right, so that it can be resumed."""
+RESUME_NOTE = "blocks that are written stay; resume the run with controls.setResume(True)"
 THREADS = 24
-"""That read, and as many that write: fewer than there may be requests, so that outputs are created
-while blocks are read ahead."""
+"""Threads that read, and as many that write. The limit of requests is higher, so that creating
+columns does not wait for the blocks that are read ahead."""
 AHEAD = 64
-"""Blocks that are read ahead, or wait to be written, where memory allows."""
+"""Maximum number of blocks that are read ahead or wait to be written; memory may allow fewer."""
 FORGET = 8
-"""Blocks after which a column is no longer read ahead that the function did not use."""
+"""A column that the function has not used for this many blocks is no longer read ahead."""
 SECONDS = 5.0
-"""Between two notes of how far the columns are: each is a request for each."""
+"""Time between two notes of progress in the columns, because each note costs a request per column."""
 
 
 def run_script(
@@ -168,7 +172,7 @@ def run_script(
     if any(isinstance(handle, RatHandle) for handle in [*inputs.values(), *outputs.values()]):
         from gdalbridge.attached_rat.open_sidecars import flush_all
 
-        # What attached tables of this process have not written yet.
+        # Attached tables of this process may hold changes in memory.
         flush_all()
     with ExitStack() as stack:
         executor = make_executor(settings.executor, settings.workers)
@@ -194,12 +198,14 @@ def run_script(
             Span(index, start, min(block_rows, rows - start))
             for index, start in enumerate(range(0, rows, block_rows))
         ]
-        there = work.done_before() if settings.resume else []
+        unfinished = work.resume() if settings.resume else []
         remaining = [
-            span for span in spans if not there or not all(one.has(span) for one in there)
+            span
+            for span in spans
+            if not unfinished or not all(one.has(span) for one in unfinished)
         ]
-        told = stack.enter_context(progress_of(settings.progress))
-        work.do(remaining, len(spans), told)
+        progress = stack.enter_context(progress_of(settings.progress))
+        work.do(remaining, len(spans), progress)
     return ApplyReport(
         rows=rows,
         blocks=len(spans),
@@ -216,14 +222,15 @@ def run_script(
 
 @dataclass(slots=True)
 class _Batch:
-    """What is to be written of one block, and how far the outputs are then."""
+    """The writes of one block, and the progress of the outputs after them."""
 
     span: Span
     number: int
-    """In the order in which they are placed."""
+    """Position of the batch in the order of the run."""
     writes: list[Write]
     certain: dict[str, int]
-    """By output: leading rows that are whole when this and all before it are written."""
+    """By output, the leading rows that are complete once this and all earlier batches are
+    written."""
 
     @property
     def weight(self) -> int:
@@ -231,7 +238,7 @@ class _Batch:
 
 
 class _Work:
-    """A run at work."""
+    """The state of a run."""
 
     def __init__(
         self,
@@ -246,17 +253,19 @@ class _Work:
         self._script, self._settings, self._executor = script, settings, executor
         self._sources, self._sinks, self._ours = sources, sinks, ours
         self._total = otherargs
-        # One at a time and here, as in RIOS: then the otherargs are the caller's own.
-        self._alone = executor.in_process and executor.workers == 1
-        # What each block gets a copy of: merging changes the caller's.
-        merges = script.merges and not self._alone
-        self._given = fresh_copy(otherargs) if merges else otherargs
+        # If this process runs one block at a time, the function gets the caller's otherargs
+        # themselves, as in RIOS.
+        self._is_serial = executor.in_process and executor.workers == 1
+        # Each block gets a copy of the original otherargs. Merging changes the caller's object, so
+        # the original is kept.
+        merges = script.merges and not self._is_serial
+        self._original = fresh_copy(otherargs) if merges else otherargs
         self._direct: dict[str, DirectTable] = {}
-        # By input and column: the last block that used it.
+        # By input and column, the last block that used the column.
         self._used: defaultdict[str, dict[str, int]] = defaultdict(dict)
         self._reads: set[tuple[str, str]] = set()
         self._resumed = False
-        # What is written, up to the first block that is not.
+        # By output, the leading rows up to the first block that is not written.
         self._certain: dict[str, int] = {}
         self._done: dict[int, dict[str, int]] = {}
         self._next = 0
@@ -265,10 +274,10 @@ class _Work:
         self._inside = 0.0
         self.reading = self.computing = self.writing = 0.0
 
-    # ---- what is known of the columns
+    # ---- columns used so far
 
     def places_read(self) -> set[tuple[str, str]]:
-        """Return where the columns are that the function has read."""
+        """Return the places of the columns that the function has read."""
         return self._reads
 
     def _wanted(self, index: int) -> dict[str, list[str]]:
@@ -277,60 +286,60 @@ class _Work:
             for label, columns in list(self._used.items())
         }
 
-    # ---- what was done before
+    # ---- resuming
 
-    def done_before(self) -> list[Unfinished]:
-        """Return the columns that an interrupted run has left.
+    def resume(self) -> list[Unfinished]:
+        """Resume the columns that an interrupted run has not completed, and return them.
 
         Raises
         ------
         BridgeError
-            Where it can't be gone on with.
+            If the run can't be resumed.
         """
         if self._settings.merge is not None:
             raise BridgeError(
-                "a run that merges otherargs can't be gone on with: what the blocks that are done "
-                "have added to them is lost"
+                "a run that merges otherargs can't be resumed: the changes that finished blocks "
+                "have made to the otherargs are lost"
             )
-        there = [one for sink in self._sinks.values() for one in sink.resume()]
-        self._resumed = bool(there)
-        return there
+        unfinished = [column for sink in self._sinks.values() for column in sink.resume()]
+        self._resumed = bool(unfinished)
+        return unfinished
 
     # ---- the blocks
 
-    def do(self, remaining: list[Span], blocks: int, told: Progress) -> None:
-        """Work through the blocks that are to be done."""
-        told.report((blocks - len(remaining)) / max(1, blocks))
+    def do(self, remaining: list[Span], blocks: int, progress: Progress) -> None:
+        """Process the remaining blocks, and complete the outputs."""
+        progress.report((blocks - len(remaining)) / max(1, blocks))
         self._starts = [span.start for span in remaining] + [self._script.rows]
         self._certain = dict.fromkeys(self._sinks, self._starts[0])
         try:
-            self._do(remaining, blocks, told)
+            self._do(remaining, blocks, progress)
         except BaseException as error:
-            self._leave(error)
+            self._on_error(error)
             raise
         try:
             for sink in self._sinks.values():
                 sink.finish()
         except INTERRUPTIONS as error:
-            error.add_note(GO_ON)
+            error.add_note(RESUME_NOTE)
             raise
-        told.report(1.0)
+        progress.report(1.0)
 
-    def _leave(self, error: BaseException) -> None:
-        """Say of each column how far it is."""
+    def _on_error(self, error: BaseException) -> None:
+        """Store the progress of each output, and add notes to the error."""
         if isinstance(error, ColumnIncompleteError) and self._resumed:
             error.add_note(
-                "(a script that reads a column which it also writes can't be gone on with: what "
-                "was changed already can't be told from what was not)"
+                "(a script that reads a column which it also writes can't be resumed, because "
+                "changed rows can't be told from unchanged rows)"
             )
         for label, sink in self._sinks.items():
-            # It is for those who look, and what went wrong matters more.
+            # The progress is informational; the first error matters more.
             with suppress(RatZarrError):
                 sink.note(self._certain.get(label, 0))
         if isinstance(error, INTERRUPTIONS) and any(s.written() for s in self._sinks.values()):
-            error.add_note(GO_ON)
+            error.add_note(RESUME_NOTE)
 
-    def _do(self, remaining: list[Span], blocks: int, told: Progress) -> None:
+    def _do(self, remaining: list[Span], blocks: int, progress: Progress) -> None:
         if not remaining:
             return
         started = time.monotonic()
@@ -344,7 +353,7 @@ class _Work:
             if self._executor.in_process:
                 reading = self._read_ahead(remaining[1:], max(1, first.weight))
                 stack.enter_context(closing(reading))
-            # What a thread has once used stays with it: no more of them than there is room for.
+            # A thread keeps the memory that it has once used, so memory limits the threads.
             each = sum(weight(v) for one in first.outputs.values() for v in one.columns.values())
             writers = max(1, min(THREADS, self._settings.memory // max(1, each)))
             batches = self._batches(first, remaining, reading)
@@ -364,16 +373,16 @@ class _Work:
                 if number <= len(remaining):
                     done = blocks - len(remaining) + number
                     left = _left(started, number, len(remaining))
-                    told.report(done / blocks, detail=f"block {done} of {blocks}{left}")
-            # What passed here and not in the blocks themselves was waiting for writes.
+                    progress.report(done / blocks, detail=f"block {done} of {blocks}{left}")
+            # Time that was not spent on the blocks was spent waiting for writes.
             self.writing += max(0.0, time.perf_counter() - mark - self._inside)
         if reading is not None:
             self.reading += reading.waited
 
     def _likely(self, span: Span) -> Columns:
-        """Read, all at once, the columns of the first block that the function's code names.
+        """Read in parallel the first block of all columns that the function's code names.
 
-        It is a guess: a column that is not read here is read when it is asked for.
+        This is a guess. The function reads any other column when it uses it.
         """
         code = getattr(self._script.function, "__code__", None)
         words = set(getattr(code, "co_names", ())) | set(getattr(code, "co_consts", ()))
@@ -381,7 +390,7 @@ class _Work:
         def read(label: str) -> dict[str, Array]:
             source = self._sources[self._script.inputs[label]]
             names = [name for name in dict.fromkeys(source.names_known()) if name in words]
-            # What can't be read is an error for whoever asks for it.
+            # An unreadable column is an error only if the function uses it.
             with suppress(RatZarrError, BridgeError):
                 return source.read(names, span.start, span.length) if names else {}
             return {}
@@ -391,14 +400,14 @@ class _Work:
 
     def _compute(self, pair: tuple[Span, Columns]) -> Computed:
         span, values = pair
-        if not self._alone:
-            return run_alone(self._script, self._sources, span, values, self._given)
+        if not self._is_serial:
+            return run_alone(self._script, self._sources, span, values, self._original)
         before = fingerprint_of(self._total) if self._resumed else b""
         computed = run_block(self._script, self._sources, span, values, self._total)
         if self._resumed and fingerprint_of(self._total) != before:
             raise BridgeError(
-                "the function changes its otherargs, so it can't be gone on with: what the blocks "
-                "that are done have added to them is lost"
+                "the function changes its otherargs, so the run can't be resumed: the changes that "
+                "finished blocks have made to the otherargs are lost"
             )
         return computed
 
@@ -422,7 +431,7 @@ class _Work:
     def _batches(
         self, first: Computed, remaining: list[Span], reading: ReadAhead[Span, Columns] | None
     ) -> Generator[tuple[_Batch, _Batch]]:
-        """Yield what is to be written of each block, in their order, and then the rest."""
+        """Yield the batches in order, as pairs for :func:`ratzarr.pipeline.write_behind`."""
         steps = self._steps(first, remaining, reading)
         with closing(steps):
             while True:
@@ -466,7 +475,7 @@ class _Work:
             dict(self._ours),
             self._wanted(0),
             self._direct,
-            self._given,
+            self._original,
         )
 
     def _note_used(self, computed: Computed) -> None:
@@ -476,7 +485,7 @@ class _Work:
                 self._used[label][name] = computed.span.index
 
     def _placed(self, computed: Computed, number: int) -> _Batch:
-        """Take a block's results in: otherargs, rows in the tables."""
+        """Merge a block's otherargs, and assign its results to rows of the outputs."""
         span = computed.span
         self.reading += computed.reading
         self.computing += computed.computing
@@ -493,7 +502,7 @@ class _Work:
                     if label in self._direct:
                         sink.only_whole_blocks(span, block.rows)
                     writes += sink.place(span, block)
-        # Tables and columns are created there.
+        # The time includes creating tables and columns.
         self.writing += time.perf_counter() - mark
         done = self._starts[number + 1]
         certain = {label: sink.certain(done) for label, sink in self._sinks.items()}
@@ -501,13 +510,13 @@ class _Work:
 
     def _merge(self, computed: Computed) -> None:
         merge = self._settings.merge
-        if merge is None or self._alone or not self._script.has_otherargs:
+        if merge is None or self._is_serial or not self._script.has_otherargs:
             return
         answer = merge(self._total, computed.otherargs)
         if answer is not None and answer is not self._total:
             raise BridgeError(
-                "the merge function changes its first argument, the otherargs that apply was "
-                f"given, and returns nothing: it returned {answer!r:.80}"
+                "the merge function must change its first argument and return None or that "
+                f"argument: it returned {answer!r:.80}"
             )
 
     def _write(self, item: _Batch, batch: _Batch) -> None:
@@ -516,7 +525,7 @@ class _Work:
                 write()
             batch.writes = []
         with self._lock:
-            # Also what is written when something else fails counts.
+            # Batches count as written even if another one fails.
             self._done[batch.number] = batch.certain
             while self._next in self._done:
                 self._certain |= self._done.pop(self._next)
@@ -529,11 +538,11 @@ class _Work:
             self._noted = time.monotonic()
 
 
-def _left(started: float, done: int, all_of_them: int) -> str:
-    """Say how long it will take still."""
-    if done >= all_of_them:
+def _left(started: float, done: int, total: int) -> str:
+    """Return text about the remaining time; empty at the end."""
+    if done >= total:
         return ""
-    seconds = (time.monotonic() - started) / done * (all_of_them - done)
+    seconds = (time.monotonic() - started) / done * (total - done)
     if seconds < 90:
         return f", about {max(1, round(seconds))} s left"
     minutes = round(seconds / 60)

@@ -94,7 +94,10 @@ def test_cancelled_and_gone_on_with(place, out, runs, executor, block):
     options = how(executor, block, setProgress=cancel_after(3))
     with pytest.raises(CancelledError) as caught:
         ratapplier.apply(doubles, tables(t=place), tables(out=out), controls=options)
-    assert "what is written stays; controls.setResume(True) goes on" in caught.value.__notes__
+    assert (
+        "blocks that are written stay; resume the run with controls.setResume(True)"
+        in caught.value.__notes__
+    )
     first = runs()
     done = attributes(out, "double")["ROWS_DONE"]
     assert attributes(out, "double")["COMPLETE"] is False
@@ -312,9 +315,7 @@ def test_a_column_that_is_read_and_written_can_not_be_gone_on_with(place):
                 controls=controls(BLOCK, setResume=resume),
             )  # fmt: skip
         if resume:
-            assert "which it also writes can't be gone on with" in "\n".join(
-                caught.value.__notes__
-            )
+            assert "which it also writes can't be resumed" in "\n".join(caught.value.__notes__)
         assert stored(place, "n").tolist() == before
 
 
@@ -381,7 +382,7 @@ def another(info, inputs, outputs):
 
 def test_rows_that_were_added_one_after_the_other(place, out):
     begun(evens, place, out)
-    with pytest.raises(BridgeError, match="'n' is not complete, and can't be gone on with: its"):
+    with pytest.raises(BridgeError, match="'n' is not complete, but can't be resumed: its"):
         gone_on(evens, place, out)
     # Anew it can be done.
     ratapplier.apply(evens, tables(t=place), tables(out=out), controls=controls(BLOCK))
@@ -395,18 +396,18 @@ def test_rows_that_were_added_one_after_the_other(place, out):
 
 def test_otherargs_that_add_up(place, out):
     begun(adds_up, place, out, given(0))
-    with pytest.raises(BridgeError, match="changes its otherargs, so it can't be gone on with"):
+    with pytest.raises(BridgeError, match="changes its otherargs, so the run can't be resumed"):
         gone_on(adds_up, place, out, given(0))
-    with pytest.raises(BridgeError, match="a run that merges otherargs can't be gone on with"):
+    with pytest.raises(BridgeError, match="a run that merges otherargs can't be resumed"):
         gone_on(adds_up, place, out, given(0), setExecutor=("threads", 2), setMerge=joined)
     assert attributes(out, "n")["COMPLETE"] is False
 
 
 def test_another_function_or_other_rows(place, out, runs):
     begun(doubles, place, out)
-    with pytest.raises(BridgeError, match=r"it is of .*doubles, not of .*another"):
+    with pytest.raises(BridgeError, match=r"doubles has written it, not .*another"):
         gone_on(another, place, out)
-    with pytest.raises(BridgeError, match=f"{ROWS} rows were worked through, and now 5000 are"):
+    with pytest.raises(BridgeError, match=f"was over {ROWS} rows, this one is over 5000"):
         gone_on(doubles, place, out, setRowCount=5000)
     gone_on(doubles, place, out)
     check(out)

@@ -20,7 +20,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr.concurrency import PROCESSORS, run
+from ratzarr.concurrency import PROCESSORS, in_flight, run
 from ratzarr.stores.base import parse
 from ratzarr.table import RatZarr
 
@@ -30,6 +30,7 @@ __all__ = [
     "ROOM",
     "ReadAhead",
     "at_once",
+    "in_flight",
     "is_far",
     "memory_of",
     "read_ahead",
@@ -53,7 +54,7 @@ def at_once(dtype: np.dtype[Any], rows: int) -> int:
     """Return the number of blocks in flight, for values not read yet."""
     text = dtype.kind in "TO"
     row = TEXTS * (dtype.itemsize + TEXT_BYTES) if text else NUMBERS * dtype.itemsize
-    return max(1, min(MOST, ROOM // max(1, row * rows)))
+    return max(1, min(MOST, in_flight(), ROOM // max(1, row * rows)))
 
 
 def memory_of(values: NDArray[Any]) -> int:

@@ -1,7 +1,7 @@
-"""Scripts over attribute tables of any size: a function that is called block by block.
+"""Scripts over attribute tables of any size: a function is called for each block of rows.
 
-The names are those of RIOS's module ``rios.ratapplier``: a script written for that one runs
-here when its import is changed. docs/apply.md says what differs.
+The names are those of RIOS's module ``rios.ratapplier``. To run a RIOS script here, change its
+import. docs/apply.md lists the differences.
 
 >>> import numpy, tempfile
 >>> from gdalbridge import ratapplier
@@ -73,42 +73,39 @@ def apply(
     Parameters
     ----------
     userFunc : callable
-        ``userFunc(info, inputs, outputs)``, or ``userFunc(info, inputs, outputs,
-        otherargs)`` where there are any. ``info`` says which block it is
-        (:class:`RatApplierState`); ``inputs.x.column`` are its rows of a column of the
-        input ``x``; setting ``outputs.y.column`` to an array writes them.
+        ``userFunc(info, inputs, outputs)``, or ``userFunc(info, inputs, outputs, otherargs)`` if
+        ``otherargs`` is given. ``info`` describes the block (:class:`RatApplierState`).
+        ``inputs.x.column`` is an array with its rows of a column of input ``x``. Assigning an
+        array to ``outputs.y.column`` writes it.
     inRats, outRats : RatAssociations
-        The tables that are read and written. Of a raster the sidecar is written, never the
-        raster itself.
+        The tables to read and to write. For a raster, results go to its sidecar, never to the
+        raster.
     otherargs : object, optional
-        Whatever else the function is to be given. Run serially it is the same object for
-        all blocks; in parallel each block has a copy, see
-        :meth:`RatApplierControls.setMerge`.
+        Further data for the function. In serial execution all blocks get the same object; in
+        parallel execution each block gets a copy, see :meth:`RatApplierControls.setMerge`.
     controls : RatApplierControls, optional
-        Everything else.
+        Further settings.
 
     Returns
     -------
     ApplyReport
-        What was done, and where the time went.
+        A report of the work and its times.
 
     Raises
     ------
     BlockError
-        Where the inputs differ in their numbers of rows; for a block that its output can't
-        take.
+        If inputs have different numbers of rows, or a block does not fit its output.
     CancelledError
-        Where the progress said so: :meth:`RatApplierControls.setResume` goes on.
+        If the progress cancelled; :meth:`RatApplierControls.setResume` continues.
     ColumnMissingError
-        Where the function asks an input for a column that is not there.
+        If the function requests a missing column of an input.
     ExecutorError
-        Where it can't be run in the executor that was asked for.
+        If the requested executor cannot run the function.
     RatZarrError
-        For values that a column can't hold, and for what goes wrong with a store.
+        For values that a column cannot hold, and for errors of a store.
     BridgeError
-        For everything else. Errors of the function itself come as they are. Whatever went
-        wrong in a block says in a note which one it was; columns that are not finished say
-        so to every reader.
+        For other failures. Errors of the function itself are raised unchanged. A note on the error
+        names the block. Unfinished columns are marked incomplete.
     """
     if not callable(userFunc):
         raise BridgeError(f"apply takes a function first: got {userFunc!r}")
@@ -127,25 +124,25 @@ def copyRAT(
     Parameters
     ----------
     infile : str or os.PathLike
-        A raster: its own columns and its sidecars'. Or any RatZarr, whatever its name.
+        A raster, with its own columns and its sidecars'; or a RatZarr of any name.
     outfile : str or os.PathLike
-        A raster, whose sidecar is written, or any RatZarr. Where there is nothing of this
-        name, it becomes a new RatZarr. Columns that are there are overwritten; they must be
-        able to hold the values as they are.
+        A raster, whose sidecar is written, or a RatZarr of any name. If it does not exist, it
+        becomes a new RatZarr. Existing columns are overwritten, and must be able to hold the
+        values exactly.
     progress : None, True, callable or object
         See :mod:`gdalbridge.progress`.
     omitColumns : iterable of str, optional
-        Columns that are left out.
+        Columns to leave out.
 
     Returns
     -------
     ApplyReport or None
-        None where there was no column to copy.
+        None if there was no column to copy.
 
     Raises
     ------
     ColumnSelectionError
-        Where a column that is to be left out is not there.
+        If a column to be left out does not exist.
     """
     from gdalbridge.apply.inputs import Sources
 
@@ -170,11 +167,11 @@ def copyRAT(
 
 
 def _handle(name: str | os.PathLike[str], *, creates: bool = False) -> Handle:
-    """Return a handle for what is at this place; for a new store, where nothing is."""
+    """Return a handle for an existing table or raster, or for a new store."""
     text = os.fspath(name)
     if text.rstrip("/").endswith(SUFFIX):
         return RatZarrHandle(text)
-    # Names that mean something to GDAL alone: /vsimem/a.tif, NETCDF:a.nc:band.
+    # Names that only GDAL understands: /vsimem/a.tif, NETCDF:a.nc:band.
     is_gdals = text.startswith("/vsi") and not text.startswith("/vsis3/")
     if is_gdals or (":" in text and "://" not in text and not Path(text).exists()):
         return RatHandle(text)

@@ -1,10 +1,10 @@
 """Threads, back-off and reusable memory.
 
-- :func:`run_bounded` and its relatives run independent pieces of work in one pool of threads. One
-  limit holds for all requests of the process.
-- :func:`pause` waits a random, growing time after a lost race, so that writers that collided once do
-  not collide again.
-- :func:`scratch` lends memory to read into. New memory is expensive, because the system must clear each
+- :func:`run` and :func:`stream` run independent tasks in one thread pool. A single limit holds for
+  all requests of the process.
+- :class:`Attempts` waits a random, growing time after a lost race, so that writers that collided once
+  do not collide again.
+- :func:`lent` lends memory to read into. New memory is expensive, because the system must clear each
   page of it.
 """
 
@@ -15,28 +15,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import islice
 
 import numpy as np
 
-from ratzarr.errors import ArgumentError
+from ratzarr.settings import requests
 
 __all__ = [
-    "IN_FLIGHT",
-    "OWN_PROCESSORS",
     "PATIENCE",
     "PROCESSORS",
-    "REQUESTS_VARIABLE",
     "TRIES",
     "Attempts",
-    "Processors",
     "Room",
-    "in_flight",
     "lent",
     "request_slot",
     "run",
-    "run_together",
     "stream",
 ]
 
@@ -67,7 +61,7 @@ class Attempts:
     def __iter__(self) -> Iterator[int]:
         for attempt in range(TRIES):
             if attempt:
-                wait = random.uniform(0, min(0.5, 0.005 * 2 ** min(attempt, 10)))  # noqa: S311 - spreads load, guards nothing
+                wait = random.uniform(0, min(0.5, 0.005 * 2 ** min(attempt, 10)))  # noqa: S311 - spreads load, not for security
                 if time.monotonic() + wait > self._began + self._patience:
                     return
                 time.sleep(wait)
@@ -95,7 +89,8 @@ system."""
 np.empty(LARGEST_OF_MALLOC, np.uint8)
 
 _free: list[bytearray] = []
-# A list's pop() and append() are atomic. A forked child could inherit a lock that is held.
+# A list's pop() and append() are atomic. A lock could be inherited by a forked child while it is
+# held.
 
 
 class Room:
@@ -125,12 +120,6 @@ def lent() -> Iterator[Room]:
             _free.append(room.memory)
 
 
-REQUESTS_VARIABLE = "RATZARR_REQUESTS"
-IN_FLIGHT = 32
-"""Default number of tasks and requests in flight."""
-MOST = 1024
-"""Largest number of tasks in flight: each is a thread and a connection."""
-
 AT_ONCE = 0.0002
 """Duration of a task below which it is not worth a thread, in seconds."""
 
@@ -140,12 +129,11 @@ WAITS = 0.0005
 PROCESSORS = (
     len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 )
-"""That this process may use."""
+"""The number of processors that this process may use."""
 
 type _Key = tuple[int, int]
 
 _pools: dict[_Key, ThreadPoolExecutor] = {}
-_helping: dict[_Key, ThreadPoolExecutor] = {}
 _slots: dict[_Key, threading.Semaphore] = {}
 _lock = threading.Lock()
 _inside = threading.local()
@@ -155,28 +143,9 @@ if hasattr(os, "register_at_fork"):
                         after_in_child=_lock.release)  # fmt: skip
 
 
-def in_flight() -> int:
-    """Return the limit of tasks and requests in flight.
-
-    Raises
-    ------
-    ArgumentError
-        If the environment variable RATZARR_REQUESTS is not a valid number.
-    """
-    text = os.environ.get(REQUESTS_VARIABLE)
-    if not text:
-        return IN_FLIGHT
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MOST:
-        raise ArgumentError(
-            f"the environment variable {REQUESTS_VARIABLE} is the number of requests in flight, "
-            f"from 1 to {MOST}: got {text!r}"
-        )
-    return int(text)
-
-
 def _mine[T](made: dict[_Key, T], make: Callable[[int], T]) -> T:
     # Keyed by process, because a pool's threads do not survive a fork.
-    key = os.getpid(), in_flight()
+    key = os.getpid(), requests()
     with _lock:
         if key not in made:
             for other in [other for other in made if other[0] != key[0]]:
@@ -199,51 +168,6 @@ def request_slot() -> threading.Semaphore:
     return _mine(_slots, threading.Semaphore)
 
 
-class Processors:
-    """Processors that have nothing of ours to do. Nobody waits for one.
-
-    Parameters
-    ----------
-    count : int
-        How many there are.
-    """
-
-    def __init__(self, count: int = PROCESSORS) -> None:
-        # An item for each. pop() and append() of a list are atomic: no lock is needed, which could
-        # be held in a fork.
-        self._idle = [None] * count
-
-    @property
-    def idle(self) -> int:
-        """How many are idle, as far as :meth:`take` knows."""
-        return len(self._idle)
-
-    @contextmanager
-    def take(self, most: int) -> Iterator[int]:
-        """Take as many as are idle, at most so many, for as long as it lasts.
-
-        Who finds none takes one nevertheless: it is about work for which one thread is enough,
-        and more are faster.
-
-        Yields
-        ------
-        int
-            How many, at least 1; and 1 in a task of :func:`run`, whose tasks are run one by one.
-        """
-        taken: list[None] = []
-        for _ in range(1 if getattr(_inside, "worker", False) else max(1, most)):
-            with suppress(IndexError):
-                taken.append(self._idle.pop())
-        try:
-            yield max(1, len(taken))
-        finally:
-            self._idle.extend(taken)
-
-
-OWN_PROCESSORS = Processors()
-"""Those that this process may use."""
-
-
 def _flagged[T](task: Callable[[], T]) -> T:
     _inside.worker = True
     try:
@@ -252,16 +176,10 @@ def _flagged[T](task: Callable[[], T]) -> T:
         _inside.worker = False
 
 
-def _helpers() -> ThreadPoolExecutor:
-    return _mine(_helping, lambda _: ThreadPoolExecutor(PROCESSORS, "ratzarr-packing"))
-
-
-def _submitted[T](
-    task: Callable[[], T], pool: Callable[[], ThreadPoolExecutor] = _pool
-) -> Future[T] | None:
-    """Submit a task to a pool; return None if the interpreter is shutting down."""
+def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
+    """Submit a task to the pool; return None if the interpreter is shutting down."""
     try:
-        return pool().submit(_flagged, task)
+        return _pool().submit(_flagged, task)
     except RuntimeError:
         # atexit handlers run after the pools have ended and must do their work themselves.
         return None
@@ -322,22 +240,6 @@ def run[T](
     return [future.result() for future in futures]
 
 
-def run_together[T](tasks: Sequence[Callable[[], T]]) -> list[T]:
-    """Run a few computing tasks, the first in the calling thread; return their results.
-
-    All tasks are awaited, even if one fails. They run in threads of their own, because the threads
-    of :func:`run` may be waiting for a lock that the caller holds.
-    """
-    futures = [_submitted(task, _helpers) for task in tasks[1:]]
-    try:
-        results = [_flagged(tasks[0])]
-    finally:
-        wait([future for future in futures if future is not None])
-    for task, future in zip(tasks[1:], futures, strict=True):
-        results.append(task() if future is None else future.result())
-    return results
-
-
 def _run_in_few[T](
     tasks: Sequence[Callable[[], T]],
     threads: int,
@@ -392,7 +294,7 @@ def stream[T](tasks: Iterable[Callable[[], T]], window: int | None = None) -> It
     if getattr(_inside, "worker", False):
         yield from (task() for task in tasks)
         return
-    window = window or 2 * in_flight()
+    window = window or 2 * requests()
     futures: deque[Future[T]] = deque()
     try:
         for task in tasks:

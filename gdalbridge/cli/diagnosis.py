@@ -155,7 +155,7 @@ def _ask(found: dict[str, Any], place: str, options: Mapping[str, Any] | None) -
 
 
 def _may_read(objects: Objects) -> bool:
-    # Only the object's existence and size matter.
+    # With limit=0, an existing object raises DamagedError before its content is read.
     with suppress(DamagedError):
         objects.get("", limit=0)
     return True

@@ -20,6 +20,7 @@ from gdalbridge.gdalio.datasets import messages_of, open_dataset, siblings_visib
 from gdalbridge.gdalio.messages import Message, collected, report
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
+from gdalbridge.gdalio.xml_numbers import altered_numbers
 
 __all__ = ["DBF_SUFFIX", "dbf_beside", "open_own_table"]
 
@@ -32,7 +33,7 @@ LISTED = 1000
 """Largest number of files in a directory searched for a name in other case."""
 REMEMBERED = 64
 _remembered: OrderedDict[tuple[Any, ...], "_Heard"] = OrderedDict()
-"""GDAL's messages about rasters that callers had opened, by the state of their files."""
+"""GDAL's messages and altered numbers of rasters, by the state of their files."""
 
 _lock = threading.Lock()
 
@@ -76,6 +77,8 @@ def open_own_table(
         # Another band's table may be requested later, when GDAL no longer reports its problems.
         heard.extend(found)
         found = heard
+    if rat is not None:
+        found = [*found, *_altered_in_xml(dataset, band.GetBand(), rat)]
     report(found, name, lossy=options.lossy)
     if rat is None:
         _check_aux_xml(dataset, name, options)
@@ -181,11 +184,38 @@ def _heard_again(dataset: Any, number: int) -> _Heard:
         return _Heard()
     rat, said = _listened(again, again.GetRasterBand(number))
     heard = _Heard((*(messages_of(again) or ()), *said), _shape(rat))
+    _remember(key, heard)
+    return heard
+
+
+def _altered_in_xml(dataset: Any, number: int, rat: Any) -> tuple[Message, ...]:
+    """Return the numbers of a table in XML that GDAL silently altered, once for each file."""
+    name, driver = dataset.GetDescription(), dataset.GetDriver().ShortName
+    if not name or name.startswith("<") or driver == "MEM" or rat.ChangesAreWrittenToFile():
+        return ()
+    path = name if driver == "VRT" else f"{name}.aux.xml"
+    stamp = _stamp(path)
+    if stamp[0] < 0:
+        return ()
+    columns = tuple(
+        (str(rat.GetNameOfCol(index)), int(rat.GetTypeOfCol(index)))
+        for index in range(rat.GetColumnCount())
+    )
+    key = (path, number, columns, *stamp)
+    with _lock:
+        heard = _remembered.get(key)
+    if heard is None:
+        words = altered_numbers(path, number, columns)
+        heard = _Heard(tuple(Message(gdal.CE_Failure, text, True) for text in words))
+        _remember(key, heard)
+    return heard.messages
+
+
+def _remember(key: tuple[Any, ...], heard: _Heard) -> None:
     with _lock:
         _remembered[key] = heard
         while len(_remembered) > REMEMBERED:
             _remembered.popitem(last=False)
-    return heard
 
 
 def _stamp(name: str) -> tuple[int, int]:

@@ -2,11 +2,16 @@
 
 import warnings
 from collections.abc import Iterable
+from weakref import WeakKeyDictionary
 
 from gdalbridge.errors import LossWarning
 from ratzarr import RatZarr
 
 __all__ = ["readable_columns"]
+
+
+_named: WeakKeyDictionary[RatZarr, set[str]] = WeakKeyDictionary()
+"""Columns that were warned of, by open table: a script asks for the names at each block."""
 
 
 def readable_columns(table: RatZarr, names: Iterable[str] | None = None) -> list[str]:
@@ -21,11 +26,15 @@ def readable_columns(table: RatZarr, names: Iterable[str] | None = None) -> list
     Warns
     -----
     LossWarning
-        For each column that can't be read, with the reason.
+        For each column that can't be read, with the reason, once for each open table.
     """
     wanted = table.getColumnNames() if names is None else list(names)
     unreadable = table.getUnreadableColumns(wanted)
+    named = _named.setdefault(table, set())
     for name, error in unreadable.items():
+        if name in named:
+            continue
+        named.add(name)
         warnings.warn(
             f"{table.filename}: column {name!r} is left out: {error}", LossWarning, stacklevel=3
         )

@@ -1,8 +1,8 @@
-"""Stored values as Arrow arrays, and back: numbers without a copy, NaN as NaN.
+"""Convert stored values to Arrow arrays and back: numbers without a copy, NaN as NaN.
 
-What is missing is Arrow's null: NaT, and the values that a column's ``missing_value`` says
-stand for none. A stored NaN is a number like any other here. On the way back a null of
-floats is NaN, and one of date-times NaT; nothing else has a place for one.
+Missing values become Arrow nulls: NaT, and the value in a column's ``missing_value``. A stored NaN
+is an ordinary number here. On the way back, a null becomes NaN in floats and NaT in date-times;
+other dtypes cannot hold one.
 """
 
 from typing import Any
@@ -40,14 +40,14 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "TIMESTAMP": np.dtype("M8[us]"),
     "TIMESTAMP_NS": np.dtype("M8[ns]"),
 }
-"""What a result of DuckDB's types is stored as."""
+"""The dtypes that store DuckDB's result types."""
 
-# Units that Arrow has none for, and the next that holds them exactly.
+# Units that Arrow does not have, and the next unit that holds them exactly.
 _UNITS = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
 
 
 def empty_array(dtype: np.dtype[Any], *, column: str) -> Any:
-    """Return an Arrow array of no values, of the type that a column's values will have."""
+    """Return an empty Arrow array with the type for a column's values."""
     return to_arrow(np.empty(0, dtype), None, column=column, first_row=0)
 
 
@@ -59,14 +59,14 @@ def to_arrow(values: Array, missing: Any, *, column: str, first_row: int) -> Any
     values : ndarray
         Stored values, one per row.
     missing : scalar, optional
-        The value that stands for none.
+        The value that means missing.
     column, first_row
         For messages.
 
     Raises
     ------
     ConversionError
-        For date-times that are finer than nanoseconds, or out of range: names the row.
+        For date-times finer than nanoseconds, or out of range; names the row.
     """
     mask = None
     if missing is not None:
@@ -89,13 +89,14 @@ def _datetimes(values: Array, column: str, first_row: int) -> Array:
     unit = _UNITS.get(own, own)
     if unit not in ("D", "s", "ms", "us", "ns"):
         raise ConversionError(
-            f"column {column!r}: {values.dtype} is finer than nanoseconds: no expression can have it"
+            f"column {column!r}: {values.dtype} is finer than nanoseconds, which expressions do "
+            "not support"
         )
     target = np.dtype(f"M8[{unit}]")
     try:
         found = values.astype(target, copy=False)
     except OverflowError:
-        # Of some versions of numpy; others wrap around. The row is looked for where it matters.
+        # Some versions of numpy raise this; others wrap around. The row is found below.
         found = np.array([_or_never(one, target) for one in values])
     unequal = found.astype(values.dtype, copy=False) != values
     if unit == "D":
@@ -112,7 +113,7 @@ def _datetimes(values: Array, column: str, first_row: int) -> Array:
 
 
 def _or_never(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Return a date-time in another unit, or one that it is not where there is no room for it."""
+    """Return a date-time in another unit, or a different value if that unit cannot hold it."""
     try:
         return value.astype(dtype)
     except OverflowError:
@@ -120,7 +121,7 @@ def _or_never(value: Any, dtype: np.dtype[Any]) -> Any:
 
 
 def from_arrow(array: Any, dtype: np.dtype[Any], *, column: str, first_row: int) -> Array:
-    """Return an Arrow array's values as they are stored.
+    """Return an Arrow array's values as they will be stored.
 
     Parameters
     ----------
@@ -133,13 +134,13 @@ def from_arrow(array: Any, dtype: np.dtype[Any], *, column: str, first_row: int)
     Raises
     ------
     ConversionError
-        For a null where the dtype has no place for one: names the row.
+        For a null that the dtype cannot hold; names the row.
     """
     if array.null_count and dtype.kind not in "fM":
         row = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
         raise ConversionError(
-            f"column {column!r}, row {first_row + row}: the result is NULL, and {_name(dtype)} has "
-            "no value for that: say what it is to be, with coalesce(..., value)"
+            f"column {column!r}, row {first_row + row}: the result is NULL, which "
+            f"{_name(dtype)} can't hold: supply a value with coalesce(..., value)"
         )
     if dtype.kind == "T":
         return np.array(array.to_pylist(), dtype)

@@ -1,4 +1,4 @@
-"""New columns computed from others, block by block, by expressions.
+"""Compute new columns from others with expressions, block by block.
 
 >>> import tempfile
 >>> import numpy as np
@@ -52,27 +52,27 @@ READERS = 2
 
 @dataclass(frozen=True, slots=True)
 class CalcColumn:
-    """One column that was computed."""
+    """A computed column."""
 
     name: str
     dtype: str
     expression: str
     inputs: tuple[str, ...]
-    """The columns that all of the expressions together were computed from."""
+    """The columns that the expressions use, all together."""
 
 
 @dataclass(frozen=True, slots=True)
 class CalcReport:
-    """What was computed."""
+    """The result of a computation."""
 
     target: str
-    """The table that was written to."""
+    """The table that was written."""
     rows: int
     columns: tuple[CalcColumn, ...]
     seconds: float
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as JSON would have it."""
+        """Return the report as JSON-compatible values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -95,37 +95,36 @@ def calc(
     progress: Any = None,
     block_rows: int = BLOCK_ROWS,
 ) -> CalcReport:
-    """Compute new columns of a raster's table by expressions, and put them into its sidecar.
+    """Compute new columns of a raster's table with expressions, and write them to its sidecar.
 
     Parameters
     ----------
     raster : str, os.PathLike, gdal.Dataset or zarr store
-        A raster: its own columns and its sidecars' can be used, and nothing is written to
-        it. Or a sidecar, or any other RatZarr, which is read and written.
+        A raster: expressions can use its own columns and its sidecars', and the raster is only
+        read. Or a sidecar or any other RatZarr, which is read and written.
     outputs : mapping of str to str
-        By the new column's name, an expression of DuckDB's SQL over columns of the same
-        table: ``(nir - red) / (nir + red)``. What it can have is in docs/calc-and-stats.md.
+        Expressions by name of the new column. An expression is DuckDB SQL over columns of the same
+        table: ``(nir - red) / (nir + red)``. See docs/calc-and-stats.md.
     band : int
-        Of a raster, counted from 1.
+        Band of a raster, counted from 1.
     name : str, optional
-        Put them into a further table of this name, beside the band's first.
+        Write to a further table of this name, beside the band's first.
     dtype : dtype-like, or mapping of str to dtype-like, optional
-        What they are to be stored as: each value exactly, or refused. By default what the
-        expressions' results are.
+        The stored dtypes. Each value must be exact. By default the dtypes of the results.
     overwrite : bool
-        Replace columns that are there already. Each can be read, also by the expression, as it
-        was until the new one is complete.
+        Replace existing columns. Each stays readable, also by the expression, until its
+        replacement is complete.
     encoding : str, optional
-        Of text and names in the raster's own table; by default UTF-8, or as its
-        ``.vat.dbf`` declares.
+        Encoding of text and names in the raster's own table. By default UTF-8; for a ``.vat.dbf``
+        the encoding that it declares.
     lossy : bool
-        Read the raster's own table also where GDAL lost or altered values of it.
+        Read the raster's own table even if GDAL lost or altered values of it.
     storage_options : mapping, optional
-        See :class:`ratzarr.RatZarr`; they go for a raster on S3 as well.
+        See :class:`ratzarr.RatZarr`. Also used for a raster on S3.
     progress : None, True, callable or object
         See :mod:`gdalbridge.progress`.
     block_rows : int
-        How many rows are computed at a time, about: as many whole chunks as fit, at least one.
+        Approximate number of rows computed at a time; rounded to whole chunks, at least one.
 
     Returns
     -------
@@ -134,16 +133,16 @@ def calc(
     Raises
     ------
     ColumnSelectionError
-        For a column that is not there: names those that are called much the same.
+        For a missing column; suggests similar names.
     OutputExistsError
-        Where a column is there already and may not be. Nothing is written.
+        If a column exists and may not be replaced. Nothing is written.
     ConversionError
-        Names the row where an integer overflows, or a result is NULL and has no place.
+        If an integer overflows, or a result is NULL and the dtype cannot hold it; names the row.
     BridgeError
-        For what is no expression, and where the extra ``sql`` is not installed.
+        For an invalid expression, or if the extra ``sql`` is not installed.
     CancelledError
-        Where the progress said so. After this, after Ctrl-C and after every other error,
-        what was begun is removed again.
+        If the progress cancelled. After this, after Ctrl-C and after every other error, unfinished
+        columns are removed.
     """
     started = time.perf_counter()
     reading = ReadOptions(encoding, lossy)
@@ -195,7 +194,7 @@ def _sidecar_of(
     there: Columns, raster: Any, band: int, name: str | None, options: Mapping[str, Any] | None
 ) -> str:
     if there.host is None:
-        # Raises the error that says why there is no place.
+        # Raises the error for a missing place.
         return writable_sidecar_path(raster, band, name)
     return there.host.writable_path(name, storage_options=options)
 
@@ -217,7 +216,7 @@ def _dtypes(program: Program, asked: Any) -> dict[str, np.dtype[Any]]:
     for name, kind in wanted.items():
         if name not in found:
             raise BridgeError(
-                f"a dtype is asked for {name!r}, which is not computed: {list(found)}"
+                f"a dtype is given for {name!r}, which is not computed: {list(found)}"
             )
         found[name] = normalize_dtype(kind)
     return found
@@ -228,7 +227,7 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def _belongs(table: RatZarr, there: Columns, target: Any) -> Mapping[str, Any]:
-    """Return which raster the columns are of."""
+    """Return the raster that the columns belong to."""
     if there.host is not None:
         return there.host.now(there.dataset, target)
     known = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR))
@@ -241,7 +240,7 @@ def _provenance(program: Program, belongs: Mapping[str, Any], text: str) -> dict
     return found | {"expression": text, "inputs": [column.name for column in program.columns]}
 
 
-# ---- the table that is written to
+# ---- the output table
 
 
 @contextmanager
@@ -252,7 +251,7 @@ def _target(
     overwrite: bool,
     storage_options: Mapping[str, Any] | None,
 ) -> Iterator[tuple[RatZarr, list[str]]]:
-    """Open it, and leave it as it was where something goes wrong."""
+    """Open the sidecar for writing; restore its previous state after an error."""
     is_new = not RatZarr.exists(target, storageOptions=storage_options)
     begun: list[str] = []
     with RatZarr(target, storageOptions=storage_options) as table:
@@ -289,13 +288,13 @@ def _prepare(
                 f"{table.filename} has {table.rowCount} rows, and the columns to compute with {rows}"
             )
         if is_new:
-            # A chunk is packed and read as a whole: no longer than a short table.
+            # A chunk is encoded and read as a whole, so it need not exceed a short table.
             table.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
         table.setRowCount(rows)
 
 
 def _kept(before: Column | None, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return the attributes that a column keeps where new values take its own values' place."""
+    """Return the attributes that a replacement column inherits."""
     if before is None:
         return {}
     kept = kept_attributes(before.attributes)
@@ -307,13 +306,13 @@ def _kept(before: Column | None, dtype: np.dtype[Any]) -> dict[str, Any]:
             LossWarning,
             stacklevel=3,
         )
-    # Of the values that mean "missing" none is left: in an expression they are NULL.
+    # Drop missing_value: in an expression, missing values are NULL.
     kept.pop(MISSING_ATTR, None)
     return kept | (usage_attributes(now) if usage else {})
 
 
 def _begin(table: RatZarr, name: str, dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> None:
-    """Create a column that is not complete; what an interrupted one has left goes first."""
+    """Create an incomplete column; first delete one that an interrupted run has left."""
     while table.resumeColumn(name) is not None:
         table.deleteColumn(name)
     table.createColumn(
@@ -365,11 +364,11 @@ def _compute(
                 yield (block, name), found.pop(name)
 
     def write(item: tuple[Block, str], values: Array) -> None:
-        # One column's chunk is packed in this thread: each thread keeps what it has once used.
+        # Encode one column's chunk in this thread, because used memory stays with each thread.
         block, name = item
         table.writeBlock(name, values, block.start)
 
-    # GDAL is asked by one thread at a time anyhow.
+    # Only one thread at a time may use GDAL.
     readers = 1 if there.has_own else READERS
     longest = max((block.length for block in blocks), default=1)
     writers = min(at_once(dtype, longest) for dtype in program.dtypes.values())

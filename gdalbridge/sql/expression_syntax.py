@@ -1,9 +1,9 @@
-"""What an expression may be: columns, constants, and functions of the same row. Pure.
+"""The syntax of expressions: columns, constants and functions of one row, without I/O.
 
-DuckDB's own parser has read it (:mod:`gdalbridge.sql.expressions`); here its tree is looked at,
-and only what is known to be harmless passes: no subquery, no table, no aggregate (of one
-block it would be a wrong one), nothing that is not the same each time. What passes comes
-back with our names for the columns in it, and with decimal fractions as float64s.
+DuckDB's own parser reads the expression (:mod:`gdalbridge.sql.expressions`). This module examines
+the resulting tree and accepts only operations known to be safe: no subqueries, tables or
+aggregates (an aggregate would cover a single block), and nothing whose result varies between
+calls. In the accepted tree, our own names replace the columns', and decimal fractions are float64.
 """
 
 import difflib
@@ -52,7 +52,7 @@ to_months to_quarters to_seconds to_weeks to_years try_strptime week weekday wee
 year yearweek
 """
 FUNCTIONS = frozenset(_NAMES.split())
-"""What may be called."""
+"""The allowed functions."""
 
 _CLASSES = {
     "BETWEEN", "CASE", "CAST", "COLLATE", "COLUMN_REF", "COMPARISON", "CONJUNCTION", "CONSTANT",
@@ -63,28 +63,32 @@ _OPERATORS = {
     "OPERATOR_IS_NOT_NULL", "OPERATOR_IS_NULL", "OPERATOR_NOT", "OPERATOR_NULLIF", "OPERATOR_TRY",
 }  # fmt: skip
 _UNBOUNDED_TYPES = {"BIGNUM", "BIT", "BITSTRING", "JSON", "VARIANT", "VARINT"}
-"""A bit becomes a letter of text, for example, and a letter 8 bits."""
+"""For example, each bit becomes a character of text, and each character 8 bits."""
 _WORDS = {
     "LAMBDA": "a lambda",
     "PARAMETER": "a parameter",
     "POSITIONAL_REFERENCE": "a column's number",
     "STAR": "a star",
     "SUBQUERY": "a query of its own",
-    "WINDOW": "a window function (of one block it would be a wrong one)",
+    "WINDOW": "a window function (it would see only one block)",
 }
 _NOTHING_ELSE = ("where_clause", "group_expressions", "group_sets", "having", "sample", "qualify")
 
 
 def one_expression(parsed: Node, text: str) -> Node:
-    """Return the expression of ``SELECT (expression)``, if that is all there is.
+    """Return the expression in ``SELECT (expression)``, if it consists of nothing else.
 
     Raises
     ------
     BridgeError
-        For what is no expression: says what DuckDB's parser said, or what there is too much of.
+        For an invalid expression. The message quotes DuckDB's parser, or names the excess part.
     """
     if parsed.get("error"):
-        raise BridgeError(f"{text!r} is no expression: {parsed.get('error_message')}")
+        words = parsed.get("error_message")
+        # DuckDB was given "SELECT (", the text, and a parenthesis on the next line.
+        if parsed.get("position") == str(len("SELECT (") + len(text.encode()) + 1):
+            words = "it ends too early, or its parentheses don't match"
+        raise BridgeError(f"{text!r} is not an expression: {words}")
     statements = parsed.get("statements", [])
     node = statements[0].get("node", {}) if len(statements) == 1 else {}
     chosen = node.get("select_list", [])
@@ -98,13 +102,13 @@ def one_expression(parsed: Node, text: str) -> Node:
         and not any(node.get(key) for key in _NOTHING_ELSE)
     )
     if not is_one:
-        raise BridgeError(f"{text!r} is no single expression")
+        raise BridgeError(f"{text!r} is not a single expression")
     found: Node = chosen[0]
     return found
 
 
 def text_constant(text: str) -> Node:
-    """Return the tree of a constant text."""
+    """Return the tree of a text constant."""
     return _node("CONSTANT", "VALUE_CONSTANT", literal={"kind": "STRING", "text": text})
 
 
@@ -123,7 +127,7 @@ def _node(kind: str, detail: str, **rest: Any) -> Node:
 
 
 def function_of(node: Node) -> str:
-    """Return the name of the function that a tree calls."""
+    """Return the name of the function called by a tree."""
     return str(node.get("function_name")).lower()
 
 
@@ -133,7 +137,7 @@ def arguments_of(node: Node) -> list[Node]:
 
 
 def with_columns(node: Any, columns: Sequence[Node]) -> Any:
-    """Return a tree with others in place of its columns ``a0``, ``a1``, ..."""
+    """Return a tree with its columns ``a0``, ``a1``, ... replaced by other trees."""
     if isinstance(node, list):
         return [with_columns(one, columns) for one in node]
     if not isinstance(node, dict):
@@ -144,17 +148,16 @@ def with_columns(node: Any, columns: Sequence[Node]) -> Any:
 
 
 class Rewriter:
-    """Checks an expression's tree, and returns it with our names for the columns.
+    """Checks an expression's tree, and replaces its column names by ours.
 
     Parameters
     ----------
     text : str
         The expression, for messages.
     column : callable
-        Given a column's name, returns the tree that takes its place; raises for a name that
-        there is no column of.
+        Takes a column's name and returns the tree that replaces it; raises for an unknown name.
     kinds : callable
-        Given a function's name, returns what DuckDB says it is: ``aggregate``, ...
+        Takes a function's name and returns DuckDB's kinds of it: ``aggregate``, ...
     """
 
     def __init__(
@@ -162,15 +165,15 @@ class Rewriter:
     ) -> None:
         self._text, self._column, self._kinds = text, column, kinds
         self.growing: list[Node] = []
-        """Calls that can make long texts, as rewritten; inner ones before outer ones."""
+        """Calls that can make long texts, as rewritten; inner calls before outer ones."""
 
     def expression(self, node: Node) -> Node:
-        """Return a tree that passes, rewritten.
+        """Return the accepted tree, rewritten.
 
         Raises
         ------
         BridgeError
-            For anything that is not known to be harmless: says what it is.
+            For any operation that is not known to be safe; names it.
         """
         kind = node.get("class")
         if kind not in _CLASSES:
@@ -186,7 +189,7 @@ class Rewriter:
             return node
         literal = node.get("literal")
         if kind == "CONSTANT" and isinstance(literal, dict) and literal.get("kind") == "NUMERIC":
-            # DuckDB would have a DECIMAL, of which a product overflows and no column can be.
+            # DuckDB would use a DECIMAL, whose products overflow and which columns do not support.
             return as_type(text_constant(literal["text"].replace("_", "")), "DOUBLE")
         rewritten: Node = self._inside({k: v for k, v in node.items() if k != "class"})
         rewritten = {"class": kind} | rewritten
@@ -204,7 +207,7 @@ class Rewriter:
         return value
 
     def _check_type(self, node: Node) -> None:
-        # Other children of it are sizes.
+        # The other children of this node are sizes.
         name = str(node.get("type_name"))
         if name.upper() in _UNBOUNDED_TYPES:
             raise self._refused(f"the type {name}, which makes texts of any length")
@@ -230,19 +233,19 @@ class Rewriter:
         extra = node.get("filter") or node.get("distinct") or node["order_bys"]["orders"]
         named = any(one.get("name") for one in node.get("arguments", []))
         if extra or named:
-            raise self._refused(f"{name} with more than its arguments")
+            raise self._refused(f"{name} with further clauses")
 
     def _why_not(self, name: str) -> str:
         kinds = self._kinds(name)
         if "aggregate" in kinds:
             return (
-                f"{name}(), an aggregate: of one block it would be a wrong one "
-                "(gdalbridge stats has those of whole columns)"
+                f"{name}(), an aggregate: it would see only one block (gdalbridge stats has "
+                "aggregates of whole columns)"
             )
         if kinds:
-            return f"the function {name}(), which is not among those that may be called"
+            return f"the function {name}(), which is not allowed"
         near = difflib.get_close_matches(name, FUNCTIONS, 3)
-        return f"the function {name}(), which there is none of" + (
+        return f"the function {name}(), which does not exist" + (
             f": did you mean {' or '.join(near)}?" if near else ""
         )
 

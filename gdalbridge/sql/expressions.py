@@ -1,9 +1,9 @@
 """Expressions over columns, computed block by block by DuckDB.
 
-Nothing of an expression is run as Python. DuckDB's parser reads it, its tree is checked
-(:mod:`gdalbridge.sql.expression_syntax`), and what is computed is made of that tree, by a
-database in memory that can reach no file and no network and load no extension. It works in
-one thread, so rows stay in their order.
+No part of an expression is run as Python. DuckDB's parser reads it, and
+:mod:`gdalbridge.sql.expression_syntax` checks its tree. An in-memory database computes the checked
+tree; it cannot access files or the network, or load extensions. It uses one thread, so rows stay
+in order.
 """
 
 import json
@@ -33,7 +33,7 @@ Array = NDArray[Any]
 
 MEMORY = "1GB"
 RESULT_BYTES = 2**28
-"""Of long texts that functions make, in one block."""
+"""Limit of the long texts that functions make in one block."""
 SETTINGS = {
     "allow_community_extensions": "false",
     "autoinstall_known_extensions": "false",
@@ -48,22 +48,22 @@ SETTINGS = {
     "threads": "1",
 }
 FIXES = {"HUGEINT": "BIGINT", "UHUGEINT": "UBIGINT"}
-"""What results wider than 64 bits are taken as, where each of them fits."""
+"""The types tried for results wider than 64 bits."""
 BLOCK = "block"
-"""What a block is called in them."""
+"""The name of a block's table in queries."""
 
 
 def needed() -> Any:
-    """Return DuckDB.
+    """Return the DuckDB module.
 
     Raises
     ------
     BridgeError
-        Where it or pyarrow is not installed: says how to.
+        If DuckDB or pyarrow is missing; explains how to install them.
     """
     try:
         import duckdb
-        import pyarrow as pa  # noqa: F401 - blocks go in and out as its arrays
+        import pyarrow as pa  # noqa: F401 - DuckDB exchanges blocks as Arrow arrays
     except ImportError as error:
         raise BridgeError(
             f"expressions and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "
@@ -90,28 +90,28 @@ def sandbox() -> Any:
 
 
 class Program:
-    """Expressions that were read and checked. A context manager.
+    """Parsed and checked expressions, as a context manager.
 
     Parameters
     ----------
     expressions : mapping
-        By the name of the column that each is to make.
+        By name of the new column.
     there : Columns
-        The columns that they can use.
+        The columns that they may use.
 
     Attributes
     ----------
     columns : list of Column
-        Those that they do use.
+        The columns that they use.
     dtypes : dict
-        By name, what the results are stored as.
+        The dtypes that store the results, by name.
 
     Raises
     ------
     BridgeError
-        For what can't be an expression: says what is wrong with it.
+        For an invalid expression, with the reason.
     ColumnSelectionError
-        For a column that is not there: names those that are called much the same.
+        For a missing column; suggests similar names.
     """
 
     def __init__(self, expressions: Mapping[str, str], there: Columns) -> None:
@@ -134,7 +134,7 @@ class Program:
         self.close()
 
     def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._connection.close()
 
@@ -158,8 +158,8 @@ class Program:
             dtype = DTYPES.get(FIXES.get(kind, kind))
             if dtype is None:
                 raise ConversionError(
-                    f"{text!r} is of DuckDB's type {kind}, which no column can be: "
-                    "say which it is to be, with CAST(... AS DOUBLE), VARCHAR, TIMESTAMP, ..."
+                    f"{text!r} has DuckDB's type {kind}, which no column can have: convert it "
+                    "with CAST(... AS DOUBLE), VARCHAR, TIMESTAMP, ..."
                 )
             self.dtypes[name] = dtype
 
@@ -168,10 +168,10 @@ class Program:
             raise BridgeError(f"an expression is text: got {text!r}")
         if any("\ud800" <= c <= "\udfff" for c in text):
             raise BridgeError(
-                f"{text!r} can't be an expression: it holds half of a surrogate pair, which is not "
-                "a Unicode character"
+                f"{text!r} can't be an expression: it contains an unpaired surrogate, which is "
+                "not a Unicode character"
             )
-        # What follows a comment in it is on the next line.
+        # The closing parenthesis goes on a new line, after any comment in the expression.
         [(answer,)] = self._ask("SELECT json_serialize_sql(?)", [f"SELECT ({text}\n)"])
         try:
             node = one_expression(json.loads(answer), text)
@@ -179,7 +179,7 @@ class Program:
             rewriter = Rewriter(text, names.reference, self._kinds)
             plain = rewriter.expression(node)
             if names.single and names.integers:
-                # As numpy does: DuckDB would take an int64 for a float32.
+                # As numpy does: DuckDB would convert an int64 to float32.
                 names.widen = True
                 rewriter = Rewriter(text, names.reference, self._kinds)
                 plain = rewriter.expression(node)
@@ -190,7 +190,7 @@ class Program:
         return plain
 
     def _bound_of(self, call: Node, text: str) -> Node:
-        """Return the tree of an upper bound of the bytes that a call makes."""
+        """Return the tree of an upper bound of a call's result, in bytes."""
         arguments = arguments_of(call)
         try:
             sql = bound(function_of(call), arguments, text)
@@ -214,7 +214,7 @@ class Program:
         return found
 
     def _select(self, trees: Sequence[Node]) -> str:
-        """Return the query that computes them, in DuckDB's own words."""
+        """Return the query that computes the expressions, in DuckDB's own words."""
         [(answer,)] = self._ask("SELECT json_serialize_sql(?)", ["SELECT 1 FROM block"])
         parsed = json.loads(answer)
         parsed["statements"][0]["node"]["select_list"] = [
@@ -243,7 +243,7 @@ class Program:
         import pyarrow as pa
 
         named = dict(zip(self._used.values(), arrays, strict=True))
-        # An expression of no columns has a value for each row all the same.
+        # An expression without columns also needs a value for each row.
         return pa.table(named if named else {"n": pa.array(np.zeros(rows, np.int8))})
 
     def compute(self, arrays: Sequence[Any], first_row: int, rows: int) -> dict[str, Array]:
@@ -254,13 +254,13 @@ class Program:
         arrays : sequence of pyarrow.Array
             A block of each of :attr:`columns`.
         first_row, rows : int
-            Of the block.
+            First row and length of the block.
 
         Raises
         ------
         ConversionError
-            Names the row where an integer overflows, a text is no number, or a result is
-            NULL where there is no value for it.
+            If an integer overflows, a text is not a number, or a result is NULL and the dtype
+            cannot hold it; names the row.
         """
         from gdalbridge.sql.arrow_values import from_arrow
 
@@ -274,12 +274,12 @@ class Program:
         }
 
     def _weights(self, block: Any, first_row: int) -> Array:
-        """Return upper bounds of the bytes of the texts that each row makes.
+        """Return upper bounds of the bytes of text that each row makes.
 
         Raises
         ------
         ConversionError
-            Names the row where one text would be too long.
+            If one text would be too long; names the row.
         """
         weights = np.zeros(block.num_rows)
         for name, query in self._bounds:
@@ -310,15 +310,15 @@ class Program:
             size += found[-1].nbytes
             if len(cuts) > 1 and size > RESULT_BYTES:
                 raise ConversionError(
-                    f"{self._named()}, rows {first_row} to {first_row + cut.stop - 1}: the results "
-                    f"take more than {RESULT_BYTES} bytes, and a block of them has to fit into that"
+                    f"{self._named()}, rows {first_row} to {first_row + cut.stop - 1}: the "
+                    f"results take more than {RESULT_BYTES} bytes, the limit for a block"
                 )
         return found[0] if len(found) == 1 else pa.concat_tables(found)
 
     def _run(self, block: Any, query: str) -> Any:
         self._connection.register(BLOCK, block)
         try:
-            # In this thread Ctrl-C would wait until the block is done.
+            # In this thread, Ctrl-C would wait until the block is done.
             return self._thread.submit(self._answer, query).result()
         except KeyboardInterrupt:
             self._connection.interrupt()
@@ -330,7 +330,7 @@ class Program:
     def _explained(
         self, block: Any, query: str, first_row: int, error: Exception
     ) -> ConversionError:
-        """Find the first row that it fails for: of a block, DuckDB does not say which."""
+        """Find the first failing row, because DuckDB reports only that a block failed."""
         low, high = 0, block.num_rows
         while high - low > 1:
             middle = (low + high) // 2
@@ -348,16 +348,16 @@ class Program:
 
 
 class _Names:
-    """Our names for the columns of an expression: DuckDB knows no case, and columns do."""
+    """Our names for an expression's columns, because DuckDB's names are not case-sensitive."""
 
     def __init__(self, there: Columns, used: dict[str, str]) -> None:
         self._there, self._used = there, used
         self.widen = False
         self.single = self.integers = False
-        """Whether there are columns of less than 64-bit floats, and of integers."""
+        """True if the expression uses floats narrower than 64 bits, and integers."""
 
     def reference(self, name: str) -> Node:
-        """Return what stands for a column in DuckDB's query."""
+        """Return the SQL for a column in DuckDB's query."""
         dtype = self._there[name].dtype
         small = dtype.kind == "f" and dtype.itemsize < 8
         self.single |= small
@@ -371,7 +371,7 @@ class _Names:
 
 
 def _whole(column: Any) -> Any:
-    """Return an array of one piece."""
+    """Return an array without chunks."""
     if column.num_chunks == 1:
         return column.chunk(0)
     whole = column.combine_chunks()
@@ -379,5 +379,5 @@ def _whole(column: Any) -> Any:
 
 
 def _words(error: Exception) -> str:
-    """Return what DuckDB says, without the query that is ours."""
+    """Return DuckDB's message without our query."""
     return str(error).partition("\n")[0]

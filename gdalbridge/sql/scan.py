@@ -14,29 +14,31 @@ READERS = 2
 
 
 class Scan:
-    """Record batches of one row range after the other, read ahead.
+    """Yields record batches of consecutive row ranges, read ahead.
 
     Parameters
     ----------
     read : callable
-        Takes a :class:`~ratzarr.format.blocks.Block` and returns its record batch. It runs in other threads.
+        Takes a :class:`~ratzarr.format.blocks.Block` and returns its record batch. Runs in other
+        threads.
     schema : pyarrow.Schema
-        Of every batch.
+        Schema of every batch.
     rows : int
         Number of rows of the table.
     chunk_rows : int
-        Rows of a chunk; a batch is a whole number of chunks.
+        Rows of a chunk. Each batch has whole chunks.
     threads : int
-        How many threads read. One where GDAL is read, which serves one thread at a time.
+        Number of reading threads. Use one if GDAL is read, because GDAL supports one thread at a
+        time.
     block_rows : int
-        Rows of a batch, about.
+        Approximate number of rows in a batch.
 
     Attributes
     ----------
     rows_read : int
-        Rows handed out so far.
+        Number of rows read so far.
     error : BaseException or None
-        What ``read`` raised. DuckDB reports such an error as one of its own; callers raise this one
+        The error raised by ``read``. DuckDB reports it as one of its own; callers raise this one
         instead.
     """
 

@@ -1,9 +1,9 @@
 """Exact statistics of columns, computed by DuckDB.
 
-A column is read once. DuckDB groups it by value, with the number of rows and the sum of the weights of
-each value; it does so in bounded memory and spills to disk. All statistics are queries of that grouped
-table: sums of integers in 128 bits, sums of floats by ``fsum`` (compensated summation), quantiles by a
-running sum of the weights in the order of the values.
+Each column is read once. DuckDB groups it by value, with the number of rows and the sum of the
+weights of each value, in bounded memory, and spills to disk. All statistics are queries of that
+grouped table: sums of integers in 128 bits, sums of floats by ``fsum`` (compensated summation),
+quantiles by a running sum of the weights in the order of the values.
 """
 
 import math
@@ -32,12 +32,12 @@ Array = NDArray[Any]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 MOST_FREQUENT = 10
-"""Values that are named as the most frequent ones."""
+"""Number of most frequent values to list."""
 MAX_BINS = 2**20
 MAX_WEIGHT = 2**63
-"""Weights of a column add up to less than this; counts of pixels always do."""
+"""Limit of the sum of a column's weights; counts of pixels always stay below it."""
 SECONDS = 0.1
-"""Between two reports of progress."""
+"""Seconds between progress reports."""
 MEMORY = 2**30
 """Bytes that DuckDB uses before it spills to disk."""
 
@@ -49,9 +49,9 @@ class Quantile:
     q: float
     value: Any
     lower: Any
-    """The same as ``value``: quantiles are exact."""
+    """Equal to ``value``, because quantiles are exact."""
     upper: Any
-    """The same as ``value``."""
+    """Equal to ``value``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Histogram:
     """
 
     edges: tuple[float, ...]
-    """One more than there are bins."""
+    """One more edge than bins."""
     counts: tuple[int, ...]
     """Weight of the values in each bin."""
     below: int
@@ -83,8 +83,8 @@ class ColumnStats:
     missing: int
     """Rows with NaN, NaT, or the column's ``missing_value``."""
     count: int
-    """Rows with a value and, where there are weights, a weight other than 0. The statistics below are
-    of these rows."""
+    """Rows with a value and, if weights are given, a weight other than 0. The statistics below
+    cover these rows."""
     weight: int
     """The sum of their weights; without weights their number."""
     min: Any = None
@@ -114,7 +114,7 @@ class ColumnStats:
 
     @property
     def median(self) -> Any:
-        """The quantile 0.5, if it was asked for."""
+        """The quantile 0.5, if it was requested."""
         return next((one.value for one in self.quantiles if one.q == 0.5), None)
 
     @property
@@ -163,10 +163,12 @@ def column_stats(
     Parameters
     ----------
     table : str, os.PathLike, gdal.Dataset or zarr store
-        A raster: its own columns and its sidecars'. Or a sidecar, or any other RatZarr. Changes that an
-        attached table of this process has not flushed are not seen.
+        A raster, with its own columns and its sidecars'; or a sidecar or any other RatZarr.
+        Pending changes of attached tables in this process are not read: call their ``flush``
+        first.
     columns : iterable of str, optional
-        Only these. A column with several values per row is as many columns: ``name[0]``, ...
+        Only these. A column with several values per row counts as several columns: ``name[0]``,
+        ...
     weights : str or bool, optional
         The column with the weight of each row, e.g. its number of pixels; True for the one whose usage
         is PixelCount. Weights are whole numbers; rows with weight 0 don't count.
@@ -181,10 +183,10 @@ def column_stats(
     names : sequence of str or None, optional
         Which of a raster's sidecars, see :func:`gdalbridge.attach`.
     encoding : str, optional
-        Of text and names in the raster's own table; by default UTF-8, or as its
-        ``.vat.dbf`` declares.
+        Encoding of text and names in the raster's own table. By default UTF-8; for a ``.vat.dbf``
+        the encoding that it declares.
     lossy : bool
-        Read the raster's own table also where GDAL lost or altered values of it.
+        Read the raster's own table even if GDAL lost or altered values of it.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`; also used for a raster on S3.
     progress : None, True, callable or object
@@ -197,23 +199,23 @@ def column_stats(
     Returns
     -------
     dict of str to ColumnStats
-        By name, in the table's order or the order asked for.
+        By name, in the table's order or the requested order.
 
     Raises
     ------
     ColumnSelectionError
         For a column that does not exist; names similar ones.
     ConversionError
-        For a weight that is negative, NaN or not whole; names the column and the row.
+        For a weight that is negative, NaN or fractional; names the column and the row.
     BridgeError
-        Where DuckDB or pyarrow is missing, or an argument is wrong.
+        If DuckDB or pyarrow is missing, or an argument is invalid.
     RasterNotFoundError, CancelledError, RatZarrError
-        Where there is no table, progress cancelled, or the table can't be read.
+        If the table does not exist or cannot be read, or the progress cancelled.
 
     Warns
     -----
     LossWarning
-        For incomplete columns, which are left out where no columns are named.
+        For incomplete columns, which are left out if ``columns`` is not given.
 
     Examples
     --------
@@ -291,7 +293,8 @@ def _scan(there: Columns, column: Column, weight: Column | None, block_rows: int
         if weight is not None:
             heavy = weight.read(block.start, block.length)
             try:
-                arrays.append(pa.array(_counts(heavy, weight.name, block.start)))
+                none = weight.missing_value()
+                arrays.append(pa.array(_counts(heavy, none, weight.name, block.start)))
             except ConversionError as error:
                 error.add_note(f"(these are the weights of column {column.name!r})")
                 raise
@@ -324,8 +327,8 @@ def _arrow(values: Array, missing: Any, name: str, block: Block) -> Any:
     return pa.array(values.view(np.int64), mask=mask)
 
 
-def _counts(weights: Array, column: str, first_row: int) -> NDArray[np.int64]:
-    """Return weights as counts; refuse what is not a whole number from 0 to 2**63 - 1."""
+def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArray[np.int64]:
+    """Return weights as counts; raise an error unless they are whole numbers below 2**63."""
     kind = weights.dtype.kind
     if kind == "b":
         return weights.astype(np.int64)
@@ -338,8 +341,10 @@ def _counts(weights: Array, column: str, first_row: int) -> NDArray[np.int64]:
         wrong = weights < 0 if kind == "i" else weights > np.uint64(MAX_WEIGHT - 1)
     if wrong.any():
         row = int(np.argmax(wrong))
+        is_missing = missing is not None and weights[row] == missing
+        shown = f"the missing value ({missing})" if is_missing else weights[row]
         raise ConversionError(
-            f"column {column!r}, row {first_row + row}: {weights[row]} is no weight: expected "
+            f"column {column!r}, row {first_row + row}: {shown} is not a weight: expected "
             "a count, a whole number from 0 to 2**63 - 1"
         )
     return weights.astype(np.int64, copy=False)
@@ -349,16 +354,17 @@ def _counts(weights: Array, column: str, first_row: int) -> NDArray[np.int64]:
 
 
 class _Values:
-    """The different values of a column with their rows and weights, in a table of DuckDB's.
+    """The different values of a column with their rows and weights, in a DuckDB table.
 
-    Table ``seen`` has ``v``, the value (null where missing), ``rows`` and ``n``, its rows and those with a
-    weight other than 0, and ``w``, its weight. View ``g`` has the rows of it that count.
+    Table ``seen`` has ``v``, the value (null if missing), ``rows`` and ``n``, its rows and those
+    with a weight other than 0, and ``w``, its weight. View ``g`` has the rows of ``seen`` that
+    count.
     """
 
     def __init__(self, dtype: np.dtype[Any], scan: Scan, memory: int, share: _Share) -> None:
         self._duckdb = needed()
         self._dtype = dtype
-        # Spilled values lie in a directory of this process's own, readable by nobody else.
+        # Spilled values are written to a private directory of this process.
         self._folder = tempfile.TemporaryDirectory(prefix="ratzarr-stats-")
         self._thread = ThreadPoolExecutor(1, "statistics")
         self._connection: Any = None
@@ -375,7 +381,7 @@ class _Values:
                     "temp_directory": self._folder.name,
                 },
             )
-            # The bar would be printed to stdout, among the results.
+            # The progress bar would be printed to stdout, among the results.
             self._connection.execute("SET enable_progress_bar = false")
             self._group(scan, share)
         except BaseException:
@@ -394,7 +400,7 @@ class _Values:
         self.close()
 
     def close(self) -> None:
-        """Close the database and remove what it has spilled."""
+        """Close the database and remove spilled values."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         if self._connection is not None:
             self._connection.close()
@@ -403,14 +409,14 @@ class _Values:
     def _group(self, scan: Scan, share: _Share) -> None:
         reader = scan.reader()
         weighed = "w" in reader.schema.names
-        # One zero: -0.0 + 0 is 0.0.
+        # Normalize the sign of zero: -0.0 + 0 is 0.0.
         value = "nullif(v + 0, 'nan')" if self._dtype.kind == "f" else "v"
         weight = "sum(w)" if weighed else "count(*)"
         counted = "count(*) FILTER (w > 0)" if weighed else "count(*)"
         self._connection.register("scan", reader)
         try:
             self._run(
-                f"CREATE TEMP TABLE seen AS SELECT {value} AS v, count(*) AS rows, "  # noqa: S608 - ours
+                f"CREATE TEMP TABLE seen AS SELECT {value} AS v, count(*) AS rows, "  # noqa: S608 - our own SQL
                 f"{counted} AS n, {weight}::HUGEINT AS w FROM scan GROUP BY ALL",
                 lambda: share.report(scan.rows_read),
             )
@@ -444,7 +450,7 @@ class _Values:
         [row] = self._run(query)
         return row
 
-    # ---- what is asked of them
+    # ---- statistics
 
     def statistics(
         self, column: Column, quantiles: Sequence[float], bins: "_Bins | None"
@@ -460,7 +466,7 @@ class _Values:
                 f"column {column.name!r}: the weights add up to {weight}: expected less than 2**63, "
                 "as of counts"
             )
-        frequent = self._run(f"SELECT v, w FROM g ORDER BY w DESC, v LIMIT {MOST_FREQUENT}")  # noqa: S608 - ours
+        frequent = self._run(f"SELECT v, w FROM g ORDER BY w DESC, v LIMIT {MOST_FREQUENT}")  # noqa: S608 - our own SQL
         common: dict[str, Any] = {
             "name": column.name,
             "dtype": {"T": "str", "O": "bytes"}.get(kind, str(self._dtype)),
@@ -484,7 +490,7 @@ class _Values:
         )
 
     def _scalar(self, value: Any) -> Any:
-        """Return a value of the database as one of the column's."""
+        """Return a database value as a value of the column's dtype."""
         if self._dtype.kind == "M":
             return np.array(value, np.int64).view(self._dtype)[()]
         return value
@@ -492,7 +498,7 @@ class _Values:
     def _lengths(self) -> dict[str, Any]:
         length = "length(v)" if self._dtype.kind == "T" else "octet_length(v)"
         empty, least, most = self._one(
-            f"SELECT coalesce(sum(w) FILTER ({length} = 0), 0), min({length}), max({length}) FROM g"  # noqa: S608 - ours
+            f"SELECT coalesce(sum(w) FILTER ({length} = 0), 0), min({length}), max({length}) FROM g"  # noqa: S608 - our own SQL
         )
         return {"empty": int(empty), "min_length": least, "max_length": most}
 
@@ -501,7 +507,7 @@ class _Values:
         found = {"min": self._scalar(low), "max": self._scalar(high)}
         if self._dtype.kind == "f":
             return found | self._float_moments(low, high, weight)
-        # In two halves: the product of 64 bits and a weight can have more than 128.
+        # In two halves, because the product of a 64-bit value and a weight may exceed 128 bits.
         upper, lower = self._one(
             "SELECT sum((v::HUGEINT >> 32) * w), sum((v::HUGEINT & 4294967295) * w) FROM "
             "(SELECT v::BIGINT AS v, w FROM g)"
@@ -514,7 +520,7 @@ class _Values:
         near = total // weight
         value = "v::BIGINT" if self._dtype.kind == "b" else "v"
         first, second = self._one(
-            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - ours
+            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - our own SQL
             f"(SELECT ({value}::HUGEINT - {near}::HUGEINT)::DOUBLE AS d, w FROM g)"
         )
         found |= {
@@ -526,16 +532,16 @@ class _Values:
 
     def _float_moments(self, low: float, high: float, weight: int) -> dict[str, Any]:
         if not (math.isfinite(low) and math.isfinite(high)):
-            # As IEEE arithmetic has it; compensated summation would make NaN of each infinity.
+            # As in IEEE arithmetic; compensated summation would turn an infinity into NaN.
             total = low + high if not math.isfinite(low) and not math.isfinite(high) else (
                 high if not math.isfinite(high) else low
             )  # fmt: skip
             return {"sum": total, "mean": total, "stddev": math.nan}
-        # Of shares of the weight, as the sum itself may be too large for a double.
-        (near,) = self._one(f"SELECT fsum(v::DOUBLE * (w::DOUBLE / {weight})) FROM g")  # noqa: S608 - ours
+        # Use shares of the weight, because the sum itself may exceed a double.
+        (near,) = self._one(f"SELECT fsum(v::DOUBLE * (w::DOUBLE / {weight})) FROM g")  # noqa: S608 - our own SQL
         near = min(max(near, low), high)
         first, second = self._one(
-            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - ours
+            "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - our own SQL
             f"(SELECT v::DOUBLE - {near!r}::DOUBLE AS d, w FROM g)"
         )
         mean = near + first / weight if math.isfinite(first) else near
@@ -550,11 +556,11 @@ class _Values:
     def _quantiles(self, asked: Sequence[float], weight: int) -> tuple[Quantile, ...]:
         if not asked:
             return ()
-        # q is the decimal that it is written as: 0.1 of 10 rows is 1 row.
+        # Interpret q as a decimal: 0.1 of 10 rows is 1 row.
         ranks = [max(1, math.ceil(Fraction(str(q)) * weight)) for q in asked]
         picked = ", ".join(f"min(v) FILTER (reached >= {rank})" for rank in ranks)
         values = self._one(
-            f"SELECT {picked} FROM (SELECT v, sum(w) OVER (ROWS UNBOUNDED PRECEDING) AS reached "  # noqa: S608 - ours
+            f"SELECT {picked} FROM (SELECT v, sum(w) OVER (ROWS UNBOUNDED PRECEDING) AS reached "  # noqa: S608 - our own SQL
             "FROM (SELECT v, w FROM g ORDER BY v))"
         )
         return tuple(
@@ -564,7 +570,7 @@ class _Values:
 
     def _histogram(self, bins: "_Bins") -> Histogram | None:
         finite = "WHERE isfinite(v)" if self._dtype.kind == "f" else ""
-        least, most = self._one(f"SELECT min(v), max(v) FROM g {finite}")  # noqa: S608 - ours
+        least, most = self._one(f"SELECT min(v), max(v) FROM g {finite}")  # noqa: S608 - our own SQL
         if least is None:
             return None
         edges = bins.edges(least, most)
@@ -576,20 +582,21 @@ class _Values:
             kind = "HUGEINT"
             starts, last = [math.ceil(edge) for edge in starts], math.floor(last)
             if bins.low is None:
-                # The float64 nearest to an extreme value may lie beside it.
+                # The float64 nearest to an extreme value may lie beyond it.
                 starts[0], last = least, most
         import pyarrow as pa
 
-        # Of bins with one lower edge the last has the values, as the others are empty.
+        # If several bins have the same lower edge, the last one gets the values; the others are
+        # empty.
         numbers = {low: number for number, low in enumerate(starts)}
         self._connection.register(
             "edges",
-            # Integers as text: Arrow has none of more than 64 bits.
+            # Integers as text, because Arrow has none with more than 64 bits.
             pa.table({"number": list(numbers.values()), "low": [repr(low) for low in numbers]}),
         )
         counted = dict(
             self._run(
-                f"SELECT CASE WHEN v > {_literal(last, kind)} THEN -1 ELSE number END AS bin, sum(w) "  # noqa: S608 - ours
+                f"SELECT CASE WHEN v > {_literal(last, kind)} THEN -1 ELSE number END AS bin, sum(w) "  # noqa: S608 - our own SQL
                 f"FROM (SELECT v::{kind} AS v, w FROM g) AS g ASOF LEFT JOIN "
                 f"(SELECT number, low::{kind} AS low FROM edges) AS edges ON g.v >= edges.low "
                 "GROUP BY ALL"
@@ -609,7 +616,7 @@ def _literal(value: Any, kind: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Bins:
-    """How many bins a histogram has, and its first and last edge."""
+    """The number of bins of a histogram, and its first and last edge."""
 
     number: int
     low: float | None = None

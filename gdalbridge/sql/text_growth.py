@@ -1,8 +1,8 @@
-"""Bounds on the texts that an expression makes: functions whose results outgrow their arguments.
+"""Upper bounds of the texts that an expression makes, for functions that lengthen their arguments.
 
-DuckDB's memory limit does not count the texts of a vector. So for each call that can make a long
-text there is an expression for an upper bound of its length in bytes. It is computed first, row
-by row, from the arguments: inner calls before outer ones.
+DuckDB's memory limit does not count texts in vectors. So each call that can make a long text gets
+an expression for an upper bound of its length in bytes. It is computed first, row by row, from the
+arguments, with inner calls before outer ones.
 """
 
 import re
@@ -19,48 +19,49 @@ __all__ = ["SLICE_BYTES", "bound", "grows", "limit", "slices"]
 type Node = dict[str, Any]
 
 MAX_MADE_BYTES = 2**20
-"""A text may not be longer whose length is an argument, as of repeat() and lpad()."""
+"""Limit of a text whose length is given by an argument, as in repeat() and lpad()."""
 MAX_CHANGED_BYTES = 16 * 2**20
-"""Nor one that is made of another text, as by replace(): a column can have long ones."""
+"""Limit of a text derived from another text, as in replace(), because columns may hold long
+texts."""
 SLICE_BYTES = 32 * 2**20
-"""Rows are computed together as far as their texts take no more than that."""
+"""Limit of the texts of rows that are computed together."""
 NUMBER_CHARACTERS = 350
-"""A float64 has at most some 320 of them."""
+"""Largest number of digits of a float64."""
 
 _BYTES = "strlen(CAST({} AS VARCHAR))"
 _TIMES: dict[str, int] = {
-    # Each byte becomes so many at most.
+    # Each byte may become this many bytes.
     "hex": 2, "to_hex": 2, "base64": 2, "to_base64": 2, "regexp_escape": 4, "strftime": 32,
 }  # fmt: skip
 _FORMATS = {"printf": "%", "format": "{"}
 
 
 def grows(function: str) -> bool:
-    """Return whether a function's result can be much longer than its arguments."""
+    """Return True if a function's result may be much longer than its arguments."""
     return function in _BOUNDS or function in _TIMES or function in _FORMATS
 
 
 def limit(function: str) -> int:
-    """Return how many bytes a call of this function may make."""
+    """Return the limit of a function's result in bytes."""
     changes = function in _TIMES or function in ("replace", "regexp_replace", "concat_ws")
     return MAX_CHANGED_BYTES if changes else MAX_MADE_BYTES
 
 
 def bound(function: str, arguments: Sequence[Node], text: str) -> str:
-    """Return SQL for an upper bound of the bytes that a call makes.
+    """Return SQL for an upper bound of a call's result, in bytes.
 
     Parameters
     ----------
     function : str
     arguments : sequence
-        Their trees. In the SQL they are the columns ``a0``, ``a1``, ...
+        The trees of the arguments. In the SQL they are the columns ``a0``, ``a1``, ...
     text : str
         The whole expression, for messages.
 
     Raises
     ------
     BridgeError
-        For a format that is computed, or has its widths from arguments.
+        For a format that is computed, or that takes its widths from arguments.
     """
     names = [f"a{number}" for number in range(len(arguments))]
     if function in _FORMATS:
@@ -69,7 +70,7 @@ def bound(function: str, arguments: Sequence[Node], text: str) -> str:
         sql = f"{_TIMES[function]}.0 * ({_sum(names)})"
     else:
         sql = _BOUNDS[function](names)
-    # Where an argument fails, so does the call itself: when it is computed.
+    # If an argument fails, the call itself will fail too, when it is computed.
     return f"TRY(CAST({sql} AS DOUBLE))"
 
 
@@ -83,7 +84,7 @@ def _of_concat_ws(names: Sequence[str]) -> str:
 
 
 def _of_pad(names: Sequence[str]) -> str:
-    # A character has at most 4 bytes.
+    # A character takes at most 4 bytes.
     return f"4.0 * greatest({names[1]}, 0)"
 
 
@@ -96,7 +97,7 @@ _BOUNDS: dict[str, Callable[[Sequence[str]], str]] = {
     ),
     "regexp_replace": lambda n: f"(strlen({n[0]}) + 1.0) * (2.0 * strlen({n[2]}) + 1)",
     "concat_ws": _of_concat_ws,
-    # Not of a text, but of the matrix that it computes with.
+    # The memory of the function's matrix, not of a text.
     "damerau_levenshtein": lambda n: f"8.0 * (strlen({n[0]}) + 3) * (strlen({n[1]}) + 3)",
 }
 
@@ -105,15 +106,15 @@ def _of_format(function: str, arguments: Sequence[Node], text: str) -> str:
     literal = arguments[0].get("literal") if arguments else None
     if not isinstance(literal, dict) or literal.get("kind") != "STRING":
         raise BridgeError(
-            f"{text!r}: the first argument of {function}() is a text in quotes, as it says how long "
-            "the result can be"
+            f"{text!r}: the first argument of {function}() must be a quoted text, because it "
+            "determines the length of the result"
         )
     given = str(literal.get("text", ""))
     sign = _FORMATS[function]
     nested = re.search(r"%[^a-zA-Z%]*\*" if sign == "%" else r"\{[^}]*\{", given.replace("{{", ""))
     if nested:
         raise BridgeError(
-            f"{text!r}: {function}() takes widths from no argument: write them into {given!r}"
+            f"{text!r}: {function}() can't take widths from arguments: write them into {given!r}"
         )
     widths = sum(int(number[:18]) for number in re.findall(r"[0-9]+", given))
     names = [f"a{number}" for number in range(1, len(arguments))]
@@ -122,7 +123,7 @@ def _of_format(function: str, arguments: Sequence[Node], text: str) -> str:
 
 
 def slices(weights: NDArray[np.float64]) -> list[slice]:
-    """Cut rows so that the texts of each piece take :data:`SLICE_BYTES` or little more.
+    """Split rows so that the texts of each piece take about :data:`SLICE_BYTES`.
 
     >>> slices(np.array([1.0, 40e6, 1.0, 1.0]))
     [slice(0, 1, None), slice(1, 4, None)]

@@ -1,30 +1,28 @@
-"""Blosc buffers: read in part, checked block by block, written by several threads.
+"""Blosc buffers: read in part, and verified block by block.
 
 A Blosc buffer starts with a header of 16 bytes and a table of block offsets; the blocks follow in any
 order and are independent of each other (https://github.com/Blosc/c-blosc, README_CHUNK_FORMAT). This
-allows three things:
+allows two things:
 
-- A page of rows needs only its own blocks. They are copied behind a new header and unpacked by Blosc.
+- A page of rows needs only its own blocks. They are copied behind a new header, and Blosc decodes
+  them.
 - A table of CRC-32C checksums, one per block, is stored between the offsets and the first block, where
   no Blosc reader looks. A page can be verified without the rest of its chunk.
-- Parts of a large buffer can be compressed in parallel and joined behind one header.
 """
 
 import struct
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import chain, pairwise
 from operator import lt
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import google_crc32c
 import numpy as np
 from numcodecs import blosc
 from numpy.typing import NDArray
 
-from ratzarr.concurrency import OWN_PROCESSORS, Processors, lent, run_together
+from ratzarr.concurrency import lent
 
 __all__ = [
     "BloscBlocks",
@@ -363,13 +361,6 @@ class SummedBlocks:
 
 type Piece = bytes | NDArray[np.uint8]
 
-LEAST, LEAST_SHUFFLED = 2**19, 3 * 2**19
-"""Bytes of a part, at least: fewer are packed before another thread has begun. (Shuffled, ten times
-as many in the same time.)"""
-ALIGNED, ITEMS = 2**18, (1, 2, 4, 8)
-"""Bytes that parts of numbers are multiples of: Blosc makes some blocks longer than it was asked to,
-but of values of so many bytes none is longer than this."""
-
 
 def compress(
     values: NDArray[Any],
@@ -379,9 +370,8 @@ def compress(
     block: int,
     *,
     summed: bool = False,
-    processors: Processors = OWN_PROCESSORS,
 ) -> list[Piece]:
-    """Pack values as Blosc's ``compress`` does, by as many threads as there are idle processors.
+    """Compress values like Blosc's ``compress``.
 
     Parameters
     ----------
@@ -390,83 +380,17 @@ def compress(
     compressor, level, shuffle, block
         See numcodecs; ``block`` is not 0.
     summed : bool
-        Whether to put a checksum of each block into it (:mod:`ratzarr.codecs.blosc`), if it has more
-        than one.
-    processors : Processors
-        Those that may be idle: each packs a part.
+        Add a checksum of each block, if the buffer has more than one block.
 
     Returns
     -------
     list of bytes and ndarray of uint8
-        Which make the buffer, one behind the other: but for the checksums the very bytes that one
-        thread would make.
+        The consecutive parts of the buffer.
     """
-
-    def pack(some: NDArray[Any]) -> _Part:
-        data = blosc.compress(some, compressor, level, shuffle, block)
-        # Here, where it is in the cache still, and by several threads.
-        return _Part(data, block_sums(data) if summed else [])
-
-    unit = max(block, ALIGNED)
-    least = LEAST_SHUFFLED if shuffle else LEAST
-    most = min(values.nbytes // least, -(-values.nbytes // unit))
-    if values.itemsize not in ITEMS:
-        most = 1
-    with processors.take(most) as threads:
-        if threads > 1:
-            ends = _ends(values, unit, threads)
-            parts = run_together([partial(pack, values[a:b]) for a, b in pairwise(ends)])
-            whole = _put_together(parts, values.nbytes)
-            if whole is not None:
-                return whole
-        one = pack(values)
-        if len(one.sums) > 1 and (whole := _put_together([one], values.nbytes)) is not None:
-            return whole
-        return [one.data]
-
-
-class _Part(NamedTuple):
-    data: bytes
-    sums: list[int]
-    """Of its blocks; none where there are to be none."""
-
-
-def _ends(values: NDArray[Any], unit: int, threads: int) -> list[int]:
-    """Return where the parts of so many threads begin, and where the last one ends."""
-    units = -(-values.nbytes // unit)
-    each = -(-units // threads) * unit // values.itemsize
-    return [*range(0, len(values), each), len(values)]
-
-
-def _put_together(parts: Sequence[_Part], size: int) -> list[Piece] | None:
-    """Make one buffer of parts; None where they can't be."""
-    first = parts[0].data
-    block = struct.unpack_from("<I", first, 8)[0]
-    sizes = [struct.unpack_from("<I", part.data, 4)[0] for part in parts]
-    if sum(sizes) != size or any(
-        # All packed in one way, which the flags tell, in whole blocks, of which one is the last.
-        part.data[:4] != first[:4] or part.data[8:12] != first[8:12] or length % block
-        for part, length in zip(parts, [*sizes[:-1], 0], strict=True)
-    ):
-        return None
-    if first[2] & COPIED:
-        copied = [np.frombuffer(part.data, np.uint8)[HEADER:] for part in parts]
-        return [_header(first, size, block, sum(map(len, copied))), *copied]
-    counts = [-(-length // block) for length in sizes]
-    begin = HEADER + 4 * sum(counts)
-    starts: list[int] = []
-    bodies: list[Piece] = []
-    for part, count in zip(parts, counts, strict=True):
-        moved = begin - HEADER - 4 * count
-        starts += [start + moved for start in struct.unpack_from(f"<{count}i", part.data, HEADER)]
-        bodies.append(np.frombuffer(part.data, np.uint8)[HEADER + 4 * count :])
-        begin += len(bodies[-1])
-    header = _header(first, size, block, begin - HEADER)
-    sums = list(chain.from_iterable(part.sums for part in parts))
-    if len(sums) == len(starts) <= MAX_SUMMED_BLOCKS:
-        return [summed_head(header, starts, sums), *bodies]
-    return [header, struct.pack(f"<{len(starts)}i", *starts), *bodies]
-
-
-def _header(first: bytes, size: int, block: int, packed: int) -> bytes:
-    return first[:4] + struct.pack("<III", size, block, HEADER + packed)
+    data = blosc.compress(values, compressor, level, shuffle, block)
+    sums = block_sums(data) if summed else []
+    if not 1 < len(sums) <= MAX_SUMMED_BLOCKS:
+        return [data]
+    starts = struct.unpack_from(f"<{len(sums)}i", data, HEADER)
+    head = summed_head(data[:HEADER], starts, sums)
+    return [head, np.frombuffer(data, np.uint8)[HEADER + 4 * len(sums) :]]

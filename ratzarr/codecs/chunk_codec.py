@@ -28,10 +28,9 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from ratzarr.codecs import compression
 from ratzarr.codecs.blosc import BloscBlocks, Piece, ReadAt, SummedBlocks, check_header
-from ratzarr.codecs.strings import pack, to_padded, unpack
-from ratzarr.concurrency import in_flight
+from ratzarr.codecs.strings import PackedStrings, pack, to_padded, unpack
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
-from ratzarr.format.limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
+from ratzarr.settings import MAX_CHUNK_BYTES, max_chunk_bytes, requests
 
 __all__ = [
     "DECOMPRESS",
@@ -58,7 +57,7 @@ class UnpackRoom:
     def take(self, size: int) -> Iterator[None]:
         """Wait until memory is available; small chunks need not wait."""
         most = max_chunk_bytes()
-        if size <= most // in_flight():
+        if size <= most // requests():
             yield
             return
         with self._waiting:
@@ -258,7 +257,7 @@ class ChunkCodec:
             raise TooLargeError(
                 f"column {self._column!r}: a chunk of {' x '.join(map(str, self._shape))} "
                 f"values takes {size} bytes in memory, and {most} are allowed (the environment "
-                f"variable {MAX_CHUNK_VARIABLE} can allow more)"
+                f"variable {MAX_CHUNK_BYTES} can allow more)"
             )
 
     @property
@@ -359,6 +358,17 @@ class ChunkCodec:
             check_header(plain, self._size, self._size)
             # Dates do not support the buffer protocol.
             blosc.decompress(plain, out.reshape(-1).view(np.uint8))
+
+    def decode_strings(self, data: bytes) -> PackedStrings | None:
+        """Return a chunk of strings without creating them; None for other dtypes.
+
+        Errors are those of :meth:`decode`.
+        """
+        self.check_size()
+        if not self._is_text:
+            return None
+        with ROOM.take(self._size):
+            return PackedStrings(self._unpack(data), self._values)
 
     def decode_padded(self, data: bytes) -> list[Array] | None:
         """Return the strings of a chunk as fixed-width bytes; None if decoding it is better.

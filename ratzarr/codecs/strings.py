@@ -30,6 +30,7 @@ from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
 __all__ = [
+    "PackedStrings",
     "is_unicode",
     "is_utf8",
     "pack",
@@ -53,9 +54,9 @@ SLAB = 2**18
 LONG = 256
 """String length at which the second byte of the length becomes non-zero."""
 WIDEST = 2048
-"""Bytes to which a piece is padded at most: longer strings go one by one."""
+"""Largest padded size of a piece; longer strings are converted one by one."""
 MAX_PADDED_BYTES = 64 * 2**20
-"""Bytes that all pieces together may take when they are wanted at once."""
+"""Largest padded size of all pieces together, if they are requested at once."""
 
 
 def pack(values: Array) -> Bytes:
@@ -82,15 +83,15 @@ def pack(values: Array) -> Bytes:
 
 
 def pack_at_once(values: Array, lengths: NDArray[np.integer[Any]] | None = None) -> Bytes | None:
-    """Return strings as ``vlen-utf8``, without their number before them; None where that is no way.
+    """Return ``vlen-utf8`` without the leading count; None if this method does not apply.
 
     Parameters
     ----------
     values : ndarray of strings
-        As for :func:`pack`, one-dimensional.
+        As for :func:`pack`, but one-dimensional.
     lengths : ndarray of int, optional
-        How many bytes each has; by default read from numpy's memory. Nothing is packed with a
-        length that its string does not have, but none may be longer than the longest of them.
+        Byte length of each string; by default read from numpy's memory. The result has only
+        lengths that its strings have, but no string may exceed the largest length given.
     """
     items = _items(values, lengths)
     return None if items is None else _pack_items(items)
@@ -115,7 +116,7 @@ def _pack_bytes(values: Array) -> Bytes | None:
 
 
 def _items(values: Array, lengths: NDArray[np.integer[Any]] | None = None) -> Array | None:
-    """Return strings with their lengths before them, padded; None where that is no way.
+    """Return padded strings preceded by their lengths; None if this method does not apply.
 
     Returns
     -------
@@ -283,14 +284,81 @@ def unpack(data: Any, count: int, out: Array | None = None) -> Array:
         out[:] = VLenUTF8().decode(data)
         return out
     for first, piece in _pieces(raw, *found):
-        try:
-            _assign(out[first : first + len(piece)], piece.view(f"V{piece.dtype.itemsize}"))
-        except (TypeError, MemoryError) as error:
-            # Earlier numpy reports a lack of memory for text that is not UTF-8.
-            if is_utf8(piece):
-                raise
-            raise ValueError(f"strings that are not UTF-8: {error}") from error
+        _to_strings(piece, out[first : first + len(piece)])
     return out
+
+
+def _to_strings(piece: Array, out: Array) -> None:
+    try:
+        _assign(out, piece.view(f"V{piece.dtype.itemsize}"))
+    except (TypeError, MemoryError) as error:
+        # Earlier numpy reports a lack of memory for text that is not UTF-8.
+        if is_utf8(piece):
+            raise
+        raise ValueError(f"strings that are not UTF-8: {error}") from error
+
+
+class PackedStrings:
+    """Encoded strings with the position of each; a page is decoded when it is requested.
+
+    Parameters
+    ----------
+    data : bytes-like
+        ``vlen-utf8`` bytes, which are kept.
+    count : int
+        Number of strings.
+
+    Raises
+    ------
+    ValueError
+        If the lengths in the bytes do not fit the bytes.
+    """
+
+    def __init__(self, data: Any, count: int) -> None:
+        self._raw = np.frombuffer(data, np.uint8)
+        found = _lengths(self._raw, count)
+        self._is_plain = found is not None
+        """True if no string has a zero byte, or 256 bytes or more."""
+        starts, lengths = _places(self._raw, count) if found is None else found
+        places = np.uint32 if len(self._raw) < 2**32 else np.int64
+        self._starts, self._lengths = starts.astype(places), lengths
+
+    @property
+    def nbytes(self) -> int:
+        """Size in memory in bytes."""
+        return self._raw.nbytes + self._starts.nbytes + self._lengths.nbytes
+
+    def copy(self, first: int, out: Array) -> None:
+        """Decode strings, from the one with this index, into an array of StringDType."""
+        for begin in range(first, first + len(out), PIECE):
+            part = out[begin - first : begin - first + PIECE]
+            rows = slice(begin, begin + len(part))
+            starts, lengths = self._starts[rows].astype(np.int64), self._lengths[rows]
+            if self._is_plain and len(part):
+                _to_strings(_rows(self._raw, starts, lengths), part)
+            else:
+                stops = starts + lengths
+                part[:] = [
+                    str(self._raw[start:stop].data, "utf-8")
+                    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+                ]
+
+
+def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the start and length of each string, following the chain of lengths."""
+    starts, lengths = np.empty(count, np.int64), np.empty(count, np.int64)
+    view, end = memoryview(raw), HEADER
+    if len(raw) < HEADER or int.from_bytes(view[:HEADER], "little") != count:
+        raise ValueError(f"expected {count} strings")
+    for index in range(count):
+        length = int.from_bytes(view[end : end + HEADER], "little")
+        starts[index], lengths[index] = end + HEADER, length
+        end += HEADER + length
+        if end > len(raw):
+            raise ValueError(f"string {index} of {length} bytes goes beyond the end")
+    if end != len(raw):
+        raise ValueError(f"{len(raw) - end} bytes follow the last string")
+    return starts, lengths
 
 
 def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
@@ -330,22 +398,22 @@ def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
 
 
 def to_padded(data: Any, count: int, max_bytes: int = MAX_PADDED_BYTES) -> list[Array] | None:
-    """Return the strings that ``vlen-utf8`` holds as fixed-width bytes, if that is a good way.
+    """Return the strings in ``vlen-utf8`` bytes as fixed-width bytes, if that is efficient.
 
     Parameters
     ----------
     data, count
         As for :func:`unpack`.
     max_bytes : int
-        Memory that they may take.
+        The memory limit of the result.
 
     Returns
     -------
     list of ndarray of fixed-width bytes, or None
-        In order, each as wide as its longest: UTF-8, and no zero byte in any of the strings.
-        None where one has a zero byte, or 256 bytes or more; where they would take more memory
-        than they may; where they are no strings: :func:`unpack` has them, or says
-        why not.
+        In order, each piece as wide as its longest string, valid UTF-8 without zero bytes in a
+        string. None if a string has a zero byte or at least 256 bytes, if the result would exceed
+        the memory limit, or if the bytes are invalid. :func:`unpack` handles these cases or raises
+        an error.
     """
     raw = np.frombuffer(data, np.uint8)
     found = _lengths(raw, count)

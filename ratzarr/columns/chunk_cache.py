@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ratzarr.codecs.blosc import BloscBlocks, ReadAt, SummedBlocks
 from ratzarr.codecs.chunk_codec import ChunkCodec
+from ratzarr.codecs.strings import PackedStrings
 from ratzarr.format.blocks import Runs
 
 __all__ = [
@@ -52,6 +53,8 @@ class OpenChunk:
     def __init__(self, codec: ChunkCodec) -> None:
         self._codec = codec
         self._lock = threading.Lock()
+        self._strings: PackedStrings | None = None
+        """All of them, of a chunk of text."""
         self._values: Array | None = None
         """All of them, of a chunk that is unpacked as a whole."""
         self._blocks: dict[int, NDArray[np.uint8]] = {}
@@ -65,7 +68,7 @@ class OpenChunk:
 
     def has(self, rows: slice) -> bool:
         """Return whether these rows are unpacked."""
-        if self._values is not None:
+        if self._values is not None or self._strings is not None:
             return True
         with self._lock:
             return self._block_bytes > 0 and not self._lacking(*self._blocks_of(rows))
@@ -74,6 +77,10 @@ class OpenChunk:
         """Copy rows that it :meth:`has` to a contiguous array of the column's dtype."""
         # In this order: the blocks are let go of when the values are there.
         blocks = self._blocks
+        if self._strings is not None:
+            values = out.reshape(-1)
+            self._strings.copy(rows.start * (values.size // max(1, len(out))), values)
+            return
         if self._values is not None:
             out[:] = self._values[rows]
             return
@@ -108,9 +115,13 @@ class OpenChunk:
         """
         found = self._codec.blocks(data)
         with self._lock:
-            if self._values is not None:
+            if self._values is not None or self._strings is not None:
                 return
             if found is None:
+                self._strings = self._codec.decode_strings(bytes(data))
+                if self._strings is not None:
+                    self.size = self._strings.nbytes
+                    return
                 # A copy: what is not compressed would be a view of the caller's memory.
                 self._keep_all(self._codec.decode(bytes(data)))
                 return
@@ -148,7 +159,7 @@ class OpenChunk:
             False where all of it has to be read: :meth:`unpack`, which says what is wrong with it.
         """
         with self._lock:
-            if self._values is not None:
+            if self._values is not None or self._strings is not None:
                 return True
             try:
                 found = self._codec.summed_blocks(length, read, room)

@@ -66,7 +66,7 @@ def event(argv: Iterable[str] | None = None) -> list[Any]:
     """
     words = [_printable(word) for word in mask(_argv() if argv is None else argv)]
     if len(words) > MAX_ARGUMENTS:
-        # A shell may expand *.tif to 100 000 names, and every reader of the column loads the log.
+        # Limit the arguments: a shell may expand *.tif to 100 000 names, and every reader loads the log.
         words = [*words[:MAX_ARGUMENTS], f"... ({len(words) - MAX_ARGUMENTS} more)"]
     now = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
     return [now, _user(), words]

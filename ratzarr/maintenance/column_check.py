@@ -75,7 +75,7 @@ class Finding:
     rows: tuple[int, int] | None = None
     """The affected rows of the table: the first, and the one after the last."""
     repair: str | None = None
-    """Description of the repair; None if there is none."""
+    """Description of the repair, or None."""
     repaired: bool = False
     """True if the repair was made."""
 
@@ -266,11 +266,11 @@ class ColumnCheck:
             self.beyond.append(key)
         return None
 
-    # ---- in the end
+    # ---- after all keys
 
     def missing(self, rows: int) -> list[tuple[int, int]]:
         """Return the runs of missing chunks for a number of rows."""
-        assert self.state is not None  # noqa: S101 - nobody asks of one that can not be read
+        assert self.state is not None  # noqa: S101 - called for readable columns only
         return list(self._seen.gaps(chunk_count(rows, self.state.chunk_rows)))
 
     def finish(self) -> None:
@@ -294,7 +294,7 @@ class ColumnCheck:
             self.findings.append(self._unfinished(state))
 
     def _rows_of(self, start: int, stop: int) -> tuple[int, int]:
-        assert self.state is not None  # noqa: S101 - nobody asks of one that can not be read
+        assert self.state is not None  # noqa: S101 - called for readable columns only
         return start * self.state.chunk_rows, min(stop * self.state.chunk_rows, self.state.rows)
 
     def _unfinished(self, state: ColumnState) -> Finding:

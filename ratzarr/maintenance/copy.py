@@ -33,7 +33,7 @@ from ratzarr.errors import (
 from ratzarr.format.limits import MAX_DOCUMENT_BYTES
 from ratzarr.format.names import ZARR_JSON, check_table_document, from_json, to_json
 from ratzarr.stores.base import Objects, Owner
-from ratzarr.stores.open import TABLE_KEY, is_litter, is_ours, table_metadata
+from ratzarr.stores.open import TABLE_KEY, check_writable, is_litter, is_ours, table_metadata
 
 __all__ = ["Entry", "copy_store", "inventory"]
 
@@ -125,10 +125,13 @@ def copy_store(
         If checksums show that the source is damaged, or if it has rows of an earlier column, which
         only S3 can distinguish.
     ChangedError
-        If the source has changed during the copy.
+            If the source has changed during the copy.
+    ReadOnlyError
+        If the target can't be written.
     StoreError
         If the copy differs from the source.
     """
+    check_writable(target)
     copy = _Copy(source, target, entries, change, told or (lambda size: None))
     was_there = copy.claim(resume)
     try:

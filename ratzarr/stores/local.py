@@ -198,7 +198,7 @@ class LocalObjects(Objects):
         found = self.get_unless(key, "", limit)
         if found is None:
             return None
-        assert isinstance(found.data, bytes)  # noqa: S101 - no state and no room was given
+        assert isinstance(found.data, bytes)  # noqa: S101 - without state and room, it is bytes
         return Versioned(found.data, _version(found.data), state=found.state)
 
     # ---- writing
@@ -386,7 +386,7 @@ class LocalObjects(Objects):
             for folder, _, _ in os.walk(self._root, topdown=False):
                 Path(folder).rmdir()
 
-    # ---- what interrupted writers leave
+    # ---- leftovers of interrupted writers
 
     def litter(self) -> Iterator[str]:
         """Return the names of dead processes' leftovers in the root."""
@@ -396,7 +396,7 @@ class LocalObjects(Objects):
         """Remove temporary files and deleted trees of dead processes."""
         sweep(self._root, list(self.litter()))
 
-    # ---- inside
+    # ---- internal
 
     def _write(
         self,

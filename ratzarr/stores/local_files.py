@@ -9,11 +9,8 @@ import contextlib
 import ctypes
 import errno
 import functools
-import hashlib
 import io
 import os
-import re
-import secrets
 import stat
 import sys
 import time
@@ -34,11 +31,9 @@ __all__ = [
     "is_in_state",
     "lock_if_free",
     "locked",
-    "name_it",
     "new_held",
     "open_folder",
     "open_root",
-    "partial_file",
     "read_all",
     "read_file",
     "read_path",
@@ -51,34 +46,33 @@ __all__ = [
 
 
 class ListingCache:
-    """Listings of directories, each remembered while its directory is unchanged.
+    """Cache of directory listings, each valid while its directory is unchanged.
 
     Parameters
     ----------
     max_listings : int
-        How many are remembered.
+        Largest number of cached listings.
     max_names : int
-        A directory with more names is listed each time.
+        Directories with more names are not cached.
     """
 
     def __init__(self, max_listings: int = 64, max_names: int = 10_000) -> None:
         self._max_listings, self._max_names = max_listings, max_names
-        # By state: names of those with a document, and of other directories. What is done with
-        # this dict is atomic, so it needs no lock, which could be held in a fork.
+        # By directory state: names of directories with a document, and of others. All operations
+        # on this dict are atomic; a lock could be inherited by a forked child while it is held.
         self._known: dict[str, tuple[list[str], list[str]]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
     def with_document(self, folder: int) -> list[str]:
-        """Return the names of the directories in an open directory that have a ``zarr.json``.
+        """Return the names in an open directory that are directories with a ``zarr.json``.
 
-        The same list each time, where it is remembered: not to be changed.
+        A cached result is the same list each time: do not modify it.
 
-        Symbolic links are among them, to be refused by name when they are opened: better than
-        not to be seen.
+        Symbolic links are included, so that opening them reports an error with their name.
         """
-        # Before the names: what comes while they are read makes another state of it.
+        # Take the state before the names: a change during the listing then yields another state.
         state = state_of(os.fstat(folder))
         known = self._known.get(state) if state else None
         if known is not None:
@@ -100,7 +94,7 @@ class ListingCache:
 
 
 with_document = ListingCache().with_document
-"""Of the one cache that all stores of this process share."""
+"""The cache shared by all stores of this process."""
 
 
 def _has_document(folder: int, name: str) -> bool:
@@ -577,59 +571,3 @@ def writer_is_dead(path: Path, *, remove: bool = False) -> bool:
         return False
     finally:
         os.close(file)
-
-
-@contextlib.contextmanager
-def partial_file(path: Path) -> Iterator[tuple[int, Path]]:
-    """Open a hidden file beside a path, for reading and writing.
-
-    It is removed at the end, unless it has got its name by then.
-
-    Yields
-    ------
-    file : int
-        The descriptor.
-    hidden : Path
-        The hidden name.
-    """
-    # This name cannot be mistaken for a raster's, and stays short if the target's is long.
-    mark = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:12]
-    _sweep(path.parent, mark)
-    file, name = new_held(
-        lambda: str(path.parent / f".{mark}{secrets.token_hex(10)}.partial"), locks_needed=False
-    )
-    try:
-        yield file.fileno(), Path(name)
-    finally:
-        discard(file, name)
-
-
-def name_it(hidden: Path, path: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name.
-
-    Raises
-    ------
-    FileExistsError
-        If the name exists and may not be replaced.
-    """
-    if overwrite:
-        hidden.replace(path)
-        return
-    try:
-        # Only a hard link names a finished file atomically if the name is free.
-        os.link(hidden, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        if os.path.lexists(path):
-            raise FileExistsError(f"{path} is there already") from None
-        hidden.rename(path)
-
-
-def _sweep(folder: Path, mark: str) -> None:
-    """Remove files of processes that have ended."""
-    hidden = re.compile(rf"\.{mark}[0-9a-f]{{20}}\.partial")
-    # Best effort: files that cannot be removed do no harm.
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for name in [one.name for one in entries if hidden.fullmatch(one.name)]:
-            writer_is_dead(folder / name, remove=True)

@@ -28,7 +28,7 @@ from ratzarr.format.names import (
 from ratzarr.stores.base import Location, Objects, parse
 from ratzarr.stores.document import MetadataDocument
 from ratzarr.stores.local import LocalObjects
-from ratzarr.stores.zarr_store import StoreObjects, UrlObjects
+from ratzarr.stores.zarr_store import StoreObjects
 
 __all__ = [
     "check_writable",
@@ -79,8 +79,6 @@ def open_place(filename: Any, options: Mapping[str, Any] | None = None) -> Objec
             local.writable = False
             local.read_only_reason = f"the {type(store).__name__} was opened for reading only"
         return local
-    if isinstance(store, FsspecStore):
-        return UrlObjects.of_store(store, path)
     return StoreObjects(store, path)
 
 
@@ -115,7 +113,7 @@ def open_objects(location: Location, options: Mapping[str, Any] | None = None) -
         from ratzarr.stores.s3 import S3Objects
 
         return S3Objects(location, options)
-    return UrlObjects.at(location, options)
+    return StoreObjects.at(location, options)
 
 
 def table_metadata(objects: Objects) -> MetadataDocument:

@@ -26,8 +26,6 @@ __all__ = ["leftovers", "sweep_leftovers", "temporary_path"]
 
 PREFIX, LOCK = ".ratzarr-", ".lock"
 _MADE = re.compile(rf"({re.escape(PREFIX)}[0-9a-f]{{20}})(?:\..*)?", re.DOTALL)
-_PARTIAL_FILE = re.compile(r"\.[0-9a-f]{32}\.partial")
-"""A temporary file of :mod:`ratzarr.stores.local_files`, which is its own lock."""
 
 
 @contextlib.contextmanager
@@ -70,10 +68,6 @@ def leftovers(parent: Path) -> list[str]:
     dead: dict[str, bool] = {}
     found = []
     for name in names:
-        if _PARTIAL_FILE.fullmatch(name):
-            if writer_is_dead(parent / name):
-                found.append(name)
-            continue
         stem = _stem(name)
         if stem is None:
             continue
@@ -95,7 +89,7 @@ def sweep_leftovers(parent: Path) -> list[str]:
     removed = []
     for name in leftovers(parent):
         with contextlib.suppress(OSError):
-            if name.endswith(LOCK) or _PARTIAL_FILE.fullmatch(name):
+            if name.endswith(LOCK):
                 if not writer_is_dead(parent / name, remove=True):
                     continue
             else:

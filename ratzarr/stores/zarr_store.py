@@ -1,17 +1,15 @@
-"""Stores of other kinds: zarr's own ``Store`` objects and URLs that fsspec reads.
+"""Tables in zarr ``Store`` objects, and at other URLs through a read-only zarr store.
 
-Compare-and-swap needs conditional requests. Where a store has none, objects are compared by this
-module under a lock of the process.
+zarr's interface has no conditional requests. This module compares objects itself, under locks of
+the process, so only one process at a time may write.
 """
 
 import asyncio
-import contextlib
+import glob
 import hashlib
 import os
-import posixpath
 import re
 import threading
-from abc import abstractmethod
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,13 +17,9 @@ from itertools import batched
 from typing import Any, override
 from urllib.parse import quote
 
-import fsspec
-import fsspec.asyn
-from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
+from zarr.abc.store import RangeByteRequest, Store
+from zarr.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.core.sync import sync as zarr_sync
 from zarr.storage import FsspecStore
 
 from ratzarr.concurrency import run
@@ -40,43 +34,113 @@ from ratzarr.errors import (
 from ratzarr.format.names import GROUP, ZARR_JSON, key_of, looks_encoded
 from ratzarr.stores.base import Location, Objects, Owner, Versioned
 
-__all__ = [
-    "GuardedObjects",
-    "StoreObjects",
-    "UrlObjects",
-    "gathered",
-    "in_words",
-]
-
+__all__ = ["StoreObjects"]
 
 AT_ONCE = 1000
-"""How many keys of a listing are worked on before the next ones are looked at."""
+"""Number of keys of a listing that are processed at once."""
+IN_FLIGHT = 16
+"""Largest number of objects removed at once."""
+_WEB = re.compile(r"https?://", re.IGNORECASE)
 
 
-class GuardedObjects(Objects):
-    """The objects of a store, guarded against other threads of this process.
+class StoreObjects(Objects):
+    """The objects of a table in a zarr ``Store``.
 
-    A kind of place brings the four methods below, and the listings.
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        The store. This class neither opens nor closes it.
+    path : str
+        Path of the table's root in the store; by default the store's own root.
     """
 
     looks_before_writing = True
     deletes_at_once = True
 
-    @abstractmethod
+    def __init__(self, store: Store, path: str = "") -> None:
+        self._store, self._path = store, path
+        self._fs = store.fs if isinstance(store, FsspecStore) else None
+        protocols = getattr(self._fs, "protocol", ())
+        self._web = bool({"http", "https"} & {protocols, *protocols})
+        name = str(store)
+        if name.startswith("<"):
+            # Some reprs only name the class, and some have several lines.
+            name = name.strip("<>") if self._fs is not None else type(store).__name__
+        self.location = Location("store", f"{name}/{path}" if path else name)
+        can_change = store.supports_writes and store.supports_deletes
+        self.writable = not store.read_only and can_change and not self._web
+        if self._web:
+            self.read_only_reason = "it is on a web server"
+        elif store.read_only:
+            self.read_only_reason = f"the {type(store).__name__} was opened for reading only"
+        elif not self.writable:
+            self.read_only_reason = f"a {type(store).__name__} can't change or remove objects"
+
+    @classmethod
+    def at(cls, location: Location, options: Mapping[str, Any] | None = None) -> "StoreObjects":
+        """Return the objects at a URL, for reading, with these file system arguments."""
+        try:
+            store = FsspecStore.from_url(
+                location.url, storage_options=dict(options or {}), read_only=True
+            )
+        except (ValueError, TypeError, ImportError) as error:
+            # fsspec's error names the unknown protocol, the missing package, or the missing part
+            # of the URL.
+            raise ArgumentError(f"{location}: {error}") from error
+        except Exception as error:
+            # Creating the file system opens an archive, and may contact a server.
+            raise _in_words(str(location), error) from error
+        # The names beside the table may be requested too.
+        folder, _, name = store.path.rstrip("/").rpartition("/")
+        found = cls(FsspecStore(store.fs, path=folder, read_only=True), name)
+        found.location = location
+        # Also behind a cache: simplecache::https://...
+        found._web |= bool(_WEB.search(location.url))
+        found.read_only_reason = (
+            "it is on a web server"
+            if found._web
+            else f"tables at {location.url.partition('://')[0]}:// are read, not written. Write the "
+            "table to a local disk or S3, and copy its files"
+        )
+        return found
+
+    def _key(self, key: str) -> str:
+        if self._web:
+            # Use the key as a path: in a URL some of its characters would have another meaning.
+            key = quote(key)
+        return f"{self._path}/{key}".strip("/")
+
     def _read(self, key: str, limit: int | None) -> bytes | None:
-        """Return an object's bytes, of which no more than ``limit + 1`` need be fetched."""
+        # Request one byte more than the limit, to detect larger objects. Stores treat a range
+        # beyond the end differently; fsspec returns the whole object.
+        is_part = self._fs is not None and limit is not None
+        wanted = RangeByteRequest(0, limit + 1) if is_part and limit is not None else None
+        try:
+            call = self._store.get(self._key(key), default_buffer_prototype(), wanted)
+            found = self._do(key, call)
+        except StoreError as error:
+            if isinstance(error.__cause__, ValueError) and _is_only_upstreams(key):
+                return None
+            raise
+        return None if found is None else found.to_bytes()
 
-    @abstractmethod
     def _write(self, key: str, data: bytes) -> None:
-        """Write an object, whole or not at all."""
+        buffer = default_buffer_prototype().buffer.from_bytes(data)
+        self._do(key, self._store.set(self._key(key), buffer))
 
-    @abstractmethod
     def _create(self, key: str, data: bytes) -> bool:
-        """Write an object if there is none; return whether it was written."""
+        if self._read(key, None) is not None:
+            return False
+        buffer = default_buffer_prototype().buffer.from_bytes(data)
+        self._do(key, self._store.set_if_not_exists(self._key(key), buffer))
+        # The store does not report if it has created the object; another process may have come
+        # first.
+        return self._read(key, None) == data
 
-    @abstractmethod
     def _remove(self, keys: Sequence[str]) -> None:
-        """Remove objects, several at once; those that aren't there are passed over."""
+        # fsspec treats a name with * or [ as a pattern.
+        named = glob.escape if self._fs is not None else str
+        self._do("", _gathered([self._store.delete(named(self._key(key))) for key in keys]))
 
     # ---- reading
 
@@ -129,15 +193,15 @@ class GuardedObjects(Objects):
 
     @override
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
-        # Who may write this chunk has to change the owner's document first, and nobody can do
-        # that meanwhile.
+        # A new owner of this chunk must change the owner's document first, which is impossible
+        # under this guard.
         with self._guarded(key, owner):
             self._remove([key])
         return True
 
     @override
     def delete(self, keys: Iterable[str]) -> None:
-        # A zarr.json last: what is interrupted here still says what its objects are.
+        # Remove a zarr.json last: if interrupted, it still describes the remaining objects.
         documents: list[str] = []
 
         def others() -> Iterator[str]:
@@ -162,10 +226,10 @@ class GuardedObjects(Objects):
             self._clear(prefix)
 
     def _clear(self, prefix: str, but: str = "") -> None:
-        """Remove all below a prefix, ``prefix/zarr.json`` last; all but one object."""
+        """Remove everything below a prefix, ``prefix/zarr.json`` last; keep one object."""
         document = f"{prefix}/{ZARR_JSON}"
         keys = [key for key in self.list_tree(prefix) if key not in (but, document)]
-        # Documents further down go after their chunks, too.
+        # Documents further down are also removed after their chunks.
         keys.sort(key=lambda key: key.endswith("/" + ZARR_JSON))
         for batch in batched(keys, AT_ONCE):
             self._remove(batch)
@@ -178,7 +242,7 @@ class GuardedObjects(Objects):
         with self._gate(prefix).alone():
             final = self._read(f"{source}/{ZARR_JSON}", None)
             if final is None:
-                raise StoreError(f"{self.location}/{source}/{ZARR_JSON} is not there any more")
+                raise StoreError(f"{self.location}/{source}/{ZARR_JSON} no longer exists")
             self._write(document, interim)
             self._clear(prefix, but=document)
             chunks = [key for key in self.list_tree(source) if not key.endswith("/" + ZARR_JSON)]
@@ -190,26 +254,18 @@ class GuardedObjects(Objects):
     def _copy(self, source: str, target: str) -> None:
         data = self._read(source, None)
         if data is None:
-            raise StoreError(f"{self.location}/{source} is not there any more")
+            raise StoreError(f"{self.location}/{source} no longer exists")
         self._write(target, data)
 
     @override
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
-        # erase() looks under the guard: it needs none here.
+        # erase() checks under the guard, so no guard is needed here.
         for key in self.list_tree(prefix):
             yield key, ""
 
     @override
-    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
-        # Not every kind of place tells more than names.
-        for key in self.list_tree(prefix):
-            data = self._read(key, None)
-            if data is not None:
-                yield key, len(data), _version(data)
-
-    @override
     def remove_place(self) -> None:
-        # Nothing is left where there are no directories.
+        # Stores without directories have nothing left.
         return
 
     # ---- guards
@@ -219,7 +275,7 @@ class GuardedObjects(Objects):
 
     @contextmanager
     def _guarded(self, key: str, owner: Owner | None) -> Iterator[None]:
-        """Keep other threads away while an object is looked at and written."""
+        """Exclude other threads while an object is read, compared and written."""
         if owner is None:
             with self._gate(key.rpartition("/")[0]).alone():
                 yield
@@ -236,19 +292,103 @@ class GuardedObjects(Objects):
         prefix = key.removesuffix("/" + ZARR_JSON)
         if any(other.startswith(f"{prefix}/c/") for other in self.list_tree(prefix)):
             raise StoreError(
-                f"{self.location}/{prefix} holds chunks of a column that is no longer there: "
+                f"{self.location}/{prefix} holds chunks of a column that no longer exists: "
                 "'gdalbridge check --repair' removes them"
             )
 
+    # ---- listing
+
+    @override
+    def list_dirs(self, prefix: str) -> list[str] | None:
+        if self._web or not self._store.supports_listing:
+            return None
+        names = {name.rstrip("/") for name in self._children(prefix, self._key(prefix))}
+        if not names:
+            skip = len(prefix) + 1
+            below = (key[skip:] for key in self.list_tree(prefix))
+            names = {name.partition("/")[0] for name in below if "/" in name}
+        return sorted(names - {ZARR_JSON})
+
+    def _children(self, key: str, folder: str) -> list[str]:
+        async def children() -> list[str]:
+            return [name async for name in self._store.list_dir(folder)]
+
+        self._look_anew()
+        return self._do(key, children())
+
+    def _look_anew(self) -> None:
+        """Discard a file system's cached listings."""
+        if self._web:
+            raise StoreError(f"{self.location}: a web server's objects can't be listed")
+        if self._fs is not None:
+            getattr(self._fs, "sync_fs", self._fs).invalidate_cache()
+
+    @override
+    def list_tree(self, prefix: str) -> Iterator[str]:
+        self._look_anew()
+        start = self._key(prefix)
+        start, skip = start and start + "/", len(self._path) + 1 if self._path else 0
+        for key in self._do(prefix, self._listed(start)):
+            yield key[skip:]
+
+    async def _listed(self, start: str) -> list[str]:
+        try:
+            keys = [key async for key in self._store.list_prefix(start)]
+        except ValueError:
+            # Icechunk lists only objects below a group or an array.
+            keys = [key async for key in self._store.list()]
+        return [key for key in keys if key.startswith(start)]
+
+    @override
+    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+        for key in self.list_tree(prefix):
+            if self._fs is not None:
+                # Request the sizes; other stores cannot return them without reading.
+                yield key, self._do(key, self._store.getsize(self._key(key))), ""
+            elif (data := self._read(key, None)) is not None:
+                yield key, len(data), _version(data)
+
+    @override
+    def occupied(self) -> bool:
+        if self._read(ZARR_JSON, None) is not None:
+            return True
+        return (not self._web and any(True for _ in self.list_tree(""))) or self._is_object()
+
+    def _is_object(self) -> bool:
+        """Return True if an object has the name of the table's root."""
+        if not self._path:
+            return False
+        try:
+            return self._do("", self._store.exists(self._path))
+        except StoreError as error:
+            if isinstance(error.__cause__, ValueError):
+                # A name that no object of this kind of store can have.
+                return False
+            raise
+
+    @override
+    def list_beside(self) -> list[tuple[str, bool]]:
+        folder, _, name = self._path.rpartition("/")
+        # This store does not distinguish directories.
+        entries = [entry.rstrip("/") for entry in self._children("", folder)]
+        return [(entry, True) for entry in entries if name and entry.startswith(name)]
+
+    def _do[T](self, key: str, call: Coroutine[Any, Any, T]) -> T:
+        try:
+            return sync(call)
+        except Exception as error:
+            raise _in_words(f"{self.location}/{key}".rstrip("/"), error) from error
+
 
 class _Gate:
-    """Lets in either one thread that is to be alone, or any number of others."""
+    """Admits either one exclusive thread, or any number of others."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
         self._waiting = 0
-        """Threads that want to be alone: they would wait for ever if others kept coming."""
+        """Number of threads waiting for exclusive access. Others must wait for them, or they would
+        wait forever."""
         self._taken = False
 
     @contextmanager
@@ -283,8 +423,9 @@ class _Gate:
                 self._changed.notify_all()
 
 
-# For all stores of the process, so that one place is guarded however many objects stand for
-# it. Two that share a guard by chance wait for each other, no more: nobody holds two gates.
+# Shared by all stores of the process, because several objects may represent one location.
+# Different locations may share a guard by chance, which only costs time, because no thread holds
+# two gates.
 _gates: list[_Gate] = []
 _locks: list[threading.Lock] = []
 
@@ -296,7 +437,7 @@ def _make_guards() -> None:
 
 _make_guards()
 if hasattr(os, "register_at_fork"):
-    # The threads that hold some of them don't exist in a forked child.
+    # In a forked child, the threads that hold gates do not exist.
     os.register_at_fork(after_in_child=_make_guards)
 
 
@@ -304,147 +445,18 @@ def _version(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-IN_FLIGHT = 16
-"""How many objects are being removed at once, at the most."""
-
-
-class StoreObjects(GuardedObjects):
-    """The objects of a table in a zarr ``Store``.
-
-    Parameters
-    ----------
-    store : zarr.abc.store.Store
-        The store; it is neither opened nor closed here.
-    path : str
-        Where in it the table's root is; by default the store's own root.
-    """
-
-    def __init__(self, store: Store, path: str = "") -> None:
-        self._store, self._path = store, path
-        name = str(store)
-        if name.startswith("<"):
-            # Some say only that they are an object, some of them on several lines.
-            name = type(store).__name__
-        self.location = Location("store", f"{name}/{path}" if path else name)
-        self.writable = not store.read_only and store.supports_writes and store.supports_deletes
-        if store.read_only:
-            self.read_only_reason = f"the {type(store).__name__} was opened for reading only"
-        elif not self.writable:
-            self.read_only_reason = f"a {type(store).__name__} can't change or remove objects"
-
-    def _key(self, key: str) -> str:
-        return f"{self._path}/{key}".strip("/")
-
-    @override
-    def _read(self, key: str, limit: int | None) -> bytes | None:
-        # Whole, whatever the limit: stores differ in what they make of a range that ends
-        # beyond the object's end.
-        try:
-            found = self._do(key, self._store.get(self._key(key), default_buffer_prototype()))
-        except StoreError as error:
-            if isinstance(error.__cause__, ValueError) and _is_only_upstreams(key):
-                return None
-            raise
-        return None if found is None else found.to_bytes()
-
-    @override
-    def _write(self, key: str, data: bytes) -> None:
-        buffer = default_buffer_prototype().buffer.from_bytes(data)
-        self._do(key, self._store.set(self._key(key), buffer))
-
-    @override
-    def _create(self, key: str, data: bytes) -> bool:
-        if self._read(key, None) is not None:
-            return False
-        buffer = default_buffer_prototype().buffer.from_bytes(data)
-        self._do(key, self._store.set_if_not_exists(self._key(key), buffer))
-        # It does not say whether it has: another process may have been quicker.
-        return self._read(key, None) == data
-
-    @override
-    def _remove(self, keys: Sequence[str]) -> None:
-        self._do("", gathered([self._store.delete(self._key(key)) for key in keys]))
-
-    # ---- listing
-
-    @override
-    def list_dirs(self, prefix: str) -> list[str] | None:
-        if not self._store.supports_listing:
-            return None
-
-        async def children() -> list[str]:
-            return [name async for name in self._store.list_dir(self._key(prefix))]
-
-        names = {name.rstrip("/") for name in self._do(prefix, children())}
-        if not names:
-            skip = len(prefix) + 1
-            below = (key[skip:] for key in self.list_tree(prefix))
-            names = {name.partition("/")[0] for name in below if "/" in name}
-        return sorted(names - {ZARR_JSON})
-
-    @override
-    def list_tree(self, prefix: str) -> Iterator[str]:
-        start = self._key(prefix)
-        start, skip = start and start + "/", len(self._path) + 1 if self._path else 0
-        for key in self._do(prefix, self._listed(start)):
-            yield key[skip:]
-
-    async def _listed(self, start: str) -> list[str]:
-        try:
-            keys = [key async for key in self._store.list_prefix(start)]
-        except ValueError:
-            # Icechunk lists only what is below a group or an array.
-            keys = [key async for key in self._store.list()]
-        return [key for key in keys if key.startswith(start)]
-
-    @override
-    def occupied(self) -> bool:
-        if self._read(ZARR_JSON, None) is not None:
-            return True
-        return any(True for _ in self.list_tree("")) or self._is_object()
-
-    def _is_object(self) -> bool:
-        """Return whether an object is where the table's root would be."""
-        if not self._path:
-            return False
-        try:
-            return self._do("", self._store.exists(self._path))
-        except StoreError as error:
-            if isinstance(error.__cause__, ValueError):
-                # No name that an object of this kind of store could have.
-                return False
-            raise
-
-    @override
-    def list_beside(self) -> list[tuple[str, bool]]:
-        folder, _, name = self._path.rpartition("/")
-
-        async def children() -> list[str]:
-            return [entry.rstrip("/") async for entry in self._store.list_dir(folder)]
-
-        # Such a store does not say what is a directory.
-        found = [entry for entry in self._do("", children()) if name and entry.startswith(name)]
-        return [(entry, True) for entry in found]
-
-    def _do[T](self, key: str, call: Coroutine[Any, Any, T]) -> T:
-        try:
-            return sync(call)
-        except Exception as error:
-            raise in_words(f"{self.location}/{key}".rstrip("/"), error) from error
-
-
 def _is_only_upstreams(key: str) -> bool:
-    """Return whether only upstream would keep a column's document under this key.
+    """Return True if only upstream would store a column's document at this key.
 
-    It writes names as they are. Stores that refuse some of them can't hold such a column.
+    Upstream writes names unchanged. Stores that refuse such a name cannot hold such a column.
     """
     name = key.removeprefix(GROUP + "/").removesuffix("/" + ZARR_JSON)
     is_document = key == f"{GROUP}/{name}/{ZARR_JSON}"
     return is_document and not looks_encoded(name) and key_of(name) != name
 
 
-async def gathered(calls: Sequence[Coroutine[Any, Any, Any]]) -> None:
-    """Await all of these, a few at once, and then raise the first error."""
+async def _gathered(calls: Sequence[Coroutine[Any, Any, Any]]) -> None:
+    """Await all of these, a few at once, then raise the first error."""
     places = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(call: Coroutine[Any, Any, Any]) -> None:
@@ -457,8 +469,8 @@ async def gathered(calls: Sequence[Coroutine[Any, Any, Any]]) -> None:
             raise result
 
 
-def in_words(place: str, error: Exception) -> RatZarrError:
-    """Say which object an error of somebody else's store is about."""
+def _in_words(place: str, error: Exception) -> RatZarrError:
+    """Add the object's name to an error of another library's store."""
     if isinstance(error, RatZarrError):
         return error
     said = str(error) or type(error).__name__
@@ -467,190 +479,3 @@ def in_words(place: str, error: Exception) -> RatZarrError:
     if isinstance(error, TimeoutError | ConnectionError):
         return StoreTimeoutError(f"{place}: no answer: {said}")
     return StoreError(f"{place}: {type(error).__name__}: {said}")
-
-
-WRITABLE = {"abfs", "abfss", "az", "gcs", "gs", "memory"}
-"""Schemes of places where an object is replaced whole or not at all."""
-_WEB = re.compile(r"https?://", re.IGNORECASE)
-_ABSENT = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
-
-
-class UrlObjects(GuardedObjects):
-    """The objects of a store in one of fsspec's file systems.
-
-    Parameters
-    ----------
-    location : Location
-        The store's root, for messages.
-    fs : fsspec.asyn.AsyncFileSystem
-        The file system.
-    root : str
-        The store's root in it.
-    """
-
-    def __init__(self, location: Location, fs: Any, root: str) -> None:
-        self.location, self._fs = location, fs
-        self._root = root.rstrip("/")
-        protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
-        self._web = bool(protocols & {"http", "https"})
-        self.writable = True
-
-    @classmethod
-    def at(cls, location: Location, options: Mapping[str, Any] | None = None) -> "UrlObjects":
-        """Return the objects at a URL, with these arguments for the file system."""
-        try:
-            fs, root = fsspec.url_to_fs(location.url, **(options or {}))
-        except (ValueError, TypeError, ImportError) as error:
-            # fsspec names the protocol it does not know, the package it would need, or what is
-            # missing in the URL.
-            raise ArgumentError(f"{location}: {error}") from error
-        except Exception as error:
-            # An archive is opened here; some file systems ask their server.
-            raise in_words(str(location), error) from error
-        if not fs.async_impl:
-            fs = AsyncFileSystemWrapper(fs, asynchronous=False)
-        found = cls(location, fs, root)
-        scheme = location.url.partition("://")[0].lower()
-        # Also behind a cache: simplecache::https://...
-        found._web |= bool(_WEB.search(location.url))
-        found.writable = scheme in WRITABLE
-        if found._web:
-            found.read_only_reason = "it is on a web server"
-        elif not found.writable:
-            found.read_only_reason = (
-                f"what is written to {scheme}:// may be half there after an interruption; tables "
-                "are written to local disk, s3://, gs://, az:// and memory://"
-            )
-        return found
-
-    @classmethod
-    def of_store(cls, store: FsspecStore, path: str = "") -> "UrlObjects":
-        """Return the objects of a table in a zarr store of this kind."""
-        root = f"{store.path.rstrip('/')}/{path}".rstrip("/")
-        found = cls(
-            Location("store", f"{str(store).strip('<>')}/{path}".rstrip("/")), store.fs, root
-        )
-        found.writable = not store.read_only and not found._web
-        if found._web:
-            found.read_only_reason = "it is on a web server"
-        elif store.read_only:
-            found.read_only_reason = "the FsspecStore was opened for reading only"
-        return found
-
-    def _path(self, key: str) -> str:
-        if self._web:
-            # Any key is a name; in a URL some of its characters would mean something else.
-            key = quote(key)
-        return f"{self._root}/{key}" if key else self._root
-
-    @override
-    def _read(self, key: str, limit: int | None) -> bytes | None:
-        # One byte more than the limit says that there are too many.
-        end = {} if limit is None else {"start": 0, "end": limit + 1}
-        try:
-            return bytes(self._do(key, lambda: self._fs._cat_file(self._path(key), **end)))
-        except StoreError as error:
-            if isinstance(error.__cause__, _ABSENT):
-                return None
-            raise
-
-    @override
-    def _write(self, key: str, data: bytes) -> None:
-        self._do(key, lambda: self._fs._pipe_file(self._path(key), data))
-
-    @override
-    def _create(self, key: str, data: bytes) -> bool:
-        # Looked at first: older file systems pass over the mode.
-        if self._read(key, None) is not None:
-            return False
-        try:
-            self._do(key, lambda: self._fs._pipe_file(self._path(key), data, mode="create"))
-        except StoreError as error:
-            if isinstance(error.__cause__, FileExistsError):
-                return False
-            raise
-        return True
-
-    @override
-    def _remove(self, keys: Sequence[str]) -> None:
-        async def remove(path: str) -> None:
-            with contextlib.suppress(*_ABSENT):
-                # Not _rm(): to that a name with * or [ is a pattern.
-                await self._fs._rm_file(path)
-
-        self._do("", lambda: gathered([remove(self._path(key)) for key in keys]))
-
-    # ---- listing
-
-    def _entries(self, path: str) -> list[tuple[str, bool]]:
-        """Return the names directly below a path, and whether each has something below it."""
-        try:
-            # As it is now, not as it was when somebody last looked.
-            getattr(self._fs, "sync_fs", self._fs).invalidate_cache()
-            entries = self._do("", lambda: self._fs._ls(path, detail=True))
-        except StoreError as error:
-            if isinstance(error.__cause__, _ABSENT):
-                return []
-            raise
-        start = path.rstrip("/") + "/"
-        found = []
-        for entry in entries:
-            name = str(entry["name"]).rstrip("/")
-            if name.startswith(start):
-                found.append((name[len(start) :], entry.get("type") == "directory"))
-        return found
-
-    @override
-    def list_dirs(self, prefix: str) -> list[str] | None:
-        if self._web:
-            return None
-        return [name for name, is_dir in self._entries(self._path(prefix)) if is_dir]
-
-    @override
-    def list_tree(self, prefix: str) -> Iterator[str]:
-        for key, _ in self._found(prefix):
-            yield key
-
-    def _found(self, prefix: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield the key of each object below a prefix, and what the file system says of it."""
-        if self._web:
-            raise StoreError(f"{self.location}: a web server's objects can't be listed")
-        getattr(self._fs, "sync_fs", self._fs).invalidate_cache()
-        start, skip = self._path(prefix).rstrip("/") + "/", len(self._root) + 1
-        found = self._do(prefix, lambda: self._fs._find(self._path(prefix), detail=True))
-        for path, entry in found.items():
-            if str(path).startswith(start):
-                yield str(path)[skip:], entry
-
-    @override
-    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
-        for path, entry in self._found(prefix):
-            size = entry.get("size")
-            yield path, -1 if size is None else int(size), ""
-
-    @override
-    def list_beside(self) -> list[tuple[str, bool]]:
-        if self._web:
-            raise StoreError(f"{self.location}: a web server's objects can't be listed")
-        folder, name = posixpath.split(self._root)
-        return [entry for entry in self._entries(folder) if entry[0].startswith(name)]
-
-    @override
-    def occupied(self) -> bool:
-        if self._read(ZARR_JSON, None) is not None:
-            return True
-        if self._web:
-            return bool(self._do("", lambda: self._fs._exists(self._root)))
-        if self._entries(self._root):
-            return True
-        return bool(self._do("", lambda: self._fs._isfile(self._root)))
-
-    def _do[T](self, key: str, make: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        try:
-            if self._fs.asynchronous:
-                # Made by zarr, and tied to zarr's event loop.
-                return zarr_sync(make())
-            result: T = fsspec.asyn.sync(self._fs.loop, make)
-            return result
-        except Exception as error:
-            raise in_words(f"{self.location}/{key}".rstrip("/"), error) from error

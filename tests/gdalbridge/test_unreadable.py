@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from osgeo import gdal
 
 from gdalbridge import LossWarning, attach, bake, copy_to_raster, list_tables, ratapplier
 from gdalbridge.cli.describe import head, info
-from ratzarr import RatZarr
+from ratzarr import RatZarr, RatZarrError
 
 SPOILED = {
     "unknown codec": lambda one: one["codecs"].append({"name": "of tomorrow"}),
@@ -78,6 +79,30 @@ def test_apply(raster):
     ratapplier.apply(_add, tables, tables)
     with RatZarr(raster + ".rat.zarr") as table:
         assert table.readBlock("c", 0, 9).tolist() == list(range(0, 18, 2))
+
+
+def _list(info, inputs, outputs):
+    assert inputs.s.getColumnNames()[:2] == ["a", "b"]
+    outputs.s.d = inputs.s.a
+
+
+def _ask(info, inputs, outputs):
+    outputs.s.d = inputs.s.bad
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads"])
+def test_a_script_that_lists_or_asks_for_it(raster, executor):
+    tables = ratapplier.RatAssociations()
+    tables.s = ratapplier.RatHandle(raster)
+    controls = ratapplier.RatApplierControls()
+    controls.setBlockLength(2)
+    controls.setExecutor(executor)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", LossWarning)
+        ratapplier.apply(_list, tables, tables, controls=controls)
+    assert ["'bad' is left out" in str(one.message) for one in said] == [True]
+    with pytest.raises(RatZarrError, match=r"RAT/bad/zarr\.json"):
+        ratapplier.apply(_ask, tables, tables, controls=controls)
 
 
 def test_copy_rat(raster, tmp_path):

@@ -1,4 +1,4 @@
-"""The conformance suite in zarr's stores and in fsspec's memory, and what only they have."""
+"""The conformance suite in zarr's stores, and what only they have."""
 
 import threading
 import zipfile
@@ -16,7 +16,7 @@ from ratzarr import ArgumentError, ChangedError, RatZarr, RatZarrError, StoreErr
 from ratzarr.stores.local import LocalObjects
 from ratzarr.stores.open import open_place
 from ratzarr.testing.helpers import STRING, make
-from tests.places import MemoryUrlPlace, StorePlace
+from tests.places import StorePlace
 from tests.ratzarr.conformance import TableConformance
 
 # Nothing here has to do with GDAL, and it takes a minute.
@@ -96,14 +96,16 @@ class TestTablesInIcechunk(TableConformance):
             assert table.getColumnNames() == ["a"]
 
 
-class TestTablesInMemoryByUrl(TableConformance):
+class TestTablesInAnFsspecStore(TableConformance):
     examples = 8
 
     @pytest.fixture
-    def place(self):
-        place = MemoryUrlPlace()
-        yield place
-        place.remove_all()
+    def place(self, tmp_path):
+        store = FsspecStore.from_url(f"memory://{tmp_path}")
+        yield StorePlace(store, str(store).strip("<>"))
+        memory = fsspec.filesystem("memory")
+        if memory.exists(str(tmp_path)):
+            memory.rm(str(tmp_path), recursive=True)
 
 
 STORES = {

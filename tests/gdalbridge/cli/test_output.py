@@ -258,4 +258,4 @@ def test_the_bands_that_have_a_table_are_named(command, bands, tmp_path, monkeyp
 def test_a_raster_that_is_not_there_is_said(command, tmp_path):
     done = CliRunner().invoke(main, [command, str(tmp_path / "none.tif")])
     assert done.exit_code == 1
-    assert "none.tif can't be opened as a raster: there is no such file" in done.stderr
+    assert "none.tif can't be opened as a raster: the file does not exist" in done.stderr

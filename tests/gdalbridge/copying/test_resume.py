@@ -745,7 +745,7 @@ def test_a_table_that_was_changed_since(raster, begun, reads):
 
 def test_another_raster(tmp_path, begun, reads):
     other = raster_at(tmp_path / "other.tif", shift=7)
-    refused(other, begun, r"other\.tif is not the one it comes from, or", columns=["share"])
+    refused(other, begun, r"other\.tif is not the raster it comes from, or", columns=["share"])
     starts_over(other, begun, reads)
 
 
@@ -786,7 +786,7 @@ def edited(url, key, change):
         (lambda d: d["attributes"]["PROVENANCE"].update(source=None), "nothing was kept"),
         (lambda d: d["attributes"]["PROVENANCE"]["source"].update(rows={}), "had {}"),
         (lambda d: d["attributes"]["PROVENANCE"]["source"].update(files={}), "was not there"),
-        (lambda d: d.update(data_type="int64", fill_value=0), "it is of int64"),
+        (lambda d: d.update(data_type="int64", fill_value=0), "its dtype is int64"),
         (lambda d: d["attributes"].update(GDAL_TYPE=3), "would store it differently"),
     ],
 )

@@ -240,7 +240,7 @@ def test_some_date_times_where_only_whole_columns_can_be_written():
     before = column_of(dataset, 4)
     with open_rat_for_update(dataset, options=ReadOptions(block_io=False)) as sink:
         sink.write(4, 1, np.array([b"2021-01-01T00:00:00Z"]))
-        with pytest.raises(NotWrittenError, match="can't change some rows only of column 'd'"):
+        with pytest.raises(NotWrittenError, match="can't change only some rows of column 'd'"):
             sink.commit()
     assert column_of(dataset, 4) == before
 

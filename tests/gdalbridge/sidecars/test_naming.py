@@ -2,10 +2,11 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from zarr.storage import FsspecStore
 
 from gdalbridge import BridgeError
+from gdalbridge.settings import SIDECAR_DIR
 from gdalbridge.sidecars.naming import (
-    PROXY_DIR,
     Sidecar,
     find_sidecars,
     is_sidecar,
@@ -113,7 +114,9 @@ def test_anothers_table_is_not_this_ones(request, tmp_path, place):
 
     for raster in ("seg", "seg.band2", "plain"):
         for table in (".tif.rat.zarr", ".rat.zarr"):
-            RatZarr(f"{folder}/{raster}{table}").close()
+            name = f"{folder}/{raster}{table}"
+            # There tables are read by name, and written in a store of zarr's.
+            RatZarr(FsspecStore.from_url(name) if place == "memory" else name).close()
     put("seg")
     put("plain")
 
@@ -137,7 +140,7 @@ def test_nothing_there(tmp_path):
 
 def test_the_other_place_is_looked_in_second(tmp_path, monkeypatch):
     other = tmp_path / "other"
-    monkeypatch.setenv(PROXY_DIR, str(other))
+    monkeypatch.setenv(SIDECAR_DIR, str(other))
     raster = tmp_path / "a" / "seg.tif"
     raster.parent.mkdir()
     # There is no such directory: it can't be written.
@@ -145,6 +148,10 @@ def test_the_other_place_is_looked_in_second(tmp_path, monkeypatch):
     assert Path(elsewhere).parent == other
     assert elsewhere.endswith("-seg.tif.rat.zarr")
     assert writable_sidecar_path(raster) == f"{raster}.rat.zarr"
+    # Tables are written to disks and S3 alone.
+    for name, is_there in (("s3://b/seg.tif", True), ("gs://b/seg.tif", False),
+                           ("https://host/seg.tif", False)):  # fmt: skip
+        assert (writable_sidecar_path(name) == f"{name}.rat.zarr") == is_there
     make(tmp_path, elsewhere)
     assert [one.path for one in find_sidecars(tmp_path / "gone" / "seg.tif")] == [elsewhere]
     assert find_sidecars(raster) == []

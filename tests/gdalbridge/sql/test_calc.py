@@ -228,7 +228,7 @@ def test_numbers_with_a_point_are_float64s(tmp_path):
         found = result(path, expression)
         assert found.dtype == expected.dtype, expression
         assert found.tobytes() == expected.tobytes(), expression
-    with pytest.raises(ConversionError, match=r"DECIMAL\(5,2\), which no column can be"):
+    with pytest.raises(ConversionError, match=r"DECIMAL\(5,2\), which no column can have"):
         result(path, "CAST(f8 AS DECIMAL(5,2))")
 
 
@@ -274,7 +274,7 @@ def test_null_and_nan(tmp_path):
         ("f > NULL", "bool"),
     ):
         with pytest.raises(
-            ConversionError, match=rf"'out', row \d: .* NULL, and {kind} .*coalesce"
+            ConversionError, match=rf"'out', row \d: .* NULL, which {kind} .*coalesce"
         ):
             result(path, expression)
     assert result(path, "coalesce(i + 1, 0)").tolist() == [2, 0, 4]
@@ -343,43 +343,45 @@ def test_one_of_several_values_per_row(tmp_path):
         ("(SELECT 1)", "a query of its own"),
         ("x IN (SELECT 1)", "a query of its own"),
         ("EXISTS (FROM block)", "a query of its own"),
-        ("random()", r"random\(\), which is not among"),
-        ("now()", r"now\(\), which is not among"),
+        ("random()", r"random\(\), which is not allowed"),
+        ("now()", r"now\(\), which is not allowed"),
         ("current_date", "no column 'current_date'"),
-        ("age(t)", r"age\(\), which is not among"),
-        ("read_text('/etc/passwd')", "which is not among"),
-        ("current_setting('memory_limit')", "which is not among"),
-        ("getenv('HOME')", "which there is none of"),
-        ("sqrtt(x)", r"none of: did you mean sqrt"),
-        ("error('x')", "which is not among"),
-        ("sleep_ms(1)", "which is not among"),
-        ("list_sum([x])", "which is not among"),
-        ("unnest([1, 2])", "which is not among"),
+        ("age(t)", r"age\(\), which is not allowed"),
+        ("read_text('/etc/passwd')", "which is not allowed"),
+        ("current_setting('memory_limit')", "which is not allowed"),
+        ("getenv('HOME')", "which does not exist"),
+        ("sqrtt(x)", r"does not exist: did you mean sqrt"),
+        ("error('x')", "which is not allowed"),
+        ("sleep_ms(1)", "which is not allowed"),
+        ("list_sum([x])", "which is not allowed"),
+        ("unnest([1, 2])", "which is not allowed"),
         ("main.abs(x)", "a function of a schema"),
         ("system.main.abs(x)", "a function of a schema"),
-        ("abs(DISTINCT x)", "more than its arguments"),
-        ("abs(x ORDER BY x)", "more than its arguments"),
+        ("abs(DISTINCT x)", "with further clauses"),
+        ("abs(x ORDER BY x)", "with further clauses"),
         ("*", "a star"),
         ("COLUMNS('x')", "a star"),
         ("?", "a parameter"),
         ("$1", "a parameter"),
         ("#1", "a column's number"),
         ("lambda y: y", "a lambda"),
-        ("x, x", "which is not among"),
-        ("1), (2", "no single expression"),
-        ("x) FROM block WHERE (true", "no single expression"),
-        ("1) UNION ALL SELECT (2", "no single expression"),
-        ("1) LIMIT (1", "no single expression"),
-        ("1); SELECT (2", "no single expression"),
-        ("1); DROP TABLE x; SELECT (2", "is no expression"),
-        ("x +", "is no expression"),
-        ("(x", "is no expression"),
+        ("x, x", "which is not allowed"),
+        ("1), (2", "not a single expression"),
+        ("x) FROM block WHERE (true", "not a single expression"),
+        ("1) UNION ALL SELECT (2", "not a single expression"),
+        ("1) LIMIT (1", "not a single expression"),
+        ("1); SELECT (2", "not a single expression"),
+        ("1); DROP TABLE x; SELECT (2", "is not an expression"),
+        ("x +", "is not an expression: it ends too early, or its parentheses don't match"),
+        ("(x", "is not an expression: it ends too early, or its parentheses don't match"),
+        ("x) + 1", "is not an expression: it ends too early, or its parentheses don't match"),
+        ("x 1", 'is not an expression: syntax error at or near "1"'),
         ("", "an expression is text"),
         ("x + 'a' + [1]", "."),
         ("GROUPING(x)", "the operator GROUPING"),
         ("x::INTEGER[]", "."),
-        ("INTERVAL 1 DAY", "type INTERVAL, which no column can be"),
-        ("NULL", "which no column can be"),
+        ("INTERVAL 1 DAY", "type INTERVAL, which no column can have"),
+        ("NULL", "which no column can have"),
         ("1 +" * 3000 + "1", "."),
     ],
 )
@@ -432,7 +434,7 @@ def test_a_dtype_of_its_own_is_exact_or_refused(tmp_path):
         calc(path, {"out": "x + 1"}, dtype={"out": "uint8"}, overwrite=True)
     # The one that was there is there still.
     assert column(path, "out").tolist() == [1, 2, 255]
-    with pytest.raises(BridgeError, match="asked for 'other'"):
+    with pytest.raises(BridgeError, match="given for 'other'"):
         calc(path, {"out": "x"}, dtype={"other": "uint8"}, overwrite=True)
 
 
@@ -700,10 +702,10 @@ def test_texts_that_grow_within_bounds_are_duckdbs(tmp_path, expression):
 @pytest.mark.parametrize(
     ("expression", "words"),
     [
-        ("printf(s, n)", "the first argument of printf() is a text in quotes"),
-        ("format(s || '{}', n)", "the first argument of format() is a text in quotes"),
-        ("printf('%*d', n, n)", "takes widths from no argument"),
-        ("format('{:{}}', s, n)", "takes widths from no argument"),
+        ("printf(s, n)", "the first argument of printf() must be a quoted text"),
+        ("format(s || '{}', n)", "the first argument of format() must be a quoted text"),
+        ("printf('%*d', n, n)", "can't take widths from arguments"),
+        ("format('{:{}}', s, n)", "can't take widths from arguments"),
         ("CAST(CAST(encode(s) AS BIT) AS VARCHAR)", "the type BIT"),
         ("CAST('[]' AS BIT[])", "the type BIT"),
         ("repeat(s)", "repeat() of 1 arguments"),

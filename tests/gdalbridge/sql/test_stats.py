@@ -407,7 +407,7 @@ def test_missing_values_do_not_count(tmp_path):
 )
 def test_what_is_no_count_is_refused_with_its_row(tmp_path, wrong, row):
     path = store(tmp_path, {"x": np.arange(3), "w": np.array(wrong)})
-    with pytest.raises(ConversionError, match=f"column 'w', row {row}: .* is no weight"):
+    with pytest.raises(ConversionError, match=f"column 'w', row {row}: .* is not a weight"):
         column_stats(path, ["x"], weights="w")
 
 

@@ -12,7 +12,6 @@ from numcodecs import blosc
 from ratzarr import DamagedError, RatZarr
 from ratzarr.codecs.blosc import HEAD, MAGIC, BloscBlocks, SummedBlocks, compress
 from ratzarr.codecs.compression import LZ4_BITS, LZ4_BYTES, ZSTD_BYTES, ZSTD_WHOLE
-from ratzarr.concurrency import OWN_PROCESSORS, Processors
 from tests.files import wait_until_settled
 
 WAYS = [tuple(way) for way in (LZ4_BYTES, LZ4_BITS, ZSTD_BYTES, ZSTD_WHOLE)]
@@ -27,16 +26,9 @@ VALUES = {
 }
 
 
-@pytest.fixture(params=[1, 2, 5])
-def processors(request):
-    return Processors(request.param)
-
-
-def summed(values, way, processors=OWN_PROCESSORS):
+def summed(values, way):
     """Pack values with checksums of their blocks."""
-    return b"".join(
-        compress(values.view(f"V{values.itemsize}"), *way, summed=True, processors=processors)
-    )
+    return b"".join(compress(values.view(f"V{values.itemsize}"), *way, summed=True))
 
 
 def opened(buffer, size):
@@ -59,9 +51,9 @@ def blocks_of(buffer):
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("name", VALUES)
-def test_blosc_reads_them_as_if_nothing_were_there(name, way, processors):
+def test_blosc_reads_them_as_if_nothing_were_there(name, way):
     values = VALUES[name]
-    buffer = summed(values, way, processors)
+    buffer = summed(values, way)
     plain = blosc.compress(values.view(f"V{values.itemsize}"), *way)
     assert blosc.decompress(buffer) == values.tobytes()
     blocks = blocks_of(plain)

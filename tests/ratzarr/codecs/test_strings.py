@@ -10,6 +10,7 @@ from ratzarr import RatZarr, UnequalValueError
 from ratzarr.codecs import strings as text
 from ratzarr.codecs.strings import (
     STRING,
+    PackedStrings,
     is_unicode,
     is_utf8,
     pack,
@@ -156,6 +157,48 @@ def test_padded_are_all_but_long_ones_and_those_with_zero_bytes(strings):
         assert [one for piece in found for one in piece.tolist()] == encoded
     else:
         assert found is None
+
+
+@given(
+    strings_of(ascii_text) | strings_of(any_text) | strings_of(st.one_of(any_text, long_text)),
+    st.data(),
+)
+@example(["", "x" * 256, ""], None)
+@example(["a\x00", "b\x00\x00"], None)
+@example([""] * 3 + ["x" * 300] * 6, None)
+def test_pages_of_packed_strings(strings, data):
+    packed = PackedStrings(reference(strings), len(strings))
+    first, stop = 0, len(strings)
+    if data is not None:
+        first = data.draw(st.integers(0, len(strings)))
+        stop = data.draw(st.integers(first, len(strings)))
+    out = np.full(stop - first, "before", STRING)
+    packed.copy(first, out)
+    assert out.tolist() == strings[first:stop]
+    assert packed.nbytes >= len(reference(strings))
+
+
+def test_pages_of_many_packed_strings():
+    strings = [f"größe {n}" * (n % 5) for n in range(50_000)]
+    packed = PackedStrings(reference(strings), len(strings))
+    for first, rows in ((0, 50_000), (16_380, 10), (49_999, 1), (50_000, 0)):
+        out = np.empty(rows, STRING)
+        packed.copy(first, out)
+        assert out.tolist() == strings[first : first + rows]
+
+
+def test_pages_of_what_are_no_strings():
+    for raw in (b"", b"\x01\x00\x00", reference(["a"])[:-1], reference(["a"]) + b"x"):
+        with pytest.raises(ValueError, match="string"):
+            PackedStrings(raw, 1)
+    with pytest.raises(ValueError, match="2 strings"):
+        PackedStrings(reference(["a", "b", "c"]), 2)
+    broken = PackedStrings(reference(["ab", "cd"]).replace(b"cd", b"\xff\xff"), 2)
+    out = np.empty(1, STRING)
+    broken.copy(0, out)
+    assert out.tolist() == ["ab"]
+    with pytest.raises(ValueError, match="UTF-8"):
+        broken.copy(1, out)
 
 
 def test_what_is_no_utf8_is_not_padded():

@@ -97,9 +97,10 @@ class Columns:
         view.looked = self.model.clock
         for name, column in self.model.columns.items():
             view.used[name] = {column}
-        for column, (stop, _, _written, _sure) in view.unconfirmed.items():
+        for column, (stop, looked, written, sure) in view.unconfirmed.items():
             # It knows of this cut itself.
-            view.unconfirmed[column] = (min(stop, rows), *view.unconfirmed[column][1:])
+            known = None if sure is None else min(sure, rows)
+            view.unconfirmed[column] = (min(stop, rows), looked, written, known)
         assert view.table.rowCount == rows
 
     @rarely

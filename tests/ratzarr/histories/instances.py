@@ -99,8 +99,8 @@ class Instances:
                 continue
             del view.unconfirmed[column]
             gone = not self._alive(column)
-            must |= sure and (
-                gone or (not self._is_pending(column) and self.model.lowest_since(written) < stop)
+            must |= sure is not None and (
+                gone or (not self._is_pending(column) and self.model.lowest_since(written) < sure)
             )
             may |= gone or self.model.lowest_since(looked) < stop
         _, error = attempt(call)

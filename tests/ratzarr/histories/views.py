@@ -22,7 +22,7 @@ class View:
     building: dict = field(default_factory=dict)
     """Columns that are to take another's place, and that it means by the name."""
     unconfirmed: dict = field(default_factory=dict)
-    """Columns written to where nobody looks first: (rows, looked, written, sure)."""
+    """Columns written to where nobody looks first: (rows, looked, written, and the rows that are sure, None: none)."""
 
     def forget(self, name):
         """Know nothing of a name any more."""

@@ -143,9 +143,12 @@ class Writing:
 
     def _owe(self, view, columns, stop, *, sure):
         for column in columns:
-            known = view.unconfirmed.get(column, (0, view.looked, self.model.clock, False))
+            known = view.unconfirmed.get(column, (0, view.looked, self.model.clock, None))
+            rows = known[3]
+            if sure:
+                rows = stop if rows is None else max(stop, rows)
             view.unconfirmed[column] = (
-                max(stop, known[0]), min(view.looked, known[1]), self.model.clock, sure or known[3],
+                max(stop, known[0]), min(view.looked, known[1]), self.model.clock, rows,
             )  # fmt: skip
 
     def _stray(self, view, column, stale, start, stop):

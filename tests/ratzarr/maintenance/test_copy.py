@@ -1,24 +1,18 @@
 """Whole stores and files copied: what a table of upstream's, a swap, a lying disk come to."""
 
-import hashlib
-import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from zarr.storage import MemoryStore
+from zarr.storage import FsspecStore, MemoryStore
 
-import ratzarr.stores.files
 from ratzarr import ChangedError, NotARatZarrError, RatZarr, StoreError, TableNotFoundError
 from ratzarr.maintenance.copy import copy_store, inventory
 from ratzarr.stores.base import parse
-from ratzarr.stores.files import copy_file, file_state, same_file
 from ratzarr.stores.local import LocalObjects
 from ratzarr.stores.open import open_objects, open_place
-from ratzarr.stores.s3 import S3Objects
-from tests.servers.faults import AFTER, Faults, faulty_proxy
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -115,45 +109,12 @@ def test_places_that_are_taken_or_empty(tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["copy"]
 
 
-@pytest.mark.parametrize("size", [0, 1, 1000])
-def test_files(tmp_path, moto_s3, size):
-    data = os.urandom(size)
-    (tmp_path / "a").write_bytes(data)
-    os.utime(tmp_path / "a", (1e9, 1e9))
-    url = moto_s3.new("file")
-    ways = [
-        (tmp_path / "a", url),
-        (url, url + "2"),
-        (url + "2", tmp_path / "b"),
-        (tmp_path / "b", tmp_path / "c"),
-    ]
-    for source, target in ways:
-        copy_file(parse(source), parse(target))
-        assert same_file(parse(source), parse(target))
-        with pytest.raises(FileExistsError):
-            copy_file(parse(source), parse(target))
-    assert (tmp_path / "b").read_bytes() == (tmp_path / "c").read_bytes() == data
-    assert moto_s3.everything()["d1/file2"].strip('"') == hashlib.md5(data).hexdigest()
-    (tmp_path / "d").write_bytes(data + b"x")
-    copy_file(parse(tmp_path / "d"), parse(url), overwrite=True)
-    assert not same_file(parse(url), parse(url + "2"))
-    assert file_state(parse(tmp_path / "c")).size == size
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b", "c", "d"]
-
-
-def test_a_file_on_a_disk_keeps_its_time(tmp_path):
-    (tmp_path / "a").write_bytes(b"x")
-    os.utime(tmp_path / "a", (1e9, 1e9))
-    copy_file(parse(tmp_path / "a"), parse(tmp_path / "b"))
-    assert (tmp_path / "b").stat().st_mtime == 1e9
-
-
 def test_a_store_goes_by_way_of_every_kind_of_place(tmp_path, moto_s3, monkeypatch):
     before = contents(DATA / "golden-v1.zarr")
     url, other = moto_s3.new(), moto_s3.new()
     places = [
         open_place(DATA / "golden-v1.zarr"),
-        open_place("memory://by-way-of/t.rat.zarr"),
+        open_place(FsspecStore.from_url("memory://by-way-of/t.rat.zarr")),
         open_place(MemoryStore()),
         open_objects(parse(url)),
         open_objects(parse(other)),
@@ -165,116 +126,3 @@ def test_a_store_goes_by_way_of_every_kind_of_place(tmp_path, moto_s3, monkeypat
         assert {one.key: one.size for one in found} == {k: len(v) for k, v in before.items()}
         assert copy_store(source, target, found) == len(before)
     assert moto_s3.objects(url) == moto_s3.objects(other) == contents(tmp_path / "back") == before
-
-
-LOST = [kind for kind in AFTER if kind != "late stall"]
-"""Quick ways to lose an answer."""
-
-
-@pytest.mark.parametrize("kind", LOST)
-def test_a_write_whose_answer_is_lost(tmp_path, moto, moto_s3, monkeypatch, kind):
-    """Asked for again, the server refuses what it has done already: the copy is there, and whole."""
-    monkeypatch.setattr(ratzarr.stores.files, "PART_BYTES", 5 * 2**20)
-    monkeypatch.setenv("RATZARR_S3_BACKOFF", "0.02")
-    data = os.urandom(6 * 2**20)
-    (tmp_path / "small").write_bytes(data[:1000])
-    (tmp_path / "large").write_bytes(data)
-    small, large, again = (moto_s3.new(name) for name in ("small", "large", "again"))
-    faults = Faults(plan=lambda method, key, number: kind if _makes(method, number) else None)
-    with faulty_proxy(moto.url, faults) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        copy_file(parse(tmp_path / "small"), parse(small))
-        copy_file(parse(tmp_path / "large"), parse(large))
-        copy_file(parse(large), parse(again))
-    # PUT of the one; a part, the upload's beginning and its end of the others.
-    assert len(faults.done) >= 5
-    found = {
-        key.rpartition("/")[2]: body for key, body in moto.contents(moto_s3.bucket, "").items()
-    }
-    assert found == {"small": data[:1000], "large": data, "again": data}
-
-
-def _makes(method, number):
-    # POST begins an upload, and again where that was lost; then it finishes it.
-    return (method == "PUT" and number == 0) or (method == "POST" and number in (0, 2))
-
-
-def test_a_write_that_met_a_fault_takes_nobodys_place(tmp_path, moto, moto_s3, monkeypatch):
-    monkeypatch.setenv("RATZARR_S3_BACKOFF", "0.02")
-    (tmp_path / "a").write_bytes(b"mine")
-    url = moto_s3.new("file")
-    place = parse(url)
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    moto_s3.client.put_object(Bucket=bucket, Key=key, Body=b"hers")
-    faults = Faults(plan=lambda method, key, number: "500" if number == 0 else None)
-    with faulty_proxy(moto.url, faults) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        with pytest.raises(FileExistsError, match="there already"):
-            copy_file(parse(tmp_path / "a"), place)
-    assert faults.count("500", conditional=True) == 1
-    assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"hers"
-
-
-@pytest.mark.parametrize("late", [False, True])
-def test_a_large_file_takes_nobodys_place(tmp_path, moto_s3, monkeypatch, late):
-    """Also on a server that ignores conditions on uploads in parts."""
-    monkeypatch.setattr(ratzarr.stores.files, "PART_BYTES", 5 * 2**20)
-    (tmp_path / "a").write_bytes(os.urandom(6 * 2**20))
-    url, asked = moto_s3.new("file"), S3Objects.request
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-
-    def put():
-        moto_s3.client.put_object(Bucket=bucket, Key=key, Body=b"hers")
-
-    def asks(self, method, **request):
-        if method == "complete_multipart_upload":
-            request.pop("IfNoneMatch", None)
-        answer = asked(self, method, **request)
-        if method == "upload_part" and late:
-            put()
-        return answer
-
-    monkeypatch.setattr(S3Objects, "request", asks)
-    if not late:
-        put()
-    with pytest.raises(FileExistsError, match="there already"):
-        copy_file(parse(tmp_path / "a"), parse(url))
-    assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"hers"
-    assert moto_s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
-
-
-@pytest.mark.parametrize("honest", [True, False])
-@pytest.mark.parametrize("size", [1000, 6 * 2**20])
-def test_a_server_whose_etags_are_no_checksums(tmp_path, moto_s3, monkeypatch, size, honest):
-    """It encrypts with keys of its own, say: what has arrived is read again."""
-    monkeypatch.setattr(ratzarr.stores.files, "PART_BYTES", 5 * 2**20)
-    data, url, asked = os.urandom(size), moto_s3.new("file"), S3Objects.request
-    (tmp_path / "a").write_bytes(data)
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-
-    def asks(self, method, **request):
-        answer = asked(self, method, **request)
-        if method in ("put_object", "complete_multipart_upload"):
-            answer = {**answer, "ETag": f'"{"0" * 32}"'}
-            if not honest:
-                other = data[:-1] + bytes([data[-1] ^ 1])
-                moto_s3.client.put_object(Bucket=bucket, Key=key, Body=other)
-        return answer
-
-    monkeypatch.setattr(S3Objects, "request", asks)
-    before = set(os.listdir("/proc/self/fd"))
-    if honest:
-        copy_file(parse(tmp_path / "a"), parse(url))
-        assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == data
-    else:
-        with pytest.raises(StoreError, match="holds other bytes than were written"):
-            copy_file(parse(tmp_path / "a"), parse(url))
-    opened = set(os.listdir("/proc/self/fd")) - before
-    assert not any(_leads_to(fd, tmp_path) for fd in opened)
-
-
-def _leads_to(fd, folder):
-    try:
-        return os.readlink(f"/proc/self/fd/{fd}").startswith(str(folder))
-    except FileNotFoundError:
-        return False

@@ -1,12 +1,15 @@
-"""Web servers, and other URLs that fsspec knows. (Its memory passes the conformance suite.)"""
+"""Web servers, and other URLs that fsspec knows."""
 
 import zipfile
 
+import fsspec
 import numpy as np
 import pytest
 
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.maintenance.check import check_store
+from ratzarr.maintenance.copy import copy_store, inventory
+from ratzarr.stores.open import open_place
 from ratzarr.testing.helpers import STRING, change_document, make
 from tests.servers.web import web_server
 
@@ -138,22 +141,52 @@ def test_nothing_to_read(url):
         RatZarr(url, readOnly=True)
 
 
-def test_places_where_half_an_object_could_be_left(local, tmp_path):
-    """Are read, and not written: fsspec would, and not in one step."""
-    path = local.new()
-    with make(path, 9, chunk=4, a=("int32",)) as table:
-        table.writeBlock("a", np.arange(9), 0)
-    archive = tmp_path / "tables.zip"
-    with zipfile.ZipFile(archive, "w") as file:
-        for key, content in local.objects(path).items():
+def as_archive(objects, path):
+    """Put a table's objects into a zip file; return the table's URL in it."""
+    with zipfile.ZipFile(path, "w") as file:
+        for key, content in objects.items():
             file.writestr(f"x.rat.zarr/{key}", content)
-    before = archive.read_bytes()
-    url = f"zip://x.rat.zarr::{archive}"
+    return f"zip://x.rat.zarr::{path}"
+
+
+def in_memory(objects, path):
+    """Put a table's objects into fsspec's memory; return the table's URL there."""
+    url = f"memory://{path}/x.rat.zarr"
+    fsspec.filesystem("memory").pipe({f"{url}/{key}": data for key, data in objects.items()})
+    return url
+
+
+@pytest.mark.parametrize("put", [as_archive, in_memory])
+def test_other_places_are_read_and_not_written(local, tmp_path, put):
+    path = local.new()
+    with make(path, 9, chunk=4, a=("int32",), **{"b*": ("int8",)}) as table:
+        table.writeBlock("a", np.arange(9), 0)
+    objects = local.objects(path)
+    url = put(objects, tmp_path / "tables")
+    refused = rf"{url.partition('://')[0]}:// are read, not written.*local disk or S3, and copy"
     with RatZarr(url) as table:
-        assert table.getColumnNames() == ["a"]
+        assert table.getColumnNames() == ["a", "b*"]
         assert table.readBlock("a", 0, 9).tolist() == list(range(9))
-        with pytest.raises(PermissionError, match="half there"):
-            table.writeBlock("a", np.arange(3), 0)
-    with pytest.raises(PermissionError, match="half there"):
-        RatZarr(f"zip://other::{archive}")
-    assert archive.read_bytes() == before
+        for change in (
+            lambda: table.writeBlock("a", np.arange(3), 0),
+            lambda: table.setRowCount(3),
+            lambda: table.createColumn("c", "int8"),
+            lambda: table.deleteColumn("b*"),
+        ):
+            with pytest.raises(PermissionError, match=refused):
+                change()
+    with pytest.raises(PermissionError, match=refused):
+        RatZarr(url.replace("x.rat", "y.rat"))
+    with pytest.raises(PermissionError, match=refused):
+        RatZarr.delete(url)
+    with pytest.raises(PermissionError, match=refused):
+        copy_store(
+            open_place(path),
+            open_place(url.replace("x.rat", "y.rat")),
+            inventory(open_place(path)),
+        )
+    assert [one.key for one in inventory(open_place(url))] == sorted(objects)
+    assert {one.key: one.size for one in inventory(open_place(url))} == {
+        key: len(data) for key, data in objects.items()
+    }
+    assert check_store(url) == []

@@ -72,13 +72,6 @@ def test_of_a_killed_process_all_is_removed(tmp_path, suffix):
     assert set(os.listdir(tmp_path)) == set(foreign)
 
 
-def test_a_file_half_copied_is_left_over_too(tmp_path):
-    name = f".{'0' * 32}.partial"
-    (tmp_path / name).write_text("half")
-    assert sweep_leftovers(tmp_path) == [name]
-    assert os.listdir(tmp_path) == []
-
-
 def test_a_directory_without_its_lock_is_left_over(tmp_path):
     """A process was killed while it removed what another had left."""
     made = tmp_path / f".ratzarr-{'0' * 20}"

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import threading
 import time
 import tracemalloc
@@ -302,33 +303,46 @@ def test_what_is_kept_is_bounded(tmp_path, monkeypatch, limit):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are forks elsewhere only")
 def test_a_forked_child_reads_on(tmp_path):
+    """At whatever step of a read another thread is: what that holds nobody gives back there."""
     path = tmp_path / "t.rat.zarr"
     with make(path, 100, chunk=60, a=("i4",)) as table:
         table.writeBlock("a", np.arange(100), 0)
     wait_until_settled(path)
+    there, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def pause(_frame, event, _function):
+        if event in ("call", "c_call"):
+            there.release()
+            go_on.acquire()
+
     with RatZarr(path, readOnly=True) as table:
-        table.readBlock("a", 0, 2)
-        over = threading.Event()
+        for _ in range(2):
+            table.readBlock("a", 0, 2)
 
-        def goes_on():
-            while not over.is_set():
-                table.readBlock("a", 0, 2)
+        def reads():
+            sys.setprofile(pause)
+            table.readBlock("a", 0, 2)
+            sys.setprofile(None)
 
-        others = [threading.Thread(target=goes_on) for _ in range(3)]
-        for other in others:
-            other.start()
-        try:
-            for _ in range(30):
-                child = os.fork()
-                if not child:
-                    # What waits for a lock that nobody holds any more ends here.
-                    signal.alarm(20)
-                    os._exit(table.readBlock("a", 5, 1).tolist() != [5])
-                assert os.waitpid(child, 0)[1] == 0
-        finally:
-            over.set()
-            for other in others:
-                other.join()
+        other = threading.Thread(target=reads)
+        other.start()
+        steps = 0
+        while there.acquire(timeout=1):
+            steps += 1
+            child = os.fork()
+            if not child:
+                # A lock that nobody gives back is waited for until this.
+                signal.alarm(20)
+                os._exit(table.readBlock("a", 5, 1).tolist() != [5])
+            status = os.waitpid(child, 0)[1]
+            go_on.release()
+            if status:
+                break
+        sys.setprofile(None)
+        go_on.release(10_000)
+        other.join()
+    assert status == 0
+    assert steps > 20
 
 
 # ---- blocks of Blosc

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.concurrency import PROCESSORS, run
+from ratzarr.settings import requests
 from ratzarr.stores.base import parse
 from ratzarr.table import RatZarr
 
@@ -31,6 +32,7 @@ __all__ = [
     "ReadAhead",
     "at_once",
     "is_far",
+    "max_blocks",
     "memory_of",
     "read_ahead",
     "run",
@@ -49,11 +51,16 @@ NUMBERS, TEXTS = 3, 10
 """Approximate number of copies of a block's bytes in memory."""
 
 
+def max_blocks() -> int:
+    """Return the largest number of blocks in flight: RATZARR_REQUESTS limits it, too."""
+    return min(MOST, requests())
+
+
 def at_once(dtype: np.dtype[Any], rows: int) -> int:
     """Return the number of blocks in flight, for values not read yet."""
     text = dtype.kind in "TO"
     row = TEXTS * (dtype.itemsize + TEXT_BYTES) if text else NUMBERS * dtype.itemsize
-    return max(1, min(MOST, ROOM // max(1, row * rows)))
+    return max(1, min(max_blocks(), ROOM // max(1, row * rows)))
 
 
 def memory_of(values: NDArray[Any]) -> int:

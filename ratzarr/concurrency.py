@@ -204,7 +204,7 @@ def _flagged[T](task: Callable[[], T]) -> T:
 
 
 def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
-    """Give a task to the pool; None where the interpreter is ending, which ends all pools."""
+    """Submit a task to the pool; return None if the interpreter is shutting down."""
     try:
         return _pool().submit(_flagged, task)
     except RuntimeError:

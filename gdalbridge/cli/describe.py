@@ -136,7 +136,7 @@ def _sidecar(path: str, now: Callable[[], Mapping[str, Any]] | None = None) -> d
 def _raster(
     recorded: Any, path: str, look: Callable[[], Mapping[str, Any]] | None
 ) -> dict[str, Any]:
-    """Return what a table belongs to, and whether it still fits; None where nothing tells."""
+    """Return a table's raster, and whether it has changed; None if the table records no raster."""
     found: dict[str, Any] = {"raster": parsed_raster(recorded), "fits": None, "changes": []}
     now: Mapping[str, Any] | None = None
     if look is not None:
@@ -182,17 +182,18 @@ def _sidecar_text(one: Mapping[str, Any]) -> str:
         minimum, size = map(_plain_text, binning) if is_pair else ("?", "?")
         lines.append(f"linear binning: row 0 from {minimum}, bins of {size}")
     lines += [*_raster_text(one), *_provenance_text(one)]
-    rows = []
+    rows, reasons = [], []
     for column in one["columns"]:
         if "unreadable" in column:
-            rows.append((column["name"], "?", "", f"can't be read: {column['unreadable']}"))
+            rows.append((column["name"], "?", "", "can't be read"))
+            reasons.append(f"column {_plain_text(column['name'])}: {column['unreadable']}")
             continue
         dtype = column["dtype"] + (f" x {column['width']}" if column["width"] > 1 else "")
         note = ""
         if "rows_done" in column:
             note = f"incomplete: {column['rows_done']} rows are written"
         rows.append((column["name"], dtype, column["usage"], note))
-    return "\n".join([*lines, text_table(("column", "dtype", "usage", ""), rows)])
+    return "\n".join([*lines, text_table(("column", "dtype", "usage", ""), rows), *reasons])
 
 
 def _raster_text(one: Mapping[str, Any]) -> list[str]:
@@ -259,18 +260,18 @@ def head(
     columns: Sequence[str] = (),
     reading: ReadOptions = DEFAULTS,
 ) -> dict[str, Any]:
-    """Return some rows of a sidecar, or of a raster's columns and its sidecars' merged.
+    """Return some rows of a sidecar, or of a raster's columns merged with its sidecars'.
 
     Parameters
     ----------
     table : str
         Path, URL or ``/vsi`` name.
     rows, start : int
-        How many rows, from which.
+        Number of rows, and the first row.
     band : int
-        Of a raster, counted from 1.
+        Band of a raster, counted from 1.
     name : str, optional
-        Of a raster's sidecars, only the further table of this name.
+        Of a raster's sidecars, use only the further table of this name.
     columns : sequence of str
         Only these columns; by default all.
     reading : ReadOptions
@@ -280,7 +281,7 @@ def head(
     -------
     dict
         ``table``, ``rows`` (of the whole table), ``start``, and ``columns``: lists of
-        values by name, ready for JSON. Beyond the end of a shorter column they are None.
+        JSON-compatible values by name. Beyond the end of a shorter column they are None.
     """
     if is_sidecar(table):
         return _store_head(table, rows, start, columns)
@@ -288,7 +289,7 @@ def head(
     try:
         return _merged_head(table, rows, start, band, name, columns, reading)
     except (GdalMissingError, RasterNotFoundError):
-        # Its sidecar can be read even so.
+        # The sidecar may be readable even if the raster is not.
         there = [one for one in find_sidecars(table, band) if one.name == name]
         if not there:
             raise

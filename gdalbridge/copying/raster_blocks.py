@@ -16,6 +16,7 @@ from gdalbridge.errors import ConversionError
 from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.field_types import FieldType, stored_dtype
 from ratzarr import RatZarr, RatZarrError
+from ratzarr.errors import Advice
 from ratzarr.format import Block, exact, has_payload
 from ratzarr.pipeline import MOST, PROCESSORS, ROOM, is_far, memory_of, read_ahead
 
@@ -43,7 +44,7 @@ class ExportPlan:
     attributes: Mapping[str, Any]
     block_rows: int
     is_colour: bool = False
-    """Whether the format keeps its values as colours, 0 to 255."""
+    """True if the format stores its values as colours, 0 to 255."""
 
 
 def rows_per_block(chunk_rows: int, dtype: np.dtype[Any]) -> int:
@@ -165,8 +166,8 @@ def for_gdal(plan: ExportPlan, values: Array, start: int) -> Array:
     if plan.is_colour and ((checked < 0) | (checked > MAX_COLOUR)).any():
         row = int(np.argmax((checked < 0) | (checked > MAX_COLOUR)))
         raise ConversionError(
-            f"column {plan.key!r}, row {start + row}: {checked[row]} is no colour for this format "
-            f"(0 to {MAX_COLOUR})"
+            f"column {plan.key!r}, row {start + row}: {checked[row]} is not a colour for this "
+            f"format (0 to {MAX_COLOUR})"
         )
     return checked
 
@@ -179,8 +180,10 @@ def _checked(plan: ExportPlan, values: Array, dtype: np.dtype[Any], start: int) 
             FieldType.INTEGER: "Real or String",
             FieldType.REAL: "String",
         }.get(plan.kind, "")
-        hint = f"; use a cast to {others}" if others else ""
-        raise ConversionError(f"{error}{hint}") from error
+        if not others:
+            raise ConversionError(str(error)) from error
+        hint = f"Ask for {others} with cast=..."
+        raise ConversionError(Advice(f"{error}.", hint)) from error
 
 
 def _as_text(plan: ExportPlan, values: Array, start: int) -> Array:

@@ -17,8 +17,7 @@ __all__ = ["older_gdal_note", "write_beside"]
 TABLE = "GDALRasterAttributeTable"
 BAND = "PAMRasterBand"
 ELEMENT, TEXT, ATTRIBUTE = 0, 1, 2
-"""GDAL's XML trees are nested lists. These are the kinds of nodes: kind, name or text,
-children."""
+"""Kinds of nodes in GDAL's XML trees. A node is a list: its kind, its name or text, its children."""
 
 
 def write_beside(raster: Path, source: Any, bands: Sequence[int]) -> None:

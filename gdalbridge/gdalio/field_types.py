@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gdalbridge.errors import ConversionError
+from ratzarr.errors import Advice
 from ratzarr.format import BYTES
 
 __all__ = [
@@ -255,9 +256,9 @@ def export_type(
         )
     if kind >= FieldType.BOOLEAN and not new_types:
         others = [type_name(one) for one in allowed if one < FieldType.BOOLEAN]
-        hint = f"; use a cast to {' or '.join(others)}" if others else ""
+        hint = f"Ask for {' or '.join(others)} with cast=..." if others else ""
         raise ConversionError(
-            f"column {column!r}: GDAL before 3.12 has no type {type_name(kind)}{hint}"
+            Advice(f"column {column!r}: GDAL before 3.12 has no type {type_name(kind)}.", hint)
         )
     return kind
 
@@ -280,10 +281,10 @@ def kept_name(name: str, usage: int) -> str:
 
 
 def hfa_colour_conflict(name: str, kind: int, usage: int) -> str | None:
-    """Return why HFA can't have a column, in words; None where it can.
+    """Return the reason why HFA cannot have a column; None if it can.
 
-    Whatever its usage, HFA takes a column called Red, Green, Blue or Opacity for colours: other
-    values would change the colour table, or be rounded to it.
+    HFA treats a column named Red, Green, Blue or Opacity as colours, whatever its usage. Other
+    values would change the colour table or be rounded.
     """
     colours = {HFA_NAMES[usage]: usage for usage in COLOUR_USAGES if usage in HFA_NAMES}
     kept = kept_name(name, usage)
@@ -291,8 +292,8 @@ def hfa_colour_conflict(name: str, kind: int, usage: int) -> str | None:
     if colour is None or (kind == FieldType.INTEGER and usage == colours[colour]):
         return None
     return (
-        f"column {name!r} is {type_name(kind)} with the usage {usage_name(usage)}, and HFA takes "
-        f"it for the colour {colour} of its colour table"
+        f"column {name!r} is {type_name(kind)} with the usage {usage_name(usage)}, and HFA "
+        f"takes it for the colour {colour} of its colour table"
     )
 
 

@@ -189,7 +189,7 @@ def _heard_again(dataset: Any, number: int) -> _Heard:
 
 
 def _altered_in_xml(dataset: Any, number: int, rat: Any) -> tuple[Message, ...]:
-    """Return which numbers of a table in XML GDAL altered without a word, once for each file."""
+    """Return the numbers of a table in XML that GDAL silently altered, once for each file."""
     name, driver = dataset.GetDescription(), dataset.GetDriver().ShortName
     if not name or name.startswith("<") or driver == "MEM" or rat.ChangesAreWrittenToFile():
         return ()

@@ -186,31 +186,31 @@ def see_what_was_kept(
 
 
 Columns = Sequence[tuple[str, int, int]]
-"""Name, type and usage of each."""
+"""Name, type and usage of each column."""
 
 
 def check_columns(
     name: str, new: Columns, there: Sequence[str] = (), changed: Columns = (), *, hfa: bool
 ) -> None:
-    """Refuse columns that a format written through can't have as they are.
+    """Reject columns that a directly written format cannot have, before creating any.
 
     Parameters
     ----------
     name : str
-        The raster, for messages.
+        The raster's name, for messages.
     new : sequence of (name, type, usage)
-        In the order in which they are to be created.
+        In order of creation.
     there : sequence of str
-        Columns that the raster has.
+        The raster's existing columns.
     changed : sequence of (name, type, usage)
-        Those of them that are to be written over.
+        Existing columns to be overwritten.
     hfa : bool
-        Whether the format is HFA, which also takes some names for colours.
+        True for HFA, which also treats some names as colours.
 
     Raises
     ------
     NotWrittenError
-        Names the column, and the one that it would replace.
+        Names the column, and the existing column that would be replaced.
     """
     for asked in (*new, *changed) if hfa else ():
         conflict = hfa_colour_conflict(*asked)
@@ -244,7 +244,7 @@ WRITTEN_KINDS = {
     FieldType.DATETIME: "S",
     FieldType.WKB_GEOMETRY: "O",
 }
-"""The kind of numpy dtype from which a GDAL type is written."""
+"""The numpy dtype kind of the values that are written to each GDAL type."""
 TEXT_BYTES = 32 * 2**20
 """Largest size of a text block in bytes, because GDAL's bindings pad all rows to the longest."""
 
@@ -397,7 +397,7 @@ class RatSink:
 
     @property
     def is_hfa(self) -> bool:
-        """Whether the raster is an HFA, whose driver changes colour columns."""
+        """True if the raster is an HFA, whose driver changes colour columns."""
         return bool(self._dataset.GetDriver().ShortName == "HFA")
 
     def check_columns(self, new: Columns, changed: Columns = ()) -> None:

@@ -29,10 +29,10 @@ class ReadOptions:
         Encoding of its text and column names. By default UTF-8; for a ``.vat.dbf`` the
         encoding that the file declares.
     lossy : bool
-        Read a table also where GDAL lost or altered values of it.
+        Read a table even if GDAL lost or altered values of it.
     block_io : bool
-        Read and write many rows in one call of GDAL's, where its version is known to do that
-        rightly. False goes cell by cell, as with the other versions.
+        Read and write many rows in one GDAL call, if its version is known to do that correctly.
+        False works cell by cell, as with other versions.
 
     Raises
     ------

@@ -1,9 +1,9 @@
-"""Numbers of an attribute table in XML that GDAL's parser alters in silence.
+"""Find numbers of an attribute table in XML that GDAL's parser silently alters.
 
-GDAL reads a cell up to its first character that is no digit, wraps or clamps integers of more than
-32 bits, and from 3.13 on takes ``-nan`` for 0. Here the XML is scanned once more, block by block: rows of
-plain numbers by one regular expression, which takes a tenth of the time of GDAL's own parsing; any
-other row is parsed, and GDAL's value of each of its numbers compared with the text.
+GDAL reads a cell up to its first non-digit, wraps or clamps integers of more than 32 bits, and
+from 3.13 reads ``-nan`` as 0. This module scans the XML again, block by block. A regular
+expression recognises rows of plain numbers in a tenth of the time of GDAL's own parsing. Other
+rows are parsed, and GDAL's value of each number is compared with the text.
 """
 
 import math
@@ -21,17 +21,17 @@ __all__ = ["altered_numbers"]
 
 BLOCK_BYTES = 4 * 2**20
 ELEMENT, TEXT, ATTRIBUTE = 0, 1, 2
-"""Kinds of nodes in GDAL's XML trees, which are lists: kind, name or text, children."""
+"""Kinds of nodes in GDAL's XML trees. A node is a list: its kind, its name or text, its children."""
 MAX_FOUND = 100
-"""More altered values are not looked for."""
+"""Largest number of altered values that are reported."""
 
 _BAND = re.compile(rb"<(?:PAM|VRT)RasterBand\b[^>]*?\bband\s*=\s*[\"'](\d+)[\"'][^>]*>")
 _MARKS = re.compile(rb"<(?:PAM|VRT)RasterBand\b[^>]*>|<GDALRasterAttributeTable\b[^>]*>")
 _FIRST_ROW = re.compile(rb"<Row\b|</GDALRasterAttributeTable>")
 _END = re.compile(rb"\s*</GDALRasterAttributeTable>")
 _ANY = rb"[^<]*+"
-# Shorter than 32 bits, and shorter than the 53 of a Real, whatever the digits are. [0-9] is twice
-# as fast as a category.
+# Less than 32 bits, and less than the 53 of a Real, for any digits. [0-9] is twice as fast as a
+# category.
 _PLAIN = {
     FieldType.INTEGER: rb"[+-]?+[0-9]{1,9}+",
     FieldType.REAL: (
@@ -45,7 +45,7 @@ _INFINITE = re.compile(r"[+-]?(?:inf(?:inity)?|1\.#INF[0-9]*)", re.I)
 
 
 def altered_numbers(path: str, band: int, columns: Sequence[tuple[str, int]]) -> list[str]:
-    """Return what GDAL altered of a band's table in an XML file, in words.
+    """Return descriptions of the values that GDAL altered in a band's table in an XML file.
 
     Parameters
     ----------
@@ -54,12 +54,12 @@ def altered_numbers(path: str, band: int, columns: Sequence[tuple[str, int]]) ->
     band : int
         Counted from 1.
     columns : sequence of (str, int)
-        Name and type of each column of the table, as GDAL has them.
+        Name and type of each of the table's columns in GDAL.
 
     Returns
     -------
     list of str
-        Empty too where the file has no table of these columns for the band.
+        Empty also if the file has no table with these columns for the band.
     """
     if not any(kind in _PLAIN for _, kind in columns):
         return []
@@ -73,27 +73,27 @@ def altered_numbers(path: str, band: int, columns: Sequence[tuple[str, int]]) ->
 
 
 class _Text:
-    """The bytes of a file from a position on, of which a block or two are held."""
+    """The bytes of a file from an offset on. One or two blocks are in memory."""
 
     def __init__(self, path: str) -> None:
         self.data, self.start = b"", 0
         self._file = gdal.VSIFOpenL(path, "rb")
 
     def more(self) -> bool:
-        """Read the next block; return whether there was one."""
+        """Read the next block; return False at the end of the file."""
         piece = gdal.VSIFReadL(1, BLOCK_BYTES, self._file) if self._file else None
         if piece:
             self.data, self.start = self.data[self.start :] + bytes(piece), 0
         return bool(piece)
 
     def skip(self, mark: re.Pattern[bytes]) -> bytes | None:
-        """Go to the end of a mark and return it; None where there is none."""
+        """Advance to the end of a marker and return it; None if it does not occur."""
         while True:
             match = mark.search(self.data, self.start)
             if match is not None:
                 self.start = match.end()
                 return match[0]
-            # A mark may have begun.
+            # The block may end within a marker.
             begun = self.data.rfind(b"<", self.start)
             self.start = len(self.data) if begun < 0 else begun
             if not self.more():
@@ -106,7 +106,7 @@ class _Text:
 
 
 def _odd_rows(path: str, band: int, columns: Sequence[tuple[str, int]]) -> Generator[bytes]:
-    """Yield the XML of rows of a band's table that are not plain."""
+    """Yield the XML of the rows of a band's table that have other than plain numbers."""
     with siblings_visible(path), closing(_Text(path)) as text:
         of_band = False
         while (mark := text.skip(_MARKS)) is not None:
@@ -123,7 +123,7 @@ def _odd_rows_of_table(text: _Text, columns: Sequence[tuple[str, int]]) -> Itera
         if not text.more():
             return
     if not _are_fields(text.data[text.start : first.start()], columns):
-        # GDAL has another table for the band.
+        # GDAL uses another table for the band.
         return
     text.start = first.start()
     cells = b"".join(
@@ -150,7 +150,7 @@ def _are_fields(header: bytes, columns: Sequence[tuple[str, int]]) -> bool:
         return False
     fields = [one for one in tree[2:] if one[1] == "FieldDefn"]
     names = [_text(*(one for one in field[2:] if one[1] == "Name")) for field in fields]
-    # Names beyond ASCII have been decoded otherwise.
+    # Non-ASCII names were decoded differently.
     return len(names) == len(columns) and all(
         name == column or not (name.isascii() and column.isascii())
         for name, (column, _) in zip(names, columns, strict=True)
@@ -164,9 +164,9 @@ def _text(*elements: list[Any]) -> str:
 
 
 def _altered(row: bytes, columns: Sequence[tuple[str, int]]) -> Iterator[str]:
-    """Say which numbers of a row GDAL's parser altered."""
+    """Return descriptions of the numbers in a row that GDAL's parser altered."""
     tree = gdal.ParseXMLString(row.decode("latin-1"))
-    # A comment before the row is the first element then.
+    # A comment before the row is the first element in that case.
     nodes = [tree, *(tree[2:] if tree else ())]
     element = next((one for one in nodes if one and one[1] == "Row"), None)
     if element is None:
@@ -182,7 +182,7 @@ def _altered(row: bytes, columns: Sequence[tuple[str, int]]) -> Iterator[str]:
 
 
 def _is_exact(cell: str, kind: int) -> bool:
-    """Return whether this version of GDAL reads the number that is written."""
+    """Return True if this version of GDAL reads the written number."""
     rat = gdal.RasterAttributeTable()
     rat.CreateColumn("", kind, 0)
     rat.SetRowCount(1)
@@ -197,7 +197,7 @@ def _is_exact(cell: str, kind: int) -> bool:
         return bool(value == (-math.inf if cell.startswith("-") else math.inf))
     if not _NUMBER.fullmatch(cell) or not math.isfinite(value):
         return False
-    # Decimals are rounded to the nearest double by whoever reads them; an integer has to be it.
+    # Every reader rounds decimals to the nearest double; an integer must be exact.
     return bool(
         Decimal(cell) == Decimal(value) if _WHOLE.fullmatch(cell) else float(cell) == value
     )

@@ -194,7 +194,7 @@ def _sidecar_of(
     there: Columns, raster: Any, band: int, name: str | None, options: Mapping[str, Any] | None
 ) -> str:
     if there.host is None:
-        # Raises the error that says why there is no place.
+        # Raises the error for a missing place.
         return writable_sidecar_path(raster, band, name)
     return there.host.writable_path(name, storage_options=options)
 

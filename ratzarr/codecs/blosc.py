@@ -1,10 +1,11 @@
-"""Blosc buffers: read in part, checked block by block.
+"""Blosc buffers: read in part, and verified block by block.
 
 A Blosc buffer starts with a header of 16 bytes and a table of block offsets; the blocks follow in any
 order and are independent of each other (https://github.com/Blosc/c-blosc, README_CHUNK_FORMAT). This
 allows two things:
 
-- A page of rows needs only its own blocks. They are copied behind a new header and unpacked by Blosc.
+- A page of rows needs only its own blocks. They are copied behind a new header, and Blosc decodes
+  them.
 - A table of CRC-32C checksums, one per block, is stored between the offsets and the first block, where
   no Blosc reader looks. A page can be verified without the rest of its chunk.
 """
@@ -370,7 +371,7 @@ def compress(
     *,
     summed: bool = False,
 ) -> list[Piece]:
-    """Pack values as Blosc's ``compress`` does.
+    """Compress values like Blosc's ``compress``.
 
     Parameters
     ----------
@@ -379,12 +380,12 @@ def compress(
     compressor, level, shuffle, block
         See numcodecs; ``block`` is not 0.
     summed : bool
-        Whether to put a checksum of each block into it, if it has more than one.
+        Add a checksum of each block, if the buffer has more than one block.
 
     Returns
     -------
     list of bytes and ndarray of uint8
-        Which make the buffer, one behind the other.
+        The consecutive parts of the buffer.
     """
     data = blosc.compress(values, compressor, level, shuffle, block)
     sums = block_sums(data) if summed else []

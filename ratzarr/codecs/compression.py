@@ -56,8 +56,8 @@ USUAL_TEXT: Mapping[str, Any] = {
 TEXT_BLOCK = 2**23
 """Largest block of text, in bytes."""
 TEXT_IN_TWO = 2**22
-"""Text of at least so many bytes has an even number of blocks, so that two threads of a reader's Blosc
-have equal shares."""
+"""Text of at least this many bytes has an even number of blocks, so that two threads of a reader's
+Blosc have equal work."""
 
 SAMPLE = 2**16
 BITS_SAVE, BYTES_SAVE, WHOLE_SAVES = 0.1, 0.05, 0.25

@@ -54,9 +54,9 @@ SLAB = 2**18
 LONG = 256
 """String length at which the second byte of the length becomes non-zero."""
 WIDEST = 2048
-"""Bytes to which a piece is padded at most: longer strings go one by one."""
+"""Largest padded size of a piece; longer strings are converted one by one."""
 MAX_PADDED_BYTES = 64 * 2**20
-"""Bytes that all pieces together may take when they are wanted at once."""
+"""Largest padded size of all pieces together, if they are requested at once."""
 
 
 def pack(values: Array) -> Bytes:
@@ -83,15 +83,15 @@ def pack(values: Array) -> Bytes:
 
 
 def pack_at_once(values: Array, lengths: NDArray[np.integer[Any]] | None = None) -> Bytes | None:
-    """Return strings as ``vlen-utf8``, without their number before them; None where that is no way.
+    """Return ``vlen-utf8`` without the leading count; None if this method does not apply.
 
     Parameters
     ----------
     values : ndarray of strings
-        As for :func:`pack`, one-dimensional.
+        As for :func:`pack`, but one-dimensional.
     lengths : ndarray of int, optional
-        How many bytes each has; by default read from numpy's memory. Nothing is packed with a
-        length that its string does not have, but none may be longer than the longest of them.
+        Byte length of each string; by default read from numpy's memory. The result has only
+        lengths that its strings have, but no string may exceed the largest length given.
     """
     items = _items(values, lengths)
     return None if items is None else _pack_items(items)
@@ -116,7 +116,7 @@ def _pack_bytes(values: Array) -> Bytes | None:
 
 
 def _items(values: Array, lengths: NDArray[np.integer[Any]] | None = None) -> Array | None:
-    """Return strings with their lengths before them, padded; None where that is no way.
+    """Return padded strings preceded by their lengths; None if this method does not apply.
 
     Returns
     -------
@@ -299,7 +299,7 @@ def _to_strings(piece: Array, out: Array) -> None:
 
 
 class PackedStrings:
-    """Strings as they are stored, with the place of each: a page of them is made when asked for.
+    """Encoded strings with the position of each; a page is decoded when it is requested.
 
     Parameters
     ----------
@@ -318,7 +318,7 @@ class PackedStrings:
         self._raw = np.frombuffer(data, np.uint8)
         found = _lengths(self._raw, count)
         self._is_plain = found is not None
-        """Whether no string has a zero byte, or 256 bytes or more."""
+        """True if no string has a zero byte, or 256 bytes or more."""
         starts, lengths = _places(self._raw, count) if found is None else found
         places = np.uint32 if len(self._raw) < 2**32 else np.int64
         self._starts, self._lengths = starts.astype(places), lengths
@@ -329,7 +329,7 @@ class PackedStrings:
         return self._raw.nbytes + self._starts.nbytes + self._lengths.nbytes
 
     def copy(self, first: int, out: Array) -> None:
-        """Copy strings, from the one with this index, to an array of StringDType."""
+        """Decode strings, from the one with this index, into an array of StringDType."""
         for begin in range(first, first + len(out), PIECE):
             part = out[begin - first : begin - first + PIECE]
             rows = slice(begin, begin + len(part))
@@ -345,7 +345,7 @@ class PackedStrings:
 
 
 def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the start and length of each string, going from one to the next."""
+    """Return the start and length of each string, following the chain of lengths."""
     starts, lengths = np.empty(count, np.int64), np.empty(count, np.int64)
     view, end = memoryview(raw), HEADER
     if len(raw) < HEADER or int.from_bytes(view[:HEADER], "little") != count:
@@ -398,22 +398,22 @@ def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
 
 
 def to_padded(data: Any, count: int, max_bytes: int = MAX_PADDED_BYTES) -> list[Array] | None:
-    """Return the strings that ``vlen-utf8`` holds as fixed-width bytes, if that is a good way.
+    """Return the strings in ``vlen-utf8`` bytes as fixed-width bytes, if that is efficient.
 
     Parameters
     ----------
     data, count
         As for :func:`unpack`.
     max_bytes : int
-        Memory that they may take.
+        The memory limit of the result.
 
     Returns
     -------
     list of ndarray of fixed-width bytes, or None
-        In order, each as wide as its longest: UTF-8, and no zero byte in any of the strings.
-        None where one has a zero byte, or 256 bytes or more; where they would take more memory
-        than they may; where they are no strings: :func:`unpack` has them, or says
-        why not.
+        In order, each piece as wide as its longest string, valid UTF-8 without zero bytes in a
+        string. None if a string has a zero byte or at least 256 bytes, if the result would exceed
+        the memory limit, or if the bytes are invalid. :func:`unpack` handles these cases or raises
+        an error.
     """
     raw = np.frombuffer(data, np.uint8)
     found = _lengths(raw, count)

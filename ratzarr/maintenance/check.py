@@ -101,10 +101,10 @@ def check_store(
     dry_run : bool
         With ``repair``: change nothing, and describe the repairs in the findings.
     progress : callable, optional
-        Called with the fraction that is done, from 0 to 1, and a few words.
+        Called with the finished fraction, from 0 to 1, and a short text.
     patience : float
-        Seconds. Before a finished column takes another's place, the repair waits so long to see
-        whether another process is doing that already.
+        Seconds for which a repair watches a finished replacement column for another process before
+        it moves the column into place.
 
     Returns
     -------
@@ -419,7 +419,7 @@ class _Checkup:
             )
             self._add(
                 Finding("row-count", TABLE_KEY, words),
-                finish_resize(self.objects, self._table),
+                finish_resize(self.objects, self._table, f"write {found} rows into ROWCOUNT"),
             )
             return
         for check in self._live():
@@ -440,7 +440,13 @@ class _Checkup:
                 Finding(
                     "row-count", f"{check.prefix}/{ZARR_JSON}", words, check.name, (low, high)
                 ),
-                finish_resize(self.objects, self._table),
+                finish_resize(
+                    self.objects,
+                    self._table,
+                    f"extend the column to {rows} rows"
+                    if state.cutting is None and state.rows < rows
+                    else "finish the change of the row count",
+                ),
             )
 
     def _look_at_order(self) -> None:

@@ -56,7 +56,7 @@ PROVENANCE_ATTR = "PROVENANCE"
 WHOLE_CHUNKS = "copy"
 """The operation that writes whole chunks, so that an existing chunk is complete."""
 REMOVING = {**root_document(), "attributes": {"REMOVING": True}}
-"""Holds the name of a column whose last chunks are being removed from an object store."""
+"""Reserves a column's name while its last chunks are removed from an object store."""
 OLD = 3600.0
 """Seconds after which an unlocked temporary file has no writer any more."""
 
@@ -84,7 +84,7 @@ class Repair:
 
 
 def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float) -> Repair | None:
-    """Say that a column is finished all of whose chunks are there and can be read.
+    """Mark a column complete if all of its chunks exist and can be read.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float)
     opened : callable
         Opens the table for writing.
     patience : float
-        Seconds in which another process that is putting the column in its place does something.
+        Seconds within which another process that is moving the column into place makes a change.
 
     Returns
     -------
@@ -112,7 +112,7 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float)
     waits = check.prefix.startswith(PENDING)
 
     def act() -> bool:
-        # Two that put the same column in its place would undo each other's work.
+        # Two processes that move the same column into place would undo each other's work.
         if waits and _busy(check, patience):
             return False
         with opened() as table:
@@ -137,8 +137,10 @@ def _busy(check: ColumnCheck, patience: float) -> bool:
     return now() != before or check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data
 
 
-def finish_resize(objects: Objects, table: MetadataDocument) -> Repair:
-    """Resize all columns to the table's row count."""
+def finish_resize(
+    objects: Objects, table: MetadataDocument, words: str = "finish the change of the row count"
+) -> Repair:
+    """Bring all columns and ROWCOUNT to the table's row count."""
 
     def act() -> bool:
         catalog = Catalog(objects, table)
@@ -149,7 +151,7 @@ def finish_resize(objects: Objects, table: MetadataDocument) -> Repair:
         catalog.resizing.finish()
         return True
 
-    return Repair("resize the columns to the table's row count", act)
+    return Repair(words, act)
 
 
 def keys_of(name: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""Single files on local disks and S3: what is there, copies, removal.
+"""Single files on local disks and S3: metadata, copies, removal.
 
-A file is copied in pieces, a few at a time, so memory depends on the size of a piece and not of the
-file. It appears under its name when it is whole.
+A file is copied in pieces, a few at a time, so memory depends on the size of a piece, not of the
+file. The copy gets its name when it is complete.
 
 >>> split(5, 2)
 [Part(number=1, start=0, length=2), Part(number=2, start=2, length=2), Part(number=3, start=4, length=1)]
@@ -44,26 +44,26 @@ __all__ = [
 ]
 
 PART_BYTES = 16 * 2**20
-"""Size of a piece; S3 takes none below 5 MiB but the last."""
+"""Size of a piece. S3 accepts no pieces below 5 MiB, except the last."""
 MAX_PARTS = 10_000
-"""Parts of an upload that S3 allows."""
+"""Largest number of parts in an S3 upload."""
 AT_ONCE = 4
 SERVER_BYTES = 5 * 10**9
-"""Most that an S3 server copies in one request."""
+"""Largest file that an S3 server copies in one request."""
 SERVER_PART_BYTES = 512 * 2**20
 """Size of a piece that a server copies."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileState:
-    """A file as it is now."""
+    """The state of a file."""
 
     size: int
-    """In bytes; -1 for what is no file, a symbolic link among them."""
+    """In bytes; -1 if it is not a regular file, for example a symbolic link."""
     state: str
-    """Another once it was written again; on S3 the etag."""
+    """Changes whenever the file is written; on S3 the etag."""
     modified: float
-    """When it was, in seconds since 1970."""
+    """Time of the last change, in seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,10 @@ class Part:
 
 
 def split(size: int, length: int) -> list[Part]:
-    """Return the pieces of a file of a size, each of a length but the last one.
+    """Return the pieces of a file of this size, all of equal length except the last.
 
-    Longer ones, where there would be more than an upload may have; one that is empty for no bytes.
+    Pieces are longer if the upload would otherwise have too many. An empty file has one empty
+    piece.
     """
     length = max(length, -(-size // MAX_PARTS), 1)
     return [
@@ -88,12 +89,12 @@ def split(size: int, length: int) -> list[Part]:
 
 
 def file_state(location: Location, options: Mapping[str, Any] | None = None) -> FileState | None:
-    """Return what is at a place; None where nothing is.
+    """Return the file at a location; None if it does not exist.
 
     Raises
     ------
     ReadOnlyError
-        For a place that is neither local nor on S3.
+        For a location that is neither local nor on S3.
     """
     return _open(location, options).look()
 
@@ -101,17 +102,17 @@ def file_state(location: Location, options: Mapping[str, Any] | None = None) -> 
 def names_beside(
     location: Location, start: str, options: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Return the names of files in a place's directory that begin with ``start``."""
+    """Return the names of files in a location's directory that begin with ``start``."""
     return _open(location, options).beside(start)
 
 
 def remove_file(location: Location, options: Mapping[str, Any] | None = None) -> None:
-    """Remove a file; do nothing where nothing is."""
+    """Remove a file; do nothing if it does not exist."""
     _open(location, options).remove()
 
 
 def same_file(one: Location, other: Location, options: Mapping[str, Any] | None = None) -> bool:
-    """Return whether two places hold the same bytes."""
+    """Return True if two locations hold the same bytes."""
     first, second = _open(one, options), _open(other, options)
     a, b = first.look(), second.look()
     if a is None or b is None or a.size != b.size or a.size < 0:
@@ -134,40 +135,40 @@ def copy_file(
 ) -> None:
     """Copy a file.
 
-    What has arrived is compared with what was read: on a disk it is read again; on S3 its etag is
-    the MD5 that was expected, else it is read again. Between places on S3 the server copies, where
-    both are reached by one client.
+    The copy is compared with the source. On a disk it is read again. On S3 its etag must be the
+    expected MD5; otherwise it is read again. Between locations on S3 that one client can reach,
+    the server copies.
 
     Parameters
     ----------
     source, target : Location
         Local, or on S3.
     overwrite : bool
-        Replace what is at the target.
+        Replace an existing target.
     options : mapping, optional
         Arguments for ``s3fs.S3FileSystem``.
     told : callable, optional
-        Told the bytes of each piece that is done; it may raise to stop the work.
+        Called with the size of each finished piece. It may raise to stop the copy.
     part_bytes : int
         Size of a piece.
 
     Raises
     ------
     FileExistsError
-        Where something is at the target, and is not to be replaced.
+        If the target exists and may not be replaced.
     StoreError
-        Where the source is no file, can't be read, or the copy is not equal to it.
+        If the source is not a file or cannot be read, or the copy differs from it.
     ChangedError
-        Where the source was changed meanwhile.
+        If the source has changed during the copy.
     """
     told = told or (lambda size: None)
     here, there = _open(source, options), _open(target, options)
     before = here.look()
     if before is None or before.size < 0:
-        what = "is not there" if before is None else "is a symbolic link, or no file"
+        what = "does not exist" if before is None else "is a symbolic link or special file"
         raise StoreError(f"{source} {what}")
     if not overwrite and there.look() is not None:
-        raise FileExistsError(f"{target} is there already")
+        raise FileExistsError(f"{target} already exists")
     if isinstance(here, _Bucket) and isinstance(there, _Bucket) and there.reaches(here):
         there.copy_from(here, before, overwrite, told)
     else:
@@ -180,12 +181,12 @@ def copy_file(
 
 
 type _Read = Callable[[int, int], bytes]
-"""Returns bytes of an open file, by place and number."""
+"""Returns bytes of an open file, by offset and length."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Incoming:
-    """A file that is to be written."""
+    """A file to be written."""
 
     read: _Read
     state: FileState
@@ -220,7 +221,7 @@ def _md5(data: bytes) -> bytes:
 
 
 class _Disk:
-    """A file on a disk, or the place for one."""
+    """A file on a disk, or the location of a new one."""
 
     def __init__(self, location: Location) -> None:
         self._location = location
@@ -282,13 +283,13 @@ class _Disk:
             hidden.replace(self._path)
             return
         try:
-            # The one way to name a finished file only if the name is free.
+            # Only a hard link names a finished file atomically if the name is free.
             os.link(hidden, self._path)
         except FileExistsError:
             raise
         except OSError:
             if os.path.lexists(self._path):
-                raise FileExistsError(f"{self._path} is there already") from None
+                raise FileExistsError(f"{self._path} already exists") from None
             hidden.rename(self._path)
 
     def beside(self, start: str) -> list[str]:
@@ -312,7 +313,7 @@ class _Disk:
 
 
 class _Bucket:
-    """An object of a bucket, or the place for one."""
+    """An object in a bucket, or the location of a new one."""
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None) -> None:
         self._location = location
@@ -333,7 +334,7 @@ class _Bucket:
     def opened(self, state: FileState) -> Iterator[_Read]:
         def read(start: int, length: int) -> bytes:
             try:
-                # Every piece is to be of the same object.
+                # All pieces must come from the same version of the object.
                 return self._objects.read_range(start, length, IfMatch=state.state)
             except ConditionRefused as error:
                 raise ChangedError(f"{self._location} was changed while it was read") from error
@@ -352,14 +353,14 @@ class _Bucket:
             digests, expected = self._upload(incoming, free)
         now = self.look()
         if now is None or now.size != incoming.state.size:
-            raise StoreError(f"{self._location} is not as long as what was written to it")
+            raise StoreError(f"{self._location} is not as long as the data written to it")
         if now.state != expected:
             with self.opened(now) as read:
                 if _digests(read, incoming.parts) != digests:
                     raise StoreError(f"{self._location} holds other bytes than were written to it")
 
     def _put(self, method: str, data: bytes, **request: Any) -> str:
-        # The server refuses what has not arrived as it was sent.
+        # The server refuses data that has changed in transit.
         digest = base64.b64encode(_md5(data)).decode("ascii")
         return str(self._call(method, Body=data, ContentMD5=digest, **request)["ETag"]).strip('"')
 
@@ -382,7 +383,7 @@ class _Bucket:
         try:
             yield upload
         except BaseException:
-            # Parts that nobody finishes are not seen, and are paid for.
+            # An unfinished upload is invisible but billed.
             with contextlib.suppress(RatZarrError):
                 self._call("abort_multipart_upload", UploadId=upload)
             raise
@@ -391,9 +392,9 @@ class _Bucket:
         self, upload: str, tags: Mapping[int, str], free: Mapping[str, str], expected: str
     ) -> None:
         if free and self.look() is not None:
-            # Some servers ignore conditions on uploads in parts; so the time is short in which
-            # somebody's could be replaced.
-            raise FileExistsError(f"{self._location} is there already")
+            # Some servers ignore conditions on multipart uploads, so check just before the object
+            # appears.
+            raise FileExistsError(f"{self._location} already exists")
         parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
         with self._answer_may_be_lost(expected):
             self._call(
@@ -405,10 +406,10 @@ class _Bucket:
 
     @contextlib.contextmanager
     def _answer_may_be_lost(self, expected: str) -> Iterator[None]:
-        """Go on where a write is refused, and what is there is what it was to write.
+        """Continue if a refused write turns out to have succeeded earlier.
 
-        Whoever repeats a request whose answer was lost is refused for what he himself has done: the
-        name is taken, or the upload is no more.
+        If an answer was lost and the request repeated, the repetition is refused because of its
+        own first attempt: the name exists, or the upload has ended.
         """
         try:
             yield
@@ -420,11 +421,11 @@ class _Bucket:
             if found is not None and found.state == expected:
                 return
             if refused:
-                raise FileExistsError(f"{self._location} is there already") from error
+                raise FileExistsError(f"{self._location} already exists") from error
             raise
 
     def reaches(self, source: "_Bucket") -> bool:
-        """Return whether the server can copy from there."""
+        """Return True if the server can copy from there."""
         return self._objects.can_copy_from(source._objects)
 
     def copy_from(
@@ -440,7 +441,7 @@ class _Bucket:
             self._copy_parts(source, state, condition, overwrite, told)
         now = self.look()
         if now is None or now.size != state.size:
-            raise StoreError(f"{self._location} is not as long as what was copied to it")
+            raise StoreError(f"{self._location} is not as long as its source")
 
     def _copy_parts(
         self,

@@ -46,34 +46,33 @@ __all__ = [
 
 
 class ListingCache:
-    """Listings of directories, each remembered while its directory is unchanged.
+    """Cache of directory listings, each valid while its directory is unchanged.
 
     Parameters
     ----------
     max_listings : int
-        How many are remembered.
+        Largest number of cached listings.
     max_names : int
-        A directory with more names is listed each time.
+        Directories with more names are not cached.
     """
 
     def __init__(self, max_listings: int = 64, max_names: int = 10_000) -> None:
         self._max_listings, self._max_names = max_listings, max_names
-        # By state: names of those with a document, and of other directories. What is done with
-        # this dict is atomic, so it needs no lock, which could be held in a fork.
+        # By directory state: names of directories with a document, and of others. All operations
+        # on this dict are atomic; a lock could be inherited by a forked child while it is held.
         self._known: dict[str, tuple[list[str], list[str]]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
 
     def with_document(self, folder: int) -> list[str]:
-        """Return the names of the directories in an open directory that have a ``zarr.json``.
+        """Return the names in an open directory that are directories with a ``zarr.json``.
 
-        The same list each time, where it is remembered: not to be changed.
+        A cached result is the same list each time: do not modify it.
 
-        Symbolic links are among them, to be refused by name when they are opened: better than
-        not to be seen.
+        Symbolic links are included, so that opening them reports an error with their name.
         """
-        # Before the names: what comes while they are read makes another state of it.
+        # Take the state before the names: a change during the listing then yields another state.
         state = state_of(os.fstat(folder))
         known = self._known.get(state) if state else None
         if known is not None:
@@ -95,7 +94,7 @@ class ListingCache:
 
 
 with_document = ListingCache().with_document
-"""Of the one cache that all stores of this process share."""
+"""The cache shared by all stores of this process."""
 
 
 def _has_document(folder: int, name: str) -> bool:

@@ -1,7 +1,7 @@
-"""Zarr's own ``Store`` objects; of other URLs, one that zarr makes for reading.
+"""Tables in zarr ``Store`` objects, and at other URLs through a read-only zarr store.
 
-zarr's interface has no conditional requests. Objects are compared by this module, under locks of the
-process: so one process at a time may write.
+zarr's interface has no conditional requests. This module compares objects itself, under locks of
+the process, so only one process at a time may write.
 """
 
 import asyncio
@@ -37,9 +37,9 @@ from ratzarr.stores.base import Location, Objects, Owner, Versioned
 __all__ = ["StoreObjects"]
 
 AT_ONCE = 1000
-"""How many keys of a listing are worked on before the next ones are looked at."""
+"""Number of keys of a listing that are processed at once."""
 IN_FLIGHT = 16
-"""How many objects are being removed at once, at the most."""
+"""Largest number of objects removed at once."""
 _WEB = re.compile(r"https?://", re.IGNORECASE)
 
 
@@ -49,9 +49,9 @@ class StoreObjects(Objects):
     Parameters
     ----------
     store : zarr.abc.store.Store
-        The store; it is neither opened nor closed here.
+        The store. This class neither opens nor closes it.
     path : str
-        Where in it the table's root is; by default the store's own root.
+        Path of the table's root in the store; by default the store's own root.
     """
 
     looks_before_writing = True
@@ -64,7 +64,7 @@ class StoreObjects(Objects):
         self._web = bool({"http", "https"} & {protocols, *protocols})
         name = str(store)
         if name.startswith("<"):
-            # Some say only that they are an object, some of them on several lines.
+            # Some reprs only name the class, and some have several lines.
             name = name.strip("<>") if self._fs is not None else type(store).__name__
         self.location = Location("store", f"{name}/{path}" if path else name)
         can_change = store.supports_writes and store.supports_deletes
@@ -78,19 +78,19 @@ class StoreObjects(Objects):
 
     @classmethod
     def at(cls, location: Location, options: Mapping[str, Any] | None = None) -> "StoreObjects":
-        """Return the objects at a URL, for reading, with these arguments for the file system."""
+        """Return the objects at a URL, for reading, with these file system arguments."""
         try:
             store = FsspecStore.from_url(
                 location.url, storage_options=dict(options or {}), read_only=True
             )
         except (ValueError, TypeError, ImportError) as error:
-            # fsspec names the protocol it does not know, the package it would need, or what is
-            # missing in the URL.
+            # fsspec's error names the unknown protocol, the missing package, or the missing part
+            # of the URL.
             raise ArgumentError(f"{location}: {error}") from error
         except Exception as error:
-            # An archive is opened here; some file systems ask their server.
+            # Creating the file system opens an archive, and may contact a server.
             raise _in_words(str(location), error) from error
-        # What lies beside the table can be asked for as well.
+        # The names beside the table may be requested too.
         folder, _, name = store.path.rstrip("/").rpartition("/")
         found = cls(FsspecStore(store.fs, path=folder, read_only=True), name)
         found.location = location
@@ -106,13 +106,13 @@ class StoreObjects(Objects):
 
     def _key(self, key: str) -> str:
         if self._web:
-            # Any key is a name; in a URL some of its characters would mean something else.
+            # Use the key as a path: in a URL some of its characters would have another meaning.
             key = quote(key)
         return f"{self._path}/{key}".strip("/")
 
     def _read(self, key: str, limit: int | None) -> bytes | None:
-        # One byte more than the limit says that there are too many. Other stores differ in what
-        # they make of a range that ends beyond the object's end: there it is the whole object.
+        # Request one byte more than the limit, to detect larger objects. Stores treat a range
+        # beyond the end differently; fsspec returns the whole object.
         is_part = self._fs is not None and limit is not None
         wanted = RangeByteRequest(0, limit + 1) if is_part and limit is not None else None
         try:
@@ -133,11 +133,12 @@ class StoreObjects(Objects):
             return False
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         self._do(key, self._store.set_if_not_exists(self._key(key), buffer))
-        # It does not say whether it has: another process may have been quicker.
+        # The store does not report if it has created the object; another process may have come
+        # first.
         return self._read(key, None) == data
 
     def _remove(self, keys: Sequence[str]) -> None:
-        # To fsspec a name with * or [ is a pattern.
+        # fsspec treats a name with * or [ as a pattern.
         named = glob.escape if self._fs is not None else str
         self._do("", _gathered([self._store.delete(named(self._key(key))) for key in keys]))
 
@@ -192,15 +193,15 @@ class StoreObjects(Objects):
 
     @override
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
-        # Who may write this chunk has to change the owner's document first, and nobody can do
-        # that meanwhile.
+        # A new owner of this chunk must change the owner's document first, which is impossible
+        # under this guard.
         with self._guarded(key, owner):
             self._remove([key])
         return True
 
     @override
     def delete(self, keys: Iterable[str]) -> None:
-        # A zarr.json last: what is interrupted here still says what its objects are.
+        # Remove a zarr.json last: if interrupted, it still describes the remaining objects.
         documents: list[str] = []
 
         def others() -> Iterator[str]:
@@ -225,10 +226,10 @@ class StoreObjects(Objects):
             self._clear(prefix)
 
     def _clear(self, prefix: str, but: str = "") -> None:
-        """Remove all below a prefix, ``prefix/zarr.json`` last; all but one object."""
+        """Remove everything below a prefix, ``prefix/zarr.json`` last; keep one object."""
         document = f"{prefix}/{ZARR_JSON}"
         keys = [key for key in self.list_tree(prefix) if key not in (but, document)]
-        # Documents further down go after their chunks, too.
+        # Documents further down are also removed after their chunks.
         keys.sort(key=lambda key: key.endswith("/" + ZARR_JSON))
         for batch in batched(keys, AT_ONCE):
             self._remove(batch)
@@ -241,7 +242,7 @@ class StoreObjects(Objects):
         with self._gate(prefix).alone():
             final = self._read(f"{source}/{ZARR_JSON}", None)
             if final is None:
-                raise StoreError(f"{self.location}/{source}/{ZARR_JSON} is not there any more")
+                raise StoreError(f"{self.location}/{source}/{ZARR_JSON} no longer exists")
             self._write(document, interim)
             self._clear(prefix, but=document)
             chunks = [key for key in self.list_tree(source) if not key.endswith("/" + ZARR_JSON)]
@@ -253,18 +254,18 @@ class StoreObjects(Objects):
     def _copy(self, source: str, target: str) -> None:
         data = self._read(source, None)
         if data is None:
-            raise StoreError(f"{self.location}/{source} is not there any more")
+            raise StoreError(f"{self.location}/{source} no longer exists")
         self._write(target, data)
 
     @override
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
-        # erase() looks under the guard: it needs none here.
+        # erase() checks under the guard, so no guard is needed here.
         for key in self.list_tree(prefix):
             yield key, ""
 
     @override
     def remove_place(self) -> None:
-        # Nothing is left where there are no directories.
+        # Stores without directories have nothing left.
         return
 
     # ---- guards
@@ -274,7 +275,7 @@ class StoreObjects(Objects):
 
     @contextmanager
     def _guarded(self, key: str, owner: Owner | None) -> Iterator[None]:
-        """Keep other threads away while an object is looked at and written."""
+        """Exclude other threads while an object is read, compared and written."""
         if owner is None:
             with self._gate(key.rpartition("/")[0]).alone():
                 yield
@@ -291,7 +292,7 @@ class StoreObjects(Objects):
         prefix = key.removesuffix("/" + ZARR_JSON)
         if any(other.startswith(f"{prefix}/c/") for other in self.list_tree(prefix)):
             raise StoreError(
-                f"{self.location}/{prefix} holds chunks of a column that is no longer there: "
+                f"{self.location}/{prefix} holds chunks of a column that no longer exists: "
                 "'gdalbridge check --repair' removes them"
             )
 
@@ -316,7 +317,7 @@ class StoreObjects(Objects):
         return self._do(key, children())
 
     def _look_anew(self) -> None:
-        """Let a file system tell what is there now, not what was when somebody last looked."""
+        """Discard a file system's cached listings."""
         if self._web:
             raise StoreError(f"{self.location}: a web server's objects can't be listed")
         if self._fs is not None:
@@ -334,7 +335,7 @@ class StoreObjects(Objects):
         try:
             keys = [key async for key in self._store.list_prefix(start)]
         except ValueError:
-            # Icechunk lists only what is below a group or an array.
+            # Icechunk lists only objects below a group or an array.
             keys = [key async for key in self._store.list()]
         return [key for key in keys if key.startswith(start)]
 
@@ -342,7 +343,7 @@ class StoreObjects(Objects):
     def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
         for key in self.list_tree(prefix):
             if self._fs is not None:
-                # Sizes are asked for; no other store tells them without reading.
+                # Request the sizes; other stores cannot return them without reading.
                 yield key, self._do(key, self._store.getsize(self._key(key))), ""
             elif (data := self._read(key, None)) is not None:
                 yield key, len(data), _version(data)
@@ -354,21 +355,21 @@ class StoreObjects(Objects):
         return (not self._web and any(True for _ in self.list_tree(""))) or self._is_object()
 
     def _is_object(self) -> bool:
-        """Return whether an object is where the table's root would be."""
+        """Return True if an object has the name of the table's root."""
         if not self._path:
             return False
         try:
             return self._do("", self._store.exists(self._path))
         except StoreError as error:
             if isinstance(error.__cause__, ValueError):
-                # No name that an object of this kind of store could have.
+                # A name that no object of this kind of store can have.
                 return False
             raise
 
     @override
     def list_beside(self) -> list[tuple[str, bool]]:
         folder, _, name = self._path.rpartition("/")
-        # Such a store does not say what is a directory.
+        # This store does not distinguish directories.
         entries = [entry.rstrip("/") for entry in self._children("", folder)]
         return [(entry, True) for entry in entries if name and entry.startswith(name)]
 
@@ -380,13 +381,14 @@ class StoreObjects(Objects):
 
 
 class _Gate:
-    """Lets in either one thread that is to be alone, or any number of others."""
+    """Admits either one exclusive thread, or any number of others."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._inside = 0
         self._waiting = 0
-        """Threads that want to be alone: they would wait for ever if others kept coming."""
+        """Number of threads waiting for exclusive access. Others must wait for them, or they would
+        wait forever."""
         self._taken = False
 
     @contextmanager
@@ -421,8 +423,9 @@ class _Gate:
                 self._changed.notify_all()
 
 
-# For all stores of the process, so that one place is guarded however many objects stand for
-# it. Two that share a guard by chance wait for each other, no more: nobody holds two gates.
+# Shared by all stores of the process, because several objects may represent one location.
+# Different locations may share a guard by chance, which only costs time, because no thread holds
+# two gates.
 _gates: list[_Gate] = []
 _locks: list[threading.Lock] = []
 
@@ -434,7 +437,7 @@ def _make_guards() -> None:
 
 _make_guards()
 if hasattr(os, "register_at_fork"):
-    # The threads that hold some of them don't exist in a forked child.
+    # In a forked child, the threads that hold gates do not exist.
     os.register_at_fork(after_in_child=_make_guards)
 
 
@@ -443,9 +446,9 @@ def _version(data: bytes) -> str:
 
 
 def _is_only_upstreams(key: str) -> bool:
-    """Return whether only upstream would keep a column's document under this key.
+    """Return True if only upstream would store a column's document at this key.
 
-    It writes names as they are. Stores that refuse some of them can't hold such a column.
+    Upstream writes names unchanged. Stores that refuse such a name cannot hold such a column.
     """
     name = key.removeprefix(GROUP + "/").removesuffix("/" + ZARR_JSON)
     is_document = key == f"{GROUP}/{name}/{ZARR_JSON}"
@@ -453,7 +456,7 @@ def _is_only_upstreams(key: str) -> bool:
 
 
 async def _gathered(calls: Sequence[Coroutine[Any, Any, Any]]) -> None:
-    """Await all of these, a few at once, and then raise the first error."""
+    """Await all of these, a few at once, then raise the first error."""
     places = asyncio.Semaphore(IN_FLIGHT)
 
     async def one(call: Coroutine[Any, Any, Any]) -> None:
@@ -467,7 +470,7 @@ async def _gathered(calls: Sequence[Coroutine[Any, Any, Any]]) -> None:
 
 
 def _in_words(place: str, error: Exception) -> RatZarrError:
-    """Say which object an error of somebody else's store is about."""
+    """Add the object's name to an error of another library's store."""
     if isinstance(error, RatZarrError):
         return error
     said = str(error) or type(error).__name__

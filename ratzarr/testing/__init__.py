@@ -1,7 +1,7 @@
-"""Tests that every place for tables must pass, to be inherited. Needs pytest and hypothesis.
+"""Tests that every kind of store must pass, to be inherited. Needs pytest and hypothesis.
 
-A table behaves the same wherever it lies. Whoever has a Zarr store, a file system or an
-S3 server of their own can check that it does there, too::
+A table behaves the same in every store. If you have your own Zarr store, file system or S3 server,
+inherit these tests to check it::
 
     import pytest
 
@@ -13,14 +13,14 @@ S3 server of their own can check that it does there, too::
         def place(self):
             return StorePlace(MyStore())
 
-The tests are written from the format and the public names, not from the code. PYTEST_DONT_REWRITE
+The tests follow the format and the public names, not the code. PYTEST_DONT_REWRITE
 """
 
 import pkgutil
 
 import pytest
 
-# An assert of a module that is imported already would say nothing but that it failed.
+# Without rewriting, an assert in a module that is imported already would show no values.
 pytest.register_assert_rewrite(
     *(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__))
 )

@@ -29,7 +29,7 @@ NUMPY = [
     (np.str_("größe"), "größe"), ([np.int8(1), {"a": np.bool_(False)}], [1, {"a": False}]),
     (http.HTTPStatus.OK, 200),
 ]  # fmt: skip
-"""What scripts have at hand, and what JSON has for it."""
+"""Typical Python values, and their JSON form."""
 
 
 def mapping_of(table, which):
@@ -40,12 +40,12 @@ def mapping_of(table, which):
 
 
 def stored(place, url, which):
-    """Return the attributes as they lie there."""
+    """Return the stored attributes."""
     return document(place, url, "RAT" if which == "table" else "RAT/a%2Fb")["attributes"]
 
 
 class Attributes:
-    """A change is there at once; the format's own entries can't be changed this way."""
+    """A change is stored at once. Entries of the format cannot be changed in this way."""
 
     @pytest.fixture(params=["table", "column"])
     def which(self, request):
@@ -74,7 +74,8 @@ class Attributes:
         with table, RatZarr(place.at(url)) as other:
             mapping, late = mapping_of(table, which), mapping_of(other, which)
             mapping.update(numbers)
-            # Of another instance that saw the table before: a change of its own is put beside it.
+            # Through an instance that read the table before: its own change is added to the stored
+            # ones.
             late["mine"] = 1
             other.refresh()
             for one in mapping_of(table, which), mapping_of(other, which):
@@ -129,7 +130,7 @@ class Attributes:
             assert set(stored(place, url, which)) == ours
 
     def test_others_changes_are_seen(self, place, which):
-        """Live both ways, and a change of ours undoes none of theirs."""
+        """Each side sees the other's changes, and neither undoes them."""
         url, table = self._table(place)
         with table, RatZarr(place.at(url)) as other:
             mapping, theirs = mapping_of(table, which), mapping_of(other, which)
@@ -189,7 +190,7 @@ class Attributes:
             mapping_of(table, which)[key] = 1
 
     def test_what_the_mapping_hands_out_is_no_way_in(self, place, which):
-        """Changing a list that came from it changes neither the table nor the mapping."""
+        """Changing a list from the mapping changes neither the table nor the mapping."""
         url, table = self._table(place)
         with table:
             mapping = mapping_of(table, which)

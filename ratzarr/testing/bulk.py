@@ -1,4 +1,4 @@
-"""Columns that a long copy fills: unfinished, gone on with, taking another's place."""
+"""Columns filled by a long copy: unfinished, resumed, or replacing another column."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ class Bulk:
             ):
                 other.readBlock("a", 0, 10)
             table.setComplete("a")
-            # Also for an instance that saw it unfinished.
+            # Also in an instance that saw it unfinished.
             assert table.readBlock("a", 0, 10).tolist() == list(range(10))
         attributes = document(place, url, "RAT/a")["attributes"]
         assert (attributes["COMPLETE"], attributes["ROWS_DONE"]) == (True, 10)
@@ -58,10 +58,10 @@ class Bulk:
                 table.readBlock("a", 0, 10)
             with pytest.raises(DamagedError, match=f"RAT/a/{chunk}"):
                 write_now(table, "a", np.array([5]), start + 1)
-            # All its rows again, and it is whole again.
+            # After all of its rows are written again, it is complete.
             table.writeBlock("a", np.arange(start, min(start + 4, 10)), start)
             assert table.readBlock("a", 0, 10).tolist() == list(range(10))
-            # Rows that nobody has written are empty, as ever.
+            # Rows that were never written are empty.
             assert table.readBlock("b", 0, 10).tolist() == [0] * 10
 
     def test_a_finished_column_grows_by_empty_rows(self, place):
@@ -133,7 +133,7 @@ class Bulk:
             "PROVENANCE": {"operation": "copy"}, "note": {"by": ["A", None]},
         }  # fmt: skip
         with make(place.at(url), 4) as table:
-            # A name whose key is another one.
+            # A name that differs from its key.
             for name in "a", "a/b":
                 table.createColumn(name, "int32", attributes=said)
                 before = document(place, url, f"RAT/{name.replace('/', '%2F')}")["attributes"]
@@ -205,7 +205,8 @@ class Bulk:
             with make(place.at(url), 10) as table:
                 table.createColumn("a", "int32", complete=False, replace=True)
                 table.writeBlock("a", np.arange(10), 0)
-                # Where nobody looks first, rows that are cut off before this are an error.
+                # If the store does not check the owner before writing, rows cut off earlier are an
+                # error.
                 table.flush()
                 with RatZarr(place.at(url)) as other:
                     other.setRowCount(rows)
@@ -217,7 +218,7 @@ class Bulk:
             RatZarr.delete(place.at(url))
 
     def test_rows_that_another_has_added_are_not_claimed(self, place):
-        """Of a column in its place as of one that is to replace another."""
+        """The same for a column in its place as for a replacement column."""
         url = place.new()
         with make(place.at(url), 10, chunk=4) as table, RatZarr(place.at(url)) as other:
             table.createColumn("a", "int32", complete=False)

@@ -1,4 +1,4 @@
-"""Values: stored exactly, or refused in words."""
+"""Values are stored exactly, or refused with an explanation."""
 
 import re
 
@@ -9,7 +9,7 @@ from ratzarr.testing.helpers import BYTES, STRING, assert_same, make, message, r
 
 
 def objects(*values):
-    """Return an object array of these, whatever they are."""
+    """Return an object array of these values."""
     block = np.empty(len(values), dtype=object)
     block[:] = values
     return block
@@ -20,7 +20,7 @@ def masked(values, mask):
 
 
 UNEQUAL = [
-    # column's dtype, block, what the message must show of the value at row 2 of the block
+    # Dtype of the column, block, and the text that the message must have for row 2 of the block.
     ("uint8", np.array([1, 2, 300]), "300"),
     ("uint8", np.array([1, 2, -1]), "-1"),
     ("uint8", np.array([1, 2, 256], "u2"), "256"),
@@ -131,7 +131,7 @@ EQUAL = [
 
 
 class Casts:
-    """A value is stored exactly; where that can't be, nothing is stored and the error says which."""
+    """A value is stored exactly; otherwise nothing is stored, and the error names it."""
 
     def _columns(self, place, rows, cases):
         """Return a table with a column for each dtype, and their names by dtype."""
@@ -152,7 +152,7 @@ class Casts:
                     before = table.readBlock(name, 0, 130)
                     with refused(place, repr(name), shown, look=False) as caught:
                         table.writeBlock(name, block, 121)
-                    # the row of the table, 121 + 2, not that of the block
+                    # The row of the table, 121 + 2, not that of the block.
                     assert re.search(r"\b123\b", message(caught.value)), message(caught.value)
                     assert_same(table.readBlock(name, 0, 130), before)
                     assert table.getModificationLog(name) == []
@@ -204,7 +204,7 @@ class Casts:
                         assert got.tolist() == expected
 
     def test_one_wrong_column_of_many(self, place):
-        """Writing several at once changes all of them or none."""
+        """Writing several columns at once changes all of them or none."""
         with make(
             place.at(place.new()), 130, chunk=10, a=("int16",), b=("uint8",), c=("int16",)
         ) as table:

@@ -1,4 +1,4 @@
-"""Columns: dtypes, widths, fill values, and what is said of them."""
+"""Columns: dtypes, widths, fill values, and their descriptions."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ ROWS = 13
 
 
 def values_of(dtype, count=ROWS, width=1):
-    """Return values that any careless conversion on the way would spoil."""
+    """Return values that a careless conversion would change."""
     shape = (count,) if width == 1 else (count, width)
     size = count * width
     dtype = np.dtype(dtype)
@@ -45,7 +45,7 @@ def values_of(dtype, count=ROWS, width=1):
 
 
 class Columns:
-    """Every dtype a column may have, and no other."""
+    """Every dtype that a column may have, and no other."""
 
     @pytest.mark.parametrize("dtype", [*NUMBERS, "bool", STRING, *DATES, *FIXED, BYTES], ids=str)
     def test_every_dtype(self, place, dtype):
@@ -132,7 +132,7 @@ class Columns:
             assert table.getColumnNames() == ["a"]
 
     def test_big_endian_values(self, place):
-        """The order of bytes is no part of a value."""
+        """Byte order does not affect values."""
         url = place.new()
         with make(place.at(url), 4, a=("int32",), t=("datetime64[s]",)) as table:
             table.writeBlock("a", np.array([1, 2**20, -1, 5], ">i4"), 0)
@@ -151,7 +151,7 @@ class Columns:
         assert_same(raw(place, url, "w"), values[::-2].copy())
 
     def test_what_was_read_is_the_callers_own(self, place):
-        """Changing it, or the block that was written, must not change the table."""
+        """Changing the returned array, or the written block, does not change the table."""
         url = place.new()
         with make(place.at(url), 8, a=("int32",)) as table:
             block = np.arange(8, dtype="i4")
@@ -166,7 +166,7 @@ class Columns:
 
     @pytest.mark.parametrize("dtype", ["float64", "bool", "int16", STRING])
     def test_empty_values_that_are_written_are_there(self, place, dtype):
-        """Where listing is forbidden, a missing object can't be told from a forbidden one."""
+        """Without permission to list, a missing object cannot be told from a forbidden one."""
         url = place.new()
         with make(place.at(url), 4, a=(dtype,)) as table:
             table.writeBlock("a", np.zeros(4, dtype), 0)
@@ -174,13 +174,13 @@ class Columns:
 
     @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
     def test_every_bit_of_a_fill_value(self, place, dtype):
-        """Signalling NaNs too, which zarr-python and float() make quiet ones."""
+        """Including signalling NaNs, which zarr-python and float() make quiet."""
         url = place.new()
         fills = bits(dtype, 9)
         with make(place.at(url), 3, chunk=2) as table:
             for n, fill in enumerate(fills):
                 table.createColumn(f"c{n}", dtype, fillValue=fill)
-                # A chunk of which only a row is written, and one that nobody writes.
+                # A chunk with a single written row, and a chunk that is never written.
                 table.writeBlock(f"c{n}", [1], 0)
         with RatZarr(place.at(url)) as table:
             for n in range(len(fills)):
@@ -365,7 +365,7 @@ class Columns:
             assert table.readBlock("a", 0, 3).tolist() == [0, 0, 0]
 
     def test_columns_that_zarr_made(self, place):
-        """Any array of the shape of a column is one, whatever it is packed with."""
+        """Any array of a column's shape is a column, with any codecs."""
         url = place.new()
         root = place.create(url)
         table = root.create_group("RAT", attributes={"ROWCOUNT": 9, "CHUNKSIZE": 4})

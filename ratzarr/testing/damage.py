@@ -1,4 +1,4 @@
-"""Damage is noticed: no value is ever handed out that was not written."""
+"""Damage is noticed: values that were not written are never returned."""
 
 import json
 
@@ -19,7 +19,7 @@ from ratzarr.testing.helpers import (
 
 
 class Damage:
-    """An error names the column and the object, and no values come back."""
+    """The error names the column and the object, and no values are returned."""
 
     @pytest.mark.parametrize(
         "dtype",
@@ -57,7 +57,7 @@ class Damage:
             table.readBlock("Band mean", 0, 300)
 
     def test_a_part_is_not_written_into_a_damaged_chunk(self, place):
-        """The rest of the chunk would get a good checksum over bad values."""
+        """Rewriting the rest of the chunk would give bad values a good checksum."""
         url = place.new()
         with make(place.at(url), 300, chunk=100, a=("int32",)) as table:
             table.writeBlock("a", np.arange(300), 0)

@@ -1,4 +1,4 @@
-"""What the parts of the suite have in common."""
+"""Shared helpers of the tests."""
 
 import json
 from contextlib import contextmanager
@@ -15,17 +15,18 @@ BYTES = dtypes.BYTES
 
 
 def message(error):
-    """Return all that an error says, notes included."""
+    """Return the text of an error, with its notes."""
     return "\n".join([str(error), *getattr(error, "__notes__", ())])
 
 
 @contextmanager
 def refused(place, *fragments, table=None, error=RatZarrError, doing="", look=True):
-    """Check that the block is refused, in words with these fragments, and changes nothing.
+    """Check that the block is refused with a message that has these fragments, and changes
+    nothing.
 
-    ``doing`` says in a failure what was done, where a test does many things in a loop. There it
-    can also look at the place once, before and after the loop, and not each time (``look``): a
-    bucket is slow to look at.
+    ``doing`` describes the case in a failure message, for tests with many cases in a loop. Such
+    tests can compare the store once, before and after the loop, and not each time (``look``),
+    because comparing a bucket is slow.
     """
     if table is not None:
         table.flush()
@@ -69,13 +70,13 @@ def make(url, rows, chunk=4, **columns):
 
 
 def write_now(table, name, block, start):
-    """Write a block, and see that it is in the store; errors come here, buffer or not."""
+    """Write a block and flush it, so that errors appear here even with a buffer."""
     table.writeBlock(name, block, start)
     table.flush()
 
 
 def document(place, url, key=""):
-    """Return the zarr.json of a node as it lies there."""
+    """Return the stored zarr.json of a node."""
     path = f"{key}/zarr.json" if key else "zarr.json"
     return json.loads(place.content(url, path))
 
@@ -93,7 +94,7 @@ def change_document(place, url, key, change):
 
 
 def bits(dtype, count, seed=1):
-    """Return values of ``dtype`` made of random bits, extremes and special values in front."""
+    """Return values of ``dtype`` from random bits, preceded by extremes and special values."""
     dtype = np.dtype(dtype)
     values = np.frombuffer(
         np.random.default_rng(seed).bytes(count * dtype.itemsize), dtype=f"u{dtype.itemsize}"
@@ -104,7 +105,7 @@ def bits(dtype, count, seed=1):
 
 
 def special_bits(dtype):
-    """Return bit patterns that conversions spoil: signed zero, NaN payloads, extremes."""
+    """Return bit patterns that conversions change: signed zero, NaN payloads, extremes."""
     unsigned = np.dtype(f"u{dtype.itemsize}")
     if dtype.kind == "f":
         info = np.finfo(dtype)

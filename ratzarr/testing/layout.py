@@ -1,4 +1,4 @@
-"""What is on disk, read as raw JSON and by zarr itself."""
+"""The files on disk, read as raw JSON and by zarr itself."""
 
 import json
 
@@ -24,7 +24,7 @@ DATA_TYPES = {
 
 
 class Layout:
-    """The format, sentence by sentence."""
+    """The statements of the format specification."""
 
     def test_the_hierarchy(self, place):
         url = place.new()
@@ -92,7 +92,7 @@ class Layout:
             ), key
 
     def test_consolidated_metadata_is_ignored(self, place):
-        """It says there is one column of nine rows; the truth is two of twelve."""
+        """The consolidated metadata claims one column of nine rows; the table has two of twelve."""
         url = place.new()
         with make(place.at(url), 9, a=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
@@ -130,7 +130,7 @@ class Layout:
         assert not raw(place, url, "w").any()
 
     def test_zarr_writes_into_it(self, place):
-        """What another writes with zarr's own means is read here."""
+        """Columns that another program wrote through zarr can be read."""
         url = place.new()
         make(place.at(url), 9, a=("int32",), s=(STRING,), b=(BYTES,)).close()
         group = place.edit(url)["RAT"]
@@ -141,7 +141,7 @@ class Layout:
             assert table.readBlock("s", 3, 2).tolist() == ["s3", "s4"]
 
     def test_a_small_change_leaves_the_rest_alone(self, place):
-        """Writing values changes their chunk, and a document only to log the event."""
+        """Writing values changes only their chunk, and the document's log."""
         url = place.new()
         with make(place.at(url), 9, chunk=4, a=("int32",), b=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
@@ -155,7 +155,7 @@ class Layout:
         assert after.keys() == before.keys()
 
     def test_foreign_members_of_documents_are_kept(self, place):
-        """What another program wrote beside our attributes survives every change of ours."""
+        """Attributes of another program survive every change."""
         url = place.new()
         make(place.at(url), 9, chunk=4, a=("int32",)).close()
         root = place.edit(url)

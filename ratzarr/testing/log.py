@@ -13,7 +13,7 @@ from ratzarr.testing.helpers import document, make
 
 
 class Log:
-    """Who wrote a column, when, by which command."""
+    """The user, time and command of each first write to a column."""
 
     def _events(self, place, url, key="a"):
         return document(place, url, f"RAT/{key}")["attributes"]["MODIFICATIONLOG"]
@@ -136,7 +136,7 @@ class Log:
             assert table.getModificationLog("a")[0][2] == argv
 
     def test_without_a_user_name(self, place, monkeypatch):
-        """Containers run under numbers that no passwd knows."""
+        """In containers, the user ID may be missing from passwd."""
 
         def nobody(*_):
             raise KeyError("uid not found")
@@ -153,7 +153,7 @@ class Log:
 
     @pytest.mark.parametrize("argv", [None, [], ["x.py", os.fsdecode(b"\xff.tif")]], ids=ascii)
     def test_odd_command_lines(self, place, monkeypatch, argv):
-        """An embedding program sets no argv, or one that is not even text."""
+        """An embedding program may set no argv, or one that is not text."""
         if argv is None:
             monkeypatch.delattr(sys, "argv")
         else:
@@ -169,7 +169,7 @@ class Log:
         ids=str,
     )
     def test_a_log_that_is_none(self, place, log):
-        """Somebody else's mess is no reason to lose it, nor to refuse values."""
+        """An invalid log is neither lost nor a reason to refuse values."""
         url = place.new()
         make(place.at(url), 9, a=("int32",)).close()
         place.edit(url)["RAT/a"].attrs["MODIFICATIONLOG"] = log

@@ -1,4 +1,4 @@
-"""Names of columns: any text but the empty one, none can reach anywhere, no two meet."""
+"""Column names: any non-empty text is valid, stays inside the table, and has its own key."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ LONG = ["x" * 201, "x" * 300, "x" * 299 + "y", "é" * 101, "/" * 67, "/" * 300, 
 
 
 def key_of(name):
-    """Return the key of a name, by the words of the format."""
+    """Return the key of a name, following the format's description."""
     if name in CODED:
         return CODED[name]
     data = name.encode()
@@ -58,7 +58,7 @@ class Names:
         assert all(unicodedata.is_normalized("NFC", name) for name in PLAIN)
 
     def test_odd_names(self, place):
-        """All of them in one table, so that any two that met would show."""
+        """All names in one table, so that equal keys would show."""
         url = place.new()
         with make(place.at(url), 2, chunk=2) as table:
             beside = {key for key in place.everything() if "zarr.json" not in key}
@@ -119,7 +119,7 @@ class Names:
             table.createColumn(name, "int8")
 
     def test_percent_signs_of_upstream(self, place):
-        """Upstream writes every name as it is: such a key is the name, and stays so."""
+        """Upstream writes every name unchanged, so such a key is the name, and stays so."""
         url = place.new()
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 3, "CHUNKSIZE": 4})
         for number, key in enumerate(["b1%2Fb2", "%7Aarr.json", "%~x", "100%"]):
@@ -139,7 +139,7 @@ class Names:
         assert raw(place, url, "b1%2Fb2").tolist() == [0, 7, 0]
 
     def test_a_key_of_upstream_is_not_taken(self, place):
-        """`b1/b2` would have the key that upstream's `b1%2Fb2` has already."""
+        """`b1/b2` would have the key of upstream's `b1%2Fb2`."""
         url = place.new()
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 3, "CHUNKSIZE": 4})
         group.create_array("b1%2Fb2", shape=3, chunks=4, dtype="i4")[:] = 5
@@ -150,7 +150,7 @@ class Names:
             assert table.readBlock("b1%2Fb2", 0, 3).tolist() == [5, 5, 5]
 
     def test_a_name_that_lies(self, place):
-        """NAME counts only where the key is that name's: two columns can't claim one name."""
+        """NAME counts only if it has this key, so that two columns cannot claim one name."""
         url = place.new()
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 3, "CHUNKSIZE": 4})
         group.create_array("a", shape=3, chunks=4, dtype="i4")[:] = 1
@@ -197,7 +197,7 @@ class Names:
 
     @pytest.mark.parametrize("order", [["b", "b", "a"], [], [5, None, "b"], "ba", {"b": 1}, None])
     def test_an_order_that_is_none(self, place, order):
-        """A hint that makes no sense is no reason not to read the table."""
+        """An invalid column order does not prevent reading the table."""
         url = place.new()
         make(place.at(url), 3, a=("int8",), b=("int8",)).close()
         place.edit(url)["RAT"].attrs["COLUMN_ORDER"] = order

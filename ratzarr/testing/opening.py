@@ -1,4 +1,4 @@
-"""Opening: modes, and the ways to write a place down."""
+"""Opening: modes, and the spellings of a location."""
 
 from contextlib import suppress
 
@@ -10,7 +10,7 @@ from ratzarr.testing.helpers import document, make, raw, refused
 
 
 class Opening:
-    """How a table is opened, and where."""
+    """The ways to open a table."""
 
     def test_a_new_table(self, place):
         url = place.new()
@@ -47,7 +47,7 @@ class Opening:
         group = place.open(url)["RAT"]
         assert (group.attrs["ROWCOUNT"], group.attrs["CHUNKSIZE"]) == (5, 2)
         assert (group["a"].shape, group["a"].chunks) == ((5,), (2,))
-        # One that is there keeps its own.
+        # An existing table keeps its own.
         with RatZarr(place.at(url), newRowCount=9, newChunkSize=7) as table:
             assert (table.rowCount, table.getRATChunkSize()) == (5, 2)
         other = place.new()

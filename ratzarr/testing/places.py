@@ -1,8 +1,8 @@
-"""Places for tables, and access to them that does not use the code under test.
+"""Places for tables, with access to their raw objects that does not use the code under test.
 
-A place hands out names for fresh tables, and shows and changes the raw objects there: files by
-``os.walk``, a bucket's objects by boto3, those of a store by zarr-python. Its :meth:`Place.open`
-is zarr-python's own, on zarr's own stores.
+A place creates names for new tables, and shows and changes the raw objects there: files with
+``os.walk``, a bucket's objects with boto3, and those of a store with zarr-python.
+:meth:`Place.open` is zarr-python's own, on zarr's own stores.
 """
 
 import os
@@ -22,13 +22,15 @@ __all__ = ["LocalPlace", "Place", "S3Place", "StorePlace"]
 
 
 class Place(ABC):
-    """A place for tables: what a subclass of :class:`~ratzarr.testing.TableTests` gives.
+    """A place for tables, returned by the fixture of a :class:`~ratzarr.testing.TableTests`
+    subclass.
 
-    Tables have names there, strings with ``/`` between components, as paths and URLs have.
+    Tables have names, which are strings with ``/`` between components, like paths and URLs.
     """
 
     kind: ClassVar[str] = "store"
-    """Where the format lets places differ, the tests ask for ``"local"`` and ``"s3"``."""
+    """Some rules of the format depend on the kind of place: the tests ask for ``"local"`` and
+    ``"s3"``."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -36,24 +38,24 @@ class Place(ABC):
     @property
     @abstractmethod
     def root(self) -> object:
-        """The beginning of every name."""
+        """The common prefix of all names."""
 
     def new(self, name: str = "seg.tif.rat.zarr") -> str:
-        """Return the name of a table that is not there yet, in a directory of its own."""
+        """Return the name of a table that does not exist yet, in a directory of its own."""
         self._count += 1
         return f"{self.root}/d{self._count}/{name}"
 
     def at(self, url: Any) -> Any:
-        """Return what RatZarr takes for a name; the tests pass wrong names and types, too."""
+        """Return RatZarr's argument for a name. The tests also pass invalid names and types."""
         return url
 
     @abstractmethod
     def everything(self) -> dict[str, bytes | str | None]:
-        """Return what the place holds: contents (or their hashes) by path, None for a directory."""
+        """Return everything in the place: contents (or hashes) by path, None for a directory."""
 
     @abstractmethod
     def objects(self, url: str) -> dict[str, bytes]:
-        """Return the contents of the objects of one table, by their keys in it."""
+        """Return the contents of a table's objects, by their keys in the table."""
 
     @abstractmethod
     def content(self, url: str, key: str) -> bytes:
@@ -61,7 +63,7 @@ class Place(ABC):
 
     @abstractmethod
     def put(self, url: str, key: str, content: bytes) -> None:
-        """Write one object; ``key`` may be empty, for a plain file at ``url`` itself."""
+        """Write one object. An empty ``key`` writes a plain file at ``url`` itself."""
 
     @abstractmethod
     def remove(self, url: str, key: str) -> None:
@@ -76,25 +78,25 @@ class Place(ABC):
         return zarr.open_group(self.store(url), mode="r", zarr_format=3, use_consolidated=False)
 
     def create(self, url: str) -> zarr.Group:
-        """Return a new root group, made by zarr."""
+        """Create and return a root group with zarr."""
         return zarr.open_group(
             self.store(url, read_only=False), mode="w-", zarr_format=3, use_consolidated=False
         )
 
     def edit(self, url: str) -> zarr.Group:
-        """Return the root group, opened by zarr for changes."""
+        """Return the root group, opened by zarr for writing."""
         return zarr.open_group(
             self.store(url, read_only=False), mode="r+", zarr_format=3, use_consolidated=False
         )
 
 
 class LocalPlace(Place):
-    """A directory ``place``, made in another.
+    """A directory ``place`` in a given directory.
 
     Parameters
     ----------
     directory
-        Where to make it.
+        The directory in which to create it.
     """
 
     kind = "local"
@@ -158,19 +160,19 @@ class LocalPlace(Place):
 
 
 class S3Place(Place):
-    """A bucket.
+    """An S3 bucket.
 
-    RatZarr finds the server by the usual AWS variables, which the test sets.
+    RatZarr finds the server through the usual AWS variables. The test must set them.
 
     Parameters
     ----------
     bucket
-        Its name. It is empty, or nobody else uses it: the tests compare all of its objects.
+        Name of the bucket. It must be empty and not used by others, because the tests compare all
+        of its objects.
     client
-        A boto3 client of S3.
+        A boto3 S3 client.
     storage_options
-        What s3fs needs to find the server and its credentials, where the AWS variables don't say
-        it.
+        Server and credentials for s3fs, if the AWS variables do not define them.
     """
 
     kind = "s3"
@@ -201,7 +203,7 @@ class S3Place(Place):
         return [item for page in pages for item in page.get("Contents", ())]
 
     def keys(self, prefix: str = "") -> list[str]:
-        """Return all keys of the bucket that begin so."""
+        """Return all keys of the bucket with this prefix."""
         return [item["Key"] for item in self._items(prefix)]
 
     def _get(self, key: str) -> bytes:
@@ -210,7 +212,7 @@ class S3Place(Place):
 
     @override
     def everything(self) -> dict[str, bytes | str | None]:
-        """Return what is there: the MD5 of each object's content (that is its etag), by key."""
+        """Return the MD5 of each object's content (its etag), by key."""
         return {item["Key"]: item["ETag"] for item in self._items()}
 
     @override
@@ -242,17 +244,16 @@ class S3Place(Place):
 
 
 class StorePlace(Place):
-    """Any of zarr's stores, in which tables lie at paths.
+    """A zarr store, with tables at paths in it.
 
-    Its names are strings like those of other places; :meth:`at` makes of one what is to be handed
-    to ``RatZarr``.
+    Its names are strings, as in other places; :meth:`at` converts them to RatZarr's argument.
 
     Parameters
     ----------
     store
-        The store. It is empty, and open for writing.
+        The store. It must be empty, and open for writing.
     label
-        What RatZarr's messages call it: ``str(store)``, unless said otherwise.
+        RatZarr's name for it in messages; by default ``str(store)``.
     """
 
     def __init__(self, store: Store, label: str | None = None) -> None:

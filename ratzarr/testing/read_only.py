@@ -1,4 +1,4 @@
-"""Read-only is read-only."""
+"""Read-only tables."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ CHANGES = {
 
 
 class ReadOnly:
-    """Nothing done through a table that was opened for reading changes what is stored."""
+    """No operation on a table opened for reading changes the store."""
 
     def _written(self, place):
         url = place.new()

@@ -1,4 +1,4 @@
-"""Rows: blocks at every place, the row count, chunks."""
+"""Rows: blocks at every position, the row count, chunks."""
 
 import hypothesis
 import numpy as np
@@ -22,10 +22,10 @@ WRONG_NUMBERS = [-1, 1.5, "3", None, np.nan, 2.0**70, [1], b"1"]
 
 
 class Rows:
-    """What is read is what was written, and nothing beside it has moved."""
+    """Reading returns the written values, and other rows are unchanged."""
 
     examples = 40
-    """How many histories the test against a model tries."""
+    """Number of random histories compared with a model."""
 
     @pytest.mark.parametrize("dtype", ["int32", STRING], ids=str)
     def test_reading_every_block(self, place, dtype):
@@ -84,7 +84,7 @@ class Rows:
         assert raw(place, url, "a").tolist() == [1, 2, 0]
 
     def test_against_a_model(self, place):
-        """Any history of writes, resizes and reopenings leaves what numpy would."""
+        """Any history of writes, resizes and reopenings gives numpy's result."""
         step = st.one_of(
             st.tuples(st.just("write"), st.integers(0, 13), st.integers(0, 13)),
             st.tuples(st.just("resize"), st.integers(0, 13), st.just(0)),
@@ -209,8 +209,8 @@ class Rows:
         with make(place.at(url), 20, chunk=4, a=("int32",)) as table:
             table.writeBlock("a", np.arange(20), 0)
             table.setRowCount(5)
-        # Not on S3, where an object can be replaced on condition but not removed, nor for
-        # anyone who makes the column longer by other means.
+        # On S3 cut chunks are emptied instead, because objects cannot be deleted conditionally. In
+        # both cases, another program that extends the column finds empty rows.
         chunks = sorted(key for key in place.objects(url) if "/c/" in key)
         assert chunks == ["RAT/a/c/0", "RAT/a/c/1"] or place.kind == "s3"
         array = place.edit(url)["RAT/a"]
@@ -314,11 +314,12 @@ class Rows:
             assert ours.readBlock("a", 0, 9).tolist() == list(range(7))
 
     def test_a_column_shorter_than_the_table(self, place):
-        """Another process made it while the table grew: it has empty rows, not fewer."""
+        """Another process created it while the table grew: its new rows are empty."""
         url = place.new()
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 9, "CHUNKSIZE": 4})
         group.create_array("a", shape=6, chunks=4, dtype="i4", fill_value=-7)[:] = np.arange(6)
-        # Without it another program would have resized all columns, and they would be right.
+        # Without this column, another program would have resized all columns, and they would be
+        # right.
         group.create_array("b", shape=9, chunks=4, dtype="i4")
         with RatZarr(place.at(url), readOnly=True) as table:
             assert table.readBlock("a", 4, 9).tolist() == [4, 5, -7, -7, -7]
@@ -328,7 +329,7 @@ class Rows:
             assert table.readBlock("a", 0, 9).tolist() == [0, 1, 2, 3, 4, 5, -7, 70, 80]
 
     def test_a_column_longer_than_the_table(self, place):
-        """A resize was interrupted: what is beyond the end must not come back."""
+        """A resize was interrupted: the rows beyond the end must not return."""
         url = place.new()
         with make(place.at(url), 10, chunk=4, a=("int32",)) as table:
             table.writeBlock("a", np.arange(1, 11), 0)
@@ -339,7 +340,7 @@ class Rows:
             assert table.readBlock("a", 0, 10).tolist() == [1, 2, 3, 4, 5, 0, 0, 0, 0, 0]
 
     def test_a_count_that_a_column_seems_to_have_already(self, place):
-        """What this instance knows of its columns is old: another has resized them since."""
+        """This instance's metadata is outdated: another instance has resized the columns."""
         url = place.new()
         with make(place.at(url), 20, a=("int32",), b=("int32",)) as one:
             one.writeBlock("a", np.arange(20), 0)

@@ -1,4 +1,4 @@
-"""All parts of the suite as one class."""
+"""All tests in one class."""
 
 from ratzarr.testing.attributes import Attributes
 from ratzarr.testing.bulk import Bulk
@@ -22,13 +22,13 @@ class TableTests(
     Opening, Columns, Rows, Casts, Names, Layout, Attributes, Bulk, Log, ReadOnly, Damage, Views,
     Together, BeingBuilt, WholeStores,
 ):  # fmt: skip
-    """What a table is, as tests. A subclass gives the fixture ``place``.
+    """The behaviour of a table, as tests. A subclass provides the fixture ``place``.
 
-    A test that can't apply to a place is set to None in the subclass, with the reason beside it.
+    To skip a test that cannot apply to a place, set it to None in the subclass, with the reason
+    beside it.
 
     Attributes
     ----------
     examples
-        How many histories of writes and resizes one of the tests plays: 40, fewer where a table
-        takes long.
+        Number of random histories of writes and resizes: 40; use fewer if the store is slow.
     """

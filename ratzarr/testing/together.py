@@ -1,4 +1,4 @@
-"""Several instances of one table at once: what one does while another looks back on before."""
+"""Several instances of one table: one changes it while another still has the old metadata."""
 
 import json
 
@@ -10,10 +10,10 @@ from ratzarr.testing.helpers import assert_same, document, make, raw
 
 
 class Together:
-    """Each of these was found by :mod:`tests.ratzarr.statemachine`."""
+    """Each case was found by :mod:`tests.ratzarr.statemachine`."""
 
     def test_rows_cut_off_before_the_column_was_opened(self, place):
-        """They are no rows of the table: a block for them is refused, not dropped in silence."""
+        """They are not rows of the table: a block for them is refused, not silently dropped."""
         url = place.new()
         with make(place.at(url), 20, chunk=4, a=("int32",)) as table:
             instances = [RatZarr(place.at(url)) for _ in range(3)]
@@ -47,7 +47,7 @@ class Together:
 
     @pytest.mark.parametrize("value", [2**62, -(2**62)])
     def test_date_times_beyond_every_calendar(self, place, value):
-        """numpy has them, and has no text for them."""
+        """numpy has such date-times, but no text for them."""
         url = place.new()
         fill = np.array(value).view("M8[2W]")[()]
         with make(place.at(url), 3) as table:
@@ -65,7 +65,7 @@ class Together:
         ids=["value", "shape", "type", "range"],
     )
     def test_a_block_for_the_column_that_was_created_anew(self, place, block, width):
-        """That the earlier column could not hold it is beside the point: it is another."""
+        """The earlier column's dtype does not matter: the new column is a different one."""
         url = place.new()
         block = np.array(block, "T" if isinstance(block[0], str) else None)
         with (
@@ -79,7 +79,7 @@ class Together:
             with pytest.raises(ChangedError, match="'a' was deleted and created anew"):
                 late.writeBlocks({"b": [1, 2, 3], "a": block}, 0)
             assert_same(table.readBlock("b", 0, 3), np.zeros(3, np.int8))
-            # It was told, and means by the name what everybody does.
+            # The instance has been informed, so the name now means the new column.
             late.writeBlock("a", block, 0)
             assert_same(table.readBlock("a", 0, 3), block)
 
@@ -95,7 +95,7 @@ class Together:
 
     @pytest.mark.parametrize("widths", [(1, 2), (2, 1)])
     def test_a_column_created_anew_in_another_width(self, place, widths):
-        """Its chunks have other keys: on a disk one is a directory where the other is a file."""
+        """Its chunks have other keys: a directory on a disk where the other has a file."""
         url = place.new()
         blocks = [np.arange(3 * n, dtype=np.int8).reshape((3, n) if n > 1 else 3) for n in widths]
         with (
@@ -133,10 +133,10 @@ class Together:
 
 
 class BeingBuilt:
-    """Columns that are to take another's place, and a table that changes meanwhile."""
+    """Replacement columns, in a table that changes meanwhile."""
 
     def test_it_has_the_rows_that_the_table_has(self, place):
-        """Its builder need not have seen that there are more, or nothing of them were missing."""
+        """Their writer may not know of additional rows; they still count as missing."""
         url = place.new()
         with make(place.at(url), 0, a=("int32",)) as table, RatZarr(place.at(url)) as late:
             table.setRowCount(6)
@@ -145,7 +145,8 @@ class BeingBuilt:
             assert late.getMissingRows("a") == [(0, 6)]
 
     def test_rows_that_were_added_are_missing(self, place):
-        """Or whoever writes what is missing says that it is finished, and it isn't."""
+        """Otherwise a process that writes the missing rows would mark an incomplete column
+        complete."""
         url = place.new()
         with (
             make(place.at(url), 2, chunk=2, a=("int32",)) as table,
@@ -163,7 +164,7 @@ class BeingBuilt:
     @pytest.mark.parametrize("replace", [True, False])
     @pytest.mark.parametrize("counts", [(17,), (6, 17)], ids=str)
     def test_rows_that_its_builder_does_not_know_of_are_empty(self, place, counts, replace):
-        """They are not missing: nobody said that they were written."""
+        """They are not missing, because they were never marked as written."""
         url = place.new()
         with make(place.at(url), 10, chunk=2) as table, RatZarr(place.at(url)) as builder:
             builder.createColumn("a", "int32", complete=False, replace=replace)
@@ -179,7 +180,10 @@ class BeingBuilt:
             assert_same(np.asarray(raw(place, url, "a")), wanted)
 
     def test_its_builder_is_told_of_rows_that_were_cut_off(self, place):
-        """Once, where nobody looks before a chunk is written: flush() is not the only one to say it."""
+        """An error is reported once if the store does not check the owner before writing.
+
+        flush() is not the only call that reports it.
+        """
         url = place.new()
         with (
             make(place.at(url), 8, chunk=4, a=("int32",)) as table,
@@ -219,7 +223,7 @@ class BeingBuilt:
             assert_same(np.asarray(raw(place, url, "a")), there)
 
     def test_the_columns_keep_their_order(self, place):
-        """Also where whoever finishes one has not seen it in the order yet."""
+        """Even if the process that completes a column has not seen it in the column order yet."""
         url = place.new()
         with make(place.at(url), 2) as table, RatZarr(place.at(url)) as late:
             for name in "bac":
@@ -237,7 +241,8 @@ class BeingBuilt:
             assert table.getColumnNames() == list("bade")
 
     def test_the_place_of_a_column_that_is_gone(self, place):
-        """A column that was to be replaced, and was deleted, has left no place in the order."""
+        """A column that was to be replaced and was deleted leaves no position in the column
+        order."""
         url = place.new()
         with make(place.at(url), 2, a=("int8",)) as table, RatZarr(place.at(url)) as builder:
             builder.createColumn("a", "int16", complete=False, replace=True)
@@ -249,7 +254,7 @@ class BeingBuilt:
             assert table.getColumnNames() == ["a", "B"]
 
     def test_the_place_of_a_column_that_is_resumed(self, place):
-        """Its creator was killed before it had put the column's name in the order."""
+        """Its creator was killed before it had added the column's name to the order."""
         url = place.new()
         with make(place.at(url), 2) as table:
             table.createColumn("a", "int8", complete=False)
@@ -261,7 +266,8 @@ class BeingBuilt:
             assert place.open(url)["RAT"].attrs["COLUMN_ORDER"] == ["a"]
 
     def test_one_event_whatever_is_begun_and_given_up(self, place):
-        """Each column has its own log, also where an instance means another by the name."""
+        """Each column has its own log, even if an instance still knows an earlier column of the
+        name."""
         url = place.new()
         with make(place.at(url), 2, a=("int32",)) as table:
             table.writeBlock("a", [1, 2], 0)

@@ -1,4 +1,4 @@
-"""The instance: many columns at once, other instances, closing, how it shows itself."""
+"""Instances: many columns at once, other instances, closing, and repr."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ class Views:
             assert other.readBlock("a", 0, 5).tolist() == list("abcde")
 
     def test_columns_of_two_writers(self, place):
-        """Neither creation is lost, whoever's list is the older."""
+        """Both new columns are kept, with either instance's list of columns."""
         url = place.new()
         with make(place.at(url), 5) as one, RatZarr(place.at(url)) as other:
             for n in range(3):

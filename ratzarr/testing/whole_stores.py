@@ -1,4 +1,4 @@
-"""Whole stores: exists, isValidRatZarr, delete; by whole components of the path."""
+"""Whole stores: exists, isValidRatZarr, delete, by whole path components."""
 
 import numpy as np
 import pytest
@@ -8,15 +8,15 @@ from ratzarr.testing.helpers import make, refused
 
 
 def files(everything):
-    """Return the contents alone: directories are no object's."""
+    """Return the contents of files only, without directories."""
     return {key: content for key, content in everything.items() if content is not None}
 
 
 class WholeStores:
-    """What is not a RatZarr is refused, a neighbour never touched."""
+    """Objects other than a RatZarr are refused, and neighbours are never touched."""
 
     def _family(self, place):
-        """Return a table among neighbours whose names begin, or end, as its own."""
+        """Return a table among neighbours whose names share its beginning or end."""
         url = place.new("x.zarr")
         make(place.at(url), 9, a=("int32",)).close()
         parent = url.removesuffix("x.zarr")
@@ -84,7 +84,7 @@ class WholeStores:
         assert place.everything() == before
 
     def test_parents_and_parts_of_a_store(self, place):
-        """Neither what holds a table, nor what a table holds, is one."""
+        """Neither the parent directory of a table nor its subdirectories are tables."""
         url = place.new()
         with make(place.at(url), 9, a=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)
@@ -126,7 +126,7 @@ class WholeStores:
         ],
     )  # fmt: skip
     def test_foreign_objects_inside(self, place, key):
-        """Somebody put a file of his own there: it is not ours to delete."""
+        """A user's file in the table is not deleted."""
         url = place.new()
         with make(place.at(url), 9, chunk=4, a=("int32",)) as table:
             table.writeBlock("a", np.arange(3), 5)

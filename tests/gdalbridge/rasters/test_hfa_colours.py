@@ -194,7 +194,7 @@ def test_a_value_that_is_no_colour(tmp_path, value):
     out = tmp_path / "x.img"
     make(out, "HFA", size=(8, 8)).FlushCache()
     before = out.read_bytes()
-    with pytest.raises(ConversionError, match=f"column 'Red', row 2345: {value} is no colour"):
+    with pytest.raises(ConversionError, match=f"column 'Red', row 2345: {value} is not a colour"):
         copy_to_raster(f"{path}.rat.zarr", out)
     assert out.read_bytes() == before
     # Made anew, an HFA keeps some of them.

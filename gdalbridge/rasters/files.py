@@ -512,7 +512,9 @@ def _travel(
 ) -> TravelReport:
     started = time.perf_counter()
     if overwrite and resume:
-        raise BridgeError("overwrite removes what is there, and resume goes on with it: not both")
+        raise BridgeError(
+            "overwrite=True removes the files that resume=True would keep: use only one of them"
+        )
     found = raster_files(source, options)
     if found.driver in REFERRERS and found.others:
         raise BridgeError(

@@ -5,18 +5,29 @@
 's3://bucket/seg.tif.rat.zarr'
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import os
+import sys
 
-from gdalbridge.errors import (
-    BridgeError,
-    CancelledError,
-    ConversionError,
-    LossWarning,
-    StaleWarning,
-)
-from gdalbridge.gdalio.config_options import words
-from ratzarr.stores import consult
+try:
+    from importlib import import_module
+    from typing import TYPE_CHECKING, Any
+
+    from gdalbridge.errors import (
+        BridgeError,
+        CancelledError,
+        ConversionError,
+        LossWarning,
+        StaleWarning,
+    )
+    from gdalbridge.gdalio.config_options import words
+    from ratzarr.stores import consult
+except KeyboardInterrupt:
+    # The command imports this package before it can handle Ctrl-C itself.
+    _program = sys.argv[0].replace("\\", "/").rpartition("/")[2]
+    if _program.startswith("gdalbridge") or (_program == "-m" and __name__ in sys.orig_argv):
+        os.write(2, b"gdalbridge: interrupted\n")
+        os._exit(130)
+    raise
 
 if TYPE_CHECKING:
     from gdalbridge.attached_rat.attach import attach

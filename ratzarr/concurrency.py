@@ -20,17 +20,14 @@ from itertools import islice
 
 import numpy as np
 
-from ratzarr.errors import ArgumentError
+from ratzarr.settings import requests
 
 __all__ = [
-    "IN_FLIGHT",
     "PATIENCE",
     "PROCESSORS",
-    "REQUESTS_VARIABLE",
     "TRIES",
     "Attempts",
     "Room",
-    "in_flight",
     "lent",
     "request_slot",
     "run",
@@ -123,12 +120,6 @@ def lent() -> Iterator[Room]:
             _free.append(room.memory)
 
 
-REQUESTS_VARIABLE = "RATZARR_REQUESTS"
-IN_FLIGHT = 32
-"""Default number of tasks and requests in flight."""
-MOST = 1024
-"""Largest number of tasks in flight: each is a thread and a connection."""
-
 AT_ONCE = 0.0002
 """Duration of a task below which it is not worth a thread, in seconds."""
 
@@ -152,28 +143,9 @@ if hasattr(os, "register_at_fork"):
                         after_in_child=_lock.release)  # fmt: skip
 
 
-def in_flight() -> int:
-    """Return the limit of tasks and requests in flight.
-
-    Raises
-    ------
-    ArgumentError
-        If the environment variable RATZARR_REQUESTS is not a valid number.
-    """
-    text = os.environ.get(REQUESTS_VARIABLE)
-    if not text:
-        return IN_FLIGHT
-    if not text.isascii() or not text.isdigit() or len(text) > 9 or not 1 <= int(text) <= MOST:
-        raise ArgumentError(
-            f"the environment variable {REQUESTS_VARIABLE} is the number of requests in flight, "
-            f"from 1 to {MOST}: got {text!r}"
-        )
-    return int(text)
-
-
 def _mine[T](made: dict[_Key, T], make: Callable[[int], T]) -> T:
     # Keyed by process, because a pool's threads do not survive a fork.
-    key = os.getpid(), in_flight()
+    key = os.getpid(), requests()
     with _lock:
         if key not in made:
             for other in [other for other in made if other[0] != key[0]]:
@@ -322,7 +294,7 @@ def stream[T](tasks: Iterable[Callable[[], T]], window: int | None = None) -> It
     if getattr(_inside, "worker", False):
         yield from (task() for task in tasks)
         return
-    window = window or 2 * in_flight()
+    window = window or 2 * requests()
     futures: deque[Future[T]] = deque()
     try:
         for task in tasks:

@@ -39,7 +39,7 @@ from ratzarr.errors import (
 from ratzarr.format.blocks import Block, chunk_count
 from ratzarr.format.dtypes import BYTES
 from ratzarr.format.history import Event, parse
-from ratzarr.format.limits import MAX_ROWS, buffer_bytes
+from ratzarr.format.limits import MAX_ROWS
 from ratzarr.format.names import (
     CHUNKSIZE_ATTR,
     COMPLETE_ATTR,
@@ -52,6 +52,7 @@ from ratzarr.format.names import (
     check_name,
     order_of,
 )
+from ratzarr.settings import write_buffer_bytes
 from ratzarr.stores import open as whole_store
 
 __all__ = ["RatZarr"]
@@ -131,7 +132,7 @@ class RatZarr:
     ) -> None:
         rows = integer(newRowCount, "the row count", 0, MAX_ROWS)
         chunk_rows = integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
-        size = 0 if readOnly else buffer_bytes(writeBuffer)
+        size = 0 if readOnly else write_buffer_bytes(writeBuffer)
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False

@@ -44,6 +44,21 @@ def test_the_readme_can_be_followed(tmp_path, moto_s3, monkeypatch):
         assert (table.readBlock("km2", 0, rows) * 100).tolist() == pytest.approx(hectares)
 
 
+def test_every_setting_is_documented():
+    from gdalbridge import settings as ours
+    from ratzarr import settings
+
+    text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    names = [
+        value
+        for module in (settings, ours)
+        for name in module.__all__
+        if isinstance(value := getattr(module, name), str)
+    ]
+    assert len(names) == 10
+    assert [name for name in names if f"`{name}" not in text] == []
+
+
 @pytest.mark.main_env_only
 def test_the_examples_of_calc_and_stats(tmp_path, monkeypatch, capsys):
     import numpy as np

@@ -276,10 +276,10 @@ PIECE = 65536
 _PLAIN = {FieldType.INTEGER: "i4", FieldType.REAL: "f8", FieldType.BOOLEAN: "?"}
 
 
-def pieces(start: int, length: int) -> Iterator[tuple[int, int]]:
+def pieces(start: int, length: int, rows: int = PIECE) -> Iterator[tuple[int, int]]:
     """Cut rows into (start, length) of bounded length."""
-    for first in range(start, start + length, PIECE):
-        yield first, min(PIECE, start + length - first)
+    for first in range(start, start + length, rows):
+        yield first, min(rows, start + length - first)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakValueDictionary
 
-from gdalbridge.attached_rat.sidecar_table import SidecarTable
+from gdalbridge.attached_rat.sidecar_table import DEFAULT_LIMITS, Limits, SidecarTable
 from ratzarr import RatZarrError
 
 __all__ = ["flush_all", "flush_each", "let_go", "shared_table"]
@@ -57,13 +57,21 @@ def _flush_orphans() -> None:
         flush_each(tables)
 
 
-def shared_table(path: str) -> SidecarTable:
-    """Return the process's one instance for a sidecar, which need not exist yet."""
+def shared_table(path: str, limits: Limits = DEFAULT_LIMITS) -> SidecarTable:
+    """Return the process's one instance for a sidecar, which need not exist yet.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL.
+    limits : Limits
+        Where it is only made by this call.
+    """
     _flush_orphans()
     with _tables_lock:
         table = _tables.get(path)
         if table is None:
-            table = _tables[path] = SidecarTable(path)
+            table = _tables[path] = SidecarTable(path, limits)
         return table
 
 

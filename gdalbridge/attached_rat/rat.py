@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.attached_rat.columns import (
+    PIECE,
     AttachedColumn,
     OwnColumn,
     SidecarColumn,
@@ -92,10 +93,6 @@ def _no_such_block(joined: Joined, field: int, start: int, length: int) -> None:
         raise RuntimeError(message)
 
 
-KEPT_PIECES = 64
-"""Pieces of a table that are kept for the next value; those beyond are made anew each time."""
-
-
 def in_memory(joined: Joined) -> Any:
     """Return a table of GDAL's with all that is in the attached one.
 
@@ -132,10 +129,14 @@ class RowFinder:
     ----------
     joined : Joined
         It must not change as long as this is used.
+    piece_rows : int
+        The table is looked through in pieces of so many rows.
+    max_pieces : int
+        How many of them are kept for the next value; those beyond are made anew each time.
     """
 
-    def __init__(self, joined: Joined) -> None:
-        self._joined = joined
+    def __init__(self, joined: Joined, piece_rows: int = PIECE, max_pieces: int = 64) -> None:
+        self._joined, self._rows, self._max = joined, piece_rows, max_pieces
         self._kept: list[Any] = []
         self._binned: Any = None
         binning = joined.linear_binning
@@ -152,13 +153,18 @@ class RowFinder:
             joined.columns[index] for index in dict.fromkeys(wanted) if index is not None
         ]
 
+    @property
+    def pieces_kept(self) -> int:
+        """How many pieces are."""
+        return len(self._kept)
+
     def find(self, value: Any) -> int:
         """Return the first row that a value belongs to; -1 for none."""
         if self._binned is not None:
             return int(self._binned.GetRowOfValue(value))
         rows = self._joined.rows if self._limits else 0
         # Of no rows one is asked as well, which knows what no value is.
-        for number, (first, size) in enumerate(list(pieces(0, rows)) or [(0, 0)]):
+        for number, (first, size) in enumerate(list(pieces(0, rows, self._rows)) or [(0, 0)]):
             row = self._piece(number, first, size).GetRowOfValue(value)
             if row >= 0:
                 return first + int(row)
@@ -172,7 +178,7 @@ class RowFinder:
             rat.SetRowCount(size)
             for column in self._limits:
                 _add(rat, column, first, size)
-        if number < KEPT_PIECES:
+        if number < self._max:
             self._kept.append(rat)
         return rat
 

@@ -7,6 +7,7 @@ Reading single cells or pages decodes a chunk once. A partial write changes the 
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakSet
@@ -21,18 +22,10 @@ from gdalbridge.sidecars.merged import Description
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.pipeline import run
 
-__all__ = ["MOST_BYTES", "MOST_CHUNKS", "MOST_SECONDS", "SidecarTable"]
+__all__ = ["Limits", "SidecarTable"]
 
 Array = NDArray[Any]
 
-CACHE_BYTES = 256 * 2**20
-"""What is kept unpacked of one sidecar."""
-MOST_CHUNKS = 64
-"""Changed chunks that wait to be written."""
-MOST_BYTES = 128 * 2**20
-"""Bytes of such chunks."""
-MOST_SECONDS = 30.0
-"""How long one waits while others are written to."""
 MOST_RUNS = 8
 """Runs of changed rows of a chunk that are written one by one."""
 PUTS_BETWEEN = 1024
@@ -42,6 +35,23 @@ PAGE_ROWS = 8192
 """Rows that are not so many that they would be read past the cache."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much of a sidecar is kept in memory, and how much of it is not yet written."""
+
+    cache_bytes: int = 256 * 2**20
+    """Chunks that are kept unpacked."""
+    changed_chunks: int = 64
+    """Chunks with changes that are not written."""
+    changed_bytes: int = 128 * 2**20
+    """Bytes of such chunks."""
+    changed_seconds: float = 30.0
+    """How long one waits while others are written to."""
+
+
+DEFAULT_LIMITS = Limits()
+
+
 class SidecarTable:
     """A sidecar that is there, or will be when something is first written to it.
 
@@ -49,13 +59,14 @@ class SidecarTable:
     ----------
     path : str
         Path or URL.
+    limits : Limits
     """
 
     is_ending = False
     """Whether the program is: nothing waits any more then."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, limits: Limits = DEFAULT_LIMITS) -> None:
+        self.path, self._limits = path, limits
         self.lock = threading.RLock()
         self.users: WeakSet[Any] = WeakSet()
         """Attached tables; each is told of what another has changed."""
@@ -64,7 +75,7 @@ class SidecarTable:
         self.version = 0
         """Another one whenever rows may read otherwise than before."""
         self._store: RatZarr | None = None
-        self._cache = ChunkCache(CACHE_BYTES)
+        self._cache = ChunkCache(self._limits.cache_bytes)
         self._writable = False
         self._names: list[str] | None = None
         self._chunk_rows: dict[str, int] = {}
@@ -75,10 +86,15 @@ class SidecarTable:
     def forget(self) -> None:
         """Be as the store is: in the child of a fork, where what waits is the parent's."""
         self.lock = threading.RLock()
-        self._cache = ChunkCache(CACHE_BYTES)
+        self._cache = ChunkCache(self._limits.cache_bytes)
         self._names = None
         self.rows = 0 if self._store is None else self._store.rowCount
         self.version += 1
+
+    @property
+    def cached_bytes(self) -> int:
+        """What chunks in memory take, as far as that is known."""
+        return self._cache.size
 
     # ---- the store
 
@@ -121,7 +137,7 @@ class SidecarTable:
                 except TableNotFoundError:
                     # Deleted since. What waits to be written has no place any more.
                     self._store, self._names, self.rows = None, None, 0
-                    self._cache = ChunkCache(CACHE_BYTES)
+                    self._cache = ChunkCache(self._limits.cache_bytes)
                     raise
                 self._cache.drop_unchanged()
             self._names = None
@@ -443,8 +459,9 @@ class SidecarTable:
 
     def _write_if_it_is_time(self) -> None:
         chunks, size, oldest = self._cache.waiting()
-        too_old = chunks and time.monotonic() - oldest > MOST_SECONDS
-        if chunks > MOST_CHUNKS or size > MOST_BYTES or too_old:
+        limits = self._limits
+        too_old = chunks and time.monotonic() - oldest > limits.changed_seconds
+        if chunks > limits.changed_chunks or size > limits.changed_bytes or too_old:
             self.flush()
 
     def flush(self) -> None:

@@ -62,7 +62,7 @@ from gdalbridge.cli.common import (
 @quiet_option
 def command(
     raster: str, out: str | None, columns: tuple[str, ...], sidecars: tuple[str, ...],
-    casts: dict[str, str], as_json: bool, quiet: bool, **options: Any,
+    cast: dict[str, str], as_json: bool, quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Copy RASTER to OUT, with an ordinary GDAL table that includes the sidecars' columns."""
     if out is None and not options["vrt"]:
@@ -71,7 +71,7 @@ def command(
         from gdalbridge.rasters.bake import bake
 
         report = bake(
-            raster, out, columns=columns or None, sidecars=sidecars or None, cast=casts or None,
+            raster, out, columns=columns or None, sidecars=sidecars or None, cast=cast or None,
             progress=not (quiet or as_json), **options,
         )  # fmt: skip
         say(report, as_json=as_json, quiet=quiet)

@@ -70,7 +70,7 @@ def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 
 cast_option = click.option(
     "--cast",
-    "casts",
+    "cast",
     multiple=True,
     callback=_casts,
     metavar="COLUMN=TYPE",

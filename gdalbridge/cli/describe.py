@@ -182,17 +182,18 @@ def _sidecar_text(one: Mapping[str, Any]) -> str:
         minimum, size = map(_plain_text, binning) if is_pair else ("?", "?")
         lines.append(f"linear binning: row 0 from {minimum}, bins of {size}")
     lines += [*_raster_text(one), *_provenance_text(one)]
-    rows = []
+    rows, reasons = [], []
     for column in one["columns"]:
         if "unreadable" in column:
-            rows.append((column["name"], "?", "", f"can't be read: {column['unreadable']}"))
+            rows.append((column["name"], "?", "", "can't be read"))
+            reasons.append(f"column {_plain_text(column['name'])}: {column['unreadable']}")
             continue
         dtype = column["dtype"] + (f" x {column['width']}" if column["width"] > 1 else "")
         note = ""
         if "rows_done" in column:
             note = f"incomplete: {column['rows_done']} rows are written"
         rows.append((column["name"], dtype, column["usage"], note))
-    return "\n".join([*lines, text_table(("column", "dtype", "usage", ""), rows)])
+    return "\n".join([*lines, text_table(("column", "dtype", "usage", ""), rows), *reasons])
 
 
 def _raster_text(one: Mapping[str, Any]) -> list[str]:

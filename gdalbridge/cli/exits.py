@@ -23,17 +23,17 @@ import click
 
 from gdalbridge.copying.report import printable
 from gdalbridge.errors import BridgeError
+from gdalbridge.settings import TRACEBACK, shows_traceback
 from ratzarr import RatZarrError
 from ratzarr.errors import Advice
 
-__all__ = ["TRACEBACK", "InterruptWatch", "in_words", "say_note", "show_own_error"]
+__all__ = ["InterruptWatch", "in_words", "say_note", "show_own_error"]
 
 PROGRAM = "gdalbridge"
 INTERRUPTED = 130
 BROKEN_PIPE = 141
 GRACE = 2.0
 """Seconds within which a command may end by itself after Ctrl-C."""
-TRACEBACK = "GDALBRIDGE_TRACEBACK"
 """Environment variable that also shows Python's traceback of an error."""
 
 _KEYWORD = re.compile(r"\b([a-z_]+)=\"?(\w+|\.\.\.)\"?")
@@ -58,7 +58,7 @@ def in_words() -> Iterator[None]:
                 sys.exit(BROKEN_PIPE)
             error.filename = "standard output"
         _say(_error_text(error) + _notes(error))
-        if os.environ.get(TRACEBACK):
+        if shows_traceback():
             traceback.print_exc()
         sys.exit(1)
 

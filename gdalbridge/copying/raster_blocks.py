@@ -16,6 +16,7 @@ from gdalbridge.errors import ConversionError
 from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.field_types import FieldType, stored_dtype
 from ratzarr import RatZarr, RatZarrError
+from ratzarr.errors import Advice
 from ratzarr.format import Block, exact, has_payload
 from ratzarr.pipeline import MOST, PROCESSORS, ROOM, is_far, memory_of, read_ahead
 
@@ -179,8 +180,10 @@ def _checked(plan: ExportPlan, values: Array, dtype: np.dtype[Any], start: int) 
             FieldType.INTEGER: "Real or String",
             FieldType.REAL: "String",
         }.get(plan.kind, "")
-        hint = f"; use a cast to {others}" if others else ""
-        raise ConversionError(f"{error}{hint}") from error
+        if not others:
+            raise ConversionError(str(error)) from error
+        hint = f"Ask for {others} with cast=..."
+        raise ConversionError(Advice(f"{error}.", hint)) from error
 
 
 def _as_text(plan: ExportPlan, values: Array, start: int) -> Array:

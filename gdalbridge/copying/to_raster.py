@@ -138,9 +138,7 @@ def copy_to_raster(
     if block_rows is not None and (isinstance(block_rows, bool) or block_rows < 1):
         raise BridgeError(f"block_rows is an integer >= 1: got {block_rows!r}")
     if strict and verify is False:
-        raise BridgeError(
-            "strict needs verification: without it (verify), lost values would go unnoticed"
-        )
+        raise BridgeError(Advice("strict compares all values.", "Leave out verify=False."))
     if isinstance(raster, str | os.PathLike):
         sweep_leftovers(Path(os.fspath(raster)).parent)
     shown = None if hasattr(raster, "GetRasterBand") else os.fspath(raster)
@@ -273,8 +271,11 @@ def _plan(
             raise BridgeError(f"{table.filename}: column {key!r} is not complete")
         if table.getColumnWidth(key) > 1:
             raise ConversionError(
-                f"column {key!r} has {table.getColumnWidth(key)} values per row, and GDAL's "
-                "tables have one: leave it out (columns)"
+                Advice(
+                    f"column {key!r} has {table.getColumnWidth(key)} values per row, and GDAL's "
+                    "tables have one.",
+                    "Choose other columns with columns=...",
+                )
             )
         dtype = table.getColumnDtype(key)
         kind = export_type(key, dtype, attributes, casts.get(key), new_types=VERSION >= (3, 12))
@@ -283,8 +284,11 @@ def _plan(
             raise BridgeError(f"column {key!r}: its GDAL_USAGE is {usage!r}, not a number")
         if usage in COLOUR_USAGES and kind != FieldType.INTEGER:
             raise ConversionError(
-                f"column {key!r} is {type_name(kind)}, and with its usage {usage_name(usage)} "
-                "GDAL would make it Integer: cast it to Integer, or change its GDAL_USAGE"
+                Advice(
+                    f"column {key!r} is {type_name(kind)}, and with its usage {usage_name(usage)} "
+                    "GDAL would make it Integer.",
+                    "Ask for Integer with cast=..., or change its GDAL_USAGE.",
+                )
             )
         plans.append(
             ExportPlan(

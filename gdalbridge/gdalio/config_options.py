@@ -5,11 +5,11 @@ configuration file, from ``--config`` of a command, and from the environment, wh
 read.
 """
 
-import os
 import threading
 from collections.abc import Mapping
 
 from gdalbridge.errors import GdalMissingError
+from gdalbridge.settings import environment
 from ratzarr.stores import NAMES
 
 __all__ = ["PREFIX", "hold", "hold_all", "release", "release_all", "set_option", "words"]
@@ -76,7 +76,7 @@ def _of_process(name: str) -> str | None:
         return found
     # Before 3.7 this may be the environment's value, which is read elsewhere with the same result.
     value: str | None = gdal.GetConfigOption(name)
-    return None if value == os.environ.get(name) else value
+    return None if value == environment.get(name) else value
 
 
 def hold(bucket: str, options: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from gdalbridge.errors import ConversionError
+from ratzarr.errors import Advice
 from ratzarr.format import BYTES
 
 __all__ = [
@@ -255,9 +256,9 @@ def export_type(
         )
     if kind >= FieldType.BOOLEAN and not new_types:
         others = [type_name(one) for one in allowed if one < FieldType.BOOLEAN]
-        hint = f"; use a cast to {' or '.join(others)}" if others else ""
+        hint = f"Ask for {' or '.join(others)} with cast=..." if others else ""
         raise ConversionError(
-            f"column {column!r}: GDAL before 3.12 has no type {type_name(kind)}{hint}"
+            Advice(f"column {column!r}: GDAL before 3.12 has no type {type_name(kind)}.", hint)
         )
     return kind
 

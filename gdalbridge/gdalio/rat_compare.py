@@ -11,6 +11,7 @@ from gdalbridge.gdalio.compat import silence
 from gdalbridge.gdalio.field_types import HFA_NAMES, FieldType, kept_name, type_name
 from gdalbridge.gdalio.losses import ValueLoss, changed_reals, description_loss, loss_lines
 from gdalbridge.gdalio.rat_reader import RatColumn, RatSource, open_rat
+from ratzarr.errors import Advice
 
 __all__ = ["colour_losses", "losses_between"]
 
@@ -130,8 +131,11 @@ def _of_description(before: RatColumn, after: RatColumn) -> list[str]:
     allowed = ((FieldType.INTEGER, FieldType.REAL), (before.type, before.type))
     if (before.type, after.type) not in allowed:
         raise NotWrittenError(
-            f"the type of column {before.name!r} became {type_name(after.type)}, it was "
-            f"{type_name(before.type)}: leave it out (columns)"
+            Advice(
+                f"the type of column {before.name!r} became {type_name(after.type)}, it was "
+                f"{type_name(before.type)}.",
+                "Choose other columns with columns=...",
+            )
         )
     loss = description_loss(
         before.name,

@@ -35,6 +35,9 @@ INT32_DIGITS = 9
 """Number of digits with which every number is a 32-bit integer."""
 TEXT = np.dtypes.StringDType()
 NUMERIC, LOGICAL, DATE = b"NF", b"L", b"D"
+TEXTUAL = b"CNFLD"
+"""Types whose cells are text; those of later versions of dBASE and FoxPro are binary, or name another file."""
+DELETED = b"*"
 BLANK = b" \x00"
 INTEGER = re.compile(rb"[+-]?[0-9]+")
 NO_DATE = (b"", b"0", b"00000000")
@@ -120,9 +123,18 @@ class DbfTable:
             self._lose(
                 f"{path} is truncated: its header says {count} records, and {there} are whole"
             )
+        # A record begins with a blank or, if deleted, an asterisk. After the last one, a file may
+        # have an end mark and anything after that.
+        behind = start + there * width
+        whole = (len(data) - start) // width
+        if whole > count and data[behind : behind + 1] in (b" ", DELETED):
+            self._lose(
+                f"{path}: its header says {count} records, and the file has room for {whole}: GDAL "
+                f"reads {count}"
+            )
         records = np.frombuffer(data, np.dtype((np.void, width)), there, start)
         self._records = records.view("u1").reshape(there, width)
-        deleted = self._records[:, 0] == ord("*") if there else np.zeros(0, bool)
+        deleted = self._records[:, 0] == ord(DELETED) if there else np.zeros(0, bool)
         if deleted.any():
             self._records = self._records[~deleted]
         self.rows = len(self._records)
@@ -158,7 +170,17 @@ class DbfTable:
             )
         if one.kind == LOGICAL and one.width == 1:
             return self._logicals(name, one)
+        if one.kind not in TEXTUAL:
+            return DbfColumn(name, FieldType.STRING, TEXT, lambda: self._not_text(name, one))
         return DbfColumn(name, FieldType.STRING, TEXT, lambda: self._text(name, one))
+
+    def _not_text(self, name: str, one: Field) -> Array:
+        shown = one.kind.decode("latin-1")
+        self._lose(
+            f"{self.path}, column {name!r}: fields of the type {shown!r} can't be read, only "
+            f"{', '.join(TEXTUAL.decode())}"
+        )
+        return np.zeros(self.rows, TEXT)
 
     def _name(self, one: Field) -> str:
         encoding = self._encoding or "utf-8"

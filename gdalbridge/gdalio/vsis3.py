@@ -5,7 +5,6 @@ the bucket in question. Conversely, our stores respect options that the user has
 ``gdal.SetConfigOption``, a configuration file or ``--config``.
 """
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.config_options import PREFIX, hold, hold_all, release, release_all
+from gdalbridge.settings import environment
 from ratzarr import ArgumentError, DamagedError, RatZarrError
 from ratzarr.stores import S3Settings, current, gdal_name, open_objects
 from ratzarr.stores import parse as parse_location
@@ -180,7 +180,7 @@ def prepare_all() -> Callable[[], None]:
     """
     from gdalbridge.gdalio.compat import gdal
 
-    settings = S3Settings.from_environment(os.environ)
+    settings = S3Settings.from_environment(environment)
     wanted = {
         name: value
         for name, value in settings.gdal_options().items()

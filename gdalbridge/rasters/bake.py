@@ -245,8 +245,10 @@ def _chosen(
                 name = str(attributes.get("GDAL_NAME", key))
                 if given.get(name, path) != path:
                     raise BridgeError(
-                        f"{given[name]} and {path} both have a column {name!r}: choose the columns "
-                        "(columns), or the tables (sidecars)"
+                        Advice(
+                            f"{given[name]} and {path} both have a column {name!r}.",
+                            "Choose columns with columns=..., or tables with sidecars=...",
+                        )
                     )
                 given[name] = path
                 chosen.setdefault(path, []).append(key)

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import LossWarning, SidecarNameError
+from gdalbridge.settings import sidecar_dir
 from ratzarr import ListingRefusedError, RatZarr, RatZarrError
 from ratzarr.stores import gdal_name, open_objects, url_name
 from ratzarr.stores import parse as parse_location
 
 __all__ = [
-    "PROXY_DIR",
     "SUFFIX",
     "Sidecar",
     "find_sidecars",
@@ -39,7 +39,6 @@ __all__ = [
 ]
 
 SUFFIX = ".rat.zarr"
-PROXY_DIR = "GDALBRIDGE_SIDECAR_DIR"
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _BAND = re.compile(r"band([0-9]+)")
@@ -97,6 +96,8 @@ def raster_name(raster: Any) -> str:
             f"{name}: no sidecar can lie beside a raster in this one of GDAL's file systems: "
             "name the sidecar"
         )
+    if not url.strip("/"):
+        raise SidecarNameError(f"{name} is a directory, not a raster")
     return url.rstrip("/")
 
 
@@ -174,7 +175,7 @@ def sidecar_path(raster: Any, band: int = 1, name: str | None = None) -> str:
 
 
 def _proxy_base(url: str) -> str | None:
-    folder = os.environ.get(PROXY_DIR)
+    folder = sidecar_dir()
     if not folder:
         return None
     whole = url if "://" in url else str(Path(url).absolute())

@@ -84,7 +84,11 @@ def one_expression(parsed: Node, text: str) -> Node:
         For an invalid expression. The message quotes DuckDB's parser, or names the excess part.
     """
     if parsed.get("error"):
-        raise BridgeError(f"{text!r} is not an expression: {parsed.get('error_message')}")
+        words = parsed.get("error_message")
+        # DuckDB was given "SELECT (", the text, and a parenthesis on the next line.
+        if parsed.get("position") == str(len("SELECT (") + len(text.encode()) + 1):
+            words = "it ends too early, or its parentheses don't match"
+        raise BridgeError(f"{text!r} is not an expression: {words}")
     statements = parsed.get("statements", [])
     node = statements[0].get("node", {}) if len(statements) == 1 else {}
     chosen = node.get("select_list", [])

@@ -27,7 +27,7 @@ from gdalbridge.sql.expression_syntax import (
 )
 from gdalbridge.sql.text_growth import bound, limit, slices
 
-__all__ = ["Program", "needed"]
+__all__ = ["Program", "needed", "sandbox"]
 
 Array = NDArray[Any]
 
@@ -72,6 +72,23 @@ def needed() -> Any:
     return duckdb
 
 
+def sandbox() -> Any:
+    """Return a DuckDB connection that reaches neither files nor Python's variables.
+
+    Its settings can't be changed any more.
+    """
+    connection = needed().connect(":memory:", config=SETTINGS)
+    try:
+        connection.execute("SET TimeZone = 'UTC'")
+        # The bar would be printed to stdout, among the results.
+        connection.execute("SET enable_progress_bar = false")
+        connection.execute("SET lock_configuration = true")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 class Program:
     """Parsed and checked expressions, as a context manager.
 
@@ -103,12 +120,8 @@ class Program:
         self._texts = dict(expressions)
         self._used: dict[str, str] = {}
         self._thread = ThreadPoolExecutor(1, "expressions")
-        self._connection = self._duckdb.connect(":memory:", config=SETTINGS)
+        self._connection = sandbox()
         try:
-            self._connection.execute("SET TimeZone = 'UTC'")
-            # The progress bar would be printed to stdout, among the results.
-            self._connection.execute("SET enable_progress_bar = false")
-            self._connection.execute("SET lock_configuration = true")
             self._prepare()
         except BaseException:
             self.close()

@@ -293,7 +293,8 @@ def _scan(there: Columns, column: Column, weight: Column | None, block_rows: int
         if weight is not None:
             heavy = weight.read(block.start, block.length)
             try:
-                arrays.append(pa.array(_counts(heavy, weight.name, block.start)))
+                none = weight.missing_value()
+                arrays.append(pa.array(_counts(heavy, none, weight.name, block.start)))
             except ConversionError as error:
                 error.add_note(f"(these are the weights of column {column.name!r})")
                 raise
@@ -326,7 +327,7 @@ def _arrow(values: Array, missing: Any, name: str, block: Block) -> Any:
     return pa.array(values.view(np.int64), mask=mask)
 
 
-def _counts(weights: Array, column: str, first_row: int) -> NDArray[np.int64]:
+def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArray[np.int64]:
     """Return weights as counts; raise an error unless they are whole numbers below 2**63."""
     kind = weights.dtype.kind
     if kind == "b":
@@ -340,9 +341,11 @@ def _counts(weights: Array, column: str, first_row: int) -> NDArray[np.int64]:
         wrong = weights < 0 if kind == "i" else weights > np.uint64(MAX_WEIGHT - 1)
     if wrong.any():
         row = int(np.argmax(wrong))
+        is_missing = missing is not None and weights[row] == missing
+        shown = f"the missing value ({missing})" if is_missing else weights[row]
         raise ConversionError(
-            f"column {column!r}, row {first_row + row}: {weights[row]} is not a weight: "
-            "expected a count, a whole number from 0 to 2**63 - 1"
+            f"column {column!r}, row {first_row + row}: {shown} is not a weight: expected "
+            "a count, a whole number from 0 to 2**63 - 1"
         )
     return weights.astype(np.int64, copy=False)
 

@@ -29,9 +29,8 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from ratzarr.codecs import compression
 from ratzarr.codecs.blosc import BloscBlocks, Piece, ReadAt, SummedBlocks, check_header
 from ratzarr.codecs.strings import PackedStrings, pack, to_padded, unpack
-from ratzarr.concurrency import in_flight
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
-from ratzarr.format.limits import MAX_CHUNK_VARIABLE, max_chunk_bytes
+from ratzarr.settings import MAX_CHUNK_BYTES, max_chunk_bytes, requests
 
 __all__ = [
     "DECOMPRESS",
@@ -58,7 +57,7 @@ class UnpackRoom:
     def take(self, size: int) -> Iterator[None]:
         """Wait until memory is available; small chunks need not wait."""
         most = max_chunk_bytes()
-        if size <= most // in_flight():
+        if size <= most // requests():
             yield
             return
         with self._waiting:
@@ -258,7 +257,7 @@ class ChunkCodec:
             raise TooLargeError(
                 f"column {self._column!r}: a chunk of {' x '.join(map(str, self._shape))} "
                 f"values takes {size} bytes in memory, and {most} are allowed (the environment "
-                f"variable {MAX_CHUNK_VARIABLE} can allow more)"
+                f"variable {MAX_CHUNK_BYTES} can allow more)"
             )
 
     @property

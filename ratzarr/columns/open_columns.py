@@ -31,8 +31,9 @@ from ratzarr.errors import (
 )
 from ratzarr.format.blocks import Block, Part
 from ratzarr.format.history import event
-from ratzarr.format.limits import TASK_BYTES, cache_bytes, check_memory
+from ratzarr.format.limits import TASK_BYTES, check_memory
 from ratzarr.format.names import MODIFICATION_ATTR, Document, check_name
+from ratzarr.settings import cache_bytes
 
 __all__ = ["OpenColumns"]
 

@@ -10,25 +10,21 @@ import functools
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ratzarr.errors import ArgumentError, TooLargeError
+from ratzarr.errors import TooLargeError
+from ratzarr.settings import MAX_CHUNK_BYTES, max_chunk_bytes
 
 __all__ = [
-    "MAX_CHUNK_VARIABLE",
     "MAX_DEPTH",
     "MAX_DOCUMENT_BYTES",
     "MAX_DOCUMENT_VALUES",
     "MAX_ROWS",
     "PACKABLE",
     "TASK_BYTES",
-    "buffer_bytes",
-    "cache_bytes",
     "check_memory",
     "chunk_rows_within",
-    "max_chunk_bytes",
     "memory_there",
     "objection_to",
 ]
@@ -36,19 +32,8 @@ __all__ = [
 MAX_ROWS = 2**63 - 1
 """The largest index of an array."""
 
-MAX_CHUNK_VARIABLE = "RATZARR_MAX_CHUNK_BYTES"
-MAX_CHUNK_BYTES = 2**30
-"""Default limit of a decoded chunk. Several may be in memory at once."""
 PACKABLE = 2**31 - 2**16
 """Blosc stores buffer sizes as signed 32-bit integers."""
-
-CACHE_VARIABLE = "RATZARR_CACHE_BYTES"
-CACHE_BYTES = 64 * 2**20
-"""Default limit of the decoded chunks that an instance caches."""
-
-BUFFER_VARIABLE = "RATZARR_WRITE_BUFFER"
-BUFFER_BYTES = 256 * 2**20
-"""Default limit of rows waiting in a write buffer."""
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
 """Limit of a ``zarr.json``. A log of 100 000 events takes about 20 MB."""
@@ -63,74 +48,6 @@ TASK_BYTES = 2000
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files with the memory limit of a container's processes."""
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-
-
-def max_chunk_bytes() -> int:
-    """Return the largest allowed size of a decoded chunk.
-
-    Raises
-    ------
-    ArgumentError
-        If the environment variable RATZARR_MAX_CHUNK_BYTES is not a number of bytes.
-    """
-    return _bytes_of(MAX_CHUNK_VARIABLE, MAX_CHUNK_BYTES, least=1)
-
-
-def cache_bytes() -> int:
-    """Return how many bytes of decoded chunks an instance may cache; 0 for none.
-
-    Raises
-    ------
-    ArgumentError
-        If the environment variable RATZARR_CACHE_BYTES is not a number of bytes.
-    """
-    return _bytes_of(CACHE_VARIABLE, CACHE_BYTES, least=0)
-
-
-def buffer_bytes(asked: Any) -> int:
-    """Return how many bytes of rows may wait in a write buffer; 0 for none.
-
-    Parameters
-    ----------
-    asked : bool, int or None
-        True selects :data:`BUFFER_BYTES`. None selects the environment variable
-        RATZARR_WRITE_BUFFER: ``on``, ``off`` or a number of bytes.
-
-    Raises
-    ------
-    ArgumentError
-        For any other value.
-    """
-    if asked is None:
-        words = {"on": True, "off": False}
-        text = os.environ.get(BUFFER_VARIABLE, "")
-        try:
-            asked = words[text.lower()] if text.lower() in words else int(text or "0")
-        except ValueError:
-            asked = -1
-        if asked < 0:
-            raise ArgumentError(
-                f"the environment variable {BUFFER_VARIABLE} is 'on', 'off' or a number of "
-                f"bytes: got {text!r}"
-            )
-    if isinstance(asked, bool | np.bool_):
-        return BUFFER_BYTES if asked else 0
-    if not isinstance(asked, int | np.integer) or asked < 0:
-        raise ArgumentError(
-            f"writeBuffer is True, False or a number of bytes, 0 or more: got {asked!r:.100}"
-        )
-    return int(asked)
-
-
-def _bytes_of(variable: str, default: int, *, least: int) -> int:
-    text = os.environ.get(variable)
-    if not text:
-        return default
-    if not text.isascii() or not text.isdigit() or len(text) > 18 or int(text) < least:
-        raise ArgumentError(
-            f"the environment variable {variable} is a number of bytes: got {text!r}"
-        )
-    return int(text)
 
 
 def chunk_rows_within(chunk_rows: int, row_bytes: int, column: str) -> int:
@@ -154,7 +71,7 @@ def chunk_rows_within(chunk_rows: int, row_bytes: int, column: str) -> int:
     if row_bytes > most:
         raise TooLargeError(
             f"column {column!r}: a row of {row_bytes} bytes is more than the {most} bytes that "
-            f"a chunk may have in memory ({MAX_CHUNK_VARIABLE})"
+            f"a chunk may have in memory ({MAX_CHUNK_BYTES})"
         )
     return min(chunk_rows, most // max(1, row_bytes))
 

@@ -419,7 +419,7 @@ class _Checkup:
             )
             self._add(
                 Finding("row-count", TABLE_KEY, words),
-                finish_resize(self.objects, self._table),
+                finish_resize(self.objects, self._table, f"write {found} rows into ROWCOUNT"),
             )
             return
         for check in self._live():
@@ -440,7 +440,13 @@ class _Checkup:
                 Finding(
                     "row-count", f"{check.prefix}/{ZARR_JSON}", words, check.name, (low, high)
                 ),
-                finish_resize(self.objects, self._table),
+                finish_resize(
+                    self.objects,
+                    self._table,
+                    f"extend the column to {rows} rows"
+                    if state.cutting is None and state.rows < rows
+                    else "finish the change of the row count",
+                ),
             )
 
     def _look_at_order(self) -> None:

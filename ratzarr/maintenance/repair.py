@@ -137,8 +137,10 @@ def _busy(check: ColumnCheck, patience: float) -> bool:
     return now() != before or check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data
 
 
-def finish_resize(objects: Objects, table: MetadataDocument) -> Repair:
-    """Resize all columns to the table's row count."""
+def finish_resize(
+    objects: Objects, table: MetadataDocument, words: str = "finish the change of the row count"
+) -> Repair:
+    """Bring all columns and ROWCOUNT to the table's row count."""
 
     def act() -> bool:
         catalog = Catalog(objects, table)
@@ -149,7 +151,7 @@ def finish_resize(objects: Objects, table: MetadataDocument) -> Repair:
         catalog.resizing.finish()
         return True
 
-    return Repair("resize the columns to the table's row count", act)
+    return Repair(words, act)
 
 
 def keys_of(name: str) -> tuple[str, ...]:

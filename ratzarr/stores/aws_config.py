@@ -5,7 +5,6 @@ all, decides which one counts, and says where each setting came from. The result
 same endpoint, region and credentials.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 from ratzarr.errors import ArgumentError
+from ratzarr.settings import S3_FIRST_ANSWER, environment
 
 __all__ = [
     "ELSEWHERE",
@@ -174,7 +174,7 @@ NAMES = (
     "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS",
     "AWS_EC2_METADATA_DISABLED",
     "AWS_EC2_METADATA_SERVICE_ENDPOINT",
-    "RATZARR_FIRST_ANSWER",
+    S3_FIRST_ANSWER,
 )
 """Every variable name of either family."""
 
@@ -550,7 +550,7 @@ def current(bucket: str, options: Mapping[str, Any] | None = None) -> S3Settings
         words.update(source(bucket))
     # s3fs itself would add these to our arguments.
     defaults = fsspec.config.conf.get("s3", {})
-    return S3Settings.resolve(os.environ, words=words, options=options, defaults=defaults)
+    return S3Settings.resolve(environment, words=words, options=options, defaults=defaults)
 
 
 def _decided(said: Said, machines: tuple[tuple[str, str], ...]) -> S3Settings:
@@ -601,9 +601,7 @@ def _decided(said: Said, machines: tuple[tuple[str, str], ...]) -> S3Settings:
     )
     # Credentials of a higher precedence override a request for unsigned access.
     anonymous = unsigned is not None and bool(unsigned.value) and unsigned.rank <= rank
-    first = said.decide(
-        "first_answer", said.of_options("first_answer"), said.of("RATZARR_FIRST_ANSWER")
-    )
+    first = said.decide("first_answer", said.of_options("first_answer"), said.of(S3_FIRST_ANSWER))
     return S3Settings(
         files=(profile.config_file, profile.credentials_file),
         first_answer=_seconds(first) if first else FIRST_ANSWER,

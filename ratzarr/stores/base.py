@@ -124,7 +124,7 @@ def parse(filename: Any) -> Location:
     if isinstance(name, bytes):
         name = os.fsdecode(name)
     if not name or "\x00" in name:
-        raise ArgumentError(f"{name!r} can't be a table's filename")
+        raise ArgumentError(f"{name!r} can't be the name of a table or a raster")
     if isinstance(filename, PurePath):
         if _FOLDED.match(name):
             raise ArgumentError(

@@ -25,6 +25,7 @@ from botocore.exceptions import ClientError
 from ratzarr.concurrency import Attempts, request_slot, run
 from ratzarr.errors import ArgumentError, ConflictError, DamagedError, RatZarrError, StoreError
 from ratzarr.format.names import ZARR_JSON
+from ratzarr.settings import S3_CLIENT, environment, text_of
 from ratzarr.stores.aws_config import current
 from ratzarr.stores.base import Location, Objects, Owner, Seen, Take, Versioned
 from ratzarr.stores.s3_client import Retries, client_for, passes
@@ -75,7 +76,7 @@ class S3Objects(Objects):
         self.location = location
         options = dict(options or {})
         _refuse_other_clients(options.pop("client", None))
-        self._retries = Retries.of(os.environ, options.pop("retry", {}))
+        self._retries = Retries.of(environment, options.pop("retry", {}))
         self.patience = self._retries.patience
         self._settings = current(location.bucket, options)
         self._options = options
@@ -425,7 +426,7 @@ def _refuse_other_clients(option: object) -> None:
     """Reject the former setting for another client: silently using s3fs would mislead."""
     for place, chosen in {
         "storageOptions['client']": option,
-        "RATZARR_S3_CLIENT": os.environ.get("RATZARR_S3_CLIENT"),
+        S3_CLIENT: text_of(S3_CLIENT),
     }.items():
         if chosen not in (None, "", "s3fs"):
             removed = (

@@ -32,8 +32,8 @@ from botocore.session import Session
 from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 
-from ratzarr.concurrency import in_flight
 from ratzarr.errors import ArgumentError, StorePermissionError
+from ratzarr.settings import S3_RETRIES, environment, requests
 from ratzarr.stores.aws_config import MACHINE, PROFILES, Keys, S3Settings
 from ratzarr.stores.s3_errors import answer_to, error_code, is_redirect
 
@@ -56,7 +56,6 @@ GARBLED = 4
 server."""
 CONNECT_TIMEOUT = 4.0
 
-_PREFIX = "RATZARR_S3_"
 
 _PASSING = frozenset(
     {
@@ -145,7 +144,7 @@ class Retries:
                 )
         found: dict[str, Any] = {}
         for name in names:
-            value = options.get(name, environment.get(_PREFIX + name.upper()) or None)
+            value = options.get(name, environment.get(S3_RETRIES + name.upper()) or None)
             if value is None:
                 continue
             try:
@@ -217,7 +216,7 @@ class Retries:
 
 
 def _setting(name: str) -> str:
-    return f"{_PREFIX}{name.upper()} (or {name!r} of the storage option 'retry')"
+    return f"{S3_RETRIES}{name.upper()} (or {name!r} of the storage option 'retry')"
 
 
 def passes(error: BaseException) -> bool:
@@ -325,9 +324,9 @@ def client_for(
         "max_concurrency": 1,
     }
     arguments |= settings.s3fs_arguments()
-    retries = retries or Retries.of(os.environ, {})
+    retries = retries or Retries.of(environment, {})
     # With fewer connections than requests, some requests would wait for a connection.
-    arguments["config_kwargs"] |= {"max_pool_connections": in_flight(), **retries.config()}
+    arguments["config_kwargs"] |= {"max_pool_connections": requests(), **retries.config()}
     arguments["config_kwargs"]["user_agent"] = _user_agent()
     arguments["config_kwargs"]["http_session_cls"] = _DirectSession
     for name, value in fsspec.config.conf.get("s3", {}).items():
@@ -337,8 +336,8 @@ def client_for(
     arguments["anon"] = settings.anonymous
     given = arguments.pop("session", None)
     # The repr of the settings has no keys, and the arguments do not always have them.
-    environment = hash((settings.keys, *(os.environ.get(name) for name in _ENVIRONMENT)))
-    key = (os.getpid(), repr(sorted(arguments.items())), f"{settings!r} {given!r}", environment)
+    state = hash((settings.keys, *(environment.get(name) for name in _ENVIRONMENT)))
+    key = (os.getpid(), repr(sorted(arguments.items())), f"{settings!r} {given!r}", state)
     with _lock:
         if key not in _clients:
             while len(_clients) >= MAX_CLIENTS:

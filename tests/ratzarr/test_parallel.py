@@ -8,7 +8,8 @@ import pytest
 
 from ratzarr import ArgumentError
 from ratzarr import concurrency as parallel
-from ratzarr.concurrency import IN_FLIGHT, request_slot, run
+from ratzarr.concurrency import request_slot, run
+from ratzarr.settings import DEFAULT_REQUESTS
 
 
 def test_results_come_in_order():
@@ -29,8 +30,8 @@ def test_a_bounded_number_at_a_time():
         with lock:
             now -= 1
 
-    run([task] * (3 * IN_FLIGHT))
-    assert 1 < most <= IN_FLIGHT
+    run([task] * (3 * DEFAULT_REQUESTS))
+    assert 1 < most <= DEFAULT_REQUESTS
 
 
 def test_the_first_error_is_raised_and_nothing_goes_on_behind():
@@ -48,7 +49,7 @@ def test_the_first_error_is_raised_and_nothing_goes_on_behind():
 
 def test_tasks_that_have_tasks_do_not_wait_for_themselves():
     inner = [lambda: 1] * 4
-    assert run([lambda: sum(run(inner))] * (2 * IN_FLIGHT)) == [4] * (2 * IN_FLIGHT)
+    assert run([lambda: sum(run(inner))] * (2 * DEFAULT_REQUESTS)) == [4] * (2 * DEFAULT_REQUESTS)
 
 
 def peak(tasks):

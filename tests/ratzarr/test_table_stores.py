@@ -102,7 +102,7 @@ class TestTablesInAnFsspecStore(TableConformance):
     @pytest.fixture
     def place(self, tmp_path):
         store = FsspecStore.from_url(f"memory://{tmp_path}")
-        yield StorePlace(store)
+        yield StorePlace(store, str(store).strip("<>"))
         memory = fsspec.filesystem("memory")
         if memory.exists(str(tmp_path)):
             memory.rm(str(tmp_path), recursive=True)

@@ -1,11 +1,12 @@
 """Scripts over tables on S3: what waits for what, and for how long."""
 
+import itertools
 import time
 
 import numpy as np
 import pytest
 
-from gdalbridge import ratapplier
+from gdalbridge import BridgeError, ratapplier
 from ratzarr import RatZarr
 from tests.gdalbridge.sample_rasters import INTEGER, STRING, make, new_rat
 from tests.places import S3Place
@@ -160,3 +161,44 @@ def seconds(urls):
     report = ratapplier.apply(script, *tables(urls))
     assert report.blocks == BLOCKS
     return time.perf_counter() - started
+
+
+def test_copyRAT_from_and_to_s3(moto_s3, tmp_path):
+    """Stores of any name and rasters' tables, in all directions, with usages and attributes."""
+    said = {"GDAL_USAGE": 6, "units": "DN", "scale": float("inf")}
+    text = ["", "größe", "a" * 300, "x"]
+    with RatZarr(tmp_path / "local.zarr") as store:
+        store.setChunkSize(3)
+        store.setRowCount(4)
+        store.createColumn("v", "i4", attributes=said)
+        store.createColumn("t", str)
+        store.createColumn("wide", "f8", width=2)
+        store.writeBlocks({"v": range(4), "t": text, "wide": np.arange(8.0).reshape(4, 2)}, 0)
+    any_name, sidecar = moto_s3.new("any name"), moto_s3.new("copied.tif.rat.zarr")
+    raster = f"/vsis3/{any_name.removeprefix('s3://').rpartition('/')[0]}/seg.tif"
+    local = tmp_path / "seg.tif"
+    make(local).FlushCache()
+    moto_s3.put(any_name.rpartition("/")[0] + "/seg.tif", "", local.read_bytes())
+    places = [tmp_path / "local.zarr", any_name, sidecar, raster, tmp_path / "back", local]
+    for one, other in itertools.pairwise(places):
+        ratapplier.copyRAT(one, other)
+    raster_url = f"s3://{raster.removeprefix('/vsis3/')}.rat.zarr"
+    for made in (any_name, sidecar, raster_url, tmp_path / "back", f"{local}.rat.zarr"):
+        with RatZarr(made, readOnly=True) as table:
+            assert table.getColumnNames() == ["v", "t", "wide"]
+            found = table.readBlocks(["v", "t", "wide"], 0, 4)
+            assert found["v"].tolist() == [0, 1, 2, 3]
+            assert found["t"].tolist() == text
+            assert found["wide"].tolist() == np.arange(8.0).reshape(4, 2).tolist()
+            assert said.items() <= table.getColumnAttributeMapping("v").asdict().items()
+    # Once more, over what is there, without a column.
+    with RatZarr(any_name) as table:
+        table.writeBlock("v", [9], 1)
+        table.writeBlock("t", ["new"], 1)
+    ratapplier.copyRAT(any_name, sidecar, omitColumns=["t"])
+    with RatZarr(sidecar, readOnly=True) as table:
+        assert table.readBlock("v", 0, 4).tolist() == [0, 9, 2, 3]
+        assert table.readBlock("t", 0, 4).tolist() == text
+    with pytest.raises(BridgeError, match="nothing"):
+        ratapplier.copyRAT(moto_s3.new("nothing"), tmp_path / "none")
+    assert not (tmp_path / "none").exists()

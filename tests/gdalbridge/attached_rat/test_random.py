@@ -5,7 +5,8 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge import attach
-from gdalbridge.attached_rat import sidecar_table as behind
+from gdalbridge.attached_rat.open_sidecars import shared_table
+from gdalbridge.attached_rat.sidecar_table import Limits
 from ratzarr import RatZarr
 from tests.gdalbridge.attached_rat.test_rat import raster
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING
@@ -42,15 +43,16 @@ def read(rat, index, kind, start, length):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_any_order(tmp_path, seed, monkeypatch):
-    monkeypatch.setattr(behind, "MOST_CHUNKS", 3)
-    monkeypatch.setattr(behind, "CACHE_BYTES", 1500)
+def test_any_order(tmp_path, seed):
     rng = np.random.default_rng(seed)
     path = raster(tmp_path / "a.tif", [("own", INTEGER, 0, list(range(OWN)))], OWN)
     with RatZarr(f"{path}.rat.zarr") as table:
         table.setChunkSize(int(rng.integers(2, 9)))
     model = Model()
+    # Little is kept, and little waits: it stays so while this is in use.
+    limited = shared_table(f"{path}.rat.zarr", Limits(cache_bytes=1500, changed_chunks=3))
     rats = [attach(path, update=True)]
+    assert limited.users
     rats[0].SetRowCount(OWN)
     for name, (kind, _) in KINDS.items():
         rats[0].CreateColumn(name, kind, 0)

@@ -12,12 +12,17 @@ import pytest
 from osgeo import gdal, gdal_array
 
 from gdalbridge import AttachedRAT, LossWarning, StaleWarning, attach
+from gdalbridge.attached_rat.gdal_rat import OwnRat
+from gdalbridge.attached_rat.merged import Joined
+from gdalbridge.attached_rat.rat import RowFinder
+from gdalbridge.attached_rat.sidecar_table import SidecarTable
 from gdalbridge.errors import (
     BridgeError,
     ConversionError,
     RasterNotFoundError,
     SidecarNameError,
 )
+from gdalbridge.gdalio.read_options import DEFAULTS
 from ratzarr import RatZarr
 from tests.gdalbridge.sample_rasters import (
     BOOLEAN,
@@ -586,12 +591,10 @@ def test_rows_are_found_by_value_as_gdal_finds_them(tmp_path, usages, kind, exce
         assert rat.GetRowOfValue(value) == expected.GetRowOfValue(value), value
 
 
-def test_rows_of_a_long_table_are_found_in_bounded_memory(tmp_path, monkeypatch):
+def test_rows_of_a_long_table_are_found_in_bounded_memory(tmp_path):
     rows = 1000
     low = np.arange(rows) * 10
     low[300] = low[700] = 5
-    monkeypatch.setattr("gdalbridge.attached_rat.columns.PIECE", 64)
-    monkeypatch.setattr("gdalbridge.attached_rat.rat.KEPT_PIECES", 3)
     path = raster(tmp_path / "a.tif")
     # The upper limits end before: beyond, they are GDAL's empty value.
     sidecar(path, [("l", "i4", low, {"GDAL_USAGE": 3})], rows, name=".low")
@@ -599,9 +602,22 @@ def test_rows_of_a_long_table_are_found_in_bounded_memory(tmp_path, monkeypatch)
     high = [*(low[:500] + 9.5), *[0] * 500]
     expected = new_rat([("l", INTEGER, 3, low), ("h", REAL, 4, high)], rows)
     rat = attach(path)
-    for value in (-20, -1, 0, 5, 9.7, 12, 14.5, 3009, 4999, 4999.7, 5001, 9999, 1e9, math.nan):
+    dataset = gdal.Open(str(path))
+    own = OwnRat(dataset, dataset.GetRasterBand(1), keep=False, options=DEFAULTS)
+    tables = [SidecarTable(f"{path}.{name}.rat.zarr") for name in ("high", "low")]
+    for one in tables:
+        one.open(update=False)
+    joined = Joined(
+        "a.tif", own, tables, tables[0], prefer="sidecar", update=False, override=False,
+        as_text=(), key="a", describe=lambda path: {},
+    )  # fmt: skip
+    finder = RowFinder(joined, piece_rows=64, max_pieces=3)
+    # Each value twice: pieces are kept, and made anew.
+    values = (-20, -1, 0, 5, 9.7, 12, 14.5, 3009, 4999, 4999.7, 5001, 9999, 1e9, math.nan)
+    for value in (*values, *values):
         assert rat.GetRowOfValue(value) == expected.GetRowOfValue(value), value
-    assert len(rat._lookup._kept) == 3
+        assert finder.find(value) == expected.GetRowOfValue(value), value
+    assert finder.pieces_kept == 3
     with pytest.raises(TypeError):
         rat.GetRowOfValue("x")
     with pytest.raises(TypeError):

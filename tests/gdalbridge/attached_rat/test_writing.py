@@ -13,10 +13,11 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge import attach, bake
-from gdalbridge.attached_rat import sidecar_table as behind
+from gdalbridge.attached_rat.open_sidecars import shared_table
+from gdalbridge.attached_rat.sidecar_table import Limits
 from gdalbridge.cli.describe import info, info_text
 from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
-from ratzarr import RatZarr, RatZarrError
+from ratzarr import RatZarr, RatZarrError, TableNotFoundError
 from tests.gdalbridge.attached_rat.test_rat import names, raster, sidecar
 from tests.gdalbridge.sample_rasters import (
     DATETIME,
@@ -357,51 +358,60 @@ def test_rows_of_others_in_the_same_chunk_stay(path):
     assert stored(path, "n") == [7 if row == 51 else 1 - row % 2 for row in range(100)]
 
 
-def test_few_chunks_wait_and_not_for_long(path, monkeypatch):
-    rows = 5 * (behind.MOST_CHUNKS + 10)
+def test_few_chunks_wait(path):
+    most = Limits().changed_chunks
+    rows = 5 * (most + 10)
     sidecar(path, [("n", "i4", np.zeros(rows), {})], rows, chunk=5)
     rat = attach(path, update=True)
     for row in range(0, rows, 5):
         rat.SetValueAsInt(row, 2, 1)
     waiting = rows // 5 - sum(stored(path, "n"))
-    assert 0 < waiting <= behind.MOST_CHUNKS
+    assert 0 < waiting <= most
     rat.flush()
     assert sum(stored(path, "n")) == rows // 5
-    rat.SetValueAsInt(1, 2, 1)
-    now = time.monotonic()
-    monkeypatch.setattr(behind.time, "monotonic", lambda: now + behind.MOST_SECONDS + 1)
-    rat.SetValueAsInt(7, 2, 1)
-    assert sum(stored(path, "n")) == rows // 5 + 2
     rat.close()
 
 
-def test_what_waits_is_bounded_in_bytes_whatever_is_in_it(path, monkeypatch):
-    from gdalbridge.attached_rat.open_sidecars import shared_table
-
-    monkeypatch.setattr(behind, "MOST_BYTES", 2_000_000)
+def test_no_chunk_waits_for_long_while_others_are_written_to(path):
+    sidecar(path, [("n", "i4", np.zeros(20), {})], 20, chunk=5)
+    url = f"{path}.rat.zarr"
+    limited = shared_table(url, Limits(changed_seconds=0.5))
     rat = attach(path, update=True)
+    assert limited.users
+    rat.SetValueAsInt(1, 2, 1)
+    time.sleep(0.6)
+    assert sum(stored(path, "n")) == 0
+    rat.SetValueAsInt(7, 2, 1)
+    assert sum(stored(path, "n")) == 2
+    rat.close()
+
+
+def test_what_waits_is_bounded_in_bytes_whatever_is_in_it(path):
+    limited = shared_table(f"{path}.rat.zarr", Limits(changed_bytes=1_000_000))
+    rat = attach(path, update=True)
+    assert limited.users
     rat.SetRowCount(4000)
     rat.CreateColumn("t", STRING, 0)
-    table = shared_table(f"{path}.rat.zarr")
-    text = "größe " * 100
+    text, most = "größe " * 100, 0
     for start in range(0, 3900, 100):
         rat.WriteArray(np.array([f"{text}{row}" for row in range(start, start + 100)]), 2, start)
-        held = [chunk.values for _, chunk in table._cache.changed()]
-        assert sum(len(one) for values in held for one in values.tolist()) < 2_100_000
+        waiting = start + 100 - sum(map(bool, stored(path, "t")))
+        most = max(most, waiting * len(text.encode()))
+    # How much waits is looked at after each 1024 rows that are changed again.
+    assert 800_000 < most < 1_000_000 + 1024 * len(text.encode())
     rat.close()
     assert stored(path, "t") == [*(f"{text}{row}" for row in range(3900)), *[""] * 100]
 
 
-def test_the_cache_is_bounded(path, monkeypatch):
-    from gdalbridge.attached_rat.open_sidecars import shared_table
-
+def test_the_cache_is_bounded(path):
     sidecar(path, [("n", "f8", np.arange(1000.0), {})], 1000, chunk=10)
+    limited, sizes = shared_table(f"{path}.rat.zarr", Limits(cache_bytes=800)), set()
     rat = attach(path)
-    cache = shared_table(f"{path}.rat.zarr")._cache
-    monkeypatch.setattr(cache, "limit", 800)
+    assert limited.users
     for row in range(1000):
         assert rat.GetValueAsDouble(row, 2) == row
-        assert cache.size <= 800
+        sizes.add(limited.cached_bytes)
+    assert 0 < max(sizes) <= 800
 
 
 def test_what_can_not_be_written_waits_and_says_so(path):
@@ -418,9 +428,11 @@ def test_what_can_not_be_written_waits_and_says_so(path):
     assert stored(path, "y") == [0, 5, 0, 0]
     with pytest.raises(RatZarrError):
         rat.close()
-    rat._finalizer.detach()
-    for table in rat._joined.tables:
-        table._cache.drop(("x", 0))
+    # Of what is deleted nothing waits any more.
+    url = f"{path}.rat.zarr"
+    RatZarr.delete(url)
+    with pytest.raises(TableNotFoundError):
+        shared_table(url).open(update=True)
 
 
 # ---- ends of programs
@@ -529,7 +541,7 @@ def test_what_a_kill_loses_is_bounded(path):
                 process.send_signal(signal.SIGKILL)
                 break
     kept = np.array(stored(path, "n"))
-    assert kept.sum() >= written - (behind.MOST_CHUNKS + 1) * chunk
+    assert kept.sum() >= written - (Limits().changed_chunks + 1) * chunk
     # What is there is there from the beginning, without gaps.
     assert kept[: kept.sum()].all()
 

@@ -1,13 +1,14 @@
 """What doctor says of S3: what each side uses, where it comes from, what may be done; no secret."""
 
 import json
+import subprocess
 
 import pytest
 from click.testing import CliRunner
-from osgeo import gdal
 
 from gdalbridge.cli import main
 from gdalbridge.cli.diagnosis import diagnose
+from tests.processes import gdalbridge
 from tests.servers.scripted import scripted_s3
 
 SECRETS = ("hunter-secret", "hunter-token", "hunter-password", "hunter-file", "hunter-gdal")
@@ -29,20 +30,15 @@ def call(*args):
     return CliRunner().invoke(main, [str(arg) for arg in args])
 
 
-@pytest.fixture
-def options():
-    """Undo what --config sets for the process."""
-    from gdalbridge.gdalio import config_options as gdalconfig
-
-    yield
-    for name in list(gdalconfig._given):
-        gdal.SetConfigOption(name, None)
-    gdalconfig._given.clear()
+def run(*args):
+    """In a process of its own: --config sets GDAL's options for the process."""
+    done = subprocess.run(gdalbridge(*args), capture_output=True, text=True, check=False)
+    return done.stdout + done.stderr
 
 
-def test_each_value_and_where_it_comes_from(server, options):
-    done = call("doctor", "--json", "--config", "AWS_REGION=ap-south-1")
-    found = json.loads(done.output)
+def test_each_value_and_where_it_comes_from(server):
+    config = ("--config", "AWS_REGION=ap-south-1")
+    found = json.loads(run("doctor", "--json", *config))
     assert (found["s3"]["endpoint"], found["s3"]["region"]) == (server.url, "ap-south-1")
     assert found["s3"]["credentials"] == "AWS_ACCESS_KEY_ID"
     assert found["s3_sources"] == {
@@ -53,7 +49,7 @@ def test_each_value_and_where_it_comes_from(server, options):
         "AWS_REGION": "ap-south-1", "AWS_DEFAULT_REGION": "ap-south-1",
     }  # fmt: skip
     assert found["s3_in_gdal_sources"]["AWS_REGION"] == "--config"
-    text = call("doctor").output
+    text = run("doctor", *config)
     assert f"{server.url} (AWS_ENDPOINT_URL)" in text
     assert "ap-south-1 (AWS_REGION in --config)" in text
 
@@ -67,7 +63,7 @@ def test_conflicts_are_told(server, monkeypatch):
 
 
 @pytest.mark.parametrize("how", ["environment", "file", "config", "password"])
-def test_no_secret_is_told(server, monkeypatch, tmp_path, options, how):
+def test_no_secret_is_told(server, monkeypatch, tmp_path, how):
     monkeypatch.setenv("RATZARR_FIRST_ANSWER", "1")  # one of the addresses is nobody's
     config = []
     server.answer(".*", ".*", 403, "SignatureDoesNotMatch")
@@ -85,10 +81,10 @@ def test_no_secret_is_told(server, monkeypatch, tmp_path, options, how):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         monkeypatch.setenv("AWS_S3_ENDPOINT", "user:hunter-password@other")
     for more in ([], ["--json"], ["s3://bucket/x.tif"], ["s3://bucket/x.tif", "--json"]):
-        done = call("doctor", *config, *more)
-        assert "S3_ENDPOINT" in done.output or "S3 endpoint" in done.output
+        said = run("doctor", *config, *more) if config else call("doctor", *more).output
+        assert "S3_ENDPOINT" in said or "S3 endpoint" in said
         for secret in SECRETS:
-            assert secret not in done.output
+            assert secret not in said
 
 
 def test_what_may_be_done(moto_s3):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -571,3 +572,52 @@ def test_an_unknown_name_of_an_encoding(tmp_path):
     done = call("head", path, "--encoding", "latin-9-ish")
     assert done.exit_code == 1
     assert "unknown encoding 'latin-9-ish'" in done.output
+
+
+@pytest.mark.parametrize(
+    "kind", [b"I", b"B", b"O", b"@", b"+", b"T", b"Y", b"M", b"G", b"P", b"0"]
+)
+def test_a_field_whose_cells_are_not_text_is_refused_by_name(tmp_path, kind):
+    """Even where they look like text; the other columns are read."""
+    fields = [(b"Value", b"N", 9, 0), (b"odd", kind, 4, 0), (b"name", b"C", 5, 0)]
+    records = [(b"1", b"AAAA", b"a"), (b"2", b"\x01\x00\x00\x80", b"b")]
+    path = raster(tmp_path, fields, records)
+    words = f"column 'odd': fields of the type '{re.escape(kind.decode())}' can't be read"
+    with pytest.raises(GdalLossError, match=words):
+        copy_to_sidecar(path)
+    assert not (tmp_path / "seg.tif.rat.zarr").exists()
+    assert copy_to_sidecar(path, columns=["Value", "name"]).rows == 2
+    assert stored(path, "name")[0].tolist() == ["a", "b"]
+    done = call("head", path)
+    assert done.exit_code == 1
+    assert "column 'odd'" in done.stderr
+    with pytest.warns(LossWarning, match=words):
+        copy_to_sidecar(path, overwrite=True, lossy=True)
+    assert stored(path, "odd")[0].tolist() == ["", ""]
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_more_records_than_the_header_says(tmp_path, deleted):
+    records = [(b"1",), (b"2",), (None, b"3") if deleted else (b"3",), (b"4",)]
+    path = raster(tmp_path, [(b"n", b"N", 9, 0)], records, count=2)
+    words = "its header says 2 records, and the file has room for 4"
+    for door in (copy_to_sidecar, attach):
+        with pytest.raises(GdalLossError, match=words):
+            door(path)
+    done = call("head", path)
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert "--lossy" in done.stderr
+    with pytest.warns(LossWarning, match=words):
+        copy_to_sidecar(path, lossy=True)
+    assert stored(path, "n")[0].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("tail", [b"", b"\x1a", b"\x1a" + b" " * 40, b"\x00" * 40])
+def test_what_comes_after_the_end_of_a_file(tmp_path, tail):
+    """An end mark and padding are no records."""
+    path = raster(tmp_path, [(b"n", b"N", 9, 0)], [(b"1",), (b"2",)])
+    dbf = tmp_path / "seg.tif.vat.dbf"
+    dbf.write_bytes(dbf.read_bytes().removesuffix(b"\x1a") + tail)
+    copy_to_sidecar(path)
+    assert stored(path, "n")[0].tolist() == [1, 2]

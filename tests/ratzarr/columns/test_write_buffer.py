@@ -5,25 +5,14 @@ import pytest
 from numpy.dtypes import StringDType
 
 from ratzarr import DamagedError, RatZarr
-from ratzarr.stores.local import LocalObjects
 from ratzarr.testing.helpers import make
 
 ROWS, CHUNK = 1000, 300
 
 
-@pytest.fixture
-def fetched(monkeypatch):
-    """Return the chunks that were read to be merged, in a list."""
-    keys = []
-    get = LocalObjects.get_versioned
-
-    def counted(objects, key, limit=None):
-        if not key.endswith("zarr.json"):
-            keys.append(key)
-        return get(objects, key, limit)
-
-    monkeypatch.setattr(LocalObjects, "get_versioned", counted)
-    return keys
+def fetched(proxy):
+    """Return how many chunks were asked for, to be merged."""
+    return sum(one.method == "GET" and "/c/" in one.key for one in proxy.requests)
 
 
 def stored(path):
@@ -35,24 +24,27 @@ def stored(path):
 
 @pytest.mark.parametrize("dtype", ["f8", "T"])
 @pytest.mark.parametrize("mixed", [False, True])
-def test_a_chunk_is_not_read_again_by_who_has_just_written_it(tmp_path, fetched, dtype, mixed):
-    path = tmp_path / "t.rat.zarr"
+def test_a_chunk_is_not_read_again_by_who_has_just_written_it(counted_s3, dtype, mixed):
+    place, proxy = counted_s3
+    url = place.new()
     values = np.random.default_rng(1).normal(size=ROWS)
     if dtype == "T":
         values = np.char.mod("%.3f", values).astype(StringDType())
     starts = list(range(0, ROWS, 50))
     if mixed:
         starts = [int(one) for one in np.random.default_rng(2).permutation(starts)]
-    with make(path, ROWS, CHUNK, a=(StringDType() if dtype == "T" else dtype,)) as table:
+    with make(url, ROWS, CHUNK, a=(StringDType() if dtype == "T" else dtype,)) as table:
+        proxy.clear()
         for start in starts:
             table.writeBlock("a", values[start : start + 50], start)
         # The last chunk of the table may be looked for once, as rows may follow.
-        assert len(fetched) <= 4
-        fetched.clear()
-        # What is wholly written is not kept, the last chunk is: rows may follow.
-        assert len(table._columns._shelf._merged) <= 1
+        assert fetched(proxy) <= 4
+        # What is wholly written is not kept: who changes it reads it again.
+        proxy.clear()
+        table.writeBlock("a", values[5:10], 5)
+        assert fetched(proxy) == 1
         assert (table.readBlock("a", 0, ROWS) == values).all()
-    assert (stored(path) == values).all()
+    assert (place.open(url)["RAT/a"][:] == values).all()
 
 
 def test_others_rows_stay(tmp_path):
@@ -110,23 +102,28 @@ def test_a_chunk_that_was_damaged_since_is_not_covered_up(tmp_path):
         assert file.read_bytes() == data
 
 
-def test_it_is_bounded_with_what_was_read(tmp_path, monkeypatch):
-    monkeypatch.setenv("RATZARR_CACHE_BYTES", "20000")
-    path = tmp_path / "t.rat.zarr"
+@pytest.mark.parametrize("room", ["20000", "0", None])
+def test_it_is_bounded_with_what_was_read(counted_s3, monkeypatch, room):
+    if room is not None:
+        monkeypatch.setenv("RATZARR_CACHE_BYTES", room)
+    place, proxy = counted_s3
+    url = place.new()
     columns = {f"c{number}": ("f8",) for number in range(12)}
-    with make(path, CHUNK, CHUNK, **columns) as table:
-        shelf = table._columns._shelf
+    again = 0
+    # Each of 2400 bytes, and some that say which rows were written: nine at most have room.
+    with make(url, CHUNK, CHUNK, **columns) as table:
         for start in range(0, CHUNK, 100):
+            proxy.clear()
             for name in columns:
                 table.writeBlock(name, np.full(100, start + 1.0), start)
-                kept = sum(one.size for one in shelf._merged.values())
-                assert kept == shelf.size <= 20000
+            again += fetched(proxy) if start else 0
         for name in columns:
             assert (table.readBlock(name, 0, CHUNK) == np.repeat([1.0, 101, 201], 100)).all()
-    monkeypatch.setenv("RATZARR_CACHE_BYTES", "0")
-    with RatZarr(path) as table:
-        table.writeBlock("c0", [5.0], 7)
-        assert not table._columns._shelf._merged
+    if room is None:
+        assert again == 0
+    else:
+        # Those that were kept for longest went: of twelve in turn that is each.
+        assert again == 2 * len(columns)
 
 
 def test_on_s3_the_next_block_is_one_request(counted_s3):

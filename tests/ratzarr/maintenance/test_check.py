@@ -446,7 +446,7 @@ def test_a_replacement_half_put_in_its_place(counted_s3, allowed):
     assert process.wait(60) == -signal.SIGKILL
     proxy.instead = None
     done, left = repaired(place, url)
-    assert "put it in its place" in [one.repair for one in done]
+    assert "move it into place" in [one.repair for one in done]
     assert left == []
     with RatZarr(url, readOnly=True) as table:
         assert table.getColumnDtype("a") == np.int16
@@ -468,7 +468,7 @@ def test_who_is_just_putting_it_in_its_place_is_left_alone(place):
     at_work = threading.Thread(target=goes_on)
 
     def begin(done, message):
-        if message == "put it in its place":
+        if message == "move it into place":
             at_work.start()
 
     try:

@@ -1,4 +1,4 @@
-"""A raster's sidecars attached to its own table.
+"""Attach a raster's sidecars to its own table.
 
 >>> import tempfile
 >>> from osgeo import gdal
@@ -53,34 +53,33 @@ def attach(
     encoding: str | None = None,
     lossy: bool = False,
 ) -> AttachedRAT:
-    """Return a band's own attribute table and its sidecars' as one table.
+    """Return a band's own attribute table and its sidecars as one table.
 
     Parameters
     ----------
     raster : str, os.PathLike, gdal.Dataset or gdal.Band
-        A path, URL or ``/vsi`` name, or what is open. The raster is only read. A dataset
-        that is given stays open as long as the table is in use; a band's does not.
+        A path, URL or ``/vsi`` name, or an open dataset or band. The raster is only read. A
+        dataset passed here stays open as long as the table is in use; the dataset of a band
+        does not.
     band : int
-        Counted from 1; not for a band.
+        Number of the band, counted from 1. Ignored if ``raster`` is a band.
     names : sequence of str or None, optional
-        Which sidecars: the names of further tables, and None for the band's first; by
-        default all. New columns go to the first that is named, by default the band's
-        first.
+        The sidecars to attach: the names of further tables, and None for the band's first. By
+        default all. New columns go to the first sidecar listed, by default the band's first.
     prefer : {"sidecar", "raster"}
-        Whose column is seen where both have one of a name.
+        Which column is shown if a sidecar and the raster have columns of the same name.
     update : bool
-        Let changes go to the sidecars, which are created when it is needed.
+        Write changes to the sidecars, which are created when needed.
     override : bool
-        Let a change of a column of the raster's own put a copy of it into the sidecar,
-        where it is changed, and from then on seen in its place.
+        Allow changes to the raster's own columns. The sidecar gets a changed copy of the
+        column, which is shown from then on in place of the raster's.
     as_text : collection of str
-        Columns of the sidecars to be seen as text, whatever they are; and of a
-        ``.vat.dbf``.
+        Columns of the sidecars, or of a ``.vat.dbf``, to show as text.
     encoding : str, optional
-        Of text and names in the raster's own table; by default UTF-8, or as its
-        ``.vat.dbf`` declares.
+        Encoding of text and names in the raster's own table. By default UTF-8, or the
+        encoding that its ``.vat.dbf`` declares.
     lossy : bool
-        Read the raster's own table also where GDAL lost or altered values of it.
+        Read the raster's own table even if GDAL has lost or altered values of it.
 
     Returns
     -------
@@ -90,20 +89,20 @@ def attach(
     Raises
     ------
     RasterNotFoundError
-        Where there is no such raster or band.
+        If the raster or band does not exist.
     SidecarNameError
-        Where no sidecar could lie beside it.
+        If no sidecar can be stored beside the raster.
     GdalLossError
-        Where GDAL lost or altered values of the raster's own table, with its own words.
+        If GDAL has lost or altered values of the raster's own table; with GDAL's message.
     BridgeError
-        Where a sidecar that is named is not there (and nothing is to be written).
+        If a sidecar in ``names`` does not exist and ``update`` is False.
 
     Warns
     -----
     StaleWarning
-        Where the raster is not as it was when a sidecar was made: says what has changed.
+        If the raster has changed since a sidecar was made.
     LossWarning
-        Where a column of a sidecar can't be shown.
+        If a column of a sidecar can't be shown.
 
     Examples
     --------
@@ -119,9 +118,9 @@ def attach(
     array([0. , 1.5, 2.5])
     """
     if prefer not in ("sidecar", "raster"):
-        raise BridgeError(f'prefer is "sidecar" or "raster": got {prefer!r}')
+        raise BridgeError(f'prefer must be "sidecar" or "raster": got {prefer!r}')
     if isinstance(names, str) or (names is not None and not list(names)):
-        raise BridgeError(f"names is a list of names: got {names!r}")
+        raise BridgeError(f"names must be a non-empty list of names: got {names!r}")
     options = Options(
         None if names is None else tuple(names), prefer, update, override, frozenset(as_text),
         ReadOptions(encoding, lossy),
@@ -138,7 +137,7 @@ def attach(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What :func:`attach` was asked for."""
+    """The options of :func:`attach`."""
 
     names: tuple[str | None, ...] | None = None
     prefer: str = "sidecar"
@@ -149,19 +148,19 @@ class Options:
 
 
 def attach_band(band: Any, options: Options) -> AttachedRAT:
-    """Attach to a band that somebody has open; see :func:`attach`."""
+    """Attach to an open band; see :func:`attach`."""
     dataset = band.GetDataset()
     own = OwnRat(dataset, band, keep=False, options=options.reading)
     return _attached(dataset, band, None, own, options)
 
 
 def key_of(band: Any) -> str:
-    """Return what attached tables of one band of a raster have in common.
+    """Return a key that is the same for all attached tables of one band of a raster.
 
     Raises
     ------
     SidecarNameError
-        Where no sidecar could lie beside the raster.
+        If no sidecar can be stored beside the raster.
     """
     return host_of(band.GetDataset(), band).key
 
@@ -176,19 +175,19 @@ def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options)
         try:
             tables[one.name].open(update=options.update)
         except TableNotFoundError:
-            # Being created, or being deleted, by another process.
+            # Another process may just be creating or deleting the sidecar.
             del tables[one.name]
     if main not in tables:
         beside = writable_sidecar_path if options.update else sidecar_path
         tables[main] = shared_table(beside(host.raster, host.band, main))
         if tables[main].exists:
-            # Known to another attached table, and not found any more.
+            # Another attached table has opened the sidecar, but it may have been deleted since.
             with suppress(TableNotFoundError):
                 tables[main].open(update=options.update)
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
     if any(value is not None for value in recorded.values()):
         warn_of_changes(name, host.now(dataset, next(iter(recorded))), recorded, stacklevel=4)
-    describe = host.describing(dataset, band) if options.update else _nothing
+    describe = host.describing(dataset, band) if options.update else _no_attributes
     order = sorted(tables, key=lambda one: one or "")
     joined = Joined(
         name,
@@ -208,12 +207,12 @@ def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options)
 def _chosen(found: Sequence[Sidecar], options: Options, name: str) -> list[Sidecar]:
     if options.names is None:
         return list(found)
-    there = [one.name for one in found]
-    for one in options.names:
-        if one not in there and not options.update:
-            raise BridgeError(f"{name} has no sidecar {one!r}; it has {there}")
-    return [one for one in found if one.name in options.names]
+    existing = [sidecar.name for sidecar in found]
+    for wanted in options.names:
+        if wanted not in existing and not options.update:
+            raise BridgeError(f"{name} has no sidecar {wanted!r}; it has {existing}")
+    return [sidecar for sidecar in found if sidecar.name in options.names]
 
 
-def _nothing(sidecar: str) -> dict[str, Any]:
+def _no_attributes(sidecar: str) -> dict[str, Any]:
     return {}

@@ -1,8 +1,8 @@
-"""Chunks of a table that are in use: unpacked, some of them changed. Pure: no store here.
+"""A cache of decoded chunks of an attached table, with their unwritten changes.
 
-A chunk is read as a whole, so whoever asks for single cells, or for pages of rows, must
-find it again. How much is kept is bounded in bytes; what was not used for longest goes
-first, and never a chunk whose changes are not written yet.
+A chunk is always read whole, so a program that reads single cells or pages of rows needs the same
+chunk again. The cache has a limit in bytes. It drops the least recently used chunks first, but
+never a chunk with unwritten changes. This module does not access the store.
 """
 
 import time
@@ -19,23 +19,23 @@ __all__ = ["Chunk", "ChunkCache", "Key"]
 
 Array = NDArray[Any]
 Key = tuple[str, int]
-"""A column's name, and which of its chunks."""
+"""A column's name and the number of a chunk."""
 
 SAMPLE = 256
-"""Rows of text that tell how long the rest may be."""
+"""Rows of text that are sampled to estimate the length of all."""
 OVERHEAD = 50
-"""Bytes that an object of Python takes besides what is in it."""
+"""Bytes of a Python object besides its content."""
 
 
 class Chunk:
-    """Rows of a column, and which of them were changed.
+    """A chunk of a column, with a mask of its changed rows.
 
     Parameters
     ----------
     start : int
-        First row, in the table.
+        Number of its first row in the table.
     values : ndarray or PaddedText
-        Strings are the latter as long as it can hold them.
+        Text is kept as PaddedText as long as that can hold it.
     """
 
     __slots__ = ("changed", "changes", "since", "start", "values")
@@ -44,25 +44,25 @@ class Chunk:
         self.start, self.values = start, values
         self.changed: NDArray[np.bool_] | None = None
         self.since = 0.0
-        """When it was first changed."""
+        """Time of the first change."""
         self.changes = 0
-        """How many rows were changed."""
+        """Number of changed rows."""
 
     def __len__(self) -> int:
         return len(self.values)
 
     def rows(self, first: int, last: int) -> Array:
-        """Return some rows, counted from the chunk's first; not to be changed."""
+        """Return rows, counted from the chunk's first. The caller must not change them."""
         if isinstance(self.values, PaddedText):
             return self.values.strings(first, last)
         return self.values[first:last]
 
     def padded(self, first: int, last: int) -> Array | None:
-        """Return rows of text as fixed-width bytes; None where they are not kept so."""
+        """Return rows as fixed-width bytes; None if the values are not PaddedText."""
         return self.values.padded(first, last) if isinstance(self.values, PaddedText) else None
 
     def put(self, start: int, values: Array) -> bool:
-        """Change rows of it; return whether they are the first ones."""
+        """Change rows of the chunk. Return True if this is its first change."""
         is_first = self.changed is None
         if self.changed is None:
             self.changed = np.zeros(len(self), np.bool_)
@@ -75,19 +75,19 @@ class Chunk:
         return is_first
 
     def replace(self, first: int, values: Array) -> None:
-        """Have other values in some rows, which do not count as changed."""
+        """Replace the values of rows without marking the rows as changed."""
         if isinstance(self.values, PaddedText):
             if self.values.put(first, values):
                 return
             self.values = self.values.strings(0, len(self.values))
         self.values[first : first + len(values)] = values
 
-    def settle(self) -> None:
-        """Be told that all changes are written."""
+    def mark_written(self) -> None:
+        """Mark all changes as written."""
         self.changed, self.changes = None, 0
 
     def grow(self, length: int) -> None:
-        """Take empty rows in at the end."""
+        """Append empty rows until the chunk has ``length`` rows."""
         more = length - len(self)
         if more > 0:
             if isinstance(self.values, PaddedText):
@@ -98,7 +98,7 @@ class Chunk:
                 self.changed = np.concatenate([self.changed, np.zeros(more, np.bool_)])
 
     def runs(self) -> list[tuple[int, int]]:
-        """Return the changed rows, as runs: from the first up to but not including the second."""
+        """Return the ranges of changed rows, each as first row and row after the last."""
         if self.changed is None:
             return []
         edges = np.flatnonzero(np.diff(self.changed, prepend=False, append=False))
@@ -106,7 +106,7 @@ class Chunk:
 
 
 def empty(like: Array, rows: int) -> Array:
-    """Return rows that hold nothing: 0, False, "", b"", NaT."""
+    """Return rows of empty values: 0, False, "", b"" or NaT."""
     shape = (rows, *like.shape[1:])
     if like.dtype.kind == "M":
         return np.full(shape, "NaT", like.dtype)
@@ -116,12 +116,12 @@ def empty(like: Array, rows: int) -> Array:
 
 
 class ChunkCache:
-    """Chunks by column and number, the ones used last at the end.
+    """Chunks by column and number, in the order of their last use.
 
     Parameters
     ----------
     limit : int
-        Bytes of unpacked values.
+        Bytes of decoded values.
     """
 
     def __init__(self, limit: int) -> None:
@@ -129,17 +129,17 @@ class ChunkCache:
         self._chunks: OrderedDict[Key, Chunk] = OrderedDict()
         self._sizes: dict[Key, int] = {}
         self.size = 0
-        """Bytes, about."""
+        """Estimated bytes of all chunks."""
 
     def get(self, key: Key) -> Chunk | None:
-        """Return a chunk, if it is here."""
+        """Return a chunk; None if it is not in the cache."""
         chunk = self._chunks.get(key)
         if chunk is not None:
             self._chunks.move_to_end(key)
         return chunk
 
     def add(self, key: Key, chunk: Chunk) -> None:
-        """Keep a chunk, and let go of others."""
+        """Add a chunk, and drop others if the cache is over its limit."""
         self.drop(key)
         self._chunks[key] = chunk
         self._sizes[key] = 0
@@ -147,17 +147,17 @@ class ChunkCache:
         self.shrink(key)
 
     def measure(self, key: Key, more: Array | None = None) -> None:
-        """Look how large a chunk is; or be told what it has got, which is quicker."""
+        """Update the size of a chunk; passing only the new values is faster."""
         size, values = self._sizes[key], self._chunks[key].values
         if more is None or isinstance(values, PaddedText):
             self._sizes[key] = size_of(values)
         elif more.dtype.kind in "TO":
-            # What went for it is not taken off: better too much than too little.
+            # The replaced values are not subtracted: too large an estimate is safe.
             self._sizes[key] += size_of(more)
         self.size += self._sizes[key] - size
 
     def shrink(self, kept: Key | None = None) -> None:
-        """Let go of chunks, until the rest is small enough."""
+        """Drop unchanged chunks until the cache is within its limit."""
         for other in [*self._chunks] if self.size > self.limit else ():
             if other != kept and self._chunks[other].changed is None:
                 self.drop(other)
@@ -165,32 +165,32 @@ class ChunkCache:
                     return
 
     def drop(self, key: Key) -> None:
-        """Let go of a chunk."""
+        """Drop a chunk."""
         if self._chunks.pop(key, None) is not None:
             self.size -= self._sizes.pop(key)
 
     def drop_unchanged(self) -> None:
-        """Let go of everything that is in the store."""
+        """Drop all chunks without unwritten changes."""
         for key in [key for key, chunk in self._chunks.items() if chunk.changed is None]:
             self.drop(key)
 
     def of_column(self, name: str) -> list[tuple[Key, Chunk]]:
-        """Return what is here of a column."""
+        """Return the cached chunks of a column."""
         return [(key, chunk) for key, chunk in self._chunks.items() if key[0] == name]
 
     def changed(self) -> Iterator[tuple[Key, Chunk]]:
-        """Return the chunks whose changes are not written."""
+        """Return the chunks with unwritten changes."""
         return iter([(k, chunk) for k, chunk in self._chunks.items() if chunk.changed is not None])
 
     def waiting(self) -> tuple[int, int, float]:
-        """Return how many chunks that is, their bytes, and since when the oldest waits."""
+        """Return the number and bytes of the changed chunks, and the time of the oldest change."""
         found = list(self.changed())
         oldest = min((chunk.since for _, chunk in found), default=time.monotonic())
         return len(found), sum(self._sizes[key] for key, _ in found), oldest
 
 
 def size_of(values: Array | PaddedText) -> int:
-    """Return how many bytes values take in memory, about."""
+    """Return an estimate of the bytes of memory that values take."""
     if isinstance(values, PaddedText):
         return values.size
     size = int(values.nbytes)

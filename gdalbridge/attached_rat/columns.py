@@ -1,4 +1,4 @@
-"""Columns of an attached table, read and written as GDAL does."""
+"""Columns of an attached table, read and written with GDAL's semantics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
@@ -47,17 +47,17 @@ __all__ = [
 Array = NDArray[Any]
 
 MOST_DIGITS = 9
-"""So many are always a 32-bit number."""
+"""A number of so many digits always fits in 32 bits."""
 NUMERIC = frozenset({FieldType.INTEGER, FieldType.REAL, FieldType.BOOLEAN})
 
 
 def needs_no_gdal(method: str, kind: int) -> bool:
-    """Return whether :func:`as_list` knows columns of a type by a method, as a rule."""
+    """Return True if :func:`as_list` can usually read columns of this type by this method."""
     return method in _MAKERS and (kind in NUMERIC or kind == FieldType.STRING)
 
 
 def as_list(method: str, kind: int, plain: Array) -> list[Any] | None:
-    """Return rows as one of GDAL's methods does; None where GDAL is to be asked.
+    """Return rows as one of GDAL's methods would; None if only GDAL can answer.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def as_list(method: str, kind: int, plain: Array) -> list[Any] | None:
     kind : int
         GDAL's number of the column's type.
     plain : ndarray
-        As GDAL takes it, see :mod:`gdalbridge.attached_rat.values`.
+        Values in the form that GDAL accepts, see :mod:`gdalbridge.attached_rat.values`.
     """
     make = _MAKERS.get(method)
     return make(kind, plain) if make is not None and len(plain) else None
@@ -76,7 +76,7 @@ def _integers(kind: int, plain: Array) -> list[Any] | None:
     if kind == FieldType.STRING:
         return _listed(_of_text(plain))
     if kind == FieldType.REAL and not np.abs(plain).max() < 2**31:
-        # It cuts; what of these does not fit is undefined in C++.
+        # GDAL truncates to an integer, which is undefined in C++ for larger values.
         return None
     return plain.astype(np.int32, copy=False).tolist() if kind in NUMERIC else None
 
@@ -91,7 +91,7 @@ def _doubles(kind: int, plain: Array) -> list[Any] | None:
 def _booleans(kind: int, plain: Array) -> list[Any] | None:
     if kind == FieldType.STRING:
         first, lengths = plain.view(np.uint8)[:: plain.dtype.itemsize], np.strings.str_len(plain)
-        # No, off, and false are none either.
+        # GDAL takes "no", "off" and "false" for False, as well as "0".
         if (_BEGINS_A_NO[first] & (lengths <= len("false"))).any():
             return None
         return _listed((first != ord("0")) | (lengths != 1))
@@ -112,7 +112,10 @@ def _listed(numbers: Array | None) -> list[Any] | None:
 
 
 def _of_text(plain: Array) -> Array | None:
-    """Return what texts are that are all digits, or begin with a letter, or are empty."""
+    """Return texts as integers; None unless each is digits, or empty, or begins with a letter.
+
+    Texts without digits count as 0.
+    """
     width = plain.dtype.itemsize
     letters = plain.view(np.uint8).reshape(-1, width)
     is_word = _WORDS[letters[:, 0]]
@@ -135,7 +138,7 @@ def _has_words_that_are_doubles(plain: Array) -> bool:
     letters = plain.view(np.uint8).reshape(-1, plain.dtype.itemsize)
     if letters.shape[1] < 3 or not _BEGINS_A_DOUBLE[letters[:, 0]].any():
         return False
-    # Without the bit by which small letters are other than capitals.
+    # The mask turns lower-case letters into capitals.
     first = letters[:, :3] & 0xDF
     return any((first == np.frombuffer(word, np.uint8)).all(axis=1).any() for word in _DOUBLES)
 
@@ -148,52 +151,53 @@ def _of_letters(letters: bytes) -> Array:
 
 _DOUBLES = (b"INF", b"NAN")
 _LETTERS = b"abcdefghijklmnopqrstuvwxyz"
-# None at all; and from 0xC0 on they are the first of several bytes.
+# First bytes of texts without a number: end of text, letters, and bytes from 0xC0 on, which begin a
+# character of several bytes in UTF-8.
 _WORDS = _of_letters(b"\0" + _LETTERS + _LETTERS.upper() + bytes(range(0xC0, 256)))
 _BEGINS_A_DOUBLE = _of_letters(b"inIN")
 _BEGINS_A_NO = _of_letters(b"nofNOF")
 
 
 def check_text(text: Any, what: str) -> None:
-    """Refuse text that has no UTF-8: GDAL's bindings end the process for it.
+    """Check that text can be encoded as UTF-8. GDAL's bindings abort the process if it can't.
 
     Parameters
     ----------
     text
-        Anything else than a ``str`` is for GDAL to judge.
+        Anything but a ``str`` is left for GDAL to check.
     what : str
-        For the message.
+        The subject of the error message.
 
     Raises
     ------
     ConversionError
-        For half of a surrogate pair.
+        If the text holds half of a surrogate pair.
     """
     if isinstance(text, str) and not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
             raise ConversionError(
-                f"{what}: {text!r} holds half of a surrogate pair, which has no UTF-8"
+                f"{what}: {text!r} holds half of a surrogate pair, which has no UTF-8 encoding"
             ) from None
 
 
 def stored_cell(shown: Shown, rat: Any, at: int, row: int) -> Array:
-    """Return a cell of a table of GDAL's, of one column, as a stored value.
+    """Return a cell of a one-column GDAL table in the column's stored dtype.
 
     Parameters
     ----------
     shown : Shown
         The column.
     rat, at
-        Where the cell is.
+        The GDAL table, and the cell's row in it.
     row : int
-        The table's, for messages.
+        Row of the attached table, for error messages.
 
     Raises
     ------
     ConversionError
-        Where the column's dtype does not hold it.
+        If the column's dtype can't hold the value.
     """
     kind = shown.type
     if kind == FieldType.DATETIME:
@@ -215,21 +219,21 @@ def stored_cell(shown: Shown, rat: Any, at: int, row: int) -> Array:
 
 
 def stored_array(shown: Shown, values: Array, first_row: int) -> Array:
-    """Return an array that was given for rows of a column as stored values.
+    """Convert a user's array to the column's stored dtype, exactly.
 
     Raises
     ------
     ConversionError
-        Names the row of a value that can't be stored as it is.
+        If a value can't be stored exactly; names its row.
     GdalError
-        Where GDAL refuses the array.
+        If GDAL refuses the array.
     """
     stored = to_stored(shown, values, first_row)
     if stored is not None:
         return stored
     found = []
     for at, size in pieces(0, len(values)):
-        rat = _given_to_gdal(shown, values[at : at + size], first_row + at)
+        rat = _written_to_gdal(shown, values[at : at + size], first_row + at)
         if shown.type == FieldType.DATETIME:
             plain = datetime_text(rat, 0, size, 0)
         else:
@@ -240,29 +244,31 @@ def stored_array(shown: Shown, values: Array, first_row: int) -> Array:
     return found[0] if len(found) == 1 else np.concatenate(found)
 
 
-def _given_to_gdal(shown: Shown, values: Array, first_row: int) -> Any:
-    """Return a table of GDAL's that the values were written to."""
+def _written_to_gdal(shown: Shown, values: Array, first_row: int) -> Any:
+    """Write values to a new GDAL table, and return the table."""
     if values.dtype.kind in "UT":
         values = np.array([text.encode("utf-8") for text in values.tolist()], "S")
     rat = native_rat(shown.type, None, len(values))
     with exceptions(), silence():
         try:
             if shown.type == FieldType.DATETIME and values.dtype.kind == "O":
-                # Some versions crash where an array has one without a time zone.
+                # Some versions of GDAL crash if the array has a date-time without a time zone.
                 for at, value in enumerate(values.tolist()):
                     rat.SetValueAsDateTime(at, 0, value)
             elif len(values) and rat.WriteArray(np.ascontiguousarray(values), 0):
-                raise GdalError(f"column {shown.column!r}: GDAL did not take {values.dtype}")
+                raise GdalError(
+                    f"column {shown.column!r}: GDAL refused an array of {values.dtype}"
+                )
         except (RuntimeError, TypeError, ValueError, AttributeError) as error:
             raise GdalError(
-                f"column {shown.column!r}, from row {first_row}: GDAL takes no array of "
-                f"{values.dtype} for its {type_name(shown.type)}: {error}"
+                f"column {shown.column!r}, from row {first_row}: GDAL can't convert an array of "
+                f"{values.dtype} to {type_name(shown.type)}: {error}"
             ) from error
     if shown.type == FieldType.DATETIME and values.dtype.kind == "S":
         for at, text in enumerate(values.tolist()):
             if text and not rat.GetValueAsString(at, 0):
                 raise ConversionError(
-                    f"column {shown.column!r}, row {first_row + at}: {text!r} is no date-time"
+                    f"column {shown.column!r}, row {first_row + at}: {text!r} is not a date-time"
                 )
     return rat
 
@@ -270,62 +276,62 @@ def _given_to_gdal(shown: Shown, values: Array, first_row: int) -> Any:
 FIRST_WINDOW = 64
 LONGEST_WINDOW = 8192
 LONGEST_PAGE = 2048
-"""Rows of a page that is kept as a table of GDAL's: one for each column."""
+"""Longest page, in rows, that is kept as a GDAL table: one page for each column."""
 PIECE = 65536
-"""Rows that are taken through a table of GDAL's at once."""
+"""Rows that are converted at once through a GDAL table."""
 _PLAIN = {FieldType.INTEGER: "i4", FieldType.REAL: "f8", FieldType.BOOLEAN: "?"}
 
 
 def pieces(start: int, length: int, rows: int = PIECE) -> Iterator[tuple[int, int]]:
-    """Cut rows into (start, length) of bounded length."""
+    """Split a range of rows into (start, length) pairs of bounded length."""
     for first in range(start, start + length, rows):
         yield first, min(rows, start + length - first)
 
 
 @dataclass(slots=True)
 class Window:
-    """Rows of a column, in a table of GDAL's."""
+    """Rows of a column in a GDAL table."""
 
     rat: Any
     first: int
     stop: int
-    """Rows of the attached table that are in it."""
+    """The window holds rows ``first`` to ``stop - 1`` of the attached table."""
     column: int
-    """The column's number in it."""
+    """The column's number in ``rat``."""
     lasting: bool = True
-    """Whether it can be used again without asking for it."""
+    """True if the window stays valid for later calls."""
 
 
 class AttachedColumn(Protocol):
-    """What the attached table knows of a column."""
+    """A column of an attached table."""
 
     @property
     def name(self) -> str:
-        """As GDAL's code sees it."""
+        """The name that GDAL's code sees."""
 
     @property
     def type(self) -> int:
-        """GDAL's number of it."""
+        """GDAL's number of the type."""
 
     @property
     def usage(self) -> int:
-        """GDAL's number of it."""
+        """GDAL's number of the usage."""
 
     @property
     def rows(self) -> int:
-        """How many it has; beyond are empty values."""
+        """Number of rows. Later rows of the table read as empty values."""
 
     def window(self, row: int, after: Window | None) -> Window:
-        """Return where a row is; ``after`` is the window that it was looked for in."""
+        """Return a window with a row; ``after`` is the last window, which lacks the row."""
 
     def read(self, start: int, length: int) -> Array:
-        """Return some of its own rows, as GDAL hands them out."""
+        """Return existing rows as GDAL's ``ReadAsArray`` does."""
 
     def values(self, method: str, start: int, length: int) -> list[Any] | None:
-        """Return some of its own rows by one of GDAL's ``ReadValuesIOAs...``."""
+        """Return existing rows as one of GDAL's ``ReadValuesIOAs...`` methods does."""
 
     def native(self, start: int, length: int) -> tuple[Any, int, int]:
-        """Return a table of GDAL's with some of its own rows; their first, the column there."""
+        """Return a GDAL table with existing rows, the first row's number, and the column's."""
 
 
 def blank(kind: int, first: int, stop: int) -> Window:
@@ -334,7 +340,7 @@ def blank(kind: int, first: int, stop: int) -> Window:
 
 
 class OwnColumn:
-    """A column of the raster itself, or of any other table of GDAL's."""
+    """A column of the raster's own table, or of any other GDAL table."""
 
     def __init__(self, own: HeldRat, index: int) -> None:
         self.own, self.index = own, index
@@ -343,7 +349,7 @@ class OwnColumn:
 
     @property
     def rows(self) -> int:
-        """How many it has."""
+        """Number of rows."""
         return self.own.schema.rows
 
     def window(self, row: int, after: Window | None) -> Window:
@@ -365,7 +371,10 @@ class OwnColumn:
 
 
 class ShownColumn(ABC):
-    """A column whose stored values are shown as GDAL's; see :mod:`gdalbridge.attached_rat.values`."""
+    """A column whose values are converted to a type of GDAL's.
+
+    :mod:`gdalbridge.attached_rat.values` describes the conversions.
+    """
 
     name: str
     type: int
@@ -375,20 +384,20 @@ class ShownColumn(ABC):
     @property
     @abstractmethod
     def rows(self) -> int:
-        """How many it has."""
+        """Number of rows."""
 
     @property
     @abstractmethod
     def version(self) -> int:
-        """Another number whenever values were changed."""
+        """A number that changes whenever values change."""
 
     @abstractmethod
     def plain(self, start: int, length: int) -> Array:
-        """Return rows as GDAL takes them, see :mod:`gdalbridge.attached_rat.values`."""
+        """Return rows in the form that GDAL accepts, see :mod:`gdalbridge.attached_rat.values`."""
 
     def _native(self, start: int, length: int) -> Any:
-        """Return a table of GDAL's with rows: a page is asked for again when it is drawn again."""
-        # Before it is read: what is changed meanwhile is another version.
+        """Return a GDAL table with rows. The last page is kept, because programs redraw pages."""
+        # The version is read before the rows, so that a change made meanwhile is noticed.
         key = (self.version, start, length)
         if self._last is not None and self._last[0] == key:
             return self._last[1]
@@ -402,14 +411,14 @@ class ShownColumn(ABC):
         """See :meth:`AttachedColumn.window`."""
         length = FIRST_WINDOW
         if after is not None and row == after.stop:
-            # Read in order: more at once, as each window costs some calls.
+            # The rows are read in order, so the windows grow: each window costs some calls.
             length = min(LONGEST_WINDOW, 2 * (after.stop - after.first))
         first = row if after is not None and row == after.stop else row // length * length
         stop = min(first + length, self.rows)
         try:
             plain = self.plain(first, stop - first)
         except ConversionError:
-            # Of another row, perhaps.
+            # The error may concern another row of the window, so read this row alone.
             first, stop = row, row + 1
             plain = self.plain(first, 1)
         return Window(native_rat(self.type, plain), first, stop, 0)
@@ -418,7 +427,7 @@ class ShownColumn(ABC):
         """See :meth:`AttachedColumn.read`."""
         if self.type in _PLAIN:
             plain = self.plain(start, length)
-            # What the cache has is not the caller's to change.
+            # The caller may change the result, but must not change the cache.
             return np.array(plain, copy=True)
         if self.type == FieldType.STRING:
             found = [self.plain(first, size) for first, size in pieces(start, length)]
@@ -465,12 +474,12 @@ class ConvertedColumn(ShownColumn, OwnColumn):
 
     @property
     def rows(self) -> int:
-        """How many it has."""
+        """Number of rows."""
         return self.own.schema.rows
 
     @property
     def version(self) -> int:
-        """It is never written."""
+        """Always 0, because the column is never written."""
         return 0
 
     def plain(self, start: int, length: int) -> Array:
@@ -479,16 +488,16 @@ class ConvertedColumn(ShownColumn, OwnColumn):
 
 
 class SidecarColumn(ShownColumn):
-    """A column of a sidecar, or one of the values per row of one that has several.
+    """A column of a sidecar, or one value per row of a sidecar column that has several.
 
     Parameters
     ----------
     table : SidecarTable
     shown : Shown
     name : str
-        As GDAL's code sees it.
+        The name that GDAL's code sees.
     part : int or None
-        Which of the values per row.
+        The index of the value in each row; None for a column with one value per row.
     """
 
     def __init__(self, table: SidecarTable, shown: Shown, name: str, part: int | None) -> None:
@@ -497,21 +506,21 @@ class SidecarColumn(ShownColumn):
 
     @property
     def rows(self) -> int:
-        """How many it has."""
+        """Number of rows."""
         return self.table.rows
 
     @property
     def version(self) -> int:
-        """Another number whenever the table was changed."""
+        """A number that changes whenever the table changes."""
         return self.table.version
 
     def stored(self, start: int, length: int) -> Array:
-        """Return rows as they are stored."""
+        """Return rows in their stored dtype."""
         values = self.table.read(self.shown.column, start, length)
         return values if self.part is None else np.ascontiguousarray(values[:, self.part])
 
     def plain(self, start: int, length: int) -> Array:
-        """Return rows as GDAL takes them, see :mod:`gdalbridge.attached_rat.values`."""
+        """Return rows in the form that GDAL accepts, see :mod:`gdalbridge.attached_rat.values`."""
         values = None
         if self.shown.dtype.kind == "T" and self.part is None:
             values = self.table.read_text(self.shown.column, start, length)
@@ -522,12 +531,12 @@ class SidecarColumn(ShownColumn):
     # ---- writing
 
     def set_usage(self, usage: int) -> None:
-        """Give it another usage.
+        """Set the column's usage.
 
         Raises
         ------
         ConversionError
-            Where it is one of several values per row.
+            If it is one of several values per row.
         """
         if self.part is not None:
             raise ConversionError(
@@ -538,7 +547,7 @@ class SidecarColumn(ShownColumn):
         self.usage = usage
 
     def put(self, start: int, values: Array) -> None:
-        """Change rows; values are as they are stored."""
+        """Change rows; values have the stored dtype."""
         if self.part is not None:
             whole = self.table.read(self.shown.column, start, len(values)).copy()
             whole[:, self.part] = values
@@ -546,11 +555,11 @@ class SidecarColumn(ShownColumn):
         self.table.put(self.shown.column, start, values)
 
     def put_plain(self, start: int, plain: Array) -> None:
-        """Change rows; values are as GDAL hands them out."""
+        """Change rows; values have the form that GDAL returns."""
         self.put(start, from_plain(self.shown, plain, start))
 
     def take_from(self, other: AttachedColumn, rows: int) -> None:
-        """Fill it with what another column has."""
+        """Copy rows of another column to this one."""
         for start, length in pieces(0, rows):
             there = max(0, min(length, other.rows - start))
             if there:
@@ -558,7 +567,7 @@ class SidecarColumn(ShownColumn):
 
 
 def own_column(own: HeldRat, index: int, as_text: Collection[str] = ()) -> OwnColumn:
-    """Return a column of the raster's own."""
+    """Return a column of the raster's own table."""
     if own.is_converted(index):
         name = own.schema.columns[index].name
         return ConvertedColumn(own, index, as_text=name in as_text)
@@ -566,7 +575,7 @@ def own_column(own: HeldRat, index: int, as_text: Collection[str] = ()) -> OwnCo
 
 
 def usage_for_gdal(column: AttachedColumn) -> int:
-    """Return the usage that a copy of GDAL's has, which makes colours Integer."""
+    """Return the usage for a copy in a GDAL table, where only Integer columns can be colours."""
     is_other = column.usage in COLOUR_USAGES and column.type != FieldType.INTEGER
     return int(FieldUsage.GENERIC) if is_other else column.usage
 
@@ -580,7 +589,7 @@ def plain_of(column: AttachedColumn, start: int, length: int) -> Array:
 
 
 def are_equal(one: AttachedColumn, other: AttachedColumn, rows: int) -> bool:
-    """Return whether two columns are of one type and have the same values, to the last bit."""
+    """Return True if two columns have the same type and bit-identical values."""
     if one.type != other.type or one.rows < rows or other.rows < rows:
         return False
     for start, length in pieces(0, rows):
@@ -593,9 +602,10 @@ def are_equal(one: AttachedColumn, other: AttachedColumn, rows: int) -> bool:
 
 
 def datetime_text(rat: Any, start: int, length: int, index: int) -> Array:
-    """Return date-times of a table of GDAL's as exact ISO text."""
+    """Return date-times of a GDAL table as exact ISO text."""
     rows = range(start, start + length)
-    # One by one: some versions read other rows in blocks, and blocks are not as exact.
+    # Cells are read one by one: some versions read the wrong rows in blocks, and values in blocks
+    # are less exact.
     texts = [rat.GetValueAsString(row, index) for row in rows]
     objects = [rat.GetValueAsDateTime(row, index) for row in rows]
     name = rat.GetNameOfCol(index)

@@ -1,8 +1,9 @@
-"""Code that only knows GDAL gets the attached table.
+"""Give attached tables to code that knows only GDAL.
 
-``Band.GetDefaultRAT`` of GDAL's Python bindings is replaced, for the whole process, by a
-function that hands out the attached table, and ``SetDefaultRAT`` by one that leaves the
-raster alone. Nothing else is changed, and :func:`disable` puts back what was there.
+:func:`enable` replaces ``Band.GetDefaultRAT`` of GDAL's Python bindings, for the whole process, by a
+function that returns the attached table. It replaces ``SetDefaultRAT`` by a function that writes to
+the sidecar instead of the raster. GDAL's functions for reading and writing arrays accept attached
+tables. :func:`disable` restores GDAL's own functions.
 """
 
 import sys
@@ -27,12 +28,12 @@ __all__ = ["Enabled", "disable", "enable"]
 _lock = threading.RLock()
 _stack: list["Enabled"] = []
 _originals: dict[tuple[Any, str], Any] = {}
-"""What was replaced; empty where nothing is."""
+"""The replaced functions of GDAL; empty while none is replaced."""
 _undo: list[Callable[[], None]] = []
 
 
 class Enabled:
-    """That attached tables are handed out; as a context manager until its end."""
+    """The effect of one :func:`enable` call; as a context manager, leaving it ends the effect."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -57,19 +58,19 @@ def enable(
     encoding: str | None = None,
     lossy: bool = False,
 ) -> Enabled:
-    """Have ``Band.GetDefaultRAT()`` hand out attached tables, in all code of this process.
+    """Make ``Band.GetDefaultRAT()`` return attached tables, in all code of this process.
 
-    GDAL's ``/vsis3/`` then also knows what the AWS environment variables say of the server.
+    GDAL's ``/vsis3/`` then also uses the S3 server set in the AWS environment variables.
 
-    Can be called again, also with other arguments: the last call counts until it is undone
-    by :func:`disable`, or at the end of its ``with`` block.
+    Calls can be nested, also with other arguments. The last call applies until
+    :func:`disable` undoes it or its ``with`` block ends.
 
     Parameters
     ----------
     update : bool
-        Let what a program changes in a table go to a sidecar: also ``SetDefaultRAT`` of a
-        table that it has made. False: tables are for reading, and ``SetDefaultRAT`` of a
-        table that is not an attached one is GDAL's own.
+        If True, a program's changes to a table go to a sidecar, including tables that it
+        passes to ``SetDefaultRAT``. If False, attached tables are read-only, and
+        ``SetDefaultRAT`` with any other table writes to the raster, as in GDAL.
     override, prefer, encoding, lossy
         See :func:`gdalbridge.attach`.
 
@@ -84,7 +85,7 @@ def enable(
     ...     pass  # rat = band.GetDefaultRAT() is an AttachedRAT
     """
     if prefer not in ("sidecar", "raster"):
-        raise BridgeError(f'prefer is "sidecar" or "raster": got {prefer!r}')
+        raise BridgeError(f'prefer must be "sidecar" or "raster": got {prefer!r}')
     reading = ReadOptions(encoding, lossy)
     enabled = Enabled(Options(prefer=prefer, update=update, override=override, reading=reading))
     with _lock:
@@ -98,9 +99,9 @@ def enable(
 
 
 def disable() -> None:
-    """Undo the last :func:`enable` that was not undone; nothing where there is none.
+    """Undo the last :func:`enable` still in effect, if any.
 
-    Tables that were handed out go on working.
+    Attached tables that code already has keep working.
     """
     with _lock:
         if _stack:
@@ -128,12 +129,12 @@ def _options() -> Options | None:
 def _put(owner: Any, name: str, value: Any) -> None:
     setattr(owner, name, value)
     if getattr(owner, name) is not value:
-        # Python 3.12 at times finds a class's attribute of before in its cache.
+        # Python 3.12 sometimes returns a class's old attribute from its cache.
         clear = getattr(sys, "_clear_internal_caches", None) or sys._clear_type_cache
         clear()
 
 
-# ---- what is put in the place of GDAL's own
+# ---- replacements of GDAL's functions
 
 
 def _get_default_rat(band: Any) -> Any:
@@ -143,24 +144,24 @@ def _get_default_rat(band: Any) -> Any:
     try:
         attached = attach_band(band, options)
     except SidecarNameError:
-        # In memory, or where no sidecar could be.
+        # The raster can't have sidecars, such as one in memory.
         return own_rat(band)
     except RedirectError:
         raise
     except StorePermissionError as error:
-        # A bucket may let everybody read a raster, and nobody list what is beside it.
+        # A bucket may allow reading the raster but not listing the objects beside it.
         warnings.warn(
-            f"{band.GetDataset().GetDescription()}: its sidecars are not to be seen: {error}",
+            f"{band.GetDataset().GetDescription()}: its sidecars can't be accessed: {error}",
             LossWarning,
             stacklevel=2,
         )
         return own_rat(band)
-    # Programs ask whether there is a table at all.
+    # Programs test for None to see if the band has a table.
     return None if attached.is_empty else attached
 
 
 def _is_of_a_raster(band: Any) -> bool:
-    """Return whether a band is one of a dataset's, and no mask or the like."""
+    """Return True for a numbered band of a dataset, False for a mask and the like."""
     return band.GetBand() > 0 and band.GetDataset() is not None
 
 
@@ -172,7 +173,7 @@ def _set_default_rat(band: Any, table: Any) -> Any:
     except SidecarNameError:
         key = None
     if key is not None and is_attached and table.key == key:
-        # It is what the band has already.
+        # The band already has this table.
         table.flush()
         return gdal.CE_None
     if is_attached:
@@ -182,13 +183,13 @@ def _set_default_rat(band: Any, table: Any) -> Any:
     name = band.GetDataset().GetDescription()
     if table is None:
         raise NotWrittenError(
-            f"{name}: its own table is not removed while changes go to sidecars "
-            "(gdalbridge.enable)"
+            f"{name}: the raster's own table can't be removed while gdalbridge.enable sends "
+            "changes to sidecars"
         )
     if options.prefer == "raster":
         raise NotWrittenError(
-            f"{name}: what is set would not be seen, as the raster's own columns are preferred "
-            "(gdalbridge.enable)"
+            f'{name}: the table was not set, because gdalbridge.enable(prefer="raster") would '
+            "hide it behind the raster's own columns"
         )
     writing = Options(update=True, override=True, reading=options.reading)
     with attach_band(band, writing) as attached:

@@ -1,9 +1,9 @@
-"""A raster's own table as the attached one reads it: by GDAL's own calls, safely.
+"""Read a raster's own table through GDAL, safely.
 
-GDAL frees a table with its dataset, and a call on one that was freed takes the process
-down. So a table is read from a dataset that is ours, or that GDAL's bindings tell us of
-when it goes (its bands are marked, since 3.8); else from a copy. Where the dataset is gone
-the raster is opened again.
+GDAL frees a table with its dataset, and a later call on the table crashes the process. So the table
+is read from a dataset that we keep open. In a dataset of the caller, GDAL's bindings mark the bands
+as invalid when the dataset is closed (since 3.8); the raster is then opened again. With older
+versions, the table is copied, or read from a second dataset.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ Array = NDArray[Any]
 
 BANDS_ARE_MARKED = hasattr(gdal.Dataset, "_invalidate_children")
 CELLS = 4096
-"""Rows up to which a version that can't read blocks is asked cell by cell."""
+"""Longest block, in rows, that is read cell by cell with versions that can't read blocks."""
 _GETTERS = {
     FieldType.INTEGER: "GetValueAsInt",
     FieldType.REAL: "GetValueAsDouble",
@@ -36,7 +36,7 @@ _GETTERS = {
 
 
 def native_rat(kind: int, plain: Array | None, rows: int = 0) -> Any:
-    """Return a table of GDAL's with one column, of these values (or of empty rows)."""
+    """Return a GDAL table with one column of these values, or of empty rows."""
     rat = gdal.RasterAttributeTable()
     with exceptions(), silence():
         rat.CreateColumn("", int(kind), 0)
@@ -47,20 +47,21 @@ def native_rat(kind: int, plain: Array | None, rows: int = 0) -> Any:
 
 
 def name_for_gdal(name: str) -> str:
-    """Return a name as GDAL's bindings take it: they end the process for what is not UTF-8."""
+    """Return a valid UTF-8 name; GDAL's bindings abort the process for any other."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class HeldRat:
-    """A table of GDAL's that stays where it is.
+    """A GDAL table that stays valid.
 
     Parameters
     ----------
-    rat
-        GDAL's.
+    rat : gdal.RasterAttributeTable or None
     name : str
-        For messages.
+        Name of the table or raster, for error messages.
     options : ReadOptions
+    dbf : DbfTable, optional
+        A table from a ``.vat.dbf`` file, which is read without GDAL.
     """
 
     def __init__(
@@ -76,27 +77,27 @@ class HeldRat:
             self._safe = block_io_is_safe(rat)
 
     def _schema_of(self, rat: Any) -> RatSchema:
-        # A name that is not of the encoding is no reason to refuse the rest of the table.
+        # Without a declared encoding, an undecodable name does not make the table unreadable.
         encoding = self._options.encoding
         return schema_of(rat, any_name=encoding is None, encoding=encoding)
 
     @property
     def rat(self) -> Any:
-        """GDAL's table."""
+        """The GDAL table."""
         return self._rat
 
     @property
     def is_kept(self) -> bool:
-        """Whether :attr:`rat` is the same as long as this is in use."""
+        """True if :attr:`rat` never changes."""
         return True
 
     def is_converted(self, index: int) -> bool:
-        """Whether a column is to be read by :meth:`stored`: GDAL's table would alter it."""
+        """Return True if a column must be read by :meth:`stored`, because GDAL would alter it."""
         is_text = self.schema.columns[index].type == FieldType.STRING
         return self._dbf is not None or (is_text and self._options.encoding is not None)
 
     def stored_as(self, index: int) -> tuple[np.dtype[Any], dict[str, Any]]:
-        """Return the dtype and attributes of what :meth:`stored` reads."""
+        """Return the dtype and attributes of a column that :meth:`stored` reads."""
         column = self.schema.columns[index]
         attributes: dict[str, Any] = {"GDAL_TYPE": column.type, "GDAL_USAGE": column.usage}
         if self._dbf is None:
@@ -107,17 +108,17 @@ class HeldRat:
 
     @staticmethod
     def _shown_dtype(column: DbfColumn) -> np.dtype[Any]:
-        # Wide fields of small integers are Integer, as in GDAL.
+        # A wide field may hold only small integers. GDAL shows it as Integer.
         is_integer = column.type == FieldType.INTEGER
         return np.dtype(np.int32) if is_integer else column.dtype
 
     def stored(self, index: int, start: int, length: int) -> Array:
-        """Read rows of a column that GDAL's own table would alter, exactly.
+        """Read the exact rows of a column that GDAL would alter.
 
         Raises
         ------
         ConversionError
-            For text that is not of the encoding: names the row.
+            If text is not in the encoding; names its row.
         """
         if self._dbf is not None:
             column = self._dbf.column(index)
@@ -135,10 +136,10 @@ class HeldRat:
         return out
 
     def read(self, index: int, start: int, length: int) -> Array:
-        """Read rows as GDAL's ``ReadAsArray`` hands them out, on every version."""
+        """Read rows as GDAL's ``ReadAsArray`` returns them, with every version of GDAL."""
         rat = self.rat
         if self._safe or start == 0:
-            return self._ask(rat, index, start, length)
+            return self._read_block(rat, index, start, length)
         kind = self.schema.columns[index].type
         if kind == FieldType.STRING or (length <= CELLS and kind in _GETTERS):
             get = getattr(rat, _GETTERS[FieldType(kind)])
@@ -146,13 +147,14 @@ class HeldRat:
             if kind != FieldType.STRING:
                 return np.array(cells, "i4" if kind == FieldType.INTEGER else "f8")
             return np.array([_bytes(text) for text in cells] or [b""], "S")[:length]
-        # The whole column, from row 0; kept, as the next block will be of the same one.
+        # Read the whole column from row 0 and keep it, because the next block is probably of the
+        # same column.
         if self._whole is None or self._whole[0] != index:
             self._whole = None
-            self._whole = (index, self._ask(rat, index, 0, self.schema.rows))
+            self._whole = (index, self._read_block(rat, index, 0, self.schema.rows))
         return self._whole[1][start : start + length].copy()
 
-    def _ask(self, rat: Any, index: int, start: int, length: int) -> Array:
+    def _read_block(self, rat: Any, index: int, start: int, length: int) -> Array:
         column = self.schema.columns[index].name
         with exceptions(), collected(of_table=True) as found:
             try:
@@ -162,21 +164,24 @@ class HeldRat:
         if found:
             report(found, self._name, lossy=self._options.lossy)
         if values is None or len(values) != length:
-            raise GdalError(f"{self._name}, column {column!r}: GDAL could not read from {start}")
+            raise GdalError(
+                f"{self._name}, column {column!r}: GDAL could not read {length} rows from row "
+                f"{start}"
+            )
         return values
 
 
 class OwnRat(HeldRat):
-    """A band's own table; without columns, where the band has none.
+    """A band's own table; without columns if the band has no table.
 
     Parameters
     ----------
-    dataset, band
-        GDAL's.
+    dataset : gdal.Dataset
+    band : gdal.Band
     keep : bool
-        Whether the dataset may be kept open for as long as this is in use.
+        Keep the dataset open as long as this object is in use.
     ours : bool
-        Whether nobody else has the dataset.
+        True if no other code has the dataset.
     options : ReadOptions
     """
 
@@ -194,21 +199,21 @@ class OwnRat(HeldRat):
         self._number = band.GetBand()
         rat = open_own_table(dataset, band, name or "the raster", options)
         if isinstance(rat, DbfTable):
-            # All of it is in memory: it needs no dataset.
+            # The whole table is in memory, so it needs no dataset.
             self._dataset = self._band = None
-            self.was_there = True
+            self.has_table = True
             super().__init__(None, name, options, rat)
             return
         self._dataset = dataset if keep else None
         self._band = band
         if rat is not None and not keep and not BANDS_ARE_MARKED:
             rat, self._band = self._outliving(rat, name)
-        self.was_there = rat is not None
-        """Whether the band has a table, be it without columns."""
+        self.has_table = rat is not None
+        """True if the band has a table, even one without columns."""
         super().__init__(rat, name, options)
 
     def _outliving(self, rat: Any, name: str) -> tuple[Any, Any]:
-        """Return a table that does not go with its dataset, and its band if it has one."""
+        """Return a table that outlives the caller's dataset, and its band unless it is a copy."""
         with silence():
             try:
                 copy = rat.Clone()
@@ -216,7 +221,7 @@ class OwnRat(HeldRat):
                 copy = None
         if copy is not None:
             return copy, None
-        # Some formats don't copy large tables.
+        # Some formats can't copy large tables, so open the raster once more.
         with opened(name) as dataset:
             self._dataset, self._ours = dataset, True
             band = band_of(dataset, self._number, name)
@@ -225,12 +230,12 @@ class OwnRat(HeldRat):
 
     @property
     def rat(self) -> Any:
-        """GDAL's table.
+        """The GDAL table.
 
         Raises
         ------
         GdalError
-            Where its dataset was closed, and can't be opened again.
+            If the dataset was closed and can't be opened again, or has another table now.
         """
         if self._band is not None and getattr(self._band, "this", None) is None:
             self._rat = self._band = self._dataset = None
@@ -250,11 +255,11 @@ class OwnRat(HeldRat):
 
     @property
     def is_kept(self) -> bool:
-        """Whether the table stays where it is as long as this is in use."""
+        """True if the table stays valid as long as this object is in use."""
         return self._band is None or self._ours or not BANDS_ARE_MARKED
 
     def close(self) -> None:
-        """Let go of table, band and dataset, in that order."""
+        """Release the table, then its band, then its dataset."""
         self._rat = self._band = self._dataset = self._whole = None
 
 

@@ -1,7 +1,7 @@
-"""The columns of an attached table: which there are, in what order, and where changes go.
+"""The columns of an attached table: their names and order, and the sidecar that changes go to.
 
-The raster's own columns come first, then each sidecar's. New columns, and columns that override one of
-the raster's, go to one sidecar, which is created when it is first needed.
+The raster's own columns come first, then each sidecar's. New columns, and columns that override one
+of the raster's, go to one sidecar, the target. It is created when it is first needed.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -60,12 +60,12 @@ def join_columns(
     tables : sequence of SidecarTable
     prefer : {"sidecar", "raster"}
     as_text : collection of str
-        Columns that are shown as text.
+        Columns to show as text.
 
     Warns
     -----
     LossWarning
-        For columns that can't be shown.
+        If a column can't be shown.
     """
     of_raster: list[AttachedColumn] = [
         own_column(own, index, as_text) for index in range(len(own.schema.columns))
@@ -99,28 +99,29 @@ MAX_ROWS = 2**31 - 1
 
 
 class Joined:
-    """A raster's own table and some sidecars.
+    """A raster's own table joined with its sidecars.
 
     Parameters
     ----------
     name : str
-        The raster's, for messages.
+        The raster's name, for error messages.
     own : OwnRat
     tables : sequence of SidecarTable
-        In the order of their columns.
+        The sidecars, in the order of their columns.
     target : SidecarTable
-        The one of them that new columns go to.
-    prefer : str
-        Whose column is seen where two have one name: ``sidecar`` or ``raster``.
-    update, override : bool
-        Whether the sidecars may be changed; and also by columns that take the place of
-        the raster's own.
+        The sidecar in ``tables`` that new columns go to.
+    prefer : {"sidecar", "raster"}
+        Which column is shown if two have the same name.
+    update : bool
+        Allow changes to the sidecars.
+    override : bool
+        Allow new columns that take the place of the raster's own.
     as_text : collection of str
-        Columns that are shown as text.
+        Columns to show as text.
     key : str
         The same for all attached tables of one band of a raster.
     describe : callable
-        Returns the attributes of a table that is created, given its path.
+        Returns the attributes of a new sidecar, given its path.
     """
 
     def __init__(
@@ -147,11 +148,11 @@ class Joined:
         self._shell: Any = None
         self.is_closed = False
 
-    # ---- what there is
+    # ---- columns and rows
 
     @property
     def columns(self) -> list[AttachedColumn]:
-        """The columns, in their order."""
+        """The columns, in order."""
         if self._columns is None:
             self.load()
         found = self._columns
@@ -160,36 +161,36 @@ class Joined:
         return found
 
     def column(self, index: int) -> AttachedColumn | None:
-        """Return a column by its number; None where there is no such one."""
+        """Return a column by its number; None if the number is out of range."""
         columns = self.columns
         return columns[index] if 0 <= index < len(columns) else None
 
     @property
     def rows(self) -> int:
-        """Those of the longest."""
+        """The number of rows of the longest table."""
         if self.is_closed:
             raise BridgeError(f"this attached table of {self.name} was closed")
         rows = max([self.own.schema.rows, *(table.rows for table in self.tables)])
         if rows > MAX_ROWS:
             raise ConversionError(
-                f"{self.name}: a table of GDAL's has at most {MAX_ROWS} rows, and there are {rows}"
+                f"{self.name}: the table has {rows} rows, but GDAL supports at most {MAX_ROWS}"
             )
         return rows
 
     def load(self, *, again: bool = False) -> None:
-        """Find out which columns there are."""
+        """Read the list of columns; with ``again``, look for new and deleted sidecars first."""
         if self.is_closed:
             return
         if again:
             for table in self.tables:
-                # It may have been made by another process, or deleted.
+                # Another process may have created or deleted the sidecar.
                 with suppress(TableNotFoundError):
                     table.open(update=self.update)
         self._columns = join_columns(self.own, self.tables, self._prefer, self._as_text)
         self._shell = None
 
     def shell(self) -> Any:
-        """Return a table of GDAL's with the same columns and no rows: it knows all errors."""
+        """Return a GDAL table with the same columns and no rows, for GDAL's own error messages."""
         if self._shell is None:
             shell = gdal.RasterAttributeTable()
             with exceptions(), silence():
@@ -203,12 +204,12 @@ class Joined:
     # ---- changes
 
     def check_update(self) -> None:
-        """Refuse changes of a table that is for reading.
+        """Check that the table may be changed.
 
         Raises
         ------
         NotWrittenError
-            Says how to have it for writing.
+            If it was attached for reading; the message says how to attach it for writing.
         """
         if not self.update:
             raise NotWrittenError(
@@ -224,23 +225,24 @@ class Joined:
         return self.target
 
     def _raster_now(self) -> Mapping[str, Any]:
-        """Return the attributes that say which raster it is; looked at once."""
+        """Return the attributes that describe the raster. They are read only once."""
         if self._described is None:
             self._described = self._describe(self.target.path)
         return self._described
 
     def create_column(self, name: str, kind: int, usage: int) -> None:
-        """Create a column in the target; it is the last one."""
+        """Create a column in the target, as the last column."""
         self.check_update()
         for index, column in enumerate(self.columns):
             if column.name == name:
                 if isinstance(column, OwnColumn) and self._override:
-                    # GDAL's "Generic" says nothing, and so the raster's own usage is kept.
+                    # "Generic" is GDAL's default, so the raster's own usage is kept.
                     kept = usage or kept_usage(column.usage, stored_dtype(kind))
                     self.override(index, kind, kept, filled=False)
                     return
                 self._refuse_existing(column)
-        # Its name in the sidecar can be another's there, whose own GDAL knows by another.
+        # GDAL may show a stored column under another name, so the stored name may be in use
+        # although the shown name is not.
         seen = [one for one in self.columns if isinstance(one, SidecarColumn)]
         taken = {one.shown.column for one in seen if one.table is self.target}
         stored_name = self._free_name(name) if not name or name in taken else name
@@ -258,7 +260,7 @@ class Joined:
             raise ConversionError(
                 f"{self.name}, column {name!r}: this version of GDAL has no type {type_name(kind)}"
             )
-        # Date-times may have any offset from UTC, each its own.
+        # Date-times are stored as text, because each may have another offset from UTC.
         is_time = kind == FieldType.DATETIME
         dtype = stored_dtype(FieldType.STRING if is_time else kind)
         attributes: dict[str, Any] = {
@@ -273,7 +275,7 @@ class Joined:
         )
         check_text(name, f"{self.name}, name of a column")
         table = self._target()
-        # A new column has all rows, as in GDAL.
+        # As in GDAL, a new column has all rows of the table.
         table.grow(self.rows)
         table.create_column(stored_name, dtype, attributes)
         shown = shown_as(stored_name, np.dtype(dtype), attributes, new_types=NEW_TYPES)
@@ -284,12 +286,20 @@ class Joined:
     def override(
         self, index: int, kind: int | None = None, usage: int | None = None, *, filled: bool = True
     ) -> SidecarColumn:
-        """Put a column of the raster's own into the target, where it can be changed.
+        """Replace one of the raster's own columns by a column in the target.
+
+        Parameters
+        ----------
+        index : int
+        kind, usage : int, optional
+            The new column's type and usage; by default the raster's.
+        filled : bool
+            Copy the values of the raster's column.
 
         Raises
         ------
         NotWrittenError
-            Where that was not allowed: says how it is.
+            If overriding is not enabled; the message says how to enable it.
         """
         self.check_update()
         own = self.columns[index]
@@ -322,20 +332,20 @@ class Joined:
         return found
 
     def take(self, given: OwnColumn, number: int) -> None:
-        """Have a column as it is in another table, if it is not so already.
+        """Copy a column of another table, unless an equal column exists already.
 
         Parameters
         ----------
         given : OwnColumn
-            The other table's.
+            The column of the other table.
         number : int
-            Which of those with its name.
+            Its position among the columns of the same name, from 0.
 
         Raises
         ------
         ConversionError
-            Where a sidecar has it as another type, or as one of several values per row that
-            would have a usage of its own.
+            If a sidecar has the column with another type, or as one of several values per row,
+            which can't have a usage of its own.
         """
         of_name = [i for i, column in enumerate(self.columns) if column.name == given.name]
         if number < len(of_name):
@@ -356,7 +366,7 @@ class Joined:
             else:
                 raise ConversionError(
                     f"{self.name}: column {given.name!r} is {type_name(there.type)} in "
-                    f"{there.table.path}, and is to be {type_name(given.type)}"
+                    f"{there.table.path}, but {type_name(given.type)} in the table to set"
                 )
         else:
             made = self._made(given.name, self._free_name(given.name), given.type, given.usage)
@@ -365,18 +375,18 @@ class Joined:
         made.take_from(given, given.rows)
 
     def set_rows(self, rows: int) -> None:
-        """Set the number of rows, of the sidecars.
+        """Set the number of rows of the sidecars.
 
         Raises
         ------
         NotWrittenError
-            Where the raster's own table is longer.
+            If the raster's own table is longer.
         """
         self.check_update()
         if rows < self.own.schema.rows:
             raise NotWrittenError(
-                f"{self.name}: the raster's own table has {self.own.schema.rows} rows and is "
-                f"never written: there can't be {rows}"
+                f"{self.name}: can't set {rows} rows, because the raster's own table has "
+                f"{self.own.schema.rows} rows and is never written"
             )
         if rows == self.rows:
             return
@@ -389,17 +399,17 @@ class Joined:
                 target.set_rows(rows)
 
     def grow(self, column: SidecarColumn, rows: int) -> None:
-        """Have a column's table as long as that."""
+        """Let a column's sidecar have at least so many rows."""
         self.check_update()
         column.table.grow(rows)
 
     def remove_statistics(self) -> None:
-        """Delete the columns that GDAL takes for statistics.
+        """Delete the columns that GDAL's ``RemoveStatistics`` would delete.
 
         Raises
         ------
         NotWrittenError
-            Where one of them is the raster's own.
+            If one of them is the raster's own.
         """
         self.check_update()
         rest = self.shell().Clone()
@@ -416,8 +426,8 @@ class Joined:
         for column in gone:
             if not isinstance(column, SidecarColumn):
                 raise NotWrittenError(
-                    f"{self.name}: column {column.name!r} is the raster's own, which is never "
-                    "written: its statistics can't be removed"
+                    f"{self.name}: column {column.name!r} can't be removed, because it is the "
+                    "raster's own, which is never written"
                 )
         stored = {(id(column.table), column.shown.column): column
                   for column in gone if isinstance(column, SidecarColumn)}  # fmt: skip
@@ -427,54 +437,56 @@ class Joined:
 
     # ---- the table as a whole
 
-    def _kept(self, what: Callable[[Mapping[str, Any]], Any], own: Any) -> Any:
-        kept = next((v for t in self.tables if (v := what(t.attributes)) is not None), None)
-        first, second = (own, kept) if self._prefer == "raster" else (kept, own)
+    def _preferred(self, getter: Callable[[Mapping[str, Any]], Any], own: Any) -> Any:
+        stored = next((v for t in self.tables if (v := getter(t.attributes)) is not None), None)
+        first, second = (own, stored) if self._prefer == "raster" else (stored, own)
         return second if first is None else first
 
     @property
     def linear_binning(self) -> tuple[float, float] | None:
-        """Minimum of row 0, and bin size."""
-        found: tuple[float, float] | None = self._kept(
+        """Minimum of row 0, and bin size; None without linear binning."""
+        found: tuple[float, float] | None = self._preferred(
             linear_binning, self.own.schema.linear_binning
         )
         return found
 
     def set_linear_binning(self, minimum: float, size: float) -> None:
-        """Keep linear binning in the target."""
+        """Store linear binning in the target."""
         self._set({"linear_binning": (minimum, size)})
 
     @property
     def table_type(self) -> int:
-        """0 thematic, 1 athematic."""
-        return int(self._kept(table_type, self.own.schema.table_type) or 0)
+        """GDAL's number of the table's type: 0 thematic, 1 athematic."""
+        return int(self._preferred(table_type, self.own.schema.table_type) or 0)
 
     def set_table_type(self, kind: int) -> None:
-        """Keep the table's type in the target."""
+        """Store the table's type in the target."""
         if kind not in (0, 1):
-            raise BridgeError(f"a table's type is 0 (thematic) or 1 (athematic): got {kind!r}")
+            raise BridgeError(
+                f"a table's type must be 0 (thematic) or 1 (athematic): got {kind!r}"
+            )
         self._set({"table_type": kind})
 
-    def _set(self, what: Mapping[str, Any]) -> None:
+    def _set(self, changes: Mapping[str, Any]) -> None:
         from gdalbridge.gdalio.rat_reader import RatSchema
 
-        schema = RatSchema((), 0, what.get("table_type"), what.get("linear_binning"))
+        schema = RatSchema((), 0, changes.get("table_type"), changes.get("linear_binning"))
         self._target().set_attributes(table_attributes(schema))
 
     # ---- the end
 
     def flush(self) -> None:
-        """Write back what waits, of all tables.
+        """Write the pending changes of all sidecars.
 
         Raises
         ------
         RatZarrError
-            The first error, after all were tried.
+            The first error, after all sidecars were tried.
         """
         flush_each(self.tables)
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Release the sidecars and the raster."""
         self.is_closed = True
         self._columns = self._shell = None
         self.tables = []

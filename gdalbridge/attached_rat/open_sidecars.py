@@ -1,8 +1,9 @@
-"""The sidecars that are in use in this process, and how what waits is written at every end.
+"""The sidecars in use by this process. Their pending changes are written even without ``close``.
 
-There is one :class:`~gdalbridge.attached_rat.sidecar_table.SidecarTable` for each. An attached table that
-is closed flushes its own; one that is merely dropped, or there when the program ends or
-forks, comes here. The child of a fork forgets what waits: it is its parent's to write.
+Each sidecar has one :class:`~gdalbridge.attached_rat.sidecar_table.SidecarTable` per process. A
+closed attached table flushes its own sidecars. This module flushes the others: when an attached
+table is garbage-collected, when the program ends, and before a fork. The child of a fork discards
+pending changes, because the parent writes them.
 """
 
 import atexit
@@ -18,14 +19,14 @@ from weakref import WeakValueDictionary
 from gdalbridge.attached_rat.sidecar_table import DEFAULT_LIMITS, Limits, SidecarTable
 from ratzarr import RatZarrError
 
-__all__ = ["flush_all", "flush_each", "let_go", "shared_table"]
+__all__ = ["flush_all", "flush_each", "release", "shared_table"]
 
 _tables: WeakValueDictionary[str, SidecarTable] = WeakValueDictionary()
 _tables_lock = threading.Lock()
 
 
 _orphans: SimpleQueue[list[SidecarTable]] = SimpleQueue()
-"""Sidecars of attached tables that went where nothing can be written."""
+"""Sidecars of tables that the garbage collector has freed, to be flushed later."""
 _here = threading.local()
 
 
@@ -36,11 +37,11 @@ def _note_collection(phase: str, info: Mapping[str, Any]) -> None:
 gc.callbacks.append(_note_collection)
 
 
-def let_go(tables: list[SidecarTable]) -> None:
-    """Flush sidecars of an attached table that is no longer used: now, or when it can be.
+def release(tables: list[SidecarTable]) -> None:
+    """Flush the sidecars of an unused attached table, or queue them during garbage collection.
 
-    The garbage collector runs in any thread, at any time: in the one that all requests to
-    S3 wait for, or in the middle of a write. Nothing is written then, but later.
+    The garbage collector runs in any thread at any time: in the thread that serves all requests
+    to S3, or in the middle of a write. Flushing there is not safe, so it is postponed.
     """
     if getattr(_here, "collecting", False):
         _orphans.put(tables)
@@ -58,14 +59,14 @@ def _flush_orphans() -> None:
 
 
 def shared_table(path: str, limits: Limits = DEFAULT_LIMITS) -> SidecarTable:
-    """Return the process's one instance for a sidecar, which need not exist yet.
+    """Return the process's only instance for a sidecar, which need not exist yet.
 
     Parameters
     ----------
     path : str
         Path or URL.
     limits : Limits
-        Where it is only made by this call.
+        The limits of a new instance; an existing instance keeps its own.
     """
     _flush_orphans()
     with _tables_lock:
@@ -76,12 +77,12 @@ def shared_table(path: str, limits: Limits = DEFAULT_LIMITS) -> SidecarTable:
 
 
 def flush_all() -> None:
-    """Write back what waits, of all sidecars of this process.
+    """Write the pending changes of all sidecars of this process.
 
     Raises
     ------
     RatZarrError
-        The first error, after all were tried.
+        The first error, after all sidecars were tried.
     """
     _flush_orphans()
     with _tables_lock:
@@ -89,18 +90,18 @@ def flush_all() -> None:
     flush_each(tables)
 
 
-def _at_the_end() -> None:
-    # What is put later (in a handler that was there before us, in a __del__ when modules are
-    # taken down) has nobody to write it but itself.
+def _at_exit() -> None:
+    # Later changes are written at once, because nothing flushes them after this. They can come
+    # from exit handlers registered before ours, or from a __del__ at the interpreter's end.
     SidecarTable.is_ending = True
     flush_all()
 
 
-atexit.register(_at_the_end)
+atexit.register(_at_exit)
 
 
 def _before_fork() -> None:
-    # What can't be written goes on waiting, and whoever flushes is told.
+    # Changes that can't be written stay pending; the next flush raises the error.
     with suppress(RatZarrError):
         flush_all()
 
@@ -117,7 +118,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def flush_each(tables: Iterable[SidecarTable]) -> None:
-    """Write back what waits, of some sidecars; errors as :func:`flush_all`."""
+    """Write the pending changes of some sidecars; errors as in :func:`flush_all`."""
     errors = []
     for table in tables:
         try:

@@ -1,7 +1,7 @@
 """AttachedRAT: a raster's own table and its sidecars as one ``gdal.RasterAttributeTable``.
 
-GDAL answers what GDAL decides: the text of a dump and the row of a value come from GDAL's own tables
-in memory.
+Results that depend on GDAL's rules, such as a dump's text or the row of a value, are computed by
+GDAL on tables in memory.
 """
 
 import weakref
@@ -28,7 +28,7 @@ from gdalbridge.attached_rat.columns import (
 )
 from gdalbridge.attached_rat.gdal_rat import HeldRat, name_for_gdal, native_rat
 from gdalbridge.attached_rat.merged import Joined
-from gdalbridge.attached_rat.open_sidecars import let_go
+from gdalbridge.attached_rat.open_sidecars import release
 from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
 from ratzarr import RatZarrError
@@ -45,12 +45,12 @@ __all__ = [
 
 
 def has_rows(joined: Joined, start: int, length: int) -> bool:
-    """Return whether all of these are rows of the table."""
+    """Return True if the table has all of these rows."""
     return 0 <= start <= start + length <= joined.rows
 
 
 def read_array(joined: Joined, field: int, start: int, length: int | None) -> Any:
-    """Return rows of a column, as an array like GDAL's ``ReadAsArray``."""
+    """Return rows of a column as an array, as GDAL's ``ReadAsArray`` does."""
     if length is None:
         length = joined.rows - start
     column = joined.column(field)
@@ -64,7 +64,7 @@ def read_array(joined: Joined, field: int, start: int, length: int | None) -> An
 
 
 def read_values(joined: Joined, method: str, field: int, start: int, length: int) -> Any:
-    """Return rows of a column as a list, by one of GDAL's ``ReadValuesIOAs...``."""
+    """Return rows of a column as a list, as one of GDAL's ``ReadValuesIOAs...`` methods does."""
     column = joined.column(field)
     if column is None or not has_rows(joined, start, length):
         return _no_such_block(joined, field, start, length)
@@ -86,18 +86,20 @@ def read_values(joined: Joined, method: str, field: int, start: int, length: int
 
 def _no_such_block(joined: Joined, field: int, start: int, length: int) -> None:
     rows, columns = joined.rows, len(joined.columns)
-    message = f"rows {start} to {start + length} of column {field} are not in {rows} x {columns}"
-    # GDAL's own way: an exception where the program wants those, else a message and None.
+    message = (
+        f"can't read {length} rows of column {field} from row {start}: the table has {rows} rows "
+        f"and {columns} columns"
+    )
+    # As in GDAL: an exception if the program uses exceptions, else an error message and None.
     gdal.Error(gdal.CE_Failure, gdal.CPLE_AppDefined, message)
     if gdal.GetUseExceptions():
         raise RuntimeError(message)
 
 
 def in_memory(joined: Joined) -> Any:
-    """Return a table of GDAL's with all that is in the attached one.
+    """Copy the attached table to a GDAL table in memory.
 
-    A name that is not UTF-8 can't be given to GDAL from Python: what of it is none is
-    U+FFFD in the copy.
+    GDAL's bindings accept only UTF-8 names. In the copy, U+FFFD replaces invalid bytes.
     """
     rat = gdal.RasterAttributeTable()
     with exceptions(), silence():
@@ -111,28 +113,29 @@ def in_memory(joined: Joined) -> Any:
 
 
 def _add(rat: Any, column: AttachedColumn, start: int, rows: int) -> None:
-    """Add a column with these rows of it; what it lacks of them stays GDAL's empty value."""
+    """Add a column with these rows. Rows after the column's last keep GDAL's empty value."""
     index = rat.GetColumnCount()
     rat.CreateColumn(name_for_gdal(column.name), int(column.type), usage_for_gdal(column))
     there = max(0, min(rows, column.rows - start))
     values = [plain_of(column, first, size) for first, size in pieces(start, there)]
     if values:
-        # At once: some versions write other rows than a block's that begins later.
+        # All rows in one call: some versions write a block after row 0 to the wrong rows.
         plain = values[0] if len(values) == 1 else np.concatenate(values)
         rat.WriteArray(np.ascontiguousarray(plain), index)
 
 
 class RowFinder:
-    """Finds rows as GDAL does: by linear binning, or else in the columns of limits.
+    """Finds the row of a pixel value as GDAL does: by linear binning, or by the limit columns.
 
     Parameters
     ----------
     joined : Joined
-        It must not change as long as this is used.
+        Must not change as long as the finder is used.
     piece_rows : int
-        The table is looked through in pieces of so many rows.
+        Number of rows that are searched at a time.
     max_pieces : int
-        How many of them are kept for the next value; those beyond are made anew each time.
+        Number of pieces that are kept in memory for the next value. Further pieces are read
+        again for each value.
     """
 
     def __init__(self, joined: Joined, piece_rows: int = PIECE, max_pieces: int = 64) -> None:
@@ -155,15 +158,15 @@ class RowFinder:
 
     @property
     def pieces_kept(self) -> int:
-        """How many pieces are."""
+        """Number of pieces kept in memory."""
         return len(self._kept)
 
     def find(self, value: Any) -> int:
-        """Return the first row that a value belongs to; -1 for none."""
+        """Return the first row that a value belongs to; -1 if no row matches."""
         if self._binned is not None:
             return int(self._binned.GetRowOfValue(value))
         rows = self._joined.rows if self._limits else 0
-        # Of no rows one is asked as well, which knows what no value is.
+        # GDAL is called even without rows, so that it checks the value's type.
         for number, (first, size) in enumerate(list(pieces(0, rows, self._rows)) or [(0, 0)]):
             row = self._piece(number, first, size).GetRowOfValue(value)
             if row >= 0:
@@ -188,41 +191,41 @@ Array = NDArray[Any]
 MAX_ROWS = 2**31 - 1
 
 
-# mypy is told nothing of GDAL's class.
+# GDAL's class has no type annotations.
 class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
-    """One table of GDAL's, made of the raster's own and those of its sidecars.
+    """A raster's own table and its sidecars as one ``gdal.RasterAttributeTable``.
 
-    Made by :func:`gdalbridge.attach`. Every method that GDAL's class has in Python answers
-    for the table as a whole. Nothing of it is in a table of C++: code in C++ that is handed
-    one raises a ``TypeError``, and :meth:`Clone` makes it a table that such code can take.
+    :func:`gdalbridge.attach` returns it. Every Python method of GDAL's class works on the joined
+    table. The object has no C++ table behind it, so a GDAL function in C++ that gets it raises a
+    ``TypeError``. Pass such functions the result of :meth:`Clone`.
 
-    Columns: the raster's own first, then each sidecar's, in order of the sidecars' names.
-    Of several columns of one name the sidecar's is seen, in the raster's one's place (or
-    the raster's: ``prefer``); the rows are those of the longest, and a column that ends
-    before reads as GDAL's empty value. Columns of several values per row are seen as
-    ``name[0]``, ``name[1]``, ... How dtypes that GDAL lacks are shown is said in
-    :mod:`gdalbridge.attached_rat.values`. A column that is not complete, or of a dtype that GDAL has
-    nothing for, is left out with a warning.
+    The raster's own columns come first, then each sidecar's, in the order of the sidecars' names.
+    If a sidecar and the raster have columns of the same name, the sidecar's is shown in place of
+    the raster's; with ``prefer="raster"``, the raster's is shown. The table has as many rows as
+    its longest column; shorter columns read as GDAL's empty value at the end. A column of several
+    values per row is shown as ``name[0]``, ``name[1]``, and so on.
+    :mod:`gdalbridge.attached_rat.values` describes how dtypes that GDAL lacks are shown.
+    Incomplete columns, and columns of dtypes that GDAL can't show, are left out with a warning.
 
-    Reading and conversions are as in GDAL; what is different:
+    Reading and conversions are as in GDAL. The differences are:
 
-    - errors of writing are always exceptions, whatever ``gdal.UseExceptions`` says: a
-      change that is not kept must not pass unseen;
-    - ``WriteArray`` of numbers is exact or refused, where GDAL would wrap or cut; also text
-      of ``str`` and numpy's date-times are taken;
-    - a column of a name that is there already can't be created.
+    - Errors in writing always raise exceptions, even without ``gdal.UseExceptions``, so that no
+      lost change goes unnoticed.
+    - ``WriteArray`` writes numbers exactly or raises an error, where GDAL would wrap or truncate
+      them. It also accepts arrays of ``str`` and of numpy's date-times.
+    - A column can't be created if its name is already in use.
 
-    It is used by one thread at a time. A context manager: leaving it closes it.
+    Only one thread may use the table at a time. As a context manager, it closes itself at the end.
     """
 
     def __init__(self, joined: Joined) -> None:
-        # GDAL's __init__ is not called: there is no table in C++ that a method could reach.
+        # GDAL's __init__ is not called, so no C++ table exists that an inherited method could use.
         self._joined = joined
         self._windows: dict[int, Window] = {}
         self._lookup: RowFinder | None = None
         for table in joined.tables:
             table.users.add(self)
-        self._finalizer = weakref.finalize(self, let_go, list(joined.tables))
+        self._finalizer = weakref.finalize(self, release, list(joined.tables))
 
     def __repr__(self) -> str:
         if self._joined.is_closed:
@@ -231,10 +234,10 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         return f"<AttachedRAT of {self._joined.name!r}: {where or 'no sidecar yet'}>"
 
     def __reduce__(self) -> Any:
-        # A copy would not be flushed at its end, and another process has none of what waits.
+        # A copy would not be flushed at its end, and another process would lack pending changes.
         raise TypeError(
-            "an attached table can't be copied or pickled: attach() once more, or Clone(), which "
-            "is a table of GDAL's in memory"
+            "an attached table can't be copied or pickled. Call attach() again, or use Clone(), "
+            "which returns a GDAL table in memory."
         )
 
     def __enter__(self) -> Self:
@@ -248,26 +251,26 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
     ) -> None:
         self.close()
 
-    # ---- ours
+    # ---- methods that GDAL's class lacks
 
     @property
     def key(self) -> str:
-        """The same for all attached tables of one band of a raster."""
+        """A key that is the same for all attached tables of one band of a raster."""
         return self._joined.key
 
     @property
     def is_empty(self) -> bool:
-        """Whether the raster has no table of its own, and there is no sidecar."""
+        """True if the raster has neither a table of its own nor a sidecar."""
         joined = self._joined
-        return not joined.own.was_there and not any(table.exists for table in joined.tables)
+        return not joined.own.has_table and not any(table.exists for table in joined.tables)
 
     def take(self, table: Any) -> None:
-        """Have all columns of another table of GDAL's, where they are not the same already.
+        """Copy all columns of another GDAL table, except those that are equal already.
 
         Raises
         ------
         ConversionError
-            Where a sidecar has one as another type.
+            If a sidecar has one of the columns with another type.
         """
         held, rows = HeldRat(table, "the table"), table.GetRowCount()
         for column in held.schema.columns:
@@ -285,21 +288,21 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
             self.SetTableType(kind)
         self._changed()
         for own in self._joined.tables:
-            self._tell_others(own)
+            self._notify_others(own)
 
     def flush(self) -> None:
-        """Write back what is waiting to be written to the sidecars.
+        """Write pending changes to the sidecars.
 
         Raises
         ------
         RatZarrError
-            Where a sidecar can't be written, or was changed by another process so that a
-            change can't be put where it belongs.
+            If a sidecar can't be written, or another process has changed it so that a pending
+            change no longer fits.
         """
         self._joined.flush()
 
     def close(self) -> None:
-        """Flush, and let go of sidecars and raster; any use from now on is an error."""
+        """Write pending changes and close the table. Any later use raises an error."""
         if not self._joined.is_closed:
             self._joined.flush()
             self._finalizer.detach()
@@ -308,28 +311,28 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
             self._joined.close()
 
     def refresh(self) -> None:
-        """Look at the sidecars again: their columns, their rows, their values."""
+        """Read the sidecars again: their columns, rows and values."""
         self._joined.flush()
         self._joined.load(again=True)
         self.forget()
 
     def forget(self) -> None:
-        """Be told that another attached table has changed a sidecar of this one.
+        """Drop cached values, because another attached table has changed a shared sidecar.
 
-        Values are looked at again; columns stay where they are until :meth:`refresh`.
+        The columns and their order stay until :meth:`refresh`.
         """
         self._windows.clear()
         self._lookup = None
 
     def _changed(self, column: int | None = None) -> None:
-        """Let nobody go on with values of before."""
+        """Drop cached values after a change: those of one column, or of all."""
         if column is None:
             self._windows.clear()
         else:
             self._windows.pop(column, None)
         self._lookup = None
 
-    def _tell_others(self, table: Any) -> None:
+    def _notify_others(self, table: Any) -> None:
         if len(table.users) > 1:
             for other in list(table.users):
                 if other is not self:
@@ -360,7 +363,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def CreateColumn(self, pszName: str, eType: int, eUsage: int) -> int:
         check_text(pszName, f"{self._joined.name}, name of a column")
-        # GDAL says what it makes of a type and a usage: colours are always Integer.
+        # GDAL may change the type for a usage: colours are always Integer.
         asked = gdal.RasterAttributeTable()
         with exceptions(), silence():
             asked.CreateColumn(pszName, eType, eUsage)
@@ -376,11 +379,13 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
 
     def SetRowCount(self, nCount: int) -> None:
         if not 0 <= nCount <= MAX_ROWS:
-            raise BridgeError(f"{self._joined.name}: a table has 0 to {MAX_ROWS} rows: {nCount}")
+            raise BridgeError(
+                f"{self._joined.name}: can't set {nCount} rows, a table has 0 to {MAX_ROWS}"
+            )
         self._joined.set_rows(nCount)
         self._changed()
         for table in self._joined.tables:
-            self._tell_others(table)
+            self._notify_others(table)
 
     def ChangesAreWrittenToFile(self) -> int:
         return int(self._joined.update)
@@ -388,7 +393,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
     # ---- cells
 
     def _window(self, row: int, index: int) -> Window:
-        """Return where a cell is; GDAL is to complain where it is nowhere."""
+        """Return a window with a cell. If no such cell exists, the window makes GDAL complain."""
         column = self._joined.column(index)
         if column is None or not 0 <= row < self._joined.rows:
             return Window(self._joined.shell(), 0, 0, index, lasting=False)
@@ -465,10 +470,10 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         joined = self._joined
         joined.check_update()
         if self._joined.column(index) is None or not 0 <= row <= min(joined.rows, MAX_ROWS - 1):
-            # GDAL complains, always as an exception.
+            # GDAL raises its own error for the row or column.
             with exceptions():
                 getattr(joined.shell(), method)(row, index, value)
-            raise BridgeError(f"{joined.name}: there is no row {row}, or no column {index}")
+            raise BridgeError(f"{joined.name}: row {row} or column {index} does not exist")
         column = self._writable(index)
         if row >= column.rows:
             joined.grow(column, row + 1)
@@ -485,7 +490,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
             self._windows.pop(index, None)
             raise
         self._lookup = None
-        self._tell_others(column.table)
+        self._notify_others(column.table)
         return gdal.CE_None
 
     def _writable(self, index: int) -> SidecarColumn:
@@ -516,7 +521,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
     def WriteArray(self, array: Any, field: int, start: int = 0) -> int:
         self._joined.check_update()
         if isinstance(array, np.ma.MaskedArray) or not isinstance(array, np.ndarray | list):
-            array = self._given(array, field, start)
+            array = self._as_block(array, field, start)
         values = np.asarray(array)
         if values.ndim != 1:
             raise ValueError("Expected array of dim 1")
@@ -531,11 +536,11 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         if len(values):
             column.put(start, stored_array(column.shown, values, start))
         self._changed(field)
-        self._tell_others(column.table)
+        self._notify_others(column.table)
         return 0
 
-    def _given(self, array: Any, field: int, start: int) -> Any:
-        """Return what is no plain array as one; refuse what is masked, or null."""
+    def _as_block(self, array: Any, field: int, start: int) -> Any:
+        """Convert another object to a numpy array; masked and null values are an error."""
         column = self._joined.column(field)
         name = str(field) if column is None else column.name
         try:
@@ -570,7 +575,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         self._changed()
 
     def Clone(self) -> Any:
-        """Return a table of GDAL's own, in memory, with all that is in this one."""
+        """Copy the whole table to a GDAL table in memory."""
         return in_memory(self._joined)
 
     def DumpReadable(self) -> Any:

@@ -1,4 +1,4 @@
-"""A Python program run as it would be by itself, with attached tables handed out."""
+"""Run a Python program in this process, as the interpreter would."""
 
 import runpy
 import shutil
@@ -16,25 +16,25 @@ __all__ = ["prepared"]
 def prepared(
     program: str, arguments: Sequence[str], *, module: bool = False
 ) -> Callable[[], object]:
-    """Return what runs a program in this process, until it ends or exits.
+    """Set ``sys.argv`` and ``sys.path``, and return a function that runs a program.
 
     Parameters
     ----------
     program : str
-        The path of a Python script; the name of an installed command that is written in
-        Python; or of a module, as after ``python -m``.
+        The path of a Python script, the name of an installed command written in Python, or
+        the name of a module, as after ``python -m``.
     arguments : sequence of str
-        What it finds in ``sys.argv[1:]``.
+        The program's ``sys.argv[1:]``.
     module : bool
-        Whether it is a module.
+        True if ``program`` is a module.
 
     Raises
     ------
     ProgramNotFoundError
-        Where there is no such program, or it is not one of Python's.
+        If the program does not exist or is not a Python program.
     """
     if module:
-        # As python -m does: what lies in the working directory goes first.
+        # As with python -m, modules in the working directory come first.
         sys.path.insert(0, str(Path.cwd()))
         sys.argv = [program, *arguments]
         try:
@@ -44,7 +44,7 @@ def prepared(
                 raise
             found_module = None
         if found_module is None:
-            raise ProgramNotFoundError(f"there is no module {program} here")
+            raise ProgramNotFoundError(f"no module named {program} was found")
         return partial(runpy.run_module, program, run_name="__main__", alter_sys=True)
     if Path(program).is_file():
         return _file(Path(program), arguments)
@@ -53,9 +53,7 @@ def prepared(
         sys.argv = [where or program, *arguments]
         return lambda: sys.exit(found.load()())
     if where is None:
-        raise ProgramNotFoundError(
-            f"{program} is neither a file nor a command that is installed here"
-        )
+        raise ProgramNotFoundError(f"{program} is neither a file nor an installed command")
     return _file(Path(where), arguments)
 
 
@@ -65,8 +63,8 @@ def _file(path: Path, arguments: Sequence[str]) -> Callable[[], object]:
     is_python = path.suffix in (".py", ".pyw") or (first.startswith(b"#!") and b"python" in first)
     if not is_python:
         raise ProgramNotFoundError(
-            f"{path} is no Python program: tables can be attached only for code that uses GDAL's "
-            "Python bindings in this process. A script or module is named without its interpreter: "
+            f"{path} is not a Python program: tables can be attached only for code that uses GDAL's "
+            "Python bindings in this process. Name a script or module without its interpreter: "
             "gdalbridge run SCRIPT, or -m MODULE"
         )
     sys.argv = [str(path), *arguments]

@@ -1,7 +1,7 @@
-"""A sidecar used by attached tables: read by chunks, written behind.
+"""A sidecar as attached tables use it: read in chunks, with delayed writes.
 
-Reading single cells or pages decodes a chunk once. A partial write changes the chunk in memory;
-:meth:`SidecarTable.flush` writes it back.
+Reading single cells or pages decodes a chunk once. Writing part of a chunk changes it in memory;
+:meth:`SidecarTable.flush` writes the change to the store.
 """
 
 import threading
@@ -27,33 +27,36 @@ __all__ = ["Limits", "SidecarTable"]
 Array = NDArray[Any]
 
 MOST_RUNS = 8
-"""Runs of changed rows of a chunk that are written one by one."""
+"""A chunk with more ranges of changed rows than this is written in one piece."""
 PUTS_BETWEEN = 1024
-"""Rows written to chunks that wait already, between two looks at how many and how long."""
+"""The limits are checked after this many rows are written to already changed chunks."""
 SHORTEST_CHUNK = 1024
 PAGE_ROWS = 8192
-"""Rows that are not so many that they would be read past the cache."""
+"""Text of up to so many rows is read through the cache, even if it is more than a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of a sidecar is kept in memory, and how much of it is not yet written."""
+    """Limits of a sidecar's data in memory and of its pending changes.
+
+    If one of the ``changed_`` limits is exceeded, all pending changes are written.
+    """
 
     cache_bytes: int = 256 * 2**20
-    """Chunks that are kept unpacked."""
+    """Bytes of decoded chunks in the cache."""
     changed_chunks: int = 64
-    """Chunks with changes that are not written."""
+    """Number of chunks with pending changes."""
     changed_bytes: int = 128 * 2**20
-    """Bytes of such chunks."""
+    """Bytes of the chunks with pending changes."""
     changed_seconds: float = 30.0
-    """How long one waits while others are written to."""
+    """Age of the oldest pending change; checked at writes."""
 
 
 DEFAULT_LIMITS = Limits()
 
 
 class SidecarTable:
-    """A sidecar that is there, or will be when something is first written to it.
+    """A sidecar, which need not exist: the first write creates it.
 
     Parameters
     ----------
@@ -63,28 +66,28 @@ class SidecarTable:
     """
 
     is_ending = False
-    """Whether the program is: nothing waits any more then."""
+    """True while the program ends: changes are then written at once."""
 
     def __init__(self, path: str, limits: Limits = DEFAULT_LIMITS) -> None:
         self.path, self._limits = path, limits
         self.lock = threading.RLock()
         self.users: WeakSet[Any] = WeakSet()
-        """Attached tables; each is told of what another has changed."""
+        """The attached tables of this sidecar. Each is notified of the others' changes."""
         self._rows: int | None = 0
-        """None where the store has not been asked yet."""
+        """None if the number must still be read from the store."""
         self.version = 0
-        """Another one whenever rows may read otherwise than before."""
+        """A number that changes whenever values may have changed."""
         self._store: RatZarr | None = None
         self._cache = ChunkCache(self._limits.cache_bytes)
         self._writable = False
         self._names: list[str] | None = None
         self._chunk_rows: dict[str, int] = {}
         self._padded: dict[str, bool] = {}
-        """Columns of one string per row; whether their chunks can be kept as padded text."""
+        """By column, True if chunks can be kept as padded text: one string per row."""
         self._puts = 0
 
     def forget(self) -> None:
-        """Be as the store is: in the child of a fork, where what waits is the parent's."""
+        """Drop pending changes in the child of a fork, because the parent writes them."""
         self.lock = threading.RLock()
         self._cache = ChunkCache(self._limits.cache_bytes)
         self._names = None
@@ -93,19 +96,19 @@ class SidecarTable:
 
     @property
     def cached_bytes(self) -> int:
-        """What chunks in memory take, as far as that is known."""
+        """Estimated bytes of the chunks in memory."""
         return self._cache.size
 
     # ---- the store
 
     @property
     def exists(self) -> bool:
-        """Whether there is a store."""
+        """True if the store exists."""
         return self._store is not None
 
     @property
     def rows(self) -> int:
-        """Rows as they are for the users; the store's follow with :meth:`flush`."""
+        """Number of rows, including pending ones that :meth:`flush` adds to the store."""
         rows = self._rows
         if rows is None:
             with self.lock:
@@ -117,12 +120,12 @@ class SidecarTable:
         self._rows = rows
 
     def open(self, *, update: bool) -> None:
-        """Open the store; look at it again, if it is open.
+        """Open the store, or refresh it if it is open.
 
         Raises
         ------
         TableNotFoundError
-            Where there is none.
+            If the store does not exist.
         """
         with self.lock:
             if self._store is not None and update and not self._writable:
@@ -135,7 +138,7 @@ class SidecarTable:
                 try:
                     self._store.refresh()
                 except TableNotFoundError:
-                    # Deleted since. What waits to be written has no place any more.
+                    # Another process has deleted the store, so pending changes are dropped.
                     self._store, self._names, self.rows = None, None, 0
                     self._cache = ChunkCache(self._limits.cache_bytes)
                     raise
@@ -144,21 +147,21 @@ class SidecarTable:
             self._chunk_rows.clear()
             self._padded.clear()
             self.version += 1
-            # Asked when it matters: the columns are likely to be open by then.
+            # The number of rows is read later, when the columns are probably open already.
             self._rows = None
 
     def _pending_rows(self) -> int:
         return max((c.start + len(c) for _, c in self._cache.changed()), default=0)
 
     def create(self, rows: int, attributes: Callable[[], Mapping[str, Any]]) -> None:
-        """Create the store, if there is none."""
+        """Create the store if it does not exist."""
         with self.lock:
             if self._store is not None:
                 return
             store = RatZarr(self.path)
             if not store.getColumnNames() and store.rowCount == 0:
-                # A chunk is packed and read as a whole: no longer than a short table. Of one
-                # that has no rows yet, nobody knows how long it will be.
+                # Chunks are always read whole, so a short table gets one short chunk. The final
+                # length of a table without rows is unknown, so it keeps the default.
                 if rows:
                     store.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
                     store.setRowCount(rows)
@@ -169,12 +172,12 @@ class SidecarTable:
     @property
     def _open(self) -> RatZarr:
         if self._store is None:
-            raise BridgeError(f"there is no table at {self.path}")
+            raise BridgeError(f"{self.path} does not exist")
         return self._store
 
     @property
     def attributes(self) -> dict[str, Any]:
-        """The table's attributes; to be changed by :meth:`set_attributes`."""
+        """A copy of the table's attributes; :meth:`set_attributes` changes them."""
         return {} if self._store is None else self._store.getRatAttributeMapping().asdict()
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
@@ -184,7 +187,7 @@ class SidecarTable:
     # ---- columns
 
     def names(self) -> list[str]:
-        """Return the names of its columns, in their order."""
+        """Return the names of the columns, in order."""
         with self.lock:
             if self._store is None:
                 return []
@@ -193,20 +196,20 @@ class SidecarTable:
             return list(self._names)
 
     def open_columns(self) -> None:
-        """Fetch what describes all columns, in parallel."""
+        """Fetch the metadata of all columns in parallel."""
         names = self.names()
         if names:
-            # Of those that can't be read it is said when they are described.
+            # Unreadable columns raise their error in describe.
             self._open.getUnreadableColumns(names)
 
     def describe(self, name: str) -> Description:
-        """Return how a column is stored."""
+        """Return a column's dtype, values per row, and attributes."""
         store = self._open
         attributes = store.getColumnAttributeMapping(name).asdict()
         return Description(store.getColumnDtype(name), store.getColumnWidth(name), attributes)
 
     def create_column(self, name: str, dtype: Any, attributes: Mapping[str, Any]) -> None:
-        """Create a column, of as many rows as the table has."""
+        """Create a column with as many rows as the table."""
         with self.lock:
             self._apply_rows()
             self._open.createColumn(name, dtype, attributes=attributes)
@@ -245,7 +248,7 @@ class SidecarTable:
             self.version += 1
 
     def grow(self, rows: int) -> None:
-        """Have at least so many rows; the store follows with :meth:`flush`."""
+        """Let the table have at least so many rows; :meth:`flush` adds them to the store."""
         with self.lock:
             self.rows = max(self.rows, rows)
             self.version += 1
@@ -257,13 +260,13 @@ class SidecarTable:
     # ---- reading
 
     def read(self, name: str, start: int, length: int) -> Array:
-        """Return rows of a column, as they will be in the store; not to be changed.
+        """Return rows of a column, with pending changes. The caller must not change them.
 
         Parameters
         ----------
         name : str
         start, length : int
-            All of them rows of the table.
+            The rows, which must exist.
         """
         with self.lock:
             step = self._rows_per_chunk(name)
@@ -273,23 +276,23 @@ class SidecarTable:
                 first = start - chunk.start
                 return chunk.rows(first, first + length)
             if 0 < length <= step:
-                # The next page may well be of the same two.
+                # Both chunks are cached, because the next page probably overlaps them too.
                 border = (number + 1) * step
                 parts = [(start, border - start), (border, stop - border)]
                 return np.concatenate([self.read(name, *part) for part in parts])
             return self._read_long(name, start, length)
 
     def read_text(self, name: str, start: int, length: int) -> Array | None:
-        """Return rows of a column of strings as fixed-width bytes; not to be changed.
+        """Return rows of a text column as fixed-width bytes. The caller must not change them.
 
-        Parameters are those of :meth:`read`.
+        The parameters are those of :meth:`read`.
 
         Returns
         -------
         ndarray of fixed-width bytes, or None
-            UTF-8 without zero characters, at least as wide as the longest. None where
-            :meth:`read` has them: long texts, texts with zero characters, more than a page and
-            more than a chunk.
+            UTF-8 without zero characters, at least as wide as the longest text. None if only
+            :meth:`read` can return the rows: long texts, texts with zero characters, or more
+            rows than both a page and a chunk.
         """
         with self.lock:
             step, stop = self._rows_per_chunk(name), start + length
@@ -310,7 +313,7 @@ class SidecarTable:
             return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _fetch(self, name: str, numbers: range) -> None:
-        """Have chunks in the cache, those that are not there yet read in parallel."""
+        """Read the chunks that the cache lacks, in parallel."""
         missing = [number for number in numbers if self._cache.get((name, number)) is None]
         if len(missing) > 1:
             step = self._rows_per_chunk(name)
@@ -327,10 +330,10 @@ class SidecarTable:
         return self._padded[name]
 
     def _read_long(self, name: str, start: int, length: int) -> Array:
-        """Read more than a chunk: what is not in the cache past it, requests in parallel.
+        """Read more rows than a chunk, without caching them, with parallel requests.
 
-        Nothing else has to go from the cache. But the chunk that the block ends within is
-        kept: the next block may well begin there.
+        Cached chunks are used, and no other chunk is dropped for a long block. Only the last
+        chunk is cached if the block ends inside it, because the next block probably begins there.
         """
         step, stop = self._rows_per_chunk(name), start + length
         parts: list[Array] = []
@@ -338,7 +341,7 @@ class SidecarTable:
         for number in range(start // step, -(-stop // step)):
             chunk = self._cache.get((name, number))
             if chunk is not None:
-                # Among them all that was changed.
+                # Chunks with pending changes are always in the cache.
                 if row < number * step:
                     parts.append(self._read_past(name, row, number * step))
                     row = number * step
@@ -350,7 +353,7 @@ class SidecarTable:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _read_past(self, name: str, start: int, stop: int) -> Array:
-        """Read rows of chunks that are not in the cache."""
+        """Read rows of chunks that are not in the cache; cache the last one if it is cut."""
         step, last = self._rows_per_chunk(name), (stop - 1) // self._rows_per_chunk(name)
         keep = start < stop < self.rows and stop % step > 0
         if keep and self._is_padded(name):
@@ -383,7 +386,7 @@ class SidecarTable:
         return chunk
 
     def _read_chunk(self, name: str, number: int) -> Chunk:
-        """Return a chunk as it is in the store, which may have fewer rows of it, or none."""
+        """Read a chunk from the store, which may have fewer rows than the table, or none."""
         step, rows = self._rows_per_chunk(name), self._open.rowCount
         start = number * step
         there = max(0, min(step, self.rows - start, rows - start))
@@ -394,7 +397,7 @@ class SidecarTable:
             pieces = self._open.readText(name, start, length)
             if pieces is not None:
                 return PaddedText(pieces)
-            # As a rule that is so of all of its chunks: not each is to be fetched twice.
+            # The other chunks are probably not padded text either. Do not fetch each of them twice.
             self._padded[name] = False
         values = self._open.readBlock(name, start, length)
         return values if values.flags.writeable else values.copy()
@@ -402,15 +405,15 @@ class SidecarTable:
     # ---- writing
 
     def put(self, name: str, start: int, values: Array) -> None:
-        """Change rows of a column: whole chunks at once, others when it is time.
+        """Change rows of a column. Whole chunks are written at once, other rows later.
 
         Parameters
         ----------
         name : str
         start : int
-            Rows of the table.
+            Number of the first row.
         values : ndarray
-            In the column's own dtype.
+            Values in the column's dtype.
         """
         with self.lock:
             self.version += 1
@@ -429,7 +432,7 @@ class SidecarTable:
                 self.flush()
             elif is_new or self._puts >= PUTS_BETWEEN:
                 self._puts = 0
-                self._write_if_it_is_time()
+                self._flush_if_over_limits()
 
     def _put_at_once(self, name: str, start: int, values: Array) -> None:
         self._apply_rows()
@@ -450,14 +453,15 @@ class SidecarTable:
             is_new |= chunk.put(row, part)
             self._cache.measure(key, part if chunk.values is before else None)
             if chunk.changes == step:
-                # All of it is new: who goes through a table in order writes each chunk once.
+                # All rows have changed. A program that writes a column in order thus writes each
+                # chunk once.
                 self._apply_rows()
                 self._write_back(name, chunk)
                 self._cache.measure(key)
             row = end
         return is_new
 
-    def _write_if_it_is_time(self) -> None:
+    def _flush_if_over_limits(self) -> None:
         chunks, size, oldest = self._cache.waiting()
         limits = self._limits
         too_old = chunks and time.monotonic() - oldest > limits.changed_seconds
@@ -465,13 +469,13 @@ class SidecarTable:
             self.flush()
 
     def flush(self) -> None:
-        """Write back what is waiting, and see that it got where it was meant to be.
+        """Write all pending changes, and check that they went to the intended columns.
 
         Raises
         ------
         RatZarrError
-            Of the first chunk that could not be written, once all were tried. It goes on
-            waiting.
+            The first error, after all chunks were tried. Chunks that could not be written stay
+            pending.
         """
         with self.lock:
             if self._store is None or not self._writable:
@@ -502,7 +506,7 @@ class SidecarTable:
             for first, last in runs:
                 self._open.writeBlock(name, chunk.rows(first, last), chunk.start + first)
         else:
-            # Rows between them may have been written by another process since.
+            # Another process may have written the rows between the changed ones, so read them.
             first, last = runs[0][0], runs[-1][1]
             now = self._open.readBlock(name, chunk.start + first, last - first).copy()
             changed = np.asarray(chunk.changed)[first:last]
@@ -510,4 +514,4 @@ class SidecarTable:
             self._open.writeBlock(name, now, chunk.start + first)
             chunk.replace(first, now)
             self.version += 1
-        chunk.settle()
+        chunk.mark_written()

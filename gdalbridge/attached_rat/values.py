@@ -1,11 +1,11 @@
-"""Stored values as GDAL's types, and back.
+"""Convert stored values to GDAL's types, and back.
 
-A value that GDAL has a type for is shown as that type, exactly. For the rest:
+A dtype that GDAL has a type for is shown as that type, exactly. Other dtypes:
 
-- Integers wider than GDAL's 32 bits (uint32, int64, uint64) are shown as Real, which is exact to 2**53.
-  A larger value is an error that names it. As text (``as_text``) all of them can be read.
-- float16 and float32 are Real, fixed-width bytes are String.
-- Date-times are DateTime where GDAL has that type, else ISO-8601 text.
+- Integers wider than GDAL's 32 bits (uint32, int64, uint64) are shown as Real, which is exact up to
+  2**53. A larger value that is not exact raises an error. All values can be read as text (``as_text``).
+- float16 and float32 are shown as Real, fixed-width bytes as String.
+- Date-times are shown as DateTime if GDAL has that type, else as ISO-8601 text.
 """
 
 import warnings
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import ConversionError, LossWarning
 from gdalbridge.gdalio import datetimes
-from gdalbridge.gdalio.field_types import FieldType, stored_dtype, type_name
+from gdalbridge.gdalio.field_types import FieldType, stored_dtype
 from ratzarr import RatZarrError
 from ratzarr.codecs import to_fixed_width
 from ratzarr.format import exact
@@ -39,28 +39,28 @@ Array = NDArray[Any]
 
 STRING = np.dtypes.StringDType()
 LONGEST = 255
-"""Bytes of a text that is kept here."""
+"""Maximum bytes of one text in :class:`PaddedText`."""
 MOST = 64 * 2**20
-"""Bytes that a chunk may take."""
+"""Maximum bytes of one chunk in :class:`PaddedText`."""
 
 
 def narrowed(text: Array) -> Array | None:
-    """Return a copy of fixed-width bytes as wide as the longest; None with zeros in them."""
+    """Return a copy as wide as the longest text; None if a text contains a zero byte."""
     lengths = np.strings.str_len(text)
     narrow = text.astype(f"S{int(lengths.max(initial=0)) or 1}")
-    # A zero counts as one of the text's, unless it is at the end, and is none of what it holds.
+    # str_len counts zero bytes inside a text, but count_nonzero does not.
     return narrow if np.count_nonzero(narrow.view(np.uint8)) == int(lengths.sum()) else None
 
 
 class PaddedText:
-    """Rows of text.
+    """Rows of text as zero-padded UTF-8, in arrays of fixed-width bytes.
 
     Parameters
     ----------
     pieces : list of ndarray of fixed-width bytes
-        UTF-8 with no zero characters, in order.
+        UTF-8 without zero characters, in the order of the rows.
     most : int
-        Bytes that it may take.
+        Maximum size in bytes.
     """
 
     def __init__(self, pieces: list[Array], *, most: int = MOST) -> None:
@@ -72,11 +72,11 @@ class PaddedText:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Bytes of memory."""
         return sum(piece.nbytes for piece in self._pieces)
 
     def _where(self, first: int, last: int) -> list[tuple[int, int, int]]:
-        """Return the pieces that rows are in, and which rows of these."""
+        """Return the pieces with these rows, as (piece, first row in it, stop row in it)."""
         found = []
         number = int(np.searchsorted(self._stops, first, side="right"))
         while first < last:
@@ -87,7 +87,7 @@ class PaddedText:
         return found
 
     def padded(self, first: int, last: int) -> Array:
-        """Return rows as fixed-width bytes, as they lie there; not to be changed."""
+        """Return rows as fixed-width bytes. The caller must not change them."""
         parts = [
             self._pieces[number][one:other] for number, one, other in self._where(first, last)
         ]
@@ -100,7 +100,7 @@ class PaddedText:
         return self.padded(first, last).astype(STRING)
 
     def put(self, first: int, values: Array) -> bool:
-        """Change rows, if it can hold the strings; else change nothing and return False."""
+        """Change rows and return True, or return False if the new strings do not fit."""
         encoded = [text.encode("utf-8") for text in values.tolist()]
         widest = max(map(len, encoded), default=0)
         if widest > LONGEST or b"\0" in b"".join(encoded):
@@ -121,7 +121,7 @@ class PaddedText:
         return True
 
     def grown(self, rows: int) -> Self:
-        """Return it with more rows, which hold nothing."""
+        """Return a copy with empty rows appended."""
         return type(self)([*self._pieces, np.zeros(rows, "S1")], most=self._most)
 
 
@@ -130,15 +130,16 @@ EXACT_IN_DOUBLE = 2**53
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """How a stored column is seen through GDAL."""
+    """The GDAL type and usage that a stored column is shown with."""
 
     column: str
-    """Its name in the table, for messages."""
+    """The stored name, for error messages."""
     dtype: np.dtype[Any]
+    """The stored dtype."""
     type: FieldType
     usage: int
     offset: int
-    """Minutes east of UTC of its date-times, or NAIVE."""
+    """Offset of the column's date-times in minutes east of UTC, or NAIVE."""
 
 
 def shown_as(
@@ -149,16 +150,18 @@ def shown_as(
     new_types: bool,
     as_text: bool = False,
 ) -> Shown | None:
-    """Decide how a column is shown; None where GDAL has nothing like it.
+    """Choose the GDAL type and usage for a column; None if GDAL has no type for its dtype.
 
     Parameters
     ----------
-    column, dtype, attributes
-        The column's; ``GDAL_TYPE`` and ``GDAL_USAGE`` count where they are possible.
+    column : str
+    dtype : numpy.dtype
+    attributes : mapping
+        ``GDAL_TYPE`` and ``GDAL_USAGE`` are used if the dtype allows them.
     new_types : bool
-        Whether this GDAL has Boolean, DateTime and WKBGeometry.
+        True if this version of GDAL has Boolean, DateTime and WKBGeometry.
     as_text : bool
-        As String, whatever it is.
+        Show the column as String.
     """
     kind = _type(dtype, attributes.get("GDAL_TYPE"), new_types)
     if kind is None:
@@ -183,7 +186,7 @@ def _type(dtype: np.dtype[Any], asked: Any, new_types: bool) -> FieldType | None
         fits = np.can_cast(dtype, np.int32, casting="safe") and asked != FieldType.REAL
         return FieldType.INTEGER if fits else FieldType.REAL
     if kind == "T":
-        # Date-times whose offsets are mixed.
+        # Date-times with different offsets from UTC are stored as text.
         is_time = asked == FieldType.DATETIME and new_types
         return FieldType.DATETIME if is_time else FieldType.STRING
     if kind == "M":
@@ -197,20 +200,20 @@ def _type(dtype: np.dtype[Any], asked: Any, new_types: bool) -> FieldType | None
 
 
 def to_plain(shown: Shown, values: Array, first_row: int) -> Array:
-    """Return stored values as GDAL takes them.
+    """Convert stored values to the form that GDAL accepts.
 
     Parameters
     ----------
     shown : Shown
     values : ndarray
-        In the column's dtype; strings may be their UTF-8, as fixed-width bytes.
+        In the column's dtype. Strings may also be UTF-8 in fixed-width bytes.
     first_row : int
-        For messages.
+        Number of the first row, for error messages.
 
     Raises
     ------
     ConversionError
-        Names the row of a value that can't be shown as this type.
+        If a value can't be shown as this type; names its row.
     """
     kind = shown.type
     if kind == FieldType.STRING:
@@ -220,7 +223,7 @@ def to_plain(shown: Shown, values: Array, first_row: int) -> Array:
     if kind == FieldType.REAL and shown.dtype.kind in "iu":
         return _as_doubles(shown, values, first_row)
     if values.dtype.kind == "f":
-        # With the payloads of NaNs.
+        # Payloads of NaNs are kept.
         return _exact(replace(shown, dtype=stored_dtype(kind)), values, first_row)
     return values.astype(stored_dtype(kind), copy=False)
 
@@ -231,8 +234,8 @@ def _as_doubles(shown: Shown, values: Array, first_row: int) -> Array:
         if int(doubles[place]) != int(values[place]):
             raise ConversionError(
                 f"column {shown.column!r}, row {first_row + place}: {values[place]} is not exact "
-                "in GDAL's Real, and its Integer has 32 bits: as_text=[...] shows the column as "
-                "text"
+                "in GDAL's Real, and GDAL's Integer has only 32 bits. To show the column as text, "
+                "use as_text=[...]."
             )
     return doubles
 
@@ -259,13 +262,13 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
         return fixed_width([str(value).encode() for value in values.tolist()])
     if b"\x00" in b"".join(encoded):
         row = first_row + next(i for i, text in enumerate(encoded) if b"\x00" in text)
-        _warn(shown, row, "GDAL ends its text at the zero character in it")
+        _warn(shown, row, "GDAL's text ends at the zero character")
         encoded = [text.partition(b"\x00")[0] for text in encoded]
     return fixed_width(encoded)
 
 
 def fixed_width(encoded: list[bytes]) -> Array:
-    """Return texts as an array of the longest one's width."""
+    """Return texts as an array with the width of the longest."""
     return np.array(encoded, f"S{max(map(len, encoded)) or 1}")
 
 
@@ -277,7 +280,7 @@ def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
         texts = values if values.dtype.kind == "S" else values.tolist()
         times, offsets = datetimes.parse(texts, column=column, first_row=first_row)
     else:
-        _check_years(shown, values, first_row, ": as_text=[...] shows the column as text")
+        _check_years(shown, values, first_row, ". To show the column as text, use as_text=[...].")
         times = values.astype("M8[us]")
         offsets = np.full(len(times), shown.offset, np.int32)
         if np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as"):
@@ -303,7 +306,7 @@ def _check_years(shown: Shown, values: Array, first_row: int, hint: str) -> None
 
 def _warn(shown: Shown, row: int, why: str) -> None:
     warnings.warn(
-        f"column {shown.column!r}, row {row}: {why}; what is stored is more",
+        f"column {shown.column!r}, row {row}: {why}, so only part of the stored value is shown",
         LossWarning,
         stacklevel=2,
     )
@@ -313,12 +316,12 @@ def _warn(shown: Shown, row: int, why: str) -> None:
 
 
 def from_plain(shown: Shown, plain: Array, first_row: int) -> Array:
-    """Return what GDAL holds as stored values.
+    """Convert values from GDAL to the stored dtype.
 
     Raises
     ------
     ConversionError
-        Names the row of a value that the column's dtype does not hold.
+        If the column's dtype can't hold a value; names its row.
     """
     if shown.type == FieldType.DATETIME:
         return _stored_datetimes(shown, plain, first_row)
@@ -328,17 +331,17 @@ def from_plain(shown: Shown, plain: Array, first_row: int) -> Array:
 
 
 def to_stored(shown: Shown, values: Array, first_row: int) -> Array | None:
-    """Return an array that somebody has as stored values, without GDAL.
+    """Convert a user's array to the stored dtype without GDAL.
 
     Returns
     -------
     ndarray or None
-        None where only GDAL can say what is meant.
+        None if only GDAL can convert the values.
 
     Raises
     ------
     ConversionError
-        Names the row of a value that the column's dtype does not hold.
+        If the column's dtype can't hold a value; names its row.
     """
     given, kept = values.dtype.kind, shown.dtype.kind
     if given == "M" and kept == "T" and shown.type == FieldType.DATETIME:
@@ -380,8 +383,8 @@ def _from_text(shown: Shown, plain: Array, first_row: int) -> Array:
                 made.append(int(text) if kind in "iu" else float(text))
         except (ValueError, KeyError):
             raise ConversionError(
-                f"column {shown.column!r}, row {row}: {text!r} is no {shown.dtype}, which the "
-                "column holds"
+                f"column {shown.column!r}, row {row}: {text!r} can't be converted to the column's "
+                f"{shown.dtype}"
             ) from None
     if kind == "M":
         return _exact(shown, np.array(made, "M8"), first_row)
@@ -400,7 +403,7 @@ def _stored_datetimes(shown: Shown, plain: Array, first_row: int) -> Array:
         place = int(np.argmax(other))
         zone = "none" if shown.offset == datetimes.NAIVE else f"{shown.offset} minutes"
         raise ConversionError(
-            f"column {shown.column!r}, row {first_row + place}: {texts[place]} has another "
-            f"offset from UTC than the column's {type_name(shown.type)}s have ({zone})"
+            f"column {shown.column!r}, row {first_row + place}: the offset from UTC of "
+            f"{texts[place]} differs from the column's ({zone})"
         )
     return _exact(shown, times, first_row)

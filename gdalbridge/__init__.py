@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from gdalbridge.copying.to_raster import copy_to_raster
     from gdalbridge.copying.to_sidecar import copy_to_sidecar
     from gdalbridge.rasters.bake import BakeReport, bake
-    from gdalbridge.rasters.travel import TravelReport, copy_raster, move_raster, remove_raster
+    from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
     from gdalbridge.sidecars.accept import TouchReport, touch
     from gdalbridge.sidecars.check import CheckReport, check
     from gdalbridge.sidecars.listing import TableInfo, list_tables
@@ -96,21 +96,21 @@ _WHEN_USED = {
     "Sidecar": "sidecars.naming",
     "TableInfo": "sidecars.listing",
     "TouchReport": "sidecars.accept",
-    "TravelReport": "rasters.travel",
+    "TravelReport": "rasters.files",
     "attach": "attached_rat.attach",
     "bake": "rasters.bake",
     "calc": "sql.calc",
     "check": "sidecars.check",
     "column_stats": "sql.stats",
-    "copy_raster": "rasters.travel",
+    "copy_raster": "rasters.files",
     "copy_to_raster": "copying.to_raster",
     "copy_to_sidecar": "copying.to_sidecar",
     "disable": "attached_rat.enable",
     "enable": "attached_rat.enable",
     "find_sidecars": "sidecars.naming",
     "list_tables": "sidecars.listing",
-    "move_raster": "rasters.travel",
-    "remove_raster": "rasters.travel",
+    "move_raster": "rasters.files",
+    "remove_raster": "rasters.files",
     "sidecar_path": "sidecars.naming",
     "touch": "sidecars.accept",
 }

@@ -1,5 +1,6 @@
 """The files that install the project agree with each other, and the wheel holds what it should."""
 
+import ast
 import configparser
 import email
 import os
@@ -231,6 +232,21 @@ finally:
 def test_importing_ratzarr_does_not_import_zarr_before_a_table_is_opened():
     code = "import sys, ratzarr; assert 'zarr' not in sys.modules; ratzarr.RatZarr; import zarr"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_zarrs_private_names_are_those_that_the_architecture_lists():
+    listed = re.findall(
+        r"^\| `(zarr\.[\w.]+)`", (ROOT / "docs/design.md").read_text(), re.MULTILINE
+    )
+    used = set()
+    for path in [*ROOT.glob("ratzarr/**/*.py"), *ROOT.glob("gdalbridge/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                used |= {f"{node.module}.{one.name}" for one in node.names}
+            elif isinstance(node, ast.Import):
+                used |= {one.name for one in node.names}
+    private = re.compile(r"zarr\.core\b|zarr\..*\b_")
+    assert {name for name in used if private.match(name)} == set(listed)
 
 
 @pytest.mark.parametrize("wanted", ["ratzarr>=1.0.2", "ratzarr>=1.0.2,<3"])

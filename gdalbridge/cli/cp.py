@@ -8,7 +8,7 @@ from gdalbridge.cli.travelling import travel_command
 
 def _copy(*places: str, **options: Any) -> Any:
     # Imported on use, so that --help does not wait for GDAL.
-    from gdalbridge.rasters.travel import copy_raster
+    from gdalbridge.rasters.files import copy_raster
 
     return copy_raster(*places, **options)
 

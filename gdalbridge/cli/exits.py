@@ -8,9 +8,11 @@ ends a command at once, like any program; tables survive that as they survive SI
 import errno
 import os
 import re
+import select
 import signal
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -221,15 +223,18 @@ class InterruptWatch:
                 return
             if numbers[0] == signal.SIGINT:
                 break
-        ended = threading.Timer(self._grace, self._end)
-        ended.daemon = True
-        with suppress(RuntimeError):
-            ended.start()
-        while numbers := os.read(self._reader, 1):
+        # Wait here: to start a timer's thread takes locks, which the interrupted thread may hold.
+        deadline = time.monotonic() + self._grace
+        while (left := deadline - time.monotonic()) > 0:
+            if not select.select([self._reader], [], [], left)[0]:
+                break
+            numbers = os.read(self._reader, 1)
+            if not numbers:
+                os.close(self._reader)
+                return
             if numbers[0] == signal.SIGINT:
                 break
-        if numbers:
-            self._end()
+        self._end()
 
     def _end(self) -> None:
         if self._is_closed:

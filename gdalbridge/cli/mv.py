@@ -8,7 +8,7 @@ from gdalbridge.cli.travelling import travel_command
 
 def _move(*places: str, **options: Any) -> Any:
     # Imported on use, so that --help does not wait for GDAL.
-    from gdalbridge.rasters.travel import move_raster
+    from gdalbridge.rasters.files import move_raster
 
     return move_raster(*places, **options)
 

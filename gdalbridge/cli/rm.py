@@ -30,7 +30,7 @@ def command(raster: str, dry_run: bool, as_json: bool, quiet: bool) -> None:
     If a table contains foreign objects, the command refuses before it removes anything.
     """
     with in_words():
-        from gdalbridge.rasters.travel import remove_raster
+        from gdalbridge.rasters.files import remove_raster
 
         report = remove_raster(raster, dry_run=dry_run, progress=not (quiet or as_json))
         say(report, as_json=as_json, quiet=quiet)

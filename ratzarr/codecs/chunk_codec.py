@@ -1,7 +1,7 @@
 """Encode and decode one chunk with the codecs named in a column's ``zarr.json``.
 
-The codecs are zarr's own. This module runs them on one chunk at a time in the calling thread; the
-caller decides what runs in parallel. A chunk of a few kilobytes can claim to hold gigabytes, so every
+zarr defines the codecs, and numcodecs implements the compressors. This module runs them on one chunk
+at a time in the calling thread; the caller decides what runs in parallel. A chunk of a few kilobytes can claim to hold gigabytes, so every
 decompressor is told the largest size it may produce, and the decoded size must be the one that the
 column's shape and dtype give. A process-wide budget bounds the memory of all chunks being decoded.
 """
@@ -13,18 +13,14 @@ import struct
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Self
 
 import google_crc32c
 import numpy as np
-from numcodecs import blosc, zstd
+from numcodecs import Blosc, GZip, VLenBytes, Zstd, blosc, zstd
 from numpy.typing import NDArray
-from zarr.core.array_spec import ArrayConfig, ArraySpec
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.chunk_utils import ChunkTransform
-from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from ratzarr.codecs import compression
 from ratzarr.codecs.blosc import BloscBlocks, Piece, ReadAt, SummedBlocks, check_header
@@ -171,13 +167,93 @@ def value_bytes(dtype: np.dtype[Any]) -> int:
     return 16 if dtype.kind in SERIALIZERS else dtype.itemsize
 
 
+class _Layout:
+    """How the values of a chunk lie in plain bytes: ``transpose``, then ``bytes`` or a ``vlen`` codec.
+
+    Parameters
+    ----------
+    codecs : sequence of mapping
+        The codecs up to the serializer, as JSON.
+    dtype : dtype
+        The column's.
+    shape : tuple of int
+        The shape of a chunk.
+    """
+
+    def __init__(
+        self, codecs: Sequence[Mapping[str, Any]], dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> None:
+        *transposes, serializer = codecs
+        self._dtype = dtype
+        self._orders = [tuple(one["configuration"]["order"]) for one in transposes]
+        for order in self._orders:
+            shape = tuple(shape[axis] for axis in order)
+        self._shape = shape
+        # None for dtypes without a byte order, and for vlen codecs.
+        endian = (serializer.get("configuration") or {}).get("endian")
+        self._stored = dtype if endian is None else dtype.newbyteorder(endian)
+
+    def to_bytes(self, chunk: Array) -> NDArray[np.uint8]:
+        """Return the plain bytes of a chunk."""
+        for order in self._orders:
+            chunk = chunk.transpose(order)
+        if self._dtype.kind == "T":
+            return pack(chunk)
+        if self._dtype.kind == "O":
+            return np.frombuffer(VLenBytes().encode(np.ascontiguousarray(chunk)), np.uint8)
+        return np.ascontiguousarray(chunk, self._stored).reshape(-1).view(np.uint8)
+
+    def to_array(self, data: Any) -> Array:
+        """Return the chunk of plain bytes, which have the size of one."""
+        count = math.prod(self._shape)
+        if self._dtype.kind == "T":
+            chunk = unpack(data, count)
+        elif self._dtype.kind == "O":
+            chunk = VLenBytes().decode(data)
+        else:
+            chunk = np.frombuffer(data, self._stored).astype(self._dtype, copy=False)
+        chunk = chunk.reshape(self._shape)
+        for order in reversed(self._orders):
+            chunk = chunk.transpose(np.argsort(order))
+        return chunk
+
+
+_SHUFFLES = {
+    "noshuffle": Blosc.NOSHUFFLE,
+    "shuffle": Blosc.SHUFFLE,
+    "bitshuffle": Blosc.BITSHUFFLE,
+}
+
+
+def _compressed(name: str, configuration: Mapping[str, Any], data: Any) -> Any:
+    codec: Any
+    if name == "blosc":
+        shuffle = _SHUFFLES[configuration["shuffle"]]
+        codec = Blosc(**{**configuration, "shuffle": shuffle})
+    else:
+        codec = {"gzip": GZip, "zstd": Zstd}[name](**configuration)
+    return codec.encode(data)
+
+
+def _without_sum(data: Any) -> memoryview:
+    """Verify the CRC-32C at the end of bytes; return the bytes before it."""
+    view = np.frombuffer(data, np.uint8)
+    plain, stored = view[:-CHECKSUM_BYTES], view[-CHECKSUM_BYTES:].tobytes()
+    computed = struct.pack("<I", google_crc32c.value(plain))
+    if stored != computed:
+        raise ValueError(f"expected the checksum {computed.hex()}, got {stored.hex()}")
+    return memoryview(plain)
+
+
 class ChunkCodec:
     """Encodes and decodes the chunks of one column.
 
     Parameters
     ----------
-    metadata : ArrayV3Metadata
-        Metadata of the column.
+    codecs : sequence of mapping
+        The codec chain as JSON, complete: with the typesize of Blosc, and so on.
+    dtype : dtype
+        Of the column's values.
     chunk_shape : tuple of int
         Shape of every chunk, including the last one: (rows,) or (rows, width).
     column : str
@@ -190,36 +266,28 @@ class ChunkCodec:
     """
 
     def __init__(
-        self, metadata: ArrayV3Metadata, chunk_shape: tuple[int, ...], column: str
+        self,
+        codecs: Sequence[Mapping[str, Any]],
+        dtype: np.dtype[Any],
+        chunk_shape: tuple[int, ...],
+        column: str,
     ) -> None:
-        self._prototype = default_buffer_prototype()
-        # Write chunks that hold only the fill value too: without permission to list a bucket, a
-        # missing object cannot be told from a forbidden one.
-        self._spec = ArraySpec(
-            shape=chunk_shape,
-            dtype=metadata.data_type,
-            fill_value=metadata.fill_value,
-            config=ArrayConfig.from_dict({"write_empty_chunks": True}),
-            prototype=self._prototype,
-        )
         self._column, self._shape = column, chunk_shape
         self._values = math.prod(chunk_shape)
-        self._dtype = metadata.data_type.to_native_dtype()
-        self._of_any_length = self._dtype.kind in SERIALIZERS
-        self._size = self._values * value_bytes(self._dtype)
-        names = [str(codec.to_dict()["name"]) for codec in metadata.codecs]
-        serializer = SERIALIZERS.get(self._dtype.kind, "bytes")
-        _check_order(names, serializer, self._dtype)
+        self._dtype = dtype
+        self._of_any_length = dtype.kind in SERIALIZERS
+        self._size = self._values * value_bytes(dtype)
+        names = [str(codec["name"]) for codec in codecs]
+        serializer = SERIALIZERS.get(dtype.kind, "bytes")
+        _check_order(names, serializer, dtype)
         first = names.index(serializer) + 1
-        # zarr's serializer converts the array to bytes and back. For strings ours replaces it: the
-        # same bytes in less time. This class runs the compressors itself.
-        self._plain = ChunkTransform(codecs=metadata.codecs[:first])
+        self._layout = _Layout(codecs[:first], dtype, chunk_shape)
         self._is_text = names[:first] == [SERIALIZERS["T"]]
-        self._packing: list[tuple[str, Any]] = list(
-            zip(names[first:], metadata.codecs[first:], strict=True)
-        )
+        self._packing: list[tuple[str, Mapping[str, Any]]] = [
+            (str(codec["name"]), codec.get("configuration") or {}) for codec in codecs[first:]
+        ]
         self._pack = self._packer()
-        self._in_blocks = _is_native(metadata.codecs[0], self._dtype) and (
+        self._in_blocks = _is_native(codecs[0], dtype) and (
             [name for name in names[1:] if name != CHECKSUM] == names[1:2] == ["blosc"]
         )
 
@@ -232,10 +300,9 @@ class ChunkCodec:
 
     def _packer(self) -> Callable[[NDArray[np.uint8]], list[Piece]] | None:
         """Return the column's own packer if ``zarr.json`` has the default Blosc configuration."""
-        name, codec = self._packing[0] if self._packing else ("", None)
-        if codec is None or name != "blosc":
+        name, configuration = self._packing[0] if self._packing else ("", {})
+        if name != "blosc":
             return None
-        configuration = codec.to_dict().get("configuration", {})
         if not self._of_any_length and compression.chooses(configuration):
             return compression.Packer(self._dtype.itemsize).pack
         if self._of_any_length and compression.chooses_for_text(configuration):
@@ -289,28 +356,24 @@ class ChunkCodec:
             If the result could not be decoded again.
         """
         self.check_size()
-        buffer: Any
-        if self._is_text:
-            with turns or nullcontext():
-                text = pack(chunk)
-            buffer = self._prototype.buffer.from_array_like(text)
-        else:
-            array = self._prototype.nd_buffer.from_numpy_array(_as(chunk, self._dtype))
-            buffer = self._plain.encode_chunk(array, self._spec)
-        self._check_size(len(buffer))
+        with turns if turns is not None and self._is_text else nullcontext():
+            data: Any = self._layout.to_bytes(_as(chunk, self._dtype, self._is_text))
+        self._check_size(len(data))
         if self._pack is not None:
-            return _joined(self._pack(buffer.as_numpy_array()), len(self._packing) - 1)
-        for _, codec in self._packing:
+            return _joined(self._pack(data), len(self._packing) - 1)
+        for name, configuration in self._packing:
+            if name == CHECKSUM:
+                data = _joined([data], 1)
+                continue
             try:
-                buffer = codec._encode_sync(buffer, self._spec)
+                data = _compressed(name, configuration, data)
             except (ValueError, TypeError, RuntimeError, OverflowError) as error:
                 # A configuration that zarr accepts but the compressor rejects.
                 raise UnsupportedCodecError(
-                    f"column {self._column!r}: {self._dtype} can't be compressed with {codec}: "
-                    f"{error}"
+                    f"column {self._column!r}: {self._dtype} can't be compressed with {name} "
+                    f"{dict(configuration)}: {error}"
                 ) from error
-        data: bytes = buffer.to_bytes()
-        return data
+        return bytes(data)
 
     def decode(self, data: bytes | memoryview) -> Array:
         """Return the decoded chunk.
@@ -330,9 +393,7 @@ class ChunkCodec:
             self.decode_into(data, chunk)
             return chunk
         with ROOM.take(self._size):
-            buffer = self._prototype.buffer.from_bytes(self._unpack(data))
-            decoded = self._plain.decode_chunk(buffer, self._spec)
-            chunk = np.asarray(decoded.as_ndarray_like())
+            chunk = self._layout.to_array(self._unpack(data))
         if chunk.shape != self._shape or chunk.dtype != self._dtype:
             raise ValueError(
                 f"expected {self._dtype} of shape {self._shape}, got {chunk.dtype} of "
@@ -400,9 +461,8 @@ class ChunkCodec:
         ------
         ValueError
         """
-        name, codec = self._packing[-1] if self._packing else ("", None)
-        if codec is not None and name == CHECKSUM:
-            codec._decode_sync(self._prototype.buffer.from_bytes(data), self._spec)
+        if self._packing and self._packing[-1][0] == CHECKSUM:
+            _without_sum(data)
 
     def blocks(self, data: bytes | memoryview) -> BloscBlocks | None:
         """Return a chunk as blocks of its values' bytes; None if it has no usable blocks.
@@ -439,9 +499,8 @@ class ChunkCodec:
     def _checked(self, data: bytes | memoryview) -> memoryview:
         """Verify all checksums; return the bytes before them."""
         plain: Any = data
-        for _, codec in reversed(self._packing[1:]):
-            buffer = self._prototype.buffer.from_bytes(plain)
-            plain = codec._decode_sync(buffer, self._spec).as_numpy_array()
+        for _ in self._packing[1:]:
+            plain = _without_sum(plain)
         return memoryview(plain)
 
     def as_values(self, plain: NDArray[np.uint8]) -> Array:
@@ -460,11 +519,10 @@ class ChunkCodec:
         """Undo compression and checksums, within the size limits."""
         sums = sum(name == CHECKSUM for name, _ in self._packing)
         most = max_chunk_bytes() if self._of_any_length else self._size
-        for name, codec in reversed(self._packing):
+        for name, _ in reversed(self._packing):
             if name == CHECKSUM:
                 sums -= 1
-                buffer = self._prototype.buffer.from_bytes(data)
-                data = codec._decode_sync(buffer, self._spec).as_numpy_array()
+                data = _without_sum(data)
             else:
                 extra = sums * CHECKSUM_BYTES
                 least = 0 if self._of_any_length else most + extra
@@ -490,14 +548,13 @@ def _joined(pieces: list[Piece], checksums: int) -> bytes:
     return b"".join(pieces)
 
 
-def _as(chunk: Array, dtype: np.dtype[Any]) -> Array:
-    # Strings may have a fixed width, or be encoded already.
-    return chunk.astype(dtype) if dtype.kind == "T" and chunk.dtype.kind in "SU" else chunk
+def _as(chunk: Array, dtype: np.dtype[Any], is_text: bool) -> Array:
+    # Strings may be given with a fixed width, or as their bytes; a text column takes them as such.
+    return chunk.astype(dtype) if dtype.kind == "T" and not is_text else chunk
 
 
-def _is_native(codec: Any, dtype: np.dtype[Any]) -> bool:
+def _is_native(described: Mapping[str, Any], dtype: np.dtype[Any]) -> bool:
     """Return True if a codec's bytes for numbers equal their bytes in memory."""
-    described = codec.to_dict()
     if described["name"] != "bytes" or dtype.kind not in "biufMS" or not dtype.isnative:
         return False
     endian = (described.get("configuration") or {}).get("endian")

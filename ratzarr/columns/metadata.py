@@ -15,8 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-from zarr.core.chunk_key_encodings import ChunkKeyEncoding
-from zarr.core.metadata.v3 import ArrayV3Metadata, RegularChunkGridMetadata
+from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from ratzarr.codecs.chunk_codec import ChunkCodec, check_codecs, value_bytes
 from ratzarr.errors import DamagedError, RatZarrError, UnsupportedCodecError
@@ -47,7 +46,8 @@ LONGEST = 10_000
 class ColumnDocument:
     """What a column's ``zarr.json`` says, but for its rows and its attributes."""
 
-    chunk_keys: ChunkKeyEncoding
+    chunk_keys: Any
+    """zarr's encoding of chunk keys."""
     chunk_shape: tuple[int, ...]
     """(rows,) or (rows, width)."""
     dtype: np.dtype[Any]
@@ -106,19 +106,18 @@ def understand(document: Document, place: str, name: str) -> ColumnDocument:
 
 def _understand(document: Document, name: str) -> ColumnDocument:
     metadata = ArrayV3Metadata.from_dict(document)
-    grid = metadata.chunk_grid
-    if not isinstance(grid, RegularChunkGridMetadata):
-        raise ValueError("its chunks are not all of one size")
+    chunk_shape = metadata.chunks
     dtype = metadata.data_type.to_native_dtype()
-    codec = ChunkCodec(metadata, grid.chunk_shape, name)
+    codecs = [codec.to_dict() for codec in metadata.codecs]
+    codec = ChunkCodec(codecs, dtype, chunk_shape, name)
     fill = _exact_fill(document["fill_value"], dtype, metadata.fill_value)
     described = (
-        metadata.data_type, grid.chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
+        metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
         _bits(fill),
     )  # fmt: skip
     # Not the JSON itself: zarr writes the same things in other words.
     kind = tuple(map(repr, described))
-    return ColumnDocument(metadata.chunk_key_encoding, grid.chunk_shape, dtype, fill, codec, kind)
+    return ColumnDocument(metadata.chunk_key_encoding, chunk_shape, dtype, fill, codec, kind)
 
 
 def _bits(fill: Any) -> Any:
@@ -202,7 +201,7 @@ class ColumnState:
     """() or (width,)."""
     chunk_rows: int
     codec: ChunkCodec
-    chunk_keys: ChunkKeyEncoding
+    chunk_keys: Any
     kind: tuple[Any, ...]
     """All that decides how its bytes are read."""
     cutting: int | None
@@ -301,7 +300,8 @@ class ColumnState:
 
     def chunk_name(self, chunk: int) -> str:
         """Return a chunk's key, within the column."""
-        return self.chunk_keys.encode_chunk_key((chunk, 0) if self.row_shape else (chunk,))
+        key: str = self.chunk_keys.encode_chunk_key((chunk, 0) if self.row_shape else (chunk,))
+        return key
 
     def chunk_of(self, name: str) -> int | None:
         """Return which chunk a key within the column is; None where it is none."""

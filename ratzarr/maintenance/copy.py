@@ -125,7 +125,7 @@ def copy_store(
         If checksums show that the source is damaged, or if it has rows of an earlier column, which
         only S3 can distinguish.
     ChangedError
-            If the source has changed during the copy.
+        If the source has changed during the copy.
     ReadOnlyError
         If the target can't be written.
     StoreError

@@ -3,11 +3,11 @@
 import time
 
 import numpy as np
+from zarr.buffer import default_buffer_prototype
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.core.array_spec import ArrayConfig, ArraySpec
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_utils import ChunkTransform
-from zarr.core.dtype import parse_dtype
+from zarr.dtype import parse_dtype
 
 ROWS = 500_000
 

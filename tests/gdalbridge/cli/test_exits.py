@@ -109,7 +109,9 @@ def test_ctrl_c_while_a_server_says_nothing(args, raster, tmp_path, monkeypatch)
     assert sorted(path.name for path in tmp_path.iterdir() if "rat.zarr" in path.name) == []
 
 
-@pytest.mark.parametrize("module", ["click.core", "numpy", "zarr", "osgeo.gdal"])
+@pytest.mark.parametrize(
+    "module", ["gdalbridge.errors", "click.core", "numpy", "zarr", "osgeo.gdal"]
+)
 def test_ctrl_c_while_it_begins(module, raster):
     """While it still imports what it needs: Python says on stderr what it has imported."""
     command = [sys.executable, "-X", "importtime", "-m", "gdalbridge", "stats", raster]

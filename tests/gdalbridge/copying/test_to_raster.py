@@ -571,7 +571,7 @@ def test_strictly_a_killed_process_changes_nothing(store, tmp_path, name):
 
 def test_strictly_values_are_compared(store, tmp_path):
     path = target(tmp_path, "x.tif")
-    with pytest.raises(BridgeError, match="strict needs verification"):
+    with pytest.raises(BridgeError, match="strict compares all values"):
         copy_to_raster(store, path, strict=True, verify=False)
     done = call("export", store, path, "--strict", "--no-verify")
     assert done.exit_code == 1

@@ -524,7 +524,7 @@ def test_an_interruption_leaves_things_sound_and_is_gone_on_with(raster, places,
 
 KILLED = """
 import os, signal, sys
-from gdalbridge.rasters import travel
+from gdalbridge.rasters import files as travel
 from ratzarr.maintenance import copy
 left = [int(sys.argv[3])]
 def dying(work):

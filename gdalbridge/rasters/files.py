@@ -34,27 +34,7 @@ from ratzarr.stores import (
 )
 from ratzarr.stores import parse as parse_location
 
-__all__ = [
-    "FileItem",
-    "Item",
-    "TableItem",
-    "TravelReport",
-    "can_rename",
-    "check_apart",
-    "check_unchanged",
-    "clear_target",
-    "copy_items",
-    "copy_raster",
-    "goal_of",
-    "items_of",
-    "move_raster",
-    "remember_items",
-    "remove_items",
-    "remove_raster",
-    "rename_items",
-    "target_of",
-    "there_already",
-]
+__all__ = ["TravelReport", "copy_raster", "move_raster", "remove_raster"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -532,7 +512,9 @@ def _travel(
 ) -> TravelReport:
     started = time.perf_counter()
     if overwrite and resume:
-        raise BridgeError("overwrite removes what is there, and resume goes on with it: not both")
+        raise BridgeError(
+            "overwrite=True removes the files that resume=True would keep: use only one of them"
+        )
     found = raster_files(source, options)
     if found.driver in REFERRERS and found.others:
         raise BridgeError(

@@ -1,8 +1,8 @@
-"""Who does the work on blocks: this thread, others, other processes, or a Dask cluster.
+"""Executors: run a function on blocks in this thread, in threads, in processes, or on Dask.
 
-An executor maps a function over blocks and hands back the results in order, with a bounded
-number of blocks under way. Whichever it is, a block's result is the same: only where the
-function runs differs, and what happens when a machine fails.
+An executor maps a function over blocks and yields the results in order, with a limited number of
+blocks in progress. The results do not depend on the executor. Executors differ only in where the
+function runs, and in how they handle failures of a process or machine.
 
 >>> from contextlib import closing
 >>> with closing(make_executor("threads", workers=2)) as executor:

@@ -1,4 +1,4 @@
-"""Which executor is meant."""
+"""Choose an executor by name, Dask client or object."""
 
 import sys
 from typing import TypeGuard
@@ -20,32 +20,34 @@ KINDS = (
 
 
 def make_executor(kind: object = "serial", workers: int | None = None) -> Executor:
-    """Return an executor; who has it made closes it.
+    """Return an executor. The caller closes it.
 
     Parameters
     ----------
     kind : str, distributed.Client or Executor
-        ``"serial"``: one block after another. ``"threads"`` and ``"processes"``: on this machine.
-        ``"dask"``: with the Dask client that is current; or one that is given here, or the address
-        of a scheduler. An executor of somebody else's is left open when what is returned is closed.
+        ``"serial"``: one block after another. ``"threads"`` or ``"processes"``: in parallel on
+        this machine. ``"dask"``: with the current Dask client. A Dask client or the address of a
+        scheduler selects another cluster. An existing executor is used, but closing the returned
+        executor leaves it open.
     workers : int, optional
-        How many threads or processes; by default one for each processor. Serial work has one
-        worker, whatever is asked for: so a script can be tried with nothing else changed.
+        Number of threads or processes; by default one for each processor. A serial executor
+        always has one worker and ignores this, so that a script can be tested by changing only
+        ``kind``.
 
     Raises
     ------
     ExecutorError
-        For anything else, a number of workers below 1 or one that another decides on, and where no
-        Dask client is to be had.
+        If ``kind`` is unknown, ``workers`` is below 1 or can't be chosen for this kind, or no Dask
+        client is available.
     PackageMissingError
-        Where a package that it needs is not installed.
+        If a package that the executor needs is not installed.
     """
     if workers is not None and (isinstance(workers, bool) or workers < 1):
-        raise ExecutorError(f"the number of workers is at least 1: got {workers!r}")
+        raise ExecutorError(f"the number of workers must be at least 1: got {workers!r}")
     if kind == "threads":
         return ThreadExecutor(workers)
     if kind == "processes":
-        # Here, as neither is needed by those who work otherwise.
+        # Imported only when needed, because the other kinds work without it.
         from gdalbridge.apply.executors.processes import ProcessExecutor
 
         return ProcessExecutor(workers)
@@ -54,24 +56,27 @@ def make_executor(kind: object = "serial", workers: int | None = None) -> Execut
     if _is_dask(kind):
         from gdalbridge.apply.executors.dask import DaskExecutor
 
-        _nobody_decides(workers, "a Dask cluster has the workers that it has")
+        _check_no_workers(workers, "a Dask cluster")
         return DaskExecutor(None if kind == "dask" else kind)
     if _is_executor(kind):
-        _nobody_decides(workers, "an executor has the workers that it has")
+        _check_no_workers(workers, "an existing executor")
         return BorrowedExecutor(kind)
     hint = "; make a distributed.Client of the cluster" if _is_cluster(kind) else ""
     raise ExecutorError(f"no executor is called {kind!r}: {KINDS}{hint}")
 
 
-def _nobody_decides(workers: int | None, why: str) -> None:
+def _check_no_workers(workers: int | None, owner: str) -> None:
     if workers is not None:
-        raise ExecutorError(f"{why}: their number can't be asked for, got workers={workers}")
+        raise ExecutorError(
+            f"{owner} has a number of workers of its own: got workers={workers}, expected None"
+        )
 
 
 def _is_dask(kind: object) -> bool:
     if isinstance(kind, str):
         return kind == "dask" or "://" in kind
-    # Nobody has a client who has not imported it; it takes a second, and may not be installed.
+    # A program with a client has imported distributed. Importing it takes a second, and it may not
+    # be installed, so it is not imported here.
     distributed = sys.modules.get("distributed")
     return distributed is not None and isinstance(kind, distributed.Client)
 

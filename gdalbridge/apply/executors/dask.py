@@ -1,4 +1,4 @@
-"""An executor on a Dask cluster."""
+"""An executor that runs functions on a Dask cluster."""
 
 import reprlib
 import threading
@@ -27,9 +27,9 @@ __all__ = [
 
 
 KEPT = 8
-"""Functions that a worker keeps unpickled: those of so many runs, the last used."""
+"""A worker keeps the unpickled functions of the last so many runs."""
 REMEMBERED = 1000
-"""Runs of which a worker knows that they are stopped."""
+"""A worker remembers the last so many stopped runs."""
 
 _tasks: OrderedDict[str, Callable[[Any], Any]] = OrderedDict()
 _stopped: OrderedDict[str, None] = OrderedDict()
@@ -38,15 +38,15 @@ _lock = threading.Lock()
 
 
 def carried(content: bytes) -> bytes:
-    """Return what it is given: as a task of its own, a large function goes to a worker once."""
+    """Return the content unchanged. As a Dask task, it sends a large function to a worker once."""
     return content
 
 
 def apply(run: str, pickled: bytes, content: bytes) -> Any:
-    """Return the result for an item; None where the run was stopped before."""
+    """Return the result for an item; None if the run was stopped before."""
     with _lock:
         if run in _stopped:
-            # Nobody waits for it: it was on its way here when it was cancelled.
+            # The item was cancelled on its way to the worker, so its result is not needed.
             return None
         _running[run] += 1
     try:
@@ -74,7 +74,7 @@ def _task(run: str, pickled: bytes) -> Callable[[Any], Any]:
 
 
 def stop(run: str) -> int:
-    """Begin no more of a run's items; return how many are still being worked on."""
+    """Refuse further items of a run, and return the number of its items in progress."""
     with _lock:
         _stopped[run] = None
         while len(_stopped) > REMEMBERED:
@@ -84,32 +84,31 @@ def stop(run: str) -> int:
 
 
 SMALL = 64 * 1024
-"""Bytes of a pickled function that go with each item. A larger one is sent to a worker once; it is
-a task of Dask's then, which can be done again where all workers that have it are lost. (Data that
-is merely scattered would be gone.)"""
+"""A pickled function up to this size in bytes is sent with each item. A larger one is sent to each
+worker once, as the result of a Dask task. Dask can run the task again if all workers with the
+result are lost; scattered data would be lost."""
 FEWEST = 8
-"""Items under way, however few workers there are: a cluster that grows with its work has to see
-some."""
+"""Minimum number of items in progress. An adaptive cluster grows only if it has items to do."""
 LOOK = 1.0
-"""Seconds after which is asked anew how many workers there are."""
+"""Seconds between requests for the number of workers."""
 PAUSE = 0.05
-"""Seconds between looks whether what has begun is finished."""
+"""Seconds between checks if running items have finished."""
 
 
 class DaskExecutor:
-    """Has the work done by the workers of a Dask cluster; see :class:`Executor`.
+    """Runs functions on the workers of a Dask cluster; see :class:`Executor`.
 
     Parameters
     ----------
     client : distributed.Client or str, optional
-        A client, or the address of a scheduler; by default the client that is current.
+        A client, or the address of a scheduler. By default the current client.
 
     Raises
     ------
     ExecutorError
-        Where there is no such client, or it can't be reached.
+        If there is no current client, or the scheduler can't be reached.
     PackageMissingError
-        Where distributed, or cloudpickle, is not installed.
+        If distributed or cloudpickle is not installed.
     """
 
     kind = "dask"
@@ -124,7 +123,7 @@ class DaskExecutor:
 
     @property
     def workers(self) -> int:
-        """How many items the workers that there are now can work on at once."""
+        """Number of threads of the current workers: so many items can run at once."""
         if not self._looked or time.monotonic() - self._looked > LOOK:
             self._threads = sum(self._client.nthreads().values())
             self._looked = time.monotonic()
@@ -135,7 +134,9 @@ class DaskExecutor:
     ) -> Generator[R]:
         """Yield the task's result for each item, in order."""
         if self._client.status != "running":
-            raise ExecutorError(f"{self._client} is {self._client.status}: it takes no work")
+            raise ExecutorError(
+                f"{self._client} is {self._client.status}, and can't run functions"
+            )
         name = getattr(task, "__qualname__", None) or type(task).__name__
         run = _Run(self._client, name, sendable(task, f"the function {name}"))
 
@@ -145,7 +146,7 @@ class DaskExecutor:
         yield from in_order(run.begin, items, most, run.abandon, run.result)
 
     def close(self) -> None:
-        """End the connection, where it was made here. The cluster is left as it is."""
+        """Close the client if this executor has made it. The cluster keeps running."""
         if self._own:
             self._client.close()
 
@@ -164,14 +165,14 @@ def _client(given: object) -> "Client":
         try:
             client = Client(given, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise ExecutorError(f"there is no Dask scheduler at {given}: {error}") from error
+            raise ExecutorError(f"no Dask scheduler at {given}: {error}") from error
     elif given is None:
         try:
             client = get_client()
         except ValueError as error:
             raise ExecutorError(
-                "there is no Dask client: make one first (client = distributed.Client(...)), or "
-                'hand over a client, or the address of a scheduler ("tcp://host:8786")'
+                "no current Dask client: make one first (client = distributed.Client(...)), or "
+                'pass a client or the address of a scheduler ("tcp://host:8786")'
             ) from error
     else:
         raise ExecutorError(
@@ -179,8 +180,7 @@ def _client(given: object) -> "Client":
         )
     if client.asynchronous:
         raise ExecutorError(
-            f"{client} is asynchronous: a client made with asynchronous=False is needed, whose "
-            "results can be waited for"
+            f"{client} is asynchronous: expected a client made with asynchronous=False"
         )
     return client
 
@@ -198,7 +198,7 @@ class _Run:
     def __init__(self, client: "Client", name: str, pickled: bytes) -> None:
         self._client = client
         self._id = uuid.uuid4().hex
-        # What the dashboard shows; it groups what has the same name up to the last hyphen.
+        # The dashboard shows the key, and groups tasks by its part before the last hyphen.
         self._key = f"{''.join(c if c.isalnum() else '_' for c in name)}-{self._id}"
         self._pickled: bytes | Future[bytes] = pickled
         if len(pickled) > SMALL:
@@ -207,19 +207,19 @@ class _Run:
     def _submit(self, function: Callable[..., Any], *arguments: Any, key: Any) -> "Future[Any]":
         import dask
 
-        # Dask would advise to make large arguments futures: which is what is being done.
+        # Dask warns about large arguments and advises futures, which this call is making.
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TiB"}):
             return self._client.submit(function, *arguments, key=key, pure=False)
 
     def begin(self, number: int, item: object) -> _Begun:
-        """Hand an item to the cluster."""
-        # As bytes, in which Dask looks for no futures of its own.
+        """Submit an item to the cluster."""
+        # Pickled here, because Dask would search other objects for futures.
         content = sendable(item, f"item {number}")
         future = self._submit(apply, self._id, self._pickled, content, key=(self._key, number))
         return _Begun(number, item, future)
 
     def result(self, begun: _Begun) -> Any:
-        """Wait for a result and fetch it; the cluster forgets it then."""
+        """Wait for a result, fetch it, and release it on the cluster."""
         from distributed import KilledWorker
 
         try:
@@ -230,7 +230,7 @@ class _Run:
             ) from error
         except CancelledError as error:
             if not begun.future.cancelled():
-                # The function's own.
+                # The function itself has raised it.
                 raise
             raise WorkerLostError(
                 f"item {begun.number} ({reprlib.repr(begun.item)}) was cancelled on the Dask "
@@ -240,8 +240,8 @@ class _Run:
         return value
 
     def abandon(self, waiting: Sequence[_Begun], by_keyboard: bool) -> None:
-        """Cancel what has not begun; wait for what has, unless the user is in a hurry."""
-        # Where the scheduler is gone there is nothing to cancel, and the error is another's.
+        """Cancel waiting items, and wait for running ones unless the user pressed Ctrl-C."""
+        # If the scheduler is gone, nothing is left to cancel, and the first error matters more.
         with suppress(OSError, TimeoutError, CancelledError):
             self._client.cancel([begun.future for begun in waiting])
             while not by_keyboard and self._still_running():
@@ -250,6 +250,6 @@ class _Run:
     def _still_running(self) -> int:
         if self._client.status != "running":
             return 0
-        # A worker that has gone has nothing running.
+        # Lost workers are ignored: they run nothing.
         counts = self._client.run(stop, self._id, on_error="ignore")
         return sum(counts.values())

@@ -1,4 +1,4 @@
-"""Executors in this process: one thread, several threads, or an executor of the caller's."""
+"""Executors in this process, and the order of results that all executors share."""
 
 import contextvars
 import os
@@ -30,11 +30,11 @@ class Executor(Protocol):
 
     @property
     def in_process(self) -> bool:
-        """Whether tasks see the caller's own objects, and nothing is pickled."""
+        """True if tasks use the caller's own objects, so that nothing is pickled."""
 
     @property
     def workers(self) -> int:
-        """How many items are worked on at once."""
+        """Number of items that run at once."""
 
     def results[T, R](
         self, task: Callable[[T], R], items: Iterable[T], *, ahead: int | None = None
@@ -44,35 +44,34 @@ class Executor(Protocol):
         Parameters
         ----------
         task : callable
-            Is called with one item. Where that happens in another process it is sent there
-            once, not with each item.
+            A function of one item. Each worker process gets it once, not with each item.
         items : iterable
-            Is drawn from as results are taken, in the caller's own thread.
+            Read in the caller's thread while the caller takes results.
         ahead : int, optional
-            How many items may have been drawn whose results were not taken yet; by default
+            Maximum number of items in progress: read, but their results not yet taken. By default
             enough to keep all workers busy.
 
         Notes
         -----
-        When the iterator is closed, or an item fails, what has not begun is cancelled and what
-        has is waited for: nothing goes on behind the caller's back. A worker that is lost costs
-        the items it had in hand, which another one does again: a task may run more than once for
-        one item, and has to have the same effect then.
+        If the iterator is closed or an item fails, waiting items are cancelled, and the call
+        returns only when running items have ended. If a worker is lost, another one repeats its
+        items. So a task may run several times for one item, and must have the same effect each
+        time.
         """
 
     def close(self) -> None:
-        """Let go of threads, processes and connections."""
+        """Release threads, processes and connections."""
 
 
 def processors() -> int:
-    """Return how many processors this process may use."""
+    """Return the number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def window(ahead: int | None, workers: int) -> int:
-    """Return how many items may be under way: so many that no worker waits for the next."""
+    """Return how many items may be in progress; by default two for each worker."""
     return 2 * workers if ahead is None else max(1, ahead)
 
 
@@ -88,14 +87,15 @@ def in_order[T, R, P](
     Parameters
     ----------
     begin : callable
-        Is handed an item's number and the item; returns at once what to wait for.
+        Takes an item's number and the item, starts the item, and returns a handle at once.
     ahead : callable
-        Says how many may be under way; is asked again and again, as workers come and go.
+        Returns how many items may be in progress. It is called for each item, because the number
+        of workers may change.
     abandon : callable
-        Is handed what is still under way when an item failed or no more results are wanted, and
-        whether that is because the user pressed Ctrl-C.
+        Called if an item fails or no more results are wanted. Takes the handles of all items in
+        progress, and True if the user pressed Ctrl-C.
     result : callable
-        Waits for what ``begin`` returned.
+        Takes a handle, waits, and returns the item's result.
     """
     waiting: deque[P] = deque()
     numbered = enumerate(items)
@@ -112,7 +112,7 @@ def in_order[T, R, P](
         raise
 
 
-# Functions, so that no variable of the generator holds a block while the caller has its turn.
+# These are functions so that no variable of the generator keeps a block while the caller runs.
 
 
 def _begun[T, P](
@@ -125,15 +125,15 @@ def _begun[T, P](
 
 
 def _first[R, P](waiting: deque[P], result: Callable[[P], R]) -> R:
-    # Dropped only when it is there: were it Ctrl-C that ends the waiting, it is abandoned too.
+    # The handle stays in the queue while waiting, so that Ctrl-C abandons this item too.
     value = result(waiting[0])
     waiting.popleft()
     return value
 
 
 def _by_keyboard(error: BaseException) -> bool:
-    # Whoever closes the iterator while Ctrl-C is on its way through has it as the context, also
-    # through other generators.
+    # If Ctrl-C makes the caller close the iterator, the KeyboardInterrupt is in the context chain
+    # of the GeneratorExit, even through other generators.
     reason: BaseException | None = error
     while isinstance(reason, GeneratorExit):
         reason = reason.__context__
@@ -141,12 +141,12 @@ def _by_keyboard(error: BaseException) -> bool:
 
 
 def settle(futures: Sequence[Future[Any]], hurry: Callable[[], None] | None = None) -> None:
-    """Cancel what has not begun, and wait for what has.
+    """Cancel waiting futures, and wait for running ones.
 
     Parameters
     ----------
     hurry : callable, optional
-        Ends what has begun; is called when Ctrl-C is pressed during the waiting.
+        Called if the user presses Ctrl-C while waiting; ends the running futures.
     """
     for future in futures:
         future.cancel()
@@ -160,24 +160,24 @@ def settle(futures: Sequence[Future[Any]], hurry: Callable[[], None] | None = No
 
 
 class BorrowedExecutor:
-    """Another executor, which stays open when this one is closed; see :class:`Executor`."""
+    """Wraps another executor, and leaves it open when this one is closed."""
 
     def __init__(self, owned: Executor) -> None:
         self._owned = owned
 
     @property
     def kind(self) -> str:
-        """The other's."""
+        """The wrapped executor's kind."""
         return self._owned.kind
 
     @property
     def in_process(self) -> bool:
-        """The other's."""
+        """The wrapped executor's value."""
         return self._owned.in_process
 
     @property
     def workers(self) -> int:
-        """The other's."""
+        """The wrapped executor's number of workers."""
         return self._owned.workers
 
     def results[T, R](
@@ -187,11 +187,11 @@ class BorrowedExecutor:
         return self._owned.results(task, items, ahead=ahead)
 
     def close(self) -> None:
-        """Do nothing: its owner closes it."""
+        """Do nothing: the owner of the wrapped executor closes it."""
 
 
 class SerialExecutor:
-    """Does the work where the results are asked for; see :class:`Executor`."""
+    """Runs each item in the caller's thread when its result is taken; see :class:`Executor`."""
 
     kind = "serial"
     in_process = True
@@ -209,14 +209,13 @@ class SerialExecutor:
             yield task(item)
 
     def close(self) -> None:
-        """Do nothing: there is nothing to let go of."""
+        """Do nothing."""
 
 
 class ThreadExecutor:
-    """Does the work in several threads; see :class:`Executor`.
+    """Runs items in several threads; see :class:`Executor`.
 
-    They work at the same time where numpy, the codecs or requests do, and take turns in
-    Python's own code.
+    Threads run at the same time in numpy, codecs and requests, and take turns in Python code.
     """
 
     kind = "threads"
@@ -235,7 +234,7 @@ class ThreadExecutor:
             raise ExecutorError("this executor of threads is closed")
 
         def begin(_: int, item: T) -> Future[R]:
-            # What is set for the caller alone (numpy's errstate, for one) holds there too.
+            # Context variables of the caller, such as numpy's errstate, apply in the thread too.
             return self._pool.submit(contextvars.copy_context().run, task, item)
 
         def abandon(futures: Sequence[Future[R]], _: bool) -> None:

@@ -1,4 +1,4 @@
-"""Functions and results sent between processes."""
+"""Pickle functions, results and errors to send them between processes."""
 
 import os
 import pickle
@@ -17,26 +17,26 @@ __all__ = [
     "loads",
     "portable",
     "sendable",
-    "with_story",
+    "with_traceback",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a process finds around it."""
+    """The state of a process that a worker process must share with its parent."""
 
     environment: dict[str, str] = field(repr=False)
-    """All of it, credentials included: they go from one process to its child, nowhere else."""
+    """All environment variables, including credentials. They are sent only to child processes."""
     directory: str | None
     path: tuple[str, ...]
     arguments: tuple[str, ...]
-    """The command line, which the modification log of a column tells."""
+    """The command line, which the modification log of a column contains."""
     gdal: dict[str, str] = field(repr=False)
-    """Options of GDAL's that the program has set, of the process and of the calling thread."""
+    """GDAL options that the program has set, for the process and for the calling thread."""
 
     @classmethod
     def here(cls) -> Self:
-        """Return those of this process."""
+        """Return the surroundings of this process."""
         try:
             directory = os.getcwd()  # noqa: PTH109 - as text, as it is sent
         except FileNotFoundError:
@@ -50,14 +50,14 @@ class Surroundings:
         )
 
     def enter(self, before: Self | None = None) -> None:
-        """Make them those of this process.
+        """Apply these surroundings to this process.
 
         Parameters
         ----------
         before : Surroundings, optional
-            What was entered before.
+            The surroundings applied last.
         """
-        # Never empty in between: other threads of the process read it.
+        # The environment is never cleared, because other threads read it meanwhile.
         for name in set(os.environ) - set(self.environment):
             del os.environ[name]
         for name, value in self.environment.items():
@@ -77,13 +77,13 @@ class Surroundings:
 
 def _gdal_options() -> dict[str, str]:
     if "osgeo.gdal" not in sys.modules:
-        # Then the program has set none.
+        # A program that has not imported GDAL has set no options.
         return {}
     from gdalbridge.gdalio.compat import gdal
 
     if hasattr(gdal, "GetConfigOptions"):
         return dict(gdal.GetConfigOptions())
-    # Before 3.7 they can't be listed, only asked for by name.
+    # Before GDAL 3.7, options can't be listed, only read by name.
     asked = {name: gdal.GetConfigOption(name) for name in NAMES}
     return {
         name: value
@@ -93,19 +93,19 @@ def _gdal_options() -> dict[str, str]:
 
 
 loads = pickle.loads
-"""What cloudpickle makes is an ordinary pickle."""
+"""Results of cloudpickle are ordinary pickles."""
 
 
 def ensure(extra: str) -> None:
-    """Check that cloudpickle is there.
+    """Check that cloudpickle is installed.
 
     Parameters
     ----------
     extra : str
-        The extra of this package that brings it along.
+        The extra of this package that installs it, for the error message.
     """
     try:
-        import cloudpickle  # noqa: F401 - only to see that it is there
+        import cloudpickle  # noqa: F401 - only to check that it is installed
     except ImportError as error:
         raise PackageMissingError(
             "work in other processes needs the package cloudpickle: "
@@ -122,54 +122,54 @@ def dumps(value: object) -> bytes:
 
 
 def sendable(value: object, what: str) -> bytes:
-    """Return a value as bytes, or say in words why that can't be.
+    """Return a value as bytes.
 
     Parameters
     ----------
     what : str
-        What the value is, for the error's message.
+        A description of the value for the error message.
 
     Raises
     ------
     NotSendableError
-        Where it holds what belongs to one process (an open file, a lock, a dataset of GDAL's).
+        If the value holds an object that belongs to one process: an open file, a lock, a GDAL
+        dataset.
     """
     try:
         return dumps(value)
-    # Whatever a class's own __reduce__ raises.
+    # A class's own __reduce__ may raise any exception.
     except Exception as error:
         raise NotSendableError(
             f"{what} can't be sent to another process: {type(error).__name__}: {error}. Open "
-            "files, locks and GDAL's objects belong to one process: open them in the function "
-            "itself, or take the executor 'serial' or 'threads', which sends nothing"
+            "files, locks and GDAL objects belong to one process: create them in the function "
+            "itself, or use the executor 'serial' or 'threads', which sends nothing."
         ) from error
 
 
 def portable(error: BaseException) -> BaseException:
-    """Return an error that survives being sent; its own, where it does.
+    """Return the error if it can be pickled and unpickled, else a TaskError with its text.
 
-    Not every exception can be made again from its pickle, and one that can't would be a riddle
-    at the other end.
+    An exception that can't be unpickled would fail in the receiving process without its message.
     """
     try:
         made: Any = loads(dumps(error))
         if type(made) is type(error):
             return error
-    except Exception as reason:
-        said = f"{type(reason).__name__}: {reason}"
+    except Exception as failure:
+        reason = f"{type(failure).__name__}: {failure}"
     else:
-        said = f"it arrives as {type(made).__name__}"
+        reason = f"it arrives as {type(made).__name__}"
     kind = type(error)
-    stand_in = TaskError(f"{kind.__module__}.{kind.__qualname__}: {error}")
+    replacement = TaskError(f"{kind.__module__}.{kind.__qualname__}: {error}")
     for note in getattr(error, "__notes__", ()):
-        stand_in.add_note(note)
-    stand_in.add_note(f"(the exception itself can't be sent from another process: {said})")
-    return stand_in
+        replacement.add_note(note)
+    replacement.add_note(f"(the exception itself can't be sent from another process: {reason})")
+    return replacement
 
 
-def with_story(error: BaseException, where: str) -> BaseException:
-    """Return an error to be sent, with its traceback as a note: tracebacks stay behind."""
-    story = "".join(traceback.format_exception(error))
+def with_traceback(error: BaseException, where: str) -> BaseException:
+    """Return an error to send, with its traceback as a note, because pickles lack tracebacks."""
+    text = "".join(traceback.format_exception(error))
     sent = portable(error)
-    sent.add_note(f"In {where}:\n{story.rstrip()}")
+    sent.add_note(f"In {where}:\n{text.rstrip()}")
     return sent

@@ -1,4 +1,4 @@
-"""An executor with worker processes."""
+"""An executor that runs functions in worker processes."""
 
 import os
 import reprlib
@@ -23,22 +23,22 @@ from gdalbridge.errors import ExecutorError, WorkerLostError
 __all__ = ["LOSSES", "ProcessExecutor"]
 
 LOSSES = 3
-"""An item may cost so many workers; with the next it is given up. (Dask counts alike.)"""
+"""An item is repeated after up to so many lost workers, as in Dask. One more is an error."""
 PATIENCE = 30.0
-"""Seconds that a worker has for what it does at its end; it may have to write what waits."""
+"""Seconds that a worker has to exit. It may have to write pending changes."""
 
 
 class ProcessExecutor:
-    """Does the work in several processes; see :class:`Executor`.
+    """Runs items in several processes; see :class:`Executor`.
 
-    They begin when they are first needed, and stay until the executor is closed.
+    Processes start when they are first needed, and run until the executor is closed.
 
     Parameters
     ----------
     workers : int, optional
-        How many; by default one for each processor.
+        Number of processes; by default one for each processor.
     losses : int
-        How many workers an item may cost; with the next it is given up.
+        An item is repeated after up to so many lost workers. One more is an error.
     """
 
     kind = "processes"
@@ -49,10 +49,10 @@ class ProcessExecutor:
         self.workers = workers or processors()
         self._losses = losses
         self._closed = False
-        self._crew = [_Worker() for _ in range(self.workers)]
-        # The last one first: a worker begins only where all that have begun are busy.
+        self._all = [_Worker() for _ in range(self.workers)]
+        # Last in, first out: a new process starts only if all running ones are busy.
         self._idle = LifoQueue[_Worker]()
-        for worker in self._crew:
+        for worker in self._all:
             self._idle.put(worker)
         self._threads = ThreadPoolExecutor(self.workers, "worker-process")
 
@@ -71,7 +71,7 @@ class ProcessExecutor:
 
         def stop() -> None:
             run.stopped = True
-            for worker in self._crew:
+            for worker in self._all:
                 worker.kill()
 
         def abandon(futures: Sequence[Future[R]], by_keyboard: bool) -> None:
@@ -83,12 +83,12 @@ class ProcessExecutor:
         yield from in_order(begin, items, lambda: most, abandon, Future.result)
 
     def _outcome(self, run: "_Run", number: int, content: bytes) -> Any:
-        """Return the result for an item, however many workers that costs."""
+        """Return the result for an item; repeat the item if its worker is lost."""
         for _ in range(self._losses + 1):
-            # There are as many workers as threads.
+            # This never waits, because there are as many workers as threads.
             worker = self._idle.get()
             try:
-                went_well, value = worker.ask(run, content)
+                succeeded, value = worker.ask(run, content)
                 break
             except _LostError as lost:
                 ending = str(lost)
@@ -96,23 +96,23 @@ class ProcessExecutor:
                 self._idle.put(worker)
         else:
             raise WorkerLostError(
-                f"item {number} ({reprlib.repr(loads(content))}) was given up: "
-                f"{self._losses + 1} worker processes, one after the other, came to their end "
-                f"while they worked on it. Of the last: {ending}"
+                f"item {number} ({reprlib.repr(loads(content))}) was given up, because "
+                f"{self._losses + 1} worker processes ended while they worked on it. The last "
+                f"one: {ending}"
             )
-        if went_well:
+        if succeeded:
             return value
         raise value
 
     def close(self) -> None:
-        """End the processes, once they have done what they do at their end."""
+        """End the processes, after their exit handlers have run."""
         self._closed = True
         try:
             self._threads.shutdown(cancel_futures=True)
         finally:
-            for worker in self._crew:
-                worker.dismiss()
-            for worker in self._crew:
+            for worker in self._all:
+                worker.shut_down()
+            for worker in self._all:
                 worker.wait()
 
 
@@ -125,7 +125,7 @@ class _Run:
 
 
 class _LostError(Exception):
-    """A worker came to its end with an item in hand."""
+    """A worker ended before it returned the result of its item."""
 
     def __init__(self, code: int | None) -> None:
         self.killed = code is not None and code < 0
@@ -139,10 +139,10 @@ class _LostError(Exception):
 
 
 class _Worker:
-    """A process that works on one item at a time; it is begun again where it came to its end.
+    """A process that works on one item at a time, and is started again if it ends.
 
-    Each is a pool of its own. One that dies breaks its pool: in a common one, that would cost the
-    items of all others too, and nobody would know which item it was.
+    Each process has a pool of its own, because a process that dies breaks its pool. In a shared
+    pool, all items in progress would fail, and the item that caused it would be unknown.
     """
 
     def __init__(self) -> None:
@@ -151,24 +151,24 @@ class _Worker:
         self._run: _Run | None = None
 
     def ask(self, run: _Run, content: bytes) -> tuple[bool, Any]:
-        """Have the function applied to an item; return whether it went well, and what came of it.
+        """Apply the function to an item; return (True, its result) or (False, its error).
 
         Raises
         ------
         _LostError
-            Where the process comes to its end before it answers.
+            If the process ends before it answers.
         WorkerLostError
-            Where it can't even begin.
+            If the process can't start.
         CancelledError
-            Where the run is stopped.
+            If the run is stopped.
         """
         pool = self._pool or self._begin(run)
-        # A function is sent to each worker once.
+        # Each worker gets the function once.
         order = None if self._run is run else run.order
-        went_well, value = loads(self._answer(pool, run, apply, order, content))
-        if went_well:
+        succeeded, value = loads(self._answer(pool, run, apply, order, content))
+        if succeeded:
             self._run = run
-        return went_well, value
+        return succeeded, value
 
     def _begin(self, run: _Run) -> ProcessPoolExecutor:
         self._context = _Context()
@@ -179,11 +179,11 @@ class _Worker:
             if isinstance(error, _LostError) and error.killed:
                 raise
             raise WorkerLostError(
-                f"a worker process ({os.fsdecode(get_executable())}) can't begin: {error}; "
-                "what it said is on standard error"
+                f"a worker process ({os.fsdecode(get_executable())}) can't start: {error}. See "
+                "standard error for its messages."
             ) from error
-        # Its own copy of the end that the worker writes to: were it left open, a worker that is
-        # killed while it sends a result would be waited for, for ever.
+        # Close the parent's copy of the pipe's writing end. Otherwise the parent would wait for ever
+        # if the worker is killed while it sends a result.
         self._context.results._writer.close()  # type: ignore[attr-defined]
         self._pool = pool
         return pool
@@ -200,7 +200,7 @@ class _Worker:
         try:
             future = pool.submit(function, *arguments, **keywords)
             if run.stopped:
-                # The order to stop may have come before there was a process to be killed.
+                # The run may have been stopped before this process existed.
                 self.kill()
             return future.result()
         except BrokenProcessPool as error:
@@ -210,22 +210,23 @@ class _Worker:
                 raise CancelledError from error
             raise _LostError(self._context.process.exitcode) from error
         finally:
-            # Its error's traceback leads back here: a circle, which would keep the pool's semaphores
-            # until the garbage collector comes, perhaps in the middle of a call that makes others.
+            # The error's traceback refers to this frame, and the frame to the error. This cycle
+            # would keep the pool's semaphores until the garbage collector runs, perhaps in the
+            # middle of a call that creates semaphores.
             future = None
 
     def kill(self) -> None:
-        """End it now, whatever it is doing; may be called from any thread."""
+        """Kill the process at once. May be called from any thread."""
         if self._context.process.pid is not None:
             self._context.process.kill()
 
-    def dismiss(self) -> None:
-        """Tell it to end; it does what it has to do at its end."""
+    def shut_down(self) -> None:
+        """Tell the process to exit normally, and return at once."""
         if self._pool is not None:
             self._pool.shutdown(wait=False)
 
     def wait(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the process has ended; kill it after a time limit."""
         if self._pool is not None:
             process = self._context.process
             process.join(PATIENCE)
@@ -235,7 +236,7 @@ class _Worker:
 
 
 class _Context(SpawnContext):
-    """Makes what a pool of one process needs, and keeps it."""
+    """Creates the process and the result queue of a pool with one process, and keeps them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -243,26 +244,26 @@ class _Context(SpawnContext):
         self.results: SimpleQueue[Any]
 
     def Process(self, *arguments: Any, **keywords: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
-        """Return the process."""
+        """Create and keep the process."""
         self.process = _Process(*arguments, **keywords)
         return self.process
 
     def SimpleQueue(self) -> SimpleQueue[Any]:  # noqa: N802
-        """Return the queue of results."""
+        """Create and keep the queue of results."""
         self.results = super().SimpleQueue()
         return self.results
 
 
 class _Process(SpawnProcess):
     def start(self) -> None:
-        """Begin, without the script as its ``__main__``, and deaf to Ctrl-C.
+        """Start the process without importing the script, and with Ctrl-C blocked.
 
-        What is sent is pickled by value, so nothing needs the script to be imported: it would run
-        once more, but for what ``if __name__ == "__main__":`` guards. Ctrl-C in a terminal reaches
-        all of its processes: the parent says who has to stop.
+        Functions are pickled by value, so the worker does not need the script. Importing it would
+        run it again, unless ``if __name__ == "__main__":`` guards it. Ctrl-C in a terminal signals
+        all processes, but the parent decides when to stop workers.
         """
         main = sys.modules["__main__"]
-        # All of it but its name and place, should another thread look meanwhile.
+        # The copy keeps all attributes but spec and file, in case another thread uses it meanwhile.
         nameless = ModuleType("__main__")
         vars(nameless).update(vars(main), __spec__=None, __file__=None)
         with _starting:

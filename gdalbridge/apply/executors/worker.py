@@ -1,4 +1,4 @@
-"""What runs in a worker process: it takes a function over, and applies it to items."""
+"""The code of a worker process: receive a function, and apply it to items."""
 
 import os
 import sys
@@ -7,21 +7,21 @@ from collections.abc import Callable
 from multiprocessing import parent_process
 from typing import Any
 
-from gdalbridge.apply.executors.pickling import Surroundings, dumps, loads, with_story
+from gdalbridge.apply.executors.pickling import Surroundings, dumps, loads, with_traceback
 from gdalbridge.errors import NotSendableError
 
 __all__ = ["apply", "watch_parent"]
 
 LOOK = 1.0
-"""Seconds between looks whether the parent is still there. As a rule the end of a pipe says so at
-once; not, where another process that the parent forked holds that pipe open."""
+"""Seconds between checks that the parent is alive. Usually a closed pipe shows its end at once, but
+another process that the parent has forked may hold the pipe open."""
 
 _surroundings: Surroundings | None = None
 _function: Callable[[Any], Any] | None = None
 
 
 def watch_parent() -> None:
-    """End this process as soon as its parent has ended: nobody waits for its results then."""
+    """End this process when its parent has ended, because its results are not needed then."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -38,19 +38,19 @@ def apply(order: bytes | None, item: bytes) -> bytes:
     Parameters
     ----------
     order : bytes, optional
-        A function with its surroundings, to be taken over first; by default the last one stays.
+        A pickled function with its surroundings. None keeps the last function.
     """
     where = f"worker process {os.getpid()}"
     try:
         if order is not None:
-            _take_over(order)
+            _load(order)
         assert _function is not None  # noqa: S101 - an order comes first
         result = _function(loads(item))
-    # Also SystemExit: it ends the caller's program, as it would in the caller's own process.
+    # This includes SystemExit, which ends the caller's program as it would without a worker.
     except BaseException as error:
-        return dumps((False, with_story(error, where)))
+        return dumps((False, with_traceback(error, where)))
     finally:
-        # What a function prints is seen when it is done, and not lost with the process.
+        # The function's output appears now, and is not lost if the process is killed.
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
@@ -61,20 +61,20 @@ def apply(order: bytes | None, item: bytes) -> bytes:
             f"what the function returned ({type(result).__name__}) can't be sent back from "
             f"another process: {type(error).__name__}: {error}"
         )
-        return dumps((False, with_story(refused, where)))
+        return dumps((False, with_traceback(refused, where)))
 
 
-def _take_over(order: bytes) -> None:
-    global _surroundings, _function  # noqa: PLW0603 - of the whole process, as what is entered is
+def _load(order: bytes) -> None:
+    global _surroundings, _function  # noqa: PLW0603 - like the surroundings, one per process
     try:
         surroundings, pickled = loads(order)
         surroundings.enter(_surroundings)
         _surroundings = surroundings
-        # Only now: it may be found in a place that the surroundings tell of.
+        # The function may need the surroundings' path to be unpickled.
         _function = loads(pickled)
     except BaseException as error:
         error.add_note(
-            "(while a worker process took over the function: are all modules that it uses "
-            "to be found there?)"
+            "(while a worker process loaded the function: can the worker import all modules that "
+            "the function uses?)"
         )
         raise

@@ -402,7 +402,7 @@ def test_functions_and_modules_that_workers_dont_find(worker_processes, tmp_path
     (tmp_path / "vanishing.py").unlink()
     with pytest.raises(ModuleNotFoundError, match="vanishing") as caught:
         list(worker_processes.results(twice, range(9)))
-    assert "took over the function" in message(caught.value)
+    assert "loaded the function" in message(caught.value)
     assert list(worker_processes.results(str, range(2))) == ["0", "1"]
 
 
@@ -413,7 +413,7 @@ def test_workers_that_cant_begin():
         with (
             closing(make_executor("processes", 1)) as executor,
             pytest.raises(
-                WorkerLostError, match=r"\(/bin/false\) can't begin: it exited with status 1"
+                WorkerLostError, match=r"\(/bin/false\) can't start: it exited with status 1"
             ),
         ):
             list(executor.results(str, [1]))
@@ -655,7 +655,7 @@ def test_dask_futures_that_others_cancel(dask_client, monkeypatch):
 
 
 def test_which_dask_is_meant(dask_client):
-    with pytest.raises(ExecutorError, match="there is no Dask client: make one first"):
+    with pytest.raises(ExecutorError, match="no current Dask client: make one first"):
         make_executor("dask")
     with dask_client.as_current(), closing(make_executor("dask")) as executor:
         assert list(executor.results(str, [1])) == ["1"]
@@ -697,7 +697,7 @@ def free_port():
         (None, None, "no executor is called None"),
         ("threads", 0, "at least 1: got 0"),
         ("processes", True, "at least 1: got True"),
-        ("dask", 2, "has the workers that it has"),
+        ("dask", 2, "a Dask cluster has a number of workers of its own"),
     ],
 )
 def test_what_is_no_executor(kind, workers, said):

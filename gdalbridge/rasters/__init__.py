@@ -1,1 +1,1 @@
-"""Rasters with their tables: bake, copy, move, remove."""
+"""Bake, copy, move and remove rasters together with their tables."""

@@ -1,7 +1,7 @@
-"""Copies of a raster with an ordinary table, for tools that know nothing of sidecars.
+"""Copy a raster with an ordinary attribute table, for tools that do not know sidecars.
 
-The merged table is built in memory on a VRT of the raster, and GDAL makes the copy. The copy is read
-again and compared, because formats lose digits and names without a word.
+The merged table is built in memory on a VRT of the raster, and GDAL copies the VRT. The copy is read
+again and compared, because formats may lose digits and names without an error.
 """
 
 import os
@@ -52,7 +52,7 @@ __all__ = [
     "Wanted",
     "bake",
     "fill",
-    "stand_in_for",
+    "vrt_of",
 ]
 
 
@@ -60,71 +60,73 @@ BLOCK_ROWS = 500_000
 
 
 OLDER = {FieldType.BOOLEAN: FieldType.INTEGER, FieldType.DATETIME: FieldType.STRING}
-"""Types that every version of GDAL reads, by types of 3.12 and later."""
+"""Types that only GDAL 3.12 and later read, with types that every version reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """The table of a band."""
+    """Notes about the table that a band was given."""
 
     older: Mapping[str, FieldType]
-    """Columns that got an older type, with the type that they would have had."""
+    """Columns that were written with an older type, with their original type."""
     singles: Collection[str]
     """Columns whose values are float32 or float16."""
     losses: Sequence[str]
-    """What GDAL's table can't have: missing integers, and columns that can't be read."""
+    """Losses in words: missing integers, which GDAL does not have, and columns left out."""
 
 
 class Wanted:
-    """The columns that were asked for, and which of them were met."""
+    """The selected columns, and those of them that were found."""
 
     def __init__(self, columns: Sequence[str] | None) -> None:
         if isinstance(columns, str):
-            raise ColumnSelectionError(f"columns is a list of names: got the string {columns!r}")
-        self._asked: set[str | None] | None = None if columns is None else set(columns)
-        self._met: set[str | None] = set()
-        self._seen: dict[str, None] = {}
+            raise ColumnSelectionError(
+                f"columns must be a list of names: got the string {columns!r}"
+            )
+        self._selected: set[str | None] | None = None if columns is None else set(columns)
+        self._found: set[str | None] = set()
+        self._all: dict[str, None] = {}
 
     def takes(self, name: str, also: str | None = None) -> bool:
-        """Return whether a column is wanted, by the one name or by the other."""
-        self._seen[name] = None
-        if self._asked is None:
+        """Return True if a column is selected by either of its names."""
+        self._all[name] = None
+        if self._selected is None:
             return True
-        met = self._asked & {name, also}
-        self._met |= met
-        return bool(met)
+        found = self._selected & {name, also}
+        self._found |= found
+        return bool(found)
 
     def check(self, raster: Any) -> None:
-        """Refuse names that no column had.
+        """Check that every selected column was found.
 
         Raises
         ------
         ColumnSelectionError
-            Names one, and the columns that there are.
+            Names a missing column, and lists the existing ones.
         """
-        missing = sorted(map(str, (self._asked or set()) - self._met))
+        missing = sorted(map(str, (self._selected or set()) - self._found))
         if missing:
             raise ColumnSelectionError(
-                f"{raster} has no column {missing[0]!r}, nor have its sidecars; there are "
-                f"{list(self._seen)}"
+                f"neither {raster} nor its sidecars have a column {missing[0]!r}; the columns are "
+                f"{list(self._all)}"
             )
 
 
-def stand_in_for(dataset: Any) -> Any:
-    """Return a VRT in memory that shows a raster, without any table."""
+def vrt_of(dataset: Any) -> Any:
+    """Return a VRT in memory that refers to a raster, without attribute tables."""
     with exceptions(), silence():
         try:
             made = gdal.Translate("", dataset, options="-of VRT -norat")
         except RuntimeError as error:
             raise GdalError(f"{dataset.GetDescription()}: {error}") from error
     if made is None:
-        raise GdalError(f"{dataset.GetDescription()}: GDAL can't make a VRT of it")
+        raise GdalError(f"{dataset.GetDescription()}: GDAL can't make a VRT of the raster")
     return made
 
 
 def fill(
     dataset: Any,
-    stand_in: Any,
+    vrt: Any,
     band: int,
     tables: Sequence[str],
     wanted: Wanted,
@@ -134,20 +136,20 @@ def fill(
     native: bool,
     reading: ReadOptions = DEFAULTS,
 ) -> "Filled | None":
-    """Give a band of the stand-in its table; return None if it has no column.
+    """Write a band's merged table to the VRT; return None if it has no column.
 
     Parameters
     ----------
     dataset : gdal.Dataset
         The raster.
-    stand_in : gdal.Dataset
-        From :func:`stand_in_for`.
+    vrt : gdal.Dataset
+        From :func:`vrt_of`.
     band : int
         Counted from 1.
     tables : sequence of str
         The band's sidecars.
     wanted : Wanted
-        Asked for each column by name.
+        The selected columns.
     cast : mapping
         See :func:`gdalbridge.copying.to_raster.copy_to_raster`.
     options : mapping, optional
@@ -156,12 +158,12 @@ def fill(
         Keep the types of GDAL 3.12 and later. By default Boolean becomes Integer, and DateTime
         becomes String.
     reading : ReadOptions
-        For the raster's own table.
+        Options for reading the raster's own table.
 
     Raises
     ------
     BridgeError
-        Where two sidecars have a column of one name, or tables have other numbers of rows.
+        If two sidecars have a column of the same name, or tables differ in rows.
     """
     losses: list[str] = []
     chosen, given = _chosen(tables, wanted, options, losses)
@@ -170,7 +172,7 @@ def fill(
     has_any = False
     if own:
         has_any = _copy_own(
-            dataset, stand_in, band, wanted, given, reading, None if native else older, losses
+            dataset, vrt, band, wanted, given, reading, None if native else older, losses
         )
     singles: set[str] = set()
     for path, names in chosen.items():
@@ -196,7 +198,7 @@ def fill(
                     raise ConversionError(_no_older(name, kind))
         copy_to_raster(
             path,
-            stand_in,
+            vrt,
             band=band,
             columns=names,
             cast=casts,
@@ -206,7 +208,7 @@ def fill(
 
 
 def _missing(name: str, none: Any, blocks: Iterable[Any]) -> list[str]:
-    """Say how many values of an integer column stand for a missing one: GDAL has none."""
+    """Report the missing values of an integer column, because GDAL has no missing values."""
     count = sum(int(np.count_nonzero(block == none)) for block in blocks)
     if not count:
         return []
@@ -227,7 +229,7 @@ def _chosen(
     options: Mapping[str, Any] | None,
     losses: list[str],
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the columns to copy by table, and by GDAL's name of a column its table."""
+    """Return the columns to copy by table, and the table by GDAL's name of a column."""
     chosen: dict[str, list[str]] = {}
     given: dict[str, str] = {}
     for path in tables:
@@ -257,7 +259,7 @@ def _chosen(
 
 def _copy_own(
     dataset: Any,
-    stand_in: Any,
+    vrt: Any,
     band: int,
     wanted: Wanted,
     given: Mapping[str, str],
@@ -265,7 +267,7 @@ def _copy_own(
     older: dict[str, FieldType] | None,
     losses: list[str],
 ) -> bool:
-    """Copy the raster's own columns, but for those that a sidecar has as well."""
+    """Copy the raster's own columns, except those that a sidecar replaces."""
     with open_rat(dataset, band, options=reading) as source:
         schema = source.schema
         names = unique_names(schema.columns)
@@ -276,7 +278,7 @@ def _copy_own(
         ]
         if not own:
             return False
-        with open_rat_for_update(stand_in, band) as sink:
+        with open_rat_for_update(vrt, band) as sink:
             sink.set_row_count(schema.rows)
             for column in own:
                 kind = column.type
@@ -307,34 +309,35 @@ def _copy_own(
 
 
 FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".img": "HFA", ".kea": "KEA", ".vrt": "VRT"}
-"""Drivers by the output's ending; any other is asked for by name."""
+"""Drivers by the output's file extension. Other drivers are selected by name."""
 
 PACKAGES = {
     "HFA": "GDAL of conda-forge (libgdal-core) or of Debian (python3-gdal)",
     "KEA": "GDAL of conda-forge with the package libgdal-kea",
 }
-"""Packages of drivers that some builds of GDAL don't have."""
+"""Packages with the drivers that some builds of GDAL lack."""
 
 
 @dataclass(frozen=True, slots=True)
 class BakeReport:
-    """What a raster was given."""
+    """A summary of a baked raster and its tables."""
 
     source: str
     target: str
     format: str
     """GDAL's short name of the driver."""
     bands: Mapping[int, tuple[str, ...]]
-    """The columns of each band's table, by band."""
+    """By band, the names of the table's columns."""
     rows: Mapping[int, int]
+    """By band, the number of the table's rows."""
     seconds: float
     losses: tuple[str, ...] = ()
-    """In words, what the format could not hold as it was given."""
+    """In words, values and names that the format could not hold exactly."""
     notes: tuple[str, ...] = ()
-    """In words, lossless changes that let older software read the table."""
+    """In words, lossless changes for older software, and sidecars beside the output."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
+        """Return the report as a dictionary for JSON."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -364,45 +367,46 @@ def bake(
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> BakeReport:
-    """Copy a raster, and give the copy a table of the raster's and its sidecars' columns.
+    """Copy a raster, with the raster's own columns and its sidecars' in the copy's table.
 
     Parameters
     ----------
     raster : str or os.PathLike
-        A raster; it is only read.
+        A raster, which is only read.
     out : str or os.PathLike, optional
-        The copy, on a local disk. With ``vrt`` by default ``<raster>.vrt``.
+        Name of the copy, on a local disk. With ``vrt``, the default is ``<raster>.vrt``.
     vrt : bool
-        Make a VRT that refers to the raster, and not a copy of its pixels.
+        Make a VRT that refers to the raster, instead of copying its pixels.
     band : int, optional
-        Only this band's table; by default every band's that has one.
+        Copy only this band's table. By default the tables of all bands.
     columns : sequence of str, optional
-        Only these; by default all. Where the raster and a sidecar have a column of one
-        name, the sidecar's is taken.
+        Names of the columns to copy; by default all. If the raster and a sidecar have a
+        column of the same name, the sidecar's is copied.
     sidecars : sequence of str or os.PathLike, optional
-        These tables in place of the ones beside the raster; a raster's name stands for all
-        of its tables.
+        Tables to use in place of those beside the raster. The name of another raster selects
+        all of its tables.
     cast : mapping of str to str, optional
-        GDAL type by column of the sidecars: ``{"id": "Real"}``. Values must still be equal.
+        GDAL types of columns of the sidecars: ``{"id": "Real"}``. The values must stay equal.
     format : str, optional
-        GDAL's short name of a driver; by default as the ending says.
+        GDAL's short name of a driver. By default the driver is chosen by the file extension.
     options : sequence of str
         Creation options of the driver, ``NAME=VALUE``.
     overwrite : bool
-        Replace a raster that is at ``out``. Tables beside it are left.
+        Replace an existing raster at ``out``. Its sidecars are kept.
     strict : bool
-        Make an error of what the format can't hold exactly, and leave nothing.
+        Raise an error, and leave no output, if the format can't hold everything exactly.
     encoding : str, optional
-        Of text and names in the raster's own table; by default UTF-8, or as its
-        ``.vat.dbf`` declares.
+        Encoding of text and names in the raster's own table. By default UTF-8, or the
+        encoding that its ``.vat.dbf`` declares.
     lossy : bool
-        Read the raster's own table also where GDAL lost or altered values of it.
+        Read the raster's own table even if GDAL has lost or altered values of it.
     accept_stale : bool
-        Go on where the raster is not the one that a table was made for.
+        Continue even if the raster has changed since a table was made.
     native : bool
-        Keep GDAL's newest column types, and let the driver choose the table's place. By default
-        GDAL before 3.12, QGIS and ArcGIS can read the output: Boolean becomes Integer 0 and 1,
-        DateTime ISO text, and the table of a GeoTIFF is in its ``.aux.xml``. No value is lost.
+        Keep GDAL's newest column types, and let the driver choose where to store the table. By
+        default GDAL before 3.12, QGIS and ArcGIS can read the output: Boolean becomes Integer 0
+        and 1, DateTime becomes ISO text, and the table of a GeoTIFF is written to its
+        ``.aux.xml``. No value is lost.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     progress
@@ -411,38 +415,38 @@ def bake(
     Returns
     -------
     BakeReport
-        Its losses are :class:`~gdalbridge.LossWarning` too.
+        Each loss in it is also a :class:`~gdalbridge.LossWarning`.
 
     Raises
     ------
     ConversionError
-        Names the column, row and value that GDAL can't hold.
+        If GDAL can't hold a value; names its column and row.
     NotWrittenError
-        Where the format does not keep the table, or with ``strict`` not exactly.
+        If the format does not keep the table, or with ``strict`` not exactly.
     OutputExistsError
-        Where something is at ``out`` already.
+        If ``out`` exists already.
     StaleError
-        Where a table beside the raster, or one that names it, was made for another state of
-        it: see :func:`gdalbridge.touch`. Tables of other rasters (``sidecars``) are not compared.
+        If a table was made for another state of the raster: see :func:`gdalbridge.touch`. Tables
+        from ``sidecars`` are checked only if they name this raster.
     BridgeError
-        For everything else. Nothing is left at ``out`` after an error.
+        For other errors. No error leaves anything at ``out``.
     """
     started = time.perf_counter()
     reading = ReadOptions(encoding, lossy)
     source, target = place_of(raster), _target(raster, out, vrt)
     driver, name = _driver(target, "VRT" if vrt else format)
     if source.kind == "local" and target == Path(source.path):
-        raise BridgeError(f"{raster} can't be baked into itself: name another output")
+        raise BridgeError(f"{raster} can't be baked into itself. Name another output.")
     _check_free(target, overwrite)
-    with opened(source.url, storage_options) as dataset, progress_of(progress) as told:
+    with opened(source.url, storage_options) as dataset, progress_of(progress) as reporter:
         hosted = _hosted(raster, sidecars, band, storage_options)
         tables = [one.sidecar for one in hosted]
         bands = _bands(dataset, tables, band, reading)
         if not accept_stale:
             of_bands = [one for one in hosted if one.sidecar.band in bands]
             _check_fit(str(raster), dataset, of_bands, sidecars is None, storage_options)
-        told.report(0.0, "reading tables")
-        stand_in = stand_in_for(dataset)
+        reporter.report(0.0, "reading tables")
+        merged = vrt_of(dataset)
         wanted = Wanted(columns)
         _check_casts(cast, tables, wanted, storage_options)
         filled: dict[int, Filled] = {}
@@ -450,7 +454,7 @@ def bake(
             mine = [one.path for one in tables if one.band == number]
             found = fill(
                 dataset,
-                stand_in,
+                merged,
                 number,
                 mine,
                 wanted,
@@ -464,19 +468,19 @@ def bake(
         wanted.check(raster)
         if name == "HFA":
             for number in filled:
-                with open_rat(stand_in, number) as held:
-                    given = [(one.name, one.type, one.usage) for one in held.schema.columns]
+                with open_rat(merged, number) as rat:
+                    given = [(one.name, one.type, one.usage) for one in rat.schema.columns]
                 check_columns(target.name, given, hfa=True)
-        told.report(0.3, f"writing {target.name}")
-        losses = _written(driver, target, stand_in, filled, options, strict, native, told)
-        told.report(1.0)
+        reporter.report(0.3, f"writing {target.name}")
+        losses = _write(driver, target, merged, filled, options, strict, native, reporter)
+        reporter.report(1.0)
     for loss in losses:
         warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
     shown, rows = {}, {}
     for number in filled:
-        with open_rat(stand_in, number) as held:
-            shown[number] = tuple(column.name for column in held.schema.columns)
-            rows[number] = held.schema.rows
+        with open_rat(merged, number) as rat:
+            shown[number] = tuple(column.name for column in rat.schema.columns)
+            rows[number] = rat.schema.rows
     seconds = time.perf_counter() - started
     return BakeReport(
         source.url, str(target), name, shown, rows, seconds, tuple(losses), _notes(filled, target)
@@ -485,7 +489,7 @@ def bake(
 
 def _notes(filled: Mapping[int, Filled], target: Path) -> tuple[str, ...]:
     notes = [
-        f"{one.path} lies beside it: its columns are shown in place of those of the same name"
+        f"{one.path} is beside the output: its columns are shown in place of those of the same name"
         for one in find_sidecars(target)
     ]
     for kind, words in ((FieldType.BOOLEAN, "Integer 0 and 1"), (FieldType.DATETIME, "ISO text")):
@@ -500,21 +504,21 @@ def _notes(filled: Mapping[int, Filled], target: Path) -> tuple[str, ...]:
     return tuple(notes)
 
 
-# ---- what is asked for
+# ---- checks of the arguments
 
 
 def _target(raster: Any, out: Any, vrt: bool) -> Path:
     if out is None and not vrt:
-        raise BridgeError(Advice("an output has to be named,", "except for a VRT with vrt=True"))
+        raise BridgeError(Advice("name an output,", "or make a VRT with vrt=True"))
     place = place_of(f"{place_of(raster).url}.vrt" if out is None else out)
     if place.kind != "local":
         raise BridgeError(
-            f"{place}: GDAL writes rasters with a table to a local disk; 'gdalbridge cp' takes them "
-            "from there"
+            f"{place}: GDAL can write rasters with a table only to a local disk. Copy the output "
+            "with 'gdalbridge cp'."
         )
     path = Path(place.path)
     if not path.parent.is_dir():
-        raise BridgeError(f"{path.parent} is no directory")
+        raise BridgeError(f"{path.parent} is not a directory")
     return path
 
 
@@ -523,46 +527,46 @@ def _driver(target: Path, asked: str | None) -> tuple[Any, str]:
     if name is None:
         raise BridgeError(
             Advice(
-                f"{target.name}: no format is known by the ending {target.suffix!r}; endings known "
-                f"are {', '.join(FORMATS)}.",
+                f"{target.name}: unknown file extension {target.suffix!r}; expected one of "
+                f"{', '.join(FORMATS)}.",
                 "Name GDAL's driver with format=...",
             )
         )
     driver = gdal.GetDriverByName(name)
     if driver is None:
         package = PACKAGES.get(name)
-        hint = f". {package} has it; the package gdal-wheel does not" if package else ""
+        hint = f". {package} has the driver; the package gdal-wheel does not" if package else ""
         raise BridgeError(f"this GDAL has no driver {name!r}{hint}")
     metadata = driver.GetMetadata()
     if "YES" not in (metadata.get("DCAP_CREATECOPY"), metadata.get("DCAP_CREATE")):
-        raise BridgeError(f"GDAL's driver {name!r} writes no rasters")
+        raise BridgeError(f"GDAL's driver {name!r} can't write rasters")
     return driver, str(driver.ShortName)
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
-    there = [name for name in (target, *_beside(target)) if os.path.lexists(name)]
-    if there and not overwrite:
+    existing = [name for name in (target, *_beside(target)) if os.path.lexists(name)]
+    if existing and not overwrite:
         raise OutputExistsError(
             Advice(
-                f"{', '.join(map(str, there))} already exists.",
+                f"{', '.join(map(str, existing))} already exists.",
                 "Use overwrite=True to replace the raster there.",
             )
         )
-    for one in there:
+    for one in existing:
         if one.is_symlink() or not one.is_file():
-            raise OutputExistsError(f"{one} is no plain file, and is not replaced")
+            raise OutputExistsError(f"{one} is not a regular file, and is not replaced")
 
 
 def _beside(target: Path) -> list[Path]:
-    """Return the names of files that GDAL takes for the target's own, and those there are.
+    """Return the names of files that GDAL takes for the target's own, existing or not.
 
-    GDAL finds them in a listing, where upper and lower case are the same.
+    GDAL ignores upper and lower case when it looks for them, so existing files of any case count.
     """
     names = [target.name + end for end in BESIDE]
     wanted = {name.lower() for name in names}
     with os.scandir(target.parent) as entries:
-        there = [one.name for one in entries if one.name.lower() in wanted]
-    return [target.with_name(name) for name in dict.fromkeys((*names, *there))]
+        existing = [one.name for one in entries if one.name.lower() in wanted]
+    return [target.with_name(name) for name in dict.fromkeys((*names, *existing))]
 
 
 def _hosted(
@@ -571,7 +575,7 @@ def _hosted(
     band: int | None,
     options: Mapping[str, Any] | None,
 ) -> list[Hosted]:
-    """Return the sidecars whose columns the output gets."""
+    """Return the sidecars to copy to the output."""
     source = place_of(raster).url
     if sidecars is None:
         return find_hosted(source, storage_options=options, must_list=True)
@@ -595,7 +599,7 @@ def _check_casts(
     wanted: Wanted,
     options: Mapping[str, Any] | None,
 ) -> None:
-    """Refuse to cast what is not copied: it would be passed over in silence."""
+    """Check that all columns to cast are copied. Other casts would be ignored without an error."""
     if not cast:
         return
     names: set[str] = set()
@@ -605,7 +609,7 @@ def _check_casts(
     for name in cast:
         if name not in names:
             raise ColumnSelectionError(
-                f"cast: no column {name!r} is copied from a sidecar; there are {sorted(names)}"
+                f"cast: no column {name!r} is copied from a sidecar; the columns are {sorted(names)}"
             )
 
 
@@ -633,46 +637,49 @@ def _bands(
     count = dataset.RasterCount
     for one in tables:
         if one.band > count:
-            raise BridgeError(f"{one.path} is of band {one.band}, and the raster has {count}")
+            raise BridgeError(
+                f"{one.path} belongs to band {one.band}, but the raster has only {count} bands"
+            )
     found = sorted({*bands_with_table(dataset, options=reading), *(one.band for one in tables)})
     if band is not None:
         found = [number for number in found if number == band]
     if not found:
-        of = "the raster" if band is None else f"band {band}"
-        raise BridgeError(f"{of} has no table, neither of its own nor beside it")
+        owner = "the raster" if band is None else f"band {band}"
+        raise BridgeError(f"{owner} has no table, neither of its own nor in a sidecar")
     return found
 
 
 # ---- the output
 
 
-def _written(
+def _write(
     driver: Any,
     target: Path,
-    stand_in: Any,
+    vrt: Any,
     filled: Mapping[int, Filled],
     options: Sequence[str],
     strict: bool,
     native: bool,
-    told: Progress,
+    progress: Progress,
 ) -> list[str]:
+    """Write the output, compare it with the VRT, put it in place, and return the losses."""
     with _folder_for(driver, target) as made:
         beside = not native and driver.ShortName in ("GTiff", "COG")
         if beside:
             # GDAL 3.12 and later would put the table into the TIFF, where older GDAL, QGIS and
-            # ArcGIS don't see it.
-            _create(driver, made, stand_in_for(stand_in), options, told)
-            write_beside(made, stand_in, list(filled))
+            # ArcGIS can't read it.
+            _create(driver, made, vrt_of(vrt), options, progress)
+            write_beside(made, vrt, list(filled))
         else:
-            _create(driver, made, stand_in, options, told)
-        told.report(0.8, f"comparing {target.name}")
+            _create(driver, made, vrt, options, progress)
+        progress.report(0.8, f"comparing {target.name}")
         losses = [loss for table in filled.values() for loss in table.losses]
         losses += [
             loss
             for band, table in filled.items()
-            for loss in losses_between(stand_in, str(made), band, table.singles)
+            for loss in losses_between(vrt, str(made), band, table.singles)
         ]
-        losses += colour_losses(stand_in, open_dataset(str(made)))
+        losses += colour_losses(vrt, open_dataset(str(made)))
         if losses and strict:
             raise NotWrittenError(f"{target} was not written: {'; '.join(losses)}")
         _put_in_place(made, target)
@@ -681,25 +688,23 @@ def _written(
 
 @contextmanager
 def _folder_for(driver: Any, target: Path) -> Iterator[Path]:
-    """Hand out a name in the target's file system, of which nothing is left at the end."""
+    """Yield a temporary name in the target's file system, and clean up at the end."""
     if driver.ShortName == "VRT":
-        # It refers to the raster from where it lies.
+        # A VRT refers to the raster by a relative path, so it is written in the target's directory.
         with temporary_path(target.parent, ".vrt") as made:
             yield made
         return
-    # Under its own name, which an HFA keeps within itself.
+    # The file keeps its final name, because an HFA file contains its own name.
     with temporary_path(target.parent, folder=True) as folder:
         yield folder / target.name
 
 
-def _create(
-    driver: Any, made: Path, stand_in: Any, options: Sequence[str], told: Progress
-) -> None:
+def _create(driver: Any, made: Path, vrt: Any, options: Sequence[str], progress: Progress) -> None:
     stopped: list[BaseException] = []
 
     def callback(done: float, message: str, data: Any) -> int:
         try:
-            told.report(0.3 + done / 2)
+            progress.report(0.3 + done / 2)
         except BaseException as error:
             stopped.append(error)
             return 0
@@ -708,12 +713,12 @@ def _create(
     with exceptions(), silence():
         try:
             copy = driver.CreateCopy(
-                str(made), stand_in, strict=0, options=list(options), callback=callback
+                str(made), vrt, strict=0, options=list(options), callback=callback
             )
             if copy is not None:
                 copy.FlushCache()
             failed = copy is None
-            # Closed, its file is whole.
+            # Closing the dataset completes the file.
             del copy
         except RuntimeError as error:
             if stopped:
@@ -732,7 +737,7 @@ def _put_in_place(made: Path, target: Path) -> None:
         made.replace(target)
         return
     names = sorted(one.name for one in made.parent.iterdir())
-    # A table in an .aux.xml of before would be taken for the new raster's.
+    # GDAL would take a table in an old .aux.xml for the new raster's.
     for old in _beside(target):
         if old.name not in names:
             old.unlink(missing_ok=True)

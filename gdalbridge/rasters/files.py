@@ -1,7 +1,8 @@
-"""A raster copied, moved or removed together with its tables.
+"""Copy, move or remove a raster together with its tables.
 
-Everything is checked before anything is written. Tables go first and the raster last, so an unfinished
-copy has no raster. A move removes the source only after the whole copy has been compared with it.
+Everything is checked before anything is written. Tables are copied first and the raster last, so an
+unfinished copy has no raster. A move that copies removes the source only after the whole copy has
+been compared with it, and only if the source is unchanged.
 """
 
 import os
@@ -39,7 +40,7 @@ __all__ = ["TravelReport", "copy_raster", "move_raster", "remove_raster"]
 
 @dataclass(frozen=True, slots=True)
 class TableItem:
-    """A table on its way; without a target, on its way out."""
+    """A table to copy or move; to remove if it has no target."""
 
     source: Location
     target: Location | None
@@ -47,13 +48,13 @@ class TableItem:
 
     @property
     def size(self) -> int:
-        """What its objects hold, in bytes."""
+        """Bytes of all objects of the table."""
         return sum(one.size for one in self.entries)
 
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
-    """A file of the raster's, likewise."""
+    """A file of the raster to copy or move; to remove if it has no target."""
 
     source: Location
     target: Location | None
@@ -61,7 +62,7 @@ class FileItem:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Bytes of the file."""
         return self.state.size
 
 
@@ -69,53 +70,53 @@ Item = TableItem | FileItem
 
 
 def target_of(one: Item) -> Location:
-    """Return where something on its way is to be.
+    """Return an item's target.
 
     Raises
     ------
     ValueError
-        Where it is on its way out.
+        If the item has none, because it will be removed.
     """
     if one.target is None:
-        raise ValueError(f"{one.source} is to be removed, and goes nowhere")
+        raise ValueError(f"{one.source} has no target, because it will be removed")
     return one.target
 
 
 def goal_of(main: Location, target: Any) -> Location:
-    """Return where a raster is to be: in a directory, under its own name.
+    """Return the raster's new location. In a directory, it keeps its name.
 
     Raises
     ------
     BridgeError
-        Where it is there already, or there is no such directory.
+        If the target is the source, or its directory does not exist.
     """
     if isinstance(target, str | os.PathLike) and is_folder(target):
         name = main.path.rpartition("/")[2]
         target = f"{os.fspath(target).rstrip('/')}/{name}"
     goal = place_of(target)
     if goal == main:
-        raise BridgeError(f"{main} and {target} are one and the same")
+        raise BridgeError(f"{main} and {target} are the same file")
     if goal.kind == main.kind == "local":
         with suppress(OSError):
             if Path(main.path).samefile(goal.path):
-                raise BridgeError(f"{main} and {target} are one and the same")
+                raise BridgeError(f"{main} and {target} are the same file")
     if goal.kind == "local" and not Path(goal.path).parent.is_dir():
-        raise RasterNotFoundError(f"{Path(goal.path).parent} is no directory to copy to")
+        raise RasterNotFoundError(f"{Path(goal.path).parent} is not a directory")
     return goal
 
 
 def check_apart(items: list[Item], sources: set[Location], goal: Location) -> None:
-    """Refuse a target that shares a file with the source: one world file can serve two."""
+    """Check that target and source share no file. Two rasters can share a world file."""
     for one in items:
         place = one.target or one.source
         if place in sources:
-            raise BridgeError(f"{place} would be a file of {goal} as well: choose another name")
+            raise BridgeError(f"{place} would be a file of {goal} as well. Choose another name.")
 
 
 def items_of(
     found: RasterFiles, goal: Location | None, options: Mapping[str, Any] | None
 ) -> list[Item]:
-    """Return what is to be copied or removed, in that order: the raster itself last."""
+    """Return the tables and files of a raster in the order of work, the raster itself last."""
     tables: list[Item] = []
     for one in found.tables:
         place = parse_location(one.path)
@@ -130,24 +131,22 @@ def items_of(
     return [*tables, *files, FileItem(found.main, goal, found.state)]
 
 
-def there_already(
-    items: list[Item], goal: Location, options: Mapping[str, Any] | None
-) -> list[str]:
-    """Return what is at the target, or would be taken for the raster's there."""
+def existing_at(items: list[Item], goal: Location, options: Mapping[str, Any] | None) -> list[str]:
+    """Return the files and tables at the target, with any that GDAL would take for the raster's."""
     names = [one.target for one in items if isinstance(one, FileItem) and one.target is not None]
     names += [Location(goal.kind, goal.path + end) for end in BESIDE]
-    there = [name.url for name in dict.fromkeys(names) if file_state(name, options) is not None]
-    there += [one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)]
+    found = [name.url for name in dict.fromkeys(names) if file_state(name, options) is not None]
+    found += [one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)]
     for one in items:
         target = one.target
-        if isinstance(one, TableItem) and target is not None and target.url not in there:
-            # A link that leads nowhere, a file of that name.
-            there += [target.url] if open_objects(target, options).occupied() else []
-    return there
+        if isinstance(one, TableItem) and target is not None and target.url not in found:
+            # A broken link or a plain file may have the table's name.
+            found += [target.url] if open_objects(target, options).occupied() else []
+    return found
 
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
-"""What stops the work without saying anything against it: it can be gone on with."""
+"""Errors after which a copy can be resumed, because nothing is wrong with the raster or tables."""
 
 
 # ---- copying
@@ -158,13 +157,14 @@ def copy_items(
     main: Location,
     resume: bool,
     options: Mapping[str, Any] | None,
-    told: Progress,
+    progress: Progress,
 ) -> None:
-    """Copy tables and files, in their order.
+    """Copy tables and files in order.
 
-    What was copied stays where the work was interrupted; after any other error it is removed.
+    After an interruption, copied items stay. After any other error they are removed, unless
+    ``resume`` is True.
     """
-    count = _Counter(told, sum(one.size for one in items))
+    count = _Counter(progress, sum(one.size for one in items))
     made: list[Item] = []
     try:
         for one in items:
@@ -193,7 +193,8 @@ def copy_items(
         raise
     except Exception:
         if not resume:
-            # The last one removes what is its own, and may have found another's.
+            # The failed item is skipped: its copy has cleaned up after itself, and its target may
+            # belong to another program.
             for one in reversed(made[:-1]):
                 with suppress(RatZarrError):
                     _remove_at(target_of(one), one, options)
@@ -203,27 +204,30 @@ def copy_items(
 def _copy_file(one: FileItem, options: Mapping[str, Any] | None, told: "_Counter") -> None:
     target = target_of(one)
     if file_state(one.source, options) != one.state:
-        raise ChangedError(f"{one.source} was changed meanwhile: copy it again")
+        raise ChangedError(f"{one.source} was changed during the copy. Copy it again.")
     try:
         copy_file(one.source, target, options=options, told=told)
     except FileExistsError as error:
-        raise OutputExistsError(f"{target} is there already, and is another file") from error
+        raise OutputExistsError(f"{target} already exists and is a different file") from error
 
 
 class _Counter:
-    """Bytes that are done, as a share of all."""
+    """Reports copied bytes as a fraction of all bytes."""
 
-    def __init__(self, told: Progress, size: int) -> None:
-        self._told, self._size, self._done = told, max(size, 1), 0
+    def __init__(self, progress: Progress, size: int) -> None:
+        self._progress, self._size, self._done = progress, max(size, 1), 0
         self.name = ""
 
     def __call__(self, size: int) -> None:
         self._done += size
-        self._told.report(min(1.0, self._done / self._size), self.name)
+        self._progress.report(min(1.0, self._done / self._size), self.name)
 
 
 def _change(table: TableItem, raster: Item) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
-    """Return what makes a table remember the raster's new name, if it is this raster's table."""
+    """Return a function that puts the raster's new name into the attributes of its table.
+
+    Attributes that name another raster stay unchanged.
+    """
     then = raster_label(raster.source.url, table.source.url)
     name = target_of(raster).path.rpartition("/")[2]
     now = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -241,7 +245,7 @@ def _change(table: TableItem, raster: Item) -> Callable[[Mapping[str, Any]], Map
 
 
 def can_rename(items: list[Item]) -> bool:
-    """Return whether all of it stays on one local file system."""
+    """Return True if all sources and targets are on one local file system."""
     places = [(one.source, one.target) for one in items]
     if any(a.kind != "local" or b is None or b.kind != "local" for a, b in places):
         return False
@@ -251,7 +255,7 @@ def can_rename(items: list[Item]) -> bool:
 
 
 def rename_items(items: list[Item], main: Location) -> None:
-    """Move tables and files by giving them their new names, in their order."""
+    """Move tables and files by renaming them in order."""
     try:
         for one in items:
             target = target_of(one)
@@ -264,16 +268,21 @@ def rename_items(items: list[Item], main: Location) -> None:
                 _rename_file(old, new)
     except OSError as error:
         raise StoreError(
-            Advice(f"{main}: {error}; what was moved stays.", "Use resume=True to move the rest.")
+            Advice(
+                f"{main}: {error}; items already moved stay at the target.",
+                "Use resume=True to move the rest.",
+            )
         ) from error
     except KeyboardInterrupt as error:
-        error.add_note(Advice("What was moved stays.", "Use resume=True to move the rest."))
+        error.add_note(
+            Advice("Items already moved stay at the target.", "Use resume=True to move the rest.")
+        )
         raise
 
 
 def _rename_file(old: Path, new: Path) -> None:
     try:
-        # Unlike a rename it takes nobody's place.
+        # Unlike a rename, a link never replaces an existing file.
         os.link(old, new)
     except FileExistsError:
         raise
@@ -286,9 +295,9 @@ def _rename_file(old: Path, new: Path) -> None:
 
 
 def remember_items(source: Location, goal: FileItem, options: Mapping[str, Any] | None) -> None:
-    """Let tables that are at the target remember its name, where they still have the source's.
+    """Put the target's name into its tables that still have the source's name.
 
-    A process that was killed in a move may have renamed a table, and written nothing in it.
+    If a move was killed, a table may have been renamed without an update of its attributes.
     """
     for one in find_sidecars(target_of(goal).url, storage_options=options, must_list=True):
         was = parse_location(sidecar_path(source.url, one.band, one.name))
@@ -313,12 +322,12 @@ def _remember(
 
 
 def remove_items(
-    items: list[Item], options: Mapping[str, Any] | None, told: Progress | None
+    items: list[Item], options: Mapping[str, Any] | None, progress: Progress | None
 ) -> None:
-    """Remove tables and files where they are, in their order."""
+    """Remove the sources of tables and files in order."""
     for number, one in enumerate(items):
-        if told is not None:
-            told.report(number / len(items), one.source.url)
+        if progress is not None:
+            progress.report(number / len(items), one.source.url)
         _remove_at(one.source, one, options)
     forget(items[-1].source.url, options)
 
@@ -331,7 +340,7 @@ def _remove_at(place: Location, one: Item, options: Mapping[str, Any] | None) ->
 
 
 def check_unchanged(items: list[Item], options: Mapping[str, Any] | None) -> None:
-    """Refuse to remove what somebody has changed since it was copied."""
+    """Check that the source is unchanged since it was copied, before it is removed."""
     for one in items:
         if isinstance(one, TableItem):
             same = inventory(open_objects(one.source, options)) == one.entries
@@ -339,21 +348,21 @@ def check_unchanged(items: list[Item], options: Mapping[str, Any] | None) -> Non
             same = file_state(one.source, options) == one.state
         if not same:
             raise ChangedError(
-                f"{one.source} was changed while it was moved: nothing of the source was removed, "
-                f"and the copy is of before"
+                f"{one.source} was changed during the move. Nothing of the source was removed, and "
+                f"the copy has the state before the change."
             )
 
 
 def clear_target(
-    goal: Location, there: list[str], items: list[Item], options: Mapping[str, Any] | None
+    goal: Location, existing: list[str], items: list[Item], options: Mapping[str, Any] | None
 ) -> None:
-    """Remove what is at the target: the raster there, as far as it is one, and what was named."""
+    """Remove an existing raster at the target with its tables and files, then ``existing``."""
     with suppress(RasterNotFoundError):
         old = items_of(raster_files(goal.url, options), None, options)
         check_apart(old, {one.source for one in items}, goal)
         remove_items(old, options, None)
     tables = {one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)}
-    for name in there:
+    for name in existing:
         if name in tables:
             RatZarr.delete(name, storageOptions=options)
         else:
@@ -363,30 +372,32 @@ def clear_target(
 def _clear_file(place: Location, options: Mapping[str, Any] | None) -> None:
     found = file_state(place, options)
     if found is not None and found.size < 0:
-        raise OutputExistsError(f"{place} is a symbolic link, or no file: it was not removed")
+        raise OutputExistsError(
+            f"{place} was not removed, because it is a symbolic link or not a regular file"
+        )
     remove_file(place, options)
 
 
 @dataclass(frozen=True, slots=True)
 class TravelReport:
-    """What was copied, moved or removed; or would be."""
+    """A summary of a copy, move or removal, done or planned."""
 
     action: str
     """``copy``, ``move`` or ``remove``."""
     source: str
     target: str | None
     tables: tuple[str, ...]
-    """Sidecars, as they are called now."""
+    """The sidecars' names, at the target if there is one."""
     files: tuple[str, ...]
-    """The raster's files, as they are called now; the raster itself last."""
+    """The names of the raster's files, at the target if there is one; the raster itself last."""
     bytes: int
     seconds: float
     dry_run: bool = False
     left: tuple[str, ...] = field(default=())
-    """Files that GDAL lists as the raster's, and that were left where they are."""
+    """Files that GDAL lists for the raster, but that were left in place."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it ready for JSON."""
+        """Return the report as a dictionary for JSON."""
         return {name: getattr(self, name) for name in self.__slots__}
 
     def __str__(self) -> str:
@@ -416,16 +427,15 @@ def copy_raster(
     source : str or os.PathLike
         A raster on local disk or S3.
     target : str or os.PathLike
-        Its new name, or a directory (on S3: a name that ends in ``/``).
+        The raster's new name, or a directory. On S3, a directory is a name that ends in ``/``.
     overwrite : bool
-        Remove what is at the target first: the raster there with all of its files and
-        tables.
+        Remove an existing raster at the target first, with all of its files and tables.
     resume : bool
-        Go on with a copy that was interrupted: what is there and equal is passed over.
+        Continue an interrupted copy. Files and chunks that are already equal are skipped.
     dry_run : bool
-        Look at everything, and change nothing.
+        Check everything without changing anything.
     storage_options : mapping, optional
-        Arguments for s3fs, of both places.
+        Arguments for s3fs, for both source and target.
     progress : None, True, callable or object
         See :mod:`gdalbridge.progress`.
 
@@ -436,14 +446,15 @@ def copy_raster(
     Raises
     ------
     OutputExistsError
-        Names what is at the target. Nothing has been changed.
+        If something exists at the target. Nothing has been changed.
     RasterNotFoundError
-        Where the source can't be opened as a raster.
+        If the source can't be opened as a raster.
     CancelledError
-        Where the progress said so. What was copied stays, and ``resume=True`` goes on; as
-        after Ctrl-C, or where a disk or server fails (:class:`ratzarr.StoreError`).
+        If the progress function cancelled the copy. Copied parts stay, and ``resume=True``
+        continues the copy. The same applies after Ctrl-C and after a failure of a disk or
+        server (:class:`ratzarr.StoreError`).
     BridgeError, ratzarr.RatZarrError
-        For everything else. What this call had written is removed again.
+        For other errors. Everything that this call has written is removed again.
     """
     return _travel("copy", source, target, overwrite, resume, dry_run, storage_options, progress)
 
@@ -460,8 +471,8 @@ def move_raster(
 ) -> TravelReport:
     """Move a raster with its own files and all of its tables.
 
-    Within one file system they are renamed. Elsewhere all is copied and compared, and then
-    removed from the source, if nobody has changed it meanwhile. Parameters, result and
+    Within one file system, files and tables are renamed. Otherwise they are copied and
+    compared, and the source is removed if it has not changed meanwhile. Parameters, result and
     errors are those of :func:`copy_raster`.
     """
     return _travel("move", source, target, overwrite, resume, dry_run, storage_options, progress)
@@ -479,24 +490,23 @@ def remove_raster(
     Parameters
     ----------
     raster : str or os.PathLike
-        A raster on local disk or S3. It must be there: a name by mistake removes nothing.
+        A raster on local disk or S3. It must exist, so that a mistyped name removes nothing.
     dry_run, storage_options, progress
         See :func:`copy_raster`.
 
     Raises
     ------
     RasterNotFoundError
-        Where it can't be opened as a raster.
+        If it can't be opened as a raster.
     ratzarr.NotARatZarrError
-        Where something else lies in a table, or a table is a symbolic link. Nothing has been
-        removed.
+        If a table contains foreign files or is a symbolic link. Nothing has been removed.
     """
     started = time.perf_counter()
     found = raster_files(raster, storage_options)
     items = items_of(found, None, storage_options)
-    with progress_of(progress) as told:
+    with progress_of(progress) as reporter:
         if not dry_run:
-            remove_items(items, storage_options, told)
+            remove_items(items, storage_options, reporter)
     return _report("remove", found, None, items, started, dry_run)
 
 
@@ -518,36 +528,36 @@ def _travel(
     found = raster_files(source, options)
     if found.driver in REFERRERS and found.others:
         raise BridgeError(
-            f"{source} is made of other files ({', '.join(found.others[:3])}), which would not go "
-            "with it: make a raster of it first, or one of them travel"
+            f"{source} refers to other files ({', '.join(found.others[:3])}), which would not be "
+            "copied or moved. Make a raster of its own from it first, or copy one of those files."
         )
     goal = goal_of(found.main, target)
     items = items_of(found, goal, options)
     check_apart(items, {one.source for one in items if one.target is not None}, goal)
-    there = [] if resume else there_already(items, goal, options)
-    if there and not overwrite:
+    existing = [] if resume else existing_at(items, goal, options)
+    if existing and not overwrite:
         raise OutputExistsError(
             Advice(
-                f"{', '.join(there)} already exists.",
+                f"{', '.join(existing)} already exists.",
                 "Use overwrite=True to remove the raster there with its files and tables first, or "
                 "resume=True to continue an interrupted copy.",
             )
         )
-    with progress_of(progress) as told:
+    with progress_of(progress) as reporter:
         if not dry_run:
-            if there:
-                clear_target(goal, there, items, options)
+            if existing:
+                clear_target(goal, existing, items, options)
             if action == "move" and not resume and can_rename(items):
                 rename_items(items, found.main)
             else:
-                copy_items(items, found.main, resume, options, told)
+                copy_items(items, found.main, resume, options, reporter)
                 if resume and action == "move":
                     remember_items(found.main, FileItem(found.main, goal, found.state), options)
                 if action == "move":
                     check_unchanged(items, options)
                     remove_items(items, options, None)
             forget(goal.url, options)
-            told.report(1.0)
+            reporter.report(1.0)
     return _report(action, found, goal, items, started, dry_run)
 
 

@@ -155,7 +155,7 @@ def test_a_small_vrt_beside_it(raster):
     assert ">seg.tif<" in Path(vrt).read_text(encoding="utf-8")
     assert raster.read_bytes() == pixels
     assert call("bake", raster).exit_code == 2
-    with pytest.raises(BridgeError, match="has to be named"):
+    with pytest.raises(BridgeError, match="name an output"):
         bake(raster)
 
 
@@ -267,9 +267,9 @@ def test_what_is_there_already_is_kept(raster, tmp_path):
             left.unlink()
     for target, words in (
         (raster, "into itself"),
-        (tmp_path / "x.unknown", "no format is known"),
+        (tmp_path / "x.unknown", "unknown file extension"),
         ("s3://bucket/x.tif", "gdalbridge cp"),
-        (tmp_path / "none" / "x.tif", "no directory"),
+        (tmp_path / "none" / "x.tif", "not a directory"),
     ):
         with pytest.raises(BridgeError, match=words):
             bake(raster, target, overwrite=True)
@@ -738,5 +738,7 @@ def test_a_table_beside_the_output_is_named(raster, tmp_path):
     out = tmp_path / "out.tif"
     with RatZarr(f"{out}.rat.zarr") as table:
         table.setRowCount(1)
-    [note] = [one for one in bake(raster, out, columns=["old"]).notes if "lies beside" in one]
+    [note] = [
+        one for one in bake(raster, out, columns=["old"]).notes if "is beside the output" in one
+    ]
     assert "out.tif.rat.zarr" in note

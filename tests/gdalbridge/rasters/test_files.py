@@ -713,7 +713,7 @@ def test_what_a_vrt_is_made_of_stays(raster, places):
     for verb in ("cp", "mv"):
         done = call(verb, raster / "seg.vrt", target.root)
         assert done.exit_code == 1
-        assert "made of other files" in done.stderr
+        assert "refers to other files" in done.stderr
     assert raster.contents() == before
     report = remove_raster(raster / "seg.vrt")
     assert set(before) - set(raster.contents()) == {"seg.vrt"}
@@ -767,9 +767,9 @@ def test_what_can_not_be_meant(raster, places, tmp_path):
     path = raster / "seg.tif"
     before = raster.contents()
     for target, words in (
-        (path, "one and the same"),
-        (raster.root, "one and the same"),
-        (tmp_path / "none" / "x.tif", "no directory"),
+        (path, "are the same file"),
+        (raster.root, "are the same file"),
+        (tmp_path / "none" / "x.tif", "not a directory"),
         ("https://host/x.tif", "local disk and S3"),
         ("/vsimem/x.tif", "file system"),
     ):

@@ -47,7 +47,7 @@ __all__ = [
 Array = NDArray[Any]
 
 MOST_DIGITS = 9
-"""A number of so many digits always fits in 32 bits."""
+"""A number with at most this many digits always fits in 32 bits."""
 NUMERIC = frozenset({FieldType.INTEGER, FieldType.REAL, FieldType.BOOLEAN})
 
 

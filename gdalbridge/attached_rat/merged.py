@@ -399,7 +399,7 @@ class Joined:
                 target.set_rows(rows)
 
     def grow(self, column: SidecarColumn, rows: int) -> None:
-        """Let a column's sidecar have at least so many rows."""
+        """Grow a column's sidecar to at least ``rows`` rows."""
         self.check_update()
         column.table.grow(rows)
 

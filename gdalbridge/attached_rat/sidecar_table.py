@@ -32,7 +32,7 @@ PUTS_BETWEEN = 1024
 """The limits are checked after this many rows are written to already changed chunks."""
 SHORTEST_CHUNK = 1024
 PAGE_ROWS = 8192
-"""Text of up to so many rows is read through the cache, even if it is more than a chunk."""
+"""Text of up to this many rows is read through the cache, even if it is longer than a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ class SidecarTable:
             self.version += 1
 
     def grow(self, rows: int) -> None:
-        """Let the table have at least so many rows; :meth:`flush` adds them to the store."""
+        """Grow the table to at least ``rows`` rows; :meth:`flush` grows the store."""
         with self.lock:
             self.rows = max(self.rows, rows)
             self.version += 1

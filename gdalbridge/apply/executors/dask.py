@@ -27,9 +27,9 @@ __all__ = [
 
 
 KEPT = 8
-"""A worker keeps the unpickled functions of the last so many runs."""
+"""Number of recent runs whose unpickled functions a worker keeps."""
 REMEMBERED = 1000
-"""A worker remembers the last so many stopped runs."""
+"""Number of recent stopped runs that a worker remembers."""
 
 _tasks: OrderedDict[str, Callable[[Any], Any]] = OrderedDict()
 _stopped: OrderedDict[str, None] = OrderedDict()
@@ -123,7 +123,7 @@ class DaskExecutor:
 
     @property
     def workers(self) -> int:
-        """Number of threads of the current workers: so many items can run at once."""
+        """Number of threads of all current workers; each thread runs one item."""
         if not self._looked or time.monotonic() - self._looked > LOOK:
             self._threads = sum(self._client.nthreads().values())
             self._looked = time.monotonic()

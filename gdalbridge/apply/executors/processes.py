@@ -23,7 +23,7 @@ from gdalbridge.errors import ExecutorError, WorkerLostError
 __all__ = ["LOSSES", "ProcessExecutor"]
 
 LOSSES = 3
-"""An item is repeated after up to so many lost workers, as in Dask. One more is an error."""
+"""Maximum number of lost workers after which an item is repeated, as in Dask."""
 PATIENCE = 30.0
 """Seconds that a worker has to exit. It may have to write pending changes."""
 
@@ -38,7 +38,8 @@ class ProcessExecutor:
     workers : int, optional
         Number of processes; by default one for each processor.
     losses : int
-        An item is repeated after up to so many lost workers. One more is an error.
+        Maximum number of lost workers after which an item is repeated. Losing one more is an
+        error.
     """
 
     kind = "processes"

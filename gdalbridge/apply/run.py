@@ -150,8 +150,8 @@ INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """Errors that stop a run although its values are right, so that it can be resumed."""
 RESUME_NOTE = "blocks that are written stay; resume the run with controls.setResume(True)"
 THREADS = 24
-"""Threads that read, and as many that write. The limit of requests is higher, so that creating
-columns does not wait for the blocks that are read ahead."""
+"""Threads that read, and as many that write. The default limit of requests is higher, so creating
+columns need not wait for the blocks that are read ahead."""
 AHEAD = 64
 """Maximum number of blocks that are read ahead or wait to be written; memory may allow fewer."""
 FORGET = 8

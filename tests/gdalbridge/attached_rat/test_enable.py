@@ -565,7 +565,11 @@ def test_a_programs_error_is_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("no-such-program", "neither a file nor a command"), ("ls", "no Python")]
+    ("name", "message"),
+    [
+        ("no-such-program", "neither a file nor an installed command"),
+        ("ls", "not a Python program"),
+    ],
 )
 def test_what_can_not_be_run_is_said(name, message):
     done = gdalbridge_run(name)

@@ -35,7 +35,7 @@ __all__ = [
     "Buffer",
     "WriteBuffer",
     "know",
-    "let_go",
+    "write_remaining",
     "wait",
 ]
 
@@ -163,7 +163,7 @@ def _write(buffer: Buffer) -> None:
         print(f"ratzarr: rows that waited were not written: {error}\n{notes}", file=sys.stderr)
 
 
-def let_go(buffer: Buffer) -> None:
+def write_remaining(buffer: Buffer) -> None:
     """Write what waits of an instance that is no longer used: now, or as soon as it can be.
 
     The garbage collector runs in any thread, at any time: in the one that all requests to

@@ -35,8 +35,8 @@ __all__ = [
     "Buffer",
     "WriteBuffer",
     "know",
-    "write_remaining",
     "wait",
+    "write_remaining",
 ]
 
 

@@ -265,7 +265,7 @@ class Catalog:
         Raises
         ------
         ColumnNotFoundError
-            If there is none; the message lists the existing columns.
+            If the column does not exist; the message lists the existing columns.
         """
         column = Column.find(self._objects, name)
         if column is None:
@@ -278,7 +278,7 @@ class Catalog:
         Raises
         ------
         ColumnNotFoundError
-            If there is none; the message lists the existing columns.
+            If the column does not exist; the message lists the existing columns.
         """
         column = Column.locate(self._objects, name)
         if column is None:
@@ -420,7 +420,7 @@ class Catalog:
         return column
 
     def unfinished(self, name: str) -> Column | None:
-        """Open the unfinished column of this name; None if there is none.
+        """Open the unfinished column of this name, or return None.
 
         It is either a hidden replacement, or a column marked as incomplete.
         """
@@ -557,7 +557,7 @@ class Catalog:
         Raises
         ------
         ColumnNotFoundError
-            Where there is none of this name.
+            If there is no column of this name.
         """
         if self._objects.deletes_at_once:
             self._objects.delete_tree(self._locate(name).prefix)

@@ -89,10 +89,10 @@ class RatZarr:
         For programs that write small blocks: collect rows in memory, and write each chunk once,
         when all its rows have arrived or after about one second. True allows 256 MiB of collected
         rows; an int sets another number of bytes. The default comes from the environment variable
-        ``RATZARR_WRITE_BUFFER`` (``on``, ``off`` or bytes), otherwise False. :meth:`flush`,
-        :meth:`close`, a read of the same rows, a change of metadata, and the end of the instance's
-        life write the collected rows. A process that is killed before that loses them. An error in
-        writing is raised by a later call than the one that passed the rows.
+        ``RATZARR_WRITE_BUFFER`` (``on``, ``off`` or bytes), otherwise False. Collected rows are
+        written by :meth:`flush`, :meth:`close`, a read of the same rows and a change of metadata,
+        and when the instance is no longer used. A process that is killed before that loses them.
+        Errors in writing are raised by a later call.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class RatZarr:
     Raises
     ------
     TableNotFoundError
-        If there is no table, and ``create`` is False or ``readOnly`` is True.
+        If the table does not exist, and ``create`` is False or ``readOnly`` is True.
     NotARatZarrError
         If the location contains something other than a RatZarr.
     FormatVersionError
@@ -426,7 +426,7 @@ class RatZarr:
         Returns
         -------
         dict or None
-            The column's attributes; None if there is no unfinished column of this name.
+            The column's attributes; None if no unfinished column has this name.
         """
         self._begin_change()
         column = self._catalog.unfinished(check_name(colName))
@@ -465,7 +465,7 @@ class RatZarr:
         Raises
         ------
         ColumnNotFoundError
-            If there is no column of this name.
+            If the column does not exist.
         """
         self._check_writable()
         self._keep_row_count(check_name(colName))
@@ -482,7 +482,7 @@ class RatZarr:
         Raises
         ------
         ColumnNotFoundError
-            If there is no column of this name.
+            If the column does not exist.
         ColumnIncompleteError
             If the column is incomplete and ``allowIncomplete`` is False.
         """
@@ -493,7 +493,7 @@ class RatZarr:
     def getUnreadableColumns(
         self, colNames: Iterable[str] | None = None
     ) -> dict[str, RatZarrError]:
-        """Open columns in parallel, and return the ones that can't be read.
+        """Open columns in parallel, and return the unreadable ones with their errors.
 
         A column can't be read if its codec is unknown or its ``zarr.json`` is damaged. It can be
         deleted. It does not affect the row count or the other columns.
@@ -609,7 +609,7 @@ class RatZarr:
             try:
                 return self._columns.read(names, block, allow_incomplete=allowIncomplete)
             except ChangedError:
-                # Another process has cut the column. The remaining rows can be read.
+                # Another process has cut off rows. The remaining rows can be read.
                 self._reload()
         return self._columns.read(names, block, allow_incomplete=allowIncomplete)
 

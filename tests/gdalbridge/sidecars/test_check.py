@@ -296,7 +296,7 @@ for one in check(sys.argv[1])[0].findings:
         check=True,
     )
     [line] = done.stdout.splitlines()
-    assert line.startswith("unchecked whether the table still fits its raster was not looked at")
+    assert line.startswith("unchecked whether the table still fits its raster was not checked")
 
 
 def test_the_guide_names_every_kind():

@@ -785,7 +785,7 @@ def edited(url, key, change):
         (lambda d: d["attributes"]["PROVENANCE"].update(column="x\n"), r"column 'x\\n', not of"),
         (lambda d: d["attributes"]["PROVENANCE"].update(source=None), "nothing was recorded"),
         (lambda d: d["attributes"]["PROVENANCE"]["source"].update(rows={}), "had {}"),
-        (lambda d: d["attributes"]["PROVENANCE"]["source"].update(files={}), "was not there"),
+        (lambda d: d["attributes"]["PROVENANCE"]["source"].update(files={}), "was added"),
         (lambda d: d.update(data_type="int64", fill_value=0), "its dtype is int64"),
         (lambda d: d["attributes"].update(GDAL_TYPE=3), "would store it differently"),
     ],

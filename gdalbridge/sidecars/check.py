@@ -217,7 +217,10 @@ def _of_raster(
 
 
 def _half_moved(recorded: object, path: str, options: Mapping[str, Any] | None) -> str | None:
-    """Describe an interrupted move of a table without its raster; return None for no such move."""
+    """Describe an interrupted move, in which the table has its new name and the raster does not.
+
+    Return None for any other table.
+    """
     from gdalbridge.sidecars.provenance import parsed_raster, recorded_raster
 
     then, was = parsed_raster(recorded), recorded_raster(recorded, path)

@@ -40,7 +40,7 @@ class Host:
     raster: Any
     """Path, URL, ``/vsi`` name or open dataset."""
     band: int
-    """The raster's band that they belong to."""
+    """The band of the raster that the sidecars belong to."""
     is_source: bool = False
     """True if the raster is the source of the requested VRT."""
 
@@ -209,7 +209,7 @@ def _of_sources(
 def _is_written(dataset: Any, band: Any) -> bool:
     """Return True if a dataset was opened for update, so that its file may be incomplete."""
     # GDAL's bindings don't tell. So attempt a write outside the raster. It never writes anything,
-    # and the reason of its error tells if the dataset is open for update.
+    # and its error code tells whether the dataset is open for update.
     with silence():
         gdal.ErrorReset()
         with suppress(RuntimeError):

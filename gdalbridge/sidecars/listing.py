@@ -58,7 +58,7 @@ class TableInfo:
     problem: str | None = None
     """If the table can't be read, the reason. Its numbers are then 0."""
     changes: tuple[str, ...] = ()
-    """Descriptions of the differences between its raster and the one that it was made for."""
+    """Descriptions of the changes of its raster since the table was made."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -87,6 +87,8 @@ def list_tables(
         If the location can't be listed. A problem with a single table or subdirectory does not
         raise an error; it is reported in :attr:`TableInfo.problem`.
 
+    Notes
+    -----
     For a directory on S3, the rasters are not opened, so their changes are not reported.
     """
 

@@ -197,7 +197,7 @@ def _affordable(dataset: Any, band: Any, number: int, file: str, itemsize: int) 
 
 
 def _is_readable(dataset: Any, file: str) -> bool:
-    """Return True if reading pixels opens no further files that could block."""
+    """Return True if reading pixels opens no remote or special files besides the raster."""
     driver = dataset.GetDriver().ShortName
     if driver not in REFERRERS:
         return True

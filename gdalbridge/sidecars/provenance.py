@@ -305,7 +305,7 @@ def same_raster(recorded: object, now: Mapping[str, Any]) -> bool:
 
 
 def raster_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
-    """Describe the differences between a raster and the one that a table belongs to.
+    """Describe the changes of a raster since its table was made.
 
     Parameters
     ----------
@@ -317,7 +317,7 @@ def raster_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
     Returns
     -------
     list of str
-        Empty if the table fits. Properties that only one of the two contains are not compared.
+        Empty if the table fits. A property is compared only if both contain it.
     """
     then = parsed_raster(recorded)
     if then is None:
@@ -369,8 +369,8 @@ def pixel_changes(then: object, now: object) -> list[str]:
     Parameters
     ----------
     then, now : dict or None
-        From :func:`raster_attribute` or :func:`parsed_raster`. Samples that only one of them
-        contains are not compared.
+        From :func:`raster_attribute` or :func:`parsed_raster`. A sample is compared only if
+        both contain it.
     """
     before, after = _fingerprint(then), _fingerprint(now)
     if before is None or after is None:

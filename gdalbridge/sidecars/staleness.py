@@ -82,7 +82,7 @@ def warn_if_stale(
 ) -> None:
     """Open a raster to compare it with its tables, and warn as :func:`warn_of_changes` does.
 
-    If the raster is missing or GDAL is not installed, there is no warning.
+    If the raster is missing or GDAL is not installed, no warning is issued.
     """
     if all(value is None for value in recorded.values()):
         return

@@ -44,7 +44,7 @@ LAST_ROW = -1
 
 
 class Column:
-    """A column of a table, as last seen.
+    """A column of a table, as last read.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class Column:
         """Return True if the document describes a column of this name.
 
         A key that looks encoded stands for another name only if NAME says so. A group is not a
-        column; the existing module makes one of a name with a slash, and nests the column in it.
+        column: for a name with a slash, the existing module creates a group with the column in it.
         """
         if self.document.document.get("node_type") == "group":
             return False

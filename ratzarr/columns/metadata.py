@@ -60,8 +60,8 @@ class ColumnDocument:
 
 
 _known: dict[str, ColumnDocument] = {}
-# Cached documents, by their JSON. Each operation on this dict is atomic. A lock could be held
-# during a fork, and is not needed.
+# Cached documents, by their JSON. There is no lock, because each operation on this dict is atomic,
+# and because a fork could copy a lock while it is held.
 
 
 def understand(document: Document, place: str, name: str) -> ColumnDocument:
@@ -195,7 +195,7 @@ class ColumnState:
     """The identity of the column among columns of the same name; empty if its writer set none."""
     dtype: np.dtype[Any]
     fill: Any
-    """What rows hold that were never written."""
+    """The value of rows that were never written."""
     rows: int
     """The rows of its own shape. The table may have more or fewer."""
     row_shape: tuple[int, ...]
@@ -208,8 +208,8 @@ class ColumnState:
     cutting: int | None
     """During a cut: the number of rows that stay. The rows after them are being cleared."""
     cuts: tuple[int, ...] | None
-    """The number of remaining rows after each cut; None if another program may have cut
-    unrecorded rows."""
+    """The number of remaining rows after each cut; None if another program may have cut rows
+    without recording it."""
     complete: bool
     rows_done: int
     """The number of leading rows whose chunks a bulk writer has written."""

@@ -337,7 +337,7 @@ class Resizing:
 def _later_length(resize: object, columns: list[Column]) -> int | None:
     """Return the length that another program gave all columns after our resize was interrupted.
 
-    Return None if there was no such program; then the resize must be finished.
+    Return None if no program did that; then the resize must be finished.
     """
     lengths = {column.state.rows for column in columns}
     if len(lengths) != 1 or not all(column.state.is_external for column in columns):

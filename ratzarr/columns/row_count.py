@@ -87,7 +87,7 @@ class RowCount:
         Parameters
         ----------
         opened : collection of Column
-            Columns opened since the table's document was read. Comparing with one of these saves a
+            Columns opened since the table's document was read. Comparing ROWCOUNT with one of these saves a
             request.
         """
         stated = self.stated

@@ -51,7 +51,7 @@ class Buffer(Protocol):
     """The buffered rows of one instance."""
 
     def waits_since(self) -> float | None:
-        """Return the time at which the oldest rows were buffered; None if there are none."""
+        """Return the time at which the oldest rows were buffered; None for an empty buffer."""
 
     def write_due(self, before: float) -> None:
         """Write rows buffered before a time; store errors for later."""
@@ -457,7 +457,7 @@ class WriteBuffer:
                     self._stored_errors.append((chunk.column.name, error))
 
     def waits_since(self) -> float | None:
-        """Return the time at which the oldest rows were buffered; None if there are none."""
+        """Return the time at which the oldest rows were buffered; None for an empty buffer."""
         with self._lock:
             return min((chunk.since for chunk in self._waiting.values()), default=None)
 

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import chain, islice
+from itertools import islice
 from os import PathLike, fspath
 from typing import Any, Self
 
@@ -34,7 +34,6 @@ __all__ = [
     "is_far",
     "max_blocks",
     "memory_of",
-    "read_ahead",
     "run",
     "write_behind",
 ]
@@ -82,17 +81,10 @@ FEW = 2
 """Minimum number of blocks read ahead, of any size, so that neither side always waits."""
 
 
-def read_ahead[Item, Value](
-    items: Iterable[Item],
-    read: Callable[[Item], Value],
-    *,
-    threads: int = 1,
-    ahead: int = 2,
-    size: Callable[[Value], int] | None = None,
-    room: int = 0,
-    like: Callable[[Item], Hashable] = lambda _: None,
-) -> Generator[tuple[Item, Value]]:
-    """Yield each item with the value read for it, in order.
+class ReadAhead[Item, Value]:
+    """Items with the values read for them in other threads, in order.
+
+    An iterator of pairs. Call :meth:`close` afterwards, or use :func:`contextlib.closing`.
 
     Parameters
     ----------
@@ -103,81 +95,22 @@ def read_ahead[Item, Value](
     ahead : int
         The number of items read, or being read, before they are requested.
     size : callable, optional
-        Memory of a value in bytes. If given, two items are read ahead at first. Once a value has
-        arrived, ``room`` divided by the largest size so far gives the number.
+        Memory of a value in bytes. If given, ``room`` limits the number read ahead, as soon as a
+        value has arrived.
     room : int
         Memory for all values read ahead, in bytes.
     like : callable, optional
-        Groups items whose values have similar sizes; by default all.
-    """
-    items = iter(items)
-    first_two = list(islice(items, 2))
-    if len(first_two) < 2:
-        # With a single item, a thread has nothing to overlap with.
-        for only in first_two:
-            yield only, read(only)
-        return
-    items = chain(first_two, items)
-    waiting: deque[tuple[Item, Future[Value]]] = deque()
-    few = min(ahead, FEW)
-    largest: dict[Hashable, int] = {}
+        Groups items whose values have similar sizes; by default all. The largest value of a group
+        so far is the assumed size of the next ones.
+    guess : int, optional
+        Assumed memory of a value before the first has arrived. If given, reading starts at once,
+        and at least one item is read ahead. By default two are, until the first has arrived and
+        whatever their size.
 
-    def too_many() -> bool:
-        if len(waiting) > ahead or size is None:
-            return len(waiting) > ahead
-        weights = (largest.get(like(item), room // FEW) for item, _ in waiting)
-        return len(waiting) > few and sum(weights) > room
-
-    with ExitStack() as stack:
-        pool = ThreadPoolExecutor(threads, "read-ahead")
-        # If the consumer stops early (an error, Ctrl-C), no thread keeps running.
-        stack.callback(pool.shutdown, wait=True, cancel_futures=True)
-        error: Exception | None = None
-        while True:
-            try:
-                item = next(items)
-            except StopIteration:
-                break
-            except Exception as reason:
-                error = reason
-                break
-            waiting.append((item, pool.submit(read, item)))
-            while too_many():
-                first, future = waiting.popleft()
-                value = future.result()
-                if size is not None:
-                    largest[like(first)] = max(largest.get(like(first), 1), size(value))
-                yield first, value
-                # Drop this reference: it would keep one block more than the memory allows.
-                del future, value
-        while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
-        if error is not None:
-            # Earlier values are unaffected by the error.
-            raise error
-
-
-class ReadAhead[Item, Value]:
-    """Read ahead like :func:`read_ahead`, starting immediately and within a number of bytes.
-
-    An iterator of pairs of an item and its value, in order. Call :meth:`close` afterwards.
-
-    Parameters
+    Attributes
     ----------
-    items : iterable
-        Blocks to read.
-    read : callable
-        Runs in ``threads`` other threads.
-    ahead : int
-        The number of items read, or being read, before they are requested.
-    size : callable
-        Memory of a value in bytes.
-    room : int
-        Memory for all values that were not requested yet, in bytes. Large values reduce the number
-        read ahead, but never below one.
-    guess : int
-        Assumed memory of a value before the first was read.
+    waited : float
+        Seconds in which the consumer waited for values.
     """
 
     def __init__(
@@ -185,47 +118,74 @@ class ReadAhead[Item, Value]:
         items: Iterable[Item],
         read: Callable[[Item], Value],
         *,
-        threads: int,
-        ahead: int,
-        size: Callable[[Value], int],
-        room: int,
-        guess: int,
+        threads: int = 1,
+        ahead: int = 2,
+        size: Callable[[Value], int] | None = None,
+        room: int = 0,
+        like: Callable[[Item], Hashable] = lambda _: None,
+        guess: int | None = None,
     ) -> None:
         self._items, self._read = iter(items), read
-        self._ahead, self._size, self._room, self._each = ahead, size, room, guess
+        self._threads, self._ahead, self._size = threads, ahead, size
+        self._room, self._like = room, like
+        self._few, self._unknown = (1, guess) if guess is not None else (FEW, room // FEW)
+        self._largest: dict[Hashable, int] = {}
         self._waiting: deque[tuple[Item, Future[Value]]] = deque()
-        self._pool = ThreadPoolExecutor(threads, "read-ahead")
+        self._pool: ThreadPoolExecutor | None = None
+        self._error: Exception | None = None
         self.waited = 0.0
-        """Seconds in which the consumer waited for a value."""
-        self._fill()
+        if guess is not None:
+            self._fill(0)
 
-    def _fill(self) -> None:
-        while len(self._waiting) < self._ahead and (
-            not self._waiting or (len(self._waiting) + 1) * self._each <= self._room
-        ):
+    def _fill(self, requested: int) -> None:
+        """Start reading items, ``requested`` more than may be read ahead."""
+        while self._error is None and self._has_room(requested):
             try:
                 item = next(self._items)
             except StopIteration:
                 return
+            except Exception as error:
+                # Raised when the earlier values have been delivered.
+                self._error = error
+                return
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self._threads, "read-ahead")
             self._waiting.append((item, self._pool.submit(self._read, item)))
+
+    def _has_room(self, requested: int) -> bool:
+        count = len(self._waiting) - requested
+        if count >= self._ahead or self._size is None:
+            return count < self._ahead
+        if count < min(self._ahead, self._few):
+            return True
+        ahead = islice(self._waiting, requested, None)
+        weights = [self._largest.get(self._like(item), self._unknown) for item, _ in ahead]
+        # The next item is not known yet: it is assumed to be like the last.
+        return sum(weights) + weights[-1] <= self._room
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> tuple[Item, Value]:
+        self._fill(1)
         if not self._waiting:
+            if self._error is not None:
+                raise self._error
             raise StopIteration
         item, future = self._waiting.popleft()
         started = time.perf_counter()
         value = future.result()
         self.waited += time.perf_counter() - started
-        self._each = self._size(value)
-        self._fill()
+        if self._size is not None:
+            kind = self._like(item)
+            self._largest[kind] = max(self._largest.get(kind, 1), self._size(value))
         return item, value
 
     def close(self) -> None:
-        """Stop all threads."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Stop all threads; wait for reads under way."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+        self._items = iter(())
         self._waiting.clear()
 
 
@@ -243,7 +203,7 @@ def write_behind[Item, Value](
     Parameters
     ----------
     pairs : iterable
-        From :func:`read_ahead`, or pairs derived from its results.
+        From :class:`ReadAhead`, or pairs derived from its results.
     write : callable
         Runs in ``threads`` other threads.
     behind : int

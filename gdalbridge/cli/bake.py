@@ -5,13 +5,13 @@ from typing import Any
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     accept_stale_option,
     cast_option,
     columns_option,
     config_option,
     encoding_option,
     examples,
-    in_words,
     json_option,
     lossy_option,
     quiet_option,
@@ -27,7 +27,7 @@ from gdalbridge.cli.common import (
     "gdal raster pipeline --config GDAL_ENABLE_EXTERNAL=YES ! read seg.tif ! external",
     "    'gdalbridge bake <INPUT> <OUTPUT> --sidecar seg.tif -q' ! write out.tif",
 )
-@click.command("bake")
+@click.command("bake", cls=Command)
 @click.argument("raster")
 @click.argument("out", required=False)
 @click.option(
@@ -67,11 +67,10 @@ def command(
     """Copy RASTER to OUT, with an ordinary GDAL table that includes the sidecars' columns."""
     if out is None and not options["vrt"]:
         raise click.UsageError("OUT is required, except with --vrt")
-    with in_words():
-        from gdalbridge.rasters.bake import bake
+    from gdalbridge.rasters.bake import bake
 
-        report = bake(
-            raster, out, columns=columns or None, sidecars=sidecars or None, cast=cast or None,
-            progress=not (quiet or as_json), **options,
-        )  # fmt: skip
-        say(report, as_json=as_json, quiet=quiet)
+    report = bake(
+        raster, out, columns=columns or None, sidecars=sidecars or None, cast=cast or None,
+        progress=not (quiet or as_json), **options,
+    )  # fmt: skip
+    say(report, as_json=as_json, quiet=quiet)

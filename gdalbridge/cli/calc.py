@@ -5,10 +5,10 @@ from typing import Any
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     config_option,
     encoding_option,
     examples,
-    in_words,
     json_option,
     lossy_option,
     quiet_option,
@@ -33,7 +33,7 @@ def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     "gdalbridge calc s3://bucket/seg.tif --out wet \"coalesce(class = 'water', false)\"",
     "gdalbridge calc seg.tif --out 'b1 % b2' '\"b1\" % \"b2\"' --dtype uint8 --overwrite",
 )
-@click.command("calc")
+@click.command("calc", cls=Command)
 @click.argument("raster")
 @click.option(
     "--out",
@@ -72,8 +72,7 @@ def command(
     """
     if len(dict(outputs)) < len(outputs):
         raise click.UsageError("--out: two columns have the same name")
-    with in_words():
-        from gdalbridge.sql.calc import calc
+    from gdalbridge.sql.calc import calc
 
-        report = calc(raster, dict(outputs), progress=not (quiet or as_json), **options)
-        say(report, as_json=as_json, quiet=quiet)
+    report = calc(raster, dict(outputs), progress=not (quiet or as_json), **options)
+    say(report, as_json=as_json, quiet=quiet)

@@ -5,9 +5,9 @@ import sys
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     config_option,
     examples,
-    in_words,
     json_option,
     print_json,
     quiet_option,
@@ -21,7 +21,7 @@ from ratzarr.maintenance import Finding
     "gdalbridge check seg.tif.rat.zarr --repair --dry-run",
     "gdalbridge check seg.tif.rat.zarr --repair",
 )
-@click.command("check")
+@click.command("check", cls=Command)
 @click.argument("table", metavar="TABLE_OR_RASTER")
 @click.option("--repair", is_flag=True, help="Remove leftovers, and complete safe operations.")
 @click.option("--dry-run", is_flag=True, help="Change nothing; show what --repair would do.")
@@ -33,19 +33,18 @@ def command(table: str, repair: bool, dry_run: bool, as_json: bool, quiet: bool)
 
     The exit code is 1 if a problem remains unrepaired.
     """
-    with in_words():
-        from gdalbridge.sidecars.check import check
+    from gdalbridge.sidecars.check import check
 
-        reports = check(table, repair=repair, dry_run=dry_run, progress=not (quiet or as_json))
-        if as_json:
-            print_json([report.as_dict() for report in reports])
-        elif not quiet:
-            for report in reports:
-                for one in report.findings:
-                    click.echo(f"{one.kind}: {one}{_action(one, dry_run)}")
-                click.echo(str(report))
-        if any(report.wrong for report in reports):
-            sys.exit(1)
+    reports = check(table, repair=repair, dry_run=dry_run, progress=not (quiet or as_json))
+    if as_json:
+        print_json([report.as_dict() for report in reports])
+    elif not quiet:
+        for report in reports:
+            for one in report.findings:
+                click.echo(f"{one.kind}: {one}{_action(one, dry_run)}")
+            click.echo(str(report))
+    if any(report.wrong for report in reports):
+        sys.exit(1)
 
 
 def _action(finding: Finding, dry_run: bool) -> str:

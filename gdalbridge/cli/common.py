@@ -11,6 +11,7 @@ import click
 from gdalbridge.cli.exits import in_words, say_note
 
 __all__ = [
+    "Command",
     "accept_stale_option",
     "cast_option",
     "columns_option",
@@ -18,7 +19,6 @@ __all__ = [
     "dry_run_option",
     "encoding_option",
     "examples",
-    "in_words",
     "json_option",
     "lossy_option",
     "overwrite_target_option",
@@ -105,6 +105,15 @@ config_option = click.option(
     metavar="NAME=VALUE",
     help="GDAL configuration option; the AWS ones apply to tables too. Can be repeated.",
 )
+
+
+class Command(click.Command):
+    """A command whose errors and warnings are printed as words; see :mod:`gdalbridge.cli.exits`."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        with in_words():
+            return super().invoke(ctx)
 
 
 def examples(*lines: str) -> Callable[[Any], Any]:

@@ -3,10 +3,10 @@
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     config_option,
     encoding_option,
     examples,
-    in_words,
     json_option,
     lossy_option,
     print_json,
@@ -21,7 +21,7 @@ from gdalbridge.cli.common import (
     "gdalbridge copy seg.kea --all-bands --overwrite",
     "gdalbridge copy seg.kea --all-bands --resume    # after Ctrl-C, a crash, a full disk",
 )
-@click.command("copy")
+@click.command("copy", cls=Command)
 @click.argument("raster")
 @click.argument("sidecar", required=False)
 @click.option(
@@ -66,32 +66,31 @@ def command(
     """Copy the attribute table of RASTER to a sidecar, by default the one beside it."""
     if all_bands and sidecar is not None:
         raise click.UsageError("--all-bands writes one sidecar per band: SIDECAR can't be given")
-    with in_words():
-        from gdalbridge.copying.to_sidecar import copy_to_sidecar
-        from gdalbridge.gdalio.rat_reader import bands_with_table
-        from gdalbridge.gdalio.read_options import ReadOptions
+    from gdalbridge.copying.to_sidecar import copy_to_sidecar
+    from gdalbridge.gdalio.rat_reader import bands_with_table
+    from gdalbridge.gdalio.read_options import ReadOptions
 
-        reading = ReadOptions(encoding, lossy)
-        reports = [
-            copy_to_sidecar(
-                raster,
-                sidecar,
-                band=number,
-                name=name,
-                columns=columns or None,
-                overwrite=overwrite,
-                append=append,
-                resume=resume,
-                chunk_rows=chunk_rows,
-                block_rows=block_rows,
-                encoding=encoding,
-                lossy=lossy,
-                progress=not (quiet or as_json),
-            )
-            for number in (bands_with_table(raster, options=reading) if all_bands else [band])
-        ]
-        if as_json:
-            print_json([report.as_dict() for report in reports])
-        elif not quiet:
-            for report in reports:
-                click.echo(str(report))
+    reading = ReadOptions(encoding, lossy)
+    reports = [
+        copy_to_sidecar(
+            raster,
+            sidecar,
+            band=number,
+            name=name,
+            columns=columns or None,
+            overwrite=overwrite,
+            append=append,
+            resume=resume,
+            chunk_rows=chunk_rows,
+            block_rows=block_rows,
+            encoding=encoding,
+            lossy=lossy,
+            progress=not (quiet or as_json),
+        )
+        for number in (bands_with_table(raster, options=reading) if all_bands else [band])
+    ]
+    if as_json:
+        print_json([report.as_dict() for report in reports])
+    elif not quiet:
+        for report in reports:
+            click.echo(str(report))

@@ -2,14 +2,13 @@
 
 import click
 
-from gdalbridge.cli.common import in_words
+from gdalbridge.cli.common import Command
 
 
-@click.command("demo")
+@click.command("demo", cls=Command)
 @click.option("--keep", type=click.Path(), help="Work in this new directory, and keep it.")
 def command(keep: str | None) -> None:
     """Demonstrate the whole round trip with a real raster, and compare it with GDAL."""
-    with in_words():
-        from gdalbridge.cli.demo_files import run
+    from gdalbridge.cli.demo_files import run
 
-        run(click.echo, keep)
+    run(click.echo, keep)

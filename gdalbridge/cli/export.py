@@ -3,11 +3,11 @@
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     accept_stale_option,
     cast_option,
     config_option,
     examples,
-    in_words,
     json_option,
     lossy_option,
     print_json,
@@ -21,7 +21,7 @@ from gdalbridge.cli.common import (
     "gdalbridge export s3://bucket/seg.tif.rat.zarr seg.kea --column area",
     "gdalbridge export seg.tif out.tif --cast id=Real --overwrite",
 )
-@click.command("export")
+@click.command("export", cls=Command)
 @click.argument("sidecar")
 @click.argument("raster")
 @click.option(
@@ -61,27 +61,26 @@ def command(
     quiet: bool,
 ) -> None:
     """Copy the columns of SIDECAR (or of the sidecar beside a raster) into RASTER's table."""
-    with in_words():
-        from gdalbridge.copying.to_raster import copy_to_raster
-        from gdalbridge.sidecars.naming import is_sidecar, sidecar_path
+    from gdalbridge.copying.to_raster import copy_to_raster
+    from gdalbridge.sidecars.naming import is_sidecar, sidecar_path
 
-        report = copy_to_raster(
-            sidecar if is_sidecar(sidecar) else sidecar_path(sidecar, band, name),
-            raster,
-            band=band,
-            columns=columns or None,
-            overwrite=overwrite,
-            cast=cast or None,
-            block_rows=block_rows,
-            verify=verify,
-            lossy=lossy,
-            strict=strict,
-            accept_stale=accept_stale,
-            progress=not (quiet or as_json),
-        )
-        if as_json:
-            print_json(report.as_dict())
-        elif not quiet:
-            for note in report.notes:
-                say_note(note)
-            click.echo(str(report))
+    report = copy_to_raster(
+        sidecar if is_sidecar(sidecar) else sidecar_path(sidecar, band, name),
+        raster,
+        band=band,
+        columns=columns or None,
+        overwrite=overwrite,
+        cast=cast or None,
+        block_rows=block_rows,
+        verify=verify,
+        lossy=lossy,
+        strict=strict,
+        accept_stale=accept_stale,
+        progress=not (quiet or as_json),
+    )
+    if as_json:
+        print_json(report.as_dict())
+    elif not quiet:
+        for note in report.notes:
+            say_note(note)
+        click.echo(str(report))

@@ -3,10 +3,10 @@
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     config_option,
     encoding_option,
     examples,
-    in_words,
     json_option,
     lossy_option,
     print_json,
@@ -18,7 +18,7 @@ from gdalbridge.cli.common import (
     "gdalbridge head seg.tif",
     "gdalbridge head s3://bucket/seg.tif.rat.zarr --rows 20 --from 1000 --column area",
 )
-@click.command("head")
+@click.command("head", cls=Command)
 @click.argument("table")
 @click.option(
     "--rows", type=click.IntRange(0), default=10, show_default=True, help="Number of rows."
@@ -52,20 +52,19 @@ def command(
     as_json: bool,
 ) -> None:
     """Print the first rows of TABLE: a sidecar, or a raster's own columns with its sidecars'."""
-    with in_words():
-        from gdalbridge.cli.describe import head, head_text
-        from gdalbridge.gdalio.read_options import ReadOptions
+    from gdalbridge.cli.describe import head, head_text
+    from gdalbridge.gdalio.read_options import ReadOptions
 
-        found = head(
-            table,
-            rows=rows,
-            start=start,
-            band=band,
-            name=name,
-            columns=columns,
-            reading=ReadOptions(encoding, lossy),
-        )
-        if as_json:
-            print_json(found)
-        else:
-            click.echo(head_text(found, None if all_columns else terminal_width()))
+    found = head(
+        table,
+        rows=rows,
+        start=start,
+        band=band,
+        name=name,
+        columns=columns,
+        reading=ReadOptions(encoding, lossy),
+    )
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(head_text(found, None if all_columns else terminal_width()))

@@ -3,10 +3,10 @@
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     config_option,
     encoding_option,
     examples,
-    in_words,
     json_option,
     lossy_option,
     print_json,
@@ -17,7 +17,7 @@ from gdalbridge.cli.common import (
     "gdalbridge info seg.tif",
     "gdalbridge info s3://bucket/seg.tif.rat.zarr --json",
 )
-@click.command("info")
+@click.command("info", cls=Command)
 @click.argument("table")
 @encoding_option
 @lossy_option
@@ -25,12 +25,11 @@ from gdalbridge.cli.common import (
 @json_option
 def command(table: str, encoding: str | None, lossy: bool, as_json: bool) -> None:
     """Describe TABLE: a sidecar; or a raster, with its own tables and its sidecars."""
-    with in_words():
-        from gdalbridge.cli.describe import info, info_text
-        from gdalbridge.gdalio.read_options import ReadOptions
+    from gdalbridge.cli.describe import info, info_text
+    from gdalbridge.gdalio.read_options import ReadOptions
 
-        found = info(table, ReadOptions(encoding, lossy))
-        if as_json:
-            print_json(found)
-        else:
-            click.echo(info_text(found))
+    found = info(table, ReadOptions(encoding, lossy))
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(info_text(found))

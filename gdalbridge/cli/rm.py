@@ -3,10 +3,10 @@
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     config_option,
     dry_run_option,
     examples,
-    in_words,
     json_option,
     quiet_option,
     say,
@@ -18,7 +18,7 @@ from gdalbridge.cli.common import (
     "gdalbridge rm seg.tif",
     "gdalbridge rm s3://bucket/seg.tif",
 )
-@click.command("rm")
+@click.command("rm", cls=Command)
 @click.argument("raster")
 @dry_run_option
 @config_option
@@ -29,8 +29,7 @@ def command(raster: str, dry_run: bool, as_json: bool, quiet: bool) -> None:
 
     If a table contains foreign objects, the command refuses before it removes anything.
     """
-    with in_words():
-        from gdalbridge.rasters.files import remove_raster
+    from gdalbridge.rasters.files import remove_raster
 
-        report = remove_raster(raster, dry_run=dry_run, progress=not (quiet or as_json))
-        say(report, as_json=as_json, quiet=quiet)
+    report = remove_raster(raster, dry_run=dry_run, progress=not (quiet or as_json))
+    say(report, as_json=as_json, quiet=quiet)

@@ -4,8 +4,8 @@ import sys
 
 import click
 
-from gdalbridge.cli.common import encoding_option, examples, in_words, lossy_option
-from gdalbridge.cli.exits import InterruptWatch, show_own_error
+from gdalbridge.cli.common import encoding_option, examples, lossy_option
+from gdalbridge.cli.exits import InterruptWatch, in_words, show_own_error
 
 
 @examples(

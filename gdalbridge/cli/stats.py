@@ -3,10 +3,10 @@
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     config_option,
     encoding_option,
     examples,
-    in_words,
     json_option,
     lossy_option,
     print_json,
@@ -28,7 +28,7 @@ def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[f
     "gdalbridge stats s3://bucket/seg.tif.rat.zarr ndvi --quantiles 0.01,0.5,0.99 --json",
     "gdalbridge stats seg.tif --pixels    # counts pixels, not rows",
 )
-@click.command("stats")
+@click.command("stats", cls=Command)
 @click.argument("table")
 @click.argument("columns", nargs=-1, metavar="[COLUMN]...")
 @click.option(
@@ -65,15 +65,14 @@ def command(
     """
     if weights is not None and pixels:
         raise click.UsageError("--weights and --pixels can't be combined")
-    with in_words():
-        from gdalbridge.cli.stats_text import stats_text
-        from gdalbridge.sql.stats import column_stats
+    from gdalbridge.cli.stats_text import stats_text
+    from gdalbridge.sql.stats import column_stats
 
-        found = column_stats(
-            table, columns or None, weights=weights or pixels, quantiles=quantiles, histogram=bins,
-            band=band, encoding=encoding, lossy=lossy, progress=not (quiet or as_json),
-        )  # fmt: skip
-        if as_json:
-            print_json({name: one.as_dict() for name, one in found.items()})
-        elif not quiet:
-            click.echo(stats_text(found, full=full, width=terminal_width()))
+    found = column_stats(
+        table, columns or None, weights=weights or pixels, quantiles=quantiles, histogram=bins,
+        band=band, encoding=encoding, lossy=lossy, progress=not (quiet or as_json),
+    )  # fmt: skip
+    if as_json:
+        print_json({name: one.as_dict() for name, one in found.items()})
+    elif not quiet:
+        click.echo(stats_text(found, full=full, width=terminal_width()))

@@ -3,10 +3,10 @@
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     config_option,
     dry_run_option,
     examples,
-    in_words,
     json_option,
     quiet_option,
     say,
@@ -18,7 +18,7 @@ from gdalbridge.cli.common import (
     "gdalbridge touch seg.tif",
     "gdalbridge touch seg.tif --sidecar s3://bucket/tables/seg.rat.zarr --band 2",
 )
-@click.command("touch")
+@click.command("touch", cls=Command)
 @click.argument("raster")
 @click.option("--sidecar", help="This table; by default all tables beside RASTER.")
 @click.option("--band", type=click.IntRange(1), help="Only this band's tables.")
@@ -33,8 +33,7 @@ def command(
 
     Prints the differences. Neither the raster nor any column is changed.
     """
-    with in_words():
-        from gdalbridge.sidecars.accept import touch
+    from gdalbridge.sidecars.accept import touch
 
-        reports = touch(raster, sidecar=sidecar, band=band, dry_run=dry_run)
-        say(reports, as_json=as_json, quiet=quiet)
+    reports = touch(raster, sidecar=sidecar, band=band, dry_run=dry_run)
+    say(reports, as_json=as_json, quiet=quiet)

@@ -6,9 +6,9 @@ from typing import Any
 import click
 
 from gdalbridge.cli.common import (
+    Command,
     config_option,
     dry_run_option,
-    in_words,
     json_option,
     overwrite_target_option,
     quiet_option,
@@ -32,7 +32,7 @@ def travel_command(name: str, call: Callable[..., Any], words: str) -> click.Com
         Text for ``--help``.
     """
 
-    @click.command(name, help=words)
+    @click.command(name, cls=Command, help=words)
     @click.argument("source")
     @click.argument("target")
     @overwrite_target_option
@@ -46,8 +46,7 @@ def travel_command(name: str, call: Callable[..., Any], words: str) -> click.Com
             raise click.UsageError(
                 "--overwrite removes the files that --resume would keep: use only one of them"
             )
-        with in_words():
-            report = call(source, target, progress=not (quiet or as_json), **options)
-            say(report, as_json=as_json, quiet=quiet)
+        report = call(source, target, progress=not (quiet or as_json), **options)
+        say(report, as_json=as_json, quiet=quiet)
 
     return command

@@ -18,7 +18,7 @@ from gdalbridge.gdalio.field_types import FieldType, stored_dtype
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
 from ratzarr.format import Block, exact, has_payload
-from ratzarr.pipeline import PROCESSORS, ROOM, is_far, max_blocks, memory_of, read_ahead
+from ratzarr.pipeline import PROCESSORS, ROOM, ReadAhead, is_far, max_blocks, memory_of
 
 __all__ = ["ExportPlan", "blocks", "check_all", "rows_per_block"]
 
@@ -88,7 +88,7 @@ def blocks(
     )
     # Memory that a thread has used stays with it.
     most = max_blocks() if is_far(table) else max(2, PROCESSORS)
-    reading = read_ahead(
+    reading = ReadAhead(
         steps,
         read,
         threads=most,

@@ -47,11 +47,11 @@ from ratzarr.format import RESIZE_ATTR, Block
 from ratzarr.pipeline import (
     PROCESSORS,
     ROOM,
+    ReadAhead,
     at_once,
     is_far,
     max_blocks,
     memory_of,
-    read_ahead,
     write_behind,
 )
 
@@ -143,9 +143,7 @@ class Copying:
         with self._sound_if_it_fails():
             threads = self._threads()
             with (
-                closing(
-                    read_ahead(self._blocks(), self._read, ahead=1 if texts else 2)
-                ) as reading,
+                closing(ReadAhead(self._blocks(), self._read, ahead=1 if texts else 2)) as reading,
                 closing(
                     write_behind(
                         reading,

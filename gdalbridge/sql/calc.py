@@ -39,7 +39,7 @@ from gdalbridge.sql.expressions import Program
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.errors import Advice
 from ratzarr.format import COMPLETE_ATTR, Block, kept_attributes, normalize_dtype
-from ratzarr.pipeline import ROOM, at_once, memory_of, read_ahead, write_behind
+from ratzarr.pipeline import ROOM, ReadAhead, at_once, memory_of, write_behind
 
 __all__ = ["CalcReport", "calc"]
 
@@ -373,7 +373,7 @@ def _compute(
     longest = max((block.length for block in blocks), default=1)
     writers = min(at_once(dtype, longest) for dtype in program.dtypes.values())
     with (
-        closing(read_ahead(blocks, read, threads=readers)) as reading,
+        closing(ReadAhead(blocks, read, threads=readers)) as reading,
         closing(computed(reading)) as results,
         closing(
             write_behind(

@@ -5,7 +5,7 @@ from contextlib import closing
 from typing import Any
 
 from ratzarr.format import Block
-from ratzarr.pipeline import read_ahead
+from ratzarr.pipeline import ReadAhead
 
 __all__ = ["Scan"]
 
@@ -70,7 +70,7 @@ class Scan:
 
     def _batches(self, blocks: Sequence[Block]) -> Iterator[Any]:
         try:
-            with closing(read_ahead(blocks, self._read, threads=self._threads)) as reading:
+            with closing(ReadAhead(blocks, self._read, threads=self._threads)) as reading:
                 for block, batch in reading:
                     yield batch
                     self.rows_read = block.stop

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import os
 import shutil
 import tempfile
 import time
@@ -14,6 +15,7 @@ import numpy as np
 from ratzarr import RatZarr
 from ratzarr.codecs.blosc import BloscBlocks
 from ratzarr.codecs.chunk_codec import ChunkCodec
+from ratzarr.settings import CACHE_BYTES
 from tests.benchmarks.columns import make
 from tests.benchmarks.contest import Bar, Result, Spread, compare, result
 from tests.benchmarks.scale import Scale
@@ -24,6 +26,9 @@ CHUNK = 500_000
 WITHIN = Bar(1.5)
 PAGE_ROWS, PAGE_COLUMNS = 1000, 100
 PAGE_BAR = Bar(20)
+SCATTERED = 60
+"""Pages at random places, of one column after another."""
+TEXT_BAR, CACHE_BAR = Bar(5), Bar(1.1)
 
 
 def main(scale: Scale) -> Iterator[Result]:
@@ -35,6 +40,7 @@ def main(scale: Scale) -> Iterator[Result]:
     rows = scale.rows[0]
     yield from _small_blocks(scale, rows)
     yield from _random_pages(scale, min(rows, 2_000_000))
+    yield from _scattered_pages(scale, min(rows, 2_000_000))
 
 
 def _small_blocks(scale: Scale, rows: int) -> Iterator[Result]:
@@ -163,3 +169,41 @@ def _random_pages(scale: Scale, rows: int) -> Iterator[Result]:
             Spread.of(decoded),
             Bar(1.0),
         )
+
+
+def _scattered_pages(scale: Scale, rows: int) -> Iterator[Result]:
+    """Pages of text against pages of numbers, and pages with the cache of chunks against none."""
+    with tempfile.TemporaryDirectory(dir=scale.folder) as scratch:
+        path = Path(scratch, "t.rat.zarr")
+        kinds = ("mean", "count", "label")
+        with RatZarr(path, newRowCount=rows) as table:
+            for name in kinds:
+                values = make(name, rows)
+                table.createColumn(name, str if name == "label" else values.dtype)
+                table.writeBlock(name, values, 0)
+        starts = np.random.default_rng(3).integers(0, rows - PAGE_ROWS, SCATTERED).tolist()
+
+        def read(name: str, cache: str) -> None:
+            with (
+                mock.patch.dict(os.environ, {CACHE_BYTES: cache}),
+                RatZarr(path, readOnly=True) as table,
+            ):
+                for start in starts:
+                    table.readBlock(name, start, PAGE_ROWS)
+
+        seconds = compare(
+            {
+                "float64": lambda: read("mean", ""),
+                "strings": lambda: read("label", ""),
+                "int32": lambda: read("count", ""),
+                "float64 without a cache": lambda: read("mean", "0"),
+                "int32 without a cache": lambda: read("count", "0"),
+            },
+            scale.rounds,
+        )
+        pages = f"{SCATTERED} pages of {PAGE_ROWS} rows at random places"
+        yield result(f"{pages}, strings", "float64", seconds, TEXT_BAR, ours="strings")
+        for name in ("float64", "int32"):
+            yield result(
+                f"{pages}, {name}", f"{name} without a cache", seconds, CACHE_BAR, ours=name
+            )

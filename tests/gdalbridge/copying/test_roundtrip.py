@@ -7,7 +7,7 @@ from osgeo import gdal
 from gdalbridge import LossWarning, copy_to_raster, copy_to_sidecar
 from gdalbridge.errors import NotWrittenError
 from ratzarr import RatZarr
-from tests.gdalbridge import sample_rasters as rasters
+from tests.gdalbridge import sample_rasters
 from tests.gdalbridge.sample_rasters import HAS_HFA, INTEGER, REAL, STRING, describe, make, new_rat
 
 
@@ -29,7 +29,7 @@ def table_of(dataset, band=1):
 
 
 def test_everything_that_gdal_has(tmp_path):
-    source = memory(rasters.all_kinds(), 7, bands=2, binning=(-0.1, 1 / 3), table_type=1)
+    source = memory(sample_rasters.all_kinds(), 7, bands=2, binning=(-0.1, 1 / 3), table_type=1)
     target = make("", "MEM", 2)
     for band in (1, 2):
         store = tmp_path / f"{band}.rat.zarr"
@@ -42,7 +42,7 @@ def test_everything_that_gdal_has(tmp_path):
 
 @pytest.mark.parametrize("rows", [0, 1])
 def test_short_tables(tmp_path, rows):
-    source = memory(rasters.all_kinds(rows), rows)
+    source = memory(sample_rasters.all_kinds(rows), rows)
     copy_to_sidecar(source, tmp_path / "t.rat.zarr")
     target = make("", "MEM")
     copy_to_raster(tmp_path / "t.rat.zarr", target)
@@ -87,7 +87,7 @@ def test_hfa_there_and_back(tmp_path):
     dataset = make(path, "HFA")
     rat = dataset.GetRasterBand(1).GetDefaultRAT()
     rng = np.random.default_rng(0)
-    rasters.fill(
+    sample_rasters.fill(
         rat,
         [
             ("Histogram", REAL, 1, rng.integers(0, 9999, rows).astype("f8")),
@@ -99,13 +99,13 @@ def test_hfa_there_and_back(tmp_path):
         rows,
     )
     rat = dataset = None
-    before = rasters.describe_band(path)
+    before = sample_rasters.describe_band(path)
     copy_to_sidecar(path, chunk_rows=999)
     make(again, "HFA").FlushCache()
     report = copy_to_raster(f"{path}.rat.zarr", again)
     assert report.losses == ()
-    assert rasters.describe_band(again) == before
-    assert rasters.describe_band(path) == before
+    assert sample_rasters.describe_band(again) == before
+    assert sample_rasters.describe_band(path) == before
 
 
 @pytest.mark.skipif(not HAS_HFA, reason="this GDAL has no HFA driver")
@@ -125,7 +125,7 @@ def test_what_hfa_changes_is_said(tmp_path):
     assert "the type of column 'count' became Real, its name 'Histogram'" in text
     assert "the name of column 'class' became 'Class_Names'" in text
     assert "the usage of column 'v' became" in text
-    found = rasters.describe_band(path)
+    found = sample_rasters.describe_band(path)
     assert [column[0] for column in found["columns"]] == ["Histogram", "Class_Names", "v"]
 
 
@@ -173,7 +173,7 @@ def test_geotiff_there_and_back(tmp_path):
     make(path).FlushCache()
     with pytest.warns(LossWarning):
         report = copy_to_raster(store, path)
-    found, wanted = rasters.describe_band(path), table_of(source)
+    found, wanted = sample_rasters.describe_band(path), table_of(source)
     # The oracle: what differs by GDAL's own reading is what the report says, and no more.
     said = "\n".join(report.losses)
     for (name, *_, now), (_, *_, was) in zip(found["columns"], wanted["columns"], strict=True):
@@ -200,16 +200,18 @@ def test_a_geotiff_that_is_its_own_source(tmp_path):
     copy_to_raster(f"{path}.rat.zarr", again)
     copy_to_raster(f"{path}.band2.rat.zarr", again, band=2)
     for band in (1, 2):
-        assert rasters.describe_band(again, band) == rasters.describe_band(path, band)
+        assert sample_rasters.describe_band(again, band) == sample_rasters.describe_band(
+            path, band
+        )
 
 
 def test_the_land_cover_raster(nlcd, tmp_path):
     report = copy_to_sidecar(nlcd)
-    expected = rasters.describe_band(nlcd)
+    expected = sample_rasters.describe_band(nlcd)
     with RatZarr(report.target, readOnly=True) as table:
         assert table.getColumnNames() == [column[0] for column in expected["columns"]]
         assert table.readBlock("Land Cover Class", 11, 1)[0] == "Open Water"
     again = tmp_path / "again.tif"
     gdal.GetDriverByName("GTiff").Create(str(again), 84, 46).FlushCache()
     assert copy_to_raster(report.target, again).losses == ()
-    assert rasters.describe_band(again) == expected
+    assert sample_rasters.describe_band(again) == expected

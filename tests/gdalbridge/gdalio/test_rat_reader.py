@@ -12,7 +12,7 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge.errors import BridgeError, ConversionError, RasterNotFoundError
-from gdalbridge.gdalio import datetimes as gdaldatetimes
+from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat
 from gdalbridge.gdalio.read_options import ReadOptions
 from tests.gdalbridge.sample_rasters import (
@@ -189,7 +189,7 @@ def test_the_widest_offsets_come_through(minutes):
         assert source.stored(0).attributes["UTC_OFFSET_MINUTES"] == minutes
         local = np.datetime64("2020-01-02T03:04:05.006", "us")
         assert source.read(0, 0, 1)[0] == local - np.timedelta64(minutes, "m")
-        text = gdaldatetimes.text_for_gdal(
+        text = datetimes.text_for_gdal(
             source.read(0, 0, 1), np.array([minutes]), column="d", first_row=0
         )
         assert new_rat([("d", DATETIME, 0, [text[0].decode()])], 1).GetValueAsString(0, 0) == (

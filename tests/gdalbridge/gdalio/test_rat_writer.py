@@ -9,13 +9,13 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError
-from gdalbridge.gdalio import datetimes as gdaldatetimes
+from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.compat import exceptions, silence, write_array
 from gdalbridge.gdalio.field_types import replaced_column
 from gdalbridge.gdalio.rat_reader import open_rat
 from gdalbridge.gdalio.rat_writer import open_rat_for_update
 from gdalbridge.gdalio.read_options import ReadOptions
-from tests.gdalbridge import sample_rasters as rasters
+from tests.gdalbridge import sample_rasters
 from tests.gdalbridge.sample_rasters import (
     BOOLEAN,
     DATETIME,
@@ -219,12 +219,12 @@ def test_datetimes_and_their_offset(way, offset):
     times = np.array(
         ["2020-01-02T03:04:59.999", "NaT", "1833-05-06T07:08:00.001", "5000-01-01"], "M8[us]"
     )
-    offsets = np.full(4, gdaldatetimes.NAIVE if offset is None else offset)
+    offsets = np.full(4, datetimes.NAIVE if offset is None else offset)
     dataset = make("", "MEM")
     with open_rat_for_update(dataset, options=way) as sink:
         sink.set_row_count(4)
         index = sink.create_column("d", DATETIME, 0)
-        text = gdaldatetimes.text_for_gdal(times, offsets, column="d", first_row=0)
+        text = datetimes.text_for_gdal(times, offsets, column="d", first_row=0)
         sink.write(index, 0, text[:1])
         sink.write(index, 1, text[1:])
         sink.commit()
@@ -284,19 +284,19 @@ def test_names_that_a_file_does_not_keep_are_said(tmp_path, driver):
             index = sink.create_column(name, INTEGER, 0)
             sink.write(index, 0, np.array([index], np.int32))
         losses = sink.commit()
-    found = [name for name, *_ in rasters.describe_band(path)["columns"]]
+    found = [name for name, *_ in sample_rasters.describe_band(path)["columns"]]
     changed = [(was, now) for was, now in zip(names, found, strict=True) if was != now]
     assert changed
     assert losses == [f"the name of column {was!r} became {now!r}" for was, now in changed]
 
 
 def test_a_table_in_place_is_added_to(nlcd):
-    before = rasters.describe_band(nlcd)
+    before = sample_rasters.describe_band(nlcd)
     with open_rat_for_update(nlcd) as sink:
         index = sink.create_column("new", INTEGER, 0)
         sink.write(index, 0, np.arange(256, dtype=np.int32))
         assert sink.commit() == []
-    after = rasters.describe_band(nlcd)
+    after = sample_rasters.describe_band(nlcd)
     assert after["columns"].pop() == ("new", INTEGER, 0, list(range(256)))
     assert after == before
     # And once more: GDAL may by now have the table in two places.
@@ -308,14 +308,14 @@ def test_a_table_in_place_is_added_to(nlcd):
 
 
 def test_a_raster_in_memory_upon_files(nlcd):
-    before = rasters.describe_band(nlcd)
+    before = sample_rasters.describe_band(nlcd)
     source = gdal.Open(str(nlcd))
     dataset = gdal.GetDriverByName("VRT").CreateCopy("", source)
     with open_rat_for_update(dataset) as sink:
         sink.write(0, 0, np.full(256, 7, np.int32))
         assert sink.commit() == []
     assert column_of(dataset, 0) == [7] * 256
-    assert rasters.describe_band(nlcd) == before
+    assert sample_rasters.describe_band(nlcd) == before
 
 
 def test_a_table_that_the_dataset_does_not_see_is_not_replaced(nlcd, tmp_path, monkeypatch):
@@ -422,7 +422,7 @@ def test_what_an_hfa_does_not_keep_of_names_and_usages_is_said(tmp_path):
         for name, kind, usage in (("v", INTEGER, 5), ("é" * 40, INTEGER, 0), ("n", STRING, 2)):
             sink.create_column(name, kind, usage)
         said = sink.commit()
-    assert [one[:3] for one in rasters.describe_band(path)["columns"]] == [
+    assert [one[:3] for one in sample_rasters.describe_band(path)["columns"]] == [
         ("v", INTEGER, 0),
         ("é" * 31, INTEGER, 0),
         ("Class_Names", STRING, 2),
@@ -449,7 +449,7 @@ def test_hfa_is_written_through_in_blocks_of_ever_longer_text(tmp_path):
             sink.write(0, row, np.array(texts[row : row + 1], TEXT))
             sink.write(1, row, numbers[row : row + 1])
         assert sink.commit() == []
-    found = rasters.describe_band(path)["columns"]
+    found = sample_rasters.describe_band(path)["columns"]
     assert [column[3] for column in found] == [texts, [value.tobytes() for value in numbers]]
 
 
@@ -467,7 +467,7 @@ def test_an_hfa_that_is_open_is_written_when_it_is_closed(tmp_path):
     assert losses == [
         "the usage of column 'v' became Generic, it was MinMax, when the dataset is closed"
     ]
-    assert rasters.describe_band(path)["columns"] == [("v", INTEGER, 0, [3, 4])]
+    assert sample_rasters.describe_band(path)["columns"] == [("v", INTEGER, 0, [3, 4])]
 
 
 @new_types

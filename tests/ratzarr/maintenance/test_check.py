@@ -27,8 +27,8 @@ from ratzarr import (
     maintenance,
 )
 from ratzarr.concurrency import stream
-from ratzarr.format import names as layout
 from ratzarr.format.chunk_runs import ChunkRuns
+from ratzarr.format.names import to_json
 from ratzarr.maintenance.repair import REMOVING
 from ratzarr.testing.helpers import BYTES, STRING
 
@@ -79,7 +79,7 @@ def edit(place, url, key, change):
     """Change a document, and give it the checksum that its writer would have given it."""
     document = json.loads(place.content(url, f"{key}/zarr.json"))
     change(document)
-    place.put(url, f"{key}/zarr.json", layout.to_json(document))
+    place.put(url, f"{key}/zarr.json", to_json(document))
 
 
 def kinds(found):
@@ -468,7 +468,8 @@ def test_who_is_just_putting_it_in_its_place_is_left_alone(place):
     at_work = threading.Thread(target=goes_on)
 
     def begin(done, message):
-        if message == "move it into place":
+        # All is read: what comes now is the repair.
+        if done == 1 and not at_work.ident:
             at_work.start()
 
     try:
@@ -540,7 +541,7 @@ def test_a_removal_that_was_interrupted(moto_s3):
     url = make(place, a="int32")
     before = place.objects(url)
     for chunks in ((), (1, 2)):
-        place.put(url, "RAT/gone/zarr.json", layout.to_json(REMOVING))
+        place.put(url, "RAT/gone/zarr.json", to_json(REMOVING))
         for chunk in chunks:
             place.put(url, f"RAT/gone/c/{chunk}", b"anything")
         with RatZarr(url, readOnly=True) as table:

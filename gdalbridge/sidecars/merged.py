@@ -5,8 +5,8 @@ sidecar. If two columns have the same name, a sidecar's column replaces the rast
 sidecar's column takes precedence over those of later sidecars. A sidecar's column that is
 incomplete or unreadable replaces nothing.
 
-The rule is applied in three places. :class:`Columns`, in this module, has values as they are
-stored. The attached table has values as GDAL would have them, and scripts get arrays.
+The rule is applied in three places. :class:`Columns`, in this module, returns values as they are
+stored. The attached table returns values as GDAL would. Scripts get arrays.
 
 A column with several values per row appears as several columns: ``name[0]``, ``name[1]``, ...
 """
@@ -64,7 +64,7 @@ Array = NDArray[Any]
 MISSING_ATTR = "missing_value"
 """A column's attribute: the value that stands for missing values."""
 MOST_PARTS = 100
-"""The maximum number of values per row for a column to be shown, one column per value."""
+"""The maximum number of values per row; columns with more are left out."""
 INCOMPLETE = "it is not complete yet"
 
 
@@ -87,8 +87,9 @@ def merge[C: Named](
     Parameters
     ----------
     own : sequence
-        The raster's own columns, in order. GDAL allows several columns of one name; a sidecar's
-        first column of that name replaces the raster's first, its second the raster's second.
+        The raster's own columns, in order. GDAL allows several columns of one name. A sidecar's
+        first column of that name replaces the raster's first, its second column the raster's
+        second.
     sidecars : iterable of iterables
         The complete columns of each sidecar, in order.
     prefer : {"sidecar", "raster"}

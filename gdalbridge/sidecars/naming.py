@@ -187,7 +187,10 @@ def _proxy_base(url: str) -> str | None:
 
 
 def writable_sidecar_path(raster: Any, band: int = 1, name: str | None = None) -> str:
-    """Return the path for writing a raster's sidecar: beside it, or in the set directory.
+    """Return the path for writing a raster's sidecar.
+
+    The path is beside the raster, or in ``GDALBRIDGE_SIDECAR_DIR`` if the raster's directory is
+    not writable.
 
     Parameters and errors are those of :func:`sidecar_path`.
     """

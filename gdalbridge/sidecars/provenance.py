@@ -369,8 +369,8 @@ def pixel_changes(then: object, now: object) -> list[str]:
     Parameters
     ----------
     then, now : dict or None
-        From :func:`raster_attribute` or :func:`parsed_raster`. A sample is compared only if
-        both contain it.
+        From :func:`raster_attribute` or :func:`parsed_raster`. A sample is compared only if both
+        contain it.
     """
     before, after = _fingerprint(then), _fingerprint(now)
     if before is None or after is None:

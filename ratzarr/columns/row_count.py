@@ -87,8 +87,8 @@ class RowCount:
         Parameters
         ----------
         opened : collection of Column
-            Columns opened since the table's document was read. Comparing ROWCOUNT with one of these saves a
-            request.
+            Columns opened since the table's document was read. Comparing ROWCOUNT with one of them
+            saves a request.
         """
         stated = self.stated
         if stated is not None and self._is_pending:

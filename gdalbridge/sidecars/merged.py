@@ -517,7 +517,7 @@ def open_columns(
     with ExitStack() as stack:
         if is_store(table):
             if names is not None:
-                raise BridgeError(f"{table} is a table itself, so names must be None")
+                raise BridgeError(f"{table} is a table itself, and has no sidecars to choose from")
             store = RatZarr(table, readOnly=True, storageOptions=storage_options)
             columns = Columns(str(table))
             columns.add([], [columns.of_store(stack.enter_context(store))])

@@ -1,9 +1,10 @@
-"""The table: what users of ratzarr see.
+"""The public class :class:`RatZarr`.
 
-An instance is a view of a table as it was when it was opened: its row count and the
-columns it has used. :meth:`RatZarr.refresh` looks again; every change of metadata does
-so by itself. Every write is in the store when the call returns, unless a buffer was asked
-for (:mod:`ratzarr.columns.write_buffer`): then it is when :meth:`RatZarr.flush` does.
+An instance shows the table as it was when it was opened: its row count, and the columns used so
+far. :meth:`RatZarr.refresh` reads them again, and so does each change of metadata. A write is in
+the store when the call returns. With a write buffer (:mod:`ratzarr.columns.write_buffer`), it is
+in the store when :meth:`RatZarr.flush` returns.
+
 """
 
 import copy
@@ -26,7 +27,7 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.decoders import check_chunk, padded_rows
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.open_columns import OpenColumns
-from ratzarr.columns.write_buffer import WriteBuffer, let_go
+from ratzarr.columns.write_buffer import WriteBuffer, write_remaining
 from ratzarr.errors import (
     ArgumentError,
     ChangedError,
@@ -59,39 +60,39 @@ __all__ = ["RatZarr"]
 
 Array = NDArray[Any]
 type Place = str | os.PathLike[str] | Store | StorePath
-"""Where a table is: a name, or a zarr store that it is in."""
+"""The location of a table: a name, or a zarr store that contains the table."""
 
 
 class RatZarr:
     """A raster attribute table kept beside its raster, as a Zarr group.
 
-    One row per pixel value or segment, one column per attribute; columns are read and
-    written in blocks of rows.
+    The table has one row per pixel value or segment, and one column per attribute. Columns are
+    read and written in blocks of rows.
 
     Parameters
     ----------
     filename : str, os.PathLike, zarr.abc.store.Store or zarr.storage.StorePath
-        A local path, ``s3://bucket/key``, ``/vsis3/bucket/key``, ``file://...``, or
-        another URL that fsspec can read; or a zarr store that has the table at its root
-        (``StorePath(store, path)``: elsewhere in it).
+        A local path, ``s3://bucket/key``, ``/vsis3/bucket/key``, ``file://...``, or another URL
+        that fsspec can read. Or a zarr store with the table at its root; for a table elsewhere in
+        the store, pass ``StorePath(store, path)``.
     readOnly : bool
-        Refuse every change.
+        If True, every change raises :class:`ReadOnlyError`.
     create : bool
-        Create the table if nothing is there. (An existing one is never replaced.)
+        If True, create the table if it does not exist. An existing table is never replaced.
     storageOptions : mapping, optional
-        Arguments for the file system: for S3 those of ``s3fs.S3FileSystem``. They go
-        before what the AWS environment variables say.
+        Arguments for the file system; for S3, those of ``s3fs.S3FileSystem``. They take precedence
+        over the AWS environment variables.
     newRowCount, newChunkSize : int, optional
-        Row count and chunk size of a table that is created by this call, which takes no
-        further requests. One that is there already keeps its own.
+        Row count and chunk size of the table if this call creates it; they cost no extra request.
+        An existing table keeps its own.
     writeBuffer : bool or int, optional
-        For programs that write small blocks: let rows wait in memory until their chunks are
-        full, for a second at the most, and write chunks that are full at once. True, or how
-        many bytes may wait (True: 256 MiB). By default what the environment variable
-        ``RATZARR_WRITE_BUFFER`` says (``on``, ``off`` or bytes), and without it False. What
-        waits is written by :meth:`flush`, :meth:`close`, a read of these rows, a change of
-        metadata, and when the instance is no longer used; a process that is killed before
-        loses it, and errors in writing come later than the call that they belong to.
+        For programs that write small blocks: collect rows in memory, and write each chunk once,
+        when all its rows have arrived or after about one second. True allows 256 MiB of collected
+        rows; an int sets another number of bytes. The default comes from the environment variable
+        ``RATZARR_WRITE_BUFFER`` (``on``, ``off`` or bytes), otherwise False. Collected rows are
+        written by :meth:`flush`, :meth:`close`, a read of the same rows and a change of metadata,
+        and when the instance is no longer used. A process that is killed before that loses them.
+        Errors in writing are raised by a later call.
 
     Attributes
     ----------
@@ -101,11 +102,11 @@ class RatZarr:
     Raises
     ------
     TableNotFoundError
-        Where nothing is there and nothing is to be created.
+        If the table does not exist, and ``create`` is False or ``readOnly`` is True.
     NotARatZarrError
-        Where something else is there.
+        If the location contains something other than a RatZarr.
     FormatVersionError
-        Where the table is of a later format.
+        If a later version of the format wrote the table.
 
     Examples
     --------
@@ -142,16 +143,16 @@ class RatZarr:
         if created:
             if self.readOnly or not create:
                 whole_store.refuse_foreign_root(self._objects)
-                asked = "readOnly is True" if self.readOnly else "create is False"
+                reason = "readOnly is True" if self.readOnly else "create is False"
                 raise TableNotFoundError(
-                    f"there is no RatZarr at {self._objects.location}, and {asked}"
+                    f"there is no RatZarr at {self._objects.location}, and {reason}"
                 )
             self._table = whole_store.create(self._objects, rows, chunk_rows)
         self._catalog = Catalog(self._objects, self._table)
         buffer = WriteBuffer(size) if size else None
         self._columns = OpenColumns(self._catalog, buffer)
         if buffer is not None:
-            weakref.finalize(self, let_go, buffer).atexit = False
+            weakref.finalize(self, write_remaining, buffer).atexit = False
         if created:
             self._catalog.rows.accept()
 
@@ -160,15 +161,15 @@ class RatZarr:
     def getRowCount(self) -> int:
         """Return the number of rows.
 
-        The first time a column is looked at, as another program may have resized the columns
-        without saying so in the table's document.
+        The first call reads one column, because another program may have resized the columns
+        without updating the table's document.
         """
         self._check_open()
         return self._rows
 
     @property
     def rowCount(self) -> int:
-        """Number of rows. Setting it is :meth:`setRowCount`."""
+        """Number of rows. Assigning to it calls :meth:`setRowCount`."""
         return self._rows
 
     @rowCount.setter
@@ -178,9 +179,9 @@ class RatZarr:
     def setRowCount(self, rowCount: int) -> None:
         """Set the number of rows, of the table and of each of its columns.
 
-        Rows that are cut off are gone; rows that are added are empty (the columns' fill
-        values), also where there were rows before. A column that can't be read is left as
-        it is (:meth:`getUnreadableColumns`).
+        Rows beyond the new count are deleted. New rows have the columns' fill values, even where
+        earlier rows were cut off. Columns that can't be read are not changed (see
+        :meth:`getUnreadableColumns`).
 
         Parameters
         ----------
@@ -190,10 +191,9 @@ class RatZarr:
         Raises
         ------
         ArgumentError
-            For anything but an integer, or a negative one.
+            If ``rowCount`` is negative or not an integer.
         """
         rows = integer(rowCount, "the row count", 0, MAX_ROWS)
-        # However many there were.
         self._check_writable()
         self._columns.write_back()
         self._columns.cut(rows)
@@ -202,20 +202,20 @@ class RatZarr:
         self._catalog.rows.accept()
 
     def getRATChunkSize(self) -> int:
-        """Return the number of rows per chunk of columns to be created."""
+        """Return the number of rows per chunk for new columns."""
         self._check_open()
         return int(self._table.attributes.get(CHUNKSIZE_ATTR, DFLT_CHUNKSIZE))
 
     def setChunkSize(self, chunksize: int) -> None:
-        """Set the number of rows per chunk, of columns created from now on.
+        """Set the number of rows per chunk for columns created from now on.
 
-        A chunk is one object in the store. Blocks that are whole chunks are read and
-        written fastest; the default is 500 000 rows.
+        A chunk is one object in the store. Blocks that cover whole chunks are read and written
+        fastest. The default is 500 000 rows.
 
         Raises
         ------
         ArgumentError
-            For anything but an integer >= 1.
+            If ``chunksize`` is not an integer of 1 or more.
         """
         rows = integer(chunksize, "the chunk size", 1, MAX_ROWS)
         self._begin_change()
@@ -226,7 +226,7 @@ class RatZarr:
         self._update_table(change)
 
     def getRatAttributeMapping(self) -> LiveAttributes:
-        """Return the table's attributes: a mapping whose changes are on disk at once."""
+        """Return the table's attributes, as a mapping that saves each change at once."""
         self._check_open()
         return LiveAttributes(
             self._table, OWN_TABLE_ATTRS, self._begin_change, self._catalog.table_missing
@@ -237,13 +237,13 @@ class RatZarr:
     def getColumnNames(self) -> list[str]:
         """Return the names of all columns, in order of creation.
 
-        One request, however many columns there are.
+        This takes one request, regardless of the number of columns.
         """
         self._check_open()
         return self._catalog.names()
 
     def colExists(self, colName: str) -> bool:
-        """Return whether the table has a column of this name."""
+        """Return True if the table has a column of this name."""
         self._check_open()
         return colName != "" and self._catalog.is_there(colName)
 
@@ -259,42 +259,42 @@ class RatZarr:
         complete: bool = True,
         replace: bool = False,
     ) -> None:
-        """Create a column, of as many rows as the table has.
+        """Create a column, with as many rows as the table.
 
         Parameters
         ----------
         colName : str
-            Any string but the empty one.
+            Any string except the empty one.
         dtype : dtype-like
-            Any integer, float16 to float64, bool, ``datetime64`` with a unit,
-            fixed-width bytes (``S7``), ``str`` (or ``StringDType()``) for text, ``bytes``
-            for bytes of any length; or a dtype of pandas, Polars or Arrow that is exactly
-            one of these (a categorical: that of its categories).
+            Any integer, float16 to float64, bool, ``datetime64`` with a unit, fixed-width bytes
+            (``S7``), ``str`` (or ``StringDType()``) for text, or ``bytes`` for bytes of any
+            length. A dtype of pandas, Polars or Arrow is accepted if it equals one of these
+            exactly; for a categorical, the dtype of its categories counts.
         width : int
-            Values per row: more than 1 makes blocks of shape (n, width).
+            Values per row. With more than 1, blocks have the shape (n, width).
         fillValue : scalar, optional
-            What rows hold that were never written; by default 0, False, "", b"", NaT.
+            The value of rows that were never written; by default 0, False, "", b"" or NaT.
         chunkSize : int, optional
             Rows per chunk of this column; by default the table's (:meth:`setChunkSize`).
         attributes : mapping, optional
-            Attributes to create it with.
+            Initial attributes of the column.
         complete : bool
-            False for a column that is to be filled by a long copy: it can't be read
-            until :meth:`setComplete` says that all of it is there.
+            Pass False if a long copy will fill the column. Until :meth:`setComplete` declares it
+            complete, reading it raises :class:`ColumnIncompleteError`.
         replace : bool
-            With ``complete=False``: let the column take the place of one of its name, if
-            there is one, but only when :meth:`setComplete` says that it is finished. Until
-            then everybody else sees the old one; this instance means the new one by the
-            name, and :meth:`deleteColumn` gives up the new one. The new one keeps the old
-            one's GDAL usage, units and other attributes that do not describe its values;
-            those in ``attributes`` take precedence.
+            With ``complete=False``: replace an existing column of this name, but not before
+            :meth:`setComplete` declares the new one complete. Until then, all other readers see
+            the old column. In this instance, the name refers to the new one, and
+            :meth:`deleteColumn` discards the new one. The new column keeps the old one's GDAL
+            usage, units and other attributes that do not describe its values; ``attributes`` take
+            precedence over these.
 
         Raises
         ------
         ColumnExistsError
-            Where there is a column of this name. It is left as it is.
+            If a column of this name exists. It is not changed.
         InvalidNameError, UnsupportedDtypeError, UnequalValueError, ArgumentError
-            For a name, dtype, fill value or width that can't be.
+            If the name, dtype, fill value or width is not valid.
         """
         self._begin_change()
         if replace and complete:
@@ -316,22 +316,22 @@ class RatZarr:
         self._columns.add_new(column, logged=not complete)
 
     def createColumns(self, columns: Mapping[str, Any]) -> None:
-        """Create many columns at once, their requests in parallel.
+        """Create many columns, with parallel requests.
 
         Parameters
         ----------
         columns : mapping
-            By name, in order: a dtype, or a mapping with ``dtype`` and what else
-            :meth:`createColumn` takes (``width``, ``fillValue``, ``chunkSize``, ``attributes``,
+            For each name, in order: a dtype, or a mapping with ``dtype`` and any other parameters
+            of :meth:`createColumn` (``width``, ``fillValue``, ``chunkSize``, ``attributes``,
             ``complete``).
 
         Raises
         ------
         ColumnExistsError
-            Where there is one of such a name. None is created. (Only where another process
-            creates it at this very moment the others are.)
+            If a column of one of these names exists. No column is created. If another process
+            creates such a column during this call, the other columns may have been created.
         InvalidNameError, UnsupportedDtypeError, UnequalValueError, ArgumentError
-            For a name, dtype, fill value or width that can't be. None is created.
+            If the name, dtype, fill value or width is not valid. None is created.
 
         Examples
         --------
@@ -347,18 +347,18 @@ class RatZarr:
                 f"createColumns takes a mapping of names to dtypes: got {columns!r:.100}"
             )
         new = []
-        for name, asked in columns.items():
+        for name, options in columns.items():
             try:
-                new.append(self._new_column(name, **column_options(name, asked)))
+                new.append(self._new_column(name, **column_options(name, options)))
             except RatZarrError as error:
-                error.add_note(f"(this was asked of column {name!r}; none was created)")
+                error.add_note(f"(in the request for column {name!r}; no column was created)")
                 raise
         if not new:
             return
         created = self._catalog.create_many(new, self._rows)
         self._catalog.rows.accept()
-        for one, column in zip(new, created, strict=True):
-            self._columns.add_new(column, logged=not one.complete)
+        for requested, column in zip(new, created, strict=True):
+            self._columns.add_new(column, logged=not requested.complete)
 
     def _new_column(
         self,
@@ -371,28 +371,27 @@ class RatZarr:
         attributes: Mapping[str, Any] | None = None,
         complete: bool = True,
     ) -> NewColumn:
-        usual = chunkSize is None
         return NewColumn.of(
             name,
             dtype,
             width,
             fill=fillValue,
             chunk_rows=self.getRATChunkSize()
-            if usual
+            if chunkSize is None
             else integer(chunkSize, "the chunk size", 1, MAX_ROWS),
             attributes=attributes,
             complete=complete,
         )
 
     def setComplete(self, colName: str, rowsDone: int | None = None) -> None:
-        """Say that a column created with ``complete=False`` has all its rows.
+        """Declare a column complete that was created with ``complete=False``.
 
         Parameters
         ----------
         colName : str
             The column.
         rowsDone : int, optional
-            Say instead that only its first rows are whole.
+            Only record that the first ``rowsDone`` rows are complete; the column stays incomplete.
         """
         self._begin_change()
         column = self._column(colName)
@@ -403,10 +402,11 @@ class RatZarr:
             now = ColumnState.of(document, column.document.place, colName)
             if now.id != state.id:
                 raise column.replaced()
-            for one, then, stop in written:
-                one.check_lasts(now, then, stop)
+            for written_column, then, stop in written:
+                written_column.check_lasts(now, then, stop)
             attributes[COMPLETE_ATTR] = rowsDone is None
-            # Rows that others have added, or cut off and added again, nobody says to have written.
+            # Other processes may have added rows, or cut rows off and added them again. This
+            # writer did not write those rows, so they don't count.
             known = min(self._rows, now.length, *(now.cuts or ()))
             attributes[ROWS_DONE_ATTR] = known if rowsDone is None else done
 
@@ -418,15 +418,15 @@ class RatZarr:
             self._columns.add(self._catalog.put_in_place(column))
 
     def resumeColumn(self, colName: str) -> dict[str, Any] | None:
-        """Go on with a column that was created with ``complete=False`` and never finished.
+        """Resume writing a column that was created with ``complete=False``.
 
-        From now on this instance writes to it, also where it is one that is to replace
-        another. Only one process should go on with it.
+        Afterwards, the name refers to the unfinished column in this instance, even if that column
+        will replace another. Only one process at a time should resume a column.
 
         Returns
         -------
         dict or None
-            Its attributes; None where there is nothing unfinished of this name.
+            The column's attributes; None if no unfinished column has this name.
         """
         self._begin_change()
         column = self._catalog.unfinished(check_name(colName))
@@ -436,36 +436,36 @@ class RatZarr:
         return copy.deepcopy(column.document.attributes)
 
     def getMissingRows(self, colName: str) -> list[tuple[int, int]]:
-        """Return which rows of a column nobody has written yet, as whole chunks.
+        """Return the rows of a column that are not written yet, as whole chunks.
 
         Returns
         -------
         list of (int, int)
-            Runs of rows, from the first up to but not including the second.
+            Runs of rows as (start, stop); stop is not included.
         """
         column = self._column(colName)
         self._columns.write_back([colName])
-        # Whoever asks is about to write them; and a column that is being built out of sight is not
-        # opened anew when the table has grown or was cut.
+        # Read the document again, because the caller is about to write these rows. An unfinished
+        # column that will replace another is not reopened when other processes resize the table.
         if not column.document.load():
             raise column.missing()
-        there = column.chunks_there()
+        written = column.chunks_there()
         step, rows = column.state.chunk_rows, min(self._rows, column.state.length)
         runs: list[tuple[int, int]] = []
         start = 0
-        for chunk in [*sorted(there), chunk_count(rows, step)]:
+        for chunk in [*sorted(written), chunk_count(rows, step)]:
             if start < (stop := min(chunk * step, rows)):
                 runs.append((start, stop))
             start = (chunk + 1) * step
         return runs
 
     def deleteColumn(self, colName: str) -> None:
-        """Delete a column, also one that can't be read.
+        """Delete a column, even if it can't be read.
 
         Raises
         ------
         ColumnNotFoundError
-            Where there is none of this name.
+            If the column does not exist.
         """
         self._check_writable()
         self._keep_row_count(check_name(colName))
@@ -477,14 +477,14 @@ class RatZarr:
         self._columns.give_up(colName)
 
     def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:
-        """Open a column now. Reading and writing do so by themselves.
+        """Open a column now. Reading and writing open columns on demand.
 
         Raises
         ------
         ColumnNotFoundError
-            Where there is none of this name.
+            If the column does not exist.
         ColumnIncompleteError
-            Where its writer has not finished it, unless ``allowIncomplete``.
+            If the column is incomplete and ``allowIncomplete`` is False.
         """
         column = self._column(colName)
         if not allowIncomplete:
@@ -493,20 +493,20 @@ class RatZarr:
     def getUnreadableColumns(
         self, colNames: Iterable[str] | None = None
     ) -> dict[str, RatZarrError]:
-        """Open columns, in parallel, and return those that can't be read.
+        """Open columns in parallel, and return the unreadable ones with their errors.
 
-        Such a column is packed in a way that is not known here, or its ``zarr.json`` is damaged.
-        It can be deleted; it has no part in the row count; the other columns are not affected.
+        A column can't be read if its codec is unknown or its ``zarr.json`` is damaged. It can be
+        deleted. It does not affect the row count or the other columns.
 
         Parameters
         ----------
         colNames : iterable of str, optional
-            Which columns; by default all.
+            The columns to open; by default all.
 
         Returns
         -------
         dict of str to RatZarrError
-            By name, in the order of the columns: what opening the column raises.
+            For each unreadable column, in order, the error that opening it raises.
         """
         self._check_open()
         names = self._catalog.names() if colNames is None else list(colNames)
@@ -527,20 +527,20 @@ class RatZarr:
         return BYTES if dtype.kind == "O" else dtype
 
     def getColumnAttributeMapping(self, colName: str) -> LiveAttributes:
-        """Return a column's attributes: a mapping whose changes are on disk at once."""
+        """Return a column's attributes, as a mapping that saves each change at once."""
         column = self._column(colName)
         return LiveAttributes(
             column.document, OWN_COLUMN_ATTRS, self._begin_change, column.missing
         )
 
     def getModificationLog(self, colName: str) -> list[Event]:
-        """Return who wrote to a column, when, and by what command.
+        """Return the history of writes to a column: when, by whom, and by which command.
 
         Returns
         -------
         list of (datetime.datetime, str, list of str)
-            Time in UTC, user, command line; oldest first. One event for the first
-            write to the column by each instance of RatZarr.
+            Time in UTC, user and command line; oldest first. Each instance of RatZarr adds one
+            event, at its first write to the column.
         """
         return parse(self._column(colName).document.attributes.get(MODIFICATION_ATTR))
 
@@ -558,14 +558,14 @@ class RatZarr:
         startRow : int
             First row, from 0 to the row count.
         blockLen : int
-            Number of rows; at the end of the table fewer are returned.
+            Number of rows. At the end of the table, fewer rows are returned.
         allowIncomplete : bool
-            Also read a column that its writer has not finished.
+            If True, read the column even if it is incomplete.
 
         Returns
         -------
         ndarray
-            Of shape (n,) or (n, width), and the column's dtype.
+            The rows, with shape (n,) or (n, width) and the column's dtype.
 
         Raises
         ------
@@ -582,7 +582,7 @@ class RatZarr:
         *,
         allowIncomplete: bool = False,
     ) -> dict[str, Array]:
-        """Read the same rows of several columns, their requests in parallel.
+        """Read the same rows of several columns, with parallel requests.
 
         Parameters and errors are those of :meth:`readBlock`.
 
@@ -598,33 +598,34 @@ class RatZarr:
         for _ in range(2):
             rows = self._rows_of(names)
             if start > rows:
-                self._look_again()
+                self._reload()
                 rows = self._rows_of(names)
             if not 0 <= start <= rows or length < 0:
                 raise RowRangeError(
-                    f"{self._objects.location} has {rows} rows: a block of {length} from row "
-                    f"{start} is not in it"
+                    f"{self._objects.location} has {rows} rows: a block of {length} rows from "
+                    f"row {start} is outside the table"
                 )
             block = Block(start, min(length, rows - start))
             try:
                 return self._columns.read(names, block, allow_incomplete=allowIncomplete)
             except ChangedError:
-                # Cut by another process: what is left of it can be read.
-                self._look_again()
+                # Another process has cut off rows. The remaining rows can be read.
+                self._reload()
         return self._columns.read(names, block, allow_incomplete=allowIncomplete)
 
     def readText(self, colName: str, startRow: int, blockLen: int) -> list[Array] | None:
-        """Read rows of a column of strings as their UTF-8, where that is faster than as strings.
+        """Read rows of a string column as fixed-width UTF-8, if that is faster.
 
-        For who hands them to something that wants bytes. Parameters and errors are those of
+        Use it to pass text to a library that takes bytes. Parameters and errors are those of
         :meth:`readBlock`.
 
         Returns
         -------
         list of ndarray of fixed-width bytes, or None
-            The rows in order, some thousand in each, as wide as the longest of these; no string
-            in them has a zero byte. None where this is no good way: for columns of other dtypes,
-            for long strings, for strings with zero bytes. :meth:`readBlock` reads them all.
+            The rows in order, in pieces of some thousand rows. Each piece is as wide as its
+            longest string, and no string contains a zero byte. None for columns of other dtypes,
+            for long strings, and for strings that contain zero bytes; read these with
+            :meth:`readBlock`.
         """
         block = self._block(colName, startRow, blockLen)
         try:
@@ -633,14 +634,15 @@ class RatZarr:
             return None
         found = [reading.found[first] for first in sorted(reading.found)]
         pieces = [piece for part in found for piece in part or ()]
-        # Rows that the column does not have yet are for readBlock, as is what could not be padded.
+        # readBlock handles the remaining cases: rows that the column does not have yet, and
+        # strings that can't be padded.
         return pieces if sum(map(len, pieces)) == block.length else None
 
     def checkBlock(self, colName: str, startRow: int, blockLen: int) -> None:
-        """See that rows of a column can be read: their chunks are there, and are not damaged.
+        """Check that the chunks of these rows exist and are not damaged.
 
-        By their checksums, with nothing unpacked, where they have any. Parameters and errors are
-        those of :meth:`readBlock`.
+        Chunks with checksums are not decompressed. Parameters and errors are those of
+        :meth:`readBlock`.
         """
         self._columns.look(colName, self._block(colName, startRow, blockLen), check_chunk)
 
@@ -651,8 +653,8 @@ class RatZarr:
         rows = self._rows_of([name])
         if not 0 <= start <= rows or length < 0:
             raise RowRangeError(
-                f"{self._objects.location} has {rows} rows: a block of {length} from row "
-                f"{start} is not in it"
+                f"{self._objects.location} has {rows} rows: a block of {length} rows from "
+                f"row {start} is outside the table"
             )
         return Block(start, min(length, rows - start))
 
@@ -664,27 +666,28 @@ class RatZarr:
         colName : str
             The column.
         block : array-like
-            Of shape (n,), or (n, width). Every value must be one that the column's
-            dtype holds exactly; nothing is rounded, wrapped or cut. Also a Series of pandas
-            or Polars, an Arrow array, or a frame with as many columns of one dtype; but
-            none with nulls, save of date-times.
+            The rows, with shape (n,) or (n, width). The column's dtype must hold every value
+            exactly; nothing is rounded, wrapped or truncated. A pandas or Polars Series, an Arrow
+            array, or a frame with one dtype and as many columns as the width is also accepted.
+            Nulls are refused, except in date-times.
         startRow : int
-            First row; the last must be in the table.
+            First row. The whole block must lie within the table.
 
         Raises
         ------
         UnequalValueError
-            Names the row and the value. Nothing is written.
+            If the dtype can't hold a value exactly; the message names the row and the value.
+            Nothing is written.
         ColumnNotFoundError, RowRangeError, ShapeError, UnsupportedDtypeError
             Nothing is written.
         """
         self.writeBlocks({colName: block}, startRow)
 
     def writeBlocks(self, blocks: Mapping[str, Any], startRow: int) -> None:
-        """Write the same rows of several columns, their requests in parallel.
+        """Write the same rows of several columns, with parallel requests.
 
-        Nothing is written unless every block fits its column. Parameters and errors are
-        those of :meth:`writeBlock`.
+        If one block does not fit its column, nothing is written. Parameters and errors are those
+        of :meth:`writeBlock`.
         """
         self._check_writable()
         start = integer(startRow, "startRow", None, None)
@@ -692,52 +695,51 @@ class RatZarr:
             rows = self._rows_of(blocks)
             self._columns.write(blocks, start, rows)
         except RowRangeError:
-            self._look_again()
+            self._reload()
             now = self._rows_of(blocks)
             if now <= rows:
                 raise
             self._columns.write(blocks, start, now)
         except ChangedError:
-            self._look_again()
+            self._reload()
             raise
 
     # ---- the instance
 
     def refresh(self) -> None:
-        """Write what waits, and look at the store again: row count, chunk size, columns.
+        """Write buffered rows, then read the row count, chunk size and columns again.
 
         Raises
         ------
         TableNotFoundError
-            Where the table has been deleted.
+            If the table has been deleted.
         """
         self._check_open()
         self._columns.write_back()
-        self._look_again()
+        self._reload()
 
     def flush(self) -> None:
-        """Make sure that everything written is in the store, and where it was meant to be.
+        """Ensure that all written rows are in the store, in the columns they were meant for.
 
-        Without a buffer it is in the store after each call. On S3 a chunk is written without a look at
-        whether its column is still there: this looks, with one request for each column
-        written to since the last time.
+        Without a write buffer, rows are in the store after each call. On S3, however, a chunk is
+        written without checking that its column still exists. This method checks that, with one
+        request for each column written to since the last check.
 
         Raises
         ------
         ChangedError, ColumnNotFoundError
-            Where another process has deleted a column, created it anew, or cut off rows
-            that were written since.
+            If another process has deleted a column, created it anew, or cut off written rows.
         """
         self._check_open()
         self._columns.confirm()
 
     def close(self) -> None:
-        """Let go of the table; :meth:`flush` first.
+        """Call :meth:`flush`, then close the table.
 
-        Any other use of this instance is an error from now on.
+        Any later use of this instance raises :class:`ClosedError`.
         """
         if not self._closed:
-            # What can't be written goes on waiting, and so does the instance.
+            # If this fails, the rows stay in the buffer and the instance stays open.
             self._columns.write_back()
             self._closed = True
             try:
@@ -758,7 +760,7 @@ class RatZarr:
         if kind is None:
             self.close()
         else:
-            # What went wrong first matters more than what it may have led to.
+            # The first error is the important one; later errors are notes on it.
             try:
                 self._columns.write_back()
             except RatZarrError as other:
@@ -787,29 +789,29 @@ class RatZarr:
 
     @staticmethod
     def exists(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> bool:
-        """Return whether anything, RatZarr or not, is at this place."""
+        """Return True if the location contains anything, a RatZarr or not."""
         return whole_store.exists(whole_store.open_place(zarrfile, storageOptions))
 
     @staticmethod
     def isValidRatZarr(
         zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None
     ) -> bool:
-        """Return whether a RatZarr is at this place."""
+        """Return True if the location contains a RatZarr."""
         return whole_store.is_valid(whole_store.open_place(zarrfile, storageOptions))
 
     @staticmethod
     def delete(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> None:
-        """Delete a RatZarr; do nothing where nothing is.
+        """Delete a RatZarr. If the location is empty, do nothing.
 
         Raises
         ------
         NotARatZarrError
-            Where something else is there, or something else with it. Nothing is deleted.
+            If the location contains anything else. Nothing is deleted.
         """
         whole_store.delete(whole_store.open_place(zarrfile, storageOptions))
 
     def bytesWritten(self, colName: str) -> int:
-        """Return how many bytes, packed, this instance has written to a column."""
+        """Return how many compressed bytes this instance has written to a column."""
         column = self._column(colName)
         self._columns.write_back([colName])
         return column.bytes_written
@@ -827,13 +829,13 @@ class RatZarr:
         whole_store.check_writable(self._objects)
 
     def _begin_change(self) -> None:
-        """Before any change of metadata: what was written earlier is written earlier."""
+        """Prepare a change of metadata: write buffered rows, to keep the order of the calls."""
         self._check_writable()
         self._columns.write_back()
         self._correct_row_count()
 
     def _correct_row_count(self) -> None:
-        """Write down how many rows there are, where another program has changed that."""
+        """Update the stored row count if another program has changed the number of rows."""
         rows = self._catalog.rows
         if self._objects.looks_before_writing:
             rows.look_again()
@@ -843,7 +845,7 @@ class RatZarr:
             rows.correct()
 
     def _keep_row_count(self, name: str) -> None:
-        """Before a column is deleted: the last one may be all that says how many rows there are."""
+        """Store the row count before a deletion: it may be known only from the last column."""
         rows = self._catalog.rows
         order = order_of(self._table.document)
         if rows.known is not None or not order or order == [name]:
@@ -851,7 +853,7 @@ class RatZarr:
 
     @property
     def _rows(self) -> int:
-        """The number of rows; the first time, one column is looked at for it."""
+        """The number of rows. The first access reads one column to determine it."""
         rows = self._catalog.rows
         if rows.known is None:
             for column in rows.look(self._columns.samples()):
@@ -859,9 +861,9 @@ class RatZarr:
         return rows.known or 0
 
     def _rows_of(self, names: Iterable[str]) -> int:
-        """Return the number of rows; the first time, these columns are looked at for it.
+        """Return the number of rows. The first call opens these columns to determine it.
 
-        They are about to be used, so it takes no request.
+        The caller needs these columns anyway, so this costs no extra request.
         """
         if self._catalog.rows.known is None:
             self._columns.open(names)
@@ -871,10 +873,10 @@ class RatZarr:
         try:
             return str(self._rows)
         except RatZarrError:
-            # Whoever looks at an instance wants no error.
+            # A repr must not raise an error.
             return "unknown"
 
-    def _look_again(self) -> None:
+    def _reload(self) -> None:
         self._columns.look_again()
         if not self._table.load():
             raise self._catalog.table_missing()

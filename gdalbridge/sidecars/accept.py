@@ -1,4 +1,4 @@
-"""A changed raster accepted: its tables are told that it is this one they belong to."""
+"""Accepting a changed raster: its tables record the raster's current state."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,16 +22,16 @@ __all__ = ["TouchReport", "touch"]
 
 @dataclass(frozen=True, slots=True)
 class TouchReport:
-    """What a table said of its raster, and says now."""
+    """The outcome of :func:`touch` for one table."""
 
     path: str
     band: int
     name: str | None
-    """Name of a further table; None for the band's first."""
+    """Name of a further table; None for the band's first table."""
     changes: tuple[str, ...]
-    """In words, what is otherwise; empty where the table fits as it is."""
+    """Descriptions of the differences; empty if the table fits its raster."""
     written: bool
-    """Whether the table was told."""
+    """True if the table was updated."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -52,21 +52,21 @@ def touch(
     dry_run: bool = False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> list[TouchReport]:
-    """Accept that a raster is another than its tables say: write down what it is now.
+    """Accept a changed raster: record its current state in its tables.
 
-    Of the raster some samples of its pixels are read; nothing of a table's columns is changed.
+    This reads some samples of the raster's pixels. It does not change the columns.
 
     Parameters
     ----------
     raster : str or os.PathLike
         The raster.
     sidecar : str or os.PathLike, optional
-        This table, wherever it is; by default all that are beside the raster.
+        A single table, at any location; by default all tables beside the raster.
     band : int, optional
-        Only the tables of this band; of ``sidecar``, the band that it is of (by default
-        the one that it says).
+        Only the tables of this band. With ``sidecar``, the band that the table belongs to; by
+        default the band that the table names.
     dry_run : bool
-        Say what differs, and change nothing.
+        Report the differences, and change nothing.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
 
@@ -78,25 +78,25 @@ def touch(
     Raises
     ------
     RasterNotFoundError
-        Where there is no such raster, or it has no table.
+        If the raster does not exist or has no table.
     BridgeError
-        Where a table is of a band that the raster does not have. No table is changed then.
+        If a table belongs to a band that the raster does not have. No table is changed.
     """
     if is_sidecar(raster):
-        raise BridgeError(f"{raster} is a table: give the raster, and the table as sidecar")
-    # What GDAL remembers of it on S3 may be the very state that is no longer so.
+        raise BridgeError(f"{raster} is a table: pass the raster, and the table as sidecar")
+    # GDAL may have cached the old state of a raster on S3.
     forget(place_of(raster).url, storage_options)
     with opened(raster, storage_options) as dataset:
         hosted = _hosted(raster, sidecar, band, storage_options)
         tables = [one.sidecar for one in hosted]
         if not tables:
-            of = "" if band is None else f" of band {band}"
-            raise RasterNotFoundError(f"{raster} has no sidecar{of}")
+            suffix = "" if band is None else f" of band {band}"
+            raise RasterNotFoundError(f"{raster} has no sidecar{suffix}")
         for one in tables:
             if not 1 <= one.band <= dataset.RasterCount:
                 raise BridgeError(
                     f"{one.path} is of band {one.band}, and {raster} has {dataset.RasterCount} "
-                    "bands: it can't be this raster's"
+                    "bands: the table can't belong to this raster"
                 )
         return [_touched(dataset, one, dry_run, storage_options) for one in hosted]
 
@@ -128,15 +128,15 @@ def _touched(
 
 def _changes(recorded: object, now: Mapping[str, Any]) -> tuple[str, ...]:
     if recorded is None:
-        return ("the table said nothing of a raster",)
+        return ("the table recorded no raster",)
     changes = raster_changes(recorded, now)
     then = parsed_raster(recorded)
     if then is not None:
         if then["name"] != now["name"]:
             changes.insert(0, f"the raster is called {now['name']}, and was called {then['name']}")
-        # What was never kept is compared with nothing.
+        # Properties that were never recorded count as differences too.
         changes += [
-            f"the table said nothing of its raster's {what}"
+            f"the table recorded no {what} of its raster"
             for what in ("size", "bands", "band", "type", "geotransform", "fingerprint")
             if then[what] is None and now[what] is not None
         ]

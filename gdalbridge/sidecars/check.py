@@ -1,7 +1,8 @@
-"""Whether tables are whole, and still those of their raster.
+"""Checks whether tables are sound, and whether they still fit their rasters.
 
-What a store is by itself, :mod:`ratzarr.maintenance.check` looks at; here is what only the bridge
-knows: where a raster's tables lie, and what GDAL's types say of a column's dtype.
+:mod:`ratzarr.maintenance.check` checks the store itself. This module adds the checks that need
+GDAL or the raster: where a raster's tables are, whether they fit it, and whether a column's dtype
+fits its recorded GDAL type.
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,7 +39,7 @@ TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What was found in one table."""
+    """The findings for one table."""
 
     path: str
     """Path or URL of the table."""
@@ -46,7 +47,7 @@ class CheckReport:
 
     @property
     def wrong(self) -> int:
-        """How many findings are wrong and were not repaired; notes don't count."""
+        """The number of findings that are wrong and were not repaired, without notes."""
         return sum(one.wrong and not one.repaired for one in self.findings)
 
     def __str__(self) -> str:
@@ -74,17 +75,17 @@ def check(
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
 ) -> list[CheckReport]:
-    """Read whole tables, and say what is wrong with them.
+    """Read whole tables, and report damage and other problems.
 
     Parameters
     ----------
     table : str or os.PathLike
-        A sidecar; or a raster, for all of its sidecars.
+        A sidecar, or a raster, which stands for all its sidecars.
     repair : bool
-        Remove leftovers and complete what is safe to complete (docs/checking.md). Values
-        are never touched.
+        If True, remove leftovers and complete interrupted changes where that is safe
+        (docs/checking.md). Values are never changed.
     dry_run : bool
-        Change nothing, even so: the findings say what a repair would do.
+        With ``repair``: change nothing, and report what a repair would do.
     storage_options : mapping, optional
         Arguments for the sidecar's file system.
     progress
@@ -98,22 +99,22 @@ def check(
     Raises
     ------
     RasterNotFoundError
-        Where a raster has no sidecar.
+        If a raster has no sidecar.
     RatZarrError
-        Where there is no table that could be checked.
+        If the table does not exist or can't be opened.
     """
     if is_sidecar(table):
         tables = [(str(table), None, 1)]
     else:
         tables = _tables_of(table, storage_options)
         if not tables:
-            raise RasterNotFoundError(f"{table} has no sidecar that could be checked")
+            raise RasterNotFoundError(f"{table} has no sidecar to check")
     reports = []
-    with progress_of(progress) as told:
+    with progress_of(progress) as progress_report:
         for number, (path, raster, band) in enumerate(tables):
 
             def report(done: float, message: str, number: int = number) -> None:
-                told.report((number + done) / len(tables), message)
+                progress_report.report((number + done) / len(tables), message)
 
             findings = check_store(
                 path,
@@ -126,12 +127,12 @@ def check(
             if number == 0:
                 findings += _beside(path, repair=repair and not dry_run)
             reports.append(CheckReport(path, tuple(findings)))
-        told.report(1.0)
+        progress_report.report(1.0)
     return reports
 
 
 def _tables_of(raster: Any, options: Mapping[str, Any] | None) -> list[tuple[str, Any, int]]:
-    """Return a raster's tables, each with the raster and band that it lies beside."""
+    """Return a raster's tables, each with the raster and band that it belongs to."""
     try:
         from gdalbridge.sidecars.host import find_hosted
     except GdalMissingError:
@@ -142,7 +143,7 @@ def _tables_of(raster: Any, options: Mapping[str, Any] | None) -> list[tuple[str
 
 
 def _beside(path: str, *, repair: bool) -> Iterator[Finding]:
-    """Yield what processes have left in a table's directory that were killed."""
+    """Yield the leftovers of killed processes in a table's directory."""
     place = parse_location(path)
     if place.kind != "local":
         return
@@ -150,7 +151,7 @@ def _beside(path: str, *, repair: bool) -> Iterator[Finding]:
     found = leftovers(folder)
     removed = sweep_leftovers(folder) if repair and found else []
     for name in found:
-        words = "left by a process that was killed while it made a file there"
+        words = "left by a process that was killed while it wrote a file there"
         is_gone = name in removed
         yield Finding("leftover", f"../{name}", words, repair="remove it", repaired=is_gone)
 
@@ -158,12 +159,12 @@ def _beside(path: str, *, repair: bool) -> Iterator[Finding]:
 def _of_gdal(
     path: str, raster: Any, band: int, storage_options: Mapping[str, Any] | None
 ) -> Iterator[Finding]:
-    """Yield what is wrong in GDAL's eyes."""
+    """Yield the problems that concern GDAL."""
     try:
         table = RatZarr(path, readOnly=True, storageOptions=storage_options)
         names = table.getColumnNames()
     except RatZarrError:
-        # That it can't be opened, or a column's document can't, has been said already.
+        # check_store has already reported an error in opening the table or a column.
         return
     with table:
         recorded = table.getRatAttributeMapping().asdict().get("RASTER")
@@ -186,7 +187,7 @@ def _of_raster(
     band: int,
     storage_options: Mapping[str, Any] | None,
 ) -> Iterator[Finding]:
-    """Yield in what a raster differs from the one that the table belongs to."""
+    """Yield the differences between a raster and the raster that the table was made for."""
     if (words := _half_moved(recorded, path, storage_options)) is not None:
         yield Finding("unchecked", TABLE_KEY, words)
     try:
@@ -203,7 +204,7 @@ def _of_raster(
             with opened(raster, storage_options) as dataset:
                 now = raster_attribute(dataset, band, path)
     except GdalMissingError:
-        yield _not_looked("GDAL is not there")
+        yield _unchecked("GDAL is not installed")
         return
     except (BridgeError, RatZarrError) as error:
         yield Finding("raster", TABLE_KEY, str(error))
@@ -212,11 +213,14 @@ def _of_raster(
         words = f"it no longer fits its raster: {words} ('gdalbridge touch' accepts that)"
         yield Finding("raster", TABLE_KEY, words)
     if now is None:
-        yield _not_looked("it names none that is found from here")
+        yield _unchecked("the raster that it names was not found")
 
 
 def _half_moved(recorded: object, path: str, options: Mapping[str, Any] | None) -> str | None:
-    """Say that a table has a new name, and its raster still the old one; None otherwise."""
+    """Describe an interrupted move, in which the table has its new name and the raster does not.
+
+    Return None for any other table.
+    """
     from gdalbridge.sidecars.provenance import parsed_raster, recorded_raster
 
     then, was = parsed_raster(recorded), recorded_raster(recorded, path)
@@ -227,7 +231,7 @@ def _half_moved(recorded: object, path: str, options: Mapping[str, Any] | None) 
     now = name.removesuffix(SUFFIX)
     if found.band > 1:
         now = now.rpartition(f".band{found.band}")[0]
-    # What follows the raster's name can be a table's.
+    # The last part of the name may be the name of a further table.
     rasters = [f"{folder}/{one}".removeprefix("/" * (not folder)) for one in
                (now, now.rpartition(".")[0]) if one]  # fmt: skip
     try:
@@ -239,9 +243,9 @@ def _half_moved(recorded: object, path: str, options: Mapping[str, Any] | None) 
     except RatZarrError:
         return None
     return (
-        f"the table is called as one of {rasters[0]}, which is not there, and belongs to "
-        f"{url_name(was)}, which is: if a move was interrupted, 'gdalbridge mv {url_name(was)} "
-        f"{rasters[0]} --resume' finishes it"
+        f"the table is named as a table of {rasters[0]}, which does not exist, but belongs to "
+        f"{url_name(was)}, which exists. If a move was interrupted, 'gdalbridge mv "
+        f"{url_name(was)} {rasters[0]} --resume' finishes it"
     )
 
 
@@ -249,20 +253,20 @@ def _is_there(raster: str, options: Mapping[str, Any] | None) -> bool:
     return file_state(parse_location(url_name(raster)), options) is not None
 
 
-def _not_looked(why: str) -> Finding:
-    words = f"whether the table still fits its raster was not looked at: {why}"
+def _unchecked(why: str) -> Finding:
+    words = f"whether the table still fits its raster was not checked: {why}"
     return Finding("unchecked", TABLE_KEY, words)
 
 
 def _mismatch(dtype: Any, attributes: Mapping[str, Any]) -> str | None:
-    """Say why a dtype can't be what ``GDAL_TYPE`` says; None where it can, or nothing is said."""
+    """Explain why a dtype does not fit ``GDAL_TYPE``; None if it fits or nothing is recorded."""
     kept = attributes.get("GDAL_TYPE")
     if kept is None:
         return None
     if isinstance(kept, bool) or not isinstance(kept, int) or kept < 0:
-        return f"its GDAL_TYPE is {kept!r:.100}: expected one of GDAL's numbers"
+        return f"its GDAL_TYPE is {kept!r:.100}: expected the number of a GDAL type"
     if kept not in set(FieldType):
-        # Of a GDAL that is newer than we are.
+        # A newer version of GDAL may define this type.
         return None
     try:
         export_type("", dtype, {}, type_name(kept))

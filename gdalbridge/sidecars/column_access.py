@@ -1,4 +1,4 @@
-"""Which columns of a table can be read; the others are named, and left out."""
+"""The readable columns of a table, with warnings for the others."""
 
 import warnings
 from collections.abc import Iterable
@@ -11,11 +11,12 @@ __all__ = ["readable_columns"]
 
 
 _named: WeakKeyDictionary[RatZarr, set[str]] = WeakKeyDictionary()
-"""Columns that were warned of, by open table: a script asks for the names at each block."""
+"""The columns already named in a warning, for each open table. Scripts ask for the names at
+each block, and must not repeat the warning."""
 
 
 def readable_columns(table: RatZarr, names: Iterable[str] | None = None) -> list[str]:
-    """Return the columns of a table that can be read, opened in parallel.
+    """Return the readable columns of a table, opened in parallel.
 
     Parameters
     ----------
@@ -26,7 +27,7 @@ def readable_columns(table: RatZarr, names: Iterable[str] | None = None) -> list
     Warns
     -----
     LossWarning
-        For each column that can't be read, with the reason, once for each open table.
+        For each unreadable column, once for each open table; the message contains the reason.
     """
     wanted = table.getColumnNames() if names is None else list(names)
     unreadable = table.getUnreadableColumns(wanted)

@@ -1,8 +1,8 @@
-"""Whether the files that hold a raster's own table are what they were.
+"""Fingerprints of the files that contain a raster's own table.
 
-A fingerprint of a file is its size, a digest of its first 64 KiB and the time of its last
-change. An interrupted copy of a table goes on only where all of them are the same. Whether
-a raster's pixels are the same is another question: :mod:`gdalbridge.sidecars.pixel_samples`.
+A fingerprint consists of a file's size, a digest of its first 64 KiB and its modification time. An
+interrupted copy of a table is resumed only if all fingerprints are unchanged.
+:mod:`gdalbridge.sidecars.pixel_samples` detects changes of a raster's pixels.
 """
 
 import datetime as dt
@@ -30,32 +30,32 @@ __all__ = [
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 HEAD = 64 * 1024
-"""Bytes of a file that are looked at."""
+"""The number of bytes read from a file."""
 
 NOT_THE_TABLE = (".ovr", ".msk", ".rat.zarr")
-"""Files of a raster in which no table of its own is kept."""
+"""Endings of files that never contain the raster's own table."""
 BESIDE = (".aux.xml", ".vat.dbf", ".aux")
-"""What is put behind a raster's name for files in which GDAL finds a table."""
+"""Endings that GDAL appends to a raster's name for files that can contain its table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What tells one state of a file from another."""
+    """The state of a file."""
 
     size: int
     """In bytes."""
     head: str
     """16 hexadecimal digits of the SHA-256 of its first 64 KiB."""
     modified: str | None
-    """When it was last changed, ISO-8601 in UTC."""
+    """Modification time, ISO-8601 in UTC."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return it as it is kept in attributes."""
+        """Return the form stored in attributes."""
         return {"bytes": self.size, "sha256_head": self.head, "modified": self.modified}
 
     @classmethod
     def from_json(cls, value: object) -> Self | None:
-        """Return what :meth:`as_json` made; None for anything else."""
+        """Parse the result of :meth:`as_json`; return None for any other value."""
         if not isinstance(value, Mapping):
             return None
         size, head, modified = (value.get(k) for k in ("bytes", "sha256_head", "modified"))
@@ -64,12 +64,12 @@ class Fingerprint:
         return cls(size, head, modified if isinstance(modified, str) else None)
 
     def same_content(self, other: "Fingerprint") -> bool:
-        """Return whether both are, as far as this can tell, of the same bytes."""
+        """Return True if sizes and digests are the same."""
         return (self.size, self.head) == (other.size, other.head)
 
 
 def fingerprint(name: str) -> Fingerprint | None:
-    """Return the fingerprint of a file; None where there is none, or it is no plain file.
+    """Return the fingerprint of a file; None if it is missing or not a regular file.
 
     Parameters
     ----------
@@ -79,24 +79,25 @@ def fingerprint(name: str) -> Fingerprint | None:
     try:
         return _of_vsi(name) if name.startswith("/vsi") else _of_local(name)
     except (OSError, ValueError, RuntimeError):
-        # Not there, not ours to read, not a name that a file can have.
+        # The file is missing or not readable, or the name is invalid.
         return None
 
 
 def _of_local(name: str) -> Fingerprint | None:
-    # A name can come out of a table that somebody sent: never wait for the writer of a pipe.
+    # The name may come from an untrusted table. O_NONBLOCK prevents waiting for the writer of a
+    # pipe.
     file = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(file, "rb") as opened:
         found = os.fstat(file)
         if not stat.S_ISREG(found.st_mode):
             return None
-        # What says that it is empty, but is not, is no file on a disk.
+        # A file with size 0 but content is not a file on a disk (for example, in /proc).
         head = opened.read(HEAD) if found.st_size else b""
     return _made_of(found.st_size, head, found.st_mtime_ns // 1000)
 
 
 def _of_vsi(name: str) -> Fingerprint | None:
-    # Only here: a table on a local disk is described without GDAL as well.
+    # Imported here, because local files are described without GDAL.
     from gdalbridge.gdalio.compat import gdal, silence
 
     with silence():
@@ -118,7 +119,7 @@ def _made_of(size: int, head: bytes, microseconds: int) -> Fingerprint:
 
 
 def _in_utc(microseconds: int) -> str | None:
-    # Not every file system of GDAL's has times, and some have ones that no calendar has.
+    # Some of GDAL's file systems have no times, or times outside the calendar.
     with suppress(OverflowError):
         if microseconds > 0:
             when = EPOCH + dt.timedelta(microseconds=microseconds)
@@ -127,7 +128,7 @@ def _in_utc(microseconds: int) -> str | None:
 
 
 def modified_at(name: str) -> str | None:
-    """Return when a file was last changed, ISO-8601 in UTC; None where nothing tells.
+    """Return a file's modification time, ISO-8601 in UTC; None if it is unknown.
 
     Parameters
     ----------
@@ -147,9 +148,9 @@ def modified_at(name: str) -> str | None:
 
 
 def main_file(dataset: Any) -> str | None:
-    """Return the file that a dataset is; None for one in memory, or made of text.
+    """Return the file of a dataset; None for a dataset in memory or made from text.
 
-    For a part of a file (``NETCDF:"x.nc":v``) it is that file.
+    For a part of a file (``NETCDF:"x.nc":v``), return that file.
     """
     name: str = dataset.GetDescription()
     if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
@@ -161,21 +162,22 @@ def main_file(dataset: Any) -> str | None:
 
 
 def table_source(dataset: Any, schema: "RatSchema") -> dict[str, Any]:
-    """Return what changes whenever a raster's table does, ready for JSON.
+    """Describe the state of a raster's own table, ready for JSON.
 
     Parameters
     ----------
     dataset : gdal.Dataset
         The raster.
     schema : RatSchema
-        Of the band's table.
+        The schema of the band's table.
 
     Returns
     -------
     dict
-        Rows, columns, a digest of the columns' names, types and usages; and by the end
-        of its name (so that a renamed raster is the same) each file that can hold the
-        table. Without ``files``, nothing can tell whether the table has changed.
+        The numbers of rows and columns, a digest of the columns' names, types and usages, and
+        ``files``: the fingerprint of each file that can contain the table. ``files`` has the
+        endings of their names as keys, so that renaming the raster changes nothing. If ``files``
+        is missing, a change of the table can't be detected.
     """
     described = [(column.name, column.type, column.usage) for column in schema.columns]
     digest = hashlib.sha256(json.dumps(described).encode("utf-8")).hexdigest()
@@ -215,7 +217,7 @@ def _table_files(dataset: Any, main: str) -> list[str]:
 
 
 def _base(name: str) -> str:
-    # What follows the ? is a signature of the raster's address, and another each time.
+    # The part after the ? is a signature, which differs each time.
     return name.partition("?")[0].replace("\\", "/").rpartition("/")[2]
 
 
@@ -224,29 +226,29 @@ def _end(name: str, main: str) -> str:
 
 
 def table_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
-    """Say in words what has changed in a raster's table.
+    """Describe the changes of a raster's own table.
 
     Parameters
     ----------
     recorded, now : dict
-        From :func:`table_source`, then and now; the first may be anything.
+        Results of :func:`table_source`. ``recorded`` may also be any other value.
 
     Returns
     -------
     list of str
-        Empty only where the table is sure to be what it was.
+        Empty only if the table is certainly unchanged.
     """
     if not isinstance(recorded, Mapping) or not isinstance(recorded.get("files"), Mapping):
-        return ["nothing was kept that could tell whether it is the same table"]
+        return ["nothing was recorded to tell whether the table has changed"]
     if "files" not in now:
-        return ["it is no file, and nothing can tell whether it is the same table"]
+        return ["it is not a file, so changes of its table can't be detected"]
     words = [
         f"it has {now[what]} {what}, and had {recorded.get(what)!r:.40}"
         for what in ("rows", "columns")
         if recorded.get(what) != now[what]
     ]
     if not words and recorded.get("schema") != now["schema"]:
-        words.append("the names, types or usages of its columns are others")
+        words.append("the names, types or usages of its columns have changed")
     then_files, now_files = recorded["files"], now["files"]
     for end in [*now_files, *(end for end in then_files if end not in now_files)]:
         words += _file_changes(str(end), then_files.get(end), now_files.get(end))
@@ -258,11 +260,11 @@ def _file_changes(end: str, recorded: object, now: Mapping[str, Any] | None) -> 
     if then == is_now and is_now is not None:
         return []
     if is_now is None:
-        return [f"its file *{end} is gone"]
+        return [f"its file *{end} was removed"]
     if recorded is None:
-        return [f"there is a file *{end} that was not there"]
+        return [f"a file *{end} was added"]
     if then is None:
-        return [f"what was kept of its file *{end} can't be understood"]
+        return [f"the recorded fingerprint of its file *{end} is not valid"]
     if then.size != is_now.size:
         return [f"its file *{end} has {is_now.size} bytes, and had {then.size}"]
     return [f"its file *{end} was changed at {is_now.modified} (before: {then.modified!s:.40})"]

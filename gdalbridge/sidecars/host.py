@@ -1,7 +1,7 @@
 """The host of sidecars: the raster that they lie beside.
 
-A raster is its own host, with one exception: a band of a VRT that shows one band of one other raster,
-pixel values unchanged, has that raster's sidecars, as long as it has none of its own.
+A raster is its own host, with one exception. If a band of a VRT shows one band of one other
+raster, with unchanged pixel values, and has no sidecars of its own, the other raster is its host.
 """
 
 import os
@@ -40,13 +40,13 @@ class Host:
     raster: Any
     """Path, URL, ``/vsi`` name or open dataset."""
     band: int
-    """The band of it that they belong to."""
+    """The band of the raster that the sidecars belong to."""
     is_source: bool = False
-    """Whether it is the source of the VRT that was asked for."""
+    """True if the raster is the source of the requested VRT."""
 
     @property
     def key(self) -> str:
-        """The same for all bands that have the same sidecars."""
+        """A key that is equal for all bands with the same sidecars."""
         return sidecar_path(self.raster, self.band)
 
     def find(self, *, storage_options: Options = None, must_list: bool = False) -> list[Sidecar]:
@@ -56,21 +56,21 @@ class Host:
         )
 
     def writable_path(self, name: str | None, *, storage_options: Options = None) -> str:
-        """Return where to write the sidecar of this name: the one that is there, if there is."""
+        """Return the path for writing the sidecar of this name: an existing one, or a new one."""
         for one in self.find(storage_options=storage_options):
             if one.name == name:
                 return one.path
         return writable_sidecar_path(self.raster, self.band, name)
 
     def now(self, dataset: Any, sidecar: str, storage_options: Options = None) -> dict[str, Any]:
-        """Return the attribute ``RASTER`` that a sidecar of the raster would be given now.
+        """Return the raster's current description, for a sidecar's attribute ``RASTER``.
 
         Parameters
         ----------
         dataset : gdal.Dataset
-            The raster that was asked for; a VRT's source is opened.
+            The requested raster. If it is a VRT with a source, this method opens the source.
         sidecar : str
-            Path or URL of the sidecar, which the raster's name is relative to.
+            Path or URL of the sidecar; the raster's recorded name is relative to it.
         storage_options : mapping, optional
             For opening the source.
         """
@@ -80,9 +80,9 @@ class Host:
             return raster_attribute(source, self.band, sidecar)
 
     def describing(self, dataset: Any, band: Any) -> Callable[[str], dict[str, Any]]:
-        """Return a function that makes the attributes of a new sidecar, given its path.
+        """Return a function that returns the attributes of a new sidecar, given its path.
 
-        It may be called when the dataset is closed already.
+        The function may be called after the dataset is closed.
         """
         if self.is_source:
 
@@ -95,14 +95,15 @@ class Host:
         is_written = _is_written(dataset, band)
         known = described(dataset, self.band)
         if is_written:
-            # It may get one yet.
+            # The writer may set a geotransform later.
             known["geotransform"] = None
 
         def of_raster(sidecar: str) -> dict[str, Any]:
             if file is None:
                 return {RASTER_ATTR: known}
             if not is_written:
-                # The dataset may be closed by now. Its file may be gone, or out of reach.
+                # The dataset may be closed by now, so reopen its file. The file may be missing or
+                # inaccessible.
                 with suppress(BridgeError, RatZarrError), opened(description) as found:
                     return {RASTER_ATTR: raster_attribute(found, self.band, sidecar)}
             return {RASTER_ATTR: known | {"name": raster_label(description, sidecar)}}
@@ -117,16 +118,16 @@ def host_of(dataset: Any, band: Any, path: Any = None, *, storage_options: Optio
     ----------
     dataset : gdal.Dataset
     band : gdal.Band
-        One of its bands.
+        A band of the dataset.
     path : str or os.PathLike, optional
-        The name that the dataset was opened by; by default its description.
+        The name that was used to open the dataset; by default its description.
     storage_options : mapping, optional
         For the sidecars' file system.
 
     Raises
     ------
     SidecarNameError
-        Where no sidecar can lie beside the raster.
+        If no sidecar can lie beside the raster.
     """
     raster = dataset if path is None else path
     number = band.GetBand()
@@ -139,7 +140,7 @@ def host_of(dataset: Any, band: Any, path: Any = None, *, storage_options: Optio
         if find_sidecars(raster, number, storage_options=storage_options):
             return Host(raster, number)
     except SidecarNameError:
-        # A VRT in memory.
+        # The VRT is in memory.
         return host
     with suppress(SidecarNameError):
         if host.find(storage_options=storage_options):
@@ -149,19 +150,19 @@ def host_of(dataset: Any, band: Any, path: Any = None, *, storage_options: Optio
 
 @dataclass(frozen=True, slots=True)
 class Hosted:
-    """A sidecar of a raster, with the raster that it lies beside."""
+    """A sidecar, with the raster that it lies beside."""
 
     sidecar: Sidecar
-    """Its band is the one of the raster that was asked for."""
+    """The sidecar; its band number refers to the requested raster."""
     host: Host
 
 
 def find_hosted(
     raster: Any, *, storage_options: Options = None, must_list: bool = False
 ) -> list[Hosted]:
-    """Return the sidecars of all bands of a raster, those of a VRT's sources among them.
+    """Return the sidecars of all bands of a raster, including those of a VRT's sources.
 
-    Only a VRT is opened, and a raster that is not there has the sidecars that its name says.
+    Only a VRT is opened. For a missing raster, sidecars are found by its name.
 
     Parameters
     ----------
@@ -186,7 +187,7 @@ def find_hosted(
 def _of_sources(
     dataset: Any, path: Any, bands: Set[int], *, storage_options: Options, must_list: bool
 ) -> list[Hosted]:
-    """Return the sidecars of the sources of a VRT's bands that have none of their own."""
+    """Return the sidecars of a VRT's sources, for bands without sidecars of their own."""
     hosted: list[Hosted] = []
     if dataset.GetDriver().ShortName != "VRT":
         return hosted
@@ -206,9 +207,9 @@ def _of_sources(
 
 
 def _is_written(dataset: Any, band: Any) -> bool:
-    """Return whether a dataset was opened for update: its file may not be whole yet."""
-    # GDAL's bindings don't say. A write outside of the raster is refused for the one reason or
-    # the other, and writes nothing.
+    """Return True if a dataset was opened for update, so that its file may be incomplete."""
+    # GDAL's bindings don't tell. So attempt a write outside the raster. It never writes anything,
+    # and its error code tells whether the dataset is open for update.
     with silence():
         gdal.ErrorReset()
         with suppress(RuntimeError):

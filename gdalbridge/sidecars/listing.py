@@ -1,4 +1,4 @@
-"""Which tables a raster has, or all rasters of a directory; and whether they still fit."""
+"""Lists the tables of a raster or a directory, and tells whether they fit their rasters."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -34,30 +34,31 @@ from ratzarr.stores import parse as parse_location
 __all__ = ["TableInfo", "list_tables"]
 
 MAX_FOLDERS = 1000
-"""Directories of a bucket that one listing looks into."""
+"""The maximum number of directories that one listing of a bucket reads."""
 
 type Now = Callable[[Sidecar, Any], Mapping[str, Any] | None]
-"""Returns a table's raster as it is now, from the table and what it says of the raster."""
+"""A function that returns the current description of a table's raster, given the table and the
+recorded description."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableInfo:
-    """A table, as a listing shows it."""
+    """A table in a listing."""
 
     path: str
     band: int
     name: str | None
-    """Name of a further table; None for the band's first."""
+    """Name of a further table; None for the band's first table."""
     rows: int
     columns: int
     bytes: int | None
-    """Size of its objects, as they are stored; None where a place, a web server, can't list them."""
+    """Stored size in bytes; None if the location, such as a web server, can't list objects."""
     complete: bool
-    """Whether every column is."""
+    """True if all columns are complete."""
     problem: str | None = None
-    """Why it can't be read, in words; its numbers are then 0."""
+    """If the table can't be read, the reason. Its numbers are then 0."""
     changes: tuple[str, ...] = ()
-    """In words, how its raster differs from the one that it was made for."""
+    """Descriptions of the changes of its raster since the table was made."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return it ready for JSON."""
@@ -67,28 +68,28 @@ class TableInfo:
 def list_tables(
     raster: Any, *, storage_options: Mapping[str, Any] | None = None
 ) -> list[TableInfo]:
-    """Return the tables of a raster, or all that lie in a directory and below it.
+    """Return the tables of a raster, or all tables in a directory and below it.
 
     Parameters
     ----------
     raster : str or os.PathLike
-        A raster, which need not be there if its tables are; a directory (on S3 a bucket, a name
-        that ends in ``/``, or any other that no raster with tables has); or one table. On S3 each
-        directory costs a request, and more than 1000 are refused.
+        A raster, a directory, or a single table. The raster may be missing if its tables exist. On
+        S3, a directory is a bucket, a name that ends in ``/``, or any other name that is not a
+        raster with tables. Each directory on S3 costs a request, and more than 1000 are refused.
     storage_options : mapping, optional
         Arguments for the tables' file system.
 
     Raises
     ------
     RasterNotFoundError
-        Where neither a raster, nor a directory, nor a table is there.
+        If the location contains neither a raster nor a directory nor a table.
     RatZarrError
-        Where the place can't be listed. What is wrong with one table, or with a directory below,
-        is said with it.
+        If the location can't be listed. A problem with a single table or subdirectory does not
+        raise an error; it is reported in :attr:`TableInfo.problem`.
 
     Notes
     -----
-    Rasters of tables in a directory on S3 are not opened: whether those fit is not said.
+    For a directory on S3, the rasters are not opened, so their changes are not reported.
     """
 
     def recorded(one: Sidecar, then: Any) -> Mapping[str, Any] | None:
@@ -116,7 +117,7 @@ def list_tables(
 def _tables_of(
     raster: Any, options: Mapping[str, Any] | None, stack: ExitStack
 ) -> list[tuple[Sidecar, Now]]:
-    """Return a raster's tables, and for each a function that looks at its raster."""
+    """Return a raster's tables, each with a function that describes its raster."""
     try:
         from gdalbridge.gdalio.datasets import opened
         from gdalbridge.sidecars.host import find_hosted
@@ -126,7 +127,7 @@ def _tables_of(
     hosted = find_hosted(raster, storage_options=options, must_list=True)
     dataset = None
     if hosted:
-        # The raster may be gone.
+        # The raster may be missing.
         with suppress(RasterNotFoundError, RatZarrError):
             dataset = stack.enter_context(opened(raster, options))
 
@@ -158,7 +159,7 @@ def _unknown(one: Sidecar, then: Any) -> None:
 
 
 def _s3_folder(raster: Any) -> str:
-    """Return the prefix that a name on S3 may be meant for; else an empty string."""
+    """Return the prefix that a name on S3 may stand for; otherwise an empty string."""
     if hasattr(raster, "GetRasterBand"):
         return ""
     place = parse_location(raster_name(raster))
@@ -168,7 +169,7 @@ def _s3_folder(raster: Any) -> str:
 def _in_folder(
     folder: str, options: Mapping[str, Any] | None, raster: Any = None
 ) -> list[str | TableInfo]:
-    """Return the tables in a directory and below it, and the directories that can't be listed."""
+    """Return the tables in a directory and below it, and subdirectories that can't be listed."""
     inside = parse_location(folder.rstrip("/") + "/x")
     is_s3 = inside.kind == "s3"
     top = inside.url[: -len("x")] if is_s3 else folder.rstrip("/") + "/"
@@ -180,7 +181,7 @@ def _in_folder(
         if is_s3 and count > MAX_FOLDERS:
             raise BridgeError(
                 f"{folder} has more than {MAX_FOLDERS} directories below it, and listing each "
-                "costs a request: name one of them"
+                "costs a request. Name one of them instead."
             )
         listed = run([partial(_tried, names, place, options) for place in level])
         below = []
@@ -217,9 +218,9 @@ def _tried(
 
 
 def _s3_names(folder: str, options: Mapping[str, Any] | None) -> _Entries:
-    # All names that begin with nothing.
+    # An empty prefix matches all names.
     start = Location("s3", parse_location(folder + "x").path[: -len("x")])
-    # A file is there as well: an empty answer means that nothing is.
+    # Keep files too, because an empty listing means that the directory does not exist.
     return [
         (name, is_folder_there)
         for name, is_folder_there in open_objects(start, options).list_beside()
@@ -228,7 +229,7 @@ def _s3_names(folder: str, options: Mapping[str, Any] | None) -> _Entries:
 
 
 def _local_names(folder: str, options: Mapping[str, Any] | None) -> _Entries:
-    # A link may lead to where we come from.
+    # Don't follow links, which may form a cycle.
     return [
         (entry.name, not entry.is_symlink())
         for entry in os.scandir(Path(parse_location(folder).path))
@@ -237,11 +238,11 @@ def _local_names(folder: str, options: Mapping[str, Any] | None) -> _Entries:
 
 
 def _check_raster(raster: Any, options: Mapping[str, Any] | None) -> None:
-    """Refuse a name on S3 that nothing has: no object, and none below it."""
+    """Raise an error if neither an object nor a prefix has this name on S3."""
     place = parse_location(raster_name(raster))
     name = place.key.rpartition("/")[2]
     if (name, False) not in open_objects(place, options).list_beside():
-        raise RasterNotFoundError(f"{place.url}: neither a raster nor a directory is there")
+        raise RasterNotFoundError(f"{place.url} is neither a raster nor a directory")
 
 
 def _size(objects: Objects) -> int | None:

@@ -1,14 +1,14 @@
 """The columns of a raster and its sidecars, merged into one table.
 
-The rule, in :func:`merge`: the raster's own columns come first, then each sidecar's. Where two share
-a name, the sidecar's takes the place of the raster's, and the first sidecar's that of another
-sidecar's. A sidecar's column that is incomplete or can't be read takes no place: the raster's own
-shows instead.
+:func:`merge` defines the rule. The raster's own columns come first, then the columns of each
+sidecar. If two columns have the same name, a sidecar's column replaces the raster's, and the first
+sidecar's column takes precedence over those of later sidecars. A sidecar's column that is
+incomplete or unreadable replaces nothing.
 
-The rule has three views. :class:`Columns`, in this module, has values as they are stored; the attached
-table has them as GDAL would; the inputs of scripts have them as arrays.
+The rule is applied in three places. :class:`Columns`, in this module, returns values as they are
+stored. The attached table returns values as GDAL would. Scripts get arrays.
 
-A column with several values per row is shown as several columns: ``name[0]``, ``name[1]``, ...
+A column with several values per row appears as several columns: ``name[0]``, ``name[1]``, ...
 """
 
 import difflib
@@ -62,9 +62,9 @@ __all__ = [
 Array = NDArray[Any]
 
 MISSING_ATTR = "missing_value"
-"""A column's attribute: the value that stands for none."""
+"""A column's attribute: the value that stands for missing values."""
 MOST_PARTS = 100
-"""Values per row, beyond which a column is not taken apart."""
+"""The maximum number of values per row; columns with more are left out."""
 INCOMPLETE = "it is not complete yet"
 
 
@@ -72,7 +72,7 @@ INCOMPLETE = "it is not complete yet"
 
 
 class Named(Protocol):
-    """A column, known by name."""
+    """A column with a name."""
 
     @property
     def name(self) -> str:
@@ -87,17 +87,19 @@ def merge[C: Named](
     Parameters
     ----------
     own : sequence
-        The raster's own columns, in order. GDAL allows several of one name; the first is
-        replaced by a sidecar's first of that name, the second by its second.
+        The raster's own columns, in order. GDAL allows several columns of one name. A sidecar's
+        first column of that name replaces the raster's first, its second column the raster's
+        second.
     sidecars : iterable of iterables
         The complete columns of each sidecar, in order.
     prefer : {"sidecar", "raster"}
-        Whose column is shown where both have one of a name.
+        The source of a column that exists in both.
 
     Returns
     -------
     list
-        One column for each name: the raster's first, each replaced by the sidecar's in its place.
+        The merged columns: the raster's in their order, some of them replaced, then the sidecars'
+        others.
     """
     found = list(own)
     places = {key: place for place, key in enumerate(_numbered(own))}
@@ -115,7 +117,7 @@ def merge[C: Named](
 
 
 def _numbered(columns: Iterable[Named]) -> Iterator[tuple[str, int]]:
-    """Return the name of each column, and how many before it have the same."""
+    """Yield the name of each column, with the number of earlier columns of the same name."""
     counted = Counter[str]()
     for column in columns:
         yield column.name, counted[column.name]
@@ -131,17 +133,17 @@ class LeftOut:
     name: str
     reason: str
     cause: RatZarrError | None = None
-    """Why the store could not read it."""
+    """The error in reading it from the store, if any."""
 
     @property
     def error(self) -> RatZarrError | BridgeError:
-        """The error for whoever asks for this column by name."""
+        """The error for a request of this column by name."""
         if self.cause is not None:
             return self.cause
         return BridgeError(f"{self.sidecar}: column {self.name!r} can't be read: {self.reason}")
 
     def warn(self) -> None:
-        """Issue the LossWarning that says so."""
+        """Issue a LossWarning with the reason."""
         warnings.warn(
             f"{self.sidecar}: column {self.name!r} is left out: {self.reason}",
             LossWarning,
@@ -150,27 +152,28 @@ class LeftOut:
 
 
 class SidecarColumns(Protocol):
-    """A sidecar that is asked for single columns, without listing them all."""
+    """A sidecar whose columns are looked up by name, without a listing."""
 
     def has(self, name: str) -> bool:
-        """Return whether it has the column, complete or not."""
+        """Return True if the sidecar has the column, complete or not."""
 
     def left_out(self, name: str) -> LeftOut | None:
-        """Return why a column that it has is not shown; None where it is."""
+        """Return the reason why an existing column is not shown; None if it is shown."""
 
 
 def sidecar_with[S: SidecarColumns](
     name: str, sidecars: Iterable[S], *, raster_has: bool
 ) -> S | None:
-    """Return the sidecar whose column a name means; None for the raster's own, or for none.
+    """Return the sidecar whose column a name refers to; None for the raster's column, or for none.
 
-    The same rule as :func:`merge`, for one column. A column that is left out and that nothing
-    replaces is returned: reading it raises the error that says why.
+    This is the rule of :func:`merge` for one column. If all sidecars leave the column out and the
+    raster does not have it, the first sidecar is returned; reading the column then raises the
+    error with the reason.
 
     Warns
     -----
     LossWarning
-        Where the raster's own column is shown in place of one that is left out.
+        If the raster's own column is shown because a sidecar's is left out.
     """
     first = None
     for sidecar in sidecars:
@@ -200,14 +203,14 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class ShownColumn:
-    """A sidecar's column, or one of the values per row of it."""
+    """A sidecar's column, or one part of a column with several values per row."""
 
     key: str
     """The column's name in the store."""
     name: str
-    """Its name in GDAL: ``GDAL_NAME`` where that is recorded."""
+    """Its name in GDAL: the recorded ``GDAL_NAME``, otherwise the key."""
     part: int | None
-    """Which of the values per row, where there are several."""
+    """The index of the value in each row; None if rows have one value."""
     dtype: np.dtype[Any]
     attributes: Mapping[str, Any]
 
@@ -215,7 +218,7 @@ class ShownColumn:
 def shown_columns(
     sidecar: str, names: Iterable[str], describe: Callable[[str], Description]
 ) -> Iterator[ShownColumn | LeftOut]:
-    """Return what is shown of a sidecar's columns, in order.
+    """Yield the shown columns of a sidecar, and the columns left out, in order.
 
     Parameters
     ----------
@@ -224,7 +227,7 @@ def shown_columns(
     names : iterable of str
         The names of its columns in the store.
     describe : callable
-        Describes one of them, or raises a :class:`ratzarr.RatZarrError`.
+        Returns the description of a column, or raises a :class:`ratzarr.RatZarrError`.
     """
     for key in names:
         try:
@@ -249,31 +252,31 @@ def shown_columns(
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column that can be read."""
+    """A readable column."""
 
     name: str
     rows: int
     chunk_rows: int
-    """Rows that are best read together."""
+    """The number of rows that are best read together."""
     attributes: Mapping[str, Any]
     dtype_of: Callable[[], np.dtype[Any]]
     read: Callable[[int, int], Array]
-    """First row and length, to an array of one value per row."""
+    """Takes the first row and the number of rows; returns an array with one value per row."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Its dtype. A raster's own column of date-times is read for it."""
+        """Its dtype. For a raster's own column of date-times, this reads the column."""
         return self.dtype_of()
 
     @property
     def is_count(self) -> bool:
-        """Whether GDAL's usage of it is PixelCount."""
+        """True if its GDAL usage is PixelCount."""
         return self.attributes.get("GDAL_USAGE") == FieldUsage.PIXEL_COUNT
 
     def missing_value(self) -> Any:
-        """Return the value that stands for none, in the column's dtype; None where none does.
+        """Return the value that stands for missing values, in the column's dtype, or None.
 
-        One that the dtype can't hold is in no row.
+        Also None if the dtype can't hold the recorded value, because then no row has it.
         """
         kept = self.attributes.get(MISSING_ATTR)
         if kept is None or isinstance(kept, (list, dict)):
@@ -286,7 +289,7 @@ class Column:
         try:
             with np.errstate(all="ignore"):
                 value = np.array(kept).astype(dtype)[()]
-            # Of a float32 it is the nearest: JSON has it in decimals of a double.
+            # JSON stores a float32 as the decimals of a double, so take the nearest float32.
             exact = dtype.kind in "fM" or (isinstance(kept, (int, float)) and value == kept)
         except (ValueError, TypeError, OverflowError):
             return None
@@ -301,14 +304,14 @@ class Columns:
         self.stack = ExitStack()
         self.by_name: dict[str, Column] = {}
         self.left_out: list[LeftOut] = []
-        """Columns of sidecars that can't be shown."""
+        """The columns of sidecars that are left out."""
         self.sidecars: list[Sidecar] = []
         self.host: Host | None = None
-        """The raster that the sidecars lie beside, where there is a raster."""
+        """The raster that the sidecars lie beside; None for a table without a raster."""
         self.has_own = False
-        """Whether some are the raster's own: GDAL is asked by one thread at a time."""
+        """True if some columns are the raster's own. Only one thread at a time may use GDAL."""
         self.dataset: Any = None
-        """The raster, where there is one."""
+        """The open raster, or None."""
 
     def __enter__(self) -> Self:
         return self
@@ -334,20 +337,22 @@ class Columns:
         )
 
     def chosen(self, wanted: Iterable[str] | None) -> list[Column]:
-        """Return the columns of these names, by default all.
+        """Return the columns with these names, by default all.
 
         Raises
         ------
         ColumnSelectionError
-            Names columns that are called much the same.
+            If a column does not exist; the message suggests similar names.
 
         Warns
         -----
         LossWarning
-            For columns that are left out by default.
+            For each column that is left out, if ``wanted`` is None.
         """
         if isinstance(wanted, str):
-            raise ColumnSelectionError(f"columns is a list of names: got the string {wanted!r}")
+            raise ColumnSelectionError(
+                f"columns must be a list of names; got the string {wanted!r}"
+            )
         if wanted is not None:
             return [self[name] for name in wanted]
         for one in self.left_out:
@@ -360,24 +365,24 @@ class Columns:
         Raises
         ------
         ColumnSelectionError
-            Where there is none.
+            If no column has this usage.
         """
         for column in self.by_name.values():
             if column.is_count:
                 return column
         raise ColumnSelectionError(
-            f"{self.name} has no column whose usage is PixelCount: name the one with the counts"
+            f"{self.name} has no column whose usage is PixelCount. Name the column with the counts."
         )
 
     def add(self, own: Sequence[Column], sidecars: Sequence[Sequence[Column]]) -> None:
-        """Merge a raster's own columns and those of its sidecars, or of one store."""
+        """Add the merged columns of a raster and its sidecars, or those of one store."""
         self.by_name = {one.name: one for one in merge(own, sidecars)}
         self.has_own = any(one is self.by_name[one.name] for one in own)
 
     def of_store(self, table: RatZarr) -> list[Column]:
         """Return the columns of a sidecar, or of any other store."""
         names = table.getColumnNames()
-        # Opens all of them at once.
+        # This call opens all columns in parallel.
         table.getUnreadableColumns(names)
         rows = table.rowCount
         found = []
@@ -451,7 +456,7 @@ def _own_reader(source: Any, index: int, lock: threading.Lock) -> Callable[[int,
 
 
 def near_names(name: str, there: Collection[str]) -> str:
-    """Say which names are much the same as one that is not there.
+    """Return a hint at names similar to a missing one, for messages.
 
     >>> near_names("ndvi", ["NDVI", "area"])
     ': did you mean "NDVI"?'
@@ -466,11 +471,11 @@ def near_names(name: str, there: Collection[str]) -> str:
 
 
 def is_store(table: Any) -> bool:
-    """Return whether what is given is a table itself, and no raster."""
+    """Return True if the argument is a table itself, not a raster."""
     if hasattr(table, "GetRasterBand"):
         return False
     if not isinstance(table, str | os.PathLike):
-        # One of zarr's stores.
+        # This is a zarr store.
         return True
     text = str(table).rstrip("/")
     return is_sidecar(text) or text.endswith(".zarr")
@@ -491,28 +496,28 @@ def open_columns(
     table : str, os.PathLike, gdal.Dataset or zarr store
         A raster, a sidecar or any other RatZarr.
     band : int
-        Of a raster, counted from 1.
+        The band of a raster, counted from 1.
     names : sequence of str or None, optional
-        Which of a raster's sidecars: the names of further tables, and None for the band's
-        first; by default all.
+        The sidecars of a raster to include: the names of further tables, and None for the band's
+        first table. By default all.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     options : ReadOptions
-        For a raster's own table.
+        Options for reading the raster's own table.
 
     Raises
     ------
     RasterNotFoundError
-        Where there is no such raster or band, or nothing that is its table.
+        If the raster or the band does not exist, or has no table.
     BridgeError
-        Where a sidecar that is named is not there.
+        If a sidecar in ``names`` does not exist.
     """
     if isinstance(names, str):
-        raise BridgeError(f"names is a list of names: got {names!r}")
+        raise BridgeError(f"names must be a list of names; got {names!r}")
     with ExitStack() as stack:
         if is_store(table):
             if names is not None:
-                raise BridgeError(f"{table} is a table itself, and has no sidecars to be named")
+                raise BridgeError(f"{table} is a table itself, and has no sidecars to choose from")
             store = RatZarr(table, readOnly=True, storageOptions=storage_options)
             columns = Columns(str(table))
             columns.add([], [columns.of_store(stack.enter_context(store))])
@@ -546,7 +551,7 @@ def _of_raster(
             storage_options=storage_options,
         )
     own: list[Column] = []
-    # It may have no table of its own.
+    # The raster may have no table of its own.
     with suppress(RasterNotFoundError):
         own = _of_own_table(stack.enter_context(open_rat(dataset, band, options=options)))
     host = columns.host

@@ -1,14 +1,14 @@
-"""Where a raster's tables are: the naming convention, and how they are found.
+"""The names and locations of a raster's tables.
 
-A table's name is the raster's whole name and a suffix, as GDAL's own sidecars' are
+A table's name is the raster's full name plus a suffix, like the names of GDAL's own sidecars
 (``.aux.xml``, ``.ovr``):
 
 >>> sidecar_path("dir/seg.tif"), sidecar_path("/vsis3/bucket/seg.tif", band=2, name="texture")
 ('dir/seg.tif.rat.zarr', 's3://bucket/seg.tif.band2.texture.rat.zarr')
 
-Where the raster's own place can't be written, the environment variable
-``GDALBRIDGE_SIDECAR_DIR`` names a directory (or a prefix on S3) for sidecars, as
-``GDAL_PAM_PROXY_DIR`` does for GDAL's; it is looked in after the raster's own place.
+If the raster's directory is not writable, the environment variable ``GDALBRIDGE_SIDECAR_DIR``
+names a directory (or a prefix on S3) for sidecars, as ``GDAL_PAM_PROXY_DIR`` does for GDAL's.
+Sidecars are searched for in the raster's directory first.
 """
 
 import hashlib
@@ -55,9 +55,9 @@ class Sidecar:
     path: str
     """Path or URL of the store."""
     band: int
-    """Band of the raster that it belongs to, from 1."""
+    """Band of the raster that it belongs to, counted from 1."""
     name: str | None
-    """Name of a further table; None for the band's first."""
+    """Name of a further table; None for the band's first table."""
 
 
 def raster_name(raster: Any) -> str:
@@ -66,12 +66,12 @@ def raster_name(raster: Any) -> str:
     Parameters
     ----------
     raster : str, os.PathLike or gdal.Dataset
-        GDAL's ``/vsi`` names become URLs where there is one.
+        GDAL's ``/vsi`` names are converted to URLs if possible.
 
     Raises
     ------
     SidecarNameError
-        For a dataset that is no file, and so has nothing to lie beside.
+        If the dataset is not a file, so that no sidecar can lie beside it.
     """
     if isinstance(raster, str | os.PathLike):
         name = os.fspath(raster)
@@ -80,21 +80,21 @@ def raster_name(raster: Any) -> str:
         driver = raster.GetDriver().ShortName
         if not name or driver == "MEM" or name.startswith("<"):
             raise SidecarNameError(
-                f"a dataset in memory ({driver}) has no file that a sidecar could lie beside: "
-                "name the sidecar"
+                f"a dataset in memory ({driver}) has no file that a sidecar could lie beside. "
+                "Pass the path of the sidecar."
             )
     else:
         raise SidecarNameError(
-            f"a raster is a path, a URL or a gdal.Dataset: got {raster!r}, a "
+            f"a raster must be a path, a URL or a gdal.Dataset; got {raster!r}, a "
             f"{type(raster).__name__}"
         )
     if not name:
-        raise SidecarNameError("the empty string is no raster's name")
+        raise SidecarNameError("a raster's name must not be empty")
     url = url_name(str(name))
     if url.startswith("/vsi"):
         raise SidecarNameError(
-            f"{name}: no sidecar can lie beside a raster in this one of GDAL's file systems: "
-            "name the sidecar"
+            f"{name}: no sidecar can lie beside a raster in this file system of GDAL. "
+            "Pass the path of the sidecar."
         )
     if not url.strip("/"):
         raise SidecarNameError(f"{name} is a directory, not a raster")
@@ -102,13 +102,13 @@ def raster_name(raster: Any) -> str:
 
 
 def is_sidecar(name: Any) -> bool:
-    """Return whether a name is one that a sidecar has."""
+    """Return True if a name has the form of a sidecar's name."""
     text = str(name).rstrip("/")
     return text.endswith(SUFFIX) and len(text) > len(SUFFIX)
 
 
 def is_folder(name: Any) -> bool:
-    """Return whether a name means a directory, and not the raster itself."""
+    """Return True if a name refers to a directory, not a raster."""
     text = url_name(str(name))
     if text.lower().startswith("s3://"):
         return text.endswith("/") or "/" not in text[len("s3://") :]
@@ -116,14 +116,15 @@ def is_folder(name: Any) -> bool:
 
 
 def parsed_name(path: str, raster: str | None = None) -> Sidecar:
-    """Return what a sidecar's name says of it.
+    """Parse a sidecar's name.
 
     >>> parsed_name("dir/seg.tif.band2.texture.rat.zarr")
     Sidecar(path='dir/seg.tif.band2.texture.rat.zarr', band=2, name='texture')
     >>> parsed_name("dir/seg.tif.texture.rat.zarr", "seg.tif")
     Sidecar(path='dir/seg.tif.texture.rat.zarr', band=1, name='texture')
 
-    Without the raster's name an ending of it could be a table's name: then it is none.
+    Without the raster's name, the end of the name could also be part of it, so the table's name is
+    None.
     """
     base = path.rstrip("/").rpartition("/")[2]
     tail = base.removeprefix(raster) if raster and base.startswith(raster) else None
@@ -138,20 +139,20 @@ def parsed_name(path: str, raster: str | None = None) -> Sidecar:
 
 def _suffix(band: object, name: object) -> str:
     if isinstance(band, bool) or not isinstance(band, int) or band < 1:
-        raise SidecarNameError(f"bands are counted from 1: got {band!r}")
+        raise SidecarNameError(f"bands are counted from 1; got {band!r}")
     middle = "" if band == 1 else f".band{band}"
     if name is not None:
         if not isinstance(name, str) or not _NAME.fullmatch(name) or _BAND.fullmatch(name):
             raise SidecarNameError(
-                f"a table's name has letters, digits, '_' and '-' only, and is not 'band' and "
-                f"digits: got {name!r}"
+                f"a table's name must consist of letters, digits, '_' and '-', and must not be "
+                f"'band' with a number; got {name!r}"
             )
         middle += f".{name}"
     return middle + SUFFIX
 
 
 def sidecar_path(raster: Any, band: int = 1, name: str | None = None) -> str:
-    """Return where a raster's sidecar is, or would be.
+    """Return the path of a raster's sidecar, which need not exist.
 
     Parameters
     ----------
@@ -160,16 +161,16 @@ def sidecar_path(raster: Any, band: int = 1, name: str | None = None) -> str:
     band : int
         Counted from 1.
     name : str, optional
-        A further table beside the band's first: letters, digits, ``_`` and ``-``.
+        The name of a further table of the band: letters, digits, ``_`` and ``-``.
 
     Raises
     ------
     SidecarNameError
-        For a band or a name that can't be, and for a raster that is no file.
+        If the band or the name is not valid, or the raster is not a file.
     """
     url = raster_name(raster)
     if url.lower().startswith(("http://", "https://")):
-        # What follows the ? is a signature of the raster's own address.
+        # The part after the ? is a signature for the raster's URL only.
         url = url.partition("?")[0]
     return url + _suffix(band, name)
 
@@ -179,14 +180,17 @@ def _proxy_base(url: str) -> str | None:
     if not folder:
         return None
     whole = url if "://" in url else str(Path(url).absolute())
-    # Rasters of one name in different directories share the one for sidecars.
+    # A digest of the full path distinguishes rasters of one name in different directories.
     digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     base = whole.partition("?")[0].rpartition("/")[2]
     return f"{url_name(folder).rstrip('/')}/{digest}-{base}"
 
 
 def writable_sidecar_path(raster: Any, band: int = 1, name: str | None = None) -> str:
-    """Return where to write a raster's sidecar: beside it, else where the environment says.
+    """Return the path for writing a raster's sidecar.
+
+    The path is beside the raster, or in ``GDALBRIDGE_SIDECAR_DIR`` if the raster's directory is
+    not writable.
 
     Parameters and errors are those of :func:`sidecar_path`.
     """
@@ -219,25 +223,26 @@ def find_sidecars(
     raster : str, os.PathLike or gdal.Dataset
         See :func:`sidecar_path`. It need not exist.
     band : int, optional
-        Only this band's.
+        Return only the tables of this band.
     storage_options : mapping, optional
         Arguments for the file system.
     must_list : bool
-        Where a bucket may not be listed, raise. By default that is a :class:`LossWarning`, and
-        there are no tables: a public bucket may let everybody read a raster, and nobody list.
+        If True, raise an error if listing the bucket is not allowed. If False, issue a
+        :class:`LossWarning` and return no tables: a public bucket may allow reading a raster and
+        forbid listing.
 
     Raises
     ------
     ratzarr.RatZarrError
-        Where what is beside the raster can't be told.
+        If the names beside the raster can't be determined.
 
     Returns
     -------
     list of Sidecar
-        By band, then name, the band's first table first. Of two with one name, beside
-        the raster and in ``GDALBRIDGE_SIDECAR_DIR``, only the one beside it.
-        ``seg.tif.rat.zarr`` can be the table ``tif`` of a raster ``seg``; where there is a
-        ``seg.tif``, it is that one's.
+        Tables ordered by band and name, the band's first table first. If a table exists both
+        beside the raster and in ``GDALBRIDGE_SIDECAR_DIR``, only the former is returned.
+        ``seg.tif.rat.zarr`` could be the table ``tif`` of a raster ``seg``; if ``seg.tif`` exists,
+        it belongs to ``seg.tif``.
     """
     url = raster_name(raster)
     found: dict[tuple[int, str | None], Sidecar] = {}
@@ -250,7 +255,7 @@ def find_sidecars(
             if must_list:
                 raise
             warnings.warn(
-                f"{raster_name(raster)}: its sidecars are not to be seen, and are left out: {error}",
+                f"{raster_name(raster)}: its sidecars can't be listed, and are left out: {error}",
                 LossWarning,
                 stacklevel=2,
             )
@@ -259,7 +264,7 @@ def find_sidecars(
             match = _TAIL.fullmatch(tail) if is_directory else None
             if match is None or match["band"] == "1":
                 continue
-            # Where there is a seg.tif, seg.tif.rat.zarr is its table, and none of a raster seg.
+            # If seg.tif exists, seg.tif.rat.zarr is its table, not a table of a raster seg.
             if match["name"] and tail.removesuffix(SUFFIX) in beside:
                 continue
             key = (int(match["band"] or 1), match["name"])
@@ -269,14 +274,14 @@ def find_sidecars(
 
 
 def _beside(base: str, storage_options: Mapping[str, Any] | None) -> dict[str, bool]:
-    """Return what follows ``base`` in the names beside it, and whether it is a directory."""
+    """Return the endings of names that begin with ``base``, each with True for a directory."""
     objects = open_objects(parse_location(base), storage_options)
     try:
         names = objects.list_beside()
     except RatZarrError:
         if objects.writable:
             raise
-        # Most web servers list nothing: only the first table can be asked for by name.
+        # Most web servers can't list, so check only the name of the first table.
         there = RatZarr.isValidRatZarr(base + SUFFIX, storageOptions=storage_options)
         return {SUFFIX: True} if there else {}
     name = gdal_name(base).rpartition("/")[2]

@@ -1,12 +1,12 @@
-"""Samples of a raster's pixels, which tell it from another raster of the same shape.
+"""Samples of a raster's pixels, to detect changes of their values.
 
-A sample is a small window of one band. Its digest is of the values as GDAL decodes them, so
-it stays the same when the file is copied, compressed again or tiled otherwise, and when
-metadata, statistics, overviews or a colour table are written. The windows depend on the
-raster's size and data type alone; two sets of samples are compared where they have the same
-windows. A change outside all windows is not noticed.
+A sample is a small window of one band, with a digest of the values as GDAL decodes them. The
+digest stays the same if the file is copied, compressed or tiled differently, and if metadata,
+statistics, overviews or a colour table are written. The windows depend only on the raster's size
+and data type. Two sets of samples are compared in the windows that they share. A change outside
+all windows is not detected.
 
-On a server each sample costs requests, so few are taken: :func:`sample_pixels`.
+On a server each sample costs requests, so :func:`sample_pixels` takes few.
 """
 
 import hashlib
@@ -24,42 +24,46 @@ from ratzarr.stores import state_of
 __all__ = ["REFERRERS", "data_type", "differing_samples", "is_remote", "sample_pixels"]
 
 REFERRERS = frozenset({"VRT", "GTI", "STACTA", "STACIT", "WMS", "WMTS"})
-"""Drivers of rasters that are made of others."""
+"""Drivers of rasters that are composed of other rasters."""
 
 PLACES = (
     (1 / 2, 1 / 2), (1 / 4, 3 / 4), (3 / 4, 1 / 4), (1 / 4, 1 / 4), (3 / 4, 3 / 4),
     (1 / 2, 1 / 16), (1 / 2, 1 / 256), (0, 0),
 )  # fmt: skip
-"""Where the windows are, as parts of width and height; the most telling ones first."""
+"""The positions of the windows, as fractions of width and height; the most significant ones
+first."""
 WIDTH, HEIGHT = 256, 16
-"""Pixels of a window. Its corner is at a multiple of both: tiles of TIFFs are multiples of 16
-pixels, so a window lies in one row of them."""
+"""The size of a window in pixels. Its corner is at a multiple of both numbers. Tiles of TIFFs
+are multiples of 16 pixels, so a window lies in one row of tiles."""
 STRIP_BYTES = 2**20
-"""Bytes of a window over the raster's whole width: windows of wide rasters are less high."""
+"""The maximum size in bytes of the window's rows over the full width of the raster. Windows of
+wide rasters therefore have fewer rows."""
 BLOCK_BYTES = 32 * 2**20
-"""Bytes of a block, decoded, beyond which no sample is taken."""
+"""The maximum size of a decoded block in bytes; no sample is taken of larger ones."""
 
 REMOTE_SAMPLES = 2
 REMOTE_BLOCKS = 768
-"""Blocks of a TIFF up to which GDAL has read where each of them is when the raster is open: the
-first 16 KiB hold two lists of 8 bytes each. Each sample is then one request."""
+"""For a TIFF with at most this number of blocks, GDAL knows the location of each block after
+opening the file: the first 16 KiB contain two lists of 8 bytes per block. Each sample is then
+one request."""
 REMOTE_INDEX = 1500
-"""In a TIFF of more blocks: the place in its list up to which a block's offset, and not its
-length, is surely among the first 16 KiB. A sample of such a block is two requests."""
+"""For a TIFF with more blocks: up to this index, a block's offset is certainly within the first
+16 KiB, but its length is not. A sample of such a block takes two requests."""
 
 _REMOTE = re.compile(r"/vsi(?:curl|s3|gs|az|adls|oss|swift|webhdfs|hdfs)")
 _STREAMED = re.compile(r"/vsi\w+_streaming")
 
 EMPTY = "empty"
-"""In place of a digest: no values are stored. What GDAL makes of that depends on metadata."""
+"""Replaces the digest of a window without stored values. The values that GDAL returns for it
+depend on metadata."""
 CONSTANT = "all "
-"""What precedes the value, in place of a digest, where a window has one value."""
+"""Prefix of the value that replaces the digest of a window with a single value."""
 
 
 KNOWN_FILES = 64
 _known: dict[tuple[str, int], tuple[str, dict[str, str]]] = {}
-"""Samples of files on a disk, by name and band, with the state that the file was in: programs
-attach to one raster again and again."""
+"""Samples of local files, by name and band, with the state of the file. Programs attach to the
+same raster repeatedly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +78,17 @@ class _Window:
 
 
 def is_remote(name: str) -> bool:
-    """Return whether GDAL asks a server for a file."""
+    """Return True if GDAL reads a file from a server."""
     return _REMOTE.search(name) is not None
 
 
 def data_type(band: Any) -> str:
-    """Return the name of a band's data type, the same for all versions of GDAL."""
+    """Return the name of a band's data type, equal in all versions of GDAL."""
     from gdalbridge.gdalio.compat import VERSION, gdal
 
     name = str(gdal.GetDataTypeName(band.DataType))
     if name == "Byte":
-        # Before 3.7 signed bytes were no type of their own.
+        # Before GDAL 3.7, signed bytes were not a separate type.
         signed = (
             VERSION < (3, 7)
             and band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE") == "SIGNEDBYTE"
@@ -94,28 +98,28 @@ def data_type(band: Any) -> str:
 
 
 def sample_pixels(dataset: Any, number: int, file: str) -> dict[str, str]:
-    """Return digests of a band's samples, by their windows.
+    """Return the digests of a band's samples, by window.
 
-    On a server at most two requests are made. There a TIFF of few blocks has two samples, and
-    one of many blocks has one, near its beginning; formats in which it takes more requests to
-    find a block have none.
+    On a server, at most two requests are made. A TIFF of few blocks then has two samples, and a
+    TIFF of many blocks has one sample near its beginning. Formats that need more requests to find
+    a block have no samples.
 
     Parameters
     ----------
     dataset : gdal.Dataset
         The raster.
     number : int
-        Its band, counted from 1.
+        The band, counted from 1.
     file : str
-        The file that it is.
+        The file of the raster.
 
     Returns
     -------
     dict of str to str
-        By ``"column,row,columns,rows"`` of the window. Empty where samples would be too
-        expensive, or can't be read.
+        Digests by window, as ``"column,row,columns,rows"``. Empty if samples are too expensive or
+        can't be read.
     """
-    # Not for the whole module: samples are compared without GDAL as well.
+    # Imported here, because samples are compared without GDAL.
     from gdalbridge.gdalio.compat import exceptions, gdal, silence
 
     state = _state(dataset, file)
@@ -129,7 +133,7 @@ def sample_pixels(dataset: Any, number: int, file: str) -> dict[str, str]:
             for window in _affordable(dataset, band, number, file, itemsize):
                 found[str(window)] = _digest(band, window, itemsize)
         except (RuntimeError, ValueError, MemoryError):
-            # Neither the band nor its server vouches for anything now.
+            # After an error, no samples can be trusted.
             return {}
         finally:
             gdal.ErrorReset()
@@ -141,8 +145,8 @@ def sample_pixels(dataset: Any, number: int, file: str) -> dict[str, str]:
 
 
 def _state(dataset: Any, file: str) -> str:
-    """Return what tells whether a file has changed; empty where nothing does."""
-    # Other formats keep pixels in several files.
+    """Return a state that changes with the file; empty if it can't be determined."""
+    # Other formats may store pixels in several files.
     if dataset.GetDriver().ShortName != "GTiff" or file.startswith("/vsi"):
         return ""
     try:
@@ -153,7 +157,7 @@ def _state(dataset: Any, file: str) -> str:
 
 def _windows(dataset: Any, itemsize: int) -> Iterator[_Window]:
     width, height = dataset.RasterXSize, dataset.RasterYSize
-    # A power of two, so that a multiple of it never crosses a tile's border.
+    # Use a power of two, so that no window crosses the border of a tile.
     rows = max(1, min(HEIGHT, STRIP_BYTES // (width * itemsize)))
     rows = 1 << (rows.bit_length() - 1)
     for across, down in PLACES:
@@ -177,7 +181,7 @@ def _affordable(dataset: Any, band: Any, number: int, file: str, itemsize: int) 
             before = (number - 1) * blocks
             blocks *= dataset.RasterCount
         if blocks <= REMOTE_BLOCKS:
-            # Narrow tiles that a window needs several of need not lie side by side in the file.
+            # If a window spans several narrow tiles, they may not be adjacent in the file.
             is_narrow = block_width < min(WIDTH, dataset.RasterXSize)
             windows = windows[: 1 if is_narrow else REMOTE_SAMPLES]
         else:
@@ -188,16 +192,16 @@ def _affordable(dataset: Any, band: Any, number: int, file: str, itemsize: int) 
                 return int(before + row * across + column)
 
             windows = [one for one in windows if last(one) <= REMOTE_INDEX][:1]
-    # Some formats can only be read from the top.
+    # Some formats can only be read from top to bottom.
     return sorted(windows, key=lambda one: one.y)
 
 
 def _is_readable(dataset: Any, file: str) -> bool:
-    """Return whether reading pixels asks for no file that GDAL has not opened yet."""
+    """Return True if reading pixels opens no remote or special files besides the raster."""
     driver = dataset.GetDriver().ShortName
     if driver not in REFERRERS:
         return True
-    # A server may take for ever, and so may a pipe.
+    # A server or a pipe may never respond.
     described = (dataset.GetMetadata("xml:VRT") or [""])[0] if driver == "VRT" else "://"
     if is_remote(file) or any(word in described for word in ("/vsi", "://", ".vrt")):
         return False
@@ -223,14 +227,14 @@ def _digest(band: Any, window: _Window, itemsize: int) -> str:
 
 
 def differing_samples(then: Mapping[str, str], now: Mapping[str, str]) -> tuple[list[str], int]:
-    """Return the windows in which two sets of samples differ, and how many could be compared."""
+    """Return the windows in which two sets of samples differ, and the number compared."""
     common = [window for window in now if window in then]
     judged = [window for window in common if not _undecided(then[window], now[window])]
     return [window for window in judged if then[window] != now[window]], len(judged)
 
 
 def _undecided(then: str, now: str) -> bool:
-    # A copy of what is empty has one value there: zero, or the one for no data.
+    # A copy of an empty window has a single value there: zero or the no-data value.
     return EMPTY in (then, now) and then != now and _is_flat(then) and _is_flat(now)
 
 

@@ -1,9 +1,9 @@
-"""Where a column came from, and what a table belongs to: as attributes, and read back.
+"""The attributes PROVENANCE (the origin of a column) and RASTER (the raster of a table).
 
-What was written by whom from which raster goes with each column as ``PROVENANCE``; which
-raster the table is of is ``RASTER``, so that one that was changed since is noticed. Both
-travel with the table, so no secret of a raster's name is in them; and both may have been
-written by anybody, so nothing that is read back is taken on trust.
+``PROVENANCE`` records with each column which operation and versions wrote it, and from which
+raster. ``RASTER`` describes the raster that a table belongs to, so that a change of the raster is
+detected. Both travel with the table, so they contain no secrets of a raster's name. Anybody may
+have written them, so nothing read from them is trusted.
 """
 
 import math
@@ -46,18 +46,20 @@ PROVENANCE_ATTR = "PROVENANCE"
 RASTER_ATTR = "RASTER"
 
 LONGEST = 1000
-"""Characters of a text that somebody else wrote, beyond which it is cut in what is shown."""
+"""The maximum length of untrusted text in output; longer text is cut."""
 MANY = 20
-"""Versions of packages that are shown of what somebody else wrote."""
+"""The maximum number of package versions accepted from a table."""
 
 NO_TRANSFORM = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
-"""What some formats say where others say that there is none."""
+"""The geotransform that some formats return in place of none."""
 TRANSFORM_ERROR = 1e-3
-"""Part of a pixel by which a corner may move: formats keep a geotransform in other numbers."""
+"""The tolerated shift of a corner, as a fraction of a pixel: formats store geotransforms with
+different precision."""
 MOST_SAMPLES = 64
-"""Samples that are looked at of what somebody else wrote."""
+"""The maximum number of samples accepted from a table."""
 
-# Of a connection's description, or a file system's options in a name, also percent-encoded.
+# Matches secrets in a connection string, or in file system options in a name, also
+# percent-encoded.
 _SECRET_OPTION = re.compile(
     r"(?i)([\w.-]*(?:passw|pwd|token|secret|key|credential|auth|signature|userpwd|sig)[\w.-]*"
     r"(?:=|%3D))(?:'[^']*'|\"[^\"]*\"|(?:(?!%26)[^&\s])*)"
@@ -65,17 +67,17 @@ _SECRET_OPTION = re.compile(
 _HEADER = re.compile(r"(?i)\b(bearer|basic)(?: |%20|\+)[^\s&]+")
 
 
-# ---- making them
+# ---- writing the attributes
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what reads and writes."""
+    """Return the versions of GDAL and of the packages involved."""
     return dict(_versions())
 
 
 @cache
 def _versions() -> Mapping[str, str]:
-    # Each is a file to be found and read, and they don't change while a process runs.
+    # Cached, because each version is read from a file, and none changes while the process runs.
     from gdalbridge.gdalio.compat import gdal
 
     found = {"gdal": str(gdal.VersionInfo("RELEASE_NAME"))}
@@ -83,7 +85,7 @@ def _versions() -> Mapping[str, str]:
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            # Run from a directory that was never installed.
+            # The package runs from a directory without being installed.
             found[package] = "unknown"
     return found
 
@@ -94,7 +96,7 @@ def column_provenance(
     column: str | None,
     source: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the attribute ``PROVENANCE`` of a column that is to be written.
+    """Return the attribute ``PROVENANCE`` for a new column.
 
     Parameters
     ----------
@@ -103,10 +105,10 @@ def column_provenance(
     raster : mapping
         From :func:`raster_attribute`.
     column : str, optional
-        GDAL's name of the column that was read.
+        GDAL's name of the source column.
     source : mapping, optional
-        From :func:`gdalbridge.sidecars.fingerprint.table_source`: what an interrupted copy has to
-        find unchanged to be gone on with.
+        From :func:`gdalbridge.sidecars.fingerprint.table_source`. An interrupted copy is resumed
+        only if this is unchanged.
     """
     return {
         "operation": operation,
@@ -120,16 +122,16 @@ def column_provenance(
 
 
 def raster_attribute(dataset: Any, band: int, sidecar: Any) -> dict[str, Any]:
-    """Return the attribute ``RASTER``: a raster as it is now.
+    """Return the attribute ``RASTER``, which describes a raster's current state.
 
     Parameters
     ----------
     dataset : gdal.Dataset
         The raster.
     band : int
-        The band that the table is of.
+        The band that the table belongs to.
     sidecar : str or os.PathLike
-        Where the table is: the raster's name is relative to it, where it can be.
+        The location of the table. The raster's name is relative to it if possible.
     """
     file = main_file(dataset)
     found = described(dataset, band)
@@ -145,13 +147,13 @@ def raster_attribute(dataset: Any, band: int, sidecar: Any) -> dict[str, Any]:
 
 
 def described(dataset: Any, band: int) -> dict[str, Any]:
-    """Return the attribute ``RASTER`` without a name and without any pixel looked at."""
+    """Return the attribute ``RASTER`` without a name, and without reading pixels."""
     from gdalbridge.gdalio.compat import exceptions, silence
     from gdalbridge.gdalio.datasets import siblings_visible
     from gdalbridge.sidecars.pixel_samples import data_type
 
-    # Some formats look for a geotransform in files beside the raster only now. What GDAL says of a
-    # table there is reported where the table is read.
+    # Some formats only now look for a geotransform in files beside the raster. If GDAL reports an
+    # error in a table there, it is reported when the table is read, not here.
     with exceptions(False), silence(), siblings_visible(dataset.GetDescription()):
         transform = dataset.GetGeoTransform(can_return_null=True)
     is_known = transform is not None and tuple(transform) != NO_TRANSFORM
@@ -168,10 +170,10 @@ def described(dataset: Any, band: int) -> dict[str, Any]:
 
 
 def raster_label(raster: str, sidecar: Any) -> str:
-    """Return the name by which a table remembers its raster, without secrets.
+    """Return the name of a raster for ``RASTER``, without secrets.
 
-    Relative to the directory that the table is in where both lie in one tree (below one
-    directory other than the root; in one bucket), so that both can be moved together:
+    The name is relative to the table's directory if both lie in one tree (below a common directory
+    other than the root, or in one bucket), so that both can be moved together:
 
     >>> raster_label("s3://bucket/dir/seg.tif", "s3://bucket/dir/seg.tif.rat.zarr")
     'seg.tif'
@@ -186,7 +188,7 @@ def raster_label(raster: str, sidecar: Any) -> str:
         label = own if apart else Path(os.path.relpath(own, folder)).as_posix()
     elif place.kind == "s3" and name.lower().startswith(f"s3://{place.bucket}/".lower()):
         key = name[len(f"s3://{place.bucket}/") :]
-        # Of keys with // or .. in them a relative path would mean another.
+        # For keys with // or .., a relative path would refer to another object.
         label = name
         if posixpath.normpath(key) == key and not key.startswith("."):
             label = posixpath.relpath(key, posixpath.dirname(place.key) or ".")
@@ -204,7 +206,7 @@ def _is_file(name: str) -> bool:
 
 def _masked(name: str) -> str:
     masked = _masked_once(name)
-    # A whole URL can be an option of another, percent-encoded as often as it is wrapped.
+    # A URL can be an option of another URL, and percent-encoded once per level.
     inner = unquote(masked)
     if inner == masked:
         return masked
@@ -216,13 +218,13 @@ def _masked_once(name: str) -> str:
     return _SECRET_OPTION.sub(r"\1***", _HEADER.sub(r"\1 ***", mask([name])[0]))
 
 
-# ---- reading them back
+# ---- reading the attributes
 
 
 def parsed_provenance(value: object) -> dict[str, Any] | None:
-    """Return what of a ``PROVENANCE`` can be shown; None for what is none.
+    """Return the valid parts of a ``PROVENANCE``; None if it is not valid at all.
 
-    Only what is known and of the right type is in it, and text that is not too long.
+    The result contains only known entries with correct types, and text of limited length.
     """
     if not isinstance(value, Mapping) or not isinstance(value.get("operation"), str):
         return None
@@ -241,7 +243,7 @@ def parsed_provenance(value: object) -> dict[str, Any] | None:
 
 
 def parsed_raster(value: object) -> dict[str, Any] | None:
-    """Return what of a ``RASTER`` can be shown; None for what is none."""
+    """Return the valid parts of a ``RASTER``; None if it is not valid at all."""
     if not isinstance(value, Mapping):
         return None
     size, transform = value.get("size"), value.get("geotransform")
@@ -258,16 +260,16 @@ def parsed_raster(value: object) -> dict[str, Any] | None:
 
 
 def _is_transform(value: object) -> bool:
-    """Return whether this is a geotransform, or the empty list that stands for none."""
+    """Return True for a geotransform, or for the empty list that stands for none."""
     return isinstance(value, list) and (
         not value or (len(value) == 6 and all(isinstance(number, int | float) for number in value))
     )
 
 
 def _fingerprint(value: object) -> dict[str, Any] | None:
-    """Return what can be compared of a fingerprint.
+    """Return the comparable parts of a fingerprint.
 
-    Versions before took one of the file, which changes with metadata: nothing of it can.
+    Earlier versions stored a fingerprint of the file. It changes with metadata, so it is ignored.
     """
     if not isinstance(value, Mapping):
         return None
@@ -295,31 +297,31 @@ def _count(value: object) -> int | None:
 
 
 def same_raster(recorded: object, now: Mapping[str, Any]) -> bool:
-    """Return whether a ``RASTER`` is of this raster and band, changed or not."""
+    """Return True if a ``RASTER`` names this raster and band, changed or not."""
     then = parsed_raster(recorded)
-    # Rasters in memory have no name that could be the same.
+    # Rasters in memory have no name to compare.
     mine = (now["name"], now["band"])
     return then is not None and now["name"] is not None and (then["name"], then["band"]) == mine
 
 
 def raster_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
-    """Say in words how a raster differs from the one that a table belongs to.
+    """Describe the changes of a raster since its table was made.
 
     Parameters
     ----------
     recorded : object
-        The table's ``RASTER``, or anything at all.
+        The table's ``RASTER``, or any other value.
     now : mapping
         From :func:`raster_attribute`, or a part of it.
 
     Returns
     -------
     list of str
-        Empty where the table fits. What one of the two does not tell is not compared.
+        Empty if the table fits. A property is compared only if both contain it.
     """
     then = parsed_raster(recorded)
     if then is None:
-        return ["what the table says of its raster can't be understood"]
+        return ["the table's description of its raster is not valid"]
     return list(_changes(then, now))
 
 
@@ -355,20 +357,20 @@ def _same_place(then: Sequence[float], now: Sequence[float], size: Sequence[int]
         ]
         pixel = max(abs(now[first + 1]), abs(now[first + 2]))
         corner = abs(moved[0]) + abs(moved[1]) * width + abs(moved[2]) * height
-        # A NaN, which somebody else may have written, is equal to nothing.
+        # Written so that a NaN, which an untrusted table may contain, counts as a difference.
         if not corner <= TRANSFORM_ERROR * pixel:
             return False
     return True
 
 
 def pixel_changes(then: object, now: object) -> list[str]:
-    """Say in words whether two fingerprints of a raster are of other pixels.
+    """Describe the differences between two fingerprints of a raster's pixels.
 
     Parameters
     ----------
     then, now : dict or None
-        From :func:`raster_attribute` or :func:`parsed_raster`; what only one of them has looked
-        at is not compared.
+        From :func:`raster_attribute` or :func:`parsed_raster`. A sample is compared only if both
+        contain it.
     """
     before, after = _fingerprint(then), _fingerprint(now)
     if before is None or after is None:
@@ -385,20 +387,20 @@ def pixel_changes(then: object, now: object) -> list[str]:
 
 
 def recorded_raster(recorded: object, sidecar: Any) -> str | None:
-    """Return where the raster that a table names must be now, for GDAL.
+    """Return the current location of the raster that a table names, for GDAL.
 
     Parameters
     ----------
     recorded : object
-        The table's ``RASTER``, or anything at all.
+        The table's ``RASTER``, or any other value.
     sidecar : str or os.PathLike
-        Where the table is.
+        The location of the table.
 
     Returns
     -------
     str or None
-        None where the table names none by a relative name: a table that somebody sent
-        must not make us open whatever name it likes.
+        None unless the table names a raster by a relative name. An untrusted table must not make
+        us open arbitrary names.
     """
     then = parsed_raster(recorded)
     name = None if then is None else then["name"]
@@ -407,7 +409,7 @@ def recorded_raster(recorded: object, sidecar: Any) -> str | None:
     place = parse_location(sidecar)
     if place.kind == "local":
         joined = os.path.normpath(Path(place.path).parent / name)
-        # Where the table lies in the root directory, such a name would be GDAL's own.
+        # If the table lies in the root directory, the result could be one of GDAL's special names.
         return None if joined.startswith("/vsi") else joined
     return _beside(place, name)
 
@@ -415,18 +417,18 @@ def recorded_raster(recorded: object, sidecar: Any) -> str | None:
 def recorded_now(
     recorded: object, sidecar: Any, storage_options: Mapping[str, Any] | None = None
 ) -> dict[str, Any] | None:
-    """Look at the raster that a table names, for :func:`raster_changes`.
+    """Describe the current state of the raster that a table names, for :func:`raster_changes`.
 
     Returns
     -------
     dict or None
-        None where it is not found, or is one that is made of others: a table that somebody
-        sent must not make us open whatever that refers to.
+        None if the raster is not found, or is composed of others. An untrusted table must not make
+        us open arbitrary files that such a raster refers to.
 
     Raises
     ------
     GdalMissingError
-        Where GDAL is not installed.
+        If GDAL is not installed.
     """
     name = recorded_raster(recorded, sidecar)
     if name is None or not (name.startswith("/vsi") or Path(name).is_file()):
@@ -435,7 +437,7 @@ def recorded_now(
     from gdalbridge.sidecars.pixel_samples import REFERRERS
 
     then = parsed_raster(recorded) or {}
-    # One that we may not see is not found from here.
+    # A raster without read permission counts as not found.
     with suppress(RatZarrError, RasterNotFoundError):
         if driver_of(name, storage_options) not in {None, *REFERRERS}:
             with opened(name, storage_options) as dataset:

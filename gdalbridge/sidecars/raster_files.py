@@ -1,8 +1,8 @@
-"""Which files and tables a raster consists of, and what they are called in another place.
+"""The files and tables of a raster, and their names in another location.
 
-Which files belong to a raster is GDAL's to say (``GetFileList``), and it says more than
-that: a VRT's list has its sources, a satellite scene's a file that all of its bands
-share. A raster's own are those in its directory that are called as it is.
+GDAL lists the files of a raster (``GetFileList``), but also files that do not belong to it alone:
+the sources of a VRT, or a file shared by all bands of a satellite scene. A raster's own files are
+those in its directory with the raster's name.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,35 +21,35 @@ from ratzarr.stores import parse as parse_location
 __all__ = ["BESIDE", "RasterFiles", "place_of", "raster_files"]
 
 BESIDE = (".aux.xml", ".ovr", ".msk", ".msk.ovr", ".vat.dbf", ".vat.cpg")
-"""What is put behind a raster's name for files that GDAL takes for its own. Looked for by
-these names as well: its list leaves out what it was told not to look at."""
+"""Endings that GDAL appends to a raster's name for the raster's own files. The files are also
+searched for by these names, because GDAL's list omits files that it was configured to ignore."""
 HFA_PARTS = (".ige", ".rrd")
-"""Files whose names an HFA keeps within itself."""
+"""Endings of files whose names are stored inside an HFA file."""
 
 
 @dataclass(frozen=True, slots=True)
 class RasterFiles:
-    """What a raster consists of."""
+    """The files and tables of a raster."""
 
     main: Location
-    """The file that it is opened by."""
+    """The file that is used to open it."""
     beside: Mapping[Location, FileState]
-    """Its own other files."""
+    """Its own further files."""
     state: FileState
-    """Of the main file."""
+    """The state of the main file."""
     tables: tuple[Sidecar, ...]
     """Its sidecars, by band and name."""
     others: tuple[str, ...]
-    """Files that GDAL lists, and that are not this raster's alone."""
+    """Files that GDAL lists, but that do not belong to this raster alone."""
     driver: str
 
     def target(self, source: Location, target: Location) -> Location:
-        """Return where one of its files is to be where the main one is at ``target``.
+        """Return the new location of one of its files, for a main file at ``target``.
 
         Raises
         ------
         BridgeError
-            Where the format does not allow another name.
+            If the format does not allow another name.
         """
         old, new = _name(self.main), _name(target)
         name = _name(source)
@@ -59,29 +59,27 @@ class RasterFiles:
             renamed = _stem(new) + name[len(_stem(old)) :]
             if self.driver == "HFA" and renamed != name and name.lower().endswith(HFA_PARTS):
                 raise BridgeError(
-                    f"{self.main} keeps the name of its other file {name} within itself: it can't "
-                    f"be called {new}. Keep its name"
+                    f"{self.main} stores the name of its other file {name}, so it can't be "
+                    f"renamed to {new}. Keep its name."
                 )
         return beside(target, renamed)
 
 
 def place_of(raster: Any) -> Location:
-    """Return where a raster is.
+    """Return the location of a raster.
 
     Raises
     ------
     SidecarNameError, ArgumentError, BridgeError
-        For what is no name of a file.
+        If the argument does not name a file.
     """
     if hasattr(raster, "GetRasterBand"):
-        raise BridgeError(
-            "an open dataset is no file that could be copied or removed: give a path"
-        )
+        raise BridgeError("an open dataset can't be copied or removed. Pass a path.")
     return parse_location(raster_name(raster))
 
 
 def beside(place: Location, name: str) -> Location:
-    """Return the place of this name in the same directory."""
+    """Return the location of this name in the same directory."""
     return Location(place.kind, place.path.rpartition("/")[0] + "/" + name)
 
 
@@ -94,25 +92,25 @@ def _stem(name: str) -> str:
 
 
 def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> RasterFiles:
-    """Return what a raster consists of.
+    """Return the files and tables of a raster.
 
     Raises
     ------
     RasterNotFoundError
-        Where it can't be opened as a raster.
+        If it can't be opened as a raster.
     BridgeError
-        Where it is no plain file, or one of its files is a symbolic link.
+        If it is not a regular file, or one of its files is a symbolic link.
     """
     main = place_of(raster)
     state = file_state(main, options)
     if state is None:
-        raise RasterNotFoundError(f"{raster} is not there, or is no file by itself")
+        raise RasterNotFoundError(f"{raster} does not exist, or is not a file")
     if state.size < 0:
         raise BridgeError(
             f"{main} is a symbolic link, or no regular file: links are not followed, and rasters that "
             "are directories, pipes or devices are not handled"
         )
-    # Others have been there since GDAL last looked, and we ourselves.
+    # GDAL's cache may be outdated, by other programs or by this one.
     forget(main.url, options)
     siblings = None
     if main.kind == "s3":
@@ -129,7 +127,9 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
         elif place != main and place not in own:
             found = file_state(place, options)
             if found is not None and found.size < 0:
-                raise BridgeError(f"{place} is a symbolic link, or no file: it is not followed")
+                raise BridgeError(
+                    f"{place} is a symbolic link or not a regular file; links are not followed"
+                )
             if found is not None:
                 own[place] = found
     tables = tuple(find_sidecars(main.url, storage_options=options, must_list=True))
@@ -139,14 +139,14 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
 def _listed(
     main: Location, siblings: Sequence[str] | None, options: Mapping[str, Any] | None
 ) -> tuple[str, list[str]]:
-    """Return GDAL's name of a raster's driver, and its list of the raster's files."""
+    """Return the name of a raster's driver, and GDAL's list of the raster's files."""
     with reached(main.url, options) as name:
         dataset = open_dataset(main.url, storage_options=options, siblings=siblings)
         seen = siblings_visible(name) if siblings is None else siblings_known(name)
         with seen, silence():
             driver = str(dataset.GetDriver().ShortName)
             listed = list(dict.fromkeys(dataset.GetFileList() or ()))
-        # Closed while its place can be reached.
+        # Close the dataset while its location is still configured.
         del dataset
     return driver, listed
 
@@ -165,5 +165,5 @@ def _is_own(place: Location, main: Location, driver: str) -> bool:
     name, mine = _name(place), _name(main)
     if name == mine or name.startswith(mine + "."):
         return True
-    # A VRT is called as one of its sources, often enough.
+    # A VRT often has the same stem as one of its sources.
     return driver not in REFERRERS and name.startswith(_stem(mine) + ".")

@@ -1,7 +1,7 @@
-"""Whether tables still fit their raster: one check, for everything that opens both.
+"""Detection of stale tables: tables that no longer fit their raster.
 
-Whatever reads a table with its raster warns, once in a process for each table. Whatever
-makes a new product of both refuses, unless it is told to accept that.
+Code that reads a table together with its raster warns, once per process and table. Code that makes
+a new product from both raises an error, unless the caller accepts stale tables.
 """
 
 import warnings
@@ -22,18 +22,18 @@ ADVICE = (
     "'gdalbridge copy --overwrite' copies the raster's own table anew"
 )
 
-_said: set[tuple[str, tuple[str, ...]]] = set()
+_warned: set[tuple[str, tuple[str, ...]]] = set()
 
 
 def changed_tables(
     recorded: Mapping[str, Any], now: Mapping[str, Any]
 ) -> dict[str, tuple[str, ...]]:
-    """Return what has changed, by the path of each table that does not fit its raster any more.
+    """Return the changes for each table, by path, that no longer fits its raster.
 
     Parameters
     ----------
     recorded : mapping
-        The attribute ``RASTER`` of each table, by its path; None where it has none.
+        The attribute ``RASTER`` of each table, by path; None for a table without it.
     now : mapping
         From :func:`gdalbridge.sidecars.provenance.raster_attribute`.
     """
@@ -48,7 +48,7 @@ def changed_tables(
 def warn_of_changes(
     name: str, now: Mapping[str, Any], recorded: Mapping[str, Any], *, stacklevel: int = 4
 ) -> None:
-    """Warn where a raster is not as its tables have recorded it; once for each table.
+    """Warn about tables that no longer fit their raster, once per table.
 
     Parameters
     ----------
@@ -57,19 +57,19 @@ def warn_of_changes(
     now, recorded : mapping
         See :func:`changed_tables`.
     stacklevel : int
-        As for :func:`warnings.warn`, from here.
+        As for :func:`warnings.warn`, counted from this function.
     """
     for path, changes in changed_tables(recorded, now).items():
-        said = (path if "://" in path else str(Path(path).absolute()), changes)
-        if said in _said:
+        key = (path if "://" in path else str(Path(path).absolute()), changes)
+        if key in _warned:
             continue
         warnings.warn(
             f"{path} may not fit {name} any more: {'; '.join(changes)}. {ADVICE}",
             StaleWarning,
             stacklevel=stacklevel,
         )
-        # Not where a filter has made an error of it.
-        _said.add(said)
+        # Not reached if a filter turns the warning into an error.
+        _warned.add(key)
 
 
 def warn_if_stale(
@@ -80,9 +80,9 @@ def warn_if_stale(
     *,
     stacklevel: int = 4,
 ) -> None:
-    """Open a raster to see whether its tables fit it, and warn as :func:`warn_of_changes` does.
+    """Open a raster to compare it with its tables, and warn as :func:`warn_of_changes` does.
 
-    Nothing is said where the raster is not there, or GDAL is not.
+    If the raster is missing or GDAL is not installed, no warning is issued.
     """
     if all(value is None for value in recorded.values()):
         return
@@ -98,18 +98,18 @@ def warn_if_stale(
 
 
 def refuse_stale(name: str, now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
-    """Refuse to make anything of a raster and tables that may not fit it any more.
+    """Raise an error if tables no longer fit their raster.
 
     Raises
     ------
     StaleError
-        Says of the first such table what has changed.
+        If a table is stale. The message describes the changes of the first one.
     """
     for path, changes in changed_tables(recorded, now).items():
         raise StaleError(
             Advice(
                 f"{path} may not fit {name} any more: {'; '.join(changes)}. 'gdalbridge touch' "
                 "accepts the raster where the table still fits.",
-                "Or use accept_stale=True to go on as it is.",
+                "Or pass accept_stale=True to continue anyway.",
             )
         )

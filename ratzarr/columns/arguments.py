@@ -19,23 +19,23 @@ __all__ = [
 _OPTIONS = {"dtype", "width", "fillValue", "chunkSize", "attributes", "complete"}
 
 
-def column_options(name: object, asked: Any) -> dict[str, Any]:
-    """Return what is asked of one of many columns, as arguments."""
-    if not isinstance(asked, Mapping):
-        return {"dtype": asked}
-    if "dtype" not in asked or not set(asked) <= _OPTIONS:
+def column_options(name: object, options: Any) -> dict[str, Any]:
+    """Return the arguments for one column of :meth:`ratzarr.RatZarr.createColumns`."""
+    if not isinstance(options, Mapping):
+        return {"dtype": options}
+    if "dtype" not in options or not set(options) <= _OPTIONS:
         raise ArgumentError(
-            f"column {name!r}: expected a dtype, or a mapping with 'dtype' and, if need be, "
-            f"{sorted(_OPTIONS - {'dtype'})}: got {list(asked)!r:.200}"
+            f"column {name!r}: expected a dtype, or a mapping with 'dtype' and optionally "
+            f"{sorted(_OPTIONS - {'dtype'})}; got {list(options)!r:.200}"
         )
-    return dict(asked)
+    return dict(options)
 
 
 _BOOLS = (bool, np.bool_)
 
 
 def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
-    """Return an integer argument; numpy's integers are integers, bools and floats not."""
+    """Return an integer argument. NumPy integers are accepted; bools and floats are refused."""
     try:
         if isinstance(value, _BOOLS):
             raise TypeError
@@ -51,7 +51,7 @@ def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
 
 
 def html(title: str, columns: Sequence[tuple[str, str, int | str]]) -> str:
-    """Return a table of (name, dtype, width); names are data and are escaped."""
+    """Return an HTML table of (name, dtype, width), with all names escaped."""
     rows = "".join(
         f"<tr><td style='text-align:left'>{escape(name)}</td><td>{escape(dtype)}</td>"
         f"<td>{width}</td></tr>"

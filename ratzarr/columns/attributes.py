@@ -1,9 +1,9 @@
-"""Attributes of a table or a column as a mapping that lives on disk.
+"""Attributes of a table or a column, as a mapping that saves each change.
 
-The mapping is an instance of zarr's own class, as programs that use upstream's expect.
-What differs: each change is a compare-and-swap of the one attribute it is about, so an
-instance opened long ago does not put back what others have changed since; and the
-attributes that follow from the table's state can be read here but not set.
+The mapping is an instance of zarr's ``Attributes`` class, because programs for the existing module
+expect one. It differs in two ways. Each change is a compare-and-swap of the one attribute, so an
+old instance does not undo changes by others. And attributes that follow from the table's state are
+read-only.
 """
 
 import copy
@@ -24,19 +24,19 @@ __all__ = ["LiveAttributes", "checked_attributes"]
 class LiveAttributes(Attributes):
     """The attributes of one ``zarr.json``.
 
-    Values are JSON: str, int, float, bool, None, and lists and dicts of these. NumPy's scalars
-    become these. NaN and infinities are written as zarr-python does, by the words NaN and Infinity.
+    Values are JSON: str, int, float, bool, None, and lists and dicts of these. NumPy scalars are
+    converted to these. As in zarr-python, NaN and infinities are written as NaN and Infinity.
 
     Parameters
     ----------
     document : MetadataDocument
-        Whose attributes.
+        The document that contains the attributes.
     own : frozenset of str
-        Names that can't be set or removed here.
+        Names of read-only attributes.
     guard : callable
-        Called before each change; raises where none is allowed.
+        Called before each change; raises if changes are not allowed.
     missing : callable
-        Makes the error for a document that another process has removed.
+        Returns the error for a document that another process has removed.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class LiveAttributes(Attributes):
         guard: Callable[[], None],
         missing: Callable[[], Exception],
     ) -> None:
-        # The parent's __init__ wants a Zarr array or group, and writes through it.
+        # The parent's __init__ requires a Zarr array or group, and would write through it.
         self._live = document
         self._own = own
         self._guard = guard
@@ -84,7 +84,7 @@ class LiveAttributes(Attributes):
         self._change(change)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        """Set several attributes at once; takes what ``dict.update`` takes."""
+        """Set several attributes at once. The arguments are those of ``dict.update``."""
         new = {key: _as_json(key, value) for key, value in dict(*args, **kwargs).items()}
 
         def change(attributes: dict[str, Any]) -> None:
@@ -96,7 +96,7 @@ class LiveAttributes(Attributes):
         self._change(change)
 
     def put(self, d: Mapping[str, Any]) -> None:
-        """Replace all attributes but those that follow from the table's state."""
+        """Replace all attributes except those that follow from the table's state."""
         new = {key: _as_json(key, value) for key, value in d.items()}
 
         def change(attributes: dict[str, Any]) -> None:
@@ -110,23 +110,23 @@ class LiveAttributes(Attributes):
         self._change(change)
 
     def clear(self) -> None:
-        """Remove all attributes but those that follow from the table's state."""
+        """Remove all attributes except those that follow from the table's state."""
         self.put({})
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove an attribute, the last one set, and return it with its name."""
+        """Remove the attribute set last; return its name and value."""
         for key in reversed(self._live.attributes):
             if key not in self._own:
                 return key, self.pop(key)
-        raise KeyError("no attribute is left that could be removed")
+        raise KeyError("there is no attribute that can be removed")
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Return an attribute, set to ``default`` first where there is none."""
+        """Return an attribute; if it does not exist, set it to ``default`` first."""
         self._guard()
         return super().setdefault(key, default)
 
     def pop(self, key: str, *default: Any) -> Any:
-        """Remove an attribute and return it; ``default`` where there is none."""
+        """Remove an attribute and return it; if it does not exist, return ``default``."""
         self._guard()
         return super().pop(key, *default)
 
@@ -149,12 +149,12 @@ class LiveAttributes(Attributes):
 
 
 def checked_attributes(attributes: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
-    """Return attributes for a new document.
+    """Validate the attributes of a new document, and return them as JSON values.
 
     Raises
     ------
     ArgumentError
-        For a value that JSON can't hold, and for a name in ``own``.
+        If JSON can't hold a value, or a name is in ``own``.
     """
     for name in attributes:
         if name in own:
@@ -163,14 +163,14 @@ def checked_attributes(attributes: Mapping[str, Any], own: frozenset[str]) -> di
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Return whether two values are the same in JSON, where 1 is neither 1.0 nor true."""
+    """Return True if two values are the same in JSON; 1, 1.0 and true differ there."""
     return json.dumps(one) == json.dumps(other)
 
 
 def _as_json(key: object, value: Any) -> Any:
-    """Return ``value`` if JSON gives it back as it is."""
+    """Return ``value`` as JSON, or raise if JSON would not preserve it."""
     if not isinstance(key, str) or not key or not _is_text(key):
-        raise ArgumentError(f"an attribute's name is Unicode text: got {key!r}")
+        raise ArgumentError(f"the name of an attribute must be Unicode text; got {key!r}")
     return _checked(key, value)
 
 
@@ -186,7 +186,7 @@ def _checked(key: str, value: Any) -> Any:
     if value is None or isinstance(value, bool | np.bool_):
         return None if value is None else bool(value)
     if isinstance(value, str):
-        # Of subclasses (numpy.str_, an enumeration) JSON keeps the text.
+        # JSON keeps only the text of a subclass (numpy.str_, an enumeration).
         text = str.__str__(value)
         if not _is_text(text):
             raise ArgumentError(f"attribute {key!r}: {text!r} is not Unicode text")
@@ -194,7 +194,7 @@ def _checked(key: str, value: Any) -> Any:
     if isinstance(value, int | np.integer):
         return int(value)
     if isinstance(value, float | np.float16 | np.float32):
-        # Also NaN and infinities: zarr-python writes and reads them.
+        # This includes NaN and infinities, which zarr-python reads and writes.
         return float(value)
     if isinstance(value, list | tuple):
         return [_checked(key, item) for item in value]
@@ -204,7 +204,7 @@ def _checked(key: str, value: Any) -> Any:
                 raise ArgumentError(f"attribute {key!r}: JSON has no keys like {name!r}")
         return {str(name): _checked(key, item) for name, item in value.items()}
     raise ArgumentError(
-        f"attribute {key!r}: JSON can't hold {value!r}, a {type(value).__name__}: expected str, "
+        f"attribute {key!r}: JSON can't hold {value!r}, a {type(value).__name__}; expected str, "
         "int, float, bool, None, or lists and dicts of these"
-        + (" (an array's are in .tolist())" if isinstance(value, np.ndarray) else "")
+        + (" (convert an array with .tolist())" if isinstance(value, np.ndarray) else "")
     )

@@ -1,7 +1,8 @@
 """The columns of a table: listing, creating, replacing, deleting.
 
-The listing of the group is the truth. The order in the table's attributes is a hint, updated by each
-creation and deletion, so columns created by other programs are never hidden.
+The listing of the group decides which columns exist. The table's attributes also store the order
+of the columns, updated by each creation and deletion. This order is only a hint, so columns
+created by other programs are never hidden.
 """
 
 import copy
@@ -72,7 +73,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class NewColumn:
-    """A column that can be created."""
+    """A validated request to create a column."""
 
     name: str
     type: ColumnType
@@ -80,7 +81,7 @@ class NewColumn:
     """Values per row."""
     chunk_rows: int
     attributes: Mapping[str, Any]
-    """JSON, and none that follow from the table's state."""
+    """JSON values, without the attributes that follow from the table's state."""
     complete: bool
 
     @classmethod
@@ -95,12 +96,12 @@ class NewColumn:
         attributes: Mapping[str, Any] | None,
         complete: bool,
     ) -> Self:
-        """Check what was asked for; see :meth:`ratzarr.RatZarr.createColumn`.
+        """Validate a request; for the parameters see :meth:`ratzarr.RatZarr.createColumn`.
 
         Raises
         ------
         InvalidNameError, UnsupportedDtypeError, UnequalValueError, ArgumentError, TooLargeError
-            For what can't be.
+            If an argument is not valid.
         """
         check_name(name)
         values = check_width(width)
@@ -111,7 +112,7 @@ class NewColumn:
             name=name,
             type=described,
             width=values,
-            # Fewer where a chunk would be too large to be read again.
+            # Use fewer rows if a chunk would otherwise be too large to read back.
             chunk_rows=chunk_rows_within(
                 chunk_rows, value_bytes(described.dtype) * values, column=name
             ),
@@ -120,18 +121,19 @@ class NewColumn:
         )
 
     def document(self, rows: int, marks: Mapping[str, Any]) -> Document:
-        """Return the document to create it with.
+        """Return the column's initial document.
 
         Parameters
         ----------
         rows : int
-            How many it is to have.
+            The column's number of rows.
         marks : mapping
-            Attributes that follow from the table's state.
+            Additional attributes that follow from the table's state.
         """
         unfinished: dict[str, Any] = {}
         if not self.complete:
-            # Who creates it so is about to write it: that is noted here, and not by a request.
+            # The creator of an incomplete column is about to write to it, so the first event is
+            # logged here, which saves a request.
             unfinished = {
                 COMPLETE_ATTR: False,
                 ROWS_DONE_ATTR: 0,
@@ -151,14 +153,14 @@ class NewColumn:
 
 
 UNREADABLE = (DamagedError, UnsupportedCodecError)
-"""What opening a column raises whose document can't be understood here."""
+"""The errors for a column whose document this version can't interpret."""
 
-AT_ONCE = 1000
-"""Objects that one request lists, and one deletes."""
+KEYS_PER_REQUEST = 1000
+"""The number of objects that one request can list or delete."""
 _agreements: dict[int, tuple[Sequence[str], list[str]]] = {}
-"""By a listing's id: itself, and the order that has its names and no others."""
-KEPT = 8
-"""Of these. Only of a disk's listings do the same ones come again."""
+"""For the id of a listing: the listing, and an order found to have exactly its names."""
+MAX_AGREEMENTS = 8
+"""The maximum number of these. Only local stores return the same listing object again."""
 _CHUNK = re.compile(r"(?:c/)?[0-9]+(?:[./][0-9]+)*")
 
 
@@ -177,7 +179,7 @@ class Catalog:
         self._objects, self._table = objects, table
         self._verified: set[str] = set()
         self.left_out: dict[str, RatZarrError] = {}
-        """Columns that can't be read, when all were last opened, with the reason."""
+        """The columns that could not be read when all were last opened, with the reason."""
         self.rows = RowCount(table, self._first, partial(self.all, {}), self.table_missing)
         self.resizing = Resizing(
             table, self.all, self.being_built, self.row_count, self.table_missing
@@ -185,16 +187,16 @@ class Catalog:
 
     @property
     def threads(self) -> int | None:
-        """How many threads are enough for reading; None: as many as requests may be."""
+        """The number of threads that are enough for reading; None for one per request."""
         return self._objects.threads
 
     def names(self) -> list[str]:
-        """Return the names of all columns: in order of creation, unknown ones last."""
+        """Return the names of all columns: in order of creation, then the others."""
         listed = self._objects.list_dirs(GROUP)
         return self._names_by_order() if listed is None else self._names_listed(listed)
 
     def _names_listed(self, listed: list[str]) -> list[str]:
-        """Return the names of a listing of keys, in order."""
+        """Return the column names for a listing of keys, in order."""
         order = self._order()
         if order is not None and _agreed(listed, order):
             return order
@@ -205,15 +207,15 @@ class Catalog:
         if not keys:
             return names
         if len(keys) > 1 and self._is_ours and not keys <= self._verified:
-            # Columns that others have created since: the order as it is now knows them all,
-            # at the price of one.
+            # Other processes have created columns since. One request reads the current order,
+            # which should list them all.
             now = self._table.snapshot()
             if now.load():
                 names += _ordered(order_of(now.document), keys)
         return names + sorted(self._names_of(keys))
 
     def _names_by_order(self) -> list[str]:
-        """Return the names in the order alone, of a place that can't be listed."""
+        """Return the names in the order, for a location that can't be listed."""
         order = self._order()
         if order is None:
             raise StoreError(
@@ -224,16 +226,16 @@ class Catalog:
 
     @property
     def _is_ours(self) -> bool:
-        """Whether the table keeps an order; upstream's don't."""
+        """True if the table stores an order; tables of the existing module don't."""
         return FORMAT_VERSION_ATTR in self._table.attributes
 
     def _order(self) -> list[str] | None:
         return order_of(self._table.document)
 
     def _names_of(self, keys: Iterable[str]) -> list[str]:
-        """Return the names of keys that the column order does not know."""
-        # In a table of ours such a key can also be what is left of a deleted column: it
-        # counts only once its zarr.json has been seen. Upstream keeps no order.
+        """Return the column names for keys that the order lacks."""
+        # In our tables, such a key can also be the remains of a deleted column. It counts only
+        # after its zarr.json has been read. Tables of the existing module have no order.
         ours = self._is_ours
         names: list[str] = []
         unsure: list[str] = []
@@ -252,7 +254,7 @@ class Catalog:
             if not document.load() or document.document.get("node_type") == "group":
                 return None
         except DamagedError:
-            # A column whose document can't be read is there all the same, under its key.
+            # A column with an unreadable document still exists, under the name of its key.
             return key
         self._verified.add(key)
         return true_name(key, document.attributes)
@@ -263,7 +265,7 @@ class Catalog:
         Raises
         ------
         ColumnNotFoundError
-            Names what is there instead.
+            If the column does not exist; the message lists the existing columns.
         """
         column = Column.find(self._objects, name)
         if column is None:
@@ -271,12 +273,12 @@ class Catalog:
         return column
 
     def _locate(self, name: str) -> Column:
-        """Return the column of this name, whether or not it can be read.
+        """Return the column of this name, readable or not.
 
         Raises
         ------
         ColumnNotFoundError
-            Names what is there instead.
+            If the column does not exist; the message lists the existing columns.
         """
         column = Column.locate(self._objects, name)
         if column is None:
@@ -287,7 +289,7 @@ class Catalog:
         try:
             names = self.names()
         except RatZarrError:
-            # A place that can't be listed (https): the columns are there all the same.
+            # The location (https) can't be listed, so the message can't name the columns.
             return ColumnNotFoundError(f"{self._objects.location} has no column {name!r}")
         shown = ", ".join(repr(other) for other in names[:10])
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
@@ -297,18 +299,18 @@ class Catalog:
         )
 
     def create(self, new: NewColumn, rows: int, *, replace: bool = False) -> Column:
-        """Create a column; it has as many rows as the table has when it is there.
+        """Create a column; it has the table's row count at the time the column appears.
 
-        With ``replace`` it is out of sight until :meth:`put_in_place`.
+        With ``replace``, the column stays hidden until :meth:`put_in_place`.
 
         Raises
         ------
         ColumnExistsError
-            Where there is one of this name.
+            If a column of this name exists.
         """
         if replace:
-            return self._create_out_of_sight(new.name, key_of(new.name), self._document(new, rows))
-        # Upstream may have written the same name under another key.
+            return self._create_hidden(new.name, key_of(new.name), self._document(new, rows))
+        # The existing module may have stored the same name under another key.
         others = plausible_keys(new.name)[1:]
         taken = bool(others) and Column.locate(self._objects, new.name, others) is not None
         column = None if taken else self._create(new, rows)
@@ -324,8 +326,8 @@ class Catalog:
         Raises
         ------
         ColumnExistsError
-            Where there is one of such a name. None is created, unless it has come into being
-            just now: then the others are.
+            If a column of one of these names exists. No column is created. If another process
+            creates such a column during this call, the other columns may have been created.
         """
         keys = set(self._objects.list_dirs(GROUP) or ())
         there = run([partial(self._is_there, new.name, keys) for new in columns])
@@ -335,12 +337,13 @@ class Catalog:
                 f"{self._objects.location} has a column {taken[0]!r} already: none of the "
                 f"{len(columns)} columns was created"
             )
-        # Names in the order that are not there are passed over. So it is the one that was asked for
-        # also where some are created only at a second try, after the store has failed.
+        # Readers skip names in the order that don't exist. Appending all names first keeps the
+        # requested order, even if some columns are created only by a second attempt after a
+        # failure of the store.
         self._append(*(new.name for new in columns))
         created = run([partial(self._create, new, rows) for new in columns])
         made = [column for column in created if column is not None]
-        # The table may have been resized meanwhile.
+        # The table may have been resized in the meantime.
         if not self._table.load():
             raise self.table_missing()
         self._catch_up(made, rows)
@@ -358,7 +361,8 @@ class Catalog:
     def _document(self, new: NewColumn, rows: int) -> Document:
         resize = self._table.attributes.get(RESIZE_ATTR)
         if isinstance(resize, dict) and rows == resize.get("TO"):
-            # It need not follow: it is created with the rows that this leads to.
+            # The column has the row count that this resize leads to, so it need not follow the
+            # resize.
             return new.document(rows, {RESIZED_ATTR: resize.get("ID")})
         return new.document(rows, {})
 
@@ -368,57 +372,59 @@ class Catalog:
 
     def _catch_up(self, columns: Sequence[Column], rows: int) -> None:
         if self.row_count() != rows:
-            # The table was resized between our look at it and the columns' creation.
+            # The table was resized after we read it, and before the columns were created.
             run([partial(self.resizing.follow, column) for column in columns])
 
     def _append(self, *names: str) -> None:
-        """Put columns at the end of the order, if they are not in it."""
+        """Append columns to the order, except those already in it."""
         known = self._order()
-        # In a table that keeps no order yet (upstream's) the others were there before.
+        # A table of the existing module has no order yet. Its columns are older than the new ones.
         before = [] if known is not None else [old for old in self.names() if old not in names]
 
         def append(document: Document) -> bool:
             order = order_of(document) or before
-            # One that is, this instance may just not have seen there yet.
+            # A name may be in the current order, though not in the one that this instance has
+            # read.
             added = [name for name in names if name not in order]
             document["attributes"][COLUMN_ORDER_ATTR] = [*order, *added]
             return bool(added)
 
         self._table.update(append, self.table_missing)
 
-    # ---- columns that are to take another's place
+    # ---- replacing
 
     def kept_attributes(self, name: str) -> dict[str, Any]:
-        """Return the attributes that the column of this name hands on to one that replaces it."""
+        """Return the attributes that a replacement of this column keeps."""
         for key in plausible_keys(name):
-            # The document alone: a column with an unknown codec has attributes all the same.
+            # Read the document only: a column with an unknown codec has attributes too.
             document = MetadataDocument(
                 self._objects, Column(self._objects, name, key).document.key
             )
-            # A damaged document has none, and must not keep its column from being replaced.
+            # A damaged document has no attributes, and must not prevent the replacement.
             with suppress(DamagedError):
                 is_there = document.load() and document.document.get("node_type") != "group"
                 if is_there and true_name(key, document.attributes) == name:
                     return kept_attributes(copy.deepcopy(document.attributes))
         return {}
 
-    def _create_out_of_sight(self, name: str, key: str, document: Document) -> Column:
-        # What another process has begun is given up: it finds that out when it is done.
+    def _create_hidden(self, name: str, key: str, document: Document) -> Column:
+        # Discard an unfinished replacement by another process. That process notices when it
+        # finishes.
         self._objects.delete_tree(f"{PENDING}/{key}")
         own = document["attributes"][COLUMN_ID_ATTR]
         column = Column(self._objects, name, key, f"{PENDING}/{key}/{own}")
         if not column.create(document):  # pragma: no cover - the name is random
-            raise ConflictError(f"{column.document.place} is there already")
-        # The table may have been resized since this instance looked at it.
+            raise ConflictError(f"{column.document.place} already exists")
+        # The table may have been resized since this instance read it.
         self.resizing.follow(column)
         return column
 
     def unfinished(self, name: str) -> Column | None:
-        """Open the column of this name that a bulk writer has not finished; None for none.
+        """Open the unfinished column of this name, or return None.
 
-        That is one that is to take another's place, or one that says it is incomplete.
+        It is either a hidden replacement, or a column marked as incomplete.
         """
-        # In the place of one that can't be read another can be put.
+        # An unreadable column can be replaced too.
         there = self.find_readable(name)
         key = key_of(name)
         for folder in self._objects.list_dirs(f"{PENDING}/{key}") or []:
@@ -426,16 +432,16 @@ class Catalog:
             try:
                 if not column.document.load():
                     continue
-                column.state  # noqa: B018 - what can't be read can't be gone on with
+                column.state  # noqa: B018 - an unreadable column can't be resumed
             except UNREADABLE:
                 continue
             if there is not None and there.state.id == folder and there.state.complete:
-                # It is in its place, and its writer was killed before it had cleared this away:
-                # the old column, or what the server has copied.
+                # The replacement is in place, but its writer was killed before it removed this
+                # tree: the old column, or the source of the server's copy.
                 self._objects.delete_tree(f"{PENDING}/{key}/{folder}")
             elif column.state.id == folder:
                 return column
-        # Whatever else is there, an empty directory at most, has no document.
+        # Anything else here, at most an empty directory, has no document.
         self._objects.delete_tree(f"{PENDING}/{key}")
         if there is None or there.state.complete:
             return None
@@ -443,7 +449,7 @@ class Catalog:
         return there
 
     def put_in_place(self, column: Column) -> Column:
-        """Let a finished column take the place of the one of its name; return it there."""
+        """Replace the column of this name by a finished one; return it in its place."""
         interim = copy.deepcopy(column.document.document)
         interim["attributes"][COMPLETE_ATTR] = False
         target = Column(self._objects, column.name, column.key)
@@ -452,12 +458,12 @@ class Catalog:
         if not target.document.load() or not target.state.is_same_column(column.state):
             raise target.replaced()
         for key in others:
-            # Upstream's key for this name: two would be there otherwise.
+            # The existing module's key for this name. Without this, the table would have the
+            # column twice.
             old = Column(self._objects, column.name, key)
             if old.document.load() and true_name(key, old.document.attributes) == column.name:
                 self._objects.delete_tree(old.prefix)
-        # This looks at the table again: as last seen, its order may have the name of a column that
-        # is gone.
+        # This reads the table again, because the order as last read may contain a deleted column.
         self.resizing.follow(target)
         if column.name not in (self._order() or []):
             self._append(column.name)
@@ -467,17 +473,17 @@ class Catalog:
     # ---- rows
 
     def row_count(self) -> int:
-        """Return the number of rows that the table's document says, as last seen."""
+        """Return the row count in the table's document, as last read."""
         stated = self.rows.stated
         if stated is not None:
             return stated
-        # A table of upstream's keeps no count: its columns are all of one length.
+        # A table of the existing module stores no row count; its columns all have the same length.
         if self.rows.known is None:
             self.rows.look()
         return self.rows.known or 0
 
     def _first(self) -> Column | None:
-        """Open a column that can be read: one request, if the order is right."""
+        """Open a readable column. This takes one request if the order is correct."""
         ordered = [name for name in self._order() or [] if _keys(name)]
         for name in ordered:
             column = self.find_readable(name)
@@ -490,20 +496,20 @@ class Catalog:
         return next(filter(None, map(self.find_readable, others)), None)
 
     def find_readable(self, name: str) -> Column | None:
-        """Open the column of this name; None where there is none, or none that can be read."""
+        """Open the column of this name; None if it does not exist or can't be read."""
         try:
             return Column.find(self._objects, name)
         except UNREADABLE:
             return None
 
     def is_there(self, name: str) -> bool:
-        """Return whether there is a column of this name, whether or not it can be read."""
+        """Return True if a column of this name exists, readable or not."""
         return Column.locate(self._objects, name) is not None
 
     def all(self, known: Mapping[str, Column]) -> list[Column]:
-        """Return every column in its place: as it is in ``known``, or else as it is now.
+        """Return every visible column: from ``known`` if it is there, otherwise newly opened.
 
-        Those that can't be read are not among them (:attr:`left_out`).
+        Unreadable columns are omitted, and listed in :attr:`left_out`.
         """
         left_out: dict[str, RatZarrError] = {}
 
@@ -519,7 +525,7 @@ class Catalog:
         return [column for column in found if column is not None]
 
     def being_built(self) -> list[Column]:
-        """Open every column that is being built out of sight, as it is now, if it can be read."""
+        """Open every readable column that is still hidden, to replace another later."""
         columns = []
         for place in self._objects.list_tree(PENDING):
             folders = place.split("/")
@@ -530,7 +536,7 @@ class Catalog:
             try:
                 if column.document.load():
                     column.name = true_name(key, column.document.attributes)
-                    column.state  # noqa: B018 - understood now: one that can't be is left as it is
+                    column.state  # noqa: B018 - raises for an unreadable column, which is skipped
                     columns.append(column)
             except UNREADABLE:
                 continue
@@ -546,12 +552,12 @@ class Catalog:
         name : str
             Its name.
         known : Column, optional
-            The column of this name that was there when last looked at.
+            The column of this name, as last read.
 
         Raises
         ------
         ColumnNotFoundError
-            Where there is none of this name.
+            If there is no column of this name.
         """
         if self._objects.deletes_at_once:
             self._objects.delete_tree(self._locate(name).prefix)
@@ -568,61 +574,66 @@ class Catalog:
         self._table.update(forget, self.table_missing)
 
     def _delete_objects(self, name: str, known: Column | None) -> None:
-        """Delete a column's objects, by as many requests as they take."""
+        """Delete a column's objects, with as many requests as necessary."""
         keys = plausible_keys(name)
         column = Column(self._objects, name, keys[0])
         listing = self._objects.list_tree(column.prefix)
-        first = list(islice(listing, AT_ONCE + 1))
-        if len(keys) > 1 or len(first) > AT_ONCE or not _is_a_column(column, first, known):
+        first = list(islice(listing, KEYS_PER_REQUEST + 1))
+        if (
+            len(keys) > 1
+            or len(first) > KEYS_PER_REQUEST
+            or not _is_a_column(column, first, known)
+        ):
             column = self._locate(name)
         if column.key != keys[0]:
             listing = self._objects.list_tree(column.prefix)
-            first = list(islice(listing, AT_ONCE + 1))
+            first = list(islice(listing, KEYS_PER_REQUEST + 1))
 
         def incomplete(document: Document) -> None:
             document["attributes"] |= {COMPLETE_ATTR: False, ROWS_DONE_ATTR: 0}
 
-        if len(first) > AT_ONCE:
-            # Interrupted in between, what is left must not be read as if it were whole: a column
-            # that can't be read won't be.
+        if len(first) > KEYS_PER_REQUEST:
+            # Mark the column as incomplete, so that the rest of an interrupted deletion is not
+            # read as a whole column. A damaged document protects by itself.
             with suppress(DamagedError):
                 column.document.update(incomplete, column.missing)
         self._objects.delete(chain(first, listing))
 
     def table_missing(self) -> TableNotFoundError:
-        """Make the error for a table that is no longer there."""
+        """Return the error for a table that has been deleted."""
         return TableNotFoundError(f"there is no RatZarr at {self._objects.location} any more")
 
 
 def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> bool:
-    """Return whether a listing alone says that there is such a column."""
+    """Return True if a listing alone proves that a key is a column."""
     names = {key.removeprefix(f"{column.prefix}/") for key in keys}
     if ZARR_JSON not in names:
         return False
     chunks = names - {ZARR_JSON}
-    # An array or a group, as upstream makes of a name with /: chunks tell, or who has seen it.
+    # The document alone could be a group: the existing module makes groups for names with a slash.
+    # Chunks prove an array, and so does an earlier reading.
     seen = known is not None and known.prefix == column.prefix
     return (seen or bool(chunks)) and all(_CHUNK.fullmatch(chunk) for chunk in chunks)
 
 
 def _agreed(listed: Sequence[str], order: list[str]) -> bool:
-    """Return whether an order was seen to have the names of this very listing, and no others."""
+    """Return True if the order is known to have exactly the names of this listing."""
     known = _agreements.get(id(listed))
     return known is not None and known[0] is listed and known[1] == order
 
 
 def _agree(listed: Sequence[str], order: list[str]) -> None:
-    if len(_agreements) >= KEPT:
+    if len(_agreements) >= MAX_AGREEMENTS:
         _agreements.clear()
-    # A copy: what is returned is its receiver's.
+    # Store a copy, because the caller may change its list.
     _agreements[id(listed)] = listed, list(order)
 
 
 def _ordered(order: list[str] | None, keys: set[str]) -> list[str]:
-    """Return the names that have a key among these, in order; take these keys out."""
+    """Return the names with a key among these, in order; remove these keys from the set."""
     order = order or []
     if are_in_the_raw(keys):
-        # By far the most tables are like that, and nothing is to be worked out for each name.
+        # Most tables have only such keys, which equal the names.
         known = set(order)
         if known == keys and len(known) == len(order):
             keys.clear()
@@ -644,5 +655,5 @@ def _keys(name: str) -> tuple[str, ...]:
     try:
         return plausible_keys(name)
     except InvalidNameError:
-        # Only in an order that someone else wrote.
+        # Only an order written by another program can contain such a name.
         return ()

@@ -1,8 +1,8 @@
-"""Chunks that an instance has read or written in part, kept for the next block.
+"""A cache of chunks that were read or written in part.
 
-A chunk is unpacked block by block, as rows are asked for. A cached chunk is used only if the store
-confirms that the object has not changed since it was read. The cache is bounded in bytes; the least
-recently used chunk is dropped first.
+A chunk is decoded block by block, on demand. A cached chunk is used only if the store confirms
+that the object has not changed since. The cache has a limit in bytes, and drops the least recently
+used chunk first.
 """
 
 import os
@@ -32,50 +32,52 @@ __all__ = [
 Array = NDArray[Any]
 
 AHEAD = 16
-"""How many times as many blocks as are there are unpacked when reading goes on behind them."""
+"""When a read continues directly behind the decoded blocks, decode this many times as many
+blocks as are already decoded."""
 PART = 0.25
-"""What part of a chunk has been asked for when the rest is unpacked, too, with the second piece."""
+"""If a second read brings the requested blocks to this part of the chunk, decode the whole
+chunk."""
 SAMPLE = 256
-"""Values of text that tell how long the rest may be."""
+"""The number of strings sampled to estimate the memory of an array."""
 OVERHEAD = 50
-"""Bytes that an object of Python takes besides what is in it."""
+"""The overhead of a Python object, in bytes."""
 
 
 class OpenChunk:
-    """What is unpacked of a chunk. Thread-safe.
+    """The decoded part of a chunk. Thread-safe.
 
     Parameters
     ----------
     codec : ChunkCodec
-        Of the chunk's column.
+        The codec of the chunk's column.
     """
 
     def __init__(self, codec: ChunkCodec) -> None:
         self._codec = codec
         self._lock = threading.Lock()
         self._strings: PackedStrings | None = None
-        """All of them, of a chunk of text."""
+        """All values of a chunk of text."""
         self._values: Array | None = None
-        """All of them, of a chunk that is unpacked as a whole."""
+        """All values of a chunk that is decoded as a whole."""
         self._blocks: dict[int, NDArray[np.uint8]] = {}
-        """Those that are unpacked, of a chunk in blocks: each of its own, so that what is not
-        unpacked takes no memory."""
+        """The decoded blocks of a chunk in blocks. Each is an array of its own, so that missing
+        blocks take no memory."""
         self._block_bytes = 0
         self._row_bytes = codec.row_bytes
         self._seen = Runs()
         self.size = 0
-        """Bytes that it takes in memory, about."""
+        """Approximate size in memory, in bytes."""
 
     def has(self, rows: slice) -> bool:
-        """Return whether these rows are unpacked."""
+        """Return True if these rows are decoded."""
         if self._values is not None or self._strings is not None:
             return True
         with self._lock:
             return self._block_bytes > 0 and not self._lacking(*self._blocks_of(rows))
 
     def copy(self, rows: slice, out: Array) -> None:
-        """Copy rows that it :meth:`has` to a contiguous array of the column's dtype."""
-        # In this order: the blocks are let go of when the values are there.
+        """Copy decoded rows (see :meth:`has`) to a contiguous array of the column's dtype."""
+        # Read the blocks first: another thread stores the values and then clears the blocks.
         blocks = self._blocks
         if self._strings is not None:
             values = out.reshape(-1)
@@ -84,7 +86,7 @@ class OpenChunk:
         if self._values is not None:
             out[:] = self._values[rows]
             return
-        # A block is never changed once it is here.
+        # A decoded block never changes.
         to = out.reshape(-1).view(np.uint8)
         begin, end = rows.start * self._row_bytes, rows.stop * self._row_bytes
         for number in range(*self._blocks_of(rows)):
@@ -93,25 +95,25 @@ class OpenChunk:
             to[start - begin : stop - begin] = blocks[number][start - first : stop - first]
 
     def seen(self, rows: slice, count: int) -> bool:
-        """Note that rows were handed out; return whether that was the last of its first ``count``."""
+        """Record rows as read; return True if all of the first ``count`` rows have been read."""
         with self._lock:
             self._seen.add(rows)
             return self._seen.are_all(count)
 
     def unpack(self, rows: slice, data: bytes | memoryview, *, all_of_it: bool = False) -> None:
-        """Unpack what is lacking of these rows.
+        """Decode those of these rows that are not decoded yet.
 
         Parameters
         ----------
         data : bytes-like
-            The chunk's object, the same each time; not kept.
+            The bytes of the chunk's object, the same in each call. They are not kept.
         all_of_it : bool
-            Unpack everything, as the other rows will be asked for, too.
+            If True, decode the whole chunk, because its other rows will be read too.
 
         Raises
         ------
         Exception
-            As :meth:`ChunkCodec.decode`.
+            The errors of :meth:`ChunkCodec.decode`.
         """
         found = self._codec.blocks(data)
         with self._lock:
@@ -122,7 +124,8 @@ class OpenChunk:
                 if self._strings is not None:
                     self.size = self._strings.nbytes
                     return
-                # A copy: what is not compressed would be a view of the caller's memory.
+                # Copy the data: without compression, the values would be a view of the caller's
+                # memory.
                 self._keep_all(self._codec.decode(bytes(data)))
                 return
             first, last = self._wanted(found, rows, all_of_it=all_of_it)
@@ -140,23 +143,23 @@ class OpenChunk:
         *,
         all_of_it: bool = False,
     ) -> bool:
-        """Unpack what is lacking of these rows, of an object that is not read as a whole.
+        """Decode rows as :meth:`unpack` does, but read only parts of the object.
 
         Parameters
         ----------
         length : int
-            Bytes of the object.
+            The size of the object in bytes.
         read : callable
-            Reads from it.
+            Reads a part of the object.
         room : callable
-            Returns memory for so many bytes.
+            Returns memory for a number of bytes.
         all_of_it : bool
             See :meth:`unpack`.
 
         Returns
         -------
         bool
-            False where all of it has to be read: :meth:`unpack`, which says what is wrong with it.
+            False if the whole object must be read with :meth:`unpack`, which also reports damage.
         """
         with self._lock:
             if self._values is not None or self._strings is not None:
@@ -176,7 +179,7 @@ class OpenChunk:
     def _wanted(
         self, found: BloscBlocks | SummedBlocks, rows: slice, *, all_of_it: bool
     ) -> tuple[int, int]:
-        """Return which run of blocks is to be unpacked, for these rows and those that may follow."""
+        """Return the run of blocks to decode for these rows and the rows likely to follow."""
         self._block_bytes = found.block
         first, last = self._blocks_of(rows)
         lacking = sum(other - one for one, other in self._lacking(first, last))
@@ -198,7 +201,7 @@ class OpenChunk:
                 self._blocks[number] = out[begin : begin + found.block]
 
     def _unpack_all(self, found: BloscBlocks) -> None:
-        """Unpack what is lacking, to one array with what is there."""
+        """Decode the missing blocks, and store all blocks in one array."""
         out = np.empty(found.size, np.uint8)
         for number, block in self._blocks.items():
             start, stop = found.bytes_of(number, number + 1)
@@ -219,7 +222,7 @@ class OpenChunk:
         )
 
     def _lacking(self, first: int, last: int) -> list[tuple[int, int]]:
-        """Return which blocks of a run are not unpacked, as runs."""
+        """Return the blocks of a run that are not decoded, as runs."""
         runs: list[tuple[int, int]] = []
         for number in range(first, last):
             if number in self._blocks:
@@ -232,7 +235,7 @@ class OpenChunk:
 
 
 def size_of(values: Array) -> int:
-    """Return how many bytes values take in memory, about."""
+    """Return the approximate size of values in memory, in bytes."""
     size = int(values.nbytes)
     if values.dtype.kind in "TO" and values.size:
         sample = values.ravel()[:: max(1, values.size // SAMPLE)].tolist()
@@ -242,44 +245,45 @@ def size_of(values: Array) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A chunk, and what it was when it was read."""
+    """A cached chunk, with the state of its object when it was read."""
 
     kind: tuple[Any, ...]
-    """What decided how it was unpacked."""
+    """The :attr:`ColumnState.kind` under which the chunk was decoded."""
     state: str
-    """The object's, as the store tells it."""
+    """The state of the object, as reported by the store."""
     chunk: OpenChunk
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """A chunk that this instance has put rows into, as it is in the store if nobody came since.
+    """A chunk that this instance has written rows to.
 
-    That is not believed: it is changed further, and put back on condition.
+    The values are current only if no other process has written the chunk since. So the instance
+    changes them further, and writes the chunk on condition that the object has not changed.
     """
 
     kind: tuple[Any, ...]
     version: str
-    """The object's, as the store told it when it was written."""
+    """The version of the object, as reported by the store when it was written."""
     mark: str
-    """The mark that it was written with."""
+    """The mark of the written object."""
     values: NDArray[Any]
     written: Runs
-    """Rows that were put into it."""
+    """The rows that this instance has written."""
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in memory, about: on a local disk the version is as long as the object."""
+        """Approximate size in memory; on a local disk the version is as long as the object."""
         return size_of(self.values) + len(self.version)
 
 
 class ChunkShelf:
-    """Chunks by key. Thread-safe.
+    """A cache of chunks, by key. Thread-safe.
 
     Parameters
     ----------
     limit : int
-        How many bytes they may take; 0: nothing is kept.
+        The maximum size in bytes; with 0 nothing is cached.
     """
 
     def __init__(self, limit: int) -> None:
@@ -287,16 +291,16 @@ class ChunkShelf:
         self._clear()
 
     def _clear(self) -> None:
-        # In a forked child the lock may be held by a thread that is not there.
+        # In a forked child, a thread that does not exist there may hold the old lock.
         self._process, self._lock = os.getpid(), threading.Lock()
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._merged: OrderedDict[str, Merged] = OrderedDict()
         self._sizes: dict[str, int] = {}
         self.size = 0
-        """Bytes that are kept."""
+        """The size of all cached chunks, in bytes."""
 
     def find(self, key: str, kind: tuple[Any, ...]) -> Kept | None:
-        """Return what is kept under a key, if it was unpacked as this kind of column."""
+        """Return the cached chunk, if it was decoded for this kind of column."""
         if self._process != os.getpid():
             self._clear()
         with self._lock:
@@ -307,7 +311,7 @@ class ChunkShelf:
             return kept
 
     def keep(self, key: str, kept: Kept) -> None:
-        """Keep a chunk, or what has become of it since it was kept, and let go of others."""
+        """Cache a chunk, or update its size; drop other chunks to stay below the limit."""
         if not self.limit:
             return
         with self._lock:
@@ -321,7 +325,8 @@ class ChunkShelf:
     def _make_room(self) -> None:
         while self.size > self.limit:
             if self._merged:
-                # What is read is more likely to be asked for again than written.
+                # Chunks that were read are more likely to be used again than chunks that were
+                # written.
                 self._take(next(iter(self._merged)))
             else:
                 self._remove(next(iter(self._kept)))
@@ -331,7 +336,7 @@ class ChunkShelf:
             self.size -= self._sizes.pop(key)
 
     def put_back(self, key: str, merged: Merged) -> None:
-        """Keep a chunk that rows were put into, for the next rows of it."""
+        """Cache a chunk that rows were written to, for the next rows."""
         if merged.size > self.limit:
             return
         if self._process != os.getpid():
@@ -343,7 +348,7 @@ class ChunkShelf:
             self._make_room()
 
     def take(self, key: str, kind: tuple[Any, ...]) -> Merged | None:
-        """Hand over a chunk that rows were put into: to one, who may change it."""
+        """Remove and return a chunk that rows were written to. Only the caller may change it."""
         if self._process != os.getpid():
             self._clear()
         with self._lock:
@@ -357,12 +362,12 @@ class ChunkShelf:
         return merged
 
     def drop(self, key: str) -> None:
-        """Let go of what is kept under a key."""
+        """Drop the chunk that was read under a key."""
         if self._process != os.getpid():
             self._clear()
         with self._lock:
             self._remove(key)
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Drop all chunks."""
         self._clear()

@@ -1,14 +1,15 @@
-"""Blocks of rows in and out of a column's chunks.
+"""Reading and writing blocks of rows in a column's chunks.
 
-:class:`BlockRead` reads one block: its tasks fetch and unpack the chunks, and :meth:`BlockRead.settle`
-then says whether the values can be trusted. Another process can cut rows off meanwhile, or delete the
-column and create another of its name. So the column's document is looked at again after the chunks,
-unless the chunks themselves carry the mark of the column.
+:class:`BlockRead` reads one block. Its tasks fetch and decode the chunks; then
+:meth:`BlockRead.settle` checks that the values can be trusted. Another process can cut rows off
+meanwhile, or delete the column and create another of its name. So the column's document is read
+again after the chunks, unless the mark of each chunk proves that it belongs to the column.
 
-:func:`write_rows` writes rows of one chunk. A whole chunk is written without reading it first. For any
-other, the rest of the chunk is read, merged and put back by compare-and-swap, so that two writers of
-different rows of a chunk never undo each other's work. Each chunk is written for an
-:class:`~ratzarr.stores.base.Owner`, which keeps it out of a column created anew.
+:func:`write_rows` writes rows of one chunk. A whole chunk is written without reading it first.
+Otherwise the chunk is read, the rows are merged into it, and it is written back by
+compare-and-swap, so that two writers of different rows in a chunk never undo each other's work.
+Each chunk is written for an :class:`~ratzarr.stores.base.Owner`, which keeps it out of a column
+created anew.
 """
 
 import threading
@@ -35,21 +36,21 @@ __all__ = ["BlockLook", "BlockRead", "block_writes", "read_cached", "write_rows"
 
 Array = NDArray[Any]
 Rows = slice | NDArray[np.intp]
-"""A run of rows, or their numbers in ascending order; counted from the chunk's first."""
+"""Rows of a chunk, as a slice or as ascending numbers, counted from the chunk's first row."""
 
 TILES = 8
-"""A piece of at least this part of a chunk is a large one."""
+"""A block is large if it has at least 1/TILES of a chunk's rows."""
 LAST_ROW = -1
 
 
 class _BlockChunks(ABC):
-    """A block of rows, and the chunks that hold them.
+    """A block of rows, and the chunks that contain it.
 
     Parameters
     ----------
     column : Column
     block : Block
-        Rows that the table has; the column may lag behind.
+        Rows of the table. The column may have fewer rows, if it has not followed a resize yet.
     """
 
     def __init__(self, column: Column, block: Block) -> None:
@@ -57,9 +58,9 @@ class _BlockChunks(ABC):
         self.state = column.state
         """The column's state for the whole block, from the first task to the last."""
         length = self.state.length
-        self._there = Block(block.start, max(0, min(block.stop, length) - block.start))
-        # The column may have grown since.
-        self._doubted = self._there.length < block.length
+        self._existing = Block(block.start, max(0, min(block.stop, length) - block.start))
+        # The column may have grown since its document was read.
+        self._needs_reload = self._existing.length < block.length
         self._missing: list[int] = []
         self._foreign: list[int] = []
         self._damaged: list[DamagedError] = []
@@ -67,32 +68,33 @@ class _BlockChunks(ABC):
     def tasks(self) -> list[Callable[[], None]]:
         """Return one task for each chunk, independent of each other.
 
-        They refer to this object, so it must not refer to them: in a cycle its array would stay
-        in memory until the garbage collector runs, block after block.
+        The tasks refer to this object, so this object must not refer to them. Otherwise the cycle
+        would keep each block's array in memory until the garbage collector runs.
         """
         state = self.state
         return [
             partial(self._read_part, part)
-            for part in parts(self._there, state.chunk_rows, state.length)
+            for part in parts(self._existing, state.chunk_rows, state.length)
         ]
 
     def settle(self) -> bool:
-        """Check, when all tasks have run, that the chunks were the column's.
+        """After all tasks have run, check that the chunks belong to the column.
 
         Returns
         -------
         bool
-            False where the column has grown or was created anew: read the block again.
+            False if the column has grown or was created anew; the caller must read the block
+            again.
 
         Raises
         ------
         ColumnNotFoundError, ChangedError
-            Where the column, or these rows of it, are gone.
+            If the column or these rows have been deleted.
         DamagedError
-            Where a chunk is damaged, missing, or another column's.
+            If a chunk is damaged or missing, or belongs to another column.
         """
         column, state = self.column, self.state
-        if self._doubted or self._missing or self._foreign or self._damaged:
+        if self._needs_reload or self._missing or self._foreign or self._damaged:
             if not column.document.load():
                 raise column.missing()
             now, stop = column.state, self.block.stop
@@ -117,13 +119,13 @@ class _BlockChunks(ABC):
 
     @abstractmethod
     def _read_part(self, part: Part) -> None:
-        """Read one chunk, and note what is wrong with it."""
+        """Read one chunk, and record any problem with it."""
 
     def _is_ours(self, part: Part, mark: str) -> bool:
-        """Return whether a chunk may be the column's, going by its mark."""
+        """Return False if a chunk's mark shows that it belongs to another column."""
         stop = part.chunk * self.state.chunk_rows + part.in_chunk.stop
         if not self.state.vouches_for(mark, stop):
-            self._doubted = True
+            self._needs_reload = True
         if self.state.disowns(mark):
             self._foreign.append(part.chunk)
             return False
@@ -137,9 +139,9 @@ class BlockRead(_BlockChunks):
         super().__init__(column, block)
         state = self.state
         self.out: Array = np.empty((block.length, *state.row_shape), state.dtype)
-        """The rows, when the tasks have run."""
-        if self._there.length < block.length:
-            self.out[self._there.length :].fill(state.fill)
+        """The rows; valid after the tasks have run."""
+        if self._existing.length < block.length:
+            self.out[self._existing.length :].fill(state.fill)
 
     def _read_part(self, part: Part) -> None:
         column, state, out = self.column, self.state, self.out
@@ -160,8 +162,8 @@ class BlockRead(_BlockChunks):
                 found = column.objects.get_unless(
                     key, known, state.codec.packed_limit, room, None if part.whole else take
                 )
-                # fill(), as an assignment would take a bytes object through a dtype that drops
-                # zeros.
+                # Use fill(): an assignment would convert a bytes object to a dtype that drops
+                # trailing zeros.
                 if found is None:
                     out[part.in_block].fill(state.fill)
                     self._missing.append(part.chunk)
@@ -171,11 +173,11 @@ class BlockRead(_BlockChunks):
                 self._damaged.append(error)
 
     def _fill(self, part: Part, key: str, found: Seen, kept: Kept | None) -> None:
-        """Copy the rows that are wanted of a chunk that was just read."""
+        """Copy the requested rows of a chunk that was just read."""
         column, state, rows = self.column, self.state, part.in_chunk
         out = self.out[part.in_block]
         if part.whole and found.data is not None:
-            # Not kept: it is not likely to be asked for again.
+            # Don't cache whole chunks, which are unlikely to be read again.
             with column.damage_in_words(state, part.chunk):
                 if len(out) == state.chunk_rows:
                     state.codec.decode_into(found.data, out)
@@ -187,22 +189,22 @@ class BlockRead(_BlockChunks):
             if found.data is not None:
                 kept.chunk.unpack(rows, found.data, all_of_it=_goes_on(column, state, part))
             kept.chunk.copy(rows, out)
-        # Without a state nothing would tell that the chunk has changed since.
+        # Without a state, later changes of the chunk would go unnoticed.
         if found.state:
             column.shelf.keep(key, kept)
             _note_rows(column, state, part.chunk, rows, kept)
 
 
 class BlockLook(_BlockChunks):
-    """A look at the packed chunks of a block: nothing is decoded here.
+    """Applies a function to the undecoded chunks of a block.
 
     Parameters
     ----------
     column, block
         See :class:`BlockRead`.
     use : callable
-        Given the state, the part of the block and the chunk's bytes (None where there is no such
-        object), returns the result for that chunk.
+        Takes the state, the part of the block and the chunk's bytes (None if the object does not
+        exist); returns the result for that chunk.
     """
 
     def __init__(
@@ -211,7 +213,7 @@ class BlockLook(_BlockChunks):
         super().__init__(column, block)
         self._use = use
         self.found: dict[int, Any] = {}
-        """The results, by the first row of each chunk within the block."""
+        """The result for each chunk, by the chunk's first row within the block."""
 
     def _read_part(self, part: Part) -> None:
         column, state, data = self.column, self.state, None
@@ -232,7 +234,7 @@ class BlockLook(_BlockChunks):
 
 
 def read_cached(column: Column, block: Block) -> Array | None:
-    """Return rows from the cache, if the store says that it still has the same; else None.
+    """Return rows from the cache; None if the store does not confirm that they are current.
 
     Parameters
     ----------
@@ -255,7 +257,7 @@ def read_cached(column: Column, block: Block) -> Array | None:
             out = np.empty((block.length, *state.row_shape), state.dtype)
         kept.chunk.copy(part.in_chunk, out[part.in_block])
         found.append((part.chunk, part.in_chunk, kept))
-    # In the same order as when it is read from the store: the chunks first, then the column.
+    # Check the column after the chunks, in the order of a read from the store.
     if not column.document.is_still() or column.state is not state:
         return None
     for chunk, rows, kept in found:
@@ -267,11 +269,12 @@ def read_cached(column: Column, block: Block) -> Array | None:
 
 
 def _opened(column: Column, state: ColumnState, chunk: int, kept: Kept | None, now: str) -> Kept:
-    """Return the cached chunk if it is in this state, else a new one that is still empty."""
+    """Return the cached chunk if it is in this state, otherwise a new, empty one."""
     if kept is not None and kept.state == now:
         return kept
-    # Where reading is fast, memory that is warm is worth more than a chunk that was read through.
-    # Elsewhere fetching the chunk again would take longer than finding new memory.
+    # On fast stores, drop chunks whose rows have all been read. The next chunk then reuses their
+    # memory, which is faster than new memory. On slow stores, fetching a dropped chunk again would
+    # take longer.
     if column.objects.threads is not None:
         for other in column.read_through:
             if abs(chunk - other) > 1:
@@ -280,26 +283,26 @@ def _opened(column: Column, state: ColumnState, chunk: int, kept: Kept | None, n
 
 
 def _note_rows(column: Column, state: ColumnState, chunk: int, rows: slice, kept: Kept) -> None:
-    """Note that rows of a chunk were read, and whether all of them have been by now."""
+    """Record that rows of a chunk were read, and whether all its rows have now been read."""
     count = min(state.chunk_rows, state.length - chunk * state.chunk_rows)
     if kept.chunk.seen(rows, count) and chunk not in column.read_through:
         column.read_through = (*column.read_through[-15:], chunk)
 
 
 def _goes_on(column: Column, state: ColumnState, part: Part) -> bool:
-    """Return whether the rest of a chunk is likely to be asked for, piece by piece."""
+    """Return True if the rest of a chunk is likely to be read next, piece by piece."""
     rows = part.in_chunk
     if rows.start == 0 and part.chunk and _is_cached(column, state, part.chunk - 1, LAST_ROW):
-        # Somebody reads row after row.
+        # The caller reads row after row.
         return True
-    # Or tile by tile: large pieces, in any order, but near each other.
+    # The caller may read tile by tile: large blocks in any order, but near each other.
     return (rows.stop - rows.start) * TILES >= state.chunk_rows and any(
         _is_cached(column, state, chunk) for chunk in (part.chunk - 1, part.chunk + 1)
     )
 
 
 def _is_cached(column: Column, state: ColumnState, chunk: int, row: int | None = None) -> bool:
-    """Return whether a chunk was read of late: any of it, or this row (-1: its last)."""
+    """Return True if a chunk was read recently: any part of it, or one row (-1: its last)."""
     if chunk in column.read_through:
         return True
     if chunk < 0:
@@ -317,7 +320,7 @@ def _is_cached(column: Column, state: ColumnState, chunk: int, row: int | None =
 def block_writes(
     column: Column, state: ColumnState, values: Array, start: int
 ) -> Sequence[Callable[[], None]]:
-    """Prepare to write a block of rows that the column has.
+    """Return tasks that write a block of existing rows.
 
     Parameters
     ----------
@@ -325,16 +328,16 @@ def block_writes(
     state, values
         From :meth:`Column.fit`.
     start : int
-        The table's row that the first is.
+        The table row of the block's first row.
 
     Returns
     -------
     list of callable
         One task for each chunk, independent of each other.
     """
-    # Strings are taken out of an array with the interpreter's lock held, some thousands at a
-    # time. Two threads keep the processors busy; more would wait for that lock in turn, which
-    # takes half as long again as the work.
+    # Strings are extracted from an array some thousands at a time, with the interpreter's lock
+    # held. Two threads keep the processors busy. More threads would wait for that lock in turn,
+    # which takes half as long again as the work.
     turns = threading.Semaphore(2) if values.dtype.kind == "T" else None
     return [
         partial(write_rows, column, state, part.chunk, part.in_chunk, values[part.in_block], turns)
@@ -358,9 +361,9 @@ def write_rows(
     state, values
         From :meth:`Column.fit`.
     chunk : int
-        Which chunk.
+        The number of the chunk.
     rows : slice or ndarray of int
-        Which of its rows: see :data:`Rows`.
+        The rows within the chunk; see :data:`Rows`.
     turns : context manager, optional
         See :meth:`ChunkCodec.encode`.
     """
@@ -383,7 +386,8 @@ class _ChunkWrite:
         self._rows, self._values, self._turns = rows, values, turns
         first = chunk * state.chunk_rows
         self._stop = first + (int(rows.stop) if isinstance(rows, slice) else int(rows[-1]) + 1)
-        # The last chunk of a table is never covered: there may be rows after it by now.
+        # A block that covers the last, partial chunk must not replace it unread, because another
+        # process may have added rows to that chunk.
         self._covers_all = len(values) >= min(state.chunk_rows, state.length - first)
         self._key = column.chunk_key(state, chunk)
         self._owner: Owner = column.owner(state, self._stop)
@@ -403,7 +407,7 @@ class _ChunkWrite:
             self._merge()
 
     def _create(self) -> bool:
-        """Write a chunk that is not there yet; return False where it is."""
+        """Write a new chunk; return False if it already exists."""
         values = self._column.blank(self._state)
         values[self._rows] = self._values
         data = self._state.codec.encode(values)
@@ -415,14 +419,14 @@ class _ChunkWrite:
         return True
 
     def _keep(self, merged: Merged) -> None:
-        """Cache the chunk for the next rows of it, unless all have been written by now."""
+        """Cache the chunk for its next rows, unless all its rows are written."""
         if isinstance(self._rows, slice):
             merged.written.add(self._rows)
         if not merged.written.are_all(self._state.chunk_rows):
             self._column.shelf.put_back(self._key, merged)
 
     def _merge_further(self, merged: Merged) -> bool:
-        """Put rows into a chunk that this instance wrote last; return False where others did since."""
+        """Add rows to a chunk last written here; return False if another writer came since."""
         column, state = self._column, self._state
         looks = column.objects.looks_before_writing
         if not looks and not state.vouches_for(merged.mark, self._stop):
@@ -437,7 +441,7 @@ class _ChunkWrite:
         return True
 
     def _merge(self) -> None:
-        """Put rows into the chunk as it is in the store, by compare-and-swap."""
+        """Merge rows into the stored chunk, by compare-and-swap."""
         column, state, chunk = self._column, self._state, self._chunk
         for _ in (attempts := Attempts(column.objects.patience)):
             try:
@@ -472,5 +476,5 @@ class _ChunkWrite:
                 return
         raise ConflictError(
             f"{column.objects.location}/{self._key}: other writers changed this chunk of column "
-            f"{column.name!r} {attempts} while rows of it were to be written"
+            f"{column.name!r} {attempts} while this process tried to write rows of it"
         )

@@ -1,6 +1,6 @@
-"""One column: its document, what it says, and what other processes have done to it.
+"""One column: its document, its state, and the changes made to it by other processes.
 
-Blocks of rows go in and out by :mod:`ratzarr.columns.chunk_io`.
+:mod:`ratzarr.columns.chunk_io` reads and writes its blocks of rows.
 """
 
 import threading
@@ -39,12 +39,12 @@ __all__ = ["Column"]
 Array = NDArray[Any]
 
 TILES = 8
-"""What part of a chunk is a large piece of it."""
+"""A block is large if it has at least 1/TILES of a chunk's rows."""
 LAST_ROW = -1
 
 
 class Column:
-    """A column of a table, as last seen.
+    """A column of a table, as last read.
 
     Parameters
     ----------
@@ -53,9 +53,9 @@ class Column:
     name : str
         The column's true name.
     key : str
-        The key it is kept under.
+        The column's key in the group.
     prefix : str, optional
-        Where it is being built, if not yet in its place.
+        The location of a hidden column that will replace another.
     """
 
     def __init__(self, objects: Objects, name: str, key: str, prefix: str = "") -> None:
@@ -66,9 +66,9 @@ class Column:
         )
         self._understood: tuple[Document, ColumnState] | None = None
         self.shelf = ChunkShelf(0)
-        """The cache of its chunks, which belongs to the instance that uses the column."""
+        """The cache of chunks, shared by all columns of an instance."""
         self.read_through: tuple[int, ...] = ()
-        """Chunks of which every row was read lately."""
+        """Numbers of the chunks whose rows have all been read recently."""
         self.bytes_written = 0
         self._count_lock = threading.Lock()
 
@@ -76,24 +76,24 @@ class Column:
     def find(
         cls, objects: Objects, name: str, keys: Sequence[str] | None = None
     ) -> "Column | None":
-        """Open the column of this name; None where there is none.
+        """Open the column of this name; None if it does not exist.
 
         Parameters
         ----------
         keys : sequence of str, optional
-            Where to look: by default wherever it may be.
+            The keys to try; by default all possible keys of the name.
 
         Raises
         ------
         InvalidNameError
-            For a name that no column can have.
+            If no column can have this name.
         DamagedError
-            Where its ``zarr.json`` can't be what was written.
+            If its ``zarr.json`` is damaged.
         """
         for key in plausible_keys(name) if keys is None else keys:
             column = cls(objects, name, key)
             if column.document.load() and column._has_its_name():
-                column.state  # noqa: B018 - understood now, so that what is damaged is said now
+                column.state  # noqa: B018 - raises now if the column is damaged
                 return column
         return None
 
@@ -101,9 +101,9 @@ class Column:
     def locate(
         cls, objects: Objects, name: str, keys: Sequence[str] | None = None
     ) -> "Column | None":
-        """Return the column of this name, whether or not it can be read; None where there is none.
+        """Return the column of this name, readable or not; None if it does not exist.
 
-        One whose ``zarr.json`` is damaged counts as that of its key. Parameters are those of
+        A damaged ``zarr.json`` counts as the document of its key's column. Parameters are those of
         :meth:`find`.
         """
         for key in plausible_keys(name) if keys is None else keys:
@@ -116,34 +116,34 @@ class Column:
         return None
 
     def _has_its_name(self) -> bool:
-        """Return whether the document is that of a column, and of this one.
+        """Return True if the document describes a column of this name.
 
-        A key that looks encoded means another name only where NAME says so; and a group (a name
-        with / makes upstream nest its columns) is no column.
+        A key that looks encoded stands for another name only if NAME says so. A group is not a
+        column: for a name with a slash, the existing module creates a group with the column in it.
         """
         if self.document.document.get("node_type") == "group":
             return False
         return true_name(self.key, self.document.attributes) == self.name
 
     def snapshot(self) -> "Column":
-        """Return the column as last seen, to be changed without this one's users noticing."""
+        """Return a copy as last read, which can change without affecting users of this object."""
         other = Column(self.objects, self.name, self.key, self.prefix)
         other.document = self.document.snapshot()
         other.bytes_written = self.bytes_written
         return other
 
     def create(self, document: Document) -> bool:
-        """Write the column's document; return False where its key is taken."""
+        """Write the column's document; return False if its key exists."""
         return self.document.create(document)
 
     @property
     def in_place(self) -> bool:
-        """Whether everybody can see it; else it is being built to replace another."""
+        """True if the column is visible; False for a hidden column that will replace another."""
         return self.prefix == f"{GROUP}/{self.key}"
 
     @property
     def state(self) -> ColumnState:
-        """What its document says, as last seen."""
+        """The state described by the document, as last read."""
         document = self.document.document
         known = self._understood
         if known is None or known[0] is not document:
@@ -151,36 +151,36 @@ class Column:
             self._understood = known
         return known[1]
 
-    # ---- what others may have done
+    # ---- changes by other processes
 
     def missing(self) -> ColumnNotFoundError:
-        """Make the error for a column that is no longer there."""
+        """Return the error for a deleted column."""
         return ColumnNotFoundError(
-            f"{self.objects.location}: there is no column {self.name!r} any more: it was deleted"
+            f"{self.objects.location}: there is no column {self.name!r} any more; it was deleted"
         )
 
     def replaced(self) -> ChangedError:
-        """Make the error for a column in whose place there is another now."""
+        """Return the error for a column that was deleted and created anew."""
         return ChangedError(
             f"{self.objects.location}: column {self.name!r} was deleted and created anew by "
-            "another process since this one opened it: what was to be written is the earlier "
-            "column's, and was not written to the new one"
+            "another process since this process opened it. Rows for the earlier column were not "
+            "written to the new one."
         )
 
     def cut(self, length: int, stop: int) -> ChangedError:
-        """Make the error for rows that another process has cut off."""
+        """Return the error for rows that another process has cut off."""
         return ChangedError(
             f"{self.objects.location}: column {self.name!r} was cut to {length} rows by another "
-            f"process: rows up to {stop - 1} were asked for"
+            f"process; rows up to {stop - 1} were requested"
         )
 
     def check_still(self, state: ColumnState, data: bytes | None, stop: int) -> None:
-        """Raise unless these bytes describe the same column, and one that has these rows.
+        """Raise an error unless these bytes describe the same column, with these rows.
 
         Raises
         ------
         ColumnNotFoundError, ChangedError
-            Say what has happened to it.
+            If the column was deleted, created anew or cut.
         """
         if data is None:
             raise self.missing()
@@ -193,13 +193,13 @@ class Column:
                 raise self.cut(now.length, stop)
 
     def confirm(self, state: ColumnState, stop: int) -> None:
-        """Look at the document again: :meth:`check_still` for it as it is now."""
+        """Read the document again, and check it as :meth:`check_still` does."""
         if not self.document.load():
             raise self.missing()
         self.check_lasts(self.state, state, stop)
 
     def check_lasts(self, now: ColumnState, state: ColumnState, stop: int) -> None:
-        """Raise unless rows up to ``stop``, written under one state, are there in a later one.
+        """Raise an error unless rows up to ``stop`` still exist in a later state.
 
         Raises
         ------
@@ -214,26 +214,26 @@ class Column:
     # ---- reading
 
     def check_complete(self) -> None:
-        """Refuse a column that a bulk writer has not finished.
+        """Raise an error if the column is incomplete.
 
         Raises
         ------
         ColumnIncompleteError
-            Says how many of its rows are whole.
+            The message tells how many of its rows are complete.
         """
         if not self.state.complete and not self.document.load():
             raise self.missing()
         if self.state.complete:
             return
         raise ColumnIncompleteError(
-            f"{self.objects.location}: column {self.name!r} is not complete: of its rows only "
-            f"the first {self.state.rows_done} are sure to be what they should be. "
-            "Whatever was writing it is still at work, or was interrupted."
+            f"{self.objects.location}: column {self.name!r} is not complete: only its first "
+            f"{self.state.rows_done} rows are known to be correct. Its writer is still running, or "
+            "was interrupted."
         )
 
     @contextmanager
     def damage_in_words(self, state: ColumnState, chunk: int) -> Iterator[None]:
-        """Turn errors of unpacking a chunk into ones that name the chunk and its rows."""
+        """Convert errors in decoding to errors that name the chunk and its rows."""
         try:
             yield
         except TooLargeError as error:
@@ -248,7 +248,7 @@ class Column:
         return f"{self.prefix}/{state.chunk_name(chunk)}"
 
     def chunk_in_words(self, state: ColumnState, chunk: int) -> str:
-        """Return a chunk's object and rows, for messages."""
+        """Describe a chunk by its object and its rows, for messages."""
         first = chunk * state.chunk_rows
         last = max(first, min(first + state.chunk_rows, state.length) - 1)
         return (
@@ -257,42 +257,42 @@ class Column:
         )
 
     def chunk_missing(self, state: ColumnState, chunk: int) -> DamagedError:
-        """Make the error for a chunk that was written and is gone."""
+        """Return the error for a chunk that was written and no longer exists."""
         return DamagedError(
-            f"{self.chunk_in_words(state, chunk)} is missing: it was written, and is not there"
+            f"{self.chunk_in_words(state, chunk)} is missing, although it was written"
         )
 
     def foreign(self, state: ColumnState, chunk: int) -> DamagedError:
-        """Make the error for a chunk that carries an earlier column's mark."""
+        """Return the error for a chunk with the mark of an earlier column."""
         return DamagedError(
-            f"{self.chunk_in_words(state, chunk)} holds rows of an earlier column of this name: a "
-            "process that did not know of the new one has written them. Write these rows again."
+            f"{self.chunk_in_words(state, chunk)} holds rows of an earlier column of this name, written "
+            "by a process that did not know of the new one. Write these rows again."
         )
 
     # ---- writing
 
     def fit(self, block: Any, start: int) -> tuple[ColumnState, Array]:
-        """Return a block of rows as this column stores them, or refuse it.
+        """Validate a block of rows, and convert it to the column's dtype.
 
         Parameters
         ----------
         block : array-like
-            Of shape (n,), or (n, width) where the width is not 1.
+            The rows, with shape (n,), or (n, width) if the width is not 1.
         start : int
-            The table's row that its first is, for messages.
+            The table row of the block's first row, for messages.
 
         Returns
         -------
         state : ColumnState
-            The column for which it fits.
+            The state that the block was validated for.
         values : ndarray
-            Of the column's dtype; for strings that came in an array of fixed width this, which
-            is packed without becoming strings of any length before.
+            The rows in the column's dtype. Strings in an array of fixed width stay in that array,
+            because they are encoded faster without conversion.
 
         Raises
         ------
         ShapeError
-            Where the shape is another.
+            If the block has a different shape.
         UnequalValueError, UnsupportedDtypeError
             See :func:`ratzarr.format.casting.exact`.
         """
@@ -309,32 +309,32 @@ class Column:
         return state, exact(block, state.dtype, column=self.name, first_row=start)
 
     def owner(self, state: ColumnState, stop: int) -> Owner:
-        """Return whom chunks with rows up to ``stop`` are written for."""
+        """Return the owner for chunks with rows up to ``stop``."""
         return Owner(self.prefix, state.mark(), lambda data: self.check_still(state, data, stop))
 
     def count(self, data: bytes) -> None:
-        """Add the bytes of a chunk that was written to :attr:`bytes_written`."""
+        """Add the size of a written chunk to :attr:`bytes_written`."""
         with self._count_lock:
             self.bytes_written += len(data)
 
     def blank(self, state: ColumnState) -> Array:
-        """Return a chunk of rows never written."""
+        """Return a chunk filled with the fill value."""
         state.codec.check_size()
         chunk = np.empty(state.chunk_shape, state.dtype)
         chunk.fill(state.fill)
         return chunk
 
-    # ---- its chunks
+    # ---- chunks
 
     def chunks_there(self) -> set[int]:
-        """Return which chunks have been written, from a listing."""
+        """Return the numbers of the stored chunks, from a listing."""
         state, skip = self.state, len(self.prefix) + 1
         found = (state.chunk_of(key[skip:]) for key in self.objects.list_tree(self.prefix))
         return {chunk for chunk in found if chunk is not None}
 
 
 def _is_text(block: Array) -> bool:
-    """Return whether these are strings of fixed width, or their bytes, that can be packed as they are."""
+    """Return True if the block has fixed-width text that can be encoded directly."""
     if block.dtype.kind == "U":
         return block.dtype.isnative and block.dtype.itemsize > 0 and is_unicode(block)
     return block.dtype.kind == "S" and is_utf8(block)

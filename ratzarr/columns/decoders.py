@@ -12,12 +12,12 @@ __all__ = ["check_chunk", "padded_rows"]
 
 
 def padded_rows(state: ColumnState, part: Part, data: bytes | None) -> list[NDArray[Any]] | None:
-    """Return strings as fixed-width bytes, in pieces; None where they are better decoded."""
+    """Return strings as fixed-width bytes, in pieces; None if decoding to strings is better."""
     if state.dtype.kind != "T" or state.row_shape:
         return None
     first, stop = part.in_chunk.start, part.in_chunk.stop
     if data is None:
-        # Rows never written: another fill value than the usual one may be of any length.
+        # The chunk was never written. A fill value other than "" may have any length.
         return None if state.fill else [np.zeros(stop - first, "S1")]
     pieces = state.codec.decode_padded(data)
     if pieces is None:
@@ -33,6 +33,6 @@ def padded_rows(state: ColumnState, part: Part, data: bytes | None) -> list[NDAr
 
 
 def check_chunk(state: ColumnState, part: Part, data: bytes | None) -> None:
-    """See that a chunk can be read; one that is not there is who asked's to judge."""
+    """Check that a chunk can be read; the caller judges a missing chunk."""
     if data is not None:
         state.codec.check(data)

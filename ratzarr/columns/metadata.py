@@ -1,11 +1,11 @@
 """A column's ``zarr.json``: validated, parsed, and turned into an immutable state.
 
-zarr's own metadata class accepts more than a column can be. Fields that decide how much memory is
-allocated or which code is loaded are therefore checked first, as plain JSON. Parsed metadata is
+zarr's own metadata class accepts documents that can't describe a column. Fields that determine
+memory sizes or the code to load are therefore checked first, as plain JSON. Parsed metadata is
 cached, because most columns of a table differ only in their row count and attributes.
 
-A :class:`ColumnState` never changes. A reader or writer of a block takes one state and keeps it from
-the first row to the last, so bytes of one dtype are never read as another.
+A :class:`ColumnState` never changes. Each read or write of a block uses one state from the first
+row to the last, so bytes of one dtype are never read as another.
 """
 
 import json
@@ -36,15 +36,15 @@ __all__ = [
 ]
 
 
-REMEMBERED = 256
-"""Kinds of columns that are."""
-LONGEST = 10_000
-"""Characters of JSON that describe one that is."""
+MAX_CACHED = 256
+"""The maximum number of cached documents."""
+MAX_CACHED_LENGTH = 10_000
+"""The maximum length of a cached document, in characters of JSON."""
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnDocument:
-    """What a column's ``zarr.json`` says, but for its rows and its attributes."""
+    """The content of a column's ``zarr.json``, without row count and attributes."""
 
     chunk_keys: Any
     """zarr's encoding of chunk keys."""
@@ -52,33 +52,34 @@ class ColumnDocument:
     """(rows,) or (rows, width)."""
     dtype: np.dtype[Any]
     fill: Any
-    """What rows hold that were never written, every bit of it."""
+    """The value of rows that were never written, exact to the bit."""
     codec: ChunkCodec
     kind: tuple[str, ...]
-    """All of this in words: the same of another only if its bytes are read in the same way."""
+    """A description of all fields; equal for two columns only if their bytes are read in the
+    same way."""
 
 
 _known: dict[str, ColumnDocument] = {}
-# By their JSON. What is done with this dict is atomic: it needs no lock, which could be held in a
-# fork.
+# Cached documents, by their JSON. There is no lock, because each operation on this dict is atomic,
+# and because a fork could copy a lock while it is held.
 
 
 def understand(document: Document, place: str, name: str) -> ColumnDocument:
-    """Return what a column's document says.
+    """Parse a column's document.
 
     Parameters
     ----------
     document : dict
-        As JSON.
+        The document as JSON.
     place, name : str
-        The document's and the column's, for messages.
+        The location of the document and the name of the column, for messages.
 
     Raises
     ------
     DamagedError
-        Where it can't be what was written.
+        If the document is damaged.
     UnsupportedCodecError
-        Where its chunks can't be unpacked in bounded memory.
+        If its chunks can't be decoded in bounded memory.
     """
     try:
         _check_shapes(document)
@@ -89,9 +90,9 @@ def understand(document: Document, place: str, name: str) -> ColumnDocument:
         found = _known.get(text)
         if found is None:
             found = _understand(document, name)
-            if len(_known) >= REMEMBERED:
+            if len(_known) >= MAX_CACHED:
                 _known.clear()
-            if len(text) <= LONGEST:
+            if len(text) <= MAX_CACHED_LENGTH:
                 _known[text] = found
         return replace(found, codec=found.codec.of_column(name))
     except UnsupportedCodecError as error:
@@ -99,7 +100,7 @@ def understand(document: Document, place: str, name: str) -> ColumnDocument:
     except RatZarrError:
         raise
     except Exception as error:
-        # Zarr's parsers raise what they come across: KeyError, TypeError, AttributeError.
+        # Zarr's parsers raise various errors: KeyError, TypeError, AttributeError.
         said = str(error) or type(error).__name__
         raise DamagedError(f"{place}: column {name!r} can't be read: {said:.500}") from error
 
@@ -115,19 +116,19 @@ def _understand(document: Document, name: str) -> ColumnDocument:
         metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
         _bits(fill),
     )  # fmt: skip
-    # Not the JSON itself: zarr writes the same things in other words.
+    # Don't compare the JSON itself, because zarr has several spellings for the same metadata.
     kind = tuple(map(repr, described))
     return ColumnDocument(metadata.chunk_key_encoding, chunk_shape, dtype, fill, codec, kind)
 
 
 def _bits(fill: Any) -> Any:
-    """Return what tells fill values apart: NaNs by their payloads, and never as text."""
-    # numpy can't write date-times as text that are too late for a calendar.
+    """Return a value that identifies a fill value; for a NaN it includes the payload."""
+    # Bytes, not text: numpy can't format date-times beyond the calendar.
     return fill.tobytes() if isinstance(fill, np.generic) else fill
 
 
 def _exact_fill(written: object, dtype: np.dtype[Any], found: Any) -> Any:
-    """Return a fill value as it was written: zarr makes signalling NaNs quiet ones."""
+    """Return a fill value as it was written; zarr turns signalling NaNs into quiet ones."""
     if dtype.kind == "f" and isinstance(written, str) and written.startswith("0x"):
         return np.array(int(written, 16), f"u{dtype.itemsize}").view(dtype)[()]
     return found
@@ -141,15 +142,15 @@ def _check_shapes(document: Document) -> None:
         raise ValueError(f"its shape is {shape!r:.100}: expected [rows] or [rows, width]")
     grid = document.get("chunk_grid")
     if not isinstance(grid, Mapping) or grid.get("name") != "regular":
-        raise ValueError("its chunks are not all of one size")
+        raise ValueError("its chunks do not all have the same size")
     configuration = grid.get("configuration")
     chunks: Any = configuration.get("chunk_shape") if isinstance(configuration, Mapping) else None
     if not _is_shape(chunks, 1) or len(chunks) != len(shape) or chunks[1:] != shape[1:]:
         raise ValueError(
-            f"shape {shape} in chunks of {chunks!r:.100}: expected (rows,) or (rows, width), and "
-            "each chunk to hold whole rows"
+            f"shape {shape} in chunks of {chunks!r:.100}: expected (rows,) or (rows, width), "
+            "with whole rows in each chunk"
         )
-    # Other encodings come from packages that zarr would import by this name.
+    # For other encodings, zarr would import a package named in the document.
     keys = document.get("chunk_key_encoding")
     if (keys.get("name") if isinstance(keys, Mapping) else keys) not in ("default", "v2"):
         raise ValueError(f"its chunk_key_encoding is {keys!r:.100}: expected default or v2")
@@ -179,7 +180,7 @@ def _check_own(attributes: Mapping[str, Any]) -> None:
         raise ValueError(f"its {CUTS_ATTR} is {cuts!r:.100}: expected numbers of rows, or null")
     number = attributes.get(COLUMN_ID_ATTR, "0")
     if not isinstance(number, str) or not re.fullmatch(r"[0-9a-f]{1,64}", number):
-        # It becomes part of keys and of requests.
+        # The value becomes part of keys and requests.
         raise ValueError(f"its {COLUMN_ID_ATTR} is {number!r:.100}: expected hexadecimal digits")
 
 
@@ -188,47 +189,48 @@ _SEPARATORS = re.compile(r"[./]")
 
 @dataclass(frozen=True, slots=True)
 class ColumnState:
-    """A column as one version of its document describes it."""
+    """The state of a column, from one version of its document."""
 
     id: str
-    """What tells it from others of its name; empty where its writer gave it none."""
+    """The identity of the column among columns of the same name; empty if its writer set none."""
     dtype: np.dtype[Any]
     fill: Any
-    """What rows hold that were never written."""
+    """The value of rows that were never written."""
     rows: int
-    """Rows of its own shape; the table may have more or fewer."""
+    """The rows of its own shape. The table may have more or fewer."""
     row_shape: tuple[int, ...]
     """() or (width,)."""
     chunk_rows: int
     codec: ChunkCodec
     chunk_keys: Any
     kind: tuple[Any, ...]
-    """All that decides how its bytes are read."""
+    """All fields that determine how its bytes are read."""
     cutting: int | None
-    """Rows that stay, while those after them are being cleared."""
+    """During a cut: the number of rows that stay. The rows after them are being cleared."""
     cuts: tuple[int, ...] | None
-    """Rows that were left each time that rows were cut off; None where nobody kept count."""
+    """The number of remaining rows after each cut; None if another program may have cut rows
+    without recording it."""
     complete: bool
     rows_done: int
-    """Leading rows that a bulk writer has written: their chunks are there."""
+    """The number of leading rows whose chunks a bulk writer has written."""
 
     @classmethod
     def of(cls, document: Document, place: str, name: str) -> Self:
-        """Understand a document.
+        """Parse a document.
 
         Parameters
         ----------
         document : dict
             The column's ``zarr.json``.
         place, name : str
-            Where it lies and which column it is, for messages.
+            The location of the document and the name of the column, for messages.
 
         Raises
         ------
         DamagedError
-            Where it can't be that of a column.
+            If the document can't describe a column.
         UnsupportedCodecError
-            Where its chunks can't be unpacked in bounded memory.
+            If its chunks can't be decoded in bounded memory.
         """
         found = understand(document, place, name)
         shape, chunk_shape = document["shape"], found.chunk_shape
@@ -253,24 +255,24 @@ class ColumnState:
 
     @property
     def length(self) -> int:
-        """Rows that count; whatever its chunks hold beyond them is no row's."""
+        """The number of valid rows; values that chunks contain beyond them are ignored."""
         return self.rows if self.cutting is None else min(self.rows, self.cutting)
 
     @property
     def was_cut(self) -> bool:
-        """Whether rows may have been cut off: chunks can then lie beyond its end."""
+        """True if rows may have been cut off. Then chunks beyond the end may exist."""
         return self.cuts is None or len(self.cuts) > 0
 
     @property
     def is_external(self) -> bool:
-        """Whether another program has given it its length, or may have.
+        """True if another program may have set its length.
 
-        That is so from when the program writes the document until a resize of ours.
+        This holds from the time that the program writes the document until our next resize.
         """
         return self.cuts is None
 
     def lowest_since(self, earlier: "ColumnState") -> int:
-        """Return how few rows it has had since an earlier state."""
+        """Return the lowest row count since an earlier state."""
         cuts = () if self.cuts is None or earlier.cuts is None else self.cuts[len(earlier.cuts) :]
         return min((self.length, *cuts))
 
@@ -281,7 +283,7 @@ class ColumnState:
 
     @property
     def row_bytes(self) -> int:
-        """What a row takes in memory; of strings and bytes, besides their characters."""
+        """The size of a row in memory; for strings and bytes, without their characters."""
         return value_bytes(self.dtype) * self.width
 
     @property
@@ -291,11 +293,11 @@ class ColumnState:
 
     @property
     def all_there(self) -> int:
-        """Leading rows of which a missing chunk is damage: a bulk writer has finished them."""
+        """The number of leading rows for which a missing chunk is damage."""
         return min(self.rows_done, self.length) if self.complete and not self.is_external else 0
 
     def is_same_column(self, other: "ColumnState") -> bool:
-        """Return whether bytes written under one state can be read under the other."""
+        """Return True if bytes written in one state can be read in the other."""
         return self.kind == other.kind
 
     def chunk_name(self, chunk: int) -> str:
@@ -304,7 +306,7 @@ class ColumnState:
         return key
 
     def chunk_of(self, name: str) -> int | None:
-        """Return which chunk a key within the column is; None where it is none."""
+        """Return the chunk number for a key within the column; None for other keys."""
         words = _SEPARATORS.split(name.removeprefix("c"))
         words = words[1:] if words[0] == "" else words
         try:
@@ -314,16 +316,16 @@ class ColumnState:
         return chunk if chunk >= 0 and self.chunk_name(chunk) == name else None
 
     def mark(self) -> str:
-        """Return what chunks are marked with, where they can be."""
+        """Return the mark for chunks, for stores that can mark objects."""
         return f"{self.id}/{self.rows}" if self.id else ""
 
     def vouches_for(self, mark: str, stop: int) -> bool:
-        """Return whether a chunk's mark says that rows up to ``stop`` are this column's."""
+        """Return True if a chunk's mark proves that rows up to ``stop`` belong to this column."""
         column_id, _, rows = mark.partition("/")
         return bool(column_id) and column_id == self.id and rows.isdigit() and stop <= int(rows)
 
     def disowns(self, mark: str) -> bool:
-        """Return whether a chunk's mark says that it is another column's."""
+        """Return True if a chunk's mark shows that the chunk belongs to another column."""
         return bool(self.id) and bool(mark) and mark.partition("/")[0] != self.id
 
 

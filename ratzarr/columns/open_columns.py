@@ -1,4 +1,4 @@
-"""The columns that an instance has opened."""
+"""The open columns of an instance."""
 
 import threading
 from collections import defaultdict
@@ -40,32 +40,34 @@ __all__ = ["OpenColumns"]
 Array = NDArray[Any]
 
 PAGES = 16
-"""A block of no more than such a part of a chunk is a page."""
+"""A block is a page if it has at most 1/PAGES of a chunk's rows."""
 LOOKS = 5
-"""A column that has become another each of so many times can't be read as one."""
+"""The number of attempts to read a column that other processes keep replacing."""
 
 
 class OpenColumns:
-    """Columns by name, each opened when it is first asked for. Thread-safe.
+    """The columns of an instance by name, each opened on first use. Thread-safe.
 
     Parameters
     ----------
     catalog : Catalog
         The table's columns.
     buffer : WriteBuffer, optional
-        Where rows of chunks wait until these are full.
+        Collects rows until their chunks are full.
     """
 
     def __init__(self, catalog: Catalog, buffer: WriteBuffer | None = None) -> None:
         self._catalog, self._buffer = catalog, buffer
         self._columns: dict[str, Column] = {}
         self._shelf = ChunkShelf(cache_bytes())
-        # By name and identity: a column created anew has a log of its own.
+        # Columns whose log has an event of this instance, by name and identity: a column created
+        # anew has a new log.
         self._logged: set[tuple[str, str]] = set()
-        # One for each column: those of many columns are written at the same time.
+        # One lock per column, so that the logs of several columns are written in parallel.
         self._log_locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._locks_lock = threading.Lock()
-        # What was written where nobody looked first: which column it was, and up to which row.
+        # Unchecked writes: for each column, its state at the first write, and the end of the
+        # written rows.
         self._unconfirmed: dict[tuple[str, str], tuple[Column, ColumnState, int]] = {}
 
     def __getitem__(self, name: str) -> Column:
@@ -75,7 +77,7 @@ class OpenColumns:
         return column
 
     def known(self) -> dict[str, Column]:
-        """Return the columns in use, as last seen, but those being built here."""
+        """Return the visible open columns, as last read."""
         return {
             name: column.snapshot()
             for name, column in self._columns.copy().items()
@@ -83,10 +85,9 @@ class OpenColumns:
         }
 
     def add(self, column: Column) -> None:
-        """Take in a column that was just opened."""
+        """Add a column that was just opened."""
         known = self._columns.get(column.name)
-        # One that is being built to replace another is what this instance means by the name,
-        # where it is the one that builds it.
+        # In the instance that writes a hidden replacement, the name refers to the replacement.
         if column.in_place:
             wanted = known is None or known.in_place
         else:
@@ -95,7 +96,7 @@ class OpenColumns:
             self._use(column)
 
     def add_new(self, column: Column, *, logged: bool = False) -> None:
-        """Take in a column that was just created or resumed, with an event in its log or not."""
+        """Add a column that was just created or resumed; ``logged`` if its log has an event."""
         self._forget_writes(column.name)
         self._use(column)
         if logged:
@@ -107,16 +108,16 @@ class OpenColumns:
         return column
 
     def get(self, name: str) -> Column | None:
-        """Return the column in use under this name, or None; nothing is asked of the store."""
+        """Return the open column of this name, or None, without any request."""
         return self._columns.get(name)
 
     def samples(self) -> list[Column]:
-        """Return a column in use that everybody sees, if there is one."""
+        """Return a visible open column, if any, as a list."""
         found = (column for column in self._columns.copy().values() if column.in_place)
         return list(islice(found, 1))
 
     def forget(self, name: str | None = None) -> None:
-        """Open a column (all of them, by default) anew when it is next asked for."""
+        """Close a column, by default all; the next use opens it anew."""
         if name is None:
             self._columns.clear()
             self._shelf.clear()
@@ -131,14 +132,14 @@ class OpenColumns:
             }
 
     def look_again(self) -> None:
-        """Open all columns anew when they are next asked for, but those being built here."""
-        # A copy: another thread may just be opening one.
+        """Close all visible columns; the next use opens them anew."""
+        # Iterate over a copy, because another thread may be opening a column.
         self._columns = {
             name: column for name, column in self._columns.copy().items() if not column.in_place
         }
 
     def open(self, names: Iterable[str]) -> dict[str, Column]:
-        """Return columns by name, those not yet open opened in parallel."""
+        """Return columns by name; open missing ones in parallel."""
         wanted = list(dict.fromkeys(names))
         unknown = [name for name in wanted if name not in self._columns]
         if unknown:
@@ -147,7 +148,7 @@ class OpenColumns:
         return {name: self[name] for name in wanted}
 
     def unreadable(self, names: Iterable[str]) -> dict[str, RatZarrError]:
-        """Open columns in parallel; return those that can't be read, with the reason."""
+        """Open columns in parallel; return the unreadable ones with their errors."""
         found: dict[str, RatZarrError] = {}
 
         def attempt(name: str) -> None:
@@ -163,9 +164,9 @@ class OpenColumns:
     def read(
         self, names: Iterable[str], block: Block, *, allow_incomplete: bool
     ) -> dict[str, Array]:
-        """Read the same rows, which the table has, of several columns."""
+        """Read the same rows of several columns. The rows must be in the table."""
         wanted = list(dict.fromkeys(names))
-        blocks = self._read_kept(wanted, block)
+        blocks = self._read_cached(wanted, block)
         if len(blocks) == len(wanted):
             return blocks
         left = self.open(name for name in wanted if name not in blocks)
@@ -181,16 +182,16 @@ class OpenColumns:
             blocks |= self._read(left, block)
             if not left:
                 return {name: blocks[name] for name in wanted}
-        raise self._never_the_same(next(iter(left)))
+        raise self._replaced_repeatedly(next(iter(left)))
 
     @property
     def _packers(self) -> int | None:
-        """How many threads are enough to pack and unpack whole chunks; None: as for requests."""
-        # Where nothing is waited for, each further one takes memory that is not in use already.
+        """The number of threads that are enough to code whole chunks; None for one per request."""
+        # On stores without waiting, each further thread only needs more memory.
         return None if self._catalog.threads is None else max(2, PROCESSORS)
 
-    def _read_kept(self, names: Iterable[str], block: Block) -> dict[str, Array]:
-        """Read what is at hand, and sure to be what is in the store, with no more ado."""
+    def _read_cached(self, names: Iterable[str], block: Block) -> dict[str, Array]:
+        """Read the columns whose rows are cached and confirmed as current by the store."""
         blocks: dict[str, Array] = {}
         if self._buffer is not None:
             return blocks
@@ -203,10 +204,10 @@ class OpenColumns:
         return blocks
 
     def _read(self, left: dict[str, Column], block: Block) -> dict[str, Array]:
-        """Read rows of columns, and take those out of what is left that are sure."""
+        """Read rows of columns; remove those from ``left`` whose values can be trusted."""
         reads = {name: BlockRead(self[name], block) for name in left}
         few = self._catalog.threads
-        # Whole chunks are unpacked, which threads do beside each other; of pages little is.
+        # Decoding whole chunks runs in parallel; pages need little decoding.
         pages = all(block.length * PAGES <= one.state.chunk_rows for one in reads.values())
         run(
             [task for one in reads.values() for task in one.tasks()],
@@ -222,7 +223,7 @@ class OpenColumns:
     def look(
         self, name: str, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
     ) -> BlockLook:
-        """Have a look at the chunks of rows, which the table has: :class:`BlockLook`."""
+        """Apply a function to the undecoded chunks of existing rows; see :class:`BlockLook`."""
         self.write_back([name], block)
         for _ in range(LOOKS):
             column = self[name]
@@ -232,12 +233,12 @@ class OpenColumns:
             run(look.tasks())
             if self._settle(look):
                 return look
-        raise self._never_the_same(name)
+        raise self._replaced_repeatedly(name)
 
-    def _never_the_same(self, name: str) -> ConflictError:
+    def _replaced_repeatedly(self, name: str) -> ConflictError:
         return ConflictError(
-            f"{self[name].objects.location}: column {name!r} has become another while it was "
-            f"read, {LOOKS} times"
+            f"{self[name].objects.location}: other processes replaced column {name!r} "
+            f"{LOOKS} times while it was read"
         )
 
     def _check_complete(self, name: str, column: Column) -> None:
@@ -255,7 +256,7 @@ class OpenColumns:
             raise
 
     def write(self, blocks: Mapping[str, Any], start: int, row_count: int) -> None:
-        """Write the same rows of several columns: all of them fit, or none is written."""
+        """Write the same rows of several columns; if one block does not fit, write nothing."""
         columns = self.open(blocks)
         fitted: dict[str, tuple[Column, ColumnState, Array]] = {}
         try:
@@ -264,7 +265,8 @@ class OpenColumns:
                 if start < 0 or start + len(values) > row_count:
                     raise RowRangeError(
                         f"{column.objects.location} has {row_count} rows: a block of "
-                        f"{len(values)} from row {start} of column {name!r} does not fit"
+                        f"{len(values)} rows from row {start} of column {name!r} is outside the "
+                        "table"
                     )
                 fitted[name] = column, state, values
             unlogged = [
@@ -289,53 +291,53 @@ class OpenColumns:
                     tasks += self._buffer.put(column, state, values, start)
             run(tasks, self._packers)
         except (ChangedError, ColumnNotFoundError):
-            self._doubt(columns)
+            self._close_visible(columns)
             raise
 
     def give_up(self, name: str) -> None:
-        """Forget a column that this instance has deleted, and what waits to be written to it."""
+        """Drop a column that this instance has deleted, with its buffered rows."""
         self.forget(name)
         if self._buffer is not None:
             self._buffer.drop(name)
 
-    def _doubt(self, names: Iterable[str]) -> None:
-        """Open columns anew when they are next asked for, but those being built here."""
+    def _close_visible(self, names: Iterable[str]) -> None:
+        """Close visible columns; the next use opens them anew."""
         for name in names:
             column = self._columns.get(name)
             if column is not None and column.in_place:
                 self._columns.pop(name, None)
 
     def write_back(self, names: Collection[str] | None = None, block: Block | None = None) -> None:
-        """Write what waits in the buffer, of some columns or rows; see :class:`WriteBuffer`.
+        """Write buffered rows, optionally of some columns or one block (:class:`WriteBuffer`).
 
         Raises
         ------
         RatZarrError
-            Where something could not be written.
+            If rows could not be written.
         """
         if self._buffer is None:
             return
         try:
             self._buffer.write_back(names, block)
         except (ChangedError, ColumnNotFoundError):
-            self._doubt(list(self._columns) if names is None else names)
+            self._close_visible(list(self._columns) if names is None else names)
             raise
 
     def _grown(
         self, column: Column, state: ColumnState, values: Array, start: int
     ) -> tuple[Column, ColumnState, Array]:
-        """Let a column that lags behind the table grow first."""
+        """Let a column grow to the table's row count before rows are written."""
         self._catalog.rows.correct()
         self._catalog.resizing.follow(column)
         if not column.state.is_same_column(state):
             raise column.replaced()
         if start + len(values) > column.state.length:
-            # It is the table that has become shorter: these rows would be no rows of it.
+            # The table has become shorter, and these rows are outside it.
             raise column.cut(column.state.length, start + len(values))
         return column, column.state, values
 
     def _log(self, column: Column, state: ColumnState) -> None:
-        # One event per column and instance, also where several threads write at once.
+        # Write one event per column and instance, even if several threads write at once.
         key = column.name, state.id
         with self._locks_lock:
             lock = self._log_locks[key]
@@ -345,7 +347,7 @@ class OpenColumns:
             entry = event()
 
             def change(document: Document) -> None:
-                # The document that is to be changed is the one last seen: understood already.
+                # This document was just read, so the column's state describes it.
                 if not column.state.is_same_column(state):
                     raise column.replaced()
                 log = document["attributes"].setdefault(MODIFICATION_ATTR, [])
@@ -368,12 +370,12 @@ class OpenColumns:
                     self._unconfirmed[key] = known[0], known[1], stop
 
     def confirm(self, names: Iterable[str] | None = None) -> None:
-        """See that what was written is there, went to the columns it was meant for, and lasts.
+        """Check that written rows still exist, in the columns that they were meant for.
 
         Raises
         ------
         ChangedError, ColumnNotFoundError
-            Where another process has deleted a column, created it anew, or cut rows off.
+            If another process has deleted a column, created it anew, or cut rows off.
         """
         with self.confirming(names) as written:
             run([partial(column.confirm, state, stop) for column, state, stop in written])
@@ -382,9 +384,9 @@ class OpenColumns:
     def confirming(
         self, names: Iterable[str] | None = None
     ) -> Iterator[list[tuple[Column, ColumnState, int]]]:
-        """Hand over what is to be confirmed: of each column its state, and up to which row.
+        """Yield the unchecked writes: for each column its state, and the end of the written rows.
 
-        Where the store can't be reached, it stays to be confirmed.
+        If the store can't be reached, the writes stay unchecked.
         """
         wanted = None if names is None else set(names)
         self.write_back(wanted)
@@ -399,7 +401,7 @@ class OpenColumns:
             raise
 
     def cut(self, rows: int) -> None:
-        """Know that this instance itself has set the row count."""
+        """Record that this instance has set the row count."""
         with self._locks_lock:
             self._unconfirmed = {
                 key: (column, state, min(stop, rows))
@@ -408,12 +410,13 @@ class OpenColumns:
 
 
 def _fit(column: Column, block: Any, start: int) -> tuple[ColumnState, Array]:
-    """Return a block as :meth:`Column.fit` does, refused only for what the column is now."""
+    """Validate a block as :meth:`Column.fit` does, against the current column."""
     state = column.state
     try:
         return column.fit(block, start)
     except (ShapeError, UnequalValueError, UnsupportedDtypeError):
-        # It may fit another column, created anew since: a word on dtypes would mislead then.
+        # If the column was created anew, raise the error that says so; an error about the old
+        # dtype would mislead.
         column.confirm(state, 0)
         raise
 

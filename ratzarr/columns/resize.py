@@ -1,14 +1,14 @@
-"""A table grows or shrinks, and its columns follow, whoever else is at work and whatever fails.
+"""Resizing a table and its columns, safely against other processes and failures.
 
-The table's own document says first how many rows there are, together with a ``RESIZE``
-that is under way; when every column has followed, that is taken out again. Whoever finds
-a ``RESIZE`` helps to finish it before beginning another, so there is never more than one.
+A resize first writes the new row count and a ``RESIZE`` entry to the table's document. After every
+column has followed, it removes the entry. A process that finds a ``RESIZE`` entry finishes that
+resize before it begins another, so at most one is in progress.
 
-A column that has too many rows is cut in three steps: its document says from which row
-on it is ``CUTTING``; the rows are cleared, chunk by chunk, each on the condition that it
-has not changed since the document was seen to say so; its shape is set, and ``CUTTING``
-taken out. Rows that somebody writes after the table has grown again can't be cleared by
-a process that is late, and rows that were cut off don't come back.
+A column with too many rows is cut in three steps. First its document gets the entry ``CUTTING``,
+with the first row to remove. Then the rows are cleared chunk by chunk, each on condition that the
+chunk has not changed since the document was seen with this entry. Finally its shape is set and
+``CUTTING`` removed. So a late process can't clear rows that were written after the table has grown
+again, and rows that were cut off don't return.
 """
 
 import secrets
@@ -36,26 +36,25 @@ from ratzarr.stores.document import MetadataDocument
 
 __all__ = ["Resizing"]
 
-AT_ONCE = 1000
-"""Chunks between two looks at the column's document."""
+BATCH_CHUNKS = 1000
+"""The number of chunks cleared between two reads of the column's document."""
 
 
 class Resizing:
-    """Changes of one table's length.
+    """Changes of the row count of one table.
 
     Parameters
     ----------
     table : MetadataDocument
         The table's own document.
     columns : callable
-        Returns all columns that there are now: those it is given as they are, the others
-        opened.
+        Returns all visible columns: known ones as given, the others newly opened.
     being_built : callable
-        Opens all columns that are being built out of sight.
+        Opens all hidden columns that will replace others.
     rows_now : callable
-        Rows of the table as its document, last seen, has them.
+        Returns the row count in the table's document, as last read.
     table_missing : callable
-        Makes the error for a table that is no longer there.
+        Returns the error for a table that has been deleted.
     """
 
     def __init__(
@@ -73,35 +72,36 @@ class Resizing:
     def set(self, rows: int, known: Mapping[str, Column] | None = None) -> list[Column]:
         """Set the table's row count and let the columns follow; return them.
 
-        Four requests of the table (two listings, its document before and after), and for each
-        column one that changes its document, after one that reads it if it isn't known. Cutting
-        rows off takes more: see :meth:`_step`.
+        This takes four requests for the table (two listings, and its document before and after),
+        and one change of each column's document. A column that isn't known is read before that.
+        Cutting rows off takes more requests; see :meth:`_step`.
 
         Parameters
         ----------
         rows : int
-            How many there are to be.
+            The new row count.
         known : mapping of str to Column, optional
-            Columns as last seen, by name; they need not be as they are now.
+            Columns by name, as last read; they may have changed since.
 
         Raises
         ------
         ConflictError
-            Where other processes resize the table again and again.
+            If other processes keep resizing the table.
         """
         token = secrets.token_hex(8)
         seen = dict(known or {})
         for attempt in (attempts := Attempts(self._table.objects.patience)):
             if attempt:
-                # The first time as last seen: if that is no longer so, it isn't put back.
+                # The first attempt uses the document as last read; if it has changed, the swap
+                # fails.
                 self._load_table()
             if RESIZE_ATTR in self._table.attributes:
                 self.finish()
                 continue
             before = self._rows_now()
-            # Seen before the table says so: whoever creates a column after this listing finds
-            # the new row count when it puts the column into the order, or has changed the
-            # order before us, and then we come round again.
+            # List the columns before the table's document changes. A process that creates a column
+            # after this listing updates the column order. If it does so after our change, it finds
+            # the new row count; if before, our swap fails and we list again.
             columns = self._columns(seen)
             seen = {column.name: column for column in columns}
 
@@ -115,21 +115,22 @@ class Resizing:
                 self._say_done({"FROM": before, "TO": rows, "ID": token})
                 return columns
         raise ConflictError(
-            f"{self._table.place}: other processes resized the table {attempts} while its row "
-            f"count was to be {rows}"
+            f"{self._table.place}: other processes resized the table {attempts} while this "
+            f"process tried to set its row count to {rows}"
         )
 
     def finish(self) -> list[Column]:
-        """Let the columns follow the table, and say that they have; return them.
+        """Finish a resize: let the columns follow, and record that they have. Return them.
 
-        Without an unfinished resize the table first gets the rows that another program has given
-        its columns: of those nothing is cut off.
+        Without an unfinished resize, the table first adopts the longest column that another
+        program has resized, so that no rows of that column are cut off.
         """
         for _ in Attempts(self._table.objects.patience):
             self._load_table()
             seen = self._table.data
             columns = self._columns({})
-            # After the columns: what the table says now was not said before they were opened.
+            # Read the table after the columns, to detect a change that came while they were
+            # opened.
             self._load_table()
             resize = self._table.attributes.get(RESIZE_ATTR)
             if self._table.data != seen:
@@ -149,26 +150,26 @@ class Resizing:
         return columns
 
     def _longest(self, columns: list[Column]) -> int:
-        """Return how many rows the table has, and at least those of columns by other programs."""
+        """Return the table's row count, or more if another program has made a column longer."""
         stated = self._rows_now()
         states = [column.state for column in columns]
         return max([rows_of(stated, states), *(one.length for one in states if one.is_external)])
 
     def _let_hidden_follow(self) -> list[Column]:
-        """Let columns follow that are being built out of sight; return them.
+        """Let the hidden columns follow; return them.
 
-        They are in no order of columns: so they are looked for when the table has said how many
-        rows there are, and who creates one after that sees it.
+        The order doesn't contain hidden columns. So they are listed after the table's document has
+        the new row count; a process that creates one later reads that row count.
         """
         columns = self._being_built()
         run([partial(self._follow, column, looked=True) for column in columns])
         return columns
 
     def _let_follow(self, columns: list[Column]) -> None:
-        """Let columns follow that were seen before the table said that they have to.
+        """Let columns follow that were opened before the table's document changed.
 
-        What was seen is enough for a change, which is put back on the condition that the
-        column is still so. That nothing has to be changed must be seen afterwards.
+        A change can start from the document as last read, because the swap fails if the document
+        has changed. If no change seems necessary, the document must be read again to confirm that.
         """
         changed = run([partial(self._step, column, sure=False) for column in columns])
         late = [column for column, done in zip(columns, changed, strict=True) if not done]
@@ -194,12 +195,12 @@ class Resizing:
             self._table.update(done, self._table_missing)
 
     def follow(self, column: Column) -> None:
-        """Let one column have as many rows as the table.
+        """Resize one column to the table's row count.
 
         Raises
         ------
         ColumnNotFoundError
-            Where it has been deleted.
+            If the column has been deleted.
         """
         self._follow(column, looked=False)
 
@@ -215,18 +216,18 @@ class Resizing:
             if self._step(column):
                 return
         raise ConflictError(
-            f"{column.document.place}: other writers changed it {attempts} while column "
-            f"{column.name!r} was to follow the table's row count"
+            f"{column.document.place}: other writers changed it {attempts} while this "
+            f"process tried to resize column {column.name!r} to the table's row count"
         )
 
     def _step(self, column: Column, *, sure: bool = True) -> bool:
-        """Try once; the documents of column and table have been read in this order.
+        """Try once to let a column follow; the caller has read its document, then the table's.
 
-        Return False where that was not so any more, or, unless it is ``sure`` that the column
-        is as last seen, where nothing is to be done.
+        Return False if the column's document has changed since. If not ``sure`` that the document
+        is current, also return False if no change seems necessary.
         """
         state, rows = column.state, self._rows_now()
-        # Rows that another program has added count, whatever the table says of them.
+        # Rows added by another program count, even beyond the row count before the resize.
         known = rows if state.is_external else self._known(column, rows)
         keep = min(state.length, rows, known)
         if state.rows == rows == keep and state.cutting is None:
@@ -242,7 +243,7 @@ class Resizing:
     # ---- clearing
 
     def _clear(self, column: Column, keep: int) -> bool:
-        """Clear all rows from ``keep`` on; return False where the column changes meanwhile."""
+        """Clear all rows from ``keep`` on; return False if the column changes meanwhile."""
         state = column.state
         first = -(-keep // state.chunk_rows)
 
@@ -255,7 +256,7 @@ class Resizing:
         owner = Owner(column.prefix, f"{state.id}/{keep}" if state.id else "", check)
         blank = _once(lambda: state.codec.encode(column.blank(state)))
         try:
-            for batch in batched(self._beyond(column, state, first), AT_ONCE):
+            for batch in batched(self._beyond(column, state, first), BATCH_CHUNKS):
                 if not self._still_cutting(column, state, keep):
                     return False
                 erased = run(
@@ -278,7 +279,7 @@ class Resizing:
                 yield key, version
 
     def _clear_tail(self, column: Column, state: ColumnState, keep: int, owner: Owner) -> bool:
-        """Clear the rows that share a chunk with ones that stay."""
+        """Clear the rows that share a chunk with remaining rows."""
         rest = keep % state.chunk_rows
         if not rest:
             return True
@@ -323,20 +324,20 @@ class Resizing:
         return resize.get("ID") if isinstance(resize, dict) else None
 
     def _known(self, column: Column, rows: int) -> int:
-        """Return how many rows there were before: what a column holds beyond is no row's."""
+        """Return the row count before the resize; values beyond it belong to no row."""
         resize = self._table.attributes.get(RESIZE_ATTR)
         token = self._token()
         if token is not None and column.document.attributes.get(RESIZED_ATTR) == token:
-            # It has followed already: rows may have been written since.
+            # The column has followed already, and rows may have been written since.
             return rows
         known = resize.get("FROM") if isinstance(resize, dict) else None
         return max(0, known) if type(known) is int else rows
 
 
 def _later_length(resize: object, columns: list[Column]) -> int | None:
-    """Return the length that another program gave all columns since a resize of ours was killed.
+    """Return the length that another program gave all columns after our resize was interrupted.
 
-    None where it has not: then the resize is to be finished.
+    Return None if no program did that; then the resize must be finished.
     """
     lengths = {column.state.rows for column in columns}
     if len(lengths) != 1 or not all(column.state.is_external for column in columns):

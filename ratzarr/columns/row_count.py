@@ -1,11 +1,11 @@
-"""How many rows a table has: what its document says, or else what its columns have.
+"""The row count of a table, from its document or from its columns.
 
-``ROWCOUNT`` is the row count, and every resize of ours changes it first. The existing module
-1.0.2 knows nothing of it: it resizes the arrays and leaves the attribute as it was. So one
-column is looked at before the attribute is believed. Where its length differs all columns are
-looked at: if all that can be read have one length, and another program has written at least one
-of their documents, that length is the row count. Columns whose documents are all ours never
-change it: they lag behind, as whoever created them was killed before they could follow.
+``ROWCOUNT`` is the row count, and each of our resizes changes it first. The existing module 1.0.2
+resizes the arrays and does not update ``ROWCOUNT``. So before ``ROWCOUNT`` is trusted, it is
+compared with the length of one column. If they differ, all columns are read. If all readable
+columns have the same length, and another program has written at least one of their documents, that
+length is the row count. Columns whose documents are all ours never change the row count: they are
+behind, because their creator was killed before they followed a resize.
 """
 
 from collections.abc import Callable, Collection
@@ -29,7 +29,7 @@ def rows_of(stated: int, states: Collection[ColumnState]) -> int:
     stated : int
         ROWCOUNT.
     states : collection of ColumnState
-        Those of all columns that can be read, opened after the table's document was read.
+        The states of all readable columns, opened after the table's document was read.
     """
     lengths = {state.length for state in states}
     if len(lengths) == 1 and any(state.is_external for state in states):
@@ -38,16 +38,16 @@ def rows_of(stated: int, states: Collection[ColumnState]) -> int:
 
 
 class RowCount:
-    """The row count of one table, as an instance sees it.
+    """The row count of one table, as known to an instance.
 
     Parameters
     ----------
     table : MetadataDocument
         The table's own document.
     first, every : callable
-        Open one column, None where no column can be read; open all columns that can be read.
+        Open one readable column, or None; open all readable columns.
     table_missing : callable
-        Makes the error for a table that is no longer there.
+        Returns the error for a table that has been deleted.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class RowCount:
         self._table_missing = table_missing
         self._sample: Column | None = None
         self.known: int | None = None
-        """None until it has been looked for."""
+        """The row count; None until it is determined."""
 
     @property
     def stated(self) -> int | None:
-        """ROWCOUNT, as last seen; None where the table has none."""
+        """ROWCOUNT as last read; None if the table has none."""
         value = self._table.attributes.get(ROWCOUNT_ATTR)
         return None if value is None else int(value)
 
@@ -74,21 +74,21 @@ class RowCount:
         return RESIZE_ATTR in self._table.attributes
 
     def forget(self) -> None:
-        """Look again when it is next asked for."""
+        """Forget the row count, so that the next use determines it again."""
         self.known, self._sample = None, None
 
     def accept(self) -> None:
-        """Believe ROWCOUNT: this instance has just changed the document that says it."""
+        """Trust ROWCOUNT, because this instance has just written the document."""
         self.known = self.stated
 
     def look(self, opened: Collection[Column] = ()) -> list[Column]:
-        """Find out how many rows there are; return the columns that were opened for it.
+        """Determine the row count; return the columns opened for that.
 
         Parameters
         ----------
         opened : collection of Column
-            Columns that were opened since the table's document was read: one of them is as
-            good as another one that would have to be fetched.
+            Columns opened since the table's document was read. Comparing ROWCOUNT with one of them
+            saves a request.
         """
         stated = self.stated
         if stated is not None and self._is_pending:
@@ -104,19 +104,19 @@ class RowCount:
         return columns
 
     def look_again(self) -> None:
-        """Forget what is known if the column that it was compared with has changed.
+        """Forget the row count if the column that it was compared with has changed.
 
-        For places where that costs no request.
+        For stores where this check needs no request.
         """
         sample = self._sample
         if sample is None or not sample.document.is_still():
             self.forget()
 
     def correct(self) -> None:
-        """Write the row count to ROWCOUNT, where another program has changed it.
+        """Update ROWCOUNT if another program has changed the number of rows.
 
-        On condition that the table's document has not changed since before the columns were
-        opened: a resize by another process is never undone.
+        The write fails if the table's document has changed since before the columns were opened.
+        So it never undoes a resize by another process.
         """
         for attempt in (attempts := Attempts(self._table.objects.patience)):
             if attempt and not self._table.load():
@@ -129,8 +129,8 @@ class RowCount:
                 self.known = rows
                 return
         raise ConflictError(
-            f"{self._table.place}: other processes changed the table {attempts} while its row count "
-            "was to be corrected"
+            f"{self._table.place}: other processes changed the table {attempts} while this process "
+            "tried to correct its row count"
         )
 
 

@@ -1,9 +1,10 @@
-"""Small writes collected until their chunks are full.
+"""A write buffer, which collects rows until their chunks are full.
 
-A chunk is one object, so writing a few rows means reading, changing and writing all of it. With a
-write buffer, rows wait in memory, and a chunk that is complete is written once without being read.
-Buffers are flushed after one second, when the last reference to an instance goes, when a program or a
-worker process ends, and before a fork. The child of a fork drops the rows; its parent writes them.
+A chunk is one object, so writing a few rows means reading, changing and writing the whole chunk.
+With a write buffer, rows stay in memory, and a complete chunk is written once without being read.
+Buffers are flushed after one second, when an instance is no longer referenced, when the program or
+a worker process ends, and before a fork. The child of a fork drops the rows; the parent writes
+them.
 """
 
 import atexit
@@ -35,47 +36,47 @@ __all__ = [
     "Buffer",
     "WriteBuffer",
     "know",
-    "let_go",
     "wait",
+    "write_remaining",
 ]
 
 
 SECONDS = 1.0
-"""How long rows wait at the most, about."""
+"""The maximum age of buffered rows in seconds, approximately."""
 IDLE = 10.0
-"""Seconds after which the thread ends, if nothing waits."""
+"""The time after which the idle thread ends, in seconds."""
 
 
 class Buffer(Protocol):
-    """What waits of one instance."""
+    """The buffered rows of one instance."""
 
     def waits_since(self) -> float | None:
-        """Return since when the first row waits; None where none does."""
+        """Return the time at which the oldest rows were buffered; None for an empty buffer."""
 
     def write_due(self, before: float) -> None:
-        """Write what waits since before a time; keep errors."""
+        """Write rows buffered before a time; store errors for later."""
 
     def write_back(self) -> None:
-        """Write what waits."""
+        """Write all buffered rows."""
 
     def forget(self) -> None:
-        """Be empty."""
+        """Drop all rows."""
 
 
 class _Process:
-    """What waits in this process, and the thread that sees to it."""
+    """The non-empty buffers of this process, and the thread that writes them."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew, as in the child of a fork, which has no thread but its own."""
+        """Reset all fields; the child of a fork has none of its parent's threads."""
         self.changed = threading.Condition()
         self.waiting: set[Buffer] = set()
-        """Held here, whoever else has let go of them."""
+        """Non-empty buffers. This set keeps them alive after all other references are gone."""
         self.thread: threading.Thread | None = None
-        self.hurried: set[Buffer] = set()
-        self.ends_are_known = False
+        self.due_now: set[Buffer] = set()
+        self.has_exit_handlers = False
 
     def work(self) -> None:
         while True:
@@ -88,16 +89,16 @@ class _Process:
                         self.thread = None
                         return
                     continue
-                hurried, self.hurried = self.hurried, set()
+                due_now, self.due_now = self.due_now, set()
                 oldest = min(since for _, since in found if since is not None)
                 left = oldest + SECONDS - time.monotonic()
-                if left > 0 and not hurried:
+                if left > 0 and not due_now:
                     self.changed.wait(left)
                     continue
                 buffers = list(self.waiting)
             now = time.monotonic()
             for buffer in buffers:
-                buffer.write_due(now if buffer in hurried else now - SECONDS)
+                buffer.write_due(now if buffer in due_now else now - SECONDS)
 
 
 _process = _Process()
@@ -106,7 +107,7 @@ _here = threading.local()
 
 
 def know(buffer: Buffer) -> None:
-    """Know a buffer, that it may forget what waits in it where it was copied by a fork."""
+    """Register a buffer, so that the child of a fork drops its rows."""
     _watch_process()
     _known.add(buffer)
 
@@ -114,19 +115,19 @@ def know(buffer: Buffer) -> None:
 @functools.cache
 def _watch_process() -> None:
     gc.callbacks.append(_note_collection)
-    # Not before the first buffer is there, and all that it needs is imported: what is registered
-    # last is called first before a fork, while nobody holds his locks for it yet.
+    # Register this with the first buffer, after all imports. Functions registered last are called
+    # first before a fork, so at that time other modules don't hold their locks for the fork yet.
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before_fork, after_in_child=_in_child)
 
 
 def wait(buffer: Buffer) -> None:
-    """See to it that what has begun to wait is written in time."""
+    """Register a non-empty buffer, so that its rows are written in time."""
     with _process.changed:
         _process.waiting.add(buffer)
-        if not _process.ends_are_known:
-            _process.ends_are_known = True
-            _know_ends()
+        if not _process.has_exit_handlers:
+            _process.has_exit_handlers = True
+            _register_exit_handlers()
         if _process.thread is None:
             _process.thread = threading.Thread(
                 target=_process.work, name="ratzarr-writer", daemon=True
@@ -135,11 +136,11 @@ def wait(buffer: Buffer) -> None:
         _process.changed.notify_all()
 
 
-def _know_ends() -> None:
-    # Now, and not when this is imported: what was registered last is called first, and
-    # connections are closed by then that were opened before.
+def _register_exit_handlers() -> None:
+    # Register this now, not on import. Functions registered last are called first, so the rows are
+    # written before connections opened earlier are closed.
     atexit.register(_write_all)
-    # Processes of multiprocessing that are forks end without what atexit knows.
+    # Forked processes of multiprocessing don't run atexit functions.
     if "multiprocessing.util" in sys.modules:
         from multiprocessing import parent_process, util
 
@@ -148,7 +149,7 @@ def _know_ends() -> None:
 
 
 def _write_all() -> None:
-    """Write all that waits, and say on stderr what can't be: nobody comes after this."""
+    """Write all buffered rows at exit; report errors on stderr, because no caller can get them."""
     with _process.changed:
         buffers, _process.waiting = _process.waiting, set()
     for buffer in buffers:
@@ -160,20 +161,21 @@ def _write(buffer: Buffer) -> None:
         buffer.write_back()
     except RatZarrError as error:
         notes = "\n".join(getattr(error, "__notes__", ()))
-        print(f"ratzarr: rows that waited were not written: {error}\n{notes}", file=sys.stderr)
+        print(f"ratzarr: buffered rows were not written: {error}\n{notes}", file=sys.stderr)
 
 
-def let_go(buffer: Buffer) -> None:
-    """Write what waits of an instance that is no longer used: now, or as soon as it can be.
+def write_remaining(buffer: Buffer) -> None:
+    """Write the rows of an instance that is no longer referenced, now or soon.
 
-    The garbage collector runs in any thread, at any time: in the one that all requests to
-    S3 wait for, or where a lock is held that we would need. Nothing is written then.
+    The garbage collector can run in any thread at any time: in the thread that all S3 requests
+    depend on, or while a lock that we need is held. In these cases the writer thread writes the
+    rows later.
     """
     if buffer.waits_since() is None:
         return
     if getattr(_here, "collecting", False) or threading.current_thread().daemon:
         with _process.changed:
-            _process.hurried.add(buffer)
+            _process.due_now.add(buffer)
             _process.changed.notify_all()
     else:
         _write(buffer)
@@ -198,72 +200,72 @@ Array = NDArray[Any]
 type _Key = tuple[str, tuple[Any, ...], int]
 
 
-class _WaitingChunk:
-    """Rows of one chunk. Its lock is held while they are written: what comes then, comes after."""
+class _BufferedChunk:
+    """The buffered rows of one chunk. Its lock is held during a write; later rows wait for it."""
 
     def __init__(self, column: Column, state: ColumnState, chunk: int) -> None:
         self.lock = threading.Lock()
         self.column, self.state, self.chunk = column, state, chunk
         rows = rows_of(state, chunk)
         self.values: Array = np.empty((rows, *state.row_shape), state.dtype)
-        self.come = np.zeros(rows, np.bool_)
-        """Which rows have."""
+        self.is_buffered = np.zeros(rows, np.bool_)
+        """True for each row that is buffered."""
         self.count = 0
         self.since = time.monotonic()
         self.characters = 0
-        """Bytes of texts, besides what stands for them in the array."""
+        """The size of strings, without their array elements."""
         self.is_done = False
-        """Whether nothing waits here any more, nor ever will."""
+        """True if this object has been written or discarded, and takes no further rows."""
 
     @property
     def size(self) -> int:
-        """Bytes that it takes in memory, about."""
-        return int(self.values.nbytes) + self.come.nbytes + self.characters
+        """Approximate size in memory, in bytes."""
+        return int(self.values.nbytes) + self.is_buffered.nbytes + self.characters
 
     def put(self, column: Column, state: ColumnState, rows: slice, values: Array) -> None:
-        """Take rows in; with the lock held."""
+        """Add rows. The caller holds the lock."""
         if state.length >= self.state.length:
             self.column, self.state = column, state
-        if (more := rows_of(self.state, self.chunk) - len(self.come)) > 0:
-            # The column has become longer since.
+        if (more := rows_of(self.state, self.chunk) - len(self.is_buffered)) > 0:
+            # The column has grown since.
             new = np.empty((more, *self.values.shape[1:]), self.values.dtype)
             self.values = np.concatenate([self.values, new])
-            self.come = np.concatenate([self.come, np.zeros(more, np.bool_)])
+            self.is_buffered = np.concatenate([self.is_buffered, np.zeros(more, np.bool_)])
         self.values[rows] = values
-        self.count += len(values) - int(np.count_nonzero(self.come[rows]))
-        self.come[rows] = True
+        self.count += len(values) - int(np.count_nonzero(self.is_buffered[rows]))
+        self.is_buffered[rows] = True
         if self.values.dtype.kind in "TO":
-            # Strings may come as their bytes.
+            # Strings may be given as fixed-width bytes.
             had = values.nbytes if values.dtype.kind in "TO" else 0
             self.characters += size_of(values) - had
 
     @property
     def first(self) -> int:
-        """The column's row that is the chunk's first."""
+        """The column's row number of the chunk's first row."""
         return self.chunk * self.state.chunk_rows
 
     @property
     def is_full(self) -> bool:
-        """Whether all rows have come that the column has in this chunk."""
+        """True if all rows of the column in this chunk are buffered."""
         return self.count >= rows_of(self.state, self.chunk)
 
     def write(self) -> None:
-        """Write what has come; with the lock held."""
+        """Write the rows. The caller holds the lock."""
         if self.is_done:
             return
         rows: slice | NDArray[np.intp] = slice(0, self.count)
-        if self.count < len(self.come):
-            each = np.flatnonzero(self.come)
+        if self.count < len(self.is_buffered):
+            each = np.flatnonzero(self.is_buffered)
             first, stop = int(each[0]), int(each[-1]) + 1
             rows = slice(first, stop) if stop - first == self.count else each
         try:
             write_rows(self.column, self.state, self.chunk, rows, self.values[rows])
         except (ChangedError, ColumnNotFoundError) as error:
             self.is_done = True
-            error.add_note(f"({self}, which waited to be written, were given up)")
+            error.add_note(f"({self} were in the write buffer, and are discarded)")
             raise
         except RatZarrError as error:
-            error.add_note(f"({self} were not written: they go on waiting)")
+            error.add_note(f"({self} were not written, and stay in the write buffer)")
             raise
         self.is_done = True
 
@@ -275,12 +277,12 @@ class _WaitingChunk:
 
 
 class WriteBuffer:
-    """What waits of one instance. Thread-safe.
+    """The buffered rows of one instance. Thread-safe.
 
     Parameters
     ----------
     limit : int
-        How many bytes it may take: what was not written to for longest goes first.
+        The maximum size in bytes. Beyond it, the least recently used chunk is written first.
     """
 
     def __init__(self, limit: int) -> None:
@@ -289,34 +291,34 @@ class WriteBuffer:
         know(self)
 
     def forget(self) -> None:
-        """Be empty: in the child of a fork, where what waits is the parent's."""
+        """Drop all rows, as in the child of a fork, whose parent writes them."""
         self._lock = threading.Lock()
-        self._waiting: OrderedDict[_Key, _WaitingChunk] = OrderedDict()
-        self._given_up: list[tuple[str, RatZarrError]] = []
-        """By column: what could not be raised where it happened."""
+        self._waiting: OrderedDict[_Key, _BufferedChunk] = OrderedDict()
+        self._stored_errors: list[tuple[str, RatZarrError]] = []
+        """Errors for a later caller, each with the name of its column."""
 
-    # ---- what comes
+    # ---- adding rows
 
     def put(
         self, column: Column, state: ColumnState, values: Array, start: int
     ) -> list[Callable[[], None]]:
-        """Take rows in that the column has.
+        """Add existing rows of a column.
 
         Returns
         -------
         list of callable
-            Write those chunks that are full now; independent of each other.
+            Tasks that write the chunks that are now full; independent of each other.
 
         Raises
         ------
         RatZarrError
-            Where there is no room, and none can be made. These rows are not taken in.
+            If writing other chunks to make room fails. These rows are not added.
         """
         tasks: list[Callable[[], None]] = []
         block = Block(start, len(values))
         for part in parts(block, state.chunk_rows, state.length):
             given = values[part.in_block]
-            # Of a chunk that is larger than the buffer, nothing ever waits.
+            # Rows of a chunk that is larger than the buffer are written at once.
             if rows_of(state, part.chunk) * (state.row_bytes + 1) > self._limit:
                 tasks.append(partial(write_rows, column, state, part.chunk, part.in_chunk, given))
                 continue
@@ -330,13 +332,13 @@ class WriteBuffer:
 
     def _put(
         self, column: Column, state: ColumnState, part: Part, values: Array
-    ) -> tuple[_Key, _WaitingChunk]:
+    ) -> tuple[_Key, _BufferedChunk]:
         key = _key(column, state, part.chunk)
         while True:
             chunk = self._find(key)
             is_new = chunk is None
             if chunk is None:
-                chunk = _WaitingChunk(column, state, part.chunk)
+                chunk = _BufferedChunk(column, state, part.chunk)
                 self._make_room(chunk.size)
             with chunk.lock:
                 if chunk.is_done:
@@ -351,14 +353,14 @@ class WriteBuffer:
                 wait(self)
                 return key, chunk
 
-    def _find(self, key: _Key) -> _WaitingChunk | None:
+    def _find(self, key: _Key) -> _BufferedChunk | None:
         with self._lock:
             chunk = self._waiting.get(key)
             if chunk is not None:
                 self._waiting.move_to_end(key)
             return chunk
 
-    def _remove(self, key: _Key, chunk: _WaitingChunk) -> None:
+    def _remove(self, key: _Key, chunk: _BufferedChunk) -> None:
         with self._lock:
             if self._waiting.get(key) is chunk:
                 del self._waiting[key]
@@ -373,9 +375,9 @@ class WriteBuffer:
                 key, chunk = next(iter(self._waiting.items()))
             self._write(key, chunk)
 
-    # ---- what goes
+    # ---- writing
 
-    def _write(self, key: _Key, chunk: _WaitingChunk) -> None:
+    def _write(self, key: _Key, chunk: _BufferedChunk) -> None:
         try:
             with chunk.lock:
                 chunk.write()
@@ -384,7 +386,7 @@ class WriteBuffer:
                 self._remove(key, chunk)
 
     def _write_whole(self, column: Column, state: ColumnState, part: Part, values: Array) -> None:
-        """Write all rows of a chunk; what has waited of them is done with."""
+        """Write all rows of a chunk; discard buffered rows of it."""
         key = _key(column, state, part.chunk)
         chunk = self._find(key)
         if chunk is None:
@@ -396,13 +398,13 @@ class WriteBuffer:
         self._remove(key, chunk)
 
     def write_back(self, names: Collection[str] | None = None, block: Block | None = None) -> None:
-        """Write what waits: of some columns only, or of chunks that hold rows of a block.
+        """Write buffered rows, optionally only of some columns or around one block of rows.
 
         Raises
         ------
         RatZarrError
-            The first error, once all were tried; also those of earlier attempts that nobody
-            was there to be told of. It has the others as notes.
+            The first error, after all chunks have been tried, with further errors as notes. This
+            includes stored errors of earlier attempts.
         """
         with self._lock:
             chosen = [
@@ -410,17 +412,21 @@ class WriteBuffer:
                 for key, chunk in self._waiting.items()
                 if (names is None or chunk.column.name in names) and _touches(chunk, block)
             ]
-            told = [error for name, error in self._given_up if names is None or name in names]
-            self._given_up = [each for each in self._given_up if each[1] not in told]
+            errors = [
+                error for name, error in self._stored_errors if names is None or name in names
+            ]
+            self._stored_errors = [each for each in self._stored_errors if each[1] not in errors]
         if chosen:
-            told += [error for error in self._try(chosen) if error is not None]
-        if told:
-            for other in told[1:]:
-                told[0].add_note("\n".join(["and:", str(other), *getattr(other, "__notes__", ())]))
-            raise told[0]
+            errors += [error for error in self._try(chosen) if error is not None]
+        if errors:
+            for other in errors[1:]:
+                errors[0].add_note(
+                    "\n".join(["and:", str(other), *getattr(other, "__notes__", ())])
+                )
+            raise errors[0]
 
-    def _try(self, chosen: list[tuple[_Key, _WaitingChunk]]) -> list[RatZarrError | None]:
-        def attempt(key: _Key, chunk: _WaitingChunk) -> RatZarrError | None:
+    def _try(self, chosen: list[tuple[_Key, _BufferedChunk]]) -> list[RatZarrError | None]:
+        def attempt(key: _Key, chunk: _BufferedChunk) -> RatZarrError | None:
             try:
                 self._write(key, chunk)
             except RatZarrError as error:
@@ -430,17 +436,17 @@ class WriteBuffer:
         return run([partial(attempt, *each) for each in chosen])
 
     def drop(self, name: str) -> None:
-        """Give up what waits of a column, without a word: it was deleted by who wrote it."""
+        """Discard the rows of a column that this instance has deleted."""
         with self._lock:
             chosen = [each for each in self._waiting.items() if each[1].column.name == name]
-            self._given_up = [each for each in self._given_up if each[0] != name]
+            self._stored_errors = [each for each in self._stored_errors if each[0] != name]
         for key, chunk in chosen:
             with chunk.lock:
                 chunk.is_done = True
             self._remove(key, chunk)
 
     def write_due(self, before: float) -> None:
-        """Write what waits since before a time, where nobody can be told of errors."""
+        """Write rows buffered before a time; store errors for a later caller."""
         with self._lock:
             chosen = [each for each in self._waiting.items() if each[1].since <= before]
         for (_, chunk), error in zip(chosen, self._try(chosen), strict=True):
@@ -448,25 +454,25 @@ class WriteBuffer:
                 chunk.since = time.monotonic()
             elif error is not None:
                 with self._lock:
-                    self._given_up.append((chunk.column.name, error))
+                    self._stored_errors.append((chunk.column.name, error))
 
     def waits_since(self) -> float | None:
-        """Return since when the first row waits; None where none does."""
+        """Return the time at which the oldest rows were buffered; None for an empty buffer."""
         with self._lock:
             return min((chunk.since for chunk in self._waiting.values()), default=None)
 
 
 def rows_of(state: ColumnState, chunk: int) -> int:
-    """Return how many rows a column has in a chunk."""
+    """Return the number of rows of a column in a chunk."""
     return min(state.chunk_rows, state.length - chunk * state.chunk_rows)
 
 
 def _key(column: Column, state: ColumnState, chunk: int) -> _Key:
-    # A column that was created anew is another one.
+    # The kind distinguishes a column that was created anew.
     return column.prefix, state.kind, chunk
 
 
-def _touches(chunk: _WaitingChunk, block: Block | None) -> bool:
+def _touches(chunk: _BufferedChunk, block: Block | None) -> bool:
     if block is None:
         return True
     return chunk.first < block.stop and block.start < chunk.first + chunk.state.chunk_rows

@@ -142,7 +142,7 @@ def test_where_nothing_can_be_listed_the_rasters_own_columns_are_there_with_a_wa
         proxy.instead = lambda method, key: (
             403 if key in (place.bucket, f"{place.bucket}/") else None
         )
-        with pytest.warns(LossWarning, match="not to be seen"):
+        with pytest.warns(LossWarning, match="sidecars can't be listed"):
             rat = OPEN[-1].GetRasterBand(1).GetDefaultRAT()
         assert rat.GetColumnCount() == 2
 

@@ -783,9 +783,9 @@ def edited(url, key, change):
         (lambda d: d["attributes"].update(PROVENANCE=[1]), "does not say that it comes"),
         (lambda d: d["attributes"]["PROVENANCE"].update(operation="apply"), "from a copy"),
         (lambda d: d["attributes"]["PROVENANCE"].update(column="x\n"), r"column 'x\\n', not of"),
-        (lambda d: d["attributes"]["PROVENANCE"].update(source=None), "nothing was kept"),
+        (lambda d: d["attributes"]["PROVENANCE"].update(source=None), "nothing was recorded"),
         (lambda d: d["attributes"]["PROVENANCE"]["source"].update(rows={}), "had {}"),
-        (lambda d: d["attributes"]["PROVENANCE"]["source"].update(files={}), "was not there"),
+        (lambda d: d["attributes"]["PROVENANCE"]["source"].update(files={}), "was added"),
         (lambda d: d.update(data_type="int64", fill_value=0), "its dtype is int64"),
         (lambda d: d["attributes"].update(GDAL_TYPE=3), "would store it differently"),
     ],
@@ -802,7 +802,7 @@ def test_a_table_in_memory_can_not_be_gone_on_with(tmp_path):
     url = tmp_path / "t.rat.zarr"
     with pytest.raises(CancelledError):
         copy(dataset, url, progress=cancel_at(4))
-    refused(dataset, url, "nothing was kept|it is no file")
+    refused(dataset, url, "nothing was recorded|it is not a file")
 
 
 def test_columns_that_are_complete_and_not_ours(raster, tmp_path, where):

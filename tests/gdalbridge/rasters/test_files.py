@@ -780,7 +780,7 @@ def test_what_can_not_be_meant(raster, places, tmp_path):
     with pytest.raises(BridgeError, match="use only one"):
         copy_raster(path, tmp_path, overwrite=True, resume=True)
     assert call("cp", path, tmp_path, "--overwrite", "--resume").exit_code == 2
-    with pytest.raises(BridgeError, match="give a path"):
+    with pytest.raises(BridgeError, match="Pass a path"):
         copy_raster(gdal.Open(path), tmp_path)
     assert raster.contents() == before
 

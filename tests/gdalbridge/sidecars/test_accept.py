@@ -103,7 +103,7 @@ def test_a_table_that_belonged_to_none_or_to_another(raster):
         table.getRatAttributeMapping()["RASTER"] = {"name": 3}
     [first, more, odd] = touch(renamed)
     assert first.changes == ("the raster is called new.tif, and was called seg.tif",)
-    assert "nothing of a raster" in more.changes[0]
+    assert "recorded no raster" in more.changes[0]
     assert odd.changes
     assert [one.written for one in (first, more, odd)] == [True] * 3
     for one in (first, more, odd):

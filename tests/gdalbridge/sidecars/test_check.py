@@ -151,7 +151,7 @@ def test_a_raster_that_is_not_there(raster, tmp_path):
     shutil.copytree(f"{raster}.rat.zarr", moved)
     [report] = check(moved)
     assert [one.kind for one in report.findings] == ["unchecked"]
-    assert "not looked at" in report.findings[0].words
+    assert "not checked" in report.findings[0].words
     assert call("check", moved).exit_code == 0
     raster.write_bytes(b"no raster")
     [first, _] = check(raster)
@@ -296,7 +296,7 @@ for one in check(sys.argv[1])[0].findings:
         check=True,
     )
     [line] = done.stdout.splitlines()
-    assert line.startswith("unchecked whether the table still fits its raster was not looked at")
+    assert line.startswith("unchecked whether the table still fits its raster was not checked")
 
 
 def test_the_guide_names_every_kind():

@@ -62,7 +62,7 @@ def server(tmp_path, monkeypatch):
 
 def test_a_bucket_that_may_not_be_listed_is_one_warning(server):
     server.answer("GET", LISTING, 403, "AccessDenied")
-    with pytest.warns(LossWarning, match=r"not to be seen.*AccessDenied") as told:
+    with pytest.warns(LossWarning, match=r"sidecars can't be listed.*AccessDenied") as told:
         assert find_sidecars(RASTER) == []
     assert len(told) == 1
 
@@ -100,7 +100,7 @@ def test_attaching_without_a_listing(moto_s3, monkeypatch, tmp_path):
     with scripted_s3() as server:
         monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
         server.answer("GET", LISTING, 403, "AccessDenied")
-        with pytest.warns(LossWarning, match="not to be seen") as told:
+        with pytest.warns(LossWarning, match="sidecars can't be listed") as told:
             table = attach(dataset)
         assert len(told) == 1
         assert table.GetNameOfCol(0) == "own"

@@ -165,7 +165,7 @@ def test_other_names_of_columns(tmp_path):
         before = table_source(opened.dataset, opened.schema)
     other = before | {"schema": "0" * 16}
     [words] = table_changes(other, before)
-    assert words == "the names, types or usages of its columns are others"
+    assert words == "the names, types or usages of its columns have changed"
 
 
 def test_a_table_beside_its_raster(tmp_path):
@@ -177,7 +177,7 @@ def test_a_table_beside_its_raster(tmp_path):
         assert set(plain["files"]) == {".tif"}
         aux.write_text("<PAMDataset/>")
         [words] = table_changes(plain, source(path))
-        assert words == "there is a file *.tif.aux.xml that was not there"
+        assert words == "a file *.tif.aux.xml was added"
     assert set(source(path)["files"]) == {".tif", ".tif.aux.xml"}
     with_aux = source(path)
     aux.write_text(aux.read_text() + " ")

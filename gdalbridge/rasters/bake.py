@@ -7,20 +7,15 @@ again and compared, because formats may lose digits and names without an error.
 import os
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from gdalbridge.copying.to_raster import copy_to_raster
 from gdalbridge.errors import (
     BridgeError,
     ColumnSelectionError,
-    ConversionError,
     GdalError,
     LossWarning,
     NotWrittenError,
@@ -29,283 +24,23 @@ from gdalbridge.errors import (
 from gdalbridge.gdalio.aux_xml import write_beside
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
 from gdalbridge.gdalio.datasets import open_dataset, opened
-from gdalbridge.gdalio.field_types import FieldType, export_type, stored_dtype, type_name
+from gdalbridge.gdalio.field_types import FieldType, type_name
 from gdalbridge.gdalio.rat_compare import colour_losses, losses_between
-from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat, unique_names
-from gdalbridge.gdalio.rat_writer import check_columns, open_rat_for_update
-from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
+from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat
+from gdalbridge.gdalio.rat_writer import check_columns
+from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
+from gdalbridge.rasters.baked_table import Filled, Wanted, fill, vrt_of
 from gdalbridge.sidecars.host import Host, Hosted, find_hosted
-from gdalbridge.sidecars.merged import INCOMPLETE, MISSING_ATTR
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
 from gdalbridge.sidecars.provenance import RASTER_ATTR, same_raster
 from gdalbridge.sidecars.raster_files import BESIDE, place_of
 from gdalbridge.sidecars.staleness import refuse_stale
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.format import COMPLETE_ATTR
 from ratzarr.stores import temporary_path
 
-__all__ = [
-    "BakeReport",
-    "Filled",
-    "Wanted",
-    "bake",
-    "fill",
-    "vrt_of",
-]
-
-
-BLOCK_ROWS = 500_000
-
-
-OLDER = {FieldType.BOOLEAN: FieldType.INTEGER, FieldType.DATETIME: FieldType.STRING}
-"""Types that only GDAL 3.12 and later read, with types that every version reads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Filled:
-    """Notes about the table that a band was given."""
-
-    older: Mapping[str, FieldType]
-    """Columns that were written with an older type, with their original type."""
-    singles: Collection[str]
-    """Columns whose values are float32 or float16."""
-    losses: Sequence[str]
-    """Losses in words: missing integers, which GDAL does not have, and columns left out."""
-
-
-class Wanted:
-    """The selected columns, and those of them that were found."""
-
-    def __init__(self, columns: Sequence[str] | None) -> None:
-        if isinstance(columns, str):
-            raise ColumnSelectionError(
-                f"columns must be a list of names: got the string {columns!r}"
-            )
-        self._selected: set[str | None] | None = None if columns is None else set(columns)
-        self._found: set[str | None] = set()
-        self._all: dict[str, None] = {}
-
-    def takes(self, name: str, also: str | None = None) -> bool:
-        """Return True if a column is selected by either of its names."""
-        self._all[name] = None
-        if self._selected is None:
-            return True
-        found = self._selected & {name, also}
-        self._found |= found
-        return bool(found)
-
-    def check(self, raster: Any) -> None:
-        """Check that every selected column was found.
-
-        Raises
-        ------
-        ColumnSelectionError
-            Names a missing column, and lists the existing ones.
-        """
-        missing = sorted(map(str, (self._selected or set()) - self._found))
-        if missing:
-            raise ColumnSelectionError(
-                f"neither {raster} nor its sidecars have a column {missing[0]!r}; the columns are "
-                f"{list(self._all)}"
-            )
-
-
-def vrt_of(dataset: Any) -> Any:
-    """Return a VRT in memory that refers to a raster, without attribute tables."""
-    with exceptions(), silence():
-        try:
-            made = gdal.Translate("", dataset, options="-of VRT -norat")
-        except RuntimeError as error:
-            raise GdalError(f"{dataset.GetDescription()}: {error}") from error
-    if made is None:
-        raise GdalError(f"{dataset.GetDescription()}: GDAL can't make a VRT of the raster")
-    return made
-
-
-def fill(
-    dataset: Any,
-    vrt: Any,
-    band: int,
-    tables: Sequence[str],
-    wanted: Wanted,
-    cast: Mapping[str, str],
-    options: Mapping[str, Any] | None,
-    *,
-    native: bool,
-    reading: ReadOptions = DEFAULTS,
-) -> "Filled | None":
-    """Write a band's merged table to the VRT; return None if it has no column.
-
-    Parameters
-    ----------
-    dataset : gdal.Dataset
-        The raster.
-    vrt : gdal.Dataset
-        From :func:`vrt_of`.
-    band : int
-        Counted from 1.
-    tables : sequence of str
-        The band's sidecars.
-    wanted : Wanted
-        The selected columns.
-    cast : mapping
-        See :func:`gdalbridge.copying.to_raster.copy_to_raster`.
-    options : mapping, optional
-        See :class:`ratzarr.RatZarr`.
-    native : bool
-        Keep the types of GDAL 3.12 and later. By default Boolean becomes Integer, and DateTime
-        becomes String.
-    reading : ReadOptions
-        Options for reading the raster's own table.
-
-    Raises
-    ------
-    BridgeError
-        If two sidecars have a column of the same name, or tables differ in rows.
-    """
-    losses: list[str] = []
-    chosen, given = _chosen(tables, wanted, options, losses)
-    own = band in bands_with_table(dataset, options=reading)
-    older: dict[str, FieldType] = {}
-    has_any = False
-    if own:
-        has_any = _copy_own(
-            dataset, vrt, band, wanted, given, reading, None if native else older, losses
-        )
-    singles: set[str] = set()
-    for path, names in chosen.items():
-        casts = {name: kind for name, kind in cast.items() if name in names}
-        with RatZarr(path, readOnly=True, storageOptions=options) as table:
-            for name in names:
-                dtype = table.getColumnDtype(name)
-                attributes = table.getColumnAttributeMapping(name).asdict()
-                shown = str(attributes.get("GDAL_NAME", name))
-                if dtype.kind == "f" and dtype.itemsize < 8:
-                    singles.add(shown)
-                if dtype.kind in "iu" and (none := attributes.get(MISSING_ATTR)) is not None:
-                    rows = range(0, table.rowCount, BLOCK_ROWS)
-                    blocks = (table.readBlock(name, row, BLOCK_ROWS) for row in rows)
-                    losses += _missing(shown, none, blocks)
-                if native or name in casts or table.getColumnWidth(name) > 1:
-                    continue
-                kind = export_type(name, dtype, attributes)
-                if kind in OLDER:
-                    casts[name] = type_name(OLDER[kind])
-                    older[shown] = kind
-                elif kind > FieldType.STRING:
-                    raise ConversionError(_no_older(name, kind))
-        copy_to_raster(
-            path,
-            vrt,
-            band=band,
-            columns=names,
-            cast=casts,
-            storage_options=options,
-        )
-    return Filled(older, singles, losses) if has_any or chosen else None
-
-
-def _missing(name: str, none: Any, blocks: Iterable[Any]) -> list[str]:
-    """Report the missing values of an integer column, because GDAL has no missing values."""
-    count = sum(int(np.count_nonzero(block == none)) for block in blocks)
-    if not count:
-        return []
-    values = "missing value is" if count == 1 else "missing values are"
-    return [f"column {name!r}: {count} {values} written as {none}"]
-
-
-def _no_older(name: str, kind: int) -> Advice:
-    return Advice(
-        f"column {name!r}: {type_name(kind)} can't be read by GDAL before 3.12.",
-        "Leave it out, or use native=True to keep GDAL's newest types.",
-    )
-
-
-def _chosen(
-    tables: Sequence[str],
-    wanted: Wanted,
-    options: Mapping[str, Any] | None,
-    losses: list[str],
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the columns to copy by table, and the table by GDAL's name of a column."""
-    chosen: dict[str, list[str]] = {}
-    given: dict[str, str] = {}
-    for path in tables:
-        with RatZarr(path, readOnly=True, storageOptions=options) as table:
-            keys = list(filter(wanted.takes, table.getColumnNames()))
-            unreadable = table.getUnreadableColumns(keys)
-            losses += [f"column {key!r} is left out: {why}" for key, why in unreadable.items()]
-            for key in keys:
-                if key in unreadable:
-                    continue
-                attributes = table.getColumnAttributeMapping(key)
-                if attributes.get(COMPLETE_ATTR, True) is False:
-                    losses.append(f"column {key!r} is left out: {INCOMPLETE}")
-                    continue
-                name = str(attributes.get("GDAL_NAME", key))
-                if given.get(name, path) != path:
-                    raise BridgeError(
-                        Advice(
-                            f"{given[name]} and {path} both have a column {name!r}.",
-                            "Choose columns with columns=..., or tables with sidecars=...",
-                        )
-                    )
-                given[name] = path
-                chosen.setdefault(path, []).append(key)
-    return chosen, given
-
-
-def _copy_own(
-    dataset: Any,
-    vrt: Any,
-    band: int,
-    wanted: Wanted,
-    given: Mapping[str, str],
-    reading: ReadOptions,
-    older: dict[str, FieldType] | None,
-    losses: list[str],
-) -> bool:
-    """Copy the raster's own columns, except those that a sidecar replaces."""
-    with open_rat(dataset, band, options=reading) as source:
-        schema = source.schema
-        names = unique_names(schema.columns)
-        own = [
-            column
-            for column in schema.columns
-            if column.name not in given and wanted.takes(names[column.index], column.name)
-        ]
-        if not own:
-            return False
-        with open_rat_for_update(vrt, band) as sink:
-            sink.set_row_count(schema.rows)
-            for column in own:
-                kind = column.type
-                if older is not None and kind in OLDER:
-                    older[column.name] = FieldType(kind)
-                    kind = OLDER[FieldType(kind)]
-                elif older is not None and kind > FieldType.STRING:
-                    raise ConversionError(_no_older(column.name, kind))
-                index = sink.create_column(column.name, kind, column.usage)
-                none = source.missing(column.index).get(MISSING_ATTR)
-                if none is not None:
-                    rows = range(0, schema.rows, BLOCK_ROWS)
-                    lengths = (min(BLOCK_ROWS, schema.rows - row) for row in rows)
-                    blocks = map(partial(source.read, column.index), rows, lengths)
-                    losses += _missing(column.name, none, blocks)
-                for start in range(0, schema.rows, BLOCK_ROWS):
-                    length = min(BLOCK_ROWS, schema.rows - start)
-                    values = source.read_native(column.index, start, length)
-                    if kind != column.type:
-                        values = values.astype(stored_dtype(kind))
-                    sink.write(index, start, values)
-            if schema.table_type is not None:
-                sink.set_table_type(schema.table_type)
-            if schema.linear_binning is not None:
-                sink.set_linear_binning(*schema.linear_binning)
-            sink.commit()
-    return True
+__all__ = ["BakeReport", "bake"]
 
 
 FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".img": "HFA", ".kea": "KEA", ".vrt": "VRT"}

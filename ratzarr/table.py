@@ -143,10 +143,7 @@ class RatZarr:
         if created:
             if self.readOnly or not create:
                 whole_store.refuse_foreign_root(self._objects)
-                reason = "readOnly is True" if self.readOnly else "create is False"
-                raise TableNotFoundError(
-                    f"there is no RatZarr at {self._objects.location}, and {reason}"
-                )
+                raise TableNotFoundError(f"there is no RatZarr at {self._objects.location}")
             self._table = whole_store.create(self._objects, rows, chunk_rows)
         self._catalog = Catalog(self._objects, self._table)
         buffer = WriteBuffer(size) if size else None

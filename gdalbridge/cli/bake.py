@@ -16,6 +16,7 @@ from gdalbridge.cli.common import (
     lossy_option,
     quiet_option,
     say,
+    unicode_text,
 )
 
 
@@ -42,8 +43,15 @@ from gdalbridge.cli.common import (
     help="Use this table, or all tables of this raster, instead of those beside RASTER.",
 )
 @cast_option
-@click.option("--of", "format", help="GDAL's name of the output format.")
-@click.option("--co", "options", multiple=True, metavar="NAME=VALUE", help="Creation option.")
+@click.option("--of", "format", callback=unicode_text, help="GDAL's name of the output format.")
+@click.option(
+    "--co",
+    "options",
+    multiple=True,
+    callback=unicode_text,
+    metavar="NAME=VALUE",
+    help="Creation option.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an existing raster.")
 @click.option(
     "--strict", is_flag=True, help="Refuse losses: values that the format can't hold exactly."

@@ -28,7 +28,19 @@ __all__ = [
     "say",
     "say_note",
     "terminal_width",
+    "unicode_text",
 ]
+
+
+def unicode_text(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Refuse an option's text with other than Unicode characters, which GDAL does not take."""
+    for text in value if isinstance(value, tuple) else (value or "",):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise click.BadParameter(f"{text!a} is not Unicode text") from None
+    return value
+
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
@@ -87,7 +99,7 @@ columns_option = click.option(
 
 
 def _configure(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
-    for value in values:
+    for value in unicode_text(ctx, param, values):
         name, equals, text = value.partition("=")
         if not equals or not name.strip():
             raise click.BadParameter(f"expected NAME=VALUE, got {name!r}")

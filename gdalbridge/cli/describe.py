@@ -13,7 +13,7 @@ from gdalbridge.errors import GdalMissingError, RasterNotFoundError
 from gdalbridge.gdalio.field_types import type_name, usage_name
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.special_files import refuse_special_files
-from gdalbridge.sidecars.column_access import readable_columns
+from gdalbridge.sidecars.column_access import MISSING_ATTR, readable_columns
 from gdalbridge.sidecars.naming import find_sidecars, is_sidecar, raster_name
 from gdalbridge.sidecars.provenance import (
     PROVENANCE_ATTR,
@@ -320,7 +320,7 @@ def _merged_head(
             "rows": count,
             "start": first,
             "columns": {
-                one.name: [_plain(v) for v in block] + [None] * (length - len(block))
+                one.name: _shown(block, one.missing_value()) + [None] * (length - len(block))
                 for one, block in zip(chosen, blocks, strict=True)
             },
         }
@@ -335,8 +335,19 @@ def _store_head(path: str, rows: int, start: int, columns: Sequence[str]) -> dic
             "table": str(path),
             "rows": count,
             "start": first,
-            "columns": {key: [_plain(v) for v in block] for key, block in blocks.items()},
+            "columns": {
+                key: _shown(block, store.getColumnAttributeMapping(key).get(MISSING_ATTR))
+                for key, block in blocks.items()
+            },
         }
+
+
+def _shown(block: Any, missing: Any) -> list[Any]:
+    """Return values as JSON has them; integers that stand for a missing one are None."""
+    is_missing = (
+        block.ndim == 1 and block.dtype.kind in "iu" and isinstance(missing, int | np.integer)
+    )
+    return [None if is_missing and value == missing else _plain(value) for value in block]
 
 
 def _plain(value: Any) -> Any:

@@ -28,6 +28,7 @@ from gdalbridge.errors import BridgeError
 from gdalbridge.settings import TRACEBACK, shows_traceback
 from ratzarr import RatZarrError
 from ratzarr.errors import Advice
+from ratzarr.stores import remove_temporary
 
 __all__ = ["InterruptWatch", "in_words", "say_note", "show_own_error"]
 
@@ -244,4 +245,7 @@ class InterruptWatch:
         shown = "\x1b[?25h\n" if os.isatty(2) else ""
         with suppress(OSError):
             os.write(2, f"{shown}{words}".encode())
+        # GDAL may be in the middle of a long copy, and would not return to whoever removes it.
+        with suppress(Exception):
+            remove_temporary()
         os._exit(INTERRUPTED)

@@ -180,7 +180,7 @@ def copy_to_raster(
             every=verify if verify is not None else not exact,
             values=verify is not False,
         )
-        notes = _notes(target, name, band)
+        notes = _notes(target, name, band, plans)
         if copy is not None:
             if losses:
                 raise NotWrittenError(f"{name} was left unchanged: {'; '.join(losses)}")
@@ -209,7 +209,7 @@ def copy_to_raster(
     )
 
 
-def _notes(raster: Any, name: str, band: int) -> tuple[str, ...]:
+def _notes(raster: Any, name: str, band: int, plans: Sequence[ExportPlan]) -> tuple[str, ...]:
     """Return notes on other software's view of a written table."""
     dataset = raster if hasattr(raster, "GetRasterBand") else open_dataset(raster)
     path = dataset.GetDescription()
@@ -225,7 +225,13 @@ def _notes(raster: Any, name: str, band: int) -> tuple[str, ...]:
             "show the other. Remove it, or rename it"
         )
     older = older_gdal_note(path, band, name)
-    return (*notes, *([] if older is None else [older]))
+    new = [plan for plan in plans if plan.kind > FieldType.STRING]
+    if older is not None:
+        notes.append(older)
+    elif new:
+        columns = ", ".join(f"{plan.name!r} ({type_name(plan.kind)})" for plan in new)
+        notes.append(f"GDAL before 3.12 can't read {columns}: cast to Integer or String for it")
+    return tuple(notes)
 
 
 def _check_fit(table: RatZarr, raster: Any, dataset: Any, name: str, band: int) -> None:

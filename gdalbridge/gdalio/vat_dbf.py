@@ -220,13 +220,14 @@ class DbfTable:
 
     def _numbers(self, name: str, one: Field) -> DbfColumn:
         cells = np.strings.strip(_until_zero(self._cells(one)), BLANK)
-        # dBASE replaces a number too wide for its field by asterisks, so its value is lost.
+        # dBASE writes asterisks for a number too wide for its field, whose value is lost; GDAL
+        # writes them for NULL.
         starred = (np.strings.str_len(cells) > 0) & (np.strings.strip(cells, b"*") == b"")
         if starred.any():
             rows = np.flatnonzero(starred)
             warnings.warn(
-                f"{self._where(name, int(rows[0]))}: {len(rows)} values are asterisks, by which "
-                "a dBASE file marks a number too wide for its field: read as missing",
+                f"{self._where(name, int(rows[0]))}: {len(rows)} values are asterisks, which "
+                "stand for NULL or for a number too wide for its field: read as missing",
                 LossWarning,
                 stacklevel=1,
             )

@@ -234,7 +234,7 @@ def _notes(filled: Mapping[int, Filled], target: Path) -> tuple[str, ...]:
         if names:
             notes.append(
                 f"{type_name(kind)} columns are written as {words}, for older GDAL: "
-                f"{', '.join(map(repr, names))} ('native' keeps the type)"
+                f"{', '.join(map(repr, names))}"
             )
     return tuple(notes)
 

@@ -7,7 +7,10 @@ from weakref import WeakKeyDictionary
 from gdalbridge.errors import LossWarning
 from ratzarr import RatZarr
 
-__all__ = ["readable_columns"]
+__all__ = ["MISSING_ATTR", "readable_columns"]
+
+MISSING_ATTR = "missing_value"
+"""A column's attribute: the value that stands for missing values."""
 
 
 _named: WeakKeyDictionary[RatZarr, set[str]] = WeakKeyDictionary()

@@ -36,6 +36,7 @@ from gdalbridge.errors import (
 from gdalbridge.gdalio.field_types import FieldUsage
 from gdalbridge.gdalio.rat_reader import unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
+from gdalbridge.sidecars.column_access import MISSING_ATTR
 from gdalbridge.sidecars.host import Host, host_of
 from gdalbridge.sidecars.naming import Sidecar, is_sidecar
 from gdalbridge.sidecars.provenance import RASTER_ATTR
@@ -61,8 +62,6 @@ __all__ = [
 
 Array = NDArray[Any]
 
-MISSING_ATTR = "missing_value"
-"""A column's attribute: the value that stands for missing values."""
 MOST_PARTS = 100
 """The maximum number of values per row; columns with more are left out."""
 INCOMPLETE = "it is not complete yet"

@@ -65,6 +65,8 @@ def needed() -> Any:
         import duckdb
         import pyarrow as pa  # noqa: F401 - DuckDB exchanges blocks as Arrow arrays
     except ImportError as error:
+        if "failed to map segment" in str(error) or "cannot allocate memory" in str(error):
+            raise MemoryError(f"DuckDB and pyarrow could not be loaded: {error}") from error
         raise BridgeError(
             f"expressions and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "
             "conda install -c conda-forge python-duckdb pyarrow"

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from ratzarr.stores.local_files import state_of
     from ratzarr.stores.open import exists, open_objects
     from ratzarr.stores.s3_client import client_for, keys_of_profile
-    from ratzarr.stores.temp_output import leftovers, sweep_leftovers, temporary_path
+    from ratzarr.stores.temp_output import (
+        leftovers,
+        remove_temporary,
+        sweep_leftovers,
+        temporary_path,
+    )
 
 __all__ = [
     "NAMES",
@@ -41,6 +46,7 @@ __all__ = [
     "open_objects",
     "parse",
     "remove_file",
+    "remove_temporary",
     "same_file",
     "state_of",
     "sweep_leftovers",
@@ -72,6 +78,7 @@ _MODULES = {
     "same_file": "files",
     "state_of": "local_files",
     "sweep_leftovers": "temp_output",
+    "remove_temporary": "temp_output",
     "temporary_path": "temp_output",
     "url_name": "base",
     "without_password": "aws_config",

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ratzarr.stores.local_files import discard, new_held, writer_is_dead
 
-__all__ = ["leftovers", "sweep_leftovers", "temporary_path"]
+__all__ = ["leftovers", "remove_temporary", "sweep_leftovers", "temporary_path"]
 
 PREFIX, LOCK = ".ratzarr-", ".lock"
 _MADE = re.compile(rf"({re.escape(PREFIX)}[0-9a-f]{{20}})(?:\..*)?", re.DOTALL)
@@ -48,6 +48,7 @@ def temporary_path(parent: Path, suffix: str = "", *, folder: bool = False) -> I
         lambda: str(parent / f"{PREFIX}{secrets.token_hex(10)}{LOCK}"), locks_needed=False
     )
     made = Path(lock.removesuffix(LOCK) + suffix)
+    _current[made] = lock
     try:
         if folder:
             made.mkdir(0o700)
@@ -55,11 +56,28 @@ def temporary_path(parent: Path, suffix: str = "", *, folder: bool = False) -> I
     finally:
         # Remove the lock last: without it, the files count as leftovers.
         try:
-            for name in _names(parent):
-                if _stem(name) == _stem(made.name) and not name.endswith(LOCK):
-                    _remove(parent / name)
+            _remove_all(made)
         finally:
             discard(file, lock)
+            _current.pop(made, None)
+
+
+_current: dict[Path, str] = {}
+"""This process's temporary output, with its locks."""
+
+
+def _remove_all(made: Path) -> None:
+    for name in _names(made.parent):
+        if _stem(name) == _stem(made.name) and not name.endswith(LOCK):
+            _remove(made.parent / name)
+
+
+def remove_temporary() -> None:
+    """Remove this process's temporary output: the process is about to end at once."""
+    for made, lock in list(_current.items()):
+        with contextlib.suppress(OSError):
+            _remove_all(made)
+            Path(lock).unlink(missing_ok=True)
 
 
 def leftovers(parent: Path) -> list[str]:

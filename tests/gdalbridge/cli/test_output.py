@@ -259,3 +259,23 @@ def test_a_raster_that_is_not_there_is_said(command, tmp_path):
     done = CliRunner().invoke(main, [command, str(tmp_path / "none.tif")])
     assert done.exit_code == 1
     assert "none.tif can't be opened as a raster: the file does not exist" in done.stderr
+
+
+def test_head_leaves_out_missing_integers(tmp_path):
+    store = tmp_path / "t.rat.zarr"
+    with RatZarr(store, newRowCount=3) as table:
+        table.createColumn("n", "i8", attributes={"missing_value": -(2**63)})
+        table.writeBlock("n", [1, -(2**63), 3], 0)
+        table.createColumn("m", "i8")
+        table.writeBlock("m", [1, -(2**63), 3], 0)
+    shown = json.loads(call("head", store, "--json").output)["columns"]
+    assert shown == {"n": [1, None, 3], "m": [1, -(2**63), 3]}
+
+
+@pytest.mark.parametrize("option", ["--of", "--co", "--config"])
+def test_options_of_gdal_are_unicode(tmp_path, option):
+    given = "\udcff" if option == "--of" else "A=\udcff"
+    done = call("bake", tmp_path / "a.tif", tmp_path / "b.tif", option, given)
+    assert done.exit_code == 2
+    assert option in done.output
+    assert "is not Unicode text" in done.output

@@ -220,3 +220,33 @@ def test_many_rows_in_blocks(tmp_path, seed):
     aux.write_bytes(content[:cell] + b"30000000000" + content[content.index(b"<", cell) :])
     with pytest.raises(GdalLossError, match=f"column 'n', row {row}: '30000000000' is no"):
         attach(path)
+
+
+@pytest.mark.parametrize(
+    ("indices", "words"),
+    [
+        (["0", "1", "1", "2"], r"row 2 of the file has the index 1"),
+        ([None, None, None], r"row 0 of the file has no index"),
+        (["0", "1", "3"], r"index|out of range"),
+    ],
+)
+@pytest.mark.parametrize("text", ["n{}", "7"])
+def test_rows_that_overwrite_each_other(tmp_path, indices, words, text):
+    path = tmp_path / "a.tif"
+    make(path).FlushCache()
+    rows = "".join(
+        f"<Row{'' if index is None else f' index="{index}"'}><F>{number}</F>"
+        f"<F>{text.format(number)}</F></Row>"
+        for number, index in enumerate(indices)
+    )
+    (tmp_path / "a.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><GDALRasterAttributeTable>'
+        '<FieldDefn index="0"><Name>v</Name><Type>0</Type><Usage>0</Usage></FieldDefn>'
+        '<FieldDefn index="1"><Name>s</Name><Type>2</Type><Usage>0</Usage></FieldDefn>'
+        f"{rows}</GDALRasterAttributeTable></PAMRasterBand></PAMDataset>"
+    )
+    with pytest.raises(GdalLossError, match=words):
+        copy_to_sidecar(path)
+    assert not (tmp_path / "a.tif.rat.zarr").exists()
+    with pytest.warns(LossWarning, match=words):
+        copy_to_sidecar(path, lossy=True)

@@ -24,7 +24,8 @@ from tests.ratzarr.budget import BUDGET
 
 TEXT = np.dtypes.StringDType()
 ROWS, PAGE = 100_000, 1000
-TIMES_AS_LONG = 3
+TIMES_AS_LONG = 6
+"""On a quiet machine it is 3 at the most; other work on the same processors adds to that."""
 
 
 def columns():

@@ -424,3 +424,27 @@ def test_a_command_that_is_interrupted_leaves_a_sound_table(raster, tmp_path):
         with pytest.raises(ColumnIncompleteError, match="'a' is not complete"):
             table.readBlock("a", 0, 1)
     assert not list(store.rglob("*.partial"))
+
+
+BUSY = """
+import hashlib, pathlib, sys
+from gdalbridge.cli.exits import InterruptWatch
+from ratzarr.stores import temporary_path
+
+with temporary_path(pathlib.Path(sys.argv[1]), folder=True) as made:
+    (made / "half").write_text("a large file")
+    watch = InterruptWatch(0.2)
+    print("ready", flush=True)
+    # Like GDAL, it does not return to Python for a minute or two.
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
+
+
+def test_ctrl_c_in_the_middle_of_gdals_work_leaves_no_temporary_output(tmp_path):
+    with running([sys.executable, "-c", BUSY, tmp_path]) as process:
+        assert process.stdout.readline() == "ready\n"
+        assert os.listdir(tmp_path)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 130
+        assert process.stderr.read() == "gdalbridge: interrupted\n"
+    assert os.listdir(tmp_path) == []

@@ -32,7 +32,8 @@ def test_the_readme_can_be_followed(tmp_path, moto_s3, monkeypatch):
         )
         assert (done.returncode, done.stderr) == (0, ""), text
         said.append(done.stdout)
-    assert "Kept in demo: lc.tif and lc.tif.rat.zarr" in said[0]
+    assert "Kept in demo: lc.tif, " in said[0]
+    assert "lc.tif.rat.zarr\n" in said[0]
     assert said[0].count("Open Water") == 4
     assert "'area_ha', 'km2']" in said[1]
     assert "written: lc.tif.rat.zarr" in said[2]

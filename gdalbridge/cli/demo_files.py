@@ -65,12 +65,13 @@ def run(say: Callable[[str], object], keep: str | None = None) -> None:
         )
         say(f"The raster itself was not modified. {time.perf_counter() - started:.2f} s in all.\n")
     if keep is not None:
-        say(f"Kept in {keep}: {RASTER} and {RASTER}.rat.zarr\n")
+        kept = sorted(path.name for path in Path(keep).glob(f"{RASTER}*"))
+        say(f"Kept in {keep}: {', '.join(kept)}\n")
     say("Next:")
     say("   gdalbridge copy YOUR.tif         your own raster, or /vsis3/bucket/your.tif")
-    say("gdalbridge info YOUR.tif         its table and its sidecars")
-    say("gdalbridge doctor                the installation, and the S3 settings in force")
-    say("README.md, docs/design.md        the Python API, and the architecture")
+    say("   gdalbridge info YOUR.tif         its table and its sidecars")
+    say("   gdalbridge doctor                the installation, and the S3 settings in force")
+    say("   README.md, docs/design.md        the Python API, and the architecture")
 
 
 def _working_folder(stack: ExitStack, keep: str | None) -> Path:

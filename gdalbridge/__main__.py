@@ -19,8 +19,14 @@ def main() -> None:
     # File names may contain characters outside the terminal's encoding.
     with suppress(AttributeError, ValueError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    from gdalbridge.cli import main as commands
-    from gdalbridge.cli.exits import InterruptWatch
+    try:
+        from gdalbridge.cli import main as commands
+        from gdalbridge.cli.exits import InterruptWatch
+    except Exception as error:
+        # A package is missing, or there is too little memory to load it.
+        if os.environ.get("GDALBRIDGE_TRACEBACK"):
+            raise
+        sys.exit(f"gdalbridge: can't start: {type(error).__name__}: {error}")
 
     watch = InterruptWatch() if is_watched else None
     if is_watched:

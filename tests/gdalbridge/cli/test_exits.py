@@ -444,6 +444,8 @@ def test_ctrl_c_in_the_middle_of_gdals_work_leaves_no_temporary_output(tmp_path)
     with running([sys.executable, "-c", BUSY, tmp_path]) as process:
         assert process.stdout.readline() == "ready\n"
         assert os.listdir(tmp_path)
+        # It is in the middle of the work.
+        time.sleep(1)
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 130
         assert process.stderr.read() == "gdalbridge: interrupted\n"

@@ -24,7 +24,9 @@ def main() -> None:
         from gdalbridge.cli.exits import InterruptWatch
     except Exception as error:
         # A package is missing, or there is too little memory to load it.
-        if os.environ.get("GDALBRIDGE_TRACEBACK"):
+        from gdalbridge.settings import shows_traceback
+
+        if shows_traceback():
             raise
         sys.exit(f"gdalbridge: can't start: {type(error).__name__}: {error}")
 

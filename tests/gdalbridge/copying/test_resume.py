@@ -934,6 +934,7 @@ def started(*args):
     return running(gdalbridge("copy", *args))
 
 
+@pytest.mark.main_env_only
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL], ids=lambda kind: kind.name)
 @pytest.mark.parametrize("chunk", ["a/c/3", "a/c/300", "b/zarr.json", "b/c/100"])
 def test_a_real_process(big, big_content, tmp_path, kind, chunk):

@@ -85,7 +85,7 @@ class RatHandle:
             raise BridgeError(f"{name} is a sidecar, or a table like one: RatZarrHandle({name!r})")
         object.__setattr__(self, "filename", name)
         # Raise an error for an unknown encoding now, not when the table is read.
-        self.reading  # noqa: B018
+        self.reading  # noqa: B018 - the property checks the encoding
 
     def same_band(self, other: "RatHandle") -> bool:
         """Return True if both handles name the same band of the same raster."""

@@ -1,6 +1,7 @@
 """The output of ``info`` and ``head``: a table as data, and the data as text."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gdalbridge.errors import GdalMissingError, RasterNotFoundError
+from gdalbridge.errors import GdalMissingError, LossWarning, RasterNotFoundError
 from gdalbridge.gdalio.field_types import type_name, usage_name
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.special_files import refuse_special_files
@@ -288,11 +289,16 @@ def head(
     refuse_special_files(gdal_name(table))
     try:
         return _merged_head(table, rows, start, band, name, columns, reading)
-    except (GdalMissingError, RasterNotFoundError):
+    except (GdalMissingError, RasterNotFoundError) as error:
         # The sidecar may be readable even if the raster is not.
         there = [one for one in find_sidecars(table, band) if one.name == name]
         if not there:
             raise
+        warnings.warn(
+            f"only the sidecar is shown, without the raster's own columns: {error}",
+            LossWarning,
+            stacklevel=2,
+        )
         return _store_head(there[0].path, rows, start, columns)
 
 

@@ -108,6 +108,7 @@ def _parsed(path: str) -> list[Any] | None:
         finally:
             gdal.VSIFCloseL(file)
         try:
+            # GDAL has no type annotations.
             return gdal.ParseXMLString(data.decode("utf-8"))  # type: ignore[no-any-return]
         except UnicodeDecodeError:
             return None

@@ -199,7 +199,7 @@ class _Checkup:
         if not self._listed():
             refuse_foreign_root(objects)
             raise TableNotFoundError(
-                f"there is no RatZarr at {objects.location}: only what is left of creating one"
+                f"there is no RatZarr at {objects.location}: its creation was interrupted"
             )
         self._add(Finding("missing", TABLE_KEY, "the table's own group is missing"))
 

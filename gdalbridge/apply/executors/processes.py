@@ -184,7 +184,7 @@ class _Worker:
                 "standard error for its messages."
             ) from error
         # Close the parent's copy of the pipe's writing end. Otherwise the parent would wait for ever
-        # if the worker is killed while it sends a result.
+        # if the worker is killed while it sends a result. The class has no public name for it.
         self._context.results._writer.close()  # type: ignore[attr-defined]
         self._pool = pool
         return pool
@@ -238,6 +238,8 @@ class _Worker:
 
 class _Context(SpawnContext):
     """Creates the process and the result queue of a pool with one process, and keeps them."""
+
+    # The names are those of multiprocessing's contexts, where Process is a class and no method.
 
     def __init__(self) -> None:
         super().__init__()

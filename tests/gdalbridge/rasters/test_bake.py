@@ -23,6 +23,7 @@ from gdalbridge import (
     ConversionError,
     LossWarning,
     bake,
+    copy_to_raster,
     copy_to_sidecar,
     enable,
 )
@@ -744,3 +745,23 @@ def test_a_table_beside_the_output_is_named(raster, tmp_path):
         one for one in bake(raster, out, columns=["old"]).notes if "is beside the output" in one
     ]
     assert "out.tif.rat.zarr" in note
+
+
+@pytest.mark.skipif(not NEW_TYPES, reason="Boolean came with GDAL 3.12")
+def test_exports_of_what_older_gdal_can_not_read_are_noted(raster, tmp_path):
+    """The table of a baked GeoTIFF is where older versions see it; these columns they can't read."""
+    out = tmp_path / "out.tif"
+    bake(raster, out, columns=["class"])
+    sidecar = f"{raster}.rat.zarr"
+    with RatZarr(sidecar) as table:
+        table.createColumns({"flag": "bool", "when": "M8[D]"})
+    report = copy_to_raster(sidecar, out, columns=["flag", "when"])
+    assert any(
+        "'flag' (Boolean), 'when' (DateTime): cast to Integer or String" in note
+        for note in report.notes
+    ), report.notes
+    casts = {"flag": "Integer", "when": "String"}
+    other = tmp_path / "other.tif"
+    bake(raster, other, columns=["class"])
+    report = copy_to_raster(sidecar, other, columns=["flag", "when"], cast=casts)
+    assert not any("can't read" in note for note in report.notes)

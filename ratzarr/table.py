@@ -24,7 +24,7 @@ from ratzarr.columns.arguments import column_options, html, integer
 from ratzarr.columns.attributes import LiveAttributes
 from ratzarr.columns.catalog import Catalog, NewColumn
 from ratzarr.columns.column import Column
-from ratzarr.columns.decoders import check_chunk, padded_rows
+from ratzarr.columns.decoders import check_chunk, padded_rows, utf8_rows
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.open_columns import OpenColumns
 from ratzarr.columns.write_buffer import WriteBuffer, write_remaining
@@ -53,6 +53,7 @@ from ratzarr.format.names import (
     check_name,
     order_of,
 )
+from ratzarr.interop import Source, TableMethods
 from ratzarr.settings import write_buffer_bytes
 from ratzarr.stores import open as whole_store
 
@@ -63,7 +64,7 @@ type Place = str | os.PathLike[str] | Store | StorePath
 """The location of a table: a name, or a zarr store that contains the table."""
 
 
-class RatZarr:
+class RatZarr(TableMethods):
     """A raster attribute table kept beside its raster, as a Zarr group.
 
     The table has one row per pixel value or segment, and one column per attribute. Columns are
@@ -137,6 +138,7 @@ class RatZarr:
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
+        self._options = storageOptions
         self._objects = whole_store.open_place(filename, storageOptions)
         self._table = whole_store.table_metadata(self._objects)
         created = not self._table.load()
@@ -635,6 +637,31 @@ class RatZarr:
         # strings that can't be padded.
         return pieces if sum(map(len, pieces)) == block.length else None
 
+    def readUtf8(
+        self, colName: str, startRow: int, blockLen: int
+    ) -> list[tuple[Array, Array]] | None:
+        """Read rows of a string column as Arrow stores them, without an object for each string.
+
+        Parameters and errors are those of :meth:`readBlock`.
+
+        Returns
+        -------
+        list of (offsets, bytes), or None
+            The rows in order, in one piece for each chunk. ``offsets`` are int64, one more than
+            there are rows, and ``bytes`` is an array of uint8 that is not validated. None for
+            columns of other dtypes, and if the column has fewer rows than the table; read these
+            with :meth:`readBlock`.
+        """
+        block = self._block(colName, startRow, blockLen)
+        try:
+            reading = self._columns.look(colName, block, utf8_rows)
+        except ChangedError:
+            return None
+        found = [reading.found[first] for first in sorted(reading.found)]
+        pieces = [piece for piece in found if piece is not None]
+        rows = sum(len(offsets) - 1 for offsets, _ in pieces)
+        return pieces if len(pieces) == len(found) and rows == block.length else None
+
     def checkBlock(self, colName: str, startRow: int, blockLen: int) -> None:
         """Check that the chunks of these rows exist and are not damaged.
 
@@ -700,6 +727,29 @@ class RatZarr:
         except ChangedError:
             self._reload()
             raise
+
+    # ---- the table as a container
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        """Create a column from all its values, or replace it; see the guide to data frames."""
+        from ratzarr.interop.store import store_column
+
+        self._check_writable()
+        store_column(self, check_name(name), values)
+
+    def __delitem__(self, name: str) -> None:
+        """Delete a column."""
+        self.deleteColumn(name)
+
+    @property
+    def _source(self) -> Source:
+        from ratzarr.interop.store import StoreSource
+
+        self._check_open()
+        return StoreSource(self, self._options)
+
+    def _attributes_of(self, name: str) -> LiveAttributes:
+        return self.getColumnAttributeMapping(name)
 
     # ---- the instance
 

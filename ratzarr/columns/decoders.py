@@ -1,4 +1,4 @@
-"""Alternative decoders for a chunk: padded UTF-8, or a checksum test only."""
+"""Alternative decoders for a chunk: UTF-8 bytes, or a checksum test only."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.format.blocks import Part
 
-__all__ = ["check_chunk", "padded_rows"]
+__all__ = ["check_chunk", "padded_rows", "utf8_rows"]
 
 
 def padded_rows(state: ColumnState, part: Part, data: bytes | None) -> list[NDArray[Any]] | None:
@@ -30,6 +30,19 @@ def padded_rows(state: ColumnState, part: Part, data: bytes | None) -> list[NDAr
         if len(cut):
             rows.append(cut)
     return rows
+
+
+def utf8_rows(
+    state: ColumnState, part: Part, data: bytes | None
+) -> tuple[NDArray[Any], NDArray[Any]] | None:
+    """Return strings as offsets and UTF-8 bytes; None for other values."""
+    if state.dtype.kind != "T" or state.row_shape:
+        return None
+    first, stop = part.in_chunk.start, part.in_chunk.stop
+    if data is not None:
+        return state.codec.decode_utf8(data, first, stop)
+    fill = np.frombuffer(str(state.fill).encode(), np.uint8)
+    return np.arange(stop - first + 1) * len(fill), np.tile(fill, stop - first)
 
 
 def check_chunk(state: ColumnState, part: Part, data: bytes | None) -> None:

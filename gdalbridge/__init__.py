@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from gdalbridge.sidecars.naming import Sidecar, find_sidecars, sidecar_path
     from gdalbridge.sql.calc import CalcReport, calc
     from gdalbridge.sql.stats import ColumnStats, column_stats
+    from gdalbridge.table import Table, open_table
 
 __all__ = [
     "AttachedRAT",
@@ -59,6 +60,7 @@ __all__ = [
     "LossWarning",
     "Sidecar",
     "StaleWarning",
+    "Table",
     "TableInfo",
     "TouchReport",
     "TravelReport",
@@ -75,6 +77,7 @@ __all__ = [
     "find_sidecars",
     "list_tables",
     "move_raster",
+    "open_table",
     "remove_raster",
     "sidecar_path",
     "touch",
@@ -94,6 +97,7 @@ _WHEN_USED = {
     "ColumnStats": "sql.stats",
     "CopyReport": "copying.report",
     "Sidecar": "sidecars.naming",
+    "Table": "table",
     "TableInfo": "sidecars.listing",
     "TouchReport": "sidecars.accept",
     "TravelReport": "rasters.files",
@@ -110,6 +114,7 @@ _WHEN_USED = {
     "find_sidecars": "sidecars.naming",
     "list_tables": "sidecars.listing",
     "move_raster": "rasters.files",
+    "open_table": "table",
     "remove_raster": "rasters.files",
     "sidecar_path": "sidecars.naming",
     "touch": "sidecars.accept",

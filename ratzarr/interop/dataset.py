@@ -42,7 +42,7 @@ BLOCK_BYTES = 2**27
 ROOM = 3 * 2**26
 """Memory for the batches read ahead."""
 PAGES = 32
-"""Parts of a block that a filter on row numbers tells apart."""
+"""Parts of a chunk that a filter on row numbers tells apart, if it leaves at most as many chunks."""
 
 
 class TableDataset(ds.Dataset):  # type: ignore[misc]
@@ -289,14 +289,11 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         cuts = [start, *range(start - start % step + step, stop, step), stop]
         blocks = [Block(a, b - a) for a, b in pairwise(cuts) if b > a]
         if wanted is not None and self.row_name in _used([wanted], self._schema):
-            # Whole blocks first, then the pages of those that remain.
-            page = max(1, step // PAGES)
-            pages = [
-                Block(a, min(page, one.stop - a))
-                for one in self._matching(blocks, wanted)
-                for a in range(one.start, one.stop, page)
-            ]
-            blocks = _joined(self._matching(pages, wanted), step)
+            blocks = self._matching(blocks, wanted)
+            blocks = self._matching(_cut_at(blocks, min(chunk, step)), wanted)
+            if len(blocks) <= PAGES:
+                blocks = self._matching(_cut_at(blocks, max(1, min(chunk, step) // PAGES)), wanted)
+            blocks = _joined(blocks, step)
         for place, most in enumerate(FIRST_ROWS):
             if place < len(blocks) and blocks[place].length > most:
                 start, length = blocks[place].start, blocks[place].length
@@ -331,6 +328,15 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
             # It compares row numbers with values of another type: then all blocks are read.
             return list(blocks)
         return [blocks[place] for place in found]
+
+
+def _cut_at(blocks: Sequence[Block], rows: int) -> list[Block]:
+    """Cut blocks at multiples of a number of rows."""
+    return [
+        Block(max(one.start, first), min(first + rows, one.stop) - max(one.start, first))
+        for one in blocks
+        for first in range(one.start - one.start % rows, one.stop, rows)
+    ]
 
 
 def _joined(pages: Sequence[Block], most: int) -> list[Block]:

@@ -172,6 +172,9 @@ def _dtype_for(values: Any, name: str) -> Any:
         return str
     if kinds <= {bytes, np.bytes_}:
         return bytes
+    if all(issubclass(kind, (int, float, np.integer, np.floating)) for kind in kinds - {bool}):
+        # Writing refuses integers that float64 would round.
+        return np.dtype(np.float64)
     said = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise UnsupportedDtypeError(
         f"column {name!r}: values of different types ({said}), and a column has one: give an array "

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from gdalbridge.copying.to_sidecar import copy_to_sidecar
     from gdalbridge.rasters.bake import BakeReport, bake
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
+    from gdalbridge.rasters.zonal import ZonalReport, zonal
     from gdalbridge.sidecars.accept import TouchReport, touch
     from gdalbridge.sidecars.check import CheckReport, check
     from gdalbridge.sidecars.listing import TableInfo, list_tables
@@ -64,6 +65,7 @@ __all__ = [
     "TableInfo",
     "TouchReport",
     "TravelReport",
+    "ZonalReport",
     "attach",
     "bake",
     "calc",
@@ -81,6 +83,7 @@ __all__ = [
     "remove_raster",
     "sidecar_path",
     "touch",
+    "zonal",
 ]
 
 # From now on, GDAL's S3 options apply to tables too.
@@ -101,6 +104,7 @@ _WHEN_USED = {
     "TableInfo": "sidecars.listing",
     "TouchReport": "sidecars.accept",
     "TravelReport": "rasters.files",
+    "ZonalReport": "rasters.zonal",
     "attach": "attached_rat.attach",
     "bake": "rasters.bake",
     "calc": "sql.calc",
@@ -118,6 +122,7 @@ _WHEN_USED = {
     "remove_raster": "rasters.files",
     "sidecar_path": "sidecars.naming",
     "touch": "sidecars.accept",
+    "zonal": "rasters.zonal",
 }
 
 

@@ -42,6 +42,7 @@ from gdalbridge.gdalio.field_types import (
 )
 from gdalbridge.gdalio.rat_reader import unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
+from gdalbridge.gdalio.table_attributes import linear_binning
 from gdalbridge.sidecars.column_access import MISSING_ATTR
 from gdalbridge.sidecars.host import Host, host_of
 from gdalbridge.sidecars.naming import Sidecar, is_sidecar
@@ -316,6 +317,8 @@ class Columns:
         """The open raster, or None."""
         self.own: list[Column] = []
         """The raster's own columns, shown or not."""
+        self.own_binning: tuple[float, float] | None = None
+        """The linear binning of the raster's own table: minimum of row 0, and bin size."""
         self.tables: list[RatZarr] = []
         """The open sidecars, or the one store."""
 
@@ -379,6 +382,15 @@ class Columns:
         raise ColumnSelectionError(
             f"{self.name} has no column whose usage is PixelCount. Name the column with the counts."
         )
+
+    @property
+    def binning(self) -> tuple[float, float] | None:
+        """Linear binning of the table; the first sidecar's that has one, or the raster's own."""
+        for table in self.tables:
+            found = linear_binning(table.getRatAttributeMapping())
+            if found is not None:
+                return found
+        return self.own_binning
 
     def open_with(
         self,
@@ -666,7 +678,9 @@ def _of_raster(
     own: list[Column] = []
     # The raster may have no table of its own.
     with suppress(RasterNotFoundError):
-        own = _of_own_table(stack.enter_context(open_rat(dataset, band, options=options)))
+        source = stack.enter_context(open_rat(dataset, band, options=options))
+        own = _of_own_table(source)
+        columns.own_binning = source.schema.linear_binning
     columns.own = own
     host = columns.host
 

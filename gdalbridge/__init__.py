@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from gdalbridge.copying.to_raster import copy_to_raster
     from gdalbridge.copying.to_sidecar import copy_to_sidecar
     from gdalbridge.rasters.bake import BakeReport, bake
+    from gdalbridge.rasters.build import BuildReport, build
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
     from gdalbridge.rasters.zonal import ZonalReport, zonal
     from gdalbridge.sidecars.accept import TouchReport, touch
@@ -51,6 +52,7 @@ __all__ = [
     "AttachedRAT",
     "BakeReport",
     "BridgeError",
+    "BuildReport",
     "CalcReport",
     "CancelledError",
     "CheckReport",
@@ -68,6 +70,7 @@ __all__ = [
     "ZonalReport",
     "attach",
     "bake",
+    "build",
     "calc",
     "check",
     "column_stats",
@@ -94,6 +97,7 @@ consult(words)
 _WHEN_USED = {
     "AttachedRAT": "attached_rat.rat",
     "BakeReport": "rasters.bake",
+    "BuildReport": "rasters.build",
     "CalcReport": "sql.calc",
     "CheckReport": "sidecars.check",
     "ColumnReport": "copying.report",
@@ -107,6 +111,7 @@ _WHEN_USED = {
     "ZonalReport": "rasters.zonal",
     "attach": "attached_rat.attach",
     "bake": "rasters.bake",
+    "build": "rasters.build",
     "calc": "sql.calc",
     "check": "sidecars.check",
     "column_stats": "sql.stats",

@@ -19,7 +19,7 @@ from gdalbridge.errors import BridgeError, RasterNotFoundError
 from gdalbridge.gdalio.compat import VERSION, exceptions, gdal
 from gdalbridge.gdalio.datasets import band_of, opened
 
-__all__ = ["Grid", "Pixels", "Window"]
+__all__ = ["Grid", "Pixels", "Window", "units_of"]
 
 Array = NDArray[Any]
 
@@ -88,6 +88,22 @@ def _same_crs(one: str, other: str) -> bool:
                 return False
         systems.append(system)
     return bool(systems[0].IsSame(systems[1]))
+
+
+def units_of(crs: str) -> str:
+    """Return the unit of a coordinate reference system, such as "m"; empty if it is unknown."""
+    from osgeo import osr
+
+    if not crs:
+        return ""
+    system = osr.SpatialReference()
+    with exceptions(False):
+        if system.ImportFromWkt(crs) != 0:
+            return ""
+        if system.IsGeographic():
+            return "degree"
+        name = str(system.GetLinearUnitsName() or "")
+    return {"metre": "m", "meter": "m", "US survey foot": "US-ft", "foot": "ft"}.get(name, name)
 
 
 class Pixels:
@@ -191,6 +207,16 @@ class Pixels:
             self._local.dataset = found
         return found
 
+    def looks(self, band: int) -> tuple[NDArray[np.int32] | None, list[str]]:
+        """Return a band's colour table, of shape (entries, 4), and its category names."""
+        found = self.dataset.GetRasterBand(band)
+        table = found.GetRasterColorTable()
+        palette = None
+        if table is not None:
+            entries = [table.GetColorEntry(one) for one in range(table.GetCount())]
+            palette = np.array(entries, np.int32).reshape(-1, 4)
+        return palette, list(found.GetRasterCategoryNames() or [])
+
     def windows(self, pixels: int = WINDOW_PIXELS) -> list[Window]:
         """Return windows that cover the raster, row by row, in whole blocks of the file.
 
@@ -277,8 +303,10 @@ def _dtype(band: Any, name: str) -> np.dtype[Any]:
             "are no numbers of a table"
         )
     # GDAL before 3.7 has signed bytes as a hint in the metadata.
-    if VERSION < (3, 7) and band.DataType == gdal.GDT_Byte and (
-        band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE") == "SIGNEDBYTE"
+    if (
+        VERSION < (3, 7)
+        and band.DataType == gdal.GDT_Byte
+        and (band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE") == "SIGNEDBYTE")
     ):
         return np.dtype(np.int8)
     dtype: np.dtype[Any] = np.dtype(found)

@@ -192,6 +192,7 @@ def zonal(
         )  # fmt: skip
         rule, rows = _rule(columns, zones)
         job = _Job(zones, layers, rule, rows, wanted, nodata, memory, threads)
+        stack.callback(job.close)
         if "fraction" in wanted:
             # The classes decide which columns there are.
             job.count(told)
@@ -322,16 +323,20 @@ class _Job:
         self.outside = 0
         self._done = 0
 
+    def close(self) -> None:
+        """Remove temporary files."""
+        for one in self._tables:
+            one.close()
+
     # ---- what to write
 
     def count(self, told: Progress) -> None:
         """Collect what medians, modes and fractions need."""
         if self._tables or not self._ranks:
             return
-        self._tables = [
-            RankTables(one.dtype, self._ranks, f"{one.image}, band {one.band}")
-            for one in self._layers
-        ]
+        for one in self._layers:
+            what = f"{one.image}, band {one.band}"
+            self._tables.append(RankTables(one.dtype, self._ranks, what))
         for _, reduced in self._reading(0, self._rows, told, pairs=True):
             for table, (rows, values) in zip(self._tables, reduced, strict=True):
                 table.add(rows, values)

@@ -74,6 +74,11 @@ class RankTables:
         self._values: list[Array] = []
         self._pending = 0
 
+    def close(self) -> None:
+        """Close the database, and remove what it has spilled."""
+        self._connection.close()
+        self._folder.cleanup()
+
     def add(self, rows: Array, values: Array) -> None:
         """Add a window's pixels."""
         self._rows.append(rows)

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import os
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ __all__ = [
     "MAX_DOCUMENT_BYTES",
     "MAX_DOCUMENT_VALUES",
     "MAX_ROWS",
+    "MEMORY",
     "PACKABLE",
     "TASK_BYTES",
     "check_memory",
@@ -111,6 +113,10 @@ def memory_there(*, files: tuple[str, ...] = CGROUPS) -> int | None:
         if text.isdigit():
             found.append(int(text))
     return min((size for size in found if size > 0), default=None)
+
+
+MEMORY = memory_there() or sys.maxsize
+"""The size in bytes up to which :func:`check_memory` raises no error."""
 
 
 def objection_to(data: bytes) -> str | None:

@@ -40,6 +40,7 @@ __all__ = [
     "is_valid",
     "open_objects",
     "open_place",
+    "read_only_error",
     "table_metadata",
 ]
 
@@ -101,7 +102,12 @@ def check_writable(objects: Objects) -> None:
         Gives the reason.
     """
     if not objects.writable:
-        raise ReadOnlyError(f"{objects.location} is for reading only: {objects.read_only_reason}")
+        raise read_only_error(objects)
+
+
+def read_only_error(objects: Objects) -> ReadOnlyError:
+    """Return the error for a read-only location, with the reason."""
+    return ReadOnlyError(f"{objects.location} is for reading only: {objects.read_only_reason}")
 
 
 def open_objects(location: Location, options: Mapping[str, Any] | None = None) -> Objects:

@@ -6,11 +6,9 @@ the store when the call returns. With a write buffer (:mod:`ratzarr.columns.writ
 in the store when :meth:`RatZarr.flush` returns.
 """
 
-import copy
 import os
 import weakref
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -24,13 +22,7 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.new_column import NewColumn, new_columns
 from ratzarr.columns.open_columns import OpenColumns, integer
 from ratzarr.columns.write_buffer import WriteBuffer, write_remaining
-from ratzarr.errors import (
-    ArgumentError,
-    ClosedError,
-    RatZarrError,
-    ReadOnlyError,
-    TableNotFoundError,
-)
+from ratzarr.errors import ArgumentError, ClosedError, RatZarrError, ReadOnlyError
 from ratzarr.format.dtypes import BYTES
 from ratzarr.format.history import Event, parse
 from ratzarr.format.limits import MAX_ROWS
@@ -40,8 +32,9 @@ from ratzarr.format.names import (
     MODIFICATION_ATTR,
     OWN_COLUMN_ATTRS,
     OWN_TABLE_ATTRS,
-    Document,
+    check_name,
 )
+from ratzarr.interop import Source, TableMethods
 from ratzarr.settings import write_buffer_bytes
 from ratzarr.stores import open as whole_store
 
@@ -52,7 +45,7 @@ type Place = str | os.PathLike[str] | Store | StorePath
 """The location of a table: a name, or a zarr store that contains the table."""
 
 
-class RatZarr:
+class RatZarr(TableMethods):
     """A raster attribute table kept beside its raster, as a Zarr group.
 
     The table has one row per pixel value or segment, and one column per attribute. Columns are
@@ -126,14 +119,11 @@ class RatZarr:
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
+        self._options = storageOptions
         self._objects = whole_store.open_place(filename, storageOptions)
-        self._table = whole_store.table_metadata(self._objects)
-        created = not self._table.load()
-        if created:
-            if self.readOnly or not create:
-                whole_store.refuse_foreign_root(self._objects)
-                raise TableNotFoundError(f"there is no RatZarr at {self._objects.location}")
-            self._table = whole_store.create(self._objects, rows, chunk_rows)
+        self._table, created = whole_store.open_table(
+            self._objects, rows, chunk_rows, create=create and not self.readOnly
+        )
         self._catalog = Catalog(self._objects, self._table)
         buffer = WriteBuffer(size) if size else None
         self._columns = OpenColumns(self._catalog, buffer)
@@ -198,13 +188,8 @@ class RatZarr:
         ArgumentError
             If ``chunksize`` is not an integer of 1 or more.
         """
-        rows = integer(chunksize, "the chunk size", 1, MAX_ROWS)
         self._begin_change()
-
-        def change(document: Document) -> None:
-            document["attributes"][CHUNKSIZE_ATTR] = rows
-
-        self._table.update(change, self._catalog.table_missing)
+        self._catalog.set_chunk_rows(integer(chunksize, "the chunk size", 1, MAX_ROWS))
 
     def getRatAttributeMapping(self) -> LiveAttributes:
         """Return the table's attributes, as a mapping that saves each change at once."""
@@ -318,9 +303,7 @@ class RatZarr:
         ['area', 'class']
         """
         self._begin_change()
-        new = new_columns(columns, self._chunk_rows)
-        if new:
-            self._columns.create_many(new)
+        self._columns.create_many(new_columns(columns, self._chunk_rows))
 
     def _chunk_rows(self, chunkSize: int | None) -> int:
         if chunkSize is None:
@@ -352,8 +335,7 @@ class RatZarr:
             The column's attributes; None if no unfinished column has this name.
         """
         self._begin_change()
-        column = self._columns.resume(colName)
-        return None if column is None else copy.deepcopy(column.document.attributes)
+        return self._columns.resume(colName)
 
     def getMissingRows(self, colName: str) -> list[tuple[int, int]]:
         """Return the rows of a column that are not written yet, as whole chunks.
@@ -411,9 +393,7 @@ class RatZarr:
             For each unreadable column, in order, the error that opening it raises.
         """
         self._check_open()
-        names = self._catalog.names() if colNames is None else list(colNames)
-        found = self._columns.unreadable(names)
-        return {name: found[name] for name in names if name in found}
+        return self._columns.unreadable(self._catalog.names() if colNames is None else colNames)
 
     def getColumnChunkSize(self, colName: str) -> int:
         """Return the number of rows per chunk of a column."""
@@ -516,6 +496,24 @@ class RatZarr:
         self._check_open()
         return self._columns.read_text(colName, startRow, blockLen)
 
+    def readUtf8(
+        self, colName: str, startRow: int, blockLen: int
+    ) -> list[tuple[Array, Array]] | None:
+        """Read rows of a string column as Arrow stores them, without an object for each string.
+
+        Parameters and errors are those of :meth:`readBlock`.
+
+        Returns
+        -------
+        list of (offsets, bytes), or None
+            The rows in order, in one piece for each chunk. ``offsets`` are int64, one more than
+            there are rows, and ``bytes`` is an array of uint8 that is not validated. None for
+            columns of other dtypes, and if the column has fewer rows than the table; read these
+            with :meth:`readBlock`.
+        """
+        self._check_open()
+        return self._columns.read_utf8(colName, startRow, blockLen)
+
     def checkBlock(self, colName: str, startRow: int, blockLen: int) -> None:
         """Check that the chunks of these rows exist and are not damaged.
 
@@ -558,6 +556,29 @@ class RatZarr:
         """
         self._check_writable()
         self._columns.write(blocks, startRow)
+
+    # ---- the table as a container
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        """Create a column from all its values, or replace it; see the guide to data frames."""
+        from ratzarr.interop.store import store_column
+
+        self._check_writable()
+        store_column(self, check_name(name), values)
+
+    def __delitem__(self, name: str) -> None:
+        """Delete a column."""
+        self.deleteColumn(name)
+
+    @property
+    def _source(self) -> Source:
+        from ratzarr.interop.store import StoreSource
+
+        self._check_open()
+        return StoreSource(self, self._options)
+
+    def _attributes_of(self, name: str) -> LiveAttributes:
+        return self.getColumnAttributeMapping(name)
 
     # ---- the instance
 
@@ -606,23 +627,12 @@ class RatZarr:
         self._check_open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if kind is None:
             self.close()
         else:
-            # The first error is the important one; later errors are notes on it.
-            try:
-                self._columns.write_back()
-            except RatZarrError as other:
-                if error is not None:
-                    error.add_note(f"{other}\n" + "\n".join(getattr(other, "__notes__", ())))
+            self._columns.abandon(error)
             self._closed = True
-            self._columns.forget()
 
     def __repr__(self) -> str:
         try:

@@ -30,6 +30,7 @@ from ratzarr.errors import (
     UnsupportedCodecError,
 )
 from ratzarr.format.names import (
+    CHUNKSIZE_ATTR,
     COLUMN_ID_ATTR,
     COLUMN_ORDER_ATTR,
     COMPLETE_ATTR,
@@ -380,6 +381,14 @@ class Catalog:
         return target
 
     # ---- rows
+
+    def set_chunk_rows(self, rows: int) -> None:
+        """Set the chunk size of new columns."""
+
+        def change(document: Document) -> None:
+            document["attributes"][CHUNKSIZE_ATTR] = rows
+
+        self._table.update(change, self.table_missing)
 
     def row_count(self) -> int:
         """Return the row count in the table's document, as last read."""

@@ -45,6 +45,7 @@ __all__ = [
     "padded_rows",
     "parts",
     "read_cached",
+    "utf8_rows",
     "write_rows",
 ]
 
@@ -324,6 +325,17 @@ def padded_rows(state: ColumnState, part: Part, data: bytes | None) -> list[Arra
         if len(cut):
             rows.append(cut)
     return rows
+
+
+def utf8_rows(state: ColumnState, part: Part, data: bytes | None) -> tuple[Array, Array] | None:
+    """Return strings as offsets and UTF-8 bytes; None for other values."""
+    if state.dtype.kind != "T" or state.row_shape:
+        return None
+    first, stop = part.in_chunk.start, part.in_chunk.stop
+    if data is not None:
+        return state.codec.decode_utf8(data, first, stop)
+    fill = np.frombuffer(str(state.fill).encode(), np.uint8)
+    return np.arange(stop - first + 1) * len(fill), np.tile(fill, stop - first)
 
 
 def check_chunk(state: ColumnState, part: Part, data: bytes | None) -> None:

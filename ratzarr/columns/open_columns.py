@@ -1,11 +1,12 @@
 """The open columns of an instance."""
 
+import copy
 import dataclasses
 import operator
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from html import escape
 from itertools import islice
@@ -24,10 +25,12 @@ from ratzarr.columns.chunk_io import (
     check_chunk,
     padded_rows,
     read_cached,
+    utf8_rows,
 )
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.new_column import NewColumn
+from ratzarr.columns.unconfirmed import Unconfirmed, Write
 from ratzarr.columns.write_buffer import WriteBuffer
 from ratzarr.concurrency import PROCESSORS, run
 from ratzarr.errors import (
@@ -39,7 +42,6 @@ from ratzarr.errors import (
     RatZarrError,
     RowRangeError,
     ShapeError,
-    StoreError,
     UnequalValueError,
     UnsupportedDtypeError,
 )
@@ -92,10 +94,8 @@ class OpenColumns:
         self._logged: set[tuple[str, str]] = set()
         # One lock per column, so that the logs of several columns are written in parallel.
         self._log_locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
-        self._locks_lock = threading.Lock()
-        # Unchecked writes: for each column, its state at the first write, and the end of the
-        # written rows.
-        self._unconfirmed: dict[tuple[str, str], tuple[Column, ColumnState, int]] = {}
+        self._lock = threading.Lock()
+        self.unconfirmed = Unconfirmed()
 
     def __getitem__(self, name: Any) -> Column:
         column = self._columns.get(name) if isinstance(name, str) else None
@@ -122,7 +122,7 @@ class OpenColumns:
 
     def add_new(self, column: Column, *, logged: bool = False) -> None:
         """Add a column that was just created or resumed; ``logged`` if its log has an event."""
-        self._forget_writes(column.name)
+        self.unconfirmed.forget([column.name])
         self._use(column)
         if logged:
             self._logged.add((column.name, column.state.id))
@@ -148,13 +148,7 @@ class OpenColumns:
             self._shelf.clear()
         else:
             self._columns.pop(name, None)
-            self._forget_writes(name)
-
-    def _forget_writes(self, name: str) -> None:
-        with self._locks_lock:
-            self._unconfirmed = {
-                known: written for known, written in self._unconfirmed.items() if known[0] != name
-            }
+            self.unconfirmed.forget([name])
 
     def open(self, names: Iterable[str]) -> dict[str, Column]:
         """Return columns by name; open missing ones in parallel."""
@@ -166,7 +160,8 @@ class OpenColumns:
         return {name: self[name] for name in wanted}
 
     def unreadable(self, names: Iterable[str]) -> dict[str, RatZarrError]:
-        """Open columns in parallel; return the unreadable ones with their errors."""
+        """Open columns in parallel; return the unreadable ones with their errors, in order."""
+        names = list(names)
         found: dict[str, RatZarrError] = {}
 
         def attempt(name: str) -> None:
@@ -177,7 +172,7 @@ class OpenColumns:
 
         wanted = [partial(attempt, name) for name in names if name not in self._columns]
         run(wanted, self._few, quick=True)
-        return found
+        return {name: found[name] for name in names if name in found}
 
     def html(self, title: str, names: Sequence[str]) -> str:
         """Return an HTML table of the columns, with all names escaped."""
@@ -218,7 +213,7 @@ class OpenColumns:
         """Set the number of rows, of the table and of each of its columns."""
         rows = integer(rows, "the row count", 0, MAX_ROWS)
         self.write_back()
-        self.cut(rows)
+        self.unconfirmed.cut(rows)
         for column in self._catalog.resizing.set(rows, self._known()):
             self.add(column)
         self._catalog.rows.accept()
@@ -259,6 +254,8 @@ class OpenColumns:
 
     def create_many(self, columns: Sequence[NewColumn]) -> None:
         """Create columns; see :meth:`Catalog.create_many`."""
+        if not columns:
+            return
         created = self._catalog.create_many(columns, self.row_count())
         self._catalog.rows.accept()
         for new, column in zip(columns, created, strict=True):
@@ -289,12 +286,13 @@ class OpenColumns:
             self.forget(name)
             self.add(self._catalog.put_in_place(column))
 
-    def resume(self, name: str) -> Column | None:
-        """Return the unfinished column of this name, which the name then refers to."""
+    def resume(self, name: str) -> dict[str, Any] | None:
+        """Resume writing a column, and return its attributes; see :meth:`RatZarr.resumeColumn`."""
         column = self._catalog.unfinished(check_name(name))
-        if column is not None:
-            self.add_new(column)
-        return column
+        if column is None:
+            return None
+        self.add_new(column)
+        return copy.deepcopy(column.document.attributes)
 
     def delete(self, name: str) -> None:
         """Delete a column, with its buffered rows."""
@@ -405,14 +403,33 @@ class OpenColumns:
     def read_text(self, name: str, start: int, length: int) -> list[Array] | None:
         """Read rows of a column as fixed-width UTF-8; see :meth:`RatZarr.readText`."""
         stop = self._stop([name], start, length)
-        try:
-            found = self._look(name, start, stop, padded_rows).found
-        except ChangedError:
-            return None
-        pieces = [piece for first in sorted(found) for piece in found[first] or ()]
+        found = self._decoded(name, start, stop, padded_rows)
+        pieces = [piece for part in found for piece in part or ()]
         # read() handles the remaining cases: rows that the column does not have yet, and strings
         # that can't be padded.
         return pieces if sum(map(len, pieces)) == stop - start else None
+
+    def read_utf8(self, name: str, start: int, length: int) -> list[tuple[Array, Array]] | None:
+        """Read rows of a column as Arrow stores strings; see :meth:`RatZarr.readUtf8`."""
+        stop = self._stop([name], start, length)
+        found = self._decoded(name, start, stop, utf8_rows)
+        pieces = [piece for piece in found if piece is not None]
+        rows = sum(len(offsets) - 1 for offsets, _ in pieces)
+        return pieces if len(pieces) == len(found) and rows == stop - start else None
+
+    def _decoded[T](
+        self,
+        name: str,
+        start: int,
+        stop: int,
+        decoder: Callable[[ColumnState, Part, bytes | None], T],
+    ) -> list[T]:
+        """Return what a decoder makes of each chunk; nothing if rows have been cut off."""
+        try:
+            found = self._look(name, start, stop, decoder).found
+        except ChangedError:
+            return []
+        return [found[first] for first in sorted(found)]
 
     def check(self, name: str, start: int, length: int) -> None:
         """Check that the chunks of these rows exist and are not damaged."""
@@ -503,7 +520,8 @@ class OpenColumns:
             fitted.update(zip(lagging, grown, strict=True))
             tasks: list[Callable[[], None]] = []
             for column, state, values in fitted.values():
-                self._remember(column, state, start + len(values))
+                if not column.objects.looks_before_writing:
+                    self.unconfirmed.add(column, state, start + len(values))
                 if self._buffer is None:
                     tasks += block_writes(column, state, values, start)
                 else:
@@ -519,6 +537,16 @@ class OpenColumns:
             column = self._columns.get(name)
             if column is not None and column.in_place:
                 self._columns.pop(name, None)
+
+    def abandon(self, error: BaseException | None) -> None:
+        """Write buffered rows and close all columns, after an error."""
+        try:
+            self.write_back()
+        except RatZarrError as other:
+            # The first error is the important one; later errors are notes on it.
+            if error is not None:
+                error.add_note(f"{other}\n" + "\n".join(getattr(other, "__notes__", ())))
+        self.forget()
 
     def _write_back_rows(self, names: Collection[str], start: int, stop: int) -> None:
         if self._buffer is not None:
@@ -556,7 +584,7 @@ class OpenColumns:
     def _log(self, column: Column, state: ColumnState) -> None:
         # Write one event per column and instance, even if several threads write at once.
         key = column.name, state.id
-        with self._locks_lock:
+        with self._lock:
             lock = self._log_locks[key]
         with lock:
             if key in self._logged:
@@ -578,14 +606,6 @@ class OpenColumns:
             column.document.update(change, column.missing)
             self._logged.add(key)
 
-    def _remember(self, column: Column, state: ColumnState, stop: int) -> None:
-        if not column.objects.looks_before_writing:
-            key = (column.name, state.id)
-            with self._locks_lock:
-                known = self._unconfirmed.setdefault(key, (column, state, stop))
-                if stop > known[2]:
-                    self._unconfirmed[key] = known[0], known[1], stop
-
     def confirm(self, names: Iterable[str] | None = None) -> None:
         """Check that written rows still exist, in the columns that they were meant for.
 
@@ -597,33 +617,13 @@ class OpenColumns:
         with self.confirming(names) as written:
             run([partial(column.confirm, state, stop) for column, state, stop in written])
 
-    @contextmanager
     def confirming(
         self, names: Iterable[str] | None = None
-    ) -> Iterator[list[tuple[Column, ColumnState, int]]]:
-        """Yield the unchecked writes: for each column its state, and the end of the written rows.
-
-        If the store can't be reached, the writes stay unchecked.
-        """
+    ) -> AbstractContextManager[list[Write]]:
+        """Write buffered rows; return the unchecked writes as :meth:`Unconfirmed.taken` does."""
         wanted = None if names is None else set(names)
         self.write_back(wanted)
-        with self._locks_lock:
-            chosen = [key for key in self._unconfirmed if wanted is None or key[0] in wanted]
-            written = [self._unconfirmed.pop(key) for key in chosen]
-        try:
-            yield written
-        except (StoreError, KeyboardInterrupt):
-            for one in written:
-                self._remember(*one)
-            raise
-
-    def cut(self, rows: int) -> None:
-        """Record that this instance has set the row count."""
-        with self._locks_lock:
-            self._unconfirmed = {
-                key: (column, state, min(stop, rows))
-                for key, (column, state, stop) in self._unconfirmed.items()
-            }
+        return self.unconfirmed.taken(wanted)
 
 
 def _fit(column: Column, block: Any, start: int) -> tuple[ColumnState, Array]:

@@ -156,7 +156,7 @@ class OpenColumns:
         unknown = [name for name in wanted if name not in self._columns]
         if unknown:
             opening = [partial(self.__getitem__, name) for name in unknown]
-            run(opening, self._few, quick=True)
+            _run(opening, self._few, quick=True)
         return {name: self[name] for name in wanted}
 
     def unreadable(self, names: Iterable[str]) -> dict[str, RatZarrError]:
@@ -171,7 +171,7 @@ class OpenColumns:
                 found[name] = error
 
         wanted = [partial(attempt, name) for name in names if name not in self._columns]
-        run(wanted, self._few, quick=True)
+        _run(wanted, self._few, quick=True)
         return {name: found[name] for name in names if name in found}
 
     def html(self, title: str, names: Sequence[str]) -> str:

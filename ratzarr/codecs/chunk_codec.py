@@ -307,7 +307,13 @@ class ChunkCodec:
         self._packing: list[tuple[str, Mapping[str, Any]]] = [
             (str(codec["name"]), codec.get("configuration") or {}) for codec in codecs[first:]
         ]
-        self._adapts, self._adapts_text = self._adaptive()
+        name, configuration = self._packing[0] if self._packing else ("", {})
+        is_text = self._of_any_length
+        # With the default configuration of Blosc, the compression is chosen for each chunk.
+        self._adapts = name == "blosc" and not is_text and compression.chooses(configuration)
+        self._adapts_text = (
+            name == "blosc" and is_text and compression.chooses_for_text(configuration)
+        )
         self._last: tuple[compression.Way, float, int] | None = None
         """The compression of the last chunk, its ratio, and for how many more chunks it is used."""
         self._in_blocks = _is_native(codecs[0], dtype) and (
@@ -321,18 +327,6 @@ class ChunkCodec:
         other._most = max_chunk_bytes()
         other._unlimited = other._most // requests()
         return other
-
-    def _adaptive(self) -> tuple[bool, bool]:
-        """Return whether numbers, or text, have the default Blosc configuration.
-
-        The compression is then chosen for each chunk.
-        """
-        name, configuration = self._packing[0] if self._packing else ("", {})
-        if name != "blosc":
-            return False, False
-        if self._of_any_length:
-            return False, compression.chooses_for_text(configuration)
-        return compression.chooses(configuration), False
 
     def check_size(self) -> None:
         """Raise an error if the column's chunks are larger than the memory limit.

@@ -22,7 +22,7 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.new_column import NewColumn, new_columns
 from ratzarr.columns.open_columns import OpenColumns, integer
 from ratzarr.columns.write_buffer import WriteBuffer, write_remaining
-from ratzarr.errors import ArgumentError, ClosedError, RatZarrError, ReadOnlyError
+from ratzarr.errors import ClosedError, RatZarrError, ReadOnlyError
 from ratzarr.format.dtypes import BYTES
 from ratzarr.format.history import Event, parse
 from ratzarr.format.limits import MAX_ROWS
@@ -263,8 +263,6 @@ class RatZarr(TableMethods):
             If the name, dtype, fill value or width is not valid.
         """
         self._begin_change()
-        if replace and complete:
-            raise ArgumentError("replace=True is for columns created with complete=False")
         new = NewColumn.of(
             colName,
             dtype,

@@ -245,6 +245,8 @@ class OpenColumns:
 
     def create(self, new: NewColumn, *, replaces: bool = False) -> None:
         """Create a column; see :meth:`Catalog.create`."""
+        if replaces and new.complete:
+            raise ArgumentError("replace=True is for columns created with complete=False")
         if replaces:
             kept = self._catalog.kept_attributes(new.name)
             new = dataclasses.replace(new, attributes={**kept, **new.attributes})

@@ -37,18 +37,22 @@ if TYPE_CHECKING:
     from gdalbridge.copying.to_raster import copy_to_raster
     from gdalbridge.copying.to_sidecar import copy_to_sidecar
     from gdalbridge.rasters.bake import BakeReport, bake
+    from gdalbridge.rasters.build import BuildReport, build
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
+    from gdalbridge.rasters.zonal import ZonalReport, zonal
     from gdalbridge.sidecars.accept import TouchReport, touch
     from gdalbridge.sidecars.check import CheckReport, check
     from gdalbridge.sidecars.listing import TableInfo, list_tables
     from gdalbridge.sidecars.naming import Sidecar, find_sidecars, sidecar_path
     from gdalbridge.sql.calc import CalcReport, calc
     from gdalbridge.sql.stats import ColumnStats, column_stats
+    from gdalbridge.table import Table, open_table
 
 __all__ = [
     "AttachedRAT",
     "BakeReport",
     "BridgeError",
+    "BuildReport",
     "CalcReport",
     "CancelledError",
     "CheckReport",
@@ -59,11 +63,14 @@ __all__ = [
     "LossWarning",
     "Sidecar",
     "StaleWarning",
+    "Table",
     "TableInfo",
     "TouchReport",
     "TravelReport",
+    "ZonalReport",
     "attach",
     "bake",
+    "build",
     "calc",
     "check",
     "column_stats",
@@ -75,9 +82,11 @@ __all__ = [
     "find_sidecars",
     "list_tables",
     "move_raster",
+    "open_table",
     "remove_raster",
     "sidecar_path",
     "touch",
+    "zonal",
 ]
 
 # From now on, GDAL's S3 options apply to tables too.
@@ -95,12 +104,15 @@ __getattr__, __dir__ = lazy(
         "copying.to_raster": "copy_to_raster",
         "copying.to_sidecar": "copy_to_sidecar",
         "rasters.bake": "BakeReport bake",
+        "rasters.build": "BuildReport build",
         "rasters.files": "TravelReport copy_raster move_raster remove_raster",
+        "rasters.zonal": "ZonalReport zonal",
         "sidecars.accept": "TouchReport touch",
         "sidecars.check": "CheckReport check",
         "sidecars.listing": "TableInfo list_tables",
         "sidecars.naming": "Sidecar find_sidecars sidecar_path",
         "sql.calc": "CalcReport calc",
         "sql.stats": "ColumnStats column_stats",
+        "table": "Table open_table",
     },
 )

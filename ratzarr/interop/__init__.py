@@ -5,6 +5,16 @@ their libraries when they are used.
 """
 
 from ratzarr.interop.container import TableMethods
-from ratzarr.interop.source import Field, Source, required
+from ratzarr.interop.source import GEOMETRY, Field, Source, missing_value, required
+from ratzarr.interop.store import StoreSource, store_column
 
-__all__ = ["Field", "Source", "TableMethods", "required"]
+__all__ = [
+    "GEOMETRY",
+    "Field",
+    "Source",
+    "StoreSource",
+    "TableMethods",
+    "missing_value",
+    "required",
+    "store_column",
+]

@@ -14,17 +14,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from ratzarr.errors import UnequalValueError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
-from ratzarr.interop.source import Field, Source, required
+from ratzarr.interop.source import Field, Source
 
 __all__ = ["arrow_array", "arrow_schema", "arrow_type", "read_arrays"]
 
 Array = NDArray[Any]
-
-pa = required("pyarrow", "arrow", "Arrow data")
 
 UNITS = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
 """Units that Arrow does not have, and the next unit that holds them exactly."""
@@ -112,7 +111,7 @@ def read_arrays(source: Source, fields: Sequence[Field], block: Block) -> list[A
         found[one.name]
         if one.name in found
         else arrow_array(
-            values[one.name] if one.name in values else None,
+            values.get(one.name),
             one,
             first_row=block.start,
             rows=block.length,

@@ -1,9 +1,11 @@
-"""The methods that :class:`ratzarr.RatZarr` and ``gdalbridge.Table`` share: a table as a container,
-and as data of other libraries.
+"""A table as a container of columns, and as data of other libraries.
+
+These are the methods that :class:`ratzarr.RatZarr` and ``gdalbridge.Table`` share.
 """
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -32,16 +34,21 @@ class LazyColumn:
     dtype : numpy.dtype
     shape : tuple of int
         (rows,), or (rows, width).
-    attrs : Mapping
-        The column's attributes. Those of :class:`ratzarr.RatZarr` save each change at once.
     """
 
-    def __init__(self, source: Source, name: str, attrs: Any) -> None:
+    def __init__(
+        self, source: Source, name: str, attributes: Callable[[str], Mapping[str, Any]]
+    ) -> None:
         field = source.field(name)
-        self._source, self.name, self.attrs = source, name, attrs
+        self._source, self.name, self._attributes = source, name, attributes
         self.dtype: np.dtype[Any] = field.dtype
         self.shape = (field.rows,) if field.width == 1 else (field.rows, field.width)
         self.chunk_rows = field.chunk_rows
+
+    @property
+    def attrs(self) -> Mapping[str, Any]:
+        """The column's attributes; where they can be changed, each change is saved at once."""
+        return self._attributes(self.name)
 
     @property
     def ndim(self) -> int:
@@ -52,7 +59,9 @@ class LazyColumn:
         return self.shape[0]
 
     def __bool__(self) -> bool:
-        raise ArgumentError(f"column {self.name!r} is neither true nor false; read its values first")
+        raise ArgumentError(
+            f"column {self.name!r} is neither true nor false; read its values first"
+        )
 
     def __getitem__(self, key: Any) -> Any:
         if key is Ellipsis:
@@ -66,7 +75,8 @@ class LazyColumn:
                 values = self._read(low, high)[::-1][::-step]
             else:
                 values = self._read(start, max(start, stop))[::step]
-            return values[:, *rest] if rest else values
+            part: Array = values[:, *rest] if rest else values
+            return part
         try:
             at = rows.__index__() if not isinstance(rows, (bool, np.bool_)) else None
         except AttributeError:
@@ -86,7 +96,8 @@ class LazyColumn:
         if start == stop:
             # An empty block has the right dtype, too.
             start = stop = min(start, len(self))
-        return self._source.read([self.name], Block(start, stop - start))[self.name]
+        values: Array = self._source.read([self.name], Block(start, stop - start))[self.name]
+        return values
 
     def __iter__(self) -> Iterator[Any]:
         step = self.chunk_rows
@@ -97,7 +108,8 @@ class LazyColumn:
         if copy is False:
             raise ValueError("a column is read into a new array: copy=False is not possible")
         values = self[:]
-        return values if dtype is None else values.astype(dtype, copy=False)
+        wanted: Array = values if dtype is None else values.astype(dtype, copy=False)
+        return wanted
 
     def __arrow_array__(self, type: Any = None) -> Any:  # noqa: A002 - Arrow's name
         from ratzarr.interop.dataset import TableDataset
@@ -118,9 +130,9 @@ class TableMethods:
     def _source(self) -> Source:
         """Return what blocks are read from."""
 
-    def _attributes_of(self, name: str) -> Any:
+    def _attributes_of(self, name: str) -> Mapping[str, Any]:
         """Return a column's attributes."""
-        return dict(self._source.field(name).attributes)
+        return MappingProxyType(dict(self._source.field(name).attributes))
 
     # ---- a container
 
@@ -148,7 +160,7 @@ class TableMethods:
                 f"{self._source.place} has no column {name!r}; it has "
                 f"{list(self._source.names)!r:.500}"
             )
-        return LazyColumn(self._source, name, self._attributes_of(name))
+        return LazyColumn(self._source, name, self._attributes_of)
 
     @property
     def columns(self) -> list[str]:
@@ -167,6 +179,8 @@ class TableMethods:
         columns: Sequence[str] | None = None,
         rows: Any = None,
         filter: Any = None,  # noqa: A002 - pyarrow's name
+        *,
+        rename: Mapping[str, str] | None = None,
     ) -> "TableDataset":
         """Return the table as a ``pyarrow.dataset.Dataset``, without reading it.
 
@@ -181,6 +195,8 @@ class TableMethods:
         filter : pyarrow.dataset.Expression, optional
             Only rows for which it is true. The row number is the column ``row``, or ``_row`` if the
             table has a column ``row``; a condition on it selects the chunks that are read.
+        rename : mapping of str to str, optional
+            Other names for columns, by their own names.
 
         Returns
         -------
@@ -194,9 +210,10 @@ class TableMethods:
         >>> rat.scan(filter=ds.field("area") > 2).to_table(columns=["row"])["row"].to_pylist()
         [1, 2]
         """
+        required("pyarrow", "arrow", "a scan")
         from ratzarr.interop.dataset import TableDataset
 
-        return TableDataset(self._source, columns, rows=rows, filter=filter)
+        return TableDataset(self._source, columns, rows=rows, filter=filter, rename=rename)
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.scan().__arrow_c_stream__(requested_schema)
@@ -263,6 +280,7 @@ class TableMethods:
         columns : sequence of str, optional
             Only these columns.
         """
+        required("pyarrow", "dask", "to_dask()")
         from ratzarr.interop.frames import to_dask
 
         return to_dask(self._source, columns)
@@ -278,6 +296,7 @@ class TableMethods:
         columns : sequence of str, optional
             Only these columns.
         """
+        required("pyarrow", "xarray", "to_xarray()")
         from ratzarr.interop.frames import to_xarray
 
         return to_xarray(self._source, columns)

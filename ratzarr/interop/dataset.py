@@ -11,10 +11,12 @@ little. After them, the next blocks are read while one is worked on.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
 
 from ratzarr.errors import ArgumentError
 from ratzarr.format.blocks import Block
@@ -23,16 +25,12 @@ from ratzarr.interop.source import (
     Field,
     Source,
     chosen_fields,
-    required,
     row_name,
     row_range,
 )
 from ratzarr.pipeline import ReadAhead, max_blocks
 
 __all__ = ["TableDataset"]
-
-pa = required("pyarrow", "arrow", "Arrow data")
-ds = required("pyarrow.dataset", "arrow", "Arrow data")
 
 FIRST_ROWS = (8192, 65_536)
 """Rows of the first batches, which nothing is read ahead of: DuckDB's threads ask for several
@@ -44,7 +42,7 @@ BLOCK_BYTES = 2**27
 ROOM = 3 * 2**26
 """Memory for the batches read ahead."""
 PAGES = 32
-"""Parts of a block that a filter on row numbers tells apart."""
+"""Parts of a chunk that a filter on row numbers tells apart, if it leaves at most as many chunks."""
 
 
 class TableDataset(ds.Dataset):  # type: ignore[misc]
@@ -95,7 +93,10 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         self.row_name = row_name([*source.names, *self._shown])
         # Without the row numbers: what `SELECT *` should show comes from `public`.
         self._schema = arrow_schema(
-            [replace(one, name=shown) for one, shown in zip(self._fields, self._shown, strict=True)]
+            [
+                replace(one, name=shown)
+                for one, shown in zip(self._fields, self._shown, strict=True)
+            ]
         ).append(pa.field(self.row_name, pa.int64(), nullable=False))
         self.filter_expression = _checked(filter, self._schema)
         self.rows_read = 0
@@ -164,9 +165,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         """
         wanted = _checked(filter, self._schema)
         if self.filter_expression is not None:
-            wanted = (
-                self.filter_expression if wanted is None else self.filter_expression & wanted
-            )
+            wanted = self.filter_expression if wanted is None else self.filter_expression & wanted
         names = self._schema.names if columns is None else columns
         if isinstance(names, Mapping):
             needed = _used(list(names.values()), self._schema)
@@ -229,7 +228,9 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         wanted: Any,
     ) -> list[Any]:
         arrays = dict(
-            zip((one.name for one in fields), read_arrays(self._source, fields, block), strict=True)
+            zip(
+                (one.name for one in fields), read_arrays(self._source, fields, block), strict=True
+            )
         )
         columns = {}
         real = dict(zip(self._shown, (one.name for one in self._fields), strict=True))
@@ -286,16 +287,13 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
             step = -(-step // 2)
         start, stop = self._range.start, self._range.stop
         cuts = [start, *range(start - start % step + step, stop, step), stop]
-        blocks = [Block(a, b - a) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+        blocks = [Block(a, b - a) for a, b in pairwise(cuts) if b > a]
         if wanted is not None and self.row_name in _used([wanted], self._schema):
-            # Whole blocks first, then the pages of those that remain.
-            page = max(1, step // PAGES)
-            pages = [
-                Block(a, min(page, one.stop - a))
-                for one in self._matching(blocks, wanted)
-                for a in range(one.start, one.stop, page)
-            ]
-            blocks = _joined(self._matching(pages, wanted), step)
+            blocks = self._matching(blocks, wanted)
+            blocks = self._matching(_cut_at(blocks, min(chunk, step)), wanted)
+            if len(blocks) <= PAGES:
+                blocks = self._matching(_cut_at(blocks, max(1, min(chunk, step) // PAGES)), wanted)
+            blocks = _joined(blocks, step)
         for place, most in enumerate(FIRST_ROWS):
             if place < len(blocks) and blocks[place].length > most:
                 start, length = blocks[place].start, blocks[place].length
@@ -330,6 +328,15 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
             # It compares row numbers with values of another type: then all blocks are read.
             return list(blocks)
         return [blocks[place] for place in found]
+
+
+def _cut_at(blocks: Sequence[Block], rows: int) -> list[Block]:
+    """Cut blocks at multiples of a number of rows."""
+    return [
+        Block(max(one.start, first), min(first + rows, one.stop) - max(one.start, first))
+        for one in blocks
+        for first in range(one.start - one.start % rows, one.stop, rows)
+    ]
 
 
 def _joined(pages: Sequence[Block], most: int) -> list[Block]:

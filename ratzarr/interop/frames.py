@@ -216,4 +216,5 @@ class _Rows:
             start = int(wanted.min(initial=self.shape[0]))
             stop, inside = int(wanted.max(initial=-1)) + 1, wanted - start
         block = Block(min(start, self.shape[0]), max(0, stop - start))
-        return self.reopen().read([self.name], block)[self.name][(inside, *rest)]
+        values: Array = self.reopen().read([self.name], block)[self.name][(inside, *rest)]
+        return values

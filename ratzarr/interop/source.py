@@ -11,12 +11,27 @@ from numpy.typing import NDArray
 from ratzarr.errors import ArgumentError, ColumnNotFoundError, PackageMissingError
 from ratzarr.format.blocks import Block
 
-__all__ = ["ROW", "Field", "Source", "chosen_fields", "required", "row_name", "row_range"]
+__all__ = [
+    "GEOMETRY",
+    "ROW",
+    "Field",
+    "Source",
+    "chosen_fields",
+    "missing_value",
+    "required",
+    "row_name",
+    "row_range",
+]
 
 Array = NDArray[Any]
 
 ROW = "row"
 """The name of the virtual column with the row numbers."""
+
+MISSING_ATTR = "missing_value"
+"""A column's attribute: the value that stands for missing values."""
+GEOMETRY = 5
+"""GDAL's type of columns with geometries (``GFT_WKBGeometry``), in the attribute GDAL_TYPE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +92,28 @@ class Source(Protocol):
 
     def reopener(self) -> Callable[[], "Source"]:
         """Return a picklable function that opens the table again, in another process."""
+
+
+def missing_value(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:
+    """Return the value that stands for missing values, in the column's dtype, or None.
+
+    Also None if the dtype can't hold the recorded value, because then no row has it.
+    """
+    kept = attributes.get(MISSING_ATTR)
+    if kept is None or isinstance(kept, (list, dict)):
+        return None
+    if dtype.kind in "OS":
+        return kept.encode() if isinstance(kept, str) else None
+    if dtype.kind in "T":
+        return kept if isinstance(kept, str) else None
+    try:
+        with np.errstate(all="ignore"):
+            value = np.array(kept).astype(dtype)[()]
+        # JSON stores a float32 as the decimals of a double, so take the nearest float32.
+        exact = dtype.kind in "fM" or (isinstance(kept, (int, float)) and value == kept)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return value if exact else None
 
 
 def required(name: str, extra: str, purpose: str) -> Any:

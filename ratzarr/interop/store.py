@@ -11,45 +11,20 @@ from numpy.typing import NDArray
 from ratzarr.errors import RatZarrError, ShapeError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
 from ratzarr.format.casting import as_block
+from ratzarr.format.dtypes import normalize_dtype
 from ratzarr.format.names import OWN_COLUMN_ATTRS
 from ratzarr.interop.container import LazyColumn
-from ratzarr.interop.source import Field, Source
+from ratzarr.interop.source import GEOMETRY, Field, Source, missing_value
 from ratzarr.pipeline import PROCESSORS
 
-__all__ = ["GEOMETRY", "MISSING_ATTR", "StoreSource", "missing_value", "store_column"]
+__all__ = ["StoreSource", "store_column"]
 
 Array = NDArray[Any]
 
-MISSING_ATTR = "missing_value"
-"""A column's attribute: the value that stands for missing values."""
-GEOMETRY = 5
-"""GDAL's type of columns with geometries (``GFT_WKBGeometry``), in the attribute GDAL_TYPE."""
 PAGES = 16
 """Text is decoded in whole chunks, if at least 1/PAGES of a chunk's rows are needed."""
 WRITE_ROWS = 2**21
 """Rows written at a time, about."""
-
-
-def missing_value(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:
-    """Return the value that stands for missing values, in the column's dtype, or None.
-
-    Also None if the dtype can't hold the recorded value, because then no row has it.
-    """
-    kept = attributes.get(MISSING_ATTR)
-    if kept is None or isinstance(kept, (list, dict)):
-        return None
-    if dtype.kind in "OS":
-        return kept.encode() if isinstance(kept, str) else None
-    if dtype.kind in "T":
-        return kept if isinstance(kept, str) else None
-    try:
-        with np.errstate(all="ignore"):
-            value = np.array(kept).astype(dtype)[()]
-        # JSON stores a float32 as the decimals of a double, so take the nearest float32.
-        exact = dtype.kind in "fM" or (isinstance(kept, (int, float)) and value == kept)
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return value if exact else None
 
 
 class StoreSource:
@@ -116,7 +91,12 @@ def _reopened(
     return StoreSource(kind(filename, True, storageOptions=storage_options), storage_options)
 
 
-def store_column(table: Any, name: str, values: Any) -> None:
+def store_column(
+    table: Any,
+    name: str,
+    values: Any,
+    attributes: Callable[[np.dtype[Any]], Mapping[str, Any]] | None = None,
+) -> None:
     """Create a column from all its values, or replace it.
 
     If this fails, the table is as it was.
@@ -128,6 +108,8 @@ def store_column(table: Any, name: str, values: Any) -> None:
     values : array-like, LazyColumn or scalar
         One row for each row of the table; a scalar is the value of all rows. A table without rows
         and columns gets as many rows as there are values.
+    attributes : callable, optional
+        Returns the attributes of the column, for its dtype.
 
     Raises
     ------
@@ -151,7 +133,7 @@ def store_column(table: Any, name: str, values: Any) -> None:
         raise ShapeError(
             f"{table.filename} has {rows} rows, and the values for column {name!r} have {shape[0]}"
         )
-    dtype = _dtype_for(given, name)
+    dtype = normalize_dtype(_dtype_for(given, name))
     if is_new:
         table.setRowCount(shape[0])
     begun = False
@@ -160,6 +142,7 @@ def store_column(table: Any, name: str, values: Any) -> None:
             name,
             dtype,
             shape[1] if len(shape) == 2 else 1,
+            attributes=None if attributes is None else attributes(dtype),
             complete=False,
             replace=table.colExists(name),
         )
@@ -189,6 +172,9 @@ def _dtype_for(values: Any, name: str) -> Any:
         return str
     if kinds <= {bytes, np.bytes_}:
         return bytes
+    if all(issubclass(kind, (int, float, np.integer, np.floating)) for kind in kinds - {bool}):
+        # Writing refuses integers that float64 would round.
+        return np.dtype(np.float64)
     said = ", ".join(sorted(kind.__name__ for kind in kinds))
     raise UnsupportedDtypeError(
         f"column {name!r}: values of different types ({said}), and a column has one: give an array "

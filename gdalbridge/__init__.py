@@ -9,8 +9,7 @@ import os
 import sys
 
 try:
-    from importlib import import_module
-    from typing import TYPE_CHECKING, Any
+    from typing import TYPE_CHECKING
 
     from gdalbridge.errors import (
         BridgeError,
@@ -20,6 +19,7 @@ try:
         StaleWarning,
     )
     from gdalbridge.gdalio.config_options import words
+    from ratzarr.lazy import lazy
     from ratzarr.stores import consult
 except KeyboardInterrupt:
     # The command imports this package before it can handle Ctrl-C itself.
@@ -94,49 +94,25 @@ consult(words)
 
 # Most names need GDAL and zarr, and are imported on first use. Without GDAL the others still work,
 # and the error tells how to install it.
-_WHEN_USED = {
-    "AttachedRAT": "attached_rat.rat",
-    "BakeReport": "rasters.bake",
-    "BuildReport": "rasters.build",
-    "CalcReport": "sql.calc",
-    "CheckReport": "sidecars.check",
-    "ColumnReport": "copying.report",
-    "ColumnStats": "sql.stats",
-    "CopyReport": "copying.report",
-    "Sidecar": "sidecars.naming",
-    "Table": "table",
-    "TableInfo": "sidecars.listing",
-    "TouchReport": "sidecars.accept",
-    "TravelReport": "rasters.files",
-    "ZonalReport": "rasters.zonal",
-    "attach": "attached_rat.attach",
-    "bake": "rasters.bake",
-    "build": "rasters.build",
-    "calc": "sql.calc",
-    "check": "sidecars.check",
-    "column_stats": "sql.stats",
-    "copy_raster": "rasters.files",
-    "copy_to_raster": "copying.to_raster",
-    "copy_to_sidecar": "copying.to_sidecar",
-    "disable": "attached_rat.enable",
-    "enable": "attached_rat.enable",
-    "find_sidecars": "sidecars.naming",
-    "list_tables": "sidecars.listing",
-    "move_raster": "rasters.files",
-    "open_table": "table",
-    "remove_raster": "rasters.files",
-    "sidecar_path": "sidecars.naming",
-    "touch": "sidecars.accept",
-    "zonal": "rasters.zonal",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHEN_USED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_WHEN_USED[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "attached_rat.attach": "attach",
+        "attached_rat.enable": "disable enable",
+        "attached_rat.rat": "AttachedRAT",
+        "copying.report": "ColumnReport CopyReport",
+        "copying.to_raster": "copy_to_raster",
+        "copying.to_sidecar": "copy_to_sidecar",
+        "rasters.bake": "BakeReport bake",
+        "rasters.build": "BuildReport build",
+        "rasters.files": "TravelReport copy_raster move_raster remove_raster",
+        "rasters.zonal": "ZonalReport zonal",
+        "sidecars.accept": "TouchReport touch",
+        "sidecars.check": "CheckReport check",
+        "sidecars.listing": "TableInfo list_tables",
+        "sidecars.naming": "Sidecar find_sidecars sidecar_path",
+        "sql.calc": "CalcReport calc",
+        "sql.stats": "ColumnStats column_stats",
+        "table": "Table open_table",
+    },
+)

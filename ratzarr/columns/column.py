@@ -6,6 +6,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ratzarr.errors import (
     ShapeError,
     TooLargeError,
 )
+from ratzarr.format.blocks import chunk_count
 from ratzarr.format.casting import as_block, exact
 from ratzarr.format.names import (
     GROUP,
@@ -37,10 +39,6 @@ from ratzarr.stores.document import MetadataDocument
 __all__ = ["Column"]
 
 Array = NDArray[Any]
-
-TILES = 8
-"""A block is large if it has at least 1/TILES of a chunk's rows."""
-LAST_ROW = -1
 
 
 class Column:
@@ -147,8 +145,11 @@ class Column:
         document = self.document.document
         known = self._understood
         if known is None or known[0] is not document:
-            known = (document, ColumnState.of(document, self.document.place, self.name))
-            self._understood = known
+            state = ColumnState.of(document, self.document.place, self.name)
+            if known is not None and known[1].is_same_column(state):
+                # It remembers the compression that suits the column.
+                state = replace(state, codec=known[1].codec)
+            self._understood = known = document, state
         return known[1]
 
     # ---- changes by other processes
@@ -245,15 +246,16 @@ class Column:
 
     def chunk_key(self, state: ColumnState, chunk: int) -> str:
         """Return the key of a chunk in the store."""
-        return f"{self.prefix}/{state.chunk_name(chunk)}"
+        place = (chunk, 0) if state.row_shape else (chunk,)
+        return f"{self.prefix}/{state.chunk_keys.encode_chunk_key(place)}"
 
     def chunk_in_words(self, state: ColumnState, chunk: int) -> str:
         """Describe a chunk by its object and its rows, for messages."""
         first = chunk * state.chunk_rows
         last = max(first, min(first + state.chunk_rows, state.length) - 1)
         return (
-            f"{self.objects.location}/{self.prefix}/{state.chunk_name(chunk)} (rows {first} to "
-            f"{last} of column {self.name!r})"
+            f"{self.objects.location}/{self.chunk_key(state, chunk)} (rows {first} to {last} of "
+            f"column {self.name!r})"
         )
 
     def chunk_missing(self, state: ColumnState, chunk: int) -> DamagedError:
@@ -310,7 +312,7 @@ class Column:
 
     def owner(self, state: ColumnState, stop: int) -> Owner:
         """Return the owner for chunks with rows up to ``stop``."""
-        return Owner(self.prefix, state.mark(), lambda data: self.check_still(state, data, stop))
+        return Owner(self.prefix, state.mark, lambda data: self.check_still(state, data, stop))
 
     def count(self, data: bytes) -> None:
         """Add the size of a written chunk to :attr:`bytes_written`."""
@@ -331,6 +333,22 @@ class Column:
         state, skip = self.state, len(self.prefix) + 1
         found = (state.chunk_of(key[skip:]) for key in self.objects.list_tree(self.prefix))
         return {chunk for chunk in found if chunk is not None}
+
+    def missing_rows(self, row_count: int) -> list[tuple[int, int]]:
+        """Return the rows that are not written yet; see :meth:`RatZarr.getMissingRows`."""
+        # Read the document again, because the caller is about to write these rows. An unfinished
+        # column that will replace another is not reopened when other processes resize the table.
+        if not self.document.load():
+            raise self.missing()
+        written = self.chunks_there()
+        step, rows = self.state.chunk_rows, min(row_count, self.state.length)
+        runs: list[tuple[int, int]] = []
+        start = 0
+        for chunk in [*sorted(written), chunk_count(rows, step)]:
+            if start < (stop := min(chunk * step, rows)):
+                runs.append((start, stop))
+            start = (chunk + 1) * step
+        return runs
 
 
 def _is_text(block: Array) -> bool:

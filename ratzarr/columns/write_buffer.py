@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.columns.chunk_cache import size_of
-from ratzarr.columns.chunk_io import write_rows
+from ratzarr.columns.chunk_io import Part, parts, write_rows
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import run
 from ratzarr.errors import ChangedError, ColumnNotFoundError, RatZarrError
-from ratzarr.format.blocks import Block, Part, parts
+from ratzarr.format.blocks import Block
 
 __all__ = [
     "SECONDS",
@@ -315,8 +315,7 @@ class WriteBuffer:
             If writing other chunks to make room fails. These rows are not added.
         """
         tasks: list[Callable[[], None]] = []
-        block = Block(start, len(values))
-        for part in parts(block, state.chunk_rows, state.length):
+        for part in parts(start, start + len(values), state.chunk_rows, state.length):
             given = values[part.in_block]
             # Rows of a chunk that is larger than the buffer are written at once.
             if rows_of(state, part.chunk) * (state.row_bytes + 1) > self._limit:

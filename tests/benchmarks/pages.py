@@ -119,13 +119,15 @@ def _unpacked() -> Iterator[list[int]]:
         sizes.append(values.nbytes)
         return values
 
-    def counted_blocks(blocks: BloscBlocks, first: int, last: int, out: np.ndarray) -> None:
+    def counted_blocks(
+        codec: ChunkCodec, blocks: BloscBlocks, first: int, last: int, out: np.ndarray
+    ) -> None:
         sizes.append(len(out))
-        unpack(blocks, first, last, out)
+        unpack(codec, blocks, first, last, out)
 
     with (
         mock.patch.object(ChunkCodec, "decode", counted),
-        mock.patch.object(ChunkCodec, "unpack_blocks", staticmethod(counted_blocks)),
+        mock.patch.object(ChunkCodec, "unpack_blocks", counted_blocks),
     ):
         yield sizes
 

@@ -579,18 +579,21 @@ class TestLimits:
 
     def test_strings_that_could_not_be_read_again_are_not_written(self, tmp_path, monkeypatch):
         monkeypatch.setenv("RATZARR_MAX_CHUNK_BYTES", "4000")
-        with RatZarr(tmp_path / "x.rat.zarr") as table:
+        path = tmp_path / "x.rat.zarr"
+        with RatZarr(path) as table:
             table.setRowCount(100)
             table.createColumn("e", STRING)
             table.writeBlock("e", ["x" * 2500], 3)
             with pytest.raises(TooLargeError, match="RATZARR_MAX_CHUNK_BYTES"):
                 table.writeBlock("e", ["y" * 2500], 4)
             assert table.readBlock("e", 3, 2).tolist() == ["x" * 2500, ""]
-            monkeypatch.setenv("RATZARR_MAX_CHUNK_BYTES", "10000")
+        # The limit is read when a column is opened.
+        monkeypatch.setenv("RATZARR_MAX_CHUNK_BYTES", "10000")
+        with RatZarr(path) as table:
             table.writeBlock("e", ["y" * 2500], 4)
-            monkeypatch.setenv("RATZARR_MAX_CHUNK_BYTES", "4000")
-            with pytest.raises(RatZarrError):
-                table.readBlock("e", 3, 2)
+        monkeypatch.setenv("RATZARR_MAX_CHUNK_BYTES", "4000")
+        with RatZarr(path) as table, pytest.raises(RatZarrError):
+            table.readBlock("e", 3, 2)
 
     @pytest.mark.parametrize("text", ["x", "-1", "0", "1e9", "1 GB", "٣", "9" * 30])
     def test_a_limit_that_is_none(self, store, monkeypatch, text):

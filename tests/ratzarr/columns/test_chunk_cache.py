@@ -55,13 +55,13 @@ def unpacked():
         sizes.append(values.nbytes)
         return values
 
-    def counted_blocks(blocks, first, last, out):
+    def counted_blocks(codec, blocks, first, last, out):
         sizes.append(len(out))
-        unpack(blocks, first, last, out)
+        unpack(codec, blocks, first, last, out)
 
     with (
         mock.patch.object(ChunkCodec, "decode", counted),
-        mock.patch.object(ChunkCodec, "unpack_blocks", staticmethod(counted_blocks)),
+        mock.patch.object(ChunkCodec, "unpack_blocks", counted_blocks),
     ):
         yield sizes
 
@@ -387,12 +387,22 @@ def test_headers_are_not_believed():
     """What does not fit is refused, or unpacked to some bytes of the size that was asked for."""
     plain = np.round(np.random.default_rng(1).normal(size=60_000), 1)
     good = bytes(blosc.compress(plain, b"lz4", 5, blosc.SHUFFLE, 2**14))
-    for size in (plain.nbytes - 8, plain.nbytes + 8):
+    codecs = [
+        {"name": "bytes", "configuration": {"endian": sys.byteorder}},
+        {"name": "blosc", "configuration": {}},
+    ]
+
+    def codec_of(rows):
+        return ChunkCodec(codecs, plain.dtype, (rows,)).of_column("x")
+
+    codec = codec_of(len(plain))
+    assert codec.blocks(good).count > 1
+    for rows in (len(plain) - 1, len(plain) + 1):
         with pytest.raises(ValueError, match="expected"):
-            BloscBlocks.of(memoryview(good), size)
+            codec_of(rows).blocks(good)
     for data in (good[:-1], good + b"x", good[:12], b""):
         with pytest.raises(ValueError, match=r"expected|not a Blosc"):
-            BloscBlocks.of(memoryview(data), plain.nbytes)
+            codec.blocks(data)
     rng = np.random.default_rng(2)
     refused = 0
     for turn in range(600):
@@ -401,7 +411,7 @@ def test_headers_are_not_believed():
         where = int(rng.integers(0, 64)) if turn % 3 else int(rng.integers(0, len(good)))
         bad[where] ^= 1 << int(rng.integers(0, 8))
         try:
-            blocks = BloscBlocks.of(memoryview(bytes(bad)), plain.nbytes)
+            blocks = codec.blocks(bytes(bad))
             if blocks is None:
                 continue
             for first in (0, blocks.count // 2, blocks.count - 1):

@@ -543,7 +543,7 @@ getattr(gdalbridge, sys.argv[4])(sys.argv[1], sys.argv[2], progress=step)
 @pytest.mark.parametrize(
     ("work", "to", "after"),
     [("copy", "disk", 3), ("copy", "disk", 90), ("move", "disk", 3), ("move", "s3", 20),
-     ("move", "s3", 34)],
+     ("move", "s3", 28)],
 )  # fmt: skip
 def test_a_process_that_is_killed(raster, places, work, to, after):
     target = places(to)

@@ -24,7 +24,6 @@ import sys
 import time
 import venv
 from collections.abc import Mapping
-from pathlib import Path
 
 import debian_gdal
 from pinned import (

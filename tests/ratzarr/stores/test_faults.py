@@ -506,7 +506,7 @@ def test_a_machine_that_was_asleep():
 
     clock = [0.0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ratzarr.stores.s3_client.time.monotonic", lambda: clock[0])
+        patch.setattr(time, "monotonic", lambda: clock[0])
         with pytest.raises(ConnectTimeoutError):
             retries.run(attempt)
     assert len(tried) == 2

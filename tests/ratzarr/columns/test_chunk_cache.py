@@ -15,6 +15,7 @@ from numpy.dtypes import StringDType
 
 from ratzarr import DamagedError, RatZarr
 from ratzarr.codecs.blosc import BloscBlocks
+from ratzarr.codecs.chunk_codec import ChunkCodec
 from ratzarr.format.names import to_json
 from ratzarr.stores.local_files import state_of
 from ratzarr.testing.helpers import make

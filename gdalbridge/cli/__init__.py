@@ -18,6 +18,7 @@ __all__ = ["main"]
 
 COMMANDS = {
     "bake": "Copy a raster with an ordinary table, for QGIS and ArcGIS.",
+    "build": "Make a raster's table from its pixels.",
     "calc": "Compute new columns from others, with an expression.",
     "check": "Check whole tables for damaged, missing and left-over data.",
     "copy": "Copy a raster's attribute table to a sidecar.",
@@ -33,6 +34,7 @@ COMMANDS = {
     "run": "Run a Python program that sees sidecars in its rasters' tables.",
     "stats": "Print statistics of columns.",
     "touch": "Accept that a raster has changed since its tables were made.",
+    "zonal": "Compute statistics of images for each segment.",
 }
 
 

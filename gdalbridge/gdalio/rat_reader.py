@@ -8,6 +8,7 @@ Only one thread at a time may use a source, but not necessarily the one that ope
 """
 
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -220,8 +221,8 @@ def no_table(dataset: Any, band: int, name: str, also: str = "") -> RasterNotFou
     text = f"{name}: band {band} has no attribute table{also}"
     if not bands:
         return RasterNotFoundError(
-            f"{text}, and no other band has one. QGIS (Create Raster Attribute Table), GDAL's "
-            f"Band.SetDefaultRAT and ratzarr.RatZarr({name + '.rat.zarr'!r}) make one."
+            f"{text}, and no other band has one. To make one from the pixels: gdalbridge build "
+            f"{shlex.quote(name)}"
         )
     which = f"band {bands[0]}" if len(bands) == 1 else f"bands {', '.join(map(str, bands))}"
     has = "has" if len(bands) == 1 else "have"

@@ -1,0 +1,60 @@
+"""``gdalbridge build``."""
+
+from typing import Any
+
+import click
+
+from gdalbridge.cli.common import (
+    Command,
+    config_option,
+    examples,
+    json_option,
+    quiet_option,
+    say,
+)
+
+
+@examples(
+    "gdalbridge build seg.tif",
+    "gdalbridge build seg.tif --bbox --centroid --area",
+    "gdalbridge build classes.tif --sparse",
+    "gdalbridge build s3://bucket/seg.tif --recount",
+)
+@click.command("build", cls=Command)
+@click.argument("raster")
+@click.argument("sidecar", required=False)
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
+)
+@click.option("--name", help="Write a further table of this name.")
+@click.option(
+    "--sparse",
+    is_flag=True,
+    help="One row for each value that occurs, with a column of values. By default the row number "
+    "is the value.",
+)
+@click.option("--bbox", is_flag=True, help="Add the bounding box: xmin, ymin, xmax, ymax.")
+@click.option("--centroid", is_flag=True, help="Add the mean position of the pixels: x, y.")
+@click.option("--area", is_flag=True, help="Add the area, in the raster's unit.")
+@click.option(
+    "--colors/--no-colors",
+    default=True,
+    show_default=True,
+    help="Add the colour table and category names.",
+)
+@click.option("--recount", is_flag=True, help="Only count the pixels of an existing table again.")
+@click.option("--overwrite", is_flag=True, help="Replace existing columns.")
+@click.option("--threads", type=click.IntRange(1), help="Threads that read the raster.")
+@config_option
+@json_option
+@quiet_option
+def command(raster: str, sidecar: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Make RASTER's table from its pixels.
+
+    The table has one row for each value, and its number of pixels in the column Histogram. It is
+    written to the raster's sidecar, or to SIDECAR.
+    """
+    from gdalbridge.rasters.build import build
+
+    report = build(raster, sidecar, progress=not (quiet or as_json), **options)
+    say(report, as_json=as_json, quiet=quiet)

@@ -1,0 +1,68 @@
+"""``gdalbridge build`` and ``zonal``, as typed."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from gdalbridge import open_table
+from gdalbridge.cli import main
+from tests.gdalbridge.pixel_rasters import squares, write
+
+pytestmark = pytest.mark.main_env_only
+
+
+def run(*words, code=0):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+@pytest.fixture
+def segments(tmp_path):
+    return write(tmp_path / "seg.tif", squares(40, 50, first=1))
+
+
+def test_from_pixels_to_statistics(tmp_path, segments):
+    said = run("stats", segments, code=1)
+    assert said.rstrip().endswith(f"gdalbridge build {segments}")
+    assert "Histogram, x, y, area" in run("build", segments, "--centroid", "--area")
+    image = write(tmp_path / "image.tif", np.arange(4000, dtype="f4").reshape(2, 40, 50))
+    report = json.loads(
+        run(
+            "zonal",
+            segments,
+            image,
+            "--band",
+            "1:red",
+            "--band",
+            "2",
+            "--stat",
+            "mean,p50",
+            "--stat",
+            "count",
+            "--json",
+        )
+    )
+    assert report["columns"] == [
+        "red_mean", "red_p50", "red_count", "band2_mean", "band2_p50", "band2_count",
+    ]  # fmt: skip
+    with open_table(segments) as table:
+        assert table.columns[:4] == ["Histogram", "x", "y", "area"]
+        assert np.array_equal(table["red_count"][:], table["Histogram"][:])
+        assert table["red_mean"][1] == np.arange(2000).reshape(40, 50)[:9, :9].mean()
+    assert "already" in run("build", segments, code=1)
+    assert "passes" in run("zonal", segments, image, "--memory", "1K", "--overwrite")
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (["--band", "red"], "NUMBER:NAME"), (["--band", "1", "--band", "1:x"], "twice"),
+    (["--memory", "much"], "500M"), (["--stat", "average"], "'average'"),
+    (["--resampling", "best"], "'best'"),
+])  # fmt: skip
+def test_wrong_options_are_named(tmp_path, segments, words, said):
+    image = write(tmp_path / "image.tif", np.zeros((40, 50), "u1"))
+    result = CliRunner().invoke(main, ["zonal", segments, image, *words])
+    assert result.exit_code != 0
+    assert said in result.output

@@ -269,14 +269,27 @@ class Program:
         """
         from gdalbridge.sql.arrow_values import from_arrow
 
-        block = self._block(arrays, rows)
-        found = self._sliced(block, self._query, self._weights(block, first_row), first_row)
-        if found.num_rows != rows:
-            raise BridgeError(f"{self._named()}: {found.num_rows} results of {rows} rows")
+        found = self._results(arrays, first_row, rows)
         return {
             name: from_arrow(_whole(found.column(place)), dtype, column=name, first_row=first_row)
             for place, (name, dtype) in enumerate(self.dtypes.items())
         }
+
+    def mask(self, arrays: Sequence[Any], first_row: int, rows: int) -> Array:
+        """Return a block of the first result, which is true or false; NULL counts as false.
+
+        Parameters and errors are those of :meth:`compute`.
+        """
+        found = _whole(self._results(arrays, first_row, rows).column(0))
+        mask: Array = found.fill_null(False).to_numpy(zero_copy_only=False)
+        return mask
+
+    def _results(self, arrays: Sequence[Any], first_row: int, rows: int) -> Any:
+        block = self._block(arrays, rows)
+        found = self._sliced(block, self._query, self._weights(block, first_row), first_row)
+        if found.num_rows != rows:
+            raise BridgeError(f"{self._named()}: {found.num_rows} results of {rows} rows")
+        return found
 
     def _weights(self, block: Any, first_row: int) -> Array:
         """Return upper bounds of the bytes of text that each row makes.

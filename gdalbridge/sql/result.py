@@ -27,8 +27,8 @@ SHOWN_ROWS = 40
 """Rows of a table as text; half of them are the first ones, half the last ones."""
 WIDEST = 10_000
 """Width of a table as text that does not go to a terminal."""
-WIDE = re.compile(r"\b(U?HUGEINT|BIGNUM)\b")
-"""Types that Arrow lacks; :data:`DIGITS` holds their values, or DuckDB raises an error."""
+WIDE = re.compile(r"\bU?HUGEINT\b|^BIGNUM$")
+"""Types that Arrow lacks. :data:`DIGITS` holds their values, or DuckDB raises an error."""
 DIGITS = "DECIMAL(38, 0)"
 PLAIN = re.compile(
     r"BOOLEAN|VARCHAR|FLOAT|DOUBLE|DATE|TIMESTAMP.*|DECIMAL.*|\"NULL\"|U?(TINY|SMALL|BIG)INT|U?INTEGER"
@@ -224,10 +224,14 @@ def _quoted(name: str) -> str:
 
 
 def _exact(relation: Any) -> Any:
-    """Return a relation whose integers Arrow keeps exactly; more than 38 digits are an error."""
+    """Return a relation whose integers Arrow keeps exactly.
+
+    Those of 128 bits with more than 38 digits are an error; those of any size become text.
+    """
 
     def expression(name: str, kind: str) -> str:
-        return f"CAST({name} AS {WIDE.sub(DIGITS, kind)})" if WIDE.search(kind) else name
+        target = "VARCHAR" if kind == "BIGNUM" else WIDE.sub(DIGITS, kind)
+        return name if target == kind else f"CAST({name} AS {target})"
 
     if not any(WIDE.search(str(kind)) for kind in relation.types):
         return relation

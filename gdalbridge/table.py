@@ -191,25 +191,35 @@ class Table(TableMethods):
         store.setRowCount(rows)
         self._look_again()
 
-    def sql(self, query: str) -> Any:
+    def sql(self, query: str, **tables: Any) -> Any:
         """Run a query over the table, which is called ``rat``; see the guide to DuckDB.
 
         Parameters
         ----------
         query : str
-            SQL of DuckDB. The column ``row`` has the row numbers.
+            SQL of DuckDB: one statement that only reads. The column ``row`` has the row numbers.
+        **tables
+            Further tables by their names in the query: a Table, a :class:`ratzarr.RatZarr`, a data
+            frame or an Arrow table.
 
         Returns
         -------
         duckdb.DuckDBPyRelation
-            Nothing is read before its rows are fetched. It can't reach files or the network.
+            Nothing is read before its rows are fetched. It can't reach files or the network. If a
+            table can't be read while rows are fetched, the error is one of DuckDB's, with the
+            reason.
 
         Raises
         ------
         BridgeError
-            For an invalid query.
+            For an invalid query, or something that is not a table.
         PackageMissingError
             If the extra ``sql`` is not installed.
+
+        Warns
+        -----
+        UserWarning
+            If columns get other names in the query, because theirs differ only in case.
 
         Examples
         --------
@@ -223,7 +233,9 @@ class Table(TableMethods):
         """
         from gdalbridge.sql.query import relation
 
-        return relation({"rat": self}, query)
+        if "rat" in tables:
+            raise BridgeError("rat is this table's own name: give the other one another name")
+        return relation({"rat": self, **tables}, query)
 
     # ---- writing
 

@@ -1,5 +1,6 @@
 """What the documents show works as it is printed."""
 
+import os
 import re
 import subprocess
 import sys
@@ -84,6 +85,26 @@ def test_the_examples_of_calc_and_stats(tmp_path, monkeypatch, capsys):
     assert said
 
 
+@pytest.mark.main_env_only
+@pytest.mark.parametrize("guide", ["duckdb"])
+def test_the_guides_can_be_followed(guide, nlcd):
+    """Their commands and examples in their order, beside the raster."""
+    text = (ROOT / "docs" / "guides" / f"{guide}.md").read_text(encoding="utf-8")
+    path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
+    said = []
+    for kind, block in re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL):
+        assert len(block.strip().splitlines()) <= 10
+        command = [sys.executable, "-c", block] if kind == "python" else ["sh", "-euc", block]
+        done = subprocess.run(
+            command, cwd=nlcd.parent, capture_output=True, text=True, timeout=300, check=False,
+            env=os.environ | {"PATH": path},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), block
+        said.append(done.stdout)
+    assert said
+    assert all("Evergreen Forest" in one for one in said)
+
+
 def test_the_readmes_targets_are_there():
     targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -118,9 +139,9 @@ def test_the_names_of_gdalbridge():
     assert done.stdout.split() == [
         "AttachedRAT", "BakeReport", "BridgeError", "CalcReport", "CancelledError", "CheckReport",
         "ColumnReport", "ColumnStats", "ConversionError", "CopyReport", "LossWarning", "Sidecar",
-        "StaleWarning", "TableInfo", "TouchReport", "TravelReport", "attach", "bake", "calc", "check",
+        "StaleWarning", "Table", "TableInfo", "TouchReport", "TravelReport", "attach", "bake", "calc", "check",
         "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar", "disable", "enable",
-        "find_sidecars", "list_tables", "move_raster", "remove_raster", "sidecar_path", "touch",
+        "find_sidecars", "list_tables", "move_raster", "open_table", "remove_raster", "sidecar_path", "touch",
     ]  # fmt: skip
 
 

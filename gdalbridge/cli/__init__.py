@@ -32,6 +32,7 @@ COMMANDS = {
     "mv": "Move a raster with all of its tables.",
     "rm": "Remove a raster with all of its tables.",
     "run": "Run a Python program that sees sidecars in its rasters' tables.",
+    "sql": "Query a table with SQL.",
     "stats": "Print statistics of columns.",
     "touch": "Accept that a raster has changed since its tables were made.",
     "zonal": "Compute statistics of images for each segment.",

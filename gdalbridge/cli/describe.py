@@ -4,9 +4,10 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from ratzarr import RatZarr
 from ratzarr.format import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
 from ratzarr.pipeline import run
 from ratzarr.stores import gdal_name
+
+if TYPE_CHECKING:
+    from gdalbridge.sidecars.merged import Columns
 
 __all__ = ["fitting", "float_text", "head", "head_text", "info", "info_text", "text_table"]
 
@@ -259,6 +263,8 @@ def head(
     band: int = 1,
     name: str | None = None,
     columns: Sequence[str] = (),
+    where: str | None = None,
+    sort: Sequence[str] = (),
     reading: ReadOptions = DEFAULTS,
 ) -> dict[str, Any]:
     """Return some rows of a sidecar, or of a raster's columns merged with its sidecars'.
@@ -268,13 +274,18 @@ def head(
     table : str
         Path, URL or ``/vsi`` name.
     rows, start : int
-        Number of rows, and the first row.
+        Number of rows, and the first row; with ``where`` or ``sort`` the number of rows to leave out
+        of those found.
     band : int
         Band of a raster, counted from 1.
     name : str, optional
         Of a raster's sidecars, use only the further table of this name.
     columns : sequence of str
         Only these columns; by default all.
+    where : str, optional
+        Only rows for which this expression is true; see :func:`gdalbridge.calc`.
+    sort : sequence of str
+        Names of columns that determine the order; a minus before a name means descending.
     reading : ReadOptions
         For a raster's own table.
 
@@ -282,13 +293,15 @@ def head(
     -------
     dict
         ``table``, ``rows`` (of the whole table), ``start``, and ``columns``: lists of
-        JSON-compatible values by name. Beyond the end of a shorter column they are None.
+        JSON-compatible values by name. Beyond the end of a shorter column they are None. With
+        ``where`` or ``sort`` also these, and ``row_numbers``.
     """
+    pick = _Pick(where, tuple(sort), start, rows)
     if is_sidecar(table):
-        return _store_head(table, rows, start, columns)
+        return _store_head(table, pick, columns)
     refuse_special_files(gdal_name(table))
     try:
-        return _merged_head(table, rows, start, band, name, columns, reading)
+        return _merged_head(table, pick, band, name, columns, reading)
     except (GdalMissingError, RasterNotFoundError) as error:
         # The sidecar may be readable even if the raster is not.
         there = [one for one in find_sidecars(table, band) if one.name == name]
@@ -299,13 +312,40 @@ def head(
             LossWarning,
             stacklevel=2,
         )
-        return _store_head(there[0].path, rows, start, columns)
+        return _store_head(there[0].path, pick, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    """The rows to show."""
+
+    where: str | None
+    sort: tuple[str, ...]
+    start: int
+    count: int
+
+    @property
+    def is_plain(self) -> bool:
+        """True for consecutive rows."""
+        return self.where is None and not self.sort
+
+    def rows(self, there: "Columns") -> list[int]:
+        """Return their numbers."""
+        from gdalbridge.sql.selection import selected_rows
+
+        return selected_rows(there, self.where, self.sort, start=self.start, count=self.count)
+
+    def as_dict(self, numbers: list[int]) -> dict[str, Any]:
+        """Return the entries that describe them."""
+        return {
+            "start": self.start, "where": self.where, "sort": list(self.sort),
+            "row_numbers": numbers,
+        }  # fmt: skip
 
 
 def _merged_head(
     table: str,
-    rows: int,
-    start: int,
+    pick: _Pick,
     band: int,
     name: str | None,
     columns: Sequence[str],
@@ -317,12 +357,26 @@ def _merged_head(
     with open_columns(table, band=band, names=names, options=reading) as there:
         chosen = there.chosen(columns or None)
         count = max((column.rows for column in there.by_name.values()), default=0)
-        first = min(start, count)
-        length = min(rows, count - first)
+        title = there.name if band == 1 else f"{there.name}, band {band}"
+        if not pick.is_plain:
+            numbers = pick.rows(there)
+            return {
+                "table": title,
+                "rows": count,
+                **pick.as_dict(numbers),
+                "columns": {
+                    one.name: _picked(
+                        one.read, numbers, one.rows, one.chunk_rows, one.missing_value()
+                    )
+                    for one in chosen
+                },
+            }
+        first = min(pick.start, count)
+        length = min(pick.count, count - first)
         ranges = [(min(first, one.rows), max(0, min(length, one.rows - first))) for one in chosen]
         blocks = run([partial(one.read, *part) for one, part in zip(chosen, ranges, strict=True)])
         return {
-            "table": there.name if band == 1 else f"{there.name}, band {band}",
+            "table": title,
             "rows": count,
             "start": first,
             "columns": {
@@ -332,20 +386,57 @@ def _merged_head(
         }
 
 
-def _store_head(path: str, rows: int, start: int, columns: Sequence[str]) -> dict[str, Any]:
+def _store_head(path: str, pick: _Pick, columns: Sequence[str]) -> dict[str, Any]:
     with RatZarr(path, readOnly=True) as store:
         count = store.getRowCount()
-        first = min(start, count)
-        blocks = store.readBlocks(columns or readable_columns(store), first, rows)
+        names = columns or readable_columns(store)
+        missing = {name: store.getColumnAttributeMapping(name).get(MISSING_ATTR) for name in names}
+        if not pick.is_plain:
+            from gdalbridge.sidecars.merged import open_columns
+
+            with open_columns(path) as there:
+                numbers = pick.rows(there)
+            return {
+                "table": str(path),
+                "rows": count,
+                **pick.as_dict(numbers),
+                "columns": {
+                    name: _picked(
+                        partial(store.readBlock, name), numbers, count,
+                        store.getColumnChunkSize(name), missing[name],
+                    )
+                    for name in names
+                },
+            }  # fmt: skip
+        first = min(pick.start, count)
+        blocks = store.readBlocks(names, first, pick.count)
         return {
             "table": str(path),
             "rows": count,
             "start": first,
-            "columns": {
-                key: _shown(block, store.getColumnAttributeMapping(key).get(MISSING_ATTR))
-                for key, block in blocks.items()
-            },
+            "columns": {name: _shown(block, missing[name]) for name, block in blocks.items()},
         }
+
+
+def _picked(
+    read: Callable[[int, int], Any],
+    numbers: Sequence[int],
+    count: int,
+    chunk_rows: int,
+    missing: Any,
+) -> list[Any]:
+    """Return rows of a column by their numbers; those of one chunk are read together."""
+    by_chunk: dict[int, list[int]] = {}
+    for number in numbers:
+        if number < count:
+            by_chunk.setdefault(number // chunk_rows, []).append(number)
+    found: dict[int, Any] = {}
+    for rows in by_chunk.values():
+        first = min(rows)
+        block = read(first, max(rows) - first + 1)
+        values = _shown(block[np.array(rows) - first], missing)
+        found |= zip(rows, values, strict=True)
+    return [found.get(number) for number in numbers]
 
 
 def _shown(block: Any, missing: Any) -> list[Any]:
@@ -387,13 +478,20 @@ def head_text(found: Mapping[str, Any], width: int | None = None) -> str:
     """
     columns = found["columns"]
     length = max((len(values) for values in columns.values()), default=0)
-    numbers = [found["start"] + i for i in range(length)]
+    numbers = found.get("row_numbers", range(found["start"], found["start"] + length))
     lines = [
         (str(number), *(_cell(values[i]) for values in columns.values()))
         for i, number in enumerate(numbers)
     ]
-    title = f"{Path(found['table']).name}: rows {found['start']} to "
-    title += f"{found['start'] + length - 1} of {found['rows']}" if length else "none"
+    title = f"{Path(found['table']).name}: "
+    if "row_numbers" in found:
+        title += f"{len(numbers)} of {found['rows']} rows"
+        title += f", from match {found['start']}" if found["start"] else ""
+        title += f", where {_plain_text(found['where'])}" if found["where"] is not None else ""
+        title += f", sorted by {_plain_text(', '.join(found['sort']))}" if found["sort"] else ""
+    else:
+        title += f"rows {found['start']} to "
+        title += f"{found['start'] + length - 1} of {found['rows']}" if length else "none"
     names = ("row", *columns)
     shown = fitting(names, lines, width)
     text = f"{title}\n{text_table(names[:shown], [line[:shown] for line in lines])}"

@@ -11,11 +11,13 @@ from gdalbridge.cli.common import (
     lossy_option,
     print_json,
     terminal_width,
+    unicode_text,
 )
 
 
 @examples(
     "gdalbridge head seg.tif",
+    'gdalbridge head seg.tif --where "ndvi > 0.6" --sort -area --rows 5',
     "gdalbridge head s3://bucket/seg.tif.rat.zarr --rows 20 --from 1000 --column area",
 )
 @click.command("head", cls=Command)
@@ -24,6 +26,19 @@ from gdalbridge.cli.common import (
     "--rows", type=click.IntRange(0), default=10, show_default=True, help="Number of rows."
 )
 @click.option("--from", "start", type=click.IntRange(0), default=0, help="First row.")
+@click.option(
+    "--where",
+    callback=unicode_text,
+    metavar="EXPRESSION",
+    help="Only rows for which this is true, an expression as in calc.",
+)
+@click.option(
+    "--sort",
+    multiple=True,
+    callback=unicode_text,
+    metavar="[-]COLUMN",
+    help="Sort by this column; with a minus the largest values first. Can be repeated.",
+)
 @click.option(
     "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
 )
@@ -43,6 +58,8 @@ def command(
     table: str,
     rows: int,
     start: int,
+    where: str | None,
+    sort: tuple[str, ...],
     band: int,
     name: str | None,
     columns: tuple[str, ...],
@@ -51,7 +68,11 @@ def command(
     all_columns: bool,
     as_json: bool,
 ) -> None:
-    """Print the first rows of TABLE: a sidecar, or a raster's own columns with its sidecars'."""
+    """Print the first rows of TABLE: a sidecar, or a raster's own columns with its sidecars'.
+
+    With --where and --sort, these are the first of the rows found; --from leaves out some of them.
+    NaN and missing values are sorted last.
+    """
     from gdalbridge.cli.describe import head, head_text
     from gdalbridge.gdalio.read_options import ReadOptions
 
@@ -62,6 +83,8 @@ def command(
         band=band,
         name=name,
         columns=columns,
+        where=where,
+        sort=sort,
         reading=ReadOptions(encoding, lossy),
     )
     if as_json:

@@ -8,11 +8,13 @@ other dtypes cannot hold one.
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from gdalbridge.errors import ConversionError
-from ratzarr.format import BYTES, exact
+from ratzarr import UnequalValueError, UnsupportedDtypeError
+from ratzarr.format import BYTES
+from ratzarr.interop import Field
+from ratzarr.interop.arrow import arrow_array
 
 __all__ = ["DTYPES", "empty_array", "from_arrow", "to_arrow"]
 
@@ -42,9 +44,6 @@ DTYPES: dict[str, np.dtype[Any]] = {
 }
 """The dtypes that store DuckDB's result types."""
 
-# Units that Arrow does not have, and the next unit that holds them exactly.
-_UNITS = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
-
 
 def empty_array(dtype: np.dtype[Any], *, column: str) -> Any:
     """Return an empty Arrow array with the type for a column's values."""
@@ -68,56 +67,11 @@ def to_arrow(values: Array, missing: Any, *, column: str, first_row: int) -> Any
     ConversionError
         For date-times finer than nanoseconds, or out of range; names the row.
     """
-    mask = None
-    if missing is not None:
-        mask = np.asarray(values == missing, np.bool_)
-    kind = values.dtype.kind
-    if kind == "T":
-        return pa.array(values.tolist(), pa.large_string(), mask=mask)
-    if kind in "SO":
-        return pa.array(values.tolist(), pa.large_binary(), mask=mask)
-    if kind == "M":
-        values = _datetimes(values, column, first_row)
-        mask = np.isnat(values) if mask is None else mask | np.isnat(values)
-    elif values.dtype == np.float16:
-        values = exact(values, np.dtype(np.float32), column=column, first_row=first_row)
-    return pa.array(values, mask=mask, from_pandas=False)
-
-
-def _datetimes(values: Array, column: str, first_row: int) -> Array:
-    own, _ = np.datetime_data(values.dtype)
-    unit = _UNITS.get(own, own)
-    if unit not in ("D", "s", "ms", "us", "ns"):
-        raise ConversionError(
-            f"column {column!r}: {values.dtype} is finer than nanoseconds, which expressions do "
-            "not support"
-        )
-    target = np.dtype(f"M8[{unit}]")
+    field = Field(column, values.dtype, 1, len(values), max(1, len(values)), missing=missing)
     try:
-        found = values.astype(target, copy=False)
-    except OverflowError:
-        # Some versions of numpy raise this; others wrap around. The row is found below.
-        found = np.array([_or_never(one, target) for one in values])
-    unequal = found.astype(values.dtype, copy=False) != values
-    if unit == "D":
-        # Arrow's days have 32 bits, and pyarrow would wrap them around.
-        days = found.view(np.int64)
-        unequal |= (days < -(2**31)) | (days >= 2**31)
-    unequal &= ~np.isnat(values)
-    if unequal.any():
-        row = int(np.argmax(unequal))
-        raise ConversionError(
-            f"column {column!r}, row {first_row + row}: {values[row]} is out of the range of {target}"
-        )
-    return found
-
-
-def _or_never(value: Any, dtype: np.dtype[Any]) -> Any:
-    """Return a date-time in another unit, or a different value if that unit cannot hold it."""
-    try:
-        return value.astype(dtype)
-    except OverflowError:
-        return np.array(0, np.int64).view(dtype)[()]
+        return arrow_array(values, field, first_row=first_row, rows=len(values))
+    except (UnequalValueError, UnsupportedDtypeError) as error:
+        raise ConversionError(str(error)) from error
 
 
 def from_arrow(array: Any, dtype: np.dtype[Any], *, column: str, first_row: int) -> Array:

@@ -27,18 +27,21 @@ from gdalbridge.sql.expression_syntax import (
 )
 from gdalbridge.sql.text_growth import bound, limit, slices
 
-__all__ = ["Program", "needed", "sandbox"]
+__all__ = ["LOCKED", "Program", "first_line", "needed", "sandbox"]
 
 Array = NDArray[Any]
 
 MEMORY = "1GB"
 RESULT_BYTES = 2**28
 """Limit of the long texts that functions make in one block."""
-SETTINGS = {
+LOCKED = {
     "allow_community_extensions": "false",
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "enable_external_access": "false",
+}
+"""DuckDB's settings without which it reaches files and the network."""
+SETTINGS = LOCKED | {
     "error_on_division_by_zero": "true",
     "ieee_floating_point_ops": "true",
     "integer_division": "false",
@@ -68,7 +71,7 @@ def needed() -> Any:
         if "failed to map segment" in str(error) or "cannot allocate memory" in str(error):
             raise MemoryError(f"DuckDB and pyarrow could not be loaded: {error}") from error
         raise BridgeError(
-            f"expressions and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "
+            f"expressions, queries and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "
             "conda install -c conda-forge python-duckdb pyarrow"
         ) from error
     return duckdb
@@ -229,7 +232,7 @@ class Program:
         try:
             return [str(kind) for kind in self._connection.sql(self._select(trees)).types]
         except self._duckdb.Error as error:
-            raise BridgeError(f"{self._named()}: {_words(error)}") from error
+            raise BridgeError(f"{self._named()}: {first_line(error)}") from error
 
     def _named(self) -> str:
         return " and ".join(map(repr, self._texts.values()))
@@ -266,14 +269,27 @@ class Program:
         """
         from gdalbridge.sql.arrow_values import from_arrow
 
-        block = self._block(arrays, rows)
-        found = self._sliced(block, self._query, self._weights(block, first_row), first_row)
-        if found.num_rows != rows:
-            raise BridgeError(f"{self._named()}: {found.num_rows} results of {rows} rows")
+        found = self._results(arrays, first_row, rows)
         return {
             name: from_arrow(_whole(found.column(place)), dtype, column=name, first_row=first_row)
             for place, (name, dtype) in enumerate(self.dtypes.items())
         }
+
+    def mask(self, arrays: Sequence[Any], first_row: int, rows: int) -> Array:
+        """Return a block of the first result, which is true or false; NULL counts as false.
+
+        Parameters and errors are those of :meth:`compute`.
+        """
+        found = _whole(self._results(arrays, first_row, rows).column(0))
+        mask: Array = found.fill_null(False).to_numpy(zero_copy_only=False)
+        return mask
+
+    def _results(self, arrays: Sequence[Any], first_row: int, rows: int) -> Any:
+        block = self._block(arrays, rows)
+        found = self._sliced(block, self._query, self._weights(block, first_row), first_row)
+        if found.num_rows != rows:
+            raise BridgeError(f"{self._named()}: {found.num_rows} results of {rows} rows")
+        return found
 
     def _weights(self, block: Any, first_row: int) -> Array:
         """Return upper bounds of the bytes of text that each row makes.
@@ -345,8 +361,8 @@ class Program:
         try:
             self._run(block.slice(low, high - low), query)
         except self._duckdb.Error as one:
-            return ConversionError(f"{self._named()}, row {first_row + low}: {_words(one)}")
-        return ConversionError(f"{self._named()}, from row {first_row}: {_words(error)}")
+            return ConversionError(f"{self._named()}, row {first_row + low}: {first_line(one)}")
+        return ConversionError(f"{self._named()}, from row {first_row}: {first_line(error)}")
 
 
 class _Names:
@@ -380,6 +396,6 @@ def _whole(column: Any) -> Any:
     return whole.chunk(0) if hasattr(whole, "num_chunks") and whole.num_chunks else whole
 
 
-def _words(error: Exception) -> str:
-    """Return DuckDB's message without our query."""
+def first_line(error: Exception) -> str:
+    """Return DuckDB's message without the query."""
     return str(error).partition("\n")[0]

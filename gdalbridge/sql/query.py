@@ -1,25 +1,35 @@
 """Queries over tables in DuckDB's SQL, without access to files, the network or Python's variables."""
 
+import atexit
 import tempfile
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cache
-from typing import Any
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.sql.expressions import needed
+from gdalbridge.sql.expressions import LOCKED, first_line, needed
 from ratzarr.interop import TableMethods
+from ratzarr.stores import temporary_path
 
-__all__ = ["relation", "sql_names"]
+__all__ = ["Database", "relation", "sql_names"]
 
 MEMORY = "2GB"
 """Memory of DuckDB; beyond it, a query spills to a temporary directory."""
+BATCH_ROWS = 100_000
+"""Rows of a result that are handled at a time."""
 
 
 @cache
-def _spill() -> Any:
+def _spill() -> Path:
     """Return the temporary directory for large queries; removed when the process ends."""
-    return tempfile.TemporaryDirectory(prefix="ratzarr-sql-")
+    stack = ExitStack()
+    atexit.register(stack.close)
+    return stack.enter_context(temporary_path(Path(tempfile.gettempdir()), folder=True))
 
 
 def sql_names(names: Iterable[str]) -> dict[str, str]:
@@ -43,72 +53,191 @@ def sql_names(names: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def relation(tables: Mapping[str, Any], query: str, *, allow_files: bool = False) -> Any:
-    """Return a query as a DuckDB relation; nothing is read before its rows are fetched.
+class Database:
+    """Tables in an in-memory DuckDB, by name. A context manager.
 
     Parameters
     ----------
     tables : mapping
-        Tables by their names in the query: a :class:`gdalbridge.Table` or
-        :class:`ratzarr.RatZarr`, or a data frame or Arrow table.
-    query : str
-        One statement that returns rows.
+        Tables by their names in queries: a :class:`gdalbridge.Table` or :class:`ratzarr.RatZarr`,
+        or a data frame, an Arrow table or another object that DuckDB reads.
     allow_files : bool
-        Let the query read and write files and URLs, as DuckDB does by default.
-
-    Returns
-    -------
-    duckdb.DuckDBPyRelation
+        Let queries read and write files and URLs and load extensions, as DuckDB does by default.
 
     Raises
     ------
     BridgeError
-        For an invalid query; has DuckDB's reason.
+        If a table can't be read by DuckDB, or two names differ only in case.
 
     Warns
     -----
     UserWarning
         If columns get other names, because theirs differ only in case.
     """
-    duckdb = needed()
-    config = {
-        "memory_limit": MEMORY,
-        "preserve_insertion_order": "true",
-        "python_enable_replacements": "false",
-        "temp_directory": _spill().name,
-    }
-    if not allow_files:
-        config |= {
-            "allow_community_extensions": "false",
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
-            "enable_external_access": "false",
+
+    def __init__(self, tables: Mapping[str, Any], *, allow_files: bool = False) -> None:
+        self._duckdb = needed()
+        self._allow_files = allow_files
+        self._scans: list[Any] = []
+        config = {
+            "memory_limit": MEMORY,
+            "preserve_insertion_order": "true",
+            "python_enable_replacements": "false",
         }
-    connection = duckdb.connect(":memory:", config=config)
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        # The bar would be printed to stdout, among the results.
-        connection.execute("SET enable_progress_bar = false")
-        connection.execute("SET lock_configuration = true")
-        for name, table in tables.items():
-            connection.register(name, _registered(name, table))
-        found = connection.sql(query)
-    except duckdb.Error as error:
-        raise BridgeError(f"DuckDB can't run {query!r:.200}: {error}") from error
-    if found is None:
-        raise BridgeError(f"{query!r:.200} returns no rows; a query starts with SELECT or FROM")
-    return found
+        self._connection = self._duckdb.connect(":memory:", config=config)
+        self._thread = ThreadPoolExecutor(1, "query")
+        try:
+            self._configure()
+            for name, table in tables.items():
+                self._register(name, table, tables)
+        except BaseException:
+            self.close()
+            raise
+
+    def _configure(self) -> None:
+        settings = {
+            "TimeZone": "UTC",
+            # The bar would be printed to stdout, among the results.
+            "enable_progress_bar": "false",
+            # While files can still be reached. DuckDB creates the directory when it needs it.
+            "temp_directory": str(_spill() / "duckdb").replace("'", "''"),
+        }
+        if not self._allow_files:
+            settings |= {**LOCKED, "lock_configuration": "true"}
+        for name, value in settings.items():
+            self._connection.execute(f"SET {name} = '{value}'")
+
+    def _register(self, name: str, table: Any, tables: Mapping[str, Any]) -> None:
+        alike = [other for other in tables if other.casefold() == name.casefold()]
+        if len(alike) > 1:
+            raise BridgeError(f"two tables have the same name in SQL: {' and '.join(alike)}")
+        if isinstance(table, TableMethods):
+            # DuckDB reads only the columns and chunks of it that a query needs.
+            table = table.scan(rename=_renamed(name, table.columns))
+            self._scans.append(table)
+        try:
+            self._connection.register(name, table)
+        except (self._duckdb.Error, TypeError) as error:
+            raise BridgeError(
+                f"{name} is not a table that DuckDB reads, but a {type(table).__name__}; give a "
+                "Table, a data frame or an Arrow table"
+            ) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop a running query, and close the database."""
+        self._connection.interrupt()
+        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._connection.close()
+
+    def relation(self, query: str) -> Any:
+        """Return a query as a DuckDB relation; nothing is read before its rows are fetched.
+
+        Parameters
+        ----------
+        query : str
+            One statement that returns rows; with ``allow_files`` any statements.
+
+        Raises
+        ------
+        BridgeError
+            For an invalid query; has DuckDB's reason.
+        """
+        try:
+            statements = self._connection.extract_statements(query)
+            if not self._allow_files:
+                self._check(query, statements)
+            found = self._connection.sql(query)
+        except self._duckdb.Error as error:
+            raise BridgeError(f"DuckDB can't run {query!r:.200}: {error}") from error
+        except UnicodeEncodeError:
+            raise BridgeError(f"{query!a:.200} is not Unicode text") from None
+        if found is None:
+            raise BridgeError(
+                f"{query!r:.200} returns no rows; a query starts with SELECT or FROM"
+            )
+        return found
+
+    def _check(self, query: str, statements: list[Any]) -> None:
+        kinds = self._duckdb.StatementType
+        # PIVOT is more than one statement to DuckDB.
+        allowed = (kinds.SELECT, kinds.EXPLAIN, kinds.MULTI)
+        if len(statements) != 1 or statements[0].type not in allowed:
+            what = (
+                f"{statements[0].type.name} is not one" if len(statements) == 1
+                else f"here are {len(statements)}"
+            )  # fmt: skip
+            raise BridgeError(
+                f"{query!r:.200}: a query is one statement that only reads, such as SELECT or FROM; "
+                f"{what}"
+            )
+
+    def run[Value](self, work: Callable[[], Value]) -> Value:
+        """Do work on a relation in another thread, so that Ctrl-C ends it at once.
+
+        Raises
+        ------
+        BridgeError
+            If the query fails; has DuckDB's reason.
+        Exception
+            If a table can't be read: its own error, which DuckDB would replace.
+        """
+        try:
+            return self._thread.submit(work).result()
+        except self._duckdb.Error as error:
+            for scan in self._scans:
+                if scan.error is not None:
+                    raise scan.error from None
+            raise BridgeError(f"the query failed: {first_line(error)}") from error
+        except BaseException:
+            self._connection.interrupt()
+            raise
+
+    def batches(self, relation: Any) -> tuple[Any, Iterator[Any]]:
+        """Return the Arrow schema of a relation, and its record batches as they are computed."""
+        reader = self.run(lambda: relation.to_arrow_reader(BATCH_ROWS))
+
+        def read() -> Any:
+            # StopIteration can't leave a generator.
+            return next(reader, None)
+
+        def each() -> Iterator[Any]:
+            while (batch := self.run(read)) is not None:
+                yield batch
+
+        return reader.schema, each()
 
 
-def _registered(name: str, table: Any) -> Any:
-    """Return what DuckDB reads: only the columns and chunks that a query needs."""
-    if not isinstance(table, TableMethods):
-        return table
-    renamed = sql_names(table.columns)
+def _renamed(name: str, columns: Iterable[str]) -> dict[str, str]:
+    renamed = sql_names(columns)
     if renamed:
         said = ", ".join(f"{old!r} is {new!r}" for old, new in renamed.items())
         warnings.warn(
             f"SQL does not tell apart names that differ only in case: in {name}, {said}",
-            stacklevel=5,
+            stacklevel=6,
         )
-    return table.scan(rename=renamed)
+    return renamed
+
+
+def relation(tables: Mapping[str, Any], query: str, *, allow_files: bool = False) -> Any:
+    """Return a query as a DuckDB relation; nothing is read before its rows are fetched.
+
+    Parameters and errors are those of :class:`Database` and :meth:`Database.relation`.
+
+    Returns
+    -------
+    duckdb.DuckDBPyRelation
+        An error while its rows are fetched is one of DuckDB's.
+    """
+    # The relation keeps the connection open.
+    return Database(tables, allow_files=allow_files).relation(query)

@@ -23,8 +23,8 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from gdalbridge.sql.expressions import needed
-from gdalbridge.sql.scan import BLOCK_ROWS, READERS, Scan
 from ratzarr.format import Block
+from ratzarr.interop import Field, Source
 
 __all__ = ["QUANTILES", "ColumnStats", "Histogram", "Quantile", "column_stats"]
 
@@ -36,6 +36,10 @@ MOST_FREQUENT = 10
 MAX_BINS = 2**20
 MAX_WEIGHT = 2**63
 """Limit of the sum of a column's weights; counts of pixels always stay below it."""
+BLOCK_ROWS = 500_000
+READERS = 2
+NEVER = -(2**63)
+"""The integer of NaT."""
 SECONDS = 0.1
 """Seconds between progress reports."""
 MEMORY = 2**30
@@ -230,6 +234,9 @@ def column_stats(
     >>> area.count, area.weight, area.mean, area.median
     (3, 4, 2.625, 2.5)
     """
+    needed()
+    from ratzarr.interop.dataset import TableDataset
+
     reading = ReadOptions(encoding, lossy)
     bins = _as_bins(histogram)
     asked = tuple(float(q) for q in quantiles)
@@ -247,7 +254,7 @@ def column_stats(
         found = {}
         for number, column in enumerate(chosen):
             share = _Share(told, number, len(chosen), column)
-            scan = _scan(there, column, weight, block_rows)
+            scan = TableDataset(_Weighed(there, column, weight), block_rows=block_rows)
             with _Values(column.dtype, scan, memory, share) as values:
                 found[column.name] = values.statistics(column, asked, bins)
         told.report(1.0)
@@ -277,54 +284,63 @@ class _Share:
         self.told.report((self.number + fraction) / self.columns, self.column.name)
 
 
-def _scan(there: Columns, column: Column, weight: Column | None, block_rows: int) -> Scan:
-    """Return batches of ``v``, the values (null where missing), and ``w``, their weights."""
-    import pyarrow as pa
+class _Weighed:
+    """A column and its weights as a :class:`ratzarr.interop.Source`.
 
-    if weight is not None and weight.rows != column.rows:
-        raise BridgeError(
-            f"{there.name}: column {column.name!r} has {column.rows} rows, and its weights "
-            f"{weight.name!r} have {weight.rows}"
-        )
-    missing = column.missing_value()
+    Its columns are ``v``, the values, and ``w``, the weights. Date-times are their 64-bit integers,
+    so any unit is exact.
+    """
 
-    def read(block: Block) -> Any:
-        arrays = [_arrow(column.read(block.start, block.length), missing, column.name, block)]
-        if weight is not None:
-            heavy = weight.read(block.start, block.length)
+    def __init__(self, there: Columns, column: Column, weight: Column | None) -> None:
+        if weight is not None and weight.rows != column.rows:
+            raise BridgeError(
+                f"{there.name}: column {column.name!r} has {column.rows} rows, and its weights "
+                f"{weight.name!r} have {weight.rows}"
+            )
+        self.place, self.rows = there.name, column.rows
+        self.threads = 1 if there.has_own else READERS
+        self.names = ["v"] if weight is None else ["v", "w"]
+        self._column, self._weight = column, weight
+        self._missing = column.missing_value()
+
+    def field(self, name: str) -> Field:
+        dtype, chunk = self._column.dtype, self._column.chunk_rows
+        if name == "w":
+            return Field("w", np.dtype(np.int64), 1, self.rows, chunk)
+        if dtype.kind == "M":
+            return Field("v", np.dtype(np.int64), 1, self.rows, chunk, missing=NEVER)
+        return Field("v", dtype, 1, self.rows, chunk, missing=self._missing)
+
+    def read(self, names: Sequence[str], block: Block) -> dict[str, Array]:
+        found = {}
+        if "v" in names:
+            found["v"] = self._column.read(block.start, block.length)
+            if found["v"].dtype.kind == "M":
+                found["v"] = self._integers(found["v"])
+        if "w" in names and self._weight is not None:
+            weights = self._weight.read(block.start, block.length)
             try:
-                none = weight.missing_value()
-                arrays.append(pa.array(_counts(heavy, none, weight.name, block.start)))
+                none = self._weight.missing_value()
+                found["w"] = _counts(weights, none, self._weight.name, block.start)
             except ConversionError as error:
-                error.add_note(f"(these are the weights of column {column.name!r})")
+                error.add_note(f"(these are the weights of column {self._column.name!r})")
                 raise
-        return pa.record_batch(arrays, ["v", "w"][: len(arrays)])
+        return found
 
-    fields = [("v", _arrow(np.empty(0, column.dtype), None, column.name, Block(0, 0)).type)]
-    if weight is not None:
-        fields.append(("w", pa.int64()))
-    return Scan(
-        read,
-        pa.schema(fields),
-        column.rows,
-        chunk_rows=column.chunk_rows,
-        threads=1 if there.has_own else READERS,
-        block_rows=block_rows,
-    )
+    def _integers(self, values: Array) -> NDArray[np.int64]:
+        integers: NDArray[np.int64] = values.view(np.int64)
+        if self._missing is None:
+            return integers
+        return np.where(values == self._missing, NEVER, integers)
 
+    def read_utf8(self, _: str, block: Block) -> list[tuple[Array, Array]] | None:
+        column = self._column
+        if column.table is None or column.part is not None:
+            return None
+        return column.table.readUtf8(column.key, block.start, block.length)
 
-def _arrow(values: Array, missing: Any, name: str, block: Block) -> Any:
-    """Return values as an Arrow array. Date-times are their 64-bit integers, so any unit is exact."""
-    import pyarrow as pa
-
-    from gdalbridge.sql.arrow_values import to_arrow
-
-    if values.dtype.kind != "M":
-        return to_arrow(values, missing, column=name, first_row=block.start)
-    mask = np.isnat(values)
-    if missing is not None:
-        mask |= values == missing
-    return pa.array(values.view(np.int64), mask=mask)
+    def reopener(self) -> Callable[[], Source]:
+        raise NotImplementedError("statistics are computed in one process")
 
 
 def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArray[np.int64]:
@@ -361,7 +377,7 @@ class _Values:
     count.
     """
 
-    def __init__(self, dtype: np.dtype[Any], scan: Scan, memory: int, share: _Share) -> None:
+    def __init__(self, dtype: np.dtype[Any], scan: Any, memory: int, share: _Share) -> None:
         self._duckdb = needed()
         self._dtype = dtype
         # Spilled values are written to a private directory of this process.
@@ -406,8 +422,8 @@ class _Values:
             self._connection.close()
         self._folder.cleanup()
 
-    def _group(self, scan: Scan, share: _Share) -> None:
-        reader = scan.reader()
+    def _group(self, scan: Any, share: _Share) -> None:
+        reader = scan.to_reader()
         weighed = "w" in reader.schema.names
         # Normalize the sign of zero: -0.0 + 0 is 0.0.
         value = "nullif(v + 0, 'nan')" if self._dtype.kind == "f" else "v"

@@ -224,4 +224,4 @@ def _or_never(value: Any, target: np.dtype[Any]) -> Any:
     try:
         return value.astype(target)
     except OverflowError:
-        return np.datetime64("NaT").astype(target)
+        return np.array("NaT", target)[()]

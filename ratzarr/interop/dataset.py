@@ -43,6 +43,8 @@ ROOM = 3 * 2**26
 """Memory for the batches read ahead."""
 PAGES = 32
 """Parts of a chunk that a filter on row numbers tells apart, if it leaves at most as many chunks."""
+MAX_CHUNKS = 2**14
+"""The most chunks that are compared with a filter on row numbers."""
 
 
 class TableDataset(ds.Dataset):  # type: ignore[misc]
@@ -91,7 +93,6 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         self._range = row_range(source, rows)
         self._block_rows = block_rows
         self.row_name = row_name([*source.names, *self._shown])
-        # Without the row numbers: what `SELECT *` should show comes from `public`.
         self._schema = arrow_schema(
             [
                 replace(one, name=shown)
@@ -119,6 +120,18 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
     def get_fragments(self, filter: Any = None) -> Iterator[Any]:  # noqa: A002
         """Refuse: a table has blocks of rows, not files; :meth:`scanner` reads them."""
         raise NotImplementedError(f"{self._source.place} has no fragments; use scanner()")
+
+    def sort_by(self, sorting: Any, **_: Any) -> Any:
+        """Refuse: Arrow's own method would use a dataset of files."""
+        raise NotImplementedError("use to_table().sort_by()")
+
+    def join(self, right_dataset: Any, *_: Any, **__: Any) -> Any:
+        """Refuse: Arrow's own method would use a dataset of files."""
+        raise NotImplementedError("use to_table().join()")
+
+    def join_asof(self, right_dataset: Any, *_: Any, **__: Any) -> Any:
+        """Refuse: Arrow's own method would use a dataset of files."""
+        raise NotImplementedError("use to_table().join_asof()")
 
     @property
     def range(self) -> tuple[int, int]:
@@ -152,7 +165,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         batch_size: int | None = None,
         **_: Any,
     ) -> Any:
-        """Return a ``pyarrow.dataset.Scanner`` that reads the table once.
+        """Return a scanner as ``pyarrow.dataset.Scanner``, which reads the table once.
 
         Parameters
         ----------
@@ -179,7 +192,9 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
                     )
             needed = list(dict.fromkeys(names))
         batches, schema = self._scan(needed, wanted, batch_size)
-        # The batches come filtered, so this only projects.
+        # The batches come filtered.
+        if not isinstance(columns, Mapping):
+            return _Scanner(batches, schema, self._schema)
         return ds.Scanner.from_batches(batches, schema=schema, columns=names)
 
     def to_reader(self, columns: Sequence[str] | None = None) -> Any:
@@ -290,17 +305,15 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         blocks = [Block(a, b - a) for a, b in pairwise(cuts) if b > a]
         if wanted is not None and self.row_name in _used([wanted], self._schema):
             blocks = self._matching(blocks, wanted)
-            blocks = self._matching(_cut_at(blocks, min(chunk, step)), wanted)
-            if len(blocks) <= PAGES:
-                blocks = self._matching(_cut_at(blocks, max(1, min(chunk, step) // PAGES)), wanted)
+            size = min(chunk, step)
+            if sum(-(-one.length // size) for one in blocks) <= MAX_CHUNKS:
+                blocks = self._matching(_cut_at(blocks, size), wanted)
+                if len(blocks) <= PAGES:
+                    blocks = self._matching(_cut_at(blocks, max(1, size // PAGES)), wanted)
             blocks = _joined(blocks, step)
         for place, most in enumerate(FIRST_ROWS):
-            if place < len(blocks) and blocks[place].length > most:
-                start, length = blocks[place].start, blocks[place].length
-                blocks[place : place + 1] = [
-                    Block(start, most),
-                    Block(start + most, length - most),
-                ]
+            if place < len(blocks):
+                blocks[place : place + 1] = _split(blocks[place], most, chunk)
         return iter(blocks)
 
     def _matching(self, blocks: Sequence[Block], wanted: Any) -> list[Block]:
@@ -337,6 +350,72 @@ def _cut_at(blocks: Sequence[Block], rows: int) -> list[Block]:
         for one in blocks
         for first in range(one.start - one.start % rows, one.stop, rows)
     ]
+
+
+class _Scanner:
+    """The part of a ``pyarrow.dataset.Scanner`` that its users need; reads once.
+
+    Arrow's own would read many batches ahead, even for a query of a few rows.
+    """
+
+    def __init__(self, batches: Iterator[Any], schema: Any, dataset_schema: Any) -> None:
+        self._batches = batches
+        self.projected_schema, self.dataset_schema = schema, dataset_schema
+
+    def to_reader(self) -> Any:
+        """Return a ``pyarrow.RecordBatchReader``."""
+        return pa.RecordBatchReader.from_batches(self.projected_schema, self._batches)
+
+    def to_batches(self) -> Iterator[Any]:
+        """Return the record batches."""
+        return self._batches
+
+    def scan_batches(self) -> Iterator[Any]:
+        """Refuse: a table has no fragments."""
+        raise NotImplementedError("a table has no fragments; use to_batches()")
+
+    def to_table(self) -> Any:
+        """Return a ``pyarrow.Table``."""
+        return self.to_reader().read_all()
+
+    def count_rows(self) -> int:
+        """Return the number of rows."""
+        return sum(batch.num_rows for batch in self._batches)
+
+    def head(self, num_rows: int) -> Any:
+        """Return the first rows as a table."""
+        found, left = [], num_rows
+        for batch in self._batches:
+            found.append(batch.slice(0, left))
+            left -= found[-1].num_rows
+            if left <= 0:
+                break
+        return pa.Table.from_batches(found, self.projected_schema)
+
+    def take(self, indices: Any) -> Any:
+        """Return rows by their places in the scan."""
+        return self.to_table().take(indices)
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.to_reader().__arrow_c_stream__(requested_schema)
+
+
+def _split(block: Block, most: int, chunk: int) -> list[Block]:
+    """Cut about this many rows off the beginning of a block, at the end of a chunk if possible.
+
+    >>> _split(Block(0, 100), 30, 20)
+    [Block(start=0, length=20), Block(start=20, length=80)]
+    >>> _split(Block(0, 100), 30, 90)
+    [Block(start=0, length=30), Block(start=30, length=70)]
+    >>> _split(Block(0, 20), 30, 90)
+    [Block(start=0, length=20)]
+    """
+    stop = block.start + most
+    if chunk <= 2 * most:
+        stop = max(stop - stop % chunk, block.start - block.start % chunk + chunk)
+    if stop >= block.stop:
+        return [block]
+    return [Block(block.start, stop - block.start), Block(stop, block.stop - stop)]
 
 
 def _joined(pages: Sequence[Block], most: int) -> list[Block]:

@@ -53,7 +53,7 @@ def test_from_pixels_to_statistics(tmp_path, segments):
         assert np.array_equal(table["red_count"][:], table["Histogram"][:])
         assert table["red_mean"][1] == np.arange(2000).reshape(40, 50)[:9, :9].mean()
     assert "already" in run("build", segments, code=1)
-    assert "passes" in run("zonal", segments, image, "--memory", "1K", "--overwrite")
+    assert "passes" in run("zonal", segments, image, "--memory", "200", "--overwrite")
 
 
 @pytest.mark.parametrize(("words", "said"), [

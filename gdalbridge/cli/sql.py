@@ -1,0 +1,128 @@
+"""``gdalbridge sql``."""
+
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gdalbridge.cli.common import (
+    Command,
+    config_option,
+    encoding_option,
+    examples,
+    json_option,
+    lossy_option,
+    terminal_width,
+    unicode_text,
+)
+
+
+def _named(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for value in unicode_text(ctx, param, values):
+        name, equals, place = value.partition("=")
+        if not (name and equals and place):
+            raise click.BadParameter(f"expected NAME=TABLE, got {value!r}")
+        if name.casefold() in {"rat", *(one.casefold() for one in found)}:
+            raise click.BadParameter(f"{name!r} is the name of another table")
+        found[name] = place
+    return found
+
+
+@examples(
+    'gdalbridge sql seg.tif "SELECT class, sum(Histogram) FROM rat GROUP BY class"',
+    'gdalbridge sql seg.tif "FROM rat WHERE row BETWEEN 1000 AND 1009" --csv',
+    'gdalbridge sql s3://bucket/seg.tif "SELECT row, ndvi FROM rat ORDER BY ndvi" -o ndvi.parquet',
+    "gdalbridge sql a.tif --table b=b.tif "
+    '"SELECT rat.row, b.ndvi - rat.ndvi AS change FROM rat JOIN b USING (row)"',
+)
+@click.command("sql", cls=Command)
+@click.argument("raster")
+@click.argument("query", callback=unicode_text)
+@click.option(
+    "--table", "tables", multiple=True, callback=_named, metavar="NAME=TABLE",
+    help="A further table: a raster, a sidecar, or a .parquet, .arrow or .csv file. Can be repeated.",
+)  # fmt: skip
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@json_option
+@click.option(
+    "-o", "--output", metavar="FILE",
+    help="Write all rows to a file: .parquet, .arrow, .csv or .json.",
+)  # fmt: skip
+@click.option("--overwrite", is_flag=True, help="Replace an existing FILE.")
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
+)
+@click.option(
+    "--allow-files",
+    is_flag=True,
+    help="Let the query read and write files and URLs, and load DuckDB's extensions.",
+)
+@encoding_option
+@lossy_option
+@config_option
+def command(
+    raster: str, query: str, tables: dict[str, str], as_csv: bool, as_json: bool,
+    output: str | None, overwrite: bool, band: int, allow_files: bool,
+    encoding: str | None, lossy: bool,
+) -> None:  # fmt: skip
+    """Print the rows that QUERY returns, in DuckDB's SQL.
+
+    In QUERY, RASTER's table with its sidecars is called rat, and its column row has the row
+    numbers. RASTER may also be a sidecar. QUERY only reads, and can reach no files.
+    """
+    if as_csv + as_json + (output is not None) > 1:
+        raise click.UsageError("--csv, --json and --output can't be combined")
+    if overwrite and output is None:
+        raise click.UsageError("--overwrite needs --output")
+    from gdalbridge.sql.query import Database
+    from gdalbridge.sql.result import csv_text, json_text, table_text, write_result
+    from gdalbridge.table import open_table
+
+    with ExitStack() as stack:
+        opened: dict[str, Any] = {
+            "rat": stack.enter_context(
+                open_table(raster, band, update=False, encoding=encoding, lossy=lossy)
+            )
+        }
+        for name, place in tables.items():
+            opened[name] = _opened(stack, place, encoding, lossy)
+        database = stack.enter_context(Database(opened, allow_files=allow_files))
+        found = database.relation(query)
+        if output is not None:
+            write_result(database, found, output, overwrite=overwrite)
+        elif as_csv or as_json:
+            _print((csv_text if as_csv else json_text)(database, found))
+        else:
+            click.echo(_printable(table_text(database, found, terminal_width())))
+
+
+def _opened(stack: ExitStack, place: str, encoding: str | None, lossy: bool) -> Any:
+    """Open a further table."""
+    from gdalbridge.errors import BridgeError
+    from gdalbridge.table import open_table
+
+    suffix = Path(place).suffix.lower()
+    if suffix not in (".parquet", ".arrow", ".csv"):
+        return stack.enter_context(open_table(place, update=False, encoding=encoding, lossy=lossy))
+    import pyarrow as pa
+    from pyarrow import dataset
+
+    try:
+        return dataset.dataset(place, format=suffix[1:])
+    except (pa.ArrowInvalid, OSError) as error:
+        raise BridgeError(f"{place} can't be read as {suffix[1:]}: {error}") from error
+
+
+def _print(pieces: Iterable[str]) -> None:
+    for piece in pieces:
+        click.echo(_printable(piece), nl=False)
+
+
+def _printable(text: str) -> str:
+    """Replace characters that the output's encoding lacks."""
+    encoding = (sys.stdout and sys.stdout.encoding) or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)

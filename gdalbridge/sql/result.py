@@ -1,0 +1,308 @@
+"""The rows of a query as text, CSV, JSON or a file.
+
+Integers keep all digits. NULL and NaN stay different: in a table they are ``NULL`` and ``nan``, in
+CSV an empty cell and ``nan`` (text is quoted, so an empty text is ``""``), in JSON ``null`` and
+``"nan"``.
+"""
+
+import datetime as dt
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
+from gdalbridge.sql.query import Database
+from ratzarr.errors import Advice
+from ratzarr.stores import temporary_path
+
+__all__ = ["csv_text", "json_text", "table_text", "write_result"]
+
+SHOWN_ROWS = 40
+"""Rows of a table as text; half of them are the first ones, half the last ones."""
+WIDEST = 10_000
+"""Width of a table as text that does not go to a terminal."""
+WIDE = re.compile(r"\bU?HUGEINT\b|^BIGNUM$")
+"""Types that Arrow lacks. :data:`DIGITS` holds their values, or DuckDB raises an error."""
+DIGITS = "DECIMAL(38, 0)"
+PLAIN = re.compile(
+    r"BOOLEAN|VARCHAR|FLOAT|DOUBLE|DATE|TIMESTAMP.*|DECIMAL.*|\"NULL\"|U?(TINY|SMALL|BIG)INT|U?INTEGER"
+)
+"""The types that CSV and JSON have."""
+
+
+def table_text(database: Database, relation: Any, width: int | None = None) -> str:
+    """Return the first and last rows as a table with the columns' types.
+
+    Parameters
+    ----------
+    database : Database
+    relation : duckdb.DuckDBPyRelation
+        One of the database's.
+    width : int, optional
+        Width of a line. Columns that don't fit are left out, and the last line counts them.
+    """
+
+    def show() -> str:
+        text = io.StringIO()
+        with redirect_stdout(text):
+            relation.show(max_width=width or WIDEST, max_rows=SHOWN_ROWS, null_value="NULL")
+        return text.getvalue().rstrip("\n")
+
+    return database.run(show)
+
+
+def csv_text(database: Database, relation: Any) -> Iterator[str]:
+    """Yield pieces of CSV, with the names of the columns in the first line."""
+    import pyarrow as pa
+    import pyarrow.csv
+
+    schema, batches = database.batches(_as_csv(relation))
+    head = io.BytesIO()
+    pa.csv.write_csv(schema.empty_table(), head)
+    yield head.getvalue().decode()
+    bare = pa.csv.WriteOptions(include_header=False)
+    for batch in batches:
+        text = io.BytesIO()
+        pa.csv.write_csv(batch, text, bare)
+        yield text.getvalue().decode()
+
+
+def json_text(database: Database, relation: Any) -> Iterator[str]:
+    """Yield pieces of a JSON array with an object for each row.
+
+    Raises
+    ------
+    BridgeError
+        If two columns have the same name.
+    """
+    schema, batches = database.batches(_as_json(relation))
+    names = _distinct(schema.names)
+    between = "[\n"
+    for batch in batches:
+        columns = [[_plain(value) for value in _values(column)] for column in batch.columns]
+        rows = (
+            json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False)
+            for row in zip(*columns, strict=True)
+        )
+        text = ",\n".join(rows)
+        if text:
+            yield f"{between}{text}"
+            between = ",\n"
+    yield "[]\n" if between == "[\n" else "\n]\n"
+
+
+def write_result(
+    database: Database, relation: Any, path: str | Path, *, overwrite: bool = False
+) -> int:
+    """Write all rows to a file, in batches; the file appears when it is complete.
+
+    Parameters
+    ----------
+    database : Database
+    relation : duckdb.DuckDBPyRelation
+        One of the database's.
+    path : str or pathlib.Path
+        Its suffix is the format: ``.parquet``, ``.arrow``, ``.csv`` or ``.json``.
+    overwrite : bool
+        Replace an existing file.
+
+    Returns
+    -------
+    int
+        Number of rows.
+
+    Raises
+    ------
+    BridgeError
+        For another suffix, or if two columns have the same name.
+    ConversionError
+        If the format can't hold a type; names the column.
+    OutputExistsError
+        If the file exists.
+    NotWrittenError
+        If the directory does not exist or is not on a local disk.
+    """
+    target = Path(path)
+    write = WRITERS.get(target.suffix.lower())
+    if write is None:
+        raise BridgeError(
+            f"{path}: the suffix of an output is one of {', '.join(WRITERS)}: got "
+            f"{target.suffix or 'none'}"
+        )
+    if target.exists() and not overwrite:
+        raise OutputExistsError(
+            Advice(f"{path} already exists.", "Use overwrite=True to replace it.")
+        )
+    if not target.parent.is_dir():
+        raise NotWrittenError(f"{path}: the directory {target.parent} does not exist")
+    with temporary_path(target.parent, target.suffix) as made:
+        rows = write(database, relation, made)
+        made.replace(target)
+    return rows
+
+
+def _write_batches(
+    database: Database, relation: Any, path: Path, writer: Callable[[str, Any], Any]
+) -> int:
+    import pyarrow as pa
+
+    schema, batches = database.batches(_exact(relation))
+    _distinct(schema.names)
+    rows = 0
+    try:
+        with writer(str(path), schema) as output:
+            for batch in batches:
+                output.write_batch(batch)
+                rows += batch.num_rows
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise ConversionError(
+            f"{path.suffix} can't hold the result: {error}. Convert the column in the query with "
+            "CAST(... AS VARCHAR)"
+        ) from error
+    return rows
+
+
+def _write_parquet(database: Database, relation: Any, path: Path) -> int:
+    from pyarrow.parquet import ParquetWriter
+
+    return _write_batches(database, relation, path, ParquetWriter)
+
+
+def _write_arrow(database: Database, relation: Any, path: Path) -> int:
+    from pyarrow.ipc import new_file
+
+    return _write_batches(database, relation, path, new_file)
+
+
+def _write_csv(database: Database, relation: Any, path: Path) -> int:
+    return _write_text(csv_text(database, relation), path)
+
+
+def _write_json(database: Database, relation: Any, path: Path) -> int:
+    return _write_text(json_text(database, relation), path)
+
+
+def _write_text(pieces: Iterator[str], path: Path) -> int:
+    with path.open("w", encoding="utf-8", newline="") as output:
+        for piece in pieces:
+            output.write(piece)
+    return 0
+
+
+WRITERS = {
+    ".parquet": _write_parquet,
+    ".arrow": _write_arrow,
+    ".csv": _write_csv,
+    ".json": _write_json,
+}
+
+
+# ---- values
+
+
+def _projected(relation: Any, expression: Callable[[str, str], str]) -> Any:
+    """Return a relation with each column replaced by SQL of its place's name and its type."""
+    places = [f"c{place}" for place in range(len(relation.columns))]
+    chosen = [
+        f"{expression(place, str(kind))} AS {_quoted(name)}"
+        for place, name, kind in zip(places, relation.columns, relation.types, strict=True)
+    ]
+    return relation.query(
+        "result",
+        f"SELECT {', '.join(chosen)} FROM (FROM result) AS numbered({', '.join(places)})",  # noqa: S608 - our own SQL
+    )
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _exact(relation: Any) -> Any:
+    """Return a relation whose integers Arrow keeps exactly.
+
+    Those of 128 bits with more than 38 digits are an error; those of any size become text.
+    """
+
+    def expression(name: str, kind: str) -> str:
+        target = "VARCHAR" if kind == "BIGNUM" else WIDE.sub(DIGITS, kind)
+        return name if target == kind else f"CAST({name} AS {target})"
+
+    if not any(WIDE.search(str(kind)) for kind in relation.types):
+        return relation
+    return _projected(relation, expression)
+
+
+def _as_json(relation: Any) -> Any:
+    """Return a relation with types that JSON has, or bytes; others are text."""
+
+    def expression(name: str, kind: str) -> str:
+        nested = kind.endswith("]") or kind.startswith(("STRUCT", "MAP"))
+        kept = nested or kind == "BLOB" or PLAIN.fullmatch(kind)
+        return name if kept else f"CAST({name} AS VARCHAR)"
+
+    return _projected(_exact(relation), expression)
+
+
+def _as_csv(relation: Any) -> Any:
+    """Return a relation with the types that CSV has; others are text, bytes in hexadecimal."""
+
+    def expression(name: str, kind: str) -> str:
+        if kind == "BLOB":
+            return f"lower(hex({name}))"
+        kept = PLAIN.fullmatch(kind) and not kind.endswith("]")
+        return name if kept else f"CAST({name} AS VARCHAR)"
+
+    return _projected(_exact(relation), expression)
+
+
+def _distinct(names: list[str]) -> list[str]:
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise BridgeError(
+                f"two columns of the result are called {name!r}: give one another name, with AS"
+            )
+    return names
+
+
+def _values(column: Any) -> list[Any]:
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_float32(kind):
+        # The shortest digits of the float32; as a float64 it would have more.
+        texts = column.cast(pa.string()).to_pylist()
+        return [None if text is None else float(text) for text in texts]
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        # Python's date-times have no nanoseconds.
+        texts = column.cast(pa.string()).to_pylist()
+        return [None if text is None else text.replace(" ", "T") for text in texts]
+    found: list[Any] = column.to_pylist()
+    return found
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON has it: NaN and infinities as text, bytes in hexadecimal."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Decimal):
+        if value == value.to_integral_value():
+            return int(value)
+        # A number if its shortest digits are these, otherwise text.
+        return float(value) if Decimal(repr(float(value))) == value else str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dt.date | dt.datetime | dt.time):
+        return value.isoformat()
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return str(value)

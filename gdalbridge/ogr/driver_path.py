@@ -52,6 +52,7 @@ def _stub() -> ModuleType:
     """Import the driver, which lies outside of the package."""
     loader = SourceFileLoader("ogr_ratzarr", str(STUB))
     module = ModuleType(loader.name)
+    module.__file__ = str(STUB)
     loader.exec_module(module)
     return module
 

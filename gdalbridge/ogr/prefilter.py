@@ -17,6 +17,7 @@ only if GDAL certainly accepts all of it.
 import ast
 import re
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ Test = Callable[[Read], Mask | None]
 ROW = ""
 _TOKEN = re.compile(
     r"""\s*(?:(?P<text>'[^'\\]*')(?!')|"(?P<quoted>[^"\\]+)"(?!")|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"""
-    r"""|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)(?![\w.])|(?P<sign><>|!=|<=|>=|[-+*(),=<>]))"""
+    r"""|(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)(?![\w.])|(?P<sign><>|!=|<=|>=|[-+*(),=<>]))"""
 )
 # Python's words for SQL's. LIKE becomes an operator that SQL does not have.
 _WORDS = {"and": "and", "or": "or", "not": "not", "in": "in", "is": "is", "null": "None"}
@@ -99,7 +100,10 @@ class _Parser:
             middle = words.index("and", start)
             low, rest = words[start + 1 : middle], words[middle + 1 :]
             count = 2 if rest[:1] == ["-"] else 1
-            words[start:] = ["in", "(", *low, ", ... ,", *rest[:count], ")", *rest[count:]]
+            words[start:] = [
+                "in", "(", *low, ",", "...", ",", *rest[:count], ")", *rest[count:]
+            ]  # fmt: skip
+        _check(words)
         return " ".join(words)
 
     def _word(self, found: re.Match[str]) -> str:
@@ -226,6 +230,18 @@ class _Parser:
                 if self._kind(left) == self._kind(right) == "number":
                     return "number"
         raise _NotUnderstoodError
+
+
+def _check(words: list[str]) -> None:
+    """Refuse what Python accepts and SQL does not."""
+    for place, (word, after) in enumerate(pairwise(words)):
+        if word[0] in "'\"" and after[0] in "'\"":
+            raise _NotUnderstoodError
+        if word == "in":
+            items = [one for one in words[place + 1 : words.index(")", place)] if one != "-"]
+            is_list = items[:1] == ["("] and len(items) % 2 == 0 and set(items[2::2]) <= {","}
+            if not is_list or {",", "("} & set(items[1::2]):
+                raise _NotUnderstoodError
 
 
 def _literal(node: ast.expr, *kinds: type) -> Any:

@@ -52,6 +52,8 @@ _FOREIGN = (
     "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "GDAL_PYTHON_DRIVER_PATH", "GDAL_DRIVER_PATH",
     "GDAL_DATA", "PROJ_LIB", "PROJ_DATA",
 )  # fmt: skip
+# A helper reads these as they were when it began.
+_SETTINGS = ("AWS_", "RATZARR_", "GDALBRIDGE_", "GDAL_", "CPL_", "VSI", "GS_", "AZURE_")
 
 _keys = itertools.count()
 _dropped: list[int] = []
@@ -83,11 +85,15 @@ def interpreter() -> tuple[str, str]:
     )
 
 
+def _settings() -> dict[str, str]:
+    return {key: text for key, text in os.environ.items() if key.startswith(_SETTINGS)}
+
+
 class Helper:
     """A helper process and the socket to it."""
 
     def __init__(self) -> None:
-        self.environment = dict(os.environ)
+        self.settings = _settings()
         python, path = interpreter()
         environment = {k: v for k, v in os.environ.items() if k not in _FOREIGN}
         if path:
@@ -182,10 +188,10 @@ _helpers: weakref.WeakSet[Helper] = weakref.WeakSet()
 
 
 def _current() -> Helper:
-    """Return a helper of this process with its present environment variables."""
+    """Return a helper of this process with the present settings."""
     global _helper  # noqa: PLW0603 - one for the process
     with _starting:
-        if _helper is None or not _helper.is_usable or _helper.environment != os.environ:
+        if _helper is None or not _helper.is_usable or _helper.settings != _settings():
             _helper = Helper()
             _helpers.add(_helper)
         return _helper

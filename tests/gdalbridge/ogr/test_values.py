@@ -1,6 +1,5 @@
 """Every value as it was written, or an error. The oracle is what was written, with numpy."""
 
-import datetime as dt
 import struct
 
 import numpy as np
@@ -112,14 +111,13 @@ def test_a_recorded_time_zone(tmp_path, open_layer):
     feature = layer.GetFeature(0)
     found = {}
     for number, name in enumerate(zones):
-        year, month, day, hour, minute, second, flag = feature.GetFieldAsDateTime(number)
-        found[name] = dt.datetime(year, month, day, hour, minute, int(second)), flag
+        found[name] = feature.GetFieldAsDateTime(number)
     # GDAL's zones: 100 is UTC, and each step a quarter of an hour.
     assert found == {
-        "a": (dt.datetime(2020, 1, 1, 6, 15), 100 + 23),
-        "b": (dt.datetime(2019, 12, 31, 22, 30), 100 - 8),
-        "c": (dt.datetime(2020, 1, 1, 0, 30), 100),
-        "d": (dt.datetime(2020, 1, 1, 0, 30), 0),
+        "a": [2020, 1, 1, 6, 15, 0, 100 + 23],
+        "b": [2019, 12, 31, 22, 30, 0, 100 - 8],
+        "c": [2020, 1, 1, 0, 30, 0, 100],
+        "d": [2020, 1, 1, 0, 30, 0, 0],
     }
 
 
@@ -177,14 +175,14 @@ def test_such_columns_as_text(tmp_path, open_layer):
     }
     assert read(open_layer(f"RATZARR:{path}?text=big,when,a%2Cb"))[1] == expected
     assert read(open_layer(path, TEXT="big,when,a%2Cb"))[1] == expected
-    with pytest.raises(RuntimeError, match="column 'x'.* only integers and date-times"):
+    with pytest.raises(RuntimeError, match=r"column 'x'.* only integers and date-times"):
         open_layer(f"RATZARR:{write(tmp_path / 'x.rat.zarr', {'x': np.zeros(1)})}?text=x")
 
 
 def test_columns_are_chosen_in_an_order(tmp_path, open_layer):
     columns = {"a": np.array([1]), "b": np.array([2]), "c,%?&=": np.array([3])}
     path = write(tmp_path / "t.rat.zarr", columns)
-    rows, found = read(open_layer(f"RATZARR:{path}?columns=c%2C%25%3F%26=,a"))
+    _, found = read(open_layer(f"RATZARR:{path}?columns=c%2C%25%3F%26=,a"))
     assert list(found.items()) == [("c,%?&=", [3]), ("a", [1])]
     assert list(read(open_layer(path, COLUMNS="b"))[1]) == ["b"]
     for wrong, message in (("A", "no column 'A': did you mean \"a\""), ("a,a", "named twice")):

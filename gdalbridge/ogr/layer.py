@@ -8,7 +8,7 @@ rows beyond the end of a short column. NaN is a number.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -250,30 +250,32 @@ class Layer:
         """Yield the rows from ``row`` on that may fulfil a filter; some frames are empty."""
         kinds = {one.name: one.kind for one in self._fields}
         test = parsed(condition, kinds, self.fid_name) if condition else None
-        blocks = self._blocks(row)
-        if not blocks:
+        first = next(iter(self._blocks(row, FIRST_ROWS)), None)
+        if first is None:
             return
-        yield from self._read(blocks[0], test)
+        frames = self._read(first, test)
+        yield from frames
+        count = sum(frame.header["count"] for frame in frames) or 1
+        row_bytes = sum(len(frame.payload) for frame in frames) // count
+        # The sum of what is known, where the first rows were all left out or short.
+        row_bytes = max(1, row_bytes, sum(one.row_bytes for one in self._fields))
+        rest = self._blocks(first.stop, BLOCK_BYTES // row_bytes)
         # GDAL supports one thread at a time.
         threads = 1 if self._columns.has_own else READERS
-        reading = ReadAhead(blocks[1:], lambda block: self._read(block, test), threads=threads)
+        reading = ReadAhead(rest, lambda block: self._read(block, test), threads=threads)
         with closing(reading):
             for _, frames in reading:
                 yield from frames
 
-    def _blocks(self, row: int) -> Sequence[Block]:
-        """Return blocks of rows that do not cross the ends of chunks; the first one is small."""
-        row_bytes = sum(one.row_bytes for one in self._fields) or 1
-        parts = -(-self.chunk_rows * row_bytes // BLOCK_BYTES)
-        step = max(-(-self.chunk_rows // parts), min(self.chunk_rows, FRAME_ROWS))
-        found = []
-        length = FIRST_ROWS
+    def _blocks(self, row: int, most: int) -> Iterator[Block]:
+        """Yield blocks of at most so many rows, which do not cross the ends of chunks."""
+        parts = -(-self.chunk_rows // max(1, most))
+        step = -(-self.chunk_rows // parts)
         while row < self.rows:
             chunk_end = (row // self.chunk_rows + 1) * self.chunk_rows
-            stop = min(row + length, chunk_end, self.rows)
-            found.append(Block(row, stop - row))
-            row, length = stop, step
-        return found
+            stop = min(row + step, chunk_end, self.rows)
+            yield Block(row, stop - row)
+            row = stop
 
     def _read(self, block: Block, test: Test | None) -> list[Frame]:
         """Return the rows of a block that may fulfil a filter; at least one frame."""

@@ -243,6 +243,15 @@ def test_other_rows_are_left_out_before_gdal_sees_them(path, condition, expected
     assert sent == expected(columns()).sum()
 
 
+def test_blocks_of_long_texts_are_small(tmp_path):
+    texts = np.array([str(row) * 1000 for row in range(10_000, 30_000)], TEXT)
+    table = Layer(str(write(tmp_path / "t.rat.zarr", {"name": texts})), {})
+    sizes = [len(frame.payload) for frame in table.frames(0, "")]
+    table.close()
+    assert sum(sizes) > 100_000_000
+    assert max(sizes) < 40_000_000
+
+
 def test_chunks_without_such_rows_are_not_read(tmp_path, open_layer):
     values = {"id": np.arange(4000), "x": np.arange(4000.0), "name": np.full(4000, "a", TEXT)}
     path = write(tmp_path / "t.rat.zarr", values, chunk=1000)

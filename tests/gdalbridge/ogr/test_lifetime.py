@@ -154,6 +154,26 @@ os.kill(os.getpid(), signal.SIGSTOP)
         wait_until(lambda: is_gone(childs_helper))
 
 
+def test_a_forked_child_that_does_nothing_keeps_no_helper_alive(path, environment):
+    code = """
+layer.GetFeature(5)
+child = os.fork()
+if child:
+    say(child)
+sys.stdin.read()
+os._exit(0)
+"""
+    with running(client(code, path), stdin=subprocess.PIPE, env=environment) as process:
+        child = int(process.stdout.readline())
+        (helper,) = helpers(process.pid)
+        process.kill()
+        process.wait()
+        wait_until(lambda: is_gone(helper))
+        assert not is_gone(child)
+        process.stdin.close()
+        wait_until(lambda: is_gone(child))
+
+
 def test_a_table_that_has_changed_when_the_helper_is_replaced(path, environment):
     code = """
 say(layer.GetFeature(1).GetField(0))
@@ -174,22 +194,24 @@ for _ in range(2):
         assert f"{path}: its columns or its number of rows have changed" in said.splitlines()[1]
 
 
-def test_closed_tables_are_forgotten(path, environment):
+@pytest.mark.parametrize("again", ["the table", "its rows"])
+def test_what_is_no_longer_read_is_forgotten(again, path, environment):
     """Many tables of one program share a helper, whose threads do not grow in number."""
     code = """
-def opened():
-    layer = gdal.OpenEx("RATZARR:" + sys.argv[1], gdal.OF_VECTOR).GetLayer(0)
 say()
+one = dataset
 for turn in range(30):
-    one = gdal.OpenEx("RATZARR:" + sys.argv[1], gdal.OF_VECTOR)
+    if sys.argv[2] == "the table":
+        one = gdal.OpenEx("RATZARR:" + sys.argv[1], gdal.OF_VECTOR)
+    one.GetLayer(0).ResetReading()
     assert one.GetLayer(0).GetNextFeature().GetFID() == 0
     features = iter(one.GetLayer(0))
     assert sum(1 for _ in zip(features, range(2000))) == 2000
-    del features, one
+    del features
 say(layer.GetFeature(3).GetField(0))
 sys.stdin.read()
 """
-    with running(client(code, path), stdin=subprocess.PIPE, env=environment) as process:
+    with running([*client(code, path), again], stdin=subprocess.PIPE, env=environment) as process:
         process.stdout.readline()
         (helper,) = helpers(process.pid)
         assert process.stdout.readline() == "3\n"

@@ -15,6 +15,8 @@ import ratzarr
 from tests.gdalbridge.ogr.test_values import write
 from tests.processes import gdalbridge as command
 
+pytestmark = pytest.mark.main_env_only
+
 READ = """
 import sys
 from osgeo import gdal

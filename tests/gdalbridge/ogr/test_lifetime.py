@@ -11,6 +11,8 @@ import pytest
 from tests.gdalbridge.ogr.test_values import write
 from tests.processes import running, silent_server, wait_until
 
+pytestmark = pytest.mark.main_env_only
+
 ROWS = 200_000
 BEGIN = """
 import os, signal, sys

@@ -30,8 +30,8 @@ def as_root(command: list[str], *, log: Path) -> None:
         probe = [sudo or "", "-n", "true"]
         if sudo is None or subprocess.run(probe, capture_output=True, check=False).returncode:
             raise NotHereError(
-                "libgdal-dev is not installed, and this user may not install it; as root: "
-                "apt-get install libgdal-dev g++"
+                "libgdal-dev or gdal-bin is not installed, and this user may not install it; as "
+                "root: apt-get install libgdal-dev g++ gdal-bin"
             )
         command = [sudo, "-n", "DEBIAN_FRONTEND=noninteractive", *command]
     with log.open("ab") as out:
@@ -57,16 +57,21 @@ def installed_version(log: Path) -> str:
         raise NotHereError(
             "there is no apt-get here, so no Debian libgdal; it runs on Debian 12 and 13"
         )
-    if shutil.which("gdal-config") is None or shutil.which("g++") is None:
-        say("installing libgdal-dev and g++ with apt-get (for the second environment) ...")
+    # ogrinfo is for tests of the vector driver, in both environments.
+    tools = ("gdal-config", "g++", "ogrinfo")
+    if any(shutil.which(tool) is None for tool in tools):
+        say("installing libgdal-dev, g++ and gdal-bin with apt-get (for the tests) ...")
         log.parent.mkdir(exist_ok=True)
         log.unlink(missing_ok=True)
         as_root(["apt-get", "update", "-q"], log=log)
         as_root(
-            ["apt-get", "install", "-q", "-y", "--no-install-recommends", "libgdal-dev", "g++"],
+            [
+                *("apt-get", "install", "-q", "-y", "--no-install-recommends"),
+                *("libgdal-dev", "g++", "gdal-bin"),
+            ],
             log=log,
         )
-        for tool in ("gdal-config", "g++"):
+        for tool in tools:
             if shutil.which(tool) is None:
                 raise CannotMakeError(f"{tool} is not on PATH, even after installing it ({log})")
     version = run(["gdal-config", "--version"], os.environ, what="gdal-config").strip()

@@ -25,6 +25,7 @@ COMMANDS = {
     "cp": "Copy a raster with all of its tables.",
     "demo": "Demonstrate the whole round trip with a real raster.",
     "doctor": "Show the installation and the S3 settings in force.",
+    "driver-path": "Print how QGIS, ogr2ogr and other programs read tables.",
     "export": "Copy a sidecar's columns into a raster's attribute table.",
     "head": "Print the first rows of a table.",
     "info": "Describe a raster's table and its sidecars.",
@@ -71,7 +72,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f".{cmd_name}", __name__).command
+        module = cmd_name.replace("-", "_")
+        command: click.Command = import_module(f".{module}", __name__).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -22,6 +22,7 @@ from tests.benchmarks import (
     report,
     scripts,
     stores,
+    vector,
 )
 from tests.benchmarks.asides import codecs
 from tests.benchmarks.contest import Result, from_json
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Scale], Iterator[Result]]]] = {
     "opening": ("Opening", opening.main),
     "growing": ("Time and memory against rows", growing.main),
     "imports": ("Starting", imports.main),
+    "vector": ("Vector programs", vector.main),
 }
 # What decisions were made by; they have tables of their own, in docs/decisions.
 ASIDES: dict[str, Callable[[], None]] = {"codecs": codecs.main}

@@ -11,7 +11,7 @@
 array([2.5, 3.5])
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from html import escape
@@ -224,6 +224,47 @@ class Table(TableMethods):
         from gdalbridge.sql.query import relation
 
         return relation({"rat": self}, query)
+
+    # ---- looking
+
+    def describe(self, columns: Iterable[str] | None = None, *, progress: Any = None) -> Any:
+        """Return exact statistics of the columns as one grid: a row for each column.
+
+        Parameters
+        ----------
+        columns : iterable of str, optional
+            Only these, in this order.
+        progress : None, True, callable or object
+            See :mod:`gdalbridge.progress`.
+
+        Returns
+        -------
+        TableSummary
+            Prints as a grid, in a terminal and in a notebook. ``as_dict`` and ``as_csv`` have all
+            digits.
+
+        Raises
+        ------
+        ColumnSelectionError
+            If a column does not exist.
+        PackageMissingError
+            If the extra ``sql`` is not installed.
+
+        Examples
+        --------
+        >>> import tempfile, ratzarr
+        >>> path = tempfile.mkdtemp() + "/seg.tif.rat.zarr"
+        >>> ratzarr.RatZarr(path, newRowCount=3).close()
+        >>> table = open_table(path)
+        >>> table["area"] = [1.5, 2.5, 5.0]
+        >>> table.describe().columns[0].stats.mean
+        3.0
+        """
+        from gdalbridge.sql.summary import summarize
+
+        # This looks at the stores again, if needed.
+        _ = self._source
+        return summarize(self._columns, columns, progress=progress)
 
     # ---- writing
 

@@ -52,7 +52,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Print the first rows of TABLE: a sidecar, or a raster's own columns with its sidecars'."""
-    from gdalbridge.cli.describe import head, head_text
+    from gdalbridge.cli.table_output import head, head_text
     from gdalbridge.gdalio.read_options import ReadOptions
 
     found = head(

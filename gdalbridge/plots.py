@@ -46,7 +46,10 @@ DECADES = 3
 """Powers of ten between the smallest and the largest count that make an axis logarithmic."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 NAME_CHARACTERS = 34
-TITLE_CHARACTERS = 84
+TITLE_INCHES = 0.088
+"""Width of a character of the title, about."""
+NAME_INCHES = 0.075
+"""Width of a character of a class's name, about."""
 BLUE, GREY, DARK = "#4477aa", "#bbbbbb", "#333333"
 SERIES = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#44bb99",
@@ -123,7 +126,7 @@ def save_plot(
             f"{path.suffix!r}"
         )
     if path.exists() and not overwrite:
-        raise OutputExistsError(f'{path} already exists: pass overwrite=True to replace it')
+        raise OutputExistsError(f"{path} already exists: pass overwrite=True to replace it")
     figures = required("matplotlib.figure", "plot", "plot()")
     given: dict[str, Any] = {
         "kind": None, "bins": None, "weights": None, "log": None, "top": TOP
@@ -224,7 +227,9 @@ class _Rows:
                 )
             kind, sql = kind.value_type, f"{sql}[{part + 1}]"
         if pa.types.is_binary(kind) and self._table[whole].dtype.kind == "O":
-            raise ConversionError(f"column {name!r} of {self.place} has bytes, which can't be drawn")
+            raise ConversionError(
+                f"column {name!r} of {self.place} has bytes, which can't be drawn"
+            )
         return _Column(name, sql, kind, _attributes(found))
 
     def run(self, query: str, **tables: Any) -> list[tuple[Any, ...]]:
@@ -391,6 +396,7 @@ class _Drawing:
         self._y = None if by is None else self._rows.column(by)
         self._notes: list[str] = []
         self.size = (7.0, 4.6)
+        self._name_length = 0
         self._draw: Any = None
         name = Path(self._rows.place.rstrip("/")).name.removesuffix(".rat.zarr")
         self._title = f"{_shown(name, 60)}: {_shown(column)}"
@@ -598,7 +604,8 @@ class _Drawing:
             raise self._nothing(column, "no value is in the bins")
 
         def draw(ax: Any) -> None:
-            is_log = self._is_log(counts)
+            # The tails of most distributions have single rows.
+            is_log = self._is_log(counts, 0.25)
             if classes is None:
                 ax.stairs(
                     counts[0], axis.edges, fill=True, color=BLUE, baseline=0.5 if is_log else 0,
@@ -620,30 +627,41 @@ class _Drawing:
         return draw
 
     def _bars(self, classes: _Classes) -> Any:
-        counts = [float(one) for one in classes.counts]
+        counts = np.array(
+            [*classes.counts, *([classes.other_count] if classes.others else [])], "f8"
+        )
+        bars = counts.copy()
         if classes.others:
-            counts.append(float(classes.other_count))
             self._notes.append(self._top_note(classes))
-        names = classes.names
+            if counts[-1] > 2 * counts[:-1].max():
+                # Such a bar would make all others too short to read.
+                bars[-1] = 0
+                self._notes.append("no bar for the others")
+        names = self._named(classes)
         self.size = (7.4, max(2.6, 1.4 + 0.29 * len(names)))
 
         def draw(ax: Any) -> None:
             places = np.arange(len(names))
             colours = [classes.colour(place, BLUE) for place in places]
-            is_log = self._is_log(np.array(counts))
-            ax.barh(places, counts, color=colours, edgecolor=DARK, linewidth=0.5, height=0.78)
+            ax.barh(places, bars, color=colours, edgecolor=DARK, linewidth=0.5, height=0.78)
             _class_axis(ax, names)
-            self._count_axis(ax, "x", np.array(counts), is_log)
+            self._count_axis(ax, "x", bars, self._is_log(bars), 0.14)
             ax.set_ylabel(classes.column.label)
             # The numbers, since bars of rare classes can't be read off.
+            left = ax.get_xlim()[0]
             for place, count in enumerate(counts):
                 ax.annotate(
-                    f"{count:,.0f}", (count, place), (4, 0), textcoords="offset points",
-                    va="center", fontsize="x-small", color=DARK,
+                    f"{count:,.0f}", (max(left, bars[place]), place), (4, 0),
+                    textcoords="offset points", va="center", fontsize="x-small", color=DARK,
                 )  # fmt: skip
-            ax.margins(x=0.12)
 
         return draw
+
+    def _named(self, classes: _Classes) -> list[str]:
+        """Return the names of classes; the title keeps clear of them."""
+        names = classes.names
+        self._name_length = max(map(len, names))
+        return names
 
     def _top_note(self, classes: _Classes) -> str:
         every = len(classes.values) + classes.others
@@ -682,7 +700,7 @@ class _Drawing:
                 top=classes.table(),
             )
         }
-        names = classes.names
+        names = self._named(classes)
         places = [place for place in range(len(names)) if place in found]
         if not places:
             raise self._nothing(column, f"no row has one and a {classes.column.name!r}")
@@ -737,12 +755,13 @@ class _Drawing:
             top=series.table(),
             first=rows.table(),
         )
-        names, labels = rows.names, series.names
+        names, labels = self._named(rows), series.names
         counts = np.zeros((len(labels), len(names)))
         for i, k, count in found:
             counts[k, i] = float(count)
         if rows.others:
             self._notes.append(self._top_note(rows))
+        self._name_length += 12
         self.size = (9.0, max(2.8, 1.4 + 0.29 * len(names)))
 
         def draw(ax: Any) -> None:
@@ -838,27 +857,37 @@ class _Drawing:
         lines = [self._title]
         if self._notes:
             notes = "; ".join(dict.fromkeys(self._notes))
-            lines += textwrap.wrap(notes, TITLE_CHARACTERS, break_long_words=False)
+            room = min(
+                ax.get_position().width * ax.figure.get_figwidth(),
+                self.size[0] - 0.6 - NAME_INCHES * self._name_length,
+            )
+            lines += textwrap.wrap(notes, max(30, round(room / TITLE_INCHES)))
         ax.set_title("\n".join(lines), fontsize=10.5, color=DARK)
 
-    def _is_log(self, counts: Array) -> bool:
+    def _is_log(self, counts: Array, share: float = 0) -> bool:
+        """Return True if counts span decades; ``share`` of them, the smallest, don't matter."""
         if self._log is not None:
             return self._log
         positive = counts[counts > 0]
-        return bool(len(positive) and positive.max() / positive.min() >= 10**DECADES)
+        if not len(positive):
+            return False
+        return bool(positive.max() / np.quantile(positive, share) >= 10**DECADES)
 
-    def _count_axis(self, ax: Any, which: str, counts: Array, is_log: bool) -> None:
+    def _count_axis(
+        self, ax: Any, which: str, counts: Array, is_log: bool, room: float = 0.05
+    ) -> None:
         axis = ax.xaxis if which == "x" else ax.yaxis
+        limits = ax.set_xlim if which == "x" else ax.set_ylim
+        most = float(counts.max()) or 1.0
         if is_log:
             (ax.set_xscale if which == "x" else ax.set_yscale)("log")
-            positive = counts[counts > 0]
-            bottom = 0.5 * float(positive.min())
-            (ax.set_xlim if which == "x" else ax.set_ylim)(bottom)
+            least = 0.5 * float(counts[counts > 0].min())
+            limits(least, most * (most / least) ** room)
         else:
             tickers = required("matplotlib.ticker", "plot", "plot()")
             axis.set_major_locator(tickers.MaxNLocator(6, integer=True))
-            (ax.set_xlim if which == "x" else ax.set_ylim)(0)
-        axis.set_major_formatter(_count_formatter(float(counts.max())))
+            limits(0, most * (1 + room))
+        axis.set_major_formatter(_count_formatter(most))
         axis.set_label_text(self._count_label + (" (log scale)" if is_log else ""))
         ax.grid(axis=which, color="#e5e5e5", linewidth=0.7)
 
@@ -922,7 +951,7 @@ def _value_axis(ax: Any, which: str, column: _Column) -> None:
     axis.set_label_text(column.label)
     if column.kind == "time":
         dates = required("matplotlib.dates", "plot", "plot()")
-        locator = dates.AutoDateLocator(maxticks=8)
+        locator = dates.AutoDateLocator()
         axis.set_major_locator(locator)
         axis.set_major_formatter(dates.ConciseDateFormatter(locator))
     elif column.kind == "integer":

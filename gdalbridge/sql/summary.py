@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sql.expressions import needed
 from gdalbridge.sql.stats import ColumnStats, stats_of
-from gdalbridge.text_table import GAP, cell, terminal_width
+from gdalbridge.text_table import GAP, cell, plain_text, terminal_width
 
 __all__ = ["ColumnSummary", "TableSummary", "summarize"]
 
@@ -134,7 +135,9 @@ class TableSummary:
         width : int, optional
             Width of a line. A wider grid continues below itself, with the columns' names again.
         """
-        title = f"{self.place}: {self.rows:,} rows, {len(self.columns)} columns"
+        title = (
+            f"{plain_text(Path(self.place).name)}: {self.rows:,} rows, {len(self.columns)} columns"
+        )
         grid = {name: [cell(name), *map(cell, texts)] for name, texts in self._grid().items()}
         if not grid:
             return title

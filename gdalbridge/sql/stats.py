@@ -260,6 +260,7 @@ def stats_of(
     block_rows: int = BLOCK_ROWS,
 ) -> dict[str, ColumnStats]:
     """Return the statistics of columns of an open table, each with one value per row."""
+    needed()
     found = {}
     for number, column in enumerate(chosen):
         share = _Share(progress, number, len(chosen), column)

@@ -248,6 +248,7 @@ class TableMethods:
             gets one of pandas' nullable dtypes, because floats would round. "pyarrow": Arrow's
             types.
         """
+        required("pyarrow", "pandas", "to_pandas()")
         from ratzarr.interop.frames import to_pandas
 
         return to_pandas(self.scan(columns, rows, filter), dtype_backend)
@@ -259,6 +260,7 @@ class TableMethods:
         filter: Any = None,  # noqa: A002
     ) -> Any:
         """Return a ``polars.DataFrame``; parameters are those of :meth:`scan`."""
+        required("pyarrow", "polars", "to_polars()")
         from ratzarr.interop.frames import to_polars
 
         return to_polars(self.scan(columns, rows, filter))
@@ -268,6 +270,7 @@ class TableMethods:
 
         It has the row numbers as the last column, ``row``.
         """
+        required("pyarrow", "polars", "lazy()")
         from ratzarr.interop.frames import lazy
 
         return lazy(self.scan())

@@ -132,7 +132,7 @@ def test_numbers_that_matplotlib_can_not_draw(tmp_path, ax):
     with RatZarr(tmp_path / "t.rat.zarr") as store:
         store["x"] = np.array([-1.7e308, 1.0, 2.0, 1.7e308])
     with open_table(tmp_path / "t.rat.zarr") as table:
-        with pytest.raises(ConversionError, match="column 'x'.*choose edges"):
+        with pytest.raises(ConversionError, match=r"column 'x'.*choose edges"):
             table.plot("x", ax=ax)
         table.plot("x", ax=ax, bins=(2, 0, 4))
     assert stairs(ax)[0][0].tolist() == [1, 1]

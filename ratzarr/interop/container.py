@@ -278,6 +278,9 @@ class TableMethods:
     def to_dask(self, columns: Sequence[str] | None = None) -> Any:
         """Return a Dask DataFrame; its partitions are the chunks, its index the row numbers.
 
+        Its dtypes are those of :meth:`to_pandas`, and Arrow's for text, bytes and lists. Integers
+        and bools are nullable in columns that have a missing value, or fewer rows than the table.
+
         Parameters
         ----------
         columns : sequence of str, optional
@@ -292,7 +295,9 @@ class TableMethods:
         """Return an ``xarray.Dataset`` with lazy (Dask) arrays, one for each column, in order.
 
         The dimensions are ``row``, and ``<column>_value`` for a column with several values per
-        row.
+        row; underscores are put before them if there are columns of these names. A column that is
+        shorter than the table has a dimension of its own, ``<column>_row``. Values are as they are
+        stored: an integer that stands for a missing value stays one.
 
         Parameters
         ----------

@@ -219,14 +219,11 @@ class _Drawing:
         if classes is not None and len(classes.values) > TOP_SERIES:
             classes = classes.fewer(TOP_SERIES)
             self._counts.notes.append(classes.note)
-        source, tables = ("rat", {}) if classes is None else (
-            classes.joined(), {"top": classes.table()},
-        )  # fmt: skip
+        source = "rat" if classes is None else classes.numbered()
         series = "0" if classes is None else "k"
         counted = self._counts.run(
             f"SELECT {series}, CASE WHEN {axis.inside} THEN ({axis.sql})::BIGINT ELSE -1 END AS bin, "  # noqa: S608 - our own SQL
             f"{self._counts.weight} FROM {source} WHERE {column.value} IS NOT NULL GROUP BY ALL",
-            **tables,
         )
         counts = np.zeros((1 if classes is None else len(classes.names), axis.number))
         for one, place, count in counted:
@@ -310,9 +307,8 @@ class _Drawing:
             k: (rows, mean, many)
             for k, rows, mean, many in self._counts.run(
                 f"SELECT k, count(v), avg(v), {quantiles}(v, {list(QUANTILES)}) "  # noqa: S608 - our own SQL
-                f"FROM (SELECT k, {value} AS v FROM {classes.joined()}) "
+                f"FROM (SELECT k, {value} AS v FROM {classes.numbered()}) "
                 "WHERE v IS NOT NULL GROUP BY k",
-                top=classes.table(),
             )
         }
         names = self._named(classes)
@@ -367,12 +363,8 @@ class _Drawing:
         if len(series.values) > TOP_SERIES:
             series = series.fewer(TOP_SERIES)
             self._counts.notes.append(series.note)
-        source = series.joined(rows.joined(table="first", number="i").removesuffix(" AS rat"))
-        found = self._counts.run(
-            f"SELECT i, k, {self._counts.weight} FROM {source} GROUP BY ALL",  # noqa: S608 - our own SQL
-            top=series.table(),
-            first=rows.table(),
-        )
+        source = series.numbered(rows.numbered(number="i").removesuffix(" AS rat"))
+        found = self._counts.run(f"SELECT i, k, {self._counts.weight} FROM {source} GROUP BY ALL")  # noqa: S608 - our own SQL
         names, labels = self._named(rows), series.names
         counts = np.zeros((len(labels), len(names)))
         for i, k, count in found:

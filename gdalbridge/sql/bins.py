@@ -114,19 +114,14 @@ class Classes:
             self.other_count + sum(self.counts[place] for place in order[number:]),
         )
 
-    def table(self) -> Any:
-        """Return the classes with their numbers, for joins."""
-        import pyarrow as pa
-
-        numbers = list(range(len(self.values)))
-        return pa.table({"value": pa.array(self.values, self.column.type), "k": numbers})
-
-    def joined(self, to: str = "rat", table: str = "top", number: str = "k") -> str:
+    def numbered(self, to: str = "rat", number: str = "k") -> str:
         """Return SQL for the rows that have a class, with the class's number."""
+        # Not a join: DuckDB might put the large table into memory for it.
+        values = ", ".join(map(_literal, self.values))
         sql = self.column.sql
         return (
-            f"(SELECT rat.*, coalesce({table}.k, {len(self.values)}) AS {number} FROM {to} AS rat "  # noqa: S608 - our own SQL
-            f"LEFT JOIN {table} ON {sql} = {table}.value WHERE {sql} IS NOT NULL) AS rat"
+            f"(SELECT rat.*, coalesce(list_position([{values}], {sql}) - 1, {len(self.values)}) "  # noqa: S608 - our own SQL
+            f"AS {number} FROM {to} AS rat WHERE {sql} IS NOT NULL) AS rat"
         )
 
 
@@ -219,12 +214,12 @@ class Counts:
             )
         return DrawnColumn(name, sql, kind, _attributes(found))
 
-    def run(self, query: str, **tables: Any) -> list[tuple[Any, ...]]:
+    def run(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query over ``rat``."""
         duckdb = required("duckdb", "plot", "plot()")
         try:
             found: list[tuple[Any, ...]]
-            found = relation({"rat": self._scan, **tables}, query).fetchall()
+            found = relation({"rat": self._scan}, query).fetchall()
         except (duckdb.Error, RuntimeError) as error:
             if isinstance(self._scan.error, (BridgeError, RatZarrError)):
                 raise self._scan.error from None
@@ -437,6 +432,22 @@ def _distinct_texts(values: Sequence[Any]) -> list[str]:
         else shown_text(f"{str(value)[: half - 1]}…{str(value)[-half:]}")
         for text, value in zip(texts, values, strict=True)
     ]
+
+
+def _literal(value: Any) -> str:
+    r"""Return a class as SQL.
+
+    >>> print(_literal("it's"), _literal(7), _literal(b"a"))
+    'it''s' 7 '\x61'::BLOB
+    """
+    if isinstance(value, bytes):
+        return "'" + "".join(f"\\x{byte:02x}" for byte in value) + "'::BLOB"
+    if isinstance(value, str):
+        # SQL has no zero character in a text.
+        return " || chr(0) || ".join(
+            "'" + part.replace("'", "''") + "'" for part in value.split("\0")
+        )
+    return str(value)
 
 
 def count_text(number: int, one: str, many: str | None = None) -> str:

@@ -314,7 +314,7 @@ def test_missing_values_are_left_out(tmp_path, ax):
     with RatZarr(tmp_path / "t.rat.zarr") as store:
         store["n"] = np.array([-1, -1, *range(48)])
         store["n"].attrs["missing_value"] = -1
-        store["s"] = np.array([*["?"] * 5, *["", "$a$", "_b"] * 15], object)
+        store["s"] = np.array([*["?"] * 5, *["", "$a'$", "_b"] * 15], object)
         store["s"].attrs["missing_value"] = "?"
     with open_table(tmp_path / "t.rat.zarr") as table:
         table.plot("n", ax=ax)
@@ -324,12 +324,29 @@ def test_missing_values_are_left_out(tmp_path, ax):
         table.plot("s", ax=ax)
         assert "5 rows without a s left out" in ax.get_title()
         # No formula is read into it.
-        assert set(bars(ax)) == {"(empty)", r"\$a\$", "_b"}
+        assert set(bars(ax)) == {"(empty)", r"\$a'\$", "_b"}
         ax.figure.canvas.draw()
         ax.clear()
         table.plot("n", "s", ax=ax, kind="histogram")
         ax.figure.canvas.draw()
         assert len(ax.get_legend().get_texts()) == 3
+        # One is missing in n of the rows that are missing in s.
+        assert sum(counts.sum() for counts, _, _ in stairs(ax)) == 45
+
+
+def test_classes_of_other_types(tmp_path, ax):
+    names = {"s": np.array([b"a", b"b'\xff"] * 20), "i": np.array([-(2**40), 7] * 20)}
+    names["t"] = np.array(["a\0b", "it's"] * 20, object)
+    names["f"] = np.array([True, False] * 20)
+    with RatZarr(tmp_path / "t.rat.zarr") as store:
+        store["x"] = np.arange(40.0)
+        for name, values in names.items():
+            store[name] = values
+    with open_table(tmp_path / "t.rat.zarr") as table:
+        for name in names:
+            ax.clear()
+            table.plot("x", name, ax=ax)
+            assert [text.get_text()[-4:] for text in ax.get_yticklabels()] == ["(20)"] * 2
 
 
 def test_columns_without_a_value(tmp_path, ax):

@@ -11,7 +11,7 @@
 array([2.5, 3.5])
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from html import escape
@@ -236,6 +236,106 @@ class Table(TableMethods):
         if "rat" in tables:
             raise BridgeError("rat is this table's own name: give the other one another name")
         return relation({"rat": self, **tables}, query)
+
+    # ---- looking
+
+    def describe(self, columns: Iterable[str] | None = None, *, progress: Any = None) -> Any:
+        """Return exact statistics of the columns as one grid: a row for each column.
+
+        Parameters
+        ----------
+        columns : iterable of str, optional
+            Only these, in this order.
+        progress : None, True, callable or object
+            See :mod:`gdalbridge.progress`.
+
+        Returns
+        -------
+        TableSummary
+            Prints as a grid, in a terminal and in a notebook. ``as_dict`` and ``as_csv`` have all
+            digits.
+
+        Raises
+        ------
+        ColumnSelectionError
+            If a column does not exist.
+        PackageMissingError
+            If the extra ``sql`` is not installed.
+
+        Examples
+        --------
+        >>> import tempfile, ratzarr
+        >>> path = tempfile.mkdtemp() + "/seg.tif.rat.zarr"
+        >>> ratzarr.RatZarr(path, newRowCount=3).close()
+        >>> table = open_table(path)
+        >>> table["area"] = [1.5, 2.5, 5.0]
+        >>> table.describe().columns[0].stats.mean
+        3.0
+        """
+        from gdalbridge.sql.summary import summarize
+
+        # This looks at the stores again, if needed.
+        _ = self._source
+        return summarize(self._columns, columns, progress=progress)
+
+    def plot(
+        self,
+        column: str,
+        by: str | None = None,
+        *,
+        ax: Any = None,
+        kind: str | None = None,
+        bins: Any = None,
+        weights: str | bool | None = None,
+        log: bool | None = None,
+        top: int = 20,
+    ) -> Any:
+        """Draw a column, alone or by another one.
+
+        A column of numbers or date-times is a histogram; text, bools and integers of at most 20
+        different values are classes with bars. A number by a class has a box for each class, a
+        class by a class stacked bars, and a number by a number is a scatter plot, or a density
+        if there are many rows. Classes have their colours from the columns with the usages Red,
+        Green, Blue and Alpha, if all rows of a class have the same one. The title says what is
+        left out: rows without a value, and rare classes.
+
+        Parameters
+        ----------
+        column : str
+            For one value of a column with several values per row, ``"name[0]"``.
+        by : str, optional
+            Another column, on the horizontal axis if both are numbers.
+        ax : matplotlib.axes.Axes, optional
+            By default one in a new figure of ``matplotlib.pyplot``.
+        kind : {"bars", "box", "density", "histogram", "scatter"}, optional
+            By default chosen by the columns.
+        bins : int or (int, float, float), optional
+            Bins of a histogram, and their first and last edge.
+        weights : str or bool, optional
+            For bars and histograms: the column whose sum is drawn in place of the number of rows;
+            True for the one whose usage is PixelCount.
+        log : bool, optional
+            Logarithmic counts. By default, if the largest is at least 1000 times the smallest.
+        top : int
+            Number of classes; rarer ones are drawn together.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+
+        Raises
+        ------
+        BridgeError
+            If the column has no value that can be drawn.
+        PackageMissingError
+            If the extra ``plot`` is not installed.
+        """
+        from gdalbridge.plots import plot
+
+        return plot(
+            self, self.place, column, by, ax=ax, kind=kind, bins=bins, weights=weights, log=log,
+            top=top,
+        )  # fmt: skip
 
     # ---- writing
 

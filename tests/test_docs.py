@@ -105,6 +105,31 @@ def test_the_guides_can_be_followed(guide, nlcd):
     assert all("Evergreen Forest" in one for one in said)
 
 
+@pytest.mark.parametrize(
+    ("guide", "examples"), [("xarray.md", 2), ("dask.md", 2), ("plots.md", 1)]
+)
+def test_the_examples_of_a_guide(tmp_path, guide, examples):
+    """Each is a program of its own, of at most ten lines, that prints what its comments say."""
+    from tests.gdalbridge.sample_rasters import make
+
+    text = (ROOT / "docs" / "guides" / guide).read_text(encoding="utf-8")
+    found = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(found) == examples
+    make(tmp_path / "seg.tif")
+    with RatZarr(f"{tmp_path}/seg.tif.rat.zarr", newRowCount=5, newChunkSize=2) as table:
+        table["class"] = ["water", "forest", "forest", "water", "forest"]
+        table["ndvi"] = [0.1, 0.9, 0.6, 0.1, float("nan")]
+        table["area"] = [30.0, 12.5, 30.0, 7.5, 1.25]
+    for example in found:
+        assert len([line for line in example.splitlines() if line.strip()]) <= 10
+        done = subprocess.run(
+            [sys.executable, "-W", "error::UserWarning", "-c", example], cwd=tmp_path,
+            capture_output=True, text=True, check=False, env=dict(os.environ) | {"MPLBACKEND": "agg"},
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, ""), done.stderr
+        assert done.stdout.splitlines() == re.findall(r"  # (.*)", example)
+
+
 def test_the_readmes_targets_are_there():
     targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -139,9 +164,10 @@ def test_the_names_of_gdalbridge():
     assert done.stdout.split() == [
         "AttachedRAT", "BakeReport", "BridgeError", "CalcReport", "CancelledError", "CheckReport",
         "ColumnReport", "ColumnStats", "ConversionError", "CopyReport", "LossWarning", "Sidecar",
-        "StaleWarning", "Table", "TableInfo", "TouchReport", "TravelReport", "attach", "bake", "calc", "check",
-        "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar", "disable", "enable",
-        "find_sidecars", "list_tables", "move_raster", "open_table", "remove_raster", "sidecar_path", "touch",
+        "StaleWarning", "Table", "TableInfo", "TouchReport", "TravelReport", "attach", "bake", "calc",
+        "check", "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar", "disable",
+        "enable", "find_sidecars", "list_tables", "move_raster", "open_table", "remove_raster",
+        "sidecar_path", "touch",
     ]  # fmt: skip
 
 

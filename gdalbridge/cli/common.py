@@ -1,7 +1,6 @@
 """Options shared by the commands, and output of results as text or JSON."""
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import click
 
 from gdalbridge.cli.exits import in_words, say_note
+from gdalbridge.text_table import terminal_width
 
 __all__ = [
     "Command",
@@ -147,13 +147,6 @@ def say(found: Any, *, as_json: bool, quiet: bool = False) -> None:
     elif not quiet:
         for report in reports:
             click.echo(str(report))
-
-
-def terminal_width() -> int | None:
-    """Return the width of a line, if the output goes to a terminal."""
-    if sys.stdout is None or not sys.stdout.isatty():
-        return None
-    return shutil.get_terminal_size().columns
 
 
 def print_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gdalbridge.cli.describe import head, head_text
+from gdalbridge.cli.table_output import head, head_text
 from gdalbridge.copying.to_sidecar import copy_to_sidecar
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.compat import exceptions, gdal

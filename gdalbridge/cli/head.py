@@ -73,7 +73,7 @@ def command(
     With --where and --sort, these are the first of the rows found; --from leaves out some of them.
     NaN and missing values are sorted last.
     """
-    from gdalbridge.cli.describe import head, head_text
+    from gdalbridge.cli.table_output import head, head_text
     from gdalbridge.gdalio.read_options import ReadOptions
 
     found = head(

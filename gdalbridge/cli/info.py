@@ -25,7 +25,7 @@ from gdalbridge.cli.common import (
 @json_option
 def command(table: str, encoding: str | None, lossy: bool, as_json: bool) -> None:
     """Describe TABLE: a sidecar; or a raster, with its own tables and its sidecars."""
-    from gdalbridge.cli.describe import info, info_text
+    from gdalbridge.cli.table_output import info, info_text
     from gdalbridge.gdalio.read_options import ReadOptions
 
     found = info(table, ReadOptions(encoding, lossy))

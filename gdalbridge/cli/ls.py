@@ -21,9 +21,9 @@ def command(raster_or_dir: str, as_json: bool) -> None:
 
     If a table can't be read, it is listed with the reason, and the exit code is 1.
     """
-    from gdalbridge.cli.describe import text_table
     from gdalbridge.copying.report import size_text
     from gdalbridge.sidecars.listing import list_tables
+    from gdalbridge.text_table import text_table
 
     found = list_tables(raster_or_dir)
     if as_json:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gdalbridge.cli.describe import fitting, float_text, text_table
 from gdalbridge.sql.stats import ColumnStats, Histogram
+from gdalbridge.text_table import fitting, float_text, text_table
 
 __all__ = ["stats_text"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError, ConversionError
+from gdalbridge.errors import BridgeError, ConversionError, PackageMissingError
 from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sql.expression_syntax import (
     Node,
@@ -61,7 +61,7 @@ def needed() -> Any:
 
     Raises
     ------
-    BridgeError
+    PackageMissingError
         If DuckDB or pyarrow is missing; explains how to install them.
     """
     try:
@@ -70,7 +70,7 @@ def needed() -> Any:
     except ImportError as error:
         if "failed to map segment" in str(error) or "cannot allocate memory" in str(error):
             raise MemoryError(f"DuckDB and pyarrow could not be loaded: {error}") from error
-        raise BridgeError(
+        raise PackageMissingError(
             f"expressions, queries and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "
             "conda install -c conda-forge python-duckdb pyarrow"
         ) from error

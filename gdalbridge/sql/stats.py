@@ -26,7 +26,7 @@ from gdalbridge.sql.expressions import needed
 from ratzarr.format import Block
 from ratzarr.interop import Field, Source
 
-__all__ = ["QUANTILES", "ColumnStats", "Histogram", "Quantile", "column_stats"]
+__all__ = ["QUANTILES", "ColumnStats", "Histogram", "Quantile", "column_stats", "stats_of"]
 
 Array = NDArray[Any]
 
@@ -235,7 +235,6 @@ def column_stats(
     (3, 4, 2.625, 2.5)
     """
     needed()
-    from ratzarr.interop.dataset import TableDataset
 
     reading = ReadOptions(encoding, lossy)
     bins = _as_bins(histogram)
@@ -249,15 +248,34 @@ def column_stats(
         ) as there,
         progress_of(progress) as told,
     ):
-        chosen = there.chosen(columns)
-        weight = _weight_column(there, weights)
-        found = {}
-        for number, column in enumerate(chosen):
-            share = _Share(told, number, len(chosen), column)
-            scan = TableDataset(_Weighed(there, column, weight), block_rows=block_rows)
-            with _Values(column.dtype, scan, memory, share) as values:
-                found[column.name] = values.statistics(column, asked, bins)
-        told.report(1.0)
+        return stats_of(
+            there, there.chosen(columns), told, weight=_weight_column(there, weights),
+            quantiles=asked, bins=bins, memory=memory, block_rows=block_rows,
+        )  # fmt: skip
+
+
+def stats_of(
+    there: Columns,
+    chosen: Sequence[Column],
+    progress: Progress,
+    *,
+    weight: Column | None = None,
+    quantiles: Sequence[float] = (0.5,),
+    bins: "_Bins | None" = None,
+    memory: int = MEMORY,
+    block_rows: int = BLOCK_ROWS,
+) -> dict[str, ColumnStats]:
+    """Return the statistics of columns of an open table, each with one value per row."""
+    needed()
+    from ratzarr.interop.dataset import TableDataset
+
+    found = {}
+    for number, column in enumerate(chosen):
+        share = _Share(progress, number, len(chosen), column)
+        scan = TableDataset(_Weighed(there, column, weight), block_rows=block_rows)
+        with _Values(column.dtype, scan, memory, share) as values:
+            found[column.name] = values.statistics(column, quantiles, bins)
+    progress.report(1.0)
     return found
 
 

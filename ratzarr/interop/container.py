@@ -248,6 +248,7 @@ class TableMethods:
             gets one of pandas' nullable dtypes, because floats would round. "pyarrow": Arrow's
             types.
         """
+        required("pyarrow", "pandas", "to_pandas()")
         from ratzarr.interop.frames import to_pandas
 
         return to_pandas(self.scan(columns, rows, filter), dtype_backend)
@@ -259,6 +260,7 @@ class TableMethods:
         filter: Any = None,  # noqa: A002
     ) -> Any:
         """Return a ``polars.DataFrame``; parameters are those of :meth:`scan`."""
+        required("pyarrow", "polars", "to_polars()")
         from ratzarr.interop.frames import to_polars
 
         return to_polars(self.scan(columns, rows, filter))
@@ -268,12 +270,16 @@ class TableMethods:
 
         It has the row numbers as the last column, ``row``.
         """
+        required("pyarrow", "polars", "lazy()")
         from ratzarr.interop.frames import lazy
 
         return lazy(self.scan())
 
     def to_dask(self, columns: Sequence[str] | None = None) -> Any:
         """Return a Dask DataFrame; its partitions are the chunks, its index the row numbers.
+
+        Its dtypes are those of :meth:`to_pandas`, and Arrow's for text, bytes and lists. Integers
+        and bools are nullable in columns that have a missing value, or fewer rows than the table.
 
         Parameters
         ----------
@@ -289,7 +295,9 @@ class TableMethods:
         """Return an ``xarray.Dataset`` with lazy (Dask) arrays, one for each column, in order.
 
         The dimensions are ``row``, and ``<column>_value`` for a column with several values per
-        row.
+        row; underscores are put before them if there are columns of these names. A column that is
+        shorter than the table has a dimension of its own, ``<column>_row``. Values are as they are
+        stored: an integer that stands for a missing value stays one.
 
         Parameters
         ----------

@@ -9,7 +9,7 @@ little. After them, the next blocks are read while one is worked on.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import islice, pairwise
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 
-from ratzarr.errors import ArgumentError
+from ratzarr.errors import ArgumentError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
 from ratzarr.interop.arrow import arrow_schema, read_arrays
 from ratzarr.interop.source import (
@@ -59,7 +59,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
     rows : slice, range or (start, stop), optional
         Only these rows.
     filter : pyarrow.dataset.Expression, optional
-        Only rows for which it is true. Row numbers are the column ``row`` (``_row`` if the table
+        Only rows for which it is true; of any columns of the table. Row numbers are the column ``row`` (``_row`` if the table
         has a column of this name).
     rename : mapping of str to str, optional
         Other names of columns, for readers to which "a" and "A" are the same name.
@@ -86,22 +86,45 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         rename: Mapping[str, str] | None = None,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
-        self._source = source
+        self._source, self._rename = source, dict(rename or {})
         names = chosen_fields(source, columns)
-        self._fields = [source.field(name) for name in names]
-        self._shown = [(rename or {}).get(name, name) for name in names]
+        self._chosen = names
         self._range = row_range(source, rows)
         self._block_rows = block_rows
-        self.row_name = row_name([*source.names, *self._shown])
-        self._schema = arrow_schema(
+        self.row_name = row_name([*source.names, *self._rename.values()])
+        self._describe(names)
+        # Without the columns that only the filter needs.
+        self._schema = self._readable
+        if filter is not None and columns is not None:
+            self._describe([*names, *self._filtered(filter)])
+        self.filter_expression = _checked(filter, self._readable)
+        self.rows_read = 0
+        self.error: BaseException | None = None
+
+    def _describe(self, names: Sequence[str]) -> None:
+        """Make the fields, their names for readers, and the schema of these columns."""
+        self._fields = [self._source.field(name) for name in names]
+        self._shown = [self._rename.get(name, name) for name in names]
+        self._readable = arrow_schema(
             [
                 replace(one, name=shown)
                 for one, shown in zip(self._fields, self._shown, strict=True)
             ]
         ).append(pa.field(self.row_name, pa.int64(), nullable=False))
-        self.filter_expression = _checked(filter, self._schema)
-        self.rows_read = 0
-        self.error: BaseException | None = None
+
+    def _filtered(self, wanted: Any) -> list[str]:
+        """Return the columns that are not chosen and that a filter needs."""
+        fields = {}
+        for name in self._source.names:
+            # A column of a type that Arrow lacks can't be in a filter.
+            with suppress(UnsupportedDtypeError):
+                one = replace(self._source.field(name), name=self._rename.get(name, name))
+                fields[name] = arrow_schema([one]).field(0)
+        row = pa.field(self.row_name, pa.int64(), nullable=False)
+        used = _used([wanted], pa.schema([*fields.values(), row]))
+        return [
+            name for name, one in fields.items() if one.name in used and name not in self._chosen
+        ]
 
     @property
     def schema(self) -> Any:
@@ -148,13 +171,12 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         return self._part((start, stop), self.filter_expression)
 
     def _part(self, rows: tuple[int, int], wanted: Any) -> "TableDataset":
-        names = [one.name for one in self._fields]
         return TableDataset(
             self._source,
-            names,
+            self._chosen,
             rows=rows,
             filter=wanted,
-            rename=dict(zip(names, self._shown, strict=True)),
+            rename=self._rename,
             block_rows=self._block_rows,
         )
 
@@ -199,7 +221,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
 
     def to_reader(self, columns: Sequence[str] | None = None) -> Any:
         """Return a ``pyarrow.RecordBatchReader`` over the columns, by default without row numbers."""
-        names = self._shown if columns is None else list(columns)
+        names = self._schema.names[:-1] if columns is None else list(columns)
         batches, schema = self._scan(names, self.filter_expression, None)
         return pa.RecordBatchReader.from_batches(schema, batches)
 
@@ -221,7 +243,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
     def _scan(self, names: Sequence[str], wanted: Any, batch_size: int | None) -> tuple[Any, Any]:
         """Return the batches of a scan and their schema."""
         schema = pa.schema([self._schema.field(name) for name in names])
-        used = [] if wanted is None else _used([wanted], self._schema)
+        used = [] if wanted is None else _used([wanted], self._readable)
         read = list(dict.fromkeys([*names, *used]))
         fields = [
             one for one, shown in zip(self._fields, self._shown, strict=True) if shown in read
@@ -256,7 +278,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
                 columns[name] = arrays[real[name]]
         if wanted is None:
             return [_batch([columns[name] for name in names], schema, block.length)]
-        whole = pa.schema([self._schema.field(name) for name in read])
+        whole = pa.schema([self._readable.field(name) for name in read])
         table = pa.Table.from_arrays([columns[name] for name in read], schema=whole)
         kept = table.filter(wanted).select(list(names))
         return list(kept.combine_chunks().to_batches())
@@ -303,7 +325,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         start, stop = self._range.start, self._range.stop
         cuts = [start, *range(start - start % step + step, stop, step), stop]
         blocks = [Block(a, b - a) for a, b in pairwise(cuts) if b > a]
-        if wanted is not None and self.row_name in _used([wanted], self._schema):
+        if wanted is not None and self.row_name in _used([wanted], self._readable):
             blocks = self._matching(blocks, wanted)
             size = min(chunk, step)
             if sum(-(-one.length // size) for one in blocks) <= MAX_CHUNKS:
@@ -334,7 +356,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
             )
             for place, block in enumerate(blocks)
         ]
-        there = ds.FileSystemDataset(fragments, self._schema, form)
+        there = ds.FileSystemDataset(fragments, self._readable, form)
         try:
             found = [int(one.path[1:]) for one in there.get_fragments(filter=wanted)]
         except pa.ArrowException:

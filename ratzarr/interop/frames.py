@@ -24,30 +24,38 @@ def to_pandas(scan: TableDataset, dtype_backend: str = "numpy") -> Any:
     return _frame(pd, scan.to_reader(scan.schema.names).read_all(), scan.row_name, dtype_backend)
 
 
-def _frame(pd: Any, table: Any, row: str, dtype_backend: str) -> Any:
-    """Return a DataFrame; the last column, with the row numbers, becomes the index."""
+def _frame(
+    pd: Any, table: Any, row: str, dtype_backend: str, nullable: Sequence[str] | None = None
+) -> Any:
+    """Return a DataFrame; the last column, with the row numbers, becomes the index.
+
+    Parameters
+    ----------
+    pd : module
+    table : pyarrow.Table
+    row : str
+        The column with the row numbers.
+    dtype_backend : {"numpy", "pyarrow"}
+    nullable : sequence of str, optional
+        The columns of integers and bools that get nullable dtypes, and Arrow's types for text,
+        bytes and lists. By default those with nulls, and the usual dtypes of pandas.
+    """
     rows = table.column(row).to_numpy()
     table = table.drop_columns([row]).replace_schema_metadata(None)
     if dtype_backend == "pyarrow":
         frame = table.to_pandas(types_mapper=pd.ArrowDtype)
     else:
-        nullable = {
-            str(kind): dtype
-            for kind, dtype in {
-                "int8": pd.Int8Dtype(), "int16": pd.Int16Dtype(), "int32": pd.Int32Dtype(),
-                "int64": pd.Int64Dtype(), "uint8": pd.UInt8Dtype(), "uint16": pd.UInt16Dtype(),
-                "uint32": pd.UInt32Dtype(), "uint64": pd.UInt64Dtype(), "bool": pd.BooleanDtype(),
-            }.items()
-        }  # fmt: skip
         frame = pd.DataFrame(
             {
-                place: column.to_pandas(
-                    types_mapper=lambda kind, n=column.null_count: (
-                        nullable.get(str(kind)) if n else None
-                    ),
-                    date_as_object=False,
+                place: _series(
+                    pd,
+                    column,
+                    is_nullable=bool(column.null_count) if nullable is None else name in nullable,
+                    has_objects=nullable is None,
                 )
-                for place, column in enumerate(table.columns)
+                for place, (name, column) in enumerate(
+                    zip(table.column_names, table.columns, strict=True)
+                )
             },
             index=range(table.num_rows),
         )
@@ -60,6 +68,24 @@ def _frame(pd: Any, table: Any, row: str, dtype_backend: str) -> Any:
         else pd.Index(rows, name="row")
     )
     return frame
+
+
+def _series(pd: Any, column: Any, *, is_nullable: bool, has_objects: bool) -> Any:
+    """Return an Arrow array as a Series of numpy's dtypes, as far as they hold its nulls."""
+    nullable = {
+        "int8": pd.Int8Dtype(), "int16": pd.Int16Dtype(), "int32": pd.Int32Dtype(),
+        "int64": pd.Int64Dtype(), "uint8": pd.UInt8Dtype(), "uint16": pd.UInt16Dtype(),
+        "uint32": pd.UInt32Dtype(), "uint64": pd.UInt64Dtype(), "bool": pd.BooleanDtype(),
+    }  # fmt: skip
+    numbers = ("int", "uint", "float", "double", "half", "bool", "date", "timestamp")
+
+    def mapper(kind: Any) -> Any:
+        if is_nullable and str(kind) in nullable:
+            return nullable[str(kind)]
+        is_object = not has_objects and not str(kind).startswith(numbers)
+        return pd.ArrowDtype(kind) if is_object else None
+
+    return column.to_pandas(types_mapper=mapper, date_as_object=False)
 
 
 def to_polars(scan: TableDataset) -> Any:
@@ -142,15 +168,22 @@ def _conditions(predicate: Any) -> list[Any]:
 class _Partition:
     """Reads one partition, in any process."""
 
-    def __init__(self, reopen: Callable[[], Source], names: Sequence[str], place: str) -> None:
+    def __init__(
+        self,
+        reopen: Callable[[], Source],
+        names: Sequence[str],
+        nullable: Sequence[str],
+        place: str,
+    ) -> None:
         self.reopen, self.names, self.place = reopen, list(names), place
+        self.nullable = list(nullable)
 
     def __call__(self, block: tuple[int, int], columns: Sequence[str] | None = None) -> Any:
         pd = required("pandas", "dask", "to_dask()")
         names = self.names if columns is None else list(columns)
         scan = TableDataset(self.reopen(), names, rows=block)
         table = scan.to_reader(scan.schema.names).read_all()
-        return _frame(pd, table, scan.row_name, "pyarrow")
+        return _frame(pd, table, scan.row_name, "numpy", self.nullable)
 
     def __dask_tokenize__(self) -> Any:
         return ("ratzarr", self.place, tuple(self.names))
@@ -163,12 +196,15 @@ def to_dask(source: Source, columns: Sequence[str] | None = None) -> Any:
     names = chosen_fields(source, columns)
     fields = [source.field(name) for name in names]
     scan = TableDataset(source, names)
-    meta = _frame(pd, scan.schema.empty_table(), row_name(source.names), "pyarrow")
+    # All partitions have the same dtypes, whether they have nulls or not. Floats are numpy's: Dask's
+    # sums of Arrow's floats are wrong where there is a NaN.
     rows = source.rows
+    nullable = [one.name for one in fields if one.missing is not None or one.rows < rows]
+    meta = _frame(pd, scan.schema.empty_table(), row_name(source.names), "numpy", nullable)
     step = max((one.chunk_rows for one in fields), default=max(1, rows))
     blocks = [(first, min(first + step, rows)) for first in range(0, rows, step)] or [(0, 0)]
     divisions = [*(first for first, _ in blocks), max(0, rows - 1)]
-    read = _Partition(source.reopener(), names, f"{source.place} {rows}")
+    read = _Partition(source.reopener(), names, nullable, f"{source.place} {rows}")
     return dd.from_map(read, blocks, meta=meta, divisions=divisions, enforce_metadata=False)
 
 
@@ -179,16 +215,26 @@ def to_xarray(source: Source, columns: Sequence[str] | None = None) -> Any:
     """Return an xarray Dataset; see :meth:`ratzarr.RatZarr.to_xarray`."""
     xr = required("xarray", "xarray", "to_xarray()")
     da = required("dask.array", "xarray", "to_xarray()")
-    found = {}
-    for name in chosen_fields(source, columns):
+    found: dict[str, Any] = {}
+    names = chosen_fields(source, columns)
+    taken = {*source.names}
+
+    def dimension(name: str) -> str:
+        # A variable with the name of its dimension would be a coordinate, which is read at once.
+        while name in taken:
+            name = f"_{name}"
+        return name
+
+    for name in names:
         one = source.field(name)
         shape = (one.rows,) if one.width == 1 else (one.rows, one.width)
         lazy_column = _Rows(source.reopener(), name, one.dtype, shape)
         chunks = (one.chunk_rows, *shape[1:])
         values = da.from_array(lazy_column, chunks=chunks, name=False, asarray=False)
         # Rows beyond a short column would have no value: it gets a dimension of its own.
-        row = "row" if one.rows == source.rows else f"{name}_row"
-        found[name] = ((row, f"{name}_value")[: len(shape)], values, dict(one.attributes))
+        row = dimension("row" if one.rows == source.rows else f"{name}_row")
+        dimensions = (row, dimension(f"{name}_value"))[: len(shape)]
+        found[name] = (dimensions, values, dict(one.attributes))
     return xr.Dataset(found)
 
 

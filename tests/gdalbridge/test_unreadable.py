@@ -11,7 +11,7 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge import LossWarning, attach, bake, copy_to_raster, list_tables, ratapplier
-from gdalbridge.cli.describe import head, info
+from gdalbridge.cli.table_output import head, info
 from ratzarr import RatZarr, RatZarrError
 
 SPOILED = {

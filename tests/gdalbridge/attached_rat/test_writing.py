@@ -15,7 +15,7 @@ from osgeo import gdal
 from gdalbridge import attach, bake
 from gdalbridge.attached_rat.open_sidecars import shared_table
 from gdalbridge.attached_rat.sidecar_table import Limits
-from gdalbridge.cli.describe import info, info_text
+from gdalbridge.cli.table_output import info, info_text
 from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
 from ratzarr import RatZarr, RatZarrError, TableNotFoundError
 from tests.gdalbridge.attached_rat.test_rat import names, raster, sidecar

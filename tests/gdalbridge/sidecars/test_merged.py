@@ -9,7 +9,7 @@ from osgeo import gdal
 
 from gdalbridge import attach, bake, calc, column_stats, list_tables, ratapplier, touch
 from gdalbridge.cli import main
-from gdalbridge.cli.describe import head
+from gdalbridge.cli.table_output import head
 from gdalbridge.errors import BridgeError, LossWarning
 from ratzarr import RatZarr
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, make, new_rat

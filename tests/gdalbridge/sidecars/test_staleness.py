@@ -26,7 +26,7 @@ from gdalbridge import (
     touch,
 )
 from gdalbridge.cli import main
-from gdalbridge.cli.describe import head, info
+from gdalbridge.cli.table_output import head, info
 from gdalbridge.errors import LossWarning, StaleError
 from ratzarr import RatZarr
 from tests.gdalbridge.sample_rasters import HAS_HFA, INTEGER, make, new_rat

@@ -1,0 +1,74 @@
+"""``gdalbridge plot``."""
+
+import click
+
+from gdalbridge.cli.common import (
+    Command,
+    config_option,
+    encoding_option,
+    examples,
+    lossy_option,
+    quiet_option,
+)
+
+
+@examples(
+    "gdalbridge plot seg.tif ndvi -o ndvi.png",
+    "gdalbridge plot seg.tif class --pixels -o classes.svg",
+    "gdalbridge plot seg.tif ndvi --by class -o ndvi-by-class.png",
+    "gdalbridge plot seg.tif nir --by red -o nir-by-red.pdf",
+)
+@click.command("plot", cls=Command)
+@click.argument("table")
+@click.argument("column")
+@click.option("--by", help="Another column: classes, or the numbers of the horizontal axis.")
+@click.option(
+    "-o", "--output", required=True, type=click.Path(dir_okay=False),
+    help="The file to write: .png, .svg or .pdf.",
+)  # fmt: skip
+@click.option(
+    "--kind",
+    type=click.Choice(["bars", "box", "density", "histogram", "scatter"]),
+    help="By default chosen by the columns.",
+)
+@click.option("--bins", type=click.IntRange(1), help="Number of bins of a histogram.")
+@click.option("--weights", metavar="COLUMN", help="Draw the sum of this column, not rows.")
+@click.option(
+    "--pixels", is_flag=True, help="Use the column with the usage PixelCount as weights."
+)
+@click.option("--log/--no-log", default=None, help="Logarithmic counts. By default if needed.")
+@click.option(
+    "--top", type=click.IntRange(1), default=20, show_default=True,
+    help="Number of classes; rarer ones are drawn together.",
+)  # fmt: skip
+@click.option("--dpi", type=click.IntRange(20, 1200), default=150, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace an existing file.")
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
+)
+@encoding_option
+@lossy_option
+@config_option
+@quiet_option
+def command(
+    table: str, column: str, by: str | None, output: str, kind: str | None, bins: int | None,
+    weights: str | None, pixels: bool, log: bool | None, top: int, dpi: int, overwrite: bool,
+    band: int, encoding: str | None, lossy: bool, quiet: bool,
+) -> None:  # fmt: skip
+    """Draw COLUMN of TABLE, a sidecar or a raster with its own table and its sidecars.
+
+    Numbers are a histogram, text and few integers are bars. With --by, a number has a box for each
+    class, and two numbers are a scatter plot or a density.
+    """
+    if weights is not None and pixels:
+        raise click.UsageError("--weights and --pixels can't be combined")
+    from gdalbridge.plots import save_plot
+    from gdalbridge.table import open_table
+
+    with open_table(table, band, update=False, encoding=encoding, lossy=lossy) as there:
+        path = save_plot(
+            there, there.place, output, column, by, overwrite=overwrite, dpi=dpi, kind=kind,
+            bins=bins, weights=weights or pixels, log=log, top=top,
+        )  # fmt: skip
+    if not quiet:
+        click.echo(str(path))

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from gdalbridge.copying.report import ColumnReport, CopyReport
     from gdalbridge.copying.to_raster import copy_to_raster
     from gdalbridge.copying.to_sidecar import copy_to_sidecar
+    from gdalbridge.exchange.export import ExportReport, export_table
+    from gdalbridge.exchange.join import JoinReport
     from gdalbridge.rasters.bake import BakeReport, bake
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
     from gdalbridge.sidecars.accept import TouchReport, touch
@@ -57,6 +59,8 @@ __all__ = [
     "ColumnStats",
     "ConversionError",
     "CopyReport",
+    "ExportReport",
+    "JoinReport",
     "LossWarning",
     "Sidecar",
     "StaleWarning",
@@ -74,6 +78,7 @@ __all__ = [
     "copy_to_sidecar",
     "disable",
     "enable",
+    "export_table",
     "find_sidecars",
     "list_tables",
     "move_raster",
@@ -96,6 +101,8 @@ _WHEN_USED = {
     "ColumnReport": "copying.report",
     "ColumnStats": "sql.stats",
     "CopyReport": "copying.report",
+    "ExportReport": "exchange.export",
+    "JoinReport": "exchange.join",
     "Sidecar": "sidecars.naming",
     "Table": "table",
     "TableInfo": "sidecars.listing",
@@ -111,6 +118,7 @@ _WHEN_USED = {
     "copy_to_sidecar": "copying.to_sidecar",
     "disable": "attached_rat.enable",
     "enable": "attached_rat.enable",
+    "export_table": "exchange.export",
     "find_sidecars": "sidecars.naming",
     "list_tables": "sidecars.listing",
     "move_raster": "rasters.files",

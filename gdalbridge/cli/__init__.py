@@ -24,8 +24,9 @@ COMMANDS = {
     "cp": "Copy a raster with all of its tables.",
     "demo": "Demonstrate the whole round trip with a real raster.",
     "doctor": "Show the installation and the S3 settings in force.",
-    "export": "Copy a sidecar's columns into a raster's attribute table.",
+    "export": "Write a table to Parquet, CSV, Arrow, GeoPackage or dBASE, or into a raster.",
     "head": "Print the first rows of a table.",
+    "import": "Join the columns of a CSV, Parquet or Arrow file into a raster's table.",
     "info": "Describe a raster's table and its sidecars.",
     "ls": "List the tables of a raster, or of a directory.",
     "mv": "Move a raster with all of its tables.",
@@ -68,7 +69,9 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f".{cmd_name}", __name__).command
+        # Python has the word "import" for itself.
+        module = {"import": "import_table"}.get(cmd_name, cmd_name)
+        command: click.Command = import_module(f".{module}", __name__).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -100,7 +100,9 @@ def read_table(data: Any, key: str, columns: Sequence[str] | None, options: Any 
                 f"{type(data).__name__}"
             )
     except pa.ArrowException as error:
-        raise BridgeError(f"{name} can't be read: {error}") from error
+        # pyarrow adds the name of a column as a second argument.
+        words = ". ".join(map(str, error.args))
+        raise BridgeError(f"{name} can't be read: {words}") from error
     names = table.column_names
     for one in [key] if columns is None else [key, *columns]:
         if one not in names:

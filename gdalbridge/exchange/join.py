@@ -20,7 +20,7 @@ from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
 from ratzarr.format import Block, normalize_dtype
 from ratzarr.interop import Source, unused_integer
-from ratzarr.interop.arrow import read_arrays
+from ratzarr.interop.arrow import arrow_type, read_arrays
 from ratzarr.interop.source import row_name
 
 __all__ = ["JoinReport", "Joined", "refuse_existing", "write_joined"]
@@ -121,7 +121,7 @@ class Joined:
         keys = _plain(data.column(self.on))
         kind = pa.int64()
         if self._field is not None:
-            kind = read_arrays(self._source, [self._field], Block(0, 0))[0].type
+            kind = arrow_type(self._field)
         keys = _comparable(keys, kind, self.on, f"the data's {keys.type}")
         known = pc.is_valid(keys)
         self.null_keys = len(keys) - pc.sum(known).as_py() if len(keys) else 0

@@ -412,7 +412,7 @@ def _dbf_values(values: Any, one: LayerField, losses: Losses) -> Any:
             losses.lose(one.name, "a dBASE table does not keep blanks at the end of text")
     elif pa.types.is_timestamp(kind):
         losses.note(one.name, "date-times are text, because a dBASE table has only dates")
-        return pc.strftime(values, "%Y-%m-%dT%H:%M:%S")
+        return pc.binary_replace_slice(values.cast(pa.string()), 10, 11, "T")
     return values.cast(_dbf_type(one), safe=False) if values.type != _dbf_type(one) else values
 
 

@@ -22,6 +22,7 @@ from gdalbridge.sidecars.merged import near_names
 from gdalbridge.sidecars.source import open_source
 from ratzarr.errors import Advice
 from ratzarr.interop import Source, TableMethods, required
+from ratzarr.interop.source import row_name
 from ratzarr.stores import Location, copy_file, file_state, parse, temporary_path
 
 __all__ = ["ExportReport", "export_table", "table_format"]
@@ -179,8 +180,7 @@ def export_table(
         rows = _Rows(table, columns, where, dict(rename or {}), row, told)
         if target.path.lower().endswith(VAT):
             rows.become_vat()
-        losses, notes = _write(rows, kind, target, strict, overwrite, storage_options)
-        told.report(1.0)
+        losses, notes = _write(rows, kind, target, strict, overwrite, storage_options, told)
     found = file_state(target, storage_options)
     for loss in losses:
         warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
@@ -229,7 +229,7 @@ class _Rows:
         there = table.columns
         chosen = _chosen(there, columns, self.place)
         for one in rename:
-            if one not in chosen:
+            if one not in (*chosen, row_name(there)):
                 raise ColumnSelectionError(
                     f"rename: {one!r} is not exported{near_names(one, chosen)}"
                 )
@@ -366,8 +366,6 @@ def _named(wanted: str, shown: Mapping[str, Any]) -> str | None:
 
 
 def _chosen(there: Sequence[str], columns: Sequence[str] | None, place: str) -> list[str]:
-    from ratzarr.interop.source import row_name
-
     if columns is None:
         return list(there)
     if isinstance(columns, str):
@@ -431,6 +429,7 @@ def _write(
     strict: bool,
     overwrite: bool,
     options: Mapping[str, Any] | None,
+    told: Progress,
 ) -> tuple[list[str], list[str]]:
     from gdalbridge.exchange.layers import Losses, write_dbf, write_gpkg
 
@@ -446,6 +445,8 @@ def _write(
             )
         else:
             _write_arrow(path, kind, rows)
+        # The last chance to cancel.
+        told.report(1.0)
         for one in _files(target, kind):
             file = path if one == target else path.with_suffix(".cpg")
             if file.exists():

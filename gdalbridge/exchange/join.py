@@ -119,13 +119,13 @@ class Joined:
 
     def _prepared(self, data: Any) -> tuple[Any, Any, int]:
         keys = _plain(data.column(self.on))
+        columns = pa.table({name: _plain(data.column(name)) for name in self.names})
         kind = pa.int64()
         if self._field is not None:
             kind = arrow_type(self._field)
         keys = _comparable(keys, kind, self.on, f"the data's {keys.type}")
         known = pc.is_valid(keys)
         self.null_keys = len(keys) - pc.sum(known).as_py() if len(keys) else 0
-        columns = data.select(self.names)
         if self.null_keys:
             keys, columns = keys.filter(known), columns.filter(known)
         order = pc.array_sort_indices(keys)

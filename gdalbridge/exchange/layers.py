@@ -143,7 +143,7 @@ def _field(name: str, kind: Any) -> LayerField:
 
 _LAYER_TYPES = {
     "integer64": pa.int64(), "real": pa.float64(), "string": pa.string(), "date": pa.date32(),
-    "datetime": pa.timestamp("ms"), "binary": pa.binary(),
+    "datetime": pa.timestamp("ms", "UTC"), "binary": pa.binary(),
 }  # fmt: skip
 
 
@@ -407,9 +407,8 @@ def _dbf_values(values: Any, one: LayerField, losses: Losses) -> Any:
         if one.decimals and one.name not in losses.losses and _rounds(values, one.decimals):
             losses.lose(one.name, f"a dBASE table rounds it to {one.decimals} decimals")
     elif pa.types.is_string(kind) and one.name not in losses.losses:
-        # OGR removes blanks at the end of text.
-        if pc.any(pc.ends_with(values, " ")).as_py():
-            losses.lose(one.name, "a dBASE table does not keep blanks at the end of text")
+        if pc.any(pc.or_(pc.starts_with(values, " "), pc.ends_with(values, " "))).as_py():
+            losses.lose(one.name, "GDAL drops blanks around the text of a dBASE table")
     elif pa.types.is_timestamp(kind):
         losses.note(one.name, "date-times are text, because a dBASE table has only dates")
         return pc.binary_replace_slice(values.cast(pa.string()), 10, 11, "T")

@@ -104,10 +104,13 @@ class LayerWriter:
         return bool(self._dataset.TestCapability(self._ogr.ODsCTransactions))
 
     def write(self, batch: Any) -> None:
-        """Write an Arrow record batch that has the fields, in order, and the features' numbers."""
+        """Write an Arrow record batch that has the fields, in order, and the features' numbers.
+
+        Date-times are in milliseconds and UTC.
+        """
         with self._talking():
             if self._whole:
-                self._layer.WritePyArrow(batch)
+                self._layer.WritePyArrow(_with_times(batch))
             else:
                 self._write_features(batch)
             self._since += batch.num_rows
@@ -174,6 +177,23 @@ class LayerWriter:
             # Flushing reports errors, which closing would not.
             self._dataset.FlushCache()
             self._layer = self._dataset = None
+
+
+def _with_times(batch: Any) -> Any:
+    """Return a batch whose date-times before 1970 are text, where GDAL would drop milliseconds."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for at, one in enumerate(batch.schema):
+        if not pa.types.is_timestamp(one.type):
+            continue
+        # In milliseconds.
+        numbers = batch.column(at).view(pa.int64())
+        whole = pc.multiply(pc.divide(numbers, 1000), 1000)
+        if pc.any(pc.and_(pc.less(numbers, 0), pc.not_equal(whole, numbers))).as_py():
+            text = batch.column(at).cast(pa.timestamp("ms")).cast(pa.string())
+            batch = batch.set_column(at, one.name, pc.binary_join_element_wise(text, "Z", ""))
+    return batch
 
 
 class _Talk:

@@ -100,7 +100,7 @@ def test_csv_is_what_pandas_and_duckdb_read(store, tmp_path):
 
     out = tmp_path / "out.csv"
     gdalbridge.export_table(store, out)
-    frame = pd.read_csv(out, keep_default_na=False, float_precision="round_trip")
+    frame = pd.read_csv(out, keep_default_na=False)
     types = {name: one.dtype for name, one in VALUES.items() if one.dtype.kind in "iufb"}
     for name, dtype in types.items():
         assert frame[name].to_numpy().astype(dtype).tobytes() == VALUES[name].tobytes(), name
@@ -178,7 +178,9 @@ def test_names_that_differ_only_in_case(tmp_path):
 def test_a_raster_with_its_own_columns_and_its_sidecars(tmp_path):
     raster = tmp_path / "seg.tif"
     rat = new_rat([("Histogram", REAL, 1, [5.0, 6.0]), ("s", STRING, 0, ["a", "b"])], 2)
-    make(raster).GetRasterBand(1).SetDefaultRAT(rat)
+    dataset = make(raster)
+    dataset.GetRasterBand(1).SetDefaultRAT(rat)
+    del dataset
     with gdalbridge.open_table(raster) as table:
         table["new"] = [1.5, 2.5]
         gdalbridge.export_table(table, tmp_path / "one.csv")
@@ -226,7 +228,8 @@ def test_pyogrio_reads_the_geopackage(store, tmp_path):
     kept = np.array([0, 1, 2, 4, 5, 6])
     stamps = found["ms"].cast(pa.int64()).to_pylist()
     assert stamps == VALUES["ms"][kept].astype(np.int64).tolist()
-    assert same(found["f8"], VALUES["f8"][kept])
+    # SQLite has no negative zero.
+    assert found["f8"].to_pylist() == VALUES["f8"][kept].tolist()
     assert same(found["i8"], VALUES["i8"][kept])
 
 
@@ -242,7 +245,9 @@ def test_nan_is_null_in_a_geopackage_and_said(tmp_path):
     assert report.notes == ("column 'f': NaN is NULL",)
     found, _, _dataset = features(out)
     assert [(one["f"], one["n"]) for _, one in found] == [(None, 1), (2.0, None)]
-    assert [bytes(one["raw"]) for _, one in found] == [b"\0a", b""]
+    with gdal.OpenEx(str(out), gdal.OF_VECTOR) as dataset:
+        raw = [one.GetFieldAsBinary("raw") for one in dataset.GetLayer(0)]
+    assert [bytes(one) for one in raw] == [b"\0a", b""]
 
 
 @pytest.mark.parametrize(
@@ -287,7 +292,7 @@ def test_dbf(tmp_path):
         "w": np.array([1.0, np.nan, 1e15]),
         "f": np.array([0.5, -12345.25, 0.0]),
         "b": np.array([True, False, True]),
-        "s": np.array(["größe", "", " x"], "T"),
+        "s": np.array(["größe", "", "x"], "T"),
         "d": np.array(["2020-01-02", "NaT", "0001-01-01"], "M8[D]"),
         "t": np.array(["2020-01-02T03:04:05.678", "NaT", "1969-01-01"], "M8[ms]"),
     }
@@ -300,7 +305,7 @@ def test_dbf(tmp_path):
     assert [one["w"] for _, one in found] == [1, None, 10**15]
     assert [one["f"] for _, one in found] == [0.5, -12345.25, 0]
     assert [one["b"] for _, one in found] == [1, 0, 1]
-    assert [one["s"] for _, one in found] == ["größe", None, " x"]
+    assert [one["s"] for _, one in found] == ["größe", None, "x"]
     assert [one["d"] for _, one in found] == ["2020/01/02", None, "0001/01/01"]
     assert [one["t"] for _, one in found] == [
         "2020-01-02T03:04:05.678",
@@ -388,11 +393,9 @@ def test_an_existing_file_is_replaced_only_with_overwrite(store, tmp_path):
 def test_a_failure_leaves_the_old_file(store, tmp_path, suffix):
     out = tmp_path / f"o.{suffix}"
     out.write_bytes(b"old")
-    calls = []
 
     def stop(done, message, data):
-        calls.append(done)
-        return len(calls) < 3
+        return done < 1
 
     with pytest.raises(CancelledError):
         gdalbridge.export_table(store, out, columns=["i4", "b"], overwrite=True, progress=stop)
@@ -409,7 +412,7 @@ def test_progress_grows_to_one(store, tmp_path):
     )
     assert told == sorted(told)
     assert told[-1] == 1.0
-    assert any(0 < one < 0.5 for one in told)
+    assert 0.5 in told
 
 
 def test_wrong_arguments(store, tmp_path):
@@ -452,34 +455,33 @@ def test_s3(moto_s3, tmp_path, suffix):
             assert table["n"][:].tolist() == [0, 1, 2, 3, 4]
 
 
-INTERRUPTED = """
-import sys, gdalbridge
-def told(done, message, data):
-    print(done, flush=True)
-try:
-    gdalbridge.export_table(sys.argv[1], sys.argv[2], progress=told)
-except KeyboardInterrupt:
-    print("stopped", flush=True)
-"""
-
-
 @pytest.mark.parametrize("suffix", ["parquet", "gpkg"])
 def test_ctrl_c_leaves_nothing(tmp_path, suffix):
     path = tmp_path / "t.rat.zarr"
-    with RatZarr(path, newRowCount=3_000_000, newChunkSize=20_000) as table:
-        table["n"] = np.arange(3_000_000)
-    command = [sys.executable, "-c", INTERRUPTED, str(path), str(tmp_path / f"o.{suffix}")]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert running.stdout.readline()
+    with RatZarr(path, newRowCount=6_000_000, newChunkSize=20_000) as table:
+        table["n"] = np.arange(6_000_000)
+    command = [sys.executable, "-m", "gdalbridge", "export", path, tmp_path / f"o.{suffix}"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not list(tmp_path.glob(".ratzarr-*/table.*")) and time.monotonic() < until:
+        time.sleep(0.005)
     running.send_signal(signal.SIGINT)
-    said, _ = running.communicate(timeout=60)
-    assert said.endswith("stopped\n")
+    _, said = running.communicate(timeout=60)
+    assert (running.returncode, said) == (130, "gdalbridge: interrupted\n")
     assert os.listdir(tmp_path) == [path.name]
 
 
+KILLED = """
+import sys, gdalbridge
+def told(done, message, data):
+    print(done, flush=True)
+    input()
+gdalbridge.export_table(sys.argv[1], sys.argv[2], progress=told)
+"""
+
+
 def test_what_a_killed_export_leaves_the_next_one_removes(store, tmp_path):
-    code = INTERRUPTED.replace("print(done, flush=True)", "print(done, flush=True); input()")
-    command = [sys.executable, "-c", code, str(store), str(tmp_path / "o.csv")]
+    command = [sys.executable, "-c", KILLED, str(store), str(tmp_path / "o.csv")]
     running = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )  # fmt: skip
@@ -504,7 +506,9 @@ def test_a_rasters_own_table_through_a_condition(tmp_path):
     rat = new_rat(
         [("n", INTEGER, 0, np.arange(1000)), ("Count", REAL, 1, np.arange(1000.0))], 1000
     )
-    make(raster).GetRasterBand(1).SetDefaultRAT(rat)
+    dataset = make(raster)
+    dataset.GetRasterBand(1).SetDefaultRAT(rat)
+    del dataset
     report = gdalbridge.export_table(raster, tmp_path / "o.vat.dbf", where="n % 100 = 5")
     assert report.rows == 10
     assert [one["Value"] for _, one in features(tmp_path / "o.vat.dbf")[0]] == list(

@@ -30,9 +30,8 @@ def table(tmp_path):
 )
 def test_they_read_back_as_they_were(table, values, dtype):
     table["x"] = values
-    expected = [None if one is None or one is pd.NA else int(one) for one in values.tolist()] if (
-        not hasattr(values, "to_pylist")
-    ) else values.to_pylist()  # fmt: skip
+    given = values.to_pylist() if hasattr(values, "to_pylist") else list(values)
+    expected = [None if one is None or one is pd.NA else int(one) for one in given]
     assert table.to_arrow(["x"])["x"].to_pylist() == expected
     stored = table.readBlock("x", 0, 3)
     assert stored.dtype == np.dtype(dtype)

@@ -28,6 +28,8 @@ from ratzarr.stores import Location, copy_file, file_state, parse, temporary_pat
 __all__ = ["ExportReport", "export_table", "table_format"]
 
 FORMATS = arrow_files.SUFFIXES | {".gpkg": "gpkg", ".dbf": "dbf"}
+FILTERED_BYTES = 2**27
+"""Memory of the rows that DuckDB filters at a time, about."""
 VAT = ".vat.dbf"
 VALUE, COUNT = "Value", "Count"
 """The columns that a ``.vat.dbf`` has."""
@@ -340,12 +342,15 @@ class _Rows:
         chosen = ", ".join(f'"{one.replace(chr(34), chr(34) * 2)}"' for one in wanted)
         # The condition is the user's own SQL, and the database can only read this table.
         query = f"SELECT {chosen} FROM rat WHERE ({where}\n)"  # noqa: S608
-        found = relation({"rat": scan}, query)
         try:
-            for batch in found.to_arrow_reader():
-                cast = pa.Table.from_batches([batch]).rename_columns(self.schema.names)
-                for one in cast.cast(self.schema).combine_chunks().to_batches():
-                    yield one, scan.rows_read
+            # DuckDB holds a whole result in memory, so it is asked for one block after another. A
+            # condition with a query of its own still sees the whole table.
+            for first, stop in self._blocks():
+                part = f'{query} AND "{scan.row_name}" >= {first} AND "{scan.row_name}" < {stop}'
+                found = relation({"rat": scan}, part).to_arrow_table()
+                found = found.rename_columns(self.schema.names).cast(self.schema)
+                for batch in found.combine_chunks().to_batches():
+                    yield batch, stop
         except Exception as error:
             if scan.error is not None:
                 # DuckDB has replaced it by an error of its own.
@@ -355,6 +360,15 @@ class _Rows:
             if isinstance(error, duckdb.Error | pa.ArrowException):
                 raise BridgeError(f"DuckDB can't compute {where!r:.200}: {error}") from error
             raise
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield ranges of rows that fit in memory, in whole chunks."""
+        fields = [self._table._source.field(one) for one in self.names]
+        chunk = max((one.chunk_rows for one in fields), default=FILTERED_BYTES)
+        size = chunk * (8 + sum(one.row_bytes for one in fields))
+        step = chunk * max(1, FILTERED_BYTES // size)
+        for first in range(0, self._rows, step):
+            yield first, min(first + step, self._rows)
 
 
 def _named(wanted: str, shown: Mapping[str, Any]) -> str | None:

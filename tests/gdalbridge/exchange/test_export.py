@@ -141,6 +141,10 @@ def test_where_columns_order_and_names(store, tmp_path):
     assert found.column_names == list(VALUES)
     for name, values in VALUES.items():
         assert same(found[name], values[:1]), name
+    gdalbridge.export_table(
+        store, out, where="u4 = (SELECT max(u4) FROM rat)", columns=["u4"], overwrite=True
+    )
+    assert pq.read_table(out).to_pydict() == {"row": [1], "u4": [2**32 - 1]}
     for bad in ("nope > 1", "i8 >", "", "1; SELECT 1"):
         with pytest.raises(BridgeError):
             gdalbridge.export_table(store, tmp_path / "no.csv", where=bad)
@@ -171,7 +175,7 @@ def test_names_that_differ_only_in_case(tmp_path):
     with pytest.warns(UserWarning, match="'a' is 'a_2'"):
         gdalbridge.export_table(path, tmp_path / "o.csv", where="a_2 = 4")
     assert (tmp_path / "o.csv").read_text() == '"row","A","a"\n2,2,4\n'
-    with pytest.raises(BridgeError, match="'A' and 'a'.*rename"):
+    with pytest.raises(BridgeError, match=r"'A' and 'a'.*rename"):
         gdalbridge.export_table(path, tmp_path / "o.gpkg")
 
 
@@ -360,7 +364,7 @@ def test_vat_dbf_takes_a_column_value_and_needs_counts(tmp_path):
         {"name": np.array(["x", "y"], "T"), "VALUE": np.array([9, 4]), "n": np.array([1, 2])},
     )
     out = tmp_path / "seg.vat.dbf"
-    with pytest.raises(BridgeError, match="no column of pixel counts.*rename"):
+    with pytest.raises(BridgeError, match=r"no column of pixel counts.*rename"):
         gdalbridge.export_table(source, out)
     report = gdalbridge.export_table(source, out, columns=["name", "n"], rename={"n": "Count"})
     assert report.columns == ("Value", "Count", "name")

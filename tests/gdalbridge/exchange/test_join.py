@@ -68,7 +68,7 @@ def check(table, frame, on="Value"):
         if name == "f":
             assert np.array_equal(np.array(got), wanted.to_numpy(), equal_nan=True)
         elif name == "s":
-            assert got == ["" if one is None or one is np.nan else one for one in wanted.tolist()]
+            assert got == ["" if pd.isna(one) else one for one in wanted.tolist()]
         else:
             assert got == [
                 None if one is None or pd.isna(one) else one for one in wanted.tolist()
@@ -125,7 +125,7 @@ def test_the_sentinel_is_no_value_of_the_data(table):
     assert report.missing_values == {"u": 253}
     assert table.to_arrow(["u"])["u"].to_pylist() == [255, 254, 0] + [None] * (ROWS - 3)
     everything = pd.DataFrame({"Value": np.arange(256), "all": np.arange(256).astype("u1")})
-    with pytest.raises(ConversionError, match="every value of uint8.*wider"):
+    with pytest.raises(ConversionError, match=r"every value of uint8.*wider"):
         table.update_from(everything, on="Value")
     assert "all" not in table
 
@@ -176,14 +176,14 @@ def test_duplicates_are_taken_once_if_they_are_equal(table):
     report = table.update_from(frame)
     assert (report.duplicates, report.matched) == (2, 2)
     frame["s"] = ["a", "b", "a", "c"]
-    with pytest.raises(BridgeError, match="2 rows whose key another row has.*row 3 .*'s'"):
+    with pytest.raises(BridgeError, match=r"2 rows whose key another row has.*row 3 .*'s'"):
         table.update_from(frame, columns=["s"], overwrite=True)
     assert table["s"][:4].tolist() == ["", "b", "", ""]
 
 
 def test_existing_columns_are_replaced_only_with_overwrite(table):
     frame = pd.DataFrame({"row": [1], "half": [7], "new": [1]})
-    with pytest.raises(OutputExistsError, match="columns 'half' already.*overwrite=True"):
+    with pytest.raises(OutputExistsError, match=r"columns 'half' already.*overwrite=True"):
         table.update_from(frame)
     assert "new" not in table
     table["half"].attrs["units"] = "ha"

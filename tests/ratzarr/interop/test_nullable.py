@@ -41,7 +41,7 @@ def test_they_read_back_as_they_were(table, values, dtype):
 
 def test_a_dtype_whose_values_are_all_taken(tmp_path):
     with RatZarr(tmp_path / "t.rat.zarr", newRowCount=257) as table:
-        with pytest.raises(UnequalValueError, match="every value of uint8.*wider"):
+        with pytest.raises(UnequalValueError, match=r"every value of uint8.*wider"):
             table["x"] = pa.array([*range(256), None], pa.uint8())
         assert table.getColumnNames() == []
 

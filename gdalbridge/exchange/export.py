@@ -28,7 +28,7 @@ from ratzarr.stores import Location, copy_file, file_state, parse, temporary_pat
 __all__ = ["ExportReport", "export_table", "table_format"]
 
 FORMATS = arrow_files.SUFFIXES | {".gpkg": "gpkg", ".dbf": "dbf"}
-FILTERED_BYTES = 2**27
+FILTERED_BYTES = 2**25
 """Memory of the rows that DuckDB filters at a time, about."""
 VAT = ".vat.dbf"
 VALUE, COUNT = "Value", "Count"
@@ -345,9 +345,11 @@ class _Rows:
         try:
             # DuckDB holds a whole result in memory, so it is asked for one block after another. A
             # condition with a query of its own still sees the whole table.
+            asked = relation({"rat": scan}, query)
+            number = f'"{scan.row_name}"'
             for first, stop in self._blocks():
-                part = f'{query} AND "{scan.row_name}" >= {first} AND "{scan.row_name}" < {stop}'
-                found = relation({"rat": scan}, part).to_arrow_table()
+                part = asked.filter(f"{number} >= {first} AND {number} < {stop}")
+                found = part.to_arrow_table()
                 found = found.rename_columns(self.schema.names).cast(self.schema)
                 for batch in found.combine_chunks().to_batches():
                     yield batch, stop

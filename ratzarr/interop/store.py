@@ -128,6 +128,7 @@ def store_column(
         If no column holds the values exactly, nulls among text for example.
     """
     missing = None
+    given: Array | LazyColumn
     if (nullable := nullable_integers(values)) is not None:
         given, missing = _filled(*nullable, name)
     else:

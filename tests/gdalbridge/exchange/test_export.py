@@ -249,8 +249,9 @@ def test_nan_is_null_in_a_geopackage_and_said(tmp_path):
     assert report.notes == ("column 'f': NaN is NULL",)
     found, _, _dataset = features(out)
     assert [(one["f"], one["n"]) for _, one in found] == [(None, 1), (2.0, None)]
-    with gdal.OpenEx(str(out), gdal.OF_VECTOR) as dataset:
-        raw = [one.GetFieldAsBinary("raw") for one in dataset.GetLayer(0)]
+    layer = _dataset.GetLayer(0)
+    layer.ResetReading()
+    raw = [one.GetFieldAsBinary("raw") for one in layer]
     assert [bytes(one) for one in raw] == [b"\0a", b""]
 
 

@@ -304,7 +304,7 @@ table = gdalbridge.open_table(sys.argv[1])
 report = table.update_from(pd.DataFrame({"key": np.arange(1000), "f": np.arange(1000.0)}), on="key")
 assert report.matched == int(sys.argv[2]), report
 gdalbridge.export_table(sys.argv[1], sys.argv[1] + ".csv")
-gdalbridge.export_table(sys.argv[1], sys.argv[1] + ".parquet", where="f > 100")
+gdalbridge.export_table(sys.argv[1], sys.argv[1] + ".parquet")
 gdalbridge.export_table(sys.argv[1], sys.argv[1] + ".gpkg", columns=["key"])
 print(peak())
 """

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from gdalbridge.copying.report import ColumnReport, CopyReport
     from gdalbridge.copying.to_raster import copy_to_raster
     from gdalbridge.copying.to_sidecar import copy_to_sidecar
+    from gdalbridge.exchange.export import ExportReport, export_table
+    from gdalbridge.exchange.join import JoinReport
     from gdalbridge.rasters.bake import BakeReport, bake
     from gdalbridge.rasters.build import BuildReport, build
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
@@ -60,6 +62,8 @@ __all__ = [
     "ColumnStats",
     "ConversionError",
     "CopyReport",
+    "ExportReport",
+    "JoinReport",
     "LossWarning",
     "Sidecar",
     "StaleWarning",
@@ -79,6 +83,7 @@ __all__ = [
     "copy_to_sidecar",
     "disable",
     "enable",
+    "export_table",
     "find_sidecars",
     "list_tables",
     "move_raster",
@@ -103,6 +108,8 @@ __getattr__, __dir__ = lazy(
         "copying.report": "ColumnReport CopyReport",
         "copying.to_raster": "copy_to_raster",
         "copying.to_sidecar": "copy_to_sidecar",
+        "exchange.export": "ExportReport export_table",
+        "exchange.join": "JoinReport",
         "rasters.bake": "BakeReport bake",
         "rasters.build": "BuildReport build",
         "rasters.files": "TravelReport copy_raster move_raster remove_raster",

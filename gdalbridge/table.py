@@ -11,17 +11,19 @@
 array([2.5, 3.5])
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from html import escape
 from types import MappingProxyType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Column, Columns, inherited_attributes, is_store
 from gdalbridge.sidecars.naming import writable_sidecar_path
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
@@ -34,7 +36,10 @@ from ratzarr import (
     ReadOnlyError,
     ShapeError,
 )
-from ratzarr.interop import TableMethods, store_column
+from ratzarr.interop import TableMethods, required, store_column
+
+if TYPE_CHECKING:
+    from gdalbridge.exchange.join import JoinReport
 
 __all__ = ["Table", "open_table"]
 
@@ -374,6 +379,96 @@ class Table(TableMethods):
             raise
         self._look_again()
 
+    def update_from(
+        self,
+        data: Any,
+        *,
+        on: str = "row",
+        columns: Sequence[str] | None = None,
+        overwrite: bool = False,
+        progress: Any = None,
+    ) -> "JoinReport":
+        """Join columns of other data into the sidecar, by a key.
+
+        The data is held in memory; the table is read and written block by block.
+
+        Parameters
+        ----------
+        data : str, os.PathLike or data frame
+            A CSV, Parquet, Arrow or Feather file, local or on S3, or a DataFrame or table of
+            pandas, Polars or Arrow. It has the key's column; with pandas the key may be the index.
+        on : str
+            The key: a column of the table and of the data, or "row" for the row numbers.
+        columns : sequence of str, optional
+            The columns to take from the data. By default all others.
+        overwrite : bool
+            Replace existing columns. Each stays readable until its replacement is complete.
+        progress : None, True, callable or object
+            See :mod:`gdalbridge.progress`.
+
+        Returns
+        -------
+        JoinReport
+            Says how many rows matched and missed, which keys of the data no row has, and how many
+            of its rows repeat another one.
+
+        Raises
+        ------
+        OutputExistsError
+            If a column exists and may not be replaced.
+        BridgeError
+            If no row matches, the keys can't be compared, or two rows of the data have one key and
+            different values.
+        ConversionError
+            If a column of bools has no value for a row. Rows without a value get NaN, NaT or empty
+            text; integers get an unused value, which is recorded in ``missing_value`` and reads as
+            NULL. After every error and Ctrl-C, unfinished columns are removed.
+
+        Examples
+        --------
+        >>> import tempfile, pandas, ratzarr
+        >>> path = tempfile.mkdtemp() + "/seg.tif.rat.zarr"
+        >>> ratzarr.RatZarr(path, newRowCount=3).close()
+        >>> table = open_table(path)
+        >>> frame = pandas.DataFrame({"row": [2, 0], "owner": ["Ann", "Bob"]})
+        >>> report = table.update_from(frame)
+        >>> report.matched, report.missed, table["owner"][:].tolist()
+        (2, 1, ['Bob', '', 'Ann'])
+        """
+        started = time.perf_counter()
+        self._check_writable()
+        required("pyarrow", "arrow", "update_from()")
+        from gdalbridge.exchange.arrow_files import read_table
+        from gdalbridge.exchange.join import Joined, JoinReport, refuse_existing, write_joined
+
+        rows = len(self)
+        if not rows:
+            raise BridgeError(
+                f"{self.place} has no rows to join to: set their number first (table.rowCount = n)"
+            )
+        source = self._source
+        joined = Joined(read_table(data, on, columns, self._options), on, source)
+        if not overwrite:
+            refuse_existing(joined.names, self.columns, self.place)
+        existed = set(self.sidecars)
+        store = self._target(rows)
+        report = JoinReport(str(store.filename), on)
+        try:
+            with progress_of(progress) as told:
+                write_joined(
+                    store,
+                    joined,
+                    lambda name, dtype: self._attributes(name, store, dtype, "join"),
+                    report,
+                    told,
+                )
+        except BaseException:
+            self._forget_new(store, existed)
+            raise
+        self._look_again()
+        report.seconds = time.perf_counter() - started
+        return report
+
     def __delitem__(self, name: str) -> None:
         """Delete a column from its sidecar. The raster's own columns can't be deleted."""
         self._check_writable()
@@ -433,7 +528,9 @@ class Table(TableMethods):
                 store.close()
                 RatZarr.delete(path, storageOptions=self._options)
 
-    def _attributes(self, name: str, store: RatZarr, dtype: np.dtype[Any]) -> dict[str, Any]:
+    def _attributes(
+        self, name: str, store: RatZarr, dtype: np.dtype[Any], operation: str = "table"
+    ) -> dict[str, Any]:
         """Return the attributes of a new column: its origin, and those it inherits."""
         kept = inherited_attributes(self._columns.by_name.get(name), dtype)
         host = self._columns.host
@@ -443,7 +540,7 @@ class Table(TableMethods):
         mapping = store.getRatAttributeMapping()
         if mapping.get(RASTER_ATTR) is None:
             mapping[RASTER_ATTR] = dict(now)
-        return kept | {PROVENANCE_ATTR: column_provenance("table", now, None)}
+        return kept | {PROVENANCE_ATTR: column_provenance(operation, now, None)}
 
     def _look_again(self) -> None:
         self._stale = False

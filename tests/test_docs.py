@@ -130,6 +130,56 @@ def test_the_examples_of_a_guide(tmp_path, guide, examples):
         assert done.stdout.splitlines() == re.findall(r"  # (.*)", example)
 
 
+def _run_examples(document, count, capsys):
+    """Run a page's examples, and compare what they print with what their comments say."""
+    text = (ROOT / "docs" / document).read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(examples) == count
+    for example in examples:
+        assert len([line for line in example.splitlines() if line]) <= 11
+        exec(compile(example, document, "exec"), {})
+        said = capsys.readouterr().out.splitlines()
+        assert said == re.findall(r"  # (.*)", example)
+
+
+@pytest.mark.main_env_only
+def test_the_guide_to_pandas_and_polars(tmp_path, monkeypatch, capsys):
+    import numpy as np
+
+    from tests.gdalbridge.sample_rasters import REAL, STRING, make, new_rat
+
+    columns = [
+        ("Histogram", REAL, 1, np.array([10, 30, 20, 40.0])),
+        ("class", STRING, 0, ["water", "forest", "water", "forest"]),
+    ]
+    dataset = make(tmp_path / "seg.tif")
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat(columns, 4))
+    del dataset
+    with RatZarr(f"{tmp_path}/seg.tif.rat.zarr", newRowCount=4) as table:
+        # Whole numbers, as in the page.
+        table["Histogram"] = [10, 30, 20, 40]
+        table["red"] = [1, 5, 2, 5]
+        table["nir"] = [3, 15, 6, 15]
+    monkeypatch.chdir(tmp_path)
+    _run_examples("guides/pandas-and-polars.md", 2, capsys)
+    with RatZarr(f"{tmp_path}/seg.tif.rat.zarr", readOnly=True) as table:
+        assert table["ndvi"][:].tolist() == [0.5] * 4
+        assert table["large_class"][:].tolist() == ["", "forest", "water", "forest"]
+        assert table.to_arrow(["depth"])["depth"].to_pylist() == [2, None, 4, None]
+
+
+@pytest.mark.main_env_only
+def test_the_examples_of_exchange(tmp_path, monkeypatch, capsys):
+    from tests.gdalbridge.sample_rasters import make
+
+    make(tmp_path / "seg.tif").FlushCache()
+    with RatZarr(f"{tmp_path}/seg.tif.rat.zarr", newRowCount=3) as table:
+        table["area"] = [1.5, 2.5, 3.5]
+    (tmp_path / "owners.csv").write_text("row,owner\n2,Bob\n7,Eve\n0,Ann\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    _run_examples("exchange.md", 2, capsys)
+
+
 def test_the_readmes_targets_are_there():
     targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -162,12 +212,13 @@ def test_the_names_of_gdalbridge():
     code = "import gdalbridge; print(*sorted(gdalbridge.__all__))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        "AttachedRAT", "BakeReport", "BridgeError", "CalcReport", "CancelledError", "CheckReport",
-        "ColumnReport", "ColumnStats", "ConversionError", "CopyReport", "LossWarning", "Sidecar",
-        "StaleWarning", "Table", "TableInfo", "TouchReport", "TravelReport", "attach", "bake", "calc",
-        "check", "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar", "disable",
-        "enable", "find_sidecars", "list_tables", "move_raster", "open_table", "remove_raster",
-        "sidecar_path", "touch",
+        "AttachedRAT", "BakeReport", "BridgeError", "BuildReport", "CalcReport", "CancelledError",
+        "CheckReport", "ColumnReport", "ColumnStats", "ConversionError", "CopyReport",
+        "ExportReport", "JoinReport", "LossWarning", "Sidecar", "StaleWarning", "Table",
+        "TableInfo", "TouchReport", "TravelReport", "ZonalReport", "attach", "bake", "build",
+        "calc", "check", "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar",
+        "disable", "enable", "export_table", "find_sidecars", "list_tables", "move_raster",
+        "open_table", "remove_raster", "sidecar_path", "touch", "zonal",
     ]  # fmt: skip
 
 

@@ -27,8 +27,9 @@ COMMANDS = {
     "describe": "Print a line of statistics for each column.",
     "doctor": "Show the installation and the S3 settings in force.",
     "driver-path": "Print how QGIS, ogr2ogr and other programs read tables.",
-    "export": "Copy a sidecar's columns into a raster's attribute table.",
+    "export": "Write a table to Parquet, CSV, Arrow, GeoPackage or dBASE, or into a raster.",
     "head": "Print the first rows of a table.",
+    "import": "Join the columns of a CSV, Parquet or Arrow file into a raster's table.",
     "info": "Describe a raster's table and its sidecars.",
     "ls": "List the tables of a raster, or of a directory.",
     "mv": "Move a raster with all of its tables.",
@@ -74,7 +75,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = cmd_name.replace("-", "_")
+        # Python has the word "import" for itself.
+        module = {"import": "import_table"}.get(cmd_name, cmd_name.replace("-", "_"))
         command: click.Command = import_module(f".{module}", __name__).command
         return command
 

@@ -43,8 +43,9 @@ class ColumnsSource:
 
     @property
     def rows(self) -> int:
-        """Rows of the longest column."""
-        return max((one.rows for one in self._columns.by_name.values()), default=0)
+        """Rows of the longest column, or of a store that has no columns yet."""
+        counts = [one.rows for one in self._columns.by_name.values()]
+        return max([*counts, *(table.rowCount for table in self._columns.tables)], default=0)
 
     @property
     def threads(self) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ratzarr.errors import UnequalValueError, UnsupportedDtypeError
 
-__all__ = ["numpy_block", "numpy_dtype"]
+__all__ = ["nullable_integers", "numpy_block", "numpy_dtype"]
 
 Array = NDArray[Any]
 
@@ -200,6 +200,37 @@ def _one_column(library: str, values: Any, column: str, first_row: int | None) -
             f"no nulls; fill the block first, for instance by {_filled(library, wanted)}"
         )
     return _VALUES[library](values, wanted)
+
+
+def nullable_integers(values: Any) -> tuple[Array, Array] | None:
+    """Return the integers of a pandas, Polars or Arrow array that has nulls, and where the nulls are.
+
+    Returns
+    -------
+    present : ndarray
+        The values that are no nulls, in order.
+    missing : ndarray of bool
+        True for each null.
+    None
+        For other objects, and for arrays without nulls.
+    """
+    library = _library(values)
+    if library is None or hasattr(values, "columns"):
+        return None
+    dtype = getattr(values, "type" if library == "pyarrow" else "dtype", None)
+    if dtype is None or isinstance(dtype, np.dtype) or hasattr(dtype, "categories"):
+        return None
+    if library == "pyarrow" and not str(dtype).startswith(("int", "uint")):
+        return None
+    wanted = numpy_dtype(dtype)
+    if not isinstance(wanted, np.dtype) or wanted.kind not in "iu":
+        return None
+    if _MISSING[library](values) is None:
+        return None
+    if library == "pandas":
+        return values.dropna().to_numpy(dtype=wanted), np.asarray(values.isna(), np.bool_)
+    present = values.drop_nulls() if library == "polars" else values.drop_null()
+    return np.asarray(present, wanted), np.asarray(values.is_null(), np.bool_)
 
 
 def _first(missing: Any) -> int | None:

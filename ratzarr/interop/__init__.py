@@ -5,7 +5,7 @@ their libraries when they are used.
 """
 
 from ratzarr.interop.container import TableMethods
-from ratzarr.interop.source import GEOMETRY, Field, Source, missing_value, required
+from ratzarr.interop.source import GEOMETRY, Field, Source, missing_value, required, unused_integer
 from ratzarr.interop.store import StoreSource, store_column
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "missing_value",
     "required",
     "store_column",
+    "unused_integer",
 ]

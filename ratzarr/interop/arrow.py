@@ -138,7 +138,7 @@ def _text(source: Source, field: Field, block: Block) -> Any:
         # The bytes are what some program wrote as UTF-8.
         array.validate(full=True)
         arrays.append(array)
-    if there < block.length:
+    if there < block.length or not arrays:
         arrays.append(pa.nulls(block.length - there, pa.string()))
     return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 

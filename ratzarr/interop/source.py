@@ -21,6 +21,7 @@ __all__ = [
     "required",
     "row_name",
     "row_range",
+    "unused_integer",
 ]
 
 Array = NDArray[Any]
@@ -114,6 +115,30 @@ def missing_value(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:
     except (ValueError, TypeError, OverflowError):
         return None
     return value if exact else None
+
+
+def unused_integer(present: Array, dtype: np.dtype[Any]) -> int | None:
+    """Return an integer of a dtype that no value is equal to; None if there is none.
+
+    The smallest of a signed dtype, or the greatest of an unsigned one, if it is free.
+
+    >>> unused_integer(np.array([3, 255], "u1"), np.dtype("u1"))
+    254
+    >>> unused_integer(np.arange(5, dtype="i8"), np.dtype("i8"))
+    -9223372036854775808
+    """
+    limits = np.iinfo(dtype)
+    step, first, last = (1, limits.min, limits.max)
+    if dtype.kind == "u":
+        step, first, last = -1, limits.max, limits.min
+    taken = np.unique(present)
+    for value in (taken if step > 0 else taken[::-1]).tolist():
+        if value != first:
+            break
+        if first == last:
+            return None
+        first += step
+    return int(first)
 
 
 def required(name: str, extra: str, purpose: str) -> Any:

@@ -8,13 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr.errors import RatZarrError, ShapeError, UnsupportedDtypeError
+from ratzarr.errors import RatZarrError, ShapeError, UnequalValueError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
 from ratzarr.format.casting import as_block
+from ratzarr.format.dataframes import nullable_integers
 from ratzarr.format.dtypes import normalize_dtype
 from ratzarr.format.names import OWN_COLUMN_ATTRS
 from ratzarr.interop.container import LazyColumn
-from ratzarr.interop.source import GEOMETRY, Field, Source, missing_value
+from ratzarr.interop.source import (
+    GEOMETRY,
+    MISSING_ATTR,
+    Field,
+    Source,
+    missing_value,
+    unused_integer,
+)
 from ratzarr.pipeline import PROCESSORS
 
 __all__ = ["StoreSource", "store_column"]
@@ -95,7 +103,7 @@ def store_column(
     table: Any,
     name: str,
     values: Any,
-    attributes: Callable[[np.dtype[Any]], Mapping[str, Any]] | None = None,
+    attributes: Callable[[np.dtype[Any]], dict[str, Any]] | None = None,
 ) -> None:
     """Create a column from all its values, or replace it.
 
@@ -107,7 +115,8 @@ def store_column(
     name : str
     values : array-like, LazyColumn or scalar
         One row for each row of the table; a scalar is the value of all rows. A table without rows
-        and columns gets as many rows as there are values.
+        and columns gets as many rows as there are values. Nulls among integers of pandas, Polars
+        or Arrow become an unused integer, which is recorded in the attribute ``missing_value``.
     attributes : callable, optional
         Returns the attributes of the column, for its dtype.
 
@@ -116,9 +125,14 @@ def store_column(
     ShapeError
         If the number of rows differs.
     UnsupportedDtypeError, UnequalValueError
-        If no column holds the values exactly, nulls for example.
+        If no column holds the values exactly, nulls among text for example.
     """
-    given = values if isinstance(values, LazyColumn) else as_block(values, column=name)
+    missing = None
+    given: Array | LazyColumn
+    if (nullable := nullable_integers(values)) is not None:
+        given, missing = _filled(*nullable, name)
+    else:
+        given = values if isinstance(values, LazyColumn) else as_block(values, column=name)
     shape = given.shape
     is_new = not table.getColumnNames() and not table.getRowCount()
     if not shape and not is_new:
@@ -142,7 +156,8 @@ def store_column(
             name,
             dtype,
             shape[1] if len(shape) == 2 else 1,
-            attributes=None if attributes is None else attributes(dtype),
+            attributes=(attributes(dtype) if attributes is not None else {})
+            | ({} if missing is None else {MISSING_ATTR: missing}),
             complete=False,
             replace=table.colExists(name),
         )
@@ -159,6 +174,19 @@ def store_column(
             if is_new and not table.getColumnNames():
                 table.setRowCount(0)
         raise
+
+
+def _filled(present: Array, missing: Array, name: str) -> tuple[Array, int]:
+    """Return integers with an unused one for each missing value, and this one."""
+    spare = unused_integer(present, present.dtype)
+    if spare is None:
+        raise UnequalValueError(
+            f"column {name!r} has every value of {present.dtype}, and none is left to stand for nulls: "
+            "convert it to a wider dtype"
+        )
+    values = np.full(len(missing), spare, present.dtype)
+    values[~missing] = present
+    return values, spare
 
 
 def _dtype_for(values: Any, name: str) -> Any:

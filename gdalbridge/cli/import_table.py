@@ -1,0 +1,79 @@
+"""``gdalbridge import``."""
+
+import click
+
+from gdalbridge.cli.common import (
+    Command,
+    columns_option,
+    config_option,
+    encoding_option,
+    examples,
+    json_option,
+    lossy_option,
+    quiet_option,
+    say,
+)
+
+
+def _listed(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
+    return () if value is None else tuple(one.strip() for one in value.split(","))
+
+
+@examples(
+    "gdalbridge import owners.csv seg.tif --on Value",
+    "gdalbridge import result.parquet seg.tif --on row --columns ndvi,class --overwrite",
+    "gdalbridge import s3://bucket/result.csv s3://bucket/seg.tif --on row",
+)
+@click.command("import", cls=Command)
+@click.argument("table")
+@click.argument("raster")
+@click.option(
+    "--on",
+    required=True,
+    metavar="COLUMN",
+    help="The key: a column of both tables, or row for the row numbers.",
+)
+@columns_option
+@click.option(
+    "--columns", "listed", callback=_listed, metavar="A,B", help="Only these columns of TABLE."
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing columns.")
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
+)
+@click.option("--name", help="Write the columns to a further table of this name.")
+@encoding_option
+@lossy_option
+@config_option
+@json_option
+@quiet_option
+def command(
+    table: str,
+    raster: str,
+    on: str,
+    columns: tuple[str, ...],
+    listed: tuple[str, ...],
+    overwrite: bool,
+    band: int,
+    name: str | None,
+    encoding: str | None,
+    lossy: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Join columns of TABLE (CSV, Parquet or Arrow) into RASTER's sidecar, by a key.
+
+    RASTER may also be a sidecar. Rows of RASTER whose key TABLE does not have get missing values.
+    """
+    from gdalbridge.table import open_table
+
+    names = None if name is None else [name]
+    with open_table(raster, band, names=names, encoding=encoding, lossy=lossy) as opened:
+        report = opened.update_from(
+            table,
+            on=on,
+            columns=[*columns, *listed] or None,
+            overwrite=overwrite,
+            progress=not (quiet or as_json),
+        )
+    say(report, as_json=as_json, quiet=quiet)

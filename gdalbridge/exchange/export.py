@@ -1,0 +1,522 @@
+"""Export a table to Parquet, CSV, Arrow, GeoPackage and dBASE files, block by block.
+
+The file gets its name when it is complete. After an error or Ctrl-C nothing is left.
+"""
+
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gdalbridge.errors import BridgeError, ColumnSelectionError, LossWarning, OutputExistsError
+from gdalbridge.exchange import arrow_files
+from gdalbridge.gdalio.field_types import FieldUsage, usage_in
+from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.progress import Progress, progress_of
+from gdalbridge.sidecars.merged import near_names
+from gdalbridge.sidecars.source import open_source
+from ratzarr.errors import Advice
+from ratzarr.interop import Source, TableMethods, required
+from ratzarr.interop.source import row_name
+from ratzarr.stores import Location, copy_file, file_state, parse, temporary_path
+
+__all__ = ["ExportReport", "export_table", "table_format"]
+
+FORMATS = arrow_files.SUFFIXES | {".gpkg": "gpkg", ".dbf": "dbf"}
+FILTERED_BYTES = 2**25
+"""Memory of the rows that DuckDB filters at a time, about."""
+VAT = ".vat.dbf"
+VALUE, COUNT = "Value", "Count"
+"""The columns that a ``.vat.dbf`` has."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportReport:
+    """The result of an export to a file."""
+
+    source: str
+    target: str
+    format: str
+    rows: int
+    """Rows that were written."""
+    columns: tuple[str, ...]
+    """Names in the file."""
+    bytes_stored: int
+    seconds: float
+    losses: tuple[str, ...] = ()
+    """Descriptions of values that the format does not keep."""
+    notes: tuple[str, ...] = ()
+    """Descriptions of how values are written."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.source} -> {self.target}: {len(self.columns)} columns of {self.rows} rows, "
+            f"{self.bytes_stored / 1e6:.1f} MB, {self.seconds:.2f} s"
+        )
+
+
+def table_format(out: Any) -> str | None:
+    """Return the format of a table's file by its suffix, or None.
+
+    >>> table_format("seg.vat.dbf"), table_format("s3://bucket/seg.PARQUET"), table_format("a.tif")
+    ('dbf', 'parquet', None)
+    """
+    return FORMATS.get(Path(os.fspath(out)).suffix.lower())
+
+
+def export_table(
+    place: Any,
+    out: Any,
+    *,
+    columns: Sequence[str] | None = None,
+    where: str | None = None,
+    overwrite: bool = False,
+    rename: Mapping[str, str] | None = None,
+    row: bool = True,
+    strict: bool = False,
+    band: int = 1,
+    names: Sequence[str | None] | None = None,
+    prefer: str = "sidecar",
+    encoding: str | None = None,
+    lossy: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> ExportReport:
+    """Write a raster's table, or a store, to a file of another format.
+
+    Parameters
+    ----------
+    place : str, os.PathLike, gdal.Dataset, Table or RatZarr
+        A raster: its own columns and its sidecars'. Or a sidecar, or any other RatZarr.
+    out : str or os.PathLike
+        The file, local or on S3. Its suffix is the format: ``.parquet``, ``.csv``, ``.arrow``,
+        ``.feather``, ``.gpkg``, ``.dbf`` or ``.vat.dbf``.
+    columns : sequence of str, optional
+        Only these columns, in this order.
+    where : str, optional
+        An SQL condition: only the rows for which it is true. The column ``row`` has the row
+        numbers.
+    overwrite : bool
+        Replace an existing file.
+    rename : mapping of str to str, optional
+        Other names in the file, by the columns' own.
+    row : bool
+        Also write the row numbers: the first column, called ``row``; in a GeoPackage the features'
+        numbers (FID); in a ``.vat.dbf`` the column Value, if there is none.
+    strict : bool
+        Make every loss an error.
+    band : int
+        Band of a raster, counted from 1.
+    names : sequence of str or None, optional
+        The sidecars of a raster to include, see :func:`gdalbridge.open_table`.
+    prefer : {"sidecar", "raster"}
+        The source of a column that both have.
+    encoding : str, optional
+        Encoding of text and names in the raster's own table.
+    lossy : bool
+        Read the raster's own table even if GDAL lost or altered values of it.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`.
+    progress : None, True, callable or object
+        See :mod:`gdalbridge.progress`.
+
+    Returns
+    -------
+    ExportReport
+
+    Raises
+    ------
+    OutputExistsError
+        If the file exists and may not be replaced.
+    ConversionError
+        If the format can't hold a column, or a value; names the row, and a way out.
+    BridgeError
+        For an unknown suffix, or an invalid condition.
+
+    Warns
+    -----
+    LossWarning
+        For each column of which the format does not keep all values, such as floats in a ``.dbf``.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np, ratzarr, pyarrow.parquet
+    >>> folder = tempfile.mkdtemp()
+    >>> rat = ratzarr.RatZarr(folder + "/seg.tif.rat.zarr", newRowCount=3)
+    >>> rat["area"] = np.array([1.5, 2.5, 3.5])
+    >>> report = export_table(rat, folder + "/big.parquet", where="area > 2")
+    >>> pyarrow.parquet.read_table(folder + "/big.parquet").to_pydict()
+    {'row': [1, 2], 'area': [2.5, 3.5]}
+    """
+    started = time.perf_counter()
+    kind = table_format(out)
+    if kind is None:
+        raise BridgeError(
+            f"{out}: the suffix is none of {', '.join(FORMATS)} and {VAT}, which say the format"
+        )
+    required("pyarrow", "arrow", f"export to {kind}")
+    target = parse(out)
+    _check_target(target, kind, overwrite, storage_options)
+    with ExitStack() as stack:
+        told = stack.enter_context(progress_of(progress))
+        if isinstance(place, TableMethods):
+            table: TableMethods = place
+        else:
+            opened, source = open_source(
+                place, band=band, names=names, prefer=prefer, storage_options=storage_options,
+                options=ReadOptions(encoding, lossy),
+            )  # fmt: skip
+            stack.enter_context(opened)
+            for one in opened.left_out if columns is None else ():
+                one.warn()
+            table = _Opened(source)
+        rows = _Rows(table, columns, where, dict(rename or {}), row, told)
+        if target.path.lower().endswith(VAT):
+            rows.become_vat()
+        losses, notes = _write(rows, kind, target, strict, overwrite, storage_options, told)
+    found = file_state(target, storage_options)
+    for loss in losses:
+        warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
+    return ExportReport(
+        rows.place,
+        str(target),
+        kind,
+        rows.written,
+        tuple(rows.schema.names[0 if rows.row else 1 :]),
+        0 if found is None else found.size,
+        time.perf_counter() - started,
+        tuple(losses),
+        tuple(notes),
+    )
+
+
+class _Opened(TableMethods):
+    """An open source with the methods of tables."""
+
+    def __init__(self, source: Source) -> None:
+        self._opened = source
+
+    @property
+    def _source(self) -> Source:
+        return self._opened
+
+
+class _Rows:
+    """The rows to export, as record batches whose first column has the row numbers."""
+
+    def __init__(
+        self,
+        table: TableMethods,
+        columns: Sequence[str] | None,
+        where: str | None,
+        rename: dict[str, str],
+        row: bool,
+        told: Progress,
+    ) -> None:
+        import pyarrow as pa
+
+        self._table, self._where, self._told = table, where, told
+        self.row, self.passes, self._pass = row, 1, 0
+        self.written = 0
+        self.place = str(getattr(table, "place", None) or table._source.place)
+        there = table.columns
+        chosen = _chosen(there, columns, self.place)
+        for one in rename:
+            if one not in (*chosen, row_name(there)):
+                raise ColumnSelectionError(
+                    f"rename: {one!r} is not exported{near_names(one, chosen)}"
+                )
+        scan = table.scan(there)
+        self._number = scan.row_name
+        if self._number in chosen:
+            # The row numbers are always first.
+            chosen.remove(self._number)
+        self.names = chosen
+        self._rows = scan.range[1]
+        kinds = scan.schema
+        number = rename.pop(self._number, self._number)
+        self.schema = pa.schema(
+            [kinds.field(self._number).with_name(number)]
+            + [kinds.field(one).with_name(rename.get(one, one)) for one in chosen]
+        )
+        self.whole: tuple[str, ...] = ()
+        self._check_names()
+
+    def _check_names(self) -> None:
+        names = self.schema.names if self.row else self.schema.names[1:]
+        for name in names:
+            if names.count(name) > 1:
+                raise BridgeError(f"rename: two columns would be called {name!r}")
+
+    def become_vat(self) -> None:
+        """Put the columns Value and Count first, as ArcGIS expects them in a ``.vat.dbf``."""
+        import pyarrow as pa
+
+        shown = dict(zip(self.names, list(self.schema)[1:], strict=True))
+        there = self._table.columns
+        value = _named(VALUE, shown) or _named(VALUE, dict.fromkeys(there))
+        count = _named(COUNT, shown) or _named(COUNT, dict.fromkeys(there))
+        source = self._table._source
+        if count is None:
+            count = next(
+                (
+                    one
+                    for one in [*shown, *there]
+                    if usage_in(source.field(one).attributes) == FieldUsage.PIXEL_COUNT
+                ),
+                None,
+            )
+        if count is None:
+            raise BridgeError(
+                Advice(
+                    f"{self.place} has no column of pixel counts, and a {VAT} needs one: a column Count, "
+                    "or one whose usage is PixelCount.",
+                    'Name it with rename={"...": "Count"}.',
+                )
+            )
+        kinds = self._table.scan(there).schema
+        number = self.schema.field(0)
+        if value is None:
+            number, self.row = number.with_name(VALUE), True
+        else:
+            if not pa.types.is_integer(kinds.field(value).type):
+                raise BridgeError(
+                    f"column {value!r} is {kinds.field(value).type}, and the column Value of a {VAT} "
+                    "has integers"
+                )
+            number, self.row = number.with_name("row"), False
+        first = [one for one in (value, count) if one is not None]
+        self.names = first + [one for one in self.names if one not in first]
+        others = [shown[one] for one in self.names[len(first) :]]
+        renamed = [kinds.field(count).with_name(COUNT)]
+        if value is not None:
+            renamed.insert(0, kinds.field(value).with_name(VALUE))
+        self.schema = pa.schema([number, *renamed, *others])
+        self.whole = (COUNT,)
+        self._check_names()
+
+    def batches(self) -> Iterator[Any]:
+        """Read the rows."""
+        import pyarrow as pa
+
+        self.written = 0
+        first = self._pass / self.passes
+        for batch, done in self._filtered() if self._where is not None else self._all():
+            self.written += batch.num_rows
+            if batch.num_rows:
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
+            self._told.report(min(1.0, first + done / max(1, self._rows) / self.passes))
+        self._pass += 1
+
+    def _all(self) -> Iterator[tuple[Any, int]]:
+        scan = self._table.scan(self.names)
+        for batch in scan.to_reader([scan.row_name, *self.names]):
+            yield batch, scan.rows_read
+
+    def _filtered(self) -> Iterator[tuple[Any, int]]:
+        """Let DuckDB choose rows; values are cast back to the types that they have."""
+        import pyarrow as pa
+
+        from gdalbridge.sql.query import relation, sql_names
+
+        where = self._where
+        if not isinstance(where, str) or not where.strip():
+            raise BridgeError(f"where is an SQL condition such as 'area > 10': got {where!r:.100}")
+        renamed = sql_names(self._table.columns)
+        if renamed and not self._pass:
+            said = ", ".join(f"{old!r} is {new!r}" for old, new in renamed.items())
+            warnings.warn(
+                f"SQL does not tell apart names that differ only in case: {said}", stacklevel=6
+            )
+        scan = self._table.scan(rename=renamed)
+        wanted = [scan.row_name, *(renamed.get(one, one) for one in self.names)]
+        chosen = ", ".join(f'"{one.replace(chr(34), chr(34) * 2)}"' for one in wanted)
+        # The condition is the user's own SQL, and the database can only read this table.
+        query = f"SELECT {chosen} FROM rat WHERE ({where}\n)"  # noqa: S608
+        try:
+            # DuckDB holds a whole result in memory, so it is asked for one block after another. A
+            # condition with a query of its own still sees the whole table.
+            asked = relation({"rat": scan}, query)
+            number = f'"{scan.row_name}"'
+            for first, stop in self._blocks():
+                part = asked.filter(f"{number} >= {first} AND {number} < {stop}")
+                found = part.to_arrow_table()
+                found = found.rename_columns(self.schema.names).cast(self.schema)
+                for batch in found.combine_chunks().to_batches():
+                    yield batch, stop
+        except Exception as error:
+            if scan.error is not None:
+                # DuckDB has replaced it by an error of its own.
+                raise scan.error from None
+            import duckdb
+
+            if isinstance(error, duckdb.Error | pa.ArrowException):
+                raise BridgeError(f"DuckDB can't compute {where!r:.200}: {error}") from error
+            raise
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield ranges of rows that fit in memory, in whole chunks."""
+        fields = [self._table._source.field(one) for one in self.names]
+        chunk = max((one.chunk_rows for one in fields), default=FILTERED_BYTES)
+        size = chunk * (8 + sum(one.row_bytes for one in fields))
+        step = chunk * max(1, FILTERED_BYTES // size)
+        for first in range(0, self._rows, step):
+            yield first, min(first + step, self._rows)
+
+
+def _named(wanted: str, shown: Mapping[str, Any]) -> str | None:
+    """Return the column that has a name, or will have it in the file, ignoring case."""
+    for name, kind in shown.items():
+        if kind is not None and kind.name.casefold() == wanted.casefold():
+            return name
+    return next((one for one in shown if one.casefold() == wanted.casefold()), None)
+
+
+def _chosen(there: Sequence[str], columns: Sequence[str] | None, place: str) -> list[str]:
+    if columns is None:
+        return list(there)
+    if isinstance(columns, str):
+        raise ColumnSelectionError(f"columns is a list of names; got the string {columns!r}")
+    known = {*there, row_name(list(there))}
+    wanted = list(columns)
+    for one in wanted:
+        if one not in known:
+            raise ColumnSelectionError(f"{place} has no column {one!r}{near_names(one, there)}")
+        if wanted.count(one) > 1:
+            raise ColumnSelectionError(f"column {one!r} is chosen twice")
+    return wanted
+
+
+# ---- the file
+
+
+def _check_target(
+    target: Location, kind: str, overwrite: bool, options: Mapping[str, Any] | None
+) -> None:
+    if target.kind not in ("local", "s3"):
+        raise BridgeError(f"{target}: a table is exported to a local file or to S3")
+    if target.kind == "local" and Path(target.path).is_dir():
+        raise OutputExistsError(f"{target} is a directory, and is not replaced")
+    for one in _files(target, kind):
+        there = file_state(one, options)
+        if there is None:
+            continue
+        if not overwrite:
+            raise OutputExistsError(
+                Advice(f"{one} already exists.", "Use overwrite=True to replace it.")
+            )
+        if kind == "gpkg" and target.kind == "local":
+            from gdalbridge.gdalio.vector_layer import is_raster
+
+            if is_raster(one.path):
+                raise OutputExistsError(f"{one} is a raster, and is not replaced by a table")
+
+
+def _files(target: Location, kind: str) -> list[Location]:
+    """Return the files of an export; the one with its name is last."""
+    if kind != "dbf":
+        return [target]
+    return [replace(target, path=f"{target.path[: -len('.dbf')]}.cpg"), target]
+
+
+@contextmanager
+def _folder(target: Location) -> Iterator[Path]:
+    """Yield a temporary directory: for a local file on the same file system."""
+    parent = Path(target.path).parent if target.kind == "local" else Path(tempfile.gettempdir())
+    if not parent.is_dir():
+        raise BridgeError(f"{target}: there is no directory {parent}")
+    with temporary_path(parent, folder=True) as made:
+        yield made
+
+
+def _write(
+    rows: _Rows,
+    kind: str,
+    target: Location,
+    strict: bool,
+    overwrite: bool,
+    options: Mapping[str, Any] | None,
+    told: Progress,
+) -> tuple[list[str], list[str]]:
+    from gdalbridge.exchange.layers import Losses, write_dbf, write_gpkg
+
+    found = Losses(strict)
+    with _folder(target) as made:
+        path = made / f"table.{kind}"
+        if kind == "gpkg":
+            write_gpkg(path, rows.schema, rows.batches(), row=rows.row, losses=found)
+        elif kind == "dbf":
+            rows.passes = 2
+            write_dbf(
+                path, rows.schema, rows.batches, row=rows.row, losses=found, whole=rows.whole
+            )
+        else:
+            _write_arrow(path, kind, rows)
+        # The last chance to cancel.
+        told.report(1.0)
+        for one in _files(target, kind):
+            file = path if one == target else path.with_suffix(".cpg")
+            if file.exists():
+                _put(file, one, overwrite, options)
+    return (
+        [f"column {name!r}: {words}" for name, words in found.losses.items()],
+        [f"column {name!r}: {words}" for name, words in found.notes.items()],
+    )
+
+
+def _write_arrow(path: Path, kind: str, rows: _Rows) -> None:
+    import pyarrow as pa
+
+    from gdalbridge.exchange.layers import check_calendar, check_kinds
+
+    schema = rows.schema if rows.row else pa.schema(list(rows.schema)[1:])
+    if kind == "csv":
+        types = pa.types
+        check_kinds(
+            schema, "CSV",
+            {types.is_fixed_size_list: "several values per row", types.is_binary: "bytes"},
+        )  # fmt: skip
+
+    def batches() -> Iterator[Any]:
+        for batch in rows.batches():
+            if kind == "csv":
+                check_calendar(batch, "CSV")
+            yield batch if rows.row else batch.select(schema.names)
+
+    write: dict[str, Callable[..., None]] = {
+        "parquet": arrow_files.write_parquet,
+        "csv": arrow_files.write_csv,
+        "arrow": arrow_files.write_arrow,
+    }
+    try:
+        write[kind](path, schema, batches())
+    except pa.ArrowInvalid as error:
+        raise BridgeError(f"{kind} can't hold the table: {error}") from error
+
+
+def _put(made: Path, target: Location, overwrite: bool, options: Mapping[str, Any] | None) -> None:
+    """Give a finished file its name."""
+    try:
+        if target.kind == "s3":
+            copy_file(Location("local", str(made)), target, overwrite=overwrite, options=options)
+        elif overwrite:
+            made.replace(target.path)
+        else:
+            try:
+                # Only a hard link fails if the name has been taken meanwhile.
+                Path(target.path).hardlink_to(made)
+            except FileExistsError:
+                raise
+            except OSError:
+                made.rename(target.path)
+    except FileExistsError as error:
+        raise OutputExistsError(f"{target} already exists") from error

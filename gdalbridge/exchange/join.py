@@ -1,0 +1,449 @@
+"""Join data into a table by a key: new columns, block by block.
+
+Arrow finds each row's key among the data's. The data is in memory, the table is not.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gdalbridge.errors import BridgeError, ConversionError, OutputExistsError
+from gdalbridge.progress import Progress
+from gdalbridge.sidecars.merged import MISSING_ATTR, near_names
+from ratzarr import RatZarr, RatZarrError
+from ratzarr.errors import Advice
+from ratzarr.format import Block, normalize_dtype
+from ratzarr.interop import Source, unused_integer
+from ratzarr.interop.arrow import arrow_type, read_arrays
+from ratzarr.interop.source import row_name
+
+__all__ = ["JoinReport", "Joined", "refuse_existing", "write_joined"]
+
+Array = NDArray[Any]
+
+BLOCK_ROWS = 500_000
+SHOWN = 3
+"""Keys that a report names."""
+
+
+@dataclass(slots=True)
+class JoinReport:
+    """The result of a join."""
+
+    target: str
+    """The table that was written."""
+    on: str
+    rows: int = 0
+    """Rows of the table."""
+    columns: tuple[str, ...] = ()
+    """The new columns."""
+    matched: int = 0
+    """Rows of the table whose key is in the data."""
+    missed: int = 0
+    """Rows of the table whose key is not in the data."""
+    duplicates: int = 0
+    """Rows of the data that repeat another one."""
+    unused: int = 0
+    """Keys of the data that no row of the table has."""
+    unused_keys: tuple[str, ...] = ()
+    """The first of them."""
+    missing_values: dict[str, int] = field(default_factory=dict)
+    """The integers that stand for missing values, by column."""
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.target}: {len(self.columns)} columns joined on {self.on}, {self.seconds:.2f} s",
+            f"  rows: {self.matched} of {self.rows} matched, {self.missed} missed",
+        ]
+        if self.duplicates:
+            lines.append(f"  data: {self.duplicates} rows repeat another one")
+        if self.unused:
+            more = ", ..." if self.unused > len(self.unused_keys) else ""
+            keys = f"{', '.join(self.unused_keys)}{more}"
+            lines.append(f"  data: {self.unused} keys are in no row of the table: {keys}")
+        lines += [
+            f"  {name}: {value} stands for missing values"
+            for name, value in self.missing_values.items()
+        ]
+        return "\n".join(lines)
+
+
+class Joined:
+    """Data to join: one row for each key.
+
+    Parameters
+    ----------
+    data : pyarrow.Table
+        The key's column, and the others.
+    on : str
+        The key's column.
+    source : Source
+        The table that the data is joined to.
+
+    Raises
+    ------
+    BridgeError
+        If the keys can't be compared, or two rows with different values have one key.
+    UnsupportedDtypeError
+        If no column holds the values exactly.
+    """
+
+    def __init__(self, data: Any, on: str, source: Source) -> None:
+        self.on, self._source = on, source
+        virtual = row_name(list(source.names))
+        if on != virtual and on not in source.names:
+            raise BridgeError(
+                f"{source.place} has no column {on!r} to join on{near_names(on, source.names)}"
+            )
+        self._field = None if on == virtual else source.field(on)
+        if self._field is not None and self._field.width > 1:
+            raise BridgeError(f"column {on!r} has several values per row, and can't be a key")
+        # Row numbers that an export has written are no values.
+        self.names = [name for name in data.column_names if name not in (on, virtual)]
+        if not self.names:
+            raise BridgeError(f"the data has no column beside the key {on!r}")
+        self.dtypes = {name: _dtype(name, data.schema.field(name).type) for name in self.names}
+        self._keys, self._columns, self.duplicates = self._prepared(data)
+        self.used = np.zeros(len(self._keys), np.bool_)
+
+    def _prepared(self, data: Any) -> tuple[Any, Any, int]:
+        keys = _plain(data.column(self.on))
+        columns = pa.table({name: _plain(data.column(name)) for name in self.names})
+        kind = pa.int64()
+        if self._field is not None:
+            kind = arrow_type(self._field)
+        keys = _comparable(keys, kind, self.on, f"the data's {keys.type}")
+        known = pc.is_valid(keys)
+        self.null_keys = len(keys) - pc.sum(known).as_py() if len(keys) else 0
+        if self.null_keys:
+            keys, columns = keys.filter(known), columns.filter(known)
+        order = pc.array_sort_indices(keys)
+        keys, columns = keys.take(order), columns.take(order)
+        repeats = pc.equal(keys[1:], keys[:-1]) if len(keys) > 1 else pa.array([], pa.bool_())
+        again = np.flatnonzero(repeats.to_numpy(zero_copy_only=False)) + 1
+        if len(again):
+            self._check_equal(keys, columns, again)
+            kept = np.ones(len(keys), np.bool_)
+            kept[again] = False
+            keys, columns = keys.filter(pa.array(kept)), columns.filter(pa.array(kept))
+        columns = pa.table({name: _plain(columns.column(name)) for name in self.names})
+        return keys, columns, len(again)
+
+    def _check_equal(self, keys: Any, columns: Any, again: Array) -> None:
+        for name in self.names:
+            values = _plain(columns.column(name))
+            one, other = values.take(pa.array(again)), values.take(pa.array(again - 1))
+            if pa.types.is_fixed_size_list(values.type):
+                equal = np.array([a == b for a, b in zip(one, other, strict=True)])
+            else:
+                same = pc.fill_null(pc.equal(one, other), False)
+                both = pc.and_(pc.is_null(one), pc.is_null(other))
+                if pa.types.is_floating(values.type):
+                    nan = pc.and_(pc.is_nan(one), pc.is_nan(other))
+                    both = pc.or_(both, pc.fill_null(nan, False))
+                equal = pc.or_(same, both).to_numpy(zero_copy_only=False)
+            if not equal.all():
+                key = keys[int(again[np.argmin(equal)])].as_py()
+                raise BridgeError(
+                    f"the data has {len(again)} rows whose key another row has, with other values: "
+                    f"{self.on} {key!r} has two different values of {name!r}. Keep one row for each "
+                    "key first"
+                )
+
+    def places(self, block: Block) -> Any:
+        """Return each row's place in the data, null where its key is missing there."""
+        if self._field is None:
+            keys = pa.array(np.arange(block.start, block.stop, dtype=np.int64))
+        else:
+            found = read_arrays(self._source, [self._field], block)[0]
+            keys = _comparable(found, self._keys.type, self.on, f"the table's {found.type}")
+        ends = pc.min_max(keys) if len(keys) else None
+        if ends is None or ends["min"].as_py() is None:
+            return pa.nulls(len(keys), pa.int32())
+        # Only the keys between the block's ends can match: few, if the table is sorted by them.
+        first, behind = _between(self._keys, ends["min"], ends["max"])
+        places = pc.index_in(keys, self._keys.slice(first, behind - first), skip_nulls=True)
+        if first:
+            places = pc.add(places.cast(pa.int64()), first)
+        self.used[places.drop_null().to_numpy()] = True
+        return places
+
+    def values(self, name: str, places: Any) -> Any:
+        """Return a column's values at these places as an Arrow array."""
+        return _plain(self._columns.column(name).take(places))
+
+    def spare(self, name: str) -> int | None:
+        """Return an integer that no row of the data has, for missing values; None for others.
+
+        Raises
+        ------
+        ConversionError
+            If every integer of the type is taken.
+        """
+        dtype = self.dtypes[name]
+        if dtype.kind not in "iu":
+            return None
+        values = _flat(_plain(self._columns.column(name))).drop_null()
+        found = unused_integer(values.to_numpy(), dtype)
+        if found is None:
+            raise ConversionError(
+                f"column {name!r} has every value of {dtype}, and none is left for missing values: "
+                "give it a wider type"
+            )
+        return found
+
+    def unused_keys(self) -> tuple[int, tuple[str, ...]]:
+        """Return the number of keys that no row has had, and the first of them as text."""
+        rest = np.flatnonzero(~self.used)
+        shown = [str(self._keys[int(at)].as_py()) for at in rest[:SHOWN]]
+        shown += ["NULL"] * (self.null_keys > 0)
+        return len(rest) + self.null_keys, tuple(shown)
+
+
+def _plain(column: Any) -> Any:
+    """Return one array, without dictionaries and with the usual types of text and bytes."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):
+        # Too large for one array of this type.
+        array = pa.chunked_array(array.chunks).cast(_large(array.type)).combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()
+    if pa.types.is_string_view(array.type):
+        array = array.cast(pa.large_string())
+    elif pa.types.is_binary_view(array.type):
+        array = array.cast(pa.large_binary())
+    return array
+
+
+def _large(kind: Any) -> Any:
+    return {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(kind, kind)
+
+
+def _flat(array: Any) -> Any:
+    return array.flatten() if pa.types.is_fixed_size_list(array.type) else array
+
+
+def _dtype(name: str, kind: Any) -> np.dtype[Any]:
+    if pa.types.is_null(kind):
+        raise BridgeError(f"column {name!r} of the data has no value, so its type is unknown")
+    if pa.types.is_fixed_size_list(kind):
+        kind = kind.value_type
+    try:
+        return normalize_dtype(kind)
+    except RatZarrError as error:
+        raise BridgeError(f"column {name!r} of the data: {error}") from error
+
+
+_EXPECTED = "a key is compared with values of its own kind: numbers, text, bools or date-times"
+
+
+def _comparable(keys: Any, kind: Any, on: str, said: str) -> Any:
+    """Return keys in the type in which both sides are compared; null where they can't be equal."""
+    types = pa.types
+    mine = keys.type
+    if types.is_integer(mine) and types.is_integer(kind):
+        if mine == pa.uint64():
+            fits = pc.less_equal(keys, pa.scalar(2**63 - 1, pa.uint64()))
+            if kind == pa.uint64():
+                return keys
+            return pc.if_else(fits, keys, None).cast(pa.int64())
+        if kind == pa.uint64():
+            return pc.if_else(pc.greater_equal(keys, 0), keys, None).cast(pa.uint64())
+        return keys.cast(pa.int64())
+    numbers = (types.is_integer, types.is_floating)
+    if any(test(mine) for test in numbers) and any(test(kind) for test in numbers):
+        try:
+            # An integer beyond 2**53 is refused, because it would be rounded.
+            floats = keys.cast(pa.float64())
+            # NaN is equal to nothing.
+            return pc.if_else(pc.is_nan(floats), None, floats)
+        except pa.ArrowInvalid as error:
+            raise BridgeError(f"{on!r}: integers and floats are not compared: {error}") from error
+    text = (types.is_string, types.is_large_string)
+    if any(test(mine) for test in text) and any(test(kind) for test in text):
+        return keys.cast(pa.large_string())
+    times = (types.is_timestamp, types.is_date)
+    zones = {getattr(one, "tz", None) for one in (mine, kind)}
+    if any(test(mine) for test in times) and any(test(kind) for test in times) and zones == {None}:
+        try:
+            return keys.cast(pa.timestamp("ns"))
+        except pa.ArrowInvalid as error:
+            raise BridgeError(f"{on!r}: date-times can't be compared: {error}") from error
+    # Bools were compared as integers on one side already.
+    if types.is_boolean(mine) and (types.is_boolean(kind) or kind == pa.int64()):
+        return keys.cast(pa.int64())
+    raise BridgeError(f"{on!r}: {said} can't be compared with {kind}; {_EXPECTED}")
+
+
+def _between(keys: Any, least: Any, greatest: Any) -> tuple[int, int]:
+    """Return the range of sorted keys from ``least`` to ``greatest``."""
+    if pa.types.is_large_string(keys.type):
+        # numpy has no view of Arrow's text.
+        return 0, len(keys)
+    numbers = keys.view(pa.int64()) if pa.types.is_timestamp(keys.type) else keys
+    values = numbers.to_numpy(zero_copy_only=False)
+
+    def number(end: Any) -> Any:
+        return end.value if pa.types.is_timestamp(end.type) else end.as_py()
+
+    first = np.searchsorted(values, number(least), "left")
+    return int(first), int(np.searchsorted(values, number(greatest), "right"))
+
+
+# ---- writing
+
+
+def write_joined(
+    table: RatZarr,
+    joined: Joined,
+    attributes: Callable[[str, np.dtype[Any]], Mapping[str, Any]],
+    report: JoinReport,
+    told: Progress,
+) -> None:
+    """Create the columns of a join in a store; after an error they are deleted.
+
+    Parameters
+    ----------
+    table : RatZarr
+        Has the rows of the table that is joined to.
+    joined : Joined
+    attributes : callable
+        Returns the attributes of a new column, by its name and dtype.
+    report : JoinReport
+        Filled in.
+    told : Progress
+
+    Raises
+    ------
+    BridgeError
+        If no row matches, or a column of bools has missing values.
+    """
+    begun: list[str] = []
+    try:
+        for name, dtype in joined.dtypes.items():
+            while table.resumeColumn(name) is not None:
+                table.deleteColumn(name)
+            width = _width(joined, name)
+            table.createColumn(
+                name, dtype, width, attributes=attributes(name, dtype), complete=False,
+                replace=table.colExists(name),
+            )  # fmt: skip
+            begun.append(name)
+            mapping = table.getColumnAttributeMapping(name)
+            if MISSING_ATTR in mapping:
+                del mapping[MISSING_ATTR]
+        _fill(table, joined, report, told)
+        for name, value in report.missing_values.items():
+            table.getColumnAttributeMapping(name)[MISSING_ATTR] = value
+        for name in begun:
+            table.setComplete(name)
+    except BaseException:
+        with suppress(RatZarrError):
+            for name in begun:
+                table.deleteColumn(name)
+        raise
+    report.columns = tuple(begun)
+
+
+def _width(joined: Joined, name: str) -> int:
+    kind = joined.values(name, pa.array([], pa.int32())).type
+    return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else 1
+
+
+def _blocks(table: RatZarr) -> Iterator[Block]:
+    chunk = table.getRATChunkSize()
+    step = chunk * max(1, BLOCK_ROWS // chunk)
+    for start in range(0, table.rowCount, step):
+        yield Block(start, min(step, table.rowCount - start))
+
+
+def _fill(table: RatZarr, joined: Joined, report: JoinReport, told: Progress) -> None:
+    spare: dict[str, int | None] = {}
+    for block in _blocks(table):
+        places = joined.places(block)
+        missed = places.null_count
+        report.missed += missed
+        report.matched += block.length - missed
+        for name, dtype in joined.dtypes.items():
+            array = joined.values(name, places)
+            width = _width(joined, name)
+            nulls = array.null_count or (width > 1 and _flat(array).null_count)
+            if nulls and name not in spare:
+                spare[name] = found = joined.spare(name)
+                if found is not None:
+                    report.missing_values[name] = found
+            values = _values(array, dtype, spare.get(name), width, name, block.start)
+            table.writeBlock(name, values, block.start)
+        told.report(block.stop / table.rowCount)
+    report.rows = table.rowCount
+    report.duplicates = joined.duplicates
+    report.unused, report.unused_keys = joined.unused_keys()
+    if not report.matched:
+        raise BridgeError(
+            f"no row of the table has a key of the data: {joined.on!r} has other values there, for "
+            f"instance {', '.join(report.unused_keys) or 'none'}"
+        )
+
+
+def _values(
+    array: Any, dtype: np.dtype[Any], spare: int | None, width: int, name: str, first_row: int
+) -> Array:
+    """Return Arrow values for a column; nulls become what stands for missing values."""
+    if width > 1 and array.null_count:
+        # A missing row has missing values.
+        places = pa.array(np.arange(len(array) * width))
+        rows = pc.divide(places, width)
+        valid = pc.is_valid(array).take(rows)
+        inner = array.values.slice(array.offset * width, len(array) * width)
+        array = pc.if_else(valid, inner, None)
+    elif width > 1:
+        array = array.flatten()
+    if array.null_count:
+        if dtype.kind == "b":
+            at = int(np.argmax(pc.is_null(array).to_numpy(zero_copy_only=False)))
+            raise ConversionError(
+                f"column {name!r}, row {first_row + at // width}: the data has no value for it, and "
+                "bool has no missing value: give the column as uint8, or a value for each row"
+            )
+        if dtype.kind in "iu":
+            array = array.fill_null(pa.scalar(spare, array.type))
+        elif dtype.kind == "f":
+            array = array.fill_null(pa.scalar(float("nan"), array.type))
+        elif dtype.kind == "T":
+            array = array.fill_null("")
+        elif dtype.kind == "O":
+            array = array.fill_null(b"")
+    found: Array = array.to_numpy(zero_copy_only=False)
+    if dtype.kind == "M":
+        # pyarrow hands out dates as days already, and date-times in their own unit.
+        found = found.astype(dtype, copy=False)
+    return found.reshape(-1, width) if width > 1 else found
+
+
+def refuse_existing(names: Sequence[str], there: Sequence[str], place: str) -> None:
+    """Raise an error if columns exist already.
+
+    Raises
+    ------
+    OutputExistsError
+        Names them.
+    """
+    known = [name for name in names if name in there]
+    if known:
+        raise OutputExistsError(
+            Advice(
+                f"{place} has columns {', '.join(map(repr, known))} already.",
+                "Choose others with columns=..., or use overwrite=True to replace them.",
+            )
+        )

@@ -24,8 +24,9 @@ import numpy as np
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import progress_of
-from gdalbridge.sidecars.merged import Column, Columns, inherited_attributes, is_store
+from gdalbridge.sidecars.merged import Column, Columns, is_store
 from gdalbridge.sidecars.naming import writable_sidecar_path
+from gdalbridge.sidecars.new_columns import inherited_attributes
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
 from gdalbridge.sidecars.source import ColumnsSource, open_source
 from ratzarr import (

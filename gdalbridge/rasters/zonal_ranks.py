@@ -5,7 +5,6 @@ memory; here only the sorted pixels pass by, so the results are exact at any siz
 """
 
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
 from gdalbridge.rasters.zonal_kernel import missing_of, result_dtype
-from gdalbridge.sql.expressions import needed
+from gdalbridge.sql.query import Database
 
 __all__ = ["RANKS", "RankTables", "is_rank"]
 
@@ -23,7 +22,6 @@ Array = NDArray[Any]
 RANKS = frozenset({"median", "mode", "fraction"})
 PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
 MOST_CLASSES = 256
-MEMORY = "1GB"
 PENDING = 2**22
 """Pixels that are collected before DuckDB gets them."""
 
@@ -54,20 +52,8 @@ class RankTables:
 
     def __init__(self, dtype: np.dtype[Any], stats: Sequence[str], what: str) -> None:
         self._dtype, self._stats, self._what = dtype, tuple(stats), what
-        duckdb = needed()
-        self._folder = tempfile.TemporaryDirectory(prefix="ratzarr-zonal-")
-        self._connection: Any = duckdb.connect(
-            ":memory:",
-            config={
-                "autoinstall_known_extensions": "false",
-                "autoload_known_extensions": "false",
-                "enable_external_access": "false",
-                "memory_limit": MEMORY,
-                "python_enable_replacements": "false",
-                "temp_directory": self._folder.name,
-            },
-        )
-        self._connection.execute("SET enable_progress_bar = false")
+        self._database = Database({})
+        self._connection = self._database.connection
         kind = {"f4": "FLOAT", "f8": "DOUBLE"}.get(f"{dtype.kind}{dtype.itemsize}", "BIGINT")
         self._connection.execute(f"CREATE TABLE pairs (row BIGINT, v {kind}, n BIGINT)")
         self._rows: list[Array] = []
@@ -76,8 +62,7 @@ class RankTables:
 
     def close(self) -> None:
         """Close the database, and remove what it has spilled."""
-        self._connection.close()
-        self._folder.cleanup()
+        self._database.close()
 
     def add(self, rows: Array, values: Array) -> None:
         """Add a window's pixels."""

@@ -35,10 +35,6 @@ from gdalbridge.errors import (
 )
 from gdalbridge.gdalio.field_types import (
     FieldUsage,
-    kept_usage,
-    usage_attributes,
-    usage_in,
-    usage_name,
 )
 from gdalbridge.gdalio.rat_reader import unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
@@ -49,7 +45,7 @@ from gdalbridge.sidecars.naming import Sidecar, is_sidecar
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-from ratzarr.format import COMPLETE_ATTR, kept_attributes
+from ratzarr.format import COMPLETE_ATTR
 from ratzarr.interop import missing_value
 
 __all__ = [
@@ -60,7 +56,6 @@ __all__ = [
     "Description",
     "LeftOut",
     "ShownColumn",
-    "inherited_attributes",
     "is_store",
     "merge",
     "near_names",
@@ -533,30 +528,6 @@ def _own_reader(source: Any, index: int, lock: threading.Lock) -> Callable[[int,
             return values
 
     return read
-
-
-def inherited_attributes(before: Column | None, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return the attributes that a column of this dtype inherits from the one it replaces.
-
-    Warns
-    -----
-    LossWarning
-        If the usage is one that columns of this dtype can't have.
-    """
-    if before is None:
-        return {}
-    kept = kept_attributes(before.attributes)
-    usage = usage_in(kept)
-    if usage != (now := kept_usage(usage, dtype)):
-        warnings.warn(
-            f"column {before.name!r} loses its usage {usage_name(usage)}: its new values are "
-            f"{dtype}, and GDAL's colours are integers",
-            LossWarning,
-            stacklevel=3,
-        )
-    # Drop missing_value: in an expression, missing values are NULL.
-    kept.pop(MISSING_ATTR, None)
-    return kept | (usage_attributes(now) if usage else {})
 
 
 def near_names(name: str, there: Collection[str]) -> str:

@@ -3,6 +3,7 @@
 Other readers see a new column, or the replacement of an old one, when it is complete.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError, OutputExistsError
-from gdalbridge.sidecars.merged import Columns, inherited_attributes, is_store
+from gdalbridge.errors import BridgeError, LossWarning, OutputExistsError
+from gdalbridge.gdalio.field_types import kept_usage, usage_attributes, usage_in, usage_name
+from gdalbridge.sidecars.merged import MISSING_ATTR, Column, Columns, is_store
 from gdalbridge.sidecars.naming import writable_sidecar_path
 from gdalbridge.sidecars.provenance import (
     PROVENANCE_ATTR,
@@ -22,11 +24,35 @@ from gdalbridge.sidecars.provenance import (
 )
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format import COMPLETE_ATTR
+from ratzarr.format import COMPLETE_ATTR, kept_attributes
 
-__all__ = ["ColumnWriter", "NewColumn", "new_columns", "target_of"]
+__all__ = ["ColumnWriter", "NewColumn", "inherited_attributes", "new_columns", "target_of"]
 
 SHORTEST_CHUNK = 1024
+
+
+def inherited_attributes(before: Column | None, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the attributes that a column of this dtype inherits from the one it replaces.
+
+    Warns
+    -----
+    LossWarning
+        If the usage is one that columns of this dtype can't have.
+    """
+    if before is None:
+        return {}
+    kept = kept_attributes(before.attributes)
+    usage = usage_in(kept)
+    if usage != (now := kept_usage(usage, dtype)):
+        warnings.warn(
+            f"column {before.name!r} loses its usage {usage_name(usage)}: its new values are "
+            f"{dtype}, and GDAL's colours are integers",
+            LossWarning,
+            stacklevel=3,
+        )
+    # Drop missing_value: in an expression, missing values are NULL.
+    kept.pop(MISSING_ATTR, None)
+    return kept | (usage_attributes(now) if usage else {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +63,8 @@ class NewColumn:
     attributes: Mapping[str, Any] = field(default_factory=dict)
     """Beside its origin and what it inherits from a column that it replaces."""
     width: int = 1
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    """More for the record of its origin."""
 
 
 class ColumnWriter:
@@ -202,7 +230,12 @@ def _begin(
         name,
         dtype,
         new.width,
-        attributes=kept | dict(new.attributes) | {PROVENANCE_ATTR: dict(origin)},
+        attributes=kept | dict(new.attributes) | {PROVENANCE_ATTR: {**origin, **new.origin}},
         complete=False,
         replace=table.colExists(name),
     )
+    if MISSING_ATTR not in new.attributes:
+        # The new values don't use the old column's value for missing.
+        mapping = table.getColumnAttributeMapping(name)
+        if MISSING_ATTR in mapping:
+            del mapping[MISSING_ATTR]

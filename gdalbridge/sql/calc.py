@@ -13,8 +13,8 @@ array([0.5, 0. ])
 """
 
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from typing import Any
@@ -22,27 +22,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError, OutputExistsError
+from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.merged import (
-    MISSING_ATTR,
-    Columns,
-    inherited_attributes,
-    is_store,
-    open_columns,
-)
-from gdalbridge.sidecars.naming import writable_sidecar_path
-from gdalbridge.sidecars.provenance import (
-    PROVENANCE_ATTR,
-    RASTER_ATTR,
-    column_provenance,
-    parsed_raster,
-)
+from gdalbridge.sidecars.merged import Columns, open_columns
+from gdalbridge.sidecars.new_columns import NewColumn, new_columns
+from gdalbridge.sidecars.provenance import versions
 from gdalbridge.sql.expressions import Program
-from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-from ratzarr.errors import Advice
-from ratzarr.format import COMPLETE_ATTR, Block, normalize_dtype
+from ratzarr import RatZarr
+from ratzarr.format import Block, normalize_dtype
 from ratzarr.pipeline import ROOM, ReadAhead, at_once, memory_of, write_behind
 
 __all__ = ["CalcReport", "calc"]
@@ -50,7 +38,6 @@ __all__ = ["CalcReport", "calc"]
 Array = NDArray[Any]
 
 BLOCK_ROWS = 500_000
-SHORTEST_CHUNK = 1024
 READERS = 2
 
 
@@ -155,36 +142,28 @@ def calc(
         raise BridgeError(
             f"outputs is a mapping of new columns' names to expressions: got {outputs!r:.100}"
         )
-    own = is_store(raster)
-    if own and name is not None:
-        raise BridgeError(
-            f"{raster} is a table itself, and has none of the name {name!r} beside it"
-        )
     with (
         open_columns(raster, band=band, storage_options=storage_options, options=reading) as there,
         progress_of(progress) as told,
         Program(outputs, there) as program,
     ):
         rows = _rows_of(there, program)
-        target = raster if own else _sidecar_of(there, raster, band, name, storage_options)
         dtypes = _dtypes(program, dtype)
-        with _target(target, rows, list(outputs), overwrite, storage_options) as (table, begun):
-            belongs = _belongs(table, there, target)
-            for column, kind in dtypes.items():
-                attributes = inherited_attributes(there.by_name.get(column), kind)
-                attributes[PROVENANCE_ATTR] = _provenance(program, belongs, outputs[column])
-                _begin(table, column, kind, attributes)
-                begun.append(column)
-            _compute(there, program, table, rows, told, block_rows)
-            for column in dtypes:
-                table.setComplete(column)
-            mapping = table.getRatAttributeMapping()
-            if not own and mapping.get(RASTER_ATTR) is None:
-                mapping[RASTER_ATTR] = dict(belongs)
-            told.report(1.0)
-    inputs = tuple(column.name for column in program.columns)
+        inputs = tuple(column.name for column in program.columns)
+        wanted = {
+            column: NewColumn(kind, origin={"expression": outputs[column], "inputs": list(inputs)})
+            for column, kind in dtypes.items()
+        }
+        with new_columns(
+            there, raster, wanted, rows, operation="calc",
+            provenance={"versions": versions() | {"duckdb": metadata.version("duckdb")}},
+            band=band, name=name, overwrite=overwrite, storage_options=storage_options,
+        ) as writer:  # fmt: skip
+            _compute(there, program, writer.table, rows, told, block_rows)
+            target = writer.path
+        told.report(1.0)
     return CalcReport(
-        str(target),
+        target,
         rows,
         tuple(
             CalcColumn(column, _dtype_name(kind), outputs[column], inputs)
@@ -192,15 +171,6 @@ def calc(
         ),
         time.perf_counter() - started,
     )
-
-
-def _sidecar_of(
-    there: Columns, raster: Any, band: int, name: str | None, options: Mapping[str, Any] | None
-) -> str:
-    if there.host is None:
-        # Raises the error for a missing place.
-        return writable_sidecar_path(raster, band, name)
-    return there.host.writable_path(name, storage_options=options)
 
 
 def _rows_of(there: Columns, program: Program) -> int:
@@ -228,89 +198,6 @@ def _dtypes(program: Program, asked: Any) -> dict[str, np.dtype[Any]]:
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:
     return {"T": "str", "O": "bytes"}.get(dtype.kind, str(dtype))
-
-
-def _belongs(table: RatZarr, there: Columns, target: Any) -> Mapping[str, Any]:
-    """Return the raster that the columns belong to."""
-    if there.host is not None:
-        return there.host.now(there.dataset, target)
-    known = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR))
-    return known or {"name": None, "band": None, "fingerprint": None}
-
-
-def _provenance(program: Program, belongs: Mapping[str, Any], text: str) -> dict[str, Any]:
-    found = column_provenance("calc", belongs, None)
-    found["versions"] |= {"duckdb": metadata.version("duckdb")}
-    return found | {"expression": text, "inputs": [column.name for column in program.columns]}
-
-
-# ---- the output table
-
-
-@contextmanager
-def _target(
-    target: Any,
-    rows: int,
-    names: Sequence[str],
-    overwrite: bool,
-    storage_options: Mapping[str, Any] | None,
-) -> Iterator[tuple[RatZarr, list[str]]]:
-    """Open the sidecar for writing; restore its previous state after an error."""
-    is_new = not RatZarr.exists(target, storageOptions=storage_options)
-    begun: list[str] = []
-    with RatZarr(target, storageOptions=storage_options) as table:
-        try:
-            _prepare(table, rows, names, overwrite, is_new)
-            yield table, begun
-        except BaseException:
-            with suppress(RatZarrError):
-                for name in begun:
-                    table.deleteColumn(name)
-            with suppress(RatZarrError):
-                if is_new and not table.getColumnNames():
-                    RatZarr.delete(target, storageOptions=storage_options)
-            raise
-
-
-def _prepare(
-    table: RatZarr, rows: int, names: Sequence[str], overwrite: bool, is_new: bool
-) -> None:
-    there = set(table.getColumnNames())
-    for name in names:
-        if name in there and not overwrite:
-            whole = table.getColumnAttributeMapping(name).get(COMPLETE_ATTR, True) is not False
-            raise OutputExistsError(
-                Advice(
-                    f"{table.filename} has a column {name!r} already"
-                    f"{'' if whole else ', which is not complete'}.",
-                    "Use overwrite=True to replace it.",
-                )
-            )
-    if table.rowCount != rows:
-        if there:
-            raise BridgeError(
-                f"{table.filename} has {table.rowCount} rows, and the columns to compute with {rows}"
-            )
-        if is_new:
-            # A chunk is encoded and read as a whole, so it need not exceed a short table.
-            table.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
-        table.setRowCount(rows)
-
-
-def _begin(table: RatZarr, name: str, dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> None:
-    """Create an incomplete column; first delete one that an interrupted run has left."""
-    while table.resumeColumn(name) is not None:
-        table.deleteColumn(name)
-    table.createColumn(
-        name,
-        dtype,
-        attributes=attributes,
-        complete=False,
-        replace=table.colExists(name),
-    )
-    mapping = table.getColumnAttributeMapping(name)
-    if MISSING_ATTR in mapping:
-        del mapping[MISSING_ATTR]
 
 
 # ---- computing

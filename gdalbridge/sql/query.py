@@ -123,6 +123,11 @@ class Database:
                 "Table, a data frame or an Arrow table"
             ) from error
 
+    @property
+    def connection(self) -> Any:
+        """The DuckDB connection, for statements of our own."""
+        return self._connection
+
     def __enter__(self) -> Self:
         return self
 

@@ -162,6 +162,11 @@ def store_column(
             replace=table.colExists(name),
         )
         begun = True
+        if missing is None:
+            # The new values don't use the old column's value for missing.
+            mapping = table.getColumnAttributeMapping(name)
+            if MISSING_ATTR in mapping:
+                del mapping[MISSING_ATTR]
         chunk = table.getColumnChunkSize(name)
         step = chunk * max(1, WRITE_ROWS // chunk)
         for first in range(0, shape[0], step):

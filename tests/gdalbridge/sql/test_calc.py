@@ -576,7 +576,7 @@ def test_a_further_table_and_an_open_dataset(raster):
         table.createColumn("s", np.float64)
     with pytest.raises(BridgeError, match="different numbers of rows: 's' 5 and 'red' 30"):
         calc(raster, {"x": "s + red"})
-    with pytest.raises(BridgeError, match="has 5 rows, and the columns to compute with 30"):
+    with pytest.raises(BridgeError, match="has 5 rows, and the new columns have 30"):
         calc(raster, {"x": "red"}, name="short")
     with pytest.raises(BridgeError, match="is a table itself"):
         calc(f"{raster}.more.rat.zarr", {"x": "row"}, name="more")

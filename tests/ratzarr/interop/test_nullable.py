@@ -56,3 +56,11 @@ def test_other_nulls_are_still_refused(table):
 def test_text_of_no_rows_is_empty(table):
     table["s"] = ["a", "b", "c"]
     assert table.to_arrow(["s"], rows=(1, 1))["s"].to_pylist() == []
+
+
+def test_a_replaced_column_forgets_the_value_for_missing(tmp_path):
+    with RatZarr(str(tmp_path / "a.rat.zarr"), newRowCount=3) as table:
+        table["n"] = pd.Series([1, None, 3], dtype="UInt8")
+        missing = table["n"].attrs["missing_value"]
+        table["n"] = np.array([missing, 1, 2], "u1")
+        assert table.to_arrow()["n"].to_pylist() == [missing, 1, 2]

@@ -347,16 +347,18 @@ class RatZarr(TableMethods):
         self._columns.write_back([colName])
         return column.missing_rows(self._columns.row_count())
 
-    def deleteColumn(self, colName: str) -> None:
+    def deleteColumn(self, colName: str, *, onlyUnfinished: bool = False) -> None:
         """Delete a column, even if it can't be read.
+
+        With ``onlyUnfinished``, a complete column stays, also one that was to be replaced.
 
         Raises
         ------
         ColumnNotFoundError
-            If the column does not exist.
+            If the column does not exist; not with ``onlyUnfinished``.
         """
         self._check_writable()
-        self._columns.delete(colName)
+        (self._columns.discard if onlyUnfinished else self._columns.delete)(colName)
 
     def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:
         """Open a column now. Reading and writing open columns on demand.

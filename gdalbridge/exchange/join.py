@@ -329,17 +329,17 @@ def write_joined(
     BridgeError
         If no row matches, or a column of bools has missing values.
     """
-    begun: list[str] = []
+    begun: dict[str, bool] = {}
     try:
         for name, dtype in joined.dtypes.items():
             while table.resumeColumn(name) is not None:
                 table.deleteColumn(name)
+            begun[name] = table.colExists(name)
             width = _width(joined, name)
             table.createColumn(
                 name, dtype, width, attributes=attributes(name, dtype), complete=False,
-                replace=table.colExists(name),
+                replace=begun[name],
             )  # fmt: skip
-            begun.append(name)
             mapping = table.getColumnAttributeMapping(name)
             if MISSING_ATTR in mapping:
                 del mapping[MISSING_ATTR]
@@ -349,9 +349,10 @@ def write_joined(
         for name in begun:
             table.setComplete(name)
     except BaseException:
-        with suppress(RatZarrError):
-            for name in begun:
-                table.deleteColumn(name)
+        for name, replaces in begun.items():
+            with suppress(RatZarrError):
+                # Once a replacement is complete, it stays: the old column is gone.
+                table.deleteColumn(name, onlyUnfinished=replaces)
         raise
     report.columns = tuple(begun)
 

@@ -151,25 +151,26 @@ def new_columns(
     """
     target = target_of(columns, place, band, name, storage_options)
     is_new = not RatZarr.exists(target, storageOptions=storage_options)
-    begun: list[str] = []
+    begun: dict[str, bool] = {}
     with RatZarr(target, storageOptions=storage_options) as table:
         try:
             _prepare(table, rows, wanted, overwrite, is_new)
             belongs = _belongs(columns, table, target, storage_options)
             origin = column_provenance(operation, belongs, None) | dict(provenance or {})
             for key, new in wanted.items():
+                begun[key] = table.colExists(key)
                 _begin(table, key, new, columns, origin)
-                begun.append(key)
-            yield ColumnWriter(table, begun)
+            yield ColumnWriter(table, list(begun))
             for key in begun:
                 table.setComplete(key)
             mapping = table.getRatAttributeMapping()
             if not is_store(place) and mapping.get(RASTER_ATTR) is None:
                 mapping[RASTER_ATTR] = dict(belongs)
         except BaseException:
-            with suppress(RatZarrError):
-                for key in begun:
-                    table.deleteColumn(key)
+            for key, replaces in begun.items():
+                with suppress(RatZarrError):
+                    # Once a replacement is complete, it stays: the old column is gone.
+                    table.deleteColumn(key, onlyUnfinished=replaces)
             with suppress(RatZarrError):
                 if is_new and not table.getColumnNames():
                     RatZarr.delete(target, storageOptions=storage_options)

@@ -358,6 +358,22 @@ class Catalog:
         self._append(name)
         return there
 
+    def discard(self, name: str) -> None:
+        """Delete the unfinished column of this name, if there is one.
+
+        A replacement that is finished, but was interrupted while it was put in place, is put in
+        place: the old column may be gone.
+        """
+        column = self.unfinished(name)
+        if column is None:
+            return
+        if column.in_place:
+            self.delete(name, column)
+        elif column.state.complete:
+            self.put_in_place(column)
+        else:
+            self.objects.delete_tree(column.prefix)
+
     def put_in_place(self, column: Column) -> Column:
         """Replace the column of this name by a finished one; return it in its place."""
         interim = copy.deepcopy(column.document.document)

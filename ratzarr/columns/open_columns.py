@@ -311,6 +311,13 @@ class OpenColumns:
         if self._buffer is not None:
             self._buffer.drop(name)
 
+    def discard(self, name: str) -> None:
+        """Delete the unfinished column of this name, with its buffered rows; if there is one."""
+        self.forget(name)
+        if self._buffer is not None:
+            self._buffer.drop(name)
+        self._catalog.discard(check_name(name))
+
     # ---- reading
 
     def read(

@@ -150,7 +150,7 @@ def store_column(
     dtype = normalize_dtype(_dtype_for(given, name))
     if is_new:
         table.setRowCount(shape[0])
-    begun = False
+    replaces = table.colExists(name)
     try:
         table.createColumn(
             name,
@@ -159,9 +159,8 @@ def store_column(
             attributes=(attributes(dtype) if attributes is not None else {})
             | ({} if missing is None else {MISSING_ATTR: missing}),
             complete=False,
-            replace=table.colExists(name),
+            replace=replaces,
         )
-        begun = True
         if missing is None:
             # The new values don't use the old column's value for missing.
             mapping = table.getColumnAttributeMapping(name)
@@ -174,8 +173,9 @@ def store_column(
         table.setComplete(name)
     except BaseException:
         with suppress(RatZarrError):
-            if begun:
-                table.deleteColumn(name)
+            # Once the replacement is complete, it stays: the old column is gone.
+            table.deleteColumn(name, onlyUnfinished=replaces)
+        with suppress(RatZarrError):
             if is_new and not table.getColumnNames():
                 table.setRowCount(0)
         raise

@@ -2,7 +2,8 @@
 
 Everything is checked before anything is written. Tables are copied first and the raster last, so an
 unfinished copy has no raster. A move that copies removes the source only after the whole copy has
-been compared with it, and only if the source is unchanged.
+been compared with it, and only if the source is unchanged. If the removal is interrupted, a resumed
+move compares the rest of the source with the copy, and removes it.
 """
 
 import os
@@ -20,10 +21,16 @@ from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.naming import find_sidecars, is_folder, sidecar_path
 from gdalbridge.sidecars.pixel_samples import REFERRERS
 from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_label
-from gdalbridge.sidecars.raster_files import BESIDE, RasterFiles, place_of, raster_files
+from gdalbridge.sidecars.raster_files import (
+    BESIDE,
+    RasterFiles,
+    moved_files,
+    place_of,
+    raster_files,
+)
 from ratzarr import ChangedError, RatZarr, RatZarrError, StoreError
 from ratzarr.errors import Advice
-from ratzarr.maintenance import Entry, copy_store, inventory
+from ratzarr.maintenance import Entry, copy_store, inventory, remove_source
 from ratzarr.stores import (
     FileState,
     Location,
@@ -58,12 +65,13 @@ class FileItem:
 
     source: Location
     target: Location | None
-    state: FileState
+    state: FileState | None
+    """None if an earlier move has removed it from the source."""
 
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        return self.state.size
+        return 0 if self.state is None else self.state.size
 
 
 Item = TableItem | FileItem
@@ -82,8 +90,11 @@ def target_of(one: Item) -> Location:
     return one.target
 
 
-def goal_of(main: Location, target: Any) -> Location:
+def goal_of(main: Location, target: Any, *, linked: bool = False) -> Location:
     """Return the raster's new location. In a directory, it keeps its name.
+
+    With ``linked``, the target may be a second hard link of the source, which an interrupted move
+    leaves.
 
     Raises
     ------
@@ -98,11 +109,23 @@ def goal_of(main: Location, target: Any) -> Location:
         raise BridgeError(f"{main} and {target} are the same file")
     if goal.kind == main.kind == "local":
         with suppress(OSError):
-            if Path(main.path).samefile(goal.path):
+            old, new = Path(main.path), Path(goal.path)
+            if old.samefile(new) and not (linked and _are_two_names(old, new)):
                 raise BridgeError(f"{main} and {target} are the same file")
     if goal.kind == "local" and not Path(goal.path).parent.is_dir():
         raise RasterNotFoundError(f"{Path(goal.path).parent} is not a directory")
     return goal
+
+
+def _are_two_names(one: Path, other: Path) -> bool:
+    """Return True if two paths of one file are two hard links, so that removing one is safe."""
+    if one.is_symlink() or other.is_symlink() or one.lstat().st_nlink < 2:
+        return False
+    if not one.parent.samefile(other.parent):
+        return True
+    # A file system that ignores case lists only one of SEG.tif and seg.tif.
+    listed = {path.name for path in one.parent.iterdir()}
+    return one.name != other.name and {one.name, other.name} <= listed
 
 
 def check_apart(items: list[Item], sources: set[Location], goal: Location) -> None:
@@ -114,16 +137,24 @@ def check_apart(items: list[Item], sources: set[Location], goal: Location) -> No
 
 
 def items_of(
-    found: RasterFiles, goal: Location | None, options: Mapping[str, Any] | None
+    found: RasterFiles,
+    goal: Location | None,
+    options: Mapping[str, Any] | None,
+    *,
+    rest: bool = False,
 ) -> list[Item]:
-    """Return the tables and files of a raster in the order of work, the raster itself last."""
+    """Return the tables and files of a raster in the order of work, the raster itself last.
+
+    With ``rest``, tables may be what an interrupted move has left.
+    """
     tables: list[Item] = []
     for one in found.tables:
         place = parse_location(one.path)
         target = None
         if goal is not None:
             target = parse_location(sidecar_path(goal.url, one.band, one.name))
-        tables.append(TableItem(place, target, inventory(open_objects(place, options))))
+        entries = inventory(open_objects(place, options), rest=rest)
+        tables.append(TableItem(place, target, entries))
     files: list[Item] = [
         FileItem(place, None if goal is None else found.target(place, goal), state)
         for place, state in found.beside.items()
@@ -156,6 +187,7 @@ def copy_items(
     items: list[Item],
     main: Location,
     resume: bool,
+    move: bool,
     options: Mapping[str, Any] | None,
     progress: Progress,
 ) -> None:
@@ -178,9 +210,10 @@ def copy_items(
                     one.entries,
                     change=_change(one, items[-1]),
                     resume=resume,
+                    move=move,
                     told=count,
                 )
-            elif resume and same_file(one.source, target, options):
+            elif one.state is None or (resume and same_file(one.source, target, options)):
                 count(one.size)
             else:
                 _copy_file(one, options, count)
@@ -228,7 +261,8 @@ def _change(table: TableItem, raster: Item) -> Callable[[Mapping[str, Any]], Map
 
     Attributes that name another raster stay unchanged.
     """
-    then = raster_label(raster.source.url, table.source.url)
+    is_path = raster.source.kind == "local"
+    then = raster_label(raster.source.url, table.source.url, is_path=is_path)
     name = target_of(raster).path.rpartition("/")[2]
     now = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
@@ -255,7 +289,12 @@ def can_rename(items: list[Item]) -> bool:
 
 
 def rename_items(items: list[Item], main: Location) -> None:
-    """Move tables and files by renaming them in order."""
+    """Move tables and files by renaming them in order.
+
+    Files get their new names before they lose the old ones, so that GDAL can open the raster by
+    one of the two at any time.
+    """
+    linked: list[Path] = []
     try:
         for one in items:
             target = target_of(one)
@@ -264,8 +303,10 @@ def rename_items(items: list[Item], main: Location) -> None:
             if change is not None:
                 old.rename(new)
                 _remember(target, change, None)
-            else:
-                _rename_file(old, new)
+            elif _link_file(old, new):
+                linked.append(old)
+        for old in linked:
+            old.unlink()
     except OSError as error:
         raise StoreError(
             Advice(
@@ -280,7 +321,8 @@ def rename_items(items: list[Item], main: Location) -> None:
         raise
 
 
-def _rename_file(old: Path, new: Path) -> None:
+def _link_file(old: Path, new: Path) -> bool:
+    """Give a file its new name; return True if it still has the old one too."""
     try:
         # Unlike a rename, a link never replaces an existing file.
         os.link(old, new)
@@ -290,8 +332,8 @@ def _rename_file(old: Path, new: Path) -> None:
         if os.path.lexists(new):
             raise
         old.rename(new)
-    else:
-        old.unlink()
+        return False
+    return True
 
 
 def remember_items(source: Location, goal: FileItem, options: Mapping[str, Any] | None) -> None:
@@ -328,7 +370,10 @@ def remove_items(
     for number, one in enumerate(items):
         if progress is not None:
             progress.report(number / len(items), one.source.url)
-        _remove_at(one.source, one, options)
+        if isinstance(one, TableItem) and one.target is not None:
+            remove_source(open_objects(one.source, options), one.entries)
+        else:
+            _remove_at(one.source, one, options)
     forget(items[-1].source.url, options)
 
 
@@ -343,7 +388,7 @@ def check_unchanged(items: list[Item], options: Mapping[str, Any] | None) -> Non
     """Check that the source is unchanged since it was copied, before it is removed."""
     for one in items:
         if isinstance(one, TableItem):
-            same = inventory(open_objects(one.source, options)) == one.entries
+            same = inventory(open_objects(one.source, options), rest=True) == one.entries
         else:
             same = file_state(one.source, options) == one.state
         if not same:
@@ -472,8 +517,10 @@ def move_raster(
     """Move a raster with its own files and all of its tables.
 
     Within one file system, files and tables are renamed. Otherwise they are copied and
-    compared, and the source is removed if it has not changed meanwhile. Parameters, result and
-    errors are those of :func:`copy_raster`.
+    compared, and the source is removed if it has not changed meanwhile. ``resume=True`` also
+    completes a move that was interrupted while it removed the source: the rest of the source is
+    removed if it equals the target. Parameters, result and errors are those of
+    :func:`copy_raster`.
     """
     return _travel("move", source, target, overwrite, resume, dry_run, storage_options, progress)
 
@@ -525,14 +572,20 @@ def _travel(
         raise BridgeError(
             "overwrite=True removes the files that resume=True would keep: use only one of them"
         )
-    found = raster_files(source, options)
+    resumed_move = resume and action == "move"
+    main = place_of(source)
+    goal = goal_of(main, target, linked=resumed_move)
+    # The raster is moved last, so the target is complete then.
+    if resumed_move and file_state(goal, options) is not None:
+        found = moved_files(main, goal, options)
+    else:
+        found = raster_files(source, options)
     if found.driver in REFERRERS and found.others:
         raise BridgeError(
             f"{source} refers to other files ({', '.join(found.others[:3])}), which would not be "
             "copied or moved. Make a raster of its own from it first, or copy one of those files."
         )
-    goal = goal_of(found.main, target)
-    items = items_of(found, goal, options)
+    items = items_of(found, goal, options, rest=resumed_move)
     check_apart(items, {one.source for one in items if one.target is not None}, goal)
     existing = [] if resume else existing_at(items, goal, options)
     if existing and not overwrite:
@@ -550,8 +603,8 @@ def _travel(
             if action == "move" and not resume and can_rename(items):
                 rename_items(items, found.main)
             else:
-                copy_items(items, found.main, resume, options, reporter)
-                if resume and action == "move":
+                copy_items(items, found.main, resume, action == "move", options, reporter)
+                if resumed_move:
                     remember_items(found.main, FileItem(found.main, goal, found.state), options)
                 if action == "move":
                     check_unchanged(items, options)

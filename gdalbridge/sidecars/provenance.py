@@ -169,8 +169,10 @@ def described(dataset: Any, band: int) -> dict[str, Any]:
     }
 
 
-def raster_label(raster: str, sidecar: Any) -> str:
+def raster_label(raster: str, sidecar: Any, *, is_path: bool = False) -> str:
     """Return the name of a raster for ``RASTER``, without secrets.
+
+    With ``is_path``, it is certainly a local path, even if the file no longer exists.
 
     The name is relative to the table's directory if both lie in one tree (below a common directory
     other than the root, or in one bucket), so that both can be moved together:
@@ -181,7 +183,7 @@ def raster_label(raster: str, sidecar: Any) -> str:
     'https://***@host/seg.tif'
     """
     name, place = url_name(raster), parse_location(sidecar)
-    if _is_file(name):
+    if is_path or _is_file(name):
         folder = str(Path(place.path).parent.resolve()) if place.kind == "local" else "/"
         own = str(Path(name).absolute().parent.resolve() / Path(name).name)
         apart = len(Path(os.path.commonpath([folder, own])).parts) == 1

@@ -6,6 +6,7 @@ those in its directory with the raster's name.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from gdalbridge.sidecars.pixel_samples import REFERRERS
 from ratzarr.stores import FileState, Location, file_state, names_beside, url_name
 from ratzarr.stores import parse as parse_location
 
-__all__ = ["BESIDE", "RasterFiles", "place_of", "raster_files"]
+__all__ = ["BESIDE", "RasterFiles", "moved_files", "place_of", "raster_files"]
 
 BESIDE = (".aux.xml", ".ovr", ".msk", ".msk.ovr", ".vat.dbf", ".vat.cpg")
 """Endings that GDAL appends to a raster's name for the raster's own files. The files are also
@@ -35,8 +36,8 @@ class RasterFiles:
     """The file that is used to open it."""
     beside: Mapping[Location, FileState]
     """Its own further files."""
-    state: FileState
-    """The state of the main file."""
+    state: FileState | None
+    """The state of the main file; None if it was moved away."""
     tables: tuple[Sidecar, ...]
     """Its sidecars, by band and name."""
     others: tuple[str, ...]
@@ -126,14 +127,60 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
             others.append(name)
         elif place != main and place not in own:
             found = file_state(place, options)
-            if found is not None and found.size < 0:
-                raise BridgeError(
-                    f"{place} is a symbolic link or not a regular file; links are not followed"
-                )
             if found is not None:
+                _check_regular(place, found)
                 own[place] = found
     tables = tuple(find_sidecars(main.url, storage_options=options, must_list=True))
     return RasterFiles(main, own, state, tables, tuple(others), driver)
+
+
+def _check_regular(place: Location, state: FileState) -> None:
+    if state.size < 0:
+        raise BridgeError(
+            f"{place} is a symbolic link or not a regular file; links are not followed"
+        )
+
+
+def moved_files(
+    main: Location, goal: Location, options: Mapping[str, Any] | None = None
+) -> RasterFiles:
+    """Return the files and tables of a raster that an interrupted move has not yet removed.
+
+    The source may lack files without which GDAL can't open it, and even the raster itself. So its
+    files are also searched for by the names of the target's files.
+
+    Parameters
+    ----------
+    main, goal : Location
+        The raster before and after the move.
+    options : mapping, optional
+        Arguments for the file system.
+
+    Raises
+    ------
+    RasterNotFoundError
+        If there is no raster at ``goal``.
+    """
+    there = raster_files(goal.url, options)
+    state = file_state(main, options)
+    here = None
+    if state is not None:
+        with suppress(RasterNotFoundError):
+            here = raster_files(main.url, options)
+    own = {} if here is None else dict(here.beside)
+    names = [there.target(place, main) for place in there.beside]
+    for place in (*names, *(Location(main.kind, main.path + end) for end in BESIDE)):
+        # Without the raster, a file with only its stem may belong to another raster by now.
+        if place in own or (state is None and not place.path.startswith(main.path)):
+            continue
+        found = file_state(place, options)
+        if found is not None:
+            _check_regular(place, found)
+            own[place] = found
+    tables = tuple(find_sidecars(main.url, storage_options=options, must_list=True))
+    source = here or there
+    others = () if here is None else here.others
+    return RasterFiles(main, own, state, tables, others, source.driver)
 
 
 def _listed(

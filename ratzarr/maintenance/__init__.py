@@ -10,7 +10,7 @@ from ratzarr.lazy import lazy
 if TYPE_CHECKING:
     from ratzarr.maintenance.check import check_store
     from ratzarr.maintenance.column_check import Finding
-    from ratzarr.maintenance.copy import Entry, copy_store, inventory
+    from ratzarr.maintenance.copy import Entry, copy_store, inventory, remove_source
 
 __all__ = [
     "Entry",
@@ -18,6 +18,7 @@ __all__ = [
     "check_store",
     "copy_store",
     "inventory",
+    "remove_source",
 ]
 
 # Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
@@ -26,6 +27,6 @@ __getattr__, __dir__ = lazy(
     {
         "check": "check_store",
         "column_check": "Finding",
-        "copy": "Entry copy_store inventory",
+        "copy": "Entry copy_store inventory remove_source",
     },
 )

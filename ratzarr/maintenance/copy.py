@@ -6,7 +6,8 @@ The identity of a chunk's column (:class:`~ratzarr.stores.base.Owner`) is copied
 is kept, and copies from a disk get it.
 
 An unfinished copy is not a table, because the table's document is written last. Each column's
-document follows its chunks.
+document follows its chunks. The source of a finished move is removed in the other direction, the
+table's document first, so that nobody reads a table with missing rows.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 from ratzarr.columns.metadata import ColumnState
@@ -31,11 +33,17 @@ from ratzarr.errors import (
     UnsupportedCodecError,
 )
 from ratzarr.format.limits import MAX_DOCUMENT_BYTES
-from ratzarr.format.names import ZARR_JSON, check_table_document, from_json, to_json
+from ratzarr.format.names import (
+    ZARR_JSON,
+    check_table_document,
+    from_json,
+    root_document,
+    to_json,
+)
 from ratzarr.stores.base import Objects, Owner
 from ratzarr.stores.open import TABLE_KEY, check_writable, is_litter, is_ours, table_metadata
 
-__all__ = ["Entry", "copy_store", "inventory"]
+__all__ = ["Entry", "copy_store", "inventory", "remove_source"]
 
 _CHUNK = re.compile(r"(.+)/c(?:/[0-9]+)+")
 
@@ -53,8 +61,15 @@ class Entry:
     """Changes whenever the object is written."""
 
 
-def inventory(objects: Objects) -> tuple[Entry, ...]:
+def inventory(objects: Objects, *, rest: bool = False) -> tuple[Entry, ...]:
     """Return the objects of a table by key, without the leftovers of killed writers.
+
+    Parameters
+    ----------
+    objects : Objects
+        The table's location.
+    rest : bool
+        Also accept the rest of a table, of which an interrupted move has removed some objects.
 
     Raises
     ------
@@ -70,7 +85,13 @@ def inventory(objects: Objects) -> tuple[Entry, ...]:
             "the store that it leads to"
         )
     found = [Entry(*one) for one in objects.list_states("")]
-    if not table_metadata(objects).load():
+    keys = {one.key for one in found}
+    if (TABLE_KEY in keys or not rest) and not table_metadata(objects).load():
+        if ZARR_JSON in keys and objects.get(ZARR_JSON) == to_json(root_document()):
+            raise NotARatZarrError(
+                f"{objects.location} is not a RatZarr, but a part of one: resume the copy or move "
+                "that was interrupted"
+            )
         if objects.occupied():
             raise NotARatZarrError(f"{objects.location} is not a RatZarr")
         raise TableNotFoundError(f"there is no RatZarr at {objects.location}")
@@ -95,6 +116,7 @@ def copy_store(
     *,
     change: Change | None = None,
     resume: bool = False,
+    move: bool = False,
     told: Callable[[int], None] | None = None,
 ) -> int:
     """Copy a store, and compare the copy with its source.
@@ -109,6 +131,9 @@ def copy_store(
         Returns the table attributes of the copy. Everything else is copied byte for byte.
     resume : bool
         Skip objects that exist and are equal. Replace others, unless the target is another table.
+    move : bool
+        The source will be removed. With ``resume``, it may be the rest of a table, of which an
+        interrupted move has removed some objects, if the target has all others.
     told : callable, optional
         Called with the size of each finished object. It may raise to stop the copy.
 
@@ -120,7 +145,8 @@ def copy_store(
     Raises
     ------
     NotARatZarrError
-        If the target is not empty; with ``resume``, if it holds another table.
+        If the target is not empty; with ``resume``, if it holds another table, or is the source
+        by another name.
     DamagedError
         If checksums show that the source is damaged, or if it has rows of an earlier column, which
         only S3 can distinguish.
@@ -132,7 +158,10 @@ def copy_store(
         If the copy differs from the source.
     """
     check_writable(target)
+    _check_apart(source, target)
     copy = _Copy(source, target, entries, change, told or (lambda size: None))
+    if resume and move and copy.is_complete():
+        return 0
     was_there = copy.claim(resume)
     try:
         copied = copy.run(was_there)
@@ -147,6 +176,39 @@ def copy_store(
         copy.remove()
         raise
     return copied
+
+
+def remove_source(objects: Objects, entries: Iterable[Entry]) -> None:
+    """Remove a table that was moved, and the leftovers of killed writers.
+
+    The table's document is removed first. So if this is interrupted, the rest can't be mistaken
+    for a table; :func:`copy_store` with ``move`` and ``resume`` accepts it.
+
+    Parameters
+    ----------
+    objects : Objects
+        The table's location.
+    entries : iterable of Entry
+        From :func:`inventory`. Objects that were added since then stay, and are an error.
+    """
+    check_writable(objects)
+    ends = (TABLE_KEY, ZARR_JSON)
+    objects.delete([TABLE_KEY])
+    objects.delete(one.key for one in entries if one.key not in ends)
+    objects.delete([key for key in objects.list_tree("") if is_litter(key)])
+    objects.delete([ZARR_JSON])
+    objects.remove_place()
+
+
+def _check_apart(source: Objects, target: Objects) -> None:
+    """Check that the target isn't the source by another name, such as a symbolic link."""
+    if source.location.kind == target.location.kind == "local":
+        with suppress(OSError):
+            if Path(source.location.path).samefile(target.location.path):
+                raise NotARatZarrError(
+                    f"{target.location} already exists: it is the same directory as "
+                    f"{source.location}"
+                )
 
 
 class _UnequalError(StoreError):
@@ -171,7 +233,7 @@ class _Copy:
             key.removesuffix("/" + ZARR_JSON): _state(data, key, f"{source.location}/{key}")
             for key, data in self._documents.items()
         }
-        if change is not None:
+        if change is not None and TABLE_KEY in self._documents:
             self._documents[TABLE_KEY] = _changed(
                 self._documents[TABLE_KEY], change, f"{source.location}/{TABLE_KEY}"
             )
@@ -181,6 +243,40 @@ class _Copy:
     @property
     def _server_copies(self) -> bool:
         return self._target.can_copy_from(self._source)
+
+    def is_complete(self) -> bool:
+        """Return True if the target is a table with all objects that the source still has.
+
+        Raises
+        ------
+        NotARatZarrError
+            If the target is a table that differs from the source, or if neither is a whole table.
+        """
+        ends = {TABLE_KEY, ZARR_JSON}
+        there = {one.key: one for one in map(_entry, self._target.list_states(""))}
+        if not ends <= there.keys():
+            if ends <= self._entries.keys():
+                return False
+            raise NotARatZarrError(
+                f"{self._source.location} is only a part of a table, and {self._target.location} "
+                "is not the whole table either: nothing was changed"
+            )
+        strangers = [key for key in there if not is_ours(key)]
+        if strangers:
+            raise NotARatZarrError(
+                f"{self._target.location} is not a RatZarr: it holds {min(strangers)!r}"
+            )
+        different = self._entries.keys() - self._equal(there).keys()
+        if different:
+            key = min(different)
+            problem = "differs from" if key in there else "does not exist, unlike"
+            raise NotARatZarrError(
+                f"{self._target.location} already exists and is a different table: its {key} "
+                f"{problem} that of {self._source.location}. Nothing was removed."
+            )
+        for one in self._entries.values():
+            self._told(one.size)
+        return True
 
     def claim(self, resume: bool) -> dict[str, Entry]:
         """Reserve the target, and return the existing objects of the copy."""

@@ -543,7 +543,8 @@ getattr(gdalbridge, sys.argv[4])(sys.argv[1], sys.argv[2], progress=step)
 @pytest.mark.parametrize(
     ("work", "to", "after"),
     [("copy", "disk", 3), ("copy", "disk", 90), ("move", "disk", 3), ("move", "s3", 20),
-     ("move", "s3", 28)],
+     ("move", "s3", 28), ("move", "s3", 40), ("move", "s3", 60), ("move", "s3", 80),
+     ("move", "s3", 95)],
 )  # fmt: skip
 def test_a_process_that_is_killed(raster, places, work, to, after):
     target = places(to)
@@ -565,6 +566,153 @@ def test_a_process_that_is_killed(raster, places, work, to, after):
     assert (done.exit_code, done.stderr) == (0, "")
     assert target.contents() == before
     assert raster.contents() == (before if work == "copy" else {})
+
+
+def _is_document(name):
+    return name.endswith("zarr.json")
+
+
+def _is_table(name):
+    return ".rat.zarr/" in name
+
+
+REMOVED = {
+    "the tables' documents": lambda name: name.endswith("RAT/zarr.json"),
+    "the groups' documents": lambda name: name.endswith("rat.zarr/zarr.json"),
+    "all documents": _is_document,
+    "all chunks": lambda name: _is_table(name) and not _is_document(name),
+    "all but the tables' documents": lambda name: (
+        _is_table(name) and not name.endswith("RAT/zarr.json")
+    ),
+    "one chunk": lambda name: name.endswith("tif.rat.zarr/RAT/x/c/1"),
+    "a table": lambda name: name.startswith("seg.tif.band2.rat.zarr"),
+    "all but the raster": lambda name: name != "seg.tif",
+    "the raster": lambda name: name == "seg.tif",
+    "all but a chunk": lambda name: not name.endswith("tif.rat.zarr/RAT/x/c/1"),
+    "all": lambda name: True,
+}
+"""What a move can have removed from its source."""
+
+
+@pytest.mark.parametrize(
+    ("of", "to"), [("disk", "disk"), *(pytest.param(*way, marks=once) for way in WAYS[1:])]
+)
+def test_the_rest_of_a_move_is_removed(raster, places, of, to):
+    """The whole copy was compared before anything was removed; what is left is compared again."""
+    source, target = start(raster, places, of), places(to)
+    before = source.contents()
+    copy_raster(source / "seg.tif", target / "new.tif")
+    moved = target.contents()
+    # Requests take time; with S3 a few of these are enough.
+    few = ["all chunks", "the tables' documents", "the raster"]
+    for removed in REMOVED if of == to == "disk" else few:
+        if of == "disk":
+            shutil.rmtree(source.root)
+            Path(source.root).mkdir()
+        for name, content in before.items():
+            if not REMOVED[removed](name):
+                source.put(name, content)
+            elif of == "disk" and _is_table(name):
+                # Directories go after the last file.
+                Path(source / name).parent.mkdir(parents=True, exist_ok=True)
+        move_raster(source / "seg.tif", target / "new.tif", resume=True)
+        assert target.contents() == moved, removed
+        assert source.contents() == {}, removed
+        if of == "disk":
+            assert os.listdir(source.root) == [], removed
+
+
+@pytest.mark.parametrize(("of", "to"), [("disk", "disk"), pytest.param("s3", "s3", marks=once)])
+@pytest.mark.parametrize("key", [MARKED, "RAT/x/zarr.json", "RAT/zarr.json", "zarr.json"])
+def test_a_rest_that_is_not_at_the_target_stays(raster, places, of, to, key):
+    """Changed or missing there: it is named, and everything stays in both places."""
+    whole, target = raster.contents(), places(to)
+    source = places(of)
+    copy_raster(raster / "seg.tif", target.directory())
+    copied = target.contents()
+    first = "seg.tif.rat.zarr/"
+    for name, content in whole.items():
+        if name != f"{first}RAT/s/c/0" and not name.endswith("2.rat.zarr/RAT/zarr.json"):
+            source.put(name, content)
+    before = source.contents()
+    content = copied[first + key]
+    target.put(first + key, content.replace(b"{", b"{ ", 1) if b"{" in content else content[::-1])
+    there = target.contents()
+    assert there != copied
+    done = call("mv", source / "seg.tif", target.directory(), "--resume")
+    assert done.exit_code == 1
+    assert f"its {key} differs from that of {source / first[:-1]}" in done.stderr
+    assert "overwrite" not in done.stderr
+    assert (source.contents(), target.contents()) == (before, there)
+
+
+@pytest.mark.parametrize("missing", ["RAT/x/c/1", "RAT/zarr.json"])
+def test_a_rest_without_its_table(raster, places, missing):
+    target = places("disk")
+    copy_raster(raster / "seg.tif", target.root)
+    os.unlink(raster / "seg.tif.rat.zarr/RAT/zarr.json")
+    os.unlink(target / f"seg.tif.rat.zarr/{missing}")
+    before, there = raster.contents(), target.contents()
+    with pytest.raises(
+        NotARatZarrError, match=rf"{missing} does not exist|only a part of a table"
+    ):
+        move_raster(raster / "seg.tif", target.root, resume=True)
+    assert (raster.contents(), target.contents()) == (before, there)
+    for verb, args in (("cp", [target / "x.tif"]), ("mv", [target / "x.tif"]), ("rm", [])):
+        done = call(verb, raster / "seg.tif", *args)
+        assert done.exit_code == 1
+        assert "a part of one" in done.stderr
+        assert "resume the copy or move" in done.stderr
+    assert (raster.contents(), target.contents()) == (before, there)
+
+
+def test_only_a_move_takes_what_a_table_has_lost(raster, places):
+    target = places("disk")
+    copy_raster(raster / "seg.tif", target.root)
+    os.unlink(raster / f"seg.tif.rat.zarr/{MARKED}")
+    before = target.contents()
+    with pytest.raises(NotARatZarrError, match="already exists"):
+        copy_raster(raster / "seg.tif", target.root, resume=True)
+    assert target.contents() == before
+
+
+@pytest.mark.skipif(gdal.GetDriverByName("ENVI") is None, reason="this GDAL has no ENVI driver")
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_raster_that_can_not_be_opened_without_its_other_file(tmp_path, places, linked):
+    """A move has removed that already, or has just given the raster its second name."""
+    here, target = Disk(tmp_path / "here"), places("disk")
+    plain = str(tmp_path / "plain.tif")
+    make(plain).FlushCache()
+    gdal.Translate(here / "seg.dat", plain, format="ENVI")
+    before = here.contents()
+    assert {"seg.dat", "seg.hdr"} <= set(before)
+    if linked:
+        for name in before:
+            os.link(here / name, target / name)
+    else:
+        copy_raster(here / "seg.dat", target.root)
+    os.unlink(here / "seg.hdr")
+    with pytest.raises(BridgeError):
+        copy_raster(here / "seg.dat", target / "more.dat")
+    move_raster(here / "seg.dat", target.root, resume=True)
+    assert here.contents() == {}
+    assert target.contents() == before
+
+
+def test_a_raster_is_not_its_own_target(raster, tmp_path):
+    """Only a second hard link is another file; a link to the directory leads to the same one."""
+    os.link(raster / "seg.tif", tmp_path / "more.tif")
+    os.symlink(raster.root, tmp_path / "link")
+    before = raster.contents()
+    for resume in (False, True):
+        with pytest.raises(BridgeError, match="are the same file"):
+            move_raster(raster / "seg.tif", tmp_path / "link" / "seg.tif", resume=resume)
+    with pytest.raises(BridgeError, match="are the same file"):
+        move_raster(raster / "seg.tif", tmp_path / "more.tif")
+    os.symlink(raster / "seg.tif.rat.zarr", tmp_path / "new.tif.rat.zarr")
+    with pytest.raises(NotARatZarrError, match="is the same directory"):
+        move_raster(raster / "seg.tif", tmp_path / "new.tif", resume=True)
+    assert raster.contents() == before
 
 
 def test_resuming_does_not_take_anothers_place(raster, places):

@@ -9,7 +9,7 @@ import pytest
 from zarr.storage import FsspecStore, MemoryStore
 
 from ratzarr import ChangedError, NotARatZarrError, RatZarr, StoreError, TableNotFoundError
-from ratzarr.maintenance.copy import copy_store, inventory
+from ratzarr.maintenance.copy import copy_store, inventory, remove_source
 from ratzarr.stores.base import parse
 from ratzarr.stores.local import LocalObjects
 from ratzarr.stores.open import open_objects, open_place
@@ -107,6 +107,53 @@ def test_places_that_are_taken_or_empty(tmp_path):
     with pytest.raises(TableNotFoundError):
         copied(tmp_path / "none", tmp_path / "x")
     assert sorted(one.name for one in tmp_path.iterdir()) == ["copy"]
+
+
+def test_a_removal_that_stops_at_any_object(tmp_path):
+    """The rest is no table for anybody, and is removed once it is found at the target."""
+    whole, source, target = DATA / "golden-v1.zarr", tmp_path / "t.rat.zarr", tmp_path / "copy"
+    before = contents(whole)
+    copied(whole, target)
+
+    class Dies(LocalObjects):
+        left = 0
+
+        def delete(self, keys):
+            for key in keys:
+                self.left -= 1
+                if self.left < 0:
+                    raise StoreError(f"no power at {key}")
+                super().delete([key])
+
+    for count in range(len(before)):
+        shutil.copytree(whole, source)
+        here = Dies(parse(str(source)))
+        here.left = count
+        with pytest.raises(StoreError, match="no power"):
+            remove_source(here, inventory(here))
+        assert len(contents(source)) == len(before) - count
+        assert RatZarr.isValidRatZarr(source) == (count == 0)
+        if count:
+            with pytest.raises(NotARatZarrError, match="is not a RatZarr"):
+                inventory(here)
+        rest = open_place(source)
+        entries = inventory(rest, rest=True)
+        assert {one.key for one in entries} == contents(source).keys()
+        assert copy_store(rest, open_place(target), entries, resume=True, move=True) == 0
+        remove_source(rest, entries)
+        assert not source.exists()
+        assert contents(target) == before
+
+
+def test_a_removal_spares_what_was_added(tmp_path):
+    source = tmp_path / "t.rat.zarr"
+    shutil.copytree(DATA / "golden-v1.zarr", source)
+    here = open_place(source)
+    entries = inventory(here)
+    (source / "RAT" / "notes.txt").write_bytes(b"precious")
+    with pytest.raises(StoreError, match="not empty"):
+        remove_source(here, entries)
+    assert contents(source) == {"RAT/notes.txt": b"precious"}
 
 
 def test_a_store_goes_by_way_of_every_kind_of_place(tmp_path, moto_s3, monkeypatch):

@@ -28,9 +28,11 @@ COMMANDS = {
     "head": "Print the first rows of a table.",
     "info": "Describe a raster's table and its sidecars.",
     "ls": "List the tables of a raster, or of a directory.",
+    "paint": "Write a raster with the values of a column, or a picture of it.",
     "mv": "Move a raster with all of its tables.",
     "rm": "Remove a raster with all of its tables.",
     "run": "Run a Python program that sees sidecars in its rasters' tables.",
+    "sample": "Print rows of the table under points.",
     "stats": "Print statistics of columns.",
     "touch": "Accept that a raster has changed since its tables were made.",
 }

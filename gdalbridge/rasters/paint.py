@@ -142,7 +142,7 @@ def paint(
         A raster with a table.
     column : str or None
         The column. Text becomes numbers of classes, from 1, with an attribute table of their names
-        and numbers of pixels. None for the table's colours (columns of usage Red, Green and Blue,
+        and numbers of pixels; the empty text is no class. None for the table's colours (columns of usage Red, Green and Blue,
         and Alpha): the output has four bands, and 0 in the last one for pixels without a row.
     out : str or os.PathLike, optional
         The raster to write, on a local disk: a tiled and compressed GeoTIFF (``.tif``), or another
@@ -162,7 +162,8 @@ def paint(
         Only these pixels: the first column and line, the width and the height.
     cmap : str, optional
         A colour map of matplotlib. The output has four bands (red, green, blue, opacity). Bytes and
-        up to 255 classes keep their values, and get a colour table.
+        up to 255 classes keep their values, and get a colour table. By default, classes have the
+        colours of their rows in the table, if each class has one.
     limits : (float, float), optional
         The values of the first and the last colour; by default the 2nd and the 98th percentile of
         a sample of the pixels.
@@ -387,6 +388,11 @@ class _Job:
                 self._shade(is_text)
                 return
         if is_text:
+            if self.cmap is None and self.dtype == np.uint8:
+                colors = painter.table_colors()
+                if colors is not None:
+                    self._palette = np.zeros((256, 4), np.uint8)
+                    self._palette[: len(colors)] = colors
             if self.nodata not in (None, 0):
                 raise BridgeError(
                     f"nodata of classes is 0, and the classes count from 1: got {self.nodata}"
@@ -561,20 +567,19 @@ class _Job:
                 band.SetNoDataValue(self.nodata)
                 if self._palette is not None:
                     colors = gdal.ColorTable()
-                    for value, color in enumerate(self._palette.tolist()):
-                        colors.SetColorEntry(value, tuple(color))
+                    for entry, color in enumerate(self._palette.tolist()):
+                        colors.SetColorEntry(entry, tuple(color))
                     band.SetColorTable(colors)
         return dataset
 
     # ---- classes
 
     def _class_rows(self) -> list[tuple[int, str, int]]:
-        """Return number, text and pixels of the classes; the empty text only if it has pixels."""
-        found = [
+        """Return number, text and pixels of the classes."""
+        return [
             (code, text, int(self._counts[code]))
             for code, text in enumerate(self.painter.classes, start=1)
         ]
-        return [one for one in found if one[1] or one[2]]
 
     def _write_classes(self, made: Path) -> None:
         rows = self._class_rows()

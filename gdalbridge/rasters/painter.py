@@ -91,7 +91,7 @@ class Painter:
             self.columns = self._stack.enter_context(
                 open_columns(raster, band=band, storage_options=storage_options, options=options)
             )
-            self._rule = pixel_rows(self.columns)
+            self._rule, self._where = pixel_rows(self.columns), where
             wanted = color_names(self.columns) if names is None else list(names)
             self.values = RowValues(self.columns, wanted, where)
             self._stack.callback(self._close_values)
@@ -146,6 +146,37 @@ class Painter:
         rows = self.rows(window, step)
         columns, has = self.values.take(np.ascontiguousarray(rows).reshape(-1))
         return [one.reshape(rows.shape) for one in columns], has.reshape(rows.shape)
+
+    def table_colors(self) -> NDArray[np.uint8] | None:
+        """Return the table's colours of the classes, of shape (classes + 1, 4).
+
+        None if the table has no colours, or a class has rows of several colours.
+        """
+        try:
+            names = color_names(self.columns)[:3]
+        except BridgeError:
+            return None
+        packed = np.full(len(self.classes) + 1, -1, np.int64)
+        coded = _coded(self.classes)
+        with RowValues(self.columns, [*names, self.values.columns[0].name], self._where) as colors:
+            for number in range(colors.chunks):
+                [red, green, blue, texts], keep = colors.chunk(number)
+                kept = slice(None) if keep is None else keep
+                codes = coded(texts[kept])
+                parts = [one[kept].astype(np.int64) for one in (red, green, blue)]
+                if any(((one < 0) | (one > 255)).any() for one in parts):
+                    return None
+                color = parts[0] << 16 | parts[1] << 8 | parts[2]
+                for code in np.unique(codes[codes > 0]).tolist():
+                    mine = np.unique(color[codes == code])
+                    if len(mine) > 1 or packed[code] not in (-1, mine[0]):
+                        return None
+                    packed[code] = mine[0]
+        found = np.full((len(packed), 4), 255, np.uint8)
+        for place, shift in enumerate((16, 8, 0)):
+            found[:, place] = packed >> shift & 255
+        found[0] = 0
+        return found
 
     def filled(self, window: Window, dtype: np.dtype[Any], nodata: Any, name: str) -> Array:
         """Return the first column's values on a window's pixels, and nodata elsewhere.
@@ -286,9 +317,9 @@ def sampled(painter: Painter, region: Window, pixels: int, threads: int | None) 
 
 
 def class_names(values: RowValues) -> list[str]:
-    """Return the different texts of the rows with values, sorted, the empty text last.
+    """Return the different texts of the rows with values, sorted, without the empty text.
 
-    Rows that no pixel belongs to often have the empty text: as the last class it can be left out.
+    The empty text is what rows without a text have: GDAL's tables have no nulls.
 
     Raises
     ------
@@ -306,7 +337,7 @@ def class_names(values: RowValues) -> list[str]:
                 f"column {values.columns[0].name!r} has more than {MOST_CLASSES} different texts, and "
                 "each becomes a class of the raster"
             )
-    return sorted(found, key=lambda text: (not text, text))
+    return sorted(found - {""})
 
 
 def _coded(names: Sequence[str]) -> Callable[[Array], Array]:

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.gdalio.pixels import Window, units_of
+from gdalbridge.gdalio.crs import units_of
+from gdalbridge.gdalio.pixels import Window
 from gdalbridge.progress import Progress
 from gdalbridge.rasters.output import put_in_place
 from gdalbridge.rasters.paint import PaintReport
@@ -70,7 +71,7 @@ def draw(
     title = f"{painter.pixels.name.rstrip('/').rpartition('/')[2]}: {column or 'colours'}"
     axes.set_title(f"{title}\nwhere {_short(where, 70)}" if where else title, fontsize=10)
     with temporary_path(target.parent, ".png") as made:
-        figure.savefig(made, format="png")
+        figure.savefig(made, format="png", bbox_inches="tight", pad_inches=0.1)
         put_in_place(made, target)
     told.report(1.0)
     return PaintReport(
@@ -135,9 +136,7 @@ def _show(axes: Any, colors: Array, painter: Painter, region: Window) -> None:
     left, top = x + a * region.x, y + d * region.y
     extent = (left, left + a * region.width, top + d * region.height, top)
     # The pixels are not averaged: colours between those of two segments mean nothing.
-    axes.imshow(
-        colors, extent=extent, interpolation="nearest", aspect=abs(d and 1) or 1, origin="upper"
-    )
+    axes.imshow(colors, extent=extent, interpolation="nearest", aspect="equal", origin="upper")
     axes.tick_params(labelsize=7)
     axes.ticklabel_format(style="plain", useOffset=False)
     axes.locator_params(axis="x", nbins=5)
@@ -179,10 +178,13 @@ def _draw_classes(
     from matplotlib.patches import Patch
 
     count = len(painter.classes)
-    name = cmap or ("tab10" if count <= 10 else "tab20" if count <= 20 else "gist_ncar")
-    colors = np.zeros((count + 1, 4), np.uint8)
-    colors[1:] = class_colors(name, count)
+    colors = painter.table_colors() if cmap is None else None
+    if colors is None:
+        name = cmap or ("tab10" if count <= 10 else "tab20" if count <= 20 else "gist_ncar")
+        colors = np.zeros((count + 1, 4), np.uint8)
+        colors[1:] = class_colors(name, count)
     shown = np.where(has, codes, 0)
+    has &= shown > 0
     _show(axes, colors[shown], painter, region)
     pixels = np.bincount(shown.reshape(-1), minlength=count + 1)[1:]
     there = np.flatnonzero(pixels)
@@ -193,7 +195,7 @@ def _draw_classes(
             facecolor=colors[one + 1] / 255,
             edgecolor="#555555",
             linewidth=0.5,
-            label=f"{_short(painter.classes[one], LONG) or '(empty)'}  {_percent(pixels[one] / total)}",
+            label=f"{_short(painter.classes[one], LONG)}  {_percent(pixels[one] / total)}",
         )
         for one in most
     ]
@@ -201,9 +203,12 @@ def _draw_classes(
         patches.append(Patch(alpha=0, label=f"and {len(there) - len(most)} more"))
     axes.legend(
         handles=patches, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0,
-        fontsize=8, frameon=False, title=painter.values.columns[0].name, title_fontsize=9,
-        alignment="left",
+        fontsize=8, frameon=False, alignment="left",
+        title=painter.values.columns[0].name, title_fontsize=9,
     )  # fmt: skip
+    longest = max((len(str(one.get_label())) for one in patches), default=0)
+    wide, high = figure.get_size_inches()
+    figure.set_size_inches(wide + 0.075 * longest, max(high, 0.17 * len(patches) + 1.0))
 
 
 def _percent(share: float) -> str:

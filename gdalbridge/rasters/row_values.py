@@ -55,7 +55,7 @@ class RowValues:
     where : str, optional
         An expression, as in :func:`gdalbridge.calc`: only rows for which it is true have values.
     convert : callable, optional
-        Makes other values of a chunk of each column.
+        Makes numbers of a chunk of each column; 0 is no value.
     cache_bytes : int
         Memory for chunks.
 
@@ -260,10 +260,12 @@ class RowValues:
         if self._program is not None:
             true = self._true(block)
             keep = true if keep is None else keep & true
-        if keep is not None and keep.all():
-            keep = None
         if self._convert is not None:
             columns = [self._convert(one) for one in columns]
+            there = columns[0] != 0
+            keep = there if keep is None else keep & there
+        if keep is not None and keep.all():
+            keep = None
         return _Chunk(columns, keep)
 
     def _true(self, block: Block) -> NDArray[np.bool_]:

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from gdalbridge.rasters.bake import BakeReport, bake
     from gdalbridge.rasters.build import BuildReport, build
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
+    from gdalbridge.rasters.paint import PaintReport, paint
+    from gdalbridge.rasters.sample import sample
     from gdalbridge.rasters.zonal import ZonalReport, zonal
     from gdalbridge.sidecars.accept import TouchReport, touch
     from gdalbridge.sidecars.check import CheckReport, check
@@ -61,6 +63,7 @@ __all__ = [
     "ConversionError",
     "CopyReport",
     "LossWarning",
+    "PaintReport",
     "Sidecar",
     "StaleWarning",
     "Table",
@@ -83,7 +86,9 @@ __all__ = [
     "list_tables",
     "move_raster",
     "open_table",
+    "paint",
     "remove_raster",
+    "sample",
     "sidecar_path",
     "touch",
     "zonal",
@@ -103,6 +108,7 @@ _WHEN_USED = {
     "ColumnReport": "copying.report",
     "ColumnStats": "sql.stats",
     "CopyReport": "copying.report",
+    "PaintReport": "rasters.paint",
     "Sidecar": "sidecars.naming",
     "Table": "table",
     "TableInfo": "sidecars.listing",
@@ -124,7 +130,9 @@ _WHEN_USED = {
     "list_tables": "sidecars.listing",
     "move_raster": "rasters.files",
     "open_table": "table",
+    "paint": "rasters.paint",
     "remove_raster": "rasters.files",
+    "sample": "rasters.sample",
     "sidecar_path": "sidecars.naming",
     "touch": "sidecars.accept",
     "zonal": "rasters.zonal",

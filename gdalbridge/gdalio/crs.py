@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 from osgeo import osr
 
 from gdalbridge.errors import BridgeError
@@ -32,11 +33,11 @@ def _osr_exceptions(use: bool) -> Iterator[None]:
 
 def spatial_reference(text: str) -> Any:
     """Return the system for a text, such as WKT or "EPSG:4326"; None if GDAL doesn't know it."""
-    found = osr.SpatialReference()
     with _osr_exceptions(False):
+        found = osr.SpatialReference()
         if not text or found.SetFromUserInput(text) != 0:
             return None
-    found.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+        found.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
     return found
 
 
@@ -71,8 +72,6 @@ def transformed(points: Any, source: str, target: str) -> Any:
     BridgeError
         If GDAL doesn't know a system, or has no transformation.
     """
-    import numpy as np
-
     if same_crs(source, target):
         return points
     systems = []

@@ -225,9 +225,13 @@ def paint(
         check_free(target, overwrite)
         with Painter(raster, names, **chosen) as painter, progress_of(progress) as told:
             region = region_of(painter, window)
-            return draw(
+            width, height, painted = draw(
                 painter, column, target, region,
-                cmap=cmap, limits=limits, where=where, threads=threads, told=told, started=started,
+                cmap=cmap, limits=limits, where=where, threads=threads, told=told,
+            )  # fmt: skip
+            return PaintReport(
+                painter.pixels.name, column or "colours", str(target), "PNG", "uint8", 4, width,
+                height, None, painted, len(painter.classes), time.perf_counter() - started,
             )  # fmt: skip
     driver, short = output_driver(target, format)
     check_free(target, overwrite)

@@ -1,6 +1,5 @@
 """A picture of a column on a raster's pixels, with a legend."""
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ from gdalbridge.gdalio.crs import units_of
 from gdalbridge.gdalio.pixels import Window
 from gdalbridge.progress import Progress
 from gdalbridge.rasters.output import put_in_place
-from gdalbridge.rasters.paint import PaintReport
 from gdalbridge.rasters.painter import Painter, in_threads, pixel_dtype, windows_of
 from gdalbridge.rasters.shades import Shades, class_colors, limits_of
 from ratzarr.interop import required
@@ -43,9 +41,16 @@ def draw(
     where: str | None,
     threads: int | None,
     told: Progress,
-    started: float,
-) -> PaintReport:
-    """Draw a region as PNG; the parameters are those of :func:`gdalbridge.paint`."""
+) -> tuple[int, int, int]:
+    """Draw a region as PNG; the parameters are those of :func:`gdalbridge.paint`.
+
+    Returns
+    -------
+    width, height : int
+        Pixels of the raster that were drawn.
+    painted : int
+        Those with a value.
+    """
     required("matplotlib", "plot", "a picture")
     from matplotlib.figure import Figure
 
@@ -55,7 +60,6 @@ def draw(
     axes = figure.add_subplot()
     axes.set_facecolor(PAPER)
     first = painter.values.columns[0]
-    dtype = np.dtype(np.uint8)
     if column is None:
         parts = [np.where(has, one, 0).astype(np.uint8) for one in columns[:3]]
         opacity = np.where(has, columns[3] if len(columns) > 3 else 255, 0).astype(np.uint8)
@@ -63,7 +67,7 @@ def draw(
     elif painter.classes or first.dtype.kind == "T":
         _draw_classes(figure, axes, painter, region, columns[0], has, cmap)
     else:
-        dtype = pixel_dtype(first.dtype, column)
+        pixel_dtype(first.dtype, column)
         shades = Shades(cmap or "viridis", limits or limits_of(columns[0][has]))
         colors = shades.rgba(columns[0], has)
         _show(axes, np.moveaxis(colors, 0, -1), painter, region)
@@ -74,10 +78,7 @@ def draw(
         figure.savefig(made, format="png", bbox_inches="tight", pad_inches=0.1)
         put_in_place(made, target)
     told.report(1.0)
-    return PaintReport(
-        painter.pixels.name, column or "colours", str(target), "PNG", str(dtype), 1, width, height,
-        None, int(has.sum()), len(painter.classes), time.perf_counter() - started,
-    )  # fmt: skip
+    return width, height, int(has.sum())
 
 
 def _thinned(

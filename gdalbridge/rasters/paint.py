@@ -59,6 +59,8 @@ __all__ = ["PaintReport", "paint"]
 
 Array = NDArray[Any]
 
+FLUSH_BYTES = 2**26
+"""Bytes of pixels after which GDAL writes them."""
 SAMPLE_PIXELS = 2**20
 """Pixels from which the limits of colours are taken."""
 COLOR_NAMES = ("Red", "Green", "Blue", "Alpha")
@@ -485,7 +487,7 @@ class _Job:
             )
 
     def _write_pixels(self, place: Path, options: Sequence[str], told: Progress) -> None:
-        self.painted = 0
+        self.painted = pending = 0
         self._counts[:] = 0
         windows = windows_of(self.painter, self.region)
         compute = self._color_window if self.bands == 4 else self._value_window
@@ -499,6 +501,12 @@ class _Job:
                         # Older versions return an error where newer ones raise it.
                         if dataset.WriteArray(values, x, y):
                             raise GdalError(f"{place.name} can't be written: the disk may be full")
+                        pending += values.nbytes
+                        if pending > FLUSH_BYTES:
+                            # GDAL would keep its blocks up to a share of all memory.
+                            for place_of_band in range(self.bands):
+                                dataset.GetRasterBand(place_of_band + 1).FlushCache()
+                            pending = 0
                         self.painted += painted
                         if counts is not None:
                             self._counts += counts

@@ -129,6 +129,10 @@ class Painter:
         """
         found = self.pixels.read(window)
         mask = self.pixels.valid(window)
+        wide, high = self.pixels.block
+        if self.pixels.threads > 1 and window.size >= int(wide) * int(high):
+            # Whole blocks are not read again: GDAL need not keep them.
+            self.pixels.dataset.GetRasterBand(self.pixels.bands[0]).FlushCache()
         if step > 1:
             cut = (slice(-window.y % step, None, step), slice(-window.x % step, None, step))
             found = found[cut]

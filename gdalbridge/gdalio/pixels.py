@@ -20,7 +20,7 @@ from gdalbridge.gdalio.compat import VERSION, exceptions, gdal
 from gdalbridge.gdalio.crs import same_crs
 from gdalbridge.gdalio.datasets import band_of, opened
 
-__all__ = ["Grid", "Pixels", "Window"]
+__all__ = ["Grid", "Pixels", "Window", "pixel_type"]
 
 Array = NDArray[Any]
 
@@ -281,6 +281,14 @@ def _dtype(band: Any, name: str) -> np.dtype[Any]:
         return np.dtype(np.int8)
     dtype: np.dtype[Any] = np.dtype(found)
     return dtype
+
+
+def pixel_type(dtype: np.dtype[Any]) -> int:
+    """Return GDAL's number of a type of pixels."""
+    from osgeo import gdal_array
+
+    found: int = gdal_array.NumericTypeCodeToGDALTypeCode(dtype)
+    return found
 
 
 def _nodata(band: Any, dtype: np.dtype[Any]) -> Any:

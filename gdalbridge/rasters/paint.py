@@ -29,7 +29,7 @@ from gdalbridge.gdalio.aux_xml import write_beside
 from gdalbridge.gdalio.compat import exceptions, gdal, own_rat, set_own_rat, silence
 from gdalbridge.gdalio.datasets import open_dataset
 from gdalbridge.gdalio.field_types import FieldUsage
-from gdalbridge.gdalio.pixels import Window
+from gdalbridge.gdalio.pixels import Window, pixel_type
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.output import (
@@ -533,8 +533,6 @@ class _Job:
         return found, int(np.count_nonzero(found[3])), None
 
     def _create(self, place: Path, options: Sequence[str]) -> Any:
-        from osgeo import gdal_array
-
         wide, high = tile_of(self.painter, self.region)
         settings = {
             "TILED": "YES", "BLOCKXSIZE": str(wide), "BLOCKYSIZE": str(high), "COMPRESS": "DEFLATE",
@@ -553,7 +551,7 @@ class _Job:
                 for key, value in settings.items()
                 if not key.startswith("BLOCK") or value not in (str(wide), str(high))
             }
-        kind = gdal_array.NumericTypeCodeToGDALTypeCode(self.dtype)
+        kind = pixel_type(self.dtype)
         dataset = gdal.GetDriverByName("GTiff").Create(
             str(place), self.region.width, self.region.height, self.bands, kind,
             [f"{key}={value}" for key, value in settings.items()],

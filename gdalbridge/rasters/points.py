@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.gdalio.compat import exceptions, gdal, ogr_exceptions
+from gdalbridge.gdalio.point_layer import point_layer
 from ratzarr.interop import required
-from ratzarr.stores import gdal_name
 
 __all__ = ["Points", "points_of"]
 
@@ -100,36 +99,5 @@ def _of_csv(path: str, crs: str | None) -> Points:
 
 
 def _of_layer(path: str, crs: str | None, name: str | None) -> Points:
-    from osgeo import ogr
-
-    with exceptions(), ogr_exceptions():
-        try:
-            dataset = gdal.OpenEx(gdal_name(path), gdal.OF_VECTOR)
-        except RuntimeError as error:
-            raise BridgeError(f"{path} can't be opened as a layer of points: {error}") from error
-        if dataset is None:
-            raise BridgeError(f"{path} can't be opened as a layer of points: GDAL gives no reason")
-        names = [dataset.GetLayer(place).GetName() for place in range(dataset.GetLayerCount())]
-        if name is None and len(names) == 1:
-            name = names[0]
-        if name not in names:
-            said = "name one of them" if name is None else f"there is no {name!r}"
-            raise BridgeError(f"{path} has the layers {names!r:.300}: {said}")
-        layer = dataset.GetLayerByName(name)
-        system = layer.GetSpatialRef()
-        places = []
-        for feature in layer:
-            geometry = feature.GetGeometryRef()
-            if geometry is None or geometry.IsEmpty():
-                places.append((np.nan, np.nan))
-                continue
-            if ogr.GT_Flatten(geometry.GetGeometryType()) != ogr.wkbPoint:
-                raise BridgeError(
-                    f"{path}, layer {name!r}, feature {feature.GetFID()}: points are needed, and it is "
-                    f"a {geometry.GetGeometryName()}"
-                )
-            places.append((geometry.GetX(), geometry.GetY()))
-        if crs is None and system is not None:
-            crs = system.ExportToWkt()
-    array = np.array(places, np.float64).reshape(-1, 2)
-    return Points(array, crs, f"{path}, layer {name!r}")
+    found = point_layer(path, name)
+    return Points(found.points, crs or found.crs or None, f"{path}, layer {found.name!r}")

@@ -377,16 +377,18 @@ def test_64_bit_pixels_and_ids_beyond_the_table(tmp_path, dtype):
     assert paint(path, "c", nodata=0).tolist() == [[10, 30, 0, 0, 0, 20]]
 
 
-def test_rows_far_apart_are_read_in_chunks(tmp_path, random):
-    rows = 30_000
+@pytest.mark.parametrize("rows", [30_000, 2_500_000])
+def test_rows_far_apart(tmp_path, random, rows):
     pixels = random.integers(0, rows + 500, (200, 300)).astype("u4")
     path = write(tmp_path / "seg.tif", pixels)
     values = random.normal(0, 1, rows)
-    table_of(path, c=values)
-    assert np.array_equal(
-        paint(path, "c", nodata=-9),
-        np.where(pixels < rows, np.take(values, pixels, mode="clip"), -9),
-    )
+    with RatZarr(f"{path}.rat.zarr", newRowCount=rows, newChunkSize=max(100, rows // 25)) as table:
+        table["c"] = values
+    looked = np.take(values, pixels, mode="clip")
+    inside = pixels < rows
+    assert np.array_equal(paint(path, "c", nodata=-9), np.where(inside, looked, -9))
+    found = paint(path, "c", nodata=-9, where="c < 0.5 and c > -8")
+    assert np.array_equal(found, np.where(inside & (looked < 0.5), looked, -9))
 
 
 def test_only_the_chunks_of_a_window_are_read(tmp_path):

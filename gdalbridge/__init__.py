@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from gdalbridge.rasters.bake import BakeReport, bake
     from gdalbridge.rasters.build import BuildReport, build
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
+    from gdalbridge.rasters.paint import PaintReport, paint
+    from gdalbridge.rasters.sample import sample
     from gdalbridge.rasters.zonal import ZonalReport, zonal
     from gdalbridge.sidecars.accept import TouchReport, touch
     from gdalbridge.sidecars.check import CheckReport, check
@@ -65,6 +67,7 @@ __all__ = [
     "ExportReport",
     "JoinReport",
     "LossWarning",
+    "PaintReport",
     "Sidecar",
     "StaleWarning",
     "Table",
@@ -88,7 +91,9 @@ __all__ = [
     "list_tables",
     "move_raster",
     "open_table",
+    "paint",
     "remove_raster",
+    "sample",
     "sidecar_path",
     "touch",
     "zonal",
@@ -113,6 +118,8 @@ __getattr__, __dir__ = lazy(
         "rasters.bake": "BakeReport bake",
         "rasters.build": "BuildReport build",
         "rasters.files": "TravelReport copy_raster move_raster remove_raster",
+        "rasters.paint": "PaintReport paint",
+        "rasters.sample": "sample",
         "rasters.zonal": "ZonalReport zonal",
         "sidecars.accept": "TouchReport touch",
         "sidecars.check": "CheckReport check",

@@ -180,6 +180,41 @@ def test_the_examples_of_exchange(tmp_path, monkeypatch, capsys):
     _run_examples("exchange.md", 2, capsys)
 
 
+def test_the_examples_of_raster_and_table(tmp_path, monkeypatch):
+    import numpy as np
+    from osgeo import gdal, ogr
+
+    from gdalbridge import open_table
+    from tests.gdalbridge.pixel_rasters import squares, write
+
+    text = (ROOT / "docs" / "raster-and-table.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    pixels = squares(520, 510)
+    write("seg.tif", pixels, transform=(512_000, 1, 0, 6_912_500, 0, -1))
+    rows = int(pixels.max()) + 1
+    with open_table("seg.tif") as table:
+        table["ndvi"] = np.linspace(0, 1, rows)
+        table["class"] = ["forest"] * rows
+    plots = gdal.GetDriverByName("GPKG").Create("plots.gpkg", 0, 0, 0, gdal.GDT_Unknown)
+    layer = plots.CreateLayer("plots", None, ogr.wkbPoint)
+    feature = ogr.Feature(layer.GetLayerDefn())
+    feature.SetGeometry(ogr.CreateGeometryFromWkt("POINT (512345.5 6912345.5)"))
+    layer.CreateFeature(feature)
+    del feature, layer, plots
+    found = {}
+    for example in examples:
+        exec(compile(example, "raster-and-table.md", "exec"), found)
+    painted = gdal.Open("ndvi.tif").ReadAsArray()
+    assert np.array_equal(painted, np.linspace(0, 1, rows)[pixels])
+    assert np.array_equal(found["array"], painted[:500, :500])
+    assert np.array_equal(found["lazy"], painted)
+    assert found["table"].to_pydict() == {
+        "row": [pixels[154, 345]], "value": [pixels[154, 345]], "class": ["forest"],
+        "ndvi": [painted[154, 345]],
+    }  # fmt: skip
+
+
 def test_the_readmes_targets_are_there():
     targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -214,11 +249,12 @@ def test_the_names_of_gdalbridge():
     assert done.stdout.split() == [
         "AttachedRAT", "BakeReport", "BridgeError", "BuildReport", "CalcReport", "CancelledError",
         "CheckReport", "ColumnReport", "ColumnStats", "ConversionError", "CopyReport",
-        "ExportReport", "JoinReport", "LossWarning", "Sidecar", "StaleWarning", "Table",
-        "TableInfo", "TouchReport", "TravelReport", "ZonalReport", "attach", "bake", "build",
-        "calc", "check", "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar",
-        "disable", "enable", "export_table", "find_sidecars", "list_tables", "move_raster",
-        "open_table", "remove_raster", "sidecar_path", "touch", "zonal",
+        "ExportReport", "JoinReport", "LossWarning", "PaintReport", "Sidecar", "StaleWarning",
+        "Table", "TableInfo", "TouchReport", "TravelReport", "ZonalReport", "attach", "bake",
+        "build", "calc", "check", "column_stats", "copy_raster", "copy_to_raster",
+        "copy_to_sidecar", "disable", "enable", "export_table", "find_sidecars", "list_tables",
+        "move_raster", "open_table", "paint", "remove_raster", "sample", "sidecar_path", "touch",
+        "zonal",
     ]  # fmt: skip
 
 

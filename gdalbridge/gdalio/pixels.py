@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, RasterNotFoundError
 from gdalbridge.gdalio.compat import VERSION, exceptions, gdal
+from gdalbridge.gdalio.crs import same_crs
 from gdalbridge.gdalio.datasets import band_of, opened
 
-__all__ = ["Grid", "Pixels", "Window", "units_of"]
+__all__ = ["Grid", "Pixels", "Window", "pixel_type"]
 
 Array = NDArray[Any]
 
@@ -70,40 +71,9 @@ class Grid:
                 found.append(f"the geotransform {other.transform}, not {self.transform}")
         elif self.transform != other.transform:
             found.append("no geotransform" if other.transform is None else "a geotransform")
-        if self.crs and other.crs and not _same_crs(self.crs, other.crs):
+        if self.crs and other.crs and not same_crs(self.crs, other.crs):
             found.append("another coordinate reference system")
         return found
-
-
-def _same_crs(one: str, other: str) -> bool:
-    from osgeo import osr
-
-    if one == other:
-        return True
-    systems = []
-    for text in (one, other):
-        system = osr.SpatialReference()
-        with exceptions(False):
-            if system.ImportFromWkt(text) != 0:
-                return False
-        systems.append(system)
-    return bool(systems[0].IsSame(systems[1]))
-
-
-def units_of(crs: str) -> str:
-    """Return the unit of a coordinate reference system, such as "m"; empty if it is unknown."""
-    from osgeo import osr
-
-    if not crs:
-        return ""
-    system = osr.SpatialReference()
-    with exceptions(False):
-        if system.ImportFromWkt(crs) != 0:
-            return ""
-        if system.IsGeographic():
-            return "degree"
-        name = str(system.GetLinearUnitsName() or "")
-    return {"metre": "m", "meter": "m", "US survey foot": "US-ft", "foot": "ft"}.get(name, name)
 
 
 class Pixels:
@@ -311,6 +281,14 @@ def _dtype(band: Any, name: str) -> np.dtype[Any]:
         return np.dtype(np.int8)
     dtype: np.dtype[Any] = np.dtype(found)
     return dtype
+
+
+def pixel_type(dtype: np.dtype[Any]) -> int:
+    """Return GDAL's number of a type of pixels."""
+    from osgeo import gdal_array
+
+    found: int = gdal_array.NumericTypeCodeToGDALTypeCode(dtype)
+    return found
 
 
 def _nodata(band: Any, dtype: np.dtype[Any]) -> Any:

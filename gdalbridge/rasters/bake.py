@@ -4,11 +4,9 @@ The merged table is built in memory on a VRT of the raster, and GDAL copies the 
 again and compared, because formats may lose digits and names without an error.
 """
 
-import os
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,10 @@ from typing import Any
 from gdalbridge.errors import (
     BridgeError,
     ColumnSelectionError,
-    GdalError,
     LossWarning,
     NotWrittenError,
-    OutputExistsError,
 )
 from gdalbridge.gdalio.aux_xml import write_beside
-from gdalbridge.gdalio.compat import exceptions, gdal, silence
 from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.gdalio.field_types import FieldType, type_name
 from gdalbridge.gdalio.rat_compare import colour_losses, losses_between
@@ -31,26 +26,23 @@ from gdalbridge.gdalio.rat_writer import check_columns
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.baked_table import Filled, Wanted, fill, vrt_of
+from gdalbridge.rasters.output import (
+    check_free,
+    copy_dataset,
+    local_target,
+    output_driver,
+    output_folder,
+    put_in_place,
+)
 from gdalbridge.sidecars.host import Host, Hosted, find_hosted
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
 from gdalbridge.sidecars.provenance import RASTER_ATTR, same_raster
-from gdalbridge.sidecars.raster_files import BESIDE, place_of
+from gdalbridge.sidecars.raster_files import place_of
 from gdalbridge.sidecars.staleness import refuse_stale
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.stores import temporary_path
 
 __all__ = ["BakeReport", "bake"]
-
-
-FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".img": "HFA", ".kea": "KEA", ".vrt": "VRT"}
-"""Drivers by the output's file extension. Other drivers are selected by name."""
-
-PACKAGES = {
-    "HFA": "GDAL of conda-forge (libgdal-core) or of Debian (python3-gdal)",
-    "KEA": "GDAL of conda-forge with the package libgdal-kea",
-}
-"""Packages with the drivers that some builds of GDAL lack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +161,10 @@ def bake(
     started = time.perf_counter()
     reading = ReadOptions(encoding, lossy)
     source, target = place_of(raster), _target(raster, out, vrt)
-    driver, name = _driver(target, "VRT" if vrt else format)
+    driver, name = output_driver(target, "VRT" if vrt else format)
     if source.kind == "local" and target == Path(source.path):
         raise BridgeError(f"{raster} can't be baked into itself. Name another output.")
-    _check_free(target, overwrite)
+    check_free(target, overwrite)
     with opened(source.url, storage_options) as dataset, progress_of(progress) as reporter:
         hosted = _hosted(raster, sidecars, band, storage_options)
         tables = [one.sidecar for one in hosted]
@@ -245,63 +237,7 @@ def _notes(filled: Mapping[int, Filled], target: Path) -> tuple[str, ...]:
 def _target(raster: Any, out: Any, vrt: bool) -> Path:
     if out is None and not vrt:
         raise BridgeError(Advice("name an output,", "or make a VRT with vrt=True"))
-    place = place_of(f"{place_of(raster).url}.vrt" if out is None else out)
-    if place.kind != "local":
-        raise BridgeError(
-            f"{place}: GDAL can write rasters with a table only to a local disk. Copy the output "
-            "with 'gdalbridge cp'."
-        )
-    path = Path(place.path)
-    if not path.parent.is_dir():
-        raise BridgeError(f"{path.parent} is not a directory")
-    return path
-
-
-def _driver(target: Path, asked: str | None) -> tuple[Any, str]:
-    name = asked or FORMATS.get(target.suffix.lower())
-    if name is None:
-        raise BridgeError(
-            Advice(
-                f"{target.name}: unknown file extension {target.suffix!r}; expected one of "
-                f"{', '.join(FORMATS)}.",
-                "Name GDAL's driver with format=...",
-            )
-        )
-    driver = gdal.GetDriverByName(name)
-    if driver is None:
-        package = PACKAGES.get(name)
-        hint = f". {package} has the driver; the package gdal-wheel does not" if package else ""
-        raise BridgeError(f"this GDAL has no driver {name!r}{hint}")
-    metadata = driver.GetMetadata()
-    if "YES" not in (metadata.get("DCAP_CREATECOPY"), metadata.get("DCAP_CREATE")):
-        raise BridgeError(f"GDAL's driver {name!r} can't write rasters")
-    return driver, str(driver.ShortName)
-
-
-def _check_free(target: Path, overwrite: bool) -> None:
-    existing = [name for name in (target, *_beside(target)) if os.path.lexists(name)]
-    if existing and not overwrite:
-        raise OutputExistsError(
-            Advice(
-                f"{', '.join(map(str, existing))} already exists.",
-                "Use overwrite=True to replace the raster there.",
-            )
-        )
-    for one in existing:
-        if one.is_symlink() or not one.is_file():
-            raise OutputExistsError(f"{one} is not a regular file, and is not replaced")
-
-
-def _beside(target: Path) -> list[Path]:
-    """Return the names of files that GDAL takes for the target's own, existing or not.
-
-    GDAL ignores upper and lower case when it looks for them, so existing files of any case count.
-    """
-    names = [target.name + end for end in BESIDE]
-    wanted = {name.lower() for name in names}
-    with os.scandir(target.parent) as entries:
-        existing = [one.name for one in entries if one.name.lower() in wanted]
-    return [target.with_name(name) for name in dict.fromkeys((*names, *existing))]
+    return local_target(f"{place_of(raster).url}.vrt" if out is None else out)
 
 
 def _hosted(
@@ -398,15 +334,15 @@ def _write(
     progress: Progress,
 ) -> list[str]:
     """Write the output, compare it with the VRT, put it in place, and return the losses."""
-    with _folder_for(driver, target) as made:
+    with output_folder(driver, target) as made:
         beside = not native and driver.ShortName in ("GTiff", "COG")
         if beside:
             # GDAL 3.12 and later would put the table into the TIFF, where older GDAL, QGIS and
             # ArcGIS can't read it.
-            _create(driver, made, vrt_of(vrt), options, progress)
+            copy_dataset(driver, made, vrt_of(vrt), options, progress)
             write_beside(made, vrt, list(filled))
         else:
-            _create(driver, made, vrt, options, progress)
+            copy_dataset(driver, made, vrt, options, progress)
         progress.report(0.8, f"comparing {target.name}")
         losses = [loss for table in filled.values() for loss in table.losses]
         losses += [
@@ -417,64 +353,5 @@ def _write(
         losses += colour_losses(vrt, open_dataset(str(made)))
         if losses and strict:
             raise NotWrittenError(f"{target} was not written: {'; '.join(losses)}")
-        _put_in_place(made, target)
+        put_in_place(made, target)
     return losses
-
-
-@contextmanager
-def _folder_for(driver: Any, target: Path) -> Iterator[Path]:
-    """Yield a temporary name in the target's file system, and clean up at the end."""
-    if driver.ShortName == "VRT":
-        # A VRT refers to the raster by a relative path, so it is written in the target's directory.
-        with temporary_path(target.parent, ".vrt") as made:
-            yield made
-        return
-    # The file keeps its final name, because an HFA file contains its own name.
-    with temporary_path(target.parent, folder=True) as folder:
-        yield folder / target.name
-
-
-def _create(driver: Any, made: Path, vrt: Any, options: Sequence[str], progress: Progress) -> None:
-    stopped: list[BaseException] = []
-
-    def callback(done: float, message: str, data: Any) -> int:
-        try:
-            progress.report(0.3 + done / 2)
-        except BaseException as error:
-            stopped.append(error)
-            return 0
-        return 1
-
-    with exceptions(), silence():
-        try:
-            copy = driver.CreateCopy(
-                str(made), vrt, strict=0, options=list(options), callback=callback
-            )
-            if copy is not None:
-                copy.FlushCache()
-            failed = copy is None
-            # Closing the dataset completes the file.
-            del copy
-        except RuntimeError as error:
-            if stopped:
-                raise stopped[0] from None
-            raise GdalError(f"{driver.ShortName} can't write {made.name}: {error}") from error
-    if stopped:
-        raise stopped[0]
-    if failed:
-        raise GdalError(f"{driver.ShortName} did not write {made.name}")
-
-
-def _put_in_place(made: Path, target: Path) -> None:
-    if made.parent == target.parent:
-        for old in _beside(target):
-            old.unlink(missing_ok=True)
-        made.replace(target)
-        return
-    names = sorted(one.name for one in made.parent.iterdir())
-    # GDAL would take a table in an old .aux.xml for the new raster's.
-    for old in _beside(target):
-        if old.name not in names:
-            old.unlink(missing_ok=True)
-    for name in sorted(names, key=lambda name: name == target.name):
-        (made.parent / name).replace(target.parent / name)

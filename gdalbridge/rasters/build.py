@@ -24,8 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, OutputExistsError
+from gdalbridge.gdalio.crs import units_of
 from gdalbridge.gdalio.field_types import FieldUsage, usage_attributes
-from gdalbridge.gdalio.pixels import Grid, Pixels, Window, units_of
+from gdalbridge.gdalio.pixels import Grid, Pixels, Window
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.new_columns import NewColumn, new_columns

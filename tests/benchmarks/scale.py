@@ -22,6 +22,8 @@ class Scale:
     """Rows of a table that is only opened."""
     columns: int
     """Of a table with many."""
+    side: int
+    """Width and height of a raster that is painted."""
     folder: Path | None = None
     """Where to put the tables; None: where temporary files go."""
 
@@ -34,6 +36,7 @@ FULL = Scale(
     growing=(100_000, 1_000_000, 10_000_000, 100_000_000),
     counted=10**9,
     columns=500,
+    side=10_000,
     folder=FOLDER,
 )
 QUICK = Scale(
@@ -43,5 +46,6 @@ QUICK = Scale(
     growing=(1_000, 10_000),
     counted=10**6,
     columns=20,
+    side=300,
     folder=FOLDER,
 )

@@ -1,0 +1,109 @@
+"""``gdalbridge paint``."""
+
+from typing import Any
+
+import click
+
+from gdalbridge.cli.common import (
+    Command,
+    config_option,
+    encoding_option,
+    examples,
+    json_option,
+    lossy_option,
+    quiet_option,
+    say,
+    unicode_text,
+)
+
+
+@examples(
+    "gdalbridge paint seg.tif ndvi -o ndvi.tif",
+    'gdalbridge paint seg.tif class -o class.tif --where "Histogram > 100" --png class.png',
+    "gdalbridge paint seg.tif ndvi -o view.tif --of COG --cmap RdYlGn --limits 0 0.9",
+    "gdalbridge paint seg.tif --colors -o rgb.tif",
+)
+@click.command("paint", cls=Command)
+@click.argument("raster")
+@click.argument("column", required=False)
+@click.option("-o", "--out", callback=unicode_text, help="The raster to write.")
+@click.option("--png", callback=unicode_text, help="A picture with a legend to write.")
+@click.option(
+    "--colors",
+    is_flag=True,
+    help="The table's colours (columns of usage Red, Green, Blue) instead of a column.",
+)
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of the raster."
+)
+@click.option("--where", help="Only rows for which this expression is true, as in calc.")
+@click.option("--nodata", help="Value of pixels without a value.")
+@click.option("--window", type=int, nargs=4, metavar="X Y WIDTH HEIGHT", help="Only these pixels.")
+@click.option("--cmap", help="Colour map of matplotlib.")
+@click.option(
+    "--limits", type=float, nargs=2, metavar="LOW HIGH",
+    help="Values of its first and last colour; by default percentiles 2 and 98.",
+)  # fmt: skip
+@click.option("--of", "format", callback=unicode_text, help="GDAL's name of the output format.")
+@click.option(
+    "--co",
+    "options",
+    multiple=True,
+    callback=unicode_text,
+    metavar="NAME=VALUE",
+    help="Creation option.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing output.")
+@click.option("--threads", type=click.IntRange(1), help="Threads that read and paint.")
+@encoding_option
+@lossy_option
+@config_option
+@json_option
+@quiet_option
+def command(
+    raster: str, column: str | None, out: str | None, png: str | None, colors: bool,
+    nodata: str | None, cmap: str | None, limits: tuple[float, float] | None, format: str | None,  # noqa: A002
+    options: tuple[str, ...], as_json: bool, quiet: bool, **common: Any,
+) -> None:  # fmt: skip
+    """Write a raster or a picture with the values of COLUMN in place of RASTER's pixel values.
+
+    Text becomes a class raster with an attribute table.
+    """
+    if out is None and png is None:
+        raise click.UsageError("name an output: --out for a raster, --png for a picture")
+    if (column is None) != colors:
+        raise click.UsageError("name a column, or use --colors for the table's colours")
+    from gdalbridge.rasters.paint import paint
+
+    common |= {"progress": not (quiet or as_json)}
+    found = []
+    if out is not None:
+        is_picture = format is None and out.lower().endswith(".png")
+        given = limits if cmap is not None or is_picture else None
+        if limits is not None and given is None and png is None:
+            raise click.UsageError("--limits are the ends of a colour map: add --cmap")
+        found.append(
+            paint(
+                raster, column, out, nodata=_number(nodata), cmap=cmap, limits=given,
+                format=format, options=options, **common,
+            )
+        )  # fmt: skip
+    if png is not None:
+        if not png.lower().endswith(".png"):
+            raise click.UsageError(f"--png is the name of a picture, such as map.png: got {png}")
+        found.append(paint(raster, column, png, cmap=cmap, limits=limits, **common))
+    say(found if len(found) > 1 else found[0], as_json=as_json, quiet=quiet)
+
+
+def _number(text: str | None) -> float | int | None:
+    """Return a number without rounding integers of 64 bits."""
+    if text is None:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"--nodata is a number: got {text!r}") from None

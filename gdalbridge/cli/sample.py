@@ -1,0 +1,154 @@
+"""``gdalbridge sample``."""
+
+import sys
+from typing import Any
+
+import click
+
+from gdalbridge.cli.common import (
+    Command,
+    columns_option,
+    config_option,
+    encoding_option,
+    examples,
+    json_option,
+    lossy_option,
+    print_json,
+    say_note,
+    unicode_text,
+)
+
+
+@examples(
+    "gdalbridge sample seg.tif 512345 6912345",
+    "gdalbridge sample seg.tif 150.25 -33.5 --crs EPSG:4326 --json",
+    "gdalbridge sample seg.tif plots.csv --csv > plots-with-classes.csv",
+    "gdalbridge sample s3://bucket/seg.tif plots.gpkg --layer plots --column class",
+)
+@click.command("sample", cls=Command, context_settings={"ignore_unknown_options": True})
+@click.argument("raster")
+@click.argument("points", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.option(
+    "--crs",
+    callback=unicode_text,
+    help="Coordinate reference system of the points, e.g. EPSG:4326 for longitude and latitude.",
+)
+@click.option("--layer", callback=unicode_text, help="Layer of a file with several.")
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of the raster."
+)
+@columns_option
+@encoding_option
+@lossy_option
+@config_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@json_option
+def command(
+    raster: str, points: tuple[str, ...], columns: tuple[str, ...], as_csv: bool, as_json: bool,
+    **options: Any,
+) -> None:  # fmt: skip
+    """Print the pixel value and the row of RASTER's table under POINTS.
+
+    POINTS are coordinates, x before y (longitude before latitude), or a file: a CSV with columns x
+    and y or lon and lat, or a layer of points. Outside the raster and on nodata, values are missing.
+    """
+    for one in points:
+        if one.startswith("--") or (one.startswith("-") and _number(one) is None):
+            raise click.NoSuchOption(one)
+    given = _points(points)
+    if as_csv and as_json:
+        raise click.UsageError("--csv or --json, not both")
+    from gdalbridge.rasters.points import points_of
+    from gdalbridge.rasters.sample import sample
+
+    found = sample(raster, given, columns=columns or None, **options)
+    if isinstance(given, str):
+        say_note(f"points: {found.schema.metadata[b'points'].decode()}")
+        places = points_of(given, options["crs"], options["layer"]).places.tolist()
+        given = [tuple(None if one != one else one for one in place) for place in places]
+    if as_csv:
+        _print_csv(found, given)
+        return
+    records = [
+        {"x": x, "y": y, **record} for (x, y), record in zip(given, found.to_pylist(), strict=True)
+    ]
+    if as_json:
+        print_json([{key: _plain(value) for key, value in one.items()} for one in records])
+        return
+    click.echo(_text(records))
+
+
+def _points(words: tuple[str, ...]) -> Any:
+    """Return pairs of numbers, or the name of a file."""
+    numbers = [_number(one) for one in words]
+    if len(words) == 1 and numbers[0] is None:
+        return words[0]
+    wrong = next((word for word, one in zip(words, numbers, strict=True) if one is None), None)
+    if wrong is not None:
+        raise click.UsageError(f"points are pairs of numbers, or one file: got {wrong!r}")
+    if len(numbers) % 2:
+        raise click.UsageError(f"points are pairs of numbers: got {len(numbers)} numbers")
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
+
+
+def _number(word: str) -> float | None:
+    try:
+        return float(word)
+    except ValueError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value for JSON: times as text, bytes as hexadecimal digits, no NaN."""
+    if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
+        return str(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value.isoformat() if hasattr(value, "isoformat") else value
+
+
+def _text(records: list[dict[str, Any]]) -> str:
+    """Return a few points below each other with an attribute a line, many as a table."""
+    if len(records) <= 3:
+        width = max((len(key) for one in records for key in one), default=0)
+        return "\n\n".join(
+            "\n".join(f"{key:<{width}}  {_word(value)}".rstrip() for key, value in one.items())
+            for one in records
+        )
+    names = list(records[0])
+    lines = [names, *([_word(value) for value in one.values()] for one in records)]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(names))]
+    return "\n".join(
+        "  ".join(f"{word:<{wide}}" for word, wide in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _word(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.12g}"
+    return " ".join(str(_plain(value)).split())
+
+
+def _print_csv(found: Any, places: list[tuple[float | None, ...]]) -> None:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    names = ["x", "y", *found.column_names]
+    xs, ys = (pa.array([one[place] for one in places], pa.float64()) for place in (0, 1))
+    arrays: list[Any] = [xs, ys]
+    for column in found.columns:
+        whole = column.combine_chunks()
+        if pa.types.is_binary(whole.type) or pa.types.is_fixed_size_list(whole.type):
+            whole = pa.array(
+                [None if one is None else str(_plain(one)) for one in whole.to_pylist()]
+            )
+        arrays.append(whole)
+    sink = pa.BufferOutputStream()
+    csv.write_csv(pa.Table.from_arrays(arrays, names=names), sink)
+    sys.stdout.flush()
+    click.echo(sink.getvalue().to_pybytes().decode(), nl=False)

@@ -1,0 +1,99 @@
+"""Coordinate reference systems, whose coordinates are always x, y: longitude before latitude."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from osgeo import osr
+
+from gdalbridge.errors import BridgeError
+from gdalbridge.gdalio.compat import silence
+
+__all__ = ["same_crs", "spatial_reference", "transformed", "units_of"]
+
+SHORT = {"metre": "m", "meter": "m", "US survey foot": "US-ft", "foot": "ft"}
+
+
+@contextmanager
+def _osr_exceptions(use: bool) -> Iterator[None]:
+    """Choose how ``osgeo.osr`` reports errors; it has its own switch."""
+    if hasattr(osr, "ExceptionMgr"):
+        with osr.ExceptionMgr(useExceptions=use), silence():
+            yield
+        return
+    before = bool(osr.GetUseExceptions())
+    (osr.UseExceptions if use else osr.DontUseExceptions)()
+    try:
+        with silence():
+            yield
+    finally:
+        (osr.UseExceptions if before else osr.DontUseExceptions)()
+
+
+def spatial_reference(text: str) -> Any:
+    """Return the system for a text, such as WKT or "EPSG:4326"; None if GDAL doesn't know it."""
+    with _osr_exceptions(False):
+        found = osr.SpatialReference()
+        if not text or found.SetFromUserInput(text) != 0:
+            return None
+        found.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+    return found
+
+
+def same_crs(one: str, other: str) -> bool:
+    """Return True if two texts mean the same system."""
+    if one == other:
+        return True
+    systems = [spatial_reference(one), spatial_reference(other)]
+    if None in systems:
+        return False
+    with _osr_exceptions(False):
+        return bool(systems[0].IsSame(systems[1]))
+
+
+def units_of(crs: str) -> str:
+    """Return the unit of a coordinate reference system, such as "m"; empty if it is unknown."""
+    system = spatial_reference(crs)
+    if system is None:
+        return ""
+    with _osr_exceptions(False):
+        if system.IsGeographic():
+            return "degree"
+        name = str(system.GetLinearUnitsName() or "")
+    return SHORT.get(name, name)
+
+
+def transformed(points: Any, source: str, target: str) -> Any:
+    """Return points, of shape (n, 2), in another system; infinite where they have no place in it.
+
+    Raises
+    ------
+    BridgeError
+        If GDAL doesn't know a system, or has no transformation.
+    """
+    if same_crs(source, target):
+        return points
+    systems = []
+    for text in (source, target):
+        system = spatial_reference(text)
+        if system is None:
+            raise BridgeError(f"GDAL knows no coordinate reference system {text!r:.200}")
+        systems.append(system)
+    known = np.isfinite(points).all(axis=1)
+    found = np.full(points.shape, np.inf)
+    with _osr_exceptions(True):
+        try:
+            way = osr.CoordinateTransformation(*systems)
+        except RuntimeError as error:
+            raise BridgeError(
+                f"GDAL has no transformation from {systems[0].GetName()} to "
+                f"{systems[1].GetName()}: {error}"
+            ) from error
+    if not known.any():
+        return found
+    # Points that can't be transformed become infinite, without an error.
+    with _osr_exceptions(False):
+        places = way.TransformPoints(points[known].tolist())
+    found[known] = np.array(places, np.float64)[:, :2]
+    return found

@@ -1,0 +1,103 @@
+"""Points from coordinates, a CSV file, or a layer of a format that GDAL reads."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import BridgeError
+from gdalbridge.gdalio.point_layer import point_layer
+from ratzarr.interop import required
+
+__all__ = ["Points", "points_of"]
+
+NAMES = (
+    ("x", "y"),
+    ("lon", "lat"),
+    ("long", "lat"),
+    ("lng", "lat"),
+    ("longitude", "latitude"),
+    ("easting", "northing"),
+    ("east", "north"),
+    ("e", "n"),
+)
+"""Names of a CSV's columns with coordinates, in the order in which they are looked for."""
+DEGREES = "EPSG:4326"
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Points to look at."""
+
+    places: NDArray[np.float64]
+    """Of shape (n, 2); NaN for a point without a place."""
+    crs: str | None
+    """Their coordinate reference system; None for the raster's."""
+    source: str
+    """Where they are from, in words."""
+
+
+def points_of(points: Any, crs: str | None = None, layer: str | None = None) -> Points:
+    """Return points for an argument of :func:`gdalbridge.sample`.
+
+    Raises
+    ------
+    BridgeError
+        For coordinates that are no pairs of numbers, a CSV whose columns with coordinates can't be
+        told, or a layer of other geometries.
+    """
+    if isinstance(points, (str, os.PathLike)):
+        path = os.fspath(points)
+        is_csv = path.lower().endswith((".csv", ".csv.gz"))
+        return _of_csv(path, crs) if is_csv else _of_layer(path, crs, layer)
+    try:
+        array = np.asarray(points, np.float64)
+    except (TypeError, ValueError) as error:
+        raise BridgeError(f"points are pairs of numbers (x, y): {error}") from error
+    if array.size == 0:
+        array = array.reshape(0, 2)
+    if array.shape == (2,):
+        array = array.reshape(1, 2)
+    if array.ndim != 2 or array.shape[1] != 2:
+        raise BridgeError(
+            f"points are pairs (x, y), an array of shape (n, 2): got the shape {array.shape}"
+        )
+    return Points(array, crs, "coordinates")
+
+
+def _of_csv(path: str, crs: str | None) -> Points:
+    csv = required("pyarrow.csv", "arrow", "a CSV of points")
+    pa = required("pyarrow", "arrow", "a CSV of points")
+    try:
+        table = csv.read_csv(path)
+    except (OSError, pa.ArrowException) as error:
+        raise BridgeError(f"{path} can't be read as CSV: {error}") from error
+    folded = {name.strip().casefold(): name for name in table.column_names}
+    chosen = next((pair for pair in NAMES if set(pair) <= folded.keys()), None)
+    if chosen is None and table.num_columns == 2:
+        chosen = (table.column_names[0], table.column_names[1])
+        folded |= {name: name for name in chosen}
+    if chosen is None:
+        raise BridgeError(
+            f"{path} has the columns {table.column_names!r:.300}: call those with the coordinates x and "
+            "y, or lon and lat"
+        )
+    columns = []
+    for name in (folded[one] for one in chosen):
+        try:
+            values = table.column(name).cast(pa.float64())
+        except pa.ArrowException as error:
+            raise BridgeError(f"{path}, column {name!r} has no coordinates: {error}") from error
+        columns.append(values.to_numpy(zero_copy_only=False).astype(np.float64))
+    said = f"{path}, columns {folded[chosen[0]]!r} and {folded[chosen[1]]!r}"
+    if crs is None and chosen[1] in ("lat", "latitude"):
+        crs = DEGREES
+        said += f" in {DEGREES}"
+    return Points(np.stack(columns, axis=1), crs, said)
+
+
+def _of_layer(path: str, crs: str | None, name: str | None) -> Points:
+    found = point_layer(path, name)
+    return Points(found.points, crs or found.crs or None, f"{path}, layer {found.name!r}")

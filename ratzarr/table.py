@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import StorePath
 
-from ratzarr.columns.arguments import column_options, html, integer
+from ratzarr.columns.arguments import column_options, html, integer, seconds
 from ratzarr.columns.attributes import LiveAttributes
 from ratzarr.columns.catalog import Catalog, NewColumn
+from ratzarr.columns.chunk_cache import ChunkShelf
 from ratzarr.columns.column import Column
-from ratzarr.columns.decoders import check_chunk, padded_rows
+from ratzarr.columns.decoders import check_chunk
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.open_columns import OpenColumns
 from ratzarr.columns.write_buffer import WriteBuffer, write_remaining
@@ -53,7 +54,7 @@ from ratzarr.format.names import (
     check_name,
     order_of,
 )
-from ratzarr.settings import write_buffer_bytes
+from ratzarr.settings import cache_bytes, write_buffer_bytes
 from ratzarr.stores import open as whole_store
 
 __all__ = ["RatZarr"]
@@ -90,9 +91,17 @@ class RatZarr:
         when all its rows have arrived or after about one second. True allows 256 MiB of collected
         rows; an int sets another number of bytes. The default comes from the environment variable
         ``RATZARR_WRITE_BUFFER`` (``on``, ``off`` or bytes), otherwise False. Collected rows are
-        written by :meth:`flush`, :meth:`close`, a read of the same rows and a change of metadata,
-        and when the instance is no longer used. A process that is killed before that loses them.
-        Errors in writing are raised by a later call.
+        written by :meth:`flush`, :meth:`close` and a change of metadata, and when the instance is
+        no longer used. This instance reads them as if they were written. A process that is killed
+        before that loses them. Errors in writing are raised by a later call.
+    cacheBytes : int, optional
+        Bytes of decoded chunks that are kept for the next block; 0 for none. The default comes
+        from the environment variable ``RATZARR_CACHE_BYTES``, otherwise 64 MiB.
+    cacheSeconds : float
+        Seconds for which a chunk in the cache is used without asking the store whether another
+        process has changed it. By default every block asks, which on S3 takes a request. With
+        ``math.inf``, the instance shows each chunk as it was first read, until :meth:`refresh`.
+        Writes of this instance are always seen.
 
     Attributes
     ----------
@@ -130,10 +139,13 @@ class RatZarr:
         newRowCount: int = 0,
         newChunkSize: int = DFLT_CHUNKSIZE,
         writeBuffer: bool | int | None = None,
+        cacheBytes: int | None = None,
+        cacheSeconds: float = 0.0,
     ) -> None:
         rows = integer(newRowCount, "the row count", 0, MAX_ROWS)
         chunk_rows = integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
         size = 0 if readOnly else write_buffer_bytes(writeBuffer)
+        shelf = ChunkShelf(cache_bytes(cacheBytes), seconds(cacheSeconds, "cacheSeconds"))
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
@@ -147,7 +159,7 @@ class RatZarr:
             self._table = whole_store.create(self._objects, rows, chunk_rows)
         self._catalog = Catalog(self._objects, self._table)
         buffer = WriteBuffer(size) if size else None
-        self._columns = OpenColumns(self._catalog, buffer)
+        self._columns = OpenColumns(self._catalog, shelf, buffer)
         if buffer is not None:
             weakref.finalize(self, write_remaining, buffer).atexit = False
         if created:
@@ -621,19 +633,19 @@ class RatZarr:
         list of ndarray of fixed-width bytes, or None
             The rows in order, in pieces of some thousand rows. Each piece is as wide as its
             longest string, and no string contains a zero byte. None for columns of other dtypes,
-            for long strings, and for strings that contain zero bytes; read these with
-            :meth:`readBlock`.
+            for long strings, for strings that contain zero bytes, and for rows that wait in the
+            write buffer; read these with :meth:`readBlock`.
         """
         block = self._block(colName, startRow, blockLen)
         try:
-            reading = self._columns.look(colName, block, padded_rows)
+            pieces = self._columns.read_text(colName, block)
         except ChangedError:
             return None
-        found = [reading.found[first] for first in sorted(reading.found)]
-        pieces = [piece for part in found for piece in part or ()]
         # readBlock handles the remaining cases: rows that the column does not have yet, and
         # strings that can't be padded.
-        return pieces if sum(map(len, pieces)) == block.length else None
+        if pieces is None or sum(map(len, pieces)) != block.length:
+            return None
+        return pieces
 
     def checkBlock(self, colName: str, startRow: int, blockLen: int) -> None:
         """Check that the chunks of these rows exist and are not damaged.

@@ -13,6 +13,7 @@ __all__ = [
     "column_options",
     "html",
     "integer",
+    "seconds",
 ]
 
 
@@ -32,6 +33,7 @@ def column_options(name: object, options: Any) -> dict[str, Any]:
 
 
 _BOOLS = (bool, np.bool_)
+_REALS = (int, float, np.integer, np.floating)
 
 
 def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
@@ -48,6 +50,13 @@ def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
     if too_small or (most is not None and number > most):
         raise ArgumentError(f"{what} is an integer from {least} to {most}: got {number}")
     return number
+
+
+def seconds(value: Any, what: str) -> float:
+    """Return a time as an argument, which may be infinite."""
+    if isinstance(value, _BOOLS) or not isinstance(value, _REALS) or not value >= 0:
+        raise ArgumentError(f"{what} is a number of seconds, 0 or more: got {value!r:.100}")
+    return float(value)
 
 
 def html(title: str, columns: Sequence[tuple[str, str, int | str]]) -> str:

@@ -12,8 +12,15 @@ from numpy.typing import NDArray
 
 from ratzarr.columns.catalog import UNREADABLE, Catalog
 from ratzarr.columns.chunk_cache import ChunkShelf
-from ratzarr.columns.chunk_io import BlockLook, BlockRead, block_writes, read_cached
+from ratzarr.columns.chunk_io import (
+    BlockLook,
+    BlockRead,
+    block_writes,
+    cached_parts,
+    read_cached,
+)
 from ratzarr.columns.column import Column
+from ratzarr.columns.decoders import padded_rows
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.write_buffer import WriteBuffer
 from ratzarr.concurrency import PROCESSORS, run
@@ -33,7 +40,6 @@ from ratzarr.format.blocks import Block, Part
 from ratzarr.format.history import event
 from ratzarr.format.limits import TASK_BYTES, check_memory
 from ratzarr.format.names import MODIFICATION_ATTR, Document, check_name
-from ratzarr.settings import cache_bytes
 
 __all__ = ["OpenColumns"]
 
@@ -52,14 +58,17 @@ class OpenColumns:
     ----------
     catalog : Catalog
         The table's columns.
+    shelf : ChunkShelf
+        The cache of chunks.
     buffer : WriteBuffer, optional
         Collects rows until their chunks are full.
     """
 
-    def __init__(self, catalog: Catalog, buffer: WriteBuffer | None = None) -> None:
-        self._catalog, self._buffer = catalog, buffer
+    def __init__(
+        self, catalog: Catalog, shelf: ChunkShelf, buffer: WriteBuffer | None = None
+    ) -> None:
+        self._catalog, self._shelf, self._buffer = catalog, shelf, buffer
         self._columns: dict[str, Column] = {}
-        self._shelf = ChunkShelf(cache_bytes())
         # Columns whose log has an event of this instance, by name and identity: a column created
         # anew has a new log.
         self._logged: set[tuple[str, str]] = set()
@@ -132,7 +141,8 @@ class OpenColumns:
             }
 
     def look_again(self) -> None:
-        """Close all visible columns; the next use opens them anew."""
+        """Close all visible columns; the next use opens them anew, and asks for their chunks."""
+        self._shelf.distrust()
         # Iterate over a copy, because another thread may be opening a column.
         self._columns = {
             name: column for name, column in self._columns.copy().items() if not column.in_place
@@ -145,7 +155,7 @@ class OpenColumns:
         if unknown:
             opening = [partial(self.__getitem__, name) for name in unknown]
             run(opening, self._catalog.threads, quick=True)
-        return {name: self[name] for name in wanted}
+        return {name: self._columns.get(name) or self[name] for name in wanted}
 
     def unreadable(self, names: Iterable[str]) -> dict[str, RatZarrError]:
         """Open columns in parallel; return the unreadable ones with their errors."""
@@ -166,11 +176,28 @@ class OpenColumns:
     ) -> dict[str, Array]:
         """Read the same rows of several columns. The rows must be in the table."""
         wanted = list(dict.fromkeys(names))
+        if self._buffer is None or self._buffer.is_empty:
+            return self._read_stored(wanted, block, allow_incomplete)
+        # Taken before the store is read: rows that are written in between are in one of both.
+        buffered = {
+            name: (column.state, self._buffer.rows(column, column.state, block))
+            for name, column in self.open(wanted).items()
+        }
+        blocks = self._read_stored(wanted, block, allow_incomplete)
+        for name, (state, rows) in buffered.items():
+            # Rows for a column that another process has replaced are discarded when they are due.
+            if rows and self[name].state.is_same_column(state):
+                for one in rows:
+                    one.copy_to(blocks[name])
+        return blocks
+
+    def _read_stored(
+        self, wanted: list[str], block: Block, allow_incomplete: bool
+    ) -> dict[str, Array]:
         blocks = self._read_cached(wanted, block)
         if len(blocks) == len(wanted):
             return blocks
         left = self.open(name for name in wanted if name not in blocks)
-        self.write_back(left, block)
         for _ in range(LOOKS):
             for name, column in left.items():
                 if not allow_incomplete and column.in_place:
@@ -193,8 +220,6 @@ class OpenColumns:
     def _read_cached(self, names: Iterable[str], block: Block) -> dict[str, Array]:
         """Read the columns whose rows are cached and confirmed as current by the store."""
         blocks: dict[str, Array] = {}
-        if self._buffer is not None:
-            return blocks
         for name in names:
             column = self._columns.get(name)
             if column is not None and column.state.complete:
@@ -219,6 +244,28 @@ class OpenColumns:
             if sure:
                 del left[name]
         return {name: one.out for name, one in reads.items()}
+
+    def read_text(self, name: str, block: Block) -> list[Array] | None:
+        """Read existing rows of a string column as fixed-width bytes; see ``RatZarr.readText``."""
+        column = self[name]
+        state = column.state
+        if state.dtype.kind != "T" or state.row_shape:
+            return None
+        if self._buffer is not None and self._buffer.rows(column, state, block):
+            return None
+        found = cached_parts(column, block) if state.complete else None
+        if found is None and self._shelf.trusts and block.length <= state.chunk_rows:
+            # The next block is probably in the same chunk.
+            self.read([name], block, allow_incomplete=False)
+            found = cached_parts(self[name], block)
+            if found is None:
+                return None
+        if found is None:
+            looked = self.look(name, block, padded_rows).found
+            pieces = [looked[first] for first in sorted(looked)]
+        else:
+            pieces = [chunk.padded(part.in_chunk) for part, chunk in found]
+        return [one for of_chunk in pieces for one in of_chunk or ()]
 
     def look(
         self, name: str, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
@@ -274,14 +321,16 @@ class OpenColumns:
                 for name, (column, state, _) in fitted.items()
                 if (name, state.id) not in self._logged
             ]
-            run(unlogged)
+            if unlogged:
+                run(unlogged)
             lagging = [
                 name
                 for name, (_, state, values) in fitted.items()
                 if start + len(values) > state.length
             ]
-            grown = run([partial(self._grown, *fitted[name], start) for name in lagging])
-            fitted.update(zip(lagging, grown, strict=True))
+            if lagging:
+                grown = run([partial(self._grown, *fitted[name], start) for name in lagging])
+                fitted.update(zip(lagging, grown, strict=True))
             tasks: list[Callable[[], None]] = []
             for column, state, values in fitted.values():
                 self._remember(column, state, start + len(values))
@@ -289,13 +338,15 @@ class OpenColumns:
                     tasks += block_writes(column, state, values, start)
                 else:
                     tasks += self._buffer.put(column, state, values, start)
-            run(tasks, self._packers)
+            if tasks:
+                run(tasks, self._packers)
         except (ChangedError, ColumnNotFoundError):
             self._close_visible(columns)
             raise
 
     def give_up(self, name: str) -> None:
         """Drop a column that this instance has deleted, with its buffered rows."""
+        self._shelf.distrust()
         self.forget(name)
         if self._buffer is not None:
             self._buffer.drop(name)
@@ -402,6 +453,7 @@ class OpenColumns:
 
     def cut(self, rows: int) -> None:
         """Record that this instance has set the row count."""
+        self._shelf.distrust()
         with self._locks_lock:
             self._unconfirmed = {
                 key: (column, state, min(stop, rows))

@@ -426,9 +426,7 @@ class ShownColumn(ABC):
     def read(self, start: int, length: int) -> Array:
         """See :meth:`AttachedColumn.read`."""
         if self.type in _PLAIN:
-            plain = self.plain(start, length)
-            # The caller may change the result, but must not change the cache.
-            return np.array(plain, copy=True)
+            return self.plain(start, length)
         if self.type == FieldType.STRING:
             found = [self.plain(first, size) for first, size in pieces(start, length)]
         else:
@@ -484,7 +482,8 @@ class ConvertedColumn(ShownColumn, OwnColumn):
 
     def plain(self, start: int, length: int) -> Array:
         """See :meth:`ShownColumn.plain`."""
-        return to_plain(self.shown, self.own.stored(self.index, start, length), start)
+        # A copy, because the caller may change the result.
+        return to_plain(self.shown, self.own.stored(self.index, start, length).copy(), start)
 
 
 class SidecarColumn(ShownColumn):

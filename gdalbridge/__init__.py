@@ -9,8 +9,7 @@ import os
 import sys
 
 try:
-    from importlib import import_module
-    from typing import TYPE_CHECKING, Any
+    from typing import TYPE_CHECKING
 
     from gdalbridge.errors import (
         BridgeError,
@@ -20,6 +19,7 @@ try:
         StaleWarning,
     )
     from gdalbridge.gdalio.config_options import words
+    from ratzarr.lazy import lazy
     from ratzarr.stores import consult
 except KeyboardInterrupt:
     # The command imports this package before it can handle Ctrl-C itself.
@@ -37,18 +37,22 @@ if TYPE_CHECKING:
     from gdalbridge.copying.to_raster import copy_to_raster
     from gdalbridge.copying.to_sidecar import copy_to_sidecar
     from gdalbridge.rasters.bake import BakeReport, bake
+    from gdalbridge.rasters.build import BuildReport, build
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
+    from gdalbridge.rasters.zonal import ZonalReport, zonal
     from gdalbridge.sidecars.accept import TouchReport, touch
     from gdalbridge.sidecars.check import CheckReport, check
     from gdalbridge.sidecars.listing import TableInfo, list_tables
     from gdalbridge.sidecars.naming import Sidecar, find_sidecars, sidecar_path
     from gdalbridge.sql.calc import CalcReport, calc
     from gdalbridge.sql.stats import ColumnStats, column_stats
+    from gdalbridge.table import Table, open_table
 
 __all__ = [
     "AttachedRAT",
     "BakeReport",
     "BridgeError",
+    "BuildReport",
     "CalcReport",
     "CancelledError",
     "CheckReport",
@@ -59,11 +63,14 @@ __all__ = [
     "LossWarning",
     "Sidecar",
     "StaleWarning",
+    "Table",
     "TableInfo",
     "TouchReport",
     "TravelReport",
+    "ZonalReport",
     "attach",
     "bake",
+    "build",
     "calc",
     "check",
     "column_stats",
@@ -75,9 +82,11 @@ __all__ = [
     "find_sidecars",
     "list_tables",
     "move_raster",
+    "open_table",
     "remove_raster",
     "sidecar_path",
     "touch",
+    "zonal",
 ]
 
 # From now on, GDAL's S3 options apply to tables too.
@@ -85,43 +94,25 @@ consult(words)
 
 # Most names need GDAL and zarr, and are imported on first use. Without GDAL the others still work,
 # and the error tells how to install it.
-_WHEN_USED = {
-    "AttachedRAT": "attached_rat.rat",
-    "BakeReport": "rasters.bake",
-    "CalcReport": "sql.calc",
-    "CheckReport": "sidecars.check",
-    "ColumnReport": "copying.report",
-    "ColumnStats": "sql.stats",
-    "CopyReport": "copying.report",
-    "Sidecar": "sidecars.naming",
-    "TableInfo": "sidecars.listing",
-    "TouchReport": "sidecars.accept",
-    "TravelReport": "rasters.files",
-    "attach": "attached_rat.attach",
-    "bake": "rasters.bake",
-    "calc": "sql.calc",
-    "check": "sidecars.check",
-    "column_stats": "sql.stats",
-    "copy_raster": "rasters.files",
-    "copy_to_raster": "copying.to_raster",
-    "copy_to_sidecar": "copying.to_sidecar",
-    "disable": "attached_rat.enable",
-    "enable": "attached_rat.enable",
-    "find_sidecars": "sidecars.naming",
-    "list_tables": "sidecars.listing",
-    "move_raster": "rasters.files",
-    "remove_raster": "rasters.files",
-    "sidecar_path": "sidecars.naming",
-    "touch": "sidecars.accept",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _WHEN_USED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_WHEN_USED[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "attached_rat.attach": "attach",
+        "attached_rat.enable": "disable enable",
+        "attached_rat.rat": "AttachedRAT",
+        "copying.report": "ColumnReport CopyReport",
+        "copying.to_raster": "copy_to_raster",
+        "copying.to_sidecar": "copy_to_sidecar",
+        "rasters.bake": "BakeReport bake",
+        "rasters.build": "BuildReport build",
+        "rasters.files": "TravelReport copy_raster move_raster remove_raster",
+        "rasters.zonal": "ZonalReport zonal",
+        "sidecars.accept": "TouchReport touch",
+        "sidecars.check": "CheckReport check",
+        "sidecars.listing": "TableInfo list_tables",
+        "sidecars.naming": "Sidecar find_sidecars sidecar_path",
+        "sql.calc": "CalcReport calc",
+        "sql.stats": "ColumnStats column_stats",
+        "table": "Table open_table",
+    },
+)

@@ -9,7 +9,6 @@
 array([8, 9])
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ratzarr.errors import (
@@ -25,6 +24,7 @@ from ratzarr.errors import (
     InvalidNameError,
     ListingRefusedError,
     NotARatZarrError,
+    PackageMissingError,
     RatZarrError,
     ReadOnlyError,
     RedirectError,
@@ -40,6 +40,7 @@ from ratzarr.errors import (
     UnsupportedCodecError,
     UnsupportedDtypeError,
 )
+from ratzarr.lazy import lazy
 
 if TYPE_CHECKING:
     from ratzarr.format.names import (
@@ -71,6 +72,7 @@ __all__ = [
     "InvalidNameError",
     "ListingRefusedError",
     "NotARatZarrError",
+    "PackageMissingError",
     "RatZarr",
     "RatZarrError",
     "ReadOnlyError",
@@ -93,16 +95,14 @@ __all__ = [
 
 # zarr and numpy take longer to import than a command takes to print its help: they come when they
 # are used.
-_WHEN_USED = {
-    "AllTests": "selftest",
-    "CHUNKSIZE_ATTR": "format.names",
-    "DFLT_CHUNKSIZE": "format.names",
-    "MODIFICATION_ATTR": "format.names",
-    "ROWCOUNT_ATTR": "format.names",
-    "RatZarr": "table",
-    "colNameByType": "selftest",
-    "mainCmd": "selftest",
-}
+_lazy, __dir__ = lazy(
+    __name__,
+    {
+        "format.names": "CHUNKSIZE_ATTR DFLT_CHUNKSIZE MODIFICATION_ATTR ROWCOUNT_ATTR",
+        "selftest": "AllTests colNameByType mainCmd",
+        "table": "RatZarr",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
@@ -110,11 +110,4 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("ratzarr")
-    if name not in _WHEN_USED:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f".{_WHEN_USED[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return _lazy(name)

@@ -19,6 +19,7 @@ __all__ = [
     "InvalidNameError",
     "ListingRefusedError",
     "NotARatZarrError",
+    "PackageMissingError",
     "RatZarrError",
     "ReadOnlyError",
     "RedirectError",
@@ -113,6 +114,10 @@ class InvalidNameError(RatZarrError, ValueError):
 
 class NotARatZarrError(RatZarrError, ValueError):
     """The object at this location is not a RatZarr."""
+
+
+class PackageMissingError(RatZarrError, ImportError):
+    """The operation needs a package that is not installed."""
 
 
 class ReadOnlyError(RatZarrError, PermissionError):

@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from itertools import islice
 from os import PathLike, fspath
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from ratzarr.concurrency import PROCESSORS, run
 from ratzarr.settings import requests
 from ratzarr.stores.base import parse
-from ratzarr.table import RatZarr
 
 __all__ = [
     "MOST",
@@ -71,7 +70,13 @@ def memory_of(values: NDArray[Any]) -> int:
     return NUMBERS * values.nbytes
 
 
-def is_far(table: RatZarr) -> bool:
+class Table(Protocol):
+    """A :class:`ratzarr.RatZarr`."""
+
+    filename: Any
+
+
+def is_far(table: Table) -> bool:
     """Return True if requests to a table have latency: it is not on a local disk."""
     place = table.filename
     return not isinstance(place, str | PathLike) or parse(fspath(place)).kind != "local"

@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 MAX_CHUNK_BYTES = "RATZARR_MAX_CHUNK_BYTES"
-"""Bytes: the largest decoded chunk that is read or written; by default 1 GiB."""
+"""Bytes: the largest decoded chunk that is read or written; by default 1 GiB. A column keeps the limit
+that applied when it was opened."""
 CACHE_BYTES = "RATZARR_CACHE_BYTES"
 """Bytes: decoded chunks that one ``RatZarr`` keeps for its next block; by default 64 MiB, 0 for none."""
 WRITE_BUFFER = "RATZARR_WRITE_BUFFER"

@@ -4,67 +4,44 @@ An instance shows the table as it was when it was opened: its row count, and the
 far. :meth:`RatZarr.refresh` reads them again, and so does each change of metadata. A write is in
 the store when the call returns. With a write buffer (:mod:`ratzarr.columns.write_buffer`), it is
 in the store when :meth:`RatZarr.flush` returns.
-
 """
 
-import copy
-import dataclasses
-import os
-import weakref
-from collections.abc import Callable, Iterable, Mapping
-from types import TracebackType
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.abc.store import Store
-from zarr.storage import StorePath
 
-from ratzarr.columns.arguments import column_options, html, integer, seconds
 from ratzarr.columns.attributes import LiveAttributes
-from ratzarr.columns.catalog import Catalog, NewColumn
+from ratzarr.columns.catalog import Catalog
 from ratzarr.columns.chunk_cache import ChunkShelf
 from ratzarr.columns.column import Column
-from ratzarr.columns.decoders import check_chunk
-from ratzarr.columns.metadata import ColumnState
-from ratzarr.columns.open_columns import OpenColumns
-from ratzarr.columns.write_buffer import WriteBuffer, write_remaining
-from ratzarr.errors import (
-    ArgumentError,
-    ChangedError,
-    ClosedError,
-    RatZarrError,
-    ReadOnlyError,
-    RowRangeError,
-    TableNotFoundError,
-)
-from ratzarr.format.blocks import Block, chunk_count
+from ratzarr.columns.new_column import NewColumn, new_columns
+from ratzarr.columns.open_columns import OpenColumns, integer
+from ratzarr.columns.write_buffer import buffer_of
+from ratzarr.errors import ClosedError, RatZarrError, ReadOnlyError
 from ratzarr.format.dtypes import BYTES
 from ratzarr.format.history import Event, parse
 from ratzarr.format.limits import MAX_ROWS
 from ratzarr.format.names import (
     CHUNKSIZE_ATTR,
-    COMPLETE_ATTR,
     DFLT_CHUNKSIZE,
     MODIFICATION_ATTR,
     OWN_COLUMN_ATTRS,
     OWN_TABLE_ATTRS,
-    ROWS_DONE_ATTR,
-    Document,
     check_name,
-    order_of,
 )
+from ratzarr.interop import Source, TableMethods
 from ratzarr.settings import cache_bytes, write_buffer_bytes
 from ratzarr.stores import open as whole_store
+from ratzarr.stores.open import Place
 
 __all__ = ["RatZarr"]
 
 Array = NDArray[Any]
-type Place = str | os.PathLike[str] | Store | StorePath
-"""The location of a table: a name, or a zarr store that contains the table."""
 
 
-class RatZarr:
+class RatZarr(TableMethods):
     """A raster attribute table kept beside its raster, as a Zarr group.
 
     The table has one row per pixel value or segment, and one column per attribute. Columns are
@@ -90,10 +67,10 @@ class RatZarr:
         For programs that write small blocks: collect rows in memory, and write each chunk once,
         when all its rows have arrived or after about one second. True allows 256 MiB of collected
         rows; an int sets another number of bytes. The default comes from the environment variable
-        ``RATZARR_WRITE_BUFFER`` (``on``, ``off`` or bytes), otherwise False. Collected rows are
-        written by :meth:`flush`, :meth:`close` and a change of metadata, and when the instance is
-        no longer used. This instance reads them as if they were written. A process that is killed
-        before that loses them. Errors in writing are raised by a later call.
+        ``RATZARR_WRITE_BUFFER`` (``on``, ``off`` or bytes), otherwise False. This instance reads
+        collected rows as if they were written. They are written by :meth:`flush`, :meth:`close`, a
+        change of metadata, and the end of the instance. A process that is killed before that loses
+        them. Errors in writing are raised by a later call.
     cacheBytes : int, optional
         Bytes of decoded chunks that are kept for the next block; 0 for none. The default comes
         from the environment variable ``RATZARR_CACHE_BYTES``, otherwise 64 MiB.
@@ -143,25 +120,18 @@ class RatZarr:
         cacheSeconds: float = 0.0,
     ) -> None:
         rows = integer(newRowCount, "the row count", 0, MAX_ROWS)
-        chunk_rows = integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
+        step = integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
         size = 0 if readOnly else write_buffer_bytes(writeBuffer)
-        shelf = ChunkShelf(cache_bytes(cacheBytes), seconds(cacheSeconds, "cacheSeconds"))
+        shelf = ChunkShelf(cache_bytes(cacheBytes), cacheSeconds)
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
+        self._options = storageOptions
         self._objects = whole_store.open_place(filename, storageOptions)
-        self._table = whole_store.table_metadata(self._objects)
-        created = not self._table.load()
-        if created:
-            if self.readOnly or not create:
-                whole_store.refuse_foreign_root(self._objects)
-                raise TableNotFoundError(f"there is no RatZarr at {self._objects.location}")
-            self._table = whole_store.create(self._objects, rows, chunk_rows)
+        create = create and not self.readOnly
+        self._table, created = whole_store.open_table(self._objects, rows, step, create=create)
         self._catalog = Catalog(self._objects, self._table)
-        buffer = WriteBuffer(size) if size else None
-        self._columns = OpenColumns(self._catalog, shelf, buffer)
-        if buffer is not None:
-            weakref.finalize(self, write_remaining, buffer).atexit = False
+        self._columns = OpenColumns(self._catalog, shelf, buffer_of(self, size))
         if created:
             self._catalog.rows.accept()
 
@@ -174,12 +144,12 @@ class RatZarr:
         without updating the table's document.
         """
         self._check_open()
-        return self._rows
+        return self._columns.row_count()
 
     @property
     def rowCount(self) -> int:
         """Number of rows. Assigning to it calls :meth:`setRowCount`."""
-        return self._rows
+        return self._columns.row_count()
 
     @rowCount.setter
     def rowCount(self, rowCount: int) -> None:
@@ -202,13 +172,8 @@ class RatZarr:
         ArgumentError
             If ``rowCount`` is negative or not an integer.
         """
-        rows = integer(rowCount, "the row count", 0, MAX_ROWS)
         self._check_writable()
-        self._columns.write_back()
-        self._columns.cut(rows)
-        for column in self._catalog.resizing.set(rows, self._columns.known()):
-            self._columns.add(column)
-        self._catalog.rows.accept()
+        self._columns.set_row_count(rowCount)
 
     def getRATChunkSize(self) -> int:
         """Return the number of rows per chunk for new columns."""
@@ -226,13 +191,8 @@ class RatZarr:
         ArgumentError
             If ``chunksize`` is not an integer of 1 or more.
         """
-        rows = integer(chunksize, "the chunk size", 1, MAX_ROWS)
         self._begin_change()
-
-        def change(document: Document) -> None:
-            document["attributes"][CHUNKSIZE_ATTR] = rows
-
-        self._update_table(change)
+        self._catalog.set_chunk_rows(integer(chunksize, "the chunk size", 1, MAX_ROWS))
 
     def getRatAttributeMapping(self) -> LiveAttributes:
         """Return the table's attributes, as a mapping that saves each change at once."""
@@ -306,23 +266,16 @@ class RatZarr:
             If the name, dtype, fill value or width is not valid.
         """
         self._begin_change()
-        if replace and complete:
-            raise ArgumentError("replace=True is for columns created with complete=False")
-        new = self._new_column(
+        new = NewColumn.of(
             colName,
             dtype,
             width,
+            chunk_rows=self._chunk_rows(chunkSize),
             fillValue=fillValue,
-            chunkSize=chunkSize,
             attributes=attributes,
             complete=complete,
         )
-        if replace:
-            kept = self._catalog.kept_attributes(new.name)
-            new = dataclasses.replace(new, attributes={**kept, **new.attributes})
-        column = self._catalog.create(new, self._rows, replace=replace)
-        self._catalog.rows.accept()
-        self._columns.add_new(column, logged=not complete)
+        self._columns.create(new, replaces=replace)
 
     def createColumns(self, columns: Mapping[str, Any]) -> None:
         """Create many columns, with parallel requests.
@@ -351,46 +304,12 @@ class RatZarr:
         ['area', 'class']
         """
         self._begin_change()
-        if not isinstance(columns, Mapping):
-            raise ArgumentError(
-                f"createColumns takes a mapping of names to dtypes: got {columns!r:.100}"
-            )
-        new = []
-        for name, options in columns.items():
-            try:
-                new.append(self._new_column(name, **column_options(name, options)))
-            except RatZarrError as error:
-                error.add_note(f"(in the request for column {name!r}; no column was created)")
-                raise
-        if not new:
-            return
-        created = self._catalog.create_many(new, self._rows)
-        self._catalog.rows.accept()
-        for requested, column in zip(new, created, strict=True):
-            self._columns.add_new(column, logged=not requested.complete)
+        self._columns.create_many(new_columns(columns, self._chunk_rows))
 
-    def _new_column(
-        self,
-        name: str,
-        dtype: Any,
-        width: int = 1,
-        *,
-        fillValue: Any = None,
-        chunkSize: int | None = None,
-        attributes: Mapping[str, Any] | None = None,
-        complete: bool = True,
-    ) -> NewColumn:
-        return NewColumn.of(
-            name,
-            dtype,
-            width,
-            fill=fillValue,
-            chunk_rows=self.getRATChunkSize()
-            if chunkSize is None
-            else integer(chunkSize, "the chunk size", 1, MAX_ROWS),
-            attributes=attributes,
-            complete=complete,
-        )
+    def _chunk_rows(self, chunkSize: int | None) -> int:
+        if chunkSize is None:
+            return self.getRATChunkSize()
+        return integer(chunkSize, "the chunk size", 1, MAX_ROWS)
 
     def setComplete(self, colName: str, rowsDone: int | None = None) -> None:
         """Declare a column complete that was created with ``complete=False``.
@@ -403,28 +322,7 @@ class RatZarr:
             Only record that the first ``rowsDone`` rows are complete; the column stays incomplete.
         """
         self._begin_change()
-        column = self._column(colName)
-        state = column.state
-
-        def change(document: Document) -> None:
-            attributes = document["attributes"]
-            now = ColumnState.of(document, column.document.place, colName)
-            if now.id != state.id:
-                raise column.replaced()
-            for written_column, then, stop in written:
-                written_column.check_lasts(now, then, stop)
-            attributes[COMPLETE_ATTR] = rowsDone is None
-            # Other processes may have added rows, or cut rows off and added them again. This
-            # writer did not write those rows, so they don't count.
-            known = min(self._rows, now.length, *(now.cuts or ()))
-            attributes[ROWS_DONE_ATTR] = known if rowsDone is None else done
-
-        done = 0 if rowsDone is None else integer(rowsDone, "rowsDone", 0, MAX_ROWS)
-        with self._columns.confirming([colName]) as written:
-            column.document.update(change, column.missing)
-        if rowsDone is None and not column.in_place:
-            self._columns.forget(colName)
-            self._columns.add(self._catalog.put_in_place(column))
+        self._columns.complete(colName, rowsDone)
 
     def resumeColumn(self, colName: str) -> dict[str, Any] | None:
         """Resume writing a column that was created with ``complete=False``.
@@ -438,11 +336,7 @@ class RatZarr:
             The column's attributes; None if no unfinished column has this name.
         """
         self._begin_change()
-        column = self._catalog.unfinished(check_name(colName))
-        if column is None:
-            return None
-        self._columns.add_new(column)
-        return copy.deepcopy(column.document.attributes)
+        return self._columns.resume(colName)
 
     def getMissingRows(self, colName: str) -> list[tuple[int, int]]:
         """Return the rows of a column that are not written yet, as whole chunks.
@@ -454,19 +348,7 @@ class RatZarr:
         """
         column = self._column(colName)
         self._columns.write_back([colName])
-        # Read the document again, because the caller is about to write these rows. An unfinished
-        # column that will replace another is not reopened when other processes resize the table.
-        if not column.document.load():
-            raise column.missing()
-        written = column.chunks_there()
-        step, rows = column.state.chunk_rows, min(self._rows, column.state.length)
-        runs: list[tuple[int, int]] = []
-        start = 0
-        for chunk in [*sorted(written), chunk_count(rows, step)]:
-            if start < (stop := min(chunk * step, rows)):
-                runs.append((start, stop))
-            start = (chunk + 1) * step
-        return runs
+        return column.missing_rows(self._columns.row_count())
 
     def deleteColumn(self, colName: str) -> None:
         """Delete a column, even if it can't be read.
@@ -477,13 +359,7 @@ class RatZarr:
             If the column does not exist.
         """
         self._check_writable()
-        self._keep_row_count(check_name(colName))
-        known = self._columns.get(colName)
-        if known is not None and not known.in_place:
-            self._objects.delete_tree(known.prefix)
-        else:
-            self._catalog.delete(colName, known)
-        self._columns.give_up(colName)
+        self._columns.delete(colName)
 
     def openColumn(self, colName: str, *, allowIncomplete: bool = False) -> None:
         """Open a column now. Reading and writing open columns on demand.
@@ -518,9 +394,7 @@ class RatZarr:
             For each unreadable column, in order, the error that opening it raises.
         """
         self._check_open()
-        names = self._catalog.names() if colNames is None else list(colNames)
-        found = self._columns.unreadable(names)
-        return {name: found[name] for name in names if name in found}
+        return self._columns.unreadable(self._catalog.names() if colNames is None else colNames)
 
     def getColumnChunkSize(self, colName: str) -> int:
         """Return the number of rows per chunk of a column."""
@@ -580,8 +454,11 @@ class RatZarr:
         ------
         ColumnNotFoundError, RowRangeError, ColumnIncompleteError, DamagedError
         """
-        names = [colName]
-        return self.readBlocks(names, startRow, blockLen, allowIncomplete=allowIncomplete)[colName]
+        self._check_open()
+        blocks = self._columns.read(
+            [colName], startRow, blockLen, allow_incomplete=allowIncomplete
+        )
+        return blocks[colName]
 
     def readBlocks(
         self,
@@ -601,26 +478,7 @@ class RatZarr:
             In the order of ``colNames``.
         """
         self._check_open()
-        start = integer(startRow, "startRow", None, None)
-        length = integer(blockLen, "blockLen", None, None)
-        names = list(colNames)
-        for _ in range(2):
-            rows = self._rows_of(names)
-            if start > rows:
-                self._reload()
-                rows = self._rows_of(names)
-            if not 0 <= start <= rows or length < 0:
-                raise RowRangeError(
-                    f"{self._objects.location} has {rows} rows: a block of {length} rows from "
-                    f"row {start} is outside the table"
-                )
-            block = Block(start, min(length, rows - start))
-            try:
-                return self._columns.read(names, block, allow_incomplete=allowIncomplete)
-            except ChangedError:
-                # Another process has cut off rows. The remaining rows can be read.
-                self._reload()
-        return self._columns.read(names, block, allow_incomplete=allowIncomplete)
+        return self._columns.read(colNames, startRow, blockLen, allow_incomplete=allowIncomplete)
 
     def readText(self, colName: str, startRow: int, blockLen: int) -> list[Array] | None:
         """Read rows of a string column as fixed-width UTF-8, if that is faster.
@@ -636,16 +494,26 @@ class RatZarr:
             for long strings, for strings that contain zero bytes, and for rows that wait in the
             write buffer; read these with :meth:`readBlock`.
         """
-        block = self._block(colName, startRow, blockLen)
-        try:
-            pieces = self._columns.read_text(colName, block)
-        except ChangedError:
-            return None
-        # readBlock handles the remaining cases: rows that the column does not have yet, and
-        # strings that can't be padded.
-        if pieces is None or sum(map(len, pieces)) != block.length:
-            return None
-        return pieces
+        self._check_open()
+        return self._columns.read_text(colName, startRow, blockLen)
+
+    def readUtf8(
+        self, colName: str, startRow: int, blockLen: int
+    ) -> list[tuple[Array, Array]] | None:
+        """Read rows of a string column as Arrow stores them, without an object for each string.
+
+        Parameters and errors are those of :meth:`readBlock`.
+
+        Returns
+        -------
+        list of (offsets, bytes), or None
+            The rows in order, in one piece for each chunk. ``offsets`` are int64, one more than
+            there are rows, and ``bytes`` is an array of uint8 that is not validated. None for
+            columns of other dtypes, if the column has fewer rows than the table, and for rows that
+            wait in the write buffer; read these with :meth:`readBlock`.
+        """
+        self._check_open()
+        return self._columns.read_utf8(colName, startRow, blockLen)
 
     def checkBlock(self, colName: str, startRow: int, blockLen: int) -> None:
         """Check that the chunks of these rows exist and are not damaged.
@@ -653,19 +521,8 @@ class RatZarr:
         Chunks with checksums are not decompressed. Parameters and errors are those of
         :meth:`readBlock`.
         """
-        self._columns.look(colName, self._block(colName, startRow, blockLen), check_chunk)
-
-    def _block(self, name: str, startRow: int, blockLen: int) -> Block:
         self._check_open()
-        start = integer(startRow, "startRow", None, None)
-        length = integer(blockLen, "blockLen", None, None)
-        rows = self._rows_of([name])
-        if not 0 <= start <= rows or length < 0:
-            raise RowRangeError(
-                f"{self._objects.location} has {rows} rows: a block of {length} rows from "
-                f"row {start} is outside the table"
-            )
-        return Block(start, min(length, rows - start))
+        self._columns.check(colName, startRow, blockLen)
 
     def writeBlock(self, colName: str, block: Any, startRow: int) -> None:
         """Write a block of rows of a column.
@@ -699,19 +556,30 @@ class RatZarr:
         of :meth:`writeBlock`.
         """
         self._check_writable()
-        start = integer(startRow, "startRow", None, None)
-        try:
-            rows = self._rows_of(blocks)
-            self._columns.write(blocks, start, rows)
-        except RowRangeError:
-            self._reload()
-            now = self._rows_of(blocks)
-            if now <= rows:
-                raise
-            self._columns.write(blocks, start, now)
-        except ChangedError:
-            self._reload()
-            raise
+        self._columns.write(blocks, startRow)
+
+    # ---- the table as a container
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        """Create a column from all its values, or replace it; see the guide to data frames."""
+        from ratzarr.interop.store import store_column
+
+        self._check_writable()
+        store_column(self, check_name(name), values)
+
+    def __delitem__(self, name: str) -> None:
+        """Delete a column."""
+        self.deleteColumn(name)
+
+    @property
+    def _source(self) -> Source:
+        from ratzarr.interop.store import StoreSource
+
+        self._check_open()
+        return StoreSource(self, self._options)
+
+    def _attributes_of(self, name: str) -> LiveAttributes:
+        return self.getColumnAttributeMapping(name)
 
     # ---- the instance
 
@@ -725,7 +593,7 @@ class RatZarr:
         """
         self._check_open()
         self._columns.write_back()
-        self._reload()
+        self._columns.reload()
 
     def flush(self) -> None:
         """Ensure that all written rows are in the store, in the columns they were meant for.
@@ -760,41 +628,26 @@ class RatZarr:
         self._check_open()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if kind is None:
             self.close()
         else:
-            # The first error is the important one; later errors are notes on it.
-            try:
-                self._columns.write_back()
-            except RatZarrError as other:
-                if error is not None:
-                    error.add_note(f"{other}\n" + "\n".join(getattr(other, "__notes__", ())))
+            self._columns.abandon(error)
             self._closed = True
-            self._columns.forget()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{self._rows_in_words()} rows"
+        try:
+            state = "closed" if self._closed else f"{self.rowCount} rows"
+        except RatZarrError:
+            # A repr must not raise an error.
+            state = "unknown rows"
         mode = ", read-only" if self.readOnly else ""
         return f"<RatZarr {str(self._objects.location)!r}: {state}{mode}>"
 
     def _repr_html_(self) -> str:
-        if self._closed:
-            return html(repr(self), [])
-        names = self.getColumnNames()
-        unreadable = self._columns.unreadable(names[:100])
-        shown = self._columns.open(name for name in names[:100] if name not in unreadable)
-        rows: list[tuple[str, str, int | str]] = [
-            (name, str(state.dtype) if state.dtype.kind != "T" else "str", state.width)
-            for name, state in ((name, column.state) for name, column in shown.items())
-        ]
-        rows += [(name, "can't be read", "") for name in unreadable]
-        return html(f"{self!r}, {len(names)} columns", rows)
+        names = [] if self._closed else self.getColumnNames()
+        title = repr(self) if self._closed else f"{self!r}, {len(names)} columns"
+        return self._columns.html(title, names[:100])
 
     @staticmethod
     def exists(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> bool:
@@ -835,64 +688,12 @@ class RatZarr:
         self._check_open()
         if self.readOnly:
             raise ReadOnlyError(f"{self._objects.location} was opened with readOnly=True")
-        whole_store.check_writable(self._objects)
+        if not self._objects.writable:
+            raise whole_store.read_only_error(self._objects)
 
     def _begin_change(self) -> None:
-        """Prepare a change of metadata: write buffered rows, to keep the order of the calls."""
         self._check_writable()
-        self._columns.write_back()
-        self._correct_row_count()
-
-    def _correct_row_count(self) -> None:
-        """Update the stored row count if another program has changed the number of rows."""
-        rows = self._catalog.rows
-        if self._objects.looks_before_writing:
-            rows.look_again()
-            if rows.known is None:
-                rows.look()
-        if self._rows != rows.stated:
-            rows.correct()
-
-    def _keep_row_count(self, name: str) -> None:
-        """Store the row count before a deletion: it may be known only from the last column."""
-        rows = self._catalog.rows
-        order = order_of(self._table.document)
-        if rows.known is not None or not order or order == [name]:
-            self._correct_row_count()
-
-    @property
-    def _rows(self) -> int:
-        """The number of rows. The first access reads one column to determine it."""
-        rows = self._catalog.rows
-        if rows.known is None:
-            for column in rows.look(self._columns.samples()):
-                self._columns.add(column)
-        return rows.known or 0
-
-    def _rows_of(self, names: Iterable[str]) -> int:
-        """Return the number of rows. The first call opens these columns to determine it.
-
-        The caller needs these columns anyway, so this costs no extra request.
-        """
-        if self._catalog.rows.known is None:
-            self._columns.open(names)
-        return self._rows
-
-    def _rows_in_words(self) -> str:
-        try:
-            return str(self._rows)
-        except RatZarrError:
-            # A repr must not raise an error.
-            return "unknown"
-
-    def _reload(self) -> None:
-        self._columns.look_again()
-        if not self._table.load():
-            raise self._catalog.table_missing()
-        self._catalog.rows.forget()
-
-    def _update_table(self, change: Callable[[Document], bool | None]) -> None:
-        self._table.update(change, self._catalog.table_missing)
+        self._columns.begin_change()
 
     def _column(self, name: str) -> Column:
         self._check_open()

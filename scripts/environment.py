@@ -24,7 +24,6 @@ import sys
 import time
 import venv
 from collections.abc import Mapping
-from pathlib import Path
 
 import debian_gdal
 from pinned import (
@@ -208,23 +207,25 @@ def make_debian() -> None:
 
 
 MAKERS = {
-    "demo": make_demo,
-    "test": make_test,
-    "bench": make_bench,
-    "debian": make_debian,
-    "requirements": make_requirements,
+    "demo": (make_demo, "run.txt"),
+    "test": (make_test, "run.txt"),
+    "bench": (make_bench, "bench.txt"),
+    "debian": (make_debian, "gdal-build.txt"),
+    "requirements": (make_requirements, "uv.txt"),
 }
+"""How to make each, and the file of requirements that is locked meanwhile."""
 
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or arguments[0] not in MAKERS:
         say(f"usage: environment.py {'|'.join(MAKERS)}")
         return 2
-    # Two makes at one time would undo each other's work: the later waits.
-    with Path(__file__).open() as lock:
+    make, locked = MAKERS[arguments[0]]
+    # Two makes of one environment would undo each other's work: the later waits.
+    with (REQUIREMENTS / locked).open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            MAKERS[arguments[0]]()
+            make()
         except NotHereError as reason:
             print(reason)
             return EXIT_NOT_HERE

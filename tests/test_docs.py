@@ -46,13 +46,13 @@ def test_the_readme_can_be_followed(tmp_path, moto_s3, monkeypatch):
 
 
 def test_every_setting_is_documented():
-    from gdalbridge import settings as ours
-    from ratzarr import settings
+    import gdalbridge.settings
+    import ratzarr.settings
 
     text = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     names = [
         value
-        for module in (settings, ours)
+        for module in (ratzarr.settings, gdalbridge.settings)
         for name in module.__all__
         if isinstance(value := getattr(module, name), str)
     ]

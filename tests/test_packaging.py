@@ -38,7 +38,8 @@ def declared():
     extras = PROJECT["optional-dependencies"].values()
     lines = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
     requirements = [Requirement(line) for line in lines]
-    return {canonicalize_name(r.name): r.specifier for r in requirements}
+    # The extra `all` names the other extras of this package.
+    return {canonicalize_name(r.name): r.specifier for r in requirements if r.name != "ratzarr"}
 
 
 def conda():
@@ -99,6 +100,13 @@ def test_conda_and_pyproject_give_the_same_bounds():
     ours = {name: spec for name, spec in declared().items() if name not in PYPI_ONLY}
     theirs = {name: spec for name, spec in conda().items() if name not in CONDA_ONLY}
     assert theirs == ours
+
+
+def test_the_extra_all_has_every_extra_of_users():
+    extras = PROJECT["optional-dependencies"]
+    (everything,) = map(Requirement, extras["all"])
+    # GDAL comes from elsewhere (see the comment beside it), and tests are for developers.
+    assert everything.extras == extras.keys() - {"all", "gdal-wheel", "test", "testing"}
 
 
 def test_conda_asks_for_the_same_python():

@@ -473,11 +473,20 @@ def copy_to_sidecar(
                 )
             )
         done: list[Copied] = []
+        # Chunks are encoded and read as a whole, so a chunk need not exceed a short table.
+        usual = chunk_rows or min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, schema.rows))
         with (
-            RatZarr(target, storageOptions=storage_options) as table,
+            RatZarr(
+                target,
+                storageOptions=storage_options,
+                newRowCount=schema.rows,
+                newChunkSize=usual,
+            ) as table,
             _sound_if_it_fails(table, is_new, overwrite, done, storage_options),
         ):
-            _set_chunk_size(table, is_new, resume, chunk_rows, schema.rows)
+            if resume and not is_new and _is_untouched(table):
+                # The interrupted copy did not record this.
+                table.setChunkSize(usual)
             plans = plan_columns(
                 source,
                 table,
@@ -527,14 +536,8 @@ def _choices(
     ]
 
 
-def _set_chunk_size(
-    table: RatZarr, is_new: bool, resume: bool, chunk_rows: int | None, rows: int
-) -> None:
-    # The copy to be resumed may not have recorded this yet.
-    untouched = table.getRATChunkSize() == DFLT_CHUNKSIZE and not table.getColumnNames()
-    if is_new or (resume and untouched):
-        # Chunks are encoded and read as a whole, so a chunk need not exceed a short table.
-        table.setChunkSize(chunk_rows or min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
+def _is_untouched(table: RatZarr) -> bool:
+    return table.getRATChunkSize() == DFLT_CHUNKSIZE and not table.getColumnNames()
 
 
 def _describe_table(

@@ -4,7 +4,7 @@ import os
 import posixpath
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from gdalbridge.errors import RasterNotFoundError
@@ -107,8 +107,10 @@ def opened(raster: Any, storage_options: Mapping[str, Any] | None = None) -> Ite
     if hasattr(raster, "GetRasterBand"):
         yield raster
         return
+    name = os.fspath(raster)
+    is_remote = gdal_name(name).startswith("/vsi")
     # GDAL may read files beside the raster later, and needs the settings then too.
-    with reached(os.fspath(raster), storage_options):
+    with reached(name, storage_options) if is_remote else nullcontext():
         yield open_dataset(raster, storage_options=storage_options)
 
 
@@ -209,12 +211,13 @@ def siblings_visible(name: str) -> Iterator[None]:
     # On a local disk, the option hides the file as well.
     if (gdal.GetConfigOption("GDAL_DISABLE_READDIR_ON_OPEN") or "").upper() == "EMPTY_DIR":
         changed["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
-    if name.startswith("/vsi"):
+    is_remote = name.startswith("/vsi")
+    if is_remote:
         allowed = gdal.GetConfigOption("CPL_VSIL_CURL_ALLOWED_EXTENSIONS")
         if allowed and ".aux.xml" not in allowed:
             separator = "," if "," in allowed else " "
             changed["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = f"{allowed}{separator}.aux.xml"
-    with _configured(changed), in_this_thread(name):
+    with _configured(changed), in_this_thread(name) if is_remote else nullcontext():
         yield
 
 

@@ -18,7 +18,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -33,16 +33,24 @@ from gdalbridge.errors import (
     RasterNotFoundError,
     SidecarNameError,
 )
-from gdalbridge.gdalio.field_types import FieldUsage
+from gdalbridge.gdalio.field_types import (
+    FieldUsage,
+    kept_usage,
+    usage_attributes,
+    usage_in,
+    usage_name,
+)
 from gdalbridge.gdalio.rat_reader import unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
+from gdalbridge.gdalio.table_attributes import linear_binning
 from gdalbridge.sidecars.column_access import MISSING_ATTR
 from gdalbridge.sidecars.host import Host, host_of
 from gdalbridge.sidecars.naming import Sidecar, is_sidecar
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-from ratzarr.format import COMPLETE_ATTR
+from ratzarr.format import COMPLETE_ATTR, kept_attributes
+from ratzarr.interop import missing_value
 
 __all__ = [
     "INCOMPLETE",
@@ -52,6 +60,7 @@ __all__ = [
     "Description",
     "LeftOut",
     "ShownColumn",
+    "inherited_attributes",
     "is_store",
     "merge",
     "near_names",
@@ -260,7 +269,15 @@ class Column:
     attributes: Mapping[str, Any]
     dtype_of: Callable[[], np.dtype[Any]]
     read: Callable[[int, int], Array]
-    """Takes the first row and the number of rows; returns an array with one value per row."""
+    """Takes the first row and the number of rows; returns an array with one row each."""
+    table: RatZarr | None = None
+    """The sidecar or store that has the column; None for a raster's own."""
+    key: str = ""
+    """The column's name in that store."""
+    part: int | None = None
+    """The index of the value in each row; None for all of them."""
+    width: int = 1
+    """Values per row."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -277,22 +294,9 @@ class Column:
 
         Also None if the dtype can't hold the recorded value, because then no row has it.
         """
-        kept = self.attributes.get(MISSING_ATTR)
-        if kept is None or isinstance(kept, (list, dict)):
+        if MISSING_ATTR not in self.attributes:
             return None
-        dtype = self.dtype
-        if dtype.kind in "OS":
-            return kept.encode() if isinstance(kept, str) else None
-        if dtype.kind in "T":
-            return kept if isinstance(kept, str) else None
-        try:
-            with np.errstate(all="ignore"):
-                value = np.array(kept).astype(dtype)[()]
-            # JSON stores a float32 as the decimals of a double, so take the nearest float32.
-            exact = dtype.kind in "fM" or (isinstance(kept, (int, float)) and value == kept)
-        except (ValueError, TypeError, OverflowError):
-            return None
-        return value if exact else None
+        return missing_value(self.attributes, self.dtype)
 
 
 class Columns:
@@ -311,6 +315,12 @@ class Columns:
         """True if some columns are the raster's own. Only one thread at a time may use GDAL."""
         self.dataset: Any = None
         """The open raster, or None."""
+        self.own: list[Column] = []
+        """The raster's own columns, shown or not."""
+        self.own_binning: tuple[float, float] | None = None
+        """The linear binning of the raster's own table: minimum of row 0, and bin size."""
+        self.tables: list[RatZarr] = []
+        """The open sidecars, or the one store."""
 
     def __enter__(self) -> Self:
         return self
@@ -373,10 +383,53 @@ class Columns:
             f"{self.name} has no column whose usage is PixelCount. Name the column with the counts."
         )
 
-    def add(self, own: Sequence[Column], sidecars: Sequence[Sequence[Column]]) -> None:
-        """Add the merged columns of a raster and its sidecars, or those of one store."""
-        self.by_name = {one.name: one for one in merge(own, sidecars)}
-        self.has_own = any(one is self.by_name[one.name] for one in own)
+    @property
+    def binning(self) -> tuple[float, float] | None:
+        """Linear binning of the table; the first sidecar's that has one, or the raster's own."""
+        for table in self.tables:
+            found = linear_binning(table.getRatAttributeMapping())
+            if found is not None:
+                return found
+        return self.own_binning
+
+    def open_with(
+        self,
+        stack: ExitStack,
+        look: Callable[[], list[RatZarr]],
+        prefer: str = "sidecar",
+        *,
+        parts: bool = True,
+    ) -> None:
+        """Open the sidecars, or the one store, and merge their columns with the raster's own.
+
+        Parameters
+        ----------
+        stack : ExitStack
+            Closes the stores.
+        look : callable
+            Finds and opens the stores, in order.
+        prefer : {"sidecar", "raster"}
+            See :func:`merge`.
+        parts : bool
+            False to join the parts of columns with several values per row to whole columns again.
+        """
+        self._look, self._prefer, self._parts = look, prefer, parts
+        stack.callback(self._close)
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Open the sidecars again, after a change of them. The raster is not read again."""
+        self._close()
+        self.left_out.clear()
+        self.tables = self._look()
+        sidecars = [self.of_store(table) for table in self.tables]
+        merged = merge(self.own, sidecars, self._prefer)
+        self.by_name = {one.name: one for one in (merged if self._parts else _joined(merged))}
+        self.has_own = any(one is self.by_name.get(one.name) for one in self.own)
+
+    def _close(self) -> None:
+        while self.tables:
+            self.tables.pop().close()
 
     def of_store(self, table: RatZarr) -> list[Column]:
         """Return the columns of a sidecar, or of any other store."""
@@ -397,9 +450,37 @@ class Columns:
                     one.attributes,
                     _constant(one.dtype),
                     _reader(table, one.key, one.part),
+                    table,
+                    one.key,
+                    one.part,
                 )
             )
         return found
+
+
+def _joined(columns: Sequence[Column]) -> list[Column]:
+    """Replace the parts of a column by the whole column, at the place of its first part.
+
+    A column of which some parts are hidden stays in parts.
+    """
+    parts: dict[tuple[int, str], list[Column]] = {}
+    for one in columns:
+        if one.table is not None and one.part is not None:
+            parts.setdefault((id(one.table), one.key), []).append(one)
+    found: list[Column] = []
+    for one in columns:
+        group = parts.get((id(one.table), one.key), [])
+        if one.part is None or one.table is None:
+            found.append(one)
+            continue
+        width = one.table.getColumnWidth(one.key)
+        taken = any(other.name == one.key for other in columns)
+        if len(group) < width or taken:
+            found.append(one)
+        elif one is group[0]:
+            whole = _reader(one.table, one.key, None)
+            found.append(replace(one, name=one.key, read=whole, part=None, width=width))
+    return found
 
 
 def _described(table: RatZarr, name: str) -> Description:
@@ -454,6 +535,30 @@ def _own_reader(source: Any, index: int, lock: threading.Lock) -> Callable[[int,
     return read
 
 
+def inherited_attributes(before: Column | None, dtype: np.dtype[Any]) -> dict[str, Any]:
+    """Return the attributes that a column of this dtype inherits from the one it replaces.
+
+    Warns
+    -----
+    LossWarning
+        If the usage is one that columns of this dtype can't have.
+    """
+    if before is None:
+        return {}
+    kept = kept_attributes(before.attributes)
+    usage = usage_in(kept)
+    if usage != (now := kept_usage(usage, dtype)):
+        warnings.warn(
+            f"column {before.name!r} loses its usage {usage_name(usage)}: its new values are "
+            f"{dtype}, and GDAL's colours are integers",
+            LossWarning,
+            stacklevel=3,
+        )
+    # Drop missing_value: in an expression, missing values are NULL.
+    kept.pop(MISSING_ATTR, None)
+    return kept | (usage_attributes(now) if usage else {})
+
+
 def near_names(name: str, there: Collection[str]) -> str:
     """Return a hint at names similar to a missing one, for messages.
 
@@ -485,6 +590,9 @@ def open_columns(
     *,
     band: int = 1,
     names: Sequence[str | None] | None = None,
+    prefer: str = "sidecar",
+    parts: bool = True,
+    may_be_empty: bool = False,
     storage_options: Mapping[str, Any] | None = None,
     options: ReadOptions = DEFAULTS,
 ) -> Columns:
@@ -499,6 +607,12 @@ def open_columns(
     names : sequence of str or None, optional
         The sidecars of a raster to include: the names of further tables, and None for the band's
         first table. By default all.
+    prefer : {"sidecar", "raster"}
+        The source of a column that both have.
+    parts : bool
+        True to show a column with several values per row as several columns.
+    may_be_empty : bool
+        True to open a raster that has no table yet.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
     options : ReadOptions
@@ -513,15 +627,23 @@ def open_columns(
     """
     if isinstance(names, str):
         raise BridgeError(f"names must be a list of names; got {names!r}")
+    if prefer not in ("sidecar", "raster"):
+        raise BridgeError(f'prefer is "sidecar" or "raster": got {prefer!r}')
     with ExitStack() as stack:
         if is_store(table):
             if names is not None:
                 raise BridgeError(f"{table} is a table itself, and has no sidecars to choose from")
-            store = RatZarr(table, readOnly=True, storageOptions=storage_options)
             columns = Columns(str(table))
-            columns.add([], [columns.of_store(stack.enter_context(store))])
+
+            def look() -> list[RatZarr]:
+                return [RatZarr(table, readOnly=True, storageOptions=storage_options)]
+
+            columns.open_with(stack, look, prefer, parts=parts)
         else:
-            columns = _of_raster(stack, table, band, names, storage_options, options)
+            columns = _of_raster(
+                stack, table, band, names, storage_options, options,
+                prefer=prefer, parts=parts, may_be_empty=may_be_empty,
+            )  # fmt: skip
         columns.stack = stack.pop_all()
         return columns
 
@@ -533,6 +655,10 @@ def _of_raster(
     names: Sequence[str | None] | None,
     storage_options: Mapping[str, Any] | None,
     options: ReadOptions,
+    *,
+    prefer: str,
+    parts: bool,
+    may_be_empty: bool,
 ) -> Columns:
     from gdalbridge.gdalio.datasets import band_of, opened
     from gdalbridge.gdalio.rat_reader import no_table, open_rat
@@ -552,28 +678,34 @@ def _of_raster(
     own: list[Column] = []
     # The raster may have no table of its own.
     with suppress(RasterNotFoundError):
-        own = _of_own_table(stack.enter_context(open_rat(dataset, band, options=options)))
+        source = stack.enter_context(open_rat(dataset, band, options=options))
+        own = _of_own_table(source)
+        columns.own_binning = source.schema.linear_binning
+    columns.own = own
     host = columns.host
-    found = [] if host is None else host.find(storage_options=storage_options)
-    if names is not None:
-        there = [one.name for one in found]
-        for asked in names:
-            if asked not in there:
-                raise BridgeError(
-                    f"{name} has no sidecar {asked!r} of band {band}; it has {there}"
-                )
-        found = [one for one in found if one.name in names]
-    recorded: dict[str, Any] = {}
-    sidecars = []
-    for one in found:
-        store = RatZarr(one.path, readOnly=True, storageOptions=storage_options)
-        sidecars.append(columns.of_store(stack.enter_context(store)))
-        recorded[one.path] = store.getRatAttributeMapping().get(RASTER_ATTR)
-    columns.add(own, sidecars)
-    columns.sidecars = found
+
+    def look() -> list[RatZarr]:
+        found = [] if host is None else host.find(storage_options=storage_options)
+        if names is not None:
+            there = [one.name for one in found]
+            for asked in names:
+                if asked not in there:
+                    raise BridgeError(
+                        f"{name} has no sidecar {asked!r} of band {band}; it has {there}"
+                    )
+            found = [one for one in found if one.name in names]
+        columns.sidecars = found
+        return [RatZarr(one.path, readOnly=True, storageOptions=storage_options) for one in found]
+
+    columns.open_with(stack, look, prefer, parts=parts)
+    found = columns.sidecars
+    recorded = {
+        str(table.filename): table.getRatAttributeMapping().get(RASTER_ATTR)
+        for table in columns.tables
+    }
     if host is not None and any(value is not None for value in recorded.values()):
         now = host.now(dataset, found[0].path, storage_options)
         warn_of_changes(name, now, recorded, stacklevel=4)
-    if not found and not columns.by_name:
+    if not found and not columns.by_name and not may_be_empty:
         raise no_table(dataset, band, name, " and no sidecar")
     return columns

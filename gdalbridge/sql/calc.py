@@ -13,7 +13,6 @@ array([0.5, 0. ])
 """
 
 import time
-import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -23,11 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError, LossWarning, OutputExistsError
-from gdalbridge.gdalio.field_types import kept_usage, usage_attributes, usage_in, usage_name
+from gdalbridge.errors import BridgeError, OutputExistsError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.merged import MISSING_ATTR, Column, Columns, is_store, open_columns
+from gdalbridge.sidecars.merged import (
+    MISSING_ATTR,
+    Columns,
+    inherited_attributes,
+    is_store,
+    open_columns,
+)
 from gdalbridge.sidecars.naming import writable_sidecar_path
 from gdalbridge.sidecars.provenance import (
     PROVENANCE_ATTR,
@@ -38,7 +42,7 @@ from gdalbridge.sidecars.provenance import (
 from gdalbridge.sql.expressions import Program
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format import COMPLETE_ATTR, Block, kept_attributes, normalize_dtype
+from ratzarr.format import COMPLETE_ATTR, Block, normalize_dtype
 from ratzarr.pipeline import ROOM, ReadAhead, at_once, memory_of, write_behind
 
 __all__ = ["CalcReport", "calc"]
@@ -167,7 +171,7 @@ def calc(
         with _target(target, rows, list(outputs), overwrite, storage_options) as (table, begun):
             belongs = _belongs(table, there, target)
             for column, kind in dtypes.items():
-                attributes = _kept(there.by_name.get(column), kind)
+                attributes = inherited_attributes(there.by_name.get(column), kind)
                 attributes[PROVENANCE_ATTR] = _provenance(program, belongs, outputs[column])
                 _begin(table, column, kind, attributes)
                 begun.append(column)
@@ -291,24 +295,6 @@ def _prepare(
             # A chunk is encoded and read as a whole, so it need not exceed a short table.
             table.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
         table.setRowCount(rows)
-
-
-def _kept(before: Column | None, dtype: np.dtype[Any]) -> dict[str, Any]:
-    """Return the attributes that a replacement column inherits."""
-    if before is None:
-        return {}
-    kept = kept_attributes(before.attributes)
-    usage = usage_in(kept)
-    if usage != (now := kept_usage(usage, dtype)):
-        warnings.warn(
-            f"column {before.name!r} loses its usage {usage_name(usage)}: its new values are "
-            f"{dtype}, and GDAL's colours are integers",
-            LossWarning,
-            stacklevel=3,
-        )
-    # Drop missing_value: in an expression, missing values are NULL.
-    kept.pop(MISSING_ATTR, None)
-    return kept | (usage_attributes(now) if usage else {})
 
 
 def _begin(table: RatZarr, name: str, dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> None:

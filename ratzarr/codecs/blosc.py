@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from ratzarr.concurrency import lent
 
 __all__ = [
+    "HEADER",
     "BloscBlocks",
     "Piece",
     "ReadAt",
     "SummedBlocks",
     "block_sums",
-    "check_header",
     "compress",
     "lone_last",
     "summed_head",
@@ -44,25 +44,6 @@ COPIED = 0x02
 MAX_BLOCKS = 2**16
 """Largest number of blocks of a buffer that is decoded in parts, because each block needs
 memory."""
-
-
-def check_header(data: memoryview, least: int, most: int) -> int:
-    """Return a Blosc buffer's uncompressed size, if it is within the limits.
-
-    Raises
-    ------
-    ValueError
-    """
-    if len(data) < HEADER:
-        raise ValueError(f"{len(data)} bytes are not a Blosc buffer")
-    size, _, packed = struct.unpack_from("<III", data, 4)
-    if not least <= size <= most:
-        expected = f"{most}" if least == most else f"at most {most}"
-        raise ValueError(f"expected {expected} bytes unpacked, got {size}")
-    if packed != len(data):
-        # Blosc itself would read beyond the end.
-        raise ValueError(f"expected {packed} bytes of compressed data, got {len(data)}")
-    return int(size)
 
 
 def lone_last(first: int, last: int, count: int) -> bool:
@@ -117,16 +98,15 @@ class BloscBlocks:
         Parameters
         ----------
         data : memoryview
-            The bytes of the buffer.
+            The bytes of the buffer, whose header has the right sizes.
         size : int
-            The expected uncompressed size.
+            The uncompressed size.
 
         Raises
         ------
         ValueError
-            If it is not a valid buffer of this size.
+            If it is not a valid buffer.
         """
-        check_header(data, size, size)
         block = struct.unpack_from("<I", data, 8)[0]
         if not 0 < block < size:
             # Blosc writes no such buffer with several blocks: its header would mark it as a single

@@ -23,8 +23,8 @@ from numcodecs import Blosc, GZip, VLenBytes, Zstd, blosc, zstd
 from numpy.typing import NDArray
 
 from ratzarr.codecs import compression
-from ratzarr.codecs.blosc import BloscBlocks, Piece, ReadAt, SummedBlocks, check_header
-from ratzarr.codecs.strings import PackedStrings, pack, to_padded, unpack
+from ratzarr.codecs.blosc import HEADER, BloscBlocks, Piece, ReadAt, SummedBlocks, compress
+from ratzarr.codecs.strings import PackedStrings, pack, to_offsets, to_padded, unpack
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
 from ratzarr.settings import MAX_CHUNK_BYTES, max_chunk_bytes, requests
 
@@ -50,12 +50,8 @@ class UnpackRoom:
         self._waiting, self._taken = threading.Condition(), 0
 
     @contextmanager
-    def take(self, size: int) -> Iterator[None]:
-        """Wait until memory is available; small chunks need not wait."""
-        most = max_chunk_bytes()
-        if size <= most // requests():
-            yield
-            return
+    def take(self, size: int, most: int) -> Iterator[None]:
+        """Wait until this much of ``most`` bytes is available."""
         with self._waiting:
             self._waiting.wait_for(lambda: not self._taken or self._taken + size <= most)
             self._taken += size
@@ -76,8 +72,25 @@ def _check_claim(size: int, least: int, most: int) -> None:
         raise ValueError(f"expected {expected} bytes unpacked, got {size}")
 
 
+def _blosc_content(data: memoryview, least: int, most: int) -> int:
+    """Return a Blosc buffer's uncompressed size, if it is within the limits.
+
+    Raises
+    ------
+    ValueError
+    """
+    if len(data) < HEADER:
+        raise ValueError(f"{len(data)} bytes are not a Blosc buffer")
+    size, _, packed = struct.unpack_from("<III", data, 4)
+    _check_claim(size, least, most)
+    if packed != len(data):
+        # Blosc itself would read beyond the end.
+        raise ValueError(f"expected {packed} bytes of compressed data, got {len(data)}")
+    return int(size)
+
+
 def _blosc(data: memoryview, least: int, most: int) -> Any:
-    return blosc.decompress(data) if check_header(data, least, most) else b""
+    return blosc.decompress(data) if _blosc_content(data, least, most) else b""
 
 
 def _zstd(data: memoryview, least: int, most: int) -> Any:
@@ -137,6 +150,10 @@ SERIALIZERS = {"T": "vlen-utf8", "O": "vlen-bytes"}
 COMPRESSORS = ("blosc", "gzip", "zstd")
 CHECKSUM = "crc32c"
 CHECKSUM_BYTES = 4
+SIMILAR = 0.02
+"""The difference of two compression ratios up to which the same compression is used."""
+CHOOSE_AGAIN = 16
+"""Number of chunks after which a new sample is taken in any case."""
 KNOWN = frozenset({"transpose", "bytes", *SERIALIZERS.values(), *COMPRESSORS, CHECKSUM})
 
 
@@ -245,8 +262,14 @@ def _without_sum(data: Any) -> memoryview:
     return memoryview(plain)
 
 
+def _compressed_by(way: compression.Way, values: NDArray[Any]) -> tuple[list[Piece], float]:
+    """Compress values; return the buffer, and its size as a part of the uncompressed bytes."""
+    pieces = compress(values, *way, summed=True)
+    return pieces, sum(map(len, pieces)) / max(1, values.nbytes)
+
+
 class ChunkCodec:
-    """Encodes and decodes the chunks of one column.
+    """Encodes and decodes the chunks of one column, once :meth:`of_column` has named it.
 
     Parameters
     ----------
@@ -256,8 +279,6 @@ class ChunkCodec:
         Of the column's values.
     chunk_shape : tuple of int
         Shape of every chunk, including the last one: (rows,) or (rows, width).
-    column : str
-        The column's name, for messages.
 
     Raises
     ------
@@ -270,13 +291,13 @@ class ChunkCodec:
         codecs: Sequence[Mapping[str, Any]],
         dtype: np.dtype[Any],
         chunk_shape: tuple[int, ...],
-        column: str,
     ) -> None:
-        self._column, self._shape = column, chunk_shape
+        self._column, self._shape = "", chunk_shape
         self._values = math.prod(chunk_shape)
         self._dtype = dtype
         self._of_any_length = dtype.kind in SERIALIZERS
         self._size = self._values * value_bytes(dtype)
+        self._most = self._unlimited = 0
         names = [str(codec["name"]) for codec in codecs]
         serializer = SERIALIZERS.get(dtype.kind, "bytes")
         _check_order(names, serializer, dtype)
@@ -286,28 +307,26 @@ class ChunkCodec:
         self._packing: list[tuple[str, Mapping[str, Any]]] = [
             (str(codec["name"]), codec.get("configuration") or {}) for codec in codecs[first:]
         ]
-        self._pack = self._packer()
+        name, configuration = self._packing[0] if self._packing else ("", {})
+        is_text = self._of_any_length
+        # With the default configuration of Blosc, the compression is chosen for each chunk.
+        self._adapts = name == "blosc" and not is_text and compression.chooses(configuration)
+        self._adapts_text = (
+            name == "blosc" and is_text and compression.chooses_for_text(configuration)
+        )
+        self._last: tuple[compression.Way, float, int] | None = None
+        """The compression of the last chunk, its ratio, and for how many more chunks it is used."""
         self._in_blocks = _is_native(codecs[0], dtype) and (
             [name for name in names[1:] if name != CHECKSUM] == names[1:2] == ["blosc"]
         )
 
     def of_column(self, column: str) -> Self:
-        """Return the codec of this configuration for another column, which messages then name."""
+        """Return the codec of this configuration for one column, within the limits as set now."""
         other = copy.copy(self)
-        other._column = column
-        other._pack = self._packer()
+        other._column, other._last = column, None
+        other._most = max_chunk_bytes()
+        other._unlimited = other._most // requests()
         return other
-
-    def _packer(self) -> Callable[[NDArray[np.uint8]], list[Piece]] | None:
-        """Return the column's own packer if ``zarr.json`` has the default Blosc configuration."""
-        name, configuration = self._packing[0] if self._packing else ("", {})
-        if name != "blosc":
-            return None
-        if not self._of_any_length and compression.chooses(configuration):
-            return compression.Packer(self._dtype.itemsize).pack
-        if self._of_any_length and compression.chooses_for_text(configuration):
-            return compression.pack_text
-        return None
 
     def check_size(self) -> None:
         """Raise an error if the column's chunks are larger than the memory limit.
@@ -319,20 +338,17 @@ class ChunkCodec:
         self._check_size(self._size)
 
     def _check_size(self, size: int) -> None:
-        most = max_chunk_bytes()
-        if size > most:
+        if size > self._most:
             raise TooLargeError(
                 f"column {self._column!r}: a chunk of {' x '.join(map(str, self._shape))} "
-                f"values takes {size} bytes in memory, and {most} are allowed (the environment "
+                f"values takes {size} bytes in memory, and {self._most} are allowed (the environment "
                 f"variable {MAX_CHUNK_BYTES} can allow more)"
             )
 
     @property
     def packed_limit(self) -> int:
         """The largest size of a chunk's object: codecs add little to incompressible data."""
-        most = max_chunk_bytes()
-        if not self._of_any_length:
-            most = min(most, self._size)
+        most = self._most if self._of_any_length else min(self._most, self._size)
         return most + most // 64 + 2**16
 
     @property
@@ -359,8 +375,9 @@ class ChunkCodec:
         with turns if turns is not None and self._is_text else nullcontext():
             data: Any = self._layout.to_bytes(_as(chunk, self._dtype, self._is_text))
         self._check_size(len(data))
-        if self._pack is not None:
-            return _joined(self._pack(data), len(self._packing) - 1)
+        if self._adapts or self._adapts_text:
+            pieces = self._pack_numbers(data) if self._adapts else compression.pack_text(data)
+            return _joined(pieces, len(self._packing) - 1)
         for name, configuration in self._packing:
             if name == CHECKSUM:
                 data = _joined([data], 1)
@@ -374,6 +391,27 @@ class ChunkCodec:
                     f"{dict(configuration)}: {error}"
                 ) from error
         return bytes(data)
+
+    def _pack_numbers(self, data: NDArray[np.uint8]) -> list[Piece]:
+        """Return a chunk as a Blosc buffer, compressed like the last chunk if that suits it.
+
+        The chunks of a column are mostly similar. So the compression is chosen again only if the
+        ratio differs, and from time to time.
+        """
+        values = data.view(f"V{self._dtype.itemsize}")
+        # Concurrent threads may each choose; any of their choices can be remembered.
+        last, tried = self._last, None
+        if last is not None and last[2]:
+            tried, expected, left = last
+            pieces, part = _compressed_by(tried, values)
+            if abs(part - expected) <= SIMILAR:
+                self._last = tried, expected, left - 1
+                return pieces
+        way = compression.choose(values)
+        if way != tried:
+            pieces, part = _compressed_by(way, values)
+        self._last = way, part, CHOOSE_AGAIN
+        return pieces
 
     def decode(self, data: bytes | memoryview) -> Array:
         """Return the decoded chunk.
@@ -392,7 +430,7 @@ class ChunkCodec:
             chunk = np.empty(self._shape, self._dtype)
             self.decode_into(data, chunk)
             return chunk
-        with ROOM.take(self._size):
+        with self._memory(self._size):
             chunk = self._layout.to_array(self._unpack(data))
         if chunk.shape != self._shape or chunk.dtype != self._dtype:
             raise ValueError(
@@ -412,11 +450,11 @@ class ChunkCodec:
         if not out.flags.c_contiguous or not (self._is_text or self._in_blocks):
             out[...] = self.decode(data)
         elif self._is_text:
-            with ROOM.take(self._size):
+            with self._memory(self._size):
                 unpack(self._unpack(data), self._values, out.reshape(-1))
         else:
             plain = self._checked(data)
-            check_header(plain, self._size, self._size)
+            _blosc_content(plain, self._size, self._size)
             # Dates do not support the buffer protocol.
             blosc.decompress(plain, out.reshape(-1).view(np.uint8))
 
@@ -428,7 +466,7 @@ class ChunkCodec:
         self.check_size()
         if not self._is_text:
             return None
-        with ROOM.take(self._size):
+        with self._memory(self._size):
             return PackedStrings(self._unpack(data), self._values)
 
     def decode_padded(self, data: bytes) -> list[Array] | None:
@@ -439,8 +477,19 @@ class ChunkCodec:
         self.check_size()
         if not self._is_text or len(self._shape) > 1:
             return None
-        with ROOM.take(self._size):
+        with self._memory(self._size):
             return to_padded(self._unpack(data), self._values)
+
+    def decode_utf8(self, data: bytes, first: int, stop: int) -> tuple[Array, Array] | None:
+        """Return strings of a chunk as offsets and bytes; None if it has other values.
+
+        See :func:`ratzarr.codecs.strings.to_offsets`. Errors are those of :meth:`decode`.
+        """
+        self.check_size()
+        if not self._is_text or len(self._shape) > 1:
+            return None
+        with self._memory(self._size):
+            return to_offsets(self._unpack(data), self._values, first, stop)
 
     def check(self, data: bytes) -> None:
         """Verify the bytes of a chunk with the least work.
@@ -475,7 +524,9 @@ class ChunkCodec:
         self.check_size()
         if not self._in_blocks:
             return None
-        return BloscBlocks.of(self._checked(data), self._size)
+        plain = self._checked(data)
+        _blosc_content(plain, self._size, self._size)
+        return BloscBlocks.of(plain, self._size)
 
     def summed_blocks(
         self, length: int, read: ReadAt, room: Callable[[int], memoryview]
@@ -491,7 +542,7 @@ class ChunkCodec:
         room : callable
             Returns a buffer of the given size.
         """
-        if not self._in_blocks or self._size > max_chunk_bytes():
+        if not self._in_blocks or self._size > self._most:
             return None
         length -= CHECKSUM_BYTES * (len(self._packing) - 1)
         return SummedBlocks.of(length, self._size, read, room)
@@ -507,18 +558,21 @@ class ChunkCodec:
         """Return the chunk from all of its decoded :meth:`blocks`."""
         return plain.view(self._dtype).reshape(self._shape)
 
-    @staticmethod
     def unpack_blocks(
-        blocks: BloscBlocks | SummedBlocks, first: int, last: int, out: NDArray[np.uint8]
+        self, blocks: BloscBlocks | SummedBlocks, first: int, last: int, out: NDArray[np.uint8]
     ) -> None:
         """Decode some blocks with :meth:`BloscBlocks.unpack` once memory is available."""
-        with ROOM.take(len(out)):
+        with self._memory(len(out)):
             blocks.unpack(first, last, out)
+
+    def _memory(self, size: int) -> AbstractContextManager[None]:
+        """Return a context manager that waits for memory; small chunks need not wait."""
+        return nullcontext() if size <= self._unlimited else ROOM.take(size, self._most)
 
     def _unpack(self, data: Any) -> Any:
         """Undo compression and checksums, within the size limits."""
         sums = sum(name == CHECKSUM for name, _ in self._packing)
-        most = max_chunk_bytes() if self._of_any_length else self._size
+        most = self._most if self._of_any_length else self._size
         for name, _ in reversed(self._packing):
             if name == CHECKSUM:
                 sums -= 1

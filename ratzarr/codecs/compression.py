@@ -11,8 +11,8 @@ sample of each chunk shows whether another compression saves much more
 - zstd without shuffle: a tenth of the writing speed, for values that repeat as a whole, such as
   decimals in float64, which become three times smaller.
 
-Compressing a sample takes as long as compressing a chunk, and the chunks of a column are mostly
-similar. So the next chunk uses the same compression as long as its ratio stays similar.
+Compressing a sample takes as long as compressing a chunk, so :class:`ChunkCodec` does not choose
+for each chunk.
 
 Text is always compressed by zstd and never decoded in part, so its blocks are as long as possible.
 Blocks are compressed independently. Blosc's own blocks of 32 KiB would make names that contain a
@@ -27,13 +27,15 @@ from numpy.typing import NDArray
 
 from ratzarr.codecs.blosc import Piece, compress
 
-__all__ = ["Packer", "chooses", "chooses_for_text", "pack_text"]
+__all__ = ["Way", "choose", "chooses", "chooses_for_text", "pack_text"]
 
 LZ4, ZSTD = b"lz4", b"zstd"
 NO_SHUFFLE, BYTES, BITS = 0, 1, 2
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
+    """Arguments of :func:`ratzarr.codecs.blosc.compress`."""
+
     compressor: bytes
     level: int
     shuffle: int
@@ -41,10 +43,10 @@ class _Way(NamedTuple):
     """Bytes of a block; 0 lets Blosc choose."""
 
 
-LZ4_BYTES = _Way(LZ4, 5, BYTES, 2**15)
-LZ4_BITS = _Way(LZ4, 5, BITS, 2**15)
-ZSTD_BYTES = _Way(ZSTD, 1, BYTES, 2**18)
-ZSTD_WHOLE = _Way(ZSTD, 2, NO_SHUFFLE, 2**18)
+LZ4_BYTES = Way(LZ4, 5, BYTES, 2**15)
+LZ4_BITS = Way(LZ4, 5, BITS, 2**15)
+ZSTD_BYTES = Way(ZSTD, 1, BYTES, 2**18)
+ZSTD_WHOLE = Way(ZSTD, 2, NO_SHUFFLE, 2**18)
 
 USUAL: Mapping[str, Any] = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "blocksize": 0}
 USUAL_TEXT: Mapping[str, Any] = {
@@ -66,10 +68,6 @@ BYTES_LEAVE = 0.75
 """The part of lz4's result that zstd with byte shuffle must not exceed."""
 PROBES = 256
 """Number of values compared to find the padding of a partly filled chunk."""
-LIKE_THE_LAST = 0.02
-"""Tolerance between a chunk's compression ratio and the expected one."""
-LOOK_AGAIN = 16
-"""Number of chunks after which a new sample is taken in any case."""
 
 
 def chooses(configuration: Mapping[str, Any]) -> bool:
@@ -96,67 +94,31 @@ def pack_text(data: NDArray[np.uint8]) -> list[Piece]:
     return compress(data, ZSTD, 1, NO_SHUFFLE, -(-len(data) // blocks))
 
 
-class Packer:
-    """Compresses the chunks of one column of numbers.
-
-    Parameters
-    ----------
-    item_bytes : int
-        Bytes of a value.
-    """
-
-    def __init__(self, item_bytes: int) -> None:
-        self._item = f"V{item_bytes}"
-        # Concurrent threads may each choose; any of their choices can be remembered.
-        self._last: tuple[_Way, float, int] | None = None
-
-    def pack(self, data: NDArray[np.uint8]) -> list[Piece]:
-        """Return a chunk as a Blosc buffer, in pieces.
-
-        Parameters
-        ----------
-        data : ndarray of uint8
-            The bytes of whole values.
-        """
-        values, tried = data.view(self._item), None
-        if self._last is not None and self._last[2]:
-            tried, expected, left = self._last
-            packed, part = _by(tried, values, summed=True)
-            if abs(part - expected) <= LIKE_THE_LAST:
-                self._last = tried, expected, left - 1
-                return packed
-        way = _choose(values)
-        if way != tried:
-            packed, part = _by(way, values, summed=True)
-        self._last = way, part, LOOK_AGAIN
-        return packed
-
-
-def _by(way: _Way, values: NDArray[np.void], *, summed: bool = False) -> tuple[list[Piece], float]:
-    """Compress in one way; return the buffer and its size as a part of the uncompressed bytes."""
-    packed = compress(values, way.compressor, way.level, way.shuffle, way.block, summed=summed)
-    return packed, sum(map(len, packed)) / max(1, values.nbytes)
-
-
-def _choose(values: NDArray[np.void]) -> _Way:
+def choose(values: NDArray[np.void]) -> Way:
+    """Return the best compression for a chunk of numbers, from a sample of it."""
     rows = SAMPLE // values.itemsize
     # Sample the middle, because the first rows of a table are often unusual.
     start = max(0, (_filled(values) - rows) // 2)
     sample = values[start : start + rows]
     if not len(sample):
         return LZ4_BYTES
-    usual = _by(LZ4_BYTES, sample)[1]
+    usual = _part(LZ4_BYTES, sample)
     best, size = LZ4_BYTES, usual
     # If lz4 saves nothing, skip the slower ones.
     if usual > BYTES_SAVE:
-        bits, zstd = _by(LZ4_BITS, sample)[1], _by(ZSTD_BYTES, sample)[1]
+        bits, zstd = _part(LZ4_BITS, sample), _part(ZSTD_BYTES, sample)
         if usual - zstd > BYTES_SAVE and zstd < BYTES_LEAVE * usual:
             best, size = ZSTD_BYTES, zstd
         elif usual - bits > BITS_SAVE:
             best, size = LZ4_BITS, bits
-    if size > WHOLE_SAVES and size - _by(ZSTD_WHOLE, sample)[1] > WHOLE_SAVES:
+    if size > WHOLE_SAVES and size - _part(ZSTD_WHOLE, sample) > WHOLE_SAVES:
         return ZSTD_WHOLE
     return best
+
+
+def _part(way: Way, values: NDArray[np.void]) -> float:
+    """Return the compressed size as a part of the uncompressed bytes."""
+    return sum(map(len, compress(values, *way))) / values.nbytes
 
 
 def _filled(values: NDArray[np.void]) -> int:

@@ -37,6 +37,7 @@ __all__ = [
     "pack_at_once",
     "pieces",
     "to_fixed_width",
+    "to_offsets",
     "to_padded",
     "unpack",
 ]
@@ -392,6 +393,47 @@ def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64
     if end != len(raw):
         raise ValueError(f"{len(raw) - end} bytes follow the last string")
     return starts, lengths
+
+
+def to_offsets(
+    data: Any, count: int, first: int = 0, stop: int | None = None
+) -> tuple[NDArray[np.int64], Bytes]:
+    """Return strings as their bytes, one after another, and the offset of each.
+
+    Parameters
+    ----------
+    data, count
+        See :func:`unpack`.
+    first, stop : int
+        The strings wanted, by default all.
+
+    Returns
+    -------
+    offsets : ndarray of int64
+        One more than there are strings; the last is the number of bytes.
+    bytes : ndarray of uint8
+        Not validated: they may not be UTF-8.
+
+    Raises
+    ------
+    ValueError
+        If the lengths in the data do not fit the data.
+    """
+    raw = np.frombuffer(data, np.uint8)
+    found = _lengths(raw, count)
+    starts, lengths = _places(raw, count) if found is None else found
+    starts, lengths = starts[first:stop], lengths[first:stop]
+    offsets = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, dtype=np.int64, out=offsets[1:])
+    if not len(lengths):
+        return offsets, np.empty(0, np.uint8)
+    low = int(starts[0]) - HEADER
+    text = raw[low : int(starts[-1]) + int(lengths[-1])]
+    # Leave out the length before each string, four bytes at a time.
+    is_text = np.ones(len(text), np.bool_)
+    heads = np.ndarray((len(text) - HEADER + 1,), "V4", is_text, strides=(1,))
+    heads[starts - HEADER - low] = np.zeros(1, "V4")
+    return offsets, text[is_text]
 
 
 def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:

@@ -7,17 +7,17 @@ created by other programs are never hidden.
 
 import copy
 import re
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain, islice
-from typing import Any, Self
+from typing import Any
 
-from ratzarr.codecs.chunk_codec import value_bytes
-from ratzarr.columns.attributes import checked_attributes
+from numpy.typing import NDArray
+
 from ratzarr.columns.column import Column
+from ratzarr.columns.metadata import ColumnState
+from ratzarr.columns.new_column import NewColumn
 from ratzarr.columns.resize import Resizing
 from ratzarr.columns.row_count import RowCount
 from ratzarr.concurrency import run
@@ -32,18 +32,13 @@ from ratzarr.errors import (
     TableNotFoundError,
     UnsupportedCodecError,
 )
-from ratzarr.format.casting import exact_scalar
-from ratzarr.format.dtypes import ColumnType, check_width, column_type, normalize_dtype
-from ratzarr.format.history import event
-from ratzarr.format.limits import chunk_rows_within
 from ratzarr.format.names import (
+    CHUNKSIZE_ATTR,
     COLUMN_ID_ATTR,
     COLUMN_ORDER_ATTR,
     COMPLETE_ATTR,
     FORMAT_VERSION_ATTR,
     GROUP,
-    MODIFICATION_ATTR,
-    OWN_COLUMN_ATTRS,
     PENDING,
     RESIZE_ATTR,
     RESIZED_ATTR,
@@ -51,8 +46,6 @@ from ratzarr.format.names import (
     ZARR_JSON,
     Document,
     are_in_the_raw,
-    check_name,
-    column_document,
     kept_attributes,
     key_of,
     looks_encoded,
@@ -64,92 +57,7 @@ from ratzarr.format.names import (
 from ratzarr.stores.base import Objects
 from ratzarr.stores.document import MetadataDocument
 
-__all__ = [
-    "UNREADABLE",
-    "Catalog",
-    "NewColumn",
-]
-
-
-@dataclass(frozen=True, slots=True)
-class NewColumn:
-    """A validated request to create a column."""
-
-    name: str
-    type: ColumnType
-    width: int
-    """Values per row."""
-    chunk_rows: int
-    attributes: Mapping[str, Any]
-    """JSON values, without the attributes that follow from the table's state."""
-    complete: bool
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        dtype: Any,
-        width: int,
-        *,
-        fill: Any,
-        chunk_rows: int,
-        attributes: Mapping[str, Any] | None,
-        complete: bool,
-    ) -> Self:
-        """Validate a request; for the parameters see :meth:`ratzarr.RatZarr.createColumn`.
-
-        Raises
-        ------
-        InvalidNameError, UnsupportedDtypeError, UnequalValueError, ArgumentError, TooLargeError
-            If an argument is not valid.
-        """
-        check_name(name)
-        values = check_width(width)
-        found = normalize_dtype(dtype)
-        scalar = None if fill is None else exact_scalar(fill, found, column=name)
-        described = column_type(found, scalar)
-        return cls(
-            name=name,
-            type=described,
-            width=values,
-            # Use fewer rows if a chunk would otherwise be too large to read back.
-            chunk_rows=chunk_rows_within(
-                chunk_rows, value_bytes(described.dtype) * values, column=name
-            ),
-            attributes=checked_attributes(attributes or {}, OWN_COLUMN_ATTRS),
-            complete=complete,
-        )
-
-    def document(self, rows: int, marks: Mapping[str, Any]) -> Document:
-        """Return the column's initial document.
-
-        Parameters
-        ----------
-        rows : int
-            The column's number of rows.
-        marks : mapping
-            Additional attributes that follow from the table's state.
-        """
-        unfinished: dict[str, Any] = {}
-        if not self.complete:
-            # The creator of an incomplete column is about to write to it, so the first event is
-            # logged here, which saves a request.
-            unfinished = {
-                COMPLETE_ATTR: False,
-                ROWS_DONE_ATTR: 0,
-                MODIFICATION_ATTR: [event()],
-            }
-        return column_document(
-            self.name,
-            column_id=secrets.token_hex(8),
-            rows=rows,
-            width=self.width,
-            chunk_rows=self.chunk_rows,
-            data_type=self.type.data_type,
-            fill_value=self.type.fill_value,
-            codecs=list(self.type.codecs),
-            attributes={**self.attributes, **marks, **unfinished},
-        )
+__all__ = ["UNREADABLE", "Catalog"]
 
 
 UNREADABLE = (DamagedError, UnsupportedCodecError)
@@ -176,28 +84,33 @@ class Catalog:
     """
 
     def __init__(self, objects: Objects, table: MetadataDocument) -> None:
-        self._objects, self._table = objects, table
+        self.objects, self._table = objects, table
         self._verified: set[str] = set()
         self.left_out: dict[str, RatZarrError] = {}
         """The columns that could not be read when all were last opened, with the reason."""
         self.rows = RowCount(table, self._first, partial(self.all, {}), self.table_missing)
-        self.resizing = Resizing(
-            table, self.all, self.being_built, self.row_count, self.table_missing
+
+    @cached_property
+    def resizing(self) -> Resizing:
+        """The changes of the row count."""
+        return Resizing(
+            self._table, self.all, self.being_built, self.row_count, self.table_missing
         )
 
-    @property
-    def threads(self) -> int | None:
-        """The number of threads that are enough for reading; None for one per request."""
-        return self._objects.threads
+    def reload(self) -> None:
+        """Read the table's document again, and forget the row count."""
+        if not self._table.load():
+            raise self.table_missing()
+        self.rows.forget()
 
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, then the others."""
-        listed = self._objects.list_dirs(GROUP)
+        listed = self.objects.list_dirs(GROUP)
         return self._names_by_order() if listed is None else self._names_listed(listed)
 
     def _names_listed(self, listed: list[str]) -> list[str]:
         """Return the column names for a listing of keys, in order."""
-        order = self._order()
+        order = self.order
         if order is not None and _agreed(listed, order):
             return order
         keys = set(listed)
@@ -216,10 +129,10 @@ class Catalog:
 
     def _names_by_order(self) -> list[str]:
         """Return the names in the order, for a location that can't be listed."""
-        order = self._order()
+        order = self.order
         if order is None:
             raise StoreError(
-                f"{self._objects.location} can't be listed, and keeps no order of its columns: "
+                f"{self.objects.location} can't be listed, and keeps no order of its columns: "
                 "they can only be read by name"
             )
         return [name for name in order if _keys(name)]
@@ -229,7 +142,9 @@ class Catalog:
         """True if the table stores an order; tables of the existing module don't."""
         return FORMAT_VERSION_ATTR in self._table.attributes
 
-    def _order(self) -> list[str] | None:
+    @property
+    def order(self) -> list[str] | None:
+        """The order of the columns as last read; None if the table stores none."""
         return order_of(self._table.document)
 
     def _names_of(self, keys: Iterable[str]) -> list[str]:
@@ -249,7 +164,7 @@ class Catalog:
         return names
 
     def _name_of(self, key: str) -> str | None:
-        document = MetadataDocument(self._objects, Column(self._objects, key, key).document.key)
+        document = MetadataDocument(self.objects, Column(self.objects, key, key).document.key)
         try:
             if not document.load() or document.document.get("node_type") == "group":
                 return None
@@ -267,7 +182,7 @@ class Catalog:
         ColumnNotFoundError
             If the column does not exist; the message lists the existing columns.
         """
-        column = Column.find(self._objects, name)
+        column = Column.find(self.objects, name)
         if column is None:
             raise self._no_column(name)
         return column
@@ -280,7 +195,7 @@ class Catalog:
         ColumnNotFoundError
             If the column does not exist; the message lists the existing columns.
         """
-        column = Column.locate(self._objects, name)
+        column = Column.locate(self.objects, name)
         if column is None:
             raise self._no_column(name)
         return column
@@ -290,11 +205,11 @@ class Catalog:
             names = self.names()
         except RatZarrError:
             # The location (https) can't be listed, so the message can't name the columns.
-            return ColumnNotFoundError(f"{self._objects.location} has no column {name!r}")
+            return ColumnNotFoundError(f"{self.objects.location} has no column {name!r}")
         shown = ", ".join(repr(other) for other in names[:10])
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         return ColumnNotFoundError(
-            f"{self._objects.location} has no column {name!r}; it has "
+            f"{self.objects.location} has no column {name!r}; it has "
             + (f"{shown}{more}" if names else "none")
         )
 
@@ -312,10 +227,10 @@ class Catalog:
             return self._create_hidden(new.name, key_of(new.name), self._document(new, rows))
         # The existing module may have stored the same name under another key.
         others = plausible_keys(new.name)[1:]
-        taken = bool(others) and Column.locate(self._objects, new.name, others) is not None
+        taken = bool(others) and Column.locate(self.objects, new.name, others) is not None
         column = None if taken else self._create(new, rows)
         if column is None:
-            raise ColumnExistsError(f"{self._objects.location} has a column {new.name!r} already")
+            raise ColumnExistsError(f"{self.objects.location} has a column {new.name!r} already")
         self._append(new.name)
         self._catch_up([column], rows)
         return column
@@ -329,12 +244,12 @@ class Catalog:
             If a column of one of these names exists. No column is created. If another process
             creates such a column during this call, the other columns may have been created.
         """
-        keys = set(self._objects.list_dirs(GROUP) or ())
+        keys = set(self.objects.list_dirs(GROUP) or ())
         there = run([partial(self._is_there, new.name, keys) for new in columns])
         taken = [new.name for new, found in zip(columns, there, strict=True) if found]
         if taken:
             raise ColumnExistsError(
-                f"{self._objects.location} has a column {taken[0]!r} already: none of the "
+                f"{self.objects.location} has a column {taken[0]!r} already: none of the "
                 f"{len(columns)} columns was created"
             )
         # Readers skip names in the order that don't exist. Appending all names first keeps the
@@ -350,7 +265,7 @@ class Catalog:
         if len(made) < len(columns):
             late = columns[created.index(None)].name
             raise ColumnExistsError(
-                f"{self._objects.location}: another process has just created a column {late!r}; of "
+                f"{self.objects.location}: another process has just created a column {late!r}; of "
                 f"the {len(columns)} columns {len(made)} were created"
             )
         return made
@@ -367,7 +282,7 @@ class Catalog:
         return new.document(rows, {})
 
     def _create(self, new: NewColumn, rows: int) -> Column | None:
-        column = Column(self._objects, new.name, key_of(new.name))
+        column = Column(self.objects, new.name, key_of(new.name))
         return column if column.create(self._document(new, rows)) else None
 
     def _catch_up(self, columns: Sequence[Column], rows: int) -> None:
@@ -375,9 +290,33 @@ class Catalog:
             # The table was resized after we read it, and before the columns were created.
             run([partial(self.resizing.follow, column) for column in columns])
 
+    def grow(
+        self, column: Column, state: ColumnState, values: NDArray[Any], start: int
+    ) -> tuple[Column, ColumnState, NDArray[Any]]:
+        """Let a column grow to the table's row count before rows are written.
+
+        Returns
+        -------
+        column, state, values
+            The same, with the column's new state.
+
+        Raises
+        ------
+        ChangedError
+            If the column was created anew since ``state``, or the table has become shorter.
+        """
+        self.rows.correct()
+        self.resizing.follow(column)
+        if not column.state.is_same_column(state):
+            raise column.replaced()
+        if start + len(values) > column.state.length:
+            # The table has become shorter, and these rows are outside it.
+            raise column.cut(column.state.length, start + len(values))
+        return column, column.state, values
+
     def _append(self, *names: str) -> None:
         """Append columns to the order, except those already in it."""
-        known = self._order()
+        known = self.order
         # A table of the existing module has no order yet. Its columns are older than the new ones.
         before = [] if known is not None else [old for old in self.names() if old not in names]
 
@@ -397,9 +336,7 @@ class Catalog:
         """Return the attributes that a replacement of this column keeps."""
         for key in plausible_keys(name):
             # Read the document only: a column with an unknown codec has attributes too.
-            document = MetadataDocument(
-                self._objects, Column(self._objects, name, key).document.key
-            )
+            document = MetadataDocument(self.objects, Column(self.objects, name, key).document.key)
             # A damaged document has no attributes, and must not prevent the replacement.
             with suppress(DamagedError):
                 is_there = document.load() and document.document.get("node_type") != "group"
@@ -410,9 +347,9 @@ class Catalog:
     def _create_hidden(self, name: str, key: str, document: Document) -> Column:
         # Discard an unfinished replacement by another process. That process notices when it
         # finishes.
-        self._objects.delete_tree(f"{PENDING}/{key}")
+        self.objects.delete_tree(f"{PENDING}/{key}")
         own = document["attributes"][COLUMN_ID_ATTR]
-        column = Column(self._objects, name, key, f"{PENDING}/{key}/{own}")
+        column = Column(self.objects, name, key, f"{PENDING}/{key}/{own}")
         if not column.create(document):  # pragma: no cover - the name is random
             raise ConflictError(f"{column.document.place} already exists")
         # The table may have been resized since this instance read it.
@@ -427,8 +364,8 @@ class Catalog:
         # An unreadable column can be replaced too.
         there = self.find_readable(name)
         key = key_of(name)
-        for folder in self._objects.list_dirs(f"{PENDING}/{key}") or []:
-            column = Column(self._objects, name, key, f"{PENDING}/{key}/{folder}")
+        for folder in self.objects.list_dirs(f"{PENDING}/{key}") or []:
+            column = Column(self.objects, name, key, f"{PENDING}/{key}/{folder}")
             try:
                 if not column.document.load():
                     continue
@@ -438,11 +375,11 @@ class Catalog:
             if there is not None and there.state.id == folder and there.state.complete:
                 # The replacement is in place, but its writer was killed before it removed this
                 # tree: the old column, or the source of the server's copy.
-                self._objects.delete_tree(f"{PENDING}/{key}/{folder}")
+                self.objects.delete_tree(f"{PENDING}/{key}/{folder}")
             elif column.state.id == folder:
                 return column
         # Anything else here, at most an empty directory, has no document.
-        self._objects.delete_tree(f"{PENDING}/{key}")
+        self.objects.delete_tree(f"{PENDING}/{key}")
         if there is None or there.state.complete:
             return None
         self._append(name)
@@ -452,25 +389,33 @@ class Catalog:
         """Replace the column of this name by a finished one; return it in its place."""
         interim = copy.deepcopy(column.document.document)
         interim["attributes"][COMPLETE_ATTR] = False
-        target = Column(self._objects, column.name, column.key)
+        target = Column(self.objects, column.name, column.key)
         others = [key for key in plausible_keys(column.name) if key != column.key]
-        self._objects.replace_tree(target.prefix, column.prefix, to_json(interim))
+        self.objects.replace_tree(target.prefix, column.prefix, to_json(interim))
         if not target.document.load() or not target.state.is_same_column(column.state):
             raise target.replaced()
         for key in others:
             # The existing module's key for this name. Without this, the table would have the
             # column twice.
-            old = Column(self._objects, column.name, key)
+            old = Column(self.objects, column.name, key)
             if old.document.load() and true_name(key, old.document.attributes) == column.name:
-                self._objects.delete_tree(old.prefix)
+                self.objects.delete_tree(old.prefix)
         # This reads the table again, because the order as last read may contain a deleted column.
         self.resizing.follow(target)
-        if column.name not in (self._order() or []):
+        if column.name not in (self.order or []):
             self._append(column.name)
         target.bytes_written = column.bytes_written
         return target
 
     # ---- rows
+
+    def set_chunk_rows(self, rows: int) -> None:
+        """Set the chunk size of new columns."""
+
+        def change(document: Document) -> None:
+            document["attributes"][CHUNKSIZE_ATTR] = rows
+
+        self._table.update(change, self.table_missing)
 
     def row_count(self) -> int:
         """Return the row count in the table's document, as last read."""
@@ -484,12 +429,12 @@ class Catalog:
 
     def _first(self) -> Column | None:
         """Open a readable column. This takes one request if the order is correct."""
-        ordered = [name for name in self._order() or [] if _keys(name)]
+        ordered = [name for name in self.order or [] if _keys(name)]
         for name in ordered:
             column = self.find_readable(name)
             if column is not None:
                 return column
-        listed = self._objects.list_dirs(GROUP)
+        listed = self.objects.list_dirs(GROUP)
         if listed is None:
             return None
         others = (name for name in self._names_listed(listed) if name not in ordered)
@@ -498,13 +443,13 @@ class Catalog:
     def find_readable(self, name: str) -> Column | None:
         """Open the column of this name; None if it does not exist or can't be read."""
         try:
-            return Column.find(self._objects, name)
+            return Column.find(self.objects, name)
         except UNREADABLE:
             return None
 
     def is_there(self, name: str) -> bool:
         """Return True if a column of this name exists, readable or not."""
-        return Column.locate(self._objects, name) is not None
+        return Column.locate(self.objects, name) is not None
 
     def all(self, known: Mapping[str, Column]) -> list[Column]:
         """Return every visible column: from ``known`` if it is there, otherwise newly opened.
@@ -515,7 +460,7 @@ class Catalog:
 
         def get(name: str) -> Column | None:
             try:
-                return known[name] if name in known else Column.find(self._objects, name)
+                return known[name] if name in known else Column.find(self.objects, name)
             except UNREADABLE as error:
                 left_out[name] = error
                 return None
@@ -527,12 +472,12 @@ class Catalog:
     def being_built(self) -> list[Column]:
         """Open every readable column that is still hidden, to replace another later."""
         columns = []
-        for place in self._objects.list_tree(PENDING):
+        for place in self.objects.list_tree(PENDING):
             folders = place.split("/")
             if len(folders) != 4 or folders[-1] != ZARR_JSON:
                 continue
             key = folders[1]
-            column = Column(self._objects, key, key, place.removesuffix(f"/{ZARR_JSON}"))
+            column = Column(self.objects, key, key, place.removesuffix(f"/{ZARR_JSON}"))
             try:
                 if column.document.load():
                     column.name = true_name(key, column.document.attributes)
@@ -559,8 +504,8 @@ class Catalog:
         ColumnNotFoundError
             If there is no column of this name.
         """
-        if self._objects.deletes_at_once:
-            self._objects.delete_tree(self._locate(name).prefix)
+        if self.objects.deletes_at_once:
+            self.objects.delete_tree(self._locate(name).prefix)
         else:
             self._delete_objects(name, known)
 
@@ -576,8 +521,8 @@ class Catalog:
     def _delete_objects(self, name: str, known: Column | None) -> None:
         """Delete a column's objects, with as many requests as necessary."""
         keys = plausible_keys(name)
-        column = Column(self._objects, name, keys[0])
-        listing = self._objects.list_tree(column.prefix)
+        column = Column(self.objects, name, keys[0])
+        listing = self.objects.list_tree(column.prefix)
         first = list(islice(listing, KEYS_PER_REQUEST + 1))
         if (
             len(keys) > 1
@@ -586,7 +531,7 @@ class Catalog:
         ):
             column = self._locate(name)
         if column.key != keys[0]:
-            listing = self._objects.list_tree(column.prefix)
+            listing = self.objects.list_tree(column.prefix)
             first = list(islice(listing, KEYS_PER_REQUEST + 1))
 
         def incomplete(document: Document) -> None:
@@ -597,11 +542,11 @@ class Catalog:
             # read as a whole column. A damaged document protects by itself.
             with suppress(DamagedError):
                 column.document.update(incomplete, column.missing)
-        self._objects.delete(chain(first, listing))
+        self.objects.delete(chain(first, listing))
 
     def table_missing(self) -> TableNotFoundError:
         """Return the error for a table that has been deleted."""
-        return TableNotFoundError(f"there is no RatZarr at {self._objects.location} any more")
+        return TableNotFoundError(f"there is no RatZarr at {self.objects.location} any more")
 
 
 def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> bool:

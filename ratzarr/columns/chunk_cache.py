@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from ratzarr.codecs.blosc import BloscBlocks, ReadAt, SummedBlocks
 from ratzarr.codecs.chunk_codec import ChunkCodec
 from ratzarr.codecs.strings import PackedStrings, to_fixed_width
+from ratzarr.errors import ArgumentError
 from ratzarr.format.blocks import Runs
 
 __all__ = [
@@ -302,10 +303,20 @@ class ChunkShelf:
     seconds : float
         The time for which a chunk that was read is trusted: the store is not asked whether the
         object has changed. Writes of this instance end the trust.
+
+    Raises
+    ------
+    ArgumentError
+        If ``seconds`` is not a number of 0 or more.
     """
 
     def __init__(self, limit: int, seconds: float = 0.0) -> None:
-        self.limit, self.seconds = limit, seconds
+        is_number = isinstance(seconds, int | float | np.integer | np.floating)
+        if isinstance(seconds, bool) or not is_number or not seconds >= 0:
+            raise ArgumentError(
+                f"cacheSeconds is a number of seconds, 0 or more: got {seconds!r:.100}"
+            )
+        self.limit, self.seconds = limit, float(seconds)
         self._clear()
 
     def _clear(self) -> None:

@@ -1,5 +1,9 @@
 """Reading and writing blocks of rows in a column's chunks.
 
+A *block* is the range of rows that a caller reads or writes. A *chunk* is the range of rows stored as
+one object. A block has one *part* in each chunk that it overlaps. A part that covers all rows of its
+chunk is *whole* and can be written without reading the chunk.
+
 :class:`BlockRead` reads one block. Its tasks fetch and decode the chunks; then
 :meth:`BlockRead.settle` checks that the values can be trusted. Another process can cut rows off
 meanwhile, or delete the column and create another of its name. So the column's document is read
@@ -15,11 +19,11 @@ created anew.
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, override
+from typing import Any, NamedTuple, override
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,15 +34,20 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import Attempts, lent, run
 from ratzarr.errors import ConflictError, DamagedError
-from ratzarr.format.blocks import Block, Part, Runs, parts
+from ratzarr.format.blocks import Runs
 from ratzarr.stores.base import Owner, Seen
 
 __all__ = [
     "BlockLook",
     "BlockRead",
+    "Part",
     "block_writes",
     "cached_parts",
+    "check_chunk",
+    "padded_rows",
+    "parts",
     "read_cached",
+    "utf8_rows",
     "write_rows",
 ]
 
@@ -53,24 +62,74 @@ MAX_BLANK = 2
 """Chunks that do not exist are cached if a block has no more of them than this."""
 
 
+class Part(NamedTuple):
+    """The overlap of a block and a chunk."""
+
+    chunk: int
+    """Index of the chunk, from 0."""
+    in_chunk: slice
+    """The rows, counted from the first row of the chunk."""
+    in_block: slice
+    """The same rows, counted from the first row of the block."""
+    whole: bool
+    """True if these are all rows of the table in this chunk."""
+
+
+def parts(start: int, stop: int, chunk_rows: int, row_count: int) -> Iterator[Part]:
+    """Split a block at chunk boundaries.
+
+    Parameters
+    ----------
+    start, stop : int
+        The rows of the block, of a table with ``row_count`` rows.
+    chunk_rows : int
+        Rows per chunk, >= 1.
+    row_count : int
+        Rows of the table. The last chunk may hold fewer than ``chunk_rows``.
+
+    Yields
+    ------
+    Part
+        In row order; nothing for an empty block.
+
+    Examples
+    --------
+    >>> for part in parts(3, 8, chunk_rows=4, row_count=8):
+    ...     print(part.chunk, part.in_chunk, part.in_block, part.whole)
+    0 slice(3, 4, None) slice(0, 1, None) False
+    1 slice(0, 4, None) slice(1, 5, None) True
+    """
+    row = start
+    while row < stop:
+        chunk = row // chunk_rows
+        first = chunk * chunk_rows
+        end = min(stop, first + chunk_rows)
+        yield Part(
+            chunk,
+            slice(row - first, end - first),
+            slice(row - start, end - start),
+            row == first and end >= min(first + chunk_rows, row_count),
+        )
+        row = end
+
+
 class _BlockChunks(ABC):
     """A block of rows, and the chunks that contain it.
 
     Parameters
     ----------
     column : Column
-    block : Block
+    start, stop : int
         Rows of the table. The column may have fewer rows, if it has not followed a resize yet.
     """
 
-    def __init__(self, column: Column, block: Block) -> None:
-        self.column, self.block = column, block
+    def __init__(self, column: Column, start: int, stop: int) -> None:
+        self.column, self.start, self.stop = column, start, stop
         self.state = column.state
         """The column's state for the whole block, from the first task to the last."""
-        length = self.state.length
-        self._existing = Block(block.start, max(0, min(block.stop, length) - block.start))
+        self._existing_stop = max(start, min(stop, self.state.length))
         # The column may have grown since its document was read.
-        self._needs_reload = self._existing.length < block.length
+        self._needs_reload = self._existing_stop < stop
         self._missing: list[int] = []
         self._foreign: list[int] = []
         self._damaged: list[DamagedError] = []
@@ -84,7 +143,7 @@ class _BlockChunks(ABC):
         state = self.state
         return [
             partial(self._read_part, part)
-            for part in parts(self._existing, state.chunk_rows, state.length)
+            for part in parts(self.start, self._existing_stop, state.chunk_rows, state.length)
         ]
 
     def settle(self) -> bool:
@@ -107,12 +166,13 @@ class _BlockChunks(ABC):
         if self._needs_reload or self._missing or self._foreign or self._damaged:
             if not column.document.load():
                 raise column.missing()
-            now, stop = column.state, self.block.stop
-            grown = now.length > state.length and stop > state.length
-            if grown or not now.is_same_column(state):
-                return False
-            if now.length < min(state.length, stop):
-                raise column.cut(now.length, stop)
+            now, stop = column.state, self.stop
+            if now is not state:
+                grown = now.length > state.length and stop > state.length
+                if grown or not now.is_same_column(state):
+                    return False
+                if now.length < min(state.length, stop):
+                    raise column.cut(now.length, stop)
         if self._damaged:
             raise self._damaged[0]
         for chunk in self._foreign:
@@ -133,6 +193,9 @@ class _BlockChunks(ABC):
 
     def _is_ours(self, part: Part, mark: str) -> bool:
         """Return False if a chunk's mark shows that it belongs to another column."""
+        if not mark:
+            self._needs_reload = True
+            return True
         stop = part.chunk * self.state.chunk_rows + part.in_chunk.stop
         if not self.state.vouches_for(mark, stop):
             self._needs_reload = True
@@ -145,18 +208,18 @@ class _BlockChunks(ABC):
 class BlockRead(_BlockChunks):
     """One read of a block of a column; see :class:`_BlockChunks` for its parameters."""
 
-    def __init__(self, column: Column, block: Block) -> None:
-        super().__init__(column, block)
+    def __init__(self, column: Column, start: int, stop: int) -> None:
+        super().__init__(column, start, stop)
         state = self.state
         self._began = time.monotonic()
         # Whole chunks are unlikely to be read again, unless the caller wants to avoid requests.
         self._keeps_whole = column.shelf.trusts and (
-            block.start // state.chunk_rows == (block.stop - 1) // state.chunk_rows
+            start // state.chunk_rows == (stop - 1) // state.chunk_rows
         )
-        self.out: Array = np.empty((block.length, *state.row_shape), state.dtype)
+        self.out: Array = np.empty((stop - start, *state.row_shape), state.dtype)
         """The rows; valid after the tasks have run."""
-        if self._existing.length < block.length:
-            self.out[self._existing.length :].fill(state.fill)
+        if self._existing_stop < stop:
+            self.out[self._existing_stop - start :].fill(state.fill)
 
     @override
     def settle(self) -> bool:
@@ -246,7 +309,7 @@ class BlockLook(_BlockChunks):
 
     Parameters
     ----------
-    column, block
+    column, start, stop
         See :class:`BlockRead`.
     use : callable
         Takes the state, the part of the block and the chunk's bytes (None if the object does not
@@ -254,9 +317,13 @@ class BlockLook(_BlockChunks):
     """
 
     def __init__(
-        self, column: Column, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
+        self,
+        column: Column,
+        start: int,
+        stop: int,
+        use: Callable[[ColumnState, Part, bytes | None], Any],
     ) -> None:
-        super().__init__(column, block)
+        super().__init__(column, start, stop)
         self._use = use
         self.found: dict[int, Any] = {}
         """The result for each chunk, by the chunk's first row within the block."""
@@ -280,12 +347,50 @@ class BlockLook(_BlockChunks):
             self._damaged.append(error)
 
 
-def cached_parts(column: Column, block: Block) -> list[tuple[Part, OpenChunk]] | None:
+def padded_rows(state: ColumnState, part: Part, data: bytes | None) -> list[Array] | None:
+    """Return strings as fixed-width bytes, in pieces; None if decoding to strings is better."""
+    if state.dtype.kind != "T" or state.row_shape:
+        return None
+    first, stop = part.in_chunk.start, part.in_chunk.stop
+    if data is None:
+        # The chunk was never written. A fill value other than "" may have any length.
+        return None if state.fill else [np.zeros(stop - first, "S1")]
+    pieces = state.codec.decode_padded(data)
+    if pieces is None:
+        return None
+    rows: list[Array] = []
+    begin = 0
+    for piece in pieces:
+        cut = piece[max(0, first - begin) : max(0, stop - begin)]
+        begin += len(piece)
+        if len(cut):
+            rows.append(cut)
+    return rows
+
+
+def utf8_rows(state: ColumnState, part: Part, data: bytes | None) -> tuple[Array, Array] | None:
+    """Return strings as offsets and UTF-8 bytes; None for other values."""
+    if state.dtype.kind != "T" or state.row_shape:
+        return None
+    first, stop = part.in_chunk.start, part.in_chunk.stop
+    if data is not None:
+        return state.codec.decode_utf8(data, first, stop)
+    fill = np.frombuffer(str(state.fill).encode(), np.uint8)
+    return np.arange(stop - first + 1) * len(fill), np.tile(fill, stop - first)
+
+
+def check_chunk(state: ColumnState, part: Part, data: bytes | None) -> None:
+    """Check that a chunk can be read; the caller judges a missing chunk."""
+    if data is not None:
+        state.codec.check(data)
+
+
+def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, OpenChunk]] | None:
     """Return the chunks of a block from the cache.
 
     Parameters
     ----------
-    column, block
+    column, start, stop
         See :class:`BlockRead`.
 
     Returns
@@ -295,11 +400,11 @@ def cached_parts(column: Column, block: Block) -> list[tuple[Part, OpenChunk]] |
         tell whether it is current.
     """
     state, shelf = column.state, column.shelf
-    if block.stop > state.length:
+    if stop > state.length:
         return None
     found: list[tuple[Part, OpenChunk]] = []
     asked, doubted = time.monotonic(), []
-    for part in parts(block, state.chunk_rows, state.length):
+    for part in parts(start, stop, state.chunk_rows, state.length):
         key = column.chunk_key(state, part.chunk)
         kept = shelf.find(key, state.kind)
         if kept is None or not kept.chunk.has(part.in_chunk):
@@ -320,12 +425,12 @@ def cached_parts(column: Column, block: Block) -> list[tuple[Part, OpenChunk]] |
     return found
 
 
-def read_cached(column: Column, block: Block) -> Array | None:
+def read_cached(column: Column, start: int, stop: int) -> Array | None:
     """Return rows from the cache, as :func:`cached_parts` does."""
-    found, state = cached_parts(column, block), column.state
+    found, state = cached_parts(column, start, stop), column.state
     if found is None:
         return None
-    out = np.empty((block.length, *state.row_shape), state.dtype)
+    out = np.empty((stop - start, *state.row_shape), state.dtype)
     for part, chunk in found:
         chunk.copy(part.in_chunk, out[part.in_block])
     return out
@@ -410,7 +515,7 @@ def block_writes(
     turns = threading.Semaphore(2) if values.dtype.kind == "T" else None
     return [
         partial(write_rows, column, state, part.chunk, part.in_chunk, values[part.in_block], turns)
-        for part in parts(Block(start, len(values)), state.chunk_rows, state.length)
+        for part in parts(start, start + len(values), state.chunk_rows, state.length)
     ]
 
 

@@ -4,8 +4,9 @@
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,14 @@ from ratzarr.errors import (
     ShapeError,
     TooLargeError,
 )
+from ratzarr.format.blocks import chunk_count
 from ratzarr.format.casting import as_block, exact
+from ratzarr.format.history import event
 from ratzarr.format.names import (
+    COMPLETE_ATTR,
     GROUP,
+    MODIFICATION_ATTR,
+    ROWS_DONE_ATTR,
     ZARR_JSON,
     Document,
     mark_external,
@@ -37,10 +43,6 @@ from ratzarr.stores.document import MetadataDocument
 __all__ = ["Column"]
 
 Array = NDArray[Any]
-
-TILES = 8
-"""A block is large if it has at least 1/TILES of a chunk's rows."""
-LAST_ROW = -1
 
 
 class Column:
@@ -147,8 +149,11 @@ class Column:
         document = self.document.document
         known = self._understood
         if known is None or known[0] is not document:
-            known = (document, ColumnState.of(document, self.document.place, self.name))
-            self._understood = known
+            state = ColumnState.of(document, self.document.place, self.name)
+            if known is not None and known[1].is_same_column(state):
+                # It remembers the compression that suits the column.
+                state = replace(state, codec=known[1].codec)
+            self._understood = known = document, state
         return known[1]
 
     # ---- changes by other processes
@@ -245,15 +250,16 @@ class Column:
 
     def chunk_key(self, state: ColumnState, chunk: int) -> str:
         """Return the key of a chunk in the store."""
-        return f"{self.prefix}/{state.chunk_name(chunk)}"
+        place = (chunk, 0) if state.row_shape else (chunk,)
+        return f"{self.prefix}/{state.chunk_keys.encode_chunk_key(place)}"
 
     def chunk_in_words(self, state: ColumnState, chunk: int) -> str:
         """Describe a chunk by its object and its rows, for messages."""
         first = chunk * state.chunk_rows
         last = max(first, min(first + state.chunk_rows, state.length) - 1)
         return (
-            f"{self.objects.location}/{self.prefix}/{state.chunk_name(chunk)} (rows {first} to "
-            f"{last} of column {self.name!r})"
+            f"{self.objects.location}/{self.chunk_key(state, chunk)} (rows {first} to {last} of "
+            f"column {self.name!r})"
         )
 
     def chunk_missing(self, state: ColumnState, chunk: int) -> DamagedError:
@@ -310,7 +316,70 @@ class Column:
 
     def owner(self, state: ColumnState, stop: int) -> Owner:
         """Return the owner for chunks with rows up to ``stop``."""
-        return Owner(self.prefix, state.mark(), lambda data: self.check_still(state, data, stop))
+        return Owner(self.prefix, state.mark, lambda data: self.check_still(state, data, stop))
+
+    def log(self, state: ColumnState) -> None:
+        """Add an event to the column's modification log.
+
+        Raises
+        ------
+        ColumnNotFoundError, ChangedError
+            If the column was deleted, or created anew since ``state``.
+        """
+        entry = event()
+
+        def change(document: Document) -> None:
+            # This document was just read, so the column's state describes it.
+            if not self.state.is_same_column(state):
+                raise self.replaced()
+            log = document["attributes"].setdefault(MODIFICATION_ATTR, [])
+            if not isinstance(log, list):
+                raise DamagedError(
+                    f"{self.document.place} is damaged: its {MODIFICATION_ATTR} is "
+                    f"{log!r:.100}, expected a list of events"
+                )
+            log.append(entry)
+
+        self.document.update(change, self.missing)
+
+    def set_complete(
+        self,
+        rows_done: int | None,
+        row_count: int,
+        written: Iterable[tuple["Column", ColumnState, int]],
+    ) -> None:
+        """Declare the column complete, or its first rows.
+
+        Parameters
+        ----------
+        rows_done : int, optional
+            The number of rows that are complete; by default the column is.
+        row_count : int
+            Rows of the table.
+        written : iterable of (Column, ColumnState, int)
+            Unchecked writes to the column, see :class:`~ratzarr.columns.unconfirmed.Unconfirmed`.
+
+        Raises
+        ------
+        ColumnNotFoundError, ChangedError
+            If the column was deleted or created anew, or written rows were cut off.
+        """
+        state = self.state
+
+        def change(document: Document) -> None:
+            attributes = document["attributes"]
+            now = ColumnState.of(document, self.document.place, self.name)
+            if now.id != state.id:
+                raise self.replaced()
+            for column, then, stop in written:
+                column.check_lasts(now, then, stop)
+            attributes[COMPLETE_ATTR] = rows_done is None
+            # Other processes may have added rows, or cut rows off and added them again. This
+            # writer did not write those rows, so they don't count.
+            known = min(row_count, now.length, *(now.cuts or ()))
+            attributes[ROWS_DONE_ATTR] = known if rows_done is None else rows_done
+
+        self.document.update(change, self.missing)
 
     def count(self, data: bytes) -> None:
         """Add the size of a written chunk to :attr:`bytes_written`."""
@@ -331,6 +400,22 @@ class Column:
         state, skip = self.state, len(self.prefix) + 1
         found = (state.chunk_of(key[skip:]) for key in self.objects.list_tree(self.prefix))
         return {chunk for chunk in found if chunk is not None}
+
+    def missing_rows(self, row_count: int) -> list[tuple[int, int]]:
+        """Return the rows that are not written yet; see :meth:`RatZarr.getMissingRows`."""
+        # Read the document again, because the caller is about to write these rows. An unfinished
+        # column that will replace another is not reopened when other processes resize the table.
+        if not self.document.load():
+            raise self.missing()
+        written = self.chunks_there()
+        step, rows = self.state.chunk_rows, min(row_count, self.state.length)
+        runs: list[tuple[int, int]] = []
+        start = 0
+        for chunk in [*sorted(written), chunk_count(rows, step)]:
+            if start < (stop := min(chunk * step, rows)):
+                runs.append((start, stop))
+            start = (chunk + 1) * step
+        return runs
 
 
 def _is_text(block: Array) -> bool:

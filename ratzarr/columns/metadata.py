@@ -9,6 +9,7 @@ row to the last, so bytes of one dtype are never read as another.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -89,7 +90,7 @@ def understand(document: Document, place: str, name: str) -> ColumnDocument:
         text = json.dumps([document["shape"][1:], own])
         found = _known.get(text)
         if found is None:
-            found = _understand(document, name)
+            found = _understand(document)
             if len(_known) >= MAX_CACHED:
                 _known.clear()
             if len(text) <= MAX_CACHED_LENGTH:
@@ -105,12 +106,12 @@ def understand(document: Document, place: str, name: str) -> ColumnDocument:
         raise DamagedError(f"{place}: column {name!r} can't be read: {said:.500}") from error
 
 
-def _understand(document: Document, name: str) -> ColumnDocument:
+def _understand(document: Document) -> ColumnDocument:
     metadata = ArrayV3Metadata.from_dict(document)
     chunk_shape = metadata.chunks
     dtype = metadata.data_type.to_native_dtype()
     codecs = [codec.to_dict() for codec in metadata.codecs]
-    codec = ChunkCodec(codecs, dtype, chunk_shape, name)
+    codec = ChunkCodec(codecs, dtype, chunk_shape)
     fill = _exact_fill(document["fill_value"], dtype, metadata.fill_value)
     described = (
         metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
@@ -213,6 +214,12 @@ class ColumnState:
     complete: bool
     rows_done: int
     """The number of leading rows whose chunks a bulk writer has written."""
+    length: int
+    """The number of valid rows; values that chunks contain beyond them are ignored."""
+    row_bytes: int
+    """The size of a row in memory; for strings and bytes, without their characters."""
+    mark: str
+    """The mark for chunks, for stores that can mark objects."""
 
     @classmethod
     def of(cls, document: Document, place: str, name: str) -> Self:
@@ -236,27 +243,28 @@ class ColumnState:
         shape, chunk_shape = document["shape"], found.chunk_shape
         attributes = document.get("attributes", {})
         column_id = attributes.get(COLUMN_ID_ATTR)
+        known_id = column_id if isinstance(column_id, str) else ""
+        rows, row_shape = int(shape[0]), tuple(shape[1:])
         cutting = attributes.get(CUTTING_ATTR)
+        cutting = cutting if _is_row_count(cutting) else None
         return cls(
-            id=column_id if isinstance(column_id, str) else "",
+            id=known_id,
             dtype=found.dtype,
             fill=found.fill,
-            rows=int(shape[0]),
-            row_shape=tuple(shape[1:]),
+            rows=rows,
+            row_shape=row_shape,
             chunk_rows=int(chunk_shape[0]),
             codec=found.codec,
             chunk_keys=found.chunk_keys,
             kind=(column_id, *found.kind),
-            cutting=cutting if _is_row_count(cutting) else None,
+            cutting=cutting,
             cuts=_cuts(attributes.get(CUTS_ATTR, [] if column_id else None)),
             complete=attributes.get(COMPLETE_ATTR, True) is not False,
             rows_done=_count(attributes.get(ROWS_DONE_ATTR)),
+            length=rows if cutting is None else min(rows, cutting),
+            row_bytes=value_bytes(found.dtype) * math.prod(row_shape),
+            mark=f"{known_id}/{rows}" if known_id else "",
         )
-
-    @property
-    def length(self) -> int:
-        """The number of valid rows; values that chunks contain beyond them are ignored."""
-        return self.rows if self.cutting is None else min(self.rows, self.cutting)
 
     @property
     def was_cut(self) -> bool:
@@ -280,11 +288,6 @@ class ColumnState:
     def width(self) -> int:
         """Values per row."""
         return int(self.row_shape[0]) if self.row_shape else 1
-
-    @property
-    def row_bytes(self) -> int:
-        """The size of a row in memory; for strings and bytes, without their characters."""
-        return value_bytes(self.dtype) * self.width
 
     @property
     def chunk_shape(self) -> tuple[int, ...]:
@@ -314,10 +317,6 @@ class ColumnState:
         except (ValueError, IndexError):
             return None
         return chunk if chunk >= 0 and self.chunk_name(chunk) == name else None
-
-    def mark(self) -> str:
-        """Return the mark for chunks, for stores that can mark objects."""
-        return f"{self.id}/{self.rows}" if self.id else ""
 
     def vouches_for(self, mark: str, stop: int) -> bool:
         """Return True if a chunk's mark proves that rows up to ``stop`` belong to this column."""

@@ -1,13 +1,18 @@
 """The open columns of an instance."""
 
+import copy
+import dataclasses
+import operator
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
+from html import escape
 from itertools import islice
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.columns.catalog import UNREADABLE, Catalog
@@ -15,38 +20,45 @@ from ratzarr.columns.chunk_cache import ChunkShelf
 from ratzarr.columns.chunk_io import (
     BlockLook,
     BlockRead,
+    Part,
     block_writes,
     cached_parts,
+    check_chunk,
+    padded_rows,
     read_cached,
+    utf8_rows,
 )
 from ratzarr.columns.column import Column
-from ratzarr.columns.decoders import padded_rows
 from ratzarr.columns.metadata import ColumnState
-from ratzarr.columns.write_buffer import WriteBuffer
+from ratzarr.columns.new_column import NewColumn
+from ratzarr.columns.unconfirmed import Unconfirmed, Write
+from ratzarr.columns.write_buffer import BufferedRows, WriteBuffer
 from ratzarr.concurrency import PROCESSORS, run
 from ratzarr.errors import (
+    ArgumentError,
     ChangedError,
     ColumnNotFoundError,
     ConflictError,
-    DamagedError,
     RatZarrError,
     RowRangeError,
     ShapeError,
-    StoreError,
     UnequalValueError,
     UnsupportedDtypeError,
 )
-from ratzarr.format.blocks import Block, Part
-from ratzarr.format.history import event
-from ratzarr.format.limits import TASK_BYTES, check_memory
-from ratzarr.format.names import MODIFICATION_ATTR, Document, check_name
+from ratzarr.format.blocks import Block
+from ratzarr.format.limits import MAX_ROWS, MEMORY, TASK_BYTES, check_memory
+from ratzarr.format.names import (
+    check_name,
+)
 
-__all__ = ["OpenColumns"]
+__all__ = ["OpenColumns", "integer"]
 
 Array = NDArray[Any]
 
 PAGES = 16
 """A block is a page if it has at most 1/PAGES of a chunk's rows."""
+CUTS = 3
+"""The number of attempts to read rows that other processes cut off."""
 LOOKS = 5
 """The number of attempts to read a column that other processes keep replacing."""
 
@@ -68,24 +80,26 @@ class OpenColumns:
         self, catalog: Catalog, shelf: ChunkShelf, buffer: WriteBuffer | None = None
     ) -> None:
         self._catalog, self._shelf, self._buffer = catalog, shelf, buffer
+        self._objects = catalog.objects
+        self._few = self._objects.threads
+        """The number of threads that are enough for reading; None for one per request."""
+        # On stores without waiting, each further thread only needs more memory.
+        self._packers = None if self._few is None else max(2, PROCESSORS)
+        """The same for coding whole chunks."""
         self._columns: dict[str, Column] = {}
         # Columns whose log has an event of this instance, by name and identity: a column created
         # anew has a new log.
         self._logged: set[tuple[str, str]] = set()
         # One lock per column, so that the logs of several columns are written in parallel.
         self._log_locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
-        self._locks_lock = threading.Lock()
-        # Unchecked writes: for each column, its state at the first write, and the end of the
-        # written rows.
-        self._unconfirmed: dict[tuple[str, str], tuple[Column, ColumnState, int]] = {}
+        self._lock = threading.Lock()
+        self.unconfirmed = Unconfirmed()
 
-    def __getitem__(self, name: str) -> Column:
-        column = self._columns.get(check_name(name))
-        if column is None:
-            column = self._use(self._catalog.find(name))
-        return column
+    def __getitem__(self, name: Any) -> Column:
+        column = self._columns.get(name) if isinstance(name, str) else None
+        return self._use(self._catalog.find(check_name(name))) if column is None else column
 
-    def known(self) -> dict[str, Column]:
+    def _known(self) -> dict[str, Column]:
         """Return the visible open columns, as last read."""
         return {
             name: column.snapshot()
@@ -106,7 +120,7 @@ class OpenColumns:
 
     def add_new(self, column: Column, *, logged: bool = False) -> None:
         """Add a column that was just created or resumed; ``logged`` if its log has an event."""
-        self._forget_writes(column.name)
+        self.unconfirmed.forget([column.name])
         self._use(column)
         if logged:
             self._logged.add((column.name, column.state.id))
@@ -120,7 +134,7 @@ class OpenColumns:
         """Return the open column of this name, or None, without any request."""
         return self._columns.get(name)
 
-    def samples(self) -> list[Column]:
+    def _samples(self) -> list[Column]:
         """Return a visible open column, if any, as a list."""
         found = (column for column in self._columns.copy().values() if column.in_place)
         return list(islice(found, 1))
@@ -132,21 +146,7 @@ class OpenColumns:
             self._shelf.clear()
         else:
             self._columns.pop(name, None)
-            self._forget_writes(name)
-
-    def _forget_writes(self, name: str) -> None:
-        with self._locks_lock:
-            self._unconfirmed = {
-                known: written for known, written in self._unconfirmed.items() if known[0] != name
-            }
-
-    def look_again(self) -> None:
-        """Close all visible columns; the next use opens them anew, and asks for their chunks."""
-        self._shelf.distrust()
-        # Iterate over a copy, because another thread may be opening a column.
-        self._columns = {
-            name: column for name, column in self._columns.copy().items() if not column.in_place
-        }
+            self.unconfirmed.forget([name])
 
     def open(self, names: Iterable[str]) -> dict[str, Column]:
         """Return columns by name; open missing ones in parallel."""
@@ -154,11 +154,12 @@ class OpenColumns:
         unknown = [name for name in wanted if name not in self._columns]
         if unknown:
             opening = [partial(self.__getitem__, name) for name in unknown]
-            run(opening, self._catalog.threads, quick=True)
+            _run(opening, self._few, quick=True)
         return {name: self._columns.get(name) or self[name] for name in wanted}
 
     def unreadable(self, names: Iterable[str]) -> dict[str, RatZarrError]:
-        """Open columns in parallel; return the unreadable ones with their errors."""
+        """Open columns in parallel; return the unreadable ones with their errors, in order."""
+        names = list(names)
         found: dict[str, RatZarrError] = {}
 
         def attempt(name: str) -> None:
@@ -168,115 +169,321 @@ class OpenColumns:
                 found[name] = error
 
         wanted = [partial(attempt, name) for name in names if name not in self._columns]
-        run(wanted, self._catalog.threads, quick=True)
-        return found
+        _run(wanted, self._few, quick=True)
+        return {name: found[name] for name in names if name in found}
+
+    def html(self, title: str, names: Sequence[str]) -> str:
+        """Return an HTML table of the columns, with all names escaped."""
+        unreadable = self.unreadable(names)
+        states = {name: self[name].state for name in names if name not in unreadable}
+        rows: list[tuple[object, ...]] = [
+            (name, "str" if state.dtype.kind == "T" else state.dtype, state.width)
+            for name, state in states.items()
+        ]
+        rows += [(name, "can't be read", "") for name in unreadable]
+        lines = "".join(
+            f"<tr><td style='text-align:left'>{escape(str(name))}</td>"
+            f"<td>{escape(str(dtype))}</td><td>{width}</td></tr>"
+            for name, dtype, width in rows
+        )
+        head = "<tr><th>column</th><th>dtype</th><th>width</th></tr>"
+        return f"<div>{escape(title)}</div>" + (f"<table>{head}{lines}</table>" if rows else "")
+
+    # ---- the row count
+
+    def row_count(self, names: Iterable[str] = ()) -> int:
+        """Return the number of rows of the table. The first call reads one column to determine it.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Columns that the caller needs anyway. If the row count is not known, they are opened
+            and serve to determine it, so that costs no extra request.
+        """
+        rows = self._catalog.rows
+        if rows.known is None:
+            self.open(names)
+            for column in rows.look(self._samples()):
+                self.add(column)
+        return rows.known or 0
+
+    def set_row_count(self, rows: int) -> None:
+        """Set the number of rows, of the table and of each of its columns."""
+        rows = integer(rows, "the row count", 0, MAX_ROWS)
+        self.write_back()
+        self.unconfirmed.cut(rows)
+        try:
+            for column in self._catalog.resizing.set(rows, self._known()):
+                self.add(column)
+        finally:
+            self._shelf.distrust()
+        self._catalog.rows.accept()
+
+    def begin_change(self) -> None:
+        """Prepare a change of metadata: write buffered rows, to keep the order of the calls."""
+        self.write_back()
+        self._correct_row_count()
+
+    def _correct_row_count(self) -> None:
+        """Update the stored row count if another program has changed the number of rows."""
+        rows = self._catalog.rows
+        if self._objects.looks_before_writing:
+            rows.look_again()
+            if rows.known is None:
+                rows.look()
+        if self.row_count() != rows.stated:
+            rows.correct()
+
+    def reload(self) -> None:
+        """Read the table's document again; the next use of a column opens it anew.
+
+        The cached chunks are used again when the store confirms them.
+        """
+        self._shelf.distrust()
+        # Iterate over a copy, because another thread may be opening a column.
+        self._columns = {
+            name: column for name, column in self._columns.copy().items() if not column.in_place
+        }
+        self._catalog.reload()
+
+    # ---- creating, completing, deleting
+
+    def create(self, new: NewColumn, *, replaces: bool = False) -> None:
+        """Create a column; see :meth:`Catalog.create`."""
+        if replaces and new.complete:
+            raise ArgumentError("replace=True is for columns created with complete=False")
+        if replaces:
+            kept = self._catalog.kept_attributes(new.name)
+            new = dataclasses.replace(new, attributes={**kept, **new.attributes})
+        column = self._catalog.create(new, self.row_count(), replace=replaces)
+        self._catalog.rows.accept()
+        self.add_new(column, logged=not new.complete)
+
+    def create_many(self, columns: Sequence[NewColumn]) -> None:
+        """Create columns; see :meth:`Catalog.create_many`."""
+        if not columns:
+            return
+        created = self._catalog.create_many(columns, self.row_count())
+        self._catalog.rows.accept()
+        for new, column in zip(columns, created, strict=True):
+            self.add_new(column, logged=not new.complete)
+
+    def complete(self, name: str, rows_done: int | None) -> None:
+        """Declare a column complete, or its first rows; see :meth:`RatZarr.setComplete`."""
+        if rows_done is not None:
+            rows_done = integer(rows_done, "rowsDone", 0, MAX_ROWS)
+        column = self[name]
+        with self.confirming([name]) as written:
+            column.set_complete(rows_done, self.row_count(), written)
+        if rows_done is None and not column.in_place:
+            self.forget(name)
+            self.add(self._catalog.put_in_place(column))
+
+    def resume(self, name: str) -> dict[str, Any] | None:
+        """Resume writing a column, and return its attributes; see :meth:`RatZarr.resumeColumn`."""
+        column = self._catalog.unfinished(check_name(name))
+        if column is None:
+            return None
+        self.add_new(column)
+        return copy.deepcopy(column.document.attributes)
+
+    def delete(self, name: str) -> None:
+        """Delete a column, with its buffered rows."""
+        rows, order = self._catalog.rows, self._catalog.order
+        # Store the row count before a deletion: it may be known only from the last column.
+        if rows.known is not None or not order or order == [check_name(name)]:
+            self._correct_row_count()
+        known = self._columns.get(name)
+        if known is not None and not known.in_place:
+            self._objects.delete_tree(known.prefix)
+        else:
+            self._catalog.delete(name, known)
+        self._shelf.distrust()
+        self.forget(name)
+        if self._buffer is not None:
+            self._buffer.drop(name)
+
+    # ---- reading
 
     def read(
-        self, names: Iterable[str], block: Block, *, allow_incomplete: bool
+        self, names: Iterable[str], start: int, length: int, *, allow_incomplete: bool
     ) -> dict[str, Array]:
-        """Read the same rows of several columns. The rows must be in the table."""
+        """Read the same rows of several columns; fewer at the end of the table."""
         wanted = list(dict.fromkeys(names))
+        for attempt in range(CUTS):
+            stop = self._stop(wanted, start, length)
+            try:
+                return self._read_rows(wanted, start, stop, allow_incomplete=allow_incomplete)
+            except ChangedError:
+                # Another process has cut off rows. The remaining rows can be read.
+                self.reload()
+                if attempt + 1 == CUTS:
+                    raise
+        raise AssertionError  # pragma: no cover - the loop returns or raises
+
+    def _stop(self, names: Iterable[str], start: int, length: int) -> int:
+        """Return the end of a block of rows in the table.
+
+        Raises
+        ------
+        RowRangeError
+            If the block is outside the table.
+        """
+        start = integer(start, "startRow", None, None)
+        length = integer(length, "blockLen", None, None)
+        rows = self.row_count(names)
+        if start > rows:
+            self.reload()
+            rows = self.row_count(names)
+        if not 0 <= start <= rows or length < 0:
+            raise RowRangeError(
+                f"{self._objects.location} has {rows} rows: a block of {length} rows from "
+                f"row {start} is outside the table"
+            )
+        return min(start + length, rows)
+
+    def _read_rows(
+        self, wanted: Sequence[str], start: int, stop: int, *, allow_incomplete: bool
+    ) -> dict[str, Array]:
         if self._buffer is None or self._buffer.is_empty:
-            return self._read_stored(wanted, block, allow_incomplete)
+            return self._read_stored(wanted, start, stop, allow_incomplete)
         # Taken before the store is read: rows that are written in between are in one of both.
-        buffered = {
-            name: (column.state, self._buffer.rows(column, column.state, block))
-            for name, column in self.open(wanted).items()
-        }
-        blocks = self._read_stored(wanted, block, allow_incomplete)
+        buffered = self._buffered(wanted, start, stop)
+        blocks = self._read_stored(wanted, start, stop, allow_incomplete)
         for name, (state, rows) in buffered.items():
             # Rows for a column that another process has replaced are discarded when they are due.
-            if rows and self[name].state.is_same_column(state):
+            if self[name].state.is_same_column(state):
                 for one in rows:
                     one.copy_to(blocks[name])
         return blocks
 
+    def _buffered(
+        self, names: Iterable[str], start: int, stop: int
+    ) -> dict[str, tuple[ColumnState, list[BufferedRows]]]:
+        """Return the buffered rows of a block, by column; only of columns that have some."""
+        found: dict[str, tuple[ColumnState, list[BufferedRows]]] = {}
+        if self._buffer is not None and not self._buffer.is_empty:
+            for name, column in self.open(names).items():
+                state = column.state
+                rows = self._buffer.rows(column, state, start, stop)
+                if rows:
+                    found[name] = state, rows
+        return found
+
     def _read_stored(
-        self, wanted: list[str], block: Block, allow_incomplete: bool
+        self, wanted: Sequence[str], start: int, stop: int, allow_incomplete: bool
     ) -> dict[str, Array]:
-        blocks = self._read_cached(wanted, block)
+        blocks = self._read_cached(wanted, start, stop)
         if len(blocks) == len(wanted):
             return blocks
         left = self.open(name for name in wanted if name not in blocks)
         for _ in range(LOOKS):
+            size = 0
             for name, column in left.items():
                 if not allow_incomplete and column.in_place:
                     self._check_complete(name, column)
-            check_memory(
-                sum(_memory(column.state, block) for column in left.values()),
-                f"a block of {block.length} rows of {len(left)} columns",
-            )
-            blocks |= self._read(left, block)
+                size += _memory(column.state, start, stop)
+            if size > MEMORY:
+                check_memory(size, f"a block of {stop - start} rows of {len(left)} columns")
+            blocks |= self._read(left, start, stop)
             if not left:
                 return {name: blocks[name] for name in wanted}
         raise self._replaced_repeatedly(next(iter(left)))
 
-    @property
-    def _packers(self) -> int | None:
-        """The number of threads that are enough to code whole chunks; None for one per request."""
-        # On stores without waiting, each further thread only needs more memory.
-        return None if self._catalog.threads is None else max(2, PROCESSORS)
-
-    def _read_cached(self, names: Iterable[str], block: Block) -> dict[str, Array]:
+    def _read_cached(self, names: Iterable[str], start: int, stop: int) -> dict[str, Array]:
         """Read the columns whose rows are cached and confirmed as current by the store."""
         blocks: dict[str, Array] = {}
         for name in names:
             column = self._columns.get(name)
             if column is not None and column.state.complete:
-                rows = read_cached(column, block)
+                rows = read_cached(column, start, stop)
                 if rows is not None:
                     blocks[name] = rows
         return blocks
 
-    def _read(self, left: dict[str, Column], block: Block) -> dict[str, Array]:
+    def _read(self, left: dict[str, Column], start: int, stop: int) -> dict[str, Array]:
         """Read rows of columns; remove those from ``left`` whose values can be trusted."""
-        reads = {name: BlockRead(self[name], block) for name in left}
-        few = self._catalog.threads
+        reads = {name: BlockRead(self[name], start, stop) for name in left}
         # Decoding whole chunks runs in parallel; pages need little decoding.
-        pages = all(block.length * PAGES <= one.state.chunk_rows for one in reads.values())
-        run(
+        pages = all((stop - start) * PAGES <= one.state.chunk_rows for one in reads.values())
+        _run(
             [task for one in reads.values() for task in one.tasks()],
-            few if pages else self._packers,
+            self._few if pages else self._packers,
             short=pages,
         )
-        settled = run([partial(self._settle, one) for one in reads.values()], few, quick=True)
+        settled = _run(
+            [partial(self._settle, one) for one in reads.values()], self._few, quick=True
+        )
         for name, sure in zip(reads, settled, strict=True):
             if sure:
                 del left[name]
         return {name: one.out for name, one in reads.items()}
 
-    def read_text(self, name: str, block: Block) -> list[Array] | None:
-        """Read existing rows of a string column as fixed-width bytes; see ``RatZarr.readText``."""
+    def read_text(self, name: str, start: int, length: int) -> list[Array] | None:
+        """Read rows of a column as fixed-width UTF-8; see :meth:`RatZarr.readText`."""
+        stop = self._stop([name], start, length)
         column = self[name]
         state = column.state
-        if state.dtype.kind != "T" or state.row_shape:
+        if not _is_text(state) or self._buffered([name], start, stop):
             return None
-        if self._buffer is not None and self._buffer.rows(column, state, block):
-            return None
-        found = cached_parts(column, block) if state.complete else None
-        if found is None and self._shelf.trusts and block.length <= state.chunk_rows:
+        cached = cached_parts(column, start, stop) if state.complete else None
+        if cached is None and self._shelf.trusts and stop - start <= state.chunk_rows:
             # The next block is probably in the same chunk.
-            self.read([name], block, allow_incomplete=False)
-            found = cached_parts(self[name], block)
-            if found is None:
+            self.read([name], start, length, allow_incomplete=False)
+            cached = cached_parts(self[name], start, stop)
+            if cached is None:
                 return None
-        if found is None:
-            looked = self.look(name, block, padded_rows).found
-            pieces = [looked[first] for first in sorted(looked)]
+        if cached is None:
+            found = self._decoded(name, start, stop, padded_rows)
         else:
-            pieces = [chunk.padded(part.in_chunk) for part, chunk in found]
-        return [one for of_chunk in pieces for one in of_chunk or ()]
+            found = [chunk.padded(part.in_chunk) for part, chunk in cached]
+        pieces = [piece for part in found for piece in part or ()]
+        # read() handles the remaining cases: rows that the column does not have yet, and strings
+        # that can't be padded.
+        return pieces if sum(map(len, pieces)) == stop - start else None
 
-    def look(
-        self, name: str, block: Block, use: Callable[[ColumnState, Part, bytes | None], Any]
+    def read_utf8(self, name: str, start: int, length: int) -> list[tuple[Array, Array]] | None:
+        """Read rows of a column as Arrow stores strings; see :meth:`RatZarr.readUtf8`."""
+        stop = self._stop([name], start, length)
+        if not _is_text(self[name].state) or self._buffered([name], start, stop):
+            return None
+        found = self._decoded(name, start, stop, utf8_rows)
+        pieces = [piece for piece in found if piece is not None]
+        rows = sum(len(offsets) - 1 for offsets, _ in pieces)
+        return pieces if len(pieces) == len(found) and rows == stop - start else None
+
+    def _decoded[T](
+        self,
+        name: str,
+        start: int,
+        stop: int,
+        decoder: Callable[[ColumnState, Part, bytes | None], T],
+    ) -> list[T]:
+        """Return what a decoder makes of each chunk; nothing if rows have been cut off."""
+        try:
+            found = self._look(name, start, stop, decoder).found
+        except ChangedError:
+            return []
+        return [found[first] for first in sorted(found)]
+
+    def check(self, name: str, start: int, length: int) -> None:
+        """Check that the chunks of these rows exist and are not damaged."""
+        self._look(name, start, self._stop([name], start, length), check_chunk)
+
+    def _look(
+        self,
+        name: str,
+        start: int,
+        stop: int,
+        use: Callable[[ColumnState, Part, bytes | None], Any],
     ) -> BlockLook:
-        """Apply a function to the undecoded chunks of existing rows; see :class:`BlockLook`."""
-        self.write_back([name], block)
+        """Apply a function to the undecoded chunks of rows; see :class:`BlockLook`."""
+        self._write_back_rows([name], start, stop)
         for _ in range(LOOKS):
             column = self[name]
             if column.in_place:
                 self._check_complete(name, column)
-            look = BlockLook(column, block, use)
+            look = BlockLook(column, start, stop, use)
             run(look.tasks())
             if self._settle(look):
                 return look
@@ -284,7 +491,7 @@ class OpenColumns:
 
     def _replaced_repeatedly(self, name: str) -> ConflictError:
         return ConflictError(
-            f"{self[name].objects.location}: other processes replaced column {name!r} "
+            f"{self._objects.location}: other processes replaced column {name!r} "
             f"{LOOKS} times while it was read"
         )
 
@@ -302,8 +509,25 @@ class OpenColumns:
             self.forget(one.column.name)
             raise
 
-    def write(self, blocks: Mapping[str, Any], start: int, row_count: int) -> None:
+    # ---- writing
+
+    def write(self, blocks: Mapping[str, Any], start: int) -> None:
         """Write the same rows of several columns; if one block does not fit, write nothing."""
+        start = integer(start, "startRow", None, None)
+        rows = self.row_count(blocks)
+        try:
+            self._write(blocks, start, rows)
+        except RowRangeError:
+            self.reload()
+            now = self.row_count(blocks)
+            if now <= rows:
+                raise
+            self._write(blocks, start, now)
+        except ChangedError:
+            self.reload()
+            raise
+
+    def _write(self, blocks: Mapping[str, Any], start: int, row_count: int) -> None:
         columns = self.open(blocks)
         fitted: dict[str, tuple[Column, ColumnState, Array]] = {}
         try:
@@ -321,35 +545,26 @@ class OpenColumns:
                 for name, (column, state, _) in fitted.items()
                 if (name, state.id) not in self._logged
             ]
-            if unlogged:
-                run(unlogged)
+            _run(unlogged)
             lagging = [
                 name
                 for name, (_, state, values) in fitted.items()
                 if start + len(values) > state.length
             ]
-            if lagging:
-                grown = run([partial(self._grown, *fitted[name], start) for name in lagging])
-                fitted.update(zip(lagging, grown, strict=True))
+            grown = _run([partial(self._catalog.grow, *fitted[name], start) for name in lagging])
+            fitted.update(zip(lagging, grown, strict=True))
             tasks: list[Callable[[], None]] = []
             for column, state, values in fitted.values():
-                self._remember(column, state, start + len(values))
+                if not column.objects.looks_before_writing:
+                    self.unconfirmed.add(column, state, start + len(values))
                 if self._buffer is None:
                     tasks += block_writes(column, state, values, start)
                 else:
                     tasks += self._buffer.put(column, state, values, start)
-            if tasks:
-                run(tasks, self._packers)
+            _run(tasks, self._packers)
         except (ChangedError, ColumnNotFoundError):
             self._close_visible(columns)
             raise
-
-    def give_up(self, name: str) -> None:
-        """Drop a column that this instance has deleted, with its buffered rows."""
-        self._shelf.distrust()
-        self.forget(name)
-        if self._buffer is not None:
-            self._buffer.drop(name)
 
     def _close_visible(self, names: Iterable[str]) -> None:
         """Close visible columns; the next use opens them anew."""
@@ -357,6 +572,20 @@ class OpenColumns:
             column = self._columns.get(name)
             if column is not None and column.in_place:
                 self._columns.pop(name, None)
+
+    def abandon(self, error: BaseException | None) -> None:
+        """Write buffered rows and close all columns, after an error."""
+        try:
+            self.write_back()
+        except RatZarrError as other:
+            # The first error is the important one; later errors are notes on it.
+            if error is not None:
+                error.add_note(f"{other}\n" + "\n".join(getattr(other, "__notes__", ())))
+        self.forget()
+
+    def _write_back_rows(self, names: Collection[str], start: int, stop: int) -> None:
+        if self._buffer is not None:
+            self.write_back(names, Block(start, stop - start))
 
     def write_back(self, names: Collection[str] | None = None, block: Block | None = None) -> None:
         """Write buffered rows, optionally of some columns or one block (:class:`WriteBuffer`).
@@ -374,51 +603,16 @@ class OpenColumns:
             self._close_visible(list(self._columns) if names is None else names)
             raise
 
-    def _grown(
-        self, column: Column, state: ColumnState, values: Array, start: int
-    ) -> tuple[Column, ColumnState, Array]:
-        """Let a column grow to the table's row count before rows are written."""
-        self._catalog.rows.correct()
-        self._catalog.resizing.follow(column)
-        if not column.state.is_same_column(state):
-            raise column.replaced()
-        if start + len(values) > column.state.length:
-            # The table has become shorter, and these rows are outside it.
-            raise column.cut(column.state.length, start + len(values))
-        return column, column.state, values
-
     def _log(self, column: Column, state: ColumnState) -> None:
         # Write one event per column and instance, even if several threads write at once.
         key = column.name, state.id
-        with self._locks_lock:
+        with self._lock:
             lock = self._log_locks[key]
         with lock:
             if key in self._logged:
                 return
-            entry = event()
-
-            def change(document: Document) -> None:
-                # This document was just read, so the column's state describes it.
-                if not column.state.is_same_column(state):
-                    raise column.replaced()
-                log = document["attributes"].setdefault(MODIFICATION_ATTR, [])
-                if not isinstance(log, list):
-                    raise DamagedError(
-                        f"{column.document.place} is damaged: its {MODIFICATION_ATTR} is "
-                        f"{log!r:.100}, expected a list of events"
-                    )
-                log.append(entry)
-
-            column.document.update(change, column.missing)
+            column.log(state)
             self._logged.add(key)
-
-    def _remember(self, column: Column, state: ColumnState, stop: int) -> None:
-        if not column.objects.looks_before_writing:
-            key = (column.name, state.id)
-            with self._locks_lock:
-                known = self._unconfirmed.setdefault(key, (column, state, stop))
-                if stop > known[2]:
-                    self._unconfirmed[key] = known[0], known[1], stop
 
     def confirm(self, names: Iterable[str] | None = None) -> None:
         """Check that written rows still exist, in the columns that they were meant for.
@@ -431,34 +625,13 @@ class OpenColumns:
         with self.confirming(names) as written:
             run([partial(column.confirm, state, stop) for column, state, stop in written])
 
-    @contextmanager
     def confirming(
         self, names: Iterable[str] | None = None
-    ) -> Iterator[list[tuple[Column, ColumnState, int]]]:
-        """Yield the unchecked writes: for each column its state, and the end of the written rows.
-
-        If the store can't be reached, the writes stay unchecked.
-        """
+    ) -> AbstractContextManager[list[Write]]:
+        """Write buffered rows; return the unchecked writes as :meth:`Unconfirmed.taken` does."""
         wanted = None if names is None else set(names)
         self.write_back(wanted)
-        with self._locks_lock:
-            chosen = [key for key in self._unconfirmed if wanted is None or key[0] in wanted]
-            written = [self._unconfirmed.pop(key) for key in chosen]
-        try:
-            yield written
-        except (StoreError, KeyboardInterrupt):
-            for one in written:
-                self._remember(*one)
-            raise
-
-    def cut(self, rows: int) -> None:
-        """Record that this instance has set the row count."""
-        self._shelf.distrust()
-        with self._locks_lock:
-            self._unconfirmed = {
-                key: (column, state, min(stop, rows))
-                for key, (column, state, stop) in self._unconfirmed.items()
-            }
+        return self.unconfirmed.taken(wanted)
 
 
 def _fit(column: Column, block: Any, start: int) -> tuple[ColumnState, Array]:
@@ -473,6 +646,43 @@ def _fit(column: Column, block: Any, start: int) -> tuple[ColumnState, Array]:
         raise
 
 
-def _memory(state: ColumnState, block: Block) -> int:
-    rows = max(0, min(block.stop, state.length) - block.start)
-    return block.length * state.row_bytes + rows // state.chunk_rows * TASK_BYTES
+def _is_text(state: ColumnState) -> bool:
+    """Return True for a column of strings with one value per row."""
+    return state.dtype.kind == "T" and not state.row_shape
+
+
+def _memory(state: ColumnState, start: int, stop: int) -> int:
+    rows = max(0, min(stop, state.length) - start)
+    return (stop - start) * state.row_bytes + rows // state.chunk_rows * TASK_BYTES
+
+
+def _run[T](
+    tasks: Sequence[Callable[[], T]],
+    few: int | None = None,
+    *,
+    quick: bool = False,
+    short: bool = False,
+) -> list[T]:
+    # Most blocks are rows of one column in one chunk. Such a task needs no thread pool.
+    return (
+        [task() for task in tasks] if len(tasks) < 2 else run(tasks, few, quick=quick, short=short)
+    )
+
+
+_BOOLS = (bool, np.bool_)
+
+
+def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
+    """Return an integer argument. NumPy integers are accepted; bools and floats are refused."""
+    try:
+        if isinstance(value, _BOOLS):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentError(
+            f"{what} is an integer: got {value!r}, a {type(value).__name__}"
+        ) from None
+    too_small = least is not None and number < least
+    if too_small or (most is not None and number > most):
+        raise ArgumentError(f"{what} is an integer from {least} to {most}: got {number}")
+    return number

@@ -284,7 +284,7 @@ class Resizing:
         if not rest:
             return True
         chunk = keep // state.chunk_rows
-        key = f"{column.prefix}/{state.chunk_name(chunk)}"
+        key = column.chunk_key(state, chunk)
         for _ in Attempts(column.objects.patience):
             found = column.objects.get_versioned(key)
             if found is None or state.disowns(found.mark):

@@ -20,24 +20,25 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.columns.chunk_cache import size_of
-from ratzarr.columns.chunk_io import write_rows
+from ratzarr.columns.chunk_io import Part, parts, write_rows
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import run
 from ratzarr.errors import ChangedError, ColumnNotFoundError, RatZarrError
-from ratzarr.format.blocks import Block, Part, parts
+from ratzarr.format.blocks import Block
 
 __all__ = [
     "SECONDS",
     "Buffer",
     "BufferedRows",
     "WriteBuffer",
+    "buffer_of",
     "know",
     "wait",
     "write_remaining",
@@ -349,8 +350,7 @@ class WriteBuffer:
             If writing other chunks to make room fails. These rows are not added.
         """
         tasks: list[Callable[[], None]] = []
-        block = Block(start, len(values))
-        for part in parts(block, state.chunk_rows, state.length):
+        for part in parts(start, start + len(values), state.chunk_rows, state.length):
             given = values[part.in_block]
             # Rows of a chunk that is larger than the buffer are written at once.
             too_large = rows_of(state, part.chunk) * (state.row_bytes + 1) > self._limit
@@ -420,10 +420,12 @@ class WriteBuffer:
         """True if no rows are buffered."""
         return not self._waiting
 
-    def rows(self, column: Column, state: ColumnState, block: Block) -> list[BufferedRows]:
+    def rows(
+        self, column: Column, state: ColumnState, start: int, stop: int
+    ) -> list[BufferedRows]:
         """Return copies of the buffered rows of a block. To be taken before the block is read."""
         found: list[BufferedRows] = []
-        for part in parts(block, state.chunk_rows, state.length):
+        for part in parts(start, stop, state.chunk_rows, state.length):
             with self._lock:
                 chunk = self._waiting.get(_key(column, state, part.chunk))
             if chunk is None:
@@ -525,6 +527,24 @@ class WriteBuffer:
         """Return the time at which the oldest rows were buffered; None for an empty buffer."""
         with self._lock:
             return min((chunk.since for chunk in self._waiting.values()), default=None)
+
+
+def buffer_of(owner: object, limit: int) -> WriteBuffer | None:
+    """Return a buffer whose rows are written when its owner is no longer used.
+
+    Parameters
+    ----------
+    owner : object
+        The instance that the rows are written by.
+    limit : int
+        See :class:`WriteBuffer`. With 0 there is no buffer.
+    """
+    if not limit:
+        return None
+    buffer = WriteBuffer(limit)
+    # At the end of the program, the rows are written by the exit handler.
+    finalize(owner, write_remaining, buffer).atexit = False
+    return buffer
 
 
 def rows_of(state: ColumnState, chunk: int) -> int:

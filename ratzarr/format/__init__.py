@@ -3,8 +3,9 @@
 The names below are for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ratzarr.lazy import lazy
 
 if TYPE_CHECKING:
     from ratzarr.format.blocks import Block, chunk_count
@@ -53,38 +54,15 @@ __all__ = [
 ]
 
 # Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
-_MODULES = {
-    "BYTES": "dtypes",
-    "Block": "blocks",
-    "COLUMN_ORDER_ATTR": "names",
-    "COMPLETE_ATTR": "names",
-    "CUTS_ATTR": "names",
-    "CUTTING_ATTR": "names",
-    "FORMAT_VERSION_ATTR": "names",
-    "GROUP": "names",
-    "OWN_COLUMN_ATTRS": "names",
-    "RESIZE_ATTR": "names",
-    "ROWS_DONE_ATTR": "names",
-    "ZARR_JSON": "names",
-    "as_block": "casting",
-    "check_memory": "limits",
-    "chunk_count": "blocks",
-    "empty_value": "dtypes",
-    "exact": "casting",
-    "has_payload": "casting",
-    "kept_attributes": "names",
-    "key_of": "names",
-    "mask": "history",
-    "normalize_dtype": "dtypes",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "blocks": "Block chunk_count",
+        "casting": "as_block exact has_payload",
+        "dtypes": "BYTES empty_value normalize_dtype",
+        "history": "mask",
+        "limits": "check_memory",
+        "names": "COLUMN_ORDER_ATTR COMPLETE_ATTR CUTS_ATTR CUTTING_ATTR FORMAT_VERSION_ATTR GROUP "
+        "OWN_COLUMN_ATTRS RESIZE_ATTR ROWS_DONE_ATTR ZARR_JSON kept_attributes key_of",
+    },
+)

@@ -1,24 +1,12 @@
-"""Rows, blocks and chunks: arithmetic on half-open ranges of rows.
-
-Rows count from 0. A *block* is the range of rows that a caller reads or writes. A *chunk* is the
-range of rows stored as one object. A block has one *part* in each chunk that it overlaps. A part
-that covers all rows of its chunk is *whole* and can be written without reading the chunk.
-
->>> [(part.chunk, part.in_chunk, part.in_block, part.whole)
-...  for part in parts(Block(3, 5), chunk_rows=4, row_count=8)]
-... # doctest: +NORMALIZE_WHITESPACE
-[(0, slice(3, 4, None), slice(0, 1, None), False),
- (1, slice(0, 4, None), slice(1, 5, None), True)]
-"""
+"""Ranges of rows. Rows count from 0."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 
 from ratzarr.errors import RowRangeError
 
-__all__ = ["Block", "Part", "Runs", "chunk_count", "parts"]
+__all__ = ["Block", "Runs", "chunk_count"]
 
 MOST_RUNS = 64
 """The number of runs that :class:`Runs` keeps; beyond it, it stops counting."""
@@ -47,54 +35,9 @@ class Block:
         return self.start + self.length
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """The overlap of a block and a chunk."""
-
-    chunk: int
-    """Index of the chunk, from 0."""
-    in_chunk: slice
-    """The rows, counted from the first row of the chunk."""
-    in_block: slice
-    """The same rows, counted from the first row of the block."""
-    whole: bool
-    """True if these are all rows of the table in this chunk."""
-
-
 def chunk_count(rows: int, chunk_rows: int) -> int:
     """Return the number of chunks of ``chunk_rows`` rows needed for ``rows`` rows."""
     return -(-rows // chunk_rows)
-
-
-def parts(block: Block, chunk_rows: int, row_count: int) -> Iterator[Part]:
-    """Split a block at chunk boundaries.
-
-    Parameters
-    ----------
-    block : Block
-        Rows of a table with ``row_count`` rows.
-    chunk_rows : int
-        Rows per chunk, >= 1.
-    row_count : int
-        Rows of the table. The last chunk may hold fewer than ``chunk_rows``.
-
-    Yields
-    ------
-    Part
-        In row order; nothing for an empty block.
-    """
-    row = block.start
-    while row < block.stop:
-        chunk = row // chunk_rows
-        first = chunk * chunk_rows
-        stop = min(block.stop, first + chunk_rows)
-        yield Part(
-            chunk,
-            slice(row - first, stop - first),
-            slice(row - block.start, stop - block.start),
-            row == first and stop >= min(first + chunk_rows, row_count),
-        )
-        row = stop
 
 
 class Runs:

@@ -68,7 +68,7 @@ def normalize_dtype(dtype: Any) -> np.dtype[Any]:
     UnsupportedDtypeError
         For any other dtype.
     """
-    known = numpy_dtype(dtype)
+    known = None if isinstance(dtype, np.dtype) else numpy_dtype(dtype)
     if known is not None:
         dtype = known
     if dtype is bytes or (isinstance(dtype, str) and dtype == "bytes"):

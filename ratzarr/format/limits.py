@@ -8,25 +8,21 @@ them too, so that they write nothing unreadable.
 import contextlib
 import functools
 import os
-import re
+import sys
 from pathlib import Path
-
-import numpy as np
 
 from ratzarr.errors import TooLargeError
 from ratzarr.settings import MAX_CHUNK_BYTES, max_chunk_bytes
 
 __all__ = [
-    "MAX_DEPTH",
     "MAX_DOCUMENT_BYTES",
-    "MAX_DOCUMENT_VALUES",
     "MAX_ROWS",
+    "MEMORY",
     "PACKABLE",
     "TASK_BYTES",
     "check_memory",
     "chunk_rows_within",
     "memory_there",
-    "objection_to",
 ]
 
 MAX_ROWS = 2**63 - 1
@@ -37,17 +33,12 @@ PACKABLE = 2**31 - 2**16
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
 """Limit of a ``zarr.json``. A log of 100 000 events takes about 20 MB."""
-MAX_DOCUMENT_VALUES = 2**22
-"""Limit of values in a ``zarr.json``. An empty list takes 3 bytes there and over 60 in memory."""
-MAX_DEPTH = 64
-"""Limit of nested lists and objects, because parsers, copies and comparisons are recursive."""
 
 TASK_BYTES = 2000
 """Memory for a pending read of a chunk, without its values."""
 
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files with the memory limit of a container's processes."""
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def chunk_rows_within(chunk_rows: int, row_bytes: int, column: str) -> int:
@@ -113,27 +104,5 @@ def memory_there(*, files: tuple[str, ...] = CGROUPS) -> int | None:
     return min((size for size in found if size > 0), default=None)
 
 
-def objection_to(data: bytes) -> str | None:
-    """Return an explanation if a JSON document is too large to parse, otherwise None.
-
-    Parameters
-    ----------
-    data : bytes
-        UTF-8, possibly not JSON. The count is right up to the point where a parser would stop.
-    """
-    if len(data) > MAX_DOCUMENT_BYTES:
-        return f"it has {len(data)} bytes, a zarr.json has at most {MAX_DOCUMENT_BYTES}"
-    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH and len(data) <= MAX_DOCUMENT_VALUES:
-        return None
-    bare = np.frombuffer(_STRING.sub(b'""', data), np.uint8)
-    opens = (bare == ord("[")) | (bare == ord("{"))
-    closes = (bare == ord("]")) | (bare == ord("}"))
-    values = int(np.count_nonzero(opens)) + int(np.count_nonzero(bare == ord(",")))
-    if values > MAX_DOCUMENT_VALUES:
-        return f"it has {values} values, a zarr.json has at most {MAX_DOCUMENT_VALUES}"
-    steps = opens.astype(np.int8)
-    steps -= closes
-    depth = int(np.cumsum(steps, dtype=np.int32).max(initial=0))
-    if depth > MAX_DEPTH:
-        return f"its lists and objects are nested {depth} deep, expected {MAX_DEPTH} or less"
-    return None
+MEMORY = memory_there() or sys.maxsize
+"""The size in bytes up to which :func:`check_memory` raises no error."""

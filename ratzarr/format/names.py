@@ -16,6 +16,8 @@ import zlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
 from ratzarr.errors import (
     DamagedError,
     FormatVersionError,
@@ -23,7 +25,7 @@ from ratzarr.errors import (
     NotARatZarrError,
     TooLargeError,
 )
-from ratzarr.format.limits import MAX_ROWS, objection_to
+from ratzarr.format.limits import MAX_DOCUMENT_BYTES, MAX_ROWS
 
 __all__ = [
     "CHUNKSIZE_ATTR",
@@ -251,6 +253,13 @@ _BITS = bytes.maketrans(b"01", b" \t")
 _BLANKS = b" \t\r\n"
 
 
+MAX_DOCUMENT_VALUES = 2**22
+"""Limit of values in a ``zarr.json``. An empty list takes 3 bytes there and over 60 in memory."""
+MAX_DEPTH = 64
+"""Limit of nested lists and objects, because parsers, copies and comparisons are recursive."""
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
+
 def to_json(document: Mapping[str, Any]) -> bytes:
     """Return the bytes of a ``zarr.json``, with a checksum.
 
@@ -264,7 +273,7 @@ def to_json(document: Mapping[str, Any]) -> bytes:
     except UnicodeEncodeError:
         # An unpaired surrogate, which can only come from another program's escapes.
         text = json.dumps(document, indent=2).encode("ascii")
-    objection = objection_to(text)
+    objection = _objection_to(text)
     if objection is not None:
         raise TooLargeError(f"a zarr.json can't be written: {objection}")
     return text + b"\n" + f"{zlib.crc32(text):032b}".encode("ascii").translate(_BITS) + b"\n"
@@ -280,7 +289,7 @@ def from_json(data: bytes, place: str) -> Document:
         document in the message.
     """
     _check_sum(data, place)
-    objection = objection_to(data)
+    objection = _objection_to(data)
     if objection is not None:
         raise DamagedError(f"{place} is damaged: {objection}")
     try:
@@ -294,6 +303,32 @@ def from_json(data: bytes, place: str) -> Document:
     ):
         raise DamagedError(f"{place} is damaged: expected a JSON object describing a Zarr node")
     return document
+
+
+def _objection_to(data: bytes) -> str | None:
+    """Return an explanation if a JSON document is too large to parse, otherwise None.
+
+    Parameters
+    ----------
+    data : bytes
+        UTF-8, possibly not JSON. The count is right up to the point where a parser would stop.
+    """
+    if len(data) > MAX_DOCUMENT_BYTES:
+        return f"it has {len(data)} bytes, a zarr.json has at most {MAX_DOCUMENT_BYTES}"
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH and len(data) <= MAX_DOCUMENT_VALUES:
+        return None
+    bare = np.frombuffer(_STRING.sub(b'""', data), np.uint8)
+    opens = (bare == ord("[")) | (bare == ord("{"))
+    closes = (bare == ord("]")) | (bare == ord("}"))
+    values = int(np.count_nonzero(opens)) + int(np.count_nonzero(bare == ord(",")))
+    if values > MAX_DOCUMENT_VALUES:
+        return f"it has {values} values, a zarr.json has at most {MAX_DOCUMENT_VALUES}"
+    steps = opens.astype(np.int8)
+    steps -= closes
+    depth = int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+    if depth > MAX_DEPTH:
+        return f"its lists and objects are nested {depth} deep, expected {MAX_DEPTH} or less"
+    return None
 
 
 def has_checksum(data: bytes) -> bool:

@@ -3,8 +3,9 @@
 The names below are for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ratzarr.lazy import lazy
 
 if TYPE_CHECKING:
     from ratzarr.maintenance.check import check_store
@@ -20,21 +21,11 @@ __all__ = [
 ]
 
 # Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
-_MODULES = {
-    "Entry": "copy",
-    "Finding": "column_check",
-    "check_store": "check",
-    "copy_store": "copy",
-    "inventory": "copy",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "check": "check_store",
+        "column_check": "Finding",
+        "copy": "Entry copy_store inventory",
+    },
+)

@@ -256,7 +256,7 @@ class _Copy:
         # On a disk, writing a chunk reads the column's document, which is written after it here.
         if state is None or self._target.looks_before_writing:
             return None
-        return Owner(prefix, state.mark(), lambda data: None)
+        return Owner(prefix, state.mark, lambda data: None)
 
     def _column(self, key: str) -> tuple[str, ColumnState | None]:
         match = _CHUNK.fullmatch(key)

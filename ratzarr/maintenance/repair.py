@@ -231,7 +231,7 @@ def erase_beyond(check: ColumnCheck) -> Repair:
         assert state is not None  # noqa: S101 - for mypy: only readable columns have such chunks
         column = Column(objects, check.name, check.key, prefix)
         blank = partial(_blank, column, check)
-        owner = Owner(prefix, state.mark(), still)
+        owner = Owner(prefix, state.mark, still)
         wanted = set(check.beyond)
         # Use versions from before the document was read: a process that writes rows there
         # afterwards either changes the version or is seen in the document.

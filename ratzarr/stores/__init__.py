@@ -3,8 +3,9 @@
 The names below are for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ratzarr.lazy import lazy
 
 if TYPE_CHECKING:
     from ratzarr.stores.aws_config import NAMES, S3Settings, consult, current, without_password
@@ -56,41 +57,15 @@ __all__ = [
 ]
 
 # Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
-_MODULES = {
-    "FileState": "files",
-    "Location": "base",
-    "NAMES": "aws_config",
-    "Objects": "base",
-    "S3Settings": "aws_config",
-    "client_for": "s3_client",
-    "consult": "aws_config",
-    "copy_file": "files",
-    "current": "aws_config",
-    "exists": "open",
-    "file_state": "files",
-    "gdal_name": "base",
-    "keys_of_profile": "s3_client",
-    "leftovers": "temp_output",
-    "names_beside": "files",
-    "open_objects": "open",
-    "parse": "base",
-    "remove_file": "files",
-    "same_file": "files",
-    "state_of": "local_files",
-    "sweep_leftovers": "temp_output",
-    "remove_temporary": "temp_output",
-    "temporary_path": "temp_output",
-    "url_name": "base",
-    "without_password": "aws_config",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy(
+    __name__,
+    {
+        "aws_config": "NAMES S3Settings consult current without_password",
+        "base": "Location Objects gdal_name parse url_name",
+        "files": "FileState copy_file file_state names_beside remove_file same_file",
+        "local_files": "state_of",
+        "open": "exists open_objects",
+        "s3_client": "client_for keys_of_profile",
+        "temp_output": "leftovers remove_temporary sweep_leftovers temporary_path",
+    },
+)

@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ratzarr.codecs.blosc import ReadAt
@@ -177,8 +177,7 @@ type Take = Callable[[str, int, ReadAt], bool]
 """Reads the needed part of an object, if possible: see :meth:`Objects.get_unless`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Versioned:
+class Versioned(NamedTuple):
     """An object's bytes and state."""
 
     data: bytes
@@ -189,8 +188,7 @@ class Versioned:
     """For :meth:`Objects.is_still`; empty if the store cannot compare states."""
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(NamedTuple):
     """An object's bytes, or the information that known bytes are current."""
 
     data: bytes | memoryview | None
@@ -200,8 +198,7 @@ class Seen:
     """Changes with the object; empty if the store cannot tell, or not reliably."""
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """The column for which a chunk is written.
 
     Another process may delete a column and create a new one in its place while this process still

@@ -44,9 +44,11 @@ class MetadataDocument:
     ) -> None:
         self.objects, self.key = objects, key
         self._check, self._external = check, external
-        self._document: Document = {}
+        self.document: Document = {}
+        """The document as last read. Do not modify it."""
+        self.data: bytes | None = None
+        """The document's bytes as last read."""
         self._version = ""
-        self._data: bytes | None = None
         self._state = ""
         """Version of the object that these bytes come from; empty if unknown."""
         # Document and version belong together. Threads that share an instance must never write one
@@ -59,27 +61,17 @@ class MetadataDocument:
         return f"{self.objects.location}/{self.key}"
 
     @property
-    def document(self) -> Document:
-        """The document as last read. Do not modify it."""
-        return self._document
-
-    @property
-    def data(self) -> bytes | None:
-        """The document's bytes as last read."""
-        return self._data
-
-    @property
     def attributes(self) -> dict[str, Any]:
         """The document's attributes as last read. Do not modify them."""
-        attributes: dict[str, Any] = self._document.get("attributes", {})
+        attributes: dict[str, Any] = self.document.get("attributes", {})
         return attributes
 
     def snapshot(self) -> Self:
         """Return an independent copy with the same content."""
         with self._lock:
             other = type(self)(self.objects, self.key, self._check, self._external)
-            other._document, other._version, other._data = (
-                self._document, self._version, self._data,
+            other.document, other._version, other.data = (
+                self.document, self._version, self.data,
             )  # fmt: skip
             other._state = self._state
             return other
@@ -97,9 +89,9 @@ class MetadataDocument:
             found = self.objects.get_versioned(self.key, MAX_DOCUMENT_BYTES)
             if found is None:
                 return False
-            if found.data != self._data:
-                self._document = self.parse(found.data)
-            self._data, self._version, self._state = found.data, found.version, found.state
+            if found.data != self.data:
+                self.document = self.parse(found.data)
+            self.data, self._version, self._state = found.data, found.version, found.state
             return True
 
     def parse(self, data: bytes) -> Document:
@@ -124,19 +116,19 @@ class MetadataDocument:
             version = self.objects.create(self.key, data)
             if version is None:
                 return False
-            self._document, self._version, self._data, self._state = document, version, data, ""
+            self.document, self._version, self.data, self._state = document, version, data, ""
             return True
 
     def swap(self, change: Callable[[Document], None]) -> bool:
         """Apply a change to the document as last read; return False if that is out of date."""
         with self._lock:
-            document = copy.deepcopy(self._document)
+            document = copy.deepcopy(self.document)
             change(document)
             data = to_json(document)
             version = self.objects.replace(self.key, data, self._version)
             if version is None:
                 return False
-            self._document, self._version, self._data, self._state = document, version, data, ""
+            self.document, self._version, self.data, self._state = document, version, data, ""
             return True
 
     def update(
@@ -172,7 +164,7 @@ class MetadataDocument:
                     if not self.load():
                         raise missing()
                     fresh = True
-                document = copy.deepcopy(self._document)
+                document = copy.deepcopy(self.document)
                 # With an outdated document, neither "nothing to change" nor an error is reliable.
                 try:
                     if change(document) is False:
@@ -186,7 +178,7 @@ class MetadataDocument:
                 data = to_json(document)
                 version = self.objects.replace(self.key, data, self._version)
                 if version is not None:
-                    self._document, self._version, self._data, self._state = (
+                    self.document, self._version, self.data, self._state = (
                         document,
                         version,
                         data,

@@ -4,6 +4,7 @@ A RatZarr is a Zarr group that contains a group ``RAT``. Anything else at a loca
 name and left unchanged. This module accesses nothing outside the location.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -13,7 +14,13 @@ from typing import Any
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, StorePath
 
-from ratzarr.errors import ArgumentError, DamagedError, NotARatZarrError, ReadOnlyError
+from ratzarr.errors import (
+    ArgumentError,
+    DamagedError,
+    NotARatZarrError,
+    ReadOnlyError,
+    TableNotFoundError,
+)
 from ratzarr.format.limits import MAX_DOCUMENT_BYTES
 from ratzarr.format.names import (
     GROUP,
@@ -31,8 +38,9 @@ from ratzarr.stores.local import LocalObjects
 from ratzarr.stores.zarr_store import StoreObjects
 
 __all__ = [
+    "Place",
     "check_writable",
-    "create",
+    "create_table",
     "delete",
     "exists",
     "is_litter",
@@ -40,8 +48,13 @@ __all__ = [
     "is_valid",
     "open_objects",
     "open_place",
+    "open_table",
+    "read_only_error",
     "table_metadata",
 ]
+
+type Place = str | os.PathLike[str] | Store | StorePath
+"""The location of a table: a name, or a zarr store that contains the table."""
 
 TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
 
@@ -101,7 +114,12 @@ def check_writable(objects: Objects) -> None:
         Gives the reason.
     """
     if not objects.writable:
-        raise ReadOnlyError(f"{objects.location} is for reading only: {objects.read_only_reason}")
+        raise read_only_error(objects)
+
+
+def read_only_error(objects: Objects) -> ReadOnlyError:
+    """Return the error for a read-only location, with the reason."""
+    return ReadOnlyError(f"{objects.location} is for reading only: {objects.read_only_reason}")
 
 
 def open_objects(location: Location, options: Mapping[str, Any] | None = None) -> Objects:
@@ -122,7 +140,37 @@ def table_metadata(objects: Objects) -> MetadataDocument:
     return MetadataDocument(objects, TABLE_KEY, partial(check_table_document, place=place))
 
 
-def create(objects: Objects, rows: int = 0, chunk_rows: int | None = None) -> MetadataDocument:
+def open_table(
+    objects: Objects, rows: int, chunk_rows: int, *, create: bool
+) -> tuple[MetadataDocument, bool]:
+    """Open a table, or create it if there is none.
+
+    Returns
+    -------
+    document : MetadataDocument
+        The table's document as read or written.
+    is_new : bool
+        True if the table did not exist.
+
+    Raises
+    ------
+    TableNotFoundError
+        If it does not exist and ``create`` is False.
+    NotARatZarrError
+        If something else exists there.
+    """
+    table = table_metadata(objects)
+    if table.load():
+        return table, False
+    if not create:
+        refuse_foreign_root(objects)
+        raise TableNotFoundError(f"there is no RatZarr at {objects.location}")
+    return create_table(objects, rows, chunk_rows), True
+
+
+def create_table(
+    objects: Objects, rows: int = 0, chunk_rows: int | None = None
+) -> MetadataDocument:
     """Create a table without columns if none exists, and return its document.
 
     If several processes create the same store at once, all succeed and share one table.

@@ -42,6 +42,7 @@ __all__ = [
     "client_for",
     "keys_of_profile",
     "new_session",
+    "parse_time",
     "passes",
     "service_loader",
 ]
@@ -392,7 +393,9 @@ def new_session(settings: S3Settings) -> Any:
     if settings.credentials != MACHINE:
         # It would wait for a service that exists only on Amazon's machines.
         session.get_component("credential_provider").remove("iam-role")
-    session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=_when)
+    session.get_component("response_parser_factory").set_parser_defaults(
+        timestamp_parser=parse_time
+    )
     session.register_component(
         "data_loader", service_loader(session.get_config_variable("data_path"))
     )
@@ -416,7 +419,7 @@ def _user_agent() -> str:
     return " ".join(f"{name}/{importlib.metadata.version(name)}" for name in names)
 
 
-def _when(text: Any) -> dt.datetime:
+def parse_time(text: Any) -> dt.datetime:
     """Return a server's time stamp as a datetime.
 
     Each answer has the object's time of modification. For the two formats that servers use, the

@@ -62,17 +62,16 @@ class Names:
         url = place.new()
         with make(place.at(url), 2, chunk=2) as table:
             beside = {key for key in place.everything() if "zarr.json" not in key}
-            for number, name in enumerate(NAMES):
-                assert not table.colExists(name), name
-                table.createColumn(name, np.int32)
-                table.writeBlock(name, np.array([number, -number]), 0)
+            assert not any(map(table.colExists, NAMES))
+            table.createColumns({name: {"dtype": np.int32} for name in NAMES})
+            table.writeBlocks({name: np.array([n, -n]) for n, name in enumerate(NAMES)}, 0)
             assert table.getColumnNames() == NAMES
         with RatZarr(place.at(url), readOnly=True) as table:
             assert table.getColumnNames() == NAMES
+            assert all(map(table.colExists, NAMES))
+            found = table.readBlocks(NAMES, 0, 2)
             for number, name in enumerate(NAMES):
-                assert table.colExists(name), name
-                got = table.readBlock(name, 0, 2).tolist()
-                assert got == [number, -number], name
+                assert found[name].tolist() == [number, -number], name
         stored = place.objects(url)
         keys = [key_of(name) for name in NAMES]
         assert len(set(keys)) == len(NAMES)

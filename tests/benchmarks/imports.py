@@ -22,7 +22,7 @@ def main(scale: Scale) -> Iterator[Result]:
             "import zarr": lambda: _python("-c", "import zarr"),
             "gdalbridge --help": lambda: _python("-m", "gdalbridge", "--help"),
         },
-        max(3, scale.rounds),
+        scale.rounds,
     )
     yield result("import ratzarr", "import zarr", seconds, Bar(1.5))
     yield Result(

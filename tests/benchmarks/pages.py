@@ -1,6 +1,5 @@
 """Small blocks and single pages: what viewers and segmentation programs ask for."""
 
-import contextlib
 import itertools
 import os
 import shutil
@@ -13,12 +12,11 @@ from unittest import mock
 import numpy as np
 
 from ratzarr import RatZarr
-from ratzarr.codecs.blosc import BloscBlocks
-from ratzarr.codecs.chunk_codec import ChunkCodec
 from ratzarr.settings import CACHE_BYTES
 from tests.benchmarks.columns import make
 from tests.benchmarks.contest import Bar, Result, Spread, compare, result
 from tests.benchmarks.scale import Scale
+from tests.decompression import decompressed
 
 __all__ = ["main"]
 
@@ -108,28 +106,6 @@ def _small_blocks(scale: Scale, rows: int) -> Iterator[Result]:
             shutil.rmtree(path, ignore_errors=True)
 
 
-@contextlib.contextmanager
-def _unpacked() -> Iterator[list[int]]:
-    """Count the bytes that are unpacked, in whole chunks and in parts."""
-    sizes: list[int] = []
-    decode, unpack = ChunkCodec.decode, ChunkCodec.unpack_blocks
-
-    def counted(codec: ChunkCodec, data: bytes) -> np.ndarray:
-        values = decode(codec, data)
-        sizes.append(values.nbytes)
-        return values
-
-    def counted_blocks(blocks: BloscBlocks, first: int, last: int, out: np.ndarray) -> None:
-        sizes.append(len(out))
-        unpack(blocks, first, last, out)
-
-    with (
-        mock.patch.object(ChunkCodec, "decode", counted),
-        mock.patch.object(ChunkCodec, "unpack_blocks", staticmethod(counted_blocks)),
-    ):
-        yield sizes
-
-
 def _random_pages(scale: Scale, rows: int) -> Iterator[Result]:
     with tempfile.TemporaryDirectory(dir=scale.folder) as scratch:
         path = Path(scratch, "t.rat.zarr")
@@ -143,7 +119,7 @@ def _random_pages(scale: Scale, rows: int) -> Iterator[Result]:
         milliseconds, decoded = [], []
         rng = np.random.default_rng(2)
         for _ in range(scale.rounds):
-            with RatZarr(path, readOnly=True) as table, _unpacked() as unpacked:
+            with RatZarr(path, readOnly=True) as table, decompressed() as unpacked:
                 table.readBlocks(names, 0, 1)
                 start = int(rng.integers(rows // 2, rows - PAGE_ROWS))
                 unpacked.clear()

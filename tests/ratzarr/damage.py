@@ -1,16 +1,13 @@
-"""Objects damaged in every way, on their way from the disk, and what their readers make of it.
+"""Files of a store damaged in every way, and what their readers make of it.
 
-No file has to be written for each of tens of thousands of flips; the values to compare with are
-numpy's own.
+The values to compare with are numpy's own.
 """
 
 from collections import Counter
-from contextlib import contextmanager
 
 import numpy as np
 
 from ratzarr import RatZarr, RatZarrError
-from ratzarr.stores import local
 from ratzarr.testing.helpers import BYTES, STRING, message
 
 ROWS, CHUNK = 50, 20
@@ -70,54 +67,36 @@ def fill(url, names, rows=ROWS, chunk=CHUNK):
     return url
 
 
-class Wire:
-    """What lies between the disk and its reader; one object can be damaged on it."""
+class Damage:
+    """Damages one file of a store at a time, in its place, and puts back what was in it."""
 
-    def __init__(self):
-        self._read, self._read_with_state = local.read_path, local.read_with_state
-        self._is_still = local.LocalObjects.is_still
-        self._key, self._content = "", b""
+    def __init__(self, url):
+        self._url, self._key, self._whole = url, "", b""
 
-    def read_path(self, root, key, limit=None):
-        return self._content if key == self._key else self._read(root, key, limit)
-
-    def read_with_state(self, root, key, limit=None, room=None, take=None):
-        if key == self._key:
-            taken = take is not None and take("", len(self._content), self._read_at)
-            return (None if taken else self._content), ""
-        return self._read_with_state(root, key, limit, room, take)
-
-    def _read_at(self, place, memory):
-        found = self._content[place : place + len(memory)]
-        memory[: len(found)] = found
-        return len(found)
-
-    def is_still(self, objects, key, state):
-        """A file that is damaged is not what it was."""
-        return key != self._key and self._is_still(objects, key, state)
-
-    def damage(self, key, content):
-        self._key, self._content = key, content
+    def put(self, key, content):
+        """Write damaged content."""
+        if key != self._key:
+            self.heal()
+            self._key, self._whole = key, content_of(self._url, key)
+        self._write(content)
 
     def heal(self):
+        """Write what was there."""
+        if self._key:
+            self._write(self._whole)
         self._key = ""
 
-    @contextmanager
-    def laid(self):
-        """Have everything read by way of it."""
-        local.read_path = self.read_path
-        local.read_with_state = self.read_with_state
+    def _write(self, content):
+        # Not emptied first: file systems then flush the file to the disk when it is closed.
+        with open(f"{self._url}/{self._key}", "r+b") as file:
+            file.write(content)
+            file.truncate()
 
-        def is_still(objects, key, state):
-            return self.is_still(objects, key, state)
+    def __enter__(self):
+        return self
 
-        local.LocalObjects.is_still = is_still
-        try:
-            yield self
-        finally:
-            local.read_path = self._read
-            local.read_with_state = self._read_with_state
-            local.LocalObjects.is_still = self._is_still
+    def __exit__(self, *_):
+        self.heal()
 
 
 def flips(content, stretch=None, sample=()):
@@ -171,11 +150,11 @@ def content_of(url, key):
         return file.read()
 
 
-def outcomes(wire, key, damages, read, expected, fragments):
+def outcomes(damage, key, damages, read, expected, fragments):
     """Damage an object in all these ways; count what comes of it."""
     counts = Counter()
     for what, bad in damages:
-        wire.damage(key, bad)
+        damage.put(key, bad)
         try:
             got = read()
         except RatZarrError as error:
@@ -185,5 +164,5 @@ def outcomes(wire, key, damages, read, expected, fragments):
             counts["error"] += 1
         else:
             counts["right" if same(got, expected) else f"WRONG: {what}"] += 1
-    wire.heal()
+    damage.heal()
     return counts

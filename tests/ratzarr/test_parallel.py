@@ -6,8 +6,7 @@ from functools import partial
 
 import pytest
 
-from ratzarr import ArgumentError
-from ratzarr import concurrency as parallel
+from ratzarr import ArgumentError, concurrency
 from ratzarr.concurrency import request_slot, run
 from ratzarr.settings import DEFAULT_REQUESTS
 
@@ -183,7 +182,7 @@ def test_an_error_of_what_is_over_at_once():
 @pytest.mark.parametrize("waits", [False, True])
 def test_no_more_threads_than_processors_for_short_tasks_that_wait_for_nothing(waits):
     # Far more than another process takes away from the first two tasks.
-    short = partial(parallel.run, short=True, processors=2, waits=0.02)
+    short = partial(concurrency.run, short=True, processors=2, waits=0.02)
     lock, now, most = threading.Lock(), 0, 0
     threads = []
 

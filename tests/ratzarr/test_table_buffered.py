@@ -90,11 +90,16 @@ def test_a_read_shows_what_waits_and_writes_nothing(path, table):
             )
     table.writeBlock("s", ["größe"], 11)
     assert table.readBlocks(["s", "a"], 10, 3)["s"].tolist() == ["", "größe", ""]
+    for read in (table.readText, table.readUtf8):
+        assert read("s", 10, 3) is None
+        assert read("s", 20, 3) is not None
     assert stored(path) == list(range(100, 100 + ROWS))
     assert chunks(path, "s") == []
     table.flush()
     assert stored(path) == expected.tolist()
     assert stored(path, "s")[11] == "größe"
+    assert table.readText("s", 11, 1)[0].tolist() == ["größe".encode()]
+    assert table.readUtf8("s", 11, 1)[0][1].tobytes() == "größe".encode()
 
 
 def test_a_read_beside_what_waits_sees_what_others_write(path, table):

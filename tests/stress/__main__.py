@@ -104,7 +104,7 @@ def killed(ground: Any, nursery: Nursery, options: Any, findings: Findings) -> N
 def damaged(folder: str, findings: Findings) -> None:
     """Flip every bit of every object of a table, cut each at every length."""
     url = damage.fill(f"{folder}/damaged.rat.zarr", damage.NAMES)
-    with damage.Wire().laid() as wire:
+    with damage.Damage(url) as damaging:
         for name in damage.NAMES:
             expected = damage.values_of(name, damage.ROWS)
             for kind, keys in _objects_of(url, name).items():
@@ -112,7 +112,7 @@ def damaged(folder: str, findings: Findings) -> None:
                 with findings.trying(what, f"{PLACES['local']}, column {name!r}"):
                     found: Counter[str] = Counter()
                     for key in keys:
-                        found += _damaged_object(wire, url, name, key, expected)
+                        found += _damaged_object(damaging, url, name, key, expected)
                     wrong = {said: n for said, n in found.items() if said.startswith("WRONG")}
                     assert not wrong, wrong
                     assert kind != "chunks" or set(found) == {"error"}, found
@@ -133,7 +133,7 @@ def _objects_of(url: str, name: str) -> dict[str, list[str]]:
 
 
 def _damaged_object(
-    wire: damage.Wire, url: str, name: str, key: str, expected: Any
+    damaging: damage.Damage, url: str, name: str, key: str, expected: Any
 ) -> Counter[str]:
     content = damage.content_of(url, key)
 
@@ -142,7 +142,7 @@ def _damaged_object(
             return table.readBlock(name, 0, damage.ROWS)
 
     ways = [*damage.flips(content), *damage.cuts(content), *damage.others(content)]
-    return damage.outcomes(wire, key, ways, read, expected, (key,))
+    return damage.outcomes(damaging, key, ways, read, expected, (key,))
 
 
 def random_work(ground: Any, options: Any, findings: Findings) -> None:

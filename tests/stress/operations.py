@@ -7,8 +7,7 @@ moment, judges what it left, finishes the work, and knows what the table has to 
 import numpy as np
 
 from ratzarr import RatZarr
-from ratzarr.columns import catalog
-from ratzarr.stores import s3 as s3objects
+from ratzarr.stores import s3
 from tests.stress.raw import check, same
 
 ROWS, CHUNK = 23, 5
@@ -192,7 +191,7 @@ class DeleteLongColumn(DeleteColumn):
 
     def act(self, url):
         # In a process of its own, which ends with it.
-        catalog.AT_ONCE = s3objects.DELETE_AT_ONCE = self.limit
+        s3.DELETE_AT_ONCE = self.limit
         super().act(url)
 
     def untouched(self, raw, rows=ROWS):

@@ -61,9 +61,9 @@ def prepare() -> None:
                    "gdalbridge", "gdalbridge.copying.to_sidecar", "osgeo.gdal", "aiobotocore.session",
                    "tests.stress.operations", "tests.stress.copies"):  # fmt: skip
         importlib.import_module(module)
-    from ratzarr.stores import s3_client as s3client
+    from ratzarr.stores import s3_client
 
-    s3client.service_loader(None).load_service_model("s3", "service-2")
+    s3_client.service_loader(None).load_service_model("s3", "service-2")
 
 
 def crews(pipes: list[Connection]) -> None:

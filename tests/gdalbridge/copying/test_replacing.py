@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from gdalbridge import LossWarning, attach, calc, copy_to_sidecar, ratapplier
-from gdalbridge import enable as enabled
+from gdalbridge import LossWarning, attach, calc, copy_to_sidecar, enable, ratapplier
 from ratzarr import RatZarr
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, make, new_rat
 
@@ -31,7 +30,7 @@ def path(tmp_path):
 
 def usages(path):
     """Read them as a program that knows GDAL alone does."""
-    with enabled():
+    with enable():
         dataset = gdal.Open(path)
         rat = dataset.GetRasterBand(1).GetDefaultRAT()
         return {rat.GetNameOfCol(i): rat.GetUsageOfCol(i) for i in range(rat.GetColumnCount())}

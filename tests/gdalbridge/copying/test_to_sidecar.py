@@ -1,11 +1,15 @@
 """Options, refusals and interruptions of copies to a sidecar."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from gdalbridge import BridgeError, CancelledError, ConversionError, copy_to_sidecar
 from gdalbridge.errors import ColumnSelectionError, OutputExistsError, RasterNotFoundError
 from ratzarr import RatZarr, RatZarrError
+from tests.audits import listening
 from tests.gdalbridge.sample_rasters import (
     DATETIME,
     INTEGER,
@@ -48,6 +52,21 @@ def test_the_report(raster):
     assert 0 < report.bytes_stored < 2000
     assert report.seconds > 0
     assert "3 columns of 10 rows" in str(report)
+
+
+def test_the_table_has_its_rows_and_chunk_size_from_the_beginning(raster):
+    document, seen = Path(f"{raster}.rat.zarr/RAT/zarr.json"), []
+
+    def look(event, arguments):
+        if event in ("os.link", "os.rename") and document.exists():
+            attributes = json.loads(document.read_text())["attributes"]
+            seen.append((attributes["ROWCOUNT"], attributes["CHUNKSIZE"]))
+
+    with listening(look):
+        copy_to_sidecar(raster, chunk_rows=7)
+    # Not one of the changes of documents that follow finds others.
+    assert len(seen) > 3
+    assert set(seen) == {(10, 7)}
 
 
 def test_attributes_of_the_columns(raster):

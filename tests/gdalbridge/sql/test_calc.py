@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -151,7 +152,8 @@ class Held:
                    lambda start, length, v=values: v[start : start + length])
             for name, values in columns.items()
         ]  # fmt: skip
-        self.columns.add(found, [])
+        self.columns.own = found
+        self.columns.open_with(ExitStack(), list)
         self.rows = len(next(iter(columns.values())))
 
     def compute(self, expression):

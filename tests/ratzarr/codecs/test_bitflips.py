@@ -15,7 +15,7 @@ from tests.ratzarr.damage import (
     CHUNK,
     NAMES,
     ROWS,
-    Wire,
+    Damage,
     content_of,
     cuts,
     fill,
@@ -36,13 +36,15 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture
-def wire():
-    with Wire().laid() as wire:
-        yield wire
+def damage(request):
+    """Damage to the store that the test uses."""
+    [store] = {"store", "large", "small"} & set(request.fixturenames)
+    with Damage(request.getfixturevalue(store)) as damage:
+        yield damage
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_chunks(store, wire, name):
+def test_chunks(store, damage, name):
     """Whole chunks and the last, partial one: each damage is an error that says where."""
     step = 1 if name == "one row" else CHUNK
     expected = values_of(name, ROWS)
@@ -58,7 +60,7 @@ def test_chunks(store, wire, name):
             damages = [*flips(content), *cuts(content), *others(content)]
             fragments = (key, repr(name), f"rows {first} to {last}")
             total += outcomes(
-                wire,
+                damage,
                 key,
                 damages,
                 lambda first=first: table.readBlock(name, first, step),
@@ -72,7 +74,7 @@ def test_chunks(store, wire, name):
 
 
 @pytest.mark.parametrize("name", ["int32", "wide"])
-def test_documents_of_columns(store, wire, name):
+def test_documents_of_columns(store, damage, name):
     key = f"RAT/{name}/zarr.json"
     content = content_of(store, key)
     expected = values_of(name, ROWS)
@@ -81,16 +83,16 @@ def test_documents_of_columns(store, wire, name):
         with RatZarr(store, readOnly=True) as table:
             return table.readBlock(name, 0, ROWS)
 
-    found = outcomes(wire, key, flips(content), read, expected, (key,))
+    found = outcomes(damage, key, flips(content), read, expected, (key,))
     assert set(found) == {"error"}
     assert found["error"] == 8 * len(content)
-    found = outcomes(wire, key, [*cuts(content), *others(content)], read, expected, (key,))
+    found = outcomes(damage, key, [*cuts(content), *others(content)], read, expected, (key,))
     # Without its checksum, cut off just there, the document is as good as one without.
     assert set(found) == {"error", "right"}
     assert found["right"] <= 10
 
 
-def test_the_documents_of_table_and_store(store, wire):
+def test_the_documents_of_table_and_store(store, damage):
     def read():
         with RatZarr(store, readOnly=True) as table:
             assert table.getColumnNames() == list(NAMES)
@@ -99,16 +101,16 @@ def test_the_documents_of_table_and_store(store, wire):
     expected = values_of("int8", ROWS)
     for key, damaged in (("RAT/zarr.json", {"error"}), ("zarr.json", {"right"})):
         content = content_of(store, key)
-        found = outcomes(wire, key, flips(content), read, expected, ("RAT/zarr.json",))
+        found = outcomes(damage, key, flips(content), read, expected, ("RAT/zarr.json",))
         # The store's own document has nothing in it that a reader needs.
         assert set(found) == damaged
         found = outcomes(
-            wire, key, [*cuts(content), *others(content)], read, expected, ("RAT/zarr.json",)
+            damage, key, [*cuts(content), *others(content)], read, expected, ("RAT/zarr.json",)
         )
         assert set(found) <= {"error", "right"}
 
 
-def test_another_programs_documents(store, wire):
+def test_another_programs_documents(store, damage):
     """Without a checksum a flipped bit can be another value; the checksum is what notices."""
     key = "RAT/zarr.json"
     bare = json.dumps(json.loads(content_of(store, key))).encode()
@@ -117,7 +119,7 @@ def test_another_programs_documents(store, wire):
         with RatZarr(store, readOnly=True) as table:
             return np.array([table.getRowCount()])
 
-    found = outcomes(wire, key, flips(bare), read, np.array([ROWS]), ("RAT",))
+    found = outcomes(damage, key, flips(bare), read, np.array([ROWS]), ("RAT",))
     assert any(outcome.startswith("WRONG") for outcome in found)
 
 
@@ -129,7 +131,7 @@ def large(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["int16", "float64", "string", "bytes"])
-def test_large_chunks(large, wire, name):
+def test_large_chunks(large, damage, name):
     """Both ends, where headers, sizes and checksums are, and bytes spread over the rest."""
     expected = values_of(name, 25_000)[:20_000]
     key = f"RAT/{name}/c/0"
@@ -142,7 +144,7 @@ def test_large_chunks(large, wire, name):
     fragments = (key, repr(name), "rows 0 to 19999")
     with RatZarr(large, readOnly=True) as table:
         found = outcomes(
-            wire, key, damages, lambda: table.readBlock(name, 0, 20_000), expected, fragments
+            damage, key, damages, lambda: table.readBlock(name, 0, 20_000), expected, fragments
         )
     assert set(found) == {"error"}
     assert found["error"] == len(damages)
@@ -157,14 +159,14 @@ def small(tmp_path_factory):
 @pytest.mark.parametrize(
     "key", ["zarr.json", "RAT/zarr.json", "RAT/int8/zarr.json", "RAT/int8/c/1", "RAT/string/c/2"]
 )
-def test_the_check_names_what_is_damaged(small, wire, key):
+def test_the_check_names_what_is_damaged(small, damage, key):
     """The same damage, seen by a look at the whole store: named, and nothing else is."""
     store = small
     content = content_of(store, key)
     damages = [*flips(content)][:: max(1, len(content) // 5)]
     damages += [*cuts(content)][:-1:23] + [*others(content)][::17]
     for what, bad in damages:
-        wire.damage(key, bad)
+        damage.put(key, bad)
         found = check_store(store)
         wrong = [one.key for one in found if one.wrong]
         if not wrong:
@@ -173,7 +175,7 @@ def test_the_check_names_what_is_damaged(small, wire, key):
             assert json.loads(bad) == json.loads(content), what
         else:
             assert wrong == [key], what
-    wire.heal()
+    damage.heal()
     assert check_store(store) == []
 
 
@@ -192,12 +194,12 @@ def test_the_check_names_what_is_damaged(small, wire, key):
         ("float64", "datetime", False),
     ],
 )
-def test_a_chunk_in_the_place_of_another(store, wire, name, other, noticed):
+def test_a_chunk_in_the_place_of_another(store, damage, name, other, noticed):
     """One of other rows or values of another size is noticed; one of the same layout is not.
 
     On a local disk a chunk does not say whose it is: docs/checking.md says so.
     """
-    wire.damage(f"RAT/{name}/c/0", content_of(store, f"RAT/{other}/c/0"))
+    damage.put(f"RAT/{name}/c/0", content_of(store, f"RAT/{other}/c/0"))
     with RatZarr(store, readOnly=True) as table:
         if noticed:
             with pytest.raises(DamagedError, match="c/0"):

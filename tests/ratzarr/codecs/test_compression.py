@@ -2,6 +2,7 @@
 
 import json
 import struct
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -100,6 +101,22 @@ def test_what_the_last_chunk_was_packed_by_is_not_kept_for_others(tmp_path, othe
     assert [shape_of(chunks / str(number)) for number in range(len(kinds))] == [
         ways[name] for name in kinds
     ]
+
+
+def test_a_chunk_like_the_last_is_compressed_once(tmp_path):
+    values = values_of("decimals")
+    step = len(values) // 4
+    with RatZarr(tmp_path / "t.rat.zarr") as table:
+        table.setChunkSize(step)
+        table.setRowCount(len(values))
+        table.createColumn("a", values.dtype)
+        # The first write also adds an event to the column's document.
+        table.writeBlock("a", values[:step], 0)
+        table.getColumnAttributeMapping("a")["unit"] = "m"
+        with mock.patch.object(blosc, "compress", wraps=blosc.compress) as compress:
+            table.writeBlock("a", values[step : 2 * step], step)
+        assert compress.call_count == 1
+        assert table.readBlock("a", 0, 2 * step).tolist() == values[: 2 * step].tolist()
 
 
 @pytest.mark.parametrize("chunk", [ROWS, 10 * ROWS])

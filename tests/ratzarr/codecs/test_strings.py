@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from numcodecs.vlen import VLenUTF8
 
 from ratzarr import RatZarr, UnequalValueError
-from ratzarr.codecs import strings as text
 from ratzarr.codecs.strings import (
+    PIECE,
     STRING,
+    WIDEST,
     PackedStrings,
     is_unicode,
     is_utf8,
@@ -78,7 +79,7 @@ def test_the_same_from_fixed_width_strings(strings):
 
 @pytest.mark.parametrize("code", [0xD800, 0xDFFF, 0x110000])
 def test_what_no_unicode_string_has_is_found(code):
-    values = np.zeros((text.PIECE + 3, 2), np.uint32)
+    values = np.zeros((PIECE + 3, 2), np.uint32)
     values[-1] = 0x61, code
     assert not is_unicode(values.view("U2"))
     values[-1, 1] = 0xD7FF
@@ -178,7 +179,7 @@ def test_pages_of_packed_strings(strings, data):
     assert packed.nbytes >= len(reference(strings))
     padded = packed.padded(first, stop)
     if padded is None:
-        assert any("\0" in one or len(one.encode()) > text.WIDEST for one in strings)
+        assert any("\0" in one or len(one.encode()) > WIDEST for one in strings)
     else:
         assert [raw.decode() for piece in padded for raw in piece.tolist()] == strings[first:stop]
         assert all(piece.dtype.itemsize == max(1, *map(len, piece.tolist())) for piece in padded)
@@ -220,21 +221,21 @@ def test_what_is_no_utf8_is_not_padded():
 
 
 def test_what_would_take_too_much_padded_is_not_padded():
-    packed = reference(["a"] * text.PIECE + ["b" * 200] + ["c"] * 9)
-    assert [piece.dtype.itemsize for piece in to_padded(packed, text.PIECE + 10)] == [1, 200]
-    most = 201 * text.PIECE
-    assert to_padded(packed, text.PIECE + 10, max_bytes=most) is not None
-    assert to_padded(packed, text.PIECE + 10, max_bytes=most - 1) is None
+    packed = reference(["a"] * PIECE + ["b" * 200] + ["c"] * 9)
+    assert [piece.dtype.itemsize for piece in to_padded(packed, PIECE + 10)] == [1, 200]
+    most = 201 * PIECE
+    assert to_padded(packed, PIECE + 10, max_bytes=most) is not None
+    assert to_padded(packed, PIECE + 10, max_bytes=most - 1) is None
 
 
 def test_many_strings_cross_pieces():
     rng = np.random.default_rng(3)
-    strings = ["s" * int(n) for n in rng.integers(0, 30, 3 * text.PIECE + 5)]
+    strings = ["s" * int(n) for n in rng.integers(0, 30, 3 * PIECE + 5)]
     packed = bytes(pack(np.array(strings, STRING)))
     assert packed == reference(strings)
     assert unpack(packed, len(strings)).tolist() == strings
     firsts = [(first, len(piece)) for first, piece in pieces(packed, len(strings))]
-    assert [first for first, _ in firsts] == list(range(0, len(strings), text.PIECE))
+    assert [first for first, _ in firsts] == list(range(0, len(strings), PIECE))
     assert sum(length for _, length in firsts) == len(strings)
 
 
@@ -244,7 +245,7 @@ def test_one_long_string_does_not_make_the_others_as_long():
     packed = bytes(pack(np.array(strings, STRING)))
     assert packed == reference(strings)
     widest = max(piece.nbytes for _, piece in pieces(packed, len(strings)))
-    assert widest <= text.PIECE * text.WIDEST
+    assert widest <= PIECE * WIDEST
 
 
 def damaged():

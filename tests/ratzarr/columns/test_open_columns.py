@@ -39,7 +39,7 @@ def test_what_is_to_be_confirmed_is_not_lost_when_columns_are_created(eager):
     def write():
         try:
             for number, name in enumerate(names):
-                columns.write({name: [1]}, number % 4, 4)
+                columns.write({name: [1]}, number % 4)
         finally:
             done.set()
 
@@ -48,7 +48,7 @@ def test_what_is_to_be_confirmed_is_not_lost_when_columns_are_created(eager):
     confirmed = []
     while not done.is_set():
         columns.add_new(new)
-        columns.cut(10**9)
+        columns.unconfirmed.cut(10**9)
         with columns.confirming(["c5", "c7"]) as written:
             confirmed += [column.name for column, *_ in written]
     writer.join()

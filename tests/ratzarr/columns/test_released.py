@@ -13,6 +13,7 @@ from numpy.dtypes import StringDType
 
 from ratzarr import RatZarr
 from ratzarr.maintenance.check import check_store
+from tests.places import S3Place
 from tests.ratzarr.released import Released
 
 CHUNK = 4
@@ -240,5 +241,7 @@ def test_200_histories_on_local_disk(local):
     run(local, range(200))
 
 
-def test_20_histories_on_s3(moto_s3):
-    run(moto_s3, range(1000, 1020), turns=5)
+def test_20_histories_on_s3(quick_s3, monkeypatch):
+    for name, value in quick_s3.environment.items():
+        monkeypatch.setenv(name, value)
+    run(S3Place(quick_s3), range(1000, 1020), turns=5)

@@ -33,8 +33,8 @@ from tests.servers.faults import (
 from tests.stress.processes import Crew, Failure, Task
 
 SETTINGS = {"RATZARR_S3_BACKOFF": "0.02"}
-IMPATIENT = {"RATZARR_S3_TIMEOUT": "1"}
-STALL = 1.4
+IMPATIENT = {"RATZARR_S3_TIMEOUT": "0.5"}
+STALL = 0.8
 LOST = [kind for kind in AFTER if kind != "late stall"]
 """Quick ways to lose an answer."""
 
@@ -298,8 +298,8 @@ def test_many_more_have_written(place, faulty, others):
 
 @pytest.mark.parametrize("kind", [DELETE_ERRORS, "500", "503", "drop", *LOST])
 def test_deleting(place, faulty, kind):
-    """In three requests: each deletes 1000 objects at most."""
-    url, beside, rows = place.new(), place.new(), 2100
+    """In two requests: each deletes 1000 objects at most."""
+    url, beside, rows = place.new(), place.new(), 1010
     for each in (url, beside):
         with make(each, rows, chunk=1, a=("int8",), b=("int8",)) as table:
             table.writeBlock("a", np.ones(3, "int8"), 0)
@@ -310,13 +310,13 @@ def test_deleting(place, faulty, kind):
     proxy = faulty(plan=lambda method, key, n: kind if method == "POST" and n % 2 == 0 else None)
     with RatZarr(url) as table:
         table.deleteColumn("a")
-        assert proxy.faults.count(kind) == 3
+        assert proxy.faults.count(kind) == 2
         assert table.getColumnNames() == ["b"]
     assert set(place.objects(url)) == {
         "zarr.json", "RAT/zarr.json", "RAT/b/zarr.json", *(f"RAT/b/c/{n}" for n in range(3)),
     }  # fmt: skip
     RatZarr.delete(url)
-    assert proxy.faults.count(kind) == 5
+    assert proxy.faults.count(kind) == 4
     assert place.objects(url) == {}
     assert place.objects(beside) == before
 
@@ -506,7 +506,7 @@ def test_a_machine_that_was_asleep():
 
     clock = [0.0]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ratzarr.stores.s3_client.time.monotonic", lambda: clock[0])
+        patch.setattr(time, "monotonic", lambda: clock[0])
         with pytest.raises(ConnectTimeoutError):
             retries.run(attempt)
     assert len(tried) == 2

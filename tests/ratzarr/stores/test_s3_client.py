@@ -8,7 +8,7 @@ from botocore.utils import parse_timestamp
 from ratzarr import ArgumentError, RatZarr
 from ratzarr.stores.base import parse
 from ratzarr.stores.files import copy_file
-from ratzarr.stores.s3_client import _when
+from ratzarr.stores.s3_client import parse_time
 
 
 def test_each_request_says_who_asks(counted_s3):
@@ -42,8 +42,8 @@ def test_what_a_user_says_of_himself_counts(counted_s3):
     ],
 )
 def test_times_are_those_that_botocore_reads(text):
-    assert _when(text) == parse_timestamp(text)
-    assert _when(text).utcoffset() == parse_timestamp(text).utcoffset()
+    assert parse_time(text) == parse_timestamp(text)
+    assert parse_time(text).utcoffset() == parse_timestamp(text).utcoffset()
 
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-13-25T01:02:03Z"])
@@ -51,7 +51,7 @@ def test_what_is_no_time_is_refused_as_botocore_does(text):
     with pytest.raises(ValueError, match="timestamp"):
         parse_timestamp(text)
     with pytest.raises(ValueError, match="timestamp"):
-        _when(text)
+        parse_time(text)
 
 
 def test_only_s3fs_can_be_asked_for(moto_s3, tmp_path, monkeypatch):

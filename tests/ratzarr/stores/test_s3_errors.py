@@ -17,7 +17,7 @@ from ratzarr import (
     StoreTimeoutError,
     TableNotFoundError,
 )
-from ratzarr.stores import s3_client as s3client
+from ratzarr.stores import s3_client
 from ratzarr.stores.aws_config import MACHINE, NONE, S3Settings
 from ratzarr.testing.helpers import make
 from tests.servers.scripted import black_hole, closed_port, scripted_s3, silent_server
@@ -268,7 +268,7 @@ def test_a_server_that_is_busy_at_first_is_waited_for(counted_s3, monkeypatch):
 
 def test_nobody_waits_for_a_role_that_no_machine_has():
     def providers(credentials):
-        session = s3client.new_session(S3Settings(credentials=credentials))
+        session = s3_client.new_session(S3Settings(credentials=credentials))
         return [one.METHOD for one in session.get_component("credential_provider").providers]
 
     assert "iam-role" not in providers(NONE)

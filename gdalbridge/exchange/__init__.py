@@ -1,0 +1,1 @@
+"""The table in files of other formats."""

@@ -1,0 +1,434 @@
+"""The table of a raster, made from its pixels.
+
+>>> import tempfile
+>>> import numpy as np
+>>> from osgeo import gdal
+>>> path = tempfile.mkdtemp() + "/seg.tif"
+>>> dataset = gdal.GetDriverByName("GTiff").Create(path, 3, 1)
+>>> _ = dataset.WriteRaster(0, 0, 3, 1, np.array([2, 2, 1], "u1").tobytes())
+>>> dataset = None
+>>> build(path).rows
+3
+>>> from gdalbridge import open_table
+>>> open_table(path)["Histogram"][:].tolist()
+[0, 1, 2]
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import BridgeError, OutputExistsError
+from gdalbridge.gdalio.field_types import FieldUsage, usage_attributes
+from gdalbridge.gdalio.pixels import Grid, Pixels, Window, units_of
+from gdalbridge.progress import Progress, progress_of
+from gdalbridge.sidecars.merged import Columns, open_columns
+from gdalbridge.sidecars.new_columns import NewColumn, new_columns
+from gdalbridge.sidecars.pixel_rows import PixelRows, pixel_rows
+from ratzarr.errors import Advice
+from ratzarr.pipeline import PROCESSORS, ReadAhead
+
+__all__ = ["BuildReport", "build"]
+
+Array = NDArray[Any]
+
+WRITE_ROWS = 500_000
+SPARSE_ROWS = 1_000_000
+SPARSE_SHARE = 0.1
+"""A table of more than SPARSE_ROWS rows is called sparse if a smaller share of them has pixels."""
+COUNT = "Histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """The result of :func:`build`."""
+
+    raster: str
+    target: str
+    """The table that was written."""
+    rows: int
+    values: int
+    """Number of different pixel values."""
+    columns: tuple[str, ...]
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.target}: {self.rows} rows of {self.values} values, "
+            f"{', '.join(self.columns)}, {self.seconds:.2f} s"
+        )
+        return text + "".join(f"\n  {note}" for note in self.notes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A window's values with their counts and extents."""
+
+    values: Array
+    count: NDArray[np.int64]
+    extents: Mapping[str, Array]
+
+
+def build(
+    raster: Any,
+    sidecar: Any = None,
+    *,
+    band: int = 1,
+    name: str | None = None,
+    sparse: bool = False,
+    bbox: bool = False,
+    centroid: bool = False,
+    area: bool = False,
+    colors: bool = True,
+    recount: bool = False,
+    overwrite: bool = False,
+    threads: int | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> BuildReport:
+    """Make a raster's table from its pixels: one row for each value, with its number of pixels.
+
+    Parameters
+    ----------
+    raster : str, os.PathLike or gdal.Dataset
+        A raster of integers of 8 to 32 bits.
+    sidecar : str or os.PathLike, optional
+        The table to write; by default the raster's sidecar.
+    band : int
+        Counted from 1.
+    name : str, optional
+        Write a further table of this name.
+    sparse : bool
+        One row for each value that occurs, in ascending order, with a column ``Value``. Otherwise
+        the row number is the value, up to the largest one; negative values need ``sparse``.
+    bbox : bool
+        Add ``xmin``, ``ymin``, ``xmax``, ``ymax``: the bounding box, in the raster's coordinates.
+    centroid : bool
+        Add ``x`` and ``y``: the mean position of the pixels' centres.
+    area : bool
+        Add ``area`` in square units of the raster's coordinate reference system.
+    colors : bool
+        Add the colour table as ``Red``, ``Green``, ``Blue`` and ``Alpha``, and category names as
+        ``Class_Name``, where the raster has them.
+    recount : bool
+        Only write ``Histogram`` of an existing table anew, by that table's rows.
+    overwrite : bool
+        Replace existing columns.
+    threads : int, optional
+        Threads that read; by default the number of processors.
+    storage_options, progress
+        See :func:`gdalbridge.calc`.
+
+    Returns
+    -------
+    BuildReport
+
+    Raises
+    ------
+    BridgeError
+        For pixels of another type, or negative values without ``sparse``.
+    OutputExistsError
+        If the raster has such columns already. Nothing is written.
+    CancelledError
+        If the progress cancelled; then, and after any other error, there are no new columns.
+    """
+    started = time.perf_counter()
+    with ExitStack() as stack, progress_of(progress) as told:
+        pixels = stack.enter_context(Pixels(raster, [band], storage_options))
+        _check_type(pixels)
+        columns = stack.enter_context(
+            open_columns(
+                raster, band=band, parts=False, may_be_empty=True, storage_options=storage_options
+            )
+        )
+        rule = pixel_rows(columns) if recount else None
+        if recount and not columns.by_name:
+            raise BridgeError(
+                f"{pixels.name} has no table to count again; build it without recount"
+            )
+        extents = frozenset(
+            key for key, asked in (("bbox", bbox), ("centroid", centroid)) if asked and not recount
+        )
+        found = _collected(pixels, rule, extents, threads, told)
+        specs, blocks, rows, notes = _contents(
+            pixels, columns, found, rule,
+            sparse=sparse, area=area and not recount, colors=colors and not recount,
+            extents=extents, band=band,
+        )  # fmt: skip
+        if not overwrite and not recount:
+            _check_new(columns, specs)
+        place = raster if sidecar is None else sidecar
+        with new_columns(
+            columns, place, specs, rows, operation="build", band=band, name=name,
+            overwrite=overwrite or recount, storage_options=storage_options,
+        ) as writer:  # fmt: skip
+            step = writer.chunk_rows * max(1, WRITE_ROWS // writer.chunk_rows)
+            for first in range(0, rows, step):
+                stop = min(first + step, rows)
+                writer.write({key: make(first, stop) for key, make in blocks.items()}, first)
+                told.report(0.9 + 0.1 * stop / rows, writer.path)
+            told.report(1.0)
+            return BuildReport(
+                pixels.name, writer.path, rows, len(found.values), tuple(specs),
+                time.perf_counter() - started, tuple(notes),
+            )  # fmt: skip
+
+
+def _check_type(pixels: Pixels) -> None:
+    dtype = pixels.dtypes[0]
+    if dtype.kind not in "iu" or dtype.itemsize > 4:
+        raise BridgeError(
+            f"{pixels.name}: a table is built from integers of 8 to 32 bits, and the pixels are {dtype}"
+        )
+
+
+def _check_new(columns: Columns, specs: Mapping[str, NewColumn]) -> None:
+    taken = [key for key in specs if key in columns.by_name]
+    if taken:
+        raise OutputExistsError(
+            Advice(
+                f"{columns.name} has a table with the column {taken[0]!r} already.",
+                "Use overwrite=True to replace it, or recount=True to count its rows again.",
+            )
+        )
+
+
+# ---- reading
+
+
+def _collected(
+    pixels: Pixels,
+    rule: PixelRows | None,
+    extents: frozenset[str],
+    threads: int | None,
+    told: Progress,
+) -> _Part:
+    """Return all values, or all rows, with their counts."""
+    windows = pixels.windows()
+
+    def load(window: Window) -> _Part:
+        return _reduced(pixels, window, rule, extents)
+
+    count = max(1, min(pixels.threads, threads or PROCESSORS))
+    parts: list[_Part] = []
+    pending = 0
+    with closing(ReadAhead(windows, load, threads=count, ahead=2 * count)) as reading:
+        for place, (_, part) in enumerate(reading):
+            parts.append(part)
+            pending += len(part.values)
+            # Joined when as much is new as is known: each value is touched a few times in all.
+            if pending > 2 * len(parts[0].values) + 2**20:
+                parts = [_joined(parts)]
+                pending = 0
+            told.report(0.9 * (place + 1) / len(windows), pixels.name)
+    return _joined(parts)
+
+
+def _reduced(
+    pixels: Pixels, window: Window, rule: PixelRows | None, extents: frozenset[str]
+) -> _Part:
+    found = pixels.read(window)
+    keep = np.ones(found.shape, np.bool_)
+    if pixels.nodata[0] is not None:
+        keep &= found != pixels.nodata[0]
+    mask = pixels.valid(window)
+    if mask is not None:
+        keep &= mask
+    values = found.astype(np.int64) if rule is None else rule.of(found)
+    if rule is not None:
+        keep &= values >= 0
+    chosen = values[keep]
+    if not len(chosen):
+        return _Part(chosen, np.zeros(0, np.int64), {})
+    low, span = int(chosen.min()), int(chosen.max()) - int(chosen.min()) + 1
+    if span <= 4 * len(chosen):
+        places = chosen - low
+        count = np.bincount(places, minlength=span)
+        there = np.flatnonzero(count)
+        unique = there + low
+    else:
+        unique, places = np.unique(chosen, return_inverse=True)
+        span = len(unique)
+        count = np.bincount(places, minlength=span)
+        there = np.arange(span)
+    parts: dict[str, Array] = {}
+    if extents:
+        y, x = np.nonzero(keep)
+        for key, at in (("column", x + window.x), ("line", y + window.y)):
+            if "bbox" in extents:
+                for end, function, start in (
+                    ("min", np.minimum, np.iinfo(np.int64).max),
+                    ("max", np.maximum, -1),
+                ):
+                    limit = np.full(span, start, np.int64)
+                    function.at(limit, places, at)
+                    parts[f"{key}_{end}"] = limit[there]
+            if "centroid" in extents:
+                # Exact: sums of a window's pixel numbers are far below 2**53.
+                parts[f"{key}_sum"] = np.bincount(places, at, minlength=span)[there].astype(
+                    np.int64
+                )
+    return _Part(unique, count[there], parts)
+
+
+def _joined(parts: Sequence[_Part]) -> _Part:
+    """Add up windows."""
+    parts = [one for one in parts if len(one.values)]
+    if not parts:
+        return _Part(np.zeros(0, np.int64), np.zeros(0, np.int64), {})
+    if len(parts) == 1:
+        return parts[0]
+    values = np.concatenate([one.values for one in parts])
+    order = np.argsort(values, kind="stable")
+    values = values[order]
+    starts = np.flatnonzero(np.concatenate([[True], values[1:] != values[:-1]]))
+
+    def reduced(function: Any, arrays: Iterator[Array]) -> Array:
+        found: Array = function.reduceat(np.concatenate(list(arrays))[order], starts)
+        return found
+
+    functions = {"min": np.minimum, "max": np.maximum, "sum": np.add}
+    return _Part(
+        values[starts],
+        reduced(np.add, (one.count for one in parts)),
+        {
+            key: reduced(functions[key.rpartition("_")[2]], (one.extents[key] for one in parts))
+            for key in parts[0].extents
+        },
+    )
+
+
+# ---- the columns
+
+
+def _contents(
+    pixels: Pixels,
+    columns: Columns,
+    found: _Part,
+    rule: PixelRows | None,
+    *,
+    sparse: bool,
+    area: bool,
+    colors: bool,
+    extents: frozenset[str],
+    band: int,
+) -> tuple[dict[str, NewColumn], dict[str, Any], int, list[str]]:
+    """Return the new columns, functions that return blocks of their rows, the rows, and notes."""
+    values, notes = found.values, []
+    if rule is not None:
+        rows = max((one.rows for one in columns.by_name.values()), default=0)
+        count_name = next((one.name for one in columns.by_name.values() if one.is_count), COUNT)
+    elif sparse:
+        rows, count_name = len(values), COUNT
+    else:
+        if len(values) and values[0] < 0:
+            raise BridgeError(
+                f"{pixels.name} has negative pixels (the smallest is {values[0]}), and rows count from "
+                "0. Use sparse=True, for a table with a column of values"
+            )
+        rows, count_name = int(values[-1]) + 1 if len(values) else 0, COUNT
+        if rows > SPARSE_ROWS and len(values) < SPARSE_SHARE * rows:
+            notes.append(
+                f"{len(values)} of {rows} rows have pixels; sparse=True would make a table of "
+                f"{len(values)} rows"
+            )
+    specs: dict[str, NewColumn] = {}
+    blocks: dict[str, Any] = {}
+    is_dense = rule is not None or not sparse
+
+    def spread(of: Array, empty: Any) -> Any:
+        """Return a function for blocks of rows; rows without pixels get ``empty``."""
+        if not is_dense:
+            return lambda first, stop: of[first:stop]
+
+        def block(first: int, stop: int) -> Array:
+            low, high = np.searchsorted(values, [first, stop])
+            out = np.full(stop - first, empty, of.dtype)
+            out[values[low:high] - first] = of[low:high]
+            return out
+
+        return block
+
+    def add(key: str, array: Array, empty: Any, usage: FieldUsage, **attributes: Any) -> None:
+        specs[key] = NewColumn(array.dtype, usage_attributes(usage) | attributes)
+        blocks[key] = spread(array, empty)
+
+    if not is_dense:
+        add("Value", values, 0, FieldUsage.MIN_MAX)
+    add(count_name, found.count, 0, FieldUsage.PIXEL_COUNT)
+    if extents or area:
+        _add_places(add, pixels.grid, found, extents, area)
+    if colors:
+        keys = np.arange(rows) if rows <= 2**16 else None
+        _add_looks(specs, blocks, pixels, band, values if not is_dense else keys)
+    return specs, blocks, rows, notes
+
+
+def _add_places(add: Any, grid: Grid, found: _Part, extents: frozenset[str], area: bool) -> None:
+    transform = grid.transform or (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+    x0, a, b, y0, c, d = transform
+    units = units_of(grid.crs)
+    of_units = {"units": units} if units else {}
+    parts = found.extents
+    if "bbox" in extents:
+        # The corners of the pixels' rectangle; for a rotated raster, the box around them.
+        columns = [parts["column_min"], parts["column_max"] + 1]
+        lines = [parts["line_min"], parts["line_max"] + 1]
+        corners = [(i, j) for i in columns for j in lines]
+        xs = np.array([x0 + a * i + b * j for i, j in corners]).reshape(4, -1)
+        ys = np.array([y0 + c * i + d * j for i, j in corners]).reshape(4, -1)
+        for key, values in (
+            ("xmin", xs.min(0)), ("ymin", ys.min(0)), ("xmax", xs.max(0)), ("ymax", ys.max(0)),
+        ):  # fmt: skip
+            add(key, values, np.nan, FieldUsage.GENERIC, **of_units)
+    if "centroid" in extents:
+        column = parts.get("column_sum", np.zeros(0)) / found.count + 0.5
+        line = parts.get("line_sum", np.zeros(0)) / found.count + 0.5
+        add("x", x0 + a * column + b * line, np.nan, FieldUsage.GENERIC, **of_units)
+        add("y", y0 + c * column + d * line, np.nan, FieldUsage.GENERIC, **of_units)
+    if area:
+        squared = {"units": f"{units}2"} if units else {}
+        add("area", found.count * abs(a * d - b * c), 0.0, FieldUsage.GENERIC, **squared)
+
+
+def _add_looks(
+    specs: dict[str, NewColumn],
+    blocks: dict[str, Any],
+    pixels: Pixels,
+    band: int,
+    keys: Array | None,
+) -> None:
+    """Add the colour table and the category names, for the pixel values of the rows."""
+    palette, categories = pixels.looks(band)
+    if keys is None:
+        return
+    if palette is not None:
+        usages = (FieldUsage.RED, FieldUsage.GREEN, FieldUsage.BLUE, FieldUsage.ALPHA)
+        inside = (keys >= 0) & (keys < len(palette))
+        for place, usage in enumerate(usages):
+            values = np.zeros(len(keys), np.int32)
+            values[inside] = palette[keys[inside], place]
+            key = usage.name.capitalize()
+            specs[key] = NewColumn(values.dtype, usage_attributes(usage))
+            blocks[key] = _part_of(values)
+    if categories:
+        names = np.array(
+            [categories[one] if 0 <= one < len(categories) else "" for one in keys.tolist()],
+            np.dtypes.StringDType(),
+        )
+        specs["Class_Name"] = NewColumn(str, usage_attributes(FieldUsage.NAME))
+        blocks["Class_Name"] = _part_of(names)
+
+
+def _part_of(values: Array) -> Any:
+    return lambda first, stop: values[first:stop]

@@ -1,0 +1,462 @@
+"""Statistics of images for each row of a segmentation's table.
+
+>>> import tempfile
+>>> import numpy as np
+>>> from osgeo import gdal
+>>> folder = tempfile.mkdtemp()
+>>> driver = gdal.GetDriverByName("GTiff")
+>>> for name, pixels in {"seg": [[1, 1, 2]], "image": [[10, 20, 7]]}.items():
+...     dataset = driver.Create(f"{folder}/{name}.tif", 3, 1)
+...     _ = dataset.WriteRaster(0, 0, 3, 1, np.array(pixels, "u1").tobytes())
+...     dataset = None
+>>> report = zonal(f"{folder}/seg.tif", f"{folder}/image.tif", bands={1: "red"})
+>>> report.columns
+('red_count', 'red_mean')
+>>> from gdalbridge import open_table
+>>> open_table(f"{folder}/seg.tif")["red_mean"][:].tolist()
+[nan, 15.0, 7.0]
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import BridgeError
+from gdalbridge.gdalio.pixels import Pixels, Window
+from gdalbridge.gdalio.warp import on_grid
+from gdalbridge.progress import Progress, progress_of
+from gdalbridge.rasters.zonal_kernel import (
+    MOMENTS,
+    Accumulator,
+    missing_of,
+    reduce_window,
+    result_dtype,
+)
+from gdalbridge.rasters.zonal_ranks import RANKS, RankTables, is_rank
+from gdalbridge.sidecars.merged import MISSING_ATTR, Columns, open_columns
+from gdalbridge.sidecars.new_columns import ColumnWriter, NewColumn, new_columns
+from gdalbridge.sidecars.pixel_rows import PixelRows, pixel_rows, rows_of_values
+from ratzarr.pipeline import PROCESSORS, ReadAhead
+
+__all__ = ["ZonalReport", "zonal"]
+
+Array = NDArray[Any]
+
+MEMORY = 2 * 2**30
+WRITE_ROWS = 500_000
+
+
+@dataclass(frozen=True, slots=True)
+class ZonalReport:
+    """The result of :func:`zonal`."""
+
+    segments: str
+    target: str
+    """The table that was written."""
+    rows: int
+    columns: tuple[str, ...]
+    pixels: int
+    """Pixels of the segmentation."""
+    outside: int
+    """Pixels of the segmentation that no row of the table is for."""
+    passes: int
+    """How often the pixels were read, because of the limit of memory."""
+    seconds: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.target}: {len(self.columns)} columns of {self.rows} rows, {self.seconds:.2f} s"
+        )
+        if self.passes > 1:
+            text += f", {self.passes} passes"
+        if self.outside:
+            text += f"\n  {self.outside} of {self.pixels} pixels belong to no row"
+        return text + "".join(f"\n  {name}" for name in self.columns)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """One band of an image, and its columns."""
+
+    pixels: Pixels
+    index: int
+    name: str
+    image: str
+    band: int
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.pixels.dtypes[self.index]
+
+
+def zonal(
+    segments: Any,
+    values: Any,
+    *,
+    stats: Sequence[str] = ("count", "mean"),
+    bands: Mapping[int, str] | Sequence[int] | None = None,
+    prefix: str | None = None,
+    band: int = 1,
+    name: str | None = None,
+    nodata: float | None = None,
+    resampling: str | None = None,
+    overwrite: bool = False,
+    memory: int = MEMORY,
+    threads: int | None = None,
+    encoding: str | None = None,
+    lossy: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+    progress: Any = None,
+) -> ZonalReport:
+    """Compute statistics of images for each segment, and write them to the segments' table.
+
+    The images are read once for all statistics that accumulate (count, sum, mean, stddev, variance,
+    min, max, range), in windows of the segmentation's blocks. Medians, percentiles and modes are
+    exact; their pixels are sorted by DuckDB in a temporary directory, of about 16 bytes a pixel and
+    band (integers of up to 16 bits are counted first, which takes less).
+
+    Parameters
+    ----------
+    segments : str, os.PathLike or gdal.Dataset
+        The segmentation, whose pixels choose rows of its table (see
+        :func:`gdalbridge.sidecars.pixel_rows.pixel_rows`). If it has no table, the rows are the
+        pixel values.
+    values : str, os.PathLike, gdal.Dataset, or a list of them
+        The images. An image on another grid needs ``resampling``.
+    stats : sequence of str
+        ``count``, ``sum``, ``mean``, ``stddev`` (of the population), ``variance``, ``min``, ``max``,
+        ``range``, ``median``, ``mode``, percentiles such as ``p10`` or ``p97.5`` (linear
+        interpolation, as numpy's), and ``fraction``: a column for each value of a class image with
+        its share of the segment's valid pixels.
+    bands : mapping of int to str, or sequence of int, optional
+        The bands, counted from 1, with names for their columns. By default all bands, by their
+        descriptions, or as ``band1`` and so on.
+    prefix : str, optional
+        Begins the columns' names. By default nothing for one image, and the file name of each of
+        several.
+    band : int
+        The band of the segmentation.
+    name : str, optional
+        Write to a further table of this name.
+    nodata : float, optional
+        A value of the images that doesn't count, in addition to their own nodata values and masks.
+        NaN never counts.
+    resampling : str, optional
+        How GDAL resamples images of another grid: ``near``, ``bilinear``, ``average``, ...
+    overwrite : bool
+        Replace existing columns.
+    memory : int
+        Bytes for the accumulators. If they need more, the pixels are read several times, each time
+        for a part of the rows.
+    threads : int, optional
+        Threads that read and reduce windows; by default the number of processors.
+    encoding, lossy, storage_options
+        See :func:`gdalbridge.calc`.
+    progress : None, True, callable or object
+        See :mod:`gdalbridge.progress`.
+
+    Returns
+    -------
+    ZonalReport
+
+    Raises
+    ------
+    BridgeError
+        For an unknown statistic, grids that differ (the message says in what), or pixels that the
+        table has no clear rows for.
+    OutputExistsError
+        If a column exists and ``overwrite`` is False. Nothing is written.
+    CancelledError
+        If the progress cancelled. After this, after Ctrl-C and after every other error, there are no
+        new columns.
+    """
+    started = time.perf_counter()
+    wanted = _checked(stats)
+    with ExitStack() as stack, progress_of(progress) as told:
+        zones = stack.enter_context(Pixels(segments, [band], storage_options))
+        layers = _layers(stack, zones, values, bands, prefix, resampling, storage_options)
+        columns = stack.enter_context(
+            open_columns(
+                segments, band=band, parts=False, may_be_empty=True,
+                storage_options=storage_options, options=_options(encoding, lossy),
+            )
+        )  # fmt: skip
+        rule, rows = _rule(columns, zones)
+        job = _Job(zones, layers, rule, rows, wanted, nodata, memory, threads)
+        stack.callback(job.close)
+        if "fraction" in wanted:
+            # The classes decide which columns there are.
+            job.count(told)
+        specs = job.columns()
+        with new_columns(
+            columns, segments, specs, rows,
+            operation="zonal", band=band, name=name, overwrite=overwrite,
+            storage_options=storage_options,
+            provenance={"images": sorted({one.image for one in layers}), "stats": list(wanted)},
+        ) as writer:  # fmt: skip
+            job.run(writer, told)
+            told.report(1.0)
+            return ZonalReport(
+                zones.name,
+                writer.path,
+                rows,
+                tuple(specs),
+                zones.grid.width * zones.grid.height,
+                job.outside,
+                job.passes,
+                time.perf_counter() - started,
+            )
+
+
+def _options(encoding: str | None, lossy: bool) -> Any:
+    from gdalbridge.gdalio.read_options import ReadOptions
+
+    return ReadOptions(encoding, lossy)
+
+
+def _checked(stats: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(stats, str):
+        raise BridgeError(f"stats is a list of names: got the string {stats!r}")
+    found = tuple(dict.fromkeys(stats))
+    for one in found:
+        if one not in MOMENTS and not is_rank(one):
+            raise BridgeError(
+                f"there is no statistic {one!r}: expected {', '.join(sorted(MOMENTS | RANKS))} or "
+                "a percentile such as p10"
+            )
+    if not found:
+        raise BridgeError("stats names no statistic")
+    return found
+
+
+def _rule(columns: Columns, zones: Pixels) -> tuple[PixelRows, int]:
+    """Return the rule for rows, and the number of rows of the table."""
+    rows = max((one.rows for one in columns.by_name.values()), default=0)
+    if rows:
+        return pixel_rows(columns), rows
+    if zones.dtypes[0].kind == "f":
+        raise BridgeError(
+            f"{zones.name} has no attribute table, and its pixels are floats, which are no rows: "
+            f"make a table first (gdalbridge build {zones.name})"
+        )
+    highest = -1
+    for window in zones.windows():
+        highest = max(highest, int(zones.read(window).max()))
+    return rows_of_values(highest + 1), highest + 1
+
+
+def _layers(
+    stack: ExitStack,
+    zones: Pixels,
+    values: Any,
+    bands: Mapping[int, str] | Sequence[int] | None,
+    prefix: str | None,
+    resampling: str | None,
+    storage_options: Mapping[str, Any] | None,
+) -> list[_Layer]:
+    images = list(values) if isinstance(values, (list, tuple)) else [values]
+    if not images:
+        raise BridgeError("there is no image to take statistics of")
+    found: list[_Layer] = []
+    for image in images:
+        with Pixels(image, [], storage_options) as first:
+            count, label = first.count, first.name
+            described = first.descriptions
+        numbers = list(range(1, count + 1)) if bands is None else list(bands)
+        given = bands if isinstance(bands, Mapping) else {}
+        pixels = on_grid(image, numbers, zones.grid, resampling, storage_options)
+        stack.enter_context(pixels)
+        stem = label.rstrip("/").rpartition("/")[2].partition(".")[0]
+        start = prefix if prefix is not None else (f"{stem}_" if len(images) > 1 else "")
+        for index, number in enumerate(numbers):
+            own = given.get(number) or described[number - 1] or f"band{number}"
+            found.append(
+                _Layer(
+                    pixels, index, f"{start}{own}", label.rstrip("/").rpartition("/")[2], number
+                )
+            )
+    names = [one.name for one in found]
+    for one in names:
+        if names.count(one) > 1:
+            raise BridgeError(
+                f'two bands would have columns named {one!r}: name the bands (bands={{1: "red"}}), '
+                "or give each image a prefix of its own in a call of its own"
+            )
+    return found
+
+
+class _Job:
+    """One call's work."""
+
+    def __init__(
+        self,
+        zones: Pixels,
+        layers: Sequence[_Layer],
+        rule: PixelRows,
+        rows: int,
+        stats: tuple[str, ...],
+        nodata: float | None,
+        memory: int,
+        threads: int | None,
+    ) -> None:
+        self._zones, self._layers, self._rule, self._rows = zones, layers, rule, rows
+        self._stats, self._nodata = stats, nodata
+        self._moments = frozenset(stats) & MOMENTS
+        self._ranks = tuple(one for one in stats if is_rank(one))
+        least = min(one.pixels.threads for one in layers)
+        self._threads = max(1, min(zones.threads, least, threads or PROCESSORS))
+        self._windows = zones.windows()
+        each = sum(Accumulator.row_bytes(one.dtype, self._moments) for one in layers)
+        fitting = max(1, memory // max(1, each))
+        self.passes = max(1, -(-rows // fitting)) if self._moments else 1
+        self._page = -(-rows // self.passes) if rows else 0
+        self._tables: list[RankTables] = []
+        self.outside = 0
+        self._done = 0
+
+    def close(self) -> None:
+        """Remove temporary files."""
+        for one in self._tables:
+            one.close()
+
+    # ---- what to write
+
+    def count(self, told: Progress) -> None:
+        """Collect what medians, modes and fractions need."""
+        if self._tables or not self._ranks:
+            return
+        for one in self._layers:
+            what = f"{one.image}, band {one.band}"
+            self._tables.append(RankTables(one.dtype, self._ranks, what))
+        for _, reduced in self._reading(0, self._rows, told, pairs=True):
+            for table, (rows, values) in zip(self._tables, reduced, strict=True):
+                table.add(rows, values)
+
+    def columns(self) -> dict[str, NewColumn]:
+        """Return the new columns."""
+        found: dict[str, NewColumn] = {}
+        for place, layer in enumerate(self._layers):
+            for stat in self._stats:
+                names = [stat]
+                if stat == "fraction":
+                    names = [f"fraction_{one}" for one in self._tables[place].classes()]
+                for one in names:
+                    dtype = result_dtype(one, layer.dtype)
+                    attributes: dict[str, Any] = {
+                        "statistic": stat, "image": layer.image, "image_band": layer.band,
+                    }  # fmt: skip
+                    missing = missing_of(dtype)
+                    if missing is not None and one not in ("count", "sum"):
+                        attributes[MISSING_ATTR] = missing
+                    found[f"{layer.name}_{one}"] = NewColumn(dtype, attributes)
+        return found
+
+    # ---- the work
+
+    def run(self, writer: ColumnWriter, told: Progress) -> None:
+        """Compute and write all columns."""
+        for first in range(0, self._rows, self._page or 1) if self._moments else ():
+            stop = min(first + self._page, self._rows)
+            sums = [
+                Accumulator(first, stop - first, one.dtype, self._moments) for one in self._layers
+            ]
+            for _, reduced in self._reading(first, stop, told):
+                for total, one in zip(sums, reduced, strict=True):
+                    total.add(one)
+            self._write_moments(writer, sums, first, stop)
+        self.count(told)
+        for layer, table in zip(self._layers, self._tables, strict=False):
+            for start, blocks in table.results(self._rows, self._step(writer)):
+                writer.write({f"{layer.name}_{key}": one for key, one in blocks.items()}, start)
+
+    def _write_moments(
+        self, writer: ColumnWriter, sums: Sequence[Accumulator], first: int, stop: int
+    ) -> None:
+        names = [one for one in self._stats if one in MOMENTS]
+        step = self._step(writer)
+        for start in range(first, stop, step):
+            end = min(start + step - start % step, stop)
+            blocks: dict[str, Array] = {}
+            for layer, total in zip(self._layers, sums, strict=True):
+                found = total.results(names, start, end)
+                blocks |= {f"{layer.name}_{key}": values for key, values in found.items()}
+            writer.write(blocks, start)
+
+    def _step(self, writer: ColumnWriter) -> int:
+        chunk = writer.chunk_rows
+        return chunk * max(1, WRITE_ROWS // chunk)
+
+    def _reading(
+        self, first: int, stop: int, told: Progress, *, pairs: bool = False
+    ) -> Iterator[tuple[Window, list[Any]]]:
+        """Yield each window with what its pixels were reduced to, for each layer."""
+
+        def load(window: Window) -> tuple[int, list[Any]]:
+            return self._reduced(window, first, stop, pairs=pairs)
+
+        steps = len(self._windows) * (self.passes + bool(self._ranks))
+        outside = 0
+        with closing(
+            ReadAhead(self._windows, load, threads=self._threads, ahead=2 * self._threads)
+        ) as reading:
+            for window, (lost, reduced) in reading:
+                outside += lost
+                yield window, reduced
+                self._done += 1
+                told.report(min(1.0, self._done / max(1, steps)) * 0.95, self._zones.name)
+        self.outside = outside
+
+    def _reduced(
+        self, window: Window, first: int, stop: int, *, pairs: bool
+    ) -> tuple[int, list[Any]]:
+        zones = self._zones.read(window)
+        rows = self._rule.of(zones).reshape(-1)
+        is_zone = rows >= 0
+        nodata = self._zones.nodata[0]
+        if nodata is not None:
+            is_zone &= zones.reshape(-1) != nodata
+        mask = self._zones.valid(window)
+        if mask is not None:
+            is_zone &= mask.reshape(-1)
+        lost = int(np.count_nonzero(rows < 0))
+        if first or stop < self._rows:
+            is_zone &= (rows >= first) & (rows < stop)
+        found: list[Any] = []
+        everything = bool(is_zone.all())
+        for layer in self._layers:
+            values = layer.pixels.read(window, layer.index).reshape(-1)
+            valid = self._valid(layer, values, window)
+            if valid is None and everything:
+                chosen, kept = rows, values
+            else:
+                keep = is_zone if valid is None else is_zone & valid
+                chosen, kept = rows[keep], values[keep]
+            found.append((chosen, kept) if pairs else reduce_window(chosen, kept, self._moments))
+        return lost, found
+
+    def _valid(self, layer: _Layer, values: Array, window: Window) -> NDArray[np.bool_] | None:
+        """Return which pixels of an image count; None for all."""
+        found: NDArray[np.bool_] | None = None
+        tests = []
+        if values.dtype.kind == "f":
+            tests.append(~np.isnan(values))
+        tests += [
+            values != one
+            for one in (layer.pixels.nodata[layer.index], self._nodata)
+            if one is not None and one == one
+        ]
+        mask = layer.pixels.valid(window, layer.index)
+        if mask is not None:
+            tests.append(mask.reshape(-1))
+        for test in tests:
+            found = test if found is None else found & test
+        return found

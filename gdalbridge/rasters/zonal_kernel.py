@@ -1,0 +1,247 @@
+"""Statistics of pixels by row, accumulated window by window.
+
+A window's pixels are first reduced by themselves, in any thread; the results are then added to the
+accumulators in the order of the windows, so that the outcome does not depend on the threads.
+
+Counts are exact, and so are the sums of integers. Variances of integers of up to 16 bits come from
+exact sums of squares. Those of all other types are computed from the deviations from the mean
+within each window, and windows are joined by the formula of Chan, Golub and LeVeque (Updating
+formulae and a pairwise algorithm for computing sample variances, 1979).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MOMENTS", "Accumulator", "Reduced", "missing_of", "reduce_window", "result_dtype"]
+
+Array = NDArray[Any]
+Rows = NDArray[np.int64]
+
+MOMENTS = frozenset({"count", "sum", "mean", "stddev", "variance", "min", "max", "range"})
+"""Statistics that are accumulated in one pass."""
+SPARSE = 4
+"""Rows are counted in an array from the smallest to the largest, if it has at most this many times as
+many elements as the window has pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reduced:
+    """A window's statistics; each array has one element for each of ``rows``."""
+
+    rows: Rows
+    count: NDArray[np.int64]
+    parts: Mapping[str, Array]
+
+
+def reduce_window(rows: Rows, values: Array, wanted: frozenset[str]) -> Reduced:
+    """Reduce a window's pixels.
+
+    Parameters
+    ----------
+    rows : ndarray of int64
+        The row of each pixel that counts.
+    values : ndarray
+        The pixels, as many.
+    wanted : frozenset of str
+        Some of :data:`MOMENTS`.
+
+    Returns
+    -------
+    Reduced
+    """
+    if not len(rows):
+        return Reduced(rows, np.zeros(0, np.int64), {})
+    low, high = int(rows.min()), int(rows.max())
+    span = high - low + 1
+    if span <= max(SPARSE * len(rows), 4096):
+        places, found = rows - low, None
+    else:
+        found, places = np.unique(rows, return_inverse=True)
+        span = len(found)
+    count = np.bincount(places, minlength=span)
+    there = np.flatnonzero(count)
+    kept = count[there]
+    parts: dict[str, Array] = {}
+    if wanted & {"sum", "mean", "stddev", "variance"}:
+        total = np.bincount(places, values, minlength=span)
+        parts["sum"] = total[there]
+        if wanted & {"stddev", "variance"}:
+            if _is_small(values.dtype):
+                squares = values.astype(np.float64)
+                squares *= squares
+                parts["squares"] = np.bincount(places, squares, minlength=span)[there]
+            else:
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    mean = total / count
+                    deviations = values - mean[places]
+                    deviations *= deviations
+                parts["m2"] = np.bincount(places, deviations, minlength=span)[there]
+    for name, function in (("min", np.minimum), ("max", np.maximum)):
+        if wanted & {name, "range"}:
+            found_value = np.full(span, _start(name, values.dtype), values.dtype)
+            function.at(found_value, places, values)
+            parts[name] = found_value[there]
+    return Reduced(low + there if found is None else found[there], kept, parts)
+
+
+def _is_small(dtype: np.dtype[Any]) -> bool:
+    """Return True if the squares of a window's integers add up exactly in float64."""
+    return dtype.kind in "iu" and dtype.itemsize <= 2
+
+
+def _start(name: str, dtype: np.dtype[Any]) -> Any:
+    if dtype.kind == "f":
+        return np.inf if name == "min" else -np.inf
+    limits = np.iinfo(dtype)
+    return limits.max if name == "min" else limits.min
+
+
+class Accumulator:
+    """Statistics of one band for consecutive rows.
+
+    Parameters
+    ----------
+    first, rows : int
+        The first row, and the number of rows.
+    dtype : numpy.dtype
+        Of the pixels.
+    wanted : frozenset of str
+        Some of :data:`MOMENTS`.
+    """
+
+    def __init__(
+        self, first: int, rows: int, dtype: np.dtype[Any], wanted: frozenset[str]
+    ) -> None:
+        self._first, self._dtype, self._wanted = first, dtype, wanted
+        self._is_integer, self._is_small = dtype.kind in "iu", _is_small(dtype)
+        self._count = np.zeros(rows, np.int64)
+        self._arrays: dict[str, Array] = {}
+        for name, kind in self._layout(dtype, wanted).items():
+            if name in ("min", "max"):
+                self._arrays[name] = np.full(rows, _start(name, dtype), kind)
+            else:
+                self._arrays[name] = np.zeros(rows, kind)
+
+    @staticmethod
+    def _layout(dtype: np.dtype[Any], wanted: frozenset[str]) -> dict[str, np.dtype[Any]]:
+        found: dict[str, np.dtype[Any]] = {}
+        deviates = bool(wanted & {"stddev", "variance"})
+        if wanted & {"sum", "mean"} or deviates:
+            found["sum"] = np.dtype(np.int64 if dtype.kind in "iu" else np.float64)
+        if deviates:
+            if _is_small(dtype):
+                found["squares"] = np.dtype(np.int64)
+            else:
+                found |= {"mean": np.dtype(np.float64), "m2": np.dtype(np.float64)}
+        for name in ("min", "max"):
+            if wanted & {name, "range"}:
+                found[name] = dtype
+        return found
+
+    @classmethod
+    def row_bytes(cls, dtype: np.dtype[Any], wanted: frozenset[str]) -> int:
+        """Return the memory of one row in bytes."""
+        return 8 + sum(one.itemsize for one in cls._layout(dtype, wanted).values())
+
+    def add(self, found: Reduced) -> None:
+        """Add a window's statistics of rows that lie within this accumulator's."""
+        at, more = found.rows - self._first, found.count
+        if not len(at):
+            return
+        arrays, parts = self._arrays, found.parts
+        before = self._count[at]
+        if "m2" in arrays:
+            with np.errstate(invalid="ignore", over="ignore"):
+                mean = parts["sum"] / more
+                total = before + more
+                delta = mean - arrays["mean"][at]
+                arrays["mean"][at] += delta * (more / total)
+                arrays["m2"][at] += parts["m2"] + delta * delta * (before * (more / total))
+        for name in ("sum", "squares"):
+            if name in arrays:
+                with np.errstate(invalid="ignore"):
+                    arrays[name][at] += parts[name].astype(arrays[name].dtype)
+        for name, function in (("min", np.minimum), ("max", np.maximum)):
+            if name in arrays:
+                arrays[name][at] = function(arrays[name][at], parts[name])
+        self._count[at] = before + more
+
+    def results(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
+        """Return statistics of rows; NaN in rows without pixels, 0 for their counts and sums.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Some of the statistics that were wanted.
+        start, stop : int
+            The rows, counted from the table's first.
+        """
+        here = slice(start - self._first, stop - self._first)
+        count = self._count[here]
+        none = count == 0
+        arrays = {name: values[here] for name, values in self._arrays.items()}
+        found: dict[str, Array] = {}
+        with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+            for name in names:
+                if name == "count":
+                    found[name] = count.copy()
+                elif name == "sum":
+                    found[name] = arrays["sum"].copy()
+                elif name == "mean":
+                    found[name] = arrays["sum"] / count
+                elif name in ("variance", "stddev"):
+                    deviations = self._deviations(arrays, count)
+                    variance = np.maximum(deviations, 0) / count
+                    found[name] = np.sqrt(variance) if name == "stddev" else variance
+                elif name == "range":
+                    kind = result_dtype("range", self._dtype)
+                    spread = arrays["max"].astype(kind) - arrays["min"].astype(kind)
+                    found[name] = _blank(spread, none)
+                else:
+                    kind = result_dtype(name, self._dtype)
+                    found[name] = _blank(arrays[name].astype(kind), none)
+        return found
+
+    def _deviations(self, arrays: Mapping[str, Array], count: Array) -> Array:
+        """Return the sums of squared deviations from the mean."""
+        if not self._is_small:
+            return arrays["m2"]
+        # With sum = q n + r, the sum of squares less sum^2 / n is (squares - q^2 n - 2 q r) - r^2 / n:
+        # the difference of large numbers is one of integers.
+        n = np.maximum(count, 1)
+        q, r = np.divmod(arrays["sum"], n)
+        whole = arrays["squares"] - q * q * n - 2 * q * r
+        exact: Array = whole - r.astype(np.float64) ** 2 / n
+        return exact
+
+
+def result_dtype(statistic: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of a statistic's column for pixels of a dtype.
+
+    Values of integer pixels get a wider type, which has room for a value that means missing.
+    """
+    if statistic == "count":
+        return np.dtype(np.int64)
+    if dtype.kind == "f":
+        return dtype if statistic in ("min", "max", "range", "mode") else np.dtype(np.float64)
+    if statistic == "sum":
+        return np.dtype(np.int64)
+    if statistic in ("min", "max", "range", "mode"):
+        return np.dtype(f"i{min(8, 2 * dtype.itemsize)}")
+    return np.dtype(np.float64)
+
+
+def missing_of(dtype: np.dtype[Any]) -> int | None:
+    """Return the value that stands for missing in a column of integer results; None for floats."""
+    return int(np.iinfo(dtype).min) if dtype.kind == "i" else None
+
+
+def _blank(values: Array, none: NDArray[np.bool_]) -> Array:
+    """Return values with the missing value where a row has no pixels."""
+    missing = missing_of(values.dtype)
+    values[none] = np.nan if missing is None else missing
+    return values

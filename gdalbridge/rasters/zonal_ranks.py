@@ -1,0 +1,217 @@
+"""Medians, percentiles, modes and fractions of pixels by row, from pixels sorted by DuckDB.
+
+DuckDB counts or sorts the pixels of each row, and spills to a temporary directory what exceeds its
+memory; here only the sorted pixels pass by, so the results are exact at any size.
+"""
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import BridgeError
+from gdalbridge.rasters.zonal_kernel import missing_of, result_dtype
+from gdalbridge.sql.expressions import needed
+
+__all__ = ["RANKS", "RankTables", "is_rank"]
+
+Array = NDArray[Any]
+
+RANKS = frozenset({"median", "mode", "fraction"})
+PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
+MOST_CLASSES = 256
+MEMORY = "1GB"
+PENDING = 2**22
+"""Pixels that are collected before DuckDB gets them."""
+
+
+def is_rank(name: str) -> bool:
+    """Return True for a statistic that needs the pixels in order."""
+    return name in RANKS or _percent(name) is not None
+
+
+def _percent(name: str) -> float | None:
+    found = PERCENTILE.fullmatch(name)
+    value = None if found is None else float(found[1])
+    return value if value is not None and value <= 100 else None
+
+
+class RankTables:
+    """The pixels of one band with their rows.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        Of the pixels.
+    stats : sequence of str
+        For which :func:`is_rank` is true.
+    what : str
+        The image and band, for messages.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], stats: Sequence[str], what: str) -> None:
+        self._dtype, self._stats, self._what = dtype, tuple(stats), what
+        duckdb = needed()
+        self._folder = tempfile.TemporaryDirectory(prefix="ratzarr-zonal-")
+        self._connection: Any = duckdb.connect(
+            ":memory:",
+            config={
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "enable_external_access": "false",
+                "memory_limit": MEMORY,
+                "python_enable_replacements": "false",
+                "temp_directory": self._folder.name,
+            },
+        )
+        self._connection.execute("SET enable_progress_bar = false")
+        kind = {"f4": "FLOAT", "f8": "DOUBLE"}.get(f"{dtype.kind}{dtype.itemsize}", "BIGINT")
+        self._connection.execute(f"CREATE TABLE pairs (row BIGINT, v {kind}, n BIGINT)")
+        self._rows: list[Array] = []
+        self._values: list[Array] = []
+        self._pending = 0
+
+    def close(self) -> None:
+        """Close the database, and remove what it has spilled."""
+        self._connection.close()
+        self._folder.cleanup()
+
+    def add(self, rows: Array, values: Array) -> None:
+        """Add a window's pixels."""
+        self._rows.append(rows)
+        self._values.append(values)
+        self._pending += len(rows)
+        if self._pending >= PENDING:
+            self._insert()
+
+    def _insert(self) -> None:
+        if not self._pending:
+            return
+        import pyarrow as pa
+
+        rows, values = np.concatenate(self._rows), np.concatenate(self._values)
+        self._rows, self._values, self._pending = [], [], 0
+        if values.dtype.kind in "iu":
+            values = values.astype(np.int64)
+        else:
+            # -0.0 and 0.0 are one value.
+            values = values + values.dtype.type(0)
+        self._connection.register(
+            "more", pa.table({"row": rows, "v": pa.array(values, from_pandas=False)})
+        )
+        # Counted here first: segments have far fewer values than pixels.
+        self._connection.execute(
+            "INSERT INTO pairs SELECT row, v, count(*) FROM more GROUP BY row, v"
+        )
+        self._connection.unregister("more")
+
+    def classes(self) -> list[int]:
+        """Return the values of a class image, in order.
+
+        Raises
+        ------
+        BridgeError
+            If it has too many, or is no class image.
+        """
+        self._insert()
+        if self._dtype.kind == "f":
+            raise BridgeError(f"{self._what}: fractions are of classes, and its pixels are floats")
+        found = self._connection.execute(
+            "SELECT DISTINCT v FROM pairs ORDER BY v LIMIT ?", [MOST_CLASSES + 1]
+        ).fetchall()
+        if len(found) > MOST_CLASSES:
+            raise BridgeError(
+                f"{self._what}: fractions would need more than {MOST_CLASSES} columns, one for each "
+                "value of the image"
+            )
+        return [int(value) for (value,) in found]
+
+    def results(self, rows: int, step: int) -> Iterator[tuple[int, dict[str, Array]]]:
+        """Yield the statistics of consecutive blocks of rows, from row 0 to the last.
+
+        Parameters
+        ----------
+        rows : int
+            Number of rows of the table.
+        step : int
+            Rows of a block.
+        """
+        self._insert()
+        classes = self.classes() if "fraction" in self._stats else []
+        reader = self._connection.sql(
+            "SELECT row, v, sum(n)::BIGINT AS n FROM pairs GROUP BY row, v ORDER BY row, v"
+        ).to_arrow_reader(1_000_000)
+        held: list[tuple[Array, Array, Array]] = []
+        batches = iter(reader)
+        ended = False
+        for first in range(0, rows, step):
+            stop = min(first + step, rows)
+            while not ended and not (held and held[-1][0][-1] >= stop):
+                batch = next(batches, None)
+                if batch is None:
+                    ended = True
+                elif batch.num_rows:
+                    held.append(tuple(one.to_numpy() for one in batch.columns))
+            row, value, count = (
+                np.concatenate([one[place] for one in held]) if held else np.zeros(0, np.int64)
+                for place in range(3)
+            )
+            cut = int(np.searchsorted(row, stop))
+            yield (
+                first,
+                self._block(row[:cut] - first, value[:cut], count[:cut], stop - first, classes),
+            )
+            held = [(row[cut:], value[cut:], count[cut:])] if cut < len(row) else []
+
+    def _block(
+        self, row: Array, value: Array, count: Array, rows: int, classes: Sequence[int]
+    ) -> dict[str, Array]:
+        found: dict[str, Array] = {}
+        starts = np.searchsorted(row, np.arange(rows + 1))
+        there = np.flatnonzero(starts[1:] > starts[:-1])
+        cumulative = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
+        total = cumulative[starts[1:]] - cumulative[starts[:-1]]
+        for name in self._stats:
+            if name == "fraction":
+                for one in classes:
+                    part = np.full(rows, np.nan)
+                    part[there] = 0.0
+                    mine = value == one
+                    part[row[mine]] = count[mine]
+                    with np.errstate(invalid="ignore"):
+                        found[f"fraction_{one}"] = part / np.where(total, total, 1)
+                continue
+            if name == "mode":
+                kind = result_dtype("mode", self._dtype)
+                missing = missing_of(kind)
+                out = np.full(rows, np.nan if missing is None else missing, kind)
+                if len(there):
+                    most = np.maximum.reduceat(count, starts[there])
+                    best = count == np.repeat(most, np.diff(np.append(starts[there], len(count))))
+                    # The smallest of several equally frequent values.
+                    firsts = np.flatnonzero(best)
+                    _, at = np.unique(row[firsts], return_index=True)
+                    out[there] = value[firsts[at]]
+                found["mode"] = out
+                continue
+            percent = 50.0 if name == "median" else _percent(name)
+            out = np.full(rows, np.nan)
+            if len(there) and percent is not None:
+                begin = cumulative[starts[there]]
+                place = (total[there] - 1) * (percent / 100)
+                low = np.floor(place).astype(np.int64)
+                share = place - low
+                high = np.minimum(low + 1, total[there] - 1)
+                a, b = (
+                    value[np.searchsorted(cumulative, begin + one, side="right") - 1].astype(
+                        np.float64
+                    )
+                    for one in (low, high)
+                )
+                with np.errstate(invalid="ignore"):
+                    out[there] = np.where(share == 0, a, a + (b - a) * share)
+            found[name] = out
+        return found

@@ -1,0 +1,208 @@
+"""New columns of a table's sidecar, written block by block; after an error there are none of them.
+
+Other readers see a new column, or the replacement of an old one, when it is complete.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gdalbridge.errors import BridgeError, OutputExistsError
+from gdalbridge.sidecars.merged import Columns, inherited_attributes, is_store
+from gdalbridge.sidecars.naming import writable_sidecar_path
+from gdalbridge.sidecars.provenance import (
+    PROVENANCE_ATTR,
+    RASTER_ATTR,
+    column_provenance,
+    parsed_raster,
+)
+from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
+from ratzarr.errors import Advice
+from ratzarr.format import COMPLETE_ATTR
+
+__all__ = ["ColumnWriter", "NewColumn", "new_columns", "target_of"]
+
+SHORTEST_CHUNK = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class NewColumn:
+    """A column to be created."""
+
+    dtype: Any
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    """Beside its origin and what it inherits from a column that it replaces."""
+    width: int = 1
+
+
+class ColumnWriter:
+    """Writes blocks of the new columns; made by :func:`new_columns`."""
+
+    def __init__(self, table: RatZarr, names: list[str]) -> None:
+        self.table = table
+        self.names = names
+        self.chunk_rows = min(
+            (table.getColumnChunkSize(name) for name in names), default=table.getRATChunkSize()
+        )
+
+    @property
+    def path(self) -> str:
+        """The store that is written."""
+        return str(self.table.filename)
+
+    def write(self, blocks: Mapping[str, NDArray[Any]], first_row: int) -> None:
+        """Write the same rows of several columns; whole chunks are fastest."""
+        self.table.writeBlocks(blocks, first_row)
+
+
+def target_of(
+    columns: Columns,
+    place: Any,
+    band: int,
+    name: str | None,
+    storage_options: Mapping[str, Any] | None,
+) -> Any:
+    """Return the store for new columns: the sidecar of this name, or the table itself."""
+    if is_store(place):
+        if name is not None:
+            raise BridgeError(
+                f"{place} is a table itself, and has none of the name {name!r} beside it"
+            )
+        return place
+    if columns.host is None:
+        # Raises the error for a missing place.
+        return writable_sidecar_path(place, band, name)
+    return columns.host.writable_path(name, storage_options=storage_options)
+
+
+@contextmanager
+def new_columns(
+    columns: Columns,
+    place: Any,
+    wanted: Mapping[str, NewColumn],
+    rows: int,
+    *,
+    operation: str,
+    provenance: Mapping[str, Any] | None = None,
+    band: int = 1,
+    name: str | None = None,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Iterator[ColumnWriter]:
+    """Create columns in a raster's sidecar, and complete them at the end of the block.
+
+    Parameters
+    ----------
+    columns : Columns
+        The raster's table, open.
+    place : str, os.PathLike, gdal.Dataset or zarr store
+        The raster, or the store itself.
+    wanted : mapping
+        The new columns by name, in order.
+    rows : int
+        Number of rows of the table. A new sidecar gets as many; one without columns is resized.
+    operation : str
+        What made the columns, recorded in their provenance.
+    provenance : mapping, optional
+        More for the record.
+    band, name, storage_options
+        See :func:`gdalbridge.calc`.
+    overwrite : bool
+        Replace existing columns of the sidecar.
+
+    Raises
+    ------
+    OutputExistsError
+        If a column exists and may not be replaced. Nothing is written.
+    BridgeError
+        If the sidecar has another number of rows.
+    """
+    target = target_of(columns, place, band, name, storage_options)
+    is_new = not RatZarr.exists(target, storageOptions=storage_options)
+    begun: list[str] = []
+    with RatZarr(target, storageOptions=storage_options) as table:
+        try:
+            _prepare(table, rows, wanted, overwrite, is_new)
+            belongs = _belongs(columns, table, target, storage_options)
+            origin = column_provenance(operation, belongs, None) | dict(provenance or {})
+            for key, new in wanted.items():
+                _begin(table, key, new, columns, origin)
+                begun.append(key)
+            yield ColumnWriter(table, begun)
+            for key in begun:
+                table.setComplete(key)
+            mapping = table.getRatAttributeMapping()
+            if not is_store(place) and mapping.get(RASTER_ATTR) is None:
+                mapping[RASTER_ATTR] = dict(belongs)
+        except BaseException:
+            with suppress(RatZarrError):
+                for key in begun:
+                    table.deleteColumn(key)
+            with suppress(RatZarrError):
+                if is_new and not table.getColumnNames():
+                    RatZarr.delete(target, storageOptions=storage_options)
+            raise
+
+
+def _prepare(
+    table: RatZarr, rows: int, wanted: Mapping[str, NewColumn], overwrite: bool, is_new: bool
+) -> None:
+    there = set(table.getColumnNames())
+    for name in wanted:
+        if name in there and not overwrite:
+            whole = table.getColumnAttributeMapping(name).get(COMPLETE_ATTR, True) is not False
+            raise OutputExistsError(
+                Advice(
+                    f"{table.filename} has a column {name!r} already"
+                    f"{'' if whole else ', which is not complete'}.",
+                    "Use overwrite=True to replace it.",
+                )
+            )
+    if table.rowCount != rows:
+        if there:
+            raise BridgeError(
+                f"{table.filename} has {table.rowCount} rows, and the new columns have {rows}"
+            )
+        if is_new:
+            # A chunk is encoded and read as a whole, so it need not exceed a short table.
+            table.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
+        table.setRowCount(rows)
+
+
+def _belongs(
+    columns: Columns,
+    table: RatZarr,
+    target: Any,
+    storage_options: Mapping[str, Any] | None,
+) -> Mapping[str, Any]:
+    """Return the raster that the columns belong to."""
+    if columns.host is not None:
+        return columns.host.now(columns.dataset, target, storage_options)
+    known = parsed_raster(table.getRatAttributeMapping().get(RASTER_ATTR))
+    return known or {"name": None, "band": None, "fingerprint": None}
+
+
+def _begin(
+    table: RatZarr, name: str, new: NewColumn, columns: Columns, origin: Mapping[str, Any]
+) -> None:
+    """Create an incomplete column; first delete one that an interrupted run has left."""
+    while table.resumeColumn(name) is not None:
+        table.deleteColumn(name)
+    dtype = np.dtype(new.dtype) if not isinstance(new.dtype, type) else new.dtype
+    kept = (
+        inherited_attributes(columns.by_name.get(name), np.dtype(dtype))
+        if dtype not in (str, bytes)
+        else {}
+    )
+    table.createColumn(
+        name,
+        dtype,
+        new.width,
+        attributes=kept | dict(new.attributes) | {PROVENANCE_ATTR: dict(origin)},
+        complete=False,
+        replace=table.colExists(name),
+    )

@@ -1,0 +1,434 @@
+"""A raster's table, with its sidecars', for Python: a container of columns, and data of other tools.
+
+>>> import tempfile
+>>> import numpy as np
+>>> import ratzarr
+>>> path = tempfile.mkdtemp() + "/seg.tif.rat.zarr"
+>>> ratzarr.RatZarr(path, newRowCount=3).close()
+>>> with open_table(path) as table:
+...     table["area"] = np.array([1.5, 2.5, 3.5])
+...     table["area"][1:]
+array([2.5, 3.5])
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from html import escape
+from types import MappingProxyType, TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from gdalbridge.errors import BridgeError
+from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.sidecars.merged import Column, Columns, inherited_attributes, is_store
+from gdalbridge.sidecars.naming import writable_sidecar_path
+from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
+from gdalbridge.sidecars.source import ColumnsSource, open_source
+from ratzarr import (
+    DFLT_CHUNKSIZE,
+    ClosedError,
+    RatZarr,
+    RatZarrError,
+    ReadOnlyError,
+    ShapeError,
+)
+from ratzarr.interop import TableMethods, store_column
+
+__all__ = ["Table", "open_table"]
+
+SHOWN_ROWS = 5
+"""Rows that a notebook shows."""
+SHOWN_COLUMNS = 20
+SHORTEST_CHUNK = 1024
+
+
+def open_table(
+    place: Any,
+    band: int = 1,
+    *,
+    names: Sequence[str | None] | None = None,
+    prefer: str = "sidecar",
+    update: bool = True,
+    encoding: str | None = None,
+    lossy: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> "Table":
+    """Open a raster's table: the raster's own columns and its sidecars', or a store.
+
+    Parameters
+    ----------
+    place : str, os.PathLike, gdal.Dataset or zarr store
+        A raster (path, URL, ``/vsi...`` name or open dataset), or a sidecar or any other RatZarr.
+    band : int
+        Band of a raster, counted from 1.
+    names : sequence of str or None, optional
+        The sidecars of a raster to include: the names of further tables, and None for the band's
+        first table. By default all. New columns go to the first of these.
+    prefer : {"sidecar", "raster"}
+        The source of a column that both have.
+    update : bool
+        False to refuse writes. Nothing is written to the raster itself in any case, and a place
+        that can't be written is opened for reading.
+    encoding : str, optional
+        Encoding of text and names in the raster's own table. By default UTF-8; for a ``.vat.dbf``
+        the encoding that it declares.
+    lossy : bool
+        Read the raster's own table even if GDAL lost or altered values of it.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`. Also used for a raster on S3.
+
+    Returns
+    -------
+    Table
+        A context manager. A raster without a table gives one without rows and columns, whose first
+        column determines the number of rows.
+
+    Raises
+    ------
+    RasterNotFoundError
+        If the raster or the band does not exist.
+    BridgeError
+        If a sidecar in ``names`` does not exist.
+    """
+    options = ReadOptions(encoding, lossy)
+    columns, source = open_source(
+        place, band=band, names=names, prefer=prefer, may_be_empty=True,
+        storage_options=storage_options, options=options,
+    )  # fmt: skip
+    name = None if not names else names[0]
+    return Table(columns, source, place, band, name, update, storage_options)
+
+
+class Table(TableMethods):
+    """The table of a raster, or a store; opened by :func:`open_table`.
+
+    ``table["ndvi"]`` is a column whose values are read when they are needed. ``table["ndvi"] =
+    values`` creates or replaces a column in the raster's sidecar, and ``del table["ndvi"]`` deletes
+    it there; nothing is written to the raster. ``len(table)`` is the number of rows, and iteration
+    yields the names of the columns.
+
+    Examples
+    --------
+    >>> import tempfile, ratzarr
+    >>> path = tempfile.mkdtemp() + "/seg.tif.rat.zarr"
+    >>> ratzarr.RatZarr(path, newRowCount=2).close()
+    >>> table = open_table(path)
+    >>> table["class"] = ["water", "forest"]
+    >>> table.to_pandas()
+          class
+    row
+    0     water
+    1    forest
+    """
+
+    def __init__(
+        self,
+        columns: Columns,
+        source: ColumnsSource,
+        place: Any,
+        band: int,
+        name: str | None,
+        update: bool,
+        storage_options: Mapping[str, Any] | None,
+    ) -> None:
+        self._columns, self._opened = columns, source
+        self._place, self._band, self._name = place, band, name
+        self._update, self._options = update, storage_options
+        self._written: dict[str, RatZarr] = {}
+        self._closed = self._stale = False
+
+    # ---- reading
+
+    @property
+    def _source(self) -> ColumnsSource:
+        self._check_open()
+        if self._stale:
+            self._look_again()
+        return self._opened
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self._columns.name}: this table was closed")
+
+    def _attributes_of(self, name: str) -> Mapping[str, Any]:
+        column = self._columns[name]
+        if self._update and column.table is not None:
+            with suppress(RatZarrError):
+                writable = self._store(str(column.table.filename))
+                # The caller may change them.
+                self._stale = True
+                mapping: Mapping[str, Any] = writable.getColumnAttributeMapping(column.key)
+                return mapping
+        return MappingProxyType(dict(self._opened.field(name).attributes))
+
+    @property
+    def place(self) -> str:
+        """The raster or the store, as it was opened."""
+        return self._columns.name
+
+    @property
+    def sidecars(self) -> list[str]:
+        """Paths or URLs of the stores that columns come from."""
+        return [str(one.filename) for one in self._columns.tables]
+
+    @property
+    def rowCount(self) -> int:  # noqa: N802 - the name that RatZarr has
+        """Number of rows. Assigning to it changes the sidecar, which is created if needed."""
+        return len(self)
+
+    @rowCount.setter
+    def rowCount(self, rows: int) -> None:  # noqa: N802
+        self._check_writable()
+        own = max((one.rows for one in self._columns.own), default=0)
+        if rows < own:
+            raise BridgeError(
+                f"{self.place} has {own} rows of its own, which are never cut off: {rows} rows were "
+                "asked for"
+            )
+        store = self._target(rows)
+        store.setRowCount(rows)
+        self._look_again()
+
+    def sql(self, query: str) -> Any:
+        """Run a query over the table, which is called ``rat``; see the guide to DuckDB.
+
+        Parameters
+        ----------
+        query : str
+            SQL of DuckDB. The column ``row`` has the row numbers.
+
+        Returns
+        -------
+        duckdb.DuckDBPyRelation
+            Nothing is read before its rows are fetched. It can't reach files or the network.
+
+        Raises
+        ------
+        BridgeError
+            For an invalid query.
+        PackageMissingError
+            If the extra ``sql`` is not installed.
+
+        Examples
+        --------
+        >>> import tempfile, ratzarr
+        >>> path = tempfile.mkdtemp() + "/seg.tif.rat.zarr"
+        >>> ratzarr.RatZarr(path, newRowCount=2).close()
+        >>> table = open_table(path)
+        >>> table["area"] = [1.5, 2.5]
+        >>> table.sql("SELECT row, area FROM rat WHERE area > 2").fetchall()
+        [(1, 2.5)]
+        """
+        from gdalbridge.sql.query import relation
+
+        return relation({"rat": self}, query)
+
+    # ---- writing
+
+    def __setitem__(self, name: str, values: Any) -> None:
+        """Create a column in the sidecar from all its values, or replace it there.
+
+        Parameters
+        ----------
+        name : str
+        values : array-like, LazyColumn or scalar
+            One row for each row of the table: an array of numpy, pandas, Polars or Arrow, a list, or
+            a column of another table. A scalar is the value of all rows.
+
+        Raises
+        ------
+        ShapeError
+            If the number of rows differs.
+        UnsupportedDtypeError, UnequalValueError
+            If no column holds the values exactly. Nothing is changed.
+        """
+        self._check_writable()
+        rows = len(self)
+        empty = not rows and not self._columns.by_name
+        if empty:
+            rows = len(values) if hasattr(values, "__len__") else 0
+        elif hasattr(values, "__len__") and len(values) != rows and not isinstance(values, str):
+            raise ShapeError(
+                f"{self.place} has {rows} rows, and the values for column {name!r} have {len(values)}"
+            )
+        existed = set(self.sidecars)
+        store = self._target(rows)
+        try:
+            store_column(store, name, values, partial(self._attributes, name, store))
+        except BaseException:
+            self._forget_new(store, existed)
+            raise
+        self._look_again()
+
+    def __delitem__(self, name: str) -> None:
+        """Delete a column from its sidecar. The raster's own columns can't be deleted."""
+        self._check_writable()
+        column: Column = self._columns[name]
+        if column.table is None:
+            raise BridgeError(
+                f"column {name!r} belongs to the raster's own table of {self.place}, which is never "
+                "changed"
+            )
+        if column.part is not None:
+            raise BridgeError(f"column {name!r} is a part of {column.key!r}; delete that one")
+        self._store(str(column.table.filename)).deleteColumn(column.key)
+        self._look_again()
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if not self._update:
+            raise ReadOnlyError(f"{self.place} was opened with update=False")
+
+    def _store(self, path: Any) -> RatZarr:
+        """Return the store at a path, opened for writing."""
+        key = str(path)
+        if key not in self._written:
+            self._written[key] = RatZarr(path, create=False, storageOptions=self._options)
+        return self._written[key]
+
+    def _target(self, rows: int) -> RatZarr:
+        """Return the store for new columns; create it if needed."""
+        if is_store(self._place):
+            return self._store(self._place)
+        if self._columns.host is None:
+            path = writable_sidecar_path(self._place, self._band, self._name)
+        else:
+            path = self._columns.host.writable_path(self._name, storage_options=self._options)
+        if str(path) in self._written:
+            return self._written[str(path)]
+        # A chunk is encoded and read as a whole, so it need not exceed a short table.
+        chunk = min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows))
+        store = RatZarr(path, storageOptions=self._options, newRowCount=rows, newChunkSize=chunk)
+        self._written[str(path)] = store
+        if store.rowCount != rows:
+            if store.getColumnNames():
+                raise ShapeError(
+                    f"{path} has {store.rowCount} rows, and the table of {self.place} {rows}"
+                )
+            store.setRowCount(rows)
+        return store
+
+    def _forget_new(self, store: RatZarr, existed: set[str]) -> None:
+        """Delete a sidecar that a failed write has created."""
+        path = str(store.filename)
+        if is_store(self._place) or path in existed:
+            return
+        with suppress(RatZarrError):
+            if not store.getColumnNames():
+                self._written.pop(path, None)
+                store.close()
+                RatZarr.delete(path, storageOptions=self._options)
+
+    def _attributes(self, name: str, store: RatZarr, dtype: np.dtype[Any]) -> dict[str, Any]:
+        """Return the attributes of a new column: its origin, and those it inherits."""
+        kept = inherited_attributes(self._columns.by_name.get(name), dtype)
+        host = self._columns.host
+        if host is None or self._columns.dataset is None:
+            return kept
+        now = host.now(self._columns.dataset, str(store.filename), self._options)
+        mapping = store.getRatAttributeMapping()
+        if mapping.get(RASTER_ATTR) is None:
+            mapping[RASTER_ATTR] = dict(now)
+        return kept | {PROVENANCE_ATTR: column_provenance("table", now, None)}
+
+    def _look_again(self) -> None:
+        self._stale = False
+        self._columns.look_again()
+
+    # ---- the instance
+
+    def __enter__(self) -> Self:
+        self._check_open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the raster and the stores."""
+        if not self._closed:
+            self._closed = True
+            try:
+                while self._written:
+                    self._written.popitem()[1].close()
+            finally:
+                self._columns.__exit__(None, None, None)
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<Table of {self.place}: closed>"
+        kinds, values = self._first_rows()
+        lines = [f"<Table of {self.place}: {len(self)} rows, {len(self.columns)} columns>"]
+        width = max(map(len, kinds), default=0)
+        room = max(map(len, kinds.values()), default=0)
+        lines += [
+            f"  {name:<{width}}  {kind:<{room}}  {', '.join(values[name])}"
+            + (", ..." if len(self) > SHOWN_ROWS else "")
+            for name, kind in kinds.items()
+        ]
+        if len(self.columns) > len(kinds):
+            lines.append(f"  and {len(self.columns) - len(kinds)} more columns")
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _repr_html_(self) -> str:
+        if self._closed:
+            return f"<div>{escape(self.place)}: closed</div>"
+        kinds, values = self._first_rows()
+        title = f"{escape(self.place)}: {len(self)} rows, {len(self.columns)} columns"
+        head = "".join(f"<th>{escape(name)}</th>" for name in kinds)
+        under = "".join(f"<td><i>{escape(kind)}</i></td>" for kind in kinds.values())
+        body = "".join(
+            f"<tr><th>{row}</th>"
+            + "".join(
+                f"<td>{escape(one[row]) if row < len(one) else ''}</td>" for one in values.values()
+            )
+            + "</tr>"
+            for row in range(min(len(self), SHOWN_ROWS))
+        )
+        if len(self.columns) > len(kinds):
+            title += f", the first {len(kinds)} are shown"
+        return (
+            f"<div>{title}</div><table><tr><th>row</th>{head}</tr><tr><td></td>{under}</tr>"
+            f"{body}</table>"
+        )
+
+    def _first_rows(self) -> tuple[dict[str, str], dict[str, list[str]]]:
+        """Describe the first columns, and return their first values as text."""
+        names = self.columns[:SHOWN_COLUMNS]
+        kinds = {name: _kind(self._columns[name]) for name in names}
+        values = {}
+        for name in names:
+            try:
+                values[name] = [_short(one) for one in self[name][:SHOWN_ROWS].tolist()]
+            except RatZarrError as error:
+                values[name] = [f"can't be read: {error}"]
+        return kinds, values
+
+
+def _kind(column: Column) -> str:
+    """Describe a column: dtype, values per row, usage and units."""
+    from gdalbridge.gdalio.field_types import usage_in, usage_name
+
+    dtype = column.dtype
+    words = [{"T": "str", "O": "bytes"}.get(dtype.kind, str(dtype))]
+    if column.width > 1:
+        words[0] += f"[{column.width}]"
+    usage = usage_in(column.attributes)
+    if usage:
+        words.append(usage_name(usage))
+    units = column.attributes.get("units")
+    if isinstance(units, str) and units:
+        words.append(f"[{units}]")
+    return " ".join(words)
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

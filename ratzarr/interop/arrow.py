@@ -1,0 +1,227 @@
+"""Columns as Arrow arrays.
+
+Numbers become Arrow arrays without a copy, text without a Python object for each string. Values
+keep their types, with three exceptions that lose nothing: float16 becomes float32, because DuckDB
+and most of Arrow's functions don't support it; date-times in units that Arrow lacks get the next
+finer unit; date-times in days, weeks, months or years become dates.
+
+NaN is a value. Null are: the value in a column's ``missing_value``, NaT, an empty geometry, and
+rows beyond the end of a column that is shorter than its table.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ratzarr.errors import UnequalValueError, UnsupportedDtypeError
+from ratzarr.format.blocks import Block
+from ratzarr.interop.source import Field, Source
+
+__all__ = ["arrow_array", "arrow_schema", "arrow_type", "read_arrays"]
+
+Array = NDArray[Any]
+
+UNITS = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
+"""Units that Arrow does not have, and the next unit that holds them exactly."""
+MAX_BYTES = 2**31 - 1
+"""The most bytes of text in an Arrow array, whose offsets are int32."""
+
+
+def arrow_type(field: Field) -> Any:
+    """Return the Arrow type of a column.
+
+    Raises
+    ------
+    UnsupportedDtypeError
+        For date-times finer than nanoseconds.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> arrow_type(Field("a", np.dtype("u2"), 3, 10, 10))
+    FixedSizeListType(fixed_size_list<element: uint16 not null>[3])
+    """
+    kind = field.dtype.kind
+    if kind == "T":
+        found = pa.string()
+    elif kind in "SO":
+        found = pa.binary()
+    elif kind == "M":
+        unit, _ = np.datetime_data(field.dtype)
+        unit = UNITS.get(unit, unit)
+        if unit not in ("D", "s", "ms", "us", "ns"):
+            raise UnsupportedDtypeError(
+                f"column {field.name!r}: {field.dtype} is finer than Arrow's date-times, whose "
+                "finest unit is the nanosecond; choose other columns"
+            )
+        found = pa.date32() if unit == "D" else pa.timestamp(unit)
+    elif field.dtype == np.float16:
+        found = pa.float32()
+    else:
+        found = pa.from_numpy_dtype(field.dtype.newbyteorder("="))
+    if field.width > 1:
+        return pa.list_(pa.field("element", found, nullable=_has_nulls(field)), field.width)
+    return found
+
+
+def _has_nulls(field: Field) -> bool:
+    return field.missing is not None or field.dtype.kind == "M" or field.empty_is_missing
+
+
+def arrow_schema(fields: Sequence[Field], metadata: Mapping[str, str] | None = None) -> Any:
+    """Return the schema of columns; their attributes are metadata of the fields, as JSON."""
+    return pa.schema(
+        [
+            pa.field(
+                one.name,
+                arrow_type(one),
+                metadata={
+                    key: value if isinstance(value, str) else json.dumps(value)
+                    for key, value in one.attributes.items()
+                }
+                or None,
+            )
+            for one in fields
+        ],
+        metadata=metadata or None,
+    )
+
+
+def read_arrays(source: Source, fields: Sequence[Field], block: Block) -> list[Any]:
+    """Read rows of columns as Arrow arrays.
+
+    Raises
+    ------
+    UnequalValueError
+        If Arrow can't hold a date-time; names the column and the row.
+    """
+    found: dict[str, Any] = {}
+    for one in fields:
+        if one.dtype.kind == "T" and one.width == 1 and one.missing is None:
+            text = _text(source, one, block)
+            if text is not None:
+                found[one.name] = text
+    names = [one.name for one in fields if one.name not in found and one.rows > block.start]
+    values = source.read(names, block) if names else {}
+    return [
+        found[one.name]
+        if one.name in found
+        else arrow_array(
+            values.get(one.name),
+            one,
+            first_row=block.start,
+            rows=block.length,
+        )
+        for one in fields
+    ]
+
+
+def _text(source: Source, field: Field, block: Block) -> Any:
+    there = max(0, min(block.stop, field.rows) - block.start)
+    pieces = source.read_utf8(field.name, Block(block.start, there)) if there else []
+    if pieces is None:
+        return None
+    arrays = []
+    for offsets, data in pieces:
+        if len(data) > MAX_BYTES:
+            raise UnequalValueError(
+                f"column {field.name!r}, rows from {block.start}: {len(data)} bytes of text are "
+                "too many for one Arrow array; read fewer rows at a time"
+            )
+        array = pa.StringArray.from_buffers(
+            len(offsets) - 1, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)
+        )
+        # The bytes are what some program wrote as UTF-8.
+        array.validate(full=True)
+        arrays.append(array)
+    if there < block.length:
+        arrays.append(pa.nulls(block.length - there, pa.string()))
+    return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
+
+
+def arrow_array(values: Array | None, field: Field, *, first_row: int, rows: int) -> Any:
+    """Return values as an Arrow array of the column's type.
+
+    Parameters
+    ----------
+    values : ndarray, optional
+        The rows that the column has.
+    field : Field
+    first_row : int
+        For messages.
+    rows : int
+        Length of the result; rows beyond the values are null.
+    """
+    target = arrow_type(field)
+    if values is None:
+        return pa.nulls(rows, target)
+    if field.width > 1:
+        flat = _flat(values.reshape(-1), field, target.value_type, first_row)
+        array = pa.FixedSizeListArray.from_arrays(flat, type=target)
+    else:
+        array = _flat(values, field, target, first_row)
+    if len(values) < rows:
+        array = pa.concat_arrays([array, pa.nulls(rows - len(values), target)])
+    return array
+
+
+def _flat(values: Array, field: Field, target: Any, first_row: int) -> Any:
+    mask = None
+    if field.missing is not None:
+        mask = np.asarray(values == field.missing, np.bool_)
+    kind = values.dtype.kind
+    if kind in "SO":
+        items = values.tolist()
+        if field.empty_is_missing:
+            empty = np.fromiter((not one for one in items), np.bool_, len(items))
+            mask = empty if mask is None else mask | empty
+        return pa.array(items, target, mask=mask)
+    if kind == "T":
+        return pa.array(values.astype(object), target, mask=mask)
+    if kind == "M":
+        values = _datetimes(values, field, first_row)
+        never = np.isnat(values)
+        mask = never if mask is None else mask | never
+    elif values.dtype == np.float16:
+        values = values.astype(np.float32)
+    elif not values.dtype.isnative:
+        values = values.astype(values.dtype.newbyteorder("="))
+    if mask is not None and not mask.any():
+        mask = None
+    return pa.array(values, target, mask=mask, from_pandas=False)
+
+
+def _datetimes(values: Array, field: Field, first_row: int) -> Array:
+    own, _ = np.datetime_data(values.dtype)
+    target = np.dtype(f"M8[{UNITS.get(own, own)}]")
+    if target == values.dtype and own != "D":
+        return values
+    try:
+        found = values.astype(target, copy=False)
+    except OverflowError:
+        # Some versions of numpy raise this; others wrap around. The row is found below.
+        found = np.array([_or_never(one, target) for one in values])
+    unequal = found.astype(values.dtype, copy=False) != values
+    if UNITS.get(own, own) == "D":
+        # Arrow's days have 32 bits, and pyarrow would wrap them around.
+        days = found.view(np.int64)
+        unequal |= (days < -(2**31)) | (days >= 2**31)
+    unequal &= ~np.isnat(values)
+    if unequal.any():
+        at = int(np.argmax(unequal))
+        raise UnequalValueError(
+            f"column {field.name!r}, row {first_row + at // field.width}: {values[at]} is out of the "
+            f"range of {target}"
+        )
+    return found
+
+
+def _or_never(value: Any, target: np.dtype[Any]) -> Any:
+    try:
+        return value.astype(target)
+    except OverflowError:
+        return np.datetime64("NaT").astype(target)

@@ -1,0 +1,412 @@
+"""A table as a ``pyarrow.dataset.Dataset``: columns and rows are read only as a query needs them.
+
+DuckDB, Polars and Arrow ask a dataset for columns and a filter. :class:`TableDataset` reads these
+columns and the filter's, block by block, and applies the filter exactly, because the callers rely
+on it. A filter on the virtual column with the row numbers also selects the blocks that are read.
+
+The first batches are small and nothing is read ahead of them, so that a query for a few rows reads
+little. After them, the next blocks are read while one is worked on.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice, pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as ds
+
+from ratzarr.errors import ArgumentError
+from ratzarr.format.blocks import Block
+from ratzarr.interop.arrow import arrow_schema, read_arrays
+from ratzarr.interop.source import (
+    Field,
+    Source,
+    chosen_fields,
+    row_name,
+    row_range,
+)
+from ratzarr.pipeline import ReadAhead, max_blocks
+
+__all__ = ["TableDataset"]
+
+FIRST_ROWS = (8192, 65_536)
+"""Rows of the first batches, which nothing is read ahead of: DuckDB's threads ask for several
+batches before they see that a query has its rows."""
+BLOCK_ROWS = 500_000
+"""Rows of a batch, about; whole chunks where memory allows."""
+BLOCK_BYTES = 2**27
+"""Memory of a batch, about; tables of very many columns get smaller batches."""
+ROOM = 3 * 2**26
+"""Memory for the batches read ahead."""
+PAGES = 32
+"""Parts of a chunk that a filter on row numbers tells apart, if it leaves at most as many chunks."""
+
+
+class TableDataset(ds.Dataset):  # type: ignore[misc]
+    """A table for everything that reads Arrow datasets.
+
+    Parameters
+    ----------
+    source : Source
+        The table.
+    columns : sequence of str, optional
+        Only these, in this order.
+    rows : slice, range or (start, stop), optional
+        Only these rows.
+    filter : pyarrow.dataset.Expression, optional
+        Only rows for which it is true. Row numbers are the column ``row`` (``_row`` if the table
+        has a column of this name).
+    rename : mapping of str to str, optional
+        Other names of columns, for readers to which "a" and "A" are the same name.
+    block_rows : int
+        Approximate number of rows of a batch.
+
+    Attributes
+    ----------
+    row_name : str
+        Name of the virtual column with the row numbers.
+    rows_read : int
+        Number of rows that the last scan has delivered or filtered out.
+    error : BaseException or None
+        The error of the last scan. DuckDB replaces it by one of its own.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        columns: Sequence[str] | None = None,
+        *,
+        rows: Any = None,
+        filter: Any = None,  # noqa: A002 - pyarrow's name
+        rename: Mapping[str, str] | None = None,
+        block_rows: int = BLOCK_ROWS,
+    ) -> None:
+        self._source = source
+        names = chosen_fields(source, columns)
+        self._fields = [source.field(name) for name in names]
+        self._shown = [(rename or {}).get(name, name) for name in names]
+        self._range = row_range(source, rows)
+        self._block_rows = block_rows
+        self.row_name = row_name([*source.names, *self._shown])
+        # Without the row numbers: what `SELECT *` should show comes from `public`.
+        self._schema = arrow_schema(
+            [
+                replace(one, name=shown)
+                for one, shown in zip(self._fields, self._shown, strict=True)
+            ]
+        ).append(pa.field(self.row_name, pa.int64(), nullable=False))
+        self.filter_expression = _checked(filter, self._schema)
+        self.rows_read = 0
+        self.error: BaseException | None = None
+
+    @property
+    def schema(self) -> Any:
+        """The columns' types, with the row numbers last."""
+        return self._schema
+
+    @property
+    def partition_expression(self) -> Any:
+        """An expression that is true for all rows."""
+        return ds.scalar(True)
+
+    def replace_schema(self, schema: Any) -> Any:
+        """Refuse: values keep the types in which they are stored."""
+        raise NotImplementedError("cast the batches of to_batches() instead")
+
+    def get_fragments(self, filter: Any = None) -> Iterator[Any]:  # noqa: A002
+        """Refuse: a table has blocks of rows, not files; :meth:`scanner` reads them."""
+        raise NotImplementedError(f"{self._source.place} has no fragments; use scanner()")
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """The first row, and the row after the last."""
+        return self._range.start, self._range.stop
+
+    def filter(self, expression: Any) -> "TableDataset":
+        """Return the dataset of the rows for which an expression is true, too."""
+        known = self.filter_expression
+        return self._part(self.range, expression if known is None else known & expression)
+
+    def between(self, start: int, stop: int) -> "TableDataset":
+        """Return the dataset of the rows from ``start`` up to ``stop``."""
+        return self._part((start, stop), self.filter_expression)
+
+    def _part(self, rows: tuple[int, int], wanted: Any) -> "TableDataset":
+        names = [one.name for one in self._fields]
+        return TableDataset(
+            self._source,
+            names,
+            rows=rows,
+            filter=wanted,
+            rename=dict(zip(names, self._shown, strict=True)),
+            block_rows=self._block_rows,
+        )
+
+    def scanner(
+        self,
+        columns: Any = None,
+        filter: Any = None,  # noqa: A002
+        batch_size: int | None = None,
+        **_: Any,
+    ) -> Any:
+        """Return a ``pyarrow.dataset.Scanner`` that reads the table once.
+
+        Parameters
+        ----------
+        columns : list of str, or mapping of str to expressions, optional
+            The columns; by default all of the schema. Only what they need is read.
+        filter : pyarrow.dataset.Expression, optional
+            The rows.
+        batch_size : int, optional
+            The largest number of rows of a batch.
+        """
+        wanted = _checked(filter, self._schema)
+        if self.filter_expression is not None:
+            wanted = self.filter_expression if wanted is None else self.filter_expression & wanted
+        names = self._schema.names if columns is None else columns
+        if isinstance(names, Mapping):
+            needed = _used(list(names.values()), self._schema)
+        else:
+            names = list(names)
+            for name in names:
+                if name not in self._schema.names:
+                    raise ArgumentError(
+                        f"{self._source.place} has no column {name!r} in this scan; it has "
+                        f"{self._schema.names!r:.500}"
+                    )
+            needed = list(dict.fromkeys(names))
+        batches, schema = self._scan(needed, wanted, batch_size)
+        # The batches come filtered, so this only projects.
+        return ds.Scanner.from_batches(batches, schema=schema, columns=names)
+
+    def to_reader(self, columns: Sequence[str] | None = None) -> Any:
+        """Return a ``pyarrow.RecordBatchReader`` over the columns, by default without row numbers."""
+        names = self._shown if columns is None else list(columns)
+        batches, schema = self._scan(names, self.filter_expression, None)
+        return pa.RecordBatchReader.from_batches(schema, batches)
+
+    def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
+        return self.to_reader().__arrow_c_stream__(requested_schema)
+
+    def count_rows(self, filter: Any = None, **_: Any) -> int:  # noqa: A002
+        """Return the number of rows; without a filter nothing is read."""
+        if filter is None and self.filter_expression is None:
+            return self._range.length
+        batches, _schema = self._scan(
+            [self.row_name], self.filter(filter).filter_expression if filter is not None
+            else self.filter_expression, None,
+        )  # fmt: skip
+        return sum(batch.num_rows for batch in batches)
+
+    # ---- reading
+
+    def _scan(self, names: Sequence[str], wanted: Any, batch_size: int | None) -> tuple[Any, Any]:
+        """Return the batches of a scan and their schema."""
+        schema = pa.schema([self._schema.field(name) for name in names])
+        used = [] if wanted is None else _used([wanted], self._schema)
+        read = list(dict.fromkeys([*names, *used]))
+        fields = [
+            one for one, shown in zip(self._fields, self._shown, strict=True) if shown in read
+        ]
+        blocks = self._blocks(fields, wanted, batch_size)
+
+        def load(block: Block) -> list[Any]:
+            return self._load(block, read, fields, names, schema, wanted)
+
+        return self._batches(blocks, load, batch_size), schema
+
+    def _load(
+        self,
+        block: Block,
+        read: Sequence[str],
+        fields: Sequence[Field],
+        names: Sequence[str],
+        schema: Any,
+        wanted: Any,
+    ) -> list[Any]:
+        arrays = dict(
+            zip(
+                (one.name for one in fields), read_arrays(self._source, fields, block), strict=True
+            )
+        )
+        columns = {}
+        real = dict(zip(self._shown, (one.name for one in self._fields), strict=True))
+        for name in read:
+            if name == self.row_name:
+                columns[name] = pa.array(np.arange(block.start, block.stop, dtype=np.int64))
+            else:
+                columns[name] = arrays[real[name]]
+        if wanted is None:
+            return [_batch([columns[name] for name in names], schema, block.length)]
+        whole = pa.schema([self._schema.field(name) for name in read])
+        table = pa.Table.from_arrays([columns[name] for name in read], schema=whole)
+        kept = table.filter(wanted).select(list(names))
+        return list(kept.combine_chunks().to_batches())
+
+    def _batches(
+        self,
+        blocks: Iterator[Block],
+        load: Callable[[Block], list[Any]],
+        batch_size: int | None,
+    ) -> Iterator[Any]:
+        self.rows_read, self.error = 0, None
+        try:
+            for block in islice(blocks, len(FIRST_ROWS)):
+                yield from _cut(load(block), batch_size)
+                self.rows_read += block.length
+            threads = max(1, self._source.threads)
+            reading = ReadAhead(
+                blocks,
+                load,
+                threads=threads,
+                ahead=min(max_blocks(), 2 * threads),
+                size=lambda batches: sum(batch.nbytes for batch in batches) + 1,
+                room=ROOM,
+            )
+            with closing(reading):
+                for block, batches in reading:
+                    yield from _cut(batches, batch_size)
+                    self.rows_read += block.length
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            self.error = error
+            raise
+
+    def _blocks(
+        self, fields: Sequence[Field], wanted: Any, batch_size: int | None
+    ) -> Iterator[Block]:
+        """Yield the blocks to read, in order; those without a row for the filter are left out."""
+        chunk = max((one.chunk_rows for one in fields), default=self._block_rows)
+        step = chunk * max(1, self._block_rows // chunk)
+        row = max(1, sum(one.row_bytes for one in fields))
+        while step > FIRST_ROWS[0] and step * row > BLOCK_BYTES:
+            step = -(-step // 2)
+        start, stop = self._range.start, self._range.stop
+        cuts = [start, *range(start - start % step + step, stop, step), stop]
+        blocks = [Block(a, b - a) for a, b in pairwise(cuts) if b > a]
+        if wanted is not None and self.row_name in _used([wanted], self._schema):
+            blocks = self._matching(blocks, wanted)
+            blocks = self._matching(_cut_at(blocks, min(chunk, step)), wanted)
+            if len(blocks) <= PAGES:
+                blocks = self._matching(_cut_at(blocks, max(1, min(chunk, step) // PAGES)), wanted)
+            blocks = _joined(blocks, step)
+        for place, most in enumerate(FIRST_ROWS):
+            if place < len(blocks) and blocks[place].length > most:
+                start, length = blocks[place].start, blocks[place].length
+                blocks[place : place + 1] = [
+                    Block(start, most),
+                    Block(start + most, length - most),
+                ]
+        return iter(blocks)
+
+    def _matching(self, blocks: Sequence[Block], wanted: Any) -> list[Block]:
+        """Return the blocks that may have rows for a filter, from their row numbers alone.
+
+        Arrow decides: it leaves out the fragments of a dataset whose rows can't match. These
+        fragments stand for blocks; no file of theirs exists or is opened.
+        """
+        from pyarrow.fs import LocalFileSystem
+
+        files, form, row = LocalFileSystem(), ds.IpcFileFormat(), ds.field(self.row_name)
+        fragments = [
+            form.make_fragment(
+                f"/{place}",
+                files,
+                partition_expression=(row >= ds.scalar(block.start))
+                & (row < ds.scalar(block.stop)),
+            )
+            for place, block in enumerate(blocks)
+        ]
+        there = ds.FileSystemDataset(fragments, self._schema, form)
+        try:
+            found = [int(one.path[1:]) for one in there.get_fragments(filter=wanted)]
+        except pa.ArrowException:
+            # It compares row numbers with values of another type: then all blocks are read.
+            return list(blocks)
+        return [blocks[place] for place in found]
+
+
+def _cut_at(blocks: Sequence[Block], rows: int) -> list[Block]:
+    """Cut blocks at multiples of a number of rows."""
+    return [
+        Block(max(one.start, first), min(first + rows, one.stop) - max(one.start, first))
+        for one in blocks
+        for first in range(one.start - one.start % rows, one.stop, rows)
+    ]
+
+
+def _joined(pages: Sequence[Block], most: int) -> list[Block]:
+    """Join pages that follow each other to blocks of at most this many rows."""
+    found: list[Block] = []
+    for page in pages:
+        last = found[-1] if found else None
+        if (
+            last is not None
+            and last.stop == page.start
+            and last.start // most == (page.stop - 1) // most
+        ):
+            found[-1] = Block(last.start, last.length + page.length)
+        else:
+            found.append(page)
+    return found
+
+
+def _batch(arrays: Sequence[Any], schema: Any, rows: int) -> Any:
+    if arrays:
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+    # A batch without columns still has a number of rows.
+    return pa.RecordBatch.from_struct_array(pa.array([{}] * rows, pa.struct([])))
+
+
+def _cut(batches: Sequence[Any], most: int | None) -> Iterator[Any]:
+    for batch in batches:
+        if most is None or batch.num_rows <= most:
+            yield batch
+        else:
+            for first in range(0, batch.num_rows, most):
+                yield batch.slice(first, most)
+
+
+def _binds(expressions: Sequence[Any], schema: Any) -> None:
+    """Raise Arrow's error if expressions can't be evaluated with these columns."""
+    for one in expressions:
+        ds.dataset(schema.empty_table()).scanner(columns={"x": one})
+
+
+def _checked(expression: Any, schema: Any) -> Any:
+    """Return a filter after checking that it is one for these columns."""
+    if expression is None:
+        return None
+    if not isinstance(expression, ds.Expression):
+        raise ArgumentError(
+            "filter is an expression of pyarrow, such as pyarrow.dataset.field('area') > 10: got "
+            f"{expression!r:.100}"
+        )
+    try:
+        kind = ds.dataset(schema.empty_table()).scanner(columns={"x": expression}).projected_schema
+    except (pa.ArrowException, KeyError) as error:
+        raise ArgumentError(f"the filter {expression} can't be applied: {error}") from error
+    if not pa.types.is_boolean(kind.field("x").type):
+        raise ArgumentError(f"the filter {expression} is not true or false for a row")
+    return expression
+
+
+def _used(expressions: Sequence[Any], schema: Any) -> list[str]:
+    """Return the columns that expressions need: those without which they can't be evaluated."""
+
+    def needed(names: list[str]) -> list[str]:
+        rest = pa.schema([one for one in schema if one.name not in names])
+        try:
+            _binds(expressions, rest)
+        except pa.ArrowException:
+            if len(names) == 1:
+                return names
+            half = len(names) // 2
+            return needed(names[:half]) + needed(names[half:])
+        return []
+
+    return needed(list(schema.names))

@@ -1,0 +1,220 @@
+"""A table as frames of pandas, Polars and Dask, and as a dataset of xarray."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratzarr.errors import ArgumentError
+from ratzarr.format.blocks import Block
+from ratzarr.interop.dataset import TableDataset
+from ratzarr.interop.source import Source, chosen_fields, required, row_name
+
+__all__ = ["lazy", "to_dask", "to_pandas", "to_polars", "to_xarray"]
+
+Array = NDArray[Any]
+
+
+def to_pandas(scan: TableDataset, dtype_backend: str = "numpy") -> Any:
+    """Return a DataFrame of a scan; see :meth:`ratzarr.RatZarr.to_pandas`."""
+    pd = required("pandas", "pandas", "to_pandas()")
+    if dtype_backend not in ("numpy", "pyarrow"):
+        raise ArgumentError(f"dtype_backend is 'numpy' or 'pyarrow': got {dtype_backend!r}")
+    return _frame(pd, scan.to_reader(scan.schema.names).read_all(), scan.row_name, dtype_backend)
+
+
+def _frame(pd: Any, table: Any, row: str, dtype_backend: str) -> Any:
+    """Return a DataFrame; the last column, with the row numbers, becomes the index."""
+    rows = table.column(row).to_numpy()
+    table = table.drop_columns([row]).replace_schema_metadata(None)
+    if dtype_backend == "pyarrow":
+        frame = table.to_pandas(types_mapper=pd.ArrowDtype)
+    else:
+        nullable = {
+            str(kind): dtype
+            for kind, dtype in {
+                "int8": pd.Int8Dtype(), "int16": pd.Int16Dtype(), "int32": pd.Int32Dtype(),
+                "int64": pd.Int64Dtype(), "uint8": pd.UInt8Dtype(), "uint16": pd.UInt16Dtype(),
+                "uint32": pd.UInt32Dtype(), "uint64": pd.UInt64Dtype(), "bool": pd.BooleanDtype(),
+            }.items()
+        }  # fmt: skip
+        frame = pd.DataFrame(
+            {
+                place: column.to_pandas(
+                    types_mapper=lambda kind, n=column.null_count: (
+                        nullable.get(str(kind)) if n else None
+                    ),
+                    date_as_object=False,
+                )
+                for place, column in enumerate(table.columns)
+            },
+            index=range(table.num_rows),
+        )
+        frame.columns = table.column_names
+    consecutive = len(rows) == 0 or rows[-1] - rows[0] == len(rows) - 1
+    start = int(rows[0]) if len(rows) else 0
+    frame.index = (
+        pd.RangeIndex(start, start + len(rows), name="row")
+        if consecutive
+        else pd.Index(rows, name="row")
+    )
+    return frame
+
+
+def to_polars(scan: TableDataset) -> Any:
+    """Return a Polars DataFrame of a scan."""
+    pl = required("polars", "polars", "to_polars()")
+    return pl.DataFrame(scan.to_reader().read_all())
+
+
+def lazy(scan: TableDataset) -> Any:
+    """Return a Polars LazyFrame of a scan.
+
+    Polars' own reader of pyarrow datasets would lose rows with NaN: it hands comparisons to Arrow,
+    where they are false for NaN, and to Polars NaN is the largest number.
+    """
+    pl = required("polars", "polars", "lazy()")
+    plugins = required("polars.io.plugins", "polars", "lazy()")
+    names = scan.schema.names
+    schema = pl.DataFrame(scan.schema.empty_table()).schema
+
+    def source(
+        with_columns: Sequence[str] | None,
+        predicate: Any,
+        n_rows: int | None,
+        batch_size: int | None,
+    ) -> Iterator[Any]:
+        wanted = list(names if with_columns is None else with_columns)
+        needed = [] if predicate is None else predicate.meta.root_names()
+        left = n_rows
+        part = scan
+        if predicate is not None:
+            first, stop = _rows_of(pl, predicate, scan)
+            part = scan.between(first, stop)
+        for batch in part.to_reader(list(dict.fromkeys([*wanted, *needed]))):
+            frame = pl.from_arrow(batch)
+            if predicate is not None:
+                frame = frame.filter(predicate)
+            frame = frame.select(wanted)
+            if left is not None:
+                frame = frame.head(left)
+                left -= len(frame)
+            yield frame
+            if left == 0:
+                return
+
+    return plugins.register_io_source(source, schema=schema)
+
+
+def _rows_of(pl: Any, predicate: Any, scan: TableDataset) -> tuple[int, int]:
+    """Return the range of the rows for which the conditions on the row number alone are true."""
+    row = scan.row_name
+    tests = [one for one in _conditions(predicate) if set(one.meta.root_names()) == {row}]
+    first, stop = scan.range
+    if not tests or first == stop:
+        return first, stop
+    # A condition on the row number is computed for all rows, a million at a time: no table is
+    # read for it.
+    low, high = stop, first
+    for start in range(first, stop, 2**20):
+        rows = pl.int_range(start, min(start + 2**20, stop), eager=True).alias(row).to_frame()
+        found = rows.filter(*tests)
+        if len(found):
+            low, high = min(low, found[row][0]), found[row][-1] + 1
+    return (low, high) if low < high else (first, first)
+
+
+def _conditions(predicate: Any) -> list[Any]:
+    """Return the conditions that a predicate joins by "and"."""
+    parts = predicate.meta.pop()
+    if len(parts) == 2:
+        one, other = parts
+        for both in (one & other, other & one):
+            if predicate.meta.eq(both):
+                return [*_conditions(one), *_conditions(other)]
+    return [predicate]
+
+
+# ---- Dask
+
+
+class _Partition:
+    """Reads one partition, in any process."""
+
+    def __init__(self, reopen: Callable[[], Source], names: Sequence[str], place: str) -> None:
+        self.reopen, self.names, self.place = reopen, list(names), place
+
+    def __call__(self, block: tuple[int, int], columns: Sequence[str] | None = None) -> Any:
+        pd = required("pandas", "dask", "to_dask()")
+        names = self.names if columns is None else list(columns)
+        scan = TableDataset(self.reopen(), names, rows=block)
+        table = scan.to_reader(scan.schema.names).read_all()
+        return _frame(pd, table, scan.row_name, "pyarrow")
+
+    def __dask_tokenize__(self) -> Any:
+        return ("ratzarr", self.place, tuple(self.names))
+
+
+def to_dask(source: Source, columns: Sequence[str] | None = None) -> Any:
+    """Return a Dask DataFrame; see :meth:`ratzarr.RatZarr.to_dask`."""
+    dd = required("dask.dataframe", "dask", "to_dask()")
+    pd = required("pandas", "dask", "to_dask()")
+    names = chosen_fields(source, columns)
+    fields = [source.field(name) for name in names]
+    scan = TableDataset(source, names)
+    meta = _frame(pd, scan.schema.empty_table(), row_name(source.names), "pyarrow")
+    rows = source.rows
+    step = max((one.chunk_rows for one in fields), default=max(1, rows))
+    blocks = [(first, min(first + step, rows)) for first in range(0, rows, step)] or [(0, 0)]
+    divisions = [*(first for first, _ in blocks), max(0, rows - 1)]
+    read = _Partition(source.reopener(), names, f"{source.place} {rows}")
+    return dd.from_map(read, blocks, meta=meta, divisions=divisions, enforce_metadata=False)
+
+
+# ---- xarray
+
+
+def to_xarray(source: Source, columns: Sequence[str] | None = None) -> Any:
+    """Return an xarray Dataset; see :meth:`ratzarr.RatZarr.to_xarray`."""
+    xr = required("xarray", "xarray", "to_xarray()")
+    da = required("dask.array", "xarray", "to_xarray()")
+    found = {}
+    for name in chosen_fields(source, columns):
+        one = source.field(name)
+        shape = (one.rows,) if one.width == 1 else (one.rows, one.width)
+        lazy_column = _Rows(source.reopener(), name, one.dtype, shape)
+        chunks = (one.chunk_rows, *shape[1:])
+        values = da.from_array(lazy_column, chunks=chunks, name=False, asarray=False)
+        # Rows beyond a short column would have no value: it gets a dimension of its own.
+        row = "row" if one.rows == source.rows else f"{name}_row"
+        found[name] = ((row, f"{name}_value")[: len(shape)], values, dict(one.attributes))
+    return xr.Dataset(found)
+
+
+class _Rows:
+    """A column for Dask: an array whose slices are read when a worker needs them."""
+
+    def __init__(
+        self,
+        reopen: Callable[[], Source],
+        name: str,
+        dtype: np.dtype[Any],
+        shape: tuple[int, ...],
+    ) -> None:
+        self.reopen, self.name, self.dtype, self.shape = reopen, name, dtype, shape
+        self.ndim = len(shape)
+
+    def __getitem__(self, key: Any) -> Array:
+        # A worker asks for a slice, a row or several rows.
+        rows, *rest = key if isinstance(key, tuple) else (key,)
+        wanted = np.arange(self.shape[0])[rows] if not isinstance(rows, slice) else rows
+        if isinstance(wanted, slice):
+            start, stop, step = wanted.indices(self.shape[0])
+            inside: Any = slice(None, None, step)
+        else:
+            start = int(wanted.min(initial=self.shape[0]))
+            stop, inside = int(wanted.max(initial=-1)) + 1, wanted - start
+        block = Block(min(start, self.shape[0]), max(0, stop - start))
+        values: Array = self.reopen().read([self.name], block)[self.name][(inside, *rest)]
+        return values

@@ -1,0 +1,207 @@
+"""What the other modules of this folder need from a table: its fields, and blocks of rows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratzarr.errors import ArgumentError, ColumnNotFoundError, PackageMissingError
+from ratzarr.format.blocks import Block
+
+__all__ = [
+    "GEOMETRY",
+    "ROW",
+    "Field",
+    "Source",
+    "chosen_fields",
+    "missing_value",
+    "required",
+    "row_name",
+    "row_range",
+]
+
+Array = NDArray[Any]
+
+ROW = "row"
+"""The name of the virtual column with the row numbers."""
+
+MISSING_ATTR = "missing_value"
+"""A column's attribute: the value that stands for missing values."""
+GEOMETRY = 5
+"""GDAL's type of columns with geometries (``GFT_WKBGeometry``), in the attribute GDAL_TYPE."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """A column as other libraries see it."""
+
+    name: str
+    dtype: np.dtype[Any]
+    """The dtype of one value, as numpy reads it."""
+    width: int
+    """Values per row."""
+    rows: int
+    """Rows that the column has; later rows of the table are missing values."""
+    chunk_rows: int
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    missing: Any = None
+    """The value that stands for missing values, or None."""
+    empty_is_missing: bool = False
+    """True if empty bytes are missing values, as in columns of geometries."""
+
+    @property
+    def row_bytes(self) -> int:
+        """Approximate memory of a row, in bytes."""
+        each = 24 if self.dtype.kind in "TO" else self.dtype.itemsize
+        return self.width * each
+
+
+class Source(Protocol):
+    """A table that blocks are read from."""
+
+    @property
+    def place(self) -> str:
+        """Path or URL, for messages."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+
+    @property
+    def threads(self) -> int:
+        """Number of threads that may read at the same time."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the columns, in order."""
+
+    def field(self, name: str) -> Field:
+        """Return a column's description."""
+
+    def read(self, names: Sequence[str], block: Block) -> Mapping[str, Array]:
+        """Return rows of columns as arrays of shape (n,) or (n, width).
+
+        A column that has fewer rows than the table gives the rows that it has.
+        """
+
+    def read_utf8(self, name: str, block: Block) -> list[tuple[Array, Array]] | None:
+        """Return text as pieces of (offsets, UTF-8 bytes); None if :meth:`read` is better."""
+
+    def reopener(self) -> Callable[[], "Source"]:
+        """Return a picklable function that opens the table again, in another process."""
+
+
+def missing_value(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:
+    """Return the value that stands for missing values, in the column's dtype, or None.
+
+    Also None if the dtype can't hold the recorded value, because then no row has it.
+    """
+    kept = attributes.get(MISSING_ATTR)
+    if kept is None or isinstance(kept, (list, dict)):
+        return None
+    if dtype.kind in "OS":
+        return kept.encode() if isinstance(kept, str) else None
+    if dtype.kind in "T":
+        return kept if isinstance(kept, str) else None
+    try:
+        with np.errstate(all="ignore"):
+            value = np.array(kept).astype(dtype)[()]
+        # JSON stores a float32 as the decimals of a double, so take the nearest float32.
+        exact = dtype.kind in "fM" or (isinstance(kept, (int, float)) and value == kept)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return value if exact else None
+
+
+def required(name: str, extra: str, purpose: str) -> Any:
+    """Import a library that is optional.
+
+    Parameters
+    ----------
+    name : str
+        The module.
+    extra : str
+        The extra of this package that installs it.
+    purpose : str
+        The beginning of the message: what the library is needed for.
+
+    Raises
+    ------
+    PackageMissingError
+        If it is not installed; the message says how to install it.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        package = name.partition(".")[0]
+        raise PackageMissingError(
+            f"{purpose} needs {package} ({error}): pip install 'ratzarr[{extra}]', or "
+            f"conda install -c conda-forge {'python-duckdb' if package == 'duckdb' else package}"
+        ) from error
+
+
+def row_name(names: Sequence[str]) -> str:
+    """Return the name of the virtual column with the row numbers.
+
+    >>> row_name(["a", "row"])
+    '_row'
+    """
+    taken = {name.casefold() for name in names}
+    name = ROW
+    while name in taken:
+        name = f"_{name}"
+    return name
+
+
+def chosen_fields(source: Source, columns: Sequence[str] | None) -> list[str]:
+    """Return the chosen columns' names, by default all.
+
+    Raises
+    ------
+    ArgumentError
+        If ``columns`` is a string, or has a name twice.
+    ColumnNotFoundError
+        If a column does not exist.
+    """
+    names = list(source.names)
+    if columns is None:
+        return names
+    if isinstance(columns, str):
+        raise ArgumentError(f"columns is a list of names; got the string {columns!r}")
+    wanted = list(columns)
+    for place, name in enumerate(wanted):
+        if name not in names:
+            raise ColumnNotFoundError(
+                f"{source.place} has no column {name!r}; it has {names!r:.500}"
+            )
+        if name in wanted[:place]:
+            raise ArgumentError(f"column {name!r} is chosen twice")
+    return wanted
+
+
+def row_range(source: Source, rows: Any) -> Block:
+    """Return the block for a ``rows`` argument: None, a slice, a range or (start, stop).
+
+    Raises
+    ------
+    ArgumentError
+        If it has a step, or is something else.
+    """
+    if rows is None:
+        return Block(0, source.rows)
+    if isinstance(rows, range):
+        rows = slice(rows.start, rows.stop, rows.step)
+    elif isinstance(rows, tuple) and len(rows) == 2:
+        rows = slice(*rows)
+    try:
+        start, stop, step = rows.indices(source.rows)
+    except (AttributeError, TypeError):
+        raise ArgumentError(
+            f"rows is a slice, a range or (start, stop): got {rows!r:.100}"
+        ) from None
+    if step != 1:
+        raise ArgumentError(f"rows must be consecutive: got a step of {step}")
+    return Block(start, max(0, stop - start))

@@ -1,0 +1,182 @@
+"""A store as a source of blocks, and new columns from whole arrays."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ratzarr.errors import RatZarrError, ShapeError, UnsupportedDtypeError
+from ratzarr.format.blocks import Block
+from ratzarr.format.casting import as_block
+from ratzarr.format.dtypes import normalize_dtype
+from ratzarr.format.names import OWN_COLUMN_ATTRS
+from ratzarr.interop.container import LazyColumn
+from ratzarr.interop.source import GEOMETRY, Field, Source, missing_value
+from ratzarr.pipeline import PROCESSORS
+
+__all__ = ["StoreSource", "store_column"]
+
+Array = NDArray[Any]
+
+PAGES = 16
+"""Text is decoded in whole chunks, if at least 1/PAGES of a chunk's rows are needed."""
+WRITE_ROWS = 2**21
+"""Rows written at a time, about."""
+
+
+class StoreSource:
+    """A :class:`ratzarr.RatZarr` as a :class:`~ratzarr.interop.source.Source`."""
+
+    threads = max(2, PROCESSORS)
+
+    def __init__(self, table: Any, storage_options: Mapping[str, Any] | None = None) -> None:
+        self._table, self._options = table, storage_options
+
+    @property
+    def place(self) -> str:
+        """Path or URL."""
+        return str(self._table.filename)
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self._table.getRowCount())
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names of the columns."""
+        names: list[str] = self._table.getColumnNames()
+        return names
+
+    def field(self, name: str) -> Field:
+        """Return a column's description."""
+        table = self._table
+        attributes = table.getColumnAttributeMapping(name).asdict()
+        dtype = table.getColumnDtype(name)
+        return Field(
+            name,
+            dtype,
+            table.getColumnWidth(name),
+            self.rows,
+            table.getColumnChunkSize(name),
+            {key: value for key, value in attributes.items() if key not in OWN_COLUMN_ATTRS},
+            missing_value(attributes, dtype),
+            dtype.kind == "O" and attributes.get("GDAL_TYPE") == GEOMETRY,
+        )
+
+    def read(self, names: Sequence[str], block: Block) -> Mapping[str, Array]:
+        """Return rows of columns."""
+        found: dict[str, Array] = self._table.readBlocks(names, block.start, block.length)
+        return found
+
+    def read_utf8(self, name: str, block: Block) -> list[tuple[Array, Array]] | None:
+        """Return text as offsets and bytes; pages come from the cache by :meth:`read`."""
+        if block.length * PAGES < self._table.getColumnChunkSize(name):
+            return None
+        found: list[tuple[Array, Array]] | None
+        found = self._table.readUtf8(name, block.start, block.length)
+        return found
+
+    def reopener(self) -> Callable[[], Source]:
+        """Return a picklable function that opens the table in another process."""
+        return partial(_reopened, type(self._table), self._table.filename, self._options)
+
+
+def _reopened(
+    kind: Callable[..., Any], filename: Any, storage_options: Mapping[str, Any] | None
+) -> StoreSource:
+    return StoreSource(kind(filename, True, storageOptions=storage_options), storage_options)
+
+
+def store_column(
+    table: Any,
+    name: str,
+    values: Any,
+    attributes: Callable[[np.dtype[Any]], Mapping[str, Any]] | None = None,
+) -> None:
+    """Create a column from all its values, or replace it.
+
+    If this fails, the table is as it was.
+
+    Parameters
+    ----------
+    table : RatZarr
+    name : str
+    values : array-like, LazyColumn or scalar
+        One row for each row of the table; a scalar is the value of all rows. A table without rows
+        and columns gets as many rows as there are values.
+    attributes : callable, optional
+        Returns the attributes of the column, for its dtype.
+
+    Raises
+    ------
+    ShapeError
+        If the number of rows differs.
+    UnsupportedDtypeError, UnequalValueError
+        If no column holds the values exactly, nulls for example.
+    """
+    given = values if isinstance(values, LazyColumn) else as_block(values, column=name)
+    shape = given.shape
+    is_new = not table.getColumnNames() and not table.getRowCount()
+    if not shape and not is_new:
+        given = np.broadcast_to(given, (table.getRowCount(),))
+        shape = given.shape
+    if len(shape) not in (1, 2) or 0 in shape[1:]:
+        raise ShapeError(
+            f"column {name!r}: values of shape (rows,) or (rows, width) are needed: got {shape}"
+        )
+    rows = table.getRowCount()
+    if shape[0] != rows and not is_new:
+        raise ShapeError(
+            f"{table.filename} has {rows} rows, and the values for column {name!r} have {shape[0]}"
+        )
+    dtype = normalize_dtype(_dtype_for(given, name))
+    if is_new:
+        table.setRowCount(shape[0])
+    begun = False
+    try:
+        table.createColumn(
+            name,
+            dtype,
+            shape[1] if len(shape) == 2 else 1,
+            attributes=None if attributes is None else attributes(dtype),
+            complete=False,
+            replace=table.colExists(name),
+        )
+        begun = True
+        chunk = table.getColumnChunkSize(name)
+        step = chunk * max(1, WRITE_ROWS // chunk)
+        for first in range(0, shape[0], step):
+            table.writeBlock(name, given[first : first + step], first)
+        table.setComplete(name)
+    except BaseException:
+        with suppress(RatZarrError):
+            if begun:
+                table.deleteColumn(name)
+            if is_new and not table.getColumnNames():
+                table.setRowCount(0)
+        raise
+
+
+def _dtype_for(values: Any, name: str) -> Any:
+    dtype = values.dtype
+    if dtype.kind == "U" or (dtype.kind == "T" and hasattr(dtype, "na_object")):
+        return str
+    if dtype.kind != "O" or dtype.metadata is not None:
+        return dtype
+    kinds = {type(one) for one in np.asarray(values).flat}
+    if kinds <= {str, np.str_}:
+        return str
+    if kinds <= {bytes, np.bytes_}:
+        return bytes
+    if all(issubclass(kind, (int, float, np.integer, np.floating)) for kind in kinds - {bool}):
+        # Writing refuses integers that float64 would round.
+        return np.dtype(np.float64)
+    said = ", ".join(sorted(kind.__name__ for kind in kinds))
+    raise UnsupportedDtypeError(
+        f"column {name!r}: values of different types ({said}), and a column has one: give an array "
+        "of one dtype, without None or NaN among text"
+    )

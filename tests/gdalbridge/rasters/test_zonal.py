@@ -1,0 +1,261 @@
+"""Statistics by segment: numpy on whole arrays and scipy.ndimage are the judges."""
+
+import numpy as np
+import pytest
+from osgeo import gdal
+from scipy import ndimage
+
+from gdalbridge import BridgeError, open_table, zonal
+from gdalbridge.errors import CancelledError, OutputExistsError
+from ratzarr import RatZarr
+from tests.gdalbridge.pixel_rasters import squares, write
+
+pytestmark = pytest.mark.main_env_only
+
+HEIGHT, WIDTH = 310, 470
+ALL = [
+    "count",
+    "sum",
+    "mean",
+    "stddev",
+    "variance",
+    "min",
+    "max",
+    "range",
+    "median",
+    "mode",
+    "p10",
+    "p97.5",
+]
+NAMED = {"mean": ndimage.mean, "stddev": ndimage.standard_deviation, "variance": ndimage.variance,
+         "min": ndimage.minimum, "max": ndimage.maximum, "median": ndimage.median}  # fmt: skip
+
+
+@pytest.fixture
+def segments(tmp_path):
+    pixels = squares(HEIGHT, WIDTH, first=1)
+    pixels[5:90, 7:60] = 3
+    return write(tmp_path / "seg.tif", pixels, TILED="YES"), pixels.astype(int)
+
+
+def image(dtype, bands=2):
+    random = np.random.default_rng(5)
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        found = random.normal(1e6, 3, (bands, HEIGHT, WIDTH)).astype(kind)
+        found[0, 3:30, 3:200] = np.nan
+        return found
+    limits = np.iinfo(kind)
+    high = min(limits.max, 2**31 - 1)
+    low = max(high - 90, limits.min)
+    return random.integers(low, high, (bands, HEIGHT, WIDTH), dtype=kind)
+
+
+def expected(stat, values, labels, ids):
+    if stat == "sum":
+        return ndimage.sum(values.astype(np.float64), labels, ids)
+    if stat == "range":
+        return expected("max", values, labels, ids) - expected("min", values, labels, ids)
+    if stat.startswith("p"):
+        return [np.percentile(values[labels == one].astype("f8"), float(stat[1:])) for one in ids]
+    if stat == "mode":
+        found = []
+        for one in ids:
+            unique, counts = np.unique(values[labels == one], return_counts=True)
+            found.append(unique[counts.argmax()])
+        return found
+    # scipy divides by the counts of labels that don't occur.
+    with np.errstate(invalid="ignore"):
+        return NAMED[stat](values.astype(np.float64), labels, ids)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"])
+def test_every_statistic_of_every_type(tmp_path, segments, dtype):
+    path, labels = segments
+    values = image(dtype)
+    nodata = None if values.dtype.kind == "f" else float(values[0, 0, 0])
+    source = write(tmp_path / "image.tif", values, nodata=nodata)
+    report = zonal(path, source, stats=ALL, bands={1: "a", 2: "b"})
+    assert report.rows == labels.max() + 1
+    table = open_table(path)
+    ids = np.unique(labels)[::7]
+    for name, pixels in zip("ab", values, strict=True):
+        valid = ~np.isnan(pixels.astype("f8"))
+        if nodata is not None:
+            valid &= pixels != nodata
+        lab = np.where(valid, labels, -1)
+        counts = np.bincount(labels[valid], minlength=report.rows)
+        assert np.array_equal(table[f"{name}_count"][:], counts)
+        there = ids[counts[ids] > 0]
+        scale = 90 if values.dtype.kind != "f" else 30
+        for stat in ALL[1:]:
+            found = table[f"{name}_{stat}"][:][there].astype("f8")
+            wanted = np.asarray(expected(stat, np.nan_to_num(pixels), lab, there), "f8")
+            if stat == "sum":
+                assert np.allclose(found, wanted, rtol=1e-12), stat
+            else:
+                assert np.abs(found - wanted).max() <= 1e-9 * scale**2, stat
+        frame = table.to_pandas([f"{name}_{stat}" for stat in ALL])
+        empty = frame[counts == 0]
+        assert len(empty)
+        assert (empty[[f"{name}_count", f"{name}_sum"]] == 0).all().all()
+        assert empty.drop(columns=[f"{name}_count", f"{name}_sum"]).isna().all().all()
+
+
+def test_fractions_of_classes(tmp_path, segments):
+    path, labels = segments
+    classes = np.random.default_rng(1).integers(3, 6, (HEIGHT, WIDTH)).astype("u1")
+    report = zonal(path, write(tmp_path / "lc.tif", classes), stats=["fraction"], bands=[1])
+    assert report.columns == ("band1_fraction_3", "band1_fraction_4", "band1_fraction_5")
+    table = open_table(path)
+    for one in (1, 3, 200):
+        share = (classes[labels == one] == 4).mean()
+        assert table["band1_fraction_4"][one] == pytest.approx(share)
+    assert np.isnan(table["band1_fraction_4"][0])
+    with pytest.raises(BridgeError, match="256 columns"):
+        zonal(path, write(tmp_path / "x.tif", np.arange(HEIGHT * WIDTH, dtype="u4").reshape(HEIGHT, WIDTH)),
+              stats=["fraction"])  # fmt: skip
+
+
+def test_little_memory_takes_passes_and_changes_nothing(tmp_path, segments):
+    path, _ = segments
+    source = write(tmp_path / "image.tif", image("f4"))
+    stats = ["count", "mean", "stddev", "min", "max"]
+    zonal(path, source, stats=stats, prefix="one_", threads=1)
+    report = zonal(path, source, stats=stats, prefix="many_", memory=20_000, threads=2)
+    assert report.passes > 3
+    table = open_table(path)
+    for band in ("band1", "band2"):
+        for stat in stats:
+            one, many = (table[f"{which}_{band}_{stat}"][:] for which in ("one", "many"))
+            assert np.array_equal(one, many, equal_nan=True)
+
+
+def test_names_of_bands_and_images(tmp_path, segments):
+    path, _ = segments
+    first = write(tmp_path / "s2.tif", image("u1"), names=["red", ""])
+    second = write(tmp_path / "l8.x.tif", image("u1", 1))
+    assert zonal(path, first, stats=["mean"]).columns == ("red_mean", "band2_mean")
+    assert zonal(path, [first, second], stats=["max"]).columns == (
+        "s2_red_max", "s2_band2_max", "l8_band1_max",
+    )  # fmt: skip
+    assert zonal(path, first, stats=["min"], bands={2: "nir"}, prefix="t1_").columns == (
+        "t1_nir_min",
+    )
+    with pytest.raises(BridgeError, match="'band1'"):
+        zonal(path, [second, second], prefix="")
+    attributes = open_table(path)["red_mean"].attrs
+    assert attributes["image"] == "s2.tif"
+    assert attributes["image_band"] == 1
+    assert attributes["PROVENANCE"]["operation"] == "zonal"
+    assert attributes["PROVENANCE"]["images"] == ["s2.tif"]
+
+
+def test_two_calls_add_columns_and_overwrite_replaces(tmp_path, segments):
+    path, labels = segments
+    source = write(tmp_path / "a.tif", image("u1", 1))
+    zonal(path, source, stats=["mean"])
+    with pytest.raises(OutputExistsError, match="band1_mean"):
+        zonal(path, source, stats=["count", "mean"])
+    assert open_table(path).columns == ["band1_mean"]
+    other = write(tmp_path / "b.tif", np.full((HEIGHT, WIDTH), 7, "u1"))
+    zonal(path, other, stats=["count", "mean"], overwrite=True)
+    table = open_table(path)
+    assert table.columns == ["band1_mean", "band1_count"]
+    means = table["band1_mean"][:]
+    assert set(means[~np.isnan(means)].tolist()) == {7.0}
+    assert table["band1_count"][:].tolist() == np.bincount(labels.ravel()).tolist()
+
+
+def test_a_sparse_table_chooses_the_rows(tmp_path):
+    labels = np.array([[-5, -5, 7], [7, 7, 2_000_000_000]], "i4")
+    path = write(tmp_path / "seg.tif", labels)
+    with RatZarr(f"{path}.rat.zarr", newRowCount=2) as table:
+        table["Value"] = [7, -5]
+        table["Value"].attrs["GDAL_USAGE"] = 5
+    report = zonal(
+        path, write(tmp_path / "a.tif", np.arange(6, dtype="f4").reshape(2, 3)), stats=["sum"]
+    )
+    assert report.outside == 1
+    assert open_table(path)["band1_sum"][:].tolist() == [9.0, 1.0]
+
+
+def test_nodata_and_masks(tmp_path):
+    labels = np.array([[1, 1, 2, 2, 0, 0]], "u1")
+    path = write(tmp_path / "seg.tif", labels, nodata=0)
+    values = np.array([[1, 2, 3, 4, 5, 6]], "u1")
+    source = write(tmp_path / "a.tif", values)
+    with gdal.config_option("GDAL_TIFF_INTERNAL_MASK", "YES"):
+        dataset = gdal.Open(source, gdal.GA_Update)
+        dataset.CreateMaskBand(gdal.GMF_PER_DATASET)
+        dataset.GetRasterBand(1).GetMaskBand().WriteArray(
+            np.array([[255, 0, 255, 255, 255, 255]], "u1")
+        )
+        dataset = None
+    zonal(path, source, stats=["sum", "count"], nodata=4)
+    table = open_table(path)
+    assert table["band1_sum"][:].tolist() == [0, 1, 3]
+    assert table["band1_count"][:].tolist() == [0, 1, 1]
+
+
+def test_infinite_and_all_missing_pixels(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[0, 0, 1, 1, 2]], "u1"))
+    values = np.array([[1, np.inf, np.nan, np.nan, -0.0]], "f4")
+    zonal(path, write(tmp_path / "a.tif", values), stats=["count", "mean", "min", "max", "median"])
+    frame = open_table(path).to_pandas()
+    assert frame["band1_count"].tolist() == [2, 0, 1]
+    assert frame["band1_mean"][0] == np.inf
+    assert frame["band1_max"][0] == np.inf
+    assert frame.loc[1].drop("band1_count").isna().all()
+    assert frame["band1_median"][2] == 0
+
+
+def test_another_grid_is_refused_or_resampled(tmp_path, segments):
+    path, labels = segments
+    coarse = np.arange(155 * 235, dtype="u2").reshape(155, 235)
+    source = write(tmp_path / "coarse.tif", coarse, transform=(500, 4, 0, 900, 0, -4))
+    with pytest.raises(BridgeError, match=r"coarse\.tif has 235 x 155 pixels.*resampl"):
+        zonal(path, source)
+    with pytest.raises(BridgeError, match="'nearest'"):
+        zonal(path, source, resampling="nearest")
+    zonal(path, source, stats=["sum", "count"], resampling="near")
+    fine = coarse.repeat(2, 0).repeat(2, 1)
+    table = open_table(path)
+    wanted = np.bincount(labels.ravel(), fine.ravel(), minlength=len(table))
+    assert np.array_equal(table["band1_sum"][:], wanted)
+    # Outside the image there are no pixels, not zeros.
+    part = write(tmp_path / "part.tif", coarse[:50, :50], transform=(500, 4, 0, 900, 0, -4))
+    zonal(path, part, stats=["count"], resampling="near", prefix="part_")
+    inside = np.bincount(labels[:100, :100].ravel(), minlength=len(table))
+    assert np.array_equal(open_table(path)["part_band1_count"][:], inside)
+
+
+def test_datasets_in_memory_and_one_pixel(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[3]], "u4"))
+    source = gdal.GetDriverByName("MEM").Create("", 1, 1, 1, gdal.GDT_Float64)
+    source.GetRasterBand(1).WriteArray(np.array([[2.5]]))
+    source.SetGeoTransform((500, 2, 0, 900, 0, -2))
+    zonal(gdal.Open(path), source, stats=["mean", "stddev"])
+    table = open_table(path)
+    assert table["band1_mean"][:].tolist()[3] == 2.5
+    assert table["band1_stddev"][:].tolist()[3] == 0
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    ({"stats": ["average"]}, "'average'"), ({"stats": "mean"}, "list"), ({"stats": []}, "no statistic"),
+    ({"stats": ["p101"]}, "'p101'"), ({"bands": [3]}, "3"),
+])  # fmt: skip
+def test_wrong_arguments_are_named(tmp_path, segments, arguments, said):
+    path, _ = segments
+    source = write(tmp_path / "a.tif", image("u1"))
+    with pytest.raises(BridgeError, match=said):
+        zonal(path, source, **arguments)
+    assert open_table(path).columns == []
+
+
+def test_cancelling_leaves_no_columns(tmp_path, segments):
+    path, _ = segments
+    source = write(tmp_path / "a.tif", image("u1"))
+    with pytest.raises(CancelledError):
+        zonal(path, source, progress=lambda done, *_: done < 0.5)
+    assert open_table(path).columns == []

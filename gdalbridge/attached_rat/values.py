@@ -46,6 +46,7 @@ def narrowed(text: Array) -> Array | None:
 
 
 EXACT_IN_DOUBLE = 2**53
+_DOUBLE = np.dtype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def to_plain(shown: Shown, values: Array, first_row: int) -> Array:
         return _plain_datetimes(shown, values, first_row)
     if kind == FieldType.REAL and shown.dtype.kind in "iu":
         return _as_doubles(shown, values, first_row)
-    if values.dtype.kind == "f":
+    if values.dtype.kind == "f" and values.dtype != _DOUBLE:
         # Payloads of NaNs are kept.
         return _exact(replace(shown, dtype=stored_dtype(kind)), values, first_row)
     return values.astype(stored_dtype(kind), copy=False)

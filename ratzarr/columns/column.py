@@ -67,6 +67,8 @@ class Column:
             objects, f"{self.prefix}/{ZARR_JSON}", external=mark_external
         )
         self._understood: tuple[Document, ColumnState] | None = None
+        self._last_key: tuple[Any, int, str] = (None, 0, "")
+        """The encoding, the number and the key of the last chunk."""
         self.shelf = ChunkShelf(0)
         """The cache of chunks, shared by all columns of an instance."""
         self.read_through: tuple[int, ...] = ()
@@ -250,8 +252,13 @@ class Column:
 
     def chunk_key(self, state: ColumnState, chunk: int) -> str:
         """Return the key of a chunk in the store."""
-        place = (chunk, 0) if state.row_shape else (chunk,)
-        return f"{self.prefix}/{state.chunk_keys.encode_chunk_key(place)}"
+        # The cache is keyed by chunks, so a block of one row would spend its time on encoding.
+        encoding, number, key = self._last_key
+        if encoding is not state.chunk_keys or number != chunk:
+            place = (chunk, 0) if state.row_shape else (chunk,)
+            key = f"{self.prefix}/{state.chunk_keys.encode_chunk_key(place)}"
+            self._last_key = state.chunk_keys, chunk, key
+        return key
 
     def chunk_in_words(self, state: ColumnState, chunk: int) -> str:
         """Describe a chunk by its object and its rows, for messages."""

@@ -545,14 +545,17 @@ class OpenColumns:
                 for name, (column, state, _) in fitted.items()
                 if (name, state.id) not in self._logged
             ]
-            _run(unlogged)
+            if unlogged:
+                _run(unlogged)
             lagging = [
                 name
                 for name, (_, state, values) in fitted.items()
                 if start + len(values) > state.length
             ]
-            grown = _run([partial(self._catalog.grow, *fitted[name], start) for name in lagging])
-            fitted.update(zip(lagging, grown, strict=True))
+            if lagging:
+                grow = self._catalog.grow
+                grown = _run([partial(grow, *fitted[name], start) for name in lagging])
+                fitted.update(zip(lagging, grown, strict=True))
             tasks: list[Callable[[], None]] = []
             for column, state, values in fitted.values():
                 if not column.objects.looks_before_writing:
@@ -561,7 +564,8 @@ class OpenColumns:
                     tasks += block_writes(column, state, values, start)
                 else:
                     tasks += self._buffer.put(column, state, values, start)
-            _run(tasks, self._packers)
+            if tasks:
+                _run(tasks, self._packers)
         except (ChangedError, ColumnNotFoundError):
             self._close_visible(columns)
             raise
@@ -674,6 +678,8 @@ _BOOLS = (bool, np.bool_)
 
 def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
     """Return an integer argument. NumPy integers are accepted; bools and floats are refused."""
+    if type(value) is int and least is None and most is None:
+        return value
     try:
         if isinstance(value, _BOOLS):
             raise TypeError

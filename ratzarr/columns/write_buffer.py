@@ -228,15 +228,10 @@ class _BufferedChunk:
         """True for each row that is buffered."""
         self.count = 0
         self.since = time.monotonic()
-        self.characters = 0
-        """The size of strings, without their array elements."""
+        self.size = int(self.values.nbytes) + self.is_buffered.nbytes
+        """Approximate size in memory, in bytes."""
         self.is_done = False
         """True if this object has been written or discarded, and takes no further rows."""
-
-    @property
-    def size(self) -> int:
-        """Approximate size in memory, in bytes."""
-        return int(self.values.nbytes) + self.is_buffered.nbytes + self.characters
 
     def put(self, column: Column, state: ColumnState, rows: slice, values: Array) -> None:
         """Add rows. The caller holds the lock."""
@@ -247,13 +242,14 @@ class _BufferedChunk:
             new = np.empty((more, *self.values.shape[1:]), self.values.dtype)
             self.values = np.concatenate([self.values, new])
             self.is_buffered = np.concatenate([self.is_buffered, np.zeros(more, np.bool_)])
+            self.size += int(new.nbytes) + more
         self.values[rows] = values
         self.count += len(values) - int(np.count_nonzero(self.is_buffered[rows]))
         self.is_buffered[rows] = True
         if self.values.dtype.kind in "TO":
             # Strings may be given as fixed-width bytes.
             had = values.nbytes if values.dtype.kind in "TO" else 0
-            self.characters += size_of(values) - had
+            self.size += size_of(values) - had
 
     @property
     def first(self) -> int:
@@ -353,7 +349,10 @@ class WriteBuffer:
         for part in parts(start, start + len(values), state.chunk_rows, state.length):
             given = values[part.in_block]
             # Rows of a chunk that is larger than the buffer are written at once.
-            too_large = rows_of(state, part.chunk) * (state.row_bytes + 1) > self._limit
+            row_bytes = state.row_bytes + 1
+            too_large = state.chunk_rows * row_bytes > self._limit and (
+                rows_of(state, part.chunk) * row_bytes > self._limit
+            )
             if too_large or _process.is_ending:
                 tasks.append(partial(write_rows, column, state, part.chunk, part.in_chunk, given))
                 continue
@@ -382,9 +381,11 @@ class WriteBuffer:
                 before = 0 if is_new else chunk.size
                 chunk.put(column, state, part.in_chunk, values)
                 more = chunk.size - before
-                with self._lock:
-                    is_ours = self._waiting.setdefault(key, chunk) is chunk
-                    self._size += more if is_ours else 0
+                is_ours = True
+                if more:
+                    with self._lock:
+                        is_ours = self._waiting.setdefault(key, chunk) is chunk
+                        self._size += more if is_ours else 0
             if is_ours:
                 if is_new:
                     wait(self)
@@ -432,10 +433,10 @@ class WriteBuffer:
                 continue
             with chunk.lock:
                 # Rows that have been written meanwhile are in the store.
-                if not chunk.is_done:
-                    is_buffered = chunk.is_buffered[part.in_chunk].copy()
+                is_buffered = chunk.is_buffered[part.in_chunk]
+                if not chunk.is_done and np.count_nonzero(is_buffered):
                     values = chunk.values[part.in_chunk].copy()
-                    found.append(BufferedRows(part.in_block, is_buffered, values))
+                    found.append(BufferedRows(part.in_block, is_buffered.copy(), values))
         return found
 
     # ---- writing

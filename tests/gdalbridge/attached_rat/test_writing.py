@@ -287,6 +287,79 @@ def test_a_further_table_is_written_where_it_is_named(path):
     assert names(attach(path)) == ["Value", "Name", "n", "t"]
 
 
+@pytest.mark.parametrize("read_first", [False, True], ids=["unread", "read"])
+def test_cells_are_converted_as_gdal_converts_them(path, read_first):
+    columns = {"i": INTEGER, "x": REAL, "s": STRING}
+    values = {
+        "SetValueAsInt": (-7, 2**31 - 1),
+        "SetValueAsDouble": (2.75, -1e9, 1e300, float("nan")),
+        "SetValueAsString": ("", "12.5", "größe", "x" * 300),
+    }
+    cells = [(method, value) for method in values for value in values[method]]
+    expected = new_rat([(name, kind, 0, []) for name, kind in columns.items()], len(cells))
+    with attach(path, update=True) as rat:
+        rat.SetRowCount(len(cells))
+        first = rat.GetColumnCount()
+        for name, kind in columns.items():
+            rat.CreateColumn(name, kind, gdal.GFU_Generic)
+        # Neighbours are not written in order, so each value comes from its own cell.
+        for row in (*range(0, len(cells), 2), *range(1, len(cells), 2)):
+            method, value = cells[row]
+            for column, name in enumerate(columns):
+                if name == "i" and isinstance(value, float) and not abs(value) < 2**31:
+                    # GDAL's result is undefined.
+                    continue
+                if read_first:
+                    rat.GetValueAsString(row, first + column)
+                getattr(rat, method)(row, first + column, value)
+                getattr(expected, method)(row, column, value)
+        shown = [
+            [rat.GetValueAsString(row, first + column) for column in range(3)]
+            for row in range(len(cells))
+        ]
+    assert shown == [
+        [expected.GetValueAsString(row, column) for column in range(3)]
+        for row in range(len(cells))
+    ]
+    assert stored(path, "s") == [row[2] for row in shown]
+
+
+def test_a_value_that_gdal_can_not_show_can_be_overwritten_by_a_cell(path):
+    sidecar(path, [("n", "i8", [5, 2**53 + 1, 6, 7], {})], 4)
+    with attach(path, update=True) as rat:
+        column = names(rat).index("n")
+        with pytest.raises(ConversionError, match="row 1"):
+            rat.GetValueAsDouble(1, column)
+        rat.SetValueAsDouble(1, column, 8.0)
+        assert rat.ReadAsArray(column).tolist() == [5.0, 8.0, 6.0, 7.0]
+    assert stored(path, "n") == [5, 8, 6, 7]
+
+
+def test_threads_write_cells_of_one_column(tmp_path):
+    rows, count = 4000, 4
+    path = raster(tmp_path / "a.tif", [], 4)
+    sidecar(path, [("n", "i8", np.zeros(rows, np.int64), {})], rows)
+    order = np.random.default_rng(0).permutation(rows)
+    errors = []
+    with attach(path, update=True) as rat:
+        column = names(rat).index("n")
+
+        def write(own):
+            try:
+                for row in own.tolist():
+                    rat.SetValueAsDouble(row, column, row + 1.0)
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=write, args=[own]) for own in order.reshape(count, -1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not errors
+    assert stored(path, "n") == list(range(1, rows + 1))
+
+
 def test_an_array_handed_out_is_the_callers(path):
     sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
     with attach(path, update=True) as rat:

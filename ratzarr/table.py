@@ -131,7 +131,7 @@ class RatZarr(TableMethods):
         create = create and not self.readOnly
         self._table, created = whole_store.open_table(self._objects, rows, step, create=create)
         self._catalog = Catalog(self._objects, self._table)
-        self._columns = OpenColumns(self._catalog, shelf, buffer_of(self, size))
+        self._columns = OpenColumns(self._catalog, shelf, buffer_of(self, size) if size else None)
         if created:
             self._catalog.rows.accept()
 

@@ -530,7 +530,7 @@ class WriteBuffer:
             return min((chunk.since for chunk in self._waiting.values()), default=None)
 
 
-def buffer_of(owner: object, limit: int) -> WriteBuffer | None:
+def buffer_of(owner: object, limit: int) -> WriteBuffer:
     """Return a buffer whose rows are written when its owner is no longer used.
 
     Parameters
@@ -538,10 +538,8 @@ def buffer_of(owner: object, limit: int) -> WriteBuffer | None:
     owner : object
         The instance that the rows are written by.
     limit : int
-        See :class:`WriteBuffer`. With 0 there is no buffer.
+        See :class:`WriteBuffer`.
     """
-    if not limit:
-        return None
     buffer = WriteBuffer(limit)
     # At the end of the program, the rows are written by the exit handler.
     finalize(owner, write_remaining, buffer).atexit = False

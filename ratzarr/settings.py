@@ -75,15 +75,24 @@ def max_chunk_bytes() -> int:
     return _bytes_of(MAX_CHUNK_BYTES, _CHUNK, least=1)
 
 
-def cache_bytes() -> int:
-    """Return how many bytes of decoded chunks an instance may cache: :data:`CACHE_BYTES`.
+def cache_bytes(asked: Any = None) -> int:
+    """Return how many bytes of decoded chunks an instance may cache.
+
+    Parameters
+    ----------
+    asked : int, optional
+        None selects the variable :data:`CACHE_BYTES`.
 
     Raises
     ------
     ArgumentError
-        If the variable is not a number of bytes.
+        If the argument or the variable is not a number of bytes.
     """
-    return _bytes_of(CACHE_BYTES, _CACHE, least=0)
+    if asked is None:
+        return _bytes_of(CACHE_BYTES, _CACHE, least=0)
+    if not isinstance(asked, int | np.integer) or isinstance(asked, bool) or asked < 0:
+        raise ArgumentError(f"cacheBytes is a number of bytes, 0 or more: got {asked!r:.100}")
+    return int(asked)
 
 
 def write_buffer_bytes(asked: Any) -> int:

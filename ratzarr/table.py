@@ -6,22 +6,19 @@ the store when the call returns. With a write buffer (:mod:`ratzarr.columns.writ
 in the store when :meth:`RatZarr.flush` returns.
 """
 
-import os
-import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr.abc.store import Store
-from zarr.storage import StorePath
 
 from ratzarr.columns.attributes import LiveAttributes
 from ratzarr.columns.catalog import Catalog
+from ratzarr.columns.chunk_cache import ChunkShelf
 from ratzarr.columns.column import Column
 from ratzarr.columns.new_column import NewColumn, new_columns
 from ratzarr.columns.open_columns import OpenColumns, integer
-from ratzarr.columns.write_buffer import WriteBuffer, write_remaining
+from ratzarr.columns.write_buffer import buffer_of
 from ratzarr.errors import ClosedError, RatZarrError, ReadOnlyError
 from ratzarr.format.dtypes import BYTES
 from ratzarr.format.history import Event, parse
@@ -35,14 +32,13 @@ from ratzarr.format.names import (
     check_name,
 )
 from ratzarr.interop import Source, TableMethods
-from ratzarr.settings import write_buffer_bytes
+from ratzarr.settings import cache_bytes, write_buffer_bytes
 from ratzarr.stores import open as whole_store
+from ratzarr.stores.open import Place
 
 __all__ = ["RatZarr"]
 
 Array = NDArray[Any]
-type Place = str | os.PathLike[str] | Store | StorePath
-"""The location of a table: a name, or a zarr store that contains the table."""
 
 
 class RatZarr(TableMethods):
@@ -71,10 +67,18 @@ class RatZarr(TableMethods):
         For programs that write small blocks: collect rows in memory, and write each chunk once,
         when all its rows have arrived or after about one second. True allows 256 MiB of collected
         rows; an int sets another number of bytes. The default comes from the environment variable
-        ``RATZARR_WRITE_BUFFER`` (``on``, ``off`` or bytes), otherwise False. Collected rows are
-        written by :meth:`flush`, :meth:`close`, a read of the same rows and a change of metadata,
-        and when the instance is no longer used. A process that is killed before that loses them.
-        Errors in writing are raised by a later call.
+        ``RATZARR_WRITE_BUFFER`` (``on``, ``off`` or bytes), otherwise False. This instance reads
+        collected rows as if they were written. They are written by :meth:`flush`, :meth:`close`, a
+        change of metadata, and the end of the instance. A process that is killed before that loses
+        them. Errors in writing are raised by a later call.
+    cacheBytes : int, optional
+        Bytes of decoded chunks that are kept for the next block; 0 for none. The default comes
+        from the environment variable ``RATZARR_CACHE_BYTES``, otherwise 64 MiB.
+    cacheSeconds : float
+        Seconds for which a chunk in the cache is used without asking the store whether another
+        process has changed it. By default every block asks, which on S3 takes a request. With
+        ``math.inf``, the instance shows each chunk as it was first read, until :meth:`refresh`.
+        Writes of this instance are always seen.
 
     Attributes
     ----------
@@ -112,23 +116,22 @@ class RatZarr(TableMethods):
         newRowCount: int = 0,
         newChunkSize: int = DFLT_CHUNKSIZE,
         writeBuffer: bool | int | None = None,
+        cacheBytes: int | None = None,
+        cacheSeconds: float = 0.0,
     ) -> None:
         rows = integer(newRowCount, "the row count", 0, MAX_ROWS)
-        chunk_rows = integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
+        step = integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
         size = 0 if readOnly else write_buffer_bytes(writeBuffer)
+        shelf = ChunkShelf(cache_bytes(cacheBytes), cacheSeconds)
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
         self._options = storageOptions
         self._objects = whole_store.open_place(filename, storageOptions)
-        self._table, created = whole_store.open_table(
-            self._objects, rows, chunk_rows, create=create and not self.readOnly
-        )
+        create = create and not self.readOnly
+        self._table, created = whole_store.open_table(self._objects, rows, step, create=create)
         self._catalog = Catalog(self._objects, self._table)
-        buffer = WriteBuffer(size) if size else None
-        self._columns = OpenColumns(self._catalog, buffer)
-        if buffer is not None:
-            weakref.finalize(self, write_remaining, buffer).atexit = False
+        self._columns = OpenColumns(self._catalog, shelf, buffer_of(self, size) if size else None)
         if created:
             self._catalog.rows.accept()
 
@@ -490,8 +493,8 @@ class RatZarr(TableMethods):
         list of ndarray of fixed-width bytes, or None
             The rows in order, in pieces of some thousand rows. Each piece is as wide as its
             longest string, and no string contains a zero byte. None for columns of other dtypes,
-            for long strings, and for strings that contain zero bytes; read these with
-            :meth:`readBlock`.
+            for long strings, for strings that contain zero bytes, and for rows that wait in the
+            write buffer; read these with :meth:`readBlock`.
         """
         self._check_open()
         return self._columns.read_text(colName, startRow, blockLen)
@@ -508,8 +511,8 @@ class RatZarr(TableMethods):
         list of (offsets, bytes), or None
             The rows in order, in one piece for each chunk. ``offsets`` are int64, one more than
             there are rows, and ``bytes`` is an array of uint8 that is not validated. None for
-            columns of other dtypes, and if the column has fewer rows than the table; read these
-            with :meth:`readBlock`.
+            columns of other dtypes, if the column has fewer rows than the table, and for rows that
+            wait in the write buffer; read these with :meth:`readBlock`.
         """
         self._check_open()
         return self._columns.read_utf8(colName, startRow, blockLen)

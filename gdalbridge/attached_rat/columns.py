@@ -279,6 +279,8 @@ LONGEST_PAGE = 2048
 """Longest page, in rows, that is kept as a GDAL table: one page for each column."""
 PIECE = 65536
 """Rows that are converted at once through a GDAL table."""
+_CELL_TYPES = frozenset({FieldType.INTEGER, FieldType.REAL, FieldType.STRING})
+_CELL_METHODS = frozenset({"SetValueAsInt", "SetValueAsDouble", "SetValueAsString"})
 _PLAIN = {FieldType.INTEGER: "i4", FieldType.REAL: "f8", FieldType.BOOLEAN: "?"}
 
 
@@ -426,9 +428,7 @@ class ShownColumn(ABC):
     def read(self, start: int, length: int) -> Array:
         """See :meth:`AttachedColumn.read`."""
         if self.type in _PLAIN:
-            plain = self.plain(start, length)
-            # The caller may change the result, but must not change the cache.
-            return np.array(plain, copy=True)
+            return self.plain(start, length)
         if self.type == FieldType.STRING:
             found = [self.plain(first, size) for first, size in pieces(start, length)]
         else:
@@ -484,7 +484,8 @@ class ConvertedColumn(ShownColumn, OwnColumn):
 
     def plain(self, start: int, length: int) -> Array:
         """See :meth:`ShownColumn.plain`."""
-        return to_plain(self.shown, self.own.stored(self.index, start, length), start)
+        # A copy, because the caller may change the result.
+        return to_plain(self.shown, self.own.stored(self.index, start, length).copy(), start)
 
 
 class SidecarColumn(ShownColumn):
@@ -503,6 +504,7 @@ class SidecarColumn(ShownColumn):
     def __init__(self, table: SidecarTable, shown: Shown, name: str, part: int | None) -> None:
         self.table, self.shown, self.name, self.part = table, shown, name, part
         self.type, self.usage = int(shown.type), shown.usage
+        self._cell: Any = None
 
     @property
     def rows(self) -> int:
@@ -553,6 +555,29 @@ class SidecarColumn(ShownColumn):
             whole[:, self.part] = values
             values = whole
         self.table.put(self.shown.column, start, values)
+
+    def takes_cells_by(self, method: str) -> bool:
+        """Return True if :meth:`cell` can convert values for one of GDAL's ``SetValueAs...``.
+
+        False if GDAL may leave the former value of the cell.
+        """
+        return method in _CELL_METHODS and self.type in _CELL_TYPES
+
+    def cell(self, method: str, row: int, value: Any) -> Array:
+        """Convert a value as one of GDAL's methods does, without reading the cell's former value.
+
+        Returns
+        -------
+        ndarray of one value
+            In the stored dtype.
+        """
+        # The table of one row is used by one thread at a time.
+        with self.table.lock:
+            if self._cell is None:
+                self._cell = native_rat(self.type, None, 1)
+            with exceptions(), silence():
+                getattr(self._cell, method)(0, 0, value)
+            return stored_cell(self.shown, self._cell, 0, row)
 
     def put_plain(self, start: int, plain: Array) -> None:
         """Change rows; values have the form that GDAL returns."""

@@ -16,7 +16,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 from weakref import WeakValueDictionary
 
-from gdalbridge.attached_rat.sidecar_table import DEFAULT_LIMITS, Limits, SidecarTable
+from gdalbridge.attached_rat.sidecar_table import BUFFER_BYTES, CACHE_BYTES, SidecarTable
 from ratzarr import RatZarrError
 
 __all__ = ["flush_all", "flush_each", "release", "shared_table"]
@@ -58,21 +58,23 @@ def _flush_orphans() -> None:
         flush_each(tables)
 
 
-def shared_table(path: str, limits: Limits = DEFAULT_LIMITS) -> SidecarTable:
+def shared_table(
+    path: str, cache_bytes: int = CACHE_BYTES, buffer_bytes: int = BUFFER_BYTES
+) -> SidecarTable:
     """Return the process's only instance for a sidecar, which need not exist yet.
 
     Parameters
     ----------
     path : str
         Path or URL.
-    limits : Limits
+    cache_bytes, buffer_bytes : int
         The limits of a new instance; an existing instance keeps its own.
     """
     _flush_orphans()
     with _tables_lock:
         table = _tables.get(path)
         if table is None:
-            table = _tables[path] = SidecarTable(path, limits)
+            table = _tables[path] = SidecarTable(path, cache_bytes, buffer_bytes)
         return table
 
 

@@ -479,6 +479,23 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
             joined.grow(column, row + 1)
             self._changed(index)
         window = self._windows.get(index)
+        is_shown = window is not None and window.first <= row < window.stop
+        if not is_shown and column.takes_cells_by(method):
+            column.put(row, column.cell(method, row, value))
+            if self._windows.get(index) is not window:
+                # Another thread has read the rows meanwhile, perhaps before the change.
+                self._windows.pop(index, None)
+        else:
+            self._set_shown(column, method, row, index, value)
+        self._lookup = None
+        self._notify_others(column.table)
+        return gdal.CE_None
+
+    def _set_shown(
+        self, column: SidecarColumn, method: str, row: int, index: int, value: Any
+    ) -> None:
+        """Change a cell in the window, and store it as GDAL then shows it."""
+        window = self._windows.get(index)
         if window is None or not window.first <= row < window.stop:
             window = self._window(row, index)
         at = row - window.first
@@ -489,9 +506,6 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
         except BaseException:
             self._windows.pop(index, None)
             raise
-        self._lookup = None
-        self._notify_others(column.table)
-        return gdal.CE_None
 
     def _writable(self, index: int) -> SidecarColumn:
         column = self._joined.columns[index]

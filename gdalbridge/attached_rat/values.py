@@ -11,7 +11,7 @@ A dtype that GDAL has a type for is shown as that type, exactly. Other dtypes:
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,6 @@ from ratzarr.codecs import to_fixed_width
 from ratzarr.format import exact
 
 __all__ = [
-    "PaddedText",
     "Shown",
     "fixed_width",
     "from_plain",
@@ -37,12 +36,6 @@ __all__ = [
 
 Array = NDArray[Any]
 
-STRING = np.dtypes.StringDType()
-LONGEST = 255
-"""Maximum bytes of one text in :class:`PaddedText`."""
-MOST = 64 * 2**20
-"""Maximum bytes of one chunk in :class:`PaddedText`."""
-
 
 def narrowed(text: Array) -> Array | None:
     """Return a copy as wide as the longest text; None if a text contains a zero byte."""
@@ -52,80 +45,8 @@ def narrowed(text: Array) -> Array | None:
     return narrow if np.count_nonzero(narrow.view(np.uint8)) == int(lengths.sum()) else None
 
 
-class PaddedText:
-    """Rows of text as zero-padded UTF-8, in arrays of fixed-width bytes.
-
-    Parameters
-    ----------
-    pieces : list of ndarray of fixed-width bytes
-        UTF-8 without zero characters, in the order of the rows.
-    most : int
-        Maximum size in bytes.
-    """
-
-    def __init__(self, pieces: list[Array], *, most: int = MOST) -> None:
-        self._pieces, self._most = pieces, most
-        self._stops = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-
-    def __len__(self) -> int:
-        return int(self._stops[-1]) if len(self._stops) else 0
-
-    @property
-    def size(self) -> int:
-        """Bytes of memory."""
-        return sum(piece.nbytes for piece in self._pieces)
-
-    def _where(self, first: int, last: int) -> list[tuple[int, int, int]]:
-        """Return the pieces with these rows, as (piece, first row in it, stop row in it)."""
-        found = []
-        number = int(np.searchsorted(self._stops, first, side="right"))
-        while first < last:
-            begin = int(self._stops[number]) - len(self._pieces[number])
-            stop = min(last, int(self._stops[number]))
-            found.append((number, first - begin, stop - begin))
-            first, number = stop, number + 1
-        return found
-
-    def padded(self, first: int, last: int) -> Array:
-        """Return rows as fixed-width bytes. The caller must not change them."""
-        parts = [
-            self._pieces[number][one:other] for number, one, other in self._where(first, last)
-        ]
-        if not parts:
-            return np.empty(0, "S1")
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    def strings(self, first: int, last: int) -> Array:
-        """Return rows as strings."""
-        return self.padded(first, last).astype(STRING)
-
-    def put(self, first: int, values: Array) -> bool:
-        """Change rows and return True, or return False if the new strings do not fit."""
-        encoded = [text.encode("utf-8") for text in values.tolist()]
-        widest = max(map(len, encoded), default=0)
-        if widest > LONGEST or b"\0" in b"".join(encoded):
-            return False
-        where = self._where(first, first + len(values))
-        widths = {number: max(widest, self._pieces[number].itemsize) for number, _, _ in where}
-        more = [len(self._pieces[n]) * (w - self._pieces[n].itemsize) for n, w in widths.items()]
-        if self.size + sum(more) > self._most:
-            return False
-        text = np.array(encoded, f"S{widest or 1}")
-        done = 0
-        for number, one, other in where:
-            piece = self._pieces[number]
-            if piece.itemsize < widest or not piece.flags.writeable:
-                piece = self._pieces[number] = piece.astype(f"S{widths[number]}")
-            piece[one:other] = text[done : done + other - one]
-            done += other - one
-        return True
-
-    def grown(self, rows: int) -> Self:
-        """Return a copy with empty rows appended."""
-        return type(self)([*self._pieces, np.zeros(rows, "S1")], most=self._most)
-
-
 EXACT_IN_DOUBLE = 2**53
+_DOUBLE = np.dtype(np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +143,7 @@ def to_plain(shown: Shown, values: Array, first_row: int) -> Array:
         return _plain_datetimes(shown, values, first_row)
     if kind == FieldType.REAL and shown.dtype.kind in "iu":
         return _as_doubles(shown, values, first_row)
-    if values.dtype.kind == "f":
+    if values.dtype.kind == "f" and values.dtype != _DOUBLE:
         # Payloads of NaNs are kept.
         return _exact(replace(shown, dtype=stored_dtype(kind)), values, first_row)
     return values.astype(stored_dtype(kind), copy=False)
@@ -252,7 +173,8 @@ def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
     elif kind == "M":
         return datetimes.write(values)
     elif kind == "S":
-        plain = narrowed(values)
+        # Text of the store is as wide as the longest already.
+        plain = values if shown.dtype.kind == "T" else narrowed(values)
         if plain is not None:
             return plain
         encoded = values.tolist()
@@ -274,6 +196,9 @@ def fixed_width(encoded: list[bytes]) -> Array:
 
 def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
     column = shown.column
+    if values.dtype.kind == "T":
+        padded = to_fixed_width(values)
+        values = values if padded is None else padded
     if values.dtype.kind == "S" and datetimes.is_for_gdal(values):
         return values.astype(values.dtype)
     if values.dtype.kind in "TS":

@@ -1,7 +1,7 @@
 """The import of GDAL, and flags for the features of its version."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -95,8 +95,7 @@ def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, star
     return failed
 
 
-@contextmanager
-def exceptions(use: bool = True) -> Iterator[None]:
+def exceptions(use: bool = True) -> AbstractContextManager[None]:
     """Turn GDAL's errors into exceptions within a block, not for the whole process.
 
     Parameters
@@ -108,9 +107,13 @@ def exceptions(use: bool = True) -> Iterator[None]:
     """
     if hasattr(gdal, "ExceptionMgr"):
         # Since 3.7, and for this thread alone: the user's other threads keep their setting.
-        with gdal.ExceptionMgr(useExceptions=use):
-            yield
-        return
+        manager: AbstractContextManager[None] = gdal.ExceptionMgr(useExceptions=use)
+        return manager
+    return _exceptions_of_process(use)
+
+
+@contextmanager
+def _exceptions_of_process(use: bool) -> Iterator[None]:
     before = bool(gdal.GetUseExceptions())
     _use_exceptions(use)
     try:

@@ -188,15 +188,17 @@ def parse_type(name: str | int) -> FieldType:
 
 def stored_dtype(kind: int) -> np.dtype[Any]:
     """Return the dtype that stores a GDAL type."""
-    dtypes: dict[FieldType, np.dtype[Any]] = {
-        FieldType.INTEGER: np.dtype(np.int32),
-        FieldType.REAL: np.dtype(np.float64),
-        FieldType.STRING: np.dtypes.StringDType(),
-        FieldType.BOOLEAN: np.dtype(np.bool_),
-        FieldType.DATETIME: np.dtype("datetime64[us]"),
-        FieldType.WKB_GEOMETRY: BYTES,
-    }
-    return dtypes[FieldType(kind)]
+    return _STORED[FieldType(kind)]
+
+
+_STORED: dict[FieldType, np.dtype[Any]] = {
+    FieldType.INTEGER: np.dtype(np.int32),
+    FieldType.REAL: np.dtype(np.float64),
+    FieldType.STRING: np.dtypes.StringDType(),
+    FieldType.BOOLEAN: np.dtype(np.bool_),
+    FieldType.DATETIME: np.dtype("datetime64[us]"),
+    FieldType.WKB_GEOMETRY: BYTES,
+}
 
 
 # The possible GDAL types for a dtype's kind; the first is the default.

@@ -329,20 +329,53 @@ class PackedStrings:
         """Size in memory in bytes."""
         return self._raw.nbytes + self._starts.nbytes + self._lengths.nbytes
 
+    @functools.cached_property
+    def _is_text(self) -> bool:
+        """True if all strings are UTF-8 without zero bytes."""
+        text = self._raw.copy()
+        text[:HEADER] = 1
+        # With a plain character in place of each byte of a length, the rest is text as a whole.
+        headers = np.ndarray((max(0, len(text) - HEADER + 1),), "<u4", text, strides=(1,))
+        headers[self._starts.astype(np.int64) - HEADER] = 0x01010101
+        try:
+            str(text.data, "utf-8")
+        except UnicodeDecodeError:
+            return False
+        return bool(text.all())
+
+    def padded(self, first: int, stop: int) -> list[Array] | None:
+        """Return strings as pieces of fixed-width bytes; None if :meth:`copy` must decode them."""
+        if not self._is_text:
+            return None
+        found = []
+        for begin in range(first, stop, PIECE):
+            piece = self._padded(slice(begin, min(begin + PIECE, stop)))
+            if piece is None:
+                return None
+            found.append(piece)
+        return found
+
+    def _padded(self, rows: slice) -> Array | None:
+        lengths = self._lengths[rows]
+        if not self._is_plain and (lengths.max() > WIDEST or not self._is_text):
+            return None
+        return _rows(self._raw, self._starts[rows].astype(np.int64), lengths)
+
     def copy(self, first: int, out: Array) -> None:
         """Decode strings, from the one with this index, into an array of StringDType."""
         for begin in range(first, first + len(out), PIECE):
             part = out[begin - first : begin - first + PIECE]
             rows = slice(begin, begin + len(part))
-            starts, lengths = self._starts[rows].astype(np.int64), self._lengths[rows]
-            if self._is_plain and len(part):
-                _to_strings(_rows(self._raw, starts, lengths), part)
-            else:
-                stops = starts + lengths
-                part[:] = [
-                    str(self._raw[start:stop].data, "utf-8")
-                    for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-                ]
+            piece = self._padded(rows)
+            if piece is not None:
+                _to_strings(piece, part)
+                continue
+            starts = self._starts[rows].astype(np.int64)
+            stops = starts + self._lengths[rows]
+            part[:] = [
+                str(self._raw[start:stop].data, "utf-8")
+                for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
+            ]
 
 
 def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -583,8 +616,16 @@ def _rows(raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[Any]) -> Array
     places = np.ndarray((high - low + 1,), f"V{width}", text, strides=(1,))
     rows = places[starts - low]
     # The bytes after a string belong to the next one.
-    is_text = np.arange(width) < np.arange(width + 1)[:, np.newaxis]
-    masks = (is_text * np.uint8(0xFF)).reshape(-1).view(f"V{width}")
     of_all = rows.view(np.uint8)
-    of_all &= masks[lengths].view(np.uint8)
+    if width < LONG:
+        of_all &= _masks(width)[lengths].view(np.uint8)
+    else:
+        of_all *= (np.arange(width) < lengths[:, np.newaxis]).reshape(-1)
     return rows.view(f"S{width}")
+
+
+@functools.lru_cache(64)
+def _masks(width: int) -> Array:
+    """Return a mask for each length up to a width."""
+    is_text = np.arange(width) < np.arange(width + 1)[:, np.newaxis]
+    return (is_text * np.uint8(0xFF)).reshape(-1).view(f"V{width}")

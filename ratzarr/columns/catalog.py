@@ -13,7 +13,10 @@ from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any
 
+from numpy.typing import NDArray
+
 from ratzarr.columns.column import Column
+from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.new_column import NewColumn
 from ratzarr.columns.resize import Resizing
 from ratzarr.columns.row_count import RowCount
@@ -286,6 +289,30 @@ class Catalog:
         if self.row_count() != rows:
             # The table was resized after we read it, and before the columns were created.
             run([partial(self.resizing.follow, column) for column in columns])
+
+    def grow(
+        self, column: Column, state: ColumnState, values: NDArray[Any], start: int
+    ) -> tuple[Column, ColumnState, NDArray[Any]]:
+        """Let a column grow to the table's row count before rows are written.
+
+        Returns
+        -------
+        column, state, values
+            The same, with the column's new state.
+
+        Raises
+        ------
+        ChangedError
+            If the column was created anew since ``state``, or the table has become shorter.
+        """
+        self.rows.correct()
+        self.resizing.follow(column)
+        if not column.state.is_same_column(state):
+            raise column.replaced()
+        if start + len(values) > column.state.length:
+            # The table has become shorter, and these rows are outside it.
+            raise column.cut(column.state.length, start + len(values))
+        return column, column.state, values
 
     def _append(self, *names: str) -> None:
         """Append columns to the order, except those already in it."""

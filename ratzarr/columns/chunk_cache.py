@@ -1,12 +1,14 @@
 """A cache of chunks that were read or written in part.
 
 A chunk is decoded block by block, on demand. A cached chunk is used only if the store confirms
-that the object has not changed since. The cache has a limit in bytes, and drops the least recently
-used chunk first.
+that the object has not changed since, or has confirmed it recently (see ``seconds`` of
+:class:`ChunkShelf`). The cache has a limit in bytes, and drops the least recently used chunk first.
 """
 
+import math
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +19,8 @@ from numpy.typing import NDArray
 
 from ratzarr.codecs.blosc import BloscBlocks, ReadAt, SummedBlocks
 from ratzarr.codecs.chunk_codec import ChunkCodec
-from ratzarr.codecs.strings import PackedStrings
+from ratzarr.codecs.strings import PackedStrings, to_fixed_width
+from ratzarr.errors import ArgumentError
 from ratzarr.format.blocks import Runs
 
 __all__ = [
@@ -50,9 +53,11 @@ class OpenChunk:
     ----------
     codec : ChunkCodec
         The codec of the chunk's column.
+    values : ndarray, optional
+        All values of the chunk, if they are known.
     """
 
-    def __init__(self, codec: ChunkCodec) -> None:
+    def __init__(self, codec: ChunkCodec, values: Array | None = None) -> None:
         self._codec = codec
         self._lock = threading.Lock()
         self._strings: PackedStrings | None = None
@@ -67,6 +72,8 @@ class OpenChunk:
         self._seen = Runs()
         self.size = 0
         """Approximate size in memory, in bytes."""
+        if values is not None:
+            self._keep_all(values)
 
     def has(self, rows: slice) -> bool:
         """Return True if these rows are decoded."""
@@ -93,6 +100,15 @@ class OpenChunk:
             first = number * self._block_bytes
             start, stop = max(begin, first), min(end, first + self._block_bytes)
             to[start - begin : stop - begin] = blocks[number][start - first : stop - first]
+
+    def padded(self, rows: slice) -> list[Array] | None:
+        """Return decoded rows of strings as fixed-width bytes; None if :meth:`copy` is needed."""
+        if self._strings is not None:
+            return self._strings.padded(rows.start, rows.stop)
+        if self._values is None:
+            return None
+        found = to_fixed_width(self._values[rows])
+        return None if found is None else [found]
 
     def seen(self, rows: slice, count: int) -> bool:
         """Record rows as read; return True if all of the first ``count`` rows have been read."""
@@ -250,7 +266,7 @@ class Kept:
     kind: tuple[Any, ...]
     """The :attr:`ColumnState.kind` under which the chunk was decoded."""
     state: str
-    """The state of the object, as reported by the store."""
+    """The state of the object, as reported by the store; empty if unknown."""
     chunk: OpenChunk
 
 
@@ -284,10 +300,23 @@ class ChunkShelf:
     ----------
     limit : int
         The maximum size in bytes; with 0 nothing is cached.
+    seconds : float
+        The time for which a chunk that was read is trusted: the store is not asked whether the
+        object has changed. Writes of this instance end the trust.
+
+    Raises
+    ------
+    ArgumentError
+        If ``seconds`` is not a number of 0 or more.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, seconds: float = 0.0) -> None:
+        is_number = isinstance(seconds, int | float | np.integer | np.floating)
+        if isinstance(seconds, bool) or not is_number or not seconds >= 0:
+            raise ArgumentError(
+                f"cacheSeconds is a number of seconds, 0 or more: got {seconds!r:.100}"
+            )
+        self.limit, self.seconds = limit, float(seconds)
         self._clear()
 
     def _clear(self) -> None:
@@ -296,8 +325,34 @@ class ChunkShelf:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._merged: OrderedDict[str, Merged] = OrderedDict()
         self._sizes: dict[str, int] = {}
+        self._asked: dict[str, float] = {}
+        """The time at which the store was asked for each chunk that was read."""
+        self._changed: dict[str, float] = {}
+        """The time of the last write to each chunk."""
+        self._distrusted = -math.inf
         self.size = 0
         """The size of all cached chunks, in bytes."""
+
+    @property
+    def trusts(self) -> bool:
+        """True if chunks are trusted for some time."""
+        return self.seconds > 0
+
+    def is_trusted(self, key: str) -> bool:
+        """Return True if a cached chunk may be used without asking the store."""
+        asked = self._asked.get(key)
+        if asked is None or not self.trusts:
+            return False
+        return asked > self._distrusted and time.monotonic() - asked < self.seconds
+
+    def distrust(self) -> None:
+        """Ask the store again before any cached chunk is used."""
+        self._distrusted = time.monotonic()
+
+    def confirm(self, key: str, asked: float) -> None:
+        """Record that the store has confirmed a cached chunk; ``asked`` is as for :meth:`keep`."""
+        if self.trusts and asked > self._changed.get(key, -math.inf):
+            self._asked[key] = asked
 
     def find(self, key: str, kind: tuple[Any, ...]) -> Kept | None:
         """Return the cached chunk, if it was decoded for this kind of column."""
@@ -310,11 +365,22 @@ class ChunkShelf:
             self._kept.move_to_end(key)
             return kept
 
-    def keep(self, key: str, kept: Kept) -> None:
-        """Cache a chunk, or update its size; drop other chunks to stay below the limit."""
+    def keep(self, key: str, kept: Kept, asked: float) -> None:
+        """Cache a chunk, or update its size; drop other chunks to stay below the limit.
+
+        Parameters
+        ----------
+        asked : float
+            A time before the store was asked for it. A chunk that may be older than the last write
+            is not cached.
+        """
         if not self.limit:
             return
         with self._lock:
+            if self.trusts:
+                if asked <= self._changed.get(key, -math.inf):
+                    return
+                self._asked[key] = asked
             self._kept[key] = kept
             self._kept.move_to_end(key)
             size = kept.chunk.size
@@ -334,6 +400,7 @@ class ChunkShelf:
     def _remove(self, key: str) -> None:
         if self._kept.pop(key, None) is not None:
             self.size -= self._sizes.pop(key)
+            self._asked.pop(key, None)
 
     def put_back(self, key: str, merged: Merged) -> None:
         """Cache a chunk that rows were written to, for the next rows."""
@@ -367,6 +434,31 @@ class ChunkShelf:
             self._clear()
         with self._lock:
             self._remove(key)
+
+    def begin_write(self, key: str) -> float:
+        """Drop a chunk that is about to be written; return the time for :meth:`end_write`."""
+        self.drop(key)
+        began = time.monotonic()
+        if self.trusts:
+            self._changed[key] = began
+        return began
+
+    def end_write(self, key: str, began: float, written: Kept | None) -> None:
+        """Record the end of a write, so that no chunk that was read meanwhile is trusted.
+
+        Parameters
+        ----------
+        written : Kept, optional
+            The chunk as it was written. It is cached, unless another thread writes it too.
+        """
+        if not self.trusts:
+            return
+        with self._lock:
+            is_alone = self._changed.get(key) == began
+            self._remove(key)
+            self._changed[key] = ended = time.monotonic()
+        if written is not None and is_alone:
+            self.keep(key, written, math.nextafter(ended, math.inf))
 
     def clear(self) -> None:
         """Drop all chunks."""

@@ -17,12 +17,13 @@ created anew.
 """
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, override
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ __all__ = [
     "BlockRead",
     "Part",
     "block_writes",
+    "cached_parts",
     "check_chunk",
     "padded_rows",
     "parts",
@@ -56,6 +58,8 @@ Rows = slice | NDArray[np.intp]
 TILES = 8
 """A block is large if it has at least 1/TILES of a chunk's rows."""
 LAST_ROW = -1
+MAX_BLANK = 2
+"""Chunks that do not exist are cached if a block has no more of them than this."""
 
 
 class Part(NamedTuple):
@@ -207,16 +211,44 @@ class BlockRead(_BlockChunks):
     def __init__(self, column: Column, start: int, stop: int) -> None:
         super().__init__(column, start, stop)
         state = self.state
+        self._began = time.monotonic()
+        # Whole chunks are unlikely to be read again, unless the caller wants to avoid requests.
+        self._keeps_whole = column.shelf.trusts and (
+            start // state.chunk_rows == (stop - 1) // state.chunk_rows
+        )
         self.out: Array = np.empty((stop - start, *state.row_shape), state.dtype)
         """The rows; valid after the tasks have run."""
         if self._existing_stop < stop:
             self.out[self._existing_stop - start :].fill(state.fill)
 
+    @override
+    def settle(self) -> bool:
+        is_sure = super().settle()
+        shelf = self.column.shelf
+        if is_sure and shelf.trusts and len(self._missing) <= MAX_BLANK:
+            # On S3, two requests show that a chunk does not exist.
+            for chunk in self._missing:
+                blank = OpenChunk(self.state.codec, self.column.blank(self.state))
+                key = self.column.chunk_key(self.state, chunk)
+                shelf.keep(key, Kept(self.state.kind, "", blank), self._began)
+        return is_sure
+
+    @override
     def _read_part(self, part: Part) -> None:
         column, state, out = self.column, self.state, self.out
         key = column.chunk_key(state, part.chunk)
+        asked = time.monotonic()
         kept = column.shelf.find(key, state.kind)
-        known = kept.state if kept is not None and kept.chunk.has(part.in_chunk) else ""
+        known = ""
+        if kept is not None and kept.chunk.has(part.in_chunk):
+            if column.shelf.is_trusted(key):
+                kept.chunk.copy(part.in_chunk, out[part.in_block])
+                return
+            known = kept.state
+        if kept is not None and not kept.state:
+            # Nothing can confirm it.
+            kept = None
+        is_kept = self._keeps_whole or not part.whole
         with lent() as room:
             opened = kept
 
@@ -229,7 +261,7 @@ class BlockRead(_BlockChunks):
 
             try:
                 found = column.objects.get_unless(
-                    key, known, state.codec.packed_limit, room, None if part.whole else take
+                    key, known, state.codec.packed_limit, room, take if is_kept else None
                 )
                 # Use fill(): an assignment would convert a bytes object to a dtype that drops
                 # trailing zeros.
@@ -237,31 +269,39 @@ class BlockRead(_BlockChunks):
                     out[part.in_block].fill(state.fill)
                     self._missing.append(part.chunk)
                 elif self._is_ours(part, found.mark):
-                    self._fill(part, key, found, opened)
+                    if is_kept or found.data is None:
+                        self._keep(part, key, found, opened, asked)
+                    else:
+                        self._fill(part, found.data)
             except DamagedError as error:
                 self._damaged.append(error)
 
-    def _fill(self, part: Part, key: str, found: Seen, kept: Kept | None) -> None:
-        """Copy the requested rows of a chunk that was just read."""
+    def _fill(self, part: Part, data: bytes | memoryview) -> None:
+        """Decode a whole chunk that was just read."""
+        column, state, out = self.column, self.state, self.out[part.in_block]
+        with column.damage_in_words(state, part.chunk):
+            if len(out) == state.chunk_rows:
+                state.codec.decode_into(data, out)
+            else:
+                out[:] = state.codec.decode(data)[part.in_chunk]
+
+    def _keep(self, part: Part, key: str, found: Seen, kept: Kept | None, asked: float) -> None:
+        """Copy the requested rows of a chunk that was just read, and cache the chunk."""
         column, state, rows = self.column, self.state, part.in_chunk
         out = self.out[part.in_block]
-        if part.whole and found.data is not None:
-            # Don't cache whole chunks, which are unlikely to be read again.
-            with column.damage_in_words(state, part.chunk):
-                if len(out) == state.chunk_rows:
-                    state.codec.decode_into(found.data, out)
-                else:
-                    out[:] = state.codec.decode(found.data)[rows]
-            return
         kept = _opened(column, state, part.chunk, kept, found.state)
         with column.damage_in_words(state, part.chunk):
             if found.data is not None:
-                kept.chunk.unpack(rows, found.data, all_of_it=_goes_on(column, state, part))
+                # Without the whole chunk, its other rows would take another request.
+                waits = column.shelf.trusts and column.objects.threads is None
+                whole = waits or _goes_on(column, state, part)
+                kept.chunk.unpack(rows, found.data, all_of_it=whole)
             kept.chunk.copy(rows, out)
-        # Without a state, later changes of the chunk would go unnoticed.
-        if found.state:
-            column.shelf.keep(key, kept)
-            _note_rows(column, state, part.chunk, rows, kept)
+        # Without a state, later changes of the chunk would go unnoticed. A caller that trusts the
+        # cache accepts that.
+        if found.state or column.shelf.trusts:
+            column.shelf.keep(key, kept, asked)
+            _note_rows(column, state, part, kept.chunk)
 
 
 class BlockLook(_BlockChunks):
@@ -288,6 +328,7 @@ class BlockLook(_BlockChunks):
         self.found: dict[int, Any] = {}
         """The result for each chunk, by the chunk's first row within the block."""
 
+    @override
     def _read_part(self, part: Part) -> None:
         column, state, data = self.column, self.state, None
         try:
@@ -344,35 +385,54 @@ def check_chunk(state: ColumnState, part: Part, data: bytes | None) -> None:
         state.codec.check(data)
 
 
-def read_cached(column: Column, start: int, stop: int) -> Array | None:
-    """Return rows from the cache; None if the store does not confirm that they are current.
+def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, OpenChunk]] | None:
+    """Return the chunks of a block from the cache.
 
     Parameters
     ----------
     column, start, stop
         See :class:`BlockRead`.
+
+    Returns
+    -------
+    list of (Part, OpenChunk) or None
+        In row order. None if a row is not cached, or if it is not trusted and only a request could
+        tell whether it is current.
     """
-    state = column.state
+    state, shelf = column.state, column.shelf
     if stop > state.length:
         return None
-    out = np.empty((0, *state.row_shape), state.dtype)
-    found: list[tuple[int, slice, Kept]] = []
+    found: list[tuple[Part, OpenChunk]] = []
+    asked, doubted = time.monotonic(), []
     for part in parts(start, stop, state.chunk_rows, state.length):
         key = column.chunk_key(state, part.chunk)
-        kept = column.shelf.find(key, state.kind)
+        kept = shelf.find(key, state.kind)
         if kept is None or not kept.chunk.has(part.in_chunk):
             return None
-        if not column.objects.is_still(key, kept.state):
-            return None
-        if not found:
-            out = np.empty((stop - start, *state.row_shape), state.dtype)
-        kept.chunk.copy(part.in_chunk, out[part.in_block])
-        found.append((part.chunk, part.in_chunk, kept))
+        if not shelf.is_trusted(key):
+            if not column.objects.is_still(key, kept.state):
+                return None
+            doubted.append(key)
+        found.append((part, kept.chunk))
     # Check the column after the chunks, in the order of a read from the store.
-    if not column.document.is_still() or column.state is not state:
+    if doubted or not found:
+        if not column.document.is_still() or column.state is not state:
+            return None
+        for key in doubted:
+            shelf.confirm(key, asked)
+    for part, chunk in found:
+        _note_rows(column, state, part, chunk)
+    return found
+
+
+def read_cached(column: Column, start: int, stop: int) -> Array | None:
+    """Return rows from the cache, as :func:`cached_parts` does."""
+    found, state = cached_parts(column, start, stop), column.state
+    if found is None:
         return None
-    for chunk, rows, kept in found:
-        _note_rows(column, state, chunk, rows, kept)
+    out = np.empty((stop - start, *state.row_shape), state.dtype)
+    for part, chunk in found:
+        chunk.copy(part.in_chunk, out[part.in_block])
     return out
 
 
@@ -386,18 +446,21 @@ def _opened(column: Column, state: ColumnState, chunk: int, kept: Kept | None, n
     # On fast stores, drop chunks whose rows have all been read. The next chunk then reuses their
     # memory, which is faster than new memory. On slow stores, fetching a dropped chunk again would
     # take longer.
-    if column.objects.threads is not None:
+    if column.objects.threads is not None and not column.shelf.trusts:
         for other in column.read_through:
             if abs(chunk - other) > 1:
                 column.shelf.drop(column.chunk_key(state, other))
     return Kept(state.kind, now, OpenChunk(state.codec))
 
 
-def _note_rows(column: Column, state: ColumnState, chunk: int, rows: slice, kept: Kept) -> None:
+def _note_rows(column: Column, state: ColumnState, part: Part, chunk: OpenChunk) -> None:
     """Record that rows of a chunk were read, and whether all its rows have now been read."""
-    count = min(state.chunk_rows, state.length - chunk * state.chunk_rows)
-    if kept.chunk.seen(rows, count) and chunk not in column.read_through:
-        column.read_through = (*column.read_through[-15:], chunk)
+    if column.shelf.trusts:
+        # No chunk is dropped for it.
+        return
+    count = min(state.chunk_rows, state.length - part.chunk * state.chunk_rows)
+    if chunk.seen(part.in_chunk, count) and part.chunk not in column.read_through:
+        column.read_through = (*column.read_through[-15:], part.chunk)
 
 
 def _goes_on(column: Column, state: ColumnState, part: Part) -> bool:
@@ -502,10 +565,21 @@ class _ChunkWrite:
         self._covers_all = len(values) >= min(state.chunk_rows, state.length - first)
         self._key = column.chunk_key(state, chunk)
         self._owner: Owner = column.owner(state, self._stop)
+        self._written: Array | None = None
+        """All values of the chunk as written, if they are known."""
 
     def run(self) -> None:
+        column, state, written = self._column, self._state, None
+        began = column.shelf.begin_write(self._key)
+        try:
+            self._write()
+            if self._written is not None and column.shelf.trusts:
+                written = Kept(state.kind, "", OpenChunk(state.codec, self._written))
+        finally:
+            column.shelf.end_write(self._key, began, written)
+
+    def _write(self) -> None:
         column, state = self._column, self._state
-        column.shelf.drop(self._key)
         merged = column.shelf.take(self._key, state.kind)
         if len(self._values) == state.chunk_rows:
             data = state.codec.encode(self._values, self._turns)
@@ -531,6 +605,7 @@ class _ChunkWrite:
 
     def _keep(self, merged: Merged) -> None:
         """Cache the chunk for its next rows, unless all its rows are written."""
+        self._written = merged.values
         if isinstance(self._rows, slice):
             merged.written.add(self._rows)
         if not merged.written.are_all(self._state.chunk_rows):

@@ -4,7 +4,7 @@
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,8 +25,12 @@ from ratzarr.errors import (
 )
 from ratzarr.format.blocks import chunk_count
 from ratzarr.format.casting import as_block, exact
+from ratzarr.format.history import event
 from ratzarr.format.names import (
+    COMPLETE_ATTR,
     GROUP,
+    MODIFICATION_ATTR,
+    ROWS_DONE_ATTR,
     ZARR_JSON,
     Document,
     mark_external,
@@ -63,6 +67,8 @@ class Column:
             objects, f"{self.prefix}/{ZARR_JSON}", external=mark_external
         )
         self._understood: tuple[Document, ColumnState] | None = None
+        self._last_key: tuple[Any, int, str] = (None, 0, "")
+        """The encoding, the number and the key of the last chunk."""
         self.shelf = ChunkShelf(0)
         """The cache of chunks, shared by all columns of an instance."""
         self.read_through: tuple[int, ...] = ()
@@ -246,8 +252,13 @@ class Column:
 
     def chunk_key(self, state: ColumnState, chunk: int) -> str:
         """Return the key of a chunk in the store."""
-        place = (chunk, 0) if state.row_shape else (chunk,)
-        return f"{self.prefix}/{state.chunk_keys.encode_chunk_key(place)}"
+        # The cache is keyed by chunks, so a block of one row would spend its time on encoding.
+        encoding, number, key = self._last_key
+        if encoding is not state.chunk_keys or number != chunk:
+            place = (chunk, 0) if state.row_shape else (chunk,)
+            key = f"{self.prefix}/{state.chunk_keys.encode_chunk_key(place)}"
+            self._last_key = state.chunk_keys, chunk, key
+        return key
 
     def chunk_in_words(self, state: ColumnState, chunk: int) -> str:
         """Describe a chunk by its object and its rows, for messages."""
@@ -313,6 +324,69 @@ class Column:
     def owner(self, state: ColumnState, stop: int) -> Owner:
         """Return the owner for chunks with rows up to ``stop``."""
         return Owner(self.prefix, state.mark, lambda data: self.check_still(state, data, stop))
+
+    def log(self, state: ColumnState) -> None:
+        """Add an event to the column's modification log.
+
+        Raises
+        ------
+        ColumnNotFoundError, ChangedError
+            If the column was deleted, or created anew since ``state``.
+        """
+        entry = event()
+
+        def change(document: Document) -> None:
+            # This document was just read, so the column's state describes it.
+            if not self.state.is_same_column(state):
+                raise self.replaced()
+            log = document["attributes"].setdefault(MODIFICATION_ATTR, [])
+            if not isinstance(log, list):
+                raise DamagedError(
+                    f"{self.document.place} is damaged: its {MODIFICATION_ATTR} is "
+                    f"{log!r:.100}, expected a list of events"
+                )
+            log.append(entry)
+
+        self.document.update(change, self.missing)
+
+    def set_complete(
+        self,
+        rows_done: int | None,
+        row_count: int,
+        written: Iterable[tuple["Column", ColumnState, int]],
+    ) -> None:
+        """Declare the column complete, or its first rows.
+
+        Parameters
+        ----------
+        rows_done : int, optional
+            The number of rows that are complete; by default the column is.
+        row_count : int
+            Rows of the table.
+        written : iterable of (Column, ColumnState, int)
+            Unchecked writes to the column, see :class:`~ratzarr.columns.unconfirmed.Unconfirmed`.
+
+        Raises
+        ------
+        ColumnNotFoundError, ChangedError
+            If the column was deleted or created anew, or written rows were cut off.
+        """
+        state = self.state
+
+        def change(document: Document) -> None:
+            attributes = document["attributes"]
+            now = ColumnState.of(document, self.document.place, self.name)
+            if now.id != state.id:
+                raise self.replaced()
+            for column, then, stop in written:
+                column.check_lasts(now, then, stop)
+            attributes[COMPLETE_ATTR] = rows_done is None
+            # Other processes may have added rows, or cut rows off and added them again. This
+            # writer did not write those rows, so they don't count.
+            known = min(row_count, now.length, *(now.cuts or ()))
+            attributes[ROWS_DONE_ATTR] = known if rows_done is None else rows_done
+
+        self.document.update(change, self.missing)
 
     def count(self, data: bytes) -> None:
         """Add the size of a written chunk to :attr:`bytes_written`."""

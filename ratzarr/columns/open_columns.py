@@ -22,6 +22,7 @@ from ratzarr.columns.chunk_io import (
     BlockRead,
     Part,
     block_writes,
+    cached_parts,
     check_chunk,
     padded_rows,
     read_cached,
@@ -31,14 +32,13 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.new_column import NewColumn
 from ratzarr.columns.unconfirmed import Unconfirmed, Write
-from ratzarr.columns.write_buffer import WriteBuffer
+from ratzarr.columns.write_buffer import BufferedRows, WriteBuffer
 from ratzarr.concurrency import PROCESSORS, run
 from ratzarr.errors import (
     ArgumentError,
     ChangedError,
     ColumnNotFoundError,
     ConflictError,
-    DamagedError,
     RatZarrError,
     RowRangeError,
     ShapeError,
@@ -46,16 +46,10 @@ from ratzarr.errors import (
     UnsupportedDtypeError,
 )
 from ratzarr.format.blocks import Block
-from ratzarr.format.history import event
 from ratzarr.format.limits import MAX_ROWS, MEMORY, TASK_BYTES, check_memory
 from ratzarr.format.names import (
-    COMPLETE_ATTR,
-    MODIFICATION_ATTR,
-    ROWS_DONE_ATTR,
-    Document,
     check_name,
 )
-from ratzarr.settings import cache_bytes
 
 __all__ = ["OpenColumns", "integer"]
 
@@ -76,19 +70,23 @@ class OpenColumns:
     ----------
     catalog : Catalog
         The table's columns.
+    shelf : ChunkShelf
+        The cache of chunks.
     buffer : WriteBuffer, optional
         Collects rows until their chunks are full.
     """
 
-    def __init__(self, catalog: Catalog, buffer: WriteBuffer | None = None) -> None:
-        self._catalog, self._buffer, self._objects = catalog, buffer, catalog.objects
+    def __init__(
+        self, catalog: Catalog, shelf: ChunkShelf, buffer: WriteBuffer | None = None
+    ) -> None:
+        self._catalog, self._shelf, self._buffer = catalog, shelf, buffer
+        self._objects = catalog.objects
         self._few = self._objects.threads
         """The number of threads that are enough for reading; None for one per request."""
         # On stores without waiting, each further thread only needs more memory.
         self._packers = None if self._few is None else max(2, PROCESSORS)
         """The same for coding whole chunks."""
         self._columns: dict[str, Column] = {}
-        self._shelf = ChunkShelf(cache_bytes())
         # Columns whose log has an event of this instance, by name and identity: a column created
         # anew has a new log.
         self._logged: set[tuple[str, str]] = set()
@@ -157,7 +155,7 @@ class OpenColumns:
         if unknown:
             opening = [partial(self.__getitem__, name) for name in unknown]
             _run(opening, self._few, quick=True)
-        return {name: self[name] for name in wanted}
+        return {name: self._columns.get(name) or self[name] for name in wanted}
 
     def unreadable(self, names: Iterable[str]) -> dict[str, RatZarrError]:
         """Open columns in parallel; return the unreadable ones with their errors, in order."""
@@ -214,8 +212,11 @@ class OpenColumns:
         rows = integer(rows, "the row count", 0, MAX_ROWS)
         self.write_back()
         self.unconfirmed.cut(rows)
-        for column in self._catalog.resizing.set(rows, self._known()):
-            self.add(column)
+        try:
+            for column in self._catalog.resizing.set(rows, self._known()):
+                self.add(column)
+        finally:
+            self._shelf.distrust()
         self._catalog.rows.accept()
 
     def begin_change(self) -> None:
@@ -234,7 +235,11 @@ class OpenColumns:
             rows.correct()
 
     def reload(self) -> None:
-        """Read the table's document again; the next use of a column opens it anew."""
+        """Read the table's document again; the next use of a column opens it anew.
+
+        The cached chunks are used again when the store confirms them.
+        """
+        self._shelf.distrust()
         # Iterate over a copy, because another thread may be opening a column.
         self._columns = {
             name: column for name, column in self._columns.copy().items() if not column.in_place
@@ -265,25 +270,11 @@ class OpenColumns:
 
     def complete(self, name: str, rows_done: int | None) -> None:
         """Declare a column complete, or its first rows; see :meth:`RatZarr.setComplete`."""
-        done = 0 if rows_done is None else integer(rows_done, "rowsDone", 0, MAX_ROWS)
+        if rows_done is not None:
+            rows_done = integer(rows_done, "rowsDone", 0, MAX_ROWS)
         column = self[name]
-        state = column.state
-
-        def change(document: Document) -> None:
-            attributes = document["attributes"]
-            now = ColumnState.of(document, column.document.place, name)
-            if now.id != state.id:
-                raise column.replaced()
-            for written_column, then, stop in written:
-                written_column.check_lasts(now, then, stop)
-            attributes[COMPLETE_ATTR] = rows_done is None
-            # Other processes may have added rows, or cut rows off and added them again. This
-            # writer did not write those rows, so they don't count.
-            known = min(self.row_count(), now.length, *(now.cuts or ()))
-            attributes[ROWS_DONE_ATTR] = known if rows_done is None else done
-
         with self.confirming([name]) as written:
-            column.document.update(change, column.missing)
+            column.set_complete(rows_done, self.row_count(), written)
         if rows_done is None and not column.in_place:
             self.forget(name)
             self.add(self._catalog.put_in_place(column))
@@ -307,6 +298,7 @@ class OpenColumns:
             self._objects.delete_tree(known.prefix)
         else:
             self._catalog.delete(name, known)
+        self._shelf.distrust()
         self.forget(name)
         if self._buffer is not None:
             self._buffer.drop(name)
@@ -360,11 +352,38 @@ class OpenColumns:
     def _read_rows(
         self, wanted: Sequence[str], start: int, stop: int, *, allow_incomplete: bool
     ) -> dict[str, Array]:
+        if self._buffer is None or self._buffer.is_empty:
+            return self._read_stored(wanted, start, stop, allow_incomplete)
+        # Taken before the store is read: rows that are written in between are in one of both.
+        buffered = self._buffered(wanted, start, stop)
+        blocks = self._read_stored(wanted, start, stop, allow_incomplete)
+        for name, (state, rows) in buffered.items():
+            # Rows for a column that another process has replaced are discarded when they are due.
+            if self[name].state.is_same_column(state):
+                for one in rows:
+                    one.copy_to(blocks[name])
+        return blocks
+
+    def _buffered(
+        self, names: Iterable[str], start: int, stop: int
+    ) -> dict[str, tuple[ColumnState, list[BufferedRows]]]:
+        """Return the buffered rows of a block, by column; only of columns that have some."""
+        found: dict[str, tuple[ColumnState, list[BufferedRows]]] = {}
+        if self._buffer is not None and not self._buffer.is_empty:
+            for name, column in self.open(names).items():
+                state = column.state
+                rows = self._buffer.rows(column, state, start, stop)
+                if rows:
+                    found[name] = state, rows
+        return found
+
+    def _read_stored(
+        self, wanted: Sequence[str], start: int, stop: int, allow_incomplete: bool
+    ) -> dict[str, Array]:
         blocks = self._read_cached(wanted, start, stop)
         if len(blocks) == len(wanted):
             return blocks
         left = self.open(name for name in wanted if name not in blocks)
-        self._write_back_rows(left, start, stop)
         for _ in range(LOOKS):
             size = 0
             for name, column in left.items():
@@ -381,8 +400,6 @@ class OpenColumns:
     def _read_cached(self, names: Iterable[str], start: int, stop: int) -> dict[str, Array]:
         """Read the columns whose rows are cached and confirmed as current by the store."""
         blocks: dict[str, Array] = {}
-        if self._buffer is not None:
-            return blocks
         for name in names:
             column = self._columns.get(name)
             if column is not None and column.state.complete:
@@ -412,7 +429,21 @@ class OpenColumns:
     def read_text(self, name: str, start: int, length: int) -> list[Array] | None:
         """Read rows of a column as fixed-width UTF-8; see :meth:`RatZarr.readText`."""
         stop = self._stop([name], start, length)
-        found = self._decoded(name, start, stop, padded_rows)
+        column = self[name]
+        state = column.state
+        if not _is_text(state) or self._buffered([name], start, stop):
+            return None
+        cached = cached_parts(column, start, stop) if state.complete else None
+        if cached is None and self._shelf.trusts and stop - start <= state.chunk_rows:
+            # The next block is probably in the same chunk.
+            self.read([name], start, length, allow_incomplete=False)
+            cached = cached_parts(self[name], start, stop)
+            if cached is None:
+                return None
+        if cached is None:
+            found = self._decoded(name, start, stop, padded_rows)
+        else:
+            found = [chunk.padded(part.in_chunk) for part, chunk in cached]
         pieces = [piece for part in found for piece in part or ()]
         # read() handles the remaining cases: rows that the column does not have yet, and strings
         # that can't be padded.
@@ -421,6 +452,8 @@ class OpenColumns:
     def read_utf8(self, name: str, start: int, length: int) -> list[tuple[Array, Array]] | None:
         """Read rows of a column as Arrow stores strings; see :meth:`RatZarr.readUtf8`."""
         stop = self._stop([name], start, length)
+        if not _is_text(self[name].state) or self._buffered([name], start, stop):
+            return None
         found = self._decoded(name, start, stop, utf8_rows)
         pieces = [piece for piece in found if piece is not None]
         rows = sum(len(offsets) - 1 for offsets, _ in pieces)
@@ -519,14 +552,17 @@ class OpenColumns:
                 for name, (column, state, _) in fitted.items()
                 if (name, state.id) not in self._logged
             ]
-            _run(unlogged)
+            if unlogged:
+                _run(unlogged)
             lagging = [
                 name
                 for name, (_, state, values) in fitted.items()
                 if start + len(values) > state.length
             ]
-            grown = _run([partial(self._grown, *fitted[name], start) for name in lagging])
-            fitted.update(zip(lagging, grown, strict=True))
+            if lagging:
+                grow = self._catalog.grow
+                grown = _run([partial(grow, *fitted[name], start) for name in lagging])
+                fitted.update(zip(lagging, grown, strict=True))
             tasks: list[Callable[[], None]] = []
             for column, state, values in fitted.values():
                 if not column.objects.looks_before_writing:
@@ -535,7 +571,8 @@ class OpenColumns:
                     tasks += block_writes(column, state, values, start)
                 else:
                     tasks += self._buffer.put(column, state, values, start)
-            _run(tasks, self._packers)
+            if tasks:
+                _run(tasks, self._packers)
         except (ChangedError, ColumnNotFoundError):
             self._close_visible(columns)
             raise
@@ -577,19 +614,6 @@ class OpenColumns:
             self._close_visible(list(self._columns) if names is None else names)
             raise
 
-    def _grown(
-        self, column: Column, state: ColumnState, values: Array, start: int
-    ) -> tuple[Column, ColumnState, Array]:
-        """Let a column grow to the table's row count before rows are written."""
-        self._catalog.rows.correct()
-        self._catalog.resizing.follow(column)
-        if not column.state.is_same_column(state):
-            raise column.replaced()
-        if start + len(values) > column.state.length:
-            # The table has become shorter, and these rows are outside it.
-            raise column.cut(column.state.length, start + len(values))
-        return column, column.state, values
-
     def _log(self, column: Column, state: ColumnState) -> None:
         # Write one event per column and instance, even if several threads write at once.
         key = column.name, state.id
@@ -598,21 +622,7 @@ class OpenColumns:
         with lock:
             if key in self._logged:
                 return
-            entry = event()
-
-            def change(document: Document) -> None:
-                # This document was just read, so the column's state describes it.
-                if not column.state.is_same_column(state):
-                    raise column.replaced()
-                log = document["attributes"].setdefault(MODIFICATION_ATTR, [])
-                if not isinstance(log, list):
-                    raise DamagedError(
-                        f"{column.document.place} is damaged: its {MODIFICATION_ATTR} is "
-                        f"{log!r:.100}, expected a list of events"
-                    )
-                log.append(entry)
-
-            column.document.update(change, column.missing)
+            column.log(state)
             self._logged.add(key)
 
     def confirm(self, names: Iterable[str] | None = None) -> None:
@@ -647,6 +657,11 @@ def _fit(column: Column, block: Any, start: int) -> tuple[ColumnState, Array]:
         raise
 
 
+def _is_text(state: ColumnState) -> bool:
+    """Return True for a column of strings with one value per row."""
+    return state.dtype.kind == "T" and not state.row_shape
+
+
 def _memory(state: ColumnState, start: int, stop: int) -> int:
     rows = max(0, min(stop, state.length) - start)
     return (stop - start) * state.row_bytes + rows // state.chunk_rows * TASK_BYTES
@@ -670,6 +685,8 @@ _BOOLS = (bool, np.bool_)
 
 def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
     """Return an integer argument. NumPy integers are accepted; bools and floats are refused."""
+    if type(value) is int and least is None and most is None:
+        return value
     try:
         if isinstance(value, _BOOLS):
             raise TypeError

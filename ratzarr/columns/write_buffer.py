@@ -2,7 +2,8 @@
 
 A chunk is one object, so writing a few rows means reading, changing and writing the whole chunk.
 With a write buffer, rows stay in memory, and a complete chunk is written once without being read.
-Buffers are flushed after one second, when an instance is no longer referenced, when the program or
+Reads of the same instance show the buffered rows over those in the store. Buffers are flushed after
+one second (later if that takes long), when an instance is no longer referenced, when the program or
 a worker process ends, and before a fork. The child of a fork drops the rows; the parent writes
 them.
 """
@@ -16,9 +17,10 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +36,9 @@ from ratzarr.format.blocks import Block
 __all__ = [
     "SECONDS",
     "Buffer",
+    "BufferedRows",
     "WriteBuffer",
+    "buffer_of",
     "know",
     "wait",
     "write_remaining",
@@ -42,13 +46,22 @@ __all__ = [
 
 
 SECONDS = 1.0
-"""The maximum age of buffered rows in seconds, approximately."""
+"""The maximum age of buffered rows in seconds, approximately, if writing them is fast."""
+MAX_SECONDS = 30.0
+"""The maximum age of buffered rows in seconds, approximately, however long writing takes."""
+PAUSE = 10
+"""Rows wait for this many times as long as the last write took, so that a program which goes on
+changing the same chunks does not spend all its time on writing them."""
 IDLE = 10.0
 """The time after which the idle thread ends, in seconds."""
 
 
 class Buffer(Protocol):
     """The buffered rows of one instance."""
+
+    @property
+    def seconds(self) -> float:
+        """The age in seconds at which rows are due."""
 
     def waits_since(self) -> float | None:
         """Return the time at which the oldest rows were buffered; None for an empty buffer."""
@@ -77,6 +90,8 @@ class _Process:
         self.thread: threading.Thread | None = None
         self.due_now: set[Buffer] = set()
         self.has_exit_handlers = False
+        self.is_ending = False
+        """True when the buffers have been written for the last time: nothing is buffered then."""
 
     def work(self) -> None:
         while True:
@@ -90,15 +105,15 @@ class _Process:
                         return
                     continue
                 due_now, self.due_now = self.due_now, set()
-                oldest = min(since for _, since in found if since is not None)
-                left = oldest + SECONDS - time.monotonic()
+                due = min(since + one.seconds for one, since in found if since is not None)
+                left = due - time.monotonic()
                 if left > 0 and not due_now:
                     self.changed.wait(left)
                     continue
                 buffers = list(self.waiting)
             now = time.monotonic()
             for buffer in buffers:
-                buffer.write_due(now if buffer in due_now else now - SECONDS)
+                buffer.write_due(now if buffer in due_now else now - buffer.seconds)
 
 
 _process = _Process()
@@ -150,6 +165,7 @@ def _register_exit_handlers() -> None:
 
 def _write_all() -> None:
     """Write all buffered rows at exit; report errors on stderr, because no caller can get them."""
+    _process.is_ending = True
     with _process.changed:
         buffers, _process.waiting = _process.waiting, set()
     for buffer in buffers:
@@ -212,15 +228,10 @@ class _BufferedChunk:
         """True for each row that is buffered."""
         self.count = 0
         self.since = time.monotonic()
-        self.characters = 0
-        """The size of strings, without their array elements."""
+        self.size = int(self.values.nbytes) + self.is_buffered.nbytes
+        """Approximate size in memory, in bytes."""
         self.is_done = False
         """True if this object has been written or discarded, and takes no further rows."""
-
-    @property
-    def size(self) -> int:
-        """Approximate size in memory, in bytes."""
-        return int(self.values.nbytes) + self.is_buffered.nbytes + self.characters
 
     def put(self, column: Column, state: ColumnState, rows: slice, values: Array) -> None:
         """Add rows. The caller holds the lock."""
@@ -231,13 +242,14 @@ class _BufferedChunk:
             new = np.empty((more, *self.values.shape[1:]), self.values.dtype)
             self.values = np.concatenate([self.values, new])
             self.is_buffered = np.concatenate([self.is_buffered, np.zeros(more, np.bool_)])
+            self.size += int(new.nbytes) + more
         self.values[rows] = values
         self.count += len(values) - int(np.count_nonzero(self.is_buffered[rows]))
         self.is_buffered[rows] = True
         if self.values.dtype.kind in "TO":
             # Strings may be given as fixed-width bytes.
             had = values.nbytes if values.dtype.kind in "TO" else 0
-            self.characters += size_of(values) - had
+            self.size += size_of(values) - had
 
     @property
     def first(self) -> int:
@@ -276,6 +288,21 @@ class _BufferedChunk:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class BufferedRows:
+    """Buffered rows of one chunk that are in a block."""
+
+    in_block: slice
+    """The rows, counted from the first row of the block."""
+    is_buffered: NDArray[np.bool_]
+    """True for each of these rows that is buffered."""
+    values: Array
+
+    def copy_to(self, block: Array) -> None:
+        """Replace rows of the block by the buffered ones."""
+        block[self.in_block][self.is_buffered] = self.values[self.is_buffered]
+
+
 class WriteBuffer:
     """The buffered rows of one instance. Thread-safe.
 
@@ -287,6 +314,8 @@ class WriteBuffer:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self.seconds = SECONDS
+        """The age in seconds at which rows are due."""
         self.forget()
         know(self)
 
@@ -294,6 +323,8 @@ class WriteBuffer:
         """Drop all rows, as in the child of a fork, whose parent writes them."""
         self._lock = threading.Lock()
         self._waiting: OrderedDict[_Key, _BufferedChunk] = OrderedDict()
+        self._size = 0
+        """Approximate size of all chunks in memory, in bytes."""
         self._stored_errors: list[tuple[str, RatZarrError]] = []
         """Errors for a later caller, each with the name of its column."""
 
@@ -318,7 +349,11 @@ class WriteBuffer:
         for part in parts(start, start + len(values), state.chunk_rows, state.length):
             given = values[part.in_block]
             # Rows of a chunk that is larger than the buffer are written at once.
-            if rows_of(state, part.chunk) * (state.row_bytes + 1) > self._limit:
+            row_bytes = state.row_bytes + 1
+            too_large = state.chunk_rows * row_bytes > self._limit and (
+                rows_of(state, part.chunk) * row_bytes > self._limit
+            )
+            if too_large or _process.is_ending:
                 tasks.append(partial(write_rows, column, state, part.chunk, part.in_chunk, given))
                 continue
             if len(given) == state.chunk_rows:
@@ -343,13 +378,19 @@ class WriteBuffer:
                 if chunk.is_done:
                     self._remove(key, chunk)
                     continue
+                before = 0 if is_new else chunk.size
                 chunk.put(column, state, part.in_chunk, values)
-                if not is_new:
-                    return key, chunk
-                with self._lock:
-                    is_first = self._waiting.setdefault(key, chunk) is chunk
-            if is_first:
-                wait(self)
+                more = chunk.size - before
+                is_ours = True
+                if more:
+                    with self._lock:
+                        is_ours = self._waiting.setdefault(key, chunk) is chunk
+                        self._size += more if is_ours else 0
+            if is_ours:
+                if is_new:
+                    wait(self)
+                elif more:
+                    self._make_room(0)
                 return key, chunk
 
     def _find(self, key: _Key) -> _BufferedChunk | None:
@@ -363,16 +404,40 @@ class WriteBuffer:
         with self._lock:
             if self._waiting.get(key) is chunk:
                 del self._waiting[key]
+                self._size -= chunk.size
 
     def _make_room(self, size: int) -> None:
         while True:
             with self._lock:
-                if not self._waiting:
-                    return
-                if sum(chunk.size for chunk in self._waiting.values()) + size <= self._limit:
+                if not self._waiting or self._size + size <= self._limit:
                     return
                 key, chunk = next(iter(self._waiting.items()))
             self._write(key, chunk)
+
+    # ---- reading
+
+    @property
+    def is_empty(self) -> bool:
+        """True if no rows are buffered."""
+        return not self._waiting
+
+    def rows(
+        self, column: Column, state: ColumnState, start: int, stop: int
+    ) -> list[BufferedRows]:
+        """Return copies of the buffered rows of a block. To be taken before the block is read."""
+        found: list[BufferedRows] = []
+        for part in parts(start, stop, state.chunk_rows, state.length):
+            with self._lock:
+                chunk = self._waiting.get(_key(column, state, part.chunk))
+            if chunk is None:
+                continue
+            with chunk.lock:
+                # Rows that have been written meanwhile are in the store.
+                is_buffered = chunk.is_buffered[part.in_chunk]
+                if not chunk.is_done and np.count_nonzero(is_buffered):
+                    values = chunk.values[part.in_chunk].copy()
+                    found.append(BufferedRows(part.in_block, is_buffered.copy(), values))
+        return found
 
     # ---- writing
 
@@ -448,17 +513,37 @@ class WriteBuffer:
         """Write rows buffered before a time; store errors for a later caller."""
         with self._lock:
             chosen = [each for each in self._waiting.items() if each[1].since <= before]
+        began = time.monotonic()
         for (_, chunk), error in zip(chosen, self._try(chosen), strict=True):
             if error is not None and not chunk.is_done:
                 chunk.since = time.monotonic()
             elif error is not None:
                 with self._lock:
                     self._stored_errors.append((chunk.column.name, error))
+        if chosen:
+            pause = PAUSE * (time.monotonic() - began)
+            self.seconds = min(MAX_SECONDS, max(SECONDS, pause))
 
     def waits_since(self) -> float | None:
         """Return the time at which the oldest rows were buffered; None for an empty buffer."""
         with self._lock:
             return min((chunk.since for chunk in self._waiting.values()), default=None)
+
+
+def buffer_of(owner: object, limit: int) -> WriteBuffer:
+    """Return a buffer whose rows are written when its owner is no longer used.
+
+    Parameters
+    ----------
+    owner : object
+        The instance that the rows are written by.
+    limit : int
+        See :class:`WriteBuffer`.
+    """
+    buffer = WriteBuffer(limit)
+    # At the end of the program, the rows are written by the exit handler.
+    finalize(owner, write_remaining, buffer).atexit = False
+    return buffer
 
 
 def rows_of(state: ColumnState, chunk: int) -> int:

@@ -4,6 +4,7 @@ A RatZarr is a Zarr group that contains a group ``RAT``. Anything else at a loca
 name and left unchanged. This module accesses nothing outside the location.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -37,6 +38,7 @@ from ratzarr.stores.local import LocalObjects
 from ratzarr.stores.zarr_store import StoreObjects
 
 __all__ = [
+    "Place",
     "check_writable",
     "create_table",
     "delete",
@@ -50,6 +52,9 @@ __all__ = [
     "read_only_error",
     "table_metadata",
 ]
+
+type Place = str | os.PathLike[str] | Store | StorePath
+"""The location of a table: a name, or a zarr store that contains the table."""
 
 TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
 

@@ -76,16 +76,87 @@ def test_a_whole_chunk_takes_the_place_of_what_waits(path, table):
     assert stored(path)[:10] == [7, *range(1, 10)]
 
 
-def test_a_read_of_these_rows_writes_them_and_no_others(path, table):
-    table.writeBlock("a", [1], 0)
-    table.writeBlock("a", [2], 10)
-    table.writeBlock("s", ["x"], 0)
-    assert table.readBlock("a", 9, 2).tolist() == [0, 2]
-    assert chunks(path) == ["0", "1"]
-    table.writeBlock("a", [3], 20)
-    assert table.readBlock("a", 5, 9).tolist() == [0] * 5 + [2] + [0] * 3
-    assert chunks(path) == ["0", "1"]
+def test_a_read_shows_what_waits_and_writes_nothing(path, table):
+    with RatZarr(path) as other:
+        other.writeBlock("a", np.arange(100, 100 + ROWS), 0)
+    expected = np.arange(100, 100 + ROWS)
+    for start, length in ((0, 1), (8, 4), (12, 1), (25, 9), (9, 2)):
+        values = np.arange(length) - start
+        table.writeBlock("a", values, start)
+        expected[start : start + length] = values
+        for first, stop in ((0, ROWS), (start, start + length), (9, 11), (5, 14), (19, 35)):
+            assert (
+                table.readBlock("a", first, stop - first).tolist() == expected[first:stop].tolist()
+            )
+    table.writeBlock("s", ["größe"], 11)
+    assert table.readBlocks(["s", "a"], 10, 3)["s"].tolist() == ["", "größe", ""]
+    for read in (table.readText, table.readUtf8):
+        assert read("s", 10, 3) is None
+        assert read("s", 20, 3) is not None
+    assert stored(path) == list(range(100, 100 + ROWS))
     assert chunks(path, "s") == []
+    table.flush()
+    assert stored(path) == expected.tolist()
+    assert stored(path, "s")[11] == "größe"
+    assert table.readText("s", 11, 1)[0].tolist() == ["größe".encode()]
+    assert table.readUtf8("s", 11, 1)[0][1].tobytes() == "größe".encode()
+
+
+def test_a_read_beside_what_waits_sees_what_others_write(path, table):
+    table.writeBlock("a", [5], 4)
+    with RatZarr(path) as other:
+        for value in range(1, 4):
+            other.writeBlock("a", [value, value], 3)
+            assert table.readBlock("a", 3, 2).tolist() == [value, 5]
+
+
+def test_what_waits_for_a_column_that_was_replaced_is_not_shown_as_of_the_new_one(path):
+    table = RatZarr(path, writeBuffer=True)
+    table.writeBlock("a", [5], 4)
+    with RatZarr(path) as other:
+        other.deleteColumn("a")
+        other.createColumn("a", "float64")
+    # A chunk that is not there: so the column is looked at again.
+    assert table.readBlock("a", 0, 10).tolist() == [0.0] * 10
+    with pytest.raises(ChangedError, match="'a'") as caught:
+        table.flush()
+    assert "1 rows of column 'a'" in "".join(caught.value.__notes__)
+    table.close()
+
+
+def test_where_writing_is_slow_rows_wait_longer(counted_s3):
+    """A program that goes on changing a chunk is not kept waiting for most of the time."""
+    place, proxy = counted_s3
+    url = place.new()
+    make(url, 100, chunk=100, a=("int32",)).close()
+    with RatZarr(url, writeBuffer=True) as table:
+        table.readBlock("a", 0, 1)
+        proxy.clear()
+        proxy.delay = 0.5
+        began, row = time.monotonic(), 0
+        while time.monotonic() < began + 6:
+            table.writeBlock("a", [row], row % 99)
+            row += 1
+            time.sleep(0.01)
+        proxy.delay = 0
+        writes = sum("/c/" in one.key and one.method == "PUT" for one in proxy.requests)
+    # Four in these six seconds, if each came a second after the one before.
+    assert 1 <= writes <= 3
+    found = place.open(url)["RAT/a"][:99].tolist()
+    assert sorted(found) == list(range(max(0, row - 99), row)) + [0] * max(0, 99 - row)
+
+
+def test_nothing_waits_after_the_end_of_a_program(path):
+    program = """
+import atexit, sys
+last = []
+atexit.register(lambda: last[0].writeBlock("a", [7], 7))
+from ratzarr import RatZarr
+last.append(RatZarr(sys.argv[1], writeBuffer=True))
+last[0].writeBlock("a", [5], 5)
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program, str(path)], check=True)
+    assert stored(path)[:10] == [0, 0, 0, 0, 0, 5, 0, 7, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +258,9 @@ def test_what_can_not_be_written_goes_on_waiting(path):
     file.write_bytes(good[:-1])
     table = RatZarr(path, writeBuffer=True)
     table.writeBlock("a", [50], 5)
-    for attempt in (table.flush, table.close, lambda: table.readBlock("a", 0, 1), table.refresh):
+    with pytest.raises(DamagedError, match="c/0"):
+        table.readBlock("a", 0, 1)
+    for attempt in (table.flush, table.close, table.refresh):
         with pytest.raises(DamagedError, match="c/0") as caught:
             attempt()
         assert "1 rows of column 'a'" in "".join(caught.value.__notes__)

@@ -6,7 +6,6 @@ from osgeo import gdal
 
 from gdalbridge import attach
 from gdalbridge.attached_rat.open_sidecars import shared_table
-from gdalbridge.attached_rat.sidecar_table import Limits
 from ratzarr import RatZarr
 from tests.gdalbridge.attached_rat.test_rat import raster
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING
@@ -50,7 +49,7 @@ def test_any_order(tmp_path, seed):
         table.setChunkSize(int(rng.integers(2, 9)))
     model = Model()
     # Little is kept, and little waits: it stays so while this is in use.
-    limited = shared_table(f"{path}.rat.zarr", Limits(cache_bytes=1500, changed_chunks=3))
+    limited = shared_table(f"{path}.rat.zarr", cache_bytes=1500, buffer_bytes=300)
     rats = [attach(path, update=True)]
     assert limited.users
     rats[0].SetRowCount(OWN)

@@ -177,6 +177,12 @@ def test_pages_of_packed_strings(strings, data):
     packed.copy(first, out)
     assert out.tolist() == strings[first:stop]
     assert packed.nbytes >= len(reference(strings))
+    padded = packed.padded(first, stop)
+    if padded is None:
+        assert any("\0" in one or len(one.encode()) > WIDEST for one in strings)
+    else:
+        assert [raw.decode() for piece in padded for raw in piece.tolist()] == strings[first:stop]
+        assert all(piece.dtype.itemsize == max(1, *map(len, piece.tolist())) for piece in padded)
 
 
 def test_pages_of_many_packed_strings():
@@ -200,6 +206,12 @@ def test_pages_of_what_are_no_strings():
     assert out.tolist() == ["ab"]
     with pytest.raises(ValueError, match="UTF-8"):
         broken.copy(1, out)
+    assert broken.padded(0, 1) is None
+    # Half of a character, and the other half in the next string.
+    halves = PackedStrings(
+        reference(["ab", "cd"]).replace(b"ab", b"a\xc3").replace(b"cd", b"\xbcd"), 2
+    )
+    assert halves.padded(0, 2) is None
 
 
 def test_what_is_no_utf8_is_not_padded():

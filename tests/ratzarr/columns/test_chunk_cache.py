@@ -1,6 +1,7 @@
 """Pages of chunks: only what they need is unpacked, nothing twice, and nothing is ever out of date."""
 
 import json
+import math
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ import pytest
 from numcodecs import blosc
 from numpy.dtypes import StringDType
 
-from ratzarr import DamagedError, RatZarr
+from ratzarr import ArgumentError, DamagedError, RatZarr
 from ratzarr.codecs.blosc import BloscBlocks
 from ratzarr.codecs.chunk_codec import ChunkCodec
 from ratzarr.format.names import to_json
@@ -401,3 +402,167 @@ def test_headers_are_not_believed():
         except (ValueError, RuntimeError):
             refused += 1
     assert refused > 100
+
+
+# ---- chunks that are trusted
+
+
+@pytest.fixture(params=["local", "s3"])
+def asked(request, tmp_path):
+    """A name for a table, and a function that returns how often its chunks are asked for."""
+    if request.param == "local":
+        path = str(tmp_path / "t.rat.zarr")
+
+        def count(read):
+            with recorded("open") as opened:
+                read()
+            return sum("/c/" in str(name) for name, *_ in opened)
+
+        return path, count
+    place, proxy = request.getfixturevalue("counted_s3")
+
+    def requests(read):
+        proxy.clear()
+        read()
+        return len(proxy.requests)
+
+    return place.new(), requests
+
+
+@pytest.mark.parametrize("dtype", ["i4", "T"])
+def test_what_is_trusted_is_not_asked_for_again(asked, dtype):
+    url, count = asked
+    kind = StringDType() if dtype == "T" else dtype
+    values = np.array([str(n) for n in range(250)], kind) if dtype == "T" else np.arange(250)
+    other = values[::-1].copy()
+    with make(url, 250, chunk=100, a=(kind,)) as table:
+        table.writeBlock("a", values, 0)
+    with (
+        RatZarr(url, cacheSeconds=math.inf) as view,
+        RatZarr(url, cacheSeconds=0.0) as now,
+        RatZarr(url) as writer,
+    ):
+        # Within a chunk, a whole one, over a border; of text as bytes as well.
+        blocks = [(5, 10), (100, 100), (190, 20), (249, 1)]
+
+        def compare(table, expected):
+            for start, length in blocks:
+                got = table.readBlock("a", start, length).tolist()
+                assert got == expected[start : start + length].tolist()
+                text = table.readText("a", start, length)
+                if text is not None:
+                    assert [raw.decode() for piece in text for raw in piece.tolist()] == got
+
+        compare(view, values)
+        compare(now, values)
+        assert count(lambda: compare(view, values)) == 0
+        writer.writeBlock("a", other, 0)
+        writer.flush()
+        assert count(lambda: compare(view, values)) == 0
+        compare(now, other)
+        view.refresh()
+        compare(view, other)
+        assert count(lambda: compare(view, other)) == 0
+        # What it writes itself it sees, in part or as a whole.
+        for start, length in ((7, 3), (100, 100), (195, 10)):
+            other[start : start + length] = values[:length]
+            view.writeBlock("a", values[:length], start)
+            compare(view, other)
+        view.setRowCount(8)
+        view.setRowCount(250)
+        other[8:] = "" if dtype == "T" else 0
+        compare(view, other)
+        view.deleteColumn("a")
+        view.createColumn("a", kind)
+        compare(view, np.zeros(250, kind))
+
+
+def test_what_was_trusted_for_long_is_asked_for_again(asked):
+    url, count = asked
+    with make(url, 100, chunk=50, a=("i4",)) as table:
+        table.writeBlock("a", np.arange(100), 0)
+    with RatZarr(url, readOnly=True, cacheSeconds=2.5) as view:
+        view.readBlock("a", 0, 10)
+        began = time.monotonic()
+        assert count(lambda: view.readBlock("a", 0, 10)) == 0
+        with RatZarr(url) as writer:
+            writer.writeBlock("a", [-1], 5)
+        while view.readBlock("a", 5, 1).tolist() == [5]:
+            assert time.monotonic() < began + 20
+            time.sleep(0.05)
+        assert time.monotonic() > began + 2
+
+
+def test_rows_never_written_are_asked_for_once(asked):
+    url, count = asked
+    make(url, 100, chunk=50, a=("i4",), s=(StringDType(),)).close()
+    with RatZarr(url, cacheSeconds=math.inf) as view:
+        for name, empty in (("a", 0), ("s", "")):
+            view.readBlock(name, 3, 10)
+
+            def read(name=name, empty=empty):
+                assert view.readBlock(name, 20, 10).tolist() == [empty] * 10
+
+            assert count(read) == 0
+        view.writeBlock("a", [7], 3)
+        assert view.readBlock("a", 3, 2).tolist() == [7, 0]
+
+
+def test_a_page_of_a_trusted_chunk_fetches_all_of_it(counted_s3):
+    """A chunk is one object, which is fetched as a whole for any of its rows."""
+    place, proxy = counted_s3
+    url = place.new()
+    values = values_of("f8")
+    with make(url, ROWS, chunk=CHUNK, a=("f8",)) as table:
+        table.writeBlock("a", values, 0)
+    with RatZarr(url, readOnly=True, cacheSeconds=math.inf) as view:
+        proxy.clear()
+        for row in np.random.default_rng(1).permutation(CHUNK)[:200].tolist():
+            assert view.readBlock("a", row, 1) == values[row]
+        assert [one.method for one in proxy.requests] == ["GET", "GET"]
+
+
+def test_a_write_behind_a_read_does_not_leave_the_old_rows(counted_s3):
+    """Requests of both are under way at once; whichever is answered first."""
+    place, proxy = counted_s3
+    url = place.new()
+    new = [f"new {number}" for number in range(3)]
+    with make(url, 100, chunk=100, **dict.fromkeys(("a", *new), ("i4",))) as table:
+        table.writeBlock("a", np.zeros(100), 0)
+    with RatZarr(url, cacheSeconds=math.inf) as table:
+        table.readBlocks(["a", *new], 0, 0)
+        # Chunks that are replaced, and chunks that were never written.
+        for value, name in enumerate(["a", *new, "a", "a", "a"], 1):
+            table.refresh()
+            proxy.delay = 0.05
+            length = 100 if value % 2 else 99
+            block = np.full(length, value)
+            threads = [
+                threading.Thread(target=table.writeBlock, args=(name, block, 0)),
+                *(threading.Thread(target=table.readBlock, args=(name, 0, 5)) for _ in range(3)),
+            ]
+            for thread in threads:
+                thread.start()
+                time.sleep(0.02)
+            for thread in threads:
+                thread.join()
+            proxy.delay = 0
+            assert table.readBlock(name, 0, 5).tolist() == [value] * 5
+
+
+def test_arguments_of_the_cache(tmp_path):
+    path = tmp_path / "t.rat.zarr"
+    make(path, 100, chunk=50, a=("i4",)).close()
+    for name, wrong in (
+        ("cacheBytes", (-1, 1.5, True, "1")),
+        ("cacheSeconds", (-1, "1", math.nan, True, None)),
+    ):
+        for value in wrong:
+            with pytest.raises(ArgumentError, match=name):
+                RatZarr(path, **{name: value})
+    with RatZarr(path, cacheBytes=0, cacheSeconds=math.inf) as table:
+        table.writeBlock("a", np.arange(100), 0)
+        with recorded("open") as opened:
+            for _ in range(3):
+                assert table.readBlock("a", 10, 5).tolist() == [10, 11, 12, 13, 14]
+        assert sum("/c/" in str(name) for name, *_ in opened) == 3

@@ -7,6 +7,7 @@ import pytest
 from zarr.storage import MemoryStore
 
 from ratzarr.columns.catalog import Catalog
+from ratzarr.columns.chunk_cache import ChunkShelf
 from ratzarr.columns.open_columns import OpenColumns
 from ratzarr.stores.open import open_place, table_metadata
 from ratzarr.testing.helpers import make
@@ -31,7 +32,7 @@ def test_what_is_to_be_confirmed_is_not_lost_when_columns_are_created(eager):
     objects.looks_before_writing = False
     document = table_metadata(objects)
     document.load()
-    columns = OpenColumns(Catalog(objects, document))
+    columns = OpenColumns(Catalog(objects, document), ChunkShelf(0))
     new = columns.open([*names, "new"])["new"]
     done = threading.Event()
 

@@ -162,8 +162,6 @@ def test_the_first_column_of_an_empty_table_sets_its_rows(tmp_path):
 WRONG = {
     "another number of rows": (np.zeros(3), ShapeError),
     "three dimensions": (np.zeros((ROWS, 2, 2)), ShapeError),
-    "null": (pa.array([1, None] * (ROWS // 2)), ratzarr.UnequalValueError),
-    "NA": (pd.Series([1, None] * (ROWS // 2), dtype="Int64"), ratzarr.UnequalValueError),
     "None in text": (["a", None] * (ROWS // 2), ratzarr.UnsupportedDtypeError),
     "masked": (np.ma.masked_equal(np.arange(ROWS), 5), ratzarr.UnequalValueError),
     "mixed": (["a", 1] * (ROWS // 2), ratzarr.UnsupportedDtypeError),

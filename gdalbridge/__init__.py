@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from gdalbridge.rasters.bake import BakeReport, bake
     from gdalbridge.rasters.build import BuildReport, build
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
+    from gdalbridge.rasters.polygonize import PolygonReport, polygonize
+    from gdalbridge.rasters.selection import select
+    from gdalbridge.rasters.summarize import ClassSummary, summarize
     from gdalbridge.rasters.zonal import ZonalReport, zonal
     from gdalbridge.sidecars.accept import TouchReport, touch
     from gdalbridge.sidecars.check import CheckReport, check
@@ -58,6 +61,7 @@ __all__ = [
     "CalcReport",
     "CancelledError",
     "CheckReport",
+    "ClassSummary",
     "ColumnReport",
     "ColumnStats",
     "ConversionError",
@@ -65,6 +69,7 @@ __all__ = [
     "ExportReport",
     "JoinReport",
     "LossWarning",
+    "PolygonReport",
     "Sidecar",
     "StaleWarning",
     "Table",
@@ -88,8 +93,11 @@ __all__ = [
     "list_tables",
     "move_raster",
     "open_table",
+    "polygonize",
     "remove_raster",
+    "select",
     "sidecar_path",
+    "summarize",
     "touch",
     "zonal",
 ]
@@ -113,6 +121,9 @@ __getattr__, __dir__ = lazy(
         "rasters.bake": "BakeReport bake",
         "rasters.build": "BuildReport build",
         "rasters.files": "TravelReport copy_raster move_raster remove_raster",
+        "rasters.polygonize": "PolygonReport polygonize",
+        "rasters.selection": "select",
+        "rasters.summarize": "ClassSummary summarize",
         "rasters.zonal": "ZonalReport zonal",
         "sidecars.accept": "TouchReport touch",
         "sidecars.check": "CheckReport check",

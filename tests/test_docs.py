@@ -212,13 +212,14 @@ def test_the_names_of_gdalbridge():
     code = "import gdalbridge; print(*sorted(gdalbridge.__all__))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
-        "AttachedRAT", "BakeReport", "BridgeError", "BuildReport", "CalcReport", "CancelledError",
-        "CheckReport", "ColumnReport", "ColumnStats", "ConversionError", "CopyReport",
-        "ExportReport", "JoinReport", "LossWarning", "Sidecar", "StaleWarning", "Table",
-        "TableInfo", "TouchReport", "TravelReport", "ZonalReport", "attach", "bake", "build",
-        "calc", "check", "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar",
-        "disable", "enable", "export_table", "find_sidecars", "list_tables", "move_raster",
-        "open_table", "remove_raster", "sidecar_path", "touch", "zonal",
+        "AttachedRAT", "BakeReport", "BridgeError", "BuildReport", "CalcReport",
+        "CancelledError", "CheckReport", "ClassSummary", "ColumnReport", "ColumnStats",
+        "ConversionError", "CopyReport", "ExportReport", "JoinReport", "LossWarning",
+        "PolygonReport", "Sidecar", "StaleWarning", "Table", "TableInfo", "TouchReport",
+        "TravelReport", "ZonalReport", "attach", "bake", "build", "calc", "check",
+        "column_stats", "copy_raster", "copy_to_raster", "copy_to_sidecar", "disable", "enable",
+        "export_table", "find_sidecars", "list_tables", "move_raster", "open_table",
+        "polygonize", "remove_raster", "select", "sidecar_path", "summarize", "touch", "zonal",
     ]  # fmt: skip
 
 

@@ -34,10 +34,13 @@ COMMANDS = {
     "ls": "List the tables of a raster, or of a directory.",
     "mv": "Move a raster with all of its tables.",
     "plot": "Draw a column: a histogram, bars, classes or two columns.",
+    "polygonize": "Write the outlines of segments, with their attributes.",
     "rm": "Remove a raster with all of its tables.",
     "run": "Run a Python program that sees sidecars in its rasters' tables.",
+    "select": "Print the rows for which a condition is true, or write their pixels.",
     "sql": "Query a table with SQL.",
     "stats": "Print statistics of columns.",
+    "summarize": "Print segments, pixels, area and means of each class.",
     "touch": "Accept that a raster has changed since its tables were made.",
     "zonal": "Compute statistics of images for each segment.",
 }

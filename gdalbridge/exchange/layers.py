@@ -260,7 +260,19 @@ def _write_layer(
         for batch in batches:
             _check_gpkg(batch, columns, what, losses)
             batch = batch if list(kept) == batch.schema.names else batch.select(kept)
+            if what == GEOJSON:
+                batch = _finite(batch)
             layer.write(_cast(batch, pa.schema(target)))
+
+
+def _finite(batch: Any) -> Any:
+    """Return a batch with NULL in place of NaN; infinities are refused, which JSON lacks, too."""
+    for at, one in enumerate(batch.schema):
+        if pa.types.is_floating(one.type):
+            values = batch.column(at)
+            refuse_rows(batch, one.name, pc.is_inf(values), f"is no number of {GEOJSON}")
+            batch = batch.set_column(at, one, pc.if_else(pc.is_nan(values), None, values))
+    return batch
 
 
 def _check_gpkg(batch: Any, columns: Any, what: str, losses: Losses) -> None:

@@ -238,3 +238,26 @@ except ImportError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for way in ("conda-forge", "libgdal", "gdal-wheel"):
         assert way in done.stdout
+
+
+@pytest.mark.main_env_only
+def test_the_examples_of_select_polygonize_and_summarize(tmp_path, monkeypatch, capsys):
+    import numpy as np
+
+    from gdalbridge import build, open_table
+    from tests.gdalbridge.pixel_rasters import write
+
+    path = write(tmp_path / "seg.tif", np.array([[1, 1, 2, 3], [3, 3, 2, 3]], "u1"))
+    with open_table(path) as table:
+        table["class"] = ["", "water", "forest", "forest"]
+        table["ndvi"] = [0.9, 0.1, 0.7, 0.8]
+    build(path, recount=True)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "raster-and-table.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    for name in ("Select", "Polygons", "Summaries"):
+        [section] = [one for one in sections if one.startswith(f"{name}:")]
+        [example] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        exec(compile(example, name, "exec"), {})
+        said = capsys.readouterr().out.splitlines()
+        assert said == re.findall(r"  # (.*)", example)

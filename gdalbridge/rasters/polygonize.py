@@ -160,13 +160,13 @@ def polygonize(
     >>> report.features, report.polygons
     (1, 2)
     """
+    started = time.perf_counter()
+    required("pyarrow", "arrow", "polygonize")
     from gdalbridge.exchange.polygon_files import polygon_format, polygon_suffixes
 
-    started = time.perf_counter()
     if connectedness not in (None, 4, 8):
         raise BridgeError(f"connectedness is 4 or 8: got {connectedness!r}")
     kind = polygon_format(out)
-    required("pyarrow", "arrow", "polygonize")
     target = parse(out)
     stem = target.path.rpartition(".")[0]
     files = [replace(target, path=stem + one) for one in polygon_suffixes(kind)[:-1]] + [target]

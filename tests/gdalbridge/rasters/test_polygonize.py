@@ -332,9 +332,9 @@ def test_geojson_has_no_infinities(tmp_path):
 @pytest.mark.main_env_only
 def test_losses_are_named(tmp_path, segments):
     path, _ = segments
+    with open_table(path) as table:
+        table["blank"] = np.array([" x"] * len(table))
     with pytest.warns(LossWarning, match="'blank'"):
-        with open_table(path) as table:
-            table["blank"] = np.array([" x"] * len(table))
         report = polygonize(path, tmp_path / "o.shp", columns=["blank"])
     assert "'blank'" in report.losses[0]
     with pytest.raises(ConversionError, match="'blank'"):

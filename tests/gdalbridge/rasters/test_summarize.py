@@ -126,11 +126,12 @@ def test_weights_of_missing_values_and_empty_rows(tmp_path):
 
 def test_classes_of_other_types_and_missing_ones(tmp_path):
     path = table_of(
-        tmp_path, [1.0, 2.0, np.nan, 4.0], **{
-            "code": np.array([3, -1, 3, 3], "i2"), "Code": ["x", "y", "z", "x"],
-            "day": np.array(["2020-05-01", "NaT", "2020-05-01", "2020-05-01"], "M8[s]"),
-        },
-    )  # fmt: skip
+        tmp_path,
+        [1.0, 2.0, np.nan, 4.0],
+        code=np.array([3, -1, 3, 3], "i2"),
+        Code=["x", "y", "z", "x"],
+        day=np.array(["2020-05-01", "NaT", "2020-05-01", "2020-05-01"], "M8[s]"),
+    )
     with RatZarr(f"{path}.rat.zarr") as table:
         table.getColumnAttributeMapping("code")["missing_value"] = -1
     found = summarize(path, "code")

@@ -14,6 +14,8 @@ from gdalbridge.gdalio.compat import exceptions, gdal, ogr_exceptions, silence
 
 __all__ = ["multipolygon", "polygon_parts"]
 
+BATCH_AREAS = 1000
+BATCH_BYTES = 2**24
 MULTIPOLYGON = b"\x01\x06\x00\x00\x00"
 """The beginning of a multipolygon in well-known binary (WKB), little-endian."""
 
@@ -53,22 +55,32 @@ def polygon_parts(
             raise GdalError(f"GDAL can't make polygons: {error}") from error
     try:
         while left:
+            # Switching exceptions on takes longer than reading a polygon.
             with exceptions(), ogr_exceptions(), silence():
                 try:
-                    feature = layer.GetNextFeature()
-                    # Before 3.7, layers raise no exceptions.
-                    if feature is None:
-                        raise RuntimeError(f"{left} are left, and it finds no more")
-                    one = feature.GetField(0), _polygons(feature.GetGeometryRef(), connectedness)
+                    batch = _batch(layer, left, connectedness)
                 except RuntimeError as error:
                     raise GdalError(f"GDAL can't read polygons: {error}") from error
-            left -= 1
-            yield one
+            left -= len(batch)
+            yield from batch
     finally:
         with exceptions(use=False), silence():
-            feature = None
             found.ReleaseResultSet(layer)
             layer = found = None
+
+
+def _batch(layer: Any, left: int, connectedness: int) -> list[tuple[int, list[bytes]]]:
+    batch: list[tuple[int, list[bytes]]] = []
+    size = 0
+    while len(batch) < min(left, BATCH_AREAS) and size < BATCH_BYTES:
+        feature = layer.GetNextFeature()
+        # Before 3.7, layers raise no exceptions.
+        if feature is None:
+            raise RuntimeError(f"{left - len(batch)} are left, and it finds no more")
+        polygons = _polygons(feature.GetGeometryRef(), connectedness)
+        batch.append((feature.GetField(0), polygons))
+        size += sum(map(len, polygons))
+    return batch
 
 
 def _polygonize(raster: Path, connectedness: int, report: Callable[[float], None]) -> Path:

@@ -42,7 +42,10 @@ if TYPE_CHECKING:
     from gdalbridge.rasters.build import BuildReport, build
     from gdalbridge.rasters.files import TravelReport, copy_raster, move_raster, remove_raster
     from gdalbridge.rasters.paint import PaintReport, paint
+    from gdalbridge.rasters.polygonize import PolygonReport, polygonize
     from gdalbridge.rasters.sample import sample
+    from gdalbridge.rasters.selection import select
+    from gdalbridge.rasters.summarize import ClassSummary, summarize
     from gdalbridge.rasters.zonal import ZonalReport, zonal
     from gdalbridge.sidecars.accept import TouchReport, touch
     from gdalbridge.sidecars.check import CheckReport, check
@@ -60,6 +63,7 @@ __all__ = [
     "CalcReport",
     "CancelledError",
     "CheckReport",
+    "ClassSummary",
     "ColumnReport",
     "ColumnStats",
     "ConversionError",
@@ -68,6 +72,7 @@ __all__ = [
     "JoinReport",
     "LossWarning",
     "PaintReport",
+    "PolygonReport",
     "Sidecar",
     "StaleWarning",
     "Table",
@@ -92,9 +97,12 @@ __all__ = [
     "move_raster",
     "open_table",
     "paint",
+    "polygonize",
     "remove_raster",
     "sample",
+    "select",
     "sidecar_path",
+    "summarize",
     "touch",
     "zonal",
 ]
@@ -120,6 +128,9 @@ __getattr__, __dir__ = lazy(
         "rasters.files": "TravelReport copy_raster move_raster remove_raster",
         "rasters.paint": "PaintReport paint",
         "rasters.sample": "sample",
+        "rasters.polygonize": "PolygonReport polygonize",
+        "rasters.selection": "select",
+        "rasters.summarize": "ClassSummary summarize",
         "rasters.zonal": "ZonalReport zonal",
         "sidecars.accept": "TouchReport touch",
         "sidecars.check": "CheckReport check",

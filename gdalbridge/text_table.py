@@ -43,13 +43,26 @@ def float_text(value: float, digits: int = 10) -> str:
     return f"{value:.{digits}g}"
 
 
-def text_table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells under their names, aligned in columns."""
+def text_table(
+    names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] | None = None
+) -> str:
+    """Return rows of cells under their names, aligned in columns.
+
+    Parameters
+    ----------
+    names : sequence of str
+    rows : sequence of sequences of str
+    right : sequence of bool, optional
+        True for each column that is aligned to the right. By default none.
+    """
     cells = [[cell(name) for name in names], *[[cell(one) for one in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
     cells.insert(1, ["-" * width for width in widths])
+    align = [str.rjust if one else str.ljust for one in right or [False] * len(names)]
     return "\n".join(
-        GAP.join(one.ljust(width) for one, width in zip(row, widths, strict=True)).rstrip()
+        GAP.join(
+            put(one, width) for put, one, width in zip(align, row, widths, strict=True)
+        ).rstrip()
         for row in cells
     )
 

@@ -188,6 +188,7 @@ def test_the_examples_of_raster_and_table(tmp_path, monkeypatch):
     from tests.gdalbridge.pixel_rasters import squares, write
 
     text = (ROOT / "docs" / "raster-and-table.md").read_text(encoding="utf-8")
+    text = text[text.index("## paint") : text.index("## Select")]
     examples = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     pixels = squares(520, 510)
@@ -248,13 +249,13 @@ def test_the_names_of_gdalbridge():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [
         "AttachedRAT", "BakeReport", "BridgeError", "BuildReport", "CalcReport", "CancelledError",
-        "CheckReport", "ColumnReport", "ColumnStats", "ConversionError", "CopyReport",
-        "ExportReport", "JoinReport", "LossWarning", "PaintReport", "Sidecar", "StaleWarning",
-        "Table", "TableInfo", "TouchReport", "TravelReport", "ZonalReport", "attach", "bake",
-        "build", "calc", "check", "column_stats", "copy_raster", "copy_to_raster",
-        "copy_to_sidecar", "disable", "enable", "export_table", "find_sidecars", "list_tables",
-        "move_raster", "open_table", "paint", "remove_raster", "sample", "sidecar_path", "touch",
-        "zonal",
+        "CheckReport", "ClassSummary", "ColumnReport", "ColumnStats", "ConversionError",
+        "CopyReport", "ExportReport", "JoinReport", "LossWarning", "PaintReport", "PolygonReport",
+        "Sidecar", "StaleWarning", "Table", "TableInfo", "TouchReport", "TravelReport",
+        "ZonalReport", "attach", "bake", "build", "calc", "check", "column_stats", "copy_raster",
+        "copy_to_raster", "copy_to_sidecar", "disable", "enable", "export_table", "find_sidecars",
+        "list_tables", "move_raster", "open_table", "paint", "polygonize", "remove_raster",
+        "sample", "select", "sidecar_path", "summarize", "touch", "zonal",
     ]  # fmt: skip
 
 
@@ -273,3 +274,26 @@ except ImportError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     for way in ("conda-forge", "libgdal", "gdal-wheel"):
         assert way in done.stdout
+
+
+@pytest.mark.main_env_only
+def test_the_examples_of_select_polygonize_and_summarize(tmp_path, monkeypatch, capsys):
+    import numpy as np
+
+    from gdalbridge import build, open_table
+    from tests.gdalbridge.pixel_rasters import write
+
+    path = write(tmp_path / "seg.tif", np.array([[1, 1, 2, 3], [3, 3, 2, 3]], "u1"))
+    with open_table(path) as table:
+        table["class"] = ["", "water", "forest", "forest"]
+        table["ndvi"] = [0.9, 0.1, 0.7, 0.8]
+    build(path, recount=True)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "raster-and-table.md").read_text(encoding="utf-8")
+    sections = re.split(r"^## ", text, flags=re.MULTILINE)
+    for name in ("Select", "Polygons", "Summaries"):
+        [section] = [one for one in sections if one.startswith(f"{name}:")]
+        [example] = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+        exec(compile(example, name, "exec"), {})
+        said = capsys.readouterr().out.splitlines()
+        assert said == re.findall(r"  # (.*)", example)

@@ -4,17 +4,17 @@ The file gets its name when it is complete. After an error or Ctrl-C nothing is 
 """
 
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import BridgeError, ColumnSelectionError, LossWarning, OutputExistsError
 from gdalbridge.exchange import arrow_files
+from gdalbridge.exchange.target_file import check_free, folder_for, put_in_place
 from gdalbridge.gdalio.field_types import FieldUsage, usage_in
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
@@ -23,7 +23,7 @@ from gdalbridge.sidecars.source import open_source
 from ratzarr.errors import Advice
 from ratzarr.interop import Source, TableMethods, required
 from ratzarr.interop.source import row_name
-from ratzarr.stores import Location, copy_file, file_state, parse, temporary_path
+from ratzarr.stores import Location, file_state, parse
 
 __all__ = ["ExportReport", "export_table", "table_format"]
 
@@ -402,18 +402,7 @@ def _chosen(there: Sequence[str], columns: Sequence[str] | None, place: str) -> 
 def _check_target(
     target: Location, kind: str, overwrite: bool, options: Mapping[str, Any] | None
 ) -> None:
-    if target.kind not in ("local", "s3"):
-        raise BridgeError(f"{target}: a table is exported to a local file or to S3")
-    if target.kind == "local" and Path(target.path).is_dir():
-        raise OutputExistsError(f"{target} is a directory, and is not replaced")
-    for one in _files(target, kind):
-        there = file_state(one, options)
-        if there is None:
-            continue
-        if not overwrite:
-            raise OutputExistsError(
-                Advice(f"{one} already exists.", "Use overwrite=True to replace it.")
-            )
+    for one in check_free(target, _files(target, kind), overwrite, options):
         if kind == "gpkg" and target.kind == "local":
             from gdalbridge.gdalio.vector_layer import is_raster
 
@@ -428,16 +417,6 @@ def _files(target: Location, kind: str) -> list[Location]:
     return [replace(target, path=f"{target.path[: -len('.dbf')]}.cpg"), target]
 
 
-@contextmanager
-def _folder(target: Location) -> Iterator[Path]:
-    """Yield a temporary directory: for a local file on the same file system."""
-    parent = Path(target.path).parent if target.kind == "local" else Path(tempfile.gettempdir())
-    if not parent.is_dir():
-        raise BridgeError(f"{target}: there is no directory {parent}")
-    with temporary_path(parent, folder=True) as made:
-        yield made
-
-
 def _write(
     rows: _Rows,
     kind: str,
@@ -450,7 +429,7 @@ def _write(
     from gdalbridge.exchange.layers import Losses, write_dbf, write_gpkg
 
     found = Losses(strict)
-    with _folder(target) as made:
+    with folder_for(target) as made:
         path = made / f"table.{kind}"
         if kind == "gpkg":
             write_gpkg(path, rows.schema, rows.batches(), row=rows.row, losses=found)
@@ -466,7 +445,7 @@ def _write(
         for one in _files(target, kind):
             file = path if one == target else path.with_suffix(".cpg")
             if file.exists():
-                _put(file, one, overwrite, options)
+                put_in_place(file, one, overwrite, options)
     return (
         [f"column {name!r}: {words}" for name, words in found.losses.items()],
         [f"column {name!r}: {words}" for name, words in found.notes.items()],
@@ -501,22 +480,3 @@ def _write_arrow(path: Path, kind: str, rows: _Rows) -> None:
         write[kind](path, schema, batches())
     except pa.ArrowInvalid as error:
         raise BridgeError(f"{kind} can't hold the table: {error}") from error
-
-
-def _put(made: Path, target: Location, overwrite: bool, options: Mapping[str, Any] | None) -> None:
-    """Give a finished file its name."""
-    try:
-        if target.kind == "s3":
-            copy_file(Location("local", str(made)), target, overwrite=overwrite, options=options)
-        elif overwrite:
-            made.replace(target.path)
-        else:
-            try:
-                # Only a hard link fails if the name has been taken meanwhile.
-                Path(target.path).hardlink_to(made)
-            except FileExistsError:
-                raise
-            except OSError:
-                made.rename(target.path)
-    except FileExistsError as error:
-        raise OutputExistsError(f"{target} already exists") from error

@@ -1,6 +1,6 @@
-"""GeoPackages and dBASE tables: what they can hold, and what becomes of the rest.
+"""GeoPackages, GeoJSON and dBASE tables: what they can hold, and what becomes of the rest.
 
-Both are written by GDAL. A GeoPackage has 64-bit integers and floats. A dBASE table (``.dbf``,
+They are written by GDAL. A GeoPackage has 64-bit integers and floats. A dBASE table (``.dbf``,
 and ``.vat.dbf`` beside a raster) has decimal numbers of fixed width, text of at most 254 bytes, and
 names of at most 10 bytes, so its columns are measured before they are written.
 """
@@ -15,10 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gdalbridge.errors import BridgeError, ConversionError
-from gdalbridge.gdalio.vector_layer import LayerField, LayerWriter
+from gdalbridge.gdalio.vector_layer import LayerField, LayerPolygons, LayerWriter
 from ratzarr.errors import Advice
 
-__all__ = ["Losses", "check_calendar", "check_kinds", "refuse_rows", "write_dbf", "write_gpkg"]
+__all__ = [
+    "Losses",
+    "check_calendar",
+    "check_kinds",
+    "refuse_rows",
+    "write_dbf",
+    "write_geojson",
+    "write_gpkg",
+]
 
 LAYER = "rat"
 """Name of the layer in a GeoPackage, as in SQL queries."""
@@ -31,6 +39,7 @@ MOST_FIELDS = 255
 MOST_BYTES = 2**31 - 1
 """ArcGIS and many other programs read no larger dBASE table."""
 FIRST_DAY, FIRST_AFTER = "0001-01-01", "10000-01-01"
+GPKG, GEOJSON = "a GeoPackage", "GeoJSON"
 ELSEWHERE = "Parquet and Arrow files keep it"
 
 
@@ -173,9 +182,15 @@ def _check_case(schema: Any, format_name: str) -> None:
 
 
 def write_gpkg(
-    path: Path, schema: Any, batches: Iterable[Any], *, row: bool, losses: Losses
+    path: Path,
+    schema: Any,
+    batches: Iterable[Any],
+    *,
+    row: bool,
+    losses: Losses,
+    polygons: LayerPolygons | None = None,
 ) -> None:
-    """Write batches to a GeoPackage, as a layer without geometry.
+    """Write batches to a GeoPackage, by default as a layer without geometry.
 
     Parameters
     ----------
@@ -186,24 +201,78 @@ def write_gpkg(
     row : bool
         Row numbers become the features' numbers (FID).
     losses : Losses
+    polygons : LayerPolygons, optional
+        Its column is the last one of the schema.
     """
-    what = "a GeoPackage"
-    check_kinds(schema, what, {pa.types.is_fixed_size_list: "several values per row"})
-    columns = pa.schema(list(schema)[1:])
-    _check_case(schema if row else columns, what)
-    fields = [_field(one.name, one.type) for one in columns]
+    columns = pa.schema(list(schema)[1 : None if polygons is None else -1])
+    _check_case(schema if row else columns, GPKG)
     fid = schema.names[0] if row else "fid"
-    while not row and fid.casefold() in {one.name.casefold() for one in fields}:
+    while not row and fid.casefold() in {one.casefold() for one in columns.names}:
         fid = f"_{fid}"
-    target = pa.schema(
-        [(fid, pa.int64())] * row + [(one.name, _layer_type(one)) for one in fields]
+    options = [f"FID={fid}"]
+    if polygons is not None:
+        options.append(f"GEOMETRY_NAME={polygons.name}")
+    _write_layer(
+        "GPKG", path, schema, columns, batches, GPKG, losses, fid if row else None, options,
+        polygons,
+    )  # fmt: skip
+
+
+def write_geojson(
+    path: Path, schema: Any, batches: Iterable[Any], *, losses: Losses, polygons: LayerPolygons
+) -> None:
+    """Write batches to a GeoJSON file, in the coordinate reference system that they have.
+
+    Parameters are those of :func:`write_gpkg`; the first column becomes a property, too.
+    """
+    columns = pa.schema(list(schema)[:-1])
+    check_kinds(columns, GEOJSON, {pa.types.is_binary: "bytes"})
+    # Its default would round coordinates.
+    options = ["COORDINATE_PRECISION=17", "WRITE_NAME=NO"]
+    _write_layer(
+        "GeoJSON", path, schema, columns, batches, GEOJSON, losses, None, options, polygons
     )
+
+
+def _write_layer(
+    driver: str,
+    path: Path,
+    schema: Any,
+    columns: Any,
+    batches: Iterable[Any],
+    what: str,
+    losses: Losses,
+    fid: str | None,
+    options: list[str],
+    polygons: LayerPolygons | None,
+) -> None:
+    check_kinds(columns, what, {pa.types.is_fixed_size_list: "several values per row"})
+    fields = [_field(one.name, one.type) for one in columns]
+    target = [(one.name, _layer_type(one)) for one in fields]
+    if fid is not None:
+        target.insert(0, (fid, pa.int64()))
+    if polygons is not None:
+        target.append((polygons.name, pa.binary()))
+    kept = schema.names if fid is not None else [name for name, _ in target]
     with LayerWriter(
-        "GPKG", str(path), LAYER, fields, fid=fid if row else None, options=[f"FID={fid}"]
+        driver, str(path), LAYER, fields, fid=fid, options=options, polygons=polygons
     ) as layer:
         for batch in batches:
             _check_gpkg(batch, columns, what, losses)
-            layer.write(_cast(batch if row else batch.select(columns.names), target))
+            batch = batch if list(kept) == batch.schema.names else batch.select(kept)
+            if what == GEOJSON:
+                batch = _finite(batch)
+            layer.write(_cast(batch, pa.schema(target)))
+
+
+def _finite(batch: Any) -> Any:
+    """Return a batch with NULL in place of NaN; infinities are refused, which JSON lacks, too."""
+    for at, one in enumerate(batch.schema):
+        if pa.types.is_floating(one.type):
+            values = batch.column(at)
+            refuse_rows(batch, one.name, pc.is_inf(values), f"is no number of {GEOJSON}")
+            batch = batch.set_column(at, one, pc.if_else(pc.is_nan(values), None, values))
+    return batch
 
 
 def _check_gpkg(batch: Any, columns: Any, what: str, losses: Losses) -> None:

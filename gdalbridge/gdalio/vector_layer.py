@@ -1,8 +1,9 @@
-"""Tables as vector layers without geometry, written by GDAL's own drivers from Arrow batches.
+"""Tables as vector layers, with or without polygons, written by GDAL's drivers from Arrow batches.
 
 GDAL 3.8 and later take whole batches; older versions get one feature after another.
 """
 
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from gdalbridge.errors import GdalError, NotWrittenError
 from gdalbridge.gdalio.compat import exceptions, gdal, ogr_exceptions
 from gdalbridge.gdalio.messages import Message, collected
 
-__all__ = ["LayerField", "LayerWriter", "is_raster"]
+__all__ = ["LayerField", "LayerPolygons", "LayerWriter", "is_raster", "projjson"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,16 @@ class LayerField:
     decimals: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class LayerPolygons:
+    """The multipolygons of a layer."""
+
+    name: str
+    """The column of the batches that has them, in WKB."""
+    crs: str = ""
+    """The coordinate reference system as WKT."""
+
+
 KINDS = {
     "integer": "OFTInteger", "integer64": "OFTInteger64", "real": "OFTReal", "string": "OFTString",
     "date": "OFTDate", "datetime": "OFTDateTime", "binary": "OFTBinary",
@@ -40,7 +51,7 @@ ROWS_PER_TRANSACTION = 200_000
 
 
 class LayerWriter:
-    """A new file with one layer without geometry. A context manager, which closes the file.
+    """A new file with one layer. A context manager, which closes the file.
 
     Parameters
     ----------
@@ -55,6 +66,8 @@ class LayerWriter:
         The column of the batches that has the features' numbers (FID).
     options : sequence of str
         Layer creation options, ``NAME=VALUE``.
+    polygons : LayerPolygons, optional
+        By default features have no geometry.
 
     Raises
     ------
@@ -72,18 +85,28 @@ class LayerWriter:
         *,
         fid: str | None = None,
         options: Sequence[str] = (),
+        polygons: LayerPolygons | None = None,
     ) -> None:
-        from osgeo import ogr
+        from osgeo import ogr, osr
 
         self._path, self._fields, self._fid, self._ogr = path, list(fields), fid, ogr
+        self._polygons = polygons
         self._since = 0
         made = gdal.GetDriverByName(driver)
         if made is None:
             raise GdalError(f"{path}: this GDAL has no driver {driver}; see gdalinfo --formats")
         with self._talking():
             self._dataset = made.Create(path, 0, 0, 0, gdal.GDT_Unknown)
+            system = None
+            if polygons is not None and polygons.crs:
+                system = osr.SpatialReference()
+                system.ImportFromWkt(polygons.crs)
+                system.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
             self._layer = self._dataset.CreateLayer(
-                layer, srs=None, geom_type=ogr.wkbNone, options=list(options)
+                layer,
+                srs=system,
+                geom_type=ogr.wkbNone if polygons is None else ogr.wkbMultiPolygon,
+                options=list(options),
             )
             for one in fields:
                 self._layer.CreateField(self._definition(one))
@@ -110,7 +133,9 @@ class LayerWriter:
         """
         with self._talking():
             if self._whole:
-                self._layer.WritePyArrow(_with_times(batch))
+                shapes = self._polygons
+                options = [] if shapes is None else [f"GEOMETRY_NAME={shapes.name}"]
+                self._layer.WritePyArrow(_with_times(batch), options)
             else:
                 self._write_features(batch)
             self._since += batch.num_rows
@@ -123,10 +148,13 @@ class LayerWriter:
         """Write a batch with GDAL before 3.8."""
         columns = [batch.column(one.name).to_pylist() for one in self._fields]
         numbers = None if self._fid is None else batch.column(self._fid).to_pylist()
+        shapes = self._polygons and batch.column(self._polygons.name).to_pylist()
         feature = self._ogr.Feature(self._layer.GetLayerDefn())
         setters = [self._setter(feature, at, one) for at, one in enumerate(self._fields)]
         for row in range(batch.num_rows):
             feature.SetFID(-1 if numbers is None else numbers[row])
+            if shapes:
+                feature.SetGeometryDirectly(self._ogr.CreateGeometryFromWkb(shapes[row]))
             for at, (values, setter) in enumerate(zip(columns, setters, strict=True)):
                 value = values[row]
                 if value is None:
@@ -227,3 +255,17 @@ def is_raster(path: str) -> bool:
     """Return True if a file has a raster, such as some GeoPackages."""
     with exceptions(use=False), collected():
         return gdal.OpenEx(path, gdal.OF_RASTER | gdal.OF_READONLY) is not None
+
+
+def projjson(crs: str) -> Any:
+    """Return a coordinate reference system, given as WKT, as PROJJSON; None if GDAL has none."""
+    from osgeo import osr
+
+    if not crs:
+        return None
+    system = osr.SpatialReference()
+    with exceptions(use=False), collected():
+        if system.ImportFromWkt(crs) != 0:
+            return None
+        text = system.ExportToPROJJSON()
+    return json.loads(text) if text else None

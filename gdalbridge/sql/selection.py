@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
 from gdalbridge.sidecars.merged import Columns
@@ -13,7 +14,7 @@ from gdalbridge.sidecars.source import ColumnsSource
 from gdalbridge.sql.expressions import Program, needed
 from gdalbridge.sql.query import Database
 
-__all__ = ["selected_rows"]
+__all__ = ["matching_rows", "selected_rows"]
 
 
 def selected_rows(
@@ -48,11 +49,7 @@ def selected_rows(
 
     orders = [_order(there, text) for text in sort]
     with ExitStack() as stack:
-        program = None
-        if where is not None:
-            program = stack.enter_context(Program({"where": where}, there))
-            if program.dtypes["where"] != np.dtype(np.bool_):
-                raise BridgeError(f"{where!r} is not true or false for a row: write a comparison")
+        program = None if where is None else stack.enter_context(_condition(where, there))
         used = [] if program is None else [one.name for one in program.columns]
         names = list(dict.fromkeys([*used, *(name for name, _ in orders)]))
         dataset = TableDataset(ColumnsSource(there, lambda: there), names)
@@ -61,6 +58,30 @@ def selected_rows(
         with closing(_matching(dataset, program, [])) as batches:
             rows = (row for batch in batches for row in batch.column(0).to_pylist())
             return list(islice(rows, start, start + count))
+
+
+def matching_rows(there: Columns, where: str) -> Generator[NDArray[np.int64]]:
+    """Yield the numbers of the rows for which an expression is true, block by block, ascending.
+
+    Parameters and errors are those of :func:`selected_rows`.
+    """
+    needed()
+    from ratzarr.interop.dataset import TableDataset
+
+    with _condition(where, there) as program:
+        names = [one.name for one in program.columns]
+        dataset = TableDataset(ColumnsSource(there, lambda: there), names)
+        with closing(_matching(dataset, program, [])) as batches:
+            for batch in batches:
+                yield batch.column(0).to_numpy()
+
+
+def _condition(where: str, there: Columns) -> Program:
+    program = Program({"where": where}, there)
+    if program.dtypes["where"] != np.dtype(np.bool_):
+        program.close()
+        raise BridgeError(f"{where!r} is not true or false for a row: write a comparison")
+    return program
 
 
 def _order(there: Columns, text: str) -> tuple[str, bool]:

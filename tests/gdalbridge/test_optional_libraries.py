@@ -34,6 +34,7 @@ COMMANDS = {
     "plot PATH x -o OUT": {"pyarrow": "plot", "duckdb": "plot", "matplotlib": "plot"},
     "stats PATH": {"pyarrow": "sql", "duckdb": "sql"},
     "calc PATH --out y x+1": {"pyarrow": "sql", "duckdb": "sql"},
+    "select PATH x>1": {"pyarrow": "sql", "duckdb": "sql"},
     "head PATH": {},
     "info PATH": {},
 }

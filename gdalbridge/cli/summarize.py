@@ -1,0 +1,92 @@
+"""``gdalbridge summarize``."""
+
+from typing import Any
+
+import click
+
+from gdalbridge.cli.common import (
+    Command,
+    config_option,
+    encoding_option,
+    examples,
+    json_option,
+    lossy_option,
+    print_json,
+    quiet_option,
+    unicode_text,
+)
+
+
+def _names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    unicode_text(ctx, param, values)
+    return [one.strip() for text in values for one in text.split(",") if one.strip()]
+
+
+@examples(
+    "gdalbridge summarize seg.tif --by class",
+    "gdalbridge summarize seg.tif --by class --columns ndvi,height --csv > classes.csv",
+    "gdalbridge summarize seg.tif --by class --column height --stat mean,max",
+)
+@click.command("summarize", cls=Command)
+@click.argument("raster")
+@click.option(
+    "--by",
+    multiple=True,
+    required=True,
+    callback=unicode_text,
+    metavar="COLUMN",
+    help="The column with the classes. Can be repeated, for combinations of classes.",
+)
+@click.option(
+    "--columns",
+    callback=_names,
+    multiple=True,
+    metavar="COLUMN,...",
+    help="Columns of numbers to take statistics of.",
+)
+@click.option(
+    "--column",
+    "more",
+    multiple=True,
+    callback=unicode_text,
+    metavar="COLUMN",
+    help="One such column, whose name may contain a comma. Can be repeated.",
+)
+@click.option(
+    "--stat",
+    "stats",
+    multiple=True,
+    default=("mean",),
+    show_default=True,
+    callback=_names,
+    help="Statistics: mean (weighted by pixels), min, max.",
+)
+@click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
+)
+@encoding_option
+@lossy_option
+@config_option
+@json_option
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@quiet_option
+def command(
+    raster: str, by: tuple[str, ...], columns: list[str], more: tuple[str, ...],
+    stats: list[str], as_json: bool, as_csv: bool, quiet: bool, **options: Any,
+) -> None:  # fmt: skip
+    """Print the segments, pixels and area of each class of RASTER, and means of columns.
+
+    Means are weighted by the pixels; NaN and missing values don't count. Rows without pixels are
+    left out.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv can't be combined")
+    from gdalbridge.rasters.summarize import summarize
+
+    found = summarize(raster, by, columns=[*columns, *more], stats=stats, **options)
+    if as_json:
+        print_json(found.as_dict())
+    elif as_csv:
+        click.echo(found.as_csv(), nl=False)
+    elif not quiet:
+        click.echo(str(found))

@@ -183,6 +183,11 @@ def _read_csv(path: Path) -> Any:
 
     table = csv.read_csv(path)
     for at, field in enumerate(table.schema):
+        if pa.types.is_binary(field.type):
+            raise BridgeError(
+                f"column {field.name!r} of {path} is not UTF-8 text: convert the file first "
+                "(iconv -f cp1252 -t utf-8)"
+            )
         if not pa.types.is_float64(field.type):
             continue
         largest = pc.max(pc.abs(pc.if_else(pc.is_finite(table[at]), table[at], None))).as_py()

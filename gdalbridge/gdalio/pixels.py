@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, RasterNotFoundError
-from gdalbridge.gdalio.compat import VERSION, exceptions, gdal
+from gdalbridge.gdalio.compat import VERSION, exceptions, gdal, osr_exceptions
 from gdalbridge.gdalio.datasets import band_of, opened
 
 __all__ = ["Grid", "Pixels", "Window", "units_of"]
@@ -76,34 +76,31 @@ class Grid:
 
 
 def _same_crs(one: str, other: str) -> bool:
-    from osgeo import osr
-
     if one == other:
         return True
-    systems = []
-    for text in (one, other):
-        system = osr.SpatialReference()
-        with exceptions(False):
-            if system.ImportFromWkt(text) != 0:
-                return False
-        systems.append(system)
-    return bool(systems[0].IsSame(systems[1]))
+    with osr_exceptions(False):
+        systems = [_system(text) for text in (one, other)]
+        return all(systems) and bool(systems[0].IsSame(systems[1]))
 
 
 def units_of(crs: str) -> str:
     """Return the unit of a coordinate reference system, such as "m"; empty if it is unknown."""
-    from osgeo import osr
-
-    if not crs:
-        return ""
-    system = osr.SpatialReference()
-    with exceptions(False):
-        if system.ImportFromWkt(crs) != 0:
+    with osr_exceptions(False):
+        system = _system(crs) if crs else None
+        if system is None:
             return ""
         if system.IsGeographic():
             return "degree"
         name = str(system.GetLinearUnitsName() or "")
     return {"metre": "m", "meter": "m", "US survey foot": "US-ft", "foot": "ft"}.get(name, name)
+
+
+def _system(crs: str) -> Any:
+    """Return a coordinate reference system; None if it is invalid."""
+    from osgeo import osr
+
+    system = osr.SpatialReference()
+    return None if system.ImportFromWkt(crs) else system
 
 
 class Pixels:

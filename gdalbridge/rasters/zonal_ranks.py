@@ -163,7 +163,9 @@ class RankTables:
             cut = int(np.searchsorted(row, stop))
             yield (
                 first,
-                self._block(first, row[:cut] - first, value[:cut], count[:cut], stop - first, classes),
+                self._block(
+                    first, row[:cut] - first, value[:cut], count[:cut], stop - first, classes
+                ),
             )
             held = [(row[cut:], value[cut:], count[cut:])] if cut < len(row) else []
 
@@ -200,9 +202,7 @@ class RankTables:
                     firsts = np.flatnonzero(best)
                     _, at = np.unique(row[firsts], return_index=True)
                     modes[there] = value[firsts[at]]
-                found["mode"] = as_column(
-                    "mode", modes, total > 0, self._dtype, first, self._what
-                )
+                found["mode"] = as_column("mode", modes, total > 0, self._dtype, first, self._what)
                 continue
             percent = 50.0 if name == "median" else _percent(name)
             out = np.full(rows, np.nan)

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from ratzarr import RatZarr
+from tests.gdalbridge.pixel_rasters import write
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,9 +21,11 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_readme_can_be_followed(tmp_path, moto_s3, monkeypatch):
     """Its commands and examples in their order, in one directory, each on what the last has left."""
     blocks = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
-    assert [kind for kind, _ in blocks] == ["sh", "python", "python", "sh", "sh"]
+    assert [kind for kind, _ in blocks] == ["sh", "python", "python", "sh", "sh", "sh"]
     monkeypatch.setenv("BUCKET", moto_s3.bucket)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    red, nir = np.full((6, 8), 20.0), np.arange(48.0).reshape(6, 8) * 2 + 10
+    segments = np.arange(48, dtype="u2").reshape(6, 8) // 16 + 1
     said = []
     for kind, text in blocks:
         if kind == "python":
@@ -28,6 +33,9 @@ def test_the_readme_can_be_followed(tmp_path, moto_s3, monkeypatch):
         command = [sys.executable, "-c", text] if kind == "python" else ["sh", "-euc", text]
         # The first of them goes into the directory that it makes.
         folder = tmp_path / "demo" if said else tmp_path
+        if "image.tif" in text:
+            write(folder / "seg.tif", segments)
+            write(folder / "image.tif", np.array([red, nir], "f4"))
         done = subprocess.run(
             command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
         )
@@ -38,7 +46,14 @@ def test_the_readme_can_be_followed(tmp_path, moto_s3, monkeypatch):
     assert said[0].count("Open Water") == 4
     assert "'area_ha', 'km2']" in said[1]
     assert "written: lc.tif.rat.zarr" in said[2]
-    assert f"s3://{moto_s3.bucket}/dir/lc.tif.rat.zarr" in said[4]
+    assert f"s3://{moto_s3.bucket}/dir/lc.tif.rat.zarr" in said[5]
+    means = [nir[segments == one].mean() for one in (1, 2, 3)]
+    ndvi = {one: (mean - 20) / (mean + 20) for one, mean in enumerate(means, start=1)}
+    green = pd.read_parquet(tmp_path / "demo" / "green.parquet").set_index("row")
+    assert green["ndvi"].to_dict() == {
+        one: pytest.approx(value) for one, value in ndvi.items() if value > 0.4
+    }
+    assert (tmp_path / "demo" / "ndvi.png").stat().st_size > 1000
     with RatZarr(tmp_path / "demo" / "lc.tif.rat.zarr", readOnly=True) as table:
         rows = table.rowCount
         hectares = table.readBlock("hectares", 0, rows).tolist()

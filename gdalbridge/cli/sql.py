@@ -44,7 +44,8 @@ def _named(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @click.argument("query", callback=unicode_text)
 @click.option(
     "--table", "tables", multiple=True, callback=_named, metavar="NAME=TABLE",
-    help="A further table: a raster, a sidecar, or a .parquet, .arrow or .csv file. Can be repeated.",
+    help="A further table: a raster, a sidecar, or a .parquet, .arrow, .feather or .csv file. "
+    "Can be repeated.",
 )  # fmt: skip
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @json_option
@@ -103,18 +104,25 @@ def command(
 def _opened(stack: ExitStack, place: str, encoding: str | None, lossy: bool) -> Any:
     """Open a further table."""
     from gdalbridge.errors import BridgeError
+    from gdalbridge.exchange.arrow_files import SUFFIXES, read_table
     from gdalbridge.table import open_table
+    from ratzarr.stores import parse
 
-    suffix = Path(place).suffix.lower()
-    if suffix not in (".parquet", ".arrow", ".csv"):
+    kind = SUFFIXES.get(Path(place).suffix.lower())
+    if kind is None:
         return stack.enter_context(open_table(place, update=False, encoding=encoding, lossy=lossy))
+    if kind == "csv" or parse(place).kind != "local":
+        # Arrow's dataset would guess the types of CSV from its first rows, and round large integers.
+        return read_table(place)
     import pyarrow as pa
     from pyarrow import dataset
 
     try:
-        return dataset.dataset(place, format=suffix[1:])
+        return dataset.dataset(place, format=kind)
+    except FileNotFoundError:
+        raise BridgeError(f"{place} can't be read: the file does not exist") from None
     except (pa.ArrowInvalid, OSError) as error:
-        raise BridgeError(f"{place} can't be read as {suffix[1:]}: {error}") from error
+        raise BridgeError(f"{place} can't be read as {kind}: {error}") from error
 
 
 def _print(pieces: Iterable[str]) -> None:

@@ -63,7 +63,12 @@ def write_csv(path: Path, schema: Any, batches: Iterable[Any]) -> None:
 # ---- reading
 
 
-def read_table(data: Any, key: str, columns: Sequence[str] | None, options: Any = None) -> Any:
+def read_table(
+    data: Any,
+    key: str | None = None,
+    columns: Sequence[str] | None = None,
+    options: Any = None,
+) -> Any:
     """Return data as a ``pyarrow.Table`` of a key column and others.
 
     Parameters
@@ -71,7 +76,7 @@ def read_table(data: Any, key: str, columns: Sequence[str] | None, options: Any 
     data : str, os.PathLike or data frame
         A CSV, Parquet, Arrow or Feather file, local or on S3, by its suffix; a pandas or Polars
         DataFrame, or anything with Arrow's C stream.
-    key : str
+    key : str, optional
         A column, or the name of a pandas index.
     columns : sequence of str, optional
         The other columns, by default all.
@@ -85,7 +90,8 @@ def read_table(data: Any, key: str, columns: Sequence[str] | None, options: Any 
     """
     pa = required("pyarrow", "arrow", "a join")
     name = "the data"
-    wanted = None if columns is None else [key, *columns]
+    keys = [] if key is None else [key]
+    wanted = None if columns is None else [*keys, *columns]
     try:
         if isinstance(data, str | os.PathLike):
             name = str(data)
@@ -99,15 +105,17 @@ def read_table(data: Any, key: str, columns: Sequence[str] | None, options: Any 
                 "the data to join is a path, or a DataFrame or table of pandas, Polars or Arrow: got "
                 f"{type(data).__name__}"
             )
+    except FileNotFoundError:
+        raise BridgeError(f"{name} can't be read: the file does not exist") from None
     except pa.ArrowException as error:
         # pyarrow adds the name of a column as a second argument.
         words = ". ".join(map(str, error.args))
         raise BridgeError(f"{name} can't be read: {words}") from error
     names = table.column_names
-    for one in [key] if columns is None else [key, *columns]:
+    for one in keys if wanted is None else wanted:
         if one not in names:
             raise BridgeError(f"{name} has no column {one!r}; it has {names!r:.500}")
-    for one in names if columns is None else wanted or []:
+    for one in names if wanted is None else wanted:
         if names.count(one) > 1:
             raise BridgeError(f"{name} has several columns of the name {one!r}")
     if wanted is not None and len(set(wanted)) < len(wanted):
@@ -175,6 +183,11 @@ def _read_csv(path: Path) -> Any:
 
     table = csv.read_csv(path)
     for at, field in enumerate(table.schema):
+        if pa.types.is_binary(field.type):
+            raise BridgeError(
+                f"column {field.name!r} of {path} is not UTF-8 text: convert the file first "
+                "(iconv -f cp1252 -t utf-8)"
+            )
         if not pa.types.is_float64(field.type):
             continue
         largest = pc.max(pc.abs(pc.if_else(pc.is_finite(table[at]), table[at], None))).as_py()

@@ -359,8 +359,10 @@ class _Rows:
                 raise scan.error from None
             import duckdb
 
-            if isinstance(error, duckdb.Error | pa.ArrowException):
-                raise BridgeError(f"DuckDB can't compute {where!r:.200}: {error}") from error
+            # An invalid condition: its error shows the whole query, of which the user knows a part.
+            reason = error.__cause__ if isinstance(error, BridgeError) else error
+            if isinstance(reason, duckdb.Error | pa.ArrowException):
+                raise BridgeError(f"DuckDB can't compute {where!r:.200}: {reason}") from error
             raise
 
     def _blocks(self) -> Iterator[tuple[int, int]]:

@@ -15,6 +15,7 @@ __all__ = [
     "exceptions",
     "gdal",
     "ogr_exceptions",
+    "osr_exceptions",
     "own_rat",
     "set_own_rat",
     "silence",
@@ -132,6 +133,26 @@ def ogr_exceptions() -> Iterator[None]:
         return
     with ogr.ExceptionMgr(useExceptions=True):
         yield
+
+
+@contextmanager
+def osr_exceptions(use: bool = True) -> Iterator[None]:
+    """Do as :func:`exceptions` for coordinate reference systems; ``osgeo.osr`` has its own switch.
+
+    Without it, GDAL 3.7 and later warn of a choice that the user has not made.
+    """
+    from osgeo import osr
+
+    if hasattr(osr, "ExceptionMgr"):
+        with osr.ExceptionMgr(useExceptions=use):
+            yield
+        return
+    before = bool(osr.GetUseExceptions())
+    (osr.UseExceptions if use else osr.DontUseExceptions)()
+    try:
+        yield
+    finally:
+        (osr.UseExceptions if before else osr.DontUseExceptions)()
 
 
 def _use_exceptions(use: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.compat import exceptions, gdal
 from gdalbridge.gdalio.pixels import Grid, Pixels
+from ratzarr.errors import Advice
 
 __all__ = ["on_grid"]
 
@@ -66,8 +67,11 @@ def on_grid(
         said = f"{found.name} has {' and '.join(differences)}"
         if resampling is None:
             raise BridgeError(
-                f'{said}. Choose how to resample it to the segments\' grid (resampling="near", '
-                '"bilinear", "average", ...)'
+                Advice(
+                    f"{said}.",
+                    "Choose how to resample it to the segments' grid with resampling=... (near, "
+                    "bilinear, average or another method).",
+                )
             )
         if grid.transform is None or found.grid.transform is None:
             raise BridgeError(f"{said}: it can't be resampled without a geotransform")

@@ -334,8 +334,11 @@ def _contents(
     else:
         if len(values) and values[0] < 0:
             raise BridgeError(
-                f"{pixels.name} has negative pixels (the smallest is {values[0]}), and rows count from "
-                "0. Use sparse=True, for a table with a column of values"
+                Advice(
+                    f"{pixels.name} has negative pixels (the smallest is {values[0]}), and rows count "
+                    "from 0.",
+                    "Use sparse=True for a table with a column of values.",
+                )
             )
         rows, count_name = int(values[-1]) + 1 if len(values) else 0, COUNT
         if rows > SPARSE_ROWS and len(values) < SPARSE_SHARE * rows:

@@ -97,6 +97,11 @@ class _Layer:
     def dtype(self) -> np.dtype[Any]:
         return self.pixels.dtypes[self.index]
 
+    @property
+    def label(self) -> str:
+        """The image and band, for messages."""
+        return f"{self.image}, band {self.band}"
+
 
 def zonal(
     segments: Any,
@@ -171,8 +176,8 @@ def zonal(
     Raises
     ------
     BridgeError
-        For an unknown statistic, grids that differ (the message says in what), or pixels that the
-        table has no clear rows for.
+        For an unknown statistic, grids that differ (the message says in what), pixels that the
+        table has no clear rows for, or an integer result beyond those of int64.
     OutputExistsError
         If a column exists and ``overwrite`` is False. Nothing is written.
     CancelledError
@@ -335,8 +340,7 @@ class _Job:
         if self._tables or not self._ranks:
             return
         for one in self._layers:
-            what = f"{one.image}, band {one.band}"
-            self._tables.append(RankTables(one.dtype, self._ranks, what))
+            self._tables.append(RankTables(one.dtype, self._ranks, one.label))
         for _, reduced in self._reading(0, self._rows, told, pairs=True):
             for table, (rows, values) in zip(self._tables, reduced, strict=True):
                 table.add(rows, values)
@@ -367,7 +371,8 @@ class _Job:
         for first in range(0, self._rows, self._page or 1) if self._moments else ():
             stop = min(first + self._page, self._rows)
             sums = [
-                Accumulator(first, stop - first, one.dtype, self._moments) for one in self._layers
+                Accumulator(first, stop - first, one.dtype, self._moments, one.label)
+                for one in self._layers
             ]
             for _, reduced in self._reading(first, stop, told):
                 for total, one in zip(sums, reduced, strict=True):

@@ -3,7 +3,8 @@
 A window's pixels are first reduced by themselves, in any thread; the results are then added to the
 accumulators in the order of the windows, so that the outcome does not depend on the threads.
 
-Counts are exact, and so are the sums of integers. Variances of integers of up to 16 bits come from
+Counts are exact, and so are the sums of integers: those of 64 bits are added up in two halves of 32
+bits. An integer result that its column can't hold is an error. Variances of integers of up to 16 bits come from
 exact sums of squares. Those of all other types are computed from the deviations from the mean
 within each window, and windows are joined by the formula of Chan, Golub and LeVeque (Updating
 formulae and a pairwise algorithm for computing sample variances, 1979).
@@ -16,7 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MOMENTS", "Accumulator", "Reduced", "missing_of", "reduce_window", "result_dtype"]
+from gdalbridge.errors import BridgeError
+
+__all__ = [
+    "MOMENTS",
+    "Accumulator",
+    "Reduced",
+    "as_column",
+    "missing_of",
+    "reduce_window",
+    "result_dtype",
+]
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
@@ -26,6 +37,10 @@ MOMENTS = frozenset({"count", "sum", "mean", "stddev", "variance", "min", "max",
 SPARSE = 4
 """Rows are counted in an array from the smallest to the largest, if it has at most this many times as
 many elements as the window has pixels."""
+EXACT_PIXELS = 2**20
+"""So many products of integers of 16 bits, or integers of 32 bits, add up exactly in float64."""
+HALF = 32
+"""Bits of the lower half of an integer of 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +82,21 @@ def reduce_window(rows: Rows, values: Array, wanted: frozenset[str]) -> Reduced:
     kept = count[there]
     parts: dict[str, Array] = {}
     if wanted & {"sum", "mean", "stddev", "variance"}:
-        total = np.bincount(places, values, minlength=span)
-        parts["sum"] = total[there]
+        if _is_wide(values.dtype):
+            parts["sum"] = _exact_sums(places, values & (2**HALF - 1), span)[there]
+            parts["high"] = _exact_sums(places, values >> HALF, span)[there]
+        elif values.dtype.kind in "iu":
+            parts["sum"] = _exact_sums(places, values, span)[there]
+        else:
+            parts["sum"] = np.bincount(places, values, minlength=span)[there]
         if wanted & {"stddev", "variance"}:
             if _is_small(values.dtype):
                 squares = values.astype(np.float64)
                 squares *= squares
-                parts["squares"] = np.bincount(places, squares, minlength=span)[there]
+                parts["squares"] = _exact_sums(places, squares, span)[there]
             else:
+                total = np.bincount(places, values, minlength=span)
+                parts["total"] = total[there]
                 with np.errstate(invalid="ignore", divide="ignore"):
                     mean = total / count
                     deviations = values - mean[places]
@@ -86,6 +108,20 @@ def reduce_window(rows: Rows, values: Array, wanted: frozenset[str]) -> Reduced:
             function.at(found_value, places, values)
             parts[name] = found_value[there]
     return Reduced(low + there if found is None else found[there], kept, parts)
+
+
+def _exact_sums(places: Array, values: Array, span: int) -> NDArray[np.int64]:
+    """Return the sums of whole numbers of up to 32 bits at each place."""
+    total = np.zeros(span, np.int64)
+    for start in range(0, len(values), EXACT_PIXELS):
+        part = slice(start, start + EXACT_PIXELS)
+        total += np.bincount(places[part], values[part], minlength=span).astype(np.int64)
+    return total
+
+
+def _is_wide(dtype: np.dtype[Any]) -> bool:
+    """Return True for integers whose sums may need more than 64 bits."""
+    return dtype.kind in "iu" and dtype.itemsize == 8
 
 
 def _is_small(dtype: np.dtype[Any]) -> bool:
@@ -111,12 +147,14 @@ class Accumulator:
         Of the pixels.
     wanted : frozenset of str
         Some of :data:`MOMENTS`.
+    what : str
+        The image and band, for messages.
     """
 
     def __init__(
-        self, first: int, rows: int, dtype: np.dtype[Any], wanted: frozenset[str]
+        self, first: int, rows: int, dtype: np.dtype[Any], wanted: frozenset[str], what: str
     ) -> None:
-        self._first, self._dtype, self._wanted = first, dtype, wanted
+        self._first, self._dtype, self._what = first, dtype, what
         self._is_integer, self._is_small = dtype.kind in "iu", _is_small(dtype)
         self._count = np.zeros(rows, np.int64)
         self._arrays: dict[str, Array] = {}
@@ -132,6 +170,8 @@ class Accumulator:
         deviates = bool(wanted & {"stddev", "variance"})
         if wanted & {"sum", "mean"} or deviates:
             found["sum"] = np.dtype(np.int64 if dtype.kind in "iu" else np.float64)
+            if _is_wide(dtype):
+                found["high"] = np.dtype(np.int64)
         if deviates:
             if _is_small(dtype):
                 found["squares"] = np.dtype(np.int64)
@@ -156,22 +196,26 @@ class Accumulator:
         before = self._count[at]
         if "m2" in arrays:
             with np.errstate(invalid="ignore", over="ignore"):
-                mean = parts["sum"] / more
+                mean = parts["total"] / more
                 total = before + more
                 delta = mean - arrays["mean"][at]
                 arrays["mean"][at] += delta * (more / total)
                 arrays["m2"][at] += parts["m2"] + delta * delta * (before * (more / total))
-        for name in ("sum", "squares"):
+        for name in ("sum", "squares", "high"):
             if name in arrays:
                 with np.errstate(invalid="ignore"):
-                    arrays[name][at] += parts[name].astype(arrays[name].dtype)
+                    arrays[name][at] += parts[name]
+        if "high" in arrays:
+            low = arrays["sum"][at]
+            arrays["high"][at] += low >> HALF
+            arrays["sum"][at] = low & (2**HALF - 1)
         for name, function in (("min", np.minimum), ("max", np.maximum)):
             if name in arrays:
                 arrays[name][at] = function(arrays[name][at], parts[name])
         self._count[at] = before + more
 
     def results(self, names: Sequence[str], start: int, stop: int) -> dict[str, Array]:
-        """Return statistics of rows; NaN in rows without pixels, 0 for their counts and sums.
+        """Return statistics of rows; missing in rows without pixels, 0 for their counts and sums.
 
         Parameters
         ----------
@@ -179,6 +223,11 @@ class Accumulator:
             Some of the statistics that were wanted.
         start, stop : int
             The rows, counted from the table's first.
+
+        Raises
+        ------
+        BridgeError
+            If an integer result doesn't fit its column.
         """
         here = slice(start - self._first, stop - self._first)
         count = self._count[here]
@@ -190,21 +239,38 @@ class Accumulator:
                 if name == "count":
                     found[name] = count.copy()
                 elif name == "sum":
-                    found[name] = arrays["sum"].copy()
+                    found[name] = self._sums(arrays, start)
                 elif name == "mean":
-                    found[name] = arrays["sum"] / count
+                    total = arrays["sum"]
+                    if "high" in arrays:
+                        total = arrays["high"] * float(2**HALF) + total
+                    found[name] = total / count
                 elif name in ("variance", "stddev"):
                     deviations = self._deviations(arrays, count)
                     variance = np.maximum(deviations, 0) / count
                     found[name] = np.sqrt(variance) if name == "stddev" else variance
-                elif name == "range":
-                    kind = result_dtype("range", self._dtype)
-                    spread = arrays["max"].astype(kind) - arrays["min"].astype(kind)
-                    found[name] = _blank(spread, none)
                 else:
-                    kind = result_dtype(name, self._dtype)
-                    found[name] = _blank(arrays[name].astype(kind), none)
+                    if name != "range":
+                        values = arrays[name]
+                    elif _is_wide(self._dtype):
+                        # Subtracted without a sign, as the difference may need 64 bits.
+                        values = arrays["max"].view(np.uint64) - arrays["min"].view(np.uint64)
+                    else:
+                        kind = result_dtype("range", self._dtype)
+                        values = arrays["max"].astype(kind) - arrays["min"].astype(kind)
+                    found[name] = as_column(name, values, ~none, self._dtype, start, self._what)
         return found
+
+    def _sums(self, arrays: Mapping[str, Array], start: int) -> Array:
+        if "high" not in arrays:
+            return arrays["sum"].copy()
+        high, low = arrays["high"], arrays["sum"]
+        limit = 2 ** (63 - HALF)
+        too_large = np.flatnonzero((high < -limit) | (high >= limit))
+        if len(too_large):
+            row = too_large[0]
+            _refuse("sum", int(high[row]) * 2**HALF + int(low[row]), start + row, self._what)
+        return (high << HALF) + low
 
     def _deviations(self, arrays: Mapping[str, Array], count: Array) -> Array:
         """Return the sums of squared deviations from the mean."""
@@ -240,8 +306,48 @@ def missing_of(dtype: np.dtype[Any]) -> int | None:
     return int(np.iinfo(dtype).min) if dtype.kind == "i" else None
 
 
-def _blank(values: Array, none: NDArray[np.bool_]) -> Array:
-    """Return values with the missing value where a row has no pixels."""
-    missing = missing_of(values.dtype)
-    values[none] = np.nan if missing is None else missing
-    return values
+def as_column(
+    name: str, values: Array, there: NDArray[np.bool_], dtype: np.dtype[Any], start: int, what: str
+) -> Array:
+    """Return a statistic's values as those of its column, and missing where there are none.
+
+    Parameters
+    ----------
+    name : str
+        The statistic.
+    values : ndarray
+        Of consecutive rows.
+    there : ndarray of bool
+        Which of the rows have a value.
+    dtype : numpy.dtype
+        Of the pixels.
+    start : int
+        The first row, for messages.
+    what : str
+        The image and band, for messages.
+
+    Raises
+    ------
+    BridgeError
+        If an integer doesn't fit the column, or is the one that means missing.
+    """
+    kind = result_dtype(name, dtype)
+    missing = missing_of(kind)
+    if missing is None:
+        return np.where(there, values, np.nan).astype(kind)
+    if _is_wide(dtype):
+        refused = values > np.iinfo(kind).max if values.dtype.kind == "u" else values == missing
+        bad = np.flatnonzero(refused & there)
+        if len(bad):
+            _refuse(name, int(values[bad[0]]), start + bad[0], what)
+    found = values.astype(kind)
+    found[~there] = missing
+    return found
+
+
+def _refuse(name: str, value: int, row: int, what: str) -> None:
+    limits = np.iinfo(np.int64)
+    raise BridgeError(
+        f"{what}: the {name} in row {row} is {value}, and its column holds integers from "
+        f"{limits.min + 1} to {limits.max}"
+    )

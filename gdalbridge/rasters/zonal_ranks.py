@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.rasters.zonal_kernel import missing_of, result_dtype
+from gdalbridge.rasters.zonal_kernel import as_column
 from gdalbridge.sql.query import Database
 
 __all__ = ["RANKS", "RankTables", "is_rank"]
@@ -54,7 +54,8 @@ class RankTables:
         self._dtype, self._stats, self._what = dtype, tuple(stats), what
         self._database = Database({})
         self._connection = self._database.connection
-        kind = {"f4": "FLOAT", "f8": "DOUBLE"}.get(f"{dtype.kind}{dtype.itemsize}", "BIGINT")
+        types = {"f4": "FLOAT", "f8": "DOUBLE", "u8": "UBIGINT"}
+        kind = types.get(f"{dtype.kind}{dtype.itemsize}", "BIGINT")
         self._connection.execute(f"CREATE TABLE pairs (row BIGINT, v {kind}, n BIGINT)")
         self._rows: list[Array] = []
         self._values: list[Array] = []
@@ -80,7 +81,7 @@ class RankTables:
         rows, values = np.concatenate(self._rows), np.concatenate(self._values)
         self._rows, self._values, self._pending = [], [], 0
         if values.dtype.kind in "iu":
-            values = values.astype(np.int64)
+            values = values if values.dtype == np.uint64 else values.astype(np.int64)
         else:
             # -0.0 and 0.0 are one value.
             values = values + values.dtype.type(0)
@@ -147,12 +148,20 @@ class RankTables:
             cut = int(np.searchsorted(row, stop))
             yield (
                 first,
-                self._block(row[:cut] - first, value[:cut], count[:cut], stop - first, classes),
+                self._block(
+                    first, row[:cut] - first, value[:cut], count[:cut], stop - first, classes
+                ),
             )
             held = [(row[cut:], value[cut:], count[cut:])] if cut < len(row) else []
 
     def _block(
-        self, row: Array, value: Array, count: Array, rows: int, classes: Sequence[int]
+        self,
+        first: int,
+        row: Array,
+        value: Array,
+        count: Array,
+        rows: int,
+        classes: Sequence[int],
     ) -> dict[str, Array]:
         found: dict[str, Array] = {}
         starts = np.searchsorted(row, np.arange(rows + 1))
@@ -170,17 +179,15 @@ class RankTables:
                         found[f"fraction_{one}"] = part / np.where(total, total, 1)
                 continue
             if name == "mode":
-                kind = result_dtype("mode", self._dtype)
-                missing = missing_of(kind)
-                out = np.full(rows, np.nan if missing is None else missing, kind)
+                modes = np.zeros(rows, value.dtype)
                 if len(there):
                     most = np.maximum.reduceat(count, starts[there])
                     best = count == np.repeat(most, np.diff(np.append(starts[there], len(count))))
                     # The smallest of several equally frequent values.
                     firsts = np.flatnonzero(best)
                     _, at = np.unique(row[firsts], return_index=True)
-                    out[there] = value[firsts[at]]
-                found["mode"] = out
+                    modes[there] = value[firsts[at]]
+                found["mode"] = as_column("mode", modes, total > 0, self._dtype, first, self._what)
                 continue
             percent = 50.0 if name == "median" else _percent(name)
             out = np.full(rows, np.nan)

@@ -1,6 +1,8 @@
 """``gdalbridge build`` and ``zonal``, as typed."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -66,3 +68,24 @@ def test_wrong_options_are_named(tmp_path, segments, words, said):
     result = CliRunner().invoke(main, ["zonal", segments, image, *words])
     assert result.exit_code != 0
     assert said in result.output
+
+
+def test_nothing_but_results_is_printed(tmp_path):
+    path = write(tmp_path / "seg.tif", np.ones((2, 3), "u1"), crs=32755)
+    image = write(tmp_path / "image.tif", np.ones((2, 3), "f4"), crs=28355)
+    for words in (["build", path, "--area"], ["zonal", path, image]):
+        done = subprocess.run(
+            [sys.executable, "-m", "gdalbridge", *words],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert "Warning" not in done.stderr
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"gdalbridge: {image} has another coordinate reference system. Choose how to resample it to "
+        "the segments' grid with --resampling (near, bilinear, average or another method).\n"
+    )
+
+
+def test_advice_names_the_options(tmp_path):
+    path = write(tmp_path / "negative.tif", np.array([[-1, 2]], "i2"))
+    assert "Use --sparse for a table" in run("build", path, code=1)

@@ -148,6 +148,9 @@ def test_where_columns_order_and_names(store, tmp_path):
     for bad in ("nope > 1", "i8 >", "", "1; SELECT 1"):
         with pytest.raises(BridgeError):
             gdalbridge.export_table(store, tmp_path / "no.csv", where=bad)
+    with pytest.raises(BridgeError, match="can't compute 'nope > 1': Binder Error") as caught:
+        gdalbridge.export_table(store, tmp_path / "no.csv", where="nope > 1")
+    assert "SELECT" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["out.parquet", store.name]
 
 

@@ -267,6 +267,15 @@ def test_integers_beyond_64_bits_in_csv_are_not_rounded(table, tmp_path):
         table.update_from(path)
 
 
+def test_csv_that_is_not_utf_8_is_refused(table, tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_bytes("row,town\n0,Jérémie\n".encode("cp1252"))
+    before = table.columns
+    with pytest.raises(BridgeError, match=r"column 'town' of .* is not UTF-8 text"):
+        table.update_from(path)
+    assert table.columns == before
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "arrow"])
 def test_an_export_comes_back(store, tmp_path, suffix):
     out = tmp_path / f"o.{suffix}"

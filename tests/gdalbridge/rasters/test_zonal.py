@@ -259,3 +259,55 @@ def test_cancelling_leaves_no_columns(tmp_path, segments):
     with pytest.raises(CancelledError):
         zonal(path, source, progress=lambda done, *_: done < 0.5)
     assert open_table(path).columns == []
+
+
+@pytest.mark.parametrize("values", [
+    [2**53 + 1, 2**53 + 1, 2**53 + 2, 2**53 + 8, 5, 6],
+    [-(2**60) - 1, -(2**60) - 1, 2**60 + 3, 7, -1, 2],
+    [2**61, 2**61 + 1, 2**61 + 1, 0, 0, 1],
+])  # fmt: skip
+@pytest.mark.parametrize("dtype", ["i8", "u8"])
+def test_integers_of_64_bits_are_exact(tmp_path, dtype, values):
+    if dtype == "u8":
+        values = np.abs(values)
+    pixels = np.array([values], dtype)
+    labels = np.array([[1, 1, 1, 1, 2, 2]])
+    path = write(tmp_path / "seg.tif", labels.astype("u1"))
+    zonal(path, write(tmp_path / "a.tif", pixels), stats=ALL, bands={1: "a"})
+    table = open_table(path)
+    for row in (1, 2):
+        here = [int(one) for one in pixels[labels == row]]
+        mean = sum(here) / len(here)
+        expected = {
+            "sum": sum(here), "min": min(here), "max": max(here), "range": max(here) - min(here),
+            "mode": min(here, key=lambda one: (-here.count(one), one)), "mean": mean,
+        }  # fmt: skip
+        assert {stat: int(table[f"a_{stat}"][row]) for stat in expected if stat != "mean"} == {
+            stat: value for stat, value in expected.items() if stat != "mean"
+        }
+        assert table["a_mean"][row] == pytest.approx(mean, rel=1e-15)
+        assert table["a_median"][row] == pytest.approx(np.median(here), rel=1e-15)
+        assert table["a_stddev"][row] == pytest.approx(np.std(np.array(here, "f8")), rel=1e-9)
+
+
+@pytest.mark.parametrize("stat", ["sum", "min", "max", "range", "mode"])
+@pytest.mark.parametrize(("dtype", "value"), [("u8", 2**63), ("i8", -(2**63))])
+def test_integers_beyond_the_column_are_refused(tmp_path, stat, dtype, value):
+    pixels = np.array([[value, value if stat != "range" else 0, 1]], dtype)
+    path = write(tmp_path / "seg.tif", np.array([[4, 4, 2]], "u1"))
+    source = write(tmp_path / "a.tif", pixels)
+    with pytest.raises(BridgeError, match=rf"a\.tif, band 1: the {stat} in row 4 is -?\d+"):
+        zonal(path, source, stats=["count", stat])
+    assert open_table(path).columns == []
+    zonal(path, source, stats=["mean", "median"])
+    table = open_table(path)
+    assert table["band1_mean"][4] == float(pixels[0, :2].astype("f8").mean())
+    assert table["band1_median"][4] == float(np.median(pixels[0, :2].astype("f8")))
+
+
+def test_sums_in_a_file_of_one_large_block_are_exact(tmp_path):
+    pixels = np.full((1, 2**22 + 2**20), 2**32 - 1, "u4")
+    path = write(tmp_path / "seg.tif", np.ones(pixels.shape, "u1"), BLOCKYSIZE="1")
+    source = write(tmp_path / "a.tif", pixels)
+    zonal(path, source, stats=["sum"])
+    assert int(open_table(path)["band1_sum"][1]) == int(pixels.astype("u8").sum())

@@ -506,6 +506,22 @@ def test_tables_by_name(small, tmp_path):
     for missing in ("a=no.tif", "a=no.parquet"):
         done = call("sql", small, query, "--table", missing)
         assert (done.exit_code, f"no.{missing.rpartition('.')[2]}" in done.stderr) == (1, True)
+        assert "does not exist" in done.stderr
+
+
+def test_csv_and_feather_files_as_further_tables_keep_their_values(small, tmp_path):
+    # The text comes long after the rows from which types could be guessed.
+    ids = [str(2**64 - 1 - one) for one in range(3)] + ["7"] * 100_000
+    words = ["1"] * 100_002 + ["one"]
+    text = "".join(f"{one},{word}\n" for one, word in zip(ids, words, strict=True))
+    (tmp_path / "b.csv").write_text(f"id,word\n{text}")
+    feather = pa.table({"id": pa.array([int(one) for one in ids], pa.uint64()), "word": words})
+    with pa.ipc.new_file(tmp_path / "b.feather", feather.schema) as writer:
+        writer.write_table(feather)
+    query = "SELECT count(DISTINCT id), max(id), max(word) FROM b"
+    for name in ("b.csv", "b.feather"):
+        done = sql(small, query, "--csv", "--table", f"b={tmp_path}/{name}")
+        assert done.splitlines()[1] == f'4,{2**64 - 1},"one"'
 
 
 def test_wrong_usage(small, tmp_path):

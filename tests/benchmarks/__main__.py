@@ -19,10 +19,12 @@ from tests.benchmarks import (
     machine,
     opening,
     pages,
+    queries,
     report,
     scripts,
     stores,
     vector,
+    zonal,
 )
 from tests.benchmarks.asides import codecs
 from tests.benchmarks.contest import Result, from_json
@@ -38,6 +40,8 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Scale], Iterator[Result]]]] = {
     "growing": ("Time and memory against rows", growing.main),
     "imports": ("Starting", imports.main),
     "vector": ("Vector programs", vector.main),
+    "queries": ("Queries in SQL", queries.main),
+    "zonal": ("Zonal statistics", zonal.main),
 }
 # What decisions were made by; they have tables of their own, in docs/decisions.
 ASIDES: dict[str, Callable[[], None]] = {"codecs": codecs.main}

@@ -22,6 +22,12 @@ class Scale:
     """Rows of a table that is only opened."""
     columns: int
     """Of a table with many."""
+    queried: int
+    """Rows of a table that is asked in SQL."""
+    pixels: tuple[int, int]
+    """Of rasters for zonal statistics; the second is ten times the first."""
+    segments: tuple[int, int, int]
+    """Of such rasters, about; each ten times the one before."""
     folder: Path | None = None
     """Where to put the tables; None: where temporary files go."""
 
@@ -34,6 +40,9 @@ FULL = Scale(
     growing=(100_000, 1_000_000, 10_000_000, 100_000_000),
     counted=10**9,
     columns=500,
+    queried=20_000_000,
+    pixels=(10**7, 10**8),
+    segments=(10**5, 10**6, 10**7),
     folder=FOLDER,
 )
 QUICK = Scale(
@@ -43,5 +52,8 @@ QUICK = Scale(
     growing=(1_000, 10_000),
     counted=10**6,
     columns=20,
+    queried=30_000,
+    pixels=(10**4, 10**5),
+    segments=(10**2, 10**3, 10**4),
     folder=FOLDER,
 )

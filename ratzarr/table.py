@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import StorePath
 
+from ratzarr.codecs.strings import Convert, to_offsets
 from ratzarr.columns.attributes import LiveAttributes
 from ratzarr.columns.catalog import Catalog
 from ratzarr.columns.column import Column
@@ -495,22 +496,21 @@ class RatZarr(TableMethods):
         return self._columns.read_text(colName, startRow, blockLen)
 
     def readUtf8(
-        self, colName: str, startRow: int, blockLen: int
-    ) -> list[tuple[Array, Array]] | None:
-        """Read rows of a string column as Arrow stores them, without an object for each string.
+        self, colName: str, startRow: int, blockLen: int, convert: Convert[Any] = to_offsets
+    ) -> list[Any] | None:
+        """Read rows of a string column without an object for each string.
 
-        Parameters and errors are those of :meth:`readBlock`.
+        Parameters and errors are those of :meth:`readBlock`, but ``convert``: it is called for each
+        chunk as :func:`ratzarr.codecs.strings.to_offsets`, which is the default.
 
         Returns
         -------
-        list of (offsets, bytes), or None
-            The rows in order, in one piece for each chunk. ``offsets`` are int64, one more than
-            there are rows, and ``bytes`` is an array of uint8 that is not validated. None for
-            columns of other dtypes, and if the column has fewer rows than the table; read these
-            with :meth:`readBlock`.
+        list, or None
+            What ``convert`` returned, in the order of the rows. None for columns of other dtypes,
+            and if the column has fewer rows than the table: use :meth:`readBlock`.
         """
         self._check_open()
-        return self._columns.read_utf8(colName, startRow, blockLen)
+        return self._columns.read_utf8(colName, startRow, blockLen, convert)
 
     def checkBlock(self, colName: str, startRow: int, blockLen: int) -> None:
         """Check that the chunks of these rows exist and are not damaged.

@@ -81,13 +81,15 @@ def main(scale: Scale) -> Iterator[Result]:
     ours = "zonal statistics"
     with tempfile.TemporaryDirectory(dir=scale.folder) as scratch:
         small = _rasters(Path(scratch, "small"), few_pixels, some)
-        at = {count: _rasters(Path(scratch, f"{count}"), pixels, count) for count in scale.segments}
+        at = {
+            count: _rasters(Path(scratch, f"{count}"), pixels, count) for count in scale.segments
+        }
         runs: dict[str, tuple[str, Sequence[str]]] = {
             ours: (OURS, at[some]),
             "GDAL reading": (GDAL_ALONE, at[some]),
-            "fewer pixels": (OURS, small),
-            "fewer segments": (OURS, at[few]),
-            "more segments": (OURS, at[many]),
+            f"{few_pixels:,} pixels": (OURS, small),
+            f"{few:,} segments": (OURS, at[few]),
+            f"{many:,} segments": (OURS, at[many]),
         }
         found: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
         names = list(runs)
@@ -114,9 +116,17 @@ def main(scale: Scale) -> Iterator[Result]:
         None,
         unit="MiB",
     )
-    yield result(work, "fewer pixels", seconds, LINEAR, ours=ours)
-    yield result(work, "fewer segments", seconds, LINEAR, ours=ours)
-    yield result(work, "more segments", seconds, LINEAR, ours="more segments")
+    yield result(work, f"{few_pixels:,} pixels", seconds, LINEAR, ours=ours)
+    yield result(work, f"{few:,} segments", seconds, LINEAR, ours=ours)
+    more = f"{many:,} segments"
+    seconds[f"{some:,} segments"] = seconds[ours]
+    yield result(
+        f"zonal statistics, {pixels:,} pixels, {more}, {BANDS} bands",
+        f"{some:,} segments",
+        seconds,
+        LINEAR,
+        ours=more,
+    )
 
 
 def _run(program: str, rasters: Sequence[str]) -> dict[str, float]:

@@ -12,6 +12,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ratzarr.codecs.strings import Convert, to_offsets
 from ratzarr.columns.attributes import LiveAttributes
 from ratzarr.columns.catalog import Catalog
 from ratzarr.columns.chunk_cache import ChunkShelf
@@ -500,22 +501,22 @@ class RatZarr(TableMethods):
         return self._columns.read_text(colName, startRow, blockLen)
 
     def readUtf8(
-        self, colName: str, startRow: int, blockLen: int
-    ) -> list[tuple[Array, Array]] | None:
-        """Read rows of a string column as Arrow stores them, without an object for each string.
+        self, colName: str, startRow: int, blockLen: int, convert: Convert[Any] = to_offsets
+    ) -> list[Any] | None:
+        """Read rows of a string column without an object for each string.
 
-        Parameters and errors are those of :meth:`readBlock`.
+        Parameters and errors are those of :meth:`readBlock`, but ``convert``: it is called for each
+        chunk as :func:`ratzarr.codecs.strings.to_offsets`, which is the default.
 
         Returns
         -------
-        list of (offsets, bytes), or None
-            The rows in order, in one piece for each chunk. ``offsets`` are int64, one more than
-            there are rows, and ``bytes`` is an array of uint8 that is not validated. None for
-            columns of other dtypes, if the column has fewer rows than the table, and for rows that
-            wait in the write buffer; read these with :meth:`readBlock`.
+        list, or None
+            What ``convert`` returned, in the order of the rows. None for columns of other dtypes,
+            if the column has fewer rows than the table, and for rows that wait in the write
+            buffer: use :meth:`readBlock`.
         """
         self._check_open()
-        return self._columns.read_utf8(colName, startRow, blockLen)
+        return self._columns.read_utf8(colName, startRow, blockLen, convert)
 
     def checkBlock(self, colName: str, startRow: int, blockLen: int) -> None:
         """Check that the chunks of these rows exist and are not damaged.

@@ -226,15 +226,22 @@ class Pixels:
         """
         if not self.masked[index]:
             return None
-        found = self._read(window, self.bands[index], lambda band: band.GetMaskBand())
+        # The bands may share a mask.
+        is_last = index == len(self.bands) - 1
+        found = self._read(window, self.bands[index], lambda band: band.GetMaskBand(), is_last)
         return np.asarray(found != 0)
 
-    def _read(self, window: Window, number: int, choose: Any) -> Array:
+    def _read(self, window: Window, number: int, choose: Any, is_last: bool = True) -> Array:
         dataset = self.dataset
         with exceptions(True):
             try:
                 if self._shared is None:
-                    values = _array(choose(dataset.GetRasterBand(number)), window)
+                    band = choose(dataset.GetRasterBand(number))
+                    values = _array(band, window)
+                    if is_last and self._covers_blocks(window):
+                        # No other window needs these blocks. GDAL would keep all that fit into a
+                        # twentieth of the machine's memory.
+                        band.FlushCache()
                 else:
                     with self._lock:
                         values = _array(choose(dataset.GetRasterBand(number)), window)
@@ -246,6 +253,17 @@ class Pixels:
         if values is None:
             raise BridgeError(f"{self.name}, band {number}: GDAL can't read its pixels")
         return values
+
+    def _covers_blocks(self, window: Window) -> bool:
+        """Return True if a window begins and ends where the file's blocks do."""
+        ends = (
+            (window.x, window.width, self.block[0], self.grid.width),
+            (window.y, window.height, self.block[1], self.grid.height),
+        )
+        return all(
+            start % block == 0 and (start + length == size or (start + length) % block == 0)
+            for start, length, block, size in ends
+        )
 
 
 def _array(band: Any, window: Window) -> Array:

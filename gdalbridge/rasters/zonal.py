@@ -33,8 +33,8 @@ from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.zonal_kernel import (
     MOMENTS,
     Accumulator,
+    Groups,
     missing_of,
-    reduce_window,
     result_dtype,
 )
 from gdalbridge.rasters.zonal_ranks import RANKS, RankTables, is_rank
@@ -426,26 +426,31 @@ class _Job:
         zones = self._zones.read(window)
         rows = self._rule.of(zones).reshape(-1)
         is_zone = rows >= 0
+        lost = len(rows) - int(np.count_nonzero(is_zone))
         nodata = self._zones.nodata[0]
         if nodata is not None:
             is_zone &= zones.reshape(-1) != nodata
         mask = self._zones.valid(window)
         if mask is not None:
             is_zone &= mask.reshape(-1)
-        lost = int(np.count_nonzero(rows < 0))
         if first or stop < self._rows:
             is_zone &= (rows >= first) & (rows < stop)
-        found: list[Any] = []
         everything = bool(is_zone.all())
+        shared = rows if everything else rows[is_zone]
+        groups: Groups | None = None
+        found: list[Any] = []
         for layer in self._layers:
             values = layer.pixels.read(window, layer.index).reshape(-1)
             valid = self._valid(layer, values, window)
-            if valid is None and everything:
-                chosen, kept = rows, values
+            keep = is_zone if valid is None else is_zone & valid
+            kept = values if valid is None and everything else values[keep]
+            if pairs:
+                found.append((shared if valid is None else rows[keep], kept))
+            elif valid is None:
+                groups = groups or Groups(shared)
+                found.append(groups.reduce(kept, self._moments))
             else:
-                keep = is_zone if valid is None else is_zone & valid
-                chosen, kept = rows[keep], values[keep]
-            found.append((chosen, kept) if pairs else reduce_window(chosen, kept, self._moments))
+                found.append(Groups(rows[keep]).reduce(kept, self._moments))
         return lost, found
 
     def _valid(self, layer: _Layer, values: Array, window: Window) -> NDArray[np.bool_] | None:

@@ -22,10 +22,10 @@ from gdalbridge.errors import BridgeError
 __all__ = [
     "MOMENTS",
     "Accumulator",
+    "Groups",
     "Reduced",
     "as_column",
     "missing_of",
-    "reduce_window",
     "result_dtype",
 ]
 
@@ -52,62 +52,76 @@ class Reduced:
     parts: Mapping[str, Array]
 
 
-def reduce_window(rows: Rows, values: Array, wanted: frozenset[str]) -> Reduced:
-    """Reduce a window's pixels.
+class Groups:
+    """The rows of a window's pixels, grouped; all bands with the same valid pixels share one.
 
     Parameters
     ----------
     rows : ndarray of int64
         The row of each pixel that counts.
-    values : ndarray
-        The pixels, as many.
-    wanted : frozenset of str
-        Some of :data:`MOMENTS`.
-
-    Returns
-    -------
-    Reduced
     """
-    if not len(rows):
-        return Reduced(rows, np.zeros(0, np.int64), {})
-    low, high = int(rows.min()), int(rows.max())
-    span = high - low + 1
-    if span <= max(SPARSE * len(rows), 4096):
-        places, found = rows - low, None
-    else:
-        found, places = np.unique(rows, return_inverse=True)
-        span = len(found)
-    count = np.bincount(places, minlength=span)
-    there = np.flatnonzero(count)
-    kept = count[there]
-    parts: dict[str, Array] = {}
-    if wanted & {"sum", "mean", "stddev", "variance"}:
-        if _is_wide(values.dtype):
-            parts["sum"] = _exact_sums(places, values & (2**HALF - 1), span)[there]
-            parts["high"] = _exact_sums(places, values >> HALF, span)[there]
-        elif values.dtype.kind in "iu":
-            parts["sum"] = _exact_sums(places, values, span)[there]
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows, self.count = rows, np.zeros(0, np.int64)
+        self._span = 0
+        if not len(rows):
+            return
+        low, high = int(rows.min()), int(rows.max())
+        self._span = high - low + 1
+        found = None
+        if self._span <= max(SPARSE * len(rows), 4096):
+            self._places = rows - low
         else:
-            parts["sum"] = np.bincount(places, values, minlength=span)[there]
-        if wanted & {"stddev", "variance"}:
-            if _is_small(values.dtype):
-                squares = values.astype(np.float64)
-                squares *= squares
-                parts["squares"] = _exact_sums(places, squares, span)[there]
+            found, self._places = np.unique(rows, return_inverse=True)
+            self._span = len(found)
+        self._counts = np.bincount(self._places, minlength=self._span)
+        self._there = np.flatnonzero(self._counts)
+        self.rows = low + self._there if found is None else found[self._there]
+        self.count = self._counts[self._there]
+
+    def reduce(self, values: Array, wanted: frozenset[str]) -> Reduced:
+        """Reduce the pixels of a band.
+
+        Parameters
+        ----------
+        values : ndarray
+            As many as the rows that were given.
+        wanted : frozenset of str
+            Some of :data:`MOMENTS`.
+        """
+        if not self._span:
+            return Reduced(self.rows, self.count, {})
+        places, there, span = self._places, self._there, self._span
+        parts: dict[str, Array] = {}
+        if wanted & {"sum", "mean", "stddev", "variance"}:
+            if _is_wide(values.dtype):
+                parts["sum"] = _exact_sums(places, values & (2**HALF - 1), span)[there]
+                parts["high"] = _exact_sums(places, values >> HALF, span)[there]
+            elif values.dtype.kind in "iu":
+                # bincount would make the same copy for each of its calls.
+                weights = values.astype(np.float64)
+                parts["sum"] = _exact_sums(places, weights, span)[there]
             else:
-                total = np.bincount(places, values, minlength=span)
-                parts["total"] = total[there]
-                with np.errstate(invalid="ignore", divide="ignore"):
-                    mean = total / count
-                    deviations = values - mean[places]
-                    deviations *= deviations
-                parts["m2"] = np.bincount(places, deviations, minlength=span)[there]
-    for name, function in (("min", np.minimum), ("max", np.maximum)):
-        if wanted & {name, "range"}:
-            found_value = np.full(span, _start(name, values.dtype), values.dtype)
-            function.at(found_value, places, values)
-            parts[name] = found_value[there]
-    return Reduced(low + there if found is None else found[there], kept, parts)
+                parts["sum"] = np.bincount(places, values, minlength=span)[there]
+            if wanted & {"stddev", "variance"}:
+                if _is_small(values.dtype):
+                    # The copy is not needed any more.
+                    weights *= weights
+                    parts["squares"] = _exact_sums(places, weights, span)[there]
+                else:
+                    total = np.bincount(places, values, minlength=span)
+                    parts["total"] = total[there]
+                    with np.errstate(invalid="ignore", divide="ignore"):
+                        mean = total / self._counts
+                        deviations = values - mean[places]
+                        deviations *= deviations
+                    parts["m2"] = np.bincount(places, deviations, minlength=span)[there]
+        for name, function in (("min", np.minimum), ("max", np.maximum)):
+            if wanted & {name, "range"}:
+                found = np.full(span, _start(name, values.dtype), values.dtype)
+                function.at(found, places, values)
+                parts[name] = found[there]
+        return Reduced(self.rows, self.count, parts)
 
 
 def _exact_sums(places: Array, values: Array, span: int) -> NDArray[np.int64]:

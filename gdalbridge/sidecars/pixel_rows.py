@@ -76,6 +76,8 @@ class _Identity(PixelRows):
             found[pixels >= np.uint64(self.rows)] = NO_ROW
             return found
         found = pixels.astype(np.int64)
+        if not pixels.size or (int(pixels.min()) >= 0 and int(pixels.max()) < self.rows):
+            return found
         found[(found < 0) | (found >= self.rows)] = NO_ROW
         return found
 

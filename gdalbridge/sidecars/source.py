@@ -93,12 +93,12 @@ class ColumnsSource:
                 found[one.name] = part
         return {name: found[name] for name in names}
 
-    def read_utf8(self, name: str, block: Block) -> list[tuple[Array, Array]] | None:
-        """Return text as offsets and bytes; None if :meth:`read` is better."""
+    def read_utf8(self, name: str, block: Block, convert: Callable[..., Any]) -> list[Any] | None:
+        """Return what a function makes of each chunk's text; None if :meth:`read` is better."""
         one = self._columns[name]
         if one.table is None or block.length * PAGES < one.chunk_rows:
             return None
-        return one.table.readUtf8(one.key, block.start, block.length)
+        return one.table.readUtf8(one.key, block.start, block.length, convert)
 
     def reopener(self) -> Callable[[], Source]:
         """Return a picklable function that opens the table in another process."""

@@ -113,7 +113,7 @@ class Database:
             raise BridgeError(f"two tables have the same name in SQL: {' and '.join(alike)}")
         if isinstance(table, TableMethods):
             # DuckDB reads only the columns and chunks of it that a query needs.
-            table = table.scan(rename=_renamed(name, table.columns))
+            table = table.scan(rename=_renamed(name, table.columns), dictionaries=True)
             self._scans.append(table)
         try:
             self._connection.register(name, table)

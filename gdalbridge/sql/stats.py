@@ -351,11 +351,11 @@ class _Weighed:
             return integers
         return np.where(values == self._missing, NEVER, integers)
 
-    def read_utf8(self, _: str, block: Block) -> list[tuple[Array, Array]] | None:
+    def read_utf8(self, _: str, block: Block, convert: Callable[..., Any]) -> list[Any] | None:
         column = self._column
         if column.table is None or column.part is not None:
             return None
-        return column.table.readUtf8(column.key, block.start, block.length)
+        return column.table.readUtf8(column.key, block.start, block.length, convert)
 
     def reopener(self) -> Callable[[], Source]:
         raise NotImplementedError("statistics are computed in one process")

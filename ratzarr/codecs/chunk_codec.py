@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ratzarr.codecs import compression
 from ratzarr.codecs.blosc import HEADER, BloscBlocks, Piece, ReadAt, SummedBlocks, compress
-from ratzarr.codecs.strings import PackedStrings, pack, to_offsets, to_padded, unpack
+from ratzarr.codecs.strings import Convert, PackedStrings, pack, to_padded, unpack
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
 from ratzarr.settings import MAX_CHUNK_BYTES, max_chunk_bytes, requests
 
@@ -480,16 +480,17 @@ class ChunkCodec:
         with self._memory(self._size):
             return to_padded(self._unpack(data), self._values)
 
-    def decode_utf8(self, data: bytes, first: int, stop: int) -> tuple[Array, Array] | None:
-        """Return strings of a chunk as offsets and bytes; None if it has other values.
+    def decode_utf8[T](self, data: bytes, first: int, stop: int, convert: Convert[T]) -> T | None:
+        """Return what a function makes of strings of a chunk; None if it has other values.
 
-        See :func:`ratzarr.codecs.strings.to_offsets`. Errors are those of :meth:`decode`.
+        The function gets what :func:`ratzarr.codecs.strings.to_offsets` gets. Errors are those of
+        :meth:`decode`.
         """
         self.check_size()
         if not self._is_text or len(self._shape) > 1:
             return None
         with self._memory(self._size):
-            return to_offsets(self._unpack(data), self._values, first, stop)
+            return convert(self._unpack(data), self._values, first, stop)
 
     def check(self, data: bytes) -> None:
         """Verify the bytes of a chunk with the least work.

@@ -22,7 +22,7 @@ array(['ab', '', 'c'], dtype=StringDType())
 
 import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
 __all__ = [
+    "Convert",
     "PackedStrings",
     "is_unicode",
     "is_utf8",
@@ -44,6 +45,8 @@ __all__ = [
 
 Array = NDArray[Any]
 Bytes = NDArray[np.uint8]
+type Convert[T] = Callable[[Any, int, int, int], T]
+"""A function that is called as :func:`to_offsets`."""
 
 STRING = np.dtypes.StringDType()
 HEADER = 4

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.codecs.blosc import ReadAt
+from ratzarr.codecs.strings import Convert, pack
 from ratzarr.columns.chunk_cache import Kept, Merged, OpenChunk
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
@@ -368,15 +369,20 @@ def padded_rows(state: ColumnState, part: Part, data: bytes | None) -> list[Arra
     return rows
 
 
-def utf8_rows(state: ColumnState, part: Part, data: bytes | None) -> tuple[Array, Array] | None:
-    """Return strings as offsets and UTF-8 bytes; None for other values."""
+def utf8_rows[T](
+    state: ColumnState,
+    part: Part,
+    data: bytes | None,
+    convert: Convert[T],
+) -> T | None:
+    """Return what a function makes of strings, see :func:`to_offsets`; None for other values."""
     if state.dtype.kind != "T" or state.row_shape:
         return None
     first, stop = part.in_chunk.start, part.in_chunk.stop
     if data is not None:
-        return state.codec.decode_utf8(data, first, stop)
-    fill = np.frombuffer(str(state.fill).encode(), np.uint8)
-    return np.arange(stop - first + 1) * len(fill), np.tile(fill, stop - first)
+        return state.codec.decode_utf8(data, first, stop, convert)
+    rows = stop - first
+    return convert(pack(np.full(rows, state.fill, state.dtype)), rows, 0, rows)
 
 
 def check_chunk(state: ColumnState, part: Part, data: bytes | None) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ratzarr.codecs.strings import Convert
 from ratzarr.columns.catalog import UNREADABLE, Catalog
 from ratzarr.columns.chunk_cache import ChunkShelf
 from ratzarr.columns.chunk_io import (
@@ -449,14 +450,21 @@ class OpenColumns:
         # that can't be padded.
         return pieces if sum(map(len, pieces)) == stop - start else None
 
-    def read_utf8(self, name: str, start: int, length: int) -> list[tuple[Array, Array]] | None:
-        """Read rows of a column as Arrow stores strings; see :meth:`RatZarr.readUtf8`."""
+    def read_utf8[T](
+        self, name: str, start: int, length: int, convert: Convert[T]
+    ) -> list[T] | None:
+        """Read rows of a column of strings; see :meth:`RatZarr.readUtf8`."""
         stop = self._stop([name], start, length)
         if not _is_text(self[name].state) or self._buffered([name], start, stop):
             return None
-        found = self._decoded(name, start, stop, utf8_rows)
-        pieces = [piece for piece in found if piece is not None]
-        rows = sum(len(offsets) - 1 for offsets, _ in pieces)
+
+        def decode(state: ColumnState, part: Part, data: bytes | None) -> tuple[int, T | None]:
+            rows = part.in_chunk.stop - part.in_chunk.start
+            return rows, utf8_rows(state, part, data, convert)
+
+        found = self._decoded(name, start, stop, decode)
+        pieces = [piece for _, piece in found if piece is not None]
+        rows = sum(rows for rows, _ in found)
         return pieces if len(pieces) == len(found) and rows == stop - start else None
 
     def _decoded[T](

@@ -10,7 +10,8 @@ rows beyond the end of a column that is shorter than its table.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from ratzarr.errors import UnequalValueError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
 from ratzarr.interop.source import Field, Source
+from ratzarr.interop.text import as_dictionary, text_of_chunk
 
 __all__ = ["arrow_array", "arrow_schema", "arrow_type", "read_arrays"]
 
@@ -91,8 +93,10 @@ def arrow_schema(fields: Sequence[Field], metadata: Mapping[str, str] | None = N
     )
 
 
-def read_arrays(source: Source, fields: Sequence[Field], block: Block) -> list[Any]:
-    """Read rows of columns as Arrow arrays.
+def read_arrays(
+    source: Source, fields: Sequence[Field], block: Block, dictionaries: Collection[str] = ()
+) -> list[Any]:
+    """Read rows of columns as Arrow arrays, of text in ``dictionaries`` as dictionary arrays.
 
     Raises
     ------
@@ -102,45 +106,56 @@ def read_arrays(source: Source, fields: Sequence[Field], block: Block) -> list[A
     found: dict[str, Any] = {}
     for one in fields:
         if one.dtype.kind == "T" and one.width == 1 and one.missing is None:
-            text = _text(source, one, block)
+            text = _text(source, one, block, dictionary=one.name in dictionaries)
             if text is not None:
                 found[one.name] = text
     names = [one.name for one in fields if one.name not in found and one.rows > block.start]
     values = source.read(names, block) if names else {}
-    return [
-        found[one.name]
-        if one.name in found
-        else arrow_array(
-            values.get(one.name),
-            one,
-            first_row=block.start,
-            rows=block.length,
-        )
-        for one in fields
-    ]
+    for one in fields:
+        if one.name not in found:
+            found[one.name] = arrow_array(
+                values.get(one.name),
+                one,
+                first_row=block.start,
+                rows=block.length,
+            )
+        if one.name in dictionaries:
+            found[one.name] = as_dictionary(found[one.name])
+    return [found[one.name] for one in fields]
 
 
-def _text(source: Source, field: Field, block: Block) -> Any:
+def _text(source: Source, field: Field, block: Block, *, dictionary: bool) -> Any:
     there = max(0, min(block.stop, field.rows) - block.start)
-    pieces = source.read_utf8(field.name, Block(block.start, there)) if there else []
+    rows = Block(block.start, there)
+    convert = partial(text_of_chunk, dictionary=dictionary)
+    pieces = source.read_utf8(field.name, rows, convert) if there else []
     if pieces is None:
         return None
     arrays = []
-    for offsets, data in pieces:
-        if len(data) > MAX_BYTES:
-            raise UnequalValueError(
-                f"column {field.name!r}, rows from {block.start}: {len(data)} bytes of text are "
-                "too many for one Arrow array; read fewer rows at a time"
-            )
-        array = pa.StringArray.from_buffers(
-            len(offsets) - 1, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)
-        )
-        # The bytes are what some program wrote as UTF-8.
-        array.validate(full=True)
-        arrays.append(array)
+    for piece in pieces:
+        array = _array_of(piece, field, block) if isinstance(piece, tuple) else piece
+        # The bytes are what some program wrote as UTF-8: a cast of bytes to text validates them.
+        if pa.types.is_dictionary(array.type):
+            different = array.dictionary.cast(pa.string())
+            array = pa.DictionaryArray.from_arrays(array.indices, different)
+        else:
+            array = array.cast(pa.string())
+        arrays.append(as_dictionary(array) if dictionary else array)
     if there < block.length or not arrays:
-        arrays.append(pa.nulls(block.length - there, pa.string()))
+        nothing = pa.nulls(block.length - there, pa.string())
+        arrays.append(as_dictionary(nothing) if dictionary else nothing)
     return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
+
+
+def _array_of(piece: tuple[Array, Array], field: Field, block: Block) -> Any:
+    offsets, data = piece
+    if len(data) > MAX_BYTES:
+        raise UnequalValueError(
+            f"column {field.name!r}, rows from {block.start}: {len(data)} bytes of text are "
+            "too many for one Arrow array; read fewer rows at a time"
+        )
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
+    return pa.BinaryArray.from_buffers(pa.binary(), len(offsets) - 1, buffers)
 
 
 def arrow_array(values: Array | None, field: Field, *, first_row: int, rows: int) -> Any:

@@ -181,6 +181,7 @@ class TableMethods:
         filter: Any = None,  # noqa: A002 - pyarrow's name
         *,
         rename: Mapping[str, str] | None = None,
+        dictionaries: bool = False,
     ) -> "TableDataset":
         """Return the table as a ``pyarrow.dataset.Dataset``, without reading it.
 
@@ -197,6 +198,8 @@ class TableMethods:
             table has a column ``row``; a condition on it selects the chunks that are read.
         rename : mapping of str to str, optional
             Other names for columns, by their own names.
+        dictionaries : bool
+            Deliver text as Arrow's dictionary arrays, which DuckDB groups and joins faster.
 
         Returns
         -------
@@ -213,7 +216,14 @@ class TableMethods:
         required("pyarrow", "arrow", "a scan")
         from ratzarr.interop.dataset import TableDataset
 
-        return TableDataset(self._source, columns, rows=rows, filter=filter, rename=rename)
+        return TableDataset(
+            self._source,
+            columns,
+            rows=rows,
+            filter=filter,
+            rename=rename,
+            dictionaries=dictionaries,
+        )
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.scan().__arrow_c_stream__(requested_schema)

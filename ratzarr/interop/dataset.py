@@ -28,6 +28,7 @@ from ratzarr.interop.source import (
     row_name,
     row_range,
 )
+from ratzarr.interop.text import DICTIONARY, as_dictionary
 from ratzarr.pipeline import ReadAhead, max_blocks
 
 __all__ = ["TableDataset"]
@@ -63,6 +64,10 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         has a column of this name).
     rename : mapping of str to str, optional
         Other names of columns, for readers to which "a" and "A" are the same name.
+    dictionaries : bool
+        Deliver text as dictionary arrays: the different strings of a chunk, and which of them each
+        row has. DuckDB groups and joins them faster. Chunks whose strings do not repeat are their
+        own dictionaries.
     block_rows : int
         Approximate number of rows of a batch.
 
@@ -84,13 +89,14 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         rows: Any = None,
         filter: Any = None,  # noqa: A002 - pyarrow's name
         rename: Mapping[str, str] | None = None,
+        dictionaries: bool = False,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         self._source, self._rename = source, dict(rename or {})
         names = chosen_fields(source, columns)
         self._chosen = names
         self._range = row_range(source, rows)
-        self._block_rows = block_rows
+        self._block_rows, self._dictionaries = block_rows, dictionaries
         self.row_name = row_name([*source.names, *self._rename.values()])
         self._describe(names)
         # Without the columns that only the filter needs.
@@ -129,7 +135,15 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
     @property
     def schema(self) -> Any:
         """The columns' types, with the row numbers last."""
-        return self._schema
+        return self._delivered(self._schema)
+
+    def _delivered(self, schema: Any) -> Any:
+        """Return a schema with the types of the batches."""
+        if not self._dictionaries:
+            return schema
+        return pa.schema(
+            [one.with_type(DICTIONARY) if one.type == pa.string() else one for one in schema]
+        )
 
     @property
     def partition_expression(self) -> Any:
@@ -177,6 +191,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
             rows=rows,
             filter=wanted,
             rename=self._rename,
+            dictionaries=self._dictionaries,
             block_rows=self._block_rows,
         )
 
@@ -216,7 +231,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         batches, schema = self._scan(needed, wanted, batch_size)
         # The batches come filtered.
         if not isinstance(columns, Mapping):
-            return _Scanner(batches, schema, self._schema)
+            return _Scanner(batches, schema, self.schema)
         return ds.Scanner.from_batches(batches, schema=schema, columns=names)
 
     def to_reader(self, columns: Sequence[str] | None = None) -> Any:
@@ -242,7 +257,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
 
     def _scan(self, names: Sequence[str], wanted: Any, batch_size: int | None) -> tuple[Any, Any]:
         """Return the batches of a scan and their schema."""
-        schema = pa.schema([self._schema.field(name) for name in names])
+        schema = self._delivered(pa.schema([self._schema.field(name) for name in names]))
         used = [] if wanted is None else _used([wanted], self._readable)
         read = list(dict.fromkeys([*names, *used]))
         fields = [
@@ -251,7 +266,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         blocks = self._blocks(fields, wanted, batch_size)
 
         def load(block: Block) -> list[Any]:
-            return self._load(block, read, fields, names, schema, wanted)
+            return self._load(block, read, fields, names, schema, wanted, used)
 
         return self._batches(blocks, load, batch_size), schema
 
@@ -263,12 +278,17 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         names: Sequence[str],
         schema: Any,
         wanted: Any,
+        used: Sequence[str],
     ) -> list[Any]:
-        arrays = dict(
-            zip(
-                (one.name for one in fields), read_arrays(self._source, fields, block), strict=True
-            )
-        )
+        # A filter compares plain text.
+        dictionaries = [
+            one.name
+            for one, shown in zip(self._fields, self._shown, strict=True)
+            if shown in schema.names and shown not in used
+            and pa.types.is_dictionary(schema.field(shown).type)
+        ]  # fmt: skip
+        found = read_arrays(self._source, fields, block, dictionaries)
+        arrays = dict(zip((one.name for one in fields), found, strict=True))
         columns = {}
         real = dict(zip(self._shown, (one.name for one in self._fields), strict=True))
         for name in read:
@@ -278,10 +298,18 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
                 columns[name] = arrays[real[name]]
         if wanted is None:
             return [_batch([columns[name] for name in names], schema, block.length)]
-        whole = pa.schema([self._readable.field(name) for name in read])
-        table = pa.Table.from_arrays([columns[name] for name in read], schema=whole)
-        kept = table.filter(wanted).select(list(names))
-        return list(kept.combine_chunks().to_batches())
+        table = pa.table([columns[name] for name in read], names=list(read))
+        kept = table.filter(wanted).select(list(names)).combine_chunks()
+        return [
+            pa.RecordBatch.from_arrays(
+                [
+                    as_dictionary(array) if pa.types.is_dictionary(one.type) else array
+                    for array, one in zip(batch.columns, schema, strict=True)
+                ],
+                schema=schema,
+            ) if len(names) else batch
+            for batch in kept.to_batches()
+        ]  # fmt: skip
 
     def _batches(
         self,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ratzarr.codecs.strings import Convert
 from ratzarr.errors import ArgumentError, ColumnNotFoundError, PackageMissingError
 from ratzarr.format.blocks import Block
 
@@ -88,8 +89,11 @@ class Source(Protocol):
         A column that has fewer rows than the table gives the rows that it has.
         """
 
-    def read_utf8(self, name: str, block: Block) -> list[tuple[Array, Array]] | None:
-        """Return text as pieces of (offsets, UTF-8 bytes); None if :meth:`read` is better."""
+    def read_utf8(self, name: str, block: Block, convert: Convert[Any]) -> list[Any] | None:
+        """Return what a function makes of each chunk's text; None if :meth:`read` is better.
+
+        The function gets what :func:`ratzarr.codecs.strings.to_offsets` gets.
+        """
 
     def reopener(self) -> Callable[[], "Source"]:
         """Return a picklable function that opens the table again, in another process."""

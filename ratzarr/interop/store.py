@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ratzarr.codecs.strings import Convert
 from ratzarr.errors import RatZarrError, ShapeError, UnequalValueError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
 from ratzarr.format.casting import as_block
@@ -80,12 +81,12 @@ class StoreSource:
         found: dict[str, Array] = self._table.readBlocks(names, block.start, block.length)
         return found
 
-    def read_utf8(self, name: str, block: Block) -> list[tuple[Array, Array]] | None:
-        """Return text as offsets and bytes; pages come from the cache by :meth:`read`."""
+    def read_utf8(self, name: str, block: Block, convert: Convert[Any]) -> list[Any] | None:
+        """Return what a function makes of each chunk's text; :meth:`read` has a cache of pages."""
         if block.length * PAGES < self._table.getColumnChunkSize(name):
             return None
-        found: list[tuple[Array, Array]] | None
-        found = self._table.readUtf8(name, block.start, block.length)
+        found: list[Any] | None
+        found = self._table.readUtf8(name, block.start, block.length, convert)
         return found
 
     def reopener(self) -> Callable[[], Source]:

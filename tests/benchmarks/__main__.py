@@ -20,10 +20,12 @@ from tests.benchmarks import (
     opening,
     pages,
     painting,
+    queries,
     report,
     scripts,
     stores,
     vector,
+    zonal,
 )
 from tests.benchmarks.asides import codecs
 from tests.benchmarks.contest import Result, from_json
@@ -40,6 +42,8 @@ BENCHMARKS: dict[str, tuple[str, Callable[[Scale], Iterator[Result]]]] = {
     "growing": ("Time and memory against rows", growing.main),
     "imports": ("Starting", imports.main),
     "vector": ("Vector programs", vector.main),
+    "queries": ("Queries in SQL", queries.main),
+    "zonal": ("Zonal statistics", zonal.main),
 }
 # What decisions were made by; they have tables of their own, in docs/decisions.
 ASIDES: dict[str, Callable[[], None]] = {"codecs": codecs.main}

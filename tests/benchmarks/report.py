@@ -14,7 +14,7 @@ BEGIN, END = "<!-- written by make bench -->", "<!-- end of what make bench writ
 def line(result: Result) -> str:
     """Return a result as a line of a Markdown table."""
     reached = {True: "yes", False: "**no**", None: ""}[result.reached]
-    unit = " ms" if result.unit == "ms" else ""
+    unit = "" if result.unit == "x" else f" {result.unit}"
     bar = "" if result.bar is None else f"{result.bar}{unit}"
     return f"| {result.work} | {result.rival} | {result.figure}{unit} | {bar} | {reached} |"
 

@@ -24,6 +24,12 @@ class Scale:
     """Of a table with many."""
     side: int
     """Width and height of a raster that is painted."""
+    queried: int
+    """Rows of a table that is asked in SQL."""
+    pixels: tuple[int, int]
+    """Of rasters for zonal statistics; the second is ten times the first."""
+    segments: tuple[int, int, int]
+    """Of such rasters, about; each ten times the one before."""
     folder: Path | None = None
     """Where to put the tables; None: where temporary files go."""
 
@@ -37,6 +43,9 @@ FULL = Scale(
     counted=10**9,
     columns=500,
     side=10_000,
+    queried=20_000_000,
+    pixels=(10**7, 10**8),
+    segments=(10**5, 10**6, 10**7),
     folder=FOLDER,
 )
 QUICK = Scale(
@@ -47,5 +56,8 @@ QUICK = Scale(
     counted=10**6,
     columns=20,
     side=300,
+    queried=30_000,
+    pixels=(10**4, 10**5),
+    segments=(10**2, 10**3, 10**4),
     folder=FOLDER,
 )

@@ -24,7 +24,7 @@ def test_every_benchmark_runs():
     )
     assert done.returncode == 0, done.stderr
     titles = re.findall(r"^### (.+)$", done.stdout, re.MULTILINE)
-    assert len(titles) == 8
+    assert len(titles) == 10
     for section in re.split(r"^### .+$", done.stdout, flags=re.MULTILINE)[1:]:
         assert re.search(r"^\| .* \| .* \| \d", section, re.MULTILINE)
 

@@ -32,7 +32,7 @@ from ratzarr.format.names import (
     OWN_TABLE_ATTRS,
     check_name,
 )
-from ratzarr.interop import Source, TableMethods
+from ratzarr.interop import Source, StoreSource, TableMethods, store_column
 from ratzarr.settings import cache_bytes, write_buffer_bytes
 from ratzarr.stores import open as whole_store
 from ratzarr.stores.open import Place
@@ -565,19 +565,13 @@ class RatZarr(TableMethods):
 
     def __setitem__(self, name: str, values: Any) -> None:
         """Create a column from all its values, or replace it; see the guide to data frames."""
-        from ratzarr.interop.store import store_column
-
         self._check_writable()
         store_column(self, check_name(name), values)
 
-    def __delitem__(self, name: str) -> None:
-        """Delete a column."""
-        self.deleteColumn(name)
+    __delitem__ = deleteColumn
 
     @property
     def _source(self) -> Source:
-        from ratzarr.interop.store import StoreSource
-
         self._check_open()
         return StoreSource(self, self._options)
 

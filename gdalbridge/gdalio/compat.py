@@ -144,13 +144,14 @@ def osr_exceptions(use: bool = True) -> Iterator[None]:
     from osgeo import osr
 
     if hasattr(osr, "ExceptionMgr"):
-        with osr.ExceptionMgr(useExceptions=use):
+        with osr.ExceptionMgr(useExceptions=use), silence():
             yield
         return
     before = bool(osr.GetUseExceptions())
     (osr.UseExceptions if use else osr.DontUseExceptions)()
     try:
-        yield
+        with silence():
+            yield
     finally:
         (osr.UseExceptions if before else osr.DontUseExceptions)()
 

@@ -1,39 +1,21 @@
 """Coordinate reference systems, whose coordinates are always x, y: longitude before latitude."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 from osgeo import osr
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.gdalio.compat import silence
+from gdalbridge.gdalio.compat import osr_exceptions
 
 __all__ = ["same_crs", "spatial_reference", "transformed", "units_of"]
 
 SHORT = {"metre": "m", "meter": "m", "US survey foot": "US-ft", "foot": "ft"}
 
 
-@contextmanager
-def _osr_exceptions(use: bool) -> Iterator[None]:
-    """Choose how ``osgeo.osr`` reports errors; it has its own switch."""
-    if hasattr(osr, "ExceptionMgr"):
-        with osr.ExceptionMgr(useExceptions=use), silence():
-            yield
-        return
-    before = bool(osr.GetUseExceptions())
-    (osr.UseExceptions if use else osr.DontUseExceptions)()
-    try:
-        with silence():
-            yield
-    finally:
-        (osr.UseExceptions if before else osr.DontUseExceptions)()
-
-
 def spatial_reference(text: str) -> Any:
     """Return the system for a text, such as WKT or "EPSG:4326"; None if GDAL doesn't know it."""
-    with _osr_exceptions(False):
+    with osr_exceptions(False):
         found = osr.SpatialReference()
         if not text or found.SetFromUserInput(text) != 0:
             return None
@@ -48,7 +30,7 @@ def same_crs(one: str, other: str) -> bool:
     systems = [spatial_reference(one), spatial_reference(other)]
     if None in systems:
         return False
-    with _osr_exceptions(False):
+    with osr_exceptions(False):
         return bool(systems[0].IsSame(systems[1]))
 
 
@@ -57,7 +39,7 @@ def units_of(crs: str) -> str:
     system = spatial_reference(crs)
     if system is None:
         return ""
-    with _osr_exceptions(False):
+    with osr_exceptions(False):
         if system.IsGeographic():
             return "degree"
         name = str(system.GetLinearUnitsName() or "")
@@ -82,7 +64,7 @@ def transformed(points: Any, source: str, target: str) -> Any:
         systems.append(system)
     known = np.isfinite(points).all(axis=1)
     found = np.full(points.shape, np.inf)
-    with _osr_exceptions(True):
+    with osr_exceptions(True):
         try:
             way = osr.CoordinateTransformation(*systems)
         except RuntimeError as error:
@@ -93,7 +75,7 @@ def transformed(points: Any, source: str, target: str) -> Any:
     if not known.any():
         return found
     # Points that can't be transformed become infinite, without an error.
-    with _osr_exceptions(False):
+    with osr_exceptions(False):
         places = way.TransformPoints(points[known].tolist())
     found[known] = np.array(places, np.float64)[:, :2]
     return found

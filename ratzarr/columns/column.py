@@ -22,6 +22,8 @@ from ratzarr.errors import (
     DamagedError,
     ShapeError,
     TooLargeError,
+    UnequalValueError,
+    UnsupportedDtypeError,
 )
 from ratzarr.format.blocks import chunk_count
 from ratzarr.format.casting import as_block, exact
@@ -308,8 +310,17 @@ class Column:
             If the block has a different shape.
         UnequalValueError, UnsupportedDtypeError
             See :func:`ratzarr.format.casting.exact`.
+        ColumnNotFoundError, ChangedError
+            If the column was deleted or created anew, in place of an error about its old dtype.
         """
         state = self.state
+        try:
+            return state, self._fitted(state, block, start)
+        except (ShapeError, UnequalValueError, UnsupportedDtypeError):
+            self.confirm(state, 0)
+            raise
+
+    def _fitted(self, state: ColumnState, block: Any, start: int) -> Array:
         block = as_block(block, column=self.name, first_row=start)
         shape = block.shape
         if len(shape) != 1 + len(state.row_shape) or shape[1:] != state.row_shape:
@@ -318,8 +329,9 @@ class Column:
                 f"column {self.name!r}: expected a block of shape {expected}, got {shape}"
             )
         if state.dtype.kind == "T" and _is_text(block):
-            return state, block
-        return state, exact(block, state.dtype, column=self.name, first_row=start)
+            text: Array = block
+            return text
+        return exact(block, state.dtype, column=self.name, first_row=start)
 
     def owner(self, state: ColumnState, stop: int) -> Owner:
         """Return the owner for chunks with rows up to ``stop``."""

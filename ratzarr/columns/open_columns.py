@@ -42,9 +42,6 @@ from ratzarr.errors import (
     ConflictError,
     RatZarrError,
     RowRangeError,
-    ShapeError,
-    UnequalValueError,
-    UnsupportedDtypeError,
 )
 from ratzarr.format.blocks import Block
 from ratzarr.format.limits import MAX_ROWS, MEMORY, TASK_BYTES, check_memory
@@ -547,7 +544,7 @@ class OpenColumns:
         fitted: dict[str, tuple[Column, ColumnState, Array]] = {}
         try:
             for name, column in columns.items():
-                state, values = _fit(column, blocks[name], start)
+                state, values = column.fit(blocks[name], start)
                 if start < 0 or start + len(values) > row_count:
                     raise RowRangeError(
                         f"{column.objects.location} has {row_count} rows: a block of "
@@ -651,18 +648,6 @@ class OpenColumns:
         wanted = None if names is None else set(names)
         self.write_back(wanted)
         return self.unconfirmed.taken(wanted)
-
-
-def _fit(column: Column, block: Any, start: int) -> tuple[ColumnState, Array]:
-    """Validate a block as :meth:`Column.fit` does, against the current column."""
-    state = column.state
-    try:
-        return column.fit(block, start)
-    except (ShapeError, UnequalValueError, UnsupportedDtypeError):
-        # If the column was created anew, raise the error that says so; an error about the old
-        # dtype would mislead.
-        column.confirm(state, 0)
-        raise
 
 
 def _is_text(state: ColumnState) -> bool:

@@ -231,6 +231,60 @@ def test_the_examples_of_raster_and_table(tmp_path, monkeypatch):
     }  # fmt: skip
 
 
+@pytest.mark.main_env_only
+@pytest.mark.parametrize("kind", ["python", "sh"])
+def test_the_guide_from_a_segmentation_to_a_map(tmp_path, kind):
+    """The images in the guide are this test's."""
+    import numpy as np
+    from osgeo import gdal
+
+    from gdalbridge import open_table
+    from tests.gdalbridge.pixel_rasters import write
+
+    lines, columns = np.mgrid[:300, :400]
+    # Segments with wavy edges, a lake, and woods in the hills.
+    segments = (lines + 4 * np.sin(columns / 9)).astype(int) // 12 * 60
+    segments += (columns + 4 * np.sin(lines / 7)).astype(int) // 12 + 61
+    hills = np.sin(columns / 60) + np.cos(lines / 45)
+    noise = np.random.default_rng(4).normal(0, 8, hills.shape)
+    nir = np.clip(120 + 60 * hills + noise, 1, 255)
+    red = np.clip(100 - 25 * hills + noise, 1, 255)
+    write(tmp_path / "seg.tif", segments.astype("u4"))
+    write(tmp_path / "image.tif", np.stack([red, nir]).astype("u1"))
+    text = (ROOT / "docs" / "guides" / "from-segmentation-to-map.md").read_text(encoding="utf-8")
+    (code,) = re.findall(rf"```{kind}\n(.*?)```", text, re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    command = [sys.executable, "-c", code] if kind == "python" else ["sh", "-euc", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "forest" in done.stdout
+    # numpy comes to the same map.
+    count = np.bincount(segments.ravel())
+    means = [
+        np.bincount(segments.ravel(), band.astype("u1").ravel()) / np.maximum(count, 1)
+        for band in (red, nir)
+    ]
+    with np.errstate(invalid="ignore"):
+        ndvi = (means[1] - means[0]) / (means[1] + means[0])
+    there = count > 0
+    with open_table(tmp_path / "seg.tif") as table:
+        assert np.allclose(table["ndvi"][:][there], ndvi[there])
+        names = table["class"][:]
+    wanted = np.select([ndvi < 0, ndvi < 0.4], ["water", "grass"], "forest")
+    assert names[there].tolist() == wanted[there].tolist()
+    painted = gdal.Open(str(tmp_path / "class.tif"))
+    codes = painted.ReadAsArray()
+    rat = painted.GetRasterBand(1).GetDefaultRAT()
+    labels = {
+        rat.GetValueAsInt(row, 0): rat.GetValueAsString(row, 1) for row in range(rat.GetRowCount())
+    }
+    assert {labels[int(one)] for one in np.unique(codes)} == set(wanted[there])
+    assert (tmp_path / "class.png").stat().st_size > 5_000
+
+
 def test_the_readmes_targets_are_there():
     targets = set(re.findall(r"^make (\w+)", README, re.MULTILINE))
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")

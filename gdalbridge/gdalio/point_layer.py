@@ -68,5 +68,7 @@ def point_layer(path: str, name: str | None = None) -> PointLayer:
                     f"a {geometry.GetGeometryName()}"
                 )
             points.append((geometry.GetX(), geometry.GetY()))
-        crs = "" if system is None else system.ExportToWkt()
+        # A GeoPackage without a system says so by the name of one.
+        unknown = system is None or str(system.GetName()).startswith("Undefined ")
+        crs = "" if unknown else system.ExportToWkt()
     return PointLayer(name, np.array(points, np.float64).reshape(-1, 2), crs)

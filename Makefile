@@ -9,12 +9,13 @@ export PYTHON DEBIAN_GDAL CEPH PYTEST_ARGS PYTEST_PROCESSES STRESS_ARGS BENCH_AR
 # Meant for other work: they would lead the environments astray.
 unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH
 
-.PHONY: help demo test test-s3 stress lint bench requirements clean
+.PHONY: help demo test test-all test-s3 stress lint bench requirements clean
 
 help: ## say what there is
 	@echo "make demo          copy a real raster's attribute table into a sidecar and back (start here)"
 	@echo "make test          linters and all tests; where apt-get is, also against Debian's GDAL"
 	@echo "                   and a real S3 server"
+	@echo "make test-all      the same with the tests that take long"
 	@echo "make test-s3       the tests of S3 against a real server: Ceph's gateway, on loopback"
 	@echo "make stress        processes at one table, killed ones, damage; as long as you like"
 	@echo "make lint          ruff, mypy --strict, import-linter"
@@ -31,6 +32,9 @@ demo:
 
 test:
 	@scripts/test
+
+test-all:
+	@THOROUGH=yes scripts/test
 
 test-s3:
 	@scripts/test-s3

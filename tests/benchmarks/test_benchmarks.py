@@ -14,6 +14,7 @@ from tests.benchmarks.report import BEGIN, END, line, write
 pytestmark = pytest.mark.main_env_only
 
 
+@pytest.mark.thorough
 def test_every_benchmark_runs():
     done = subprocess.run(
         [sys.executable, "-m", "tests.benchmarks", "--quick"],
@@ -24,7 +25,7 @@ def test_every_benchmark_runs():
     )
     assert done.returncode == 0, done.stderr
     titles = re.findall(r"^### (.+)$", done.stdout, re.MULTILINE)
-    assert len(titles) == 10
+    assert len(titles) == 11
     for section in re.split(r"^### .+$", done.stdout, flags=re.MULTILINE)[1:]:
         assert re.search(r"^\| .* \| .* \| \d", section, re.MULTILINE)
 

@@ -1,6 +1,7 @@
 """A copy to S3 of which one request in ten meets with a fault."""
 
 import numpy as np
+import pytest
 from osgeo import gdal
 
 import gdalbridge
@@ -10,6 +11,7 @@ from tests.servers.faults import AFTER, EVERYWHERE, Faults, faulty_proxy
 ROWS, CHUNK = 25_000, 1250
 
 
+@pytest.mark.thorough
 def test_two_hundred_chunks(moto, moto_s3, monkeypatch):
     random = np.random.default_rng(11)
     columns = [

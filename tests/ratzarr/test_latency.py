@@ -78,6 +78,7 @@ def tenth(use, one):
     raise AssertionError(f"{took} s, one after another {one} s")
 
 
+@pytest.mark.thorough
 def test_many_chunks_of_a_column(far):
     place, move = far
     values = np.arange(BLOCKS * CHUNK, dtype="int32")
@@ -102,6 +103,7 @@ def test_many_columns_created(far):
         assert len(table.getColumnNames()) % COLUMNS == SAMPLE
 
 
+@pytest.mark.thorough
 def test_many_columns_written_and_read(far):
     """For the first time: with their documents, and an event in each log.
 

@@ -1,5 +1,7 @@
 """Histories of several instances at each place: see :mod:`tests.ratzarr.statemachine`."""
 
+import pytest
+
 from tests.places import S3Place
 from tests.ratzarr.statemachine import run
 
@@ -8,6 +10,7 @@ def test_on_local_disk(local):
     run(local, examples=50)
 
 
+@pytest.mark.thorough
 def test_on_s3(quick_s3, monkeypatch):
     for name, value in quick_s3.environment.items():
         monkeypatch.setenv(name, value)

@@ -6,6 +6,8 @@ from tests.stress.copies import COPIES
 from tests.stress.kills import Killing
 from tests.stress.operations import OPERATIONS
 
+pytestmark = pytest.mark.thorough
+
 STEPS = {"local": 10, "s3": 1}
 """Moments at which each is killed; where there are fewer, all of them."""
 TIMES = {"local": 2, "s3": 1}

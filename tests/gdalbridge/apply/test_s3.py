@@ -127,6 +127,7 @@ def test_each_chunk_is_read_and_written_once(far):
 
 
 @pytest.mark.moto_only
+@pytest.mark.thorough
 def test_fifty_blocks_take_an_eighth_of_the_time_of_their_requests(monkeypatch):
     """On a server 30 ms away, against the same work with one request at a time.
 

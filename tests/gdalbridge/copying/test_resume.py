@@ -363,6 +363,7 @@ def test_killed_before_any_change_of_the_store(tmp_path, where):
 
 
 @pytest.mark.main_env_only
+@pytest.mark.thorough
 def test_an_overwriting_copy_killed_before_any_change(tmp_path, where):
     """Each column is read as it was, or as it is to be; and the copy is gone on with."""
     old = raster_at(tmp_path / "old.tif", shift=1000, names=FEW)

@@ -199,6 +199,7 @@ def test_no_piece_of_text_is_padded_to_more_than_it_may_take(longest):
     assert len(pieces) < 10
 
 
+@pytest.mark.thorough
 def test_one_long_text_does_not_pad_all_the_others(tmp_path, gives):
     """Pieces are cut by their size in bytes, and every row comes back."""
     texts = ["a"] * 500 + ["x" * 900_000] + ["b", ""] * 300 + ["y" * 2**25, "z"]

@@ -320,6 +320,7 @@ print(peak())
 
 
 @pytest.mark.main_env_only
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_table(tmp_path):
     peaks = {}
     for rows in (4_000_000, 10_000_000):

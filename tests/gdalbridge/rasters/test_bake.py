@@ -393,6 +393,7 @@ def baking(folder, *args):
     return process
 
 
+@pytest.mark.thorough
 def test_what_a_killed_process_has_left_is_removed(large, tmp_path):
     there = set(os.listdir(tmp_path))
     left = 0

@@ -546,6 +546,7 @@ getattr(gdalbridge, sys.argv[4])(sys.argv[1], sys.argv[2], progress=step)
      ("move", "s3", 28), ("move", "s3", 40), ("move", "s3", 60), ("move", "s3", 80),
      ("move", "s3", 95)],
 )  # fmt: skip
+@pytest.mark.thorough
 def test_a_process_that_is_killed(raster, places, work, to, after):
     target = places(to)
     before = raster.contents()

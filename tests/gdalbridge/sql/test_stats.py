@@ -222,6 +222,7 @@ MEMORY_OF_STATISTICS = textwrap.dedent("""
 
 
 @pytest.mark.main_env_only
+@pytest.mark.thorough
 def test_memory_does_not_grow_with_the_different_values(tmp_path):
     """Beyond its memory DuckDB spills to disk; what it spilled is gone afterwards."""
     peaks = []

@@ -26,6 +26,8 @@ from tests.ratzarr.damage import (
     values_of,
 )
 
+pytestmark = pytest.mark.thorough
+
 STRETCH = 64
 """Bytes at both ends of a large object of which every bit is flipped."""
 

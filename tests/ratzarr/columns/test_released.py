@@ -9,6 +9,7 @@ import random
 from dataclasses import dataclass, field
 
 import numpy as np
+import pytest
 from numpy.dtypes import StringDType
 
 from ratzarr import RatZarr
@@ -237,10 +238,12 @@ def run(place, seeds, turns=6, released=lambda store, url: Released(store)):
             raise
 
 
+@pytest.mark.thorough
 def test_200_histories_on_local_disk(local):
     run(local, range(200))
 
 
+@pytest.mark.thorough
 def test_20_histories_on_s3(quick_s3, monkeypatch):
     for name, value in quick_s3.environment.items():
         monkeypatch.setenv(name, value)

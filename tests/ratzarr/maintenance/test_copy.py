@@ -109,6 +109,7 @@ def test_places_that_are_taken_or_empty(tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["copy"]
 
 
+@pytest.mark.thorough
 def test_a_removal_that_stops_at_any_object(tmp_path):
     """The rest is no table for anybody, and is removed once it is found at the target."""
     whole, source, target = DATA / "golden-v1.zarr", tmp_path / "t.rat.zarr", tmp_path / "copy"

@@ -527,6 +527,7 @@ def hit(proxy, kinds=EVERYWHERE):
     return counts
 
 
+@pytest.mark.thorough
 def test_a_script_over_blocks(place, faulty):
     """Blocks of whole chunks and others, numbers and strings, read and written."""
     url, rows, chunk = place.new(), 2400, 64
@@ -595,6 +596,7 @@ def judge(place, url, won, columns, rows):
     assert len(log_of(place, url, "shared")) == len(won)
 
 
+@pytest.mark.thorough
 def test_threads_that_create(place, faulty):
     url, crew, columns, rows = place.new(), 8, 3, 30
     make(url, rows, chunk=16, shared=("int32",)).close()

@@ -62,7 +62,7 @@ from gdalbridge.cli.common import (
 @quiet_option
 def command(
     raster: str, column: str | None, out: str | None, png: str | None, colors: bool,
-    nodata: str | None, cmap: str | None, limits: tuple[float, float] | None, format: str | None,  # noqa: A002
+    nodata: str | None, cmap: str | None, limits: tuple[float, float] | None, format: str | None,  # noqa: A002 - GDAL's own word
     options: tuple[str, ...], as_json: bool, quiet: bool, **common: Any,
 ) -> None:  # fmt: skip
     """Write a raster or a picture with the values of COLUMN in place of RASTER's pixel values.

@@ -341,7 +341,7 @@ class _Rows:
         wanted = [scan.row_name, *(renamed.get(one, one) for one in self.names)]
         chosen = ", ".join(f'"{one.replace(chr(34), chr(34) * 2)}"' for one in wanted)
         # The condition is the user's own SQL, and the database can only read this table.
-        query = f"SELECT {chosen} FROM rat WHERE ({where}\n)"  # noqa: S608
+        query = f"SELECT {chosen} FROM rat WHERE ({where}\n)"  # noqa: S608 - the user's own SQL, in a sandbox
         try:
             # DuckDB holds a whole result in memory, so it is asked for one block after another. A
             # condition with a query of its own still sees the whole table.

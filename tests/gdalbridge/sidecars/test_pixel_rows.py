@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from osgeo import gdal
 
 from gdalbridge.errors import BridgeError
 from gdalbridge.sidecars.merged import open_columns
@@ -129,4 +128,3 @@ def test_a_long_table_of_row_numbers_takes_no_memory(tmp_path):
         -1,
         rows - 1,
     ]
-    assert gdal.VersionInfo()

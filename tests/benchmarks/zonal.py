@@ -1,5 +1,6 @@
 """Zonal statistics: against GDAL reading the same windows, and nothing else."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ __all__ = ["main"]
 READING = Bar(3)
 PEAK = Bar(700)
 LINEAR = Bar(11)
+TILED = Bar(3, at_least=True)
 BANDS = 3
 STRIP = 1024
 """Lines that are made at a time; a multiple of GDAL's tiles."""
@@ -72,6 +74,70 @@ for band in image:
     pixels.groupby("row")["value"].agg(["count", "mean", "std", "min", "max"])
 print(json.dumps({"seconds": time.perf_counter() - began, "peak": peak()}))
 """
+# The dataset is virtual and has no file, so that no time is spent on writing the attribute table
+# as XML; what is compiled has been compiled by a first, small run. It takes the image as a dataset,
+# so that the blocks of a band are still in GDAL's cache for the next. Segment 0 is its nodata.
+SHEPSEG = """
+import json, sys, time
+import numpy as np
+from osgeo import gdal
+from pyshepseg.tilingstats import calcPerSegmentStatsTiled
+from gdalbridge import open_table
+from tests.memory import peak
+
+STATS = {"count": "pixcount", "mean": "mean", "stddev": "stddev", "min": "min", "max": "max"}
+
+def with_counts(path, counts):
+    dataset = gdal.GetDriverByName("VRT").CreateCopy("", gdal.Open(path))
+    table = gdal.RasterAttributeTable()
+    table.CreateColumn("Histogram", gdal.GFT_Real, gdal.GFU_PixelCount)
+    table.SetRowCount(len(counts))
+    table.WriteArray(counts, 0)
+    dataset.GetRasterBand(1).SetDefaultRAT(table)
+    return dataset
+
+def run(segments, image, bands):
+    for band in range(1, bands + 1):
+        wanted = [(f"band{band}_{ours}", theirs) for ours, theirs in STATS.items()]
+        calcPerSegmentStatsTiled(image, band, segments, wanted)
+
+gdal.UseExceptions()
+driver = gdal.GetDriverByName("MEM")
+tiny = driver.Create("", 4, 4, 1, gdal.GDT_UInt32)
+tiny.GetRasterBand(1).WriteArray(np.ones((4, 4), np.uint32))
+table = gdal.RasterAttributeTable()
+table.CreateColumn("Histogram", gdal.GFT_Real, gdal.GFU_PixelCount)
+table.SetRowCount(2)
+table.WriteArray(np.array([0.0, 16.0]), 0)
+tiny.GetRasterBand(1).SetDefaultRAT(table)
+run(tiny, driver.Create("", 4, 4, 1, gdal.GDT_UInt16), 1)
+
+with open_table(sys.argv[1]) as ours:
+    rows = len(ours)
+pixels = gdal.Open(sys.argv[1]).ReadAsArray()
+segments = with_counts(sys.argv[1], np.bincount(pixels.reshape(-1), minlength=rows).astype(float))
+del pixels
+image = gdal.Open(sys.argv[2])
+began = time.perf_counter()
+run(segments, image, image.RasterCount)
+seconds = time.perf_counter() - began
+
+found = segments.GetRasterBand(1).GetDefaultRAT()
+differs = 0.0
+with open_table(sys.argv[1]) as ours:
+    for number in range(found.GetColumnCount()):
+        name = found.GetNameOfCol(number)
+        if name != "Histogram":
+            mine, theirs = ours[name][1:], found.ReadAsArray(number)[1:]
+            if not name.endswith("_stddev"):
+                # Its means are 32-bit floats.
+                theirs, mine = theirs.astype("f4"), mine.astype("f4")
+                assert np.array_equal(theirs, mine), name
+            else:
+                differs = max(differs, float(np.abs(theirs - mine).max() / mine.max()))
+assert differs <= 1e-5, differs
+print(json.dumps({"seconds": seconds, "peak": peak()}))
+"""
 
 
 def main(scale: Scale) -> Iterator[Result]:
@@ -101,6 +167,7 @@ def main(scale: Scale) -> Iterator[Result]:
                 if turn:
                     found[name].append(took)
         pandas = _run(PANDAS, at[some])
+        yield from _tiled(small, f"{few_pixels:,} pixels, {some:,} segments, {BANDS} bands", scale)
     seconds = {name: [run["seconds"] for run in each] for name, each in found.items()}
     seconds["pandas"] = [pandas["seconds"]] * scale.rounds
     size = f"{pixels:,} pixels, {some:,} segments, {BANDS} bands"
@@ -126,6 +193,23 @@ def main(scale: Scale) -> Iterator[Result]:
         seconds,
         LINEAR,
         ours=more,
+    )
+
+
+def _tiled(rasters: Sequence[str], size: str, scale: Scale) -> Iterator[Result]:
+    """Compare with pyshepseg's tiled statistics, where it is installed. It has no package to pin:
+    ``.venv-bench/bin/pip install`` a checkout of it."""
+    if importlib.util.find_spec("pyshepseg") is None:
+        print("pyshepseg is not installed: not compared with it", file=sys.stderr)
+        return
+    programs = {"zonal statistics": OURS, "pyshepseg": SHEPSEG}
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for turn in range(scale.rounds):
+        for name in list(programs)[:: -1 if turn % 2 else 1]:
+            seconds[name].append(_run(programs[name], rasters)["seconds"])
+    remark = "counts, means, minima and maxima equal; pyshepseg's compilation is not counted"
+    yield result(
+        f"zonal statistics, {size}", "pyshepseg", seconds, TILED, ours="zonal statistics", remark=remark
     )
 
 

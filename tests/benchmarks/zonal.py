@@ -209,7 +209,12 @@ def _tiled(rasters: Sequence[str], size: str, scale: Scale) -> Iterator[Result]:
             seconds[name].append(_run(programs[name], rasters)["seconds"])
     remark = "counts, means, minima and maxima equal; pyshepseg's compilation is not counted"
     yield result(
-        f"zonal statistics, {size}", "pyshepseg", seconds, TILED, ours="zonal statistics", remark=remark
+        f"zonal statistics, {size}",
+        "pyshepseg",
+        seconds,
+        TILED,
+        ours="zonal statistics",
+        remark=remark,
     )
 
 

@@ -8,17 +8,17 @@ from click.core import ParameterSource
 from gdalbridge.cli.common import (
     Command,
     accept_stale_option,
+    band_option,
     cast_option,
     columns_option,
     config_option,
-    encoding_option,
     examples,
     json_option,
-    lossy_option,
     print_json,
     quiet_option,
-    say_note,
+    reading_options,
 )
+from gdalbridge.cli.exits import say_note
 
 
 def _renamed(
@@ -44,9 +44,7 @@ def _renamed(
 @click.command("export", cls=Command)
 @click.argument("table")
 @click.argument("output")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of the rasters."
-)
+@band_option
 @click.option("--name", help="Name of a further table, if TABLE is a raster.")
 @columns_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, or existing columns.")
@@ -59,7 +57,7 @@ def _renamed(
     help="Another name of a column in the file. Can be repeated.",
 )
 @click.option("--row/--no-row", default=None, help="Write the row numbers to a file. The default.")
-@encoding_option
+@reading_options
 @cast_option
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block. For rasters.")
 @click.option(
@@ -68,7 +66,6 @@ def _renamed(
     help="Compare every value with the raster, read again; or none. By default every value if "
     "the format may change some, and a sample if it keeps all (.img, .kea).",
 )
-@lossy_option
 @click.option("--strict", is_flag=True, help="Refuse every loss, and leave OUTPUT unchanged.")
 @accept_stale_option
 @config_option

@@ -29,6 +29,7 @@ from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.new_columns import NewColumn, new_columns
 from gdalbridge.sidecars.provenance import versions
 from gdalbridge.sql.expressions import Program
+from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr
 from ratzarr.format import Block, normalize_dtype
 from ratzarr.pipeline import ROOM, ReadAhead, at_once, memory_of, write_behind
@@ -166,7 +167,7 @@ def calc(
         target,
         rows,
         tuple(
-            CalcColumn(column, _dtype_name(kind), outputs[column], inputs)
+            CalcColumn(column, dtype_text(kind), outputs[column], inputs)
             for column, kind in dtypes.items()
         ),
         time.perf_counter() - started,
@@ -194,10 +195,6 @@ def _dtypes(program: Program, asked: Any) -> dict[str, np.dtype[Any]]:
             )
         found[name] = normalize_dtype(kind)
     return found
-
-
-def _dtype_name(dtype: np.dtype[Any]) -> str:
-    return {"T": "str", "O": "bytes"}.get(dtype.kind, str(dtype))
 
 
 # ---- computing

@@ -38,7 +38,7 @@ from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sidecars.source import open_source
 from gdalbridge.sql.expressions import needed
 from gdalbridge.sql.query import Database
-from gdalbridge.text_table import cell, float_text, text_table
+from gdalbridge.text_table import cell, float_text, json_value, text_table
 
 __all__ = ["ClassSummary", "summarize"]
 
@@ -86,7 +86,7 @@ class ClassSummary:
             "by": list(self.by),
             "area_unit": self.unit,
             "classes": [
-                dict(zip(self.table.column_names, map(_plain, row), strict=True))
+                dict(zip(self.table.column_names, json_value(row), strict=True))
                 for row in self._rows()
             ],
         }
@@ -96,7 +96,7 @@ class ClassSummary:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.table.column_names)
-        writer.writerows(map(_plain, row) for row in self._rows())
+        writer.writerows(json_value(row) for row in self._rows())
         return out.getvalue()
 
     def _rows(self) -> list[tuple[Any, ...]]:
@@ -303,13 +303,7 @@ def _query(
 
 def _run(dataset: Any, query: str) -> Any:
     with Database({"rat": dataset}) as database:
-        try:
-            return database.run(database.relation(query).to_arrow_table)
-        except BridgeError:
-            # DuckDB has replaced it by an error of its own.
-            if dataset.error is not None and not isinstance(dataset.error, GeneratorExit):
-                raise dataset.error from None
-            raise
+        return database.run(database.relation(query).to_arrow_table)
 
 
 # ---- values
@@ -328,17 +322,6 @@ def _values(column: Any) -> list[Any]:
         return [None if text is None else text.replace(" ", "T") for text in texts]
     found: list[Any] = column.to_pylist()
     return found
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
 
 
 def _text(value: Any) -> str:

@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ __all__ = [
     "dtype_text",
     "fitting",
     "float_text",
+    "html_table",
     "json_value",
     "plain_text",
     "terminal_width",
@@ -119,6 +121,20 @@ def text_table(
         ).rstrip()
         for row in cells
     )
+
+
+def html_table(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Return rows of cells under their names as HTML; parameters are those of :func:`text_table`."""
+    sides = ["right" if one else "left" for one in right]
+    lines = [
+        "".join(
+            f'<td style="text-align: {side}">{escape(cell(one))}</td>'
+            for side, one in zip(sides, row, strict=True)
+        )
+        for row in rows
+    ]
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def terminal_width() -> int | None:

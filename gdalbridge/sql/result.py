@@ -19,7 +19,7 @@ from gdalbridge.text_table import json_value
 from ratzarr.errors import Advice
 from ratzarr.stores import temporary_path
 
-__all__ = ["csv_text", "json_text", "table_text", "write_result"]
+__all__ = ["csv_text", "json_text", "python_values", "table_text", "write_result"]
 
 SHOWN_ROWS = 40
 """Rows of a table as text; half of them are the first ones, half the last ones."""
@@ -83,7 +83,7 @@ def json_text(database: Database, relation: Any) -> Iterator[str]:
     names = _distinct(schema.names)
     between = "[\n"
     for batch in batches:
-        columns = [json_value(_values(column)) for column in batch.columns]
+        columns = [json_value(python_values(column)) for column in batch.columns]
         rows = (
             json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False)
             for row in zip(*columns, strict=True)
@@ -268,7 +268,8 @@ def _distinct(names: list[str]) -> list[str]:
     return names
 
 
-def _values(column: Any) -> list[Any]:
+def python_values(column: Any) -> list[Any]:
+    """Return the values of an Arrow array: numbers with the digits that they are stored with."""
     import pyarrow as pa
 
     kind = column.type

@@ -19,7 +19,7 @@ from gdalbridge.cli.common import (
     unicode_text,
 )
 from gdalbridge.cli.exits import say_note
-from gdalbridge.text_table import json_value
+from gdalbridge.text_table import json_value, plain_text, text_table
 
 
 @examples(
@@ -99,18 +99,16 @@ def _number(word: str) -> float | None:
 
 def _text(records: list[dict[str, Any]]) -> str:
     """Return a few points below each other with an attribute a line, many as a table."""
-    if len(records) <= 3:
-        width = max((len(key) for one in records for key in one), default=0)
-        return "\n\n".join(
-            "\n".join(f"{key:<{width}}  {_word(value)}".rstrip() for key, value in one.items())
-            for one in records
-        )
-    names = list(records[0])
-    lines = [names, *([_word(value) for value in one.values()] for one in records)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(names))]
-    return "\n".join(
-        "  ".join(f"{word:<{wide}}" for word, wide in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+    if len(records) > 3:
+        return text_table(list(records[0]), [[_word(one) for one in r.values()] for r in records])
+    pieces = [
+        {plain_text(key): plain_text(_word(value)) for key, value in one.items()}
+        for one in records
+    ]
+    width = max((len(key) for one in pieces for key in one), default=0)
+    return "\n\n".join(
+        "\n".join(f"{key:<{width}}  {word}".rstrip() for key, word in one.items())
+        for one in pieces
     )
 
 

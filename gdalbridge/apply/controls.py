@@ -6,10 +6,11 @@ import operator
 import os
 import pickle
 from collections.abc import Callable, KeysView, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError, ExecutorError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.sidecars.naming import SUFFIX
@@ -211,7 +212,7 @@ def _unknown(reason: Exception) -> ExecutorError:
 
 
 @dataclass(frozen=True, slots=True)
-class ApplyReport:
+class ApplyReport(Report):
     """A summary of one run of :func:`~gdalbridge.ratapplier.apply`.
 
     >>> print(ApplyReport(5000, 50, 0, ("seg.tif.rat.zarr",), "serial", 1, 2.0, 0.1, 1.5, 0.3))
@@ -240,10 +241,6 @@ class ApplyReport:
     """Seconds in the function, summed over all workers."""
     writing: float
     """Seconds that the run waited for blocks to be written."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as a dictionary for JSON."""
-        return asdict(self)
 
     def formatReport(self) -> str:
         """Return the report as text."""

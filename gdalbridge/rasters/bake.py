@@ -8,10 +8,11 @@ import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import (
     BridgeError,
     ColumnSelectionError,
@@ -47,7 +48,7 @@ __all__ = ["BakeReport", "bake"]
 
 
 @dataclass(frozen=True, slots=True)
-class BakeReport:
+class BakeReport(Report):
     """A summary of a baked raster and its tables."""
 
     source: str
@@ -63,10 +64,6 @@ class BakeReport:
     """In words, values and names that the format could not hold exactly."""
     notes: tuple[str, ...] = ()
     """In words, lossless changes for older software, and sidecars beside the output."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as a dictionary for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         lines = [f"{self.source} -> {self.target} ({self.format}), {self.seconds:.2f} s"]

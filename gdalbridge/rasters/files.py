@@ -10,11 +10,11 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gdalbridge.copying.report import size_text
+from gdalbridge.copying.report import Report, size_text
 from gdalbridge.errors import BridgeError, CancelledError, OutputExistsError, RasterNotFoundError
 from gdalbridge.gdalio.vsis3 import forget
 from gdalbridge.progress import Progress, progress_of
@@ -404,7 +404,7 @@ def _clear_file(place: Location, options: Mapping[str, Any] | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class TravelReport:
+class TravelReport(Report):
     """A summary of a copy, move or removal, done or planned."""
 
     action: str
@@ -420,10 +420,6 @@ class TravelReport:
     dry_run: bool = False
     left: tuple[str, ...] = ()
     """Files that GDAL lists for the raster, but that were left in place."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as a dictionary for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         done = {"copy": "copied", "move": "moved", "remove": "removed"}[self.action]

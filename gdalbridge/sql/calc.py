@@ -15,13 +15,14 @@ array([0.5, 0. ])
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
@@ -54,7 +55,7 @@ class CalcColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class CalcReport:
+class CalcReport(Report):
     """The result of a computation."""
 
     target: str
@@ -62,10 +63,6 @@ class CalcReport:
     rows: int
     columns: tuple[CalcColumn, ...]
     seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-compatible values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         lines = [f"{self.target}: {self.rows} rows, {self.seconds:.2f} s"]

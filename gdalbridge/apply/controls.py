@@ -194,21 +194,17 @@ def _by_value(otherargs: Any, reason: Exception) -> bytes:
     """Pickle objects of classes that are defined in a function or a notebook."""
     try:
         import cloudpickle
-    except ImportError:
-        raise _unknown(reason) from reason
-    try:
+
         pickled: bytes = cloudpickle.dumps(otherargs)
     except Exception as error:
-        raise _unknown(error) from error
+        if not isinstance(error, ImportError):
+            reason = error
+        raise ExecutorError(
+            "the otherargs can't be pickled, so apply can't tell if the function changes them: "
+            f"{reason}. Merge the changes with setMerge(...), or run the blocks in turn with "
+            'setExecutor("serial").'
+        ) from reason
     return pickled
-
-
-def _unknown(reason: Exception) -> ExecutorError:
-    return ExecutorError(
-        "the otherargs can't be pickled, so apply can't tell if the function changes them: "
-        f"{reason}. Merge the changes with setMerge(...), or run the blocks in turn with "
-        'setExecutor("serial").'
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,7 @@ def main() -> None:
     sys.unraisablehook = _shown_unless_interrupted
     # File names may contain characters outside the terminal's encoding.
     with suppress(AttributeError, ValueError):
-        # mypy: stdout may be None, or a stream that a program has put there.
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # may be None
     try:
         from gdalbridge.cli import main as commands
         from gdalbridge.cli.exits import InterruptWatch

@@ -109,8 +109,8 @@ def apply(
     """
     if not callable(userFunc):
         raise BridgeError(f"apply takes a function first: got {userFunc!r}")
-    settings = (controls or RatApplierControls()).settings()
-    return run_script(userFunc, inRats.handles(), outRats.handles(), otherargs, settings)
+    checked = (controls or RatApplierControls()).checked()
+    return run_script(userFunc, inRats.handles(), outRats.handles(), otherargs, checked)
 
 
 def copyRAT(

@@ -185,7 +185,7 @@ class Table(TableMethods):
         return len(self)
 
     @rowCount.setter
-    def rowCount(self, rows: int) -> None:  # noqa: N802
+    def rowCount(self, rows: int) -> None:  # noqa: N802 - RatZarr's name
         self._check_writable()
         own = max((one.rows for one in self._columns.own), default=0)
         if rows < own:

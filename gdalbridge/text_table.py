@@ -1,11 +1,27 @@
-"""Tables of text, for terminals."""
+"""Tables and their values as text for terminals, and values as JSON."""
 
+import math
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from html import escape
 from typing import Any
 
-__all__ = ["GAP", "cell", "fitting", "float_text", "plain_text", "terminal_width", "text_table"]
+import numpy as np
+
+__all__ = [
+    "GAP",
+    "cell",
+    "dtype_text",
+    "fitting",
+    "float_text",
+    "html_table",
+    "json_value",
+    "plain_text",
+    "terminal_width",
+    "text_table",
+]
 
 GAP = "  "
 """Separator between the columns of a text table."""
@@ -43,6 +59,46 @@ def float_text(value: float, digits: int = 10) -> str:
     return f"{value:.{digits}g}"
 
 
+def dtype_text(dtype: np.dtype[Any]) -> str:
+    """Return the name of a column's dtype.
+
+    >>> dtype_text(np.dtype("f4")), dtype_text(np.dtypes.StringDType())
+    ('float32', 'str')
+    """
+    return {"T": "str", "O": "bytes"}.get(dtype.kind, str(dtype))
+
+
+def json_value(value: Any) -> Any:
+    r"""Return a value as JSON has it: NaN and infinities as text, bytes in hexadecimal, NaT as null.
+
+    >>> json_value([np.float32(0.1), float("nan"), b"\x01", np.datetime64("2020-01-02")])
+    [0.1, 'nan', '01', '2020-01-02']
+    """
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else str(value)
+    if isinstance(value, np.float32 | np.float16):
+        # The shortest digits of the float32; as a float64 it would have more.
+        value = float(str(value))
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Decimal):
+        if value == value.to_integral_value():
+            return int(value)
+        # A number if its shortest digits are these, otherwise text.
+        return float(value) if Decimal(repr(float(value))) == value else str(value)
+    if isinstance(value, Mapping):
+        return {str(key): json_value(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [json_value(item) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+
+
 def text_table(
     names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool] | None = None
 ) -> str:
@@ -65,6 +121,20 @@ def text_table(
         ).rstrip()
         for row in cells
     )
+
+
+def html_table(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    """Return rows of cells under their names as HTML; parameters are those of :func:`text_table`."""
+    sides = ["right" if one else "left" for one in right]
+    lines = [
+        "".join(
+            f'<td style="text-align: {side}">{escape(cell(one))}</td>'
+            for side, one in zip(sides, row, strict=True)
+        )
+        for row in rows
+    ]
+    head = "".join(f"<th>{escape(name)}</th>" for name in names)
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def terminal_width() -> int | None:

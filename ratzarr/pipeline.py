@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from itertools import islice
 from os import PathLike, fspath
 from typing import Any, Protocol, Self
@@ -30,6 +30,7 @@ __all__ = [
     "ROOM",
     "ReadAhead",
     "at_once",
+    "in_threads",
     "is_far",
     "max_blocks",
     "memory_of",
@@ -192,6 +193,14 @@ class ReadAhead[Item, Value]:
             self._pool.shutdown(wait=True, cancel_futures=True)
         self._items = iter(())
         self._waiting.clear()
+
+
+def in_threads[Item, Value](
+    items: Iterable[Item], load: Callable[[Item], Value], threads: int
+) -> Generator[tuple[Item, Value]]:
+    """Yield each item with what ``load`` returns for it, in order; computed in other threads."""
+    with closing(ReadAhead(items, load, threads=threads, ahead=2 * threads)) as reading:
+        yield from reading
 
 
 def write_behind[Item, Value](

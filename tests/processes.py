@@ -26,7 +26,7 @@ class LimitedPopen(subprocess.Popen):
     def wait(self, timeout=None):
         return self._within(super().wait, timeout)
 
-    def communicate(self, input=None, timeout=None):  # noqa: A002
+    def communicate(self, input=None, timeout=None):  # noqa: A002 - subprocess's name
         return self._within(partial(super().communicate, input), timeout)
 
     def _within(self, end, timeout):

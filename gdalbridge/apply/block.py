@@ -189,47 +189,44 @@ class Reader:
 
 
 def _is_reserved(name: str) -> bool:
-    # Python, numpy and notebooks look up special names on every object; these are not columns.
-    # Our own slots are looked up before they are set when an object is copied.
-    return (name.startswith("__") and name.endswith("__")) or name.startswith(
-        ("_InputColumns__", "_OutputColumns__")
-    )
+    # Python, numpy and notebooks look up such names on every object, and ours begin and end like
+    # them. They are not columns.
+    return name.startswith("__") and name.endswith("__")
 
 
 class InputColumns:
     """A table to read from: ``inputs.img.area``, or ``inputs.img["Land Cover Class"]``."""
 
-    __slots__ = ("__reader",)
-    __reader: Reader
+    __reader__: Reader
 
     def __init__(self, reader: Reader) -> None:
-        object.__setattr__(self, "_InputColumns__reader", reader)
+        vars(self)["__reader__"] = reader
 
     def __getattr__(self, name: str) -> Any:
         if _is_reserved(name):
             raise AttributeError(name)
-        return self.__reader.get(name)
+        return self[name]
 
-    def __getitem__(self, name: str) -> Array:
-        return self.__reader.get(name)
+    def __getitem__(self, name: str) -> Any:
+        return self.__reader__.get(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise BlockError(
-            f"{self.__reader.label} is an input, so its column {name!r} can't be set. Set a column "
-            "of an output, which can be the same table."
+            f"{self.__reader__.label} is an input, so its column {name!r} can't be set. Set a "
+            "column of an output, which can be the same table."
         )
 
     def getUsage(self, columnName: str) -> int:
         """Return a column's GDAL usage as a number."""
-        return self.__reader.usage(columnName)
+        return self.__reader__.usage(columnName)
 
     def getAttributes(self, columnName: str) -> dict[str, Any]:
         """Return a column's attributes."""
-        return self.__reader.attributes(columnName)
+        return self.__reader__.attributes(columnName)
 
     def getColumnNames(self) -> list[str]:
         """Return the names of all columns."""
-        return self.__reader.names()
+        return self.__reader__.names()
 
 
 class OutputColumns:
@@ -238,17 +235,12 @@ class OutputColumns:
     Reading a column returns the values set in this block, or else the table's.
     """
 
-    __slots__ = ("__attributes", "__given", "__reader")
-    __reader: Reader
-    __given: dict[str, Any]
-    __attributes: dict[str, dict[str, Any]]
+    __reader__: Reader
+    __given__: dict[str, Any]
+    __attributes__: dict[str, dict[str, Any]]
 
-    def __init__(
-        self, reader: Reader, given: dict[str, Any], attributes: dict[str, dict[str, Any]]
-    ) -> None:
-        object.__setattr__(self, "_OutputColumns__reader", reader)
-        object.__setattr__(self, "_OutputColumns__given", given)
-        object.__setattr__(self, "_OutputColumns__attributes", attributes)
+    def __init__(self, reader: Reader) -> None:
+        vars(self).update(__reader__=reader, __given__={}, __attributes__={})
 
     def __getattr__(self, name: str) -> Any:
         if _is_reserved(name):
@@ -256,19 +248,18 @@ class OutputColumns:
         return self[name]
 
     def __getitem__(self, name: str) -> Any:
-        given = self.__given
-        return given[name] if name in given else self.__reader.get(name)
+        given = self.__given__
+        return given[name] if name in given else self.__reader__.get(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self.__given[name] = value
+        self.__given__[name] = value
 
-    def __setitem__(self, name: str, value: Any) -> None:
-        self.__given[name] = value
+    __setitem__ = __setattr__
 
     def getUsage(self, columnName: str) -> int:
         """Return a column's GDAL usage as a number."""
-        usage = self.__attributes.get(columnName, {}).get("GDAL_USAGE")
-        return self.__reader.usage(columnName) if usage is None else int(usage)
+        usage = self.__attributes__.get(columnName, {}).get("GDAL_USAGE")
+        return self.__reader__.usage(columnName) if usage is None else int(usage)
 
     def setUsage(self, columnName: str, usage: int) -> None:
         """Set a column's GDAL usage (``gdal.GFU_Red``, ...)."""
@@ -277,25 +268,26 @@ class OutputColumns:
 
     def setAttributes(self, columnName: str, attributes: Mapping[str, Any]) -> None:
         """Set attributes of a column. Its other attributes stay."""
-        self.__attributes.setdefault(columnName, {}).update(attributes)
+        self.__attributes__.setdefault(columnName, {}).update(attributes)
 
 
 class TablesOfBlock:
     """The tables of a block, by the script's names for them."""
 
+    __kind__: str
+
     def __init__(self, kind: str, tables: Mapping[str, InputColumns | OutputColumns]) -> None:
-        self.__dict__.update(tables)
-        self.__dict__["_TablesOfBlock__kind"] = kind
+        vars(self).update(tables, __kind__=kind)
 
     def __getattr__(self, name: str) -> Any:
-        if _is_reserved(name) or name.startswith("_TablesOfBlock__"):
+        if _is_reserved(name):
             raise AttributeError(name)
-        names = [label for label in self.__dict__ if not label.startswith("_TablesOfBlock__")]
-        raise AttributeError(f"no {self.__kind} {name!r}; the {self.__kind}s are {names}")
+        names = [label for label in vars(self) if not _is_reserved(label)]
+        raise AttributeError(f"no {self.__kind__} {name!r}; the {self.__kind__}s are {names}")
 
     def __setattr__(self, name: str, value: Any) -> None:
         raise BridgeError(
-            f"{self.__kind} {name!r} is a table: set one of its columns (x.{name}.column = array)"
+            f"{self.__kind__} {name!r} is a table: set one of its columns (x.{name}.column = array)"
         )
 
     def __getitem__(self, name: str) -> Any:
@@ -441,24 +433,18 @@ def run_block(
         inputs = TablesOfBlock(
             "input", {label: InputColumns(reader) for label, reader in readers.items()}
         )
-        given: dict[str, dict[str, Any]] = {label: {} for label in script.outputs}
-        attributes: dict[str, dict[str, dict[str, Any]]] = {label: {} for label in script.outputs}
         output_readers = {
             label: Reader(label, span, table(handle), {})
             for label, handle in script.outputs.items()
         }
-        outputs = TablesOfBlock(
-            "output",
-            {
-                label: OutputColumns(reader, given[label], attributes[label])
-                for label, reader in output_readers.items()
-            },
-        )
+        targets = {label: OutputColumns(reader) for label, reader in output_readers.items()}
+        outputs = TablesOfBlock("output", targets)
         extra = (otherargs,) if script.has_otherargs else ()
         started = time.perf_counter()
         script.function(RatApplierState(span, script.rows), inputs, outputs, *extra)
         results = {
-            label: collected(label, given[label], attributes[label]) for label in script.outputs
+            label: collected(label, target.__given__, target.__attributes__)
+            for label, target in targets.items()
         }
         seconds = time.perf_counter() - started
     all_readers = [*readers.values(), *output_readers.values()]

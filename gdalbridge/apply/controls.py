@@ -6,10 +6,11 @@ import operator
 import os
 import pickle
 from collections.abc import Callable, KeysView, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError, ExecutorError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.sidecars.naming import SUFFIX
@@ -25,7 +26,6 @@ __all__ = [
     "RatAssociations",
     "RatHandle",
     "RatZarrHandle",
-    "Settings",
     "fingerprint_of",
     "fresh_copy",
 ]
@@ -194,25 +194,21 @@ def _by_value(otherargs: Any, reason: Exception) -> bytes:
     """Pickle objects of classes that are defined in a function or a notebook."""
     try:
         import cloudpickle
-    except ImportError:
-        raise _unknown(reason) from reason
-    try:
+
         pickled: bytes = cloudpickle.dumps(otherargs)
     except Exception as error:
-        raise _unknown(error) from error
+        if not isinstance(error, ImportError):
+            reason = error
+        raise ExecutorError(
+            "the otherargs can't be pickled, so apply can't tell if the function changes them: "
+            f"{reason}. Merge the changes with setMerge(...), or run the blocks in turn with "
+            'setExecutor("serial").'
+        ) from reason
     return pickled
 
 
-def _unknown(reason: Exception) -> ExecutorError:
-    return ExecutorError(
-        "the otherargs can't be pickled, so apply can't tell if the function changes them: "
-        f"{reason}. Merge the changes with setMerge(...), or run the blocks in turn with "
-        'setExecutor("serial").'
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class ApplyReport:
+class ApplyReport(Report):
     """A summary of one run of :func:`~gdalbridge.ratapplier.apply`.
 
     >>> print(ApplyReport(5000, 50, 0, ("seg.tif.rat.zarr",), "serial", 1, 2.0, 0.1, 1.5, 0.3))
@@ -241,10 +237,6 @@ class ApplyReport:
     """Seconds in the function, summed over all workers."""
     writing: float
     """Seconds that the run waited for blocks to be written."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as a dictionary for JSON."""
-        return asdict(self)
 
     def formatReport(self) -> str:
         """Return the report as text."""
@@ -289,44 +281,24 @@ MEMORY = 128 * 2**20
 """Bytes for blocks read ahead, and as many again for blocks not yet written."""
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """The checked values of the controls."""
-
-    block_rows: int | None
-    rows: int | None
-    method: int
-    total_rows: int | None
-    increment: int | None
-    progress: Any
-    strings: bool
-    """True if text of rasters is read as StringDType."""
-    executor: Any
-    workers: int | None
-    merge: Callable[[Any, Any], Any] | None
-    resume: bool
-    truncate: bool
-    memory: int
-
-
+@dataclass(eq=False)
 class RatApplierControls:
     """Options of :func:`~gdalbridge.ratapplier.apply`; each method sets one."""
 
-    def __init__(self) -> None:
-        # Scripts for RIOS use the names of the first seven.
-        self.blockLen: int | None = None
-        self.rowCount: int | None = None
-        self.outRowCountMethod = RCM_EQUALS_INPUT
-        self.fixedOutRowCount: int | None = None
-        self.rowCountIncrementSize: int | None = None
-        self.progress: Any = None
-        self.useStringDType = False
-        self.executor: Any = "serial"
-        self.workers: int | None = None
-        self.merge: Callable[[Any, Any], Any] | None = None
-        self.resume = False
-        self.truncateOutput = False
-        self.memory = MEMORY
+    # Scripts for RIOS use the names of the first seven.
+    blockLen: int | None = None
+    rowCount: int | None = None
+    outRowCountMethod: int = RCM_EQUALS_INPUT
+    fixedOutRowCount: int | None = None
+    rowCountIncrementSize: int | None = None
+    progress: Any = None
+    useStringDType: bool = False
+    executor: Any = "serial"
+    workers: int | None = None
+    merge: Callable[[Any, Any], Any] | None = None
+    resume: bool = False
+    truncateOutput: bool = False
+    memory: int = MEMORY
 
     def setBlockLength(self, blockLen: int | None) -> None:
         """Set the number of rows per block.
@@ -415,8 +387,8 @@ class RatApplierControls:
         """Set the bytes of memory for blocks read ahead, and as many for unwritten blocks."""
         self.memory = nbytes
 
-    def settings(self) -> Settings:
-        """Return the checked values.
+    def checked(self) -> "RatApplierControls":
+        """Return a copy with checked values.
 
         Raises
         ------
@@ -429,26 +401,18 @@ class RatApplierControls:
                 "the row count method must be RCM_EQUALS_INPUT, RCM_FIXED or RCM_INCREMENT: got "
                 f"{method!r}"
             )
-        total = _integer(self.fixedOutRowCount, "totalsize", 0)
-        if method == RCM_FIXED and total is None:
-            raise BridgeError("RCM_FIXED needs totalsize, the number of rows")
         if self.merge is not None and not callable(self.merge):
             raise BridgeError(f"the merge must be a function of two otherargs: got {self.merge!r}")
-        return Settings(
-            block_rows=_integer(self.blockLen, "the block length", 1),
-            rows=_integer(self.rowCount, "the row count", 0),
-            method=method,
-            total_rows=total,
-            increment=_integer(self.rowCountIncrementSize, "incrementsize", 1),
-            progress=self.progress,
-            strings=bool(self.useStringDType),
-            executor=self.executor,
-            workers=_integer(self.workers, "the number of workers", 1),
-            merge=self.merge,
-            resume=bool(self.resume),
-            truncate=bool(self.truncateOutput),
-            memory=_integer(self.memory, "the memory", 1) or MEMORY,
-        )
+        found = copy.copy(self)
+        found.blockLen = _integer(self.blockLen, "the block length", 1)
+        found.rowCount = _integer(self.rowCount, "the row count", 0)
+        found.fixedOutRowCount = _integer(self.fixedOutRowCount, "totalsize", 0)
+        found.rowCountIncrementSize = _integer(self.rowCountIncrementSize, "incrementsize", 1)
+        found.workers = _integer(self.workers, "the number of workers", 1)
+        found.memory = _integer(self.memory, "the memory", 1) or MEMORY
+        if method == RCM_FIXED and found.fixedOutRowCount is None:
+            raise BridgeError("RCM_FIXED needs totalsize, the number of rows")
+        return found
 
 
 def _integer(value: Any, name: str, minimum: int) -> int | None:

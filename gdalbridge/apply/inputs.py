@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,15 +31,7 @@ from ratzarr.codecs import to_fixed_width
 from ratzarr.format import COLUMN_ORDER_ATTR, COMPLETE_ATTR, check_memory, empty_value
 from ratzarr.stores import parse as parse_location
 
-__all__ = [
-    "NOTHING",
-    "RasterSource",
-    "Source",
-    "Sources",
-    "ZarrSource",
-    "place_to_write",
-    "where",
-]
+__all__ = ["Source", "Sources", "place_to_write", "where"]
 
 
 Array = NDArray[Any]
@@ -52,49 +44,21 @@ def where(name: str) -> str:
     return os.path.realpath(location.path) if location.kind == "local" else location.url
 
 
-class ZarrSource:
-    """A RatZarr table, opened for reading. Thread-safe.
-
-    Parameters
-    ----------
-    name : str
-        Path or URL.
-    options : mapping, optional
-        Storage options.
-    ours : mapping
-        The columns that this run writes, as pairs of place (:func:`where`) and name. The value
-        is True if the run has created the column; such a column is hidden. The others can be
-        read although they are incomplete. Keys may be added during the run.
-
-    Raises
-    ------
-    TableNotFoundError
-    """
+class _Table:
+    """A RatZarr opened for reading: a sidecar of an input, or the input itself."""
 
     def __init__(
-        self,
-        name: str,
-        options: Mapping[str, Any] | None = None,
-        ours: Mapping[tuple[str, str], bool] = NOTHING,
+        self, name: str, options: Mapping[str, Any] | None, ours: Mapping[tuple[str, str], bool]
     ) -> None:
-        self.name, self._where, self._ours = name, where(name), ours
-        self.table = RatZarr(name, readOnly=True, create=False, storageOptions=options)
+        self.name, self.where, self._ours = name, where(name), ours
+        self.store = RatZarr(name, readOnly=True, create=False, storageOptions=options)
+        self.rows = self.store.rowCount
         # For each existing column, the error if it can't be read.
         self._known: dict[str, RatZarrError | None] = {}
 
-    @property
-    def rows(self) -> int:
-        """Number of rows when the table was opened."""
-        return self.table.rowCount
-
-    @property
-    def chunk_rows(self) -> int | None:
-        """The table's chunk size."""
-        return self.table.getRATChunkSize()
-
     def has(self, name: str) -> bool:
         """Return True if the column exists, complete or not."""
-        if self._ours.get((self._where, name)):
+        if self._ours.get((self.where, name)):
             # A script sees a table as it was before the run. The raster itself may have a
             # column of this name.
             return False
@@ -102,7 +66,7 @@ class ZarrSource:
             if not name:
                 return False
             try:
-                unreadable = self.table.getUnreadableColumns([name])
+                unreadable = self.store.getUnreadableColumns([name])
             except ColumnNotFoundError:
                 return False
             self._known[name] = unreadable.get(name)
@@ -113,54 +77,37 @@ class ZarrSource:
 
         Columns that this run writes are shown.
         """
-        if (self._where, name) in self._ours:
+        if (self.where, name) in self._ours:
             return None
         if (error := self._known.get(name)) is not None:
             return LeftOut(self.name, name, str(error), error)
-        if self.table.getColumnAttributeMapping(name).get(COMPLETE_ATTR, True) is False:
+        if self.attributes(name).get(COMPLETE_ATTR, True) is False:
             return LeftOut(self.name, name, INCOMPLETE)
         return None
 
     def names(self) -> list[str]:
         """Return the names of all readable columns; warn of the others."""
-        names = readable_columns(self.table)
-        return [name for name in names if not self._ours.get((self._where, name))]
+        names = readable_columns(self.store)
+        return [name for name in names if not self._ours.get((self.where, name))]
 
     def names_known(self) -> list[str]:
         """Return the column names that need no request."""
-        order = self.table.getRatAttributeMapping().get(COLUMN_ORDER_ATTR)
+        order = self.store.getRatAttributeMapping().get(COLUMN_ORDER_ATTR)
         return [name for name in order if isinstance(name, str)] if isinstance(order, list) else []
 
     def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
-        """Read rows of several columns, with the dtypes they are stored in."""
-        ours = [name for name in names if (self._where, name) in self._ours]
+        """Read rows of several columns, as far as the table has them."""
+        ours = [name for name in names if (self.where, name) in self._ours]
         rest = [name for name in names if name not in ours]
-        found: dict[str, Array] = {}
-        if rest:
-            found |= self.table.readBlocks(rest, start, length)
+        rows = min(start, self.rows), max(0, min(length, self.rows - start))
+        found = self.store.readBlocks(rest, *rows) if rest else {}
         if ours:
-            found |= self.table.readBlocks(ours, start, length, allowIncomplete=True)
+            found |= self.store.readBlocks(ours, *rows, allowIncomplete=True)
         return found
-
-    def usage(self, name: str) -> int:
-        """Return a column's GDAL usage as a number."""
-        return usage_in(self.attributes(name))
-
-    def own_usages(self) -> Mapping[str, int]:
-        """Return an empty mapping: the table has no raster."""
-        return {}
 
     def attributes(self, name: str) -> dict[str, Any]:
         """Return a column's attributes."""
-        return dict(self.table.getColumnAttributeMapping(name))
-
-    def place_of(self, name: str) -> tuple[str, str]:
-        """Return where a column is stored, and its name."""
-        return self._where, name
-
-    def close(self) -> None:
-        """Close the table."""
-        self.table.close()
+        return dict(self.store.getColumnAttributeMapping(name))
 
 
 _gdal = threading.RLock()
@@ -184,30 +131,52 @@ def place_to_write(handle: RatHandle) -> tuple[str, Callable[[str], Mapping[str,
         return path, host.describing(dataset, band)
 
 
-class RasterSource:
-    """A raster's table and its sidecars, opened for reading. Thread-safe.
+class Source:
+    """A table opened for reading: a raster's with its sidecars', or a RatZarr. Thread-safe.
 
     Parameters
     ----------
-    handle : RatHandle
-        The raster and its band.
+    handle : RatHandle or RatZarrHandle
+        The table.
     strings : bool
-        Read text as StringDType instead of bytes of fixed width.
+        Read text of rasters as StringDType instead of bytes of fixed width.
     ours : mapping
-        See :class:`~gdalbridge.apply.inputs.ZarrSource`.
+        The columns that this run writes, as pairs of place (:func:`where`) and name. The value
+        is True if the run has created the column; such a column is hidden. The others can be
+        read although they are incomplete. Keys may be added during the run.
+
+    Raises
+    ------
+    TableNotFoundError
     """
 
     def __init__(
-        self,
-        handle: RatHandle,
-        strings: bool,
-        ours: Mapping[tuple[str, str], bool] = NOTHING,
+        self, handle: Handle, strings: bool, ours: Mapping[tuple[str, str], bool]
     ) -> None:
-        self.name, self._strings = handle.filename, strings
-        self._tables: list[ZarrSource] = []
-        self._own: RatSource | None = None
+        self.name = handle.filename
+        self._strings = strings or not isinstance(handle, RatHandle)
+        self._tables: list[_Table] = []
         # The sidecar of each column found, so that sidecars are not searched for each block.
-        self._found: dict[str, ZarrSource | None] = {}
+        self._found: dict[str, _Table | None] = {}
+        self._own: RatSource | None = None
+        if isinstance(handle, RatHandle):
+            self._own = self._open_raster(handle, ours)
+        else:
+            self._tables.append(_Table(handle.filename, handle.storageOptions, ours))
+        columns = self._own.schema.columns if self._own is not None else ()
+        # Repeated names get the same numbered names as in a copy.
+        self._indices = {name: index for index, name in unique_names(columns).items()}
+        own_rows = self._own.schema.rows if self._own is not None else 0
+        self.rows = max([own_rows, *(table.rows for table in self._tables)])
+        """Number of rows when the table was opened."""
+        self.chunk_rows = self._tables[0].store.getRATChunkSize() if self._tables else None
+        """The first table's chunk size; None for a raster without sidecars."""
+
+    def _open_raster(
+        self, handle: RatHandle, ours: Mapping[tuple[str, str], bool]
+    ) -> RatSource | None:
+        """Open a raster's own table, which is returned, and its sidecars."""
+        own = None
         options = handle.storageOptions
         with ExitStack() as stack:
             with _gdal:
@@ -218,24 +187,20 @@ class RasterSource:
                 with suppress(SidecarNameError):
                     host = host_of(dataset, band, handle.filename, storage_options=options)
                 with suppress(RasterNotFoundError):
-                    self._own = open_source(dataset, band, self.name, handle.reading)
+                    own = open_source(dataset, band, self.name, handle.reading)
             if host is not None:
                 for found in host.find(storage_options=options):
                     # Another process may just be creating or deleting the sidecar.
                     with suppress(TableNotFoundError):
-                        self._tables.append(ZarrSource(found.path, options, ours))
+                        self._tables.append(_Table(found.path, options, ours))
                 self._check_fit(dataset, host, options)
-            if self._own is not None:
-                self._own.settings = stack.pop_all()
-        columns = self._own.schema.columns if self._own is not None else ()
-        # Repeated names get the same numbered names as in a copy.
-        self._indices = {name: index for index, name in unique_names(columns).items()}
-        own_rows = self._own.schema.rows if self._own is not None else 0
-        self.rows = max([own_rows, *(table.rows for table in self._tables)])
+            if own is not None:
+                own.settings = stack.pop_all()
+        return own
 
     def _check_fit(self, dataset: Any, host: Host, options: Mapping[str, Any] | None) -> None:
         recorded = {
-            table.name: table.table.getRatAttributeMapping().get(RASTER_ATTR)
+            table.name: table.store.getRatAttributeMapping().get(RASTER_ATTR)
             for table in self._tables
         }
         if any(value is not None for value in recorded.values()):
@@ -243,12 +208,7 @@ class RasterSource:
                 now = host.now(dataset, self._tables[0].name, options)
             warn_of_changes(self.name, now, recorded)
 
-    @property
-    def chunk_rows(self) -> int | None:
-        """The first sidecar's chunk size; None without sidecars."""
-        return self._tables[0].chunk_rows if self._tables else None
-
-    def _table_of(self, name: str) -> ZarrSource | None:
+    def _table_of(self, name: str) -> _Table | None:
         if name not in self._found:
             table = sidecar_with(name, self._tables, raster_has=name in self._indices)
             if table is None and name not in self._indices:
@@ -277,9 +237,7 @@ class RasterSource:
         places = {name: self._table_of(name) for name in names}
         for table in self._tables:
             mine = [name for name, place in places.items() if place is table]
-            there = max(0, min(length, table.rows - start))
-            if mine:
-                found |= table.read(mine, min(start, table.rows), there)
+            found |= table.read(mine, start, length)
         for name, place in places.items():
             if place is None:
                 found[name] = self._read_own(name, start, length)
@@ -313,7 +271,7 @@ class RasterSource:
         """Return a column's GDAL usage as a number."""
         table = self._table_of(name)
         if table is not None:
-            return table.usage(name)
+            return usage_in(table.attributes(name))
         own, index = self._own_column(name)
         return int(own.schema.columns[index].usage)
 
@@ -334,7 +292,7 @@ class RasterSource:
     def place_of(self, name: str) -> tuple[str, str] | None:
         """Return where a column is stored, and its name there; None for the raster's own."""
         table = self._table_of(name)
-        return None if table is None else table.place_of(name)
+        return None if table is None else (table.where, name)
 
     def close(self) -> None:
         """Close the raster and its sidecars."""
@@ -342,7 +300,7 @@ class RasterSource:
             with _gdal:
                 self._own.close()
         for table in self._tables:
-            table.close()
+            table.store.close()
 
 
 def _as_bytes(values: Array, where: str, first_row: int) -> Array:
@@ -369,47 +327,6 @@ def _as_bytes(values: Array, where: str, first_row: int) -> Array:
     return fixed_width(encoded)
 
 
-class Source(Protocol):
-    """A table that several threads can read."""
-
-    name: str
-
-    @property
-    def rows(self) -> int:
-        """Number of rows when the table was opened."""
-
-    @property
-    def chunk_rows(self) -> int | None:
-        """Rows per chunk; None without chunks."""
-
-    def has(self, name: str) -> bool:
-        """Return True if the column exists."""
-
-    def names(self) -> list[str]:
-        """Return the names of all columns."""
-
-    def names_known(self) -> list[str]:
-        """Return the column names that need no request."""
-
-    def read(self, names: Sequence[str], start: int, length: int) -> dict[str, Array]:
-        """Read rows of several existing columns."""
-
-    def usage(self, name: str) -> int:
-        """Return a column's GDAL usage as a number."""
-
-    def own_usages(self) -> Mapping[str, int]:
-        """Return the GDAL usages of a raster's own columns, by name."""
-
-    def attributes(self, name: str) -> dict[str, Any]:
-        """Return a column's attributes."""
-
-    def place_of(self, name: str) -> tuple[str, str] | None:
-        """Return where a column is stored, and its name there; None for a raster's own."""
-
-    def close(self) -> None:
-        """Close the table."""
-
-
 class Sources:
     """Tables by handle. Each is opened when it is first used. Thread-safe.
 
@@ -418,7 +335,7 @@ class Sources:
     strings : bool
         Read text of rasters as StringDType.
     ours : mapping
-        The columns that this run writes, see :class:`~gdalbridge.apply.inputs.ZarrSource`.
+        The columns that this run writes, see :class:`Source`.
     """
 
     def __init__(self, strings: bool, ours: Mapping[tuple[str, str], bool] = NOTHING) -> None:
@@ -432,13 +349,8 @@ class Sources:
             lock = self._locks.setdefault(handle, threading.Lock())
         with lock:
             if handle not in self._open:
-                self._open[handle] = self._opened(handle)
+                self._open[handle] = Source(handle, self._strings, self._ours)
             return self._open[handle]
-
-    def _opened(self, handle: Handle) -> Source:
-        if isinstance(handle, RatHandle):
-            return RasterSource(handle, self._strings, self._ours)
-        return ZarrSource(handle.filename, handle.storageOptions, self._ours)
 
     def get(self, handle: Handle) -> Source | None:
         """Return a table; None if it does not exist yet."""

@@ -5,7 +5,7 @@ Rows are collected into whole chunks before they are written.
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,8 +20,8 @@ from gdalbridge.apply.controls import (
     RCM_FIXED,
     RCM_INCREMENT,
     Handle,
+    RatApplierControls,
     RatHandle,
-    Settings,
 )
 from gdalbridge.apply.inputs import place_to_write, where
 from gdalbridge.apply.records import (
@@ -178,7 +178,7 @@ class Sink:
         handle: Handle,
         own_usages: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
-        self.label, self._options, self._own_usages = label, handle.storageOptions, own_usages
+        self.label, self.options, self._own_usages = label, handle.storageOptions, own_usages
         self._describe: Callable[[str], Mapping[str, Any]] | None = None
         self.name = handle.filename
         if isinstance(handle, RatHandle):
@@ -186,7 +186,7 @@ class Sink:
         self.where = where(self.name)
         self.table: RatZarr | None = None
         with suppress(TableNotFoundError):
-            self.table = RatZarr(self.name, create=False, storageOptions=self._options)
+            self.table = RatZarr(self.name, create=False, storageOptions=self.options)
         self.first_rows = 0 if self.table is None else self.table.rowCount
         self.appended = False
         self.position = 0
@@ -223,18 +223,18 @@ class Sink:
 
     def prepare(
         self,
-        settings: Settings,
+        controls: RatApplierControls,
         record: Record,
         block_rows: int,
         chunk_rows: int,
         ours: dict[tuple[str, str], bool],
-        reads: Callable[[], set[tuple[str, str]]],
+        reads: Set[tuple[str, str]],
     ) -> None:
         """Set the options of the run, before the first block.
 
         Parameters
         ----------
-        settings : Settings
+        controls : RatApplierControls
         record : Record
             The provenance of the run.
         block_rows, chunk_rows : int
@@ -242,13 +242,13 @@ class Sink:
         ours : dict
             The columns that this run writes, and whether it has created them. The sink adds
             its own columns.
-        reads : callable
-            Returns the columns that the function has read so far.
+        reads : set
+            The columns that the function has read so far, which the run adds to.
         """
-        self._settings, self._record = settings, record
+        self._controls, self._record = controls, record
         self._block_rows, self._chunk_rows = block_rows, chunk_rows
         self._ours, self._reads = ours, reads
-        self.appended = settings.method == RCM_INCREMENT
+        self.appended = controls.outRowCountMethod == RCM_INCREMENT
 
     def resume(self) -> list[Unfinished]:
         """Resume the columns that an interrupted run has not completed, and return them."""
@@ -287,14 +287,14 @@ class Sink:
         self._ensure_rows(span, stop)
         self._ensure_columns(block)
         self._write_attributes(block)
-        found: dict[tuple[int, int], dict[str, Array]] = {}
-        for name, values in block.columns.items():
-            if name in self._columns:
-                fitted = self._fitted(self._columns[name], values, start)
-                for first, part in self._columns[name].add(start, fitted):
-                    found.setdefault((first, len(part)), {})[name] = part
+        writes = self._writes(
+            (name, part)
+            for name, values in block.columns.items()
+            if (column := self._columns.get(name)) is not None
+            for part in column.add(start, self._fitted(column, values, start))
+        )
         self.position = max(self.position, stop)
-        return self._writes(found)
+        return writes
 
     def account(self, span: Span, block: OutputBlock, names: Iterable[str]) -> None:
         """Record a block whose columns a worker has written."""
@@ -303,7 +303,11 @@ class Sink:
             self._columns[name].rows += span.length
         self.position = max(self.position, span.stop)
 
-    def _writes(self, found: Mapping[tuple[int, int], dict[str, Array]]) -> list[Write]:
+    def _writes(self, parts: Iterable[tuple[str, tuple[int, Array]]]) -> list[Write]:
+        """Return writes of parts of columns, given as first row and values, together if possible."""
+        found: dict[tuple[int, int], dict[str, Array]] = {}
+        for name, (start, values) in parts:
+            found.setdefault((start, len(values)), {})[name] = values
         return [Write(self._store, start, columns) for (start, _), columns in found.items()]
 
     def _start(self, span: Span, rows: int) -> int:
@@ -338,9 +342,8 @@ class Sink:
     def _check_reads(self, span: Span, stop: int, block: OutputBlock) -> None:
         if stop <= span.stop:
             return
-        reads = self._reads()
         for name in block.columns:
-            if (self.where, name) in reads:
+            if (self.where, name) in self._reads:
                 raise BlockError(
                     f"{self.label}: column {name!r} of {self.name} is also read, and would be "
                     f"written up to row {stop - 1}, which the function has not read yet. Write to "
@@ -349,8 +352,10 @@ class Sink:
 
     def _ensure_rows(self, span: Span, stop: int) -> None:
         """Create the table if it does not exist, and let it have ``stop`` rows at least."""
-        settings, rows = self._settings, self._record.rows
-        limit = {RCM_EQUALS_INPUT: rows, RCM_FIXED: settings.total_rows}.get(settings.method)
+        controls, rows = self._controls, self._record.rows
+        limit = {RCM_EQUALS_INPUT: rows, RCM_FIXED: controls.fixedOutRowCount}.get(
+            controls.outRowCountMethod
+        )
         existing = 0 if self.table is None else self.table.rowCount
         if stop > existing and limit is not None and stop > limit:
             raise BlockError(
@@ -359,14 +364,16 @@ class Sink:
             )
         if limit is None:
             # Growing a table costs requests for each column, so it grows by many rows at once.
-            limit = max(stop, self.position + max(self.position, settings.increment or 0))
+            limit = max(
+                stop, self.position + max(self.position, controls.rowCountIncrementSize or 0)
+            )
             if not self.appended:
                 limit = max(stop, rows)
         if self.table is None:
             self._created_here = True
             self.table = RatZarr(
                 self.name,
-                storageOptions=self._options,
+                storageOptions=self.options,
                 newRowCount=limit,
                 newChunkSize=self._chunk_rows,
             )
@@ -490,14 +497,13 @@ class Sink:
     def _write_attributes(self, block: OutputBlock) -> None:
         """Write the block's attributes of existing columns, where they differ."""
         for name, new in block.attributes.items():
-            if self.table is None or (name not in self._columns and not self._has(name)):
+            if self.table is None or (
+                name not in self._columns and not self._store.colExists(name)
+            ):
                 continue
             attributes = self._store.getColumnAttributeMapping(name)
             if any(key not in attributes or attributes[key] != new[key] for key in new):
                 attributes.update(new)
-
-    def _has(self, name: str) -> bool:
-        return self._store.colExists(name)
 
     # ---- progress and completion
 
@@ -515,11 +521,6 @@ class Sink:
     def columns(self) -> frozenset[str]:
         """The columns that the run writes."""
         return frozenset(self._columns)
-
-    @property
-    def options(self) -> Mapping[str, Any] | None:
-        """Storage options."""
-        return self._options
 
     def certain(self, rows: int) -> int:
         """Return how many leading rows are complete once all returned writes are done.
@@ -552,11 +553,9 @@ class Sink:
                 f"{min(self._untyped)!r}, so its type is unknown. Set it to an array with a dtype "
                 "other than object; the array may be empty."
             )
-        found: dict[tuple[int, int], dict[str, Array]] = {}
-        for name, column in self._columns.items():
-            for start, part in column.rest():
-                found.setdefault((start, len(part)), {})[name] = part
-        return self._writes(found) if found else []
+        return self._writes(
+            (name, part) for name, column in self._columns.items() for part in column.rest()
+        )
 
     def finish(self) -> None:
         """Fix the number of rows, and mark all columns as complete."""
@@ -564,7 +563,7 @@ class Sink:
             return
         rows = self._store.rowCount
         wanted = max(self.first_rows, self.position) if self.appended else rows
-        if self._settings.truncate and self._columns:
+        if self._controls.truncateOutput and self._columns:
             wanted = self.position if self.appended else self._record.rows
         if wanted < rows:
             self._store.setRowCount(wanted)

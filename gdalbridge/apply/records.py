@@ -76,23 +76,22 @@ def versions_here() -> dict[str, str]:
         return {}
 
 
+def _origin(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the provenance of a column that a run has left incomplete; empty for others."""
+    origin = attributes.get(PROVENANCE_ATTR)
+    if attributes.get(COMPLETE_ATTR) is not False or not isinstance(origin, Mapping):
+        return {}
+    return origin if origin.get("operation") == "apply" else {}
+
+
 def is_left_over(attributes: Mapping[str, Any]) -> bool:
     """Return True if an interrupted run has created the column."""
-    origin = attributes.get(PROVENANCE_ATTR)
-    return (
-        attributes.get(COMPLETE_ATTR) is False
-        and isinstance(origin, Mapping)
-        and origin.get("operation") == "apply"
-        and origin.get("created") is True
-    )
+    return _origin(attributes).get("created") is True
 
 
 def rows_before(attributes: Mapping[str, Any]) -> int | None:
     """Return the table's rows before the run that left a column unfinished; None if unknown."""
-    origin = attributes.get(PROVENANCE_ATTR)
-    if attributes.get(COMPLETE_ATTR) is not False or not isinstance(origin, Mapping):
-        return None
-    rows = origin.get("table_rows") if origin.get("operation") == "apply" else None
+    rows = _origin(attributes).get("table_rows")
     return rows if isinstance(rows, int) and not isinstance(rows, bool) and rows >= 0 else None
 
 
@@ -133,10 +132,7 @@ def unfinished_columns(table: RatZarr, record: Record) -> list[Unfinished]:
             # An unreadable column is an error only for a script that uses it.
             continue
         attributes = dict(table.getColumnAttributeMapping(name))
-        origin = attributes.get(PROVENANCE_ATTR)
-        if attributes.get(COMPLETE_ATTR) is not False or not isinstance(origin, Mapping):
-            continue
-        if origin.get("operation") == "apply":
+        if origin := _origin(attributes):
             found.append(_unfinished(table, name, attributes, origin, record))
     return found
 

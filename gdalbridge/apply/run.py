@@ -37,8 +37,8 @@ from gdalbridge.apply.block import (
 from gdalbridge.apply.controls import (
     ApplyReport,
     Handle,
+    RatApplierControls,
     RatHandle,
-    Settings,
     fingerprint_of,
     fresh_copy,
 )
@@ -51,12 +51,7 @@ from gdalbridge.progress import Progress, progress_of
 from ratzarr import ColumnIncompleteError, RatZarrError, StoreError
 from ratzarr.pipeline import ReadAhead, write_behind
 
-__all__ = [
-    "lengths",
-    "open_tables",
-    "row_count",
-    "run_script",
-]
+__all__ = ["run_script"]
 
 
 OPEN_THREADS = 16
@@ -103,7 +98,7 @@ def _own_usages(
     return sources[handle].own_usages()
 
 
-def row_count(settings: Settings, inputs: Mapping[str, Source]) -> int:
+def row_count(controls: RatApplierControls, inputs: Mapping[str, Source]) -> int:
     """Return the number of rows to process.
 
     Raises
@@ -115,10 +110,10 @@ def row_count(settings: Settings, inputs: Mapping[str, Source]) -> int:
     """
     counts = {label: source.rows for label, source in inputs.items()}
     listed = ", ".join(f"{label} ({inputs[label].name}) has {n}" for label, n in counts.items())
-    if settings.rows is not None:
-        if any(count < settings.rows for count in counts.values()):
-            raise BlockError(f"setRowCount asks for {settings.rows} rows, but {listed}")
-        return settings.rows
+    if controls.rowCount is not None:
+        if any(count < controls.rowCount for count in counts.values()):
+            raise BlockError(f"setRowCount asks for {controls.rowCount} rows, but {listed}")
+        return controls.rowCount
     if not counts:
         raise BridgeError(
             "the number of rows is unknown without inputs: set it with controls.setRowCount(...)"
@@ -132,14 +127,17 @@ def row_count(settings: Settings, inputs: Mapping[str, Source]) -> int:
 
 
 def lengths(
-    settings: Settings, rows: int, sinks: Mapping[str, Sink], inputs: Mapping[str, Source]
+    controls: RatApplierControls,
+    rows: int,
+    sinks: Mapping[str, Sink],
+    inputs: Mapping[str, Source],
 ) -> tuple[int, int]:
     """Return the block length, and the chunk size for new tables."""
     existing = [chunk for sink in sinks.values() if (chunk := sink.chunk_rows)]
     usual = max([source.chunk_rows or 0 for source in inputs.values()], default=0)
-    chunk = chunk_rows_for(settings.block_rows, rows, max(existing, default=usual) or None)
-    if settings.block_rows is not None:
-        return settings.block_rows, chunk
+    chunk = chunk_rows_for(controls.blockLen, rows, max(existing, default=usual) or None)
+    if controls.blockLen is not None:
+        return controls.blockLen, chunk
     candidates = [*existing, chunk] if len(existing) < len(sinks) else existing
     return max(candidates, default=chunk), chunk
 
@@ -165,7 +163,7 @@ def run_script(
     inputs: dict[str, Handle],
     outputs: dict[str, Handle],
     otherargs: Any,
-    settings: Settings,
+    controls: RatApplierControls,
 ) -> ApplyReport:
     """Run a function over all blocks; see :func:`gdalbridge.ratapplier.apply`."""
     started = time.perf_counter()
@@ -175,36 +173,37 @@ def run_script(
         # Attached tables of this process may hold changes in memory.
         flush_all()
     with ExitStack() as stack:
-        executor = make_executor(settings.executor, settings.workers)
-        stack.callback(executor.close)
+        executor = make_executor(controls.executor, controls.workers)
+        if executor is not controls.executor:
+            stack.callback(executor.close)
         ours: dict[tuple[str, str], bool] = {}
-        sources = Sources(settings.strings, ours)
+        sources = Sources(controls.useStringDType, ours)
         stack.callback(sources.close)
         sinks = open_tables(inputs, outputs, sources)
         for sink in sinks.values():
             stack.callback(sink.close)
         same_places(list(sinks.values()))
         read = {label: sources[handle] for label, handle in inputs.items()}
-        rows = row_count(settings, read)
-        block_rows, chunk_rows = lengths(settings, rows, sinks, read)
+        rows = row_count(controls, read)
+        block_rows, chunk_rows = lengths(controls, rows, sinks, read)
         script = Script(
-            function, inputs, outputs, rows, otherargs is not None, settings.merge is not None
+            function, inputs, outputs, rows, otherargs is not None, controls.merge is not None
         )
-        work = _Work(script, settings, executor, sources, sinks, ours, otherargs)
+        work = _Work(script, controls, executor, sources, sinks, ours, otherargs)
         for sink in sinks.values():
             record = Record.of(function, rows, inputs, sink.name)
-            sink.prepare(settings, record, block_rows, chunk_rows, ours, work.places_read)
+            sink.prepare(controls, record, block_rows, chunk_rows, ours, work.reads)
         spans = [
             Span(index, start, min(block_rows, rows - start))
             for index, start in enumerate(range(0, rows, block_rows))
         ]
-        unfinished = work.resume() if settings.resume else []
+        unfinished = work.resume() if controls.resume else []
         remaining = [
             span
             for span in spans
             if not unfinished or not all(one.has(span) for one in unfinished)
         ]
-        progress = stack.enter_context(progress_of(settings.progress))
+        progress = stack.enter_context(progress_of(controls.progress))
         work.do(remaining, len(spans), progress)
     return ApplyReport(
         rows=rows,
@@ -243,14 +242,14 @@ class _Work:
     def __init__(
         self,
         script: Script,
-        settings: Settings,
+        controls: RatApplierControls,
         executor: Executor,
         sources: Sources,
         sinks: dict[str, Sink],
         ours: dict[tuple[str, str], bool],
         otherargs: Any,
     ) -> None:
-        self._script, self._settings, self._executor = script, settings, executor
+        self._script, self._controls, self._executor = script, controls, executor
         self._sources, self._sinks, self._ours = sources, sinks, ours
         self._total = otherargs
         # If this process runs one block at a time, the function gets the caller's otherargs
@@ -263,7 +262,8 @@ class _Work:
         self._direct: dict[str, DirectTable] = {}
         # By input and column, the last block that used the column.
         self._used: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        self._reads: set[tuple[str, str]] = set()
+        self.reads: set[tuple[str, str]] = set()
+        """The places of the columns that the function has read."""
         self._resumed = False
         # By output, the leading rows up to the first block that is not written.
         self._certain: dict[str, int] = {}
@@ -273,12 +273,6 @@ class _Work:
         self._noted = time.monotonic()
         self._inside = 0.0
         self.reading = self.computing = self.writing = 0.0
-
-    # ---- columns used so far
-
-    def places_read(self) -> set[tuple[str, str]]:
-        """Return the places of the columns that the function has read."""
-        return self._reads
 
     def _wanted(self, index: int) -> dict[str, list[str]]:
         return {
@@ -296,7 +290,7 @@ class _Work:
         BridgeError
             If the run can't be resumed.
         """
-        if self._settings.merge is not None:
+        if self._controls.merge is not None:
             raise BridgeError(
                 "a run that merges otherargs can't be resumed: the changes that finished blocks "
                 "have made to the otherargs are lost"
@@ -355,7 +349,7 @@ class _Work:
                 stack.enter_context(closing(reading))
             # A thread keeps the memory that it has once used, so memory limits the threads.
             each = sum(weight(v) for one in first.outputs.values() for v in one.columns.values())
-            writers = max(1, min(THREADS, self._settings.memory // max(1, each)))
+            writers = max(1, min(THREADS, self._controls.memory // max(1, each)))
             batches = self._batches(first, remaining, reading)
             stack.enter_context(closing(batches))
             written = write_behind(
@@ -364,7 +358,7 @@ class _Work:
                 threads=writers,
                 behind=AHEAD,
                 size=lambda batch: batch.weight,
-                room=self._settings.memory,
+                room=self._controls.memory,
             )
             mark = time.perf_counter()
             for _ in stack.enter_context(closing(written)):
@@ -412,7 +406,7 @@ class _Work:
         return computed
 
     def _read_ahead(self, spans: list[Span], guess: int) -> ReadAhead[Span, Columns]:
-        room = self._settings.memory
+        room = self._controls.memory
         ahead = max(1, min(AHEAD, room // guess))
 
         def read(span: Span) -> Columns:
@@ -471,7 +465,7 @@ class _Work:
         return BlockTask(
             uuid.uuid4().hex,
             self._script,
-            self._settings.strings,
+            self._controls.useStringDType,
             dict(self._ours),
             self._wanted(0),
             self._direct,
@@ -479,7 +473,7 @@ class _Work:
         )
 
     def _note_used(self, computed: Computed) -> None:
-        self._reads |= computed.reads
+        self.reads |= computed.reads
         for label, names in computed.used.items():
             for name in names:
                 self._used[label][name] = computed.span.index
@@ -509,7 +503,7 @@ class _Work:
         return _Batch(span, number, writes, certain)
 
     def _merge(self, computed: Computed) -> None:
-        merge = self._settings.merge
+        merge = self._controls.merge
         if merge is None or self._is_serial or not self._script.has_otherargs:
             return
         answer = merge(self._total, computed.otherargs)

@@ -192,7 +192,7 @@ MAX_ROWS = 2**31 - 1
 
 
 # GDAL's class has no type annotations.
-class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]
+class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has no types
     """A raster's own table and its sidecars as one ``gdal.RasterAttributeTable``.
 
     :func:`gdalbridge.attach` returns it. Every Python method of GDAL's class works on the joined

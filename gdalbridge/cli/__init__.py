@@ -51,8 +51,7 @@ COMMANDS = {
 class _Commands(click.Group):
     """Imports a command's module only when needed, so that --help does not wait for GDAL."""
 
-    # click overloads main() by standalone_mode; a single signature serves both.
-    def main(self, args: Any = None, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]
+    def main(self, args: Any = None, standalone_mode: bool = True, **extra: Any) -> Any:  # type: ignore[override]  # click overloads it by standalone_mode
         if not standalone_mode:
             return super().main(args, standalone_mode=False, **extra)
         # This wraps all of click, whose own output, such as --help, can fail as well.

@@ -9,14 +9,10 @@ from gdalbridge.cli.common import (
     accept_stale_option,
     cast_option,
     columns_option,
-    config_option,
-    encoding_option,
+    creation_options,
     examples,
-    json_option,
-    lossy_option,
-    quiet_option,
-    say,
-    unicode_text,
+    reading_options,
+    report_options,
 )
 
 
@@ -43,21 +39,12 @@ from gdalbridge.cli.common import (
     help="Use this table, or all tables of this raster, instead of those beside RASTER.",
 )
 @cast_option
-@click.option("--of", "format", callback=unicode_text, help="GDAL's name of the output format.")
-@click.option(
-    "--co",
-    "options",
-    multiple=True,
-    callback=unicode_text,
-    metavar="NAME=VALUE",
-    help="Creation option.",
-)
+@creation_options
 @click.option("--overwrite", is_flag=True, help="Replace an existing raster.")
 @click.option(
     "--strict", is_flag=True, help="Refuse losses: values that the format can't hold exactly."
 )
-@encoding_option
-@lossy_option
+@reading_options
 @accept_stale_option
 @click.option(
     "--native",
@@ -65,20 +52,14 @@ from gdalbridge.cli.common import (
     help="Keep GDAL's newest column types and its choice of where to store the table; older "
     "GDAL can't read them.",
 )
-@config_option
-@json_option
-@quiet_option
+@report_options
 def command(
     raster: str, out: str | None, columns: tuple[str, ...], sidecars: tuple[str, ...],
-    cast: dict[str, str], as_json: bool, quiet: bool, **options: Any,
-) -> None:  # fmt: skip
+    **options: Any,
+) -> Any:  # fmt: skip
     """Copy RASTER to OUT, with an ordinary GDAL table that includes the sidecars' columns."""
     if out is None and not options["vrt"]:
         raise click.UsageError("OUT is required, except with --vrt")
     from gdalbridge.rasters.bake import bake
 
-    report = bake(
-        raster, out, columns=columns or None, sidecars=sidecars or None, cast=cast or None,
-        progress=not (quiet or as_json), **options,
-    )  # fmt: skip
-    say(report, as_json=as_json, quiet=quiet)
+    return bake(raster, out, columns=columns or None, sidecars=sidecars or None, **options)

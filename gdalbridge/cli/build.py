@@ -4,14 +4,7 @@ from typing import Any
 
 import click
 
-from gdalbridge.cli.common import (
-    Command,
-    config_option,
-    examples,
-    json_option,
-    quiet_option,
-    say,
-)
+from gdalbridge.cli.common import Command, band_option, examples, report_options
 
 
 @examples(
@@ -23,9 +16,7 @@ from gdalbridge.cli.common import (
 @click.command("build", cls=Command)
 @click.argument("raster")
 @click.argument("sidecar", required=False)
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
-)
+@band_option
 @click.option("--name", help="Write a further table of this name.")
 @click.option(
     "--sparse",
@@ -45,10 +36,8 @@ from gdalbridge.cli.common import (
 @click.option("--recount", is_flag=True, help="Only count the pixels of an existing table again.")
 @click.option("--overwrite", is_flag=True, help="Replace existing columns.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that read the raster.")
-@config_option
-@json_option
-@quiet_option
-def command(raster: str, sidecar: str | None, as_json: bool, quiet: bool, **options: Any) -> None:
+@report_options
+def command(raster: str, sidecar: str | None, **options: Any) -> Any:
     """Make RASTER's table from its pixels.
 
     The table has one row for each value, and its number of pixels in the column Histogram. It is
@@ -56,5 +45,4 @@ def command(raster: str, sidecar: str | None, as_json: bool, quiet: bool, **opti
     """
     from gdalbridge.rasters.build import build
 
-    report = build(raster, sidecar, progress=not (quiet or as_json), **options)
-    say(report, as_json=as_json, quiet=quiet)
+    return build(raster, sidecar, **options)

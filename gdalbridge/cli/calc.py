@@ -4,16 +4,7 @@ from typing import Any
 
 import click
 
-from gdalbridge.cli.common import (
-    Command,
-    config_option,
-    encoding_option,
-    examples,
-    json_option,
-    lossy_option,
-    quiet_option,
-    say,
-)
+from gdalbridge.cli.common import Command, band_option, examples, reading_options, report_options
 
 
 def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Any:
@@ -44,9 +35,7 @@ def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     metavar="NAME EXPRESSION",
     help="Name of a new column, and its SQL expression. Can be repeated.",
 )
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
-)
+@band_option
 @click.option("--name", help="Write the columns to a further table of this name.")
 @click.option(
     "--dtype",
@@ -56,14 +45,9 @@ def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     help="The stored type: float32, uint8, ... Values must still be equal.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing columns.")
-@encoding_option
-@lossy_option
-@config_option
-@json_option
-@quiet_option
-def command(
-    raster: str, outputs: tuple[tuple[str, str], ...], as_json: bool, quiet: bool, **options: Any
-) -> None:
+@reading_options
+@report_options
+def command(raster: str, outputs: tuple[tuple[str, str], ...], **options: Any) -> Any:
     """Compute new columns of RASTER's table and write them to its sidecar.
 
     RASTER may also be a sidecar. An expression is DuckDB SQL over the columns of one row, without
@@ -74,5 +58,4 @@ def command(
         raise click.UsageError("--out: two columns have the same name")
     from gdalbridge.sql.calc import calc
 
-    report = calc(raster, dict(outputs), progress=not (quiet or as_json), **options)
-    say(report, as_json=as_json, quiet=quiet)
+    return calc(raster, dict(outputs), **options)

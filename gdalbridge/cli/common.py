@@ -1,34 +1,36 @@
-"""Options shared by the commands, and output of results as text or JSON."""
+"""Options shared by the commands, and output of results as text, JSON or CSV."""
 
 import json
 import sys
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import click
 
-from gdalbridge.cli.exits import in_words, say_note
-from gdalbridge.text_table import terminal_width
+from gdalbridge.cli.exits import in_words
 
 __all__ = [
     "Command",
     "accept_stale_option",
+    "band_option",
     "cast_option",
     "columns_option",
     "config_option",
+    "creation_options",
+    "csv_option",
     "dry_run_option",
-    "encoding_option",
     "examples",
+    "exclusive",
     "json_option",
-    "lossy_option",
-    "overwrite_target_option",
     "print_json",
     "quiet_option",
-    "resume_option",
+    "reading_options",
+    "report_options",
     "say",
-    "say_note",
-    "terminal_width",
+    "travel_options",
     "unicode_text",
+    "where_option",
 ]
 
 
@@ -42,34 +44,6 @@ def unicode_text(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
     return value
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-
-encoding_option = click.option(
-    "--encoding",
-    help="Encoding of text and names in a raster's own table, e.g. cp1252. By default UTF-8, "
-    "or as its .vat.dbf declares.",
-)
-lossy_option = click.option(
-    "--lossy",
-    is_flag=True,
-    help="Read a raster's own table even if GDAL lost or altered values of it.",
-)
-dry_run_option = click.option(
-    "--dry-run", is_flag=True, help="Check everything, and change nothing."
-)
-overwrite_target_option = click.option(
-    "--overwrite",
-    is_flag=True,
-    help="First remove the raster at the target, with its files and tables.",
-)
-resume_option = click.option(
-    "--resume",
-    is_flag=True,
-    help="Continue an interrupted run: skip files that exist and are equal.",
-)
-
-
 def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     casts = {}
     for value in values:
@@ -78,24 +52,6 @@ def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
             raise click.BadParameter(f"expected COLUMN=TYPE, got {value!r}")
         casts[column] = kind
     return casts
-
-
-cast_option = click.option(
-    "--cast",
-    "cast",
-    multiple=True,
-    callback=_casts,
-    metavar="COLUMN=TYPE",
-    help="GDAL type of a column: Integer, Real, String, ... Values must still be equal.",
-)
-accept_stale_option = click.option(
-    "--accept-stale",
-    is_flag=True,
-    help="Continue even if the raster has changed since the table was made.",
-)
-columns_option = click.option(
-    "--column", "columns", multiple=True, help="Only this column. Can be repeated."
-)
 
 
 def _configure(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
@@ -108,6 +64,35 @@ def _configure(ctx: click.Context, param: click.Parameter, values: tuple[str, ..
         set_option(name.strip(), text)
 
 
+def _together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds several options, in this order."""
+
+    def add(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return add
+
+
+accept_stale_option = click.option(
+    "--accept-stale",
+    is_flag=True,
+    help="Continue even if the raster has changed since the table was made.",
+)
+band_option = click.option(
+    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
+)
+cast_option = click.option(
+    "--cast",
+    multiple=True,
+    callback=_casts,
+    metavar="COLUMN=TYPE",
+    help="GDAL type of a column: Integer, Real, String, ... Values must still be equal.",
+)
+columns_option = click.option(
+    "--column", "columns", multiple=True, help="Only this column. Can be repeated."
+)
 config_option = click.option(
     "--config",
     multiple=True,
@@ -117,6 +102,96 @@ config_option = click.option(
     metavar="NAME=VALUE",
     help="GDAL configuration option; the AWS ones apply to tables too. Can be repeated.",
 )
+csv_option = click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+dry_run_option = click.option(
+    "--dry-run", is_flag=True, help="Check everything, and change nothing."
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+where_option = click.option(
+    "--where",
+    callback=unicode_text,
+    metavar="EXPRESSION",
+    help="Only rows for which this is true, an expression as in calc.",
+)
+
+creation_options = _together(
+    click.option(
+        "--of", "format", callback=unicode_text, help="GDAL's name of the output format."
+    ),
+    click.option(
+        "--co",
+        "options",
+        multiple=True,
+        callback=unicode_text,
+        metavar="NAME=VALUE",
+        help="Creation option.",
+    ),
+)
+"""Options for writing a raster: ``format`` and ``options``."""
+
+reading_options = _together(
+    click.option(
+        "--encoding",
+        help="Encoding of text and names in a raster's own table, e.g. cp1252. By default UTF-8, "
+        "or as its .vat.dbf declares.",
+    ),
+    click.option(
+        "--lossy",
+        is_flag=True,
+        help="Read a raster's own table even if GDAL lost or altered values of it.",
+    ),
+)
+"""Options for reading a raster's own table: ``encoding`` and ``lossy``."""
+
+
+def report_options(function: Callable[..., Any]) -> Any:
+    """Add ``--config``, ``--json`` and ``--quiet`` to a command that returns a report.
+
+    The command gets ``progress`` in place of the last two. Its report is printed.
+    """
+
+    @_together(config_option, json_option, quiet_option)
+    @wraps(function)
+    def run(*, as_json: bool, quiet: bool, **options: Any) -> None:
+        found = function(progress=not (quiet or as_json), **options)
+        say(found, as_json=as_json, quiet=quiet)
+
+    return run
+
+
+def travel_options(function: Callable[..., Any]) -> Any:
+    """Add the arguments and options of a command that copies or moves SOURCE to TARGET."""
+
+    @_together(
+        click.argument("source"),
+        click.argument("target"),
+        click.option(
+            "--overwrite",
+            is_flag=True,
+            help="First remove the raster at the target, with its files and tables.",
+        ),
+        click.option(
+            "--resume",
+            is_flag=True,
+            help="Continue an interrupted run: skip files that exist and are equal.",
+        ),
+        dry_run_option,
+        report_options,
+    )
+    @wraps(function)
+    def run(*, overwrite: bool, resume: bool, **options: Any) -> Any:
+        exclusive(overwrite=overwrite, resume=resume)
+        return function(overwrite=overwrite, resume=resume, **options)
+
+    return run
+
+
+def exclusive(**given: Any) -> None:
+    """Raise a usage error if more than one of these options is given."""
+    named = [f"--{name}" for name, value in given.items() if value]
+    if len(named) > 1:
+        raise click.UsageError(f"{' and '.join(named)} can't be combined")
 
 
 class Command(click.Command):
@@ -138,12 +213,14 @@ def examples(*lines: str) -> Callable[[Any], Any]:
     return add
 
 
-def say(found: Any, *, as_json: bool, quiet: bool = False) -> None:
-    """Print a report, or a list of reports, as text or JSON."""
+def say(found: Any, *, as_json: bool, as_csv: bool = False, quiet: bool = False) -> None:
+    """Print a report, or a list of reports, as text, JSON or CSV."""
     reports = found if isinstance(found, list) else [found]
     if as_json:
         data = [report.as_dict() for report in reports]
         print_json(data if isinstance(found, list) else data[0])
+    elif as_csv:
+        click.echo(found.as_csv(), nl=False)
     elif not quiet:
         for report in reports:
             click.echo(str(report))

@@ -1,16 +1,16 @@
 """``gdalbridge copy``."""
 
+from typing import Any
+
 import click
 
 from gdalbridge.cli.common import (
     Command,
-    config_option,
-    encoding_option,
+    band_option,
+    columns_option,
     examples,
-    json_option,
-    lossy_option,
-    print_json,
-    quiet_option,
+    reading_options,
+    report_options,
 )
 
 
@@ -24,14 +24,12 @@ from gdalbridge.cli.common import (
 @click.command("copy", cls=Command)
 @click.argument("raster")
 @click.argument("sidecar", required=False)
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
-)
+@band_option
 @click.option(
     "--all-bands", is_flag=True, help="Copy every band that has a table, each to its own sidecar."
 )
 @click.option("--name", help="Name of a further table beside the band's first.")
-@click.option("--column", "columns", multiple=True, help="Only this column. Can be repeated.")
+@columns_option
 @click.option(
     "--overwrite",
     is_flag=True,
@@ -41,28 +39,12 @@ from gdalbridge.cli.common import (
 @click.option("--resume", is_flag=True, help="Continue an interrupted copy.")
 @click.option("--chunk-rows", type=click.IntRange(1), help="Rows per chunk.")
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block (whole chunks).")
-@encoding_option
-@lossy_option
-@config_option
-@json_option
-@quiet_option
+@reading_options
+@report_options
 def command(
-    raster: str,
-    sidecar: str | None,
-    band: int,
-    all_bands: bool,
-    name: str | None,
-    columns: tuple[str, ...],
-    overwrite: bool,
-    append: bool,
-    resume: bool,
-    chunk_rows: int | None,
-    block_rows: int | None,
-    encoding: str | None,
-    lossy: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+    raster: str, sidecar: str | None, band: int, all_bands: bool, columns: tuple[str, ...],
+    encoding: str | None, lossy: bool, **options: Any,
+) -> Any:  # fmt: skip
     """Copy the attribute table of RASTER to a sidecar, by default the one beside it."""
     if all_bands and sidecar is not None:
         raise click.UsageError("--all-bands writes one sidecar per band: SIDECAR can't be given")
@@ -70,27 +52,13 @@ def command(
     from gdalbridge.gdalio.rat_reader import bands_with_table
     from gdalbridge.gdalio.read_options import ReadOptions
 
-    reading = ReadOptions(encoding, lossy)
-    reports = [
+    bands = [band]
+    if all_bands:
+        bands = bands_with_table(raster, options=ReadOptions(encoding, lossy))
+    return [
         copy_to_sidecar(
-            raster,
-            sidecar,
-            band=number,
-            name=name,
-            columns=columns or None,
-            overwrite=overwrite,
-            append=append,
-            resume=resume,
-            chunk_rows=chunk_rows,
-            block_rows=block_rows,
-            encoding=encoding,
-            lossy=lossy,
-            progress=not (quiet or as_json),
+            raster, sidecar, band=number, columns=columns or None, encoding=encoding, lossy=lossy,
+            **options,
         )
-        for number in (bands_with_table(raster, options=reading) if all_bands else [band])
-    ]
-    if as_json:
-        print_json([report.as_dict() for report in reports])
-    elif not quiet:
-        for report in reports:
-            click.echo(str(report))
+        for number in bands
+    ]  # fmt: skip

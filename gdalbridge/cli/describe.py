@@ -4,13 +4,15 @@ import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
     config_option,
-    encoding_option,
+    csv_option,
     examples,
+    exclusive,
     json_option,
-    lossy_option,
-    print_json,
     quiet_option,
+    reading_options,
+    say,
 )
 
 
@@ -22,14 +24,11 @@ from gdalbridge.cli.common import (
 @click.command("describe", cls=Command)
 @click.argument("table")
 @click.argument("columns", nargs=-1, metavar="[COLUMN]...")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
-)
-@encoding_option
-@lossy_option
+@band_option
+@reading_options
 @config_option
 @json_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@csv_option
 @quiet_option
 def command(
     table: str, columns: tuple[str, ...], band: int, encoding: str | None, lossy: bool,
@@ -40,15 +39,9 @@ def command(
     TABLE is a sidecar, or a raster with its own table and its sidecars. `gdalbridge stats` has
     quantiles, weights and histograms.
     """
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv can't be combined")
+    exclusive(json=as_json, csv=as_csv)
     from gdalbridge.table import open_table
 
     with open_table(table, band, update=False, encoding=encoding, lossy=lossy) as there:
         found = there.describe(columns or None, progress=not (quiet or as_json or as_csv))
-    if as_json:
-        print_json(found.as_dict())
-    elif as_csv:
-        click.echo(found.as_csv(), nl=False)
-    else:
-        click.echo(str(found))
+    say(found, as_json=as_json, as_csv=as_csv)

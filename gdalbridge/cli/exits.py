@@ -37,7 +37,6 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 GRACE = 2.0
 """Seconds within which a command may end by itself after Ctrl-C."""
-"""Environment variable that also shows Python's traceback of an error."""
 
 _KEYWORD = re.compile(r"\b([a-z_]+)=\"?(\w+|\.\.\.)\"?")
 _interruption_said = threading.Event()
@@ -217,16 +216,10 @@ class InterruptWatch:
             os.close(self._writer)
 
     def _watch(self) -> None:
+        deadline: float | None = None
         while True:
-            numbers = os.read(self._reader, 1)
-            if not numbers:
-                os.close(self._reader)
-                return
-            if numbers[0] == signal.SIGINT:
-                break
-        # Wait here: to start a timer's thread takes locks, which the interrupted thread may hold.
-        deadline = time.monotonic() + self._grace
-        while (left := deadline - time.monotonic()) > 0:
+            # Wait here: to start a timer's thread takes locks, which the interrupted thread may hold.
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
             if not select.select([self._reader], [], [], left)[0]:
                 break
             numbers = os.read(self._reader, 1)
@@ -234,7 +227,9 @@ class InterruptWatch:
                 os.close(self._reader)
                 return
             if numbers[0] == signal.SIGINT:
-                break
+                if deadline is not None:
+                    break
+                deadline = time.monotonic() + self._grace
         self._end()
 
     def _end(self) -> None:

@@ -8,17 +8,14 @@ from click.core import ParameterSource
 from gdalbridge.cli.common import (
     Command,
     accept_stale_option,
+    band_option,
     cast_option,
     columns_option,
-    config_option,
-    encoding_option,
     examples,
-    json_option,
-    lossy_option,
-    print_json,
-    quiet_option,
-    say_note,
+    reading_options,
+    report_options,
 )
+from gdalbridge.cli.exits import say_note
 
 
 def _renamed(
@@ -44,9 +41,7 @@ def _renamed(
 @click.command("export", cls=Command)
 @click.argument("table")
 @click.argument("output")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of the rasters."
-)
+@band_option
 @click.option("--name", help="Name of a further table, if TABLE is a raster.")
 @columns_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, or existing columns.")
@@ -59,7 +54,7 @@ def _renamed(
     help="Another name of a column in the file. Can be repeated.",
 )
 @click.option("--row/--no-row", default=None, help="Write the row numbers to a file. The default.")
-@encoding_option
+@reading_options
 @cast_option
 @click.option("--block-rows", type=click.IntRange(1), help="Rows per block. For rasters.")
 @click.option(
@@ -68,103 +63,52 @@ def _renamed(
     help="Compare every value with the raster, read again; or none. By default every value if "
     "the format may change some, and a sample if it keeps all (.img, .kea).",
 )
-@lossy_option
 @click.option("--strict", is_flag=True, help="Refuse every loss, and leave OUTPUT unchanged.")
 @accept_stale_option
-@config_option
-@json_option
-@quiet_option
+@report_options
 def command(
-    table: str,
-    output: str,
-    band: int,
-    name: str | None,
-    columns: tuple[str, ...],
-    overwrite: bool,
-    strict: bool,
-    lossy: bool,
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
-) -> None:
+    table: str, output: str, band: int, name: str | None, columns: tuple[str, ...],
+    overwrite: bool, strict: bool, lossy: bool, progress: bool, **options: Any,
+) -> Any:  # fmt: skip
     """Write TABLE to a file, or its sidecar into a raster's own table, by the suffix of OUTPUT.
 
     TABLE is a raster or a sidecar. For .parquet, .csv, .arrow, .feather, .gpkg, .dbf and .vat.dbf,
     the file has the raster's own columns and its sidecars'. Any other OUTPUT is a raster, into
     whose table the columns of TABLE's sidecar are copied.
     """
-    from gdalbridge.exchange.export import table_format
+    from gdalbridge.copying.to_raster import copy_to_raster
+    from gdalbridge.exchange.export import export_table, table_format
+    from gdalbridge.gdalio.vector_layer import is_raster
+    from gdalbridge.sidecars.naming import is_sidecar, sidecar_path
 
-    common: dict[str, Any] = {
-        "band": band, "columns": columns or None, "overwrite": overwrite, "strict": strict,
-        "lossy": lossy, "progress": not (quiet or as_json),
-    }  # fmt: skip
     kind = table_format(output)
-    to_file = kind is not None and not (kind == "gpkg" and _has_raster(output))
-    _refuse(_FOR_RASTERS if to_file else _FOR_FILES, output)
+    to_file = kind is not None and not (kind == "gpkg" and is_raster(output))
+    used, others = (FOR_FILES, FOR_RASTERS) if to_file else (FOR_RASTERS, FOR_FILES)
+    context = click.get_current_context()
+    for option, shown in others.items():
+        if context.get_parameter_source(option) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{shown} does not apply to {output}")
+    report: Any
+    given: dict[str, Any] = {option: options[option] for option in used} | {
+        "band": band, "columns": columns or None, "overwrite": overwrite, "strict": strict,
+        "lossy": lossy, "progress": progress,
+    }  # fmt: skip
     if to_file:
-        report = _to_file(table, output, name, options, common)
+        given["row"] = options["row"] is not False
+        report = export_table(table, output, names=None if name is None else [name], **given)
     else:
-        report = _to_raster(table, output, name, options, common)
-    if as_json:
-        print_json(report.as_dict())
-    elif not quiet:
+        sidecar = table if is_sidecar(table) else sidecar_path(table, band, name)
+        report = copy_to_raster(sidecar, output, **given)
+    if progress:
         for note in report.notes:
             say_note(note)
-        click.echo(str(report))
+    return report
 
 
-_FOR_FILES = {
+FOR_FILES = {
     "where": "--where", "rename": "--rename", "row": "--row or --no-row", "encoding": "--encoding",
 }  # fmt: skip
-_FOR_RASTERS = {
+FOR_RASTERS = {
     "cast": "--cast", "block_rows": "--block-rows", "verify": "--verify or --no-verify",
     "accept_stale": "--accept-stale",
 }  # fmt: skip
-
-
-def _refuse(names: dict[str, str], output: str) -> None:
-    context = click.get_current_context()
-    for name, shown in names.items():
-        if context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{shown} does not apply to {output}")
-
-
-def _has_raster(path: str) -> bool:
-    from gdalbridge.gdalio.vector_layer import is_raster
-
-    return is_raster(path)
-
-
-def _to_file(
-    table: str, output: str, name: str | None, options: dict[str, Any], common: dict[str, Any]
-) -> Any:
-    from gdalbridge.exchange.export import export_table
-
-    return export_table(
-        table,
-        output,
-        names=None if name is None else [name],
-        where=options["where"],
-        rename=options["rename"],
-        row=options["row"] is not False,
-        encoding=options["encoding"],
-        **common,
-    )
-
-
-def _to_raster(
-    table: str, output: str, name: str | None, options: dict[str, Any], common: dict[str, Any]
-) -> Any:
-    from gdalbridge.copying.to_raster import copy_to_raster
-    from gdalbridge.sidecars.naming import is_sidecar, sidecar_path
-
-    return copy_to_raster(
-        table if is_sidecar(table) else sidecar_path(table, common["band"], name),
-        output,
-        cast=options["cast"] or None,
-        block_rows=options["block_rows"],
-        verify=options["verify"],
-        accept_stale=options["accept_stale"],
-        **common,
-    )

@@ -1,17 +1,20 @@
 """``gdalbridge head``."""
 
+from typing import Any
+
 import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
+    columns_option,
     config_option,
-    encoding_option,
     examples,
     json_option,
-    lossy_option,
     print_json,
-    terminal_width,
+    reading_options,
     unicode_text,
+    where_option,
 )
 
 
@@ -26,12 +29,7 @@ from gdalbridge.cli.common import (
     "--rows", type=click.IntRange(0), default=10, show_default=True, help="Number of rows."
 )
 @click.option("--from", "start", type=click.IntRange(0), default=0, help="First row.")
-@click.option(
-    "--where",
-    callback=unicode_text,
-    metavar="EXPRESSION",
-    help="Only rows for which this is true, an expression as in calc.",
-)
+@where_option
 @click.option(
     "--sort",
     multiple=True,
@@ -39,13 +37,10 @@ from gdalbridge.cli.common import (
     metavar="[-]COLUMN",
     help="Sort by this column; with a minus the largest values first. Can be repeated.",
 )
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
-)
+@band_option
 @click.option("--name", help="Name of a further table, if TABLE is a raster.")
-@click.option("--column", "columns", multiple=True, help="Only this column. Can be repeated.")
-@encoding_option
-@lossy_option
+@columns_option
+@reading_options
 @click.option(
     "--all",
     "all_columns",
@@ -55,18 +50,7 @@ from gdalbridge.cli.common import (
 @config_option
 @json_option
 def command(
-    table: str,
-    rows: int,
-    start: int,
-    where: str | None,
-    sort: tuple[str, ...],
-    band: int,
-    name: str | None,
-    columns: tuple[str, ...],
-    encoding: str | None,
-    lossy: bool,
-    all_columns: bool,
-    as_json: bool,
+    table: str, encoding: str | None, lossy: bool, all_columns: bool, as_json: bool, **options: Any
 ) -> None:
     """Print the first rows of TABLE: a sidecar, or a raster's own columns with its sidecars'.
 
@@ -75,18 +59,9 @@ def command(
     """
     from gdalbridge.cli.table_output import head, head_text
     from gdalbridge.gdalio.read_options import ReadOptions
+    from gdalbridge.text_table import terminal_width
 
-    found = head(
-        table,
-        rows=rows,
-        start=start,
-        band=band,
-        name=name,
-        columns=columns,
-        where=where,
-        sort=sort,
-        reading=ReadOptions(encoding, lossy),
-    )
+    found = head(table, reading=ReadOptions(encoding, lossy), **options)
     if as_json:
         print_json(found)
     else:

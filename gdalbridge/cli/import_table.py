@@ -1,17 +1,16 @@
 """``gdalbridge import``."""
 
+from typing import Any
+
 import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
     columns_option,
-    config_option,
-    encoding_option,
     examples,
-    json_option,
-    lossy_option,
-    quiet_option,
-    say,
+    reading_options,
+    report_options,
 )
 
 
@@ -38,29 +37,14 @@ def _listed(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
     "--columns", "listed", callback=_listed, metavar="A,B", help="Only these columns of TABLE."
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing columns.")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
-)
+@band_option
 @click.option("--name", help="Write the columns to a further table of this name.")
-@encoding_option
-@lossy_option
-@config_option
-@json_option
-@quiet_option
+@reading_options
+@report_options
 def command(
-    table: str,
-    raster: str,
-    on: str,
-    columns: tuple[str, ...],
-    listed: tuple[str, ...],
-    overwrite: bool,
-    band: int,
-    name: str | None,
-    encoding: str | None,
-    lossy: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+    table: str, raster: str, columns: tuple[str, ...], listed: tuple[str, ...], band: int,
+    name: str | None, encoding: str | None, lossy: bool, **options: Any,
+) -> Any:  # fmt: skip
     """Join columns of TABLE (CSV, Parquet or Arrow) into RASTER's sidecar, by a key.
 
     RASTER may also be a sidecar. Rows of RASTER whose key TABLE does not have get missing values.
@@ -69,11 +53,4 @@ def command(
 
     names = None if name is None else [name]
     with open_table(raster, band, names=names, encoding=encoding, lossy=lossy) as opened:
-        report = opened.update_from(
-            table,
-            on=on,
-            columns=[*columns, *listed] or None,
-            overwrite=overwrite,
-            progress=not (quiet or as_json),
-        )
-    say(report, as_json=as_json, quiet=quiet)
+        return opened.update_from(table, columns=[*columns, *listed] or None, **options)

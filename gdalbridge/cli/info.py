@@ -5,11 +5,10 @@ import click
 from gdalbridge.cli.common import (
     Command,
     config_option,
-    encoding_option,
     examples,
     json_option,
-    lossy_option,
     print_json,
+    reading_options,
 )
 
 
@@ -19,8 +18,7 @@ from gdalbridge.cli.common import (
 )
 @click.command("info", cls=Command)
 @click.argument("table")
-@encoding_option
-@lossy_option
+@reading_options
 @config_option
 @json_option
 def command(table: str, encoding: str | None, lossy: bool, as_json: bool) -> None:

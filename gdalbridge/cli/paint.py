@@ -6,14 +6,13 @@ import click
 
 from gdalbridge.cli.common import (
     Command,
-    config_option,
-    encoding_option,
+    band_option,
+    creation_options,
     examples,
-    json_option,
-    lossy_option,
-    quiet_option,
-    say,
+    reading_options,
+    report_options,
     unicode_text,
+    where_option,
 )
 
 
@@ -33,10 +32,8 @@ from gdalbridge.cli.common import (
     is_flag=True,
     help="The table's colours (columns of usage Red, Green, Blue) instead of a column.",
 )
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of the raster."
-)
-@click.option("--where", help="Only rows for which this expression is true, as in calc.")
+@band_option
+@where_option
 @click.option("--nodata", help="Value of pixels without a value.")
 @click.option("--window", type=int, nargs=4, metavar="X Y WIDTH HEIGHT", help="Only these pixels.")
 @click.option("--cmap", help="Colour map of matplotlib.")
@@ -44,27 +41,16 @@ from gdalbridge.cli.common import (
     "--limits", type=float, nargs=2, metavar="LOW HIGH",
     help="Values of its first and last colour; by default percentiles 2 and 98.",
 )  # fmt: skip
-@click.option("--of", "format", callback=unicode_text, help="GDAL's name of the output format.")
-@click.option(
-    "--co",
-    "options",
-    multiple=True,
-    callback=unicode_text,
-    metavar="NAME=VALUE",
-    help="Creation option.",
-)
+@creation_options
 @click.option("--overwrite", is_flag=True, help="Replace existing output.")
 @click.option("--threads", type=click.IntRange(1), help="Threads that read and paint.")
-@encoding_option
-@lossy_option
-@config_option
-@json_option
-@quiet_option
+@reading_options
+@report_options
 def command(
     raster: str, column: str | None, out: str | None, png: str | None, colors: bool,
     nodata: str | None, cmap: str | None, limits: tuple[float, float] | None, format: str | None,  # noqa: A002 - GDAL's own word
-    options: tuple[str, ...], as_json: bool, quiet: bool, **common: Any,
-) -> None:  # fmt: skip
+    options: tuple[str, ...], **common: Any,
+) -> Any:  # fmt: skip
     """Write a raster or a picture with the values of COLUMN in place of RASTER's pixel values.
 
     Text becomes a class raster with an attribute table.
@@ -75,7 +61,6 @@ def command(
         raise click.UsageError("name a column, or use --colors for the table's colours")
     from gdalbridge.rasters.paint import paint
 
-    common |= {"progress": not (quiet or as_json)}
     found = []
     if out is not None:
         is_picture = format is None and out.lower().endswith(".png")
@@ -92,7 +77,7 @@ def command(
         if not png.lower().endswith(".png"):
             raise click.UsageError(f"--png is the name of a picture, such as map.png: got {png}")
         found.append(paint(raster, column, png, cmap=cmap, limits=limits, **common))
-    say(found if len(found) > 1 else found[0], as_json=as_json, quiet=quiet)
+    return found if len(found) > 1 else found[0]
 
 
 def _number(text: str | None) -> float | int | None:

@@ -1,14 +1,17 @@
 """``gdalbridge plot``."""
 
+from typing import Any
+
 import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
     config_option,
-    encoding_option,
     examples,
-    lossy_option,
+    exclusive,
     quiet_option,
+    reading_options,
 )
 
 
@@ -43,32 +46,26 @@ from gdalbridge.cli.common import (
 )  # fmt: skip
 @click.option("--dpi", type=click.IntRange(20, 1200), default=150, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
-)
-@encoding_option
-@lossy_option
+@band_option
+@reading_options
 @config_option
 @quiet_option
 def command(
-    table: str, column: str, by: str | None, output: str, kind: str | None, bins: int | None,
-    weights: str | None, pixels: bool, log: bool | None, top: int, dpi: int, overwrite: bool,
-    band: int, encoding: str | None, lossy: bool, quiet: bool,
+    table: str, column: str, by: str | None, output: str, weights: str | None, pixels: bool,
+    band: int, encoding: str | None, lossy: bool, quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Draw COLUMN of TABLE, a sidecar or a raster with its own table and its sidecars.
 
     Numbers are a histogram, text and few integers are bars. With --by, a number has a box for each
     class, and two numbers are a scatter plot or a density.
     """
-    if weights is not None and pixels:
-        raise click.UsageError("--weights and --pixels can't be combined")
+    exclusive(weights=weights is not None, pixels=pixels)
     from gdalbridge.plots import save_plot
     from gdalbridge.table import open_table
 
     with open_table(table, band, update=False, encoding=encoding, lossy=lossy) as there:
         path = save_plot(
-            there, there.place, output, column, by, overwrite=overwrite, dpi=dpi, kind=kind,
-            bins=bins, weights=weights or pixels, log=log, top=top,
-        )  # fmt: skip
+            there, there.place, output, column, by, weights=weights or pixels, **options
+        )
     if not quiet:
         click.echo(str(path))

@@ -6,15 +6,12 @@ import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
     columns_option,
-    config_option,
-    encoding_option,
     examples,
-    json_option,
-    lossy_option,
-    quiet_option,
-    say,
-    unicode_text,
+    reading_options,
+    report_options,
+    where_option,
 )
 
 
@@ -27,12 +24,7 @@ from gdalbridge.cli.common import (
 @click.argument("raster")
 @click.argument("out")
 @columns_option
-@click.option(
-    "--where",
-    callback=unicode_text,
-    metavar="EXPRESSION",
-    help="Only rows for which this is true, an expression as in calc.",
-)
+@where_option
 @click.option(
     "--connectedness",
     type=click.Choice(["4", "8"]),
@@ -41,31 +33,23 @@ from gdalbridge.cli.common import (
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing file.")
 @click.option("--strict", is_flag=True, help="Refuse values that the format does not keep.")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
-)
+@band_option
 @click.option("--threads", type=click.IntRange(1), help="Threads that read pixels.")
-@encoding_option
-@lossy_option
-@config_option
-@json_option
-@quiet_option
+@reading_options
+@report_options
 def command(
-    raster: str, out: str, columns: tuple[str, ...], connectedness: str | None, as_json: bool,
-    quiet: bool, **options: Any,
-) -> None:  # fmt: skip
+    raster: str, out: str, columns: tuple[str, ...], connectedness: str | None, **options: Any
+) -> Any:
     """Write the outlines of RASTER's segments to OUT: .gpkg, .parquet, .shp or .geojson.
 
     Each row of the table that has pixels becomes a multipolygon with the row's columns.
     """
     from gdalbridge.rasters.polygonize import polygonize
 
-    report = polygonize(
+    return polygonize(
         raster,
         out,
         columns=columns or None,
         connectedness=None if connectedness is None else int(connectedness),
-        progress=not (quiet or as_json),
         **options,
     )
-    say(report, as_json=as_json, quiet=quiet)

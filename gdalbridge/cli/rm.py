@@ -1,16 +1,10 @@
 """``gdalbridge rm``."""
 
+from typing import Any
+
 import click
 
-from gdalbridge.cli.common import (
-    Command,
-    config_option,
-    dry_run_option,
-    examples,
-    json_option,
-    quiet_option,
-    say,
-)
+from gdalbridge.cli.common import Command, dry_run_option, examples, report_options
 
 
 @examples(
@@ -21,15 +15,12 @@ from gdalbridge.cli.common import (
 @click.command("rm", cls=Command)
 @click.argument("raster")
 @dry_run_option
-@config_option
-@json_option
-@quiet_option
-def command(raster: str, dry_run: bool, as_json: bool, quiet: bool) -> None:
+@report_options
+def command(raster: str, **options: Any) -> Any:
     """Remove RASTER with its own files and all of its tables, the raster last.
 
     If a table contains foreign objects, the command refuses before it removes anything.
     """
     from gdalbridge.rasters.files import remove_raster
 
-    report = remove_raster(raster, dry_run=dry_run, progress=not (quiet or as_json))
-    say(report, as_json=as_json, quiet=quiet)
+    return remove_raster(raster, **options)

@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from gdalbridge.cli.common import encoding_option, examples, lossy_option
+from gdalbridge.cli.common import examples, reading_options
 from gdalbridge.cli.exits import InterruptWatch, in_words, show_own_error
 
 
@@ -24,8 +24,7 @@ from gdalbridge.cli.exits import InterruptWatch, in_words, show_own_error
 @click.option(
     "--override", is_flag=True, help="Write changes of the raster's own columns to the sidecar."
 )
-@encoding_option
-@lossy_option
+@reading_options
 @click.argument("program")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def command(

@@ -7,16 +7,19 @@ import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
     columns_option,
     config_option,
-    encoding_option,
+    csv_option,
     examples,
+    exclusive,
     json_option,
-    lossy_option,
     print_json,
-    say_note,
+    reading_options,
     unicode_text,
 )
+from gdalbridge.cli.exits import say_note
+from gdalbridge.text_table import json_value, plain_text, text_table
 
 
 @examples(
@@ -34,14 +37,11 @@ from gdalbridge.cli.common import (
     help="Coordinate reference system of the points, e.g. EPSG:4326 for longitude and latitude.",
 )
 @click.option("--layer", callback=unicode_text, help="Layer of a file with several.")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of the raster."
-)
+@band_option
 @columns_option
-@encoding_option
-@lossy_option
+@reading_options
 @config_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@csv_option
 @json_option
 def command(
     raster: str, points: tuple[str, ...], columns: tuple[str, ...], as_csv: bool, as_json: bool,
@@ -56,8 +56,7 @@ def command(
         if one.startswith("--") or (one.startswith("-") and _number(one) is None):
             raise click.NoSuchOption(one)
     given = _points(points)
-    if as_csv and as_json:
-        raise click.UsageError("--csv or --json, not both")
+    exclusive(csv=as_csv, json=as_json)
     from gdalbridge.rasters.points import points_of
     from gdalbridge.rasters.sample import sample
 
@@ -73,7 +72,7 @@ def command(
         {"x": x, "y": y, **record} for (x, y), record in zip(given, found.to_pylist(), strict=True)
     ]
     if as_json:
-        print_json([{key: _plain(value) for key, value in one.items()} for one in records])
+        print_json(json_value(records))
         return
     click.echo(_text(records))
 
@@ -98,31 +97,18 @@ def _number(word: str) -> float | None:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """Return a value for JSON: times as text, bytes as hexadecimal digits, no NaN."""
-    if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
-    return value.isoformat() if hasattr(value, "isoformat") else value
-
-
 def _text(records: list[dict[str, Any]]) -> str:
     """Return a few points below each other with an attribute a line, many as a table."""
-    if len(records) <= 3:
-        width = max((len(key) for one in records for key in one), default=0)
-        return "\n\n".join(
-            "\n".join(f"{key:<{width}}  {_word(value)}".rstrip() for key, value in one.items())
-            for one in records
-        )
-    names = list(records[0])
-    lines = [names, *([_word(value) for value in one.values()] for one in records)]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(names))]
-    return "\n".join(
-        "  ".join(f"{word:<{wide}}" for word, wide in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+    if len(records) > 3:
+        return text_table(list(records[0]), [[_word(one) for one in r.values()] for r in records])
+    pieces = [
+        {plain_text(key): plain_text(_word(value)) for key, value in one.items()}
+        for one in records
+    ]
+    width = max((len(key) for one in pieces for key in one), default=0)
+    return "\n\n".join(
+        "\n".join(f"{key:<{width}}  {word}".rstrip() for key, word in one.items())
+        for one in pieces
     )
 
 
@@ -131,7 +117,7 @@ def _word(value: Any) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:.12g}"
-    return " ".join(str(_plain(value)).split())
+    return " ".join(str(json_value(value)).split())
 
 
 def _print_csv(found: Any, places: list[tuple[float | None, ...]]) -> None:
@@ -145,7 +131,7 @@ def _print_csv(found: Any, places: list[tuple[float | None, ...]]) -> None:
         whole = column.combine_chunks()
         if pa.types.is_binary(whole.type) or pa.types.is_fixed_size_list(whole.type):
             whole = pa.array(
-                [None if one is None else str(_plain(one)) for one in whole.to_pylist()]
+                [None if one is None else str(json_value(one)) for one in whole.to_pylist()]
             )
         arrays.append(whole)
     sink = pa.BufferOutputStream()

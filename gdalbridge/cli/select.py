@@ -6,13 +6,13 @@ import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
     config_option,
-    encoding_option,
     examples,
     json_option,
-    lossy_option,
     print_json,
     quiet_option,
+    reading_options,
     unicode_text,
 )
 
@@ -34,12 +34,9 @@ BATCH = 100_000
     help="Write the pixels of the rows: 1 for selected ones, 0 for all others.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing mask.")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
-)
+@band_option
 @click.option("--threads", type=click.IntRange(1), help="Threads that read pixels.")
-@encoding_option
-@lossy_option
+@reading_options
 @config_option
 @json_option
 @quiet_option

@@ -10,12 +10,13 @@ import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
     config_option,
-    encoding_option,
+    csv_option,
     examples,
+    exclusive,
     json_option,
-    lossy_option,
-    terminal_width,
+    reading_options,
     unicode_text,
 )
 
@@ -47,23 +48,20 @@ def _named(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     help="A further table: a raster, a sidecar, or a .parquet, .arrow, .feather or .csv file. "
     "Can be repeated.",
 )  # fmt: skip
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@csv_option
 @json_option
 @click.option(
     "-o", "--output", metavar="FILE",
     help="Write all rows to a file: .parquet, .arrow, .csv or .json.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace an existing FILE.")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
-)
+@band_option
 @click.option(
     "--allow-files",
     is_flag=True,
     help="Let the query read and write files and URLs, and load DuckDB's extensions.",
 )
-@encoding_option
-@lossy_option
+@reading_options
 @config_option
 def command(
     raster: str, query: str, tables: dict[str, str], as_csv: bool, as_json: bool,
@@ -75,13 +73,13 @@ def command(
     In QUERY, RASTER's table with its sidecars is called rat, and its column row has the row
     numbers. RASTER may also be a sidecar. QUERY only reads, and can reach no files.
     """
-    if as_csv + as_json + (output is not None) > 1:
-        raise click.UsageError("--csv, --json and --output can't be combined")
+    exclusive(csv=as_csv, json=as_json, output=output is not None)
     if overwrite and output is None:
         raise click.UsageError("--overwrite needs --output")
     from gdalbridge.sql.query import Database
     from gdalbridge.sql.result import csv_text, json_text, table_text, write_result
     from gdalbridge.table import open_table
+    from gdalbridge.text_table import terminal_width
 
     with ExitStack() as stack:
         opened: dict[str, Any] = {

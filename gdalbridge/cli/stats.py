@@ -1,17 +1,19 @@
 """``gdalbridge stats``."""
 
+from typing import Any
+
 import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
     config_option,
-    encoding_option,
     examples,
+    exclusive,
     json_option,
-    lossy_option,
     print_json,
     quiet_option,
-    terminal_width,
+    reading_options,
 )
 
 
@@ -46,31 +48,27 @@ def _quantiles(ctx: click.Context, param: click.Parameter, value: str) -> list[f
 )
 @click.option("--bins", type=click.IntRange(1), help="Number of bins of a histogram.")
 @click.option("--full", is_flag=True, help="Show every statistic of each column, with all digits.")
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of a raster."
-)
-@encoding_option
-@lossy_option
+@band_option
+@reading_options
 @config_option
 @json_option
 @quiet_option
 def command(
-    table: str, columns: tuple[str, ...], weights: str | None, pixels: bool,
-    quantiles: list[float], bins: int | None, full: bool, band: int,
-    encoding: str | None, lossy: bool, as_json: bool, quiet: bool,
+    table: str, columns: tuple[str, ...], weights: str | None, pixels: bool, bins: int | None,
+    full: bool, as_json: bool, quiet: bool, **options: Any,
 ) -> None:  # fmt: skip
     """Print statistics of TABLE's columns.
 
     TABLE is a sidecar, or a raster with its own table and its sidecars.
     """
-    if weights is not None and pixels:
-        raise click.UsageError("--weights and --pixels can't be combined")
+    exclusive(weights=weights is not None, pixels=pixels)
     from gdalbridge.cli.stats_text import stats_text
     from gdalbridge.sql.stats import column_stats
+    from gdalbridge.text_table import terminal_width
 
     found = column_stats(
-        table, columns or None, weights=weights or pixels, quantiles=quantiles, histogram=bins,
-        band=band, encoding=encoding, lossy=lossy, progress=not (quiet or as_json),
+        table, columns or None, weights=weights or pixels, histogram=bins,
+        progress=not (quiet or as_json), **options,
     )  # fmt: skip
     if as_json:
         print_json({name: one.as_dict() for name, one in found.items()})

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gdalbridge.sql.stats import ColumnStats, Histogram
-from gdalbridge.text_table import fitting, float_text, text_table
+from gdalbridge.text_table import fitting, float_text, plain_text, text_table
 
 __all__ = ["stats_text"]
 
@@ -68,8 +68,7 @@ def _short(value: Any) -> str:
 
 
 def _lines(one: ColumnStats) -> Iterator[str]:
-    name = "".join(c if c.isprintable() else repr(c)[1:-1] for c in one.name)
-    line = f"{name} ({one.dtype}): {one.count} of {one.rows} rows"
+    line = f"{plain_text(one.name)} ({one.dtype}): {one.count} of {one.rows} rows"
     line += f", weight {one.weight}" if one.weight != one.count else ""
     line += f", {one.missing} missing" if one.missing else ""
     yield line
@@ -89,12 +88,10 @@ def _lines(one: ColumnStats) -> Iterator[str]:
         )
         if value is not None
     ]
-    for each in one.quantiles:
-        exact = each.lower == each.upper
-        value = _text(each.value) if exact else f"{_text(each.lower)} to {_text(each.upper)}"
-        rows.append((f"quantile {each.q:g}", value))
-    for value, weight in (one.frequent or ())[:3]:
-        rows.append(("frequent", f"{_text(value)} ({weight})"))
+    rows += [(f"quantile {each.q:g}", _text(each.value)) for each in one.quantiles]
+    rows += [
+        ("frequent", f"{_text(value)} ({weight})") for value, weight in (one.frequent or ())[:3]
+    ]
     yield text_table(("", ""), rows).partition("\n")[2].partition("\n")[2]
     if one.histogram is not None:
         yield _bars(one.histogram)

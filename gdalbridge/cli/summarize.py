@@ -6,13 +6,15 @@ import click
 
 from gdalbridge.cli.common import (
     Command,
+    band_option,
     config_option,
-    encoding_option,
+    csv_option,
     examples,
+    exclusive,
     json_option,
-    lossy_option,
-    print_json,
     quiet_option,
+    reading_options,
+    say,
     unicode_text,
 )
 
@@ -61,14 +63,11 @@ def _names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     callback=_names,
     help="Statistics: mean (weighted by pixels), min, max.",
 )
-@click.option(
-    "--band", type=click.IntRange(1), default=1, show_default=True, help="Band of RASTER."
-)
-@encoding_option
-@lossy_option
+@band_option
+@reading_options
 @config_option
 @json_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@csv_option
 @quiet_option
 def command(
     raster: str, by: tuple[str, ...], columns: list[str], more: tuple[str, ...],
@@ -79,14 +78,8 @@ def command(
     Means are weighted by the pixels; NaN and missing values don't count. Rows without pixels are
     left out.
     """
-    if as_json and as_csv:
-        raise click.UsageError("--json and --csv can't be combined")
+    exclusive(json=as_json, csv=as_csv)
     from gdalbridge.rasters.summarize import summarize
 
     found = summarize(raster, by, columns=[*columns, *more], stats=stats, **options)
-    if as_json:
-        print_json(found.as_dict())
-    elif as_csv:
-        click.echo(found.as_csv(), nl=False)
-    elif not quiet:
-        click.echo(str(found))
+    say(found, as_json=as_json, as_csv=as_csv, quiet=quiet)

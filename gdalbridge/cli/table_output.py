@@ -1,13 +1,12 @@
 """The output of ``info`` and ``head``: a table as data, and the data as text."""
 
-import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from gdalbridge.sidecars.provenance import (
     raster_changes,
     recorded_now,
 )
-from gdalbridge.text_table import cell, fitting, plain_text, text_table
+from gdalbridge.text_table import cell, dtype_text, fitting, json_value, plain_text, text_table
 from ratzarr import RatZarr
 from ratzarr.format import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
 from ratzarr.pipeline import run
@@ -109,7 +108,7 @@ def _sidecar(path: str, now: Callable[[], Mapping[str, Any]] | None = None) -> d
             usage = attributes.get("GDAL_USAGE", 0)
             described: dict[str, Any] = {
                 "name": name,
-                "dtype": _dtype(table.getColumnDtype(name)),
+                "dtype": dtype_text(table.getColumnDtype(name)),
                 "width": table.getColumnWidth(name),
                 "chunk_rows": table.getColumnChunkSize(name),
                 "usage": usage_name(usage if isinstance(usage, int) else -1),
@@ -152,10 +151,6 @@ def _raster(
         found["fits"] = not found["changes"]
         found["raster_now"] = now.get("fingerprint")
     return found
-
-
-def _dtype(dtype: np.dtype[Any]) -> str:
-    return {"T": "str", "O": "bytes"}.get(dtype.kind, str(dtype))
 
 
 def info_text(found: Mapping[str, Any]) -> str:
@@ -313,6 +308,31 @@ def head(
         return _store_head(there[0].path, pick, columns)
 
 
+class _HeadColumn(NamedTuple):
+    """A column of the table that is shown."""
+
+    name: str
+    rows: int
+    chunk_rows: int
+    read: Callable[[int, int], Any]
+    """Takes the first row and the number of rows."""
+    missing: Any
+
+    def by_numbers(self, numbers: Sequence[int]) -> list[Any]:
+        """Return rows by their numbers; those of one chunk are read together."""
+        by_chunk: dict[int, list[int]] = {}
+        for number in numbers:
+            if number < self.rows:
+                by_chunk.setdefault(number // self.chunk_rows, []).append(number)
+        found: dict[int, Any] = {}
+        for rows in by_chunk.values():
+            first = min(rows)
+            block = self.read(first, max(rows) - first + 1)
+            values = _shown(block[np.array(rows) - first], self.missing)
+            found |= zip(rows, values, strict=True)
+        return [found.get(number) for number in numbers]
+
+
 @dataclass(frozen=True, slots=True)
 class _Pick:
     """The rows to show."""
@@ -322,23 +342,43 @@ class _Pick:
     start: int
     count: int
 
-    @property
-    def is_plain(self) -> bool:
-        """True for consecutive rows."""
-        return self.where is None and not self.sort
-
-    def rows(self, there: "Columns") -> list[int]:
-        """Return their numbers."""
+    def shown(
+        self, title: str, rows: int, columns: Sequence[_HeadColumn], there: "_Opener"
+    ) -> dict[str, Any]:
+        """Return the result of :func:`head`."""
+        found: dict[str, Any] = {"table": title, "rows": rows}
+        if self.where is None and not self.sort:
+            first = min(self.start, rows)
+            length = min(self.count, rows - first)
+            blocks = run(
+                [
+                    partial(one.read, min(first, one.rows), max(0, min(length, one.rows - first)))
+                    for one in columns
+                ]
+            )
+            return found | {
+                "start": first,
+                "columns": {
+                    one.name: _shown(block, one.missing) + [None] * (length - len(block))
+                    for one, block in zip(columns, blocks, strict=True)
+                },
+            }
         from gdalbridge.sql.selection import selected_rows
 
-        return selected_rows(there, self.where, self.sort, start=self.start, count=self.count)
-
-    def as_dict(self, numbers: list[int]) -> dict[str, Any]:
-        """Return the entries that describe them."""
-        return {
-            "start": self.start, "where": self.where, "sort": list(self.sort),
+        with there() as opened:
+            numbers = selected_rows(
+                opened, self.where, self.sort, start=self.start, count=self.count
+            )
+        return found | {
+            "start": self.start,
+            "where": self.where,
+            "sort": list(self.sort),
             "row_numbers": numbers,
-        }  # fmt: skip
+            "columns": {one.name: one.by_numbers(numbers) for one in columns},
+        }
+
+
+type _Opener = Callable[[], AbstractContextManager["Columns"]]
 
 
 def _merged_head(
@@ -353,88 +393,35 @@ def _merged_head(
 
     names = None if name is None else [name]
     with open_columns(table, band=band, names=names, options=reading) as there:
-        chosen = there.chosen(columns or None)
-        count = max((column.rows for column in there.by_name.values()), default=0)
+        chosen = [
+            _HeadColumn(one.name, one.rows, one.chunk_rows, one.read, one.missing_value())
+            for one in there.chosen(columns or None)
+        ]
+        rows = max((column.rows for column in there.by_name.values()), default=0)
         title = there.name if band == 1 else f"{there.name}, band {band}"
-        if not pick.is_plain:
-            numbers = pick.rows(there)
-            return {
-                "table": title,
-                "rows": count,
-                **pick.as_dict(numbers),
-                "columns": {
-                    one.name: _picked(
-                        one.read, numbers, one.rows, one.chunk_rows, one.missing_value()
-                    )
-                    for one in chosen
-                },
-            }
-        first = min(pick.start, count)
-        length = min(pick.count, count - first)
-        ranges = [(min(first, one.rows), max(0, min(length, one.rows - first))) for one in chosen]
-        blocks = run([partial(one.read, *part) for one, part in zip(chosen, ranges, strict=True)])
-        return {
-            "table": title,
-            "rows": count,
-            "start": first,
-            "columns": {
-                one.name: _shown(block, one.missing_value()) + [None] * (length - len(block))
-                for one, block in zip(chosen, blocks, strict=True)
-            },
-        }
+        return pick.shown(title, rows, chosen, lambda: nullcontext(there))
 
 
 def _store_head(path: str, pick: _Pick, columns: Sequence[str]) -> dict[str, Any]:
+    def there() -> AbstractContextManager["Columns"]:
+        from gdalbridge.sidecars.merged import open_columns
+
+        return open_columns(path)
+
+    # Not merged columns: opening these would open the columns that are not shown, and needs GDAL.
     with RatZarr(path, readOnly=True) as store:
-        count = store.getRowCount()
-        names = columns or readable_columns(store)
-        missing = {name: store.getColumnAttributeMapping(name).get(MISSING_ATTR) for name in names}
-        if not pick.is_plain:
-            from gdalbridge.sidecars.merged import open_columns
-
-            with open_columns(path) as there:
-                numbers = pick.rows(there)
-            return {
-                "table": str(path),
-                "rows": count,
-                **pick.as_dict(numbers),
-                "columns": {
-                    name: _picked(
-                        partial(store.readBlock, name), numbers, count,
-                        store.getColumnChunkSize(name), missing[name],
-                    )
-                    for name in names
-                },
-            }  # fmt: skip
-        first = min(pick.start, count)
-        blocks = store.readBlocks(names, first, pick.count)
-        return {
-            "table": str(path),
-            "rows": count,
-            "start": first,
-            "columns": {name: _shown(block, missing[name]) for name, block in blocks.items()},
-        }
-
-
-def _picked(
-    read: Callable[[int, int], Any],
-    numbers: Sequence[int],
-    count: int,
-    chunk_rows: int,
-    missing: Any,
-) -> list[Any]:
-    """Return rows of a column by their numbers; those of one chunk are read together."""
-    by_chunk: dict[int, list[int]] = {}
-    for number in numbers:
-        if number < count:
-            by_chunk.setdefault(number // chunk_rows, []).append(number)
-    found: dict[int, Any] = {}
-    for rows in by_chunk.values():
-        first = min(rows)
-        block = read(first, max(rows) - first + 1)
-        values = _shown(block[np.array(rows) - first], missing)
-        found |= zip(rows, values, strict=True)
-    return [found.get(number) for number in numbers]
+        rows = store.getRowCount()
+        chosen = [
+            _HeadColumn(
+                name,
+                rows,
+                store.getColumnChunkSize(name),
+                partial(store.readBlock, name),
+                store.getColumnAttributeMapping(name).get(MISSING_ATTR),
+            )
+            for name in columns or readable_columns(store)
+        ]
+        return pick.shown(str(path), rows, chosen, there)
 
 
 def _shown(block: Any, missing: Any) -> list[Any]:
@@ -442,25 +429,7 @@ def _shown(block: Any, missing: Any) -> list[Any]:
     is_missing = (
         block.ndim == 1 and block.dtype.kind in "iu" and isinstance(missing, int | np.integer)
     )
-    return [None if is_missing and value == missing else _plain(value) for value in block]
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON: NaN and infinities as strings, bytes as hexadecimal text."""
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.datetime64):
-        return None if np.isnat(value) else str(value)
-    if isinstance(value, np.float32 | np.float16):
-        # Shortest digits of the float32; as a float64 it would have more.
-        value = float(str(value))
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
+    return [None if is_missing and value == missing else json_value(value) for value in block]
 
 
 def head_text(found: Mapping[str, Any], width: int | None = None) -> str:

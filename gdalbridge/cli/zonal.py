@@ -4,16 +4,7 @@ from typing import Any
 
 import click
 
-from gdalbridge.cli.common import (
-    Command,
-    config_option,
-    encoding_option,
-    examples,
-    json_option,
-    lossy_option,
-    quiet_option,
-    say,
-)
+from gdalbridge.cli.common import Command, examples, reading_options, report_options
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -89,20 +80,9 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads that read and compute.")
 @click.option("--overwrite", is_flag=True, help="Replace existing columns.")
-@encoding_option
-@lossy_option
-@config_option
-@json_option
-@quiet_option
-def command(
-    segments: str,
-    images: tuple[str, ...],
-    bands: dict[int, str] | None,
-    stats: tuple[str, ...],
-    as_json: bool,
-    quiet: bool,
-    **options: Any,
-) -> None:
+@reading_options
+@report_options
+def command(segments: str, images: tuple[str, ...], stats: tuple[str, ...], **options: Any) -> Any:
     """Compute statistics of IMAGES for each row of SEGMENTS' table, and write them to its sidecar.
 
     The pixels of SEGMENTS choose the rows. Images have the same grid, or are resampled to it.
@@ -110,12 +90,4 @@ def command(
     from gdalbridge.rasters.zonal import zonal
 
     names = [one.strip() for text in stats for one in text.split(",") if one.strip()]
-    report = zonal(
-        segments,
-        list(images),
-        stats=names,
-        bands=bands,
-        progress=not (quiet or as_json),
-        **options,
-    )
-    say(report, as_json=as_json, quiet=quiet)
+    return zonal(segments, list(images), stats=names, **options)

@@ -1,9 +1,18 @@
-"""The report of a copy."""
+"""Reports of what a function has done, and of a copy."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["ColumnReport", "CopyReport", "printable", "size_text"]
+__all__ = ["ColumnReport", "CopyReport", "Report", "printable", "size_text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a function has done; it prints as text."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-compatible values."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +30,7 @@ class ColumnReport:
 
 
 @dataclass(frozen=True, slots=True)
-class CopyReport:
+class CopyReport(Report):
     """The result of a copy."""
 
     source: str
@@ -41,10 +50,6 @@ class CopyReport:
     """Descriptions of other software's view of the target's table, without loss of values."""
     values_there: int = 0
     """Number of values over all columns that an interrupted copy had written before."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-compatible values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         text = (

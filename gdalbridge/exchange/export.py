@@ -8,10 +8,11 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError, ColumnSelectionError, LossWarning, OutputExistsError
 from gdalbridge.exchange import arrow_files
 from gdalbridge.exchange.target_file import check_free, folder_for, put_in_place
@@ -36,7 +37,7 @@ VALUE, COUNT = "Value", "Count"
 
 
 @dataclass(frozen=True, slots=True)
-class ExportReport:
+class ExportReport(Report):
     """The result of an export to a file."""
 
     source: str
@@ -52,10 +53,6 @@ class ExportReport:
     """Descriptions of values that the format does not keep."""
     notes: tuple[str, ...] = ()
     """Descriptions of how values are written."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-compatible values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         return (

@@ -109,7 +109,7 @@ def _parsed(path: str) -> list[Any] | None:
             gdal.VSIFCloseL(file)
         try:
             # GDAL has no type annotations.
-            return gdal.ParseXMLString(data.decode("utf-8"))  # type: ignore[no-any-return]
+            return gdal.ParseXMLString(data.decode("utf-8"))  # type: ignore[no-any-return]  # GDAL has no types
         except UnicodeDecodeError:
             return None
 

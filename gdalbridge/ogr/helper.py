@@ -84,7 +84,7 @@ class _Server:
     def _drop(self, key: int) -> None:
         _, frames = self._scans.pop(key, (None, None))
         if frames is not None:
-            frames.close()  # type: ignore[attr-defined]
+            frames.close()  # type: ignore[attr-defined]  # frames is a generator
         layer = self._layers.pop(key, None)
         if layer is not None:
             for scan in [one for one, (table, _) in self._scans.items() if table == key]:

@@ -6,11 +6,13 @@ again and compared, because formats may lose digits and names without an error.
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import (
     BridgeError,
     ColumnSelectionError,
@@ -46,7 +48,7 @@ __all__ = ["BakeReport", "bake"]
 
 
 @dataclass(frozen=True, slots=True)
-class BakeReport:
+class BakeReport(Report):
     """A summary of a baked raster and its tables."""
 
     source: str
@@ -62,10 +64,6 @@ class BakeReport:
     """In words, values and names that the format could not hold exactly."""
     notes: tuple[str, ...] = ()
     """In words, lossless changes for older software, and sidecars beside the output."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as a dictionary for JSON."""
-        return asdict(self)
 
     def __str__(self) -> str:
         lines = [f"{self.source} -> {self.target} ({self.format}), {self.seconds:.2f} s"]
@@ -165,31 +163,34 @@ def bake(
     if source.kind == "local" and target == Path(source.path):
         raise BridgeError(f"{raster} can't be baked into itself. Name another output.")
     check_free(target, overwrite)
-    with opened(source.url, storage_options) as dataset, progress_of(progress) as reporter:
+    with (
+        opened(source.url, storage_options) as dataset,
+        progress_of(progress) as reporter,
+        ExitStack() as stack,
+    ):
         hosted = _hosted(raster, sidecars, band, storage_options)
         tables = [one.sidecar for one in hosted]
         bands = _bands(dataset, tables, band, reading)
+        stores = {
+            one.path: stack.enter_context(
+                RatZarr(one.path, readOnly=True, storageOptions=storage_options)
+            )
+            for one in tables
+        }
         if not accept_stale:
             of_bands = [one for one in hosted if one.sidecar.band in bands]
-            _check_fit(str(raster), dataset, of_bands, sidecars is None, storage_options)
+            _check_fit(str(raster), dataset, of_bands, stores, sidecars is None, storage_options)
         reporter.report(0.0, "reading tables")
         merged = vrt_of(dataset)
         wanted = Wanted(columns)
-        _check_casts(cast, tables, wanted, storage_options)
+        _check_casts(cast, stores.values(), wanted)
         filled: dict[int, Filled] = {}
         for number in bands:
-            mine = [one.path for one in tables if one.band == number]
+            mine = [stores[one.path] for one in tables if one.band == number]
             found = fill(
-                dataset,
-                merged,
-                number,
-                mine,
-                wanted,
-                cast or {},
-                storage_options,
-                native=native,
-                reading=reading,
-            )
+                dataset, merged, number, mine, wanted, cast or {}, storage_options,
+                native=native, reading=reading,
+            )  # fmt: skip
             if found is not None:
                 filled[number] = found
         wanted.check(raster)
@@ -265,18 +266,12 @@ def _hosted(
 
 
 def _check_casts(
-    cast: Mapping[str, str] | None,
-    tables: Sequence[Sidecar],
-    wanted: Wanted,
-    options: Mapping[str, Any] | None,
+    cast: Mapping[str, str] | None, stores: Iterable[RatZarr], wanted: Wanted
 ) -> None:
     """Check that all columns to cast are copied. Other casts would be ignored without an error."""
     if not cast:
         return
-    names: set[str] = set()
-    for one in tables:
-        with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
-            names |= {name for name in table.getColumnNames() if wanted.takes(name)}
+    names = {name for store in stores for name in store.getColumnNames() if wanted.takes(name)}
     for name in cast:
         if name not in names:
             raise ColumnSelectionError(
@@ -288,18 +283,18 @@ def _check_fit(
     name: str,
     dataset: Any,
     tables: Sequence[Hosted],
+    stores: Mapping[str, RatZarr],
     all_are_its: bool,
     options: Mapping[str, Any] | None,
 ) -> None:
     for hosted in tables:
-        one = hosted.sidecar
-        with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
-            recorded = table.getRatAttributeMapping().get(RASTER_ATTR)
+        path = hosted.sidecar.path
+        recorded = stores[path].getRatAttributeMapping().get(RASTER_ATTR)
         if recorded is None:
             continue
-        now = hosted.host.now(dataset, one.path, options)
+        now = hosted.host.now(dataset, path, options)
         if all_are_its or same_raster(recorded, now):
-            refuse_stale(name, now, {one.path: recorded})
+            refuse_stale(name, now, {path: recorded})
 
 
 def _bands(

@@ -98,7 +98,7 @@ def fill(
     dataset: Any,
     vrt: Any,
     band: int,
-    tables: Sequence[str],
+    tables: Sequence[RatZarr],
     wanted: Wanted,
     cast: Mapping[str, str],
     options: Mapping[str, Any] | None,
@@ -116,8 +116,8 @@ def fill(
         From :func:`vrt_of`.
     band : int
         Counted from 1.
-    tables : sequence of str
-        The band's sidecars.
+    tables : sequence of RatZarr
+        The band's sidecars, open.
     wanted : Wanted
         The selected columns.
     cast : mapping
@@ -136,7 +136,7 @@ def fill(
         If two sidecars have a column of the same name, or tables differ in rows.
     """
     losses: list[str] = []
-    chosen, given = _chosen(tables, wanted, options, losses)
+    chosen, given = _chosen(tables, wanted, losses)
     own = band in bands_with_table(dataset, options=reading)
     older: dict[str, FieldType] = {}
     has_any = False
@@ -145,34 +145,31 @@ def fill(
             dataset, vrt, band, wanted, given, reading, None if native else older, losses
         )
     singles: set[str] = set()
-    for path, names in chosen.items():
+    for path, table in {str(one.filename): one for one in tables}.items():
+        names = chosen.get(path, [])
+        if not names:
+            continue
         casts = {name: kind for name, kind in cast.items() if name in names}
-        with RatZarr(path, readOnly=True, storageOptions=options) as table:
-            for name in names:
-                dtype = table.getColumnDtype(name)
-                attributes = table.getColumnAttributeMapping(name).asdict()
-                shown = str(attributes.get("GDAL_NAME", name))
-                if dtype.kind == "f" and dtype.itemsize < 8:
-                    singles.add(shown)
-                if dtype.kind in "iu" and (none := attributes.get(MISSING_ATTR)) is not None:
-                    rows = range(0, table.rowCount, BLOCK_ROWS)
-                    blocks = (table.readBlock(name, row, BLOCK_ROWS) for row in rows)
-                    losses += _missing(shown, none, blocks)
-                if native or name in casts or table.getColumnWidth(name) > 1:
-                    continue
-                kind = export_type(name, dtype, attributes)
-                if kind in OLDER:
-                    casts[name] = type_name(OLDER[kind])
-                    older[shown] = kind
-                elif kind > FieldType.STRING:
-                    raise ConversionError(_no_older(name, kind))
+        for name in names:
+            dtype = table.getColumnDtype(name)
+            attributes = table.getColumnAttributeMapping(name).asdict()
+            shown = str(attributes.get("GDAL_NAME", name))
+            if dtype.kind == "f" and dtype.itemsize < 8:
+                singles.add(shown)
+            if dtype.kind in "iu" and (none := attributes.get(MISSING_ATTR)) is not None:
+                rows = range(0, table.rowCount, BLOCK_ROWS)
+                blocks = (table.readBlock(name, row, BLOCK_ROWS) for row in rows)
+                losses += _missing(shown, none, blocks)
+            if native or name in casts or table.getColumnWidth(name) > 1:
+                continue
+            kind = export_type(name, dtype, attributes)
+            if kind in OLDER:
+                casts[name] = type_name(OLDER[kind])
+                older[shown] = kind
+            elif kind > FieldType.STRING:
+                raise ConversionError(_no_older(name, kind))
         copy_to_raster(
-            path,
-            vrt,
-            band=band,
-            columns=names,
-            cast=casts,
-            storage_options=options,
+            table.filename, vrt, band=band, columns=names, cast=casts, storage_options=options
         )
     return Filled(older, singles, losses) if has_any or chosen else None
 
@@ -194,36 +191,33 @@ def _no_older(name: str, kind: int) -> Advice:
 
 
 def _chosen(
-    tables: Sequence[str],
-    wanted: Wanted,
-    options: Mapping[str, Any] | None,
-    losses: list[str],
+    tables: Sequence[RatZarr], wanted: Wanted, losses: list[str]
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
     """Return the columns to copy by table, and the table by GDAL's name of a column."""
     chosen: dict[str, list[str]] = {}
     given: dict[str, str] = {}
-    for path in tables:
-        with RatZarr(path, readOnly=True, storageOptions=options) as table:
-            keys = list(filter(wanted.takes, table.getColumnNames()))
-            unreadable = table.getUnreadableColumns(keys)
-            losses += [f"column {key!r} is left out: {why}" for key, why in unreadable.items()]
-            for key in keys:
-                if key in unreadable:
-                    continue
-                attributes = table.getColumnAttributeMapping(key)
-                if attributes.get(COMPLETE_ATTR, True) is False:
-                    losses.append(f"column {key!r} is left out: {INCOMPLETE}")
-                    continue
-                name = str(attributes.get("GDAL_NAME", key))
-                if given.get(name, path) != path:
-                    raise BridgeError(
-                        Advice(
-                            f"{given[name]} and {path} both have a column {name!r}.",
-                            "Choose columns with columns=..., or tables with sidecars=...",
-                        )
+    for table in tables:
+        path = str(table.filename)
+        keys = list(filter(wanted.takes, table.getColumnNames()))
+        unreadable = table.getUnreadableColumns(keys)
+        losses += [f"column {key!r} is left out: {why}" for key, why in unreadable.items()]
+        for key in keys:
+            if key in unreadable:
+                continue
+            attributes = table.getColumnAttributeMapping(key)
+            if attributes.get(COMPLETE_ATTR, True) is False:
+                losses.append(f"column {key!r} is left out: {INCOMPLETE}")
+                continue
+            name = str(attributes.get("GDAL_NAME", key))
+            if given.get(name, path) != path:
+                raise BridgeError(
+                    Advice(
+                        f"{given[name]} and {path} both have a column {name!r}.",
+                        "Choose columns with columns=..., or tables with sidecars=...",
                     )
-                given[name] = path
-                chosen.setdefault(path, []).append(key)
+                )
+            given[name] = path
+            chosen.setdefault(path, []).append(key)
     return chosen, given
 
 

@@ -17,12 +17,13 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError, OutputExistsError
 from gdalbridge.gdalio.crs import units_of
 from gdalbridge.gdalio.field_types import FieldUsage, usage_attributes
@@ -46,7 +47,7 @@ COUNT = "Histogram"
 
 
 @dataclass(frozen=True, slots=True)
-class BuildReport:
+class BuildReport(Report):
     """The result of :func:`build`."""
 
     raster: str
@@ -58,10 +59,6 @@ class BuildReport:
     columns: tuple[str, ...]
     seconds: float
     notes: tuple[str, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-compatible values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         text = (

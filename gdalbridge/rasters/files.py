@@ -10,11 +10,11 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gdalbridge.copying.report import size_text
+from gdalbridge.copying.report import Report, size_text
 from gdalbridge.errors import BridgeError, CancelledError, OutputExistsError, RasterNotFoundError
 from gdalbridge.gdalio.vsis3 import forget
 from gdalbridge.progress import Progress, progress_of
@@ -47,10 +47,11 @@ __all__ = ["TravelReport", "copy_raster", "move_raster", "remove_raster"]
 
 @dataclass(frozen=True, slots=True)
 class TableItem:
-    """A table to copy or move; to remove if it has no target."""
+    """A table to copy, move or remove."""
 
     source: Location
-    target: Location | None
+    target: Location
+    """The source itself, if it is only to be removed."""
     entries: tuple[Entry, ...]
 
     @property
@@ -61,10 +62,11 @@ class TableItem:
 
 @dataclass(frozen=True, slots=True)
 class FileItem:
-    """A file of the raster to copy or move; to remove if it has no target."""
+    """A file of the raster to copy, move or remove."""
 
     source: Location
-    target: Location | None
+    target: Location
+    """The source itself, if it is only to be removed."""
     state: FileState | None
     """None if an earlier move has removed it from the source."""
 
@@ -75,19 +77,6 @@ class FileItem:
 
 
 Item = TableItem | FileItem
-
-
-def target_of(one: Item) -> Location:
-    """Return an item's target.
-
-    Raises
-    ------
-    ValueError
-        If the item has none, because it will be removed.
-    """
-    if one.target is None:
-        raise ValueError(f"{one.source} has no target, because it will be removed")
-    return one.target
 
 
 def goal_of(main: Location, target: Any, *, linked: bool = False) -> Location:
@@ -128,12 +117,14 @@ def _are_two_names(one: Path, other: Path) -> bool:
     return one.name != other.name and {one.name, other.name} <= listed
 
 
-def check_apart(items: list[Item], sources: set[Location], goal: Location) -> None:
-    """Check that target and source share no file. Two rasters can share a world file."""
+def check_apart(items: list[Item], kept: list[Item], goal: Location) -> None:
+    """Check that no target is a source to keep. Two rasters can share a world file."""
+    sources = {one.source for one in kept}
     for one in items:
-        place = one.target or one.source
-        if place in sources:
-            raise BridgeError(f"{place} would be a file of {goal} as well. Choose another name.")
+        if one.target in sources:
+            raise BridgeError(
+                f"{one.target} would be a file of {goal} as well. Choose another name."
+            )
 
 
 def items_of(
@@ -150,29 +141,28 @@ def items_of(
     tables: list[Item] = []
     for one in found.tables:
         place = parse_location(one.path)
-        target = None
+        target = place
         if goal is not None:
             target = parse_location(sidecar_path(goal.url, one.band, one.name))
         entries = inventory(open_objects(place, options), rest=rest)
         tables.append(TableItem(place, target, entries))
     files: list[Item] = [
-        FileItem(place, None if goal is None else found.target(place, goal), state)
+        FileItem(place, place if goal is None else found.target(place, goal), state)
         for place, state in found.beside.items()
     ]
-    return [*tables, *files, FileItem(found.main, goal, found.state)]
+    return [*tables, *files, FileItem(found.main, goal or found.main, found.state)]
 
 
 def existing_at(items: list[Item], goal: Location, options: Mapping[str, Any] | None) -> list[str]:
     """Return the files and tables at the target, with any that GDAL would take for the raster's."""
-    names = [one.target for one in items if isinstance(one, FileItem) and one.target is not None]
+    names = [one.target for one in items if isinstance(one, FileItem)]
     names += [Location(goal.kind, goal.path + end) for end in BESIDE]
     found = [name.url for name in dict.fromkeys(names) if file_state(name, options) is not None]
     found += [one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)]
     for one in items:
-        target = one.target
-        if isinstance(one, TableItem) and target is not None and target.url not in found:
-            # A broken link or a plain file may have the table's name.
-            found += [target.url] if open_objects(target, options).occupied() else []
+        # A broken link or a plain file may have the table's name.
+        if isinstance(one, TableItem) and one.target.url not in found:
+            found += [one.target.url] if open_objects(one.target, options).occupied() else []
     return found
 
 
@@ -200,20 +190,19 @@ def copy_items(
     made: list[Item] = []
     try:
         for one in items:
-            target = target_of(one)
-            count.name = target.url
+            count.name = one.target.url
             made.append(one)
             if isinstance(one, TableItem):
                 copy_store(
                     open_objects(one.source, options),
-                    open_objects(target, options),
+                    open_objects(one.target, options),
                     one.entries,
                     change=_change(one, items[-1]),
                     resume=resume,
                     move=move,
                     told=count,
                 )
-            elif one.state is None or (resume and same_file(one.source, target, options)):
+            elif one.state is None or (resume and same_file(one.source, one.target, options)):
                 count(one.size)
             else:
                 _copy_file(one, options, count)
@@ -230,18 +219,17 @@ def copy_items(
             # belong to another program.
             for one in reversed(made[:-1]):
                 with suppress(RatZarrError):
-                    _remove_at(target_of(one), one, options)
+                    _remove_at(one.target, one, options)
         raise
 
 
 def _copy_file(one: FileItem, options: Mapping[str, Any] | None, told: "_Counter") -> None:
-    target = target_of(one)
     if file_state(one.source, options) != one.state:
         raise ChangedError(f"{one.source} was changed during the copy. Copy it again.")
     try:
-        copy_file(one.source, target, options=options, told=told)
+        copy_file(one.source, one.target, options=options, told=told)
     except FileExistsError as error:
-        raise OutputExistsError(f"{target} already exists and is a different file") from error
+        raise OutputExistsError(f"{one.target} already exists and is a different file") from error
 
 
 class _Counter:
@@ -263,7 +251,7 @@ def _change(table: TableItem, raster: Item) -> Callable[[Mapping[str, Any]], Map
     """
     is_path = raster.source.kind == "local"
     then = raster_label(raster.source.url, table.source.url, is_path=is_path)
-    name = target_of(raster).path.rpartition("/")[2]
+    name = raster.target.path.rpartition("/")[2]
     now = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
     def change(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -280,11 +268,10 @@ def _change(table: TableItem, raster: Item) -> Callable[[Mapping[str, Any]], Map
 
 def can_rename(items: list[Item]) -> bool:
     """Return True if all sources and targets are on one local file system."""
-    places = [(one.source, one.target) for one in items]
-    if any(a.kind != "local" or b is None or b.kind != "local" for a, b in places):
+    if any(place.kind != "local" for one in items for place in (one.source, one.target)):
         return False
-    devices = {Path(a.path).lstat().st_dev for a, _ in places}
-    devices |= {Path(b.path).parent.stat().st_dev for _, b in places if b is not None}
+    devices = {Path(one.source.path).lstat().st_dev for one in items}
+    devices |= {Path(one.target.path).parent.stat().st_dev for one in items}
     return len(devices) == 1
 
 
@@ -297,12 +284,10 @@ def rename_items(items: list[Item], main: Location) -> None:
     linked: list[Path] = []
     try:
         for one in items:
-            target = target_of(one)
-            old, new = Path(one.source.path), Path(target.path)
-            change = _change(one, items[-1]) if isinstance(one, TableItem) else None
-            if change is not None:
+            old, new = Path(one.source.path), Path(one.target.path)
+            if isinstance(one, TableItem):
                 old.rename(new)
-                _remember(target, change, None)
+                _remember(one, items[-1], None)
             elif _link_file(old, new):
                 linked.append(old)
         for old in linked:
@@ -341,21 +326,16 @@ def remember_items(source: Location, goal: FileItem, options: Mapping[str, Any] 
 
     If a move was killed, a table may have been renamed without an update of its attributes.
     """
-    for one in find_sidecars(target_of(goal).url, storage_options=options, must_list=True):
+    for one in find_sidecars(goal.target.url, storage_options=options, must_list=True):
         was = parse_location(sidecar_path(source.url, one.band, one.name))
-        target = parse_location(one.path)
-        _remember(target, _change(TableItem(was, target, ()), goal), options)
+        _remember(TableItem(was, parse_location(one.path), ()), goal, options)
 
 
-def _remember(
-    table: Location,
-    change: Callable[[Mapping[str, Any]], Mapping[str, Any]],
-    options: Mapping[str, Any] | None,
-) -> None:
-    with RatZarr(table.url, create=False, storageOptions=options) as opened:
+def _remember(table: TableItem, raster: Item, options: Mapping[str, Any] | None) -> None:
+    with RatZarr(table.target.url, create=False, storageOptions=options) as opened:
         mapping = opened.getRatAttributeMapping()
         before = mapping.asdict()
-        after = change(before)
+        after = _change(table, raster)(before)
         if after.get(RASTER_ATTR) != before.get(RASTER_ATTR):
             mapping[RASTER_ATTR] = after[RASTER_ATTR]
 
@@ -370,7 +350,7 @@ def remove_items(
     for number, one in enumerate(items):
         if progress is not None:
             progress.report(number / len(items), one.source.url)
-        if isinstance(one, TableItem) and one.target is not None:
+        if isinstance(one, TableItem) and one.target != one.source:
             remove_source(open_objects(one.source, options), one.entries)
         else:
             _remove_at(one.source, one, options)
@@ -404,7 +384,7 @@ def clear_target(
     """Remove an existing raster at the target with its tables and files, then ``existing``."""
     with suppress(RasterNotFoundError):
         old = items_of(raster_files(goal.url, options), None, options)
-        check_apart(old, {one.source for one in items}, goal)
+        check_apart(old, items, goal)
         remove_items(old, options, None)
     tables = {one.path for one in find_sidecars(goal.url, storage_options=options, must_list=True)}
     for name in existing:
@@ -424,7 +404,7 @@ def _clear_file(place: Location, options: Mapping[str, Any] | None) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class TravelReport:
+class TravelReport(Report):
     """A summary of a copy, move or removal, done or planned."""
 
     action: str
@@ -438,12 +418,8 @@ class TravelReport:
     bytes: int
     seconds: float
     dry_run: bool = False
-    left: tuple[str, ...] = field(default=())
+    left: tuple[str, ...] = ()
     """Files that GDAL lists for the raster, but that were left in place."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as a dictionary for JSON."""
-        return {name: getattr(self, name) for name in self.__slots__}
 
     def __str__(self) -> str:
         done = {"copy": "copied", "move": "moved", "remove": "removed"}[self.action]
@@ -586,7 +562,7 @@ def _travel(
             "copied or moved. Make a raster of its own from it first, or copy one of those files."
         )
     items = items_of(found, goal, options, rest=resumed_move)
-    check_apart(items, {one.source for one in items if one.target is not None}, goal)
+    check_apart(items, items, goal)
     existing = [] if resume else existing_at(items, goal, options)
     if existing and not overwrite:
         raise OutputExistsError(
@@ -626,8 +602,8 @@ def _report(
         action,
         found.main.url,
         None if goal is None else goal.url,
-        tuple((one.target or one.source).url for one in items if isinstance(one, TableItem)),
-        tuple((one.target or one.source).url for one in items if isinstance(one, FileItem)),
+        tuple(one.target.url for one in items if isinstance(one, TableItem)),
+        tuple(one.target.url for one in items if isinstance(one, FileItem)),
         sum(one.size for one in items),
         time.perf_counter() - started,
         dry_run,

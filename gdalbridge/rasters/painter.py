@@ -1,7 +1,7 @@
 """Pixels of a raster, with a column's values in place of the pixel values."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from typing import Any, Self
 
 import numpy as np
@@ -15,8 +15,9 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.rasters.row_values import RowValues
 from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.pixel_rows import pixel_rows
+from ratzarr import pipeline
 from ratzarr.interop import required
-from ratzarr.pipeline import PROCESSORS, ReadAhead
+from ratzarr.pipeline import PROCESSORS
 
 __all__ = [
     "Painter",
@@ -37,7 +38,6 @@ Array = NDArray[Any]
 
 MOST_CLASSES = 65_535
 """The largest number of different texts that become classes."""
-NO_CLASS = 0
 WINDOW_PIXELS = 2**20
 MOST_PIXELS = 2**22
 """The most pixels of a window that is as wide as the raster."""
@@ -300,8 +300,7 @@ def in_threads[Value](
 ) -> Generator[tuple[Window, Value]]:
     """Yield each window with what ``load`` returns for it, in order; computed in other threads."""
     count = max(1, min(painter.pixels.threads, threads or PROCESSORS))
-    with closing(ReadAhead(windows, load, threads=count, ahead=2 * count)) as reading:
-        yield from reading
+    return pipeline.in_threads(windows, load, count)
 
 
 def sampled(painter: Painter, region: Window, pixels: int, threads: int | None) -> Array:

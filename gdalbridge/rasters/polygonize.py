@@ -9,13 +9,14 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError, LossWarning, OutputExistsError
 from gdalbridge.exchange.target_file import check_free, folder_for, put_in_place
 from gdalbridge.gdalio.pixels import Pixels
@@ -42,7 +43,7 @@ PART = "part"
 
 
 @dataclass(frozen=True, slots=True)
-class PolygonReport:
+class PolygonReport(Report):
     """The result of :func:`polygonize`."""
 
     raster: str
@@ -60,10 +61,6 @@ class PolygonReport:
     """Descriptions of values that the format does not keep."""
     notes: tuple[str, ...] = ()
     """Descriptions of how values are written."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-compatible values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         text = (

@@ -95,7 +95,9 @@ class RowValues:
         self._lock, self._program_lock = threading.Lock(), threading.Lock()
         self._program: Any = None
         if where is not None:
-            self._program = _condition(where, columns)
+            from gdalbridge.sql.selection import condition
+
+            self._program = condition(where, columns)
 
     def __enter__(self) -> "RowValues":
         return self
@@ -285,23 +287,8 @@ class RowValues:
                 for one in used
             ]
             with self._program_lock:
-                results = self._program.compute(arrays, block.start, length)
-            found[:length] = results["where"]
+                found[:length] = self._program.mask(arrays, block.start, length)
         return found
-
-
-def _condition(where: str, columns: Columns) -> Any:
-    from gdalbridge.sql.expressions import Program
-
-    with Program({"where": where}, columns) as asked:
-        dtype = asked.dtypes["where"]
-    if dtype != np.bool_:
-        raise BridgeError(
-            f"where={where!r} is {dtype}, and not true or false for a row: an example is "
-            "\"ndvi > 0.6 and class = 'forest'\""
-        )
-    # NULL is not true.
-    return Program({"where": f"COALESCE(({where}\n), FALSE)"}, columns)
 
 
 def _not_elsewhere() -> Columns:

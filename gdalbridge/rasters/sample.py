@@ -14,8 +14,8 @@
 {'row': [2, 1, None], 'value': [2, 1, None], 'class': ['forest', 'water', None]}
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ from gdalbridge.sidecars.pixel_rows import pixel_rows
 from gdalbridge.sidecars.source import ColumnsSource, open_source
 from ratzarr.format import Block
 from ratzarr.interop import Field, required
-from ratzarr.pipeline import PROCESSORS, ReadAhead
+from ratzarr.pipeline import PROCESSORS, in_threads
 
 __all__ = ["sample"]
 
@@ -184,7 +184,7 @@ def _values_at(pixels: Pixels, at: NDArray[np.int64]) -> tuple[Array, NDArray[np
         mask = pixels.valid(window)
         return pixels.read(window)[place], None if mask is None else mask[place]
 
-    for group, (values, valid) in _in_threads(groups, load, pixels.threads):
+    for group, (values, valid) in in_threads(groups, load, min(pixels.threads, PROCESSORS)):
         found[inside[group]] = values
         has[inside[group]] = True if valid is None else valid
     nodata = pixels.nodata[0]
@@ -200,14 +200,6 @@ def _groups(keys: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     order = np.argsort(keys, kind="stable")
     ends = np.flatnonzero(np.diff(keys[order])) + 1
     return np.split(order, ends)
-
-
-def _in_threads[Item, Value](
-    items: Sequence[Item], load: Callable[[Item], Value], most: int
-) -> Any:
-    count = max(1, min(most, PROCESSORS))
-    with closing(ReadAhead(items, load, threads=count, ahead=2 * count)) as reading:
-        yield from reading
 
 
 # ---- attributes
@@ -234,7 +226,8 @@ def _attributes(
         read = read_arrays(source, fields, Block(start, stop - start))
         return [one.take(inside) for one in read]
 
-    parts = [one for _, one in _in_threads(blocks, load, 1 if table.has_own else source.threads)]
+    threads = 1 if table.has_own else max(1, min(source.threads, PROCESSORS))
+    parts = [one for _, one in in_threads(blocks, load, threads)]
     found = []
     for column in zip(*parts, strict=True):
         whole = pa.concat_arrays(column) if len(column) > 1 else column[0]

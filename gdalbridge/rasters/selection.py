@@ -29,7 +29,7 @@ from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.pixel_rows import NO_ROW, PixelRows, pixel_rows
 from gdalbridge.sql.selection import matching_rows
-from ratzarr.pipeline import PROCESSORS, ReadAhead
+from ratzarr.pipeline import PROCESSORS, in_threads
 from ratzarr.stores import parse
 
 __all__ = ["ChosenPixels", "chosen_rows", "select"]
@@ -171,9 +171,7 @@ class ChosenPixels:
         """Yield each window with the row of each pixel, -1 where it has none or another one."""
         self.outside = 0
         count = max(1, min(self._pixels.threads, threads or PROCESSORS))
-        with closing(
-            ReadAhead(self._parts, self._load, threads=count, ahead=2 * count)
-        ) as reading:
+        with closing(in_threads(self._parts, self._load, count)) as reading:
             for window, (outside, rows) in reading:
                 self.outside += outside
                 yield window, rows

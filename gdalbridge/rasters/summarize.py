@@ -26,7 +26,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from gdalbridge.errors import BridgeError, ColumnSelectionError
@@ -38,7 +37,8 @@ from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sidecars.source import open_source
 from gdalbridge.sql.expressions import needed
 from gdalbridge.sql.query import Database
-from gdalbridge.text_table import cell, float_text, text_table
+from gdalbridge.sql.result import python_values
+from gdalbridge.text_table import cell, float_text, html_table, json_value, text_table
 
 __all__ = ["ClassSummary", "summarize"]
 
@@ -86,7 +86,7 @@ class ClassSummary:
             "by": list(self.by),
             "area_unit": self.unit,
             "classes": [
-                dict(zip(self.table.column_names, map(_plain, row), strict=True))
+                dict(zip(self.table.column_names, json_value(row), strict=True))
                 for row in self._rows()
             ],
         }
@@ -96,11 +96,11 @@ class ClassSummary:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(self.table.column_names)
-        writer.writerows(map(_plain, row) for row in self._rows())
+        writer.writerows(json_value(row) for row in self._rows())
         return out.getvalue()
 
     def _rows(self) -> list[tuple[Any, ...]]:
-        return list(zip(*(_values(one) for one in self.table.columns), strict=True))
+        return list(zip(*(python_values(one) for one in self.table.columns), strict=True))
 
     def _cells(self) -> tuple[list[str], list[list[str]], list[bool]]:
         """Return the names and cells of the text, and which columns are aligned to the right."""
@@ -122,18 +122,7 @@ class ClassSummary:
         return text_table(*self._cells())
 
     def _repr_html_(self) -> str:
-        names, rows, right = self._cells()
-        head = "".join(f"<th>{escape(name)}</th>" for name in names)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f'<td style="text-align: {"right" if is_right else "left"}">{escape(text)}</td>'
-                for text, is_right in zip(row, right, strict=True)
-            )
-            + "</tr>"
-            for row in rows
-        )
-        return f"<table><tr>{head}</tr>{body}</table>"
+        return html_table(*self._cells())
 
 
 def summarize(
@@ -303,42 +292,10 @@ def _query(
 
 def _run(dataset: Any, query: str) -> Any:
     with Database({"rat": dataset}) as database:
-        try:
-            return database.run(database.relation(query).to_arrow_table)
-        except BridgeError:
-            # DuckDB has replaced it by an error of its own.
-            if dataset.error is not None and not isinstance(dataset.error, GeneratorExit):
-                raise dataset.error from None
-            raise
+        return database.run(database.relation(query).to_arrow_table)
 
 
 # ---- values
-
-
-def _values(column: Any) -> list[Any]:
-    import pyarrow as pa
-
-    if pa.types.is_float32(column.type):
-        # The shortest digits of the float32; as a float64 it would have more.
-        return [
-            None if one is None else float(one) for one in column.cast(pa.string()).to_pylist()
-        ]
-    if pa.types.is_timestamp(column.type):
-        texts = column.cast(pa.string()).to_pylist()
-        return [None if text is None else text.replace(" ", "T") for text in texts]
-    found: list[Any] = column.to_pylist()
-    return found
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)
 
 
 def _text(value: Any) -> str:

@@ -20,12 +20,13 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.pixels import Pixels, Window
 from gdalbridge.gdalio.warp import on_grid
@@ -52,7 +53,7 @@ WRITE_ROWS = 500_000
 
 
 @dataclass(frozen=True, slots=True)
-class ZonalReport:
+class ZonalReport(Report):
     """The result of :func:`zonal`."""
 
     segments: str
@@ -67,10 +68,6 @@ class ZonalReport:
     passes: int
     """How often the pixels were read, because of the limit of memory."""
     seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-compatible values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         text = (

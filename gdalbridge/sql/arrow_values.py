@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import ConversionError
+from gdalbridge.text_table import dtype_text
 from ratzarr import UnequalValueError, UnsupportedDtypeError
 from ratzarr.format import BYTES
 from ratzarr.interop import Field
@@ -94,7 +95,7 @@ def from_arrow(array: Any, dtype: np.dtype[Any], *, column: str, first_row: int)
         row = int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))
         raise ConversionError(
             f"column {column!r}, row {first_row + row}: the result is NULL, which "
-            f"{_name(dtype)} can't hold: supply a value with coalesce(..., value)"
+            f"{dtype_text(dtype)} can't hold: supply a value with coalesce(..., value)"
         )
     if dtype.kind == "T":
         return np.array(array.to_pylist(), dtype)
@@ -106,7 +107,3 @@ def from_arrow(array: Any, dtype: np.dtype[Any], *, column: str, first_row: int)
         array = array.fill_null(float("nan"))
     found: Array = array.to_numpy(zero_copy_only=False)
     return found.astype(dtype, copy=False)
-
-
-def _name(dtype: np.dtype[Any]) -> str:
-    return {"T": "str", "O": "bytes"}.get(dtype.kind, str(dtype))

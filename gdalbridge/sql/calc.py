@@ -15,13 +15,14 @@ array([0.5, 0. ])
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
@@ -29,6 +30,7 @@ from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.new_columns import NewColumn, new_columns
 from gdalbridge.sidecars.provenance import versions
 from gdalbridge.sql.expressions import Program
+from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr
 from ratzarr.format import Block, normalize_dtype
 from ratzarr.pipeline import ROOM, ReadAhead, at_once, memory_of, write_behind
@@ -53,7 +55,7 @@ class CalcColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class CalcReport:
+class CalcReport(Report):
     """The result of a computation."""
 
     target: str
@@ -61,10 +63,6 @@ class CalcReport:
     rows: int
     columns: tuple[CalcColumn, ...]
     seconds: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON-compatible values."""
-        return asdict(self)
 
     def __str__(self) -> str:
         lines = [f"{self.target}: {self.rows} rows, {self.seconds:.2f} s"]
@@ -166,7 +164,7 @@ def calc(
         target,
         rows,
         tuple(
-            CalcColumn(column, _dtype_name(kind), outputs[column], inputs)
+            CalcColumn(column, dtype_text(kind), outputs[column], inputs)
             for column, kind in dtypes.items()
         ),
         time.perf_counter() - started,
@@ -194,10 +192,6 @@ def _dtypes(program: Program, asked: Any) -> dict[str, np.dtype[Any]]:
             )
         found[name] = normalize_dtype(kind)
     return found
-
-
-def _dtype_name(dtype: np.dtype[Any]) -> str:
-    return {"T": "str", "O": "bytes"}.get(dtype.kind, str(dtype))
 
 
 # ---- computing

@@ -4,11 +4,11 @@ import atexit
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from functools import cache
+from itertools import count
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from gdalbridge.errors import BridgeError
@@ -18,10 +18,14 @@ from ratzarr.stores import temporary_path
 
 __all__ = ["Database", "relation", "sql_names"]
 
-MEMORY = "2GB"
-"""Memory of DuckDB; beyond it, a query spills to a temporary directory."""
+MEMORY = 2 * 10**9
+"""Bytes that DuckDB uses before it spills to disk."""
 BATCH_ROWS = 100_000
 """Rows of a result that are handled at a time."""
+SECONDS = 0.1
+"""Seconds between progress reports."""
+
+_numbers = count()
 
 
 @cache
@@ -63,6 +67,8 @@ class Database:
         or a data frame, an Arrow table or another object that DuckDB reads.
     allow_files : bool
         Let queries read and write files and URLs and load extensions, as DuckDB does by default.
+    memory : int
+        Bytes that DuckDB may use before it spills to a temporary directory.
 
     Raises
     ------
@@ -75,12 +81,14 @@ class Database:
         If columns get other names, because theirs differ only in case.
     """
 
-    def __init__(self, tables: Mapping[str, Any], *, allow_files: bool = False) -> None:
+    def __init__(
+        self, tables: Mapping[str, Any], *, allow_files: bool = False, memory: int = MEMORY
+    ) -> None:
         self._duckdb = needed()
         self._allow_files = allow_files
         self._scans: list[Any] = []
         config = {
-            "memory_limit": MEMORY,
+            "memory_limit": f"{memory}B",
             "preserve_insertion_order": "true",
             "python_enable_replacements": "false",
         }
@@ -99,8 +107,9 @@ class Database:
             "TimeZone": "UTC",
             # The bar would be printed to stdout, among the results.
             "enable_progress_bar": "false",
-            # While files can still be reached. DuckDB creates the directory when it needs it.
-            "temp_directory": str(_spill() / "duckdb").replace("'", "''"),
+            # While files can still be reached. DuckDB creates the directory when it needs it, and
+            # removes it with all that is in it.
+            "temp_directory": str(_spill() / str(next(_numbers))).replace("'", "''"),
         }
         if not self._allow_files:
             settings |= {**LOCKED, "lock_configuration": "true"}
@@ -111,9 +120,12 @@ class Database:
         alike = [other for other in tables if other.casefold() == name.casefold()]
         if len(alike) > 1:
             raise BridgeError(f"two tables have the same name in SQL: {' and '.join(alike)}")
+        from ratzarr.interop.dataset import TableDataset
+
         if isinstance(table, TableMethods):
             # DuckDB reads only the columns and chunks of it that a query needs.
             table = table.scan(rename=_renamed(name, table.columns), dictionaries=True)
+        if isinstance(table, TableDataset):
             self._scans.append(table)
         try:
             self._connection.register(name, table)
@@ -131,12 +143,7 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -187,8 +194,17 @@ class Database:
                 f"{what}"
             )
 
-    def run[Value](self, work: Callable[[], Value]) -> Value:
+    def run[Value](
+        self, work: Callable[[], Value], meanwhile: Callable[[], None] | None = None
+    ) -> Value:
         """Do work on a relation in another thread, so that Ctrl-C ends it at once.
+
+        Parameters
+        ----------
+        work : callable
+        meanwhile : callable, optional
+            Called from time to time until the work is done. An error that it raises, such as of a
+            cancelled progress, ends the work.
 
         Raises
         ------
@@ -198,7 +214,10 @@ class Database:
             If a table can't be read: its own error, which DuckDB would replace.
         """
         try:
-            return self._thread.submit(work).result()
+            answer = self._thread.submit(work)
+            while meanwhile is not None and not wait([answer], SECONDS).done:
+                meanwhile()
+            return answer.result()
         except self._duckdb.Error as error:
             for scan in self._scans:
                 if scan.error is not None:

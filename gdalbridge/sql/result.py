@@ -5,23 +5,21 @@ CSV an empty cell and ``nan`` (text is quoted, so an empty text is ``""``), in J
 ``"nan"``.
 """
 
-import datetime as dt
 import io
 import json
-import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
 from gdalbridge.sql.query import Database
+from gdalbridge.text_table import json_value
 from ratzarr.errors import Advice
 from ratzarr.stores import temporary_path
 
-__all__ = ["csv_text", "json_text", "table_text", "write_result"]
+__all__ = ["csv_text", "json_text", "python_values", "table_text", "write_result"]
 
 SHOWN_ROWS = 40
 """Rows of a table as text; half of them are the first ones, half the last ones."""
@@ -85,7 +83,7 @@ def json_text(database: Database, relation: Any) -> Iterator[str]:
     names = _distinct(schema.names)
     between = "[\n"
     for batch in batches:
-        columns = [[_plain(value) for value in _values(column)] for column in batch.columns]
+        columns = [json_value(python_values(column)) for column in batch.columns]
         rows = (
             json.dumps(dict(zip(names, row, strict=True)), ensure_ascii=False)
             for row in zip(*columns, strict=True)
@@ -270,7 +268,8 @@ def _distinct(names: list[str]) -> list[str]:
     return names
 
 
-def _values(column: Any) -> list[Any]:
+def python_values(column: Any) -> list[Any]:
+    """Return the values of an Arrow array: numbers with the digits that they are stored with."""
     import pyarrow as pa
 
     kind = column.type
@@ -284,25 +283,3 @@ def _values(column: Any) -> list[Any]:
         return [None if text is None else text.replace(" ", "T") for text in texts]
     found: list[Any] = column.to_pylist()
     return found
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON has it: NaN and infinities as text, bytes in hexadecimal."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if isinstance(value, Decimal):
-        if value == value.to_integral_value():
-            return int(value)
-        # A number if its shortest digits are these, otherwise text.
-        return float(value) if Decimal(repr(float(value))) == value else str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dt.date | dt.datetime | dt.time):
-        return value.isoformat()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    return str(value)

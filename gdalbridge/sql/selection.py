@@ -14,7 +14,7 @@ from gdalbridge.sidecars.source import ColumnsSource
 from gdalbridge.sql.expressions import Program, needed
 from gdalbridge.sql.query import Database
 
-__all__ = ["matching_rows", "selected_rows"]
+__all__ = ["condition", "matching_rows", "selected_rows"]
 
 
 def selected_rows(
@@ -49,7 +49,7 @@ def selected_rows(
 
     orders = [_order(there, text) for text in sort]
     with ExitStack() as stack:
-        program = None if where is None else stack.enter_context(_condition(where, there))
+        program = None if where is None else stack.enter_context(condition(where, there))
         used = [] if program is None else [one.name for one in program.columns]
         names = list(dict.fromkeys([*used, *(name for name, _ in orders)]))
         dataset = TableDataset(ColumnsSource(there, lambda: there), names)
@@ -68,7 +68,7 @@ def matching_rows(there: Columns, where: str) -> Generator[NDArray[np.int64]]:
     needed()
     from ratzarr.interop.dataset import TableDataset
 
-    with _condition(where, there) as program:
+    with condition(where, there) as program:
         names = [one.name for one in program.columns]
         dataset = TableDataset(ColumnsSource(there, lambda: there), names)
         with closing(_matching(dataset, program, [])) as batches:
@@ -76,7 +76,14 @@ def matching_rows(there: Columns, where: str) -> Generator[NDArray[np.int64]]:
                 yield batch.column(0).to_numpy()
 
 
-def _condition(where: str, there: Columns) -> Program:
+def condition(where: str, there: Columns) -> Program:
+    """Return the program of an expression; its mask has the rows for which it is true.
+
+    Raises
+    ------
+    BridgeError
+        If the expression is invalid or not true or false.
+    """
     program = Program({"where": where}, there)
     if program.dtypes["where"] != np.dtype(np.bool_):
         program.close()

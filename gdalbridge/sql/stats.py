@@ -7,13 +7,11 @@ quantiles by a running sum of the weights in the order of the values.
 """
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from types import TracebackType
-from typing import Any, Self
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +21,8 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from gdalbridge.sql.expressions import needed
+from gdalbridge.sql.query import Database
+from gdalbridge.text_table import dtype_text, json_value
 from ratzarr.format import Block
 from ratzarr.interop import Field, Source
 
@@ -40,8 +40,6 @@ BLOCK_ROWS = 500_000
 READERS = 2
 NEVER = -(2**63)
 """The integer of NaT."""
-SECONDS = 0.1
-"""Seconds between progress reports."""
 MEMORY = 2**30
 """Bytes that DuckDB uses before it spills to disk."""
 
@@ -128,22 +126,8 @@ class ColumnStats:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the statistics as JSON values; NaN and infinities as text, bytes in hexadecimal."""
-        plain: dict[str, Any] = _plain(asdict(self))
+        plain: dict[str, Any] = json_value(asdict(self))
         return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.datetime64):
-        return str(value)
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
 
 
 def column_stats(
@@ -271,12 +255,17 @@ def stats_of(
 
     found = {}
     for number, column in enumerate(chosen):
-        share = _Share(progress, number, len(chosen), column)
         scan = TableDataset(_Weighed(there, column, weight), block_rows=block_rows)
-        with _Values(column.dtype, scan, memory, share) as values:
+        report = partial(_report, progress, scan, column, number / len(chosen), 1 / len(chosen))
+        with Database({"scan": scan}, memory=memory) as database:
+            values = _Values(database, column.dtype, weight is not None, report)
             found[column.name] = values.statistics(column, quantiles, bins)
     progress.report(1.0)
     return found
+
+
+def _report(progress: Progress, scan: Any, column: Column, before: float, share: float) -> None:
+    progress.report(before + share * scan.rows_read / max(1, column.rows), column.name)
 
 
 def _weight_column(there: Columns, weights: str | bool | None) -> Column | None:
@@ -286,20 +275,6 @@ def _weight_column(there: Columns, weights: str | bool | None) -> Column | None:
 
 
 # ---- reading
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """One column's share of the progress."""
-
-    told: Progress
-    number: int
-    columns: int
-    column: Column
-
-    def report(self, rows_read: int) -> None:
-        fraction = rows_read / max(1, self.column.rows)
-        self.told.report((self.number + fraction) / self.columns, self.column.name)
 
 
 class _Weighed:
@@ -388,96 +363,35 @@ def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArra
 
 
 class _Values:
-    """The different values of a column with their rows and weights, in a DuckDB table.
+    """The different values of a column with their rows and weights, in a database's table ``scan``.
 
     Table ``seen`` has ``v``, the value (null if missing), ``rows`` and ``n``, its rows and those
     with a weight other than 0, and ``w``, its weight. View ``g`` has the rows of ``seen`` that
-    count.
+    count. Bools are the integers 0 and 1.
     """
 
-    def __init__(self, dtype: np.dtype[Any], scan: Any, memory: int, share: _Share) -> None:
-        self._duckdb = needed()
-        self._dtype = dtype
-        # Spilled values are written to a private directory of this process.
-        self._folder = tempfile.TemporaryDirectory(prefix="ratzarr-stats-")
-        self._thread = ThreadPoolExecutor(1, "statistics")
-        self._connection: Any = None
-        try:
-            self._connection = self._duckdb.connect(
-                ":memory:",
-                config={
-                    "autoinstall_known_extensions": "false",
-                    "autoload_known_extensions": "false",
-                    "enable_external_access": "false",
-                    "memory_limit": f"{memory}B",
-                    "preserve_insertion_order": "true",
-                    "python_enable_replacements": "false",
-                    "temp_directory": self._folder.name,
-                },
-            )
-            # The progress bar would be printed to stdout, among the results.
-            self._connection.execute("SET enable_progress_bar = false")
-            self._group(scan, share)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+    def __init__(
+        self, database: Database, dtype: np.dtype[Any], weighed: bool, report: Callable[[], None]
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the database and remove spilled values."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._connection is not None:
-            self._connection.close()
-        self._folder.cleanup()
-
-    def _group(self, scan: Any, share: _Share) -> None:
-        reader = scan.to_reader()
-        weighed = "w" in reader.schema.names
-        # Normalize the sign of zero: -0.0 + 0 is 0.0.
-        value = "nullif(v + 0, 'nan')" if self._dtype.kind == "f" else "v"
-        weight = "sum(w)" if weighed else "count(*)"
-        counted = "count(*) FILTER (w > 0)" if weighed else "count(*)"
-        self._connection.register("scan", reader)
-        try:
-            self._run(
-                f"CREATE TEMP TABLE seen AS SELECT {value} AS v, count(*) AS rows, "  # noqa: S608 - our own SQL
-                f"{counted} AS n, {weight}::HUGEINT AS w FROM scan GROUP BY ALL",
-                lambda: share.report(scan.rows_read),
-            )
-        except BridgeError:
-            if scan.error is not None:
-                raise scan.error from None
-            raise
+        self._database, self._dtype = database, dtype
+        # Adding 0 normalizes the sign of zero: -0.0 + 0 is 0.0.
+        value = {"f": "nullif(v + 0, 'nan')", "b": "v::TINYINT"}.get(dtype.kind, "v")
+        weight, counted = "count(*)", "count(*)"
+        if weighed:
+            weight, counted = "sum(w)", "count(*) FILTER (w > 0)"
+        self._run(
+            f"CREATE TEMP TABLE seen AS SELECT {value} AS v, count(*) AS rows, {counted} AS n, "  # noqa: S608 - our own SQL
+            f"{weight}::HUGEINT AS w FROM scan GROUP BY ALL",
+            report,
+        )
         self._run("CREATE TEMP VIEW g AS SELECT * FROM seen WHERE v IS NOT NULL AND w > 0")
 
     def _run(
-        self, query: str, meanwhile: Callable[[], None] = lambda: None
+        self, query: str, meanwhile: Callable[[], None] | None = None
     ) -> list[tuple[Any, ...]]:
-        """Run a query in another thread, so that Ctrl-C and a cancelled progress end it at once."""
-        answer = self._thread.submit(self._answer, query)
-        try:
-            while not wait([answer], SECONDS).done:
-                meanwhile()
-        except BaseException:
-            self._connection.interrupt()
-            raise
-        return answer.result()
-
-    def _answer(self, query: str) -> list[tuple[Any, ...]]:
-        try:
-            found: list[tuple[Any, ...]] = self._connection.execute(query).fetchall()
-        except self._duckdb.Error as error:
-            raise BridgeError(f"statistics failed: {str(error).partition('\n')[0]}") from error
+        connection = self._database.connection
+        found: list[tuple[Any, ...]]
+        found = self._database.run(lambda: connection.execute(query).fetchall(), meanwhile)
         return found
 
     def _one(self, query: str) -> tuple[Any, ...]:
@@ -503,7 +417,7 @@ class _Values:
         frequent = self._run(f"SELECT v, w FROM g ORDER BY w DESC, v LIMIT {MOST_FREQUENT}")  # noqa: S608 - our own SQL
         common: dict[str, Any] = {
             "name": column.name,
-            "dtype": {"T": "str", "O": "bytes"}.get(kind, str(self._dtype)),
+            "dtype": dtype_text(self._dtype),
             "rows": column.rows,
             "missing": int(missing),
             "count": int(count),
@@ -527,7 +441,7 @@ class _Values:
         """Return a database value as a value of the column's dtype."""
         if self._dtype.kind == "M":
             return np.array(value, np.int64).view(self._dtype)[()]
-        return value
+        return bool(value) if self._dtype.kind == "b" else value
 
     def _lengths(self) -> dict[str, Any]:
         length = "length(v)" if self._dtype.kind == "T" else "octet_length(v)"
@@ -541,21 +455,14 @@ class _Values:
         found = {"min": self._scalar(low), "max": self._scalar(high)}
         if self._dtype.kind == "f":
             return found | self._float_moments(low, high, weight)
-        # In two halves, because the product of a 64-bit value and a weight may exceed 128 bits.
-        upper, lower = self._one(
-            "SELECT sum((v::HUGEINT >> 32) * w), sum((v::HUGEINT & 4294967295) * w) FROM "
-            "(SELECT v::BIGINT AS v, w FROM g)"
-            if self._dtype.kind == "b"
-            else "SELECT sum((v::HUGEINT >> 32) * w), sum((v::HUGEINT & 4294967295) * w) FROM g"
-        )
-        total = (int(upper) << 32) + int(lower)
+        # Less than 2**127, because the weights add up to less than 2**63.
+        (total,) = self._one("SELECT sum(v::HUGEINT * w) FROM g")
         if self._dtype.kind == "M":
             return found | {"mean": self._scalar(round(Fraction(total, weight)))}
         near = total // weight
-        value = "v::BIGINT" if self._dtype.kind == "b" else "v"
         first, second = self._one(
             "SELECT fsum(d * w::DOUBLE), fsum(d * d * w::DOUBLE) FROM "  # noqa: S608 - our own SQL
-            f"(SELECT ({value}::HUGEINT - {near}::HUGEINT)::DOUBLE AS d, w FROM g)"
+            f"(SELECT (v::HUGEINT - {near}::HUGEINT)::DOUBLE AS d, w FROM g)"
         )
         found |= {
             "sum": total,
@@ -567,9 +474,7 @@ class _Values:
     def _float_moments(self, low: float, high: float, weight: int) -> dict[str, Any]:
         if not (math.isfinite(low) and math.isfinite(high)):
             # As in IEEE arithmetic; compensated summation would turn an infinity into NaN.
-            total = low + high if not math.isfinite(low) and not math.isfinite(high) else (
-                high if not math.isfinite(high) else low
-            )  # fmt: skip
+            total = sum(end for end in (low, high) if not math.isfinite(end))
             return {"sum": total, "mean": total, "stddev": math.nan}
         # Use shares of the weight, because the sum itself may exceed a double.
         (near,) = self._one(f"SELECT fsum(v::DOUBLE * (w::DOUBLE / {weight})) FROM g")  # noqa: S608 - our own SQL
@@ -623,7 +528,7 @@ class _Values:
         # If several bins have the same lower edge, the last one gets the values; the others are
         # empty.
         numbers = {low: number for number, low in enumerate(starts)}
-        self._connection.register(
+        self._database.connection.register(
             "edges",
             # Integers as text, because Arrow has none with more than 64 bits.
             pa.table({"number": list(numbers.values()), "low": [repr(low) for low in numbers]}),

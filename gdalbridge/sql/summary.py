@@ -17,7 +17,14 @@ from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sql.expressions import needed
 from gdalbridge.sql.stats import ColumnStats, stats_of
-from gdalbridge.text_table import GAP, cell, plain_text, terminal_width
+from gdalbridge.text_table import (
+    GAP,
+    cell,
+    html_table,
+    plain_text,
+    terminal_width,
+    text_table,
+)
 
 __all__ = ["ColumnSummary", "TableSummary", "summarize"]
 
@@ -138,10 +145,12 @@ class TableSummary:
         title = (
             f"{plain_text(Path(self.place).name)}: {self.rows:,} rows, {len(self.columns)} columns"
         )
-        grid = {name: [cell(name), *map(cell, texts)] for name, texts in self._grid().items()}
+        grid = self._grid()
         if not grid:
             return title
-        wide = {name: max(map(len, texts)) for name, texts in grid.items()}
+        wide = {
+            name: max(len(cell(one)) for one in [name, *texts]) for name, texts in grid.items()
+        }
         pieces: list[list[str]] = [[]]
         used, whole = 0, sum(len(GAP) + one for one in wide.values()) - len(GAP)
         for name in grid:
@@ -154,7 +163,7 @@ class TableSummary:
             pieces[-1].append(name)
             used += room if used else wide[name]
         return "\n\n".join(
-            [title, *("\n".join(_lines({one: grid[one] for one in piece})) for piece in pieces)]
+            [title, *(text_table(*_cells({one: grid[one] for one in piece})) for piece in pieces)]
         )
 
     def _grid(self) -> dict[str, list[str]]:
@@ -170,29 +179,13 @@ class TableSummary:
         return str(self)
 
     def _repr_html_(self) -> str:
-        grid = self._grid()
         title = f"{escape(self.place)}: {self.rows:,} rows, {len(self.columns)} columns"
-        head = "".join(f"<th>{escape(name)}</th>" for name in grid)
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f'<td style="text-align: {"left" if name in LEFT else "right"}">'
-                f"{escape(cell(texts[row]))}</td>"
-                for name, texts in grid.items()
-            )
-            + "</tr>"
-            for row in range(len(self.columns))
-        )
-        return f"<div>{title}</div><table><tr>{head}</tr>{body}</table>"
+        return f"<div>{title}</div>{html_table(*_cells(self._grid()))}"
 
 
-def _lines(grid: Mapping[str, list[str]]) -> list[str]:
-    columns = []
-    for name, texts in grid.items():
-        width = max(map(len, texts))
-        shown = [one.ljust(width) if name in LEFT else one.rjust(width) for one in texts]
-        columns.append([shown[0], "-" * width, *shown[1:]])
-    return [GAP.join(line).rstrip() for line in zip(*columns, strict=True)]
+def _cells(grid: Mapping[str, list[str]]) -> tuple[list[str], list[tuple[str, ...]], list[bool]]:
+    """Return the names of columns, the rows, and which columns are aligned to the right."""
+    return list(grid), list(zip(*grid.values(), strict=True)), [name not in LEFT for name in grid]
 
 
 def _text(value: Any) -> str:

@@ -232,7 +232,7 @@ class TableMethods:
         self,
         columns: Sequence[str] | None = None,
         rows: Any = None,
-        filter: Any = None,  # noqa: A002
+        filter: Any = None,  # noqa: A002 - pyarrow's name
     ) -> Any:
         """Return the table as a ``pyarrow.Table``; parameters are those of :meth:`scan`."""
         return self.scan(columns, rows, filter).to_reader().read_all()
@@ -243,7 +243,7 @@ class TableMethods:
         self,
         columns: Sequence[str] | None = None,
         rows: Any = None,
-        filter: Any = None,  # noqa: A002
+        filter: Any = None,  # noqa: A002 - pyarrow's name
         *,
         dtype_backend: str = "numpy",
     ) -> Any:
@@ -267,7 +267,7 @@ class TableMethods:
         self,
         columns: Sequence[str] | None = None,
         rows: Any = None,
-        filter: Any = None,  # noqa: A002
+        filter: Any = None,  # noqa: A002 - pyarrow's name
     ) -> Any:
         """Return a ``polars.DataFrame``; parameters are those of :meth:`scan`."""
         required("pyarrow", "polars", "to_polars()")

@@ -48,7 +48,7 @@ MAX_CHUNKS = 2**14
 """The most chunks that are compared with a filter on row numbers."""
 
 
-class TableDataset(ds.Dataset):  # type: ignore[misc]
+class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
     """A table for everything that reads Arrow datasets.
 
     Parameters
@@ -154,7 +154,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         """Refuse: values keep the types in which they are stored."""
         raise NotImplementedError("cast the batches of to_batches() instead")
 
-    def get_fragments(self, filter: Any = None) -> Iterator[Any]:  # noqa: A002
+    def get_fragments(self, filter: Any = None) -> Iterator[Any]:  # noqa: A002 - pyarrow's name
         """Refuse: a table has blocks of rows, not files; :meth:`scanner` reads them."""
         raise NotImplementedError(f"{self._source.place} has no fragments; use scanner()")
 
@@ -198,7 +198,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
     def scanner(
         self,
         columns: Any = None,
-        filter: Any = None,  # noqa: A002
+        filter: Any = None,  # noqa: A002 - pyarrow's name
         batch_size: int | None = None,
         **_: Any,
     ) -> Any:
@@ -243,7 +243,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.to_reader().__arrow_c_stream__(requested_schema)
 
-    def count_rows(self, filter: Any = None, **_: Any) -> int:  # noqa: A002
+    def count_rows(self, filter: Any = None, **_: Any) -> int:  # noqa: A002 - pyarrow's name
         """Return the number of rows; without a filter nothing is read."""
         if filter is None and self.filter_expression is None:
             return self._range.length

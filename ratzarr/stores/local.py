@@ -524,7 +524,7 @@ def _version(data: bytes) -> str:
 
 def _read(folder: int, name: str) -> bytes | None:
     found = read_file(folder, name)
-    assert not isinstance(found, int)  # no limit was given  # noqa: S101
+    assert not isinstance(found, int)  # noqa: S101 - no limit was given
     return found
 
 

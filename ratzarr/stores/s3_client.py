@@ -464,7 +464,7 @@ def _check_answer(operation_model: Any, response_dict: dict[str, Any], **_: Any)
         raise ResponseParserError(f"an answer to {name} that is a web page")
 
 
-class _DirectSession(AIOHTTPSession):  # type: ignore[misc]
+class _DirectSession(AIOHTTPSession):  # type: ignore[misc]  # the base class has no types
     """An HTTP client that does not follow redirects."""
 
     async def _get_session(self, proxy_url: Any) -> Any:
@@ -489,7 +489,7 @@ class _Body(io.BytesIO):
         return super().read(size if size is None or size < 0 else min(size, PIECE))
 
 
-class _Client(S3FileSystem):  # type: ignore[misc]
+class _Client(S3FileSystem):  # type: ignore[misc]  # the base class has no types
     """A client with a time limit for the first answer of a server."""
 
     def __init__(

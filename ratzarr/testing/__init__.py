@@ -25,7 +25,7 @@ pytest.register_assert_rewrite(
     *(f"{__name__}.{module.name}" for module in pkgutil.iter_modules(__path__))
 )
 
-from ratzarr.testing.places import LocalPlace, Place, S3Place, StorePlace  # noqa: E402
-from ratzarr.testing.table_tests import TableTests  # noqa: E402
+from ratzarr.testing.places import LocalPlace, Place, S3Place, StorePlace  # noqa: E402 - see above
+from ratzarr.testing.table_tests import TableTests  # noqa: E402 - see above
 
 __all__ = ["LocalPlace", "Place", "S3Place", "StorePlace", "TableTests"]

@@ -6,8 +6,9 @@ from tests.places import S3Place
 from tests.ratzarr.statemachine import run
 
 
-def test_on_local_disk(local):
-    run(local, examples=50)
+@pytest.mark.parametrize("examples", [20, pytest.param(50, marks=pytest.mark.thorough)])
+def test_on_local_disk(local, examples):
+    run(local, examples=examples)
 
 
 @pytest.mark.thorough

@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from gdalbridge.errors import ExecutorError
 
 __all__ = [
-    "BorrowedExecutor",
     "Executor",
     "SerialExecutor",
     "ThreadExecutor",
@@ -157,37 +156,6 @@ def settle(futures: Sequence[Future[Any]], hurry: Callable[[], None] | None = No
             hurry()
             wait(futures)
         raise
-
-
-class BorrowedExecutor:
-    """Wraps another executor, and leaves it open when this one is closed."""
-
-    def __init__(self, owned: Executor) -> None:
-        self._owned = owned
-
-    @property
-    def kind(self) -> str:
-        """The wrapped executor's kind."""
-        return self._owned.kind
-
-    @property
-    def in_process(self) -> bool:
-        """The wrapped executor's value."""
-        return self._owned.in_process
-
-    @property
-    def workers(self) -> int:
-        """The wrapped executor's number of workers."""
-        return self._owned.workers
-
-    def results[T, R](
-        self, task: Callable[[T], R], items: Iterable[T], *, ahead: int | None = None
-    ) -> Generator[R]:
-        """Yield the task's result for each item, in order."""
-        return self._owned.results(task, items, ahead=ahead)
-
-    def close(self) -> None:
-        """Do nothing: the owner of the wrapped executor closes it."""
 
 
 class SerialExecutor:

@@ -185,7 +185,7 @@ class _Worker:
             ) from error
         # Close the parent's copy of the pipe's writing end. Otherwise the parent would wait for ever
         # if the worker is killed while it sends a result. The class has no public name for it.
-        self._context.results._writer.close()  # type: ignore[attr-defined]
+        self._context.results._writer.close()  # type: ignore[attr-defined]  # private
         self._pool = pool
         return pool
 
@@ -246,12 +246,12 @@ class _Context(SpawnContext):
         self.process = _Process()
         self.results: SimpleQueue[Any]
 
-    def Process(self, *arguments: Any, **keywords: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802
+    def Process(self, *arguments: Any, **keywords: Any) -> SpawnProcess:  # type: ignore[override]  # noqa: N802 - there a class
         """Create and keep the process."""
         self.process = _Process(*arguments, **keywords)
         return self.process
 
-    def SimpleQueue(self) -> SimpleQueue[Any]:  # noqa: N802
+    def SimpleQueue(self) -> SimpleQueue[Any]:  # noqa: N802 - multiprocessing's name
         """Create and keep the queue of results."""
         self.results = super().SimpleQueue()
         return self.results

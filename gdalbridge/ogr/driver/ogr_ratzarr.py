@@ -278,8 +278,7 @@ class Layer:
             _, columns = _decoded(header, data)
             self._page = first, columns
         values = (column[row - first] for column in columns)
-        # Python 3.9's zip has no strict.
-        fields = dict(zip(self._names, values))  # noqa: B905
+        fields = dict(zip(self._names, values))  # noqa: B905 - Python 3.9 has no strict
         return {"type": "OGRFeature", "id": row, "fields": fields}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -311,8 +310,7 @@ def _loop(names: list[str]) -> Callable[..., Iterator[dict[str, Any]]]:
         "            yield feature\n"
     )
     made: dict[str, Any] = {}
-    # The names are literals made by repr, so that no name can be read as code.
-    exec(source, made)  # noqa: S102
+    exec(source, made)  # noqa: S102 - names are literals made by repr, never read as code
     features: Callable[..., Iterator[dict[str, Any]]] = made["features"]
     return features
 

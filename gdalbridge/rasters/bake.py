@@ -39,7 +39,7 @@ from gdalbridge.rasters.output import (
 from gdalbridge.sidecars.host import Host, Hosted, find_hosted
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
 from gdalbridge.sidecars.provenance import RASTER_ATTR, same_raster
-from gdalbridge.sidecars.raster_files import place_of
+from gdalbridge.sidecars.raster_files import check_not_source, place_of
 from gdalbridge.sidecars.staleness import refuse_stale
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
@@ -160,8 +160,7 @@ def bake(
     reading = ReadOptions(encoding, lossy)
     source, target = place_of(raster), _target(raster, out, vrt)
     driver, name = output_driver(target, "VRT" if vrt else format)
-    if source.kind == "local" and target == Path(source.path):
-        raise BridgeError(f"{raster} can't be baked into itself. Name another output.")
+    check_not_source(source.url, target, storage_options)
     check_free(target, overwrite)
     with (
         opened(source.url, storage_options) as dataset,

@@ -54,6 +54,7 @@ from gdalbridge.rasters.painter import (
     windows_of,
 )
 from gdalbridge.rasters.shades import Shades, class_colors, limits_of
+from gdalbridge.sidecars.raster_files import check_not_source
 
 __all__ = ["PaintReport", "paint"]
 
@@ -221,6 +222,7 @@ def paint(
         with Painter(raster, names, classes=False, **chosen) as painter:
             return _array(painter, column, nodata, window, cmap, limits, threads)
     target = local_target(out)
+    check_not_source(raster, target, chosen.get("storage_options"))
     if _is_picture(out, format):
         from gdalbridge.rasters.picture import draw
 

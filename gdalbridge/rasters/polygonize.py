@@ -27,6 +27,7 @@ from gdalbridge.gdalio.vector_layer import LayerPolygons, is_raster
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.selection import ChosenPixels, chosen_rows
 from gdalbridge.sidecars.pixel_rows import NO_ROW, pixel_rows
+from gdalbridge.sidecars.raster_files import check_not_source
 from gdalbridge.sidecars.source import ColumnsSource, open_source
 from ratzarr.interop import required
 from ratzarr.stores import Location, parse
@@ -167,6 +168,7 @@ def polygonize(
     target = parse(out)
     stem = target.path.rpartition(".")[0]
     files = [replace(target, path=stem + one) for one in polygon_suffixes(kind)[:-1]] + [target]
+    check_not_source(raster, target, storage_options)
     existing = check_free(target, files, overwrite, storage_options)
     if kind == "gpkg" and existing and target.kind == "local" and is_raster(target.path):
         raise OutputExistsError(f"{target} is a raster, and is not replaced by polygons")

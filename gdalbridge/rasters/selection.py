@@ -28,6 +28,7 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.pixel_rows import NO_ROW, PixelRows, pixel_rows
+from gdalbridge.sidecars.raster_files import check_not_source
 from gdalbridge.sql.selection import matching_rows
 from ratzarr.pipeline import PROCESSORS, in_threads
 from ratzarr.stores import parse
@@ -103,6 +104,7 @@ def select(
                 raise BridgeError(
                     f"{target}: a mask is a GeoTIFF, whose name ends in {' or '.join(SUFFIXES)}"
                 )
+            check_not_source(raster, target, storage_options)
             check_free(target, [target], overwrite, storage_options)
             pixels = stack.enter_context(Pixels(raster, [band], storage_options))
         columns = stack.enter_context(

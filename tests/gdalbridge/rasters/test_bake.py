@@ -269,7 +269,7 @@ def test_what_is_there_already_is_kept(raster, tmp_path):
             assert left.read_bytes() != b"there before"
             left.unlink()
     for target, words in (
-        (raster, "into itself"),
+        (raster, "belongs to the raster"),
         (tmp_path / "x.unknown", "unknown file extension"),
         ("s3://bucket/x.tif", "gdalbridge cp"),
         (tmp_path / "none" / "x.tif", "not a directory"),

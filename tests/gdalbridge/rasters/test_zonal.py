@@ -224,10 +224,18 @@ def test_another_grid_is_refused_or_resampled(tmp_path, segments):
     wanted = np.bincount(labels.ravel(), fine.ravel(), minlength=len(table))
     assert np.array_equal(table["band1_sum"][:], wanted)
     # Outside the image there are no pixels, not zeros.
-    part = write(tmp_path / "part.tif", coarse[:50, :50], transform=(500, 4, 0, 900, 0, -4))
-    zonal(path, part, stats=["count"], resampling="near", prefix="part_")
     inside = np.bincount(labels[:100, :100].ravel(), minlength=len(table))
-    assert np.array_equal(open_table(path)["part_band1_count"][:], inside)
+    for number, dtype in enumerate(("u1", "u2", "i2", "i4", "u4", "f4", "f8")):
+        part = write(
+            tmp_path / f"part{number}.tif",
+            coarse[:50, :50].astype(dtype),
+            transform=(500, 4, 0, 900, 0, -4),
+        )
+        zonal(path, part, stats=["count"], resampling="near", prefix=f"{dtype}_")
+        assert np.array_equal(open_table(path)[f"{dtype}_band1_count"][:], inside), dtype
+    far = write(tmp_path / "far.tif", coarse, transform=(50000, 4, 0, 900, 0, -4))
+    with pytest.raises(BridgeError, match=r"far\.tif lies outside the segments"):
+        zonal(path, far, resampling="near", prefix="far_")
 
 
 def test_datasets_in_memory_and_one_pixel(tmp_path):

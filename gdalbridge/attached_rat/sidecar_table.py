@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.sidecars.merged import Description
+from gdalbridge.sidecars.merged import LeftOut, ShownColumn, shown_columns
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.errors import ChangedError, ColumnNotFoundError
 
@@ -107,12 +107,11 @@ class SidecarTable:
         self._store: RatZarr | None = None
         self._appended: _AppendedRows | None = None
         self._writable = False
-        self._names: list[str] | None = None
 
     def forget(self) -> None:
         """Drop pending changes in the child of a fork, because the parent writes them."""
         self.lock = threading.RLock()
-        self._appended = self._names = None
+        self._appended = None
         self.version += 1
 
     # ---- the store
@@ -138,7 +137,6 @@ class SidecarTable:
             If the store does not exist.
         """
         with self.lock:
-            self._names = None
             self.version += 1
             if self._store is not None and update and not self._writable:
                 self._store = None
@@ -180,7 +178,7 @@ class SidecarTable:
                     store.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
                     store.setRowCount(rows)
                 store.getRatAttributeMapping().update(attributes())
-            self._store, self._writable, self._names = store, True, None
+            self._store, self._writable = store, True
 
     @property
     def _open(self) -> RatZarr:
@@ -199,34 +197,19 @@ class SidecarTable:
 
     # ---- columns
 
-    def names(self) -> list[str]:
-        """Return the names of the columns, in order."""
-        with self.lock:
-            if self._store is None:
-                return []
-            if self._names is None:
-                self._names = self._store.getColumnNames()
-            return list(self._names)
+    def has(self, name: str) -> bool:
+        """Return True if the store has this column, shown or not."""
+        return self._store is not None and self._store.colExists(name)
 
-    def open_columns(self) -> None:
-        """Fetch the metadata of all columns in parallel."""
-        names = self.names()
-        if names:
-            # Unreadable columns raise their error in describe.
-            self._open.getUnreadableColumns(names)
-
-    def describe(self, name: str) -> Description:
-        """Return a column's dtype, values per row, and attributes."""
-        store = self._open
-        attributes = store.getColumnAttributeMapping(name).asdict()
-        return Description(store.getColumnDtype(name), store.getColumnWidth(name), attributes)
+    def columns(self) -> Iterator[ShownColumn | LeftOut]:
+        """Yield the columns, and those that are left out, in order; none if the store is missing."""
+        return iter(()) if self._store is None else shown_columns(self._store)
 
     def create_column(self, name: str, dtype: Any, attributes: Mapping[str, Any]) -> None:
         """Create a column with as many rows as the table."""
         with self.lock:
             self._append()
             self._open.createColumn(name, dtype, attributes=attributes)
-            self._names = None
 
     def set_column_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Change attributes of a column."""
@@ -239,7 +222,6 @@ class SidecarTable:
             if self._appended is not None:
                 self._appended.drop(name)
             self._open.deleteColumn(name)
-            self._names = None
             self.version += 1
 
     # ---- rows

@@ -188,7 +188,6 @@ def _attached(dataset: Any, band: Any, path: Any, own: RatSource, options: Optio
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
     if any(value is not None for value in recorded.values()):
         warn_of_changes(name, host.now(dataset, next(iter(recorded))), recorded, stacklevel=4)
-    describe = host.describing(dataset, band) if options.update else _no_attributes
     order = sorted(tables, key=lambda one: one or "")
     joined = Joined(
         name,
@@ -200,7 +199,7 @@ def _attached(dataset: Any, band: Any, path: Any, own: RatSource, options: Optio
         update=options.update,
         may_override=options.override,
         as_text=options.as_text,
-        describe=describe,
+        describe=host.describing(dataset, band) if options.update else lambda _: {},
     )
     return AttachedRAT(joined)
 
@@ -213,7 +212,3 @@ def _chosen(found: Sequence[Sidecar], options: Options, name: str) -> list[Sidec
         if wanted not in existing and not options.update:
             raise BridgeError(f"{name} has no sidecar {wanted!r}; it has {existing}")
     return [sidecar for sidecar in found if sidecar.name in options.names]
-
-
-def _no_attributes(sidecar: str) -> dict[str, Any]:
-    return {}

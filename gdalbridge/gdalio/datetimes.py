@@ -390,7 +390,8 @@ def outside(times: Array) -> NDArray[np.bool_]:
     low, high = LOW.astype(times.dtype), HIGH.astype(times.dtype)
     if low.astype("M8[us]") < LOW:
         # A week may begin before the first day.
-        low += np.timedelta64(1, np.datetime_data(times.dtype))
+        step: Any = np.datetime_data(times.dtype)
+        low += np.timedelta64(1, step)
     found: NDArray[np.bool_] = (times < low) | (times > high)
     return found
 

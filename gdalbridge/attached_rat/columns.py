@@ -190,8 +190,6 @@ def _written_to_gdal(shown: Shown, values: Array, first_row: int) -> Any:
 
 FIRST_WINDOW = 64
 LONGEST_WINDOW = 8192
-LONGEST_PAGE = 2048
-"""Longest page, in rows, that is kept as a GDAL table: one page for each column."""
 PIECE = 65536
 """Rows that are converted at once through a GDAL table."""
 _CELL_TYPES = frozenset({FieldType.INTEGER, FieldType.REAL, FieldType.STRING})
@@ -271,33 +269,18 @@ class ShownColumn(ABC):
     name: str
     type: int
     usage: int
-    _last: tuple[tuple[int, int, int], Any] | None = None
 
     @property
     @abstractmethod
     def rows(self) -> int:
         """Number of rows."""
 
-    @property
-    @abstractmethod
-    def version(self) -> int:
-        """A number that changes whenever values change."""
-
     @abstractmethod
     def plain(self, start: int, length: int) -> Array:
         """Return rows in the form that GDAL accepts, see :mod:`gdalbridge.attached_rat.values`."""
 
     def _native(self, start: int, length: int) -> Any:
-        """Return a GDAL table with rows. The last page is kept, because programs redraw pages."""
-        # The version is read before the rows, so that a change made meanwhile is noticed.
-        key = (self.version, start, length)
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]
-        self._last = None
-        rat = native_rat(self.type, self.plain(start, length))
-        if length <= LONGEST_PAGE:
-            self._last = (key, rat)
-        return rat
+        return native_rat(self.type, self.plain(start, length))
 
     def window(self, row: int, after: Window | None) -> Window:
         """See :meth:`OwnColumn.window`."""
@@ -373,8 +356,6 @@ class ConvertedColumn(ShownColumn, OwnColumn):
         self.shown, self.type = shown, int(shown.type)
 
     rows = OwnColumn.rows
-    version = 0
-    """The column is never written."""
 
     def plain(self, start: int, length: int) -> Array:
         """See :meth:`ShownColumn.plain`."""
@@ -404,11 +385,6 @@ class SidecarColumn(ShownColumn):
     def rows(self) -> int:
         """Number of rows."""
         return self.table.rows
-
-    @property
-    def version(self) -> int:
-        """A number that changes whenever the table changes."""
-        return self.table.version
 
     def stored(self, start: int, length: int) -> Array:
         """Return rows in their stored dtype."""

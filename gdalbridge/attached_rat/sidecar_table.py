@@ -102,8 +102,6 @@ class SidecarTable:
         self.lock = threading.RLock()
         self.users: WeakSet[Any] = WeakSet()
         """The attached tables of this sidecar. Each is notified of the others' changes."""
-        self.version = 0
-        """A number that changes whenever values may have changed."""
         self._store: RatZarr | None = None
         self._appended: _AppendedRows | None = None
         self._writable = False
@@ -112,7 +110,6 @@ class SidecarTable:
         """Drop pending changes in the child of a fork, because the parent writes them."""
         self.lock = threading.RLock()
         self._appended = None
-        self.version += 1
 
     # ---- the store
 
@@ -137,7 +134,6 @@ class SidecarTable:
             If the store does not exist.
         """
         with self.lock:
-            self.version += 1
             if self._store is not None and update and not self._writable:
                 self._store = None
             if self._store is None:
@@ -222,7 +218,6 @@ class SidecarTable:
             if self._appended is not None:
                 self._appended.drop(name)
             self._open.deleteColumn(name)
-            self.version += 1
 
     # ---- rows
 
@@ -233,7 +228,6 @@ class SidecarTable:
                 self.flush()
             self._append()
             self._open.setRowCount(rows)
-            self.version += 1
 
     def grow(self, rows: int) -> None:
         """Grow the table to at least ``rows`` rows; the store grows later if they are few."""
@@ -248,7 +242,6 @@ class SidecarTable:
                 if self._appended is None:
                     self._appended = _AppendedRows(stored)
                 self._appended.stop = rows
-            self.version += 1
 
     def _append(self) -> None:
         """Append the rows to the store that it lacks; raise the first error after all columns."""
@@ -316,7 +309,6 @@ class SidecarTable:
             Values in the column's dtype.
         """
         with self.lock:
-            self.version += 1
             appended = self._appended
             if appended is not None and start + len(values) > appended.first:
                 inside = max(0, appended.first - start)

@@ -324,6 +324,10 @@ class RatSource:
             self._stored[index] = self._decide(index)
         return self._stored[index]
 
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """Return the dtype for storing a column; see :meth:`stored`."""
+        return self.stored(index).dtype
+
     def missing(self, index: int) -> dict[str, Any]:
         """Return the attribute ``missing_value`` of a column, if it has one."""
         return {}

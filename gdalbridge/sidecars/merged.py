@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -35,7 +36,7 @@ from gdalbridge.errors import (
 from gdalbridge.gdalio.field_types import (
     FieldUsage,
 )
-from gdalbridge.gdalio.rat_reader import unique_names
+from gdalbridge.gdalio.rat_reader import RatSource, unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.table_attributes import linear_binning
 from gdalbridge.sidecars.column_access import MISSING_ATTR
@@ -425,7 +426,7 @@ class Columns:
                     rows,
                     table.getColumnChunkSize(one.key),
                     one.attributes,
-                    _constant(one.dtype),
+                    partial(np.dtype, one.dtype),
                     _reader(table, one.key, one.part),
                     table,
                     one.key,
@@ -460,9 +461,15 @@ def _joined(columns: Sequence[Column]) -> list[Column]:
     return found
 
 
-def _of_own_table(source: Any) -> list[Column]:
+def _of_own_table(source: RatSource) -> list[Column]:
     """Return the columns of a raster's own table."""
     lock = threading.Lock()
+
+    def alone(function: Callable[..., Any], *arguments: int) -> Any:
+        # Only one thread at a time may use the table.
+        with lock:
+            return function(*arguments)
+
     names = unique_names(source.schema.columns)
     return [
         Column(
@@ -470,39 +477,17 @@ def _of_own_table(source: Any) -> list[Column]:
             source.schema.rows,
             DFLT_CHUNKSIZE,
             {"GDAL_USAGE": column.usage} | source.missing(column.index),
-            _own_dtype(source, column.index, lock),
-            _own_reader(source, column.index, lock),
+            partial(alone, source.dtype, column.index),
+            partial(alone, source.read, column.index),
         )
         for column in source.schema.columns
     ]
-
-
-def _constant(dtype: np.dtype[Any]) -> Callable[[], np.dtype[Any]]:
-    return lambda: dtype
 
 
 def _reader(table: RatZarr, name: str, part: int | None) -> Callable[[int, int], Array]:
     def read(start: int, length: int) -> Array:
         values = table.readBlock(name, start, length)
         return values if part is None else np.ascontiguousarray(values[:, part])
-
-    return read
-
-
-def _own_dtype(source: Any, index: int, lock: threading.Lock) -> Callable[[], np.dtype[Any]]:
-    def dtype() -> np.dtype[Any]:
-        with lock:
-            found: np.dtype[Any] = source.stored(index).dtype
-            return found
-
-    return dtype
-
-
-def _own_reader(source: Any, index: int, lock: threading.Lock) -> Callable[[int, int], Array]:
-    def read(start: int, length: int) -> Array:
-        with lock:
-            values: Array = source.read(index, start, length)
-            return values
 
     return read
 

@@ -18,13 +18,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from gdalbridge.attached_rat.gdal_rat import OwnRat
+from gdalbridge.attached_rat.gdal_rat import open_own_rat
 from gdalbridge.attached_rat.merged import Joined
 from gdalbridge.attached_rat.open_sidecars import shared_table
 from gdalbridge.attached_rat.rat import AttachedRAT
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.compat import gdal
 from gdalbridge.gdalio.datasets import band_of, opened
+from gdalbridge.gdalio.rat_reader import RatSource
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.sidecars.host import host_of
 from gdalbridge.sidecars.naming import Sidecar, sidecar_path, writable_sidecar_path
@@ -131,7 +132,7 @@ def attach(
     with opened(raster) as dataset:
         name = dataset.GetDescription() if is_open else os.fspath(raster)
         one = band_of(dataset, band, name)
-        own = OwnRat(dataset, one, keep=True, ours=not is_open, options=options.reading)
+        own = open_own_rat(dataset, one, keep=True, ours=not is_open, options=options.reading)
         return _attached(dataset, one, None if is_open else raster, own, options)
 
 
@@ -150,7 +151,7 @@ class Options:
 def attach_band(band: Any, options: Options) -> AttachedRAT:
     """Attach to an open band; see :func:`attach`."""
     dataset = band.GetDataset()
-    own = OwnRat(dataset, band, keep=False, options=options.reading)
+    own = open_own_rat(dataset, band, keep=False, options=options.reading)
     return _attached(dataset, band, None, own, options)
 
 
@@ -165,7 +166,7 @@ def key_of(band: Any) -> str:
     return host_of(band.GetDataset(), band).key
 
 
-def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options) -> AttachedRAT:
+def _attached(dataset: Any, band: Any, path: Any, own: RatSource, options: Options) -> AttachedRAT:
     host = host_of(dataset, band, path)
     name = dataset.GetDescription() or str(host.raster)
     found = _chosen(host.find(), options, name)
@@ -187,19 +188,18 @@ def _attached(dataset: Any, band: Any, path: Any, own: OwnRat, options: Options)
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
     if any(value is not None for value in recorded.values()):
         warn_of_changes(name, host.now(dataset, next(iter(recorded))), recorded, stacklevel=4)
-    describe = host.describing(dataset, band) if options.update else _no_attributes
     order = sorted(tables, key=lambda one: one or "")
     joined = Joined(
         name,
         own,
         [tables[one] for one in order],
         tables[main],
+        host.key,
         prefer=options.prefer,
         update=options.update,
-        override=options.override,
+        may_override=options.override,
         as_text=options.as_text,
-        key=host.key,
-        describe=describe,
+        describe=host.describing(dataset, band) if options.update else lambda _: {},
     )
     return AttachedRAT(joined)
 
@@ -212,7 +212,3 @@ def _chosen(found: Sequence[Sidecar], options: Options, name: str) -> list[Sidec
         if wanted not in existing and not options.update:
             raise BridgeError(f"{name} has no sidecar {wanted!r}; it has {existing}")
     return [sidecar for sidecar in found if sidecar.name in options.names]
-
-
-def _no_attributes(sidecar: str) -> dict[str, Any]:
-    return {}

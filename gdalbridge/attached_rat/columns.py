@@ -1,14 +1,14 @@
 """Columns of an attached table, read and written with GDAL's semantics."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.attached_rat.gdal_rat import HeldRat, native_rat
+from gdalbridge.attached_rat.gdal_rat import GdalRat, native_rat
 from gdalbridge.attached_rat.sidecar_table import SidecarTable
 from gdalbridge.attached_rat.values import Shown, from_plain, shown_as, to_plain, to_stored
 from gdalbridge.errors import ConversionError, GdalError
@@ -18,10 +18,12 @@ from gdalbridge.gdalio.field_types import (
     COLOUR_USAGES,
     FieldType,
     FieldUsage,
+    stored_dtype,
     type_name,
     usage_attributes,
     usage_name,
 )
+from gdalbridge.gdalio.rat_reader import DbfSource, RatSource
 
 __all__ = [
     "AttachedColumn",
@@ -34,10 +36,8 @@ __all__ = [
     "blank",
     "check_text",
     "datetime_text",
-    "needs_no_gdal",
     "own_column",
     "pieces",
-    "plain_of",
     "stored_array",
     "stored_cell",
     "usage_for_gdal",
@@ -46,116 +46,31 @@ __all__ = [
 
 Array = NDArray[Any]
 
-MOST_DIGITS = 9
-"""A number with at most this many digits always fits in 32 bits."""
-NUMERIC = frozenset({FieldType.INTEGER, FieldType.REAL, FieldType.BOOLEAN})
+_LISTS: dict[str, np.dtype[Any]] = {
+    "ReadValuesIOAsInteger": np.dtype(np.int32),
+    "ReadValuesIOAsDouble": np.dtype(np.float64),
+    "ReadValuesIOAsBoolean": np.dtype(np.bool_),
+}
 
 
-def needs_no_gdal(method: str, kind: int) -> bool:
-    """Return True if :func:`as_list` can usually read columns of this type by this method."""
-    return method in _MAKERS and (kind in NUMERIC or kind == FieldType.STRING)
-
-
-def as_list(method: str, kind: int, plain: Array) -> list[Any] | None:
-    """Return rows as one of GDAL's methods would; None if only GDAL can answer.
+def as_list(method: str, plain: Array) -> list[Any] | None:
+    """Return rows of numbers as one of GDAL's methods would; None if only GDAL can answer.
 
     Parameters
     ----------
     method : str
         ``ReadValuesIOAsInteger`` and the like.
-    kind : int
-        GDAL's number of the column's type.
     plain : ndarray
         Values in the form that GDAL accepts, see :mod:`gdalbridge.attached_rat.values`.
     """
-    make = _MAKERS.get(method)
-    return make(kind, plain) if make is not None and len(plain) else None
-
-
-def _integers(kind: int, plain: Array) -> list[Any] | None:
-    if kind == FieldType.STRING:
-        return _listed(_of_text(plain))
-    if kind == FieldType.REAL and not np.abs(plain).max() < 2**31:
-        # GDAL truncates to an integer, which is undefined in C++ for larger values.
+    dtype = _LISTS.get(method)
+    if dtype is None or not len(plain) or plain.dtype.kind not in "ifb":
         return None
-    return plain.astype(np.int32, copy=False).tolist() if kind in NUMERIC else None
-
-
-def _doubles(kind: int, plain: Array) -> list[Any] | None:
-    if kind == FieldType.STRING:
-        numbers = None if _has_words_that_are_doubles(plain) else _of_text(plain)
-        return None if numbers is None else _listed(numbers.astype(np.float64))
-    return plain.astype(np.float64, copy=False).tolist() if kind in NUMERIC else None
-
-
-def _booleans(kind: int, plain: Array) -> list[Any] | None:
-    if kind == FieldType.STRING:
-        first, lengths = plain.view(np.uint8)[:: plain.dtype.itemsize], np.strings.str_len(plain)
-        # GDAL takes "no", "off" and "false" for False, as well as "0".
-        if (_BEGINS_A_NO[first] & (lengths <= len("false"))).any():
-            return None
-        return _listed((first != ord("0")) | (lengths != 1))
-    if kind == FieldType.REAL and np.isnan(plain).any():
+    if plain.dtype.kind == "f" and dtype.kind != "f" and not np.abs(plain).max() < 2**31:
+        # GDAL truncates to an integer, which is undefined in C++ for NaN and larger values.
         return None
-    return (plain != 0).tolist() if kind in NUMERIC else None
-
-
-_MAKERS: dict[str, Callable[[int, Array], list[Any] | None]] = {
-    "ReadValuesIOAsInteger": _integers,
-    "ReadValuesIOAsDouble": _doubles,
-    "ReadValuesIOAsBoolean": _booleans,
-}
-
-
-def _listed(numbers: Array | None) -> list[Any] | None:
-    return None if numbers is None else numbers.tolist()
-
-
-def _of_text(plain: Array) -> Array | None:
-    """Return texts as integers; None unless each is digits, or empty, or begins with a letter.
-
-    Texts without digits count as 0.
-    """
-    width = plain.dtype.itemsize
-    letters = plain.view(np.uint8).reshape(-1, width)
-    is_word = _WORDS[letters[:, 0]]
-    if is_word.all():
-        return np.zeros(len(plain), np.int32)
-    lengths = np.where(is_word, 0, np.strings.str_len(plain))
-    longest = int(lengths.max())
-    if longest > MOST_DIGITS:
-        return None
-    digits = letters[:, :longest] - np.uint8(ord("0"))
-    digits[np.arange(longest) >= lengths[:, np.newaxis]] = 0
-    if digits.max() > 9:
-        return None
-    powers = 10 ** np.arange(longest + 1)
-    found: Array = digits @ powers[longest - 1 :: -1] // powers[longest - lengths]
+    found: list[Any] = plain.astype(dtype, copy=False).tolist()
     return found
-
-
-def _has_words_that_are_doubles(plain: Array) -> bool:
-    letters = plain.view(np.uint8).reshape(-1, plain.dtype.itemsize)
-    if letters.shape[1] < 3 or not _BEGINS_A_DOUBLE[letters[:, 0]].any():
-        return False
-    # The mask turns lower-case letters into capitals.
-    first = letters[:, :3] & 0xDF
-    return any((first == np.frombuffer(word, np.uint8)).all(axis=1).any() for word in _DOUBLES)
-
-
-def _of_letters(letters: bytes) -> Array:
-    found = np.zeros(256, np.bool_)
-    found[np.frombuffer(letters, np.uint8)] = True
-    return found
-
-
-_DOUBLES = (b"INF", b"NAN")
-_LETTERS = b"abcdefghijklmnopqrstuvwxyz"
-# First bytes of texts without a number: end of text, letters, and bytes from 0xC0 on, which begin a
-# character of several bytes in UTF-8.
-_WORDS = _of_letters(b"\0" + _LETTERS + _LETTERS.upper() + bytes(range(0xC0, 256)))
-_BEGINS_A_DOUBLE = _of_letters(b"inIN")
-_BEGINS_A_NO = _of_letters(b"nofNOF")
 
 
 def check_text(text: Any, what: str) -> None:
@@ -275,8 +190,6 @@ def _written_to_gdal(shown: Shown, values: Array, first_row: int) -> Any:
 
 FIRST_WINDOW = 64
 LONGEST_WINDOW = 8192
-LONGEST_PAGE = 2048
-"""Longest page, in rows, that is kept as a GDAL table: one page for each column."""
 PIECE = 65536
 """Rows that are converted at once through a GDAL table."""
 _CELL_TYPES = frozenset({FieldType.INTEGER, FieldType.REAL, FieldType.STRING})
@@ -304,36 +217,8 @@ class Window:
     """True if the window stays valid for later calls."""
 
 
-class AttachedColumn(Protocol):
-    """A column of an attached table."""
-
-    @property
-    def name(self) -> str:
-        """The name that GDAL's code sees."""
-
-    @property
-    def type(self) -> int:
-        """GDAL's number of the type."""
-
-    @property
-    def usage(self) -> int:
-        """GDAL's number of the usage."""
-
-    @property
-    def rows(self) -> int:
-        """Number of rows. Later rows of the table read as empty values."""
-
-    def window(self, row: int, after: Window | None) -> Window:
-        """Return a window with a row; ``after`` is the last window, which lacks the row."""
-
-    def read(self, start: int, length: int) -> Array:
-        """Return existing rows as GDAL's ``ReadAsArray`` does."""
-
-    def values(self, method: str, start: int, length: int) -> list[Any] | None:
-        """Return existing rows as one of GDAL's ``ReadValuesIOAs...`` methods does."""
-
-    def native(self, start: int, length: int) -> tuple[Any, int, int]:
-        """Return a GDAL table with existing rows, the first row's number, and the column's."""
+type AttachedColumn = OwnColumn | SidecarColumn
+"""A column of an attached table."""
 
 
 def blank(kind: int, first: int, stop: int) -> Window:
@@ -344,32 +229,35 @@ def blank(kind: int, first: int, stop: int) -> Window:
 class OwnColumn:
     """A column of the raster's own table, or of any other GDAL table."""
 
-    def __init__(self, own: HeldRat, index: int) -> None:
+    def __init__(self, own: RatSource, index: int) -> None:
         self.own, self.index = own, index
         column = own.schema.columns[index]
         self.name, self.type, self.usage = column.name, column.type, column.usage
 
     @property
     def rows(self) -> int:
-        """Number of rows."""
+        """Number of rows. Later rows of the table read as empty values."""
         return self.own.schema.rows
 
     def window(self, row: int, after: Window | None) -> Window:
-        """See :meth:`AttachedColumn.window`."""
-        return Window(self.own.rat, 0, self.rows, self.index, lasting=self.own.is_kept)
+        """Return a window with a row; ``after`` is the last window, which lacks the row."""
+        lasting = not isinstance(self.own, GdalRat) or self.own.is_kept
+        return Window(self.own.rat, 0, self.rows, self.index, lasting=lasting)
 
     def read(self, start: int, length: int) -> Array:
-        """See :meth:`AttachedColumn.read`."""
-        return self.own.read(self.index, start, length)
+        """Return existing rows as GDAL's ``ReadAsArray`` does."""
+        return self.own.read_raw(self.index, start, length)
 
     def values(self, method: str, start: int, length: int) -> list[Any] | None:
-        """See :meth:`AttachedColumn.values`."""
+        """Return existing rows as one of GDAL's ``ReadValuesIOAs...`` methods does."""
         found: list[Any] | None = getattr(self.own.rat, method)(self.index, start, length)
         return found
 
-    def native(self, start: int, length: int) -> tuple[Any, int, int]:
-        """See :meth:`AttachedColumn.native`."""
-        return self.own.rat, start, self.index
+    def exact(self, start: int, length: int) -> Array:
+        """Return existing rows as :func:`gdalbridge.attached_rat.values.from_plain` takes them."""
+        if self.type == FieldType.DATETIME:
+            return datetime_text(self.own.rat, start, length, self.index)
+        return self.read(start, length)
 
 
 class ShownColumn(ABC):
@@ -381,36 +269,21 @@ class ShownColumn(ABC):
     name: str
     type: int
     usage: int
-    _last: tuple[tuple[int, int, int], Any] | None = None
 
     @property
     @abstractmethod
     def rows(self) -> int:
         """Number of rows."""
 
-    @property
-    @abstractmethod
-    def version(self) -> int:
-        """A number that changes whenever values change."""
-
     @abstractmethod
     def plain(self, start: int, length: int) -> Array:
         """Return rows in the form that GDAL accepts, see :mod:`gdalbridge.attached_rat.values`."""
 
     def _native(self, start: int, length: int) -> Any:
-        """Return a GDAL table with rows. The last page is kept, because programs redraw pages."""
-        # The version is read before the rows, so that a change made meanwhile is noticed.
-        key = (self.version, start, length)
-        if self._last is not None and self._last[0] == key:
-            return self._last[1]
-        self._last = None
-        rat = native_rat(self.type, self.plain(start, length))
-        if length <= LONGEST_PAGE:
-            self._last = (key, rat)
-        return rat
+        return native_rat(self.type, self.plain(start, length))
 
     def window(self, row: int, after: Window | None) -> Window:
-        """See :meth:`AttachedColumn.window`."""
+        """See :meth:`OwnColumn.window`."""
         length = FIRST_WINDOW
         if after is not None and row == after.stop:
             # The rows are read in order, so the windows grow: each window costs some calls.
@@ -426,7 +299,7 @@ class ShownColumn(ABC):
         return Window(native_rat(self.type, plain), first, stop, 0)
 
     def read(self, start: int, length: int) -> Array:
-        """See :meth:`AttachedColumn.read`."""
+        """See :meth:`OwnColumn.read`."""
         if self.type in _PLAIN:
             return self.plain(start, length)
         if self.type == FieldType.STRING:
@@ -444,48 +317,50 @@ class ShownColumn(ABC):
         return values
 
     def values(self, method: str, start: int, length: int) -> list[Any] | None:
-        """See :meth:`AttachedColumn.values`."""
-        if not needs_no_gdal(method, self.type):
-            rat = self._native(start, length)
-        else:
-            plain = self.plain(start, length)
-            made = as_list(method, self.type, plain)
-            if made is not None:
-                return made
-            rat = native_rat(self.type, plain)
-        found: list[Any] | None = getattr(rat, method)(0, 0, length)
+        """See :meth:`OwnColumn.values`."""
+        if (
+            self.type in _PLAIN
+            and (made := as_list(method, self.plain(start, length))) is not None
+        ):
+            return made
+        found: list[Any] | None = getattr(self._native(start, length), method)(0, 0, length)
         return found
 
-    def native(self, start: int, length: int) -> tuple[Any, int, int]:
-        """See :meth:`AttachedColumn.native`."""
-        return self._native(start, length), 0, 0
+    def exact(self, start: int, length: int) -> Array:
+        """See :meth:`OwnColumn.exact`."""
+        if self.type != FieldType.DATETIME:
+            return self.read(start, length)
+        times, offsets = datetimes.parse(self.plain(start, length))
+        return datetimes.text_for_gdal(times, offsets, column=self.name, first_row=start)
 
 
 class ConvertedColumn(ShownColumn, OwnColumn):
-    """A column of the raster's own that GDAL's table would alter; see :meth:`HeldRat.stored`."""
+    """A column of the raster's own that GDAL's table would alter.
 
-    def __init__(self, own: HeldRat, index: int, *, as_text: bool = False) -> None:
+    These are the columns of a ``.vat.dbf``, and text in another encoding than UTF-8.
+    """
+
+    def __init__(self, own: RatSource, index: int, *, as_text: bool = False) -> None:
         OwnColumn.__init__(self, own, index)
-        dtype, attributes = own.stored_as(index)
+        dtype, attributes = stored_dtype(FieldType.STRING), {"GDAL_TYPE": self.type}
+        if isinstance(own, DbfSource):
+            found = own.rat.column(index)
+            attributes = found.attributes | {"GDAL_TYPE": int(found.type)}
+            # A wide field may hold only small integers. GDAL shows it as Integer.
+            is_integer = found.type == FieldType.INTEGER
+            dtype = stored_dtype(FieldType.INTEGER) if is_integer else found.dtype
+        attributes["GDAL_USAGE"] = self.usage
         shown = shown_as(self.name, dtype, attributes, new_types=NEW_TYPES, as_text=as_text)
         if shown is None:
             raise ConversionError(f"column {self.name!r}: GDAL has no type for {dtype}")
         self.shown, self.type = shown, int(shown.type)
 
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return self.own.schema.rows
-
-    @property
-    def version(self) -> int:
-        """Always 0, because the column is never written."""
-        return 0
+    rows = OwnColumn.rows
 
     def plain(self, start: int, length: int) -> Array:
         """See :meth:`ShownColumn.plain`."""
-        # A copy, because the caller may change the result.
-        return to_plain(self.shown, self.own.stored(self.index, start, length).copy(), start)
+        stored = self.own.read(self.index, start, length)
+        return to_plain(self.shown, stored.astype(self.shown.dtype, copy=False), start)
 
 
 class SidecarColumn(ShownColumn):
@@ -510,11 +385,6 @@ class SidecarColumn(ShownColumn):
     def rows(self) -> int:
         """Number of rows."""
         return self.table.rows
-
-    @property
-    def version(self) -> int:
-        """A number that changes whenever the table changes."""
-        return self.table.version
 
     def stored(self, start: int, length: int) -> Array:
         """Return rows in their stored dtype."""
@@ -588,14 +458,15 @@ class SidecarColumn(ShownColumn):
         for start, length in pieces(0, rows):
             there = max(0, min(length, other.rows - start))
             if there:
-                self.put_plain(start, plain_of(other, start, there))
+                self.put_plain(start, other.exact(start, there))
 
 
-def own_column(own: HeldRat, index: int, as_text: Collection[str] = ()) -> OwnColumn:
+def own_column(own: RatSource, index: int, as_text: Collection[str] = ()) -> OwnColumn:
     """Return a column of the raster's own table."""
-    if own.is_converted(index):
-        name = own.schema.columns[index].name
-        return ConvertedColumn(own, index, as_text=name in as_text)
+    column = own.schema.columns[index]
+    is_encoded = column.type == FieldType.STRING and own.options.encoding is not None
+    if isinstance(own, DbfSource) or is_encoded:
+        return ConvertedColumn(own, index, as_text=column.name in as_text)
     return OwnColumn(own, index)
 
 
@@ -605,20 +476,12 @@ def usage_for_gdal(column: AttachedColumn) -> int:
     return int(FieldUsage.GENERIC) if is_other else column.usage
 
 
-def plain_of(column: AttachedColumn, start: int, length: int) -> Array:
-    """Return rows of any column as :func:`gdalbridge.attached_rat.values.from_plain` takes them."""
-    if column.type != FieldType.DATETIME:
-        return column.read(start, length)
-    rat, first, index = column.native(start, length)
-    return datetime_text(rat, first, length, index)
-
-
 def are_equal(one: AttachedColumn, other: AttachedColumn, rows: int) -> bool:
     """Return True if two columns have the same type and bit-identical values."""
     if one.type != other.type or one.rows < rows or other.rows < rows:
         return False
     for start, length in pieces(0, rows):
-        here, there = (plain_of(column, start, length) for column in (one, other))
+        here, there = (column.exact(start, length) for column in (one, other))
         if here.dtype.kind == "f":
             here, there = here.view("u8"), there.view("u8")
         if not bool(np.all(here == there)):

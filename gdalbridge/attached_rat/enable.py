@@ -30,6 +30,7 @@ _stack: list["Enabled"] = []
 _originals: dict[tuple[Any, str], Any] = {}
 """The replaced functions of GDAL; empty while none is replaced."""
 _undo: list[Callable[[], None]] = []
+_READ_ARRAY, _WRITE_ARRAY = gdal_array.RATReadArray, gdal_array.RATWriteArray
 
 
 class Enabled:
@@ -200,18 +201,13 @@ def _set_default_rat(band: Any, table: Any) -> Any:
 def _read_array(rat: Any, field: int, start: int = 0, length: int | None = None) -> Any:
     if isinstance(rat, AttachedRAT):
         return rat.ReadAsArray(field, start, length)
-    return _originals_of(gdal_array, "RATReadArray")(rat, field, start, length)
+    return _READ_ARRAY(rat, field, start, length)
 
 
 def _write_array(rat: Any, array: Any, field: int, start: int = 0) -> Any:
     if isinstance(rat, AttachedRAT):
         return rat.WriteArray(array, field, start)
-    return _originals_of(gdal_array, "RATWriteArray")(rat, array, field, start)
-
-
-def _originals_of(owner: Any, name: str) -> Callable[..., Any]:
-    found: Callable[..., Any] = _GDALS[owner, name]
-    return found
+    return _WRITE_ARRAY(rat, array, field, start)
 
 
 _REPLACED: dict[tuple[Any, str], Callable[..., Any]] = {
@@ -220,4 +216,3 @@ _REPLACED: dict[tuple[Any, str], Callable[..., Any]] = {
     (gdal_array, "RATReadArray"): _read_array,
     (gdal_array, "RATWriteArray"): _write_array,
 }
-_GDALS = {(owner, name): getattr(owner, name) for owner, name in _REPLACED}

@@ -4,8 +4,9 @@ The raster's own columns come first, then each sidecar's. New columns, and colum
 of the raster's, go to one sidecar, the target. It is created when it is first needed.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from gdalbridge.attached_rat.columns import (
     own_column,
     usage_for_gdal,
 )
-from gdalbridge.attached_rat.gdal_rat import HeldRat, OwnRat, name_for_gdal
+from gdalbridge.attached_rat.gdal_rat import name_for_gdal
 from gdalbridge.attached_rat.open_sidecars import flush_each
 from gdalbridge.attached_rat.sidecar_table import SidecarTable
 from gdalbridge.attached_rat.values import shown_as
@@ -37,47 +38,20 @@ from gdalbridge.gdalio.field_types import (
     type_name,
     usage_attributes,
 )
+from gdalbridge.gdalio.rat_reader import RatSchema, RatSource
 from gdalbridge.gdalio.table_attributes import linear_binning, table_attributes, table_type
-from gdalbridge.sidecars.merged import LeftOut, merge, shown_columns
+from gdalbridge.sidecars.merged import LeftOut, merge
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
 from ratzarr import TableNotFoundError
 from ratzarr.errors import Advice
 
-__all__ = [
-    "Joined",
-    "join_columns",
-]
+__all__ = ["MAX_ROWS", "Joined"]
 
-
-def join_columns(
-    own: HeldRat, tables: Sequence[SidecarTable], prefer: str, as_text: Collection[str]
-) -> list[AttachedColumn]:
-    """Return the columns of the attached table: see :func:`gdalbridge.sidecars.merged.merge`.
-
-    Parameters
-    ----------
-    own : HeldRat
-    tables : sequence of SidecarTable
-    prefer : {"sidecar", "raster"}
-    as_text : collection of str
-        Columns to show as text.
-
-    Warns
-    -----
-    LossWarning
-        If a column can't be shown.
-    """
-    of_raster: list[AttachedColumn] = [
-        own_column(own, index, as_text) for index in range(len(own.schema.columns))
-    ]
-    return merge(
-        of_raster, [list(_of_sidecar(one, as_text)) for one in tables if one.exists], prefer
-    )
+MAX_ROWS = 2**31 - 1
 
 
 def _of_sidecar(table: SidecarTable, as_text: Collection[str]) -> Iterator[SidecarColumn]:
-    table.open_columns()
-    for one in shown_columns(table.path, table.names(), table.describe):
+    for one in table.columns():
         if isinstance(one, LeftOut):
             one.warn()
             continue
@@ -95,58 +69,33 @@ def _of_sidecar(table: SidecarTable, as_text: Collection[str]) -> Iterator[Sidec
             yield SidecarColumn(table, shown, one.name, one.part)
 
 
-MAX_ROWS = 2**31 - 1
-
-
+@dataclass(eq=False)
 class Joined:
-    """A raster's own table joined with its sidecars.
+    """A raster's own table joined with its sidecars."""
 
-    Parameters
-    ----------
-    name : str
-        The raster's name, for error messages.
-    own : OwnRat
-    tables : sequence of SidecarTable
-        The sidecars, in the order of their columns.
-    target : SidecarTable
-        The sidecar in ``tables`` that new columns go to.
-    prefer : {"sidecar", "raster"}
-        Which column is shown if two have the same name.
-    update : bool
-        Allow changes to the sidecars.
-    override : bool
-        Allow new columns that take the place of the raster's own.
-    as_text : collection of str
-        Columns to show as text.
-    key : str
-        The same for all attached tables of one band of a raster.
-    describe : callable
-        Returns the attributes of a new sidecar, given its path.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        own: OwnRat,
-        tables: Sequence[SidecarTable],
-        target: SidecarTable,
-        *,
-        prefer: str,
-        update: bool,
-        override: bool,
-        as_text: Collection[str],
-        key: str,
-        describe: Callable[[str], Mapping[str, Any]],
-    ) -> None:
-        self.key = key
-        self.name, self.own, self.tables, self.target = name, own, list(tables), target
-        self.update = update
-        self._prefer, self._override, self._as_text = prefer, override, frozenset(as_text)
-        self._describe = describe
-        self._described: Mapping[str, Any] | None = None
-        self._columns: list[AttachedColumn] | None = None
-        self._shell: Any = None
-        self.is_closed = False
+    name: str
+    """The raster's name, for error messages."""
+    own: RatSource
+    tables: list[SidecarTable]
+    """The sidecars, in the order of their columns."""
+    target: SidecarTable
+    """The sidecar in ``tables`` that new columns go to."""
+    key: str
+    """The same for all attached tables of one band of a raster."""
+    prefer: str = "sidecar"
+    """Which column is shown if two have the same name: ``sidecar`` or ``raster``."""
+    update: bool = False
+    """Allow changes to the sidecars."""
+    may_override: bool = False
+    """Allow new columns that take the place of the raster's own."""
+    as_text: Collection[str] = ()
+    """Columns to show as text."""
+    describe: Callable[[str], Mapping[str, Any]] = lambda _: {}
+    """Returns the attributes of a new sidecar, given its path."""
+    is_closed: bool = field(default=False, init=False)
+    _described: Mapping[str, Any] | None = field(default=None, init=False)
+    _columns: list[AttachedColumn] | None = field(default=None, init=False)
+    _shell: Any = field(default=None, init=False)
 
     # ---- columns and rows
 
@@ -178,7 +127,13 @@ class Joined:
         return rows
 
     def load(self, *, again: bool = False) -> None:
-        """Read the list of columns; with ``again``, look for new and deleted sidecars first."""
+        """Read the list of columns; with ``again``, look for new and deleted sidecars first.
+
+        Warns
+        -----
+        LossWarning
+            If a column can't be shown.
+        """
         if self.is_closed:
             return
         if again:
@@ -186,7 +141,12 @@ class Joined:
                 # Another process may have created or deleted the sidecar.
                 with suppress(TableNotFoundError):
                     table.open(update=self.update)
-        self._columns = join_columns(self.own, self.tables, self._prefer, self._as_text)
+        own: list[AttachedColumn] = [
+            own_column(self.own, index, self.as_text)
+            for index in range(len(self.own.schema.columns))
+        ]
+        sidecars = [list(_of_sidecar(one, self.as_text)) for one in self.tables]
+        self._columns = merge(own, sidecars, self.prefer)
         self._shell = None
 
     def shell(self) -> Any:
@@ -227,7 +187,7 @@ class Joined:
     def _raster_now(self) -> Mapping[str, Any]:
         """Return the attributes that describe the raster. They are read only once."""
         if self._described is None:
-            self._described = self._describe(self.target.path)
+            self._described = self.describe(self.target.path)
         return self._described
 
     def create_column(self, name: str, kind: int, usage: int) -> None:
@@ -235,7 +195,7 @@ class Joined:
         self.check_update()
         for index, column in enumerate(self.columns):
             if column.name == name:
-                if isinstance(column, OwnColumn) and self._override:
+                if isinstance(column, OwnColumn) and self.may_override:
                     # "Generic" is GDAL's default, so the raster's own usage is kept.
                     kept = usage or kept_usage(column.usage, stored_dtype(kind))
                     self.override(index, kind, kept, filled=False)
@@ -273,7 +233,6 @@ class Joined:
         attributes[PROVENANCE_ATTR] = column_provenance(
             "attach", self._raster_now()[RASTER_ATTR], source
         )
-        check_text(name, f"{self.name}, name of a column")
         table = self._target()
         # As in GDAL, a new column has all rows of the table.
         table.grow(self.rows)
@@ -303,8 +262,8 @@ class Joined:
         """
         self.check_update()
         own = self.columns[index]
-        if not self._override or self._prefer == "raster":
-            also = "" if self._prefer == "sidecar" else ' and prefer="sidecar"'
+        if not self.may_override or self.prefer == "raster":
+            also = "" if self.prefer == "sidecar" else ' and prefer="sidecar"'
             raise NotWrittenError(
                 Advice(
                     f"{self.name}: column {own.name!r} is the raster's own, which is never written.",
@@ -326,8 +285,9 @@ class Joined:
         return made
 
     def _free_name(self, name: str) -> str:
-        there, found, number = set(self.target.names()), name or "column 1", 2
-        while found in there:
+        check_text(name, f"{self.name}, name of a column")
+        found, number = name or "column 1", 2
+        while self.target.has(found):
             found, number = f"{name or 'column'} {number}", number + 1
         return found
 
@@ -439,7 +399,7 @@ class Joined:
 
     def _preferred(self, getter: Callable[[Mapping[str, Any]], Any], own: Any) -> Any:
         stored = next((v for t in self.tables if (v := getter(t.attributes)) is not None), None)
-        first, second = (own, stored) if self._prefer == "raster" else (stored, own)
+        first, second = (own, stored) if self.prefer == "raster" else (stored, own)
         return second if first is None else first
 
     @property
@@ -452,7 +412,7 @@ class Joined:
 
     def set_linear_binning(self, minimum: float, size: float) -> None:
         """Store linear binning in the target."""
-        self._set({"linear_binning": (minimum, size)})
+        self._set(RatSchema((), 0, None, (minimum, size)))
 
     @property
     def table_type(self) -> int:
@@ -465,12 +425,9 @@ class Joined:
             raise BridgeError(
                 f"a table's type must be 0 (thematic) or 1 (athematic): got {kind!r}"
             )
-        self._set({"table_type": kind})
+        self._set(RatSchema((), 0, kind, None))
 
-    def _set(self, changes: Mapping[str, Any]) -> None:
-        from gdalbridge.gdalio.rat_reader import RatSchema
-
-        schema = RatSchema((), 0, changes.get("table_type"), changes.get("linear_binning"))
+    def _set(self, schema: RatSchema) -> None:
         self._target().set_attributes(table_attributes(schema))
 
     # ---- the end

@@ -6,11 +6,11 @@ GDAL on tables in memory.
 
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gdalbridge.attached_rat.columns import (
     PIECE,
@@ -21,13 +21,12 @@ from gdalbridge.attached_rat.columns import (
     blank,
     check_text,
     pieces,
-    plain_of,
     stored_array,
     stored_cell,
     usage_for_gdal,
 )
-from gdalbridge.attached_rat.gdal_rat import HeldRat, name_for_gdal, native_rat
-from gdalbridge.attached_rat.merged import Joined
+from gdalbridge.attached_rat.gdal_rat import GdalRat, name_for_gdal, native_rat
+from gdalbridge.attached_rat.merged import MAX_ROWS, Joined
 from gdalbridge.attached_rat.open_sidecars import release
 from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
@@ -117,7 +116,7 @@ def _add(rat: Any, column: AttachedColumn, start: int, rows: int) -> None:
     index = rat.GetColumnCount()
     rat.CreateColumn(name_for_gdal(column.name), int(column.type), usage_for_gdal(column))
     there = max(0, min(rows, column.rows - start))
-    values = [plain_of(column, first, size) for first, size in pieces(start, there)]
+    values = [column.exact(first, size) for first, size in pieces(start, there)]
     if values:
         # All rows in one call: some versions write a block after row 0 to the wrong rows.
         plain = values[0] if len(values) == 1 else np.concatenate(values)
@@ -186,9 +185,17 @@ class RowFinder:
         return rat
 
 
-Array = NDArray[Any]
+def _getter(name: str) -> Callable[["AttachedRAT", int, int], Any]:
+    """Return the method of this name: it asks the window that has the cell."""
 
-MAX_ROWS = 2**31 - 1
+    def get(self: "AttachedRAT", iRow: int, iCol: int) -> Any:
+        window = self._windows.get(iCol)
+        if window is None or not window.first <= iRow < window.stop:
+            window = self._window(iRow, iCol)
+        return getattr(window.rat, name)(iRow - window.first, window.column)
+
+    get.__name__ = name
+    return get
 
 
 # GDAL's class has no type annotations.
@@ -262,7 +269,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
     def is_empty(self) -> bool:
         """True if the raster has neither a table of its own nor a sidecar."""
         joined = self._joined
-        return not joined.own.has_table and not any(table.exists for table in joined.tables)
+        return joined.own.rat is None and not any(table.exists for table in joined.tables)
 
     def take(self, table: Any) -> None:
         """Copy all columns of another GDAL table, except those that are equal already.
@@ -272,7 +279,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
         ConversionError
             If a sidecar has one of the columns with another type.
         """
-        held, rows = HeldRat(table, "the table"), table.GetRowCount()
+        held, rows = GdalRat(None, None, table, "the table"), table.GetRowCount()
         for column in held.schema.columns:
             check_text(column.name, f"{self._joined.name}, name of a column")
         if self.GetRowCount() != rows:
@@ -407,45 +414,12 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
             self._windows.pop(index, None)
         return window
 
-    def GetValueAsInt(self, iRow: int, iCol: int) -> int:
-        window = self._windows.get(iCol)
-        if window is None or not window.first <= iRow < window.stop:
-            window = self._window(iRow, iCol)
-        value: int = window.rat.GetValueAsInt(iRow - window.first, window.column)
-        return value
-
-    def GetValueAsDouble(self, iRow: int, iCol: int) -> float:
-        window = self._windows.get(iCol)
-        if window is None or not window.first <= iRow < window.stop:
-            window = self._window(iRow, iCol)
-        value: float = window.rat.GetValueAsDouble(iRow - window.first, window.column)
-        return value
-
-    def GetValueAsString(self, iRow: int, iCol: int) -> str:
-        window = self._windows.get(iCol)
-        if window is None or not window.first <= iRow < window.stop:
-            window = self._window(iRow, iCol)
-        value: str = window.rat.GetValueAsString(iRow - window.first, window.column)
-        return value
-
-    def GetValueAsBoolean(self, iRow: int, iCol: int) -> bool:
-        window = self._windows.get(iCol)
-        if window is None or not window.first <= iRow < window.stop:
-            window = self._window(iRow, iCol)
-        value: bool = window.rat.GetValueAsBoolean(iRow - window.first, window.column)
-        return value
-
-    def GetValueAsDateTime(self, iRow: int, iCol: int) -> Any:
-        window = self._windows.get(iCol)
-        if window is None or not window.first <= iRow < window.stop:
-            window = self._window(iRow, iCol)
-        return window.rat.GetValueAsDateTime(iRow - window.first, window.column)
-
-    def GetValueAsWKBGeometry(self, iRow: int, iCol: int) -> Any:
-        window = self._windows.get(iCol)
-        if window is None or not window.first <= iRow < window.stop:
-            window = self._window(iRow, iCol)
-        return window.rat.GetValueAsWKBGeometry(iRow - window.first, window.column)
+    GetValueAsInt = _getter("GetValueAsInt")
+    GetValueAsDouble = _getter("GetValueAsDouble")
+    GetValueAsString = _getter("GetValueAsString")
+    GetValueAsBoolean = _getter("GetValueAsBoolean")
+    GetValueAsDateTime = _getter("GetValueAsDateTime")
+    GetValueAsWKBGeometry = _getter("GetValueAsWKBGeometry")
 
     def SetValueAsInt(self, iRow: int, iCol: int, nValue: int) -> None:
         self._set("SetValueAsInt", iRow, iCol, nValue)

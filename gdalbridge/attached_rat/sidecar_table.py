@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.sidecars.merged import Description
+from gdalbridge.sidecars.merged import LeftOut, ShownColumn, shown_columns
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.errors import ChangedError, ColumnNotFoundError
 
@@ -102,18 +102,14 @@ class SidecarTable:
         self.lock = threading.RLock()
         self.users: WeakSet[Any] = WeakSet()
         """The attached tables of this sidecar. Each is notified of the others' changes."""
-        self.version = 0
-        """A number that changes whenever values may have changed."""
         self._store: RatZarr | None = None
         self._appended: _AppendedRows | None = None
         self._writable = False
-        self._names: list[str] | None = None
 
     def forget(self) -> None:
         """Drop pending changes in the child of a fork, because the parent writes them."""
         self.lock = threading.RLock()
-        self._appended = self._names = None
-        self.version += 1
+        self._appended = None
 
     # ---- the store
 
@@ -138,8 +134,6 @@ class SidecarTable:
             If the store does not exist.
         """
         with self.lock:
-            self._names = None
-            self.version += 1
             if self._store is not None and update and not self._writable:
                 self._store = None
             if self._store is None:
@@ -180,7 +174,7 @@ class SidecarTable:
                     store.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
                     store.setRowCount(rows)
                 store.getRatAttributeMapping().update(attributes())
-            self._store, self._writable, self._names = store, True, None
+            self._store, self._writable = store, True
 
     @property
     def _open(self) -> RatZarr:
@@ -199,34 +193,19 @@ class SidecarTable:
 
     # ---- columns
 
-    def names(self) -> list[str]:
-        """Return the names of the columns, in order."""
-        with self.lock:
-            if self._store is None:
-                return []
-            if self._names is None:
-                self._names = self._store.getColumnNames()
-            return list(self._names)
+    def has(self, name: str) -> bool:
+        """Return True if the store has this column, shown or not."""
+        return self._store is not None and self._store.colExists(name)
 
-    def open_columns(self) -> None:
-        """Fetch the metadata of all columns in parallel."""
-        names = self.names()
-        if names:
-            # Unreadable columns raise their error in describe.
-            self._open.getUnreadableColumns(names)
-
-    def describe(self, name: str) -> Description:
-        """Return a column's dtype, values per row, and attributes."""
-        store = self._open
-        attributes = store.getColumnAttributeMapping(name).asdict()
-        return Description(store.getColumnDtype(name), store.getColumnWidth(name), attributes)
+    def columns(self) -> Iterator[ShownColumn | LeftOut]:
+        """Yield the columns, and those that are left out, in order; none if the store is missing."""
+        return iter(()) if self._store is None else shown_columns(self._store)
 
     def create_column(self, name: str, dtype: Any, attributes: Mapping[str, Any]) -> None:
         """Create a column with as many rows as the table."""
         with self.lock:
             self._append()
             self._open.createColumn(name, dtype, attributes=attributes)
-            self._names = None
 
     def set_column_attributes(self, name: str, attributes: Mapping[str, Any]) -> None:
         """Change attributes of a column."""
@@ -239,8 +218,6 @@ class SidecarTable:
             if self._appended is not None:
                 self._appended.drop(name)
             self._open.deleteColumn(name)
-            self._names = None
-            self.version += 1
 
     # ---- rows
 
@@ -251,7 +228,6 @@ class SidecarTable:
                 self.flush()
             self._append()
             self._open.setRowCount(rows)
-            self.version += 1
 
     def grow(self, rows: int) -> None:
         """Grow the table to at least ``rows`` rows; the store grows later if they are few."""
@@ -266,7 +242,6 @@ class SidecarTable:
                 if self._appended is None:
                     self._appended = _AppendedRows(stored)
                 self._appended.stop = rows
-            self.version += 1
 
     def _append(self) -> None:
         """Append the rows to the store that it lacks; raise the first error after all columns."""
@@ -334,7 +309,6 @@ class SidecarTable:
             Values in the column's dtype.
         """
         with self.lock:
-            self.version += 1
             appended = self._appended
             if appended is not None and start + len(values) > appended.first:
                 inside = max(0, appended.first - start)

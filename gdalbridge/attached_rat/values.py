@@ -45,8 +45,7 @@ def narrowed(text: Array) -> Array | None:
     return narrow if np.count_nonzero(narrow.view(np.uint8)) == int(lengths.sum()) else None
 
 
-EXACT_IN_DOUBLE = 2**53
-_DOUBLE = np.dtype(np.float64)
+TO_TEXT = "To show the column as text, use as_text=[...]."
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,24 +140,10 @@ def to_plain(shown: Shown, values: Array, first_row: int) -> Array:
         return _plain_text(shown, values, first_row)
     if kind == FieldType.DATETIME:
         return _plain_datetimes(shown, values, first_row)
-    if kind == FieldType.REAL and shown.dtype.kind in "iu":
-        return _as_doubles(shown, values, first_row)
-    if values.dtype.kind == "f" and values.dtype != _DOUBLE:
-        # Payloads of NaNs are kept.
-        return _exact(replace(shown, dtype=stored_dtype(kind)), values, first_row)
+    if kind == FieldType.REAL:
+        # Also keeps the payloads of NaNs.
+        return _exact(replace(shown, dtype=stored_dtype(kind)), values, first_row, TO_TEXT)
     return values.astype(stored_dtype(kind), copy=False)
-
-
-def _as_doubles(shown: Shown, values: Array, first_row: int) -> Array:
-    doubles = values.astype(np.float64)
-    for place in np.flatnonzero(np.abs(doubles) >= EXACT_IN_DOUBLE).tolist():
-        if int(doubles[place]) != int(values[place]):
-            raise ConversionError(
-                f"column {shown.column!r}, row {first_row + place}: {values[place]} is not exact "
-                "in GDAL's Real, and GDAL's Integer has only 32 bits. To show the column as text, "
-                "use as_text=[...]."
-            )
-    return doubles
 
 
 def _plain_text(shown: Shown, values: Array, first_row: int) -> Array:
@@ -205,7 +190,7 @@ def _plain_datetimes(shown: Shown, values: Array, first_row: int) -> Array:
         texts = values if values.dtype.kind == "S" else values.tolist()
         times, offsets = datetimes.parse(texts, column=column, first_row=first_row)
     else:
-        _check_years(shown, values, first_row, ". To show the column as text, use as_text=[...].")
+        _check_years(shown, values, first_row, f". {TO_TEXT}")
         times = values.astype("M8[us]")
         offsets = np.full(len(times), shown.offset, np.int32)
         if np.datetime_data(values.dtype)[0] in ("ns", "ps", "fs", "as"):
@@ -285,11 +270,11 @@ def to_stored(shown: Shown, values: Array, first_row: int) -> Array | None:
     return _exact(shown, values, first_row) if same else None
 
 
-def _exact(shown: Shown, values: Array, first_row: int) -> Array:
+def _exact(shown: Shown, values: Array, first_row: int, hint: str = "") -> Array:
     try:
         return exact(values, shown.dtype, column=shown.column, first_row=first_row)
     except RatZarrError as error:
-        raise ConversionError(str(error)) from error
+        raise ConversionError(f"{error}. {hint}" if hint else str(error)) from error
 
 
 def _from_text(shown: Shown, plain: Array, first_row: int) -> Array:

@@ -6,7 +6,7 @@ preserve every bit, and values that they cannot hold were refused earlier. For t
 last rows of the written blocks are compared, which shows misplaced and missing blocks.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.copying.raster_blocks import ExportPlan, blocks
 from gdalbridge.gdalio.field_types import FieldType, stored_dtype
-from gdalbridge.gdalio.losses import ValueLoss, changed_reals, loss_lines
+from gdalbridge.gdalio.losses import DOUBLE, ValueLoss, loss_lines, table_losses
 from gdalbridge.gdalio.rat_reader import RatSource, open_rat
 from gdalbridge.gdalio.table_attributes import linear_binning, table_type
 from gdalbridge.progress import Progress
@@ -84,29 +84,22 @@ def compare(
     """
     if not written or not rows:
         return []
-    losses: list[str] = []
-    lost = []
+    found = []
     with open_rat(_again(raster), band) as source:
-        losses += _of_the_table(table.getRatAttributeMapping().asdict(), source)
-        for done, (plan, index, borders) in enumerate(written):
-            if not values:
-                continue
-            changed, first = 0, None
-            looked_at = blocks(table, [plan], rows) if every else borders.blocks
-            for block, pieces in looked_at:
+        attributes = table.getRatAttributeMapping().asdict()
+        losses = table_losses(table_type(attributes), linear_binning(attributes), source.schema)
+        for done, (plan, index, borders) in enumerate(written if values else ()):
+            is_single = plan.dtype.kind == "f" and plan.dtype.itemsize < 8
+            column = ValueLoss(plan.name, plan.kind == FieldType.REAL)
+            found.append(column)
+            for block, pieces in blocks(table, [plan], rows) if every else borders.blocks:
                 start = block.start
                 for piece in pieces:
-                    differ = np.flatnonzero(_differences(source, index, plan, start, piece))
-                    changed += len(differ)
-                    if first is None and len(differ):
-                        first = _first(source, index, plan, start, piece, int(differ[0]))
+                    now = _read_again(source, index, plan, start, piece)
+                    column.add(start, *now, plan.dtype if is_single else DOUBLE)
                     start += len(piece)
                 told.report(0.5 + (done + block.stop / rows) / len(written) / 2, plan.key)
-            if first is not None:
-                which = f"{rows} values" if every else "the values looked at"
-                real = plan.kind == FieldType.REAL
-                lost.append(ValueLoss(plan.name, *first, changed, which, real))
-    return losses + loss_lines(lost)
+    return losses + loss_lines(found, f"{rows} values" if every else "the values looked at")
 
 
 def _again(raster: Any) -> Any:
@@ -122,45 +115,16 @@ def _again(raster: Any) -> Any:
     return raster
 
 
-def _of_the_table(attributes: Mapping[str, Any], source: RatSource) -> list[str]:
-    losses = []
-    binning = linear_binning(attributes)
-    if binning is not None and not _same_doubles(source.schema.linear_binning, binning):
-        losses.append(f"the linear binning became {source.schema.linear_binning}, was {binning}")
-    kind = table_type(attributes)
-    if kind is not None and source.schema.table_type != kind:
-        losses.append("the table's type was not kept")
-    return losses
-
-
-def _same_doubles(one: tuple[float, float] | None, other: tuple[float, float]) -> bool:
-    return one is not None and np.array(one).tobytes() == np.array(other).tobytes()
-
-
-def _first(
-    source: RatSource, index: int, plan: ExportPlan, start: int, values: Array, row: int
-) -> tuple[int, str, str]:
-    """Return a changed row, its value, and the new value."""
-    was, now = values[row], source.read(index, start + row, 1)[0]
-    if isinstance(was, bytes) and plan.kind == FieldType.STRING:
-        was = was.decode("utf-8")
-    return start + row, str(was), str(now)
-
-
-def _differences(
+def _read_again(
     source: RatSource, index: int, plan: ExportPlan, start: int, values: Array
-) -> NDArray[np.bool_]:
-    length = len(values)
+) -> tuple[Array, Array]:
+    """Return the written values, and those that the raster has, in comparable form."""
     if plan.kind == FieldType.DATETIME:
-        return np.asarray(source.read_datetime_text(index, start, length) != values)
-    if plan.kind == FieldType.STRING:
-        now = source.read_encoded(index, start, length)
-        if now.dtype.kind != values.dtype.kind:
-            text = stored_dtype(FieldType.STRING)
-            return np.asarray(source.read(index, start, length) != values.astype(text))
-        return np.asarray(now != values)
-    now = source.read(index, start, length)
-    if now.dtype.kind == "f":
-        single = plan.dtype.kind == "f" and plan.dtype.itemsize < 8
-        return changed_reals(values, now, plan.dtype if single else np.dtype(np.float64))
-    return np.asarray(now != values)
+        return values, source.read_datetime_text(index, start, len(values))
+    if plan.kind != FieldType.STRING:
+        return values, source.read(index, start, len(values))
+    now = source.read_encoded(index, start, len(values))
+    if now.dtype.kind != values.dtype.kind:
+        text = stored_dtype(FieldType.STRING)
+        return values.astype(text), source.read(index, start, len(values))
+    return values, now

@@ -189,8 +189,7 @@ def _checked(plan: ExportPlan, values: Array, dtype: np.dtype[Any], start: int) 
 def _as_text(plan: ExportPlan, values: Array, start: int) -> Array:
     text = stored_dtype(FieldType.STRING)
     if values.dtype.kind == "M":
-        iso = np.datetime_as_string(values)
-        return np.where(np.isnat(values), "", iso).astype(text)
+        return datetimes.write(values).astype(text)
     if values.dtype.kind in "iufb":
         if values.dtype.kind == "f" and (payloads := has_payload(values)).any():
             row = start + int(np.argmax(payloads))

@@ -58,7 +58,6 @@ from ratzarr.pipeline import (
 __all__ = [
     "INTERRUPTIONS",
     "Copied",
-    "copy_columns",
     "copy_to_sidecar",
 ]
 
@@ -82,31 +81,6 @@ class Copied:
     """Number of its rows that existed before."""
 
 
-def copy_columns(
-    source: RatSource,
-    table: RatZarr,
-    plans: Sequence[Plan],
-    block_rows: int | None,
-    told: Progress,
-    finished: list[Copied],
-) -> None:
-    """Copy columns as planned.
-
-    Parameters
-    ----------
-    finished : list
-        Completed columns are appended to this list, in order.
-
-    Raises
-    ------
-    CancelledError, KeyboardInterrupt, StoreError
-        Written data stays, and the copy can be resumed.
-    Exception
-        For other failures. Incomplete columns created by this call are removed.
-    """
-    Copying(source, table, plans, block_rows, told, finished).run()
-
-
 @dataclass(slots=True)
 class _Column:
     """A column being copied."""
@@ -114,16 +88,27 @@ class _Column:
     number: int
     plan: Plan
     blocks: Sequence[Block]
-    """The column's plan."""
-    done: "_RowsDone"
     rows_there: int
     bytes_read: list[int] = field(default_factory=list)
     failed: bool = False
+    written: int = 0
+    """Number of its blocks that are written, in order."""
+    noted: int = 0
+    """That number, when it was recorded in the store."""
+    when: float = field(default_factory=time.monotonic)
+
+    def note(self, table: RatZarr) -> None:
+        """Record how many leading rows are complete."""
+        if self.written > self.noted:
+            # The record is informational; failing to write it must not fail the copy.
+            with suppress(RatZarrError):
+                table.setComplete(self.plan.name, self.blocks[self.written - 1].stop)
+            self.noted, self.when = self.written, time.monotonic()
 
 
 @dataclass(slots=True)
-class Copying:
-    """Columns being copied: see :func:`copy_columns`."""
+class _Copying:
+    """Columns being copied."""
 
     source: RatSource
     table: RatZarr
@@ -131,6 +116,7 @@ class Copying:
     block_rows: int | None
     told: Progress
     finished: list[Copied]
+    """Completed columns are appended to this list, in order."""
     begun: deque[_Column] = field(default_factory=deque)
     """Incomplete columns, in order."""
     created: set[int] = field(default_factory=set)
@@ -159,7 +145,9 @@ class Copying:
                     # Earlier columns had no blocks.
                     while self.begun[0] is not column:
                         self._finish()
-                    column.done.one_more()
+                    column.written += 1
+                    if time.monotonic() - column.when >= SECONDS:
+                        column.note(self.table)
                     self._report(column.number, block.stop / self.source.schema.rows)
                     if block is column.blocks[-1]:
                         self._finish()
@@ -196,8 +184,7 @@ class Copying:
             for first in range(start, stop, step)
         ]
         there = rows - sum(stop - start for start, stop in runs)
-        done = _RowsDone(self.table, plan.name, blocks, rows)
-        column = _Column(number, plan, blocks, done, there)
+        column = _Column(number, plan, blocks, there)
         self.begun.append(column)
         return column
 
@@ -272,7 +259,7 @@ class Copying:
             for column in self.begun:
                 # A column that was complete stays so; an update would mark it incomplete.
                 if column.plan.action is not Action.KEEP:
-                    column.done.note()
+                    column.note(self.table)
             raise
         except Exception as error:
             for column in self.begun:
@@ -335,33 +322,6 @@ def _options(table: RatZarr, plan: Plan) -> dict[str, Any]:
         "complete": False,
         "chunkSize": plan.chunk_rows if plan.chunk_rows != usual else None,
     }
-
-
-class _RowsDone:
-    """Records from time to time how many leading rows of a column are complete."""
-
-    def __init__(self, table: RatZarr, name: str, blocks: Sequence[Block], rows: int) -> None:
-        self._table, self._name = table, name
-        self._starts = [*(block.start for block in blocks), rows]
-        self._finished = self._noted = 0
-        self._when = time.monotonic()
-
-    def one_more(self) -> None:
-        """Add the next block, in order."""
-        self._finished += 1
-        if time.monotonic() - self._when >= SECONDS:
-            self.note()
-
-    def note(self) -> None:
-        """Write the record."""
-        # Rows before the next block to be written exist, written now or earlier.
-        done = self._starts[self._finished]
-        if done == self._noted:
-            return
-        # The record is informational; failing to write it must not fail the copy.
-        with suppress(RatZarrError):
-            self._table.setComplete(self._name, done)
-        self._noted, self._when = done, time.monotonic()
 
 
 SHORTEST_CHUNK = 1024
@@ -498,7 +458,7 @@ def copy_to_sidecar(
             # Also if the existing copy was interrupted.
             if table.getRowCount() != schema.rows or RESIZE_ATTR in table.getRatAttributeMapping():
                 table.setRowCount(schema.rows)
-            copy_columns(source, table, plans, block_rows, told, done)
+            _Copying(source, table, plans, block_rows, told, done).run()
             made = {plan.name for plan in plans}
             _describe_table(table, source.name, made, table_attributes(schema), belongs)
             told.report(1.0)

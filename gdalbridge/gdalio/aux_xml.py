@@ -11,13 +11,12 @@ from typing import Any
 
 from gdalbridge.errors import GdalError
 from gdalbridge.gdalio.compat import NEW_TYPES, exceptions, gdal, own_rat, set_own_rat, silence
+from gdalbridge.gdalio.datasets import read_file, xml_attribute
 
 __all__ = ["older_gdal_note", "write_beside"]
 
 TABLE = "GDALRasterAttributeTable"
 BAND = "PAMRasterBand"
-ELEMENT, TEXT, ATTRIBUTE = 0, 1, 2
-"""Kinds of nodes in GDAL's XML trees. A node is a list: its kind, its name or text, its children."""
 
 
 def write_beside(raster: Path, source: Any, bands: Sequence[int]) -> None:
@@ -91,36 +90,24 @@ def older_gdal_note(raster: str, band: int, name: str) -> str | None:
 def _has_table(path: str, band: int) -> bool:
     tree = _parsed(path)
     return tree is not None and any(
-        _attribute(one, "band") == str(band) and any(_elements(one, TABLE))
+        xml_attribute(one, "band") == str(band) and any(_elements(one, TABLE))
         for one in _bands_in(tree)
     )
 
 
 def _parsed(path: str) -> list[Any] | None:
-    with exceptions(False), silence():
-        file = gdal.VSIFOpenL(path, "rb")
-        if file is None:
-            return None
-        try:
-            data = bytearray()
-            while piece := gdal.VSIFReadL(1, 2**24, file):
-                data += piece
-        finally:
-            gdal.VSIFCloseL(file)
-        try:
-            # GDAL has no type annotations.
+    data = read_file(path)
+    if not data:
+        return None
+    try:
+        with exceptions(False), silence():
             return gdal.ParseXMLString(data.decode("utf-8"))  # type: ignore[no-any-return]  # GDAL has no types
-        except UnicodeDecodeError:
-            return None
+    except UnicodeDecodeError:
+        return None
 
 
 def _elements(node: list[Any], name: str) -> Iterator[list[Any]]:
-    return (one for one in node[2:] if one[0] == ELEMENT and one[1] == name)
-
-
-def _attribute(node: list[Any], name: str) -> str | None:
-    found = (one[2][1] for one in node[2:] if one[0] == ATTRIBUTE and one[1] == name)
-    return next(found, None)
+    return (one for one in node[2:] if one[0] == gdal.CXT_Element and one[1] == name)
 
 
 def _root(tree: list[Any]) -> list[Any]:
@@ -137,12 +124,12 @@ def _merge(written: Path, target: Path) -> None:
     there, found = _parsed(str(target)), _parsed(str(written))
     if there is None or found is None:
         raise GdalError(f"{target} is not XML that GDAL can read: the table was not written to it")
-    homes = {_attribute(one, "band"): one for one in _bands_in(there)}
+    homes = {xml_attribute(one, "band"): one for one in _bands_in(there)}
     for band in _bands_in(found):
-        number = _attribute(band, "band")
+        number = xml_attribute(band, "band")
         home = homes.get(number)
         if home is None:
-            home = [ELEMENT, BAND, [ATTRIBUTE, "band", [TEXT, number]]]
+            home = [gdal.CXT_Element, BAND, [gdal.CXT_Attribute, "band", [gdal.CXT_Text, number]]]
             _root(there).append(home)
         for table in list(_elements(band, TABLE)):
             home[:] = [one for one in home if not (isinstance(one, list) and one[1] == TABLE)]

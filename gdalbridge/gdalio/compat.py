@@ -96,7 +96,7 @@ def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, star
     return failed
 
 
-def exceptions(use: bool = True) -> AbstractContextManager[None]:
+def exceptions(use: bool = True, module: Any = gdal) -> AbstractContextManager[None]:
     """Turn GDAL's errors into exceptions within a block, not for the whole process.
 
     Parameters
@@ -105,22 +105,25 @@ def exceptions(use: bool = True) -> AbstractContextManager[None]:
         False keeps errors as messages, even if the caller has enabled exceptions. An exception
         would discard the result of a call that succeeded with an error, and error handlers would
         not be called.
+    module : module
+        ``osgeo.gdal``, or ``osgeo.osr``, which has its own switch.
     """
-    if hasattr(gdal, "ExceptionMgr"):
+    if hasattr(module, "ExceptionMgr"):
         # Since 3.7, and for this thread alone: the user's other threads keep their setting.
-        manager: AbstractContextManager[None] = gdal.ExceptionMgr(useExceptions=use)
+        manager: AbstractContextManager[None] = module.ExceptionMgr(useExceptions=use)
         return manager
-    return _exceptions_of_process(use)
+    return _exceptions_of_process(use, module)
 
 
 @contextmanager
-def _exceptions_of_process(use: bool) -> Iterator[None]:
-    before = bool(gdal.GetUseExceptions())
-    _use_exceptions(use)
+def _exceptions_of_process(use: bool, module: Any) -> Iterator[None]:
+    switches = module.DontUseExceptions, module.UseExceptions
+    before = bool(module.GetUseExceptions())
+    switches[use]()
     try:
         yield
     finally:
-        _use_exceptions(before)
+        switches[before]()
 
 
 @contextmanager
@@ -143,24 +146,8 @@ def osr_exceptions(use: bool = True) -> Iterator[None]:
     """
     from osgeo import osr
 
-    if hasattr(osr, "ExceptionMgr"):
-        with osr.ExceptionMgr(useExceptions=use), silence():
-            yield
-        return
-    before = bool(osr.GetUseExceptions())
-    (osr.UseExceptions if use else osr.DontUseExceptions)()
-    try:
-        with silence():
-            yield
-    finally:
-        (osr.UseExceptions if before else osr.DontUseExceptions)()
-
-
-def _use_exceptions(use: bool) -> None:
-    if use:
-        gdal.UseExceptions()
-    else:
-        gdal.DontUseExceptions()
+    with exceptions(use, osr), silence():
+        yield
 
 
 @contextmanager

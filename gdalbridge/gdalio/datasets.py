@@ -4,7 +4,7 @@ import os
 import posixpath
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from gdalbridge.errors import RasterNotFoundError
@@ -17,12 +17,15 @@ from ratzarr.stores import gdal_name
 __all__ = [
     "band_of",
     "driver_of",
+    "is_updatable",
     "messages_of",
     "open_dataset",
     "opened",
+    "read_file",
     "siblings_known",
     "siblings_visible",
     "source_of",
+    "xml_attribute",
 ]
 
 
@@ -53,7 +56,7 @@ def source_of(dataset: Any, band: Any) -> tuple[str, int] | None:
     number = _text(found["SourceBand"]) if "SourceBand" in found else "1"
     if not name or not number.isdecimal() or int(number) < 1:
         return None
-    if _attribute(found["SourceFilename"], "relativeToVRT") == "1":
+    if xml_attribute(found["SourceFilename"], "relativeToVRT") == "1":
         name = posixpath.join(posixpath.dirname(dataset.GetDescription()), name)
     return name, int(number)
 
@@ -63,9 +66,9 @@ def _only_source(whole: Any, number: int) -> Any:
     tops = [whole] if whole[1] == "VRTDataset" else whole[2:]
     for top in tops:
         for node in top[2:]:
-            if node[1] == "VRTRasterBand" and _attribute(node, "band") == str(number):
+            if node[1] == "VRTRasterBand" and xml_attribute(node, "band") == str(number):
                 # Computed bands have a class of their own.
-                if _attribute(node, "subClass") not in (None, "VRTSourcedRasterBand"):
+                if xml_attribute(node, "subClass") not in (None, "VRTSourcedRasterBand"):
                     return None
                 sources = [child for child in node[2:] if child[1].endswith("Source")]
                 simple = [one for one in sources if one[1] in ("SimpleSource", "ComplexSource")]
@@ -74,7 +77,7 @@ def _only_source(whole: Any, number: int) -> Any:
 
 
 def _is_nearest(root: Any) -> bool:
-    asked = _attribute(root, "resampling")
+    asked = xml_attribute(root, "resampling")
     return asked is None or asked.lower() in ("near", "nearest")
 
 
@@ -82,7 +85,11 @@ def _text(node: Any) -> str:
     return "".join(child[1] for child in node[2:] if child[0] == gdal.CXT_Text)
 
 
-def _attribute(node: Any, name: str) -> str | None:
+def xml_attribute(node: Any, name: str) -> str | None:
+    """Return an attribute of an element in one of GDAL's XML trees; None if it has none.
+
+    A node is a list: its kind, its name or text, and its children.
+    """
     for child in node[2:]:
         if child[0] == gdal.CXT_Attribute and child[1] == name:
             return _text(child)
@@ -188,6 +195,19 @@ def driver_of(raster: str, storage_options: Mapping[str, Any] | None = None) -> 
     return None if driver is None else str(driver.ShortName)
 
 
+def read_file(path: str) -> bytes | None:
+    """Return the content of a file in GDAL's file systems; None if it can't be opened."""
+    with silence():
+        file = gdal.VSIFOpenL(path, "rb")
+        if file is None:
+            return None
+        try:
+            pieces = iter(lambda: bytes(gdal.VSIFReadL(1, 2**24, file) or b""), b"")
+            return b"".join(pieces)
+        finally:
+            gdal.VSIFCloseL(file)
+
+
 def band_of(dataset: Any, band: object, name: str) -> Any:
     """Return a band of a dataset.
 
@@ -202,6 +222,19 @@ def band_of(dataset: Any, band: object, name: str) -> Any:
             f"{name} has {count} bands, counted from 1: there is no {band!r}"
         )
     return dataset.GetRasterBand(band)
+
+
+def is_updatable(dataset: Any, band: Any) -> bool:
+    """Return True if a dataset was opened for update, so that its file may be incomplete."""
+    # GDAL's bindings don't tell. So attempt a write outside the raster. It never writes anything,
+    # and its error code tells whether the dataset is open for update.
+    with silence():
+        gdal.ErrorReset()
+        with suppress(RuntimeError):
+            band.WriteRaster(dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
+        reason = gdal.GetLastErrorNo()
+        gdal.ErrorReset()
+    return reason not in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """GDAL's column types and usages, and the dtypes that store them, without GDAL.
 
-:data:`CONVERSIONS` is the table in docs/conversions.md, in both directions.
+docs/conversions.md has the conversions in both directions.
 
 >>> stored_dtype(FieldType.INTEGER), type_name(4), usage_name(1), usage_name(99)
 (dtype('int32'), 'DateTime', 'PixelCount', 'Unknown 99')
@@ -18,11 +18,9 @@ from ratzarr.format import BYTES
 
 __all__ = [
     "COLOUR_USAGES",
-    "CONVERSIONS",
     "HFA_NAMES",
     "FieldType",
     "FieldUsage",
-    "conversion_table",
     "export_type",
     "hfa_colour_conflict",
     "hfa_cut",
@@ -88,54 +86,6 @@ COLOUR_USAGES = frozenset({6, 7, 8, 9})
 HFA_NAMES = {1: "Histogram", 2: "Class_Names", 6: "Red", 7: "Green", 8: "Blue", 9: "Opacity"}
 """Names that HFA gives to columns of these usages."""
 HFA_NAME_BYTES = 63
-
-# From, to, and condition. "checked" means that each value is tested, and a value that would change
-# is an error that names its row.
-CONVERSIONS: tuple[tuple[str, str, str], ...] = (
-    ("GDAL Integer", "int32", "exact"),
-    ("GDAL Real", "float64", "exact, every bit"),
-    (
-        "GDAL String",
-        "str",
-        "exact; text that is not UTF-8 is refused, unless its encoding is given",
-    ),
-    ("GDAL Boolean", "bool", "exact"),
-    (
-        "GDAL DateTime",
-        "datetime64[us]",
-        (
-            "in UTC, with the common offset in UTC_OFFSET_MINUTES; to the millisecond, or finer "
-            "if GDAL's 32-bit seconds are finer; years 1 to 9999"
-        ),
-    ),
-    (
-        "GDAL DateTime, offsets mixed",
-        "str",
-        "ISO-8601 with offset; also every date-time column created through an attached table",
-    ),
-    ("GDAL WKBGeometry", "bytes", "exact; an empty value is null"),
-    ("bool", "Boolean", "exact; before GDAL 3.12 only with a cast to Integer"),
-    ("int8, int16, int32, uint8, uint16", "Integer", "exact"),
-    (
-        "uint32, int64, uint64",
-        "Integer",
-        "checked: refused below -2147483648 and above 2147483647; cast to Real or String instead",
-    ),
-    ("float16, float32, float64", "Real", "exact"),
-    ("str", "String", "exact; a zero character is refused, because GDAL would end the text there"),
-    ("fixed-width bytes", "String", "checked: refused if not UTF-8"),
-    ("bytes", "WKBGeometry", "exact; refused before GDAL 3.12"),
-    (
-        "datetime64",
-        "DateTime",
-        (
-            "checked: to the millisecond, years 1 to 9999; cast to String instead; refused before "
-            "GDAL 3.12"
-        ),
-    ),
-    ("several values per row", "", "refused: GDAL has one value per cell"),
-    ("anything, cast to Integer, Real, ...", "that type", "checked: refused if unequal"),
-)
 
 
 def type_name(number: int) -> str:
@@ -263,13 +213,6 @@ def export_type(
             Advice(f"column {column!r}: GDAL before 3.12 has no type {type_name(kind)}.", hint)
         )
     return kind
-
-
-def conversion_table() -> str:
-    """Return :data:`CONVERSIONS` as Markdown."""
-    lines = ["| from | to | |", "|---|---|---|"]
-    lines += [f"| {one} | {other or '-'} | {when} |" for one, other, when in CONVERSIONS]
-    return "\n".join(lines) + "\n"
 
 
 def hfa_cut(name: str) -> str:

@@ -7,16 +7,15 @@ every version.
 
 import itertools
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import RasterNotFoundError
 from gdalbridge.gdalio.compat import VERSION, exceptions, gdal, own_rat, silence
-from gdalbridge.gdalio.datasets import messages_of, open_dataset, siblings_visible
+from gdalbridge.gdalio.datasets import messages_of, open_dataset, read_file, siblings_visible
 from gdalbridge.gdalio.messages import Message, collected, report
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
@@ -32,10 +31,7 @@ WITHOUT_DBF = frozenset({"VRT", "MEM", "DERIVED", "GTI"})
 LISTED = 1000
 """Largest number of files in a directory searched for a name in other case."""
 REMEMBERED = 64
-_remembered: OrderedDict[tuple[Any, ...], "_Heard"] = OrderedDict()
-"""GDAL's messages and altered numbers of rasters, by the state of their files."""
-
-_lock = threading.Lock()
+"""Number of rasters whose messages, or altered numbers, are kept, by the state of their files."""
 
 
 def open_own_table(
@@ -170,11 +166,12 @@ def _heard_again(dataset: Any, number: int) -> _Heard:
     name = dataset.GetDescription()
     if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
         return _Heard()
-    key = (name, number, *_stamp(name), *_stamp(f"{name}.aux.xml"))
-    with _lock:
-        if key in _remembered:
-            _remembered.move_to_end(key)
-            return _remembered[key]
+    return _heard_from(name, number, _stamp(name), _stamp(f"{name}.aux.xml"))
+
+
+@lru_cache(REMEMBERED)
+def _heard_from(name: str, number: int, *state: tuple[int, int]) -> _Heard:
+    """Open a raster again; ``state`` is that of its files, for the cache."""
     try:
         again = open_dataset(name)
     except RasterNotFoundError:
@@ -183,9 +180,7 @@ def _heard_again(dataset: Any, number: int) -> _Heard:
     if number > again.RasterCount:
         return _Heard()
     rat, said = _listened(again, again.GetRasterBand(number))
-    heard = _Heard((*(messages_of(again) or ()), *said), _shape(rat))
-    _remember(key, heard)
-    return heard
+    return _Heard((*(messages_of(again) or ()), *said), _shape(rat))
 
 
 def _altered_in_xml(dataset: Any, number: int, rat: Any) -> tuple[Message, ...]:
@@ -201,21 +196,15 @@ def _altered_in_xml(dataset: Any, number: int, rat: Any) -> tuple[Message, ...]:
         (str(rat.GetNameOfCol(index)), int(rat.GetTypeOfCol(index)))
         for index in range(rat.GetColumnCount())
     )
-    key = (path, number, columns, *stamp)
-    with _lock:
-        heard = _remembered.get(key)
-    if heard is None:
-        words = altered_numbers(path, number, columns)
-        heard = _Heard(tuple(Message(gdal.CE_Failure, text, True) for text in words))
-        _remember(key, heard)
-    return heard.messages
+    return _altered_at(path, number, columns, stamp)
 
 
-def _remember(key: tuple[Any, ...], heard: _Heard) -> None:
-    with _lock:
-        _remembered[key] = heard
-        while len(_remembered) > REMEMBERED:
-            _remembered.popitem(last=False)
+@lru_cache(REMEMBERED)
+def _altered_at(
+    path: str, number: int, columns: tuple[tuple[str, int], ...], stamp: tuple[int, int]
+) -> tuple[Message, ...]:
+    words = altered_numbers(path, number, columns)
+    return tuple(Message(gdal.CE_Failure, text, True) for text in words)
 
 
 def _stamp(name: str) -> tuple[int, int]:
@@ -235,17 +224,10 @@ def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
     path = f"{dataset.GetDescription()}.aux.xml"
     if not dataset.GetDescription() or dataset.GetDescription().startswith("<"):
         return
-    with siblings_visible(path), silence():
-        state = gdal.VSIStatL(path)
-        if state is None or state.IsDirectory():
-            return
-        file = gdal.VSIFOpenL(path, "rb")
-        if file is None:
-            return
-        try:
-            data = bytes(gdal.VSIFReadL(1, state.size, file) or b"") if state.size else b""
-        finally:
-            gdal.VSIFCloseL(file)
+    with siblings_visible(path):
+        data = read_file(path)
+    if data is None:
+        return
     if b"GDALRasterAttributeTable" not in data and b"</PAMDataset>" in data:
         return
     with exceptions(False), collected() as found:

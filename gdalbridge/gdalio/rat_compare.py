@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from gdalbridge.errors import NotWrittenError, RasterNotFoundError
 from gdalbridge.gdalio.compat import silence
 from gdalbridge.gdalio.field_types import HFA_NAMES, FieldType, kept_name, type_name
-from gdalbridge.gdalio.losses import ValueLoss, changed_reals, description_loss, loss_lines
+from gdalbridge.gdalio.losses import DOUBLE, ValueLoss, description_loss, loss_lines, table_losses
 from gdalbridge.gdalio.rat_reader import RatColumn, RatSource, open_rat
 from ratzarr.errors import Advice
 
 __all__ = ["colour_losses", "losses_between"]
 
 BLOCK_ROWS = 500_000
+SINGLE = np.dtype(np.float32)
 
 
 def losses_between(
@@ -95,20 +96,11 @@ def _losses(was: RatSource, now: RatSource, singles: Collection[str]) -> list[st
             f"the format does not keep the table: it has {len(found.columns)} columns of "
             f"{found.rows} rows, and was given {len(then.columns)} of {then.rows}"
         )
-    losses: list[str] = []
-    values = []
-    if then.table_type is not None and then.table_type != found.table_type:
-        losses.append("the table's type was not kept")
-    if then.linear_binning is not None and repr(then.linear_binning) != repr(found.linear_binning):
-        losses.append(
-            f"the linear binning became {found.linear_binning}, was {then.linear_binning}"
-        )
+    losses, values = table_losses(then.table_type, then.linear_binning, found), []
     for before, after in pairs:
         losses += _of_description(before, after)
-        lost = _of_values(was, now, before, after, single=before.name in singles)
-        if lost is not None:
-            values.append(lost)
-    return losses + loss_lines(values)
+        values.append(_of_values(was, now, before, after, single=before.name in singles))
+    return losses + loss_lines(values, f"{then.rows} values")
 
 
 def _pairs(
@@ -147,27 +139,19 @@ def _of_description(before: RatColumn, after: RatColumn) -> list[str]:
 
 def _of_values(
     was: RatSource, now: RatSource, before: RatColumn, after: RatColumn, *, single: bool
-) -> ValueLoss | None:
-    first: tuple[int, str, str] | None = None
-    changed, rows = 0, was.schema.rows
-    for start in range(0, rows, BLOCK_ROWS):
-        length = min(BLOCK_ROWS, rows - start)
+) -> ValueLoss:
+    found, dtype = (
+        ValueLoss(before.name, before.type == FieldType.REAL),
+        SINGLE if single else DOUBLE,
+    )
+    for start in range(0, was.schema.rows, BLOCK_ROWS):
+        length = min(BLOCK_ROWS, was.schema.rows - start)
         mine, theirs = (
             _comparable(source, column, start, length)
             for source, column in ((was, before), (now, after))
         )
-        differ = mine != theirs
-        if mine.dtype.kind in "if" and theirs.dtype.kind == "f":
-            differ = changed_reals(mine, theirs, np.dtype("f4" if single else "f8"))
-        lost = np.flatnonzero(np.asarray(differ))
-        if first is None and len(lost):
-            row = int(lost[0])
-            first = start + row, str(mine[row]), str(theirs[row])
-        changed += len(lost)
-    if first is None:
-        return None
-    real = before.type == FieldType.REAL
-    return ValueLoss(before.name, *first, changed, f"{rows} values", real)
+        found.add(start, mine, theirs, dtype)
+    return found
 
 
 def _comparable(source: RatSource, column: RatColumn, start: int, length: int) -> NDArray[Any]:

@@ -27,9 +27,13 @@ from gdalbridge.gdalio.messages import collected, report
 from gdalbridge.gdalio.own_table import open_own_table
 from gdalbridge.gdalio.read_options import DEFAULTS, SAY_ENCODING, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable, is_ascii
+from ratzarr import RatZarrError
 from ratzarr.errors import Advice
+from ratzarr.format import exact
 
 __all__ = [
+    "NO_SCHEMA",
+    "DbfSource",
     "RatColumn",
     "RatSchema",
     "RatSource",
@@ -50,6 +54,9 @@ TEXT_ROWS = 1024
 PADDED = 64 * 2**20
 """Largest size of a block of text padded to its longest row, in bytes."""
 OFFSET_ATTR = "UTC_OFFSET_MINUTES"
+CELLS = 4096
+"""Longest block, in rows, that is read cell by cell with versions that can't read blocks."""
+_GETTERS = {FieldType.INTEGER: "GetValueAsInt", FieldType.REAL: "GetValueAsDouble"}
 SCAN_ROWS = 100_000
 """Rows of date-times whose offsets are examined at once."""
 FAR = 2**32 - 2 * 86_400
@@ -91,6 +98,10 @@ class StoredColumn:
     attributes: Mapping[str, Any]
 
 
+NO_SCHEMA = RatSchema((), 0, None, None)
+"""The schema of a band without a table."""
+
+
 def schema_of(rat: Any, *, any_name: bool = False, encoding: str | None = None) -> RatSchema:
     r"""Return the schema of a GDAL table.
 
@@ -108,7 +119,7 @@ def schema_of(rat: Any, *, any_name: bool = False, encoding: str | None = None) 
     columns = tuple(
         RatColumn(
             index,
-            _raw(rat.GetNameOfCol(index)).decode(
+            _encoded(rat.GetNameOfCol(index)).decode(
                 encoding or "utf-8", "surrogateescape" if any_name else "backslashreplace"
             ),
             rat.GetTypeOfCol(index),
@@ -141,7 +152,7 @@ def _column_count(table: Any) -> int:
     return len(table) if isinstance(table, DbfTable) else int(table.GetColumnCount())
 
 
-def _raw(text: Any) -> bytes:
+def _encoded(text: Any) -> bytes:
     """Return the bytes of text from GDAL's bindings, which is bytes or a str with surrogates."""
     return text if isinstance(text, bytes) else str(text).encode("utf-8", "surrogateescape")
 
@@ -240,24 +251,34 @@ class RatSource:
     name : str
         For messages.
     options : ReadOptions
+
+    Attributes
+    ----------
+    schema : RatSchema
+        Without columns if ``rat`` is None.
     """
 
     def __init__(
         self, dataset: Any, band: Any, rat: Any, name: str, options: ReadOptions = DEFAULTS
     ) -> None:
-        self.name, self._options = name, options
+        self.name, self.options = name, options
         self._dataset, self._band, self._rat = dataset, band, rat
-        self.schema = self._described()
-        by_blocks = options.block_io and not isinstance(rat, DbfTable)
-        self._safe = by_blocks and block_io_is_safe(rat)
+        self.schema = NO_SCHEMA if rat is None else self._described()
+        is_native = rat is not None and not isinstance(rat, DbfTable)
+        self._safe = is_native and options.block_io and block_io_is_safe(rat)
         self._whole: tuple[int, Array] | None = None
         self._stored: dict[int, StoredColumn] = {}
         self._offsets: dict[int, int | None] = {}
         self.settings = ExitStack()
         """Releases GDAL's settings for the raster when the table is closed."""
 
+    @property
+    def rat(self) -> Any:
+        """The GDAL table, or the :class:`DbfTable`."""
+        return self._rat
+
     def _described(self) -> RatSchema:
-        return schema_of(self._rat, encoding=self._options.encoding)
+        return schema_of(self._rat, encoding=self.options.encoding)
 
     @contextmanager
     def _listening(self) -> Iterator[None]:
@@ -265,7 +286,7 @@ class RatSource:
         with exceptions(), collected(of_table=True) as found:
             yield
         if found:
-            report(found, self.name, lossy=self._options.lossy)
+            report(found, self.name, lossy=self.options.lossy)
 
     @property
     def dataset(self) -> Any:
@@ -302,6 +323,10 @@ class RatSource:
         if index not in self._stored:
             self._stored[index] = self._decide(index)
         return self._stored[index]
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """Return the dtype for storing a column; see :meth:`stored`."""
+        return self.stored(index).dtype
 
     def missing(self, index: int) -> dict[str, Any]:
         """Return the attribute ``missing_value`` of a column, if it has one."""
@@ -390,32 +415,42 @@ class RatSource:
         if length == 0:
             return np.empty(0, dtype)
         if kind == FieldType.STRING:
-            return self._strings(index, start, length)
+            pieces = self._text_pieces(index, start, length)
+            return self._as_strings(index, start, length, pieces)
         if kind == FieldType.DATETIME:
             times, offsets = self._datetimes(index, start, length, fine=True)
             if dtype.kind == "T":
                 return np.array(datetimes.to_text(times, offsets), dtype)
             self._check_offsets(index, start, offsets[~np.isnat(times)])
             return times
-        return self._array(index, start, length).astype(dtype, copy=False)
+        return self.read_raw(index, start, length).astype(dtype, copy=False)
 
-    def _array(self, index: int, start: int, length: int) -> Array:
-        if self._safe:
-            return self._ask(index, start, length)
+    def read_raw(self, index: int, start: int, length: int) -> Array:
+        """Read rows as GDAL's ``ReadAsArray`` returns them, with every version of GDAL."""
+        with self._listening():
+            return self._raw(index, start, length)
+
+    def _raw(self, index: int, start: int, length: int) -> Array:
+        if self._safe or start == 0:
+            return self._block(index, start, length)
+        kind, rows = self.schema.columns[index].type, range(start, start + length)
+        if kind == FieldType.STRING:
+            # GDAL would pad the whole column to its longest row.
+            texts = [_encoded(self.rat.GetValueAsString(row, index)) for row in rows]
+            return np.array(texts or [b""], "S")[:length]
+        if length <= CELLS and kind in _GETTERS:
+            get = getattr(self.rat, _GETTERS[FieldType(kind)])
+            return np.array([get(row, index) for row in rows], stored_dtype(kind))
         # Read the whole column from row 0, and keep it, because the next block will be from the
         # same column.
         if self._whole is None or self._whole[0] != index:
             self._whole = None
-            self._whole = (index, self._ask(index, 0, self.schema.rows))
+            self._whole = (index, self._block(index, 0, self.schema.rows))
         return self._whole[1][start : start + length].copy()
 
-    def _ask(self, index: int, start: int, length: int) -> Array:
-        with self._listening():
-            return self._asked(index, start, length)
-
-    def _asked(self, index: int, start: int, length: int) -> Array:
+    def _block(self, index: int, start: int, length: int) -> Array:
         try:
-            values = self._rat.ReadAsArray(index, start, length)
+            values = self.rat.ReadAsArray(index, start, length)
         except (RuntimeError, SystemError, ValueError) as error:
             raise GdalError(f"{self._where(index)}: {error}") from error
         if values is None or len(values) != length:
@@ -437,8 +472,8 @@ class RatSource:
             Text is fixed-width bytes and is not validated: the caller must check that it is UTF-8.
             If strings need far less memory, it is strings.
         """
-        is_utf8 = self._options.encoding is None
-        if self.schema.columns[index].type != FieldType.STRING or not (self._safe and is_utf8):
+        is_utf8 = self.options.encoding is None
+        if self.schema.columns[index].type != FieldType.STRING or not is_utf8:
             return self.read(index, start, length)
         pieces = self._text_pieces(index, start, length)
         width = max((piece.dtype.itemsize for piece in pieces), default=1)
@@ -458,31 +493,14 @@ class RatSource:
             Names the row.
         """
         if values.dtype.kind == "S":
-            self._check_text(index, start, values.tolist())
-
-    def _strings(self, index: int, start: int, length: int) -> Array:
-        if self._safe:
-            pieces = self._text_pieces(index, start, length)
-            return self._as_strings(index, start, length, pieces)
-        # GDAL would pad the whole column to its longest row, so read cell by cell.
-        texts = [self._rat.GetValueAsString(row, index) for row in range(start, start + length)]
-        if self._options.encoding is not None:
-            return np.array(self._decoded(index, start, texts), stored_dtype(FieldType.STRING))
-        try:
-            # numpy would convert a bytes object among them to its repr.
-            if set(map(type, texts)) == {str}:
-                return np.array(texts, stored_dtype(FieldType.STRING))
-        except UnicodeEncodeError:
-            pass
-        self._check_text(index, start, texts)
-        raise ConversionError(f"{self._where(index)}, from row {start}: not text")
+            self._decoded(index, start, values.tolist())
 
     def _text_pieces(self, index: int, start: int, length: int) -> list[Array]:
         """Read text as fixed-width bytes, some rows at a time."""
         # Enter the context once: entering it for each piece would take a tenth of the time.
         with self._listening():
             return [
-                self._asked(index, first, min(TEXT_ROWS, start + length - first))
+                self._raw(index, first, min(TEXT_ROWS, start + length - first))
                 for first in range(start, start + length, TEXT_ROWS)
             ]
 
@@ -490,38 +508,21 @@ class RatSource:
         out = np.empty(length, stored_dtype(FieldType.STRING))
         for number, piece in enumerate(pieces):
             first = number * TEXT_ROWS
-            if self._options.encoding is not None and not is_ascii(piece):
-                out[first : first + len(piece)] = self._decoded(
-                    index, start + first, piece.tolist()
-                )
-                continue
-            try:
-                out[first : first + len(piece)] = piece
-            except (UnicodeDecodeError, ValueError, TypeError):
-                self._check_text(index, start + first, piece.tolist())
-                raise
+            rows = out[first : first + len(piece)]
+            if self.options.encoding is None or is_ascii(piece):
+                # Decoding row by row finds the row of an error.
+                with suppress(UnicodeDecodeError, ValueError, TypeError):
+                    rows[:] = piece
+                    continue
+            rows[:] = self._decoded(index, start + first, piece.tolist())
         return out
 
-    def _texts(self, index: int, start: int, length: int) -> list[Any]:
-        with self._listening():
-            try:
-                texts: list[Any] | None = self._rat.ReadValuesIOAsString(index, start, length)
-            except (RuntimeError, SystemError, ValueError) as error:
-                raise GdalError(f"{self._where(index)}: {error}") from error
-        if texts is None or len(texts) != length:
-            raise GdalError(f"{self._where(index)}: GDAL could not read rows from {start}")
-        return texts
-
-    def _check_text(self, index: int, start: int, texts: list[Any]) -> None:
-        """Raise an error for text from GDAL's bindings that does not match the encoding."""
-        self._decoded(index, start, texts)
-
     def _decoded(self, index: int, start: int, texts: list[Any]) -> list[str]:
-        encoding = self._options.encoding or "utf-8"
+        encoding = self.options.encoding or "utf-8"
         found = []
         for row, text in enumerate(texts, start):
             # Newer bindings return bytes, older ones a str with lone surrogates.
-            raw = _raw(text)
+            raw = _encoded(text)
             try:
                 found.append(raw.decode(encoding))
             except UnicodeDecodeError:
@@ -559,23 +560,31 @@ class RatSource:
         self, index: int, start: int, length: int, *, fine: bool
     ) -> tuple[Array, Array]:
         column = self.schema.columns[index].name
-        if self._safe:
-            texts = self._texts(index, start, length)
-        else:
-            texts = [
-                self._rat.GetValueAsString(row, index) for row in range(start, start + length)
-            ]
+        with self._listening():
+            texts = self._datetime_texts(index, start, length)
         times, offsets = datetimes.parse(texts, column=column, first_row=start)
         if fine:
             # Not earlier: datetime objects outside Python's years would fail for the whole block.
-            objects = self._array(index, start, length).tolist()
+            objects = self.read_raw(index, start, length).tolist()
             seconds = np.where(np.isnat(times), 0, times.astype("M8[s]").view("i8"))
             for row in np.flatnonzero(np.abs(seconds) > FAR).tolist():
                 # A leap second is a ValueError, and is refused below.
                 with suppress(ValueError):
-                    objects[row] = self._rat.GetValueAsDateTime(start + row, index)
+                    objects[row] = self.rat.GetValueAsDateTime(start + row, index)
             times = datetimes.finer(times, offsets, objects, texts, column=column, first_row=start)
         return times, offsets
+
+    def _datetime_texts(self, index: int, start: int, length: int) -> list[Any]:
+        if not self._safe:
+            rows = range(start, start + length)
+            return [self.rat.GetValueAsString(row, index) for row in rows]
+        try:
+            texts: list[Any] | None = self.rat.ReadValuesIOAsString(index, start, length)
+        except (RuntimeError, SystemError, ValueError) as error:
+            raise GdalError(f"{self._where(index)}: {error}") from error
+        if texts is None or len(texts) != length:
+            raise GdalError(f"{self._where(index)}: GDAL could not read rows from {start}")
+        return texts
 
 
 class DbfSource(RatSource):
@@ -623,19 +632,14 @@ class DbfSource(RatSource):
         kind = self.schema.columns[index].type
         if kind == FieldType.DATETIME:
             return self.read_datetime_text(index, start, length)
-        if kind == FieldType.REAL and values.dtype.kind == "i":
-            doubles = values.astype(np.float64)
-            for row in np.flatnonzero(np.abs(doubles) >= 2.0**53).tolist():
-                if int(doubles[row]) != int(values[row]):
-                    raise ConversionError(
-                        f"{self._where(index)}, row {start + row}: {values[row]} is not exact in "
-                        "GDAL's Real, and its Integer has 32 bits"
-                    )
-            return doubles
         if kind == FieldType.STRING and values.dtype.kind == "M":
             naive = np.full(length, datetimes.NAIVE, np.int32)
             return np.array(datetimes.to_text(values, naive), stored_dtype(kind))
-        return values.astype(stored_dtype(kind), copy=False)
+        try:
+            column = self.schema.columns[index].name
+            return exact(values, stored_dtype(kind), column=column, first_row=start)
+        except RatZarrError as error:
+            raise ConversionError(f"{self.name}: {error}") from error
 
     def _datetimes(
         self, index: int, start: int, length: int, *, fine: bool

@@ -8,7 +8,6 @@ has kept, because some drivers accept values and drop them.
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,7 +31,7 @@ from gdalbridge.gdalio.compat import (
     silence,
     write_array,
 )
-from gdalbridge.gdalio.datasets import band_of, open_dataset
+from gdalbridge.gdalio.datasets import band_of, is_updatable, open_dataset
 from gdalbridge.gdalio.field_types import (
     HFA_NAMES,
     FieldType,
@@ -84,18 +83,8 @@ def check_open_for_update(dataset: Any, band: Any, name: str) -> None:
     NotWrittenError
     """
     # From 3.12, a GeoTIFF opened for reading accepts a table, shows it, and drops it.
-    if VERSION < (3, 12) or dataset.GetDriver().ShortName != "GTiff":
-        return
-    # GDAL's bindings do not tell how a dataset was opened. Writing outside the raster fails with
-    # one of two errors, and changes nothing.
-    outside = (dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
-    with silence():
-        gdal.ErrorReset()
-        with suppress(RuntimeError):
-            band.WriteRaster(*outside)
-        reason = gdal.GetLastErrorNo()
-        gdal.ErrorReset()
-    if reason in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess):
+    is_affected = VERSION >= (3, 12) and dataset.GetDriver().ShortName == "GTiff"
+    if is_affected and not is_updatable(dataset, band):
         raise NotWrittenError(
             f"{name} was opened for reading, and GDAL would silently drop its table. Open it "
             "for update (gdal.OF_UPDATE), or pass its path."

@@ -12,7 +12,8 @@ import re
 import struct
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import ConversionError, GdalError, GdalLossError, LossWarning
 from gdalbridge.gdalio.compat import exceptions, gdal, ogr_exceptions, silence
+from gdalbridge.gdalio.datasets import read_file
 from gdalbridge.gdalio.field_types import FieldType, FieldUsage
 from gdalbridge.gdalio.read_options import SAY_ENCODING, ReadOptions, is_encoding
 from ratzarr.errors import Advice
@@ -54,34 +56,30 @@ class Field:
     decimals: int
 
 
+@dataclass(eq=False)
 class DbfColumn:
-    """A column of the table.
+    """A column of the table."""
 
-    Parameters
-    ----------
-    name : str
-    type : FieldType
-    dtype : numpy.dtype
-    load : callable
-        Returns the values; it is called once.
-    attributes : dict, optional
-    """
-
-    def __init__(
-        self,
-        name: str,
-        type: FieldType,  # noqa: A002 - GDAL's own term
-        dtype: np.dtype[Any],
-        load: Callable[[], Array],
-        attributes: dict[str, Any] | None = None,
-    ) -> None:
-        self.name, self.type, self.dtype = name, type, dtype
-        self.attributes = attributes or {}
-        self.usage = _usage(name, type, dtype)
-        self._load = load
-        self._values: Array | None = None
+    name: str
+    type: FieldType
+    dtype: np.dtype[Any]
+    load: Callable[[], Array]
+    """Reads the values; it is called once."""
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def usage(self) -> FieldUsage:
+        """The usage that GDAL gives to a field of this name."""
+        name = self.name.upper()
+        if name == "VALUE":
+            return FieldUsage.MIN_MAX
+        if name == "COUNT" and self.dtype.kind == "i":
+            return FieldUsage.PIXEL_COUNT
+        if self.type == FieldType.STRING and (name.startswith("CLASS") or name == "NAME"):
+            return FieldUsage.NAME
+        return FieldUsage.GENERIC
+
+    @cached_property
     def values(self) -> Array:
         """Every row.
 
@@ -90,9 +88,7 @@ class DbfColumn:
         ConversionError, GdalLossError
             Names the row of an invalid text, number or date.
         """
-        if self._values is None:
-            self._values = self._load()
-        return self._values
+        return self.load()
 
 
 class DbfTable:
@@ -358,30 +354,12 @@ def _free_value(present: Array, first: int) -> int:
     return first
 
 
-def _usage(name: str, kind: FieldType, dtype: np.dtype[Any]) -> FieldUsage:
-    """Return the usage that GDAL gives to a field of this name."""
-    upper = name.upper()
-    if upper == "VALUE":
-        return FieldUsage.MIN_MAX
-    if upper == "COUNT" and dtype.kind == "i":
-        return FieldUsage.PIXEL_COUNT
-    if kind == FieldType.STRING and (upper.startswith("CLASS") or upper == "NAME"):
-        return FieldUsage.NAME
-    return FieldUsage.GENERIC
-
-
 def _content(path: str) -> bytes:
+    data = read_file(path)
+    if data is None:
+        raise GdalError(f"{path} can't be opened for reading")
     with silence():
-        file = gdal.VSIFOpenL(path, "rb")
-        if file is None:
-            raise GdalError(f"{path} can't be opened for reading")
-        try:
-            gdal.VSIFSeekL(file, 0, 2)
-            size = gdal.VSIFTellL(file)
-            gdal.VSIFSeekL(file, 0, 0)
-            data = bytes(gdal.VSIFReadL(1, size, file) or b"") if size else b""
-        finally:
-            gdal.VSIFCloseL(file)
+        size = gdal.VSIStatL(path).size
     if len(data) != size:
         raise GdalError(f"{path}: {len(data)} of its {size} bytes could be read")
     return data

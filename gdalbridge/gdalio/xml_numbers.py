@@ -23,8 +23,6 @@ from gdalbridge.gdalio.field_types import FieldType, type_name
 __all__ = ["altered_numbers"]
 
 BLOCK_BYTES = 4 * 2**20
-ELEMENT, TEXT, ATTRIBUTE = 0, 1, 2
-"""Kinds of nodes in GDAL's XML trees. A node is a list: its kind, its name or text, its children."""
 MAX_FOUND = 100
 """Largest number of altered values that are reported."""
 
@@ -177,8 +175,8 @@ def _are_fields(header: bytes, columns: Sequence[tuple[str, int]]) -> bool:
 
 def _text(*elements: list[Any]) -> str:
     """Return the text that GDAL takes from the first element: its first child, if that is text."""
-    children = [one for one in elements[0][2:] if one[0] != ATTRIBUTE] if elements else []
-    return str(children[0][1]) if children and children[0][0] == TEXT else ""
+    children = [one for one in elements[0][2:] if one[0] != gdal.CXT_Attribute] if elements else []
+    return str(children[0][1]) if children and children[0][0] == gdal.CXT_Text else ""
 
 
 def _altered(row: bytes, columns: Sequence[tuple[str, int]]) -> Iterator[str]:
@@ -190,7 +188,7 @@ def _altered(row: bytes, columns: Sequence[tuple[str, int]]) -> Iterator[str]:
     if element is None:
         return
     number = next((one[2][1] for one in element[2:] if one[1] == "index"), "?")
-    cells = [_text(one) for one in element[2:] if one[0] == ELEMENT and one[1] == "F"]
+    cells = [_text(one) for one in element[2:] if one[0] == gdal.CXT_Element and one[1] == "F"]
     cells += [""] * (len(columns) - len(cells))
     for (name, kind), cell in zip(columns, cells, strict=False):
         if kind in _PLAIN and not _is_exact(cell, kind):

@@ -18,12 +18,14 @@ from gdalbridge.errors import (
 )
 from gdalbridge.gdalio.field_types import FieldType, export_type, type_name
 from gdalbridge.progress import progress_of
-from gdalbridge.sidecars.naming import (
-    SUFFIX,
-    find_sidecars,
-    is_sidecar,
-    parsed_name,
-    sidecar_path,
+from gdalbridge.sidecars.host import find_hosted
+from gdalbridge.sidecars.naming import SUFFIX, is_sidecar, parsed_name, sidecar_path
+from gdalbridge.sidecars.provenance import (
+    parsed_raster,
+    raster_attribute,
+    raster_changes,
+    recorded_now,
+    recorded_raster,
 )
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.format import GROUP, ZARR_JSON, key_of
@@ -106,7 +108,8 @@ def check(
     if is_sidecar(table):
         tables = [(str(table), None, 1)]
     else:
-        tables = _tables_of(table, storage_options)
+        hosted = find_hosted(table, storage_options=storage_options, must_list=True)
+        tables = [(one.sidecar.path, one.host.raster, one.host.band) for one in hosted]
         if not tables:
             raise RasterNotFoundError(f"{table} has no sidecar to check")
     reports = []
@@ -129,17 +132,6 @@ def check(
             reports.append(CheckReport(path, tuple(findings)))
         progress_report.report(1.0)
     return reports
-
-
-def _tables_of(raster: Any, options: Mapping[str, Any] | None) -> list[tuple[str, Any, int]]:
-    """Return a raster's tables, each with the raster and band that it belongs to."""
-    try:
-        from gdalbridge.sidecars.host import find_hosted
-    except GdalMissingError:
-        found = find_sidecars(raster, storage_options=options, must_list=True)
-        return [(one.path, raster, one.band) for one in found]
-    hosted = find_hosted(raster, storage_options=options, must_list=True)
-    return [(one.sidecar.path, one.host.raster, one.host.band) for one in hosted]
 
 
 def _beside(path: str, *, repair: bool) -> Iterator[Finding]:
@@ -191,16 +183,11 @@ def _of_raster(
     if (words := _half_moved(recorded, path, storage_options)) is not None:
         yield Finding("unchecked", TABLE_KEY, words)
     try:
-        from gdalbridge.gdalio.datasets import opened
-        from gdalbridge.sidecars.provenance import (
-            raster_attribute,
-            raster_changes,
-            recorded_now,
-        )
-
         if raster is None:
             now = recorded_now(recorded, path, storage_options)
         else:
+            from gdalbridge.gdalio.datasets import opened
+
             with opened(raster, storage_options) as dataset:
                 now = raster_attribute(dataset, band, path)
     except GdalMissingError:
@@ -221,8 +208,6 @@ def _half_moved(recorded: object, path: str, options: Mapping[str, Any] | None) 
 
     Return None for any other table.
     """
-    from gdalbridge.sidecars.provenance import parsed_raster, recorded_raster
-
     then, was = parsed_raster(recorded), recorded_raster(recorded, path)
     folder, _, name = path.rstrip("/").rpartition("/")
     if then is None or was is None or "/" in then["name"] or name.startswith(f"{then['name']}."):

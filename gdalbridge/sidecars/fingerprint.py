@@ -12,15 +12,13 @@ import os
 import stat
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gdalbridge.gdalio.rat_reader import RatSchema
 
 __all__ = [
     "HEAD",
-    "Fingerprint",
     "fingerprint",
     "main_file",
     "modified_at",
@@ -38,52 +36,33 @@ BESIDE = (".aux.xml", ".vat.dbf", ".aux")
 """Endings that GDAL appends to a raster's name for files that can contain its table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """The state of a file."""
-
-    size: int
-    """In bytes."""
-    head: str
-    """16 hexadecimal digits of the SHA-256 of its first 64 KiB."""
-    modified: str | None
-    """Modification time, ISO-8601 in UTC."""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the form stored in attributes."""
-        return {"bytes": self.size, "sha256_head": self.head, "modified": self.modified}
-
-    @classmethod
-    def from_json(cls, value: object) -> Self | None:
-        """Parse the result of :meth:`as_json`; return None for any other value."""
-        if not isinstance(value, Mapping):
-            return None
-        size, head, modified = (value.get(k) for k in ("bytes", "sha256_head", "modified"))
-        if isinstance(size, bool) or not isinstance(size, int) or not isinstance(head, str):
-            return None
-        return cls(size, head, modified if isinstance(modified, str) else None)
-
-    def same_content(self, other: "Fingerprint") -> bool:
-        """Return True if sizes and digests are the same."""
-        return (self.size, self.head) == (other.size, other.head)
-
-
-def fingerprint(name: str) -> Fingerprint | None:
+def fingerprint(name: str) -> dict[str, Any] | None:
     """Return the fingerprint of a file; None if it is missing or not a regular file.
 
     Parameters
     ----------
     name : str
         A path, or one of GDAL's ``/vsi`` names.
+
+    Returns
+    -------
+    dict or None
+        ``bytes``: its size; ``sha256_head``: 16 hexadecimal digits of the SHA-256 of its first
+        64 KiB; ``modified``: its modification time, ISO-8601 in UTC, None if it is unknown.
     """
     try:
-        return _of_vsi(name) if name.startswith("/vsi") else _of_local(name)
+        found = _of_vsi(name) if name.startswith("/vsi") else _of_local(name)
     except (OSError, ValueError, RuntimeError):
         # The file is missing or not readable, or the name is invalid.
         return None
+    if found is None:
+        return None
+    size, head, microseconds = found
+    digest = hashlib.sha256(head).hexdigest()[:16]
+    return {"bytes": size, "sha256_head": digest, "modified": _in_utc(microseconds)}
 
 
-def _of_local(name: str) -> Fingerprint | None:
+def _of_local(name: str) -> tuple[int, bytes, int] | None:
     # The name may come from an untrusted table. O_NONBLOCK prevents waiting for the writer of a
     # pipe.
     file = os.open(name, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
@@ -93,10 +72,10 @@ def _of_local(name: str) -> Fingerprint | None:
             return None
         # A file with size 0 but content is not a file on a disk (for example, in /proc).
         head = opened.read(HEAD) if found.st_size else b""
-    return _made_of(found.st_size, head, found.st_mtime_ns // 1000)
+    return found.st_size, head, found.st_mtime_ns // 1000
 
 
-def _of_vsi(name: str) -> Fingerprint | None:
+def _of_vsi(name: str) -> tuple[int, bytes, int] | None:
     # Imported here, because local files are described without GDAL.
     from gdalbridge.gdalio.compat import gdal, silence
 
@@ -111,11 +90,7 @@ def _of_vsi(name: str) -> Fingerprint | None:
             head = gdal.VSIFReadL(1, HEAD, file)
         finally:
             gdal.VSIFCloseL(file)
-    return _made_of(found.size, bytes(head or b""), found.mtime * 1_000_000)
-
-
-def _made_of(size: int, head: bytes, microseconds: int) -> Fingerprint:
-    return Fingerprint(size, hashlib.sha256(head).hexdigest()[:16], _in_utc(microseconds))
+    return found.size, bytes(head or b""), found.mtime * 1_000_000
 
 
 def _in_utc(microseconds: int) -> str | None:
@@ -189,7 +164,7 @@ def table_source(dataset: Any, schema: "RatSchema") -> dict[str, Any]:
     main = main_file(dataset)
     if main is not None:
         files = {
-            _end(name, main): mark.as_json()
+            _end(name, main): mark
             for name in _table_files(dataset, main)
             if (mark := fingerprint(name)) is not None
         }
@@ -255,16 +230,16 @@ def table_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _file_changes(end: str, recorded: object, now: Mapping[str, Any] | None) -> list[str]:
-    then, is_now = Fingerprint.from_json(recorded), Fingerprint.from_json(now)
-    if then == is_now and is_now is not None:
-        return []
-    if is_now is None:
+def _file_changes(end: str, then: object, now: Mapping[str, Any] | None) -> list[str]:
+    if now is None:
         return [f"its file *{end} was removed"]
-    if recorded is None:
-        return [f"a file *{end} was added"]
     if then is None:
+        return [f"a file *{end} was added"]
+    if not isinstance(then, Mapping):
         return [f"the recorded fingerprint of its file *{end} is not valid"]
-    if then.size != is_now.size:
-        return [f"its file *{end} has {is_now.size} bytes, and had {then.size}"]
-    return [f"its file *{end} was changed at {is_now.modified} (before: {then.modified!s:.40})"]
+    size, modified = then.get("bytes"), then.get("modified")
+    if size != now["bytes"]:
+        return [f"its file *{end} has {now['bytes']} bytes, and had {size!r:.40}"]
+    if dict(then) != now:
+        return [f"its file *{end} was changed at {now['modified']} (before: {modified!s:.40})"]
+    return []

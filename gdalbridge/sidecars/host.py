@@ -1,5 +1,7 @@
 """The host of sidecars: the raster that they lie beside.
 
+GDAL is imported where it is needed: sidecars are listed without it.
+
 A raster is its own host, with one exception. If a band of a VRT shows one band of one other
 raster, with unchanged pixel values, and has no sidecars of its own, the other raster is its host.
 """
@@ -10,9 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gdalbridge.errors import BridgeError, RasterNotFoundError, SidecarNameError
-from gdalbridge.gdalio.compat import gdal, silence
-from gdalbridge.gdalio.datasets import opened, source_of
+from gdalbridge.errors import (
+    BridgeError,
+    GdalMissingError,
+    RasterNotFoundError,
+    SidecarNameError,
+)
 from gdalbridge.sidecars.fingerprint import main_file
 from gdalbridge.sidecars.naming import (
     Sidecar,
@@ -76,6 +81,8 @@ class Host:
         """
         if not self.is_source:
             return raster_attribute(dataset, self.band, sidecar)
+        from gdalbridge.gdalio.datasets import opened
+
         with opened(self.raster, storage_options) as source:
             return raster_attribute(source, self.band, sidecar)
 
@@ -90,9 +97,11 @@ class Host:
                 return {RASTER_ATTR: self.now(None, sidecar)}
 
             return of_source
+        from gdalbridge.gdalio.datasets import is_updatable, opened
+
         file = main_file(dataset)
         description = dataset.GetDescription()
-        is_written = _is_written(dataset, band)
+        is_written = is_updatable(dataset, band)
         known = described(dataset, self.band)
         if is_written:
             # The writer may set a geotransform later.
@@ -129,6 +138,8 @@ def host_of(dataset: Any, band: Any, path: Any = None, *, storage_options: Optio
     SidecarNameError
         If no sidecar can lie beside the raster.
     """
+    from gdalbridge.gdalio.datasets import source_of
+
     raster = dataset if path is None else path
     number = band.GetBand()
     source = source_of(dataset, band)
@@ -173,14 +184,17 @@ def find_hosted(
     found = find_sidecars(raster, storage_options=storage_options, must_list=must_list)
     hosted = [Hosted(one, Host(raster, one.band)) for one in found]
     if hasattr(raster, "GetRasterBand") or os.fspath(raster).lower().endswith(".vrt"):
-        with suppress(RasterNotFoundError), opened(raster, storage_options) as dataset:
-            hosted += _of_sources(
-                dataset,
-                raster,
-                {one.band for one in found},
-                storage_options=storage_options,
-                must_list=must_list,
-            )
+        with suppress(RasterNotFoundError, GdalMissingError):
+            from gdalbridge.gdalio.datasets import opened
+
+            with opened(raster, storage_options) as dataset:
+                hosted += _of_sources(
+                    dataset,
+                    raster,
+                    {one.band for one in found},
+                    storage_options=storage_options,
+                    must_list=must_list,
+                )
     return sorted(hosted, key=lambda one: (one.sidecar.band, one.sidecar.name or ""))
 
 
@@ -204,16 +218,3 @@ def _of_sources(
                     for one in host.find(storage_options=storage_options, must_list=must_list)
                 ]
     return hosted
-
-
-def _is_written(dataset: Any, band: Any) -> bool:
-    """Return True if a dataset was opened for update, so that its file may be incomplete."""
-    # GDAL's bindings don't tell. So attempt a write outside the raster. It never writes anything,
-    # and its error code tells whether the dataset is open for update.
-    with silence():
-        gdal.ErrorReset()
-        with suppress(RuntimeError):
-            band.WriteRaster(dataset.RasterXSize, 0, 1, 1, b"\0", 1, 1, gdal.GDT_Byte)
-        reason = gdal.GetLastErrorNo()
-        gdal.ErrorReset()
-    return reason not in (gdal.CPLE_AppDefined, gdal.CPLE_NotSupported, gdal.CPLE_NoWriteAccess)

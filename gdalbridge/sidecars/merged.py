@@ -36,12 +36,12 @@ from gdalbridge.errors import (
 from gdalbridge.gdalio.field_types import (
     FieldUsage,
 )
-from gdalbridge.gdalio.rat_reader import unique_names
+from gdalbridge.gdalio.rat_reader import RatSource, unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.table_attributes import linear_binning
 from gdalbridge.sidecars.column_access import MISSING_ATTR
 from gdalbridge.sidecars.host import Host, host_of
-from gdalbridge.sidecars.naming import Sidecar, is_sidecar
+from gdalbridge.sidecars.naming import is_sidecar
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
@@ -53,7 +53,6 @@ __all__ = [
     "MISSING_ATTR",
     "Column",
     "Columns",
-    "Description",
     "LeftOut",
     "ShownColumn",
     "is_store",
@@ -196,15 +195,6 @@ def sidecar_with[S: SidecarColumns](
 
 
 @dataclass(frozen=True, slots=True)
-class Description:
-    """How a column is stored."""
-
-    dtype: np.dtype[Any]
-    width: int
-    attributes: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
 class ShownColumn:
     """A sidecar's column, or one part of a column with several values per row."""
 
@@ -218,36 +208,27 @@ class ShownColumn:
     attributes: Mapping[str, Any]
 
 
-def shown_columns(
-    sidecar: str, names: Iterable[str], describe: Callable[[str], Description]
-) -> Iterator[ShownColumn | LeftOut]:
-    """Yield the shown columns of a sidecar, and the columns left out, in order.
-
-    Parameters
-    ----------
-    sidecar : str
-        Path or URL, for messages.
-    names : iterable of str
-        The names of its columns in the store.
-    describe : callable
-        Returns the description of a column, or raises a :class:`ratzarr.RatZarrError`.
-    """
+def shown_columns(table: RatZarr) -> Iterator[ShownColumn | LeftOut]:
+    """Yield the shown columns of a sidecar, and the columns left out, in order."""
+    sidecar, names = str(table.filename), table.getColumnNames()
+    # This call opens all columns in parallel.
+    unreadable = table.getUnreadableColumns(names)
     for key in names:
-        try:
-            found = describe(key)
-        except RatZarrError as error:
-            yield LeftOut(sidecar, key, str(error), error)
+        if key in unreadable:
+            yield LeftOut(sidecar, key, str(unreadable[key]), unreadable[key])
             continue
-        if found.attributes.get(COMPLETE_ATTR, True) is False:
+        attributes = table.getColumnAttributeMapping(key).asdict()
+        dtype, width = table.getColumnDtype(key), table.getColumnWidth(key)
+        if attributes.get(COMPLETE_ATTR, True) is False:
             yield LeftOut(sidecar, key, INCOMPLETE)
-        elif found.width > MOST_PARTS:
-            yield LeftOut(sidecar, key, f"it has {found.width} values per row")
+        elif width > MOST_PARTS:
+            yield LeftOut(sidecar, key, f"it has {width} values per row")
         else:
-            kept = found.attributes.get("GDAL_NAME")
+            kept = attributes.get("GDAL_NAME")
             name = kept if isinstance(kept, str) else key
-            for part in [None] if found.width == 1 else range(found.width):
+            for part in [None] if width == 1 else range(width):
                 shown = name if part is None else f"{name}[{part}]"
-                yield ShownColumn(key, shown, part, found.dtype, found.attributes)
+                yield ShownColumn(key, shown, part, dtype, attributes)
 
 
 # ---- the table as it is stored
@@ -295,27 +276,53 @@ class Column:
 
 
 class Columns:
-    """The columns of a table, by name, in order. A context manager."""
+    """The columns of a table, by name, in order. A context manager.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.stack = ExitStack()
-        self.by_name: dict[str, Column] = {}
+    Parameters
+    ----------
+    name : str
+        For messages.
+    stack : ExitStack
+        Closes the stores.
+    look : callable
+        Finds and opens the sidecars in order, or the one store.
+    prefer : {"sidecar", "raster"}
+        See :func:`merge`.
+    parts : bool
+        False to join the parts of columns with several values per row to whole columns again.
+    own : sequence of Column
+        The raster's own columns.
+    dataset : gdal.Dataset, optional
+        The open raster.
+    host : Host, optional
+        The raster that the sidecars lie beside; None for a table without a raster.
+    own_binning : tuple of float, optional
+        The linear binning of the raster's own table: minimum of row 0, and bin size.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stack: ExitStack,
+        look: Callable[[], list[RatZarr]],
+        *,
+        prefer: str,
+        parts: bool,
+        own: Sequence[Column] = (),
+        dataset: Any = None,
+        host: Host | None = None,
+        own_binning: tuple[float, float] | None = None,
+    ) -> None:
+        self.name, self.stack = name, stack
+        self._look, self._prefer, self._parts = look, prefer, parts
+        self.own, self.own_binning = own, own_binning
+        self.dataset, self.host = dataset, host
         self.left_out: list[LeftOut] = []
         """The columns of sidecars that are left out."""
-        self.sidecars: list[Sidecar] = []
-        self.host: Host | None = None
-        """The raster that the sidecars lie beside; None for a table without a raster."""
-        self.has_own = False
-        """True if some columns are the raster's own. Only one thread at a time may use GDAL."""
-        self.dataset: Any = None
-        """The open raster, or None."""
-        self.own: list[Column] = []
-        """The raster's own columns, shown or not."""
-        self.own_binning: tuple[float, float] | None = None
-        """The linear binning of the raster's own table: minimum of row 0, and bin size."""
         self.tables: list[RatZarr] = []
         """The open sidecars, or the one store."""
+        stack.callback(self._close)
+        self.look_again()
 
     def __enter__(self) -> Self:
         return self
@@ -387,31 +394,6 @@ class Columns:
                 return found
         return self.own_binning
 
-    def open_with(
-        self,
-        stack: ExitStack,
-        look: Callable[[], list[RatZarr]],
-        prefer: str = "sidecar",
-        *,
-        parts: bool = True,
-    ) -> None:
-        """Open the sidecars, or the one store, and merge their columns with the raster's own.
-
-        Parameters
-        ----------
-        stack : ExitStack
-            Closes the stores.
-        look : callable
-            Finds and opens the stores, in order.
-        prefer : {"sidecar", "raster"}
-            See :func:`merge`.
-        parts : bool
-            False to join the parts of columns with several values per row to whole columns again.
-        """
-        self._look, self._prefer, self._parts = look, prefer, parts
-        stack.callback(self._close)
-        self.look_again()
-
     def look_again(self) -> None:
         """Open the sidecars again, after a change of them. The raster is not read again."""
         self._close()
@@ -420,7 +402,11 @@ class Columns:
         sidecars = [self.of_store(table) for table in self.tables]
         merged = merge(self.own, sidecars, self._prefer)
         self.by_name = {one.name: one for one in (merged if self._parts else _joined(merged))}
-        self.has_own = any(one is self.by_name.get(one.name) for one in self.own)
+
+    @property
+    def has_own(self) -> bool:
+        """True if some columns are the raster's own. Only one thread at a time may use GDAL."""
+        return any(one is self.by_name.get(one.name) for one in self.own)
 
     def _close(self) -> None:
         while self.tables:
@@ -428,12 +414,9 @@ class Columns:
 
     def of_store(self, table: RatZarr) -> list[Column]:
         """Return the columns of a sidecar, or of any other store."""
-        names = table.getColumnNames()
-        # This call opens all columns in parallel.
-        table.getUnreadableColumns(names)
         rows = table.rowCount
         found = []
-        for one in shown_columns(str(table.filename), names, partial(_described, table)):
+        for one in shown_columns(table):
             if isinstance(one, LeftOut):
                 self.left_out.append(one)
                 continue
@@ -443,7 +426,7 @@ class Columns:
                     rows,
                     table.getColumnChunkSize(one.key),
                     one.attributes,
-                    _constant(one.dtype),
+                    partial(np.dtype, one.dtype),
                     _reader(table, one.key, one.part),
                     table,
                     one.key,
@@ -478,14 +461,15 @@ def _joined(columns: Sequence[Column]) -> list[Column]:
     return found
 
 
-def _described(table: RatZarr, name: str) -> Description:
-    attributes = table.getColumnAttributeMapping(name).asdict()
-    return Description(table.getColumnDtype(name), table.getColumnWidth(name), attributes)
-
-
-def _of_own_table(source: Any) -> list[Column]:
+def _of_own_table(source: RatSource) -> list[Column]:
     """Return the columns of a raster's own table."""
     lock = threading.Lock()
+
+    def alone(function: Callable[..., Any], *arguments: int) -> Any:
+        # Only one thread at a time may use the table.
+        with lock:
+            return function(*arguments)
+
     names = unique_names(source.schema.columns)
     return [
         Column(
@@ -493,39 +477,17 @@ def _of_own_table(source: Any) -> list[Column]:
             source.schema.rows,
             DFLT_CHUNKSIZE,
             {"GDAL_USAGE": column.usage} | source.missing(column.index),
-            _own_dtype(source, column.index, lock),
-            _own_reader(source, column.index, lock),
+            partial(alone, source.dtype, column.index),
+            partial(alone, source.read, column.index),
         )
         for column in source.schema.columns
     ]
-
-
-def _constant(dtype: np.dtype[Any]) -> Callable[[], np.dtype[Any]]:
-    return lambda: dtype
 
 
 def _reader(table: RatZarr, name: str, part: int | None) -> Callable[[int, int], Array]:
     def read(start: int, length: int) -> Array:
         values = table.readBlock(name, start, length)
         return values if part is None else np.ascontiguousarray(values[:, part])
-
-    return read
-
-
-def _own_dtype(source: Any, index: int, lock: threading.Lock) -> Callable[[], np.dtype[Any]]:
-    def dtype() -> np.dtype[Any]:
-        with lock:
-            found: np.dtype[Any] = source.stored(index).dtype
-            return found
-
-    return dtype
-
-
-def _own_reader(source: Any, index: int, lock: threading.Lock) -> Callable[[int, int], Array]:
-    def read(start: int, length: int) -> Array:
-        with lock:
-            values: Array = source.read(index, start, length)
-            return values
 
     return read
 
@@ -604,12 +566,11 @@ def open_columns(
         if is_store(table):
             if names is not None:
                 raise BridgeError(f"{table} is a table itself, and has no sidecars to choose from")
-            columns = Columns(str(table))
 
             def look() -> list[RatZarr]:
                 return [RatZarr(table, readOnly=True, storageOptions=storage_options)]
 
-            columns.open_with(stack, look, prefer, parts=parts)
+            columns = Columns(str(table), stack, look, prefer=prefer, parts=parts)
         else:
             columns = _of_raster(
                 stack, table, band, names, storage_options, options,
@@ -636,24 +597,20 @@ def _of_raster(
 
     dataset = stack.enter_context(opened(raster, storage_options))
     name = dataset.GetDescription() if raster is dataset else os.fspath(raster)
-    columns = Columns(name)
-    columns.dataset = dataset
+    host = None
     # A dataset in memory has no place for sidecars.
     with suppress(SidecarNameError):
-        columns.host = host_of(
+        host = host_of(
             dataset,
             band_of(dataset, band, name),
             None if raster is dataset else raster,
             storage_options=storage_options,
         )
-    own: list[Column] = []
+    own, binning = [], None
     # The raster may have no table of its own.
     with suppress(RasterNotFoundError):
         source = stack.enter_context(open_rat(dataset, band, options=options))
-        own = _of_own_table(source)
-        columns.own_binning = source.schema.linear_binning
-    columns.own = own
-    host = columns.host
+        own, binning = _of_own_table(source), source.schema.linear_binning
 
     def look() -> list[RatZarr]:
         found = [] if host is None else host.find(storage_options=storage_options)
@@ -665,18 +622,19 @@ def _of_raster(
                         f"{name} has no sidecar {asked!r} of band {band}; it has {there}"
                     )
             found = [one for one in found if one.name in names]
-        columns.sidecars = found
         return [RatZarr(one.path, readOnly=True, storageOptions=storage_options) for one in found]
 
-    columns.open_with(stack, look, prefer, parts=parts)
-    found = columns.sidecars
+    columns = Columns(
+        name, stack, look, prefer=prefer, parts=parts, own=own, dataset=dataset, host=host,
+        own_binning=binning,
+    )  # fmt: skip
     recorded = {
         str(table.filename): table.getRatAttributeMapping().get(RASTER_ATTR)
         for table in columns.tables
     }
     if host is not None and any(value is not None for value in recorded.values()):
-        now = host.now(dataset, found[0].path, storage_options)
+        now = host.now(dataset, str(columns.tables[0].filename), storage_options)
         warn_of_changes(name, now, recorded, stacklevel=4)
-    if not found and not columns.by_name and not may_be_empty:
+    if not columns.tables and not columns.by_name and not may_be_empty:
         raise no_table(dataset, band, name, " and no sidecar")
     return columns

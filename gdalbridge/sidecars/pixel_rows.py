@@ -118,23 +118,22 @@ class _Values(PixelRows):
 
     def of(self, pixels: Array) -> Rows:
         flat = pixels.reshape(-1)
-        if self._table is not None and flat.dtype.kind in "iub":
+        if flat.dtype.kind == "f":
+            # GDAL compares doubles.
+            flat = flat.astype(np.float64)
+        if self._table is not None:
             inside = (flat >= self._low) & (flat <= self._low + len(self._table) - 1)
+            if flat.dtype.kind == "f":
+                inside &= flat == np.floor(flat)
             # Outside values are looked up at the first place, and dropped afterwards.
             at = np.where(inside, flat, np.asarray(self._low).astype(flat.dtype))
             found = self._table[(at.astype(np.int64) - self._low) * inside]
             return np.where(inside, found, NO_ROW).reshape(pixels.shape)
-        values, order = (self._sorted, self._order) if self._table is None else self._sort()
-        wanted = flat
+        values = self._sorted
         if flat.dtype.kind != values.dtype.kind:
-            # Integers and floats are compared as GDAL does: as doubles.
-            values, wanted = values.astype(np.float64), flat.astype(np.float64)
-        at = np.minimum(np.searchsorted(values, wanted), len(values) - 1)
-        return np.where(values[at] == wanted, order[at], NO_ROW).reshape(pixels.shape)
-
-    def _sort(self) -> tuple[Array, Array]:
-        order = np.argsort(self._given, kind="stable")
-        return self._given[order], order
+            values, flat = values.astype(np.float64), flat.astype(np.float64)
+        at = np.minimum(np.searchsorted(values, flat), len(values) - 1)
+        return np.where(values[at] == flat, self._order[at], NO_ROW).reshape(pixels.shape)
 
     def values(self, first: int, stop: int) -> Array:
         return self._given[first:stop]

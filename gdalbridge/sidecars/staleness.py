@@ -6,16 +6,14 @@ a new product from both raises an error, unless the caller accepts stale tables.
 
 import warnings
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from gdalbridge.errors import GdalMissingError, RasterNotFoundError, StaleError, StaleWarning
-from gdalbridge.sidecars.provenance import raster_attribute, raster_changes
-from ratzarr import RatZarrError
+from gdalbridge.errors import StaleError, StaleWarning
+from gdalbridge.sidecars.provenance import raster_changes
 from ratzarr.errors import Advice
 
-__all__ = ["changed_tables", "refuse_stale", "warn_if_stale", "warn_of_changes"]
+__all__ = ["changed_tables", "refuse_stale", "warn_of_changes"]
 
 ADVICE = (
     "'gdalbridge touch' accepts the raster where the table still fits, "
@@ -70,31 +68,6 @@ def warn_of_changes(
         )
         # Not reached if a filter turns the warning into an error.
         _warned.add(key)
-
-
-def warn_if_stale(
-    raster: Any,
-    band: int,
-    recorded: Mapping[str, Any],
-    storage_options: Mapping[str, Any] | None = None,
-    *,
-    stacklevel: int = 4,
-) -> None:
-    """Open a raster to compare it with its tables, and warn as :func:`warn_of_changes` does.
-
-    If the raster is missing or GDAL is not installed, no warning is issued.
-    """
-    if all(value is None for value in recorded.values()):
-        return
-    now = None
-    with suppress(GdalMissingError, RasterNotFoundError, RatZarrError):
-        from gdalbridge.gdalio.datasets import opened
-
-        with opened(raster, storage_options) as dataset:
-            if band <= dataset.RasterCount:
-                now = raster_attribute(dataset, band, next(iter(recorded)))
-    if now is not None:
-        warn_of_changes(str(raster), now, recorded, stacklevel=stacklevel)
 
 
 def refuse_stale(name: str, now: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from osgeo import gdal, gdal_array
 
 from gdalbridge import AttachedRAT, LossWarning, StaleWarning, attach
-from gdalbridge.attached_rat.gdal_rat import OwnRat
+from gdalbridge.attached_rat.gdal_rat import open_own_rat
 from gdalbridge.attached_rat.merged import Joined
 from gdalbridge.attached_rat.rat import RowFinder
 from gdalbridge.attached_rat.sidecar_table import SidecarTable
@@ -603,14 +603,11 @@ def test_rows_of_a_long_table_are_found_in_bounded_memory(tmp_path):
     expected = new_rat([("l", INTEGER, 3, low), ("h", REAL, 4, high)], rows)
     rat = attach(path)
     dataset = gdal.Open(str(path))
-    own = OwnRat(dataset, dataset.GetRasterBand(1), keep=False, options=DEFAULTS)
+    own = open_own_rat(dataset, dataset.GetRasterBand(1), keep=False, options=DEFAULTS)
     tables = [SidecarTable(f"{path}.{name}.rat.zarr") for name in ("high", "low")]
     for one in tables:
         one.open(update=False)
-    joined = Joined(
-        "a.tif", own, tables, tables[0], prefer="sidecar", update=False, override=False,
-        as_text=(), key="a", describe=lambda path: {},
-    )  # fmt: skip
+    joined = Joined("a.tif", own, tables, tables[0], "a")
     finder = RowFinder(joined, piece_rows=64, max_pieces=3)
     # Each value twice: pieces are kept, and made anew.
     values = (-20, -1, 0, 5, 9.7, 12, 14.5, 3009, 4999, 4999.7, 5001, 9999, 1e9, math.nan)

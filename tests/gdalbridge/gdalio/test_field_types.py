@@ -8,10 +8,8 @@ from osgeo import gdal
 
 from gdalbridge import ConversionError, copy_to_raster, copy_to_sidecar
 from gdalbridge.gdalio.field_types import (
-    CONVERSIONS,
     FieldType,
     FieldUsage,
-    conversion_table,
     export_type,
     parse_type,
     stored_dtype,
@@ -24,12 +22,13 @@ from tests.gdalbridge.sample_rasters import NEW_TYPES, all_kinds, make, new_rat
 DOCS = Path(__file__).parents[3] / "docs"
 
 
-def test_the_table_in_the_docs_is_this_one():
-    assert conversion_table() in (DOCS / "conversions.md").read_text(encoding="utf-8")
-
-
 def rows_of(prefix):
-    return [row for row in CONVERSIONS if row[0].startswith("GDAL ") == prefix]
+    """The rows of the first table in the documentation: from, to, and the condition."""
+    text = (DOCS / "conversions.md").read_text(encoding="utf-8")
+    table = text.partition("| from | to | |\n|---|---|---|\n")[2].partition("\n\n")[0]
+    rows = [tuple(map(str.strip, line.strip("|").split("|"))) for line in table.splitlines()]
+    assert len(rows) > 10
+    return [row for row in rows if row[0].startswith("GDAL ") == prefix]
 
 
 def test_gdals_own_numbers():

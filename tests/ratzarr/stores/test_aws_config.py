@@ -4,8 +4,12 @@ from ratzarr import ArgumentError
 from ratzarr.stores.aws_config import S3Settings
 
 
+def resolve(environment=None, **more):
+    return S3Settings.resolve(environment or {}, **more)
+
+
 def settings(**environment):
-    return S3Settings.from_environment(environment)
+    return resolve(environment)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +71,6 @@ def test_nothing_said_is_nothing_passed_on():
 def test_secrets_are_not_kept():
     found = settings(AWS_ACCESS_KEY_ID="AKIA", AWS_SECRET_ACCESS_KEY="hunter2")
     assert "hunter2" not in repr(found) + repr(found.gdal_options()) + repr(found.s3fs_arguments())
-
-
-def resolve(environment=None, **more):
-    return S3Settings.resolve(environment or {}, **more)
 
 
 SHOWN = {"AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_SESSION_TOKEN": "hunter3"}

@@ -12,7 +12,7 @@ import pytest
 
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.stores.base import parse
-from ratzarr.stores.local import LocalObjects, litter, sweep
+from ratzarr.stores.local import LocalObjects
 from ratzarr.testing.helpers import make, refused
 from tests.audits import listening, recorded
 from tests.ratzarr.conformance import TableConformance
@@ -209,15 +209,15 @@ def test_a_temporary_file_is_not_swept_away_under_its_writer(local):
     """A sweeper saw it in the moment before its writer took its lock."""
     url = local.new()
     RatZarr(url).close()
-    root, seen, swept = pathlib.Path(url), [], []
+    other, seen, swept = LocalObjects(parse(url)), [], []
 
     def sweep_meanwhile(event, arguments):
         if event == "fcntl.flock" and not seen:
             seen.append("looking")
-            seen.extend(litter(root))
+            seen.extend(other.litter())
         elif event == "open" and arguments[0] == "chunk" and not swept:
             swept.append(seen[1:])
-            sweep(root, seen[1:])
+            other.sweep(seen[1:])
 
     with listening(sweep_meanwhile):
         LocalObjects(parse(url)).put("RAT/chunk", b"data")

@@ -226,6 +226,22 @@ def test_a_temporary_file_is_not_swept_away_under_its_writer(local):
     assert [key for key in local.objects(url) if key.endswith(".partial")] == []
 
 
+def test_a_document_is_removed_after_what_it_describes(local):
+    """A process that is killed while it deletes a table leaves no chunks without a column."""
+    url = local.new()
+    with RatZarr(url) as table:
+        table.setChunkSize(2)
+        table.setRowCount(6)
+        for name in ("a", "zz"):
+            table.createColumn(name, "int8")
+            table.writeBlock(name, np.ones(6), 0)
+    with recorded("os.remove") as removed:
+        RatZarr.delete(url)
+    assert [name for name, _ in removed][-4:] == ["zarr.json"] * 4
+    assert sorted(name for name, _ in removed[:-4]) == ["0", "0", "1", "1", "2", "2"]
+    assert not os.path.lexists(url)
+
+
 def _set_attribute(table, number):
     table.getColumnAttributeMapping("a")["number"] = number
 

@@ -161,6 +161,9 @@ def test_credentials_are_those_that_are_nearest(tmp_path):
     assert found.keys == ("AKW", "s", None)
     assert found.gdal_options()["AWS_SESSION_TOKEN"] == ""
     assert resolve(named, words=words, options={"key": "AKO", "secret": "s"}).keys.key == "AKO"
+    own = {"key": "AKO", "secret": "s"}
+    assert resolve(options=own, defaults={"token": "t"}).keys == ("AKO", "s", None)
+    assert resolve(options=own | {"token": "t"}).keys == ("AKO", "s", "t")
     unsigned = named | {"AWS_NO_SIGN_REQUEST": "YES"}
     assert resolve(unsigned).anonymous
     assert not resolve(unsigned, words=words).anonymous

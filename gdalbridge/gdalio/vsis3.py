@@ -180,7 +180,7 @@ def prepare_all() -> Callable[[], None]:
     """
     from gdalbridge.gdalio.compat import gdal
 
-    settings = S3Settings.from_environment(environment)
+    settings = S3Settings.resolve(environment)
     wanted = {
         name: value
         for name, value in settings.gdal_options().items()

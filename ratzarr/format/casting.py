@@ -13,7 +13,8 @@ ratzarr.errors.UnequalValueError: column 'n', row 11: 300 does not fit uint8 (0 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,22 @@ class _Refusal:
     ) -> None:
         self.block, self.dtype = block, dtype
         self.column, self.first_row = column, first_row
+
+    def unless(self, good: Array, why: str) -> None:
+        """Raise an error for the first value that is not good, if there is one."""
+        if not good.all():
+            raise self.where(~good, why)
+
+    def unless_each(self, is_good: Callable[[Any], bool], why: str) -> None:
+        """Raise an error for the first value for which the function returns False."""
+        good = np.fromiter(map(is_good, self.block.flat), bool, self.block.size)
+        self.unless(good.reshape(self.block.shape), why)
+
+    def at(self, index: int, why: str) -> UnequalValueError:
+        """Return an error for one value, by its index in the flat block."""
+        bad = np.zeros(self.block.shape, bool)
+        bad.flat[index] = True
+        return self.where(bad, why)
 
     def where(self, bad: Array, why: str) -> UnequalValueError:
         """Return an error for the first True of ``bad``."""
@@ -309,23 +326,15 @@ def _differ_as_integers(block: Array, cast: Array) -> Array:
 def _integers(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     info = np.iinfo(dtype)
     if block.dtype.kind == "f":
-        bad = ~np.isfinite(block) | (block != np.floor(block))
-        if bad.any():
-            raise refuse.where(bad, f"is not an integer, and the column is {dtype}")
+        good = np.isfinite(block) & (block == np.floor(block))
+        refuse.unless(good, f"is not an integer, and the column is {dtype}")
         # Compare in float64, where max + 1 is exact (max itself may not be) and float16 is
         # comparable.
         wide = block.astype(np.float64)
-        bad = (wide < float(info.min)) | (wide >= float(info.max + 1))
-    elif block.dtype.kind == "u":
-        bad = block > info.max if np.iinfo(block.dtype).max > info.max else np.zeros(1, bool)
-    elif dtype.kind == "u":
-        bad = block < 0
-        if np.iinfo(block.dtype).max > info.max:
-            bad |= block > info.max
+        good = (wide >= float(info.min)) & (wide < float(info.max + 1))
     else:
-        bad = (block < info.min) | (block > info.max)
-    if bad.any():
-        raise refuse.where(bad, f"does not fit {dtype} ({info.min} to {info.max})")
+        good = (block >= info.min) & (block <= info.max)
+    refuse.unless(good, f"does not fit {dtype} ({info.min} to {info.max})")
     return block.astype(dtype)
 
 
@@ -356,23 +365,18 @@ def _numbers_from_objects(block: Array, dtype: np.dtype[Any], refuse: _Refusal) 
                     good = False
                 good = good and flat_out[i].item() == number
         if not good:
-            bad = np.zeros(block.size, bool)
-            bad[i] = True
-            raise refuse.where(bad.reshape(block.shape), f"is not a {dtype}")
+            raise refuse.at(i, f"is not a {dtype}")
     return out
 
 
 def _booleans(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
+    why = "is neither 0 nor 1, and the column is bool"
     if block.dtype.kind == "O":
-        good = np.array([isinstance(v, (bool, np.bool_)) for v in block.ravel()], bool)
+        refuse.unless_each(lambda value: isinstance(value, bool | np.bool_), why)
     elif block.dtype.kind in "iuf":
-        good = ((block == 0) | (block == 1)).ravel()
+        refuse.unless((block == 0) | (block == 1), why)
     else:
         raise refuse.unmeant()
-    if not good.all():
-        raise refuse.where(
-            ~good.reshape(block.shape), "is neither 0 nor 1, and the column is bool"
-        )
     return block.astype(dtype)
 
 
@@ -382,44 +386,32 @@ def _strings(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
         if not hasattr(block.dtype, "na_object"):
             # numpy would copy strings of another instance of the same dtype.
             return block if block.dtype == dtype else block.astype(dtype)
-        block = block.astype(object)
+        refuse.block = block = block.astype(object)
         kind = "O"
-        refuse.block = block
     if kind == "O":
         if set(map(type, block.flat)) - {str}:
-            good = np.fromiter((isinstance(v, str) for v in block.flat), bool, block.size)
-            if not good.all():
-                raise refuse.where(
-                    ~good.reshape(block.shape),
-                    "is not a string; write '' for a missing value",
-                )
+            refuse.unless_each(
+                lambda value: isinstance(value, str),
+                "is not a string; write '' for a missing value",
+            )
     elif kind == "S":
-        good = np.fromiter((_is_utf8(v) for v in block.flat), bool, block.size)
-        if not good.all():
-            raise refuse.where(~good.reshape(block.shape), "is not UTF-8")
+        refuse.unless_each(lambda value: _works(value.decode), "is not UTF-8")
     elif kind != "U" and block.size:
         raise refuse.unmeant()
     try:
         return block.astype(dtype)
     except (UnicodeEncodeError, ValueError, TypeError):
-        good = np.fromiter((_has_utf8(v) for v in block.flat), bool, block.size)
-        raise refuse.where(
-            ~good.reshape(block.shape), "contains an unpaired surrogate and has no UTF-8 form"
-        ) from None
+        refuse.unless_each(lambda value: _works(value.encode), NO_UTF8)
+        raise
 
 
-def _is_utf8(value: bytes) -> bool:
+NO_UTF8 = "contains an unpaired surrogate and has no UTF-8 form"
+
+
+def _works(convert: Callable[[], Any]) -> bool:
     try:
-        value.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _has_utf8(value: str) -> bool:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError:
+        convert()
+    except (UnicodeError, OverflowError):
         return False
     return True
 
@@ -439,20 +431,17 @@ def _fixed_bytes(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     for i, value in enumerate(block.flat):
         why = ""
         if isinstance(value, str):
-            if not _has_utf8(value):
-                why = "contains an unpaired surrogate and has no UTF-8 form"
-            else:
-                value = value.encode("utf-8")
-        elif not isinstance(value, bytes):
+            if not _works(value.encode):
+                raise refuse.at(i, NO_UTF8)
+            value = value.encode("utf-8")
+        if not isinstance(value, bytes):
             why = "is neither bytes nor a string"
-        if not why and len(value) > dtype.itemsize:
+        elif len(value) > dtype.itemsize:
             why = f"is longer than {dtype.itemsize} bytes"
-        if not why and value.endswith(b"\x00"):
+        elif value.endswith(b"\x00"):
             why = f"ends in a zero byte, which {dtype} does not keep"
         if why:
-            bad = np.zeros(block.size, bool)
-            bad[i] = True
-            raise refuse.where(bad.reshape(block.shape), why)
+            raise refuse.at(i, why)
         flat_out[i] = value
     return out
 
@@ -462,32 +451,24 @@ def _variable_bytes(block: Array, refuse: _Refusal) -> Array:
         return block.astype(object)
     if block.dtype.kind != "O":
         raise refuse.unmeant()
-    good = np.fromiter((isinstance(v, bytes) for v in block.flat), bool, block.size)
-    if not good.all():
-        raise refuse.where(~good.reshape(block.shape), "is not bytes")
+    refuse.unless_each(lambda value: isinstance(value, bytes), "is not bytes")
     return block
 
 
 def _datetimes(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     if block.dtype.kind != "M":
         raise refuse.unmeant()
-    nat = np.isnat(block)
     try:
         cast = block.astype(dtype)
         back = cast.astype(block.dtype)
     except OverflowError:
-        good = np.fromiter((_datetime_fits(v, dtype) for v in block.flat), bool, block.size)
-        raise refuse.where(~good.reshape(block.shape), f"is out of the range of {dtype}") from None
+        refuse.unless_each(
+            lambda value: _works(partial(np.asarray(value).astype, dtype)),
+            f"is out of the range of {dtype}",
+        )
+        raise
     # If numpy wraps instead of raising, converting back gives a different value.
-    bad = (~nat & ((back != block) | np.isnat(cast))) | (nat & ~np.isnat(cast))
-    if bad.any():
-        raise refuse.where(bad, f"is not exact in {dtype}")
+    nat = np.isnat(block)
+    good = np.where(nat, np.isnat(cast), (back == block) & ~np.isnat(cast))
+    refuse.unless(good, f"is not exact in {dtype}")
     return cast
-
-
-def _datetime_fits(value: np.datetime64, dtype: np.dtype[Any]) -> bool:
-    try:
-        np.asarray(value).astype(dtype)
-    except OverflowError:
-        return False
-    return True

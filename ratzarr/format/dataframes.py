@@ -191,10 +191,9 @@ def _one_column(library: str, values: Any, column: str, first_row: int | None) -
     if isinstance(dtype, np.dtype):
         return np.asarray(values)
     wanted = numpy_dtype(dtype)
-    missing = _MISSING[library](values)
     is_time = isinstance(wanted, np.dtype) and wanted.kind == "M"
-    if missing is not None and not is_time:
-        row = "" if first_row is None else f", row {missing + first_row}"
+    if not is_time and (missing := _nulls(library, values)).any():
+        row = "" if first_row is None else f", row {int(np.argmax(missing)) + first_row}"
         raise UnequalValueError(
             f"column {column!r}{row}: a null of {_LIBRARIES[library]} dtype {dtype}, and a column has "
             f"no nulls; fill the block first, for instance by {_filled(library, wanted)}"
@@ -225,24 +224,18 @@ def nullable_integers(values: Any) -> tuple[Array, Array] | None:
     wanted = numpy_dtype(dtype)
     if not isinstance(wanted, np.dtype) or wanted.kind not in "iu":
         return None
-    if _MISSING[library](values) is None:
+    missing = _nulls(library, values)
+    if not missing.any():
         return None
     if library == "pandas":
-        return values.dropna().to_numpy(dtype=wanted), np.asarray(values.isna(), np.bool_)
+        return values.dropna().to_numpy(dtype=wanted), missing
     present = values.drop_nulls() if library == "polars" else values.drop_null()
-    return np.asarray(present, wanted), np.asarray(values.is_null(), np.bool_)
+    return np.asarray(present, wanted), missing
 
 
-def _first(missing: Any) -> int | None:
-    found = np.asarray(missing, bool)
-    return int(np.argmax(found)) if found.any() else None
-
-
-_MISSING: dict[str, Callable[[Any], int | None]] = {
-    "pandas": lambda values: _first(values.isna()),
-    "polars": lambda values: _first(values.is_null()) if values.null_count() else None,
-    "pyarrow": lambda values: _first(values.is_null()) if values.null_count else None,
-}
+def _nulls(library: str, values: Any) -> Array:
+    """Return where the values of an array are nulls."""
+    return np.asarray(values.isna() if library == "pandas" else values.is_null(), np.bool_)
 
 
 def _filled(library: str, wanted: Any) -> str:

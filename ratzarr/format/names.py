@@ -54,6 +54,7 @@ __all__ = [
     "column_document",
     "from_json",
     "has_checksum",
+    "is_document",
     "kept_attributes",
     "key_of",
     "looks_encoded",
@@ -160,6 +161,11 @@ def check_name(name: object) -> str:
             "not a Unicode character"
         ) from None
     return str(name)
+
+
+def is_document(key: str) -> bool:
+    """Return True if a key is that of a node's document."""
+    return key == ZARR_JSON or key.endswith("/" + ZARR_JSON)
 
 
 def looks_encoded(key: str) -> bool:

@@ -33,9 +33,10 @@ from ratzarr.format.names import (
     ROWCOUNT_ATTR,
     ZARR_JSON,
     from_json,
+    is_document,
     order_of,
 )
-from ratzarr.maintenance.column_check import ColumnCheck, Finding, kind_of
+from ratzarr.maintenance.column_check import ColumnCheck, Finding, Kind, kind_of
 from ratzarr.maintenance.repair import (
     REMOVING,
     Repair,
@@ -56,12 +57,17 @@ from ratzarr.maintenance.repair import (
 )
 from ratzarr.stores.base import Objects
 from ratzarr.stores.local import LocalObjects
-from ratzarr.stores.open import open_place, refuse_foreign_root, table_metadata
+from ratzarr.stores.open import (
+    TABLE_KEY,
+    is_litter,
+    open_place,
+    refuse_foreign_root,
+    table_metadata,
+)
 from ratzarr.table import RatZarr
 
 __all__ = ["check_store"]
 
-TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
 ASKED_AGAIN = 16
 """Largest number of chunks missing from a listing that are read to confirm that they are
 absent."""
@@ -73,8 +79,6 @@ _PENDING = re.compile(
     rf"{re.escape(PENDING)}/([^/]+)/([0-9a-f]+)/({re.escape(ZARR_JSON)}|c(?:[/.][0-9]+)+)",
     re.DOTALL,
 )
-_LITTER = re.compile(r"\.[0-9a-f]{32}(?:\.partial|\.deleted/.*)", re.DOTALL)
-_ZARRS_PARTIAL = re.compile(rf"(?:{GROUP}/.+)?[^/]*\.[0-9a-f]{{32}}\.partial", re.DOTALL)
 
 Report = Callable[[float, str], None]
 
@@ -120,7 +124,7 @@ def check_store(
     """
     objects = open_place(filename, storage_options)
     opened = partial(RatZarr, filename, create=False, storageOptions=storage_options)
-    checkup = _Checkup(objects, opened, progress or _silent, patience)
+    checkup = _Checkup(objects, opened, progress or (lambda done, message: None), patience)
     checkup.look()
     found = []
     for finding, action in checkup.found:
@@ -133,10 +137,6 @@ def check_store(
                 finding = replace(finding, repaired=refused is None, words=words)
         found.append(finding)
     return found
-
-
-def _silent(done: float, message: str) -> None:
-    pass
 
 
 class _Checkup:
@@ -155,8 +155,17 @@ class _Checkup:
         self._expected, self._done = 1, 0
         self._foreign: dict[str, list[Any]] = {}
 
-    def _add(self, finding: Finding, action: Repair | None = None) -> None:
-        self.found.append((finding, action))
+    def _add(
+        self,
+        kind: Kind,
+        key: str,
+        words: str,
+        column: str | None = None,
+        rows: tuple[int, int] | None = None,
+        *,
+        repair: Repair | None = None,
+    ) -> None:
+        self.found.append((Finding(kind, key, words, column, rows), repair))
 
     def look(self) -> None:
         """Check everything."""
@@ -181,15 +190,15 @@ class _Checkup:
         try:
             root = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
             if root is None:
-                self._add(Finding("missing", ZARR_JSON, "the store's own group is missing"))
+                self._add("missing", ZARR_JSON, "the store's own group is missing")
             else:
                 from_json(root, ZARR_JSON)
         except (DamagedError, StoreError) as error:
-            self._add(Finding(kind_of(error), ZARR_JSON, f"the store's own group: {error}"))
+            self._add(kind_of(error), ZARR_JSON, f"the store's own group: {error}")
         try:
             self._table_read = self._table.load()
         except (DamagedError, StoreError) as error:
-            self._add(Finding(kind_of(error), TABLE_KEY, f"the table's own group: {error}"))
+            self._add(kind_of(error), TABLE_KEY, f"the table's own group: {error}")
             return
         if self._table_read:
             self._resize = self._table.attributes.get(RESIZE_ATTR)
@@ -201,7 +210,7 @@ class _Checkup:
             raise TableNotFoundError(
                 f"there is no RatZarr at {objects.location}: its creation was interrupted"
             )
-        self._add(Finding("missing", TABLE_KEY, "the table's own group is missing"))
+        self._add("missing", TABLE_KEY, "the table's own group is missing")
 
     # ---- columns
 
@@ -244,11 +253,11 @@ class _Checkup:
             for key in self.objects.list_tree(""):
                 table_listed |= key == TABLE_KEY
                 check = self._owner_of(key)
-                if check is None or key.endswith("/" + ZARR_JSON):
+                if check is None or is_document(key):
                     continue
                 task = check.task(key)
                 if task is not None:
-                    yield partial(_with, check, task)
+                    yield partial(lambda check, task: (check, task()), check, task)
 
         for check, finding in stream(tasks(), self._window):
             self._done += 1
@@ -319,23 +328,21 @@ class _Checkup:
         else:
             for finding in check.findings:
                 if finding.kind != "unfinished":
-                    self._add(finding)
+                    self.found.append((finding, None))
                 elif not self._replacement_of(check):
-                    self._add(finding, complete(check, self.opened, self.patience))
+                    self.found.append((finding, complete(check, self.opened, self.patience)))
         if check.document == REMOVING and not check.orphans:
             words = "the name of a column that was removed"
-            self._add(Finding("leftover", check.prefix, words), remove_orphans(check))
-        for keys, words, action in (
-            (check.orphans, "chunks without a column", remove_orphans(check)),
-            (check.beyond, "chunks beyond the column's end", erase_beyond(check)),
-            (
-                check.impossible,
-                "invalid chunks of the column",
-                remove_impossible(check),
-            ),
+            repair = Repair("remove them", partial(remove_orphans, check))
+            self._add("leftover", check.prefix, words, repair=repair)
+        for keys, words, action, act in (
+            (check.orphans, "chunks without a column", "remove them", remove_orphans),
+            (check.beyond, "chunks beyond the column's end", "empty them", erase_beyond),
+            (check.impossible, "invalid chunks of the column", "remove them", remove_impossible),
         ):
             if keys:
-                self._add(Finding("leftover", keys[0], _count(keys, words), check.name), action)
+                repair = Repair(action, partial(act, check))
+                self._add("leftover", keys[0], _count(keys, words), check.name, repair=repair)
 
     def _replacement_of(self, check: ColumnCheck) -> bool:
         """Return True if a column is just being moved here; its other location reports it."""
@@ -350,35 +357,21 @@ class _Checkup:
         now = None if live is None else live.state
         in_place = now is not None and now.id == check.state.id and now.complete
         if in_place or check.state.id != check.prefix.rpartition("/")[2]:
-            self._add(
-                Finding(
-                    "leftover",
-                    check.prefix,
-                    "a column that was replaced, or that has already been moved into place",
-                    check.name,
-                ),
-                remove_pending(check),
-            )
+            words = "a column that was replaced, or that has already been moved into place"
+            repair = Repair("remove it", partial(remove_pending, check))
+            self._add("leftover", check.prefix, words, check.name, repair=repair)
             return
+        finished = complete(check, self.opened, self.patience)
         for finding in check.findings:
             if finding.kind == "unfinished":
                 words = f"a replacement of the column: {finding.words}"
-                self._add(
-                    replace(finding, words=words), complete(check, self.opened, self.patience)
-                )
+                self.found.append((replace(finding, words=words), finished))
             else:
-                self._add(finding)
+                self.found.append((finding, None))
         if check.state.complete:
-            self._add(
-                Finding(
-                    "unfinished",
-                    check.prefix,
-                    "a replacement of the column is finished, but was not moved into place",
-                    check.name,
-                    (0, check.state.rows),
-                ),
-                complete(check, self.opened, self.patience),
-            )
+            words = "a replacement of the column is finished, but was not moved into place"
+            rows = 0, check.state.rows
+            self._add("unfinished", check.prefix, words, check.name, rows, repair=finished)
 
     # ---- the table's own attributes
 
@@ -398,15 +391,11 @@ class _Checkup:
         if resize is not None and resize != self._resize:
             # Another process has just begun; the columns will be resized next.
             return
+        act = partial(finish_resize, self.objects, self._table)
+        finish = Repair("finish the change of the row count", act)
         if resize is not None:
-            self._add(
-                Finding(
-                    "resize",
-                    TABLE_KEY,
-                    f"the row count is being changed ({resize}), or that was interrupted",
-                ),
-                finish_resize(self.objects, self._table),
-            )
+            words = f"the row count is being changed ({resize}), or that was interrupted"
+            self._add("resize", TABLE_KEY, words, repair=finish)
             return
         rows = attributes.get(ROWCOUNT_ATTR)
         states = [state for state in lengths.values() if state is not None]
@@ -417,10 +406,8 @@ class _Checkup:
                 f"the attribute says {rows} rows, and the columns have {found}: another program "
                 "has resized them, so the columns are right"
             )
-            self._add(
-                Finding("row-count", TABLE_KEY, words),
-                finish_resize(self.objects, self._table, f"write {found} rows into ROWCOUNT"),
-            )
+            repair = Repair(f"write {found} rows into ROWCOUNT", act)
+            self._add("row-count", TABLE_KEY, words, repair=repair)
             return
         for check in self._live():
             # Use the current row count: the table may have been resized since the column was read.
@@ -431,23 +418,17 @@ class _Checkup:
             if state is None or (state.rows, state.cutting) == (rows, None):
                 continue
             words = f"it has {state.rows} rows, and the table has {rows}"
+            repair, other = finish, state.rows
             if state.cutting is not None:
                 words = (
                     f"its rows from {state.cutting} on are being cut off, or a cut was interrupted"
                 )
-            low, high = sorted((state.rows if state.cutting is None else state.cutting, rows))
-            self._add(
-                Finding(
-                    "row-count", f"{check.prefix}/{ZARR_JSON}", words, check.name, (low, high)
-                ),
-                finish_resize(
-                    self.objects,
-                    self._table,
-                    f"extend the column to {rows} rows"
-                    if state.cutting is None and state.rows < rows
-                    else "finish the change of the row count",
-                ),
-            )
+                other = state.cutting
+            elif state.rows < rows:
+                repair = Repair(f"extend the column to {rows} rows", act)
+            affected = min(other, rows), max(other, rows)
+            key = f"{check.prefix}/{ZARR_JSON}"
+            self._add("row-count", key, words, check.name, affected, repair=repair)
 
     def _look_at_order(self) -> None:
         order = order_of(self._table.document)
@@ -458,7 +439,10 @@ class _Checkup:
         keys = {one.key for one in live if not one.is_gone}
         gone = [name for name in order if not keys.intersection(keys_of(name))]
         left_out = [one.name for one in self._live() if one.name not in order]
-        mend = mend_order(self.objects, self._table, gone, left_out)
+        mend = Repair(
+            "correct the order of columns",
+            partial(mend_order, self.objects, self._table, gone, left_out),
+        )
         twice = sorted({name for name in order if order.count(name) > 1})
         for names, words in (
             (gone, "lists missing columns"),
@@ -467,7 +451,7 @@ class _Checkup:
         ):
             if names:
                 words = f"the order of the columns {words}: {_some(names)}"
-                self._add(Finding("order", TABLE_KEY, words), mend)
+                self._add("order", TABLE_KEY, words, repair=mend)
 
     # ---- objects without a column
 
@@ -476,15 +460,13 @@ class _Checkup:
         if local is not None and is_link(local, key):
             if key.count("/") != 1 or not key.startswith(f"{GROUP}/"):
                 # An unreadable column is reported when it is opened.
-                words = "is a symbolic link: links in a store are not followed"
-                self._add(Finding("link", key, words))
-        elif local is not None and _LITTER.fullmatch(key):
-            # Belongs to a running writer, or is reported with everything below it.
-            return
-        elif local is not None and _ZARRS_PARTIAL.fullmatch(key):
-            if is_old(local, key):
-                words = "left by a writer that was killed"
-                self._add(Finding("leftover", key, words), remove_old(local, key))
+                self._add("link", key, "is a symbolic link: links in a store are not followed")
+        elif local is not None and is_litter(key):
+            # With a dot, it belongs to a running writer, or is reported with everything below it.
+            # Without, zarr's own writer has left it.
+            if not key.startswith(".") and is_old(local, key):
+                repair = Repair("remove it", partial(remove_old, local, key))
+                self._add("leftover", key, "left by a writer that was killed", repair=repair)
         else:
             folder = key.rpartition("/")[0] or key
             self._foreign.setdefault(folder, [key, 0])[1] += 1
@@ -498,24 +480,16 @@ class _Checkup:
             words = "does not belong to the table"
             if count > 1:
                 words = f"and {count - 1} more objects beside it do not belong to the table"
-            self._add(Finding("foreign", first, words))
+            self._add("foreign", first, words)
         local = self._local
         if local is None:
             return
         for name in sorted(local.litter()):
-            words = "left by a process that was killed"
-            self._add(Finding("leftover", name, words), sweep(local, name))
+            repair = Repair("remove it", partial(sweep, local, name))
+            self._add("leftover", name, "left by a process that was killed", repair=repair)
         for folder in empty_folders(local):
-            self._add(
-                Finding("leftover", folder, "an empty directory"),
-                remove_folder(local, folder),
-            )
-
-
-def _with(
-    check: ColumnCheck, task: Callable[[], Finding | None]
-) -> tuple[ColumnCheck, Finding | None]:
-    return check, task()
+            repair = Repair("remove it", partial(remove_folder, local, folder))
+            self._add("leftover", folder, "an empty directory", repair=repair)
 
 
 def _count(keys: list[str], words: str) -> str:

@@ -1,10 +1,11 @@
 """Checks of one column: its document and each of its chunks.
 
-Chunks are read in the order of one listing, so memory does not grow with the number of rows. A
-column that changes during the check is checked again (:attr:`ColumnCheck.changed`), because what
+Chunks are read in the order of one listing. Of each chunk, only its number is kept. A column that
+changes during the check is checked again (:attr:`ColumnCheck.changed`), because what
 looks like damage can be another process at work.
 """
 
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.errors import RatZarrError, StoreError, TooLargeError, UnsupportedCodecError
 from ratzarr.format.blocks import chunk_count
-from ratzarr.format.chunk_runs import ChunkRuns
 from ratzarr.format.limits import MAX_DOCUMENT_BYTES
 from ratzarr.format.names import (
     ZARR_JSON,
@@ -29,14 +29,7 @@ from ratzarr.format.names import (
 from ratzarr.stores.base import Objects
 from ratzarr.stores.local_files import LinkError
 
-__all__ = [
-    "NOTES",
-    "ColumnCheck",
-    "Finding",
-    "Kind",
-    "kind_of",
-    "rows_in_words",
-]
+__all__ = ["NOTES", "ColumnCheck", "Finding", "Kind", "kind_of", "rows_in_words"]
 
 
 Kind = Literal[
@@ -148,7 +141,8 @@ class ColumnCheck:
         """Keys that look like chunk keys but are invalid in this column."""
         self.changed = False
         """True if a finding can only be explained by another process at work."""
-        self._seen = ChunkRuns()
+        self._seen = array("q")
+        """Numbers of the chunks in the listing."""
 
     # ---- the document
 
@@ -168,21 +162,19 @@ class ColumnCheck:
                 mark_external(self.document)
             self.state = ColumnState.of(self.document, key, self.name)
         except RatZarrError as error:
-            self.findings.append(
-                Finding(kind_of(error), key, _short(error, key), self.name, self._all_rows())
-            )
+            self._add(kind_of(error), key, _short(error, key), self._all_rows())
             return
         codecs = self.document.get("codecs", [])
         if not any(isinstance(codec, dict) and codec.get("name") == CHECKSUM for codec in codecs):
-            self.findings.append(
-                Finding(
-                    "unchecked",
-                    self.prefix,
-                    "its chunks have no checksum: damage is noticed only if a chunk can't be "
-                    "decoded. A copy of the column has checksums",
-                    self.name,
-                )
+            self._add(
+                "unchecked",
+                self.prefix,
+                "its chunks have no checksum: damage is noticed only if a chunk can't be decoded. "
+                "A copy of the column has checksums",
             )
+
+    def _add(self, kind: Kind, key: str, words: str, rows: tuple[int, int] | None = None) -> None:
+        self.findings.append(Finding(kind, key, words, self.name, rows))
 
     def _all_rows(self) -> tuple[int, int] | None:
         """Return the row count of an unreadable column, as far as its document tells."""
@@ -214,7 +206,7 @@ class ColumnCheck:
             return None
         if chunk >= chunk_count(max(state.rows, self._table_rows), state.chunk_rows):
             return partial(self._look_beyond, state, key)
-        self._seen.add(chunk)
+        self._seen.append(chunk)
         return partial(self._look_into, state, key, chunk)
 
     def _look_into(self, state: ColumnState, key: str, chunk: int) -> Finding | None:
@@ -269,9 +261,13 @@ class ColumnCheck:
     # ---- after all keys
 
     def missing(self, rows: int) -> list[tuple[int, int]]:
-        """Return the runs of missing chunks for a number of rows."""
+        """Return the runs of missing chunks for a number of rows: the first, and the next one."""
         assert self.state is not None  # noqa: S101 - called for readable columns only
-        return list(self._seen.gaps(chunk_count(rows, self.state.chunk_rows)))
+        stop = chunk_count(rows, self.state.chunk_rows)
+        seen = np.unique(np.array(self._seen, np.int64))
+        edges = np.concatenate([[-1], seen[seen < stop], [stop]])
+        before = np.flatnonzero(np.diff(edges) > 1)
+        return [(int(edges[at]) + 1, int(edges[at + 1])) for at in before]
 
     def finish(self) -> None:
         """Add the findings that need all keys."""
@@ -287,29 +283,22 @@ class ColumnCheck:
                     f"{stop - start} chunks up to {state.chunk_name(stop - 1)} are missing, "
                     "although they were written"
                 )
-            self.findings.append(
-                Finding("missing", first, words, self.name, self._rows_of(start, stop))
-            )
+            self._add("missing", first, words, self._rows_of(start, stop))
         if not state.complete:
-            self.findings.append(self._unfinished(state))
+            self._add_unfinished(state)
 
     def _rows_of(self, start: int, stop: int) -> tuple[int, int]:
         assert self.state is not None  # noqa: S101 - called for readable columns only
         return start * self.state.chunk_rows, min(stop * self.state.chunk_rows, self.state.rows)
 
-    def _unfinished(self, state: ColumnState) -> Finding:
+    def _add_unfinished(self, state: ColumnState) -> None:
         gaps = [self._rows_of(start, stop) for start, stop in self.missing(state.rows)]
         there = state.rows - sum(stop - start for start, stop in gaps)
         words = "its writer is still at work, or was interrupted:"
         words += f"{there} of {state.rows} rows exist" if gaps else "all its rows exist"
         words += f", and missing {rows_in_words(gaps)}" if gaps else ""
-        return Finding(
-            "unfinished",
-            self.prefix,
-            f"{words}. Continue it (gdalbridge copy --resume, or resumeColumn), or delete it",
-            self.name,
-            (0, state.rows),
-        )
+        words += ". Continue it (gdalbridge copy --resume, or resumeColumn), or delete it"
+        self._add("unfinished", self.prefix, words, (0, state.rows))
 
 
 def _by_number(key: str) -> tuple[int, str]:

@@ -13,9 +13,8 @@ table's document first, so that nobody reads a table with missing rows.
 import hashlib
 import re
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -40,7 +39,7 @@ from ratzarr.format.names import (
     root_document,
     to_json,
 )
-from ratzarr.stores.base import Objects, Owner
+from ratzarr.stores.base import Entry, Objects, Owner
 from ratzarr.stores.open import TABLE_KEY, check_writable, is_litter, is_ours, table_metadata
 
 __all__ = ["Entry", "copy_store", "inventory", "remove_source"]
@@ -49,16 +48,6 @@ _CHUNK = re.compile(r"(.+)/c(?:/[0-9]+)+")
 
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Maps the table's attributes to those of the copy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An object of a store, as listed."""
-
-    key: str
-    size: int
-    state: str
-    """Changes whenever the object is written."""
 
 
 def inventory(objects: Objects, *, rest: bool = False) -> tuple[Entry, ...]:
@@ -84,7 +73,7 @@ def inventory(objects: Objects, *, rest: bool = False) -> tuple[Entry, ...]:
             f"{objects.location} is a symbolic link, which is not followed: give the name of "
             "the store that it leads to"
         )
-    found = [Entry(*one) for one in objects.list_states("")]
+    found = list(objects.list_states(""))
     keys = {one.key for one in found}
     if (TABLE_KEY in keys or not rest) and not table_metadata(objects).load():
         if ZARR_JSON in keys and objects.get(ZARR_JSON) == to_json(root_document()):
@@ -168,12 +157,10 @@ def copy_store(
         copy.verify()
         if inventory(source) != tuple(entries):
             raise ChangedError(f"{source.location} was changed while it was copied: copy it again")
-    except StoreError as error:
-        if isinstance(error, _UnequalError):
+    except RatZarrError as error:
+        # After another error of the store, resuming can go on with the objects that are there.
+        if isinstance(error, _UnequalError) or not isinstance(error, StoreError):
             copy.remove()
-        raise
-    except RatZarrError:
-        copy.remove()
         raise
     return copied
 
@@ -253,7 +240,7 @@ class _Copy:
             If the target is a table that differs from the source, or if neither is a whole table.
         """
         ends = {TABLE_KEY, ZARR_JSON}
-        there = {one.key: one for one in map(_entry, self._target.list_states(""))}
+        there = {one.key: one for one in self._target.list_states("")}
         if not ends <= there.keys():
             if ends <= self._entries.keys():
                 return False
@@ -281,12 +268,13 @@ class _Copy:
     def claim(self, resume: bool) -> dict[str, Entry]:
         """Reserve the target, and return the existing objects of the copy."""
         target = self._target
+        other = NotARatZarrError(f"{target.location} already exists and is not a table")
         there: dict[str, Entry] = {}
         if resume:
-            there = {one.key: one for one in map(_entry, target.list_states(""))}
+            there = {one.key: one for one in target.list_states("")}
             if ZARR_JSON not in there and not all(map(is_litter, there)):
                 # A copy writes this document first.
-                raise NotARatZarrError(f"{target.location} already exists and is not a table")
+                raise other
         elif target.occupied():
             raise NotARatZarrError(f"{target.location} already exists")
         if target.create(ZARR_JSON, self._documents[ZARR_JSON]) is not None:
@@ -296,11 +284,11 @@ class _Copy:
             raise NotARatZarrError(f"{target.location} was just created by another process")
         strangers = [key for key in there if key not in self._entries and not is_litter(key)]
         is_table = TABLE_KEY in there
-        if any(not is_ours(key) for key in there) or (is_table and strangers):
-            raise NotARatZarrError(f"{target.location} already exists and is not a table")
+        if not all(map(is_ours, there)) or (is_table and strangers):
+            raise other
         equal = self._equal(there)
         if ZARR_JSON not in equal:
-            raise NotARatZarrError(f"{target.location} already exists and is not a table")
+            raise other
         if is_table and len(equal) != len(self._entries):
             raise NotARatZarrError(
                 Advice(
@@ -395,7 +383,7 @@ class _Copy:
 
     def verify(self) -> None:
         """Verify that the target holds exactly the objects to be copied."""
-        listed = map(_entry, self._target.list_states(""))
+        listed = self._target.list_states("")
         there = {one.key: one for one in listed if not is_litter(one.key)}
         for key in self._entries.keys() ^ there.keys():
             raise _UnequalError(f"{self._target.location}/{key} differs from the source")
@@ -422,17 +410,9 @@ class _Copy:
         if self._is_mine:
             # An error here must not hide the original one.
             with suppress(RatZarrError):
-                self._target.delete(_listed(self._target, self._entries))
+                listed = list(self._target.list_tree(""))
+                self._target.delete(key for key in listed if key in self._entries)
                 self._target.remove_place()
-
-
-def _listed(objects: Objects, keys: Iterable[str]) -> Iterator[str]:
-    wanted = set(keys)
-    return (key for key in list(objects.list_tree("")) if key in wanted)
-
-
-def _entry(found: tuple[str, int, str]) -> Entry:
-    return Entry(*found)
 
 
 def _digest(data: bytes) -> str:

@@ -68,7 +68,6 @@ class Repair:
     words: str
     """Description of the repair, to follow "would" or "will"."""
     act: Callable[[], bool]
-
     """Makes the repair; returns False if another process came first."""
 
     def do(self) -> str | None:
@@ -109,22 +108,24 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float)
     operation = provenance.get("operation") if isinstance(provenance, dict) else None
     if not state.complete and operation != WHOLE_CHUNKS:
         return None
-    waits = check.prefix.startswith(PENDING)
+    words = "move it into place" if check.prefix.startswith(PENDING) else "mark it complete"
+    return Repair(words, partial(_complete, check, state.id, opened, patience))
 
-    def act() -> bool:
-        # Two processes that move the same column into place would undo each other's work.
-        if waits and _busy(check, patience):
+
+def _complete(
+    check: ColumnCheck, own: str, opened: Callable[[], RatZarr], patience: float
+) -> bool:
+    # Two processes that move the same column into place would undo each other's work.
+    if check.prefix.startswith(PENDING) and _busy(check, patience):
+        return False
+    with opened() as table:
+        attributes = table.resumeColumn(check.name)
+        if attributes is None or attributes.get(COLUMN_ID_ATTR, "") != own:
             return False
-        with opened() as table:
-            attributes = table.resumeColumn(check.name)
-            if attributes is None or attributes.get(COLUMN_ID_ATTR, "") != state.id:
-                return False
-            if table.getMissingRows(check.name):
-                return False
-            table.setComplete(check.name)
-        return True
-
-    return Repair("move it into place" if waits else "mark it complete", act)
+        if table.getMissingRows(check.name):
+            return False
+        table.setComplete(check.name)
+    return True
 
 
 def _busy(check: ColumnCheck, patience: float) -> bool:
@@ -137,21 +138,15 @@ def _busy(check: ColumnCheck, patience: float) -> bool:
     return now() != before or check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data
 
 
-def finish_resize(
-    objects: Objects, table: MetadataDocument, words: str = "finish the change of the row count"
-) -> Repair:
+def finish_resize(objects: Objects, table: MetadataDocument) -> bool:
     """Bring all columns and ROWCOUNT to the table's row count."""
-
-    def act() -> bool:
-        catalog = Catalog(objects, table)
-        catalog.all({})
-        for error in catalog.left_out.values():
-            # An unreadable column would keep its length.
-            raise error
-        catalog.resizing.finish()
-        return True
-
-    return Repair(words, act)
+    catalog = Catalog(objects, table)
+    catalog.all({})
+    for error in catalog.left_out.values():
+        # An unreadable column would keep its length.
+        raise error
+    catalog.resizing.finish()
+    return True
 
 
 def keys_of(name: str) -> tuple[str, ...]:
@@ -164,113 +159,93 @@ def keys_of(name: str) -> tuple[str, ...]:
 
 def mend_order(
     objects: Objects, table: MetadataDocument, gone: list[str], left_out: list[str]
-) -> Repair:
+) -> bool:
     """Remove names from the order of columns, and append others."""
 
-    def there(name: str) -> bool:
+    def exists(name: str) -> bool:
         return bool(keys_of(name)) and Column.find(objects, name) is not None
 
-    def act() -> bool:
-        out = {name for name in gone if not there(name)}
-        more = [name for name in left_out if there(name)]
+    out = {name for name in gone if not exists(name)}
+    more = [name for name in left_out if exists(name)]
 
-        def change(document: Document) -> bool:
-            order = order_of(document) or []
-            mended = list(dict.fromkeys(name for name in [*order, *more] if name not in out))
-            document["attributes"][COLUMN_ORDER_ATTR] = mended
-            return mended != order
+    def change(document: Document) -> bool:
+        order = order_of(document) or []
+        mended = list(dict.fromkeys(name for name in [*order, *more] if name not in out))
+        document["attributes"][COLUMN_ORDER_ATTR] = mended
+        return mended != order
 
-        table.update(change, Catalog(objects, table).table_missing)
-        return True
-
-    return Repair("correct the order of columns", act)
+    table.update(change, Catalog(objects, table).table_missing)
+    return True
 
 
 # ---- removing objects without a column
 
 
-def remove_orphans(check: ColumnCheck) -> Repair:
+def _refuse_change(check: ColumnCheck, data: bytes | None) -> None:
+    """Raise an error if a column's document is not the one that was checked."""
+    if data != check.data:
+        raise ChangedError(f"{check.objects.location}/{check.prefix}: the column has changed")
+
+
+def _refuse_change_now(check: ColumnCheck) -> None:
+    _refuse_change(check, check.objects.get(f"{check.prefix}/{ZARR_JSON}"))
+
+
+def remove_orphans(check: ColumnCheck) -> bool:
     """Remove chunks without a column."""
-    objects, prefix = check.objects, check.prefix
-
-    def still_none(data: bytes | None) -> None:
-        if data != check.data:
-            raise ChangedError(f"{objects.location}/{prefix}: a column has been created here")
-
-    def act() -> bool:
-        document = f"{prefix}/{ZARR_JSON}"
-        still_none(objects.get(document))
-        if prefix.startswith(PENDING):
-            # The name is random, so no process creates another column of this name.
-            objects.delete(check.orphans)
-        elif isinstance(objects, LocalObjects):
-            owner = Owner(prefix, "", still_none)
-            for key in check.orphans:
-                objects.erase(key, "", bytes, owner)
-            if check.data is not None:
-                objects.delete([document])
-        else:
-            # Object stores have no conditional delete, so the name is reserved meanwhile.
-            if check.data is None and objects.create(document, to_json(REMOVING)) is None:
-                return False
-            objects.delete([*check.orphans, document])
-        return True
-
-    return Repair("remove them", act)
+    objects, document = check.objects, f"{check.prefix}/{ZARR_JSON}"
+    _refuse_change_now(check)
+    if check.prefix.startswith(PENDING):
+        # The name is random, so no process creates another column of this name.
+        objects.delete(check.orphans)
+    elif isinstance(objects, LocalObjects):
+        owner = Owner(check.prefix, "", partial(_refuse_change, check))
+        for key in check.orphans:
+            objects.erase(key, "", bytes, owner)
+        if check.data is not None:
+            objects.delete([document])
+    else:
+        # Object stores have no conditional delete, so the name is reserved meanwhile.
+        if check.data is None and objects.create(document, to_json(REMOVING)) is None:
+            return False
+        objects.delete([*check.orphans, document])
+    return True
 
 
-def erase_beyond(check: ColumnCheck) -> Repair:
+def erase_beyond(check: ColumnCheck) -> bool:
     """Replace chunks beyond a column's end by empty ones."""
     objects, prefix, state = check.objects, check.prefix, check.state
+    assert state is not None  # noqa: S101 - for mypy: only readable columns have such chunks
+    column = Column(objects, check.name, check.key, prefix)
+    owner = Owner(prefix, state.mark, partial(_refuse_change, check))
+    wanted = set(check.beyond)
+    # Use versions from before the document was read: a process that writes rows there afterwards
+    # either changes the version or is seen in the document.
+    found = [one for one in objects.list_versions(prefix) if one[0] in wanted]
+    _refuse_change_now(check)
 
-    def still(data: bytes | None) -> None:
-        if data != check.data:
-            raise ChangedError(f"{objects.location}/{prefix}: the column has been changed")
+    def blank() -> bytes:
+        return state.codec.encode(column.blank(state))
 
-    def act() -> bool:
-        assert state is not None  # noqa: S101 - for mypy: only readable columns have such chunks
-        column = Column(objects, check.name, check.key, prefix)
-        blank = partial(_blank, column, check)
-        owner = Owner(prefix, state.mark, still)
-        wanted = set(check.beyond)
-        # Use versions from before the document was read: a process that writes rows there
-        # afterwards either changes the version or is seen in the document.
-        found = [one for one in objects.list_versions(prefix) if one[0] in wanted]
-        still(objects.get(f"{prefix}/{ZARR_JSON}"))
-        erased = [objects.erase(key, version, blank, owner) for key, version in found]
-        return all(erased)
-
-    return Repair("empty them", act)
+    erased = [objects.erase(key, version, blank, owner) for key, version in found]
+    return all(erased)
 
 
-def _blank(column: Column, check: ColumnCheck) -> bytes:
-    assert check.state is not None  # noqa: S101 - for mypy
-    return check.state.codec.encode(column.blank(check.state))
-
-
-def remove_impossible(check: ColumnCheck) -> Repair:
+def remove_impossible(check: ColumnCheck) -> bool:
     """Remove objects with chunk-like keys that the column never uses."""
-
-    def act() -> bool:
-        if check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data:
-            return False
-        check.objects.delete(check.impossible)
-        return True
-
-    return Repair("remove them", act)
+    _refuse_change_now(check)
+    check.objects.delete(check.impossible)
+    return True
 
 
-def remove_pending(check: ColumnCheck) -> Repair:
-    """Remove a column from the directory where it was built, or where it was moved for removal."""
+def remove_pending(check: ColumnCheck) -> bool:
+    """Remove a column from the directory where it was built, or where it was moved for removal.
 
-    def act() -> bool:
-        # Only if it is unchanged: an old column, or a duplicate of one already in place.
-        if check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data:
-            return False
-        check.objects.delete_tree(check.prefix)
-        return True
-
-    return Repair("remove it", act)
+    Only if it is unchanged: an old column, or a duplicate of one already in place.
+    """
+    _refuse_change_now(check)
+    check.objects.delete_tree(check.prefix)
+    return True
 
 
 # ---- local disks only
@@ -293,26 +268,18 @@ def is_old(local: LocalObjects, key: str) -> bool:
         return False
 
 
-def sweep(local: LocalObjects, name: str) -> Repair:
+def sweep(local: LocalObjects, name: str) -> bool:
     """Remove the leftovers of dead writers in the root."""
-
-    def act() -> bool:
-        if name in local.litter():
-            local.sweep()
-        return not os.path.lexists(_path(local, name))
-
-    return Repair("remove it", act)
+    if name in local.litter():
+        local.sweep()
+    return not os.path.lexists(_path(local, name))
 
 
-def remove_old(local: LocalObjects, key: str) -> Repair:
+def remove_old(local: LocalObjects, key: str) -> bool:
     """Remove a temporary file."""
-
-    def act() -> bool:
-        if is_old(local, key):
-            local.delete([key])
-        return not os.path.lexists(_path(local, key))
-
-    return Repair("remove it", act)
+    if is_old(local, key):
+        local.delete([key])
+    return not os.path.lexists(_path(local, key))
 
 
 def empty_folders(local: LocalObjects) -> Iterator[str]:
@@ -334,15 +301,11 @@ def _is_empty(path: Path) -> bool:
     )
 
 
-def remove_folder(local: LocalObjects, key: str) -> Repair:
+def remove_folder(local: LocalObjects, key: str) -> bool:
     """Remove a directory and its subdirectories, unless files have been added meanwhile."""
-
-    def act() -> bool:
+    try:
         for folder, _, _ in os.walk(_path(local, key), topdown=False):
-            try:
-                Path(folder).rmdir()
-            except OSError:
-                return False
-        return True
-
-    return Repair("remove it", act)
+            Path(folder).rmdir()
+    except OSError:
+        return False
+    return True

@@ -17,28 +17,27 @@ from ratzarr.errors import ArgumentError
 from ratzarr.settings import S3_FIRST_ANSWER, environment
 
 __all__ = [
-    "ELSEWHERE",
     "MACHINE",
-    "MACHINES",
     "NAMES",
     "NONE",
     "PROFILES",
     "Keys",
-    "Profile",
     "S3Settings",
-    "Said",
-    "Word",
     "consult",
     "current",
-    "identity",
-    "is_true",
-    "read_profile",
     "without_password",
 ]
 
 
-CONFIG, CREDENTIALS = "AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"
-GDALS_CREDENTIALS = "CPL_AWS_CREDENTIALS_FILE"
+class Keys(NamedTuple):
+    """Credentials. Never show these."""
+
+    key: str
+    secret: str
+    token: str | None = None
+
+    def __repr__(self) -> str:
+        return "Keys(...)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,43 +47,25 @@ class Profile:
     name: str
     found: bool
     """True if a file has this profile."""
-    config_file: str
-    credentials_file: str
     endpoint: str | None = None
     region: str | None = None
-    addressing_style: str | None = None
+    path_style: bool | None = None
     ignores_endpoints: bool = False
     """``ignore_configured_endpoint_urls``."""
-    keys: tuple[str, str, str | None] | None = None
-    """Key, secret and session token, if the files contain them. Never show these."""
+    keys: Keys | None = None
+    """The credentials, if the files contain them."""
     keys_file: str = ""
     """The file with the keys."""
     provider: str | None = None
     """Other source of credentials: a role, a portal or a program."""
 
-    def __repr__(self) -> str:
-        return f"Profile({self.name!r})"
+    def setting(self, value: Any) -> "list[Setting]":
+        """Return a value of this profile as a setting; nothing if it is None."""
+        return [] if value is None else [Setting(value, f"profile {self.name}", 4)]
 
 
-def read_profile(name: str, words: Mapping[str, str]) -> Profile:
-    """Read one profile from both files.
-
-    Parameters
-    ----------
-    name : str
-        ``default`` is the profile used when none is named.
-    words : mapping
-        Locations of the files, by environment variable.
-
-    Raises
-    ------
-    ArgumentError
-        If a file cannot be parsed.
-    """
-    config_file = words.get(CONFIG) or "~/.aws/config"
-    credentials_file = (
-        words.get(CREDENTIALS) or words.get(GDALS_CREDENTIALS) or "~/.aws/credentials"
-    )
+def _read_profile(name: str, config_file: str, credentials_file: str) -> Profile:
+    """Read one profile from both files."""
     config = _parsed(config_file)
     in_config = _section(config.get("profiles"), name)
     in_credentials = _section(_parsed(credentials_file, raw=True), name)
@@ -92,17 +73,16 @@ def read_profile(name: str, words: Mapping[str, str]) -> Profile:
     merged = {**in_config, **in_credentials}
     services = _section(_section(config.get("services"), merged.get("services")), "s3")
     provider = _provider(merged)
+    style = _text(_section(merged, "s3").get("addressing_style"))
     keys, keys_file = _keys(in_credentials), credentials_file
     if keys is None and "credential_process" not in merged:
         keys, keys_file = _keys(in_config), config_file
     return Profile(
         name,
         bool(merged) or name in (config.get("profiles") or {}),
-        config_file,
-        credentials_file,
         endpoint=_text(services.get("endpoint_url")) or _text(merged.get("endpoint_url")),
         region=_text(merged.get("region")),
-        addressing_style=_text(_section(merged, "s3").get("addressing_style")),
+        path_style=None if style is None else style == "path",
         ignores_endpoints=str(merged.get("ignore_configured_endpoint_urls")).lower() == "true",
         # A role or a portal precedes keys in the same profile; a program comes after them.
         keys=keys if provider in (None, "credential_process") else None,
@@ -136,13 +116,13 @@ def _text(value: object) -> str | None:
     return value.strip() or None if isinstance(value, str) else None
 
 
-def _keys(section: Mapping[str, Any]) -> tuple[str, str, str | None] | None:
+def _keys(section: Mapping[str, Any]) -> Keys | None:
     key, secret = (
         _text(section.get(f"aws_{name}")) for name in ("access_key_id", "secret_access_key")
     )
     if key is None or secret is None:
         return None
-    return key, secret, _text(section.get("aws_session_token"))
+    return Keys(key, secret, _text(section.get("aws_session_token")))
 
 
 def _provider(section: Mapping[str, Any]) -> str | None:
@@ -178,16 +158,19 @@ NAMES = (
 )
 """Every variable name of either family."""
 
-ELSEWHERE = (
-    ("AWS_WEB_IDENTITY_TOKEN_FILE", "a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)"),
-    ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "the container's role"),
-    ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "the container's role"),
-)
-ENVIRONMENT = "the environment"
-OPTIONS = "storage options"
+ELSEWHERE = {
+    "AWS_WEB_IDENTITY_TOKEN_FILE": "a web identity (AWS_WEB_IDENTITY_TOKEN_FILE)",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI": "the container's role",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI": "the container's role",
+}
+"""Variables of other sources of credentials, and the name of each source."""
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
+PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
+"""The first name counts, for both clients."""
 
 
-class Word(NamedTuple):
+class Setting(NamedTuple):
     """A setting's value and source. A smaller rank takes precedence."""
 
     value: Any
@@ -195,8 +178,8 @@ class Word(NamedTuple):
     rank: int
 
 
-class Said:
-    """All settings found, and the decisions made so far."""
+class _Sources:
+    """All sources except the profile, and the source of each setting decided so far."""
 
     def __init__(
         self,
@@ -205,53 +188,53 @@ class Said:
         options: Mapping[str, Any],
         defaults: Mapping[str, Any],
     ) -> None:
-        self.words = {
-            name: Word(environment[name], ENVIRONMENT, 2)
-            for name in (*NAMES, *(name for name, _ in ELSEWHERE))
+        self.variables = {
+            name: Setting(environment[name], name, 2)
+            for name in (*NAMES, *ELSEWHERE)
             if environment.get(name)
         }
-        self.words |= {name: Word(value, source, 1) for name, (value, source) in words.items()}
-        self.options = (Word(options, OPTIONS, 0), Word(defaults, "fsspec's configuration", 3))
-        self.sources: dict[str, str] = {}
-        """The source of each decided setting."""
+        self.variables |= {
+            name: Setting(value, f"{name} in {source}", 1)
+            for name, (value, source) in words.items()
+        }
+        self._options = (
+            Setting(options, "storage options", 0),
+            Setting(defaults, "fsspec's configuration", 3),
+        )
+        self.chosen: dict[str, str] = {}
         self.conflicts: list[str] = []
         """Sentences about settings with different values in one place."""
 
-    def of(self, name: str) -> list[Word]:
-        """Return the value of a variable, with the variable's name in its source."""
-        word = self.words.get(name)
-        if word is None:
-            return []
-        where = name if word.source == ENVIRONMENT else f"{name} in {word.source}"
-        return [word._replace(source=where)]
+    def find(
+        self, *places: str, convert: Callable[[Any], Any] = lambda value: value
+    ) -> list[Setting]:
+        """Return the values of variables, and of dotted paths in s3fs arguments."""
+        found = []
+        for place in places:
+            if place in self.variables:
+                found.append(self.variables[place])
+            for options in self._options:
+                value = options.value
+                for name in place.split("."):
+                    value = value.get(name) if isinstance(value, Mapping) else None
+                if value is not None and value != "":
+                    found.append(Setting(value, f"{place} in {options.source}", options.rank))
+        return [one._replace(value=convert(one.value)) for one in found]
 
-    def of_options(self, *path: str) -> Iterator[Word]:
-        """Yield the settings in s3fs arguments."""
-        for word in self.options:
-            value: Any = word.value
-            for name in path:
-                value = value.get(name) if isinstance(value, Mapping) else None
-            if value is not None and value != "":
-                yield word._replace(value=value, source=f"{'.'.join(path)} in {word.source}")
-
-    def of_profile(self, profile: Profile, value: str | None) -> list[Word]:
-        """Return the settings in a profile."""
-        return [Word(value, f"profile {profile.name}", 4)] if value else []
-
-    def decide(self, what: str, *said: Any) -> Word | None:
+    def decide(self, what: str, *settings: list[Setting]) -> Setting | None:
         """Choose the first value of the smallest rank; report different values of that rank."""
-        words = sorted((word for some in said for word in some), key=lambda word: word.rank)
-        if not words:
+        found = sorted((one for some in settings for one in some), key=lambda one: one.rank)
+        if not found:
             return None
-        chosen: Word = words[0]
-        self.sources[what] = chosen.source
-        for other in words[1:]:
-            if other.rank == chosen.rank and other.value != chosen.value:
-                self.conflicts.append(
-                    f"{chosen.source} and {other.source} differ: "
-                    f"{without_password(str(chosen.value))} is used, "
-                    f"{without_password(str(other.value))} is not"
-                )
+        chosen = found[0]
+        self.chosen[what] = chosen.source
+        self.conflicts += [
+            f"{chosen.source} and {other.source} differ: "
+            f"{without_password(str(chosen.value))} is used, "
+            f"{without_password(str(other.value))} is not"
+            for other in found[1:]
+            if other.rank == chosen.rank and other.value != chosen.value
+        ]
         return chosen
 
 
@@ -277,63 +260,79 @@ NONE = "none found"
 MACHINE = "none set; the role of this machine, if it has one"
 
 
-class Keys(NamedTuple):
-    """Credentials. Never show these."""
+class _Identity(NamedTuple):
+    """Credentials, or the profile that provides them, and their source."""
 
-    key: str
-    secret: str
-    token: str | None = None
-
-    def __repr__(self) -> str:
-        return "Keys(...)"
+    rank: int
+    source: str
+    keys: Keys | None = None
+    use_profile: str | None = None
 
 
-def identity(
-    said: Said,
-    named: Word | None,
+def _identity(
+    sources: _Sources,
+    named: Setting | None,
     profile: Profile,
-    *,
-    machines: tuple[tuple[str, str], ...] = MACHINES,
-) -> tuple[Keys | None, str, str | None, int]:
-    """Return the keys, their source, the profile to ask for credentials, and the rank.
-
-    Parameters
-    ----------
-    machines : tuple of (str, str)
-        Files that identify the machine's vendor, and their contents on Amazon's machines.
-    """
-    found = [one for one in (_keys_of_options(said), _keys_of_words(said)) if one is not None]
-    rank = 4 if named is None else named.rank
+    machines: tuple[tuple[str, str], ...],
+) -> _Identity:
+    found = [
+        _given_keys(
+            sources,
+            ("key", "username", "client_kwargs.aws_access_key_id"),
+            ("secret", "password", "client_kwargs.aws_secret_access_key"),
+            ("token", "client_kwargs.aws_session_token"),
+        ),
+        _given_keys(
+            sources, ("AWS_ACCESS_KEY_ID",), ("AWS_SECRET_ACCESS_KEY",), ("AWS_SESSION_TOKEN",)
+        ),
+    ]
     if profile.keys or profile.provider:
         # As in the AWS tools and GDAL, keys precede a profile of the same rank.
-        keys = Keys(*profile.keys) if profile.keys else None
-        where = f"profile {profile.name}"
-        where += f" in {profile.keys_file}" if keys else f" ({profile.provider})"
-        found.append((rank, keys, where, None if keys else profile.name))
-    if found:
-        best = min(found, key=lambda one: one[0])
-        return best[1], best[2], best[3], best[0]
+        where = f" in {profile.keys_file}" if profile.keys else f" ({profile.provider})"
+        found.append(
+            _Identity(
+                4 if named is None else named.rank,
+                f"profile {profile.name}{where}",
+                profile.keys,
+                None if profile.keys else profile.name,
+            )
+        )
+    given = [one for one in found if one is not None]
+    if given:
+        return min(given, key=lambda one: one.rank)
     halves = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     for half, other in (halves, halves[::-1]):
-        if half in said.words:
-            return None, f"{half} without {other}", None, 2
-    for name, where in ELSEWHERE:
-        if name in said.words:
-            return None, where, None, 4
-    if _may_have_role(said, machines):
-        return None, MACHINE, None, 5
-    return None, NONE, None, 5
+        if half in sources.variables:
+            return _Identity(2, f"{half} without {other}")
+    for name, where in ELSEWHERE.items():
+        if name in sources.variables:
+            return _Identity(4, where)
+    return _Identity(5, MACHINE if _may_have_role(sources, machines) else NONE)
 
 
-def _may_have_role(said: Said, machines: tuple[tuple[str, str], ...]) -> bool:
+def _given_keys(sources: _Sources, *places: tuple[str, ...]) -> _Identity | None:
+    """Return the credentials at these places for a key, a secret and a token."""
+    key, secret, token = (
+        min(sources.find(*some), key=lambda one: one.rank, default=None) for some in places
+    )
+    if key is None or secret is None:
+        return None
+    # Use a token only with the keys of its own source.
+    is_theirs = token is not None and token.rank == key.rank
+    keys = Keys(key.value, secret.value, token.value if token is not None and is_theirs else None)
+    source = key.source if key.source.startswith("AWS_") else key.source.partition(" in ")[2]
+    return _Identity(min(key.rank, secret.rank), source, keys)
+
+
+def _may_have_role(sources: _Sources, machines: tuple[tuple[str, str], ...]) -> bool:
     """Return True if this may be an Amazon machine, which can have a role.
 
     On any other machine, a request to Amazon's metadata service would wait for an answer that
     never comes.
     """
-    if any(is_true(one.value) for one in said.of("AWS_EC2_METADATA_DISABLED")):
+    if any(one.value for one in sources.find("AWS_EC2_METADATA_DISABLED", convert=is_true)):
         return False
-    if "AWS_EC2_METADATA_SERVICE_ENDPOINT" in said.words:
+    if "AWS_EC2_METADATA_SERVICE_ENDPOINT" in sources.variables:
         return True
     for path, mark in machines:
         with suppress(OSError):
@@ -342,35 +341,7 @@ def _may_have_role(said: Said, machines: tuple[tuple[str, str], ...]) -> bool:
     return True
 
 
-def _keys_of_options(said: Said) -> tuple[int, Keys | None, str, str | None] | None:
-    def first(*paths: tuple[str, ...]) -> Word | None:
-        return min(
-            (word for path in paths for word in said.of_options(*path)),
-            key=lambda word: word.rank, default=None,
-        )  # fmt: skip
-
-    key = first(("key",), ("username",), ("client_kwargs", "aws_access_key_id"))
-    secret = first(("secret",), ("password",), ("client_kwargs", "aws_secret_access_key"))
-    token = first(("token",), ("client_kwargs", "aws_session_token"))
-    if key is None or secret is None:
-        return None
-    keys = Keys(key.value, secret.value, token.value if token else None)
-    return key.rank, keys, key.source.partition(" in ")[2], None
-
-
-def _keys_of_words(said: Said) -> tuple[int, Keys | None, str, str | None] | None:
-    key, secret = said.of("AWS_ACCESS_KEY_ID"), said.of("AWS_SECRET_ACCESS_KEY")
-    if not key or not secret:
-        return None
-    # Use a token only with the keys of its own source.
-    tokens = [one for one in said.of("AWS_SESSION_TOKEN") if one.rank == key[0].rank]
-    keys = Keys(key[0].value, secret[0].value, tokens[0].value if tokens else None)
-    return min(key[0].rank, secret[0].rank), keys, key[0].source, None
-
-
 FIRST_ANSWER = 8.0
-PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
-"""The first name counts, for both clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,11 +379,6 @@ class S3Settings:
     """The reason if the settings cannot be used."""
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str]) -> "S3Settings":
-        """Read the variables of the AWS tools and of GDAL, and the files in ``~/.aws``."""
-        return cls.resolve(environment)
-
-    @classmethod
     def resolve(
         cls,
         environment: Mapping[str, str],
@@ -422,7 +388,7 @@ class S3Settings:
         defaults: Mapping[str, Any] | None = None,
         machines: tuple[tuple[str, str], ...] = MACHINES,
     ) -> "S3Settings":
-        """Determine each setting.
+        """Determine each setting, from these sources and the files in ``~/.aws``.
 
         Parameters
         ----------
@@ -442,8 +408,8 @@ class S3Settings:
         ArgumentError
             If a file cannot be read, or a number is invalid.
         """
-        said = Said(environment, words or {}, options or {}, defaults or {})
-        return _decided(said, machines)
+        sources = _Sources(environment, words or {}, options or {}, defaults or {})
+        return _decided(sources, machines)
 
     def s3fs_arguments(self) -> dict[str, Any]:
         """Return these settings as arguments of ``s3fs.S3FileSystem``."""
@@ -553,57 +519,50 @@ def current(bucket: str, options: Mapping[str, Any] | None = None) -> S3Settings
     return S3Settings.resolve(environment, words=words, options=options, defaults=defaults)
 
 
-def _decided(said: Said, machines: tuple[tuple[str, str], ...]) -> S3Settings:
-    named = said.decide("profile", said.of_options("profile"), said.of("AWS_DEFAULT_PROFILE"),
-                        said.of("AWS_PROFILE"))  # fmt: skip
-    profile = read_profile(
-        named.value if named else "default",
-        {name: str(word.value) for name, word in said.words.items()},
+def _decided(sources: _Sources, machines: tuple[tuple[str, str], ...]) -> S3Settings:
+    find, decide = sources.find, sources.decide
+    named = decide("profile", find("profile", *PROFILES))
+    config_file, credentials_file = (
+        next((str(one.value) for one in find(*names)), default)
+        for names, default in (
+            (("AWS_CONFIG_FILE",), "~/.aws/config"),
+            (("AWS_SHARED_CREDENTIALS_FILE", "CPL_AWS_CREDENTIALS_FILE"), "~/.aws/credentials"),
+        )
     )
+    profile = _read_profile(named.value if named else "default", config_file, credentials_file)
     problem = None
     if named and not profile.found:
         problem = (
-            f"the AWS profile {named.value!r} ({named.source}) is neither in "
-            f"{profile.config_file} nor in {profile.credentials_file}"
+            f"the AWS profile {named.value!r} ({named.source}) is neither in {config_file} nor in "
+            f"{credentials_file}"
         )
-    endpoint = _endpoint(said, profile)
-    region = said.decide(
+    endpoint = decide("endpoint", *_endpoints(sources, profile))
+    region = decide(
         "region",
-        said.of_options("client_kwargs", "region_name"),
-        said.of("AWS_REGION"),
-        said.of("AWS_DEFAULT_REGION"),
-        said.of_profile(profile, profile.region),
+        find("client_kwargs.region_name", "AWS_REGION", "AWS_DEFAULT_REGION"),
+        profile.setting(profile.region),
     )
-    styles = [
-        word._replace(value=word.value == "path")
-        for word in (
-            *said.of_options("config_kwargs", "s3", "addressing_style"),
-            *said.of_profile(profile, profile.addressing_style),
-        )
-    ]
-    virtual = [
-        one._replace(value=not is_true(one.value)) for one in said.of("AWS_VIRTUAL_HOSTING")
-    ]
-    path_style = said.decide("path_style", styles, virtual)
-    pays = said.decide(
+    path_style = decide(
+        "path_style",
+        find("config_kwargs.s3.addressing_style", convert=lambda style: style == "path"),
+        profile.setting(profile.path_style),
+        find("AWS_VIRTUAL_HOSTING", convert=lambda text: not is_true(text)),
+    )
+    pays = decide(
         "requester_pays",
-        said.of_options("requester_pays"),
-        [
-            one._replace(value=one.value.strip().lower() == "requester")
-            for one in said.of("AWS_REQUEST_PAYER")
-        ],
+        find("requester_pays"),
+        find("AWS_REQUEST_PAYER", convert=lambda text: text.strip().lower() == "requester"),
     )
-    keys, credentials, use_profile, rank = identity(said, named, profile, machines=machines)
-    unsigned = said.decide(
-        "anonymous",
-        said.of_options("anon"),
-        [one._replace(value=is_true(one.value)) for one in said.of("AWS_NO_SIGN_REQUEST")],
-    )
+    identity = _identity(sources, named, profile, machines)
+    unsigned = decide("anonymous", find("anon"), find("AWS_NO_SIGN_REQUEST", convert=is_true))
     # Credentials of a higher precedence override a request for unsigned access.
-    anonymous = unsigned is not None and bool(unsigned.value) and unsigned.rank <= rank
-    first = said.decide("first_answer", said.of_options("first_answer"), said.of(S3_FIRST_ANSWER))
+    anonymous = unsigned is not None and bool(unsigned.value) and unsigned.rank <= identity.rank
+    if anonymous:
+        source = f"none, requests are not signed ({sources.chosen['anonymous']})"
+        identity = _Identity(identity.rank, source)
+    first = decide("first_answer", find("first_answer", S3_FIRST_ANSWER))
     return S3Settings(
-        files=(profile.config_file, profile.credentials_file),
+        files=(config_file, credentials_file),
         first_answer=_seconds(first) if first else FIRST_ANSWER,
         endpoint=endpoint.value if endpoint else None,
         region=region.value if region else None,
@@ -612,53 +571,39 @@ def _decided(said: Said, machines: tuple[tuple[str, str], ...]) -> S3Settings:
         requester_pays=bool(pays and pays.value),
         # A custom server rarely has a host name per bucket; AWS always has.
         path_style=path_style.value if path_style else endpoint is not None,
-        keys=None if anonymous else keys,
-        credentials=(
-            f"none, requests are not signed ({said.sources['anonymous']})"
-            if anonymous
-            else credentials
-        ),
-        use_profile=None if anonymous else use_profile,
-        sources=MappingProxyType(said.sources),
-        conflicts=tuple(said.conflicts),
+        keys=identity.keys,
+        credentials=identity.source,
+        use_profile=identity.use_profile,
+        sources=MappingProxyType(sources.chosen),
+        conflicts=tuple(sources.conflicts),
         problem=problem,
     )
 
 
-def _endpoint(said: Said, profile: Profile) -> Word | None:
-    ignores = [is_true(one.value) for one in said.of("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS")]
-    configured = [] if (ignores or [profile.ignores_endpoints])[0] else [
-        *said.of("AWS_ENDPOINT_URL_S3"),
-        *said.of("AWS_ENDPOINT_URL"),
-        *said.of_profile(profile, profile.endpoint),
-    ]  # fmt: skip
-    https = all(is_true(one.value) for one in said.of("AWS_HTTPS"))
-    gdals = [
-        one._replace(value=one.value if "://" in one.value else _url(one.value, https))
-        for one in said.of("AWS_S3_ENDPOINT")
-    ]
-    groups = [
-        [*said.of_options("endpoint_url"), *said.of_options("client_kwargs", "endpoint_url")],
-        configured,
-        gdals,
-    ]
-    clean = [[one._replace(value=str(one.value).rstrip("/")) for one in some] for some in groups]
-    # The AWS tools have one name for all services and one for S3, so these do not conflict.
-    specific = [one for one in clean[1] if one.source.startswith("AWS_ENDPOINT_URL_S3")]
-    if specific:
-        clean[1] = specific
-    return said.decide("endpoint", *clean)
+def _endpoints(sources: _Sources, profile: Profile) -> Iterator[list[Setting]]:
+    def clean(url: Any) -> str:
+        return str(url).rstrip("/")
+
+    yield sources.find("endpoint_url", "client_kwargs.endpoint_url", convert=clean)
+    ignored = sources.find("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", convert=is_true)
+    if not (ignored[0].value if ignored else profile.ignores_endpoints):
+        # The AWS tools have one name for all services and one for S3, so these do not conflict.
+        name = next((n for n in _ENDPOINTS if n in sources.variables), _ENDPOINTS[-1])
+        yield sources.find(name, convert=clean)
+        yield profile.setting(profile.endpoint and clean(profile.endpoint))
+    https = all(one.value for one in sources.find("AWS_HTTPS", convert=is_true))
+    scheme = "https" if https else "http"
+    yield sources.find(
+        "AWS_S3_ENDPOINT",
+        convert=lambda host: clean(host if "://" in host else f"{scheme}://{host}"),
+    )
 
 
-def _url(host: str, https: bool) -> str:
-    return f"{'https' if https else 'http'}://{host}"
-
-
-def _seconds(word: Word) -> float:
+def _seconds(setting: Setting) -> float:
     try:
-        seconds = float(word.value)
+        seconds = float(setting.value)
     except (TypeError, ValueError):
         seconds = 0.0
     if not 0 < seconds < float("inf"):
-        raise ArgumentError(f"{word.source} is a number of seconds: got {word.value!r}")
+        raise ArgumentError(f"{setting.source} is a number of seconds: got {setting.value!r}")
     return seconds

@@ -14,28 +14,38 @@ all. :meth:`Objects.create` and :meth:`Objects.replace` succeed only if no other
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
+from itertools import batched
 from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ratzarr.codecs.blosc import ReadAt
-from ratzarr.concurrency import PATIENCE
+from ratzarr.concurrency import PATIENCE, run
 from ratzarr.errors import ArgumentError, StoreError
+from ratzarr.format.names import ZARR_JSON, is_document
 
 __all__ = [
+    "BATCH_KEYS",
+    "Entry",
     "Location",
     "Objects",
     "Owner",
     "Seen",
     "Take",
     "Versioned",
+    "documents_last",
     "gdal_name",
     "parse",
     "url_name",
 ]
 
+
+BATCH_KEYS = 1000
+"""Largest number of keys in one request to delete objects, and of objects processed at once."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)(?:://|::)")
 
@@ -173,6 +183,17 @@ def _s3(name: str, rest: str) -> Location:
     return Location("s3", f"{bucket}/{key}")
 
 
+def documents_last(keys: Iterable[str]) -> Iterator[str]:
+    """Yield the keys, those of documents last, and a document above others after them."""
+    documents = []
+    for key in keys:
+        if is_document(key):
+            documents.append(key)
+        else:
+            yield key
+    yield from sorted(documents, key=len, reverse=True)
+
+
 type Take = Callable[[str, int, ReadAt], bool]
 """Reads the needed part of an object, if possible: see :meth:`Objects.get_unless`."""
 
@@ -185,7 +206,7 @@ class Versioned(NamedTuple):
     mark: str = ""
     """The mark of the :class:`Owner` for which the object was written; empty if unknown."""
     state: str = ""
-    """For :meth:`Objects.is_still`; empty if the store cannot compare states."""
+    """As in :class:`Seen`."""
 
 
 class Seen(NamedTuple):
@@ -196,6 +217,16 @@ class Seen(NamedTuple):
     mark: str
     state: str
     """Changes with the object; empty if the store cannot tell, or not reliably."""
+
+
+class Entry(NamedTuple):
+    """An object of a store, as listed."""
+
+    key: str
+    size: int
+    """In bytes; -1 if it is not a file."""
+    state: str
+    """Changes whenever the object is written; empty if the store cannot tell."""
 
 
 class Owner(NamedTuple):
@@ -248,9 +279,13 @@ class Objects(Protocol):
         DamagedError
             If it has more bytes than ``limit``. They are not read.
         """
+        found = self.get_versioned(key, limit)
+        return None if found is None else found.data
 
     def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
-        """Return the object's bytes and its owner's mark, if known."""
+        """Return the object's bytes and its owner's mark, empty if unknown."""
+        data = self.get(key, limit)
+        return None if data is None else (data, "")
 
     def is_still(self, key: str, state: str) -> bool:
         """Return True if an object certainly still has an earlier state, at almost no cost.
@@ -317,7 +352,12 @@ class Objects(Protocol):
         """
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; ignore missing ones."""
+        """Remove objects; ignore missing ones.
+
+        Each ``zarr.json`` is removed last: if interrupted, it still describes the remaining
+        objects.
+        """
+        self._clear(keys)
 
     def delete_tree(self, prefix: str) -> None:
         """Remove every object below ``prefix/``.
@@ -325,6 +365,8 @@ class Objects(Protocol):
         If interrupted, it leaves nothing that looks like data: either everything disappears in one
         step, or ``prefix/zarr.json`` is removed last.
         """
+        with self._alone(prefix):
+            self._clear(self.list_tree(prefix))
 
     def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
         """Replace everything below ``prefix/`` by everything below ``source/``.
@@ -332,6 +374,39 @@ class Objects(Protocol):
         In one step if the store supports it. Otherwise ``prefix/zarr.json`` contains ``interim``
         meanwhile, and an interrupted call can be repeated.
         """
+        document = f"{prefix}/{ZARR_JSON}"
+        with self._alone(prefix):
+            final = self.get(f"{source}/{ZARR_JSON}")
+            if final is None:
+                raise StoreError(f"{self.location}/{source}/{ZARR_JSON} no longer exists")
+            self._write(document, interim)
+            self._clear(key for key in self.list_tree(prefix) if key != document)
+            chunks = (key for key in self.list_tree(source) if not is_document(key))
+            for batch in batched(chunks, BATCH_KEYS):
+                self._copy({key: prefix + key.removeprefix(source) for key in batch})
+            self._write(document, final)
+        self.delete_tree(source)
+
+    def _clear(self, keys: Iterable[str]) -> None:
+        for batch in batched(documents_last(keys), BATCH_KEYS):
+            self._remove(batch)
+
+    # The steps of the methods above. A store with a better way overrides the methods.
+
+    def _alone(self, prefix: str) -> AbstractContextManager[None]:
+        """Exclude other threads from the objects below ``prefix/``, if the store needs it."""
+        return nullcontext()
+
+    def _write(self, key: str, data: bytes) -> None:
+        """Write an object."""
+        self.put(key, data)
+
+    def _remove(self, keys: tuple[str, ...]) -> None:
+        """Remove at most :data:`BATCH_KEYS` objects, documents in this order and last."""
+
+    def _copy(self, targets: Mapping[str, str]) -> None:
+        """Copy objects within the store."""
+        run([partial(self.copy_from, self, source, target) for source, target in targets.items()])
 
     def list_dirs(self, prefix: str) -> list[str] | None:
         """Return the names directly below ``prefix/`` that have a ``zarr.json``.
@@ -342,16 +417,19 @@ class Objects(Protocol):
 
     def list_tree(self, prefix: str) -> Iterator[str]:
         """Yield the keys of all objects below ``prefix/`` (``""``: the whole store)."""
+        for entry in self.list_states(prefix):
+            yield entry.key
 
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
-        """Yield each object below ``prefix/`` with its version, for :meth:`erase`."""
+        """Yield each object below ``prefix/`` with its version, for :meth:`erase`.
 
-    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
-        """Yield the key, size in bytes and state of each object below ``prefix/``.
-
-        The state changes when the object is written; it is empty if the store cannot tell. The
-        size is -1 if it is not a file.
+        Empty versions if the store does not need them for that.
         """
+        for key in self.list_tree(prefix):
+            yield key, ""
+
+    def list_states(self, prefix: str) -> Iterator[Entry]:
+        """Yield each object below ``prefix/`` with its size and state."""
 
     def can_copy_from(self, other: "Objects") -> bool:
         """Return True if the server itself can copy from there with :meth:`copy_from`."""
@@ -372,3 +450,4 @@ class Objects(Protocol):
 
     def remove_place(self) -> None:
         """Remove the rest of an emptied store: its directory. On object stores, do nothing."""
+        return

@@ -9,6 +9,7 @@ undoes the other's change.
 import copy
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Self
 
 from ratzarr.concurrency import Attempts
@@ -111,21 +112,23 @@ class MetadataDocument:
 
     def create(self, document: Document) -> bool:
         """Write a new document; return False if one exists."""
-        with self._lock:
-            data = to_json(document)
-            version = self.objects.create(self.key, data)
-            if version is None:
-                return False
-            self.document, self._version, self.data, self._state = document, version, data, ""
-            return True
+        return self._write(document, self.objects.create)
 
     def swap(self, change: Callable[[Document], None]) -> bool:
         """Apply a change to the document as last read; return False if that is out of date."""
         with self._lock:
             document = copy.deepcopy(self.document)
             change(document)
+            return self._replace(document)
+
+    def _replace(self, document: Document) -> bool:
+        return self._write(document, partial(self.objects.replace, version=self._version))
+
+    def _write(self, document: Document, write: Callable[[str, bytes], str | None]) -> bool:
+        """Write the document, if ``write`` succeeds; it returns the new version or None."""
+        with self._lock:
             data = to_json(document)
-            version = self.objects.replace(self.key, data, self._version)
+            version = write(self.key, data)
             if version is None:
                 return False
             self.document, self._version, self.data, self._state = document, version, data, ""
@@ -175,15 +178,7 @@ class MetadataDocument:
                     if fresh:
                         raise
                     continue
-                data = to_json(document)
-                version = self.objects.replace(self.key, data, self._version)
-                if version is not None:
-                    self.document, self._version, self.data, self._state = (
-                        document,
-                        version,
-                        data,
-                        "",
-                    )
+                if self._replace(document):
                     return True
         raise ConflictError(
             f"{self.place}: other writers changed it {attempts} while it was to be changed"

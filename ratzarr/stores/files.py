@@ -20,16 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from ratzarr.concurrency import stream
-from ratzarr.errors import (
-    ChangedError,
-    RatZarrError,
-    ReadOnlyError,
-    StoreError,
-    StorePermissionError,
-)
+from ratzarr.errors import ChangedError, RatZarrError, ReadOnlyError, StoreError
 from ratzarr.stores.base import Location
+from ratzarr.stores.local_files import errors_in_words, read_at
 from ratzarr.stores.s3 import S3Objects
-from ratzarr.stores.s3_errors import ConditionRefused, MissingObject, error_code
+from ratzarr.stores.s3_errors import ConditionRefused, MissingObject, answer_to
 from ratzarr.stores.temp_output import temporary_path
 
 __all__ = [
@@ -247,13 +242,9 @@ class _Disk:
             os.close(file)
 
     def _read(self, file: int, start: int, length: int) -> bytes:
+        data = bytearray(length)
         with self._in_words():
-            data = os.pread(file, length, start)
-            while len(data) < length and (
-                more := os.pread(file, length - len(data), start + len(data))
-            ):
-                data += more
-            return data
+            return bytes(memoryview(data)[: read_at(file, start, memoryview(data))])
 
     def receive(self, incoming: _Incoming, overwrite: bool) -> None:
         with self._in_words():
@@ -300,16 +291,8 @@ class _Disk:
         with self._in_words():
             self._path.unlink(missing_ok=True)
 
-    @contextlib.contextmanager
-    def _in_words(self) -> Iterator[None]:
-        try:
-            yield
-        except (RatZarrError, FileExistsError):
-            raise
-        except PermissionError as error:
-            raise StorePermissionError(f"{self._location}: no permission: {error}") from error
-        except OSError as error:
-            raise StoreError(f"{self._location}: {error}") from error
+    def _in_words(self) -> contextlib.AbstractContextManager[None]:
+        return errors_in_words(self._location)
 
 
 class _Bucket:
@@ -415,7 +398,7 @@ class _Bucket:
             yield
         except StoreError as error:
             refused = isinstance(error, ConditionRefused)
-            if not refused and error_code(error) != "NoSuchUpload":
+            if not refused and answer_to(error).code != "NoSuchUpload":
                 raise
             found = self.look()
             if found is not None and found.state == expected:

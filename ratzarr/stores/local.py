@@ -20,13 +20,13 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import override
 
-from ratzarr.errors import DamagedError, RatZarrError, StoreError, StorePermissionError
+from ratzarr.errors import DamagedError, StoreError
 from ratzarr.format.names import ZARR_JSON
-from ratzarr.stores.base import Location, Objects, Owner, Seen, Take, Versioned
+from ratzarr.stores.base import Entry, Location, Objects, Owner, Seen, Take, Versioned
 from ratzarr.stores.local_files import (
     HAS_LOCKS,
     NotAFileError,
-    discard,
+    errors_in_words,
     exchange,
     is_in_state,
     locked,
@@ -35,63 +35,16 @@ from ratzarr.stores.local_files import (
     open_root,
     read_all,
     read_file,
-    read_path,
     read_with_state,
     walked,
     with_document,
     writer_is_dead,
 )
 
-__all__ = [
-    "LocalObjects",
-    "doomed_name",
-    "litter",
-    "remove_tree",
-    "sweep",
-    "temporary_file",
-]
+__all__ = ["LocalObjects"]
 
 
 PARTIAL, DELETED = ".partial", ".deleted"
-
-
-def temporary_file(root: int, data: bytes) -> tuple[io.FileIO, str]:
-    """Create a temporary file; return it open and locked, and its name."""
-    file, name = new_held(lambda: f".{uuid.uuid4().hex}{PARTIAL}", root)
-    try:
-        left = memoryview(data)
-        while left:
-            left = left[file.write(left) :]
-        return file, name
-    except BaseException:
-        discard(file, name, root)
-        raise
-
-
-def doomed_name() -> str:
-    """Return a name for a tree that is being deleted."""
-    return f".{uuid.uuid4().hex}{DELETED}"
-
-
-def litter(root: Path) -> Iterator[str]:
-    """Yield the names of dead processes' leftovers in a root."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(root) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") and (
-                entry.name.endswith(DELETED)
-                or (entry.name.endswith(PARTIAL) and writer_is_dead(Path(entry.path)))
-            ):
-                yield entry.name
-
-
-def sweep(root: Path, names: list[str]) -> None:
-    """Remove dead processes' leftovers, by the names from :func:`litter`."""
-    for name in names:
-        with contextlib.suppress(OSError):
-            if name.endswith(DELETED):
-                remove_tree(root / name)
-            else:
-                writer_is_dead(root / name, remove=True)
 
 
 def remove_tree(path: Path) -> None:
@@ -136,29 +89,16 @@ class LocalObjects(Objects):
 
     @override
     def get(self, key: str, limit: int | None = None) -> bytes | None:
-        found = self._reading(key, lambda: read_path(self._root, key, limit))
-        if isinstance(found, int):
-            raise self._too_large(key, found, limit)
-        return found
+        found = self._read(key, limit)
+        return None if found is None else found[0]
 
-    def _reading[T](self, key: str, read: Callable[[], T]) -> T | None:
-        """Read, and translate errors; return nothing for an impossible file name."""
-        with self._in_words(key):
-            try:
-                return read()
-            except NotAFileError as error:
-                # For example, the column was replaced by one of another width, whose chunks are a
-                # directory deeper. A reader of a chunk reads the column's document again.
-                raise DamagedError(f"{self.location}/{key} is not a file") from error
-            except OSError as error:
-                if error.errno == errno.ENAMETOOLONG:
-                    return None
-                raise
-
-    def _too_large(self, key: str, size: int, limit: int | None) -> DamagedError:
-        return DamagedError(
-            f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
-        )
+    def _read(self, key: str, limit: int | None) -> tuple[bytes, str] | None:
+        """Return an object and its state."""
+        found = self.get_unless(key, "", limit)
+        if found is None:
+            return None
+        assert isinstance(found.data, bytes)  # noqa: S101 - without state and room, it is bytes
+        return found.data, found.state
 
     @override
     def is_still(self, key: str, state: str) -> bool:
@@ -180,26 +120,23 @@ class LocalObjects(Objects):
     ) -> Seen | None:
         if self.is_still(key, state):
             return Seen(None, "", state)
-        found = self._reading(key, lambda: read_with_state(self._root, key, limit, room, take))
-        if found is None:
-            return None
-        data, now = found
-        if isinstance(data, int):
-            raise self._too_large(key, data, limit)
-        return Seen(data, "", now)
-
-    @override
-    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
-        data = self.get(key, limit)
-        return None if data is None else (data, "")
+        with self._in_words(key):
+            try:
+                found = read_with_state(self._root, key, limit, room, take)
+            except NotAFileError as error:
+                # For example, the column was replaced by one of another width, whose chunks are a
+                # directory deeper. A reader of a chunk reads the column's document again.
+                raise DamagedError(f"{self.location}/{key} is not a file") from error
+            except OSError as error:
+                if error.errno == errno.ENAMETOOLONG:
+                    return None
+                raise
+        return None if found is None else Seen(found[0], "", found[1])
 
     @override
     def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        found = self.get_unless(key, "", limit)
-        if found is None:
-            return None
-        assert isinstance(found.data, bytes)  # noqa: S101 - without state and room, it is bytes
-        return Versioned(found.data, _version(found.data), state=found.state)
+        found = self._read(key, limit)
+        return None if found is None else Versioned(found[0], _version(found[0]), state=found[1])
 
     # ---- writing
 
@@ -222,7 +159,7 @@ class LocalObjects(Objects):
                     os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
                 return True
 
-        self._write(key, data, owner, write)
+        self._write_file(key, data, owner, write)
 
     @override
     def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
@@ -234,7 +171,7 @@ class LocalObjects(Objects):
             return True
 
         try:
-            self._write(key, data, owner, write)
+            self._write_file(key, data, owner, write)
         except FileExistsError:
             return None
         return _version(data)
@@ -253,7 +190,7 @@ class LocalObjects(Objects):
                     replaced = True
             return True
 
-        self._write(key, data, owner, write, make=False)
+        self._write_file(key, data, owner, write, make=False)
         return _version(data) if replaced else None
 
     @override
@@ -274,7 +211,7 @@ class LocalObjects(Objects):
         return True
 
     @override
-    def delete(self, keys: Iterable[str]) -> None:
+    def _remove(self, keys: tuple[str, ...]) -> None:
         for key in keys:
             *folders, name = key.split("/")
             with self._in_words(key):
@@ -289,7 +226,7 @@ class LocalObjects(Objects):
     def delete_tree(self, prefix: str) -> None:
         *folders, name = prefix.split("/")
         # The rename hides it from all readers in one step, however long removing the files takes.
-        doomed = doomed_name()
+        doomed = f".{uuid.uuid4().hex}{DELETED}"
         with self._in_words(prefix):
             try:
                 with walked(self._root, folders) as folder, walked(self._root, []) as root:
@@ -341,18 +278,12 @@ class LocalObjects(Objects):
                     yield (relative / name).as_posix()
 
     @override
-    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
-        # erase() checks under the lock, so no lock is needed here.
-        for key in self.list_tree(prefix):
-            yield key, ""
-
-    @override
-    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+    def list_states(self, prefix: str) -> Iterator[Entry]:
         for key in self.list_tree(prefix):
             with self._in_words(key), contextlib.suppress(FileNotFoundError):
                 found = os.lstat(self._root / key)
                 size = found.st_size if stat.S_ISREG(found.st_mode) else -1
-                yield key, size, f"{found.st_ino}-{found.st_mtime_ns}"
+                yield Entry(key, size, f"{found.st_ino}-{found.st_mtime_ns}")
 
     @override
     def occupied(self) -> bool:
@@ -389,16 +320,27 @@ class LocalObjects(Objects):
     # ---- leftovers of interrupted writers
 
     def litter(self) -> Iterator[str]:
-        """Return the names of dead processes' leftovers in the root."""
-        return litter(self._root)
+        """Yield the names of dead processes' leftovers in the root."""
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._root) as entries:
+            for entry in entries:
+                if entry.name.startswith(".") and (
+                    entry.name.endswith(DELETED)
+                    or (entry.name.endswith(PARTIAL) and writer_is_dead(Path(entry.path)))
+                ):
+                    yield entry.name
 
-    def sweep(self) -> None:
-        """Remove temporary files and deleted trees of dead processes."""
-        sweep(self._root, list(self.litter()))
+    def sweep(self, names: Iterable[str] | None = None) -> None:
+        """Remove leftovers of dead processes: by default all, or those with these names."""
+        for name in list(self.litter()) if names is None else names:
+            with contextlib.suppress(OSError):
+                if name.endswith(DELETED):
+                    remove_tree(self._root / name)
+                else:
+                    writer_is_dead(self._root / name, remove=True)
 
     # ---- internal
 
-    def _write(
+    def _write_file(
         self,
         key: str,
         data: bytes,
@@ -407,7 +349,7 @@ class LocalObjects(Objects):
         *,
         make: bool = True,
     ) -> None:
-        """Write a temporary file, and yield it with the open target directory."""
+        """Write a temporary file, and give it its name by ``write``, once that returns True."""
         if not HAS_LOCKS:  # pragma: no cover - Windows
             raise StoreError(
                 f"{self.location}: changing a table on a local disk needs POSIX file locks, "
@@ -418,10 +360,12 @@ class LocalObjects(Objects):
             root = self._open_root()
             try:
                 self._sweep_once()
-                stream, temporary = temporary_file(root, data)
-                # The existing file, with its lock. No Python code closes it: see locked().
+                stream, temporary = new_held(lambda: f".{uuid.uuid4().hex}{PARTIAL}", root)
+                # Another process removes the file if it has no lock. No Python code closes it: see
+                # locked().
                 with stream:
                     try:
+                        _write_all(stream, data)
                         for attempt in range(8):
                             try:
                                 with self._folder(folders, owner, make=make) as folder:
@@ -462,7 +406,7 @@ class LocalObjects(Objects):
         own = owner.prefix.split("/")
         try:
             with walked(self._root, own) as column:
-                owner.check(_read(column, ZARR_JSON))
+                owner.check(read_file(column, ZARR_JSON))
                 folder = os.dup(column)
         except (FileNotFoundError, NotADirectoryError):
             owner.check(None)
@@ -503,17 +447,9 @@ class LocalObjects(Objects):
                 return
             folder = folder.parent
 
-    @contextlib.contextmanager
-    def _in_words(self, key: str) -> Iterator[None]:
+    def _in_words(self, key: str) -> contextlib.AbstractContextManager[None]:
         """Add the store and object to errors of the file system."""
-        try:
-            yield
-        except (RatZarrError, FileExistsError):
-            raise
-        except PermissionError as error:
-            raise StorePermissionError(f"{self.location}: no permission: {error}") from error
-        except OSError as error:
-            raise StoreError(f"{self.location}: {key or 'the store'}: {error}") from error
+        return errors_in_words(f"{self.location}: {key or 'the store'}")
 
 
 def _version(data: bytes) -> str:
@@ -522,10 +458,10 @@ def _version(data: bytes) -> str:
     return str(data, "latin-1")
 
 
-def _read(folder: int, name: str) -> bytes | None:
-    found = read_file(folder, name)
-    assert not isinstance(found, int)  # noqa: S101 - no limit was given
-    return found
+def _write_all(stream: io.FileIO, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[stream.write(left) :]
 
 
 def _unless_missing(error: OSError) -> None:

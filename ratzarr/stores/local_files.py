@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from ratzarr.errors import DamagedError, RatZarrError, StoreError, StorePermissionError
 from ratzarr.format.names import ZARR_JSON
 from ratzarr.stores.base import Take
 
@@ -27,6 +28,7 @@ __all__ = [
     "ListingCache",
     "NotAFileError",
     "discard",
+    "errors_in_words",
     "exchange",
     "is_in_state",
     "lock_if_free",
@@ -35,8 +37,8 @@ __all__ = [
     "open_folder",
     "open_root",
     "read_all",
+    "read_at",
     "read_file",
-    "read_path",
     "read_with_state",
     "state_of",
     "walked",
@@ -125,6 +127,7 @@ _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _CLOEXEC = getattr(os, "O_CLOEXEC", 0)
 _NONBLOCK = getattr(os, "O_NONBLOCK", 0)
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
+_FOR_LOCK = os.O_RDWR | _NOFOLLOW | _CLOEXEC
 
 
 class LinkError(OSError):
@@ -133,6 +136,19 @@ class LinkError(OSError):
 
 class NotAFileError(LinkError):
     """A directory or special file where a file was expected."""
+
+
+@contextlib.contextmanager
+def errors_in_words(place: object) -> Iterator[None]:
+    """Turn errors of the file system into errors of ratzarr that name a place."""
+    try:
+        yield
+    except (RatZarrError, FileExistsError):
+        raise
+    except PermissionError as error:
+        raise StorePermissionError(f"{place}: no permission: {error}") from error
+    except OSError as error:
+        raise StoreError(f"{place}: {error}") from error
 
 
 def open_root(root: Path) -> int:
@@ -207,8 +223,8 @@ def _open_regular(folder: int, name: str, flags: int) -> tuple[int, os.stat_resu
     return file, now
 
 
-def read_file(folder: int, name: str, limit: int | None = None) -> bytes | int | None:
-    """Return a file's bytes; None if it does not exist; its size if it exceeds the limit.
+def read_file(folder: int, name: str) -> bytes | None:
+    """Return the bytes of a file in an open directory; None if it does not exist.
 
     Raises
     ------
@@ -220,8 +236,7 @@ def read_file(folder: int, name: str, limit: int | None = None) -> bytes | int |
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        size = now.st_size
-        return size if limit is not None and size > limit else _read(file, size)
+        return _read(file, now.st_size)
     finally:
         os.close(file)
 
@@ -232,7 +247,7 @@ def read_with_state(
     limit: int | None = None,
     room: Callable[[int], memoryview] | None = None,
     take: Take | None = None,
-) -> tuple[bytes | memoryview | int | None, str] | None:
+) -> tuple[bytes | memoryview | None, str] | None:
     """Read a file below the root and return its state; None if it does not exist.
 
     Parameters
@@ -244,29 +259,54 @@ def read_with_state(
 
     Returns
     -------
-    bytes, memoryview, int or None
-        The bytes, or the size if it exceeds the limit; None if ``take`` has read the needed part.
+    bytes, memoryview or None
+        The bytes, without ``room`` a ``bytes``; None if ``take`` has read the needed part.
     str
         See :func:`state_of`.
+
+    Raises
+    ------
+    DamagedError
+        If the file has more bytes than ``limit``.
+    LinkError
+        If it is not a regular file, or the path contains a link.
     """
     if not _HAS_DIR_FD:  # pragma: no cover - Windows
-        found = read_path(root, key, limit)
-        return None if found is None else (found, "")
+        return _read_by_name(root, key, limit)
     try:
         file, now = _open_below(root, key)
     except (FileNotFoundError, NotADirectoryError):
         return None
     try:
         state = state_of(now)
-        if limit is not None and now.st_size > limit:
-            return now.st_size, ""
-        if take is not None and take(state, now.st_size, functools.partial(_read_at, file)):
+        _check_size(root, key, now.st_size, limit)
+        if take is not None and take(state, now.st_size, functools.partial(read_at, file)):
             return None, state
         if room is None:
-            return read_all(file), state
+            return _read(file, now.st_size), state
         return _read_into(file, room(now.st_size + 1)), state
     finally:
         os.close(file)
+
+
+def _check_size(root: Path, key: str, size: int, limit: int | None) -> None:
+    if limit is not None and size > limit:
+        raise DamagedError(f"{root}/{key} has {size} bytes: at most {limit} were expected")
+
+
+def _read_by_name(
+    root: Path, key: str, limit: int | None
+) -> tuple[bytes, str] | None:  # pragma: no cover - Windows
+    path = root
+    for part in key.split("/"):
+        path /= part
+        if path.is_symlink():
+            raise LinkError(errno.ELOOP, "is a symbolic link: links are not followed", part)
+    try:
+        _check_size(root, key, path.stat().st_size, limit)
+        return path.read_bytes(), ""
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _open_below(root: Path, key: str) -> tuple[int, os.stat_result]:
@@ -281,14 +321,8 @@ def _open_below(root: Path, key: str) -> tuple[int, os.stat_result]:
     if found is not None:
         return found
     *folders, name = key.split("/")
-    folder = open_root(root)
-    try:
-        for one in folders:
-            above, folder = folder, open_folder(folder, one)
-            os.close(above)
+    with walked(root, folders) as folder:
         return _open_regular(folder, name, os.O_RDONLY)
-    finally:
-        os.close(folder)
 
 
 def _opened_at_once(root: Path, key: str) -> tuple[int, os.stat_result] | None:
@@ -318,7 +352,7 @@ def _real(root: Path) -> str:
     return os.path.realpath(root)
 
 
-def _read_at(file: int, place: int, memory: memoryview) -> int:
+def read_at(file: int, place: int, memory: memoryview) -> int:
     """Read from an offset of a file; return the number of bytes."""
     size = 0
     while size < len(memory) and (read := os.preadv(file, [memory[size:]], place + size)):
@@ -362,33 +396,6 @@ def is_in_state(found: os.stat_result, state: str) -> bool:
 
 def _in_figures(found: os.stat_result) -> str:
     return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
-
-
-def read_path(root: Path, key: str, limit: int | None = None) -> bytes | int | None:
-    """Read a file below the root, like :func:`read_file`."""
-    *folders, name = key.split("/")
-    if _HAS_DIR_FD:
-        try:
-            with walked(root, folders) as folder:
-                return read_file(folder, name, limit)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-    return _read_path_by_name(root, folders, name, limit)  # pragma: no cover - Windows
-
-
-def _read_path_by_name(
-    root: Path, folders: Sequence[str], name: str, limit: int | None
-) -> bytes | int | None:  # pragma: no cover - Windows
-    path = root
-    for part in (*folders, name):
-        path /= part
-        if path.is_symlink():
-            raise LinkError(errno.ELOOP, "is a symbolic link: links are not followed", part)
-    try:
-        size = path.stat().st_size
-        return size if limit is not None and size > limit else path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
 
 
 def locked(folder: int, name: str) -> AbstractContextManager[io.FileIO | None]:
@@ -491,9 +498,6 @@ def exchange(one: Path, other: Path) -> bool:
     raise OSError(number, os.strerror(number), str(one), None, str(other))
 
 
-_OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-
-
 def new_held(
     named: Callable[[], str], folder: int | None = None, *, locks_needed: bool = True
 ) -> tuple[io.FileIO, str]:
@@ -520,7 +524,7 @@ def new_held(
     while True:
         name = named()
         file = io.FileIO(
-            os.open(name, _OPEN | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder), "r+b"
+            os.open(name, _FOR_LOCK | os.O_CREAT | os.O_EXCL, 0o666, dir_fd=folder), "r+b"
         )
         try:
             # Another process may have removed it as stale before it was locked.
@@ -533,11 +537,10 @@ def new_held(
 
 
 def _is_held(file: io.FileIO, locks_needed: bool) -> bool:
-    if not HAS_LOCKS and not locks_needed:  # pragma: no cover - Windows
-        return True
     try:
         return lock_if_free(file.fileno())
-    except OSError:
+    except (OSError, AttributeError):
+        # The file system, or Windows, has no locks.
         if locks_needed:
             raise
         return True
@@ -559,7 +562,7 @@ def writer_is_dead(path: Path, *, remove: bool = False) -> bool:
     if not HAS_LOCKS:  # pragma: no cover - Windows
         return False
     try:
-        file = os.open(path, _OPEN | _NONBLOCK)
+        file = os.open(path, _FOR_LOCK | _NONBLOCK)
     except OSError:
         return False
     try:

@@ -40,7 +40,6 @@ from ratzarr.stores.zarr_store import StoreObjects
 __all__ = [
     "Place",
     "check_writable",
-    "create_table",
     "delete",
     "exists",
     "is_litter",
@@ -145,6 +144,17 @@ def open_table(
 ) -> tuple[MetadataDocument, bool]:
     """Open a table, or create it if there is none.
 
+    If several processes create the same store at once, all succeed and share one table.
+
+    Parameters
+    ----------
+    objects : Objects
+        The store's location.
+    rows, chunk_rows : int
+        The row count and chunk size, if this call creates the table.
+    create : bool
+        Create the table if there is none.
+
     Returns
     -------
     document : MetadataDocument
@@ -158,6 +168,8 @@ def open_table(
         If it does not exist and ``create`` is False.
     NotARatZarrError
         If something else exists there.
+    ReadOnlyError
+        If it does not exist and the location cannot be written.
     """
     table = table_metadata(objects)
     if table.load():
@@ -165,49 +177,17 @@ def open_table(
     if not create:
         refuse_foreign_root(objects)
         raise TableNotFoundError(f"there is no RatZarr at {objects.location}")
-    return create_table(objects, rows, chunk_rows), True
-
-
-def create_table(
-    objects: Objects, rows: int = 0, chunk_rows: int | None = None
-) -> MetadataDocument:
-    """Create a table without columns if none exists, and return its document.
-
-    If several processes create the same store at once, all succeed and share one table.
-
-    Parameters
-    ----------
-    objects : Objects
-        The store's location.
-    rows, chunk_rows : int, optional
-        The row count and chunk size, if this call creates the table.
-
-    Raises
-    ------
-    NotARatZarrError
-        If something else exists there.
-    ReadOnlyError
-        If the location cannot be written.
-    """
     check_writable(objects)
     if isinstance(objects, LocalObjects):
-        refuse_other_content(objects)
+        _refuse_other_content(objects)
     if objects.create(ZARR_JSON, to_json(root_document())) is None:
         refuse_foreign_root(objects)
-    table = table_metadata(objects)
     if not table.create(table_document(rows, chunk_rows)):
         table.load()
-    return table
+    return table, True
 
 
-def refuse_other_content(objects: LocalObjects) -> None:
-    """Raise an error if a local path is a file, or a directory with other content.
-
-    Raises
-    ------
-    NotARatZarrError
-        Names the existing files.
-    """
+def _refuse_other_content(objects: LocalObjects) -> None:
     if objects.is_file():
         raise NotARatZarrError(f"{objects.location} is not a RatZarr: it is a file")
     strangers = [key for key in objects.list_tree("") if not is_ours(key)]

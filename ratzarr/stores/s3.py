@@ -16,31 +16,27 @@ import os
 import secrets
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import partial
-from itertools import batched
 from typing import Any, override
 
 import fsspec.asyn
 from botocore.exceptions import ClientError
 
-from ratzarr.concurrency import Attempts, request_slot, run
+from ratzarr.concurrency import Attempts, request_slot
 from ratzarr.errors import ArgumentError, ConflictError, DamagedError, RatZarrError, StoreError
-from ratzarr.format.names import ZARR_JSON
 from ratzarr.settings import S3_CLIENT, environment, text_of
 from ratzarr.stores.aws_config import current
-from ratzarr.stores.base import Location, Objects, Owner, Seen, Take, Versioned
+from ratzarr.stores.base import Entry, Location, Objects, Owner, Seen, Take, Versioned
 from ratzarr.stores.s3_client import Retries, client_for, passes
 from ratzarr.stores.s3_errors import (
     ConditionRefused,
     MissingObject,
-    answered_404,
+    answer_to,
     in_words,
     no_bucket,
 )
 
 __all__ = ["S3Objects"]
 
-DELETE_AT_ONCE = 1000
-"""Largest number of keys in one DeleteObjects request."""
 MARK = "ratzarr"
 """User metadata with the mark of an object's owner."""
 WRITES = "ratzarr-writes"
@@ -97,11 +93,6 @@ class S3Objects(Objects):
         return f"{self.location.key}/{key}" if key else self.location.key
 
     @override
-    def get(self, key: str, limit: int | None = None) -> bytes | None:
-        found = self.get_versioned(key, limit)
-        return None if found is None else found.data
-
-    @override
     def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
         found = self.get_versioned(key, limit)
         return None if found is None else (found.data, found.mark)
@@ -124,18 +115,12 @@ class S3Objects(Objects):
                 return None
             if _state(answer) == state:
                 return Seen(None, _mark(answer), state)
-        found = self._fetch(key, limit)
-        return None if found is None else Seen(found[0].data, found[0].mark, found[1])
+        found = self.get_versioned(key, limit)
+        return None if found is None else Seen(found.data, found.mark, found.state)
 
     @override
     def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        found = self._fetch(key, limit)
-        return None if found is None else found[0]
-
-    def _fetch(self, key: str, limit: int | None) -> tuple[Versioned, str] | None:
-        """Return an object and its state."""
-
-        async def fetch() -> tuple[Versioned, str]:
+        async def fetch() -> Versioned:
             answer = await self._ask("get_object", Key=self._key(key))
             async with answer["Body"] as body:
                 size = answer["ContentLength"]
@@ -144,14 +129,14 @@ class S3Objects(Objects):
                         f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
                     )
                 data = await body.read()
-                return Versioned(data, _version(answer), _mark(answer)), _state(answer)
+                return Versioned(data, _version(answer), _mark(answer), _state(answer))
 
         try:
             return self._do(key, fetch)
         except MissingObject:
             return None
         except StoreError as error:
-            if answered_404(error.__cause__) and not key.isprintable():
+            if answer_to(error).status == 404 and not key.isprintable():
                 # Only upstream would store a column under such a key. Some servers reject its URL
                 # without an S3 error.
                 return None
@@ -222,27 +207,14 @@ class S3Objects(Objects):
             return None
 
     @override
-    def delete(self, keys: Iterable[str]) -> None:
-        # Delete a zarr.json last: if interrupted, it still describes the remaining objects.
-        documents: list[str] = []
+    def _remove(self, keys: tuple[str, ...]) -> None:
+        left = [self._key(key) for key in keys]
 
-        def others() -> Iterator[str]:
-            for key in keys:
-                if key.endswith("/" + ZARR_JSON) or key == ZARR_JSON:
-                    documents.append(self._key(key))
-                else:
-                    yield self._key(key)
-            yield from documents
-
-        for batch in batched(others(), DELETE_AT_ONCE):
-            self._delete(list(batch))
-
-    def _delete(self, keys: list[str]) -> None:
         async def remove() -> None:
-            nonlocal keys
+            nonlocal left
             answer = await self._ask(
                 "delete_objects",
-                Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
+                Delete={"Objects": [{"Key": key} for key in left], "Quiet": True},
             )
             # An answer 200 may list errors. Temporary ones are retried, for these keys only.
             errors = [
@@ -252,38 +224,16 @@ class S3Objects(Objects):
             for error in errors:
                 if not passes(error):
                     raise error
-            keys = [error.response["Error"]["Key"] for error in errors]
+            left = [error.response["Error"]["Key"] for error in errors]
             if errors:
                 raise errors[0]
 
         try:
             self._do("", remove)
         except StoreError as error:
-            response = getattr(error.__cause__, "response", None) or {}
-            key = response.get("Error", {}).get("Key", keys[0])
+            key = answer_to(error).error.get("Key", left[0])
             error.add_note(f"s3://{self.location.bucket}/{key} may not have been deleted")
             raise
-
-    @override
-    def delete_tree(self, prefix: str) -> None:
-        self.delete(self.list_tree(prefix))
-
-    @override
-    def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
-        document = f"{prefix}/{ZARR_JSON}"
-        final = self.get(f"{source}/{ZARR_JSON}")
-        if final is None:
-            raise StoreError(f"{self.location}/{source}/{ZARR_JSON} no longer exists")
-        self.put(document, interim)
-        self.delete(key for key in self.list_tree(prefix) if key != document)
-        chunks = (key for key in self.list_tree(source) if not key.endswith("/" + ZARR_JSON))
-        for batch in batched(chunks, DELETE_AT_ONCE):
-            run([partial(self._copy, key, prefix + key.removeprefix(source)) for key in batch])
-        self.put(document, final)
-        self.delete_tree(source)
-
-    def _copy(self, source: str, target: str) -> None:
-        self.copy_from(self, source, target)
 
     @override
     def can_copy_from(self, other: Objects) -> bool:
@@ -306,22 +256,17 @@ class S3Objects(Objects):
         ]
 
     @override
-    def list_tree(self, prefix: str) -> Iterator[str]:
-        for key, _, _ in self.list_states(prefix):
-            yield key
-
-    @override
     def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
         for key, _, version in self.list_states(prefix):
             yield key, version
 
     @override
-    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+    def list_states(self, prefix: str) -> Iterator[Entry]:
         skip = len(self.location.key) + 1
         start = self._key(prefix) + "/"
         for page in self.pages(Prefix=start):
             for entry in page.get("Contents", []):
-                yield str(entry["Key"])[skip:], int(entry["Size"]), _etag(entry)
+                yield Entry(str(entry["Key"])[skip:], int(entry["Size"]), _etag(entry))
 
     @override
     def occupied(self) -> bool:
@@ -344,11 +289,6 @@ class S3Objects(Objects):
             found += [(str(entry["Prefix"])[skip:-1], True) for entry in prefixes]
             found += [(str(entry["Key"])[skip:], False) for entry in page.get("Contents", [])]
         return found
-
-    @override
-    def remove_place(self) -> None:
-        # Object stores have no directories that could remain.
-        return
 
     def pages(self, **request: Any) -> Iterable[dict[str, Any]]:
         """Yield the pages of a listing."""

@@ -35,7 +35,7 @@ from s3fs import S3FileSystem
 from ratzarr.errors import ArgumentError, StorePermissionError
 from ratzarr.settings import S3_RETRIES, environment, requests
 from ratzarr.stores.aws_config import MACHINE, PROFILES, Keys, S3Settings
-from ratzarr.stores.s3_errors import answer_to, error_code, is_redirect
+from ratzarr.stores.s3_errors import answer_to
 
 __all__ = [
     "Retries",
@@ -112,14 +112,6 @@ class Retries:
     patience: float = 120.0
     """Seconds after which a request is not repeated any more."""
 
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            zero = field.name in ("retries", "backoff")
-            if not math.isfinite(value) or value < 0 or (value == 0 and not zero):
-                expected = "0 or more" if zero else "more than 0"
-                raise ArgumentError(f"{_setting(field.name)} is {value}: expected {expected}")
-
     @classmethod
     def of(cls, environment: Mapping[str, str], options: Mapping[str, Any]) -> Self:
         """Read the settings.
@@ -136,22 +128,26 @@ class Retries:
         ArgumentError
             For an unknown name, and for a value that is not a valid number.
         """
-        names = {field.name for field in fields(cls)}
+        names = sorted(field.name for field in fields(cls))
         for name in options:
             if name not in names:
                 raise ArgumentError(
-                    f"the storage option 'retry' has no {name!r}: expected "
-                    f"{', '.join(sorted(names))}"
+                    f"the storage option 'retry' has no {name!r}: expected {', '.join(names)}"
                 )
         found: dict[str, Any] = {}
         for name in names:
             value = options.get(name, environment.get(S3_RETRIES + name.upper()) or None)
             if value is None:
                 continue
+            setting = f"{S3_RETRIES}{name.upper()} (or {name!r} of the storage option 'retry')"
             try:
-                found[name] = int(value) if name == "retries" else float(value)
+                number = found[name] = int(value) if name == "retries" else float(value)
             except (TypeError, ValueError):
-                raise ArgumentError(f"{_setting(name)} is {value!r}: expected a number") from None
+                raise ArgumentError(f"{setting} is {value!r}: expected a number") from None
+            zero = name in ("retries", "backoff")
+            if not math.isfinite(number) or number < 0 or (number == 0 and not zero):
+                expected = "0 or more" if zero else "more than 0"
+                raise ArgumentError(f"{setting} is {number}: expected {expected}")
         return cls(**found)
 
     def config(self) -> dict[str, Any]:
@@ -216,22 +212,17 @@ class Retries:
         return random.uniform(0, longest)  # noqa: S311 - spreads load, not for security
 
 
-def _setting(name: str) -> str:
-    return f"{S3_RETRIES}{name.upper()} (or {name!r} of the storage option 'retry')"
-
-
 def passes(error: BaseException) -> bool:
     """Return True if the same request may succeed when repeated."""
-    response, _ = answer_to(error)
-    if not response:
+    answer = answer_to(error)
+    if not answer.has_come:
         return isinstance(error, _BROKEN)
     # The HTTP status decides if a proxy answers for the server, and for HEAD, which has no error
     # code.
-    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return (
-        error_code(error) in _PASSING
-        or status in _PASSING_STATUS
-        or (status >= 500 and status not in _FINAL_STATUS)
+        answer.code in _PASSING
+        or answer.status in _PASSING_STATUS
+        or (answer.status >= 500 and answer.status not in _FINAL_STATUS)
     )
 
 
@@ -357,9 +348,7 @@ def keys_of_profile(settings: S3Settings) -> Keys | None:
     """
     if settings.use_profile is None:
         return None
-    session = Session(profile=settings.use_profile)
-    for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
-        session.set_config_variable(name, path)
+    session = _with_files(Session(profile=settings.use_profile), settings)
     try:
         found = session.get_credentials()
         if found is None:
@@ -370,6 +359,12 @@ def keys_of_profile(settings: S3Settings) -> Keys | None:
             f"the profile {settings.use_profile!r} gives no credentials: {type(error).__name__}"
         ) from error
     return Keys(frozen.access_key, frozen.secret_key, frozen.token)
+
+
+def _with_files(session: Any, settings: S3Settings) -> Any:
+    for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
+        session.set_config_variable(name, path)
+    return session
 
 
 def _put(arguments: dict[str, Any], name: str, value: Any, *, over: bool) -> None:
@@ -388,8 +383,7 @@ def new_session(settings: S3Settings) -> Any:
     # If the environment names the profile, s3fs finds it, and knows that keys take precedence.
     from_environment = settings.sources.get("profile") in PROFILES
     session = AioSession(profile=None if from_environment else settings.profile)
-    for name, path in zip(("config_file", "credentials_file"), settings.files, strict=True):
-        session.set_config_variable(name, path)
+    _with_files(session, settings)
     if settings.credentials != MACHINE:
         # It would wait for a service that exists only on Amazon's machines.
         session.get_component("credential_provider").remove("iam-role")
@@ -525,7 +519,7 @@ class _Client(S3FileSystem):  # type: ignore[misc]  # the base class has no type
         try:
             answer = await self._ask(method, *akwarglist, **kwargs)
         except ClientError as error:
-            if not is_redirect(error):
+            if not answer_to(error).is_redirect:
                 self._direct[bucket] = time.monotonic()
             raise
         self._direct[bucket] = time.monotonic()
@@ -535,29 +529,25 @@ class _Client(S3FileSystem):  # type: ignore[misc]  # the base class has no type
         data = kwargs.get("Body")
         if self.heard or len(data or b"") > SMALL:
             return await self._send(method, *akwarglist, **kwargs)
+        # Creating the client and fetching credentials do not count as waiting for the server.
+        events = (await self.set_session()).meta.events
+        await asyncio.wait_for(self._fetch_credentials(), self._bound)
+        async with asyncio.timeout(self._bound / TRIES) as silence:
 
-        def watch(response: Any = None, **_: Any) -> None:
-            if response is not None:
-                self._heard = time.monotonic()
-
-        # Creating the client is our own work and does not count as waiting.
-        client = await self.set_session()
-        client.meta.events.register("needs-retry.s3", watch)
-        try:
-            await asyncio.wait_for(self._fetch_credentials(), self._bound)
-            asked = asyncio.ensure_future(self._send(method, *akwarglist, **kwargs))
-            try:
-                await asyncio.wait({asked}, timeout=self._bound / TRIES)
-                if asked.done() or self.heard:
-                    answer = await asked
+            def watch(response: Any = None, **_: Any) -> None:
+                if response is not None:
                     self._heard = time.monotonic()
-                    return answer
+                    if not silence.expired():
+                        silence.reschedule(None)
+
+            # This is told the answers to all requests of the client.
+            events.register("needs-retry.s3", watch)
+            try:
+                answer = await self._send(method, *akwarglist, **kwargs)
             finally:
-                asked.cancel()
-                await asyncio.gather(asked, return_exceptions=True)
-            raise TimeoutError(f"nothing came within {self._bound / TRIES:g} s")
-        finally:
-            client.meta.events.unregister("needs-retry.s3", watch)
+                events.unregister("needs-retry.s3", watch)
+        self._heard = time.monotonic()
+        return answer
 
     async def _send(self, method: str, *akwarglist: Any, **kwargs: Any) -> Any:
         """Make a request, and cancel it if the server stops accepting its body.

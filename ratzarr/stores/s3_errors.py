@@ -7,7 +7,7 @@ servers and are often empty, and an answer to HEAD has no error code.
 import asyncio
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -31,11 +31,7 @@ __all__ = [
     "ConditionRefused",
     "MissingObject",
     "answer_to",
-    "answered_404",
-    "elsewhere",
-    "error_code",
     "in_words",
-    "is_redirect",
     "no_bucket",
 ]
 
@@ -101,6 +97,59 @@ class ConditionRefused(StoreError):
     """The object does not meet the request's condition."""
 
 
+class Answer(NamedTuple):
+    """A server's answer to a request that failed."""
+
+    operation: str = ""
+    error: Mapping[str, Any] = {}
+    """The S3 error in the answer."""
+    code: str = ""
+    """S3's error code, or the status if the answer has none."""
+    status: int = 0
+    """The HTTP status, or 0."""
+    headers: Mapping[str, str] = {}
+    """The HTTP headers, with names in small letters."""
+    has_come: bool = False
+    """False if no answer came; then the other attributes are empty."""
+
+    @property
+    def is_redirect(self) -> bool:
+        """True if the server has redirected the request."""
+        return self.code in _WRONG_REGION or 300 <= self.status < 400
+
+    @property
+    def is_missing(self) -> bool:
+        """True if an S3 server reliably says that something is missing.
+
+        An answer to HEAD has no body. For any other request, an S3 server names the missing
+        object; a web server, a proxy or a login page does not.
+        """
+        by_status = self.status == 404 and self.code in ("", "404")
+        return self.code in _MISSING or (by_status and self.operation.startswith("Head"))
+
+    def __str__(self) -> str:
+        code = self.code if self.code != str(self.status) else ""
+        return " ".join(filter(None, (code, f"HTTP {self.status}")))
+
+
+def answer_to(error: BaseException | None) -> Answer:
+    """Return the server's answer, even if s3fs has wrapped the error."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        if isinstance(response, Mapping):
+            details, http = response.get("Error", {}), response.get("ResponseMetadata", {})
+            return Answer(
+                str(getattr(error, "operation_name", "")),
+                details,
+                str(details.get("Code", "")),
+                int(http.get("HTTPStatusCode", 0)),
+                http.get("HTTPHeaders", {}),
+                has_come=bool(response),
+            )
+        error = error.__cause__
+    return Answer()
+
+
 def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrError:
     """Return the ratzarr error for a client's error.
 
@@ -113,20 +162,17 @@ def in_words(place: str, error: BaseException, settings: S3Settings) -> RatZarrE
     settings : S3Settings
         The settings of the request.
     """
-    answer, operation = answer_to(error)
-    code, status = error_code(error), _status(answer)
-    if is_redirect(error):
-        return RedirectError(f"{place}: {elsewhere(error)} (tried: {settings.tried()})")
-    is_missing = code in _MISSING or _is_missing_by_status(code, status, operation)
-    of_bucket = operation in _OF_BUCKET
-    if is_missing and not of_bucket:
+    answer = answer_to(error)
+    if answer.is_redirect:
+        return RedirectError(f"{place}: {_elsewhere(answer)} (tried: {settings.tried()})")
+    if answer.is_missing:
+        if answer.operation in _OF_BUCKET:
+            return no_bucket(place, settings)
         return MissingObject(f"{place} does not exist")
-    if code in _REFUSED or status == 412 or isinstance(error, FileExistsError):
+    if answer.code in _REFUSED or answer.status == 412 or isinstance(error, FileExistsError):
         return ConditionRefused(f"{place} was changed by another writer")
-    made, words = _classify(answer, code, status, operation, error)
-    if is_missing:
-        return no_bucket(place, settings)
-    if code == "NoSuchBucket":
+    made, words = _classify(answer, error)
+    if answer.code == "NoSuchBucket":
         made = TableNotFoundError
         words = f"the bucket {place.split('/')[2]!r} does not exist"
     if settings.endpoint:
@@ -143,47 +189,19 @@ def no_bucket(place: str, settings: S3Settings) -> TableNotFoundError:
     )
 
 
-def _is_missing_by_status(code: str, status: int, operation: str) -> bool:
-    """Return True if a 404 without an S3 error code is reliable.
-
-    An answer to HEAD has no body. For any other request, an S3 server names the missing object; a
-    web server, a proxy or a login page does not.
-    """
-    return status == 404 and code in ("", "404") and operation.startswith("Head")
-
-
-def _is_page(answer: Mapping[str, Any]) -> bool:
-    return "html" in _headers(answer).get("content-type", "").lower()
-
-
-def answered_404(error: BaseException | None) -> bool:
-    """Return True if a server's status was 404, with any body."""
-    return _status(answer_to(error)[0]) == 404
-
-
-def is_redirect(error: BaseException | None) -> bool:
-    """Return True if a server has redirected the request."""
-    answer, _ = answer_to(error)
-    return error_code(error) in _WRONG_REGION or 300 <= _status(answer) < 400
-
-
-def elsewhere(error: BaseException) -> str:
+def _elsewhere(answer: Answer) -> str:
     """Return the target of a redirect, and the setting that leads there."""
-    answer, _ = answer_to(error)
-    code, status = error_code(error), _status(answer)
-    said = " ".join(filter(None, (code if code != str(status) else "", f"HTTP {status}")))
-    details, headers = answer.get("Error", {}), _headers(answer)
-    region = _shown(details.get("Region") or headers.get("x-amz-bucket-region"))
+    region = _shown(answer.error.get("Region") or answer.headers.get("x-amz-bucket-region"))
     if region:
-        return f"the bucket is in region {region!r} ({said}): set AWS_REGION={region}"
-    place = _shown(details.get("Endpoint")) or _shown(_origin(headers.get("location")))
+        return f"the bucket is in region {region!r} ({answer}): set AWS_REGION={region}"
+    place = _shown(answer.error.get("Endpoint")) or _shown(_origin(answer.headers.get("location")))
     if place:
         return (
-            f"the server redirects to {place!r} ({said}), and redirects are not followed: if "
+            f"the server redirects to {place!r} ({answer}), and redirects are not followed: if "
             "that is the right server, set AWS_ENDPOINT_URL"
         )
     return (
-        f"the bucket is in another region, or at another endpoint ({said}): set AWS_REGION or "
+        f"the bucket is in another region, or at another endpoint ({answer}): set AWS_REGION or "
         "AWS_ENDPOINT_URL"
     )
 
@@ -203,21 +221,19 @@ def _origin(url: str | None) -> str:
     return f"{parts.scheme}://{host}" if host else ""
 
 
-def _classify(
-    answer: Mapping[str, Any], code: str, status: int, operation: str, error: BaseException
-) -> tuple[type[RatZarrError], str]:
-    said = " ".join(filter(None, (code if code != str(status) else "", f"HTTP {status}")))
-    if code in _PERMISSION or status in (401, 403):
-        doing = _DOING.get(operation, "do that")
+def _classify(answer: Answer, error: BaseException) -> tuple[type[RatZarrError], str]:
+    code, doing = answer.code, _DOING.get(answer.operation, "do that")
+    if code in _PERMISSION or answer.status in (401, 403):
         why = _PERMISSION.get(code, _PERMISSION["AccessDenied"]).format(doing=doing)
-        refused = code in _UNLISTED or (code in ("", "403") and not _is_page(answer))
-        unlisted = operation == "ListObjectsV2" and refused
+        is_page = "html" in answer.headers.get("content-type", "").lower()
+        refused = code in _UNLISTED or (code in ("", "403") and not is_page)
+        unlisted = answer.operation == "ListObjectsV2" and refused
         made = ListingRefusedError if unlisted else StorePermissionError
-        return made, f"the server refuses: {why} ({said})"
-    if status == 404 and code in ("", "404"):
+        return made, f"the server refuses: {why} ({answer})"
+    if answer.status == 404 and code in ("", "404"):
         return StoreError, f"{NOT_S3} (HTTP 404)"
-    if answer:
-        return StoreError, f"the server failed to {_DOING.get(operation, 'do it')} ({said})"
+    if answer.has_come:
+        return StoreError, f"the server failed to {doing} ({answer})"
     cause = _root(error)
     if isinstance(cause, _NO_CREDENTIALS):
         return StorePermissionError, (
@@ -247,27 +263,3 @@ def _reason(error: BaseException) -> str:
     while (deeper := getattr(inner, "os_error", None) or inner.__cause__) is not None:
         inner = deeper
     return f"{getattr(inner, 'strerror', None) or inner}"
-
-
-def answer_to(error: BaseException | None) -> tuple[Mapping[str, Any], str]:
-    """Return the server's answer and the operation, even if s3fs has wrapped the error."""
-    while error is not None:
-        response = getattr(error, "response", None)
-        if isinstance(response, Mapping):
-            return response, str(getattr(error, "operation_name", ""))
-        error = error.__cause__
-    return {}, ""
-
-
-def _status(answer: Mapping[str, Any]) -> int:
-    return int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-
-
-def _headers(answer: Mapping[str, Any]) -> Mapping[str, str]:
-    headers: Mapping[str, str] = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    return headers
-
-
-def error_code(error: BaseException | None) -> str:
-    """Return the server's error code, or the status if it has none, or an empty string."""
-    return str(answer_to(error)[0].get("Error", {}).get("Code", ""))

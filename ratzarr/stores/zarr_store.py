@@ -11,7 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from itertools import batched
 from typing import Any, override
@@ -31,13 +31,19 @@ from ratzarr.errors import (
     StorePermissionError,
     StoreTimeoutError,
 )
-from ratzarr.format.names import GROUP, ZARR_JSON, key_of, looks_encoded
-from ratzarr.stores.base import Location, Objects, Owner, Versioned
+from ratzarr.format.names import GROUP, ZARR_JSON, is_document, key_of, looks_encoded
+from ratzarr.stores.base import (
+    BATCH_KEYS,
+    Entry,
+    Location,
+    Objects,
+    Owner,
+    Versioned,
+    documents_last,
+)
 
 __all__ = ["StoreObjects"]
 
-AT_ONCE = 1000
-"""Number of keys of a listing that are processed at once."""
 IN_FLIGHT = 16
 """Largest number of objects removed at once."""
 _WEB = re.compile(r"https?://", re.IGNORECASE)
@@ -124,6 +130,7 @@ class StoreObjects(Objects):
             raise
         return None if found is None else found.to_bytes()
 
+    @override
     def _write(self, key: str, data: bytes) -> None:
         buffer = default_buffer_prototype().buffer.from_bytes(data)
         self._do(key, self._store.set(self._key(key), buffer))
@@ -137,10 +144,17 @@ class StoreObjects(Objects):
         # first.
         return self._read(key, None) == data
 
+    @override
     def _remove(self, keys: Sequence[str]) -> None:
+        # Not by the threads of run(): they may all wait for the gate that this thread holds.
+        chunks = [key for key in keys if not is_document(key)]
+        for group in (chunks, *([key] for key in filter(is_document, keys))):
+            self._do("", _gathered([self._removal(key) for key in group]))
+
+    def _removal(self, key: str) -> Coroutine[Any, Any, None]:
         # fsspec treats a name with * or [ as a pattern.
-        named = glob.escape if self._fs is not None else str
-        self._do("", _gathered([self._store.delete(named(self._key(key))) for key in keys]))
+        name = self._key(key) if self._fs is None else glob.escape(self._key(key))
+        return self._store.delete(name)
 
     # ---- reading
 
@@ -150,11 +164,6 @@ class StoreObjects(Objects):
         if data is not None and limit is not None and len(data) > limit:
             raise DamagedError(f"{self.location}/{key} has more than {limit} bytes")
         return data
-
-    @override
-    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
-        data = self.get(key, limit)
-        return None if data is None else (data, "")
 
     @override
     def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
@@ -201,87 +210,41 @@ class StoreObjects(Objects):
 
     @override
     def delete(self, keys: Iterable[str]) -> None:
-        # Remove a zarr.json last: if interrupted, it still describes the remaining objects.
-        documents: list[str] = []
+        for batch in batched(documents_last(keys), BATCH_KEYS):
+            self._remove([key for key in batch if not is_document(key)])
+            run([partial(self._remove_document, key) for key in filter(is_document, batch)])
 
-        def others() -> Iterator[str]:
-            for key in keys:
-                if key.endswith("/" + ZARR_JSON) or key == ZARR_JSON:
-                    documents.append(key)
-                else:
-                    yield key
-
-        for batch in batched(others(), AT_ONCE):
-            self._remove(batch)
-        for batch in batched(documents, AT_ONCE):
-            run([partial(self._delete_document, key) for key in batch])
-
-    def _delete_document(self, key: str) -> None:
+    def _remove_document(self, key: str) -> None:
         with self._guarded(key, None):
             self._remove([key])
 
     @override
-    def delete_tree(self, prefix: str) -> None:
-        with self._gate(prefix).alone():
-            self._clear(prefix)
-
-    def _clear(self, prefix: str, but: str = "") -> None:
-        """Remove everything below a prefix, ``prefix/zarr.json`` last; keep one object."""
-        document = f"{prefix}/{ZARR_JSON}"
-        keys = [key for key in self.list_tree(prefix) if key not in (but, document)]
-        # Documents further down are also removed after their chunks.
-        keys.sort(key=lambda key: key.endswith("/" + ZARR_JSON))
-        for batch in batched(keys, AT_ONCE):
-            self._remove(batch)
-        if document != but:
-            self._remove([document])
-
-    @override
-    def replace_tree(self, prefix: str, source: str, interim: bytes) -> None:
-        document = f"{prefix}/{ZARR_JSON}"
-        with self._gate(prefix).alone():
-            final = self._read(f"{source}/{ZARR_JSON}", None)
-            if final is None:
-                raise StoreError(f"{self.location}/{source}/{ZARR_JSON} no longer exists")
-            self._write(document, interim)
-            self._clear(prefix, but=document)
-            chunks = [key for key in self.list_tree(source) if not key.endswith("/" + ZARR_JSON)]
-            for key in chunks:
-                self._copy(key, prefix + key.removeprefix(source))
-            self._write(document, final)
-        self.delete_tree(source)
-
-    def _copy(self, source: str, target: str) -> None:
-        data = self._read(source, None)
-        if data is None:
-            raise StoreError(f"{self.location}/{source} no longer exists")
-        self._write(target, data)
-
-    @override
-    def list_versions(self, prefix: str) -> Iterator[tuple[str, str]]:
-        # erase() checks under the guard, so no guard is needed here.
-        for key in self.list_tree(prefix):
-            yield key, ""
-
-    @override
-    def remove_place(self) -> None:
-        # Stores without directories have nothing left.
-        return
+    def _copy(self, targets: Mapping[str, str]) -> None:
+        # One after another, because this thread holds a gate: see _remove().
+        for source, target in targets.items():
+            data = self._read(source, None)
+            if data is None:
+                raise StoreError(f"{self.location}/{source} no longer exists")
+            self._write(target, data)
 
     # ---- guards
 
     def _gate(self, prefix: str) -> "_Gate":
-        return _gates[hash((str(self.location), prefix)) % len(_gates)]
+        number = hash((str(self.location), prefix)) % 256
+        return _gates.get(number) or _gates.setdefault(number, _Gate())
+
+    @override
+    def _alone(self, prefix: str) -> AbstractContextManager[None]:
+        return self._gate(prefix).alone()
 
     @contextmanager
     def _guarded(self, key: str, owner: Owner | None) -> Iterator[None]:
         """Exclude other threads while an object is read, compared and written."""
         if owner is None:
-            with self._gate(key.rpartition("/")[0]).alone():
+            with self._alone(key.rpartition("/")[0]):
                 yield
             return
-        lock = _locks[hash((str(self.location), key)) % len(_locks)]
-        with self._gate(owner.prefix).with_others(), lock:
+        with self._gate(owner.prefix).with_others(key):
             owner.check(self._read(f"{owner.prefix}/{ZARR_JSON}", None))
             yield
 
@@ -340,13 +303,13 @@ class StoreObjects(Objects):
         return [key for key in keys if key.startswith(start)]
 
     @override
-    def list_states(self, prefix: str) -> Iterator[tuple[str, int, str]]:
+    def list_states(self, prefix: str) -> Iterator[Entry]:
         for key in self.list_tree(prefix):
             if self._fs is not None:
                 # Request the sizes; other stores cannot return them without reading.
-                yield key, self._do(key, self._store.getsize(self._key(key))), ""
+                yield Entry(key, self._do(key, self._store.getsize(self._key(key))), "")
             elif (data := self._read(key, None)) is not None:
-                yield key, len(data), _version(data)
+                yield Entry(key, len(data), _version(data))
 
     @override
     def occupied(self) -> bool:
@@ -381,64 +344,29 @@ class StoreObjects(Objects):
 
 
 class _Gate:
-    """Admits either one exclusive thread, or any number of others."""
+    """The locks of a column: a chunk takes one of them, and a change of its document all."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside = 0
-        self._waiting = 0
-        """Number of threads waiting for exclusive access. Others must wait for them, or they would
-        wait forever."""
-        self._taken = False
+        self._locks = [threading.Lock() for _ in range(128)]
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        with self._changed:
-            self._waiting += 1
-            try:
-                while self._taken or self._inside:
-                    self._changed.wait()
-                self._taken = True
-            finally:
-                self._waiting -= 1
-                self._changed.notify_all()
-        try:
+        with ExitStack() as held:
+            for lock in self._locks:
+                held.enter_context(lock)
             yield
-        finally:
-            with self._changed:
-                self._taken = False
-                self._changed.notify_all()
 
-    @contextmanager
-    def with_others(self) -> Iterator[None]:
-        with self._changed:
-            while self._taken or self._waiting:
-                self._changed.wait()
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._inside -= 1
-                self._changed.notify_all()
+    def with_others(self, key: str) -> threading.Lock:
+        return self._locks[hash(key) % len(self._locks)]
 
 
-# Shared by all stores of the process, because several objects may represent one location.
-# Different locations may share a guard by chance, which only costs time, because no thread holds
-# two gates.
-_gates: list[_Gate] = []
-_locks: list[threading.Lock] = []
-
-
-def _make_guards() -> None:
-    _gates[:] = [_Gate() for _ in range(256)]
-    _locks[:] = [threading.Lock() for _ in range(1024)]
-
-
-_make_guards()
+_gates: dict[int, _Gate] = {}
+"""Shared by all stores of the process, because several objects may represent one location.
+Different locations may share a gate by chance, which only costs time, because no thread holds two
+gates."""
 if hasattr(os, "register_at_fork"):
     # In a forked child, the threads that hold gates do not exist.
-    os.register_at_fork(after_in_child=_make_guards)
+    os.register_at_fork(after_in_child=_gates.clear)
 
 
 def _version(data: bytes) -> str:

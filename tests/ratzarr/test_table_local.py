@@ -12,7 +12,7 @@ import pytest
 
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.stores.base import parse
-from ratzarr.stores.local import LocalObjects, litter, sweep
+from ratzarr.stores.local import LocalObjects
 from ratzarr.testing.helpers import make, refused
 from tests.audits import listening, recorded
 from tests.ratzarr.conformance import TableConformance
@@ -209,21 +209,37 @@ def test_a_temporary_file_is_not_swept_away_under_its_writer(local):
     """A sweeper saw it in the moment before its writer took its lock."""
     url = local.new()
     RatZarr(url).close()
-    root, seen, swept = pathlib.Path(url), [], []
+    other, seen, swept = LocalObjects(parse(url)), [], []
 
     def sweep_meanwhile(event, arguments):
         if event == "fcntl.flock" and not seen:
             seen.append("looking")
-            seen.extend(litter(root))
+            seen.extend(other.litter())
         elif event == "open" and arguments[0] == "chunk" and not swept:
             swept.append(seen[1:])
-            sweep(root, seen[1:])
+            other.sweep(seen[1:])
 
     with listening(sweep_meanwhile):
         LocalObjects(parse(url)).put("RAT/chunk", b"data")
     assert [len(names) for names in swept] == [1]
     assert local.content(url, "RAT/chunk") == b"data"
     assert [key for key in local.objects(url) if key.endswith(".partial")] == []
+
+
+def test_a_document_is_removed_after_what_it_describes(local):
+    """A process that is killed while it deletes a table leaves no chunks without a column."""
+    url = local.new()
+    with RatZarr(url) as table:
+        table.setChunkSize(2)
+        table.setRowCount(6)
+        for name in ("a", "zz"):
+            table.createColumn(name, "int8")
+            table.writeBlock(name, np.ones(6), 0)
+    with recorded("os.remove") as removed:
+        RatZarr.delete(url)
+    assert [name for name, _ in removed][-4:] == ["zarr.json"] * 4
+    assert sorted(name for name, _ in removed[:-4]) == ["0", "0", "1", "1", "2", "2"]
+    assert not os.path.lexists(url)
 
 
 def _set_attribute(table, number):

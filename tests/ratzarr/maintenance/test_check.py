@@ -27,7 +27,6 @@ from ratzarr import (
     maintenance,
 )
 from ratzarr.concurrency import stream
-from ratzarr.format.chunk_runs import ChunkRuns
 from ratzarr.format.names import to_json
 from ratzarr.maintenance.repair import REMOVING
 from ratzarr.testing.helpers import BYTES, STRING
@@ -775,19 +774,26 @@ def test_chunks_of_claimed_sizes(local, rows):
     assert found == [(kind, "RAT/a/c/0"), (kind, "RAT/s/c/0")]
 
 
-def test_runs_of_chunks():
-    """Against a set of all of them."""
+@pytest.mark.parametrize("part", [0, 0.1, 0.5, 0.99, 1])
+def test_missing_chunks_are_those_that_were_removed(local, part):
+    url = local.new()
+    with RatZarr(url) as table:
+        table.setChunkSize(1)
+        table.setRowCount(300)
+        table.createColumn("a", "int8", complete=False)
+        table.writeBlock("a", np.ones(300, "i1"), 0)
+        table.setComplete("a")
     random = np.random.default_rng(3)
-    for span in (10, 100, 20_000):
-        seen, reference = ChunkRuns(), set()
-        for chunk in random.integers(0, span, 9000).tolist():
-            seen.add(chunk)
-            reference.add(chunk)
-        assert seen.count() == len(reference)
-        for stop in (0, 1, span // 2, span + 5):
-            missing = {n for start, end in seen.gaps(stop) for n in range(start, end)}
-            assert missing == set(range(stop)) - reference
-            assert all(start < end for start, end in seen.gaps(stop))
+    removed = set(random.choice(300, round(part * 300), replace=False).tolist())
+    for chunk in removed:
+        local.remove(url, f"RAT/a/c/{chunk}")
+    found = check_store(url)
+    assert {one.kind for one in found} <= {"missing"}
+    rows = [row for one in found for row in range(*one.rows)]
+    assert rows == sorted(removed)
+    # A run of missing chunks is one finding.
+    starts = removed - {chunk + 1 for chunk in removed}
+    assert [one.key for one in found] == [f"RAT/a/c/{chunk}" for chunk in sorted(starts)]
 
 
 def test_a_stream_of_tasks_is_drawn_as_it_is_used():

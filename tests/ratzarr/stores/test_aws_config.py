@@ -4,8 +4,12 @@ from ratzarr import ArgumentError
 from ratzarr.stores.aws_config import S3Settings
 
 
+def resolve(environment=None, **more):
+    return S3Settings.resolve(environment or {}, **more)
+
+
 def settings(**environment):
-    return S3Settings.from_environment(environment)
+    return resolve(environment)
 
 
 @pytest.mark.parametrize(
@@ -67,10 +71,6 @@ def test_nothing_said_is_nothing_passed_on():
 def test_secrets_are_not_kept():
     found = settings(AWS_ACCESS_KEY_ID="AKIA", AWS_SECRET_ACCESS_KEY="hunter2")
     assert "hunter2" not in repr(found) + repr(found.gdal_options()) + repr(found.s3fs_arguments())
-
-
-def resolve(environment=None, **more):
-    return S3Settings.resolve(environment or {}, **more)
 
 
 SHOWN = {"AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_SESSION_TOKEN": "hunter3"}
@@ -161,6 +161,9 @@ def test_credentials_are_those_that_are_nearest(tmp_path):
     assert found.keys == ("AKW", "s", None)
     assert found.gdal_options()["AWS_SESSION_TOKEN"] == ""
     assert resolve(named, words=words, options={"key": "AKO", "secret": "s"}).keys.key == "AKO"
+    own = {"key": "AKO", "secret": "s"}
+    assert resolve(options=own, defaults={"token": "t"}).keys == ("AKO", "s", None)
+    assert resolve(options=own | {"token": "t"}).keys == ("AKO", "s", "t")
     unsigned = named | {"AWS_NO_SIGN_REQUEST": "YES"}
     assert resolve(unsigned).anonymous
     assert not resolve(unsigned, words=words).anonymous

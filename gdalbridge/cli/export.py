@@ -18,6 +18,7 @@ from gdalbridge.cli.common import (
     print_json,
     quiet_option,
     say_note,
+    unicode_text,
 )
 
 
@@ -50,7 +51,12 @@ def _renamed(
 @click.option("--name", help="Name of a further table, if TABLE is a raster.")
 @columns_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, or existing columns.")
-@click.option("--where", metavar="SQL", help="Only rows for which this is true. For files.")
+@click.option(
+    "--where",
+    callback=unicode_text,
+    metavar="EXPRESSION",
+    help="Only rows for which this is true, an expression as in calc. For files.",
+)
 @click.option(
     "--rename",
     multiple=True,
@@ -157,14 +163,22 @@ def _to_raster(
     table: str, output: str, name: str | None, options: dict[str, Any], common: dict[str, Any]
 ) -> Any:
     from gdalbridge.copying.to_raster import copy_to_raster
+    from gdalbridge.errors import RasterNotFoundError
+    from gdalbridge.exchange.export import SUFFIXES
     from gdalbridge.sidecars.naming import is_sidecar, sidecar_path
 
-    return copy_to_raster(
-        table if is_sidecar(table) else sidecar_path(table, common["band"], name),
-        output,
-        cast=options["cast"] or None,
-        block_rows=options["block_rows"],
-        verify=options["verify"],
-        accept_stale=options["accept_stale"],
-        **common,
-    )
+    try:
+        return copy_to_raster(
+            table if is_sidecar(table) else sidecar_path(table, common["band"], name),
+            output,
+            cast=options["cast"] or None,
+            block_rows=options["block_rows"],
+            verify=options["verify"],
+            accept_stale=options["accept_stale"],
+            **common,
+        )
+    except RasterNotFoundError as error:
+        error.add_note(
+            f"OUTPUT is an existing raster, or a new file that ends in {', '.join(SUFFIXES)}"
+        )
+        raise

@@ -1,19 +1,17 @@
 """Exact statistics of columns, computed by DuckDB.
 
-Each column is read once. DuckDB groups it by value, with the number of rows and the sum of the
-weights of each value, in bounded memory, and spills to disk. All statistics are queries of that
-grouped table: sums of integers in 128 bits, sums of floats by ``fsum`` (compensated summation),
-quantiles by a running sum of the weights in the order of the values.
+Each column is read once, and its different values are counted
+(:mod:`gdalbridge.sql.value_counts`). All statistics are computed from these counts: sums of integers
+in 128 bits, sums of floats by DuckDB's ``fsum`` (compensated summation), quantiles by a running sum
+of the weights in the order of the values.
 """
 
 import math
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +21,7 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from gdalbridge.sql.expressions import needed
+from gdalbridge.sql.value_counts import ValueCounts, counted_columns
 from ratzarr.format import Block
 from ratzarr.interop import Field, Source
 
@@ -40,8 +39,6 @@ BLOCK_ROWS = 500_000
 READERS = 2
 NEVER = -(2**63)
 """The integer of NaT."""
-SECONDS = 0.1
-"""Seconds between progress reports."""
 MEMORY = 2**30
 """Bytes that DuckDB uses before it spills to disk."""
 
@@ -267,14 +264,19 @@ def stats_of(
 ) -> dict[str, ColumnStats]:
     """Return the statistics of columns of an open table, each with one value per row."""
     needed()
-    from ratzarr.interop.dataset import TableDataset
+    places = {column.name: number for number, column in enumerate(chosen)}
+    columns = {column.name: column for column in chosen}
 
+    def report(name: str, rows_read: int) -> None:
+        fraction = rows_read / max(1, columns[name].rows)
+        progress.report((places[name] + fraction) / len(chosen), name)
+
+    sources = {column.name: _Weighed(there, column, weight) for column in chosen}
     found = {}
-    for number, column in enumerate(chosen):
-        share = _Share(progress, number, len(chosen), column)
-        scan = TableDataset(_Weighed(there, column, weight), block_rows=block_rows)
-        with _Values(column.dtype, scan, memory, share) as values:
-            found[column.name] = values.statistics(column, quantiles, bins)
+    with closing(counted_columns(sources, memory, block_rows, report)) as counted:
+        for name, counts in counted:
+            column = columns[name]
+            found[name] = _Statistics(column.dtype, counts).of(column, quantiles, bins)
     progress.report(1.0)
     return found
 
@@ -286,20 +288,6 @@ def _weight_column(there: Columns, weights: str | bool | None) -> Column | None:
 
 
 # ---- reading
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """One column's share of the progress."""
-
-    told: Progress
-    number: int
-    columns: int
-    column: Column
-
-    def report(self, rows_read: int) -> None:
-        fraction = rows_read / max(1, self.column.rows)
-        self.told.report((self.number + fraction) / self.columns, self.column.name)
 
 
 class _Weighed:
@@ -387,139 +375,45 @@ def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArra
 # ---- computing
 
 
-class _Values:
-    """The different values of a column with their rows and weights, in a DuckDB table.
+class _Statistics:
+    """Statistics of counted values."""
 
-    Table ``seen`` has ``v``, the value (null if missing), ``rows`` and ``n``, its rows and those
-    with a weight other than 0, and ``w``, its weight. View ``g`` has the rows of ``seen`` that
-    count.
-    """
+    def __init__(self, dtype: np.dtype[Any], counts: ValueCounts) -> None:
+        self._dtype, self._counts = dtype, counts
+        self._one, self._run = counts.database.one, counts.database.run
 
-    def __init__(self, dtype: np.dtype[Any], scan: Any, memory: int, share: _Share) -> None:
-        self._duckdb = needed()
-        self._dtype = dtype
-        # Spilled values are written to a private directory of this process.
-        self._folder = tempfile.TemporaryDirectory(prefix="ratzarr-stats-")
-        self._thread = ThreadPoolExecutor(1, "statistics")
-        self._connection: Any = None
-        try:
-            self._connection = self._duckdb.connect(
-                ":memory:",
-                config={
-                    "autoinstall_known_extensions": "false",
-                    "autoload_known_extensions": "false",
-                    "enable_external_access": "false",
-                    "memory_limit": f"{memory}B",
-                    "preserve_insertion_order": "true",
-                    "python_enable_replacements": "false",
-                    "temp_directory": self._folder.name,
-                },
-            )
-            # The progress bar would be printed to stdout, among the results.
-            self._connection.execute("SET enable_progress_bar = false")
-            self._group(scan, share)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the database and remove spilled values."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._connection is not None:
-            self._connection.close()
-        self._folder.cleanup()
-
-    def _group(self, scan: Any, share: _Share) -> None:
-        reader = scan.to_reader()
-        weighed = "w" in reader.schema.names
-        # Normalize the sign of zero: -0.0 + 0 is 0.0.
-        value = "nullif(v + 0, 'nan')" if self._dtype.kind == "f" else "v"
-        weight = "sum(w)" if weighed else "count(*)"
-        counted = "count(*) FILTER (w > 0)" if weighed else "count(*)"
-        self._connection.register("scan", reader)
-        try:
-            self._run(
-                f"CREATE TEMP TABLE seen AS SELECT {value} AS v, count(*) AS rows, "  # noqa: S608 - our own SQL
-                f"{counted} AS n, {weight}::HUGEINT AS w FROM scan GROUP BY ALL",
-                lambda: share.report(scan.rows_read),
-            )
-        except BridgeError:
-            if scan.error is not None:
-                raise scan.error from None
-            raise
-        self._run("CREATE TEMP VIEW g AS SELECT * FROM seen WHERE v IS NOT NULL AND w > 0")
-
-    def _run(
-        self, query: str, meanwhile: Callable[[], None] = lambda: None
-    ) -> list[tuple[Any, ...]]:
-        """Run a query in another thread, so that Ctrl-C and a cancelled progress end it at once."""
-        answer = self._thread.submit(self._answer, query)
-        try:
-            while not wait([answer], SECONDS).done:
-                meanwhile()
-        except BaseException:
-            self._connection.interrupt()
-            raise
-        return answer.result()
-
-    def _answer(self, query: str) -> list[tuple[Any, ...]]:
-        try:
-            found: list[tuple[Any, ...]] = self._connection.execute(query).fetchall()
-        except self._duckdb.Error as error:
-            raise BridgeError(f"statistics failed: {str(error).partition('\n')[0]}") from error
-        return found
-
-    def _one(self, query: str) -> tuple[Any, ...]:
-        [row] = self._run(query)
-        return row
-
-    # ---- statistics
-
-    def statistics(
+    def of(
         self, column: Column, quantiles: Sequence[float], bins: "_Bins | None"
     ) -> ColumnStats:
         """Return the statistics of a column."""
         kind = self._dtype.kind
-        missing = self._one("SELECT coalesce(sum(rows), 0) FROM seen WHERE v IS NULL")[0]
-        distinct, count, weight = self._one(
-            "SELECT count(*), coalesce(sum(n), 0), coalesce(sum(w), 0) FROM g"
-        )
-        if weight >= MAX_WEIGHT:
+        counts = self._counts
+        if counts.weight >= MAX_WEIGHT:
             raise ConversionError(
-                f"column {column.name!r}: the weights add up to {weight}: expected less than 2**63, "
-                "as of counts"
+                f"column {column.name!r}: the weights add up to {counts.weight}: expected less than "
+                "2**63, as of counts"
             )
-        frequent = self._run(f"SELECT v, w FROM g ORDER BY w DESC, v LIMIT {MOST_FREQUENT}")  # noqa: S608 - our own SQL
         common: dict[str, Any] = {
             "name": column.name,
             "dtype": {"T": "str", "O": "bytes"}.get(kind, str(self._dtype)),
             "rows": column.rows,
-            "missing": int(missing),
-            "count": int(count),
-            "weight": int(weight),
-            "distinct": distinct,
-            "frequent": tuple((self._scalar(value), int(times)) for value, times in frequent),
+            "missing": counts.missing,
+            "count": counts.count,
+            "weight": counts.weight,
+            "distinct": counts.distinct,
+            "frequent": tuple(
+                (self._scalar(value), times) for value, times in counts.frequent(MOST_FREQUENT)
+            ),
         }
         if kind in "TSO":
             return ColumnStats(**common, **self._lengths())
-        if not count:
+        if not counts.count:
             nothing: dict[str, Any] = {"true": 0, "sum": 0} if kind == "b" else {}
             return ColumnStats(**common, **nothing)
         return ColumnStats(
             **common,
-            **self._moments(int(weight)),
-            quantiles=() if kind == "b" else self._quantiles(quantiles, int(weight)),
+            **self._moments(counts.weight),
+            quantiles=() if kind == "b" else self._quantiles(quantiles, counts.weight),
             histogram=None if bins is None or kind not in "iuf" else self._histogram(bins),
         )
 
@@ -537,7 +431,7 @@ class _Values:
         return {"empty": int(empty), "min_length": least, "max_length": most}
 
     def _moments(self, weight: int) -> dict[str, Any]:
-        low, high = self._one("SELECT min(v), max(v) FROM g")
+        low, high = self._counts.extremes()
         found = {"min": self._scalar(low), "max": self._scalar(high)}
         if self._dtype.kind == "f":
             return found | self._float_moments(low, high, weight)
@@ -592,11 +486,7 @@ class _Values:
             return ()
         # Interpret q as a decimal: 0.1 of 10 rows is 1 row.
         ranks = [max(1, math.ceil(Fraction(str(q)) * weight)) for q in asked]
-        picked = ", ".join(f"min(v) FILTER (reached >= {rank})" for rank in ranks)
-        values = self._one(
-            f"SELECT {picked} FROM (SELECT v, sum(w) OVER (ROWS UNBOUNDED PRECEDING) AS reached "  # noqa: S608 - our own SQL
-            "FROM (SELECT v, w FROM g ORDER BY v))"
-        )
+        values = self._counts.ranked(ranks)
         return tuple(
             Quantile(q, value, value, value)
             for q, value in zip(asked, map(self._scalar, values), strict=True)
@@ -623,7 +513,7 @@ class _Values:
         # If several bins have the same lower edge, the last one gets the values; the others are
         # empty.
         numbers = {low: number for number, low in enumerate(starts)}
-        self._connection.register(
+        self._counts.database.register(
             "edges",
             # Integers as text, because Arrow has none with more than 64 bits.
             pa.table({"number": list(numbers.values()), "low": [repr(low) for low in numbers]}),

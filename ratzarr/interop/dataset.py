@@ -68,6 +68,9 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         Deliver text as dictionary arrays: the different strings of a chunk, and which of them each
         row has. DuckDB groups and joins them faster. Chunks whose strings do not repeat are their
         own dictionaries.
+    row_first : bool
+        Put the row numbers first in the schema. DuckDB reads the first column for a query that
+        needs none, such as ``SELECT count(*)``.
     block_rows : int
         Approximate number of rows of a batch.
 
@@ -90,6 +93,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         filter: Any = None,  # noqa: A002 - pyarrow's name
         rename: Mapping[str, str] | None = None,
         dictionaries: bool = False,
+        row_first: bool = False,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         self._source, self._rename = source, dict(rename or {})
@@ -97,6 +101,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         self._chosen = names
         self._range = row_range(source, rows)
         self._block_rows, self._dictionaries = block_rows, dictionaries
+        self._row_first = row_first
         self.row_name = row_name([*source.names, *self._rename.values()])
         self._describe(names)
         # Without the columns that only the filter needs.
@@ -134,8 +139,9 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
 
     @property
     def schema(self) -> Any:
-        """The columns' types, with the row numbers last."""
-        return self._delivered(self._schema)
+        """The columns' types, with the row numbers last, or first with ``row_first``."""
+        *columns, row = self._delivered(self._schema)
+        return pa.schema([row, *columns] if self._row_first else [*columns, row])
 
     def _delivered(self, schema: Any) -> Any:
         """Return a schema with the types of the batches."""
@@ -192,6 +198,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
             filter=wanted,
             rename=self._rename,
             dictionaries=self._dictionaries,
+            row_first=self._row_first,
             block_rows=self._block_rows,
         )
 
@@ -216,7 +223,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         wanted = _checked(filter, self._schema)
         if self.filter_expression is not None:
             wanted = self.filter_expression if wanted is None else self.filter_expression & wanted
-        names = self._schema.names if columns is None else columns
+        names = self.schema.names if columns is None else columns
         if isinstance(names, Mapping):
             needed = _used(list(names.values()), self._schema)
         else:

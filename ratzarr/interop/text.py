@@ -54,10 +54,10 @@ def text_of_chunk(
         If the lengths in the data do not fit the data.
     """
     raw = np.frombuffer(data, np.uint8)
-    if 0 < count == stop - first and HEADER * (count + 1) <= len(raw) <= MAX_BYTES:
+    if first < stop and HEADER * (count + 1) <= len(raw) <= MAX_BYTES:
         found = _page(raw, count, dictionary=dictionary and _repeats(raw, count))
         if found is not None:
-            return found
+            return found.slice(first, stop - first)
     return to_offsets(data, count, first, stop)
 
 

@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 
 from ratzarr.errors import ArgumentError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
-from ratzarr.interop.arrow import arrow_schema, read_arrays
+from ratzarr.interop.arrow import Texts, arrow_schema, read_arrays
 from ratzarr.interop.source import (
     Field,
     Source,
@@ -270,12 +270,14 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         fields = [
             one for one, shown in zip(self._fields, self._shown, strict=True) if shown in read
         ]
-        blocks = self._blocks(fields, wanted, batch_size)
+        blocks = self._blocks(fields, wanted)
+        # The first batches are parts of a chunk.
+        texts: Texts | None = {} if len(blocks) > 1 else None
 
         def load(block: Block) -> list[Any]:
-            return self._load(block, read, fields, names, schema, wanted, used)
+            return self._load(block, read, fields, names, schema, wanted, used, texts)
 
-        return self._batches(blocks, load, batch_size), schema
+        return self._batches(iter(blocks), load, batch_size), schema
 
     def _load(
         self,
@@ -286,6 +288,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         schema: Any,
         wanted: Any,
         used: Sequence[str],
+        texts: Texts | None,
     ) -> list[Any]:
         # A filter compares plain text.
         dictionaries = [
@@ -294,7 +297,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
             if shown in schema.names and shown not in used
             and pa.types.is_dictionary(schema.field(shown).type)
         ]  # fmt: skip
-        found = read_arrays(self._source, fields, block, dictionaries)
+        found = read_arrays(self._source, fields, block, dictionaries, texts)
         arrays = dict(zip((one.name for one in fields), found, strict=True))
         columns = {}
         real = dict(zip(self._shown, (one.name for one in self._fields), strict=True))
@@ -348,10 +351,8 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
             self.error = error
             raise
 
-    def _blocks(
-        self, fields: Sequence[Field], wanted: Any, batch_size: int | None
-    ) -> Iterator[Block]:
-        """Yield the blocks to read, in order; those without a row for the filter are left out."""
+    def _blocks(self, fields: Sequence[Field], wanted: Any) -> list[Block]:
+        """Return the blocks to read, in order; those without a row for the filter are left out."""
         chunk = max((one.chunk_rows for one in fields), default=self._block_rows)
         step = chunk * max(1, self._block_rows // chunk)
         row = max(1, sum(one.row_bytes for one in fields))
@@ -371,7 +372,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]
         for place, most in enumerate(FIRST_ROWS):
             if place < len(blocks):
                 blocks[place : place + 1] = _split(blocks[place], most, chunk)
-        return iter(blocks)
+        return blocks
 
     def _matching(self, blocks: Sequence[Block], wanted: Any) -> list[Block]:
         """Return the blocks that may have rows for a filter, from their row numbers alone.

@@ -183,9 +183,7 @@ def export_table(
         rows = _Rows(table, columns, where, dict(rename or {}), row, told)
         if target.path.lower().endswith(VAT):
             rows.become_vat()
-        losses, notes, size = _write(
-            rows, kind, target, strict, overwrite, storage_options, told
-        )
+        losses, notes, size = _write(rows, kind, target, strict, overwrite, storage_options, told)
     for loss in losses:
         warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
     return ExportReport(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.sidecars.merged import Column, Columns
+from gdalbridge.sidecars.merged import Columns
 from gdalbridge.sidecars.source import ColumnsSource
 from gdalbridge.sql.selection import Condition
 from ratzarr.format import Block

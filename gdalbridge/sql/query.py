@@ -251,7 +251,7 @@ def _renamed(name: str, columns: Iterable[str]) -> dict[str, str]:
         said = ", ".join(f"{old!r} is {new!r}" for old, new in renamed.items())
         warnings.warn(
             f"SQL does not tell apart names that differ only in case: in {name}, {said}",
-            stacklevel=6,
+            stacklevel=7,
         )
     return renamed
 

@@ -233,9 +233,7 @@ def _order(there: Columns, text: str) -> tuple[str, bool]:
     return there[text[1:]].name, True
 
 
-def _matching(
-    dataset: Any, condition: Condition | None, keys: Sequence[str]
-) -> Generator[Any]:
+def _matching(dataset: Any, condition: Condition | None, keys: Sequence[str]) -> Generator[Any]:
     """Yield batches of row numbers and columns, of the rows for which a condition is true."""
     import pyarrow as pa
 

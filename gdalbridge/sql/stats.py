@@ -382,9 +382,7 @@ class _Statistics:
         self._dtype, self._counts = dtype, counts
         self._one, self._run = counts.database.one, counts.database.run
 
-    def of(
-        self, column: Column, quantiles: Sequence[float], bins: "_Bins | None"
-    ) -> ColumnStats:
+    def of(self, column: Column, quantiles: Sequence[float], bins: "_Bins | None") -> ColumnStats:
         """Return the statistics of a column."""
         kind = self._dtype.kind
         counts = self._counts

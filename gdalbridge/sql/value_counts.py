@@ -307,7 +307,9 @@ def counted_columns(
     fields = {
         name: [source.field(one) for one in source.names] for name, source in sources.items()
     }
-    blocks = {name: _blocks(of[0].rows, of[0].chunk_rows, block_rows) for name, of in fields.items()}
+    blocks = {
+        name: _blocks(of[0].rows, of[0].chunk_rows, block_rows) for name, of in fields.items()
+    }
 
     def read(item: tuple[str, Block]) -> Any:
         import pyarrow as pa
@@ -326,8 +328,11 @@ def counted_columns(
             batches = _Batches(reading, len(blocks[name]))
             kind = of[0].dtype.kind
             if len(of) > 1 or len(blocks[name]) > 1:
-                yield name, _counted_by_duckdb(
-                    database, of[0].dtype, batches, lambda rows, name=name: report(name, rows)
+                yield (
+                    name,
+                    _counted_by_duckdb(
+                        database, of[0].dtype, batches, lambda rows, name=name: report(name, rows)
+                    ),
                 )
             elif kind in "TSO":
                 yield name, _counted_by_arrow(database, next(batches).column(0))

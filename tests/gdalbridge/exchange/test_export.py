@@ -432,7 +432,7 @@ def test_wrong_arguments(store, tmp_path):
         gdalbridge.export_table(store, tmp_path / "no" / "o.csv")
     with pytest.raises(BridgeError, match="a web server takes no files; write to a local file"):
         gdalbridge.export_table(store, "https://example.com/o.csv")
-    with pytest.raises(BridgeError, match="nope://a/o.csv is no URL .*write to a local file"):
+    with pytest.raises(BridgeError, match=r"nope://a/o\.csv is no URL .*write to a local file"):
         gdalbridge.export_table(store, "nope://a/o.csv")
 
 

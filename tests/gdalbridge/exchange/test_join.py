@@ -298,7 +298,7 @@ LATE = 800_000
 def test_types_of_csv_are_those_of_all_its_rows(tmp_path, first, late, dtype):
     path, place = tmp_path / "d.csv", tmp_path / "t.rat.zarr"
     lines = [f"{row},{first},a line of text\n" for row in range(LATE)]
-    lines[-1] = f"{LATE - 1},{late},\"two\nlines\"\n"
+    lines[-1] = f'{LATE - 1},{late},"two\nlines"\n'
     path.write_text("row,x,s\n" + "".join(lines))
     RatZarr(place, newRowCount=LATE).close()
     with gdalbridge.open_table(place) as table:

@@ -506,7 +506,10 @@ def test_output_to_s3_and_to_other_urls(small, moto_s3, tmp_path, suffix):
         for more in ([], ["--overwrite"]):
             assert sql(small, "SELECT x FROM rat WHERE row = 1", "-o", url, *more) == ""
         done = call("sql", small, "SELECT 1 AS one", "-o", url)
-        assert (done.exit_code, f"{url} already exists. Use --overwrite" in done.stderr) == (1, True)
+        assert (done.exit_code, f"{url} already exists. Use --overwrite" in done.stderr) == (
+            1,
+            True,
+        )
         local = tmp_path / f"copy.{suffix}"
         if url.startswith("s3://"):
             local.write_bytes(moto_s3.objects(folder)[f"o.{suffix}"])

@@ -79,10 +79,12 @@ def command(
         raise click.UsageError("--csv, --json and --output can't be combined")
     if overwrite and output is None:
         raise click.UsageError("--overwrite needs --output")
+    from gdalbridge.sql.expressions import needed
     from gdalbridge.sql.query import Database
     from gdalbridge.sql.result import csv_text, json_text, table_text
     from gdalbridge.table import open_table
 
+    needed()
     with ExitStack() as stack:
         opened: dict[str, Any] = {
             "rat": stack.enter_context(

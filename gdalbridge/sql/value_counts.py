@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
+from functools import partial
 from itertools import islice
 from types import TracebackType
 from typing import Any, Self
@@ -330,9 +331,7 @@ def counted_columns(
             if len(of) > 1 or len(blocks[name]) > 1:
                 yield (
                     name,
-                    _counted_by_duckdb(
-                        database, of[0].dtype, batches, lambda rows, name=name: report(name, rows)
-                    ),
+                    _counted_by_duckdb(database, of[0].dtype, batches, partial(report, name)),
                 )
             elif kind in "TSO":
                 yield name, _counted_by_arrow(database, next(batches).column(0))

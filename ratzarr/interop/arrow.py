@@ -149,9 +149,14 @@ def _text(
 ) -> Any:
     first = block.start - block.start % field.chunk_rows
     chunk = Block(first, min(field.chunk_rows, field.rows - first))
+    start, text = (-1, None) if texts is None else texts.pop(field.name, (-1, None))
+    if block.stop > chunk.stop and start == first:
+        rest = Block(chunk.stop, block.stop - chunk.stop)
+        more = _decoded(source, field, rest, dictionary=dictionary)
+        if more is not None:
+            return _joined([text.slice(block.start - first), more])
     if texts is None or block.stop > chunk.stop or block.length == chunk.length:
         return _decoded(source, field, block, dictionary=dictionary)
-    start, text = texts.pop(field.name, (-1, None))
     if start != first:
         text = _decoded(source, field, chunk, dictionary=dictionary)
         if text is None:
@@ -162,6 +167,7 @@ def _text(
 
 
 def _decoded(source: Source, field: Field, block: Block, *, dictionary: bool) -> Any:
+    """Return text, as a dictionary array if this is asked for and strings repeat; or None."""
     there = max(0, min(block.stop, field.rows) - block.start)
     rows = Block(block.start, there)
     convert = partial(text_of_chunk, dictionary=dictionary)
@@ -177,10 +183,16 @@ def _decoded(source: Source, field: Field, block: Block, *, dictionary: bool) ->
             array = pa.DictionaryArray.from_arrays(array.indices, different)
         else:
             array = array.cast(pa.string())
-        arrays.append(as_dictionary(array) if dictionary else array)
+        arrays.append(array)
     if there < block.length or not arrays:
-        nothing = pa.nulls(block.length - there, pa.string())
-        arrays.append(as_dictionary(nothing) if dictionary else nothing)
+        arrays.append(pa.nulls(block.length - there, pa.string()))
+    return _joined(arrays)
+
+
+def _joined(arrays: Sequence[Any]) -> Any:
+    """Join arrays of text, some of which may be dictionary arrays."""
+    if len(arrays) > 1 and any(pa.types.is_dictionary(one.type) for one in arrays):
+        arrays = [as_dictionary(one) for one in arrays]
     return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 
 

@@ -149,7 +149,10 @@ def _text(
 ) -> Any:
     first = block.start - block.start % field.chunk_rows
     chunk = Block(first, min(field.chunk_rows, field.rows - first))
-    start, text = (-1, None) if texts is None else texts.pop(field.name, (-1, None))
+    held: tuple[int, Any] = (-1, None)
+    if texts is not None:
+        held = texts.pop(field.name, held)
+    start, text = held
     if block.stop > chunk.stop and start == first:
         rest = Block(chunk.stop, block.stop - chunk.stop)
         more = _decoded(source, field, rest, dictionary=dictionary)

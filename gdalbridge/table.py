@@ -391,7 +391,8 @@ class Table(TableMethods):
     ) -> "JoinReport":
         """Join columns of other data into the sidecar, by a key.
 
-        The data is held in memory; the table is read and written block by block.
+        The keys are held in memory; the table is read and written block by block. Large files are
+        read into a temporary file first.
 
         Parameters
         ----------
@@ -439,8 +440,8 @@ class Table(TableMethods):
         started = time.perf_counter()
         self._check_writable()
         required("pyarrow", "arrow", "update_from()")
-        from gdalbridge.exchange.arrow_files import read_table
         from gdalbridge.exchange.join import Joined, JoinReport, refuse_existing, write_joined
+        from gdalbridge.exchange.join_data import open_data
 
         rows = len(self)
         if not rows:
@@ -448,24 +449,25 @@ class Table(TableMethods):
                 f"{self.place} has no rows to join to: set their number first (table.rowCount = n)"
             )
         source = self._source
-        joined = Joined(read_table(data, on, columns, self._options), on, source)
-        if not overwrite:
-            refuse_existing(joined.names, self.columns, self.place)
-        existed = set(self.sidecars)
-        store = self._target(rows)
-        report = JoinReport(str(store.filename), on)
-        try:
-            with progress_of(progress) as told:
-                write_joined(
-                    store,
-                    joined,
-                    lambda name, dtype: self._attributes(name, store, dtype, "join"),
-                    report,
-                    told,
-                )
-        except BaseException:
-            self._forget_new(store, existed)
-            raise
+        with open_data(data, on, columns, self._options) as opened:
+            joined = Joined(opened, on, source)
+            if not overwrite:
+                refuse_existing(joined.names, self.columns, self.place)
+            existed = set(self.sidecars)
+            store = self._target(rows)
+            report = JoinReport(str(store.filename), on)
+            try:
+                with progress_of(progress) as told:
+                    write_joined(
+                        store,
+                        joined,
+                        lambda name, dtype: self._attributes(name, store, dtype, "join"),
+                        report,
+                        told,
+                    )
+            except BaseException:
+                self._forget_new(store, existed)
+                raise
         self._look_again()
         report.seconds = time.perf_counter() - started
         return report
@@ -616,10 +618,30 @@ class Table(TableMethods):
         values = {}
         for name in names:
             try:
-                values[name] = [_short(one) for one in self[name][:SHOWN_ROWS].tolist()]
+                values[name] = self._first_values(name)
             except RatZarrError as error:
                 values[name] = [f"can't be read: {error}"]
         return kinds, values
+
+    def _first_values(self, name: str) -> list[str]:
+        """Return the first values of a column as text."""
+        values = self[name][:SHOWN_ROWS]
+        missing = self._source.field(name).missing
+        if missing is not None:
+            shown = values.astype(object)
+            shown[np.asarray(values == missing, np.bool_)] = MISSING
+            values = shown
+        return [_short(one) for one in values.tolist()]
+
+
+class _Missing:
+    """A missing value, also inside a list, as pandas shows it."""
+
+    def __repr__(self) -> str:
+        return "<NA>"
+
+
+MISSING = _Missing()
 
 
 def _kind(column: Column) -> str:

@@ -177,12 +177,28 @@ def _flagged[T](task: Callable[[], T]) -> T:
 
 
 def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
-    """Submit a task to the pool; return None if the interpreter is shutting down."""
+    """Submit a task to the pool; return None if the pool takes no more."""
+    pool = _pool()
     try:
-        return _pool().submit(_flagged, task)
+        return pool.submit(_flagged, task)
     except RuntimeError:
         # atexit handlers run after the pools have ended and must do their work themselves.
         return None
+    except BaseException:
+        # Ctrl-C while a thread of the pool started. The pool does not know this thread, which would
+        # wait for tasks for ever, and the process for the thread.
+        with _lock:
+            for key in [key for key, other in _pools.items() if other is pool]:
+                del _pools[key]
+        pool.shutdown(wait=False)
+        raise
+
+
+def _finished[T](task: Callable[[], T]) -> Future[T]:
+    """Run a task in this thread."""
+    future: Future[T] = Future()
+    future.set_result(task())
+    return future
 
 
 def run[T](
@@ -228,7 +244,7 @@ def run[T](
         return [task() for task in tasks]
     futures: list[Future[T]] = [first]
     try:
-        futures.extend(_pool().submit(_flagged, task) for task in tasks[1:])
+        futures.extend(_submitted(task) or _finished(task) for task in tasks[1:])
         wait(futures, return_when=FIRST_EXCEPTION)
     finally:
         for future in futures:
@@ -298,11 +314,7 @@ def stream[T](tasks: Iterable[Callable[[], T]], window: int | None = None) -> It
     futures: deque[Future[T]] = deque()
     try:
         for task in tasks:
-            future = _submitted(task)
-            if future is None:
-                future = Future()
-                future.set_result(task())
-            futures.append(future)
+            futures.append(_submitted(task) or _finished(task))
             if len(futures) >= window:
                 yield futures.popleft().result()
         while futures:

@@ -14,6 +14,7 @@ from gdalbridge.cli.common import (
     examples,
     reading_options,
     report_options,
+    unicode_text,
 )
 from gdalbridge.cli.exits import say_note
 
@@ -45,7 +46,12 @@ def _renamed(
 @click.option("--name", help="Name of a further table, if TABLE is a raster.")
 @columns_option
 @click.option("--overwrite", is_flag=True, help="Replace an existing file, or existing columns.")
-@click.option("--where", metavar="SQL", help="Only rows for which this is true. For files.")
+@click.option(
+    "--where",
+    callback=unicode_text,
+    metavar="EXPRESSION",
+    help="Only rows for which this is true, an expression as in calc. For files.",
+)
 @click.option(
     "--rename",
     multiple=True,
@@ -77,7 +83,8 @@ def command(
     whose table the columns of TABLE's sidecar are copied.
     """
     from gdalbridge.copying.to_raster import copy_to_raster
-    from gdalbridge.exchange.export import export_table, table_format
+    from gdalbridge.errors import RasterNotFoundError
+    from gdalbridge.exchange.export import SUFFIXES, export_table, table_format
     from gdalbridge.gdalio.vector_layer import is_raster
     from gdalbridge.sidecars.naming import is_sidecar, sidecar_path
 
@@ -98,7 +105,13 @@ def command(
         report = export_table(table, output, names=None if name is None else [name], **given)
     else:
         sidecar = table if is_sidecar(table) else sidecar_path(table, band, name)
-        report = copy_to_raster(sidecar, output, **given)
+        try:
+            report = copy_to_raster(sidecar, output, **given)
+        except RasterNotFoundError as error:
+            error.add_note(
+                f"OUTPUT is an existing raster, or a new file that ends in {', '.join(SUFFIXES)}"
+            )
+            raise
     if progress:
         for note in report.notes:
             say_note(note)

@@ -52,7 +52,7 @@ def _named(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
 @json_option
 @click.option(
     "-o", "--output", metavar="FILE",
-    help="Write all rows to a file: .parquet, .arrow, .csv or .json.",
+    help="Write all rows to a file: .parquet, .arrow, .csv or .json; also to S3 and other URLs.",
 )  # fmt: skip
 @click.option("--overwrite", is_flag=True, help="Replace an existing FILE.")
 @band_option
@@ -76,11 +76,13 @@ def command(
     exclusive(csv=as_csv, json=as_json, output=output is not None)
     if overwrite and output is None:
         raise click.UsageError("--overwrite needs --output")
+    from gdalbridge.sql.expressions import needed
     from gdalbridge.sql.query import Database
-    from gdalbridge.sql.result import csv_text, json_text, table_text, write_result
+    from gdalbridge.sql.result import csv_text, json_text, table_text
     from gdalbridge.table import open_table
     from gdalbridge.text_table import terminal_width
 
+    needed()
     with ExitStack() as stack:
         opened: dict[str, Any] = {
             "rat": stack.enter_context(
@@ -92,6 +94,8 @@ def command(
         database = stack.enter_context(Database(opened, allow_files=allow_files))
         found = database.relation(query)
         if output is not None:
+            from gdalbridge.exchange.result_files import write_result
+
             write_result(database, found, output, overwrite=overwrite)
         elif as_csv or as_json:
             _print((csv_text if as_csv else json_text)(database, found))
@@ -102,7 +106,7 @@ def command(
 def _opened(stack: ExitStack, place: str, encoding: str | None, lossy: bool) -> Any:
     """Open a further table."""
     from gdalbridge.errors import BridgeError
-    from gdalbridge.exchange.arrow_files import SUFFIXES, read_table
+    from gdalbridge.exchange.arrow_files import SUFFIXES
     from gdalbridge.table import open_table
     from ratzarr.stores import parse
 
@@ -110,6 +114,8 @@ def _opened(stack: ExitStack, place: str, encoding: str | None, lossy: bool) -> 
     if kind is None:
         return stack.enter_context(open_table(place, update=False, encoding=encoding, lossy=lossy))
     if kind == "csv" or parse(place).kind != "local":
+        from gdalbridge.exchange.join_data import read_table
+
         # Arrow's dataset would guess the types of CSV from its first rows, and round large integers.
         return read_table(place)
     import pyarrow as pa

@@ -7,7 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,18 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.merged import near_names
 from gdalbridge.sidecars.source import open_source
+from gdalbridge.sql.selection import Condition
 from ratzarr.errors import Advice
 from ratzarr.interop import Source, TableMethods, required
 from ratzarr.interop.source import row_name
-from ratzarr.stores import Location, file_state, parse
+from ratzarr.stores import Location, parse
 
-__all__ = ["ExportReport", "export_table", "table_format"]
+__all__ = ["SUFFIXES", "ExportReport", "export_table", "table_format"]
 
 FORMATS = arrow_files.SUFFIXES | {".gpkg": "gpkg", ".dbf": "dbf"}
-FILTERED_BYTES = 2**25
-"""Memory of the rows that DuckDB filters at a time, about."""
 VAT = ".vat.dbf"
+SUFFIXES = (*FORMATS, VAT)
+"""The suffixes of files, which say their formats."""
 VALUE, COUNT = "Value", "Count"
 """The columns that a ``.vat.dbf`` has."""
 
@@ -95,13 +96,13 @@ def export_table(
     place : str, os.PathLike, gdal.Dataset, Table or RatZarr
         A raster: its own columns and its sidecars'. Or a sidecar, or any other RatZarr.
     out : str or os.PathLike
-        The file, local or on S3. Its suffix is the format: ``.parquet``, ``.csv``, ``.arrow``,
-        ``.feather``, ``.gpkg``, ``.dbf`` or ``.vat.dbf``.
+        The file: local, on S3, or at another URL that fsspec writes to. Its suffix is the format:
+        ``.parquet``, ``.csv``, ``.arrow``, ``.feather``, ``.gpkg``, ``.dbf`` or ``.vat.dbf``.
     columns : sequence of str, optional
         Only these columns, in this order.
     where : str, optional
-        An SQL condition: only the rows for which it is true. The column ``row`` has the row
-        numbers.
+        Only the rows for which this expression is true, as in :func:`gdalbridge.calc`. It may also
+        use the row numbers, ``row``.
     overwrite : bool
         Replace an existing file.
     rename : mapping of str to str, optional
@@ -158,7 +159,7 @@ def export_table(
     kind = table_format(out)
     if kind is None:
         raise BridgeError(
-            f"{out}: the suffix is none of {', '.join(FORMATS)} and {VAT}, which say the format"
+            f"{out}: the suffix is none of {', '.join(SUFFIXES)}, which say the format"
         )
     required("pyarrow", "arrow", f"export to {kind}")
     target = parse(out)
@@ -179,8 +180,7 @@ def export_table(
         rows = _Rows(table, columns, where, dict(rename or {}), row, told)
         if target.path.lower().endswith(VAT):
             rows.become_vat()
-        losses, notes = _write(rows, kind, target, strict, overwrite, storage_options, told)
-    found = file_state(target, storage_options)
+        losses, notes, size = _write(rows, kind, target, strict, overwrite, storage_options, told)
     for loss in losses:
         warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
     return ExportReport(
@@ -189,7 +189,7 @@ def export_table(
         kind,
         rows.written,
         tuple(rows.schema.names[0 if rows.row else 1 :]),
-        0 if found is None else found.size,
+        size,
         time.perf_counter() - started,
         tuple(losses),
         tuple(notes),
@@ -307,7 +307,8 @@ class _Rows:
 
         self.written = 0
         first = self._pass / self.passes
-        for batch, done in self._filtered() if self._where is not None else self._all():
+        found = self._all() if self._where is None else self._chosen_rows(self._where)
+        for batch, done in found:
             self.written += batch.num_rows
             if batch.num_rows:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
@@ -319,57 +320,12 @@ class _Rows:
         for batch in scan.to_reader([scan.row_name, *self.names]):
             yield batch, scan.rows_read
 
-    def _filtered(self) -> Iterator[tuple[Any, int]]:
-        """Let DuckDB choose rows; values are cast back to the types that they have."""
-        import pyarrow as pa
-
-        from gdalbridge.sql.query import relation, sql_names
-
-        where = self._where
-        if not isinstance(where, str) or not where.strip():
-            raise BridgeError(f"where is an SQL condition such as 'area > 10': got {where!r:.100}")
-        renamed = sql_names(self._table.columns)
-        if renamed and not self._pass:
-            said = ", ".join(f"{old!r} is {new!r}" for old, new in renamed.items())
-            warnings.warn(
-                f"SQL does not tell apart names that differ only in case: {said}", stacklevel=6
-            )
-        scan = self._table.scan(rename=renamed)
-        wanted = [scan.row_name, *(renamed.get(one, one) for one in self.names)]
-        chosen = ", ".join(f'"{one.replace(chr(34), chr(34) * 2)}"' for one in wanted)
-        # The condition is the user's own SQL, and the database can only read this table.
-        query = f"SELECT {chosen} FROM rat WHERE ({where}\n)"  # noqa: S608 - the user's own SQL, in a sandbox
-        try:
-            # DuckDB holds a whole result in memory, so it is asked for one block after another. A
-            # condition with a query of its own still sees the whole table.
-            asked = relation({"rat": scan}, query)
-            number = f'"{scan.row_name}"'
-            for first, stop in self._blocks():
-                part = asked.filter(f"{number} >= {first} AND {number} < {stop}")
-                found = part.to_arrow_table()
-                found = found.rename_columns(self.schema.names).cast(self.schema)
-                for batch in found.combine_chunks().to_batches():
-                    yield batch, stop
-        except Exception as error:
-            if scan.error is not None:
-                # DuckDB has replaced it by an error of its own.
-                raise scan.error from None
-            import duckdb
-
-            # An invalid condition: its error shows the whole query, of which the user knows a part.
-            reason = error.__cause__ if isinstance(error, BridgeError) else error
-            if isinstance(reason, duckdb.Error | pa.ArrowException):
-                raise BridgeError(f"DuckDB can't compute {where!r:.200}: {reason}") from error
-            raise
-
-    def _blocks(self) -> Iterator[tuple[int, int]]:
-        """Yield ranges of rows that fit in memory, in whole chunks."""
-        fields = [self._table._source.field(one) for one in self.names]
-        chunk = max((one.chunk_rows for one in fields), default=FILTERED_BYTES)
-        size = chunk * (8 + sum(one.row_bytes for one in fields))
-        step = chunk * max(1, FILTERED_BYTES // size)
-        for first in range(0, self._rows, step):
-            yield first, min(first + step, self._rows)
+    def _chosen_rows(self, where: str) -> Iterator[tuple[Any, int]]:
+        with Condition(where, self._table._source) as condition:
+            scan = self._table.scan(list(dict.fromkeys([*self.names, *condition.names])))
+            with closing(condition.filtered(scan)) as found:
+                for batch in found:
+                    yield batch.select([scan.row_name, *self.names]), scan.rows_read
 
 
 def _named(wanted: str, shown: Mapping[str, Any]) -> str | None:
@@ -424,7 +380,8 @@ def _write(
     overwrite: bool,
     options: Mapping[str, Any] | None,
     told: Progress,
-) -> tuple[list[str], list[str]]:
+) -> tuple[list[str], list[str], int]:
+    """Write the files, and return losses, notes, and the size of the file with the target's name."""
     from gdalbridge.exchange.layers import Losses, write_dbf, write_gpkg
 
     found = Losses(strict)
@@ -439,6 +396,7 @@ def _write(
             )
         else:
             _write_arrow(path, kind, rows)
+        size = path.stat().st_size
         # The last chance to cancel.
         told.report(1.0)
         for one in _files(target, kind):
@@ -448,6 +406,7 @@ def _write(
     return (
         [f"column {name!r}: {words}" for name, words in found.losses.items()],
         [f"column {name!r}: {words}" for name, words in found.notes.items()],
+        size,
     )
 
 

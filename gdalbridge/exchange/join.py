@@ -1,6 +1,6 @@
 """Join data into a table by a key: new columns, block by block.
 
-Arrow finds each row's key among the data's. The data is in memory, the table is not.
+Arrow finds each row's key among the data's, which are in memory; other columns are not.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, ConversionError, OutputExistsError
+from gdalbridge.exchange.join_data import JoinData
 from gdalbridge.progress import Progress
 from gdalbridge.sidecars.merged import MISSING_ATTR, near_names
 from ratzarr import RatZarr, RatZarrError
@@ -84,7 +85,7 @@ class Joined:
 
     Parameters
     ----------
-    data : pyarrow.Table
+    data : JoinData
         The key's column, and the others.
     on : str
         The key's column.
@@ -99,8 +100,8 @@ class Joined:
         If no column holds the values exactly.
     """
 
-    def __init__(self, data: Any, on: str, source: Source) -> None:
-        self.on, self._source = on, source
+    def __init__(self, data: JoinData, on: str, source: Source) -> None:
+        self.on, self._source, self._data = on, source, data
         virtual = row_name(list(source.names))
         if on != virtual and on not in source.names:
             raise BridgeError(
@@ -110,16 +111,17 @@ class Joined:
         if self._field is not None and self._field.width > 1:
             raise BridgeError(f"column {on!r} has several values per row, and can't be a key")
         # Row numbers that an export has written are no values.
-        self.names = [name for name in data.column_names if name not in (on, virtual)]
+        self.names = [name for name in data.schema.names if name not in (on, virtual)]
         if not self.names:
             raise BridgeError(f"the data has no column beside the key {on!r}")
         self.dtypes = {name: _dtype(name, data.schema.field(name).type) for name in self.names}
-        self._keys, self._columns, self.duplicates = self._prepared(data)
+        self._keys, self._rows, self.duplicates = self._prepared()
         self.used = np.zeros(len(self._keys), np.bool_)
 
-    def _prepared(self, data: Any) -> tuple[Any, Any, int]:
-        keys = _plain(data.column(self.on))
-        columns = pa.table({name: _plain(data.column(name)) for name in self.names})
+    def _prepared(self) -> tuple[Any, Any, int]:
+        """Return the different keys in order, the row of each, and the number of further rows."""
+        keys = _plain(self._data.column(self.on))
+        rows = pa.array(np.arange(len(keys)))
         kind = pa.int64()
         if self._field is not None:
             kind = arrow_type(self._field)
@@ -127,36 +129,39 @@ class Joined:
         known = pc.is_valid(keys)
         self.null_keys = len(keys) - pc.sum(known).as_py() if len(keys) else 0
         if self.null_keys:
-            keys, columns = keys.filter(known), columns.filter(known)
+            keys, rows = keys.filter(known), rows.filter(known)
         order = pc.array_sort_indices(keys)
-        keys, columns = keys.take(order), columns.take(order)
+        keys, rows = keys.take(order), rows.take(order)
         repeats = pc.equal(keys[1:], keys[:-1]) if len(keys) > 1 else pa.array([], pa.bool_())
         again = np.flatnonzero(repeats.to_numpy(zero_copy_only=False)) + 1
         if len(again):
-            self._check_equal(keys, columns, again)
+            for first in range(0, len(again), BLOCK_ROWS):
+                self._check_equal(keys, rows, again[first : first + BLOCK_ROWS], len(again))
             kept = np.ones(len(keys), np.bool_)
             kept[again] = False
-            keys, columns = keys.filter(pa.array(kept)), columns.filter(pa.array(kept))
-        columns = pa.table({name: _plain(columns.column(name)) for name in self.names})
-        return keys, columns, len(again)
+            keys, rows = keys.filter(pa.array(kept)), rows.filter(pa.array(kept))
+        return keys, rows, len(again)
 
-    def _check_equal(self, keys: Any, columns: Any, again: Array) -> None:
+    def _check_equal(self, keys: Any, rows: Any, again: Array, duplicates: int) -> None:
+        ones, others = (
+            self._data.take(self.names, rows.take(pa.array(places)))
+            for places in (again, again - 1)
+        )
         for name in self.names:
-            values = _plain(columns.column(name))
-            one, other = values.take(pa.array(again)), values.take(pa.array(again - 1))
-            if pa.types.is_fixed_size_list(values.type):
+            one, other = _plain(ones.column(name)), _plain(others.column(name))
+            if pa.types.is_fixed_size_list(one.type):
                 equal = np.array([a == b for a, b in zip(one, other, strict=True)])
             else:
                 same = pc.fill_null(pc.equal(one, other), False)
                 both = pc.and_(pc.is_null(one), pc.is_null(other))
-                if pa.types.is_floating(values.type):
+                if pa.types.is_floating(one.type):
                     nan = pc.and_(pc.is_nan(one), pc.is_nan(other))
                     both = pc.or_(both, pc.fill_null(nan, False))
                 equal = pc.or_(same, both).to_numpy(zero_copy_only=False)
             if not equal.all():
                 key = keys[int(again[np.argmin(equal)])].as_py()
                 raise BridgeError(
-                    f"the data has {len(again)} rows whose key another row has, with other values: "
+                    f"the data has {duplicates} rows whose key another row has, with other values: "
                     f"{self.on} {key!r} has two different values of {name!r}. Keep one row for each "
                     "key first"
                 )
@@ -179,9 +184,16 @@ class Joined:
         self.used[places.drop_null().to_numpy()] = True
         return places
 
-    def values(self, name: str, places: Any) -> Any:
-        """Return a column's values at these places as an Arrow array."""
-        return _plain(self._columns.column(name).take(places))
+    def values(self, places: Any) -> Iterator[tuple[str, Any]]:
+        """Yield the names of the columns, and their values at these places as Arrow arrays."""
+        found = self._data.take(self.names, self._rows.take(places))
+        for name in self.names:
+            yield name, _plain(found.column(name))
+
+    def width(self, name: str) -> int:
+        """Return the number of values in a row."""
+        kind = self._data.schema.field(name).type
+        return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else 1
 
     def spare(self, name: str) -> int | None:
         """Return an integer that no row of the data has, for missing values; None for others.
@@ -194,8 +206,20 @@ class Joined:
         dtype = self.dtypes[name]
         if dtype.kind not in "iu":
             return None
-        values = _flat(_plain(self._columns.column(name))).drop_null()
-        found = unused_integer(values.to_numpy(), dtype)
+        # Of n values, at most n are taken: only those near the end of the range matter.
+        limits = np.iinfo(dtype)
+        number = min(self._data.rows * self.width(name), int(limits.max) - int(limits.min))
+        near = []
+        for piece in self._data.pieces(name):
+            values = _flat(piece).drop_null().to_numpy()
+            near.append(
+                np.unique(
+                    values[values >= limits.max - number]
+                    if dtype.kind == "u"
+                    else values[values <= limits.min + number]
+                )
+            )
+        found = unused_integer(np.concatenate([np.zeros(0, dtype), *near]), dtype)
         if found is None:
             raise ConversionError(
                 f"column {name!r} has every value of {dtype}, and none is left for missing values: "
@@ -335,7 +359,7 @@ def write_joined(
             while table.resumeColumn(name) is not None:
                 table.deleteColumn(name)
             begun[name] = table.colExists(name)
-            width = _width(joined, name)
+            width = joined.width(name)
             table.createColumn(
                 name, dtype, width, attributes=attributes(name, dtype), complete=False,
                 replace=begun[name],
@@ -357,11 +381,6 @@ def write_joined(
     report.columns = tuple(begun)
 
 
-def _width(joined: Joined, name: str) -> int:
-    kind = joined.values(name, pa.array([], pa.int32())).type
-    return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else 1
-
-
 def _blocks(table: RatZarr) -> Iterator[Block]:
     chunk = table.getRATChunkSize()
     step = chunk * max(1, BLOCK_ROWS // chunk)
@@ -376,9 +395,8 @@ def _fill(table: RatZarr, joined: Joined, report: JoinReport, told: Progress) ->
         missed = places.null_count
         report.missed += missed
         report.matched += block.length - missed
-        for name, dtype in joined.dtypes.items():
-            array = joined.values(name, places)
-            width = _width(joined, name)
+        for name, array in joined.values(places):
+            dtype, width = joined.dtypes[name], joined.width(name)
             nulls = array.null_count or (width > 1 and _flat(array).null_count)
             if nulls and name not in spare:
                 spare[name] = found = joined.spare(name)

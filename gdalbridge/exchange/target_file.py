@@ -1,4 +1,8 @@
-"""Output files, local or on S3, that get their names when they are complete."""
+"""Output files, local or on a server, that get their names when they are complete.
+
+They are written to a temporary directory. S3 has its own client, which checks what it has uploaded;
+fsspec writes to other servers (``gs://``, ``abfs://``, ...).
+"""
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,11 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from gdalbridge.errors import BridgeError, OutputExistsError
+from gdalbridge.errors import (
+    BridgeError,
+    NotWrittenError,
+    OutputExistsError,
+    PackageMissingError,
+)
 from ratzarr.errors import Advice
 from ratzarr.stores import Location, copy_file, file_state, temporary_path
 
 __all__ = ["check_free", "folder_for", "put_in_place"]
+
+READ_ONLY = ("http", "https")
+"""Schemes of URLs that are only read, though fsspec would send a file."""
 
 
 def check_free(
@@ -26,25 +38,56 @@ def check_free(
     overwrite : bool
         Whether existing files may be replaced.
     options : mapping, optional
-        For S3, see :class:`ratzarr.RatZarr`.
+        For files on a server, see :class:`ratzarr.RatZarr`.
 
     Raises
     ------
     BridgeError
-        If the target is neither a local file nor on S3.
+        If nothing can be written to such a URL.
+    PackageMissingError
+        If a package for such URLs is missing.
     OutputExistsError
         If there is something that may not be replaced.
     """
-    if target.kind not in ("local", "s3"):
-        raise BridgeError(f"{target}: an output is written to a local file or to S3")
     if target.kind == "local" and Path(target.path).is_dir():
         raise OutputExistsError(f"{target} is a directory, and is not replaced")
-    existing = [one for one in files if file_state(one, options) is not None]
+    existing = [one for one in files if _exists(one, options)]
     if existing and not overwrite:
         raise OutputExistsError(
             Advice(f"{existing[0]} already exists.", "Use overwrite=True to replace it.")
         )
     return existing
+
+
+def _exists(one: Location, options: Mapping[str, Any] | None) -> bool:
+    if one.kind != "url":
+        return file_state(one, options) is not None
+    system, path = _file_system(one, options)
+    try:
+        return bool(system.exists(path))
+    except Exception as error:
+        # Each of fsspec's packages has its own errors.
+        raise NotWrittenError(f"{one} can't be reached: {error}") from error
+
+
+def _file_system(one: Location, options: Mapping[str, Any] | None) -> tuple[Any, str]:
+    """Return fsspec's file system of a URL, and the path in it."""
+    import fsspec
+
+    if str(one).partition("://")[0].lower() in READ_ONLY:
+        raise BridgeError(
+            f"{one}: a web server takes no files; write to a local file, to S3, or to another URL "
+            "that fsspec writes to, such as gs:// or abfs://"
+        )
+    try:
+        system, path = fsspec.url_to_fs(str(one), **(options or {}))
+    except ImportError as error:
+        raise PackageMissingError(f"{one} can't be reached: {error}") from error
+    except ValueError as error:
+        raise BridgeError(
+            f"{one} is no URL that fsspec writes to ({error}); write to a local file or to S3"
+        ) from error
+    return system, str(path)
 
 
 @contextmanager
@@ -65,8 +108,13 @@ def put_in_place(
     Raises
     ------
     OutputExistsError
-        If the name has been taken meanwhile, and may not be replaced.
+        If the name has been taken meanwhile, and may not be replaced. Only local disks and S3 tell.
+    NotWrittenError
+        If a server refuses the file.
     """
+    if target.kind == "url":
+        _upload(made, target, options)
+        return
     try:
         if target.kind == "s3":
             copy_file(Location("local", str(made)), target, overwrite=overwrite, options=options)
@@ -82,3 +130,17 @@ def put_in_place(
                 made.rename(target.path)
     except FileExistsError as error:
         raise OutputExistsError(f"{target} already exists") from error
+
+
+def _upload(made: Path, target: Location, options: Mapping[str, Any] | None) -> None:
+    system, path = _file_system(target, options)
+    size = made.stat().st_size
+    try:
+        system.put_file(str(made), path)
+        system.invalidate_cache()
+        found = system.size(path)
+    except Exception as error:
+        # Each of fsspec's packages has its own errors.
+        raise NotWrittenError(f"{target} can't be written: {error}") from error
+    if found != size:
+        raise NotWrittenError(f"{target} has {found} bytes, and {size} were written to it")

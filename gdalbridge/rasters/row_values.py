@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.sidecars.merged import Column, Columns
+from gdalbridge.sidecars.merged import Columns
 from gdalbridge.sidecars.source import ColumnsSource
+from gdalbridge.sql.selection import Condition
 from ratzarr.format import Block
 
 __all__ = ["RowValues", "Values"]
@@ -53,7 +54,7 @@ class RowValues:
     names : sequence of str
         The columns.
     where : str, optional
-        An expression, as in :func:`gdalbridge.calc`: only rows for which it is true have values.
+        Only rows for which this :class:`gdalbridge.sql.selection.Condition` is true have values.
     convert : callable, optional
         Makes numbers of a chunk of each column; 0 is no value.
     cache_bytes : int
@@ -72,7 +73,7 @@ class RowValues:
     ColumnSelectionError
         If a column does not exist; suggests similar names.
     BridgeError
-        If ``where`` is not true or false for a row.
+        If ``where`` is invalid, or not true or false for a row.
     """
 
     def __init__(
@@ -92,12 +93,8 @@ class RowValues:
         self._missing = [one.missing_value() for one in self.columns]
         self._cache_bytes, self._held = cache_bytes, 0
         self._chunks: OrderedDict[int, Future[_Chunk]] = OrderedDict()
-        self._lock, self._program_lock = threading.Lock(), threading.Lock()
-        self._program: Any = None
-        if where is not None:
-            from gdalbridge.sql.selection import condition
-
-            self._program = condition(where, columns)
+        self._lock, self._condition_lock = threading.Lock(), threading.Lock()
+        self._condition = None if where is None else Condition(where, self._source)
 
     def __enter__(self) -> "RowValues":
         return self
@@ -108,8 +105,8 @@ class RowValues:
     def close(self) -> None:
         """Drop the chunks, and close the expression."""
         self._chunks.clear()
-        if self._program is not None:
-            self._program.close()
+        if self._condition is not None:
+            self._condition.close()
 
     @property
     def chunks(self) -> int:
@@ -259,8 +256,8 @@ class RowValues:
             if missing is not None:
                 there = np.asarray(values != missing, np.bool_)
                 keep = there if keep is None else keep & there
-        if self._program is not None:
-            true = self._true(block)
+        if self._condition is not None:
+            true = self._true(self._condition, block)
             keep = true if keep is None else keep & true
         if self._convert is not None:
             columns = [self._convert(one) for one in columns]
@@ -270,25 +267,16 @@ class RowValues:
             keep = None
         return _Chunk(columns, keep)
 
-    def _true(self, block: Block) -> NDArray[np.bool_]:
+    def _true(self, condition: Condition, block: Block) -> NDArray[np.bool_]:
         """Return the rows of a block for which the condition is true."""
-        from gdalbridge.sql.arrow_values import to_arrow
+        from ratzarr.interop.arrow import read_arrays
 
-        used: list[Column] = self._program.columns
-        # Rows that a column of the condition does not have are left out.
-        length = min([block.length, *(max(0, one.rows - block.start) for one in used)])
-        found = np.zeros(block.length, np.bool_)
-        if length:
-            blocks = self._source.read([one.name for one in used], Block(block.start, length))
-            arrays = [
-                to_arrow(
-                    blocks[one.name], one.missing_value(), column=one.name, first_row=block.start
-                )
-                for one in used
-            ]
-            with self._program_lock:
-                found[:length] = self._program.mask(arrays, block.start, length)
-        return found
+        fields = [self._source.field(name) for name in condition.names]
+        arrays = read_arrays(self._source, fields, block)
+        with self._condition_lock:
+            return condition.mask(
+                dict(zip(condition.names, arrays, strict=True)), block.start, block.length
+            )
 
 
 def _not_elsewhere() -> Columns:

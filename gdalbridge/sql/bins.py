@@ -26,6 +26,8 @@ Array = NDArray[Any]
 TOP = 20
 """The most different values of a column of integers that is drawn as classes."""
 NAME_CHARACTERS = 34
+EDGE_STEPS = 16
+"""The fewest floats between the edges of a bin of large integers."""
 MAX_NUMBER = 1e300
 """The largest number on an axis: matplotlib adds the numbers of an axis up."""
 USAGES = {
@@ -283,8 +285,10 @@ class Counts:
             weight - shown,
         )
 
-    def rows(self, where: str = "true") -> int:
-        """Return the number of rows for which a condition is true."""
+    def rows(self, where: str | None = None) -> int:
+        """Return the number of rows for which a condition is true, by default of all rows."""
+        if where is None:
+            return int(self._scan.count_rows())
         [(rows,)] = self.run(f"SELECT count(*) FROM rat WHERE {where}")  # noqa: S608 - our own SQL
         return int(rows)
 
@@ -347,7 +351,9 @@ class Counts:
             return Axis(edges, sql, inside)
         low, high = int(low), int(high)
         # Bins of as many whole numbers each, or the picture shows stripes that the values lack.
-        width = -(-(high - low + 1) // number)
+        # Floats near 2**63 are 1024 apart, and matplotlib can't draw bins of a few of them.
+        least = EDGE_STEPS * math.ceil(math.ulp(max(-low, high)) - 0.5)
+        width = max(-(-(high - low + 1) // number), least)
         places = [low + width * k for k in range(-(-(high - low + 1) // width) + 1)]
         inside = f"{value} BETWEEN {low} AND {high}"
         sql = f"({value} - ({low})) // {width}"

@@ -26,7 +26,7 @@ from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.merged import Columns, open_columns
+from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from gdalbridge.sidecars.new_columns import NewColumn, new_columns
 from gdalbridge.sidecars.provenance import versions
 from gdalbridge.sql.expressions import Program
@@ -171,7 +171,7 @@ def calc(
     )
 
 
-def _rows_of(there: Columns, program: Program) -> int:
+def _rows_of(there: Columns, program: Program[Column]) -> int:
     columns = program.columns or list(there.by_name.values())
     counts = {column.rows: column.name for column in columns}
     if program.columns and len(counts) > 1:
@@ -180,7 +180,7 @@ def _rows_of(there: Columns, program: Program) -> int:
     return max(counts, default=0)
 
 
-def _dtypes(program: Program, asked: Any) -> dict[str, np.dtype[Any]]:
+def _dtypes(program: Program[Column], asked: Any) -> dict[str, np.dtype[Any]]:
     found = dict(program.dtypes)
     if asked is None:
         return found
@@ -199,7 +199,7 @@ def _dtypes(program: Program, asked: Any) -> dict[str, np.dtype[Any]]:
 
 def _compute(
     there: Columns,
-    program: Program,
+    program: Program[Column],
     table: RatZarr,
     rows: int,
     told: Progress,

@@ -69,7 +69,7 @@ _WORDS = {
     "PARAMETER": "a parameter",
     "POSITIONAL_REFERENCE": "a column's number",
     "STAR": "a star",
-    "SUBQUERY": "a query of its own",
+    "SUBQUERY": "a query of its own (gdalbridge sql and Table.sql run queries)",
     "WINDOW": "a window function (it would see only one block)",
 }
 _NOTHING_ELSE = ("where_clause", "group_expressions", "group_sets", "having", "sample", "qualify")

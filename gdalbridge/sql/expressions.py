@@ -9,13 +9,12 @@ in order.
 import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, ConversionError, PackageMissingError
-from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sql.expression_syntax import (
     Node,
     Rewriter,
@@ -94,19 +93,38 @@ def sandbox() -> Any:
     return connection
 
 
-class Program:
+class Operand(Protocol):
+    """A column that an expression uses."""
+
+    @property
+    def name(self) -> str:
+        """Its name in expressions."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Its dtype; each row has one value."""
+
+
+class Operands[C: Operand](Protocol):
+    """The columns that an expression may use, by name."""
+
+    def __getitem__(self, name: str) -> C:
+        """Return a column; raise a ColumnSelectionError for a missing one."""
+
+
+class Program[C: Operand]:
     """Parsed and checked expressions, as a context manager.
 
     Parameters
     ----------
     expressions : mapping
         By name of the new column.
-    there : Columns
-        The columns that they may use.
+    there : Operands
+        The columns that they may use, such as :class:`gdalbridge.sidecars.merged.Columns`.
 
     Attributes
     ----------
-    columns : list of Column
+    columns : list of Operand
         The columns that they use.
     dtypes : dict
         The dtypes that store the results, by name.
@@ -119,7 +137,7 @@ class Program:
         For a missing column; suggests similar names.
     """
 
-    def __init__(self, expressions: Mapping[str, str], there: Columns) -> None:
+    def __init__(self, expressions: Mapping[str, str], there: Operands[C]) -> None:
         self._duckdb = needed()
         self._there = there
         self._texts = dict(expressions)
@@ -132,7 +150,7 @@ class Program:
             self.close()
             raise
 
-    def __enter__(self) -> "Program":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -150,7 +168,7 @@ class Program:
 
         self._growing: list[tuple[str, Node]] = []
         trees = [self._tree(text) for text in self._texts.values()]
-        self.columns: list[Column] = [self._there[name] for name in self._used]
+        self.columns: list[C] = [self._there[name] for name in self._used]
         self._connection.register(BLOCK, self._no_rows())
         types = self._types(trees)
         for place, kind in enumerate(types):
@@ -368,7 +386,7 @@ class Program:
 class _Names:
     """Our names for an expression's columns, because DuckDB's names are not case-sensitive."""
 
-    def __init__(self, there: Columns, used: dict[str, str]) -> None:
+    def __init__(self, there: Operands[Any], used: dict[str, str]) -> None:
         self._there, self._used = there, used
         self.widen = False
         self.single = self.integers = False

@@ -16,7 +16,7 @@ from gdalbridge.sql.expressions import LOCKED, first_line, needed
 from ratzarr.interop import TableMethods
 from ratzarr.stores import temporary_path
 
-__all__ = ["Database", "relation", "sql_names"]
+__all__ = ["Database", "quoted", "relation"]
 
 MEMORY = 2 * 10**9
 """Bytes that DuckDB uses before it spills to disk."""
@@ -120,13 +120,9 @@ class Database:
         alike = [other for other in tables if other.casefold() == name.casefold()]
         if len(alike) > 1:
             raise BridgeError(f"two tables have the same name in SQL: {' and '.join(alike)}")
-        from ratzarr.interop.dataset import TableDataset
-
         if isinstance(table, TableMethods):
-            # DuckDB reads only the columns and chunks of it that a query needs.
-            table = table.scan(rename=_renamed(name, table.columns), dictionaries=True)
-        if isinstance(table, TableDataset):
-            self._scans.append(table)
+            self._register_table(name, table)
+            return
         try:
             self._connection.register(name, table)
         except (self._duckdb.Error, TypeError) as error:
@@ -134,6 +130,20 @@ class Database:
                 f"{name} is not a table that DuckDB reads, but a {type(table).__name__}; give a "
                 "Table, a data frame or an Arrow table"
             ) from error
+
+    def _register_table(self, name: str, table: TableMethods) -> None:
+        # DuckDB reads only the columns and chunks of it that a query needs. For one that needs no
+        # column, it reads the first: the row numbers, which are last again in the view.
+        renamed = _renamed(name, table.columns)
+        scan = table.scan(rename=renamed, dictionaries=True, row_first=True)
+        self._scans.append(scan)
+        inner = f"{name}, row numbers first"
+        self._connection.register(inner, scan)
+        row, *columns = map(quoted, scan.schema.names)
+        self._connection.execute(
+            f"CREATE TEMP VIEW {quoted(name)} AS SELECT {', '.join([*columns, row])} "  # noqa: S608 - quoted names
+            f"FROM {quoted(inner)}"
+        )
 
     @property
     def connection(self) -> Any:
@@ -242,13 +252,22 @@ class Database:
         return reader.schema, each()
 
 
+def quoted(name: str) -> str:
+    """Return a name in SQL.
+
+    >>> print(quoted('a "b" c'))
+    "a ""b"" c"
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
 def _renamed(name: str, columns: Iterable[str]) -> dict[str, str]:
     renamed = sql_names(columns)
     if renamed:
         said = ", ".join(f"{old!r} is {new!r}" for old, new in renamed.items())
         warnings.warn(
             f"SQL does not tell apart names that differ only in case: in {name}, {said}",
-            stacklevel=6,
+            stacklevel=7,
         )
     return renamed
 

@@ -1,4 +1,4 @@
-"""The rows of a query as text, CSV, JSON or a file.
+"""The rows of a query as text, CSV and JSON.
 
 Integers keep all digits. NULL and NaN stay different: in a table they are ``NULL`` and ``nan``, in
 CSV an empty cell and ``nan`` (text is quoted, so an empty text is ``""``), in JSON ``null`` and
@@ -10,16 +10,13 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from pathlib import Path
 from typing import Any
 
-from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
-from gdalbridge.sql.query import Database
+from gdalbridge.errors import BridgeError
+from gdalbridge.sql.query import Database, quoted
 from gdalbridge.text_table import json_value
-from ratzarr.errors import Advice
-from ratzarr.stores import temporary_path
 
-__all__ = ["csv_text", "json_text", "python_values", "table_text", "write_result"]
+__all__ = ["csv_text", "distinct", "json_text", "python_values", "table_text"]
 
 SHOWN_ROWS = 40
 """Rows of a table as text; half of them are the first ones, half the last ones."""
@@ -80,7 +77,7 @@ def json_text(database: Database, relation: Any) -> Iterator[str]:
         If two columns have the same name.
     """
     schema, batches = database.batches(_as_json(relation))
-    names = _distinct(schema.names)
+    names = distinct(schema.names)
     between = "[\n"
     for batch in batches:
         columns = [json_value(python_values(column)) for column in batch.columns]
@@ -95,112 +92,6 @@ def json_text(database: Database, relation: Any) -> Iterator[str]:
     yield "[]\n" if between == "[\n" else "\n]\n"
 
 
-def write_result(
-    database: Database, relation: Any, path: str | Path, *, overwrite: bool = False
-) -> int:
-    """Write all rows to a file, in batches; the file appears when it is complete.
-
-    Parameters
-    ----------
-    database : Database
-    relation : duckdb.DuckDBPyRelation
-        One of the database's.
-    path : str or pathlib.Path
-        Its suffix is the format: ``.parquet``, ``.arrow``, ``.csv`` or ``.json``.
-    overwrite : bool
-        Replace an existing file.
-
-    Returns
-    -------
-    int
-        Number of rows.
-
-    Raises
-    ------
-    BridgeError
-        For another suffix, or if two columns have the same name.
-    ConversionError
-        If the format can't hold a type; names the column.
-    OutputExistsError
-        If the file exists.
-    NotWrittenError
-        If the directory does not exist or is not on a local disk.
-    """
-    target = Path(path)
-    write = WRITERS.get(target.suffix.lower())
-    if write is None:
-        raise BridgeError(
-            f"{path}: the suffix of an output is one of {', '.join(WRITERS)}: got "
-            f"{target.suffix or 'none'}"
-        )
-    if target.exists() and not overwrite:
-        raise OutputExistsError(
-            Advice(f"{path} already exists.", "Use overwrite=True to replace it.")
-        )
-    if not target.parent.is_dir():
-        raise NotWrittenError(f"{path}: the directory {target.parent} does not exist")
-    with temporary_path(target.parent, target.suffix) as made:
-        rows = write(database, relation, made)
-        made.replace(target)
-    return rows
-
-
-def _write_batches(
-    database: Database, relation: Any, path: Path, writer: Callable[[str, Any], Any]
-) -> int:
-    import pyarrow as pa
-
-    schema, batches = database.batches(_exact(relation))
-    _distinct(schema.names)
-    rows = 0
-    try:
-        with writer(str(path), schema) as output:
-            for batch in batches:
-                output.write_batch(batch)
-                rows += batch.num_rows
-    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
-        raise ConversionError(
-            f"{path.suffix} can't hold the result: {error}. Convert the column in the query with "
-            "CAST(... AS VARCHAR)"
-        ) from error
-    return rows
-
-
-def _write_parquet(database: Database, relation: Any, path: Path) -> int:
-    from pyarrow.parquet import ParquetWriter
-
-    return _write_batches(database, relation, path, ParquetWriter)
-
-
-def _write_arrow(database: Database, relation: Any, path: Path) -> int:
-    from pyarrow.ipc import new_file
-
-    return _write_batches(database, relation, path, new_file)
-
-
-def _write_csv(database: Database, relation: Any, path: Path) -> int:
-    return _write_text(csv_text(database, relation), path)
-
-
-def _write_json(database: Database, relation: Any, path: Path) -> int:
-    return _write_text(json_text(database, relation), path)
-
-
-def _write_text(pieces: Iterator[str], path: Path) -> int:
-    with path.open("w", encoding="utf-8", newline="") as output:
-        for piece in pieces:
-            output.write(piece)
-    return 0
-
-
-WRITERS = {
-    ".parquet": _write_parquet,
-    ".arrow": _write_arrow,
-    ".csv": _write_csv,
-    ".json": _write_json,
-}
-
-
 # ---- values
 
 
@@ -208,7 +99,7 @@ def _projected(relation: Any, expression: Callable[[str, str], str]) -> Any:
     """Return a relation with each column replaced by SQL of its place's name and its type."""
     places = [f"c{place}" for place in range(len(relation.columns))]
     chosen = [
-        f"{expression(place, str(kind))} AS {_quoted(name)}"
+        f"{expression(place, str(kind))} AS {quoted(name)}"
         for place, name, kind in zip(places, relation.columns, relation.types, strict=True)
     ]
     return relation.query(
@@ -217,11 +108,7 @@ def _projected(relation: Any, expression: Callable[[str, str], str]) -> Any:
     )
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _exact(relation: Any) -> Any:
+def exact(relation: Any) -> Any:
     """Return a relation whose integers Arrow keeps exactly.
 
     Those of 128 bits with more than 38 digits are an error; those of any size become text.
@@ -244,7 +131,7 @@ def _as_json(relation: Any) -> Any:
         kept = nested or kind == "BLOB" or PLAIN.fullmatch(kind)
         return name if kept else f"CAST({name} AS VARCHAR)"
 
-    return _projected(_exact(relation), expression)
+    return _projected(exact(relation), expression)
 
 
 def _as_csv(relation: Any) -> Any:
@@ -256,10 +143,17 @@ def _as_csv(relation: Any) -> Any:
         kept = PLAIN.fullmatch(kind) and not kind.endswith("]")
         return name if kept else f"CAST({name} AS VARCHAR)"
 
-    return _projected(_exact(relation), expression)
+    return _projected(exact(relation), expression)
 
 
-def _distinct(names: list[str]) -> list[str]:
+def distinct(names: list[str]) -> list[str]:
+    """Return names, if no two are equal.
+
+    Raises
+    ------
+    BridgeError
+        If two are.
+    """
     for place, name in enumerate(names):
         if name in names[:place]:
             raise BridgeError(

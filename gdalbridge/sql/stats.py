@@ -1,16 +1,16 @@
 """Exact statistics of columns, computed by DuckDB.
 
-Each column is read once. DuckDB groups it by value, with the number of rows and the sum of the
-weights of each value, in bounded memory, and spills to disk. All statistics are queries of that
-grouped table: sums of integers in 128 bits, sums of floats by ``fsum`` (compensated summation),
-quantiles by a running sum of the weights in the order of the values.
+Each column is read once, and its different values are counted
+(:mod:`gdalbridge.sql.value_counts`). All statistics are computed from these counts: sums of integers
+in 128 bits, sums of floats by DuckDB's ``fsum`` (compensated summation), quantiles by a running sum
+of the weights in the order of the values.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from fractions import Fraction
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from gdalbridge.sql.expressions import needed
-from gdalbridge.sql.query import Database
+from gdalbridge.sql.value_counts import ValueCounts, counted_columns
 from gdalbridge.text_table import dtype_text, json_value
 from ratzarr.format import Block
 from ratzarr.interop import Field, Source
@@ -251,15 +251,19 @@ def stats_of(
 ) -> dict[str, ColumnStats]:
     """Return the statistics of columns of an open table, each with one value per row."""
     needed()
-    from ratzarr.interop.dataset import TableDataset
+    places = {column.name: number for number, column in enumerate(chosen)}
+    columns = {column.name: column for column in chosen}
 
+    def report(name: str, rows_read: int) -> None:
+        fraction = rows_read / max(1, columns[name].rows)
+        progress.report((places[name] + fraction) / len(chosen), name)
+
+    sources = {column.name: _Weighed(there, column, weight) for column in chosen}
     found = {}
-    for number, column in enumerate(chosen):
-        scan = TableDataset(_Weighed(there, column, weight), block_rows=block_rows)
-        report = partial(_report, progress, scan, column, number / len(chosen), 1 / len(chosen))
-        with Database({"scan": scan}, memory=memory) as database:
-            values = _Values(database, column.dtype, weight is not None, report)
-            found[column.name] = values.statistics(column, quantiles, bins)
+    with closing(counted_columns(sources, memory, block_rows, report)) as counted:
+        for name, counts in counted:
+            column = columns[name]
+            found[name] = _Statistics(column.dtype, counts).of(column, quantiles, bins)
     progress.report(1.0)
     return found
 
@@ -362,78 +366,43 @@ def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArra
 # ---- computing
 
 
-class _Values:
-    """The different values of a column with their rows and weights, in a database's table ``scan``.
+class _Statistics:
+    """Statistics of counted values."""
 
-    Table ``seen`` has ``v``, the value (null if missing), ``rows`` and ``n``, its rows and those
-    with a weight other than 0, and ``w``, its weight. View ``g`` has the rows of ``seen`` that
-    count. Bools are the integers 0 and 1.
-    """
+    def __init__(self, dtype: np.dtype[Any], counts: ValueCounts) -> None:
+        self._dtype, self._counts = dtype, counts
+        self._one, self._run = counts.database.one, counts.database.rows
 
-    def __init__(
-        self, database: Database, dtype: np.dtype[Any], weighed: bool, report: Callable[[], None]
-    ) -> None:
-        self._database, self._dtype = database, dtype
-        # Adding 0 normalizes the sign of zero: -0.0 + 0 is 0.0.
-        value = {"f": "nullif(v + 0, 'nan')", "b": "v::TINYINT"}.get(dtype.kind, "v")
-        weight, counted = "count(*)", "count(*)"
-        if weighed:
-            weight, counted = "sum(w)", "count(*) FILTER (w > 0)"
-        self._run(
-            f"CREATE TEMP TABLE seen AS SELECT {value} AS v, count(*) AS rows, {counted} AS n, "  # noqa: S608 - our own SQL
-            f"{weight}::HUGEINT AS w FROM scan GROUP BY ALL",
-            report,
-        )
-        self._run("CREATE TEMP VIEW g AS SELECT * FROM seen WHERE v IS NOT NULL AND w > 0")
-
-    def _run(
-        self, query: str, meanwhile: Callable[[], None] | None = None
-    ) -> list[tuple[Any, ...]]:
-        connection = self._database.connection
-        found: list[tuple[Any, ...]]
-        found = self._database.run(lambda: connection.execute(query).fetchall(), meanwhile)
-        return found
-
-    def _one(self, query: str) -> tuple[Any, ...]:
-        [row] = self._run(query)
-        return row
-
-    # ---- statistics
-
-    def statistics(
-        self, column: Column, quantiles: Sequence[float], bins: "_Bins | None"
-    ) -> ColumnStats:
+    def of(self, column: Column, quantiles: Sequence[float], bins: "_Bins | None") -> ColumnStats:
         """Return the statistics of a column."""
         kind = self._dtype.kind
-        missing = self._one("SELECT coalesce(sum(rows), 0) FROM seen WHERE v IS NULL")[0]
-        distinct, count, weight = self._one(
-            "SELECT count(*), coalesce(sum(n), 0), coalesce(sum(w), 0) FROM g"
-        )
-        if weight >= MAX_WEIGHT:
+        counts = self._counts
+        if counts.weight >= MAX_WEIGHT:
             raise ConversionError(
-                f"column {column.name!r}: the weights add up to {weight}: expected less than 2**63, "
-                "as of counts"
+                f"column {column.name!r}: the weights add up to {counts.weight}: expected less than "
+                "2**63, as of counts"
             )
-        frequent = self._run(f"SELECT v, w FROM g ORDER BY w DESC, v LIMIT {MOST_FREQUENT}")  # noqa: S608 - our own SQL
         common: dict[str, Any] = {
             "name": column.name,
             "dtype": dtype_text(self._dtype),
             "rows": column.rows,
-            "missing": int(missing),
-            "count": int(count),
-            "weight": int(weight),
-            "distinct": distinct,
-            "frequent": tuple((self._scalar(value), int(times)) for value, times in frequent),
+            "missing": counts.missing,
+            "count": counts.count,
+            "weight": counts.weight,
+            "distinct": counts.distinct,
+            "frequent": tuple(
+                (self._scalar(value), times) for value, times in counts.frequent(MOST_FREQUENT)
+            ),
         }
         if kind in "TSO":
             return ColumnStats(**common, **self._lengths())
-        if not count:
+        if not counts.count:
             nothing: dict[str, Any] = {"true": 0, "sum": 0} if kind == "b" else {}
             return ColumnStats(**common, **nothing)
         return ColumnStats(
             **common,
-            **self._moments(int(weight)),
-            quantiles=() if kind == "b" else self._quantiles(quantiles, int(weight)),
+            **self._moments(counts.weight),
+            quantiles=() if kind == "b" else self._quantiles(quantiles, counts.weight),
             histogram=None if bins is None or kind not in "iuf" else self._histogram(bins),
         )
 
@@ -451,7 +420,7 @@ class _Values:
         return {"empty": int(empty), "min_length": least, "max_length": most}
 
     def _moments(self, weight: int) -> dict[str, Any]:
-        low, high = self._one("SELECT min(v), max(v) FROM g")
+        low, high = self._counts.extremes()
         found = {"min": self._scalar(low), "max": self._scalar(high)}
         if self._dtype.kind == "f":
             return found | self._float_moments(low, high, weight)
@@ -497,11 +466,7 @@ class _Values:
             return ()
         # Interpret q as a decimal: 0.1 of 10 rows is 1 row.
         ranks = [max(1, math.ceil(Fraction(str(q)) * weight)) for q in asked]
-        picked = ", ".join(f"min(v) FILTER (reached >= {rank})" for rank in ranks)
-        values = self._one(
-            f"SELECT {picked} FROM (SELECT v, sum(w) OVER (ROWS UNBOUNDED PRECEDING) AS reached "  # noqa: S608 - our own SQL
-            "FROM (SELECT v, w FROM g ORDER BY v))"
-        )
+        values = self._counts.ranked(ranks)
         return tuple(
             Quantile(q, value, value, value)
             for q, value in zip(asked, map(self._scalar, values), strict=True)
@@ -528,7 +493,7 @@ class _Values:
         # If several bins have the same lower edge, the last one gets the values; the others are
         # empty.
         numbers = {low: number for number, low in enumerate(starts)}
-        self._database.connection.register(
+        self._counts.database.register(
             "edges",
             # Integers as text, because Arrow has none with more than 64 bits.
             pa.table({"number": list(numbers.values()), "low": [repr(low) for low in numbers]}),

@@ -23,7 +23,7 @@ from ratzarr.format.blocks import Block
 from ratzarr.interop.source import Field, Source
 from ratzarr.interop.text import as_dictionary, text_of_chunk
 
-__all__ = ["arrow_array", "arrow_schema", "arrow_type", "read_arrays"]
+__all__ = ["Texts", "arrow_array", "arrow_schema", "arrow_type", "read_arrays"]
 
 Array = NDArray[Any]
 
@@ -93,10 +93,30 @@ def arrow_schema(fields: Sequence[Field], metadata: Mapping[str, str] | None = N
     )
 
 
+type Texts = dict[str, tuple[int, Any]]
+"""The text of a chunk, by column: the chunk's first row, and its array."""
+
+
 def read_arrays(
-    source: Source, fields: Sequence[Field], block: Block, dictionaries: Collection[str] = ()
+    source: Source,
+    fields: Sequence[Field],
+    block: Block,
+    dictionaries: Collection[str] = (),
+    texts: Texts | None = None,
 ) -> list[Any]:
-    """Read rows of columns as Arrow arrays, of text in ``dictionaries`` as dictionary arrays.
+    """Read rows of columns as Arrow arrays.
+
+    Parameters
+    ----------
+    source : Source
+    fields : sequence of Field
+        The columns.
+    block : Block
+        The rows.
+    dictionaries : collection of str
+        Names of columns of text that become dictionary arrays.
+    texts : dict, optional
+        Keeps the text of a chunk that the next blocks go on with: text is decoded chunk by chunk.
 
     Raises
     ------
@@ -106,7 +126,7 @@ def read_arrays(
     found: dict[str, Any] = {}
     for one in fields:
         if one.dtype.kind == "T" and one.width == 1 and one.missing is None:
-            text = _text(source, one, block, dictionary=one.name in dictionaries)
+            text = _text(source, one, block, texts, dictionary=one.name in dictionaries)
             if text is not None:
                 found[one.name] = text
     names = [one.name for one in fields if one.name not in found and one.rows > block.start]
@@ -124,7 +144,33 @@ def read_arrays(
     return [found[one.name] for one in fields]
 
 
-def _text(source: Source, field: Field, block: Block, *, dictionary: bool) -> Any:
+def _text(
+    source: Source, field: Field, block: Block, texts: Texts | None, *, dictionary: bool
+) -> Any:
+    first = block.start - block.start % field.chunk_rows
+    chunk = Block(first, min(field.chunk_rows, field.rows - first))
+    held: tuple[int, Any] = (-1, None)
+    if texts is not None:
+        held = texts.pop(field.name, held)
+    start, text = held
+    if block.stop > chunk.stop and start == first:
+        rest = Block(chunk.stop, block.stop - chunk.stop)
+        more = _decoded(source, field, rest, dictionary=dictionary)
+        if more is not None:
+            return _joined([text.slice(block.start - first), more])
+    if texts is None or block.stop > chunk.stop or block.length == chunk.length:
+        return _decoded(source, field, block, dictionary=dictionary)
+    if start != first:
+        text = _decoded(source, field, chunk, dictionary=dictionary)
+        if text is None:
+            return None
+    if block.stop < chunk.stop:
+        texts[field.name] = first, text
+    return text.slice(block.start - first, block.length)
+
+
+def _decoded(source: Source, field: Field, block: Block, *, dictionary: bool) -> Any:
+    """Return text, as a dictionary array if this is asked for and strings repeat; or None."""
     there = max(0, min(block.stop, field.rows) - block.start)
     rows = Block(block.start, there)
     convert = partial(text_of_chunk, dictionary=dictionary)
@@ -140,10 +186,16 @@ def _text(source: Source, field: Field, block: Block, *, dictionary: bool) -> An
             array = pa.DictionaryArray.from_arrays(array.indices, different)
         else:
             array = array.cast(pa.string())
-        arrays.append(as_dictionary(array) if dictionary else array)
+        arrays.append(array)
     if there < block.length or not arrays:
-        nothing = pa.nulls(block.length - there, pa.string())
-        arrays.append(as_dictionary(nothing) if dictionary else nothing)
+        arrays.append(pa.nulls(block.length - there, pa.string()))
+    return _joined(arrays)
+
+
+def _joined(arrays: Sequence[Any]) -> Any:
+    """Join arrays of text, some of which may be dictionary arrays."""
+    if len(arrays) > 1 and any(pa.types.is_dictionary(one.type) for one in arrays):
+        arrays = [as_dictionary(one) for one in arrays]
     return arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
 
 

@@ -182,6 +182,7 @@ class TableMethods:
         *,
         rename: Mapping[str, str] | None = None,
         dictionaries: bool = False,
+        row_first: bool = False,
     ) -> "TableDataset":
         """Return the table as a ``pyarrow.dataset.Dataset``, without reading it.
 
@@ -200,6 +201,9 @@ class TableMethods:
             Other names for columns, by their own names.
         dictionaries : bool
             Deliver text as Arrow's dictionary arrays, which DuckDB groups and joins faster.
+        row_first : bool
+            Put the row numbers first in the schema. DuckDB reads the first column for a query that
+            needs none, such as ``SELECT count(*)``.
 
         Returns
         -------
@@ -223,6 +227,7 @@ class TableMethods:
             filter=filter,
             rename=rename,
             dictionaries=dictionaries,
+            row_first=row_first,
         )
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
@@ -290,6 +295,9 @@ class TableMethods:
 
         Its dtypes are those of :meth:`to_pandas`, and Arrow's for text, bytes and lists. Integers
         and bools are nullable in columns that have a missing value, or fewer rows than the table.
+
+        Values are read when they are computed. Dask's names for the partitions are new with each
+        call, so that results of values that have changed meanwhile are not used again.
 
         Parameters
         ----------

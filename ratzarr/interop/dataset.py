@@ -20,7 +20,7 @@ import pyarrow.dataset as ds
 
 from ratzarr.errors import ArgumentError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
-from ratzarr.interop.arrow import arrow_schema, read_arrays
+from ratzarr.interop.arrow import Texts, arrow_schema, read_arrays
 from ratzarr.interop.source import (
     Field,
     Source,
@@ -68,6 +68,9 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         Deliver text as dictionary arrays: the different strings of a chunk, and which of them each
         row has. DuckDB groups and joins them faster. Chunks whose strings do not repeat are their
         own dictionaries.
+    row_first : bool
+        Put the row numbers first in the schema. DuckDB reads the first column for a query that
+        needs none, such as ``SELECT count(*)``.
     block_rows : int
         Approximate number of rows of a batch.
 
@@ -90,6 +93,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         filter: Any = None,  # noqa: A002 - pyarrow's name
         rename: Mapping[str, str] | None = None,
         dictionaries: bool = False,
+        row_first: bool = False,
         block_rows: int = BLOCK_ROWS,
     ) -> None:
         self._source, self._rename = source, dict(rename or {})
@@ -97,6 +101,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         self._chosen = names
         self._range = row_range(source, rows)
         self._block_rows, self._dictionaries = block_rows, dictionaries
+        self._row_first = row_first
         self.row_name = row_name([*source.names, *self._rename.values()])
         self._describe(names)
         # Without the columns that only the filter needs.
@@ -134,8 +139,9 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
 
     @property
     def schema(self) -> Any:
-        """The columns' types, with the row numbers last."""
-        return self._delivered(self._schema)
+        """The columns' types, with the row numbers last, or first with ``row_first``."""
+        *columns, row = self._delivered(self._schema)
+        return pa.schema([row, *columns] if self._row_first else [*columns, row])
 
     def _delivered(self, schema: Any) -> Any:
         """Return a schema with the types of the batches."""
@@ -192,6 +198,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
             filter=wanted,
             rename=self._rename,
             dictionaries=self._dictionaries,
+            row_first=self._row_first,
             block_rows=self._block_rows,
         )
 
@@ -216,7 +223,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         wanted = _checked(filter, self._schema)
         if self.filter_expression is not None:
             wanted = self.filter_expression if wanted is None else self.filter_expression & wanted
-        names = self._schema.names if columns is None else columns
+        names = self.schema.names if columns is None else columns
         if isinstance(names, Mapping):
             needed = _used(list(names.values()), self._schema)
         else:
@@ -263,12 +270,14 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         fields = [
             one for one, shown in zip(self._fields, self._shown, strict=True) if shown in read
         ]
-        blocks = self._blocks(fields, wanted, batch_size)
+        blocks = self._blocks(fields, wanted)
+        # The first batches are parts of a chunk.
+        texts: Texts | None = {} if len(blocks) > 1 else None
 
         def load(block: Block) -> list[Any]:
-            return self._load(block, read, fields, names, schema, wanted, used)
+            return self._load(block, read, fields, names, schema, wanted, used, texts)
 
-        return self._batches(blocks, load, batch_size), schema
+        return self._batches(iter(blocks), load, batch_size), schema
 
     def _load(
         self,
@@ -279,6 +288,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         schema: Any,
         wanted: Any,
         used: Sequence[str],
+        texts: Texts | None,
     ) -> list[Any]:
         # A filter compares plain text.
         dictionaries = [
@@ -287,7 +297,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
             if shown in schema.names and shown not in used
             and pa.types.is_dictionary(schema.field(shown).type)
         ]  # fmt: skip
-        found = read_arrays(self._source, fields, block, dictionaries)
+        found = read_arrays(self._source, fields, block, dictionaries, texts)
         arrays = dict(zip((one.name for one in fields), found, strict=True))
         columns = {}
         real = dict(zip(self._shown, (one.name for one in self._fields), strict=True))
@@ -341,10 +351,8 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
             self.error = error
             raise
 
-    def _blocks(
-        self, fields: Sequence[Field], wanted: Any, batch_size: int | None
-    ) -> Iterator[Block]:
-        """Yield the blocks to read, in order; those without a row for the filter are left out."""
+    def _blocks(self, fields: Sequence[Field], wanted: Any) -> list[Block]:
+        """Return the blocks to read, in order; those without a row for the filter are left out."""
         chunk = max((one.chunk_rows for one in fields), default=self._block_rows)
         step = chunk * max(1, self._block_rows // chunk)
         row = max(1, sum(one.row_bytes for one in fields))
@@ -364,7 +372,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         for place, most in enumerate(FIRST_ROWS):
             if place < len(blocks):
                 blocks[place : place + 1] = _split(blocks[place], most, chunk)
-        return iter(blocks)
+        return blocks
 
     def _matching(self, blocks: Sequence[Block], wanted: Any) -> list[Block]:
         """Return the blocks that may have rows for a filter, from their row numbers alone.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,10 +174,12 @@ class _Partition:
         reopen: Callable[[], Source],
         names: Sequence[str],
         nullable: Sequence[str],
-        place: str,
     ) -> None:
-        self.reopen, self.names, self.place = reopen, list(names), place
+        self.reopen, self.names = reopen, list(names)
         self.nullable = list(nullable)
+        # Dask takes results of one name for equal. Nothing that is cheap to look at changes with
+        # every write of every process, so no two frames have the same names.
+        self.token = uuid4().hex
 
     def __call__(self, block: tuple[int, int], columns: Sequence[str] | None = None) -> Any:
         pd = required("pandas", "dask", "to_dask()")
@@ -186,7 +189,7 @@ class _Partition:
         return _frame(pd, table, scan.row_name, "numpy", self.nullable)
 
     def __dask_tokenize__(self) -> Any:
-        return ("ratzarr", self.place, tuple(self.names))
+        return ("ratzarr", self.token)
 
 
 def to_dask(source: Source, columns: Sequence[str] | None = None) -> Any:
@@ -204,7 +207,7 @@ def to_dask(source: Source, columns: Sequence[str] | None = None) -> Any:
     step = max((one.chunk_rows for one in fields), default=max(1, rows))
     blocks = [(first, min(first + step, rows)) for first in range(0, rows, step)] or [(0, 0)]
     divisions = [*(first for first, _ in blocks), max(0, rows - 1)]
-    read = _Partition(source.reopener(), names, nullable, f"{source.place} {rows}")
+    read = _Partition(source.reopener(), names, nullable)
     return dd.from_map(read, blocks, meta=meta, divisions=divisions, enforce_metadata=False)
 
 

@@ -23,7 +23,7 @@ Array = NDArray[Any]
 DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 HEADER = 4
 """Size of a length, and of the number of strings."""
-SAMPLE = 1000
+SAMPLE = 256
 """Strings that are looked at to see whether a chunk has many different ones."""
 ROUND = 2**16
 """Pages have multiples of this size, so that many chunks fit the same file."""
@@ -54,10 +54,10 @@ def text_of_chunk(
         If the lengths in the data do not fit the data.
     """
     raw = np.frombuffer(data, np.uint8)
-    if 0 < count == stop - first and HEADER * (count + 1) <= len(raw) <= MAX_BYTES:
+    if first < stop and HEADER * (count + 1) <= len(raw) <= MAX_BYTES:
         found = _page(raw, count, dictionary=dictionary and _repeats(raw, count))
         if found is not None:
-            return found
+            return found.slice(first, stop - first)
     return to_offsets(data, count, first, stop)
 
 
@@ -92,10 +92,12 @@ def _page(raw: Array, count: int, *, dictionary: bool) -> Any:
         return None
     size = -(-len(raw) // ROUND) * ROUND
     before, after = _file(count, size)
-    file = np.zeros(len(before) + size + len(after), np.uint8)
     place = len(before)
+    end = place + len(raw) - HEADER
+    file = np.empty(place + size + len(after), np.uint8)
     file[:place] = np.frombuffer(before, np.uint8)
-    file[place : place + len(raw) - HEADER] = raw[HEADER:]
+    file[place:end] = raw[HEADER:]
+    file[end : place + size] = 0
     file[place + size :] = np.frombuffer(after, np.uint8)
     try:
         parquet = pq.ParquetFile(

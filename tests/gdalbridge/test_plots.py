@@ -454,3 +454,26 @@ def test_the_command_needs_no_display(path, tmp_path):
     assert out.exists()
     code = "import gdalbridge.cli.plot, sys; assert 'matplotlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("first", "rows"),
+    [(2**63 - 30, 30), (2**63 - 5, 1), (-(2**63), 25), (2**53, 40), (2**52 + 1, 22)],
+)
+@pytest.mark.parametrize("kind", ["histogram", None])
+def test_integers_that_floats_hardly_tell_apart(ax, tmp_path, first, rows, kind):
+    """Warnings, such as matplotlib's about an axis without a length, fail the test."""
+    with RatZarr(tmp_path / "t.rat.zarr", newRowCount=rows) as store:
+        store["id"] = np.array(range(first, first + rows))
+    with open_table(tmp_path / "t.rat.zarr") as table:
+        table.plot("id", ax=ax, kind=kind if rows > 20 else "histogram")
+    ax.figure.canvas.draw()
+    [bars] = [one for one in ax.patches if hasattr(one, "get_data")]
+    counts, edges, _ = bars.get_data()
+    assert counts.sum() == rows
+    assert (np.diff(edges) > 0).all()
+    assert edges[0] <= float(first)
+    assert edges[-1] >= float(first + rows - 1)
+    # The bars are wide enough to be seen.
+    low, high = ax.get_xlim()
+    assert (edges[-1] - edges[0]) > 0.5 * (high - low)

@@ -222,6 +222,24 @@ def test_what_people_see(raster):
     assert "d" * 99 not in html
 
 
+def test_people_see_missing_values_as_missing(raster):
+    with open_table(raster) as table:
+        table["code"] = [7, -1, 8, -1]
+        table["code"].attrs["missing_value"] = -1
+        table["pair"] = [[1, 2], [-1, 3], [4, -1], [5, 6]]
+        table["pair"].attrs["missing_value"] = -1
+        table["name"] = ["a", "none", "<NA>", "b"]
+        table["name"].attrs["missing_value"] = "none"
+        text, html = repr(table), table._repr_html_()
+    assert "7, <NA>, 8, <NA>" in text
+    assert "[1, 2], [<NA>, 3], [4, <NA>], [5, 6]" in text
+    assert "a, <NA>, <NA>, b" in text
+    assert "<td>7</td>" in html
+    assert "<td>&lt;NA&gt;</td>" in html
+    assert ", -1" not in text
+    assert "<td>-1</td>" not in html
+
+
 def test_a_query_over_the_merged_table(raster):
     with open_table(raster) as table:
         table["class"] = ["w", "f", "f", "w"]

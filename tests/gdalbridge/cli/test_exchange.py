@@ -102,3 +102,12 @@ def test_notes_and_losses_are_said(raster, tmp_path):
     strict = call("export", raster, tmp_path / "p.dbf", "--strict")
     assert strict.exit_code == 1
     assert not [name for name in os.listdir(tmp_path) if name.startswith(("p.", "."))]
+
+
+def test_an_unknown_suffix_says_which_there_are(raster, tmp_path):
+    with gdalbridge.open_table(raster) as table:
+        table["x"] = [1, 2, 3]
+    done = call("export", raster, tmp_path / "o.xlsx")
+    assert done.exit_code == 1
+    assert "o.xlsx" in done.stderr
+    assert ".parquet, .csv, .arrow, .feather, .gpkg, .dbf, .vat.dbf" in done.stderr

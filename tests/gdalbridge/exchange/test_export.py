@@ -141,16 +141,9 @@ def test_where_columns_order_and_names(store, tmp_path):
     assert found.column_names == list(VALUES)
     for name, values in VALUES.items():
         assert same(found[name], values[:1]), name
-    gdalbridge.export_table(
-        store, out, where="u4 = (SELECT max(u4) FROM rat)", columns=["u4"], overwrite=True
-    )
-    assert pq.read_table(out).to_pydict() == {"row": [1], "u4": [2**32 - 1]}
-    for bad in ("nope > 1", "i8 >", "", "1; SELECT 1"):
+    for bad in ("nope > 1", "i8 >", "", "1; SELECT 1", "u4 = (SELECT max(u4) FROM rat)"):
         with pytest.raises(BridgeError):
             gdalbridge.export_table(store, tmp_path / "no.csv", where=bad)
-    with pytest.raises(BridgeError, match="can't compute 'nope > 1': Binder Error") as caught:
-        gdalbridge.export_table(store, tmp_path / "no.csv", where="nope > 1")
-    assert "SELECT" not in str(caught.value)
     assert sorted(os.listdir(tmp_path)) == ["out.parquet", store.name]
 
 
@@ -175,8 +168,7 @@ def test_rows_keep_their_order_through_a_condition(tmp_path):
 def test_names_that_differ_only_in_case(tmp_path):
     path = tmp_path / "t.rat.zarr"
     fill(path, {"A": np.arange(3), "a": np.arange(3) * 2})
-    with pytest.warns(UserWarning, match="'a' is 'a_2'"):
-        gdalbridge.export_table(path, tmp_path / "o.csv", where="a_2 = 4")
+    gdalbridge.export_table(path, tmp_path / "o.csv", where="a = 4 AND A = 2")
     assert (tmp_path / "o.csv").read_text() == '"row","A","a"\n2,2,4\n'
     with pytest.raises(BridgeError, match=r"'A' and 'a'.*rename"):
         gdalbridge.export_table(path, tmp_path / "o.gpkg")
@@ -438,8 +430,10 @@ def test_wrong_arguments(store, tmp_path):
         gdalbridge.export_table(store, tmp_path / "o.xlsx")
     with pytest.raises(BridgeError, match="no directory"):
         gdalbridge.export_table(store, tmp_path / "no" / "o.csv")
-    with pytest.raises(BridgeError, match="local file or to S3"):
+    with pytest.raises(BridgeError, match="a web server takes no files; write to a local file"):
         gdalbridge.export_table(store, "https://example.com/o.csv")
+    with pytest.raises(BridgeError, match=r"nope://a/o\.csv is no URL .*write to a local file"):
+        gdalbridge.export_table(store, "nope://a/o.csv")
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "gpkg", "dbf"])
@@ -461,6 +455,26 @@ def test_s3(moto_s3, tmp_path, suffix):
         with gdalbridge.open_table(other) as table:
             assert table.update_from(url).matched == 5
             assert table["n"][:].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv", "arrow", "dbf"])
+def test_urls_that_fsspec_writes_to(tmp_path, suffix):
+    import fsspec
+
+    path = tmp_path / "t.rat.zarr"
+    fill(path, {"n": np.arange(5)})
+    memory = fsspec.filesystem("memory")
+    url = f"memory://{tmp_path.name}/o.{suffix}"
+    report = gdalbridge.export_table(path, url)
+    assert report.bytes_stored == memory.size(url)
+    with pytest.raises(OutputExistsError):
+        gdalbridge.export_table(path, url)
+    gdalbridge.export_table(path, url, where="n > 2", overwrite=True)
+    gdalbridge.export_table(path, tmp_path / f"o.{suffix}", where="n > 2")
+    local = (tmp_path / f"o.{suffix}").read_bytes()
+    assert memory.cat_file(url) == local
+    names = {one.rpartition("/")[2] for one in memory.ls(tmp_path.name, detail=False)}
+    assert names == {f"o.{suffix}"} | ({"o.cpg"} if suffix == "dbf" else set())
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "gpkg"])

@@ -276,6 +276,86 @@ def test_csv_that_is_not_utf_8_is_refused(table, tmp_path):
     assert table.columns == before
 
 
+LATE = 250_000
+"""Rows of CSV that are more than one block of it."""
+
+
+@pytest.mark.parametrize(
+    ("first", "late", "dtype"),
+    [
+        ("1", "2", "i8"),
+        ("1", "2.5", "f8"),
+        ("", "7", "i8"),
+        ("1", str(2**63 + 1), "u8"),
+        ("0", "true", "?"),
+        ("2020-01-02", "2020-01-02 03:04:05", "M8[s]"),
+        ("2020-01-02 03:04:05", "2020-01-02 03:04:05.000000001", "M8[ns]"),
+        ("1", "1 a", "T"),
+        ("2020-01-02", "7", "T"),
+        ("true", "größe", "T"),
+    ],
+)
+def test_types_of_csv_are_those_of_all_its_rows(tmp_path, first, late, dtype):
+    path, place = tmp_path / "d.csv", tmp_path / "t.rat.zarr"
+    lines = [f"{row},{first},a line of text\n" for row in range(LATE)]
+    lines[-1] = f'{LATE - 1},{late},"two\nlines"\n'
+    path.write_text("row,x,s\n" + "".join(lines))
+    RatZarr(place, newRowCount=LATE).close()
+    with gdalbridge.open_table(place) as table:
+        assert table.update_from(path).matched == LATE
+        dtype = np.dtypes.StringDType() if dtype == "T" else np.dtype(dtype)
+        assert table["x"].dtype == dtype
+        ends = [table["x"][0], table["x"][LATE - 1]]
+        assert table["s"][LATE - 1] == "two\nlines"
+        missing = table["x"].attrs.get("missing_value")
+    if first:
+        if dtype.kind == "b":
+            assert ends == [False, True]
+        else:
+            kind = dtype.type if dtype.kind in "iuf" else str
+            wanted = np.array([kind(first), kind(late)]).astype(dtype)
+            assert ends == wanted.tolist() or (np.array(ends, dtype) == wanted).all()
+    else:
+        assert ends == [missing, int(late)]
+
+
+IMPORT_MEMORY = """
+import sys
+from tests.memory import peak
+import gdalbridge
+before = peak()
+report = gdalbridge.open_table(sys.argv[1]).update_from(sys.argv[2])
+assert report.matched == report.rows, report
+print(peak() - before)
+"""
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("suffix", ["csv", "parquet", "arrow"])
+def test_memory_does_not_grow_with_the_data(tmp_path, suffix):
+    """Only the keys are in memory."""
+    peaks = {}
+    for rows in (1_000_000, 3_000_000):
+        path = tmp_path / f"{rows}.rat.zarr"
+        with RatZarr(path, newRowCount=rows, newChunkSize=100_000) as table:
+            for name in "abcdef":
+                table[name] = np.arange(rows) / 7
+        data = tmp_path / f"{rows}.{suffix}"
+        gdalbridge.export_table(path, data)
+        other = tmp_path / f"{rows}-other.rat.zarr"
+        RatZarr(other, newRowCount=rows, newChunkSize=100_000).close()
+        done = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", IMPORT_MEMORY, other, data],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        peaks[rows] = int(done.stdout)
+    # Two million more rows take 96 MB in memory, and their text more; their keys are 16 MB, and
+    # are sorted.
+    assert peaks[3_000_000] < peaks[1_000_000] + 90, peaks
+    print(peaks)
+
+
 @pytest.mark.parametrize("suffix", ["parquet", "csv", "arrow"])
 def test_an_export_comes_back(store, tmp_path, suffix):
     out = tmp_path / f"o.{suffix}"
@@ -314,6 +394,7 @@ report = table.update_from(pd.DataFrame({"key": np.arange(1000), "f": np.arange(
 assert report.matched == int(sys.argv[2]), report
 gdalbridge.export_table(sys.argv[1], sys.argv[1] + ".csv")
 gdalbridge.export_table(sys.argv[1], sys.argv[1] + ".parquet")
+gdalbridge.export_table(sys.argv[1], sys.argv[1] + ".arrow", where="a > 10 AND key <> 7")
 gdalbridge.export_table(sys.argv[1], sys.argv[1] + ".gpkg", columns=["key"])
 print(peak())
 """

@@ -264,7 +264,11 @@ def test_only_the_columns_and_chunks_of_the_query_are_read():
     assert found == [(int(columns["c2"][200_000:205_000].sum()),)]
     assert read == {"c2": 1}
     assert read_by("SELECT c1 FROM rat WHERE row = 399999") == ([(399_999,)], {"c1": 1})
-    assert read_by("SELECT count(row) FROM rat") == ([(rows,)], {})
+    for query in ("SELECT count(row) FROM rat", "SELECT count(*) FROM rat"):
+        assert read_by(query) == ([(rows,)], {})
+    found, read = read_by("SELECT count(*) FROM rat WHERE c4 > 400")
+    assert (found, read) == ([(rows - 101,)], {"c4": 40})
+    assert read_by("SELECT count(*) FROM rat WHERE row >= 399990") == ([(10,)], {})
 
 
 def test_the_scan_as_arrow_uses_it(small):
@@ -492,6 +496,34 @@ def test_output_to_a_file(tmp_path, suffix):
     assert sorted(os.listdir(tmp_path)) == ["a.rat.zarr", out.name]
 
 
+@pytest.mark.parametrize("suffix", READERS)
+def test_output_to_s3_and_to_other_urls(small, moto_s3, tmp_path, suffix):
+    import fsspec
+
+    folder = f"s3://{moto_s3.bucket}/dir"
+    for url in (f"{folder}/o.{suffix}", f"memory://{tmp_path.name}/o.{suffix}"):
+        for more in ([], ["--overwrite"]):
+            assert sql(small, "SELECT x FROM rat WHERE row = 1", "-o", url, *more) == ""
+        done = call("sql", small, "SELECT 1 AS one", "-o", url)
+        assert (done.exit_code, f"{url} already exists. Use --overwrite" in done.stderr) == (
+            1,
+            True,
+        )
+        local = tmp_path / f"copy.{suffix}"
+        if url.startswith("s3://"):
+            local.write_bytes(moto_s3.objects(folder)[f"o.{suffix}"])
+        else:
+            fsspec.filesystem("memory").get_file(url, str(local))
+        wanted = json.loads(sql(small, "SELECT x FROM rat WHERE row = 1", "--json"))
+        assert READERS[suffix](local).to_pylist() == wanted
+    assert set(moto_s3.objects(folder)) == {f"o.{suffix}"}
+
+
+def test_output_to_a_web_server_is_refused(small):
+    done = call("sql", small, "SELECT 1 AS one", "-o", "https://example.org/o.csv")
+    assert (done.exit_code, "a web server takes no files" in done.stderr) == (1, True)
+
+
 def test_tables_by_name(small, tmp_path):
     sql(small, "SELECT x, x * 2 AS y FROM rat", "-o", tmp_path / "b.parquet")
     sql(small, "SELECT x, x * 3 AS z FROM rat", "-o", tmp_path / "c.csv")
@@ -526,7 +558,7 @@ def test_csv_and_feather_files_as_further_tables_keep_their_values(small, tmp_pa
 def test_wrong_usage(small, tmp_path):
     for wrong in (["--csv", "--json"], ["--csv", "-o", "a.csv"], ["--overwrite"]):
         assert call("sql", small, "FROM rat", *wrong).exit_code == 2
-    for out, words in (("a.xlsx", "suffix"), ("a", "suffix"), ("no/a.csv", "does not exist")):
+    for out, words in (("a.xlsx", "suffix"), ("a", "suffix"), ("no/a.csv", "no directory")):
         done = call("sql", small, "FROM rat", "-o", tmp_path / out)
         assert (done.exit_code, words in done.stderr) == (1, True)
     done = call("sql", small, "SELECT nope FROM rat")

@@ -280,7 +280,8 @@ def test_a_histogram_with_edges_of_its_own_says_what_lies_outside(tmp_path):
 
 @pytest.mark.main_env_only
 @pytest.mark.parametrize("weighed", [False, True])
-def test_a_table_of_all_kinds_against_numpy(tmp_path, weighed):
+@pytest.mark.parametrize("block_rows", [700, 5000], ids=["blocks", "one block"])
+def test_a_table_of_all_kinds_against_numpy(tmp_path, weighed, block_rows):
     rng = np.random.default_rng(11)
     n = 3001
     columns = {
@@ -296,7 +297,7 @@ def test_a_table_of_all_kinds_against_numpy(tmp_path, weighed):
     columns["when"][::7] = np.datetime64("NaT", "us")
     path = store(tmp_path, columns, chunk=350)
     found = column_stats(
-        path, weights="Histogram" if weighed else None, quantiles=QS, block_rows=700
+        path, weights="Histogram" if weighed else None, quantiles=QS, block_rows=block_rows
     )
     columns["pair[0]"], columns["pair[1]"] = columns.pop("pair").T
     assert list(found) == ["i1", "i8", "u8", "f4", "f8", "when", "pair[0]", "pair[1]", "Histogram"]
@@ -361,12 +362,13 @@ def test_text_bytes_and_bools(tmp_path):
     texts = np.array(["wald", "", "see", "wald", "größe"], np.dtypes.StringDType())
     raw = np.empty(5, object)
     raw[:] = [b"", b"\x00", b"ab", b"ab", b""]
-    path = store(
-        tmp_path,
-        {"s": texts, "S": np.array([b"a", b"", b"abc", b"a", b"a"]), "o": raw,
-         "b": np.array([True, False, True, True, False]), "n": np.array([1, 2, 0, 3, 4])},
-    )  # fmt: skip
+    columns = {
+        "s": texts, "S": np.array([b"a", b"", b"abc", b"a", b"a"]), "o": raw,
+        "b": np.array([True, False, True, True, False]), "n": np.array([1, 2, 0, 3, 4]),
+    }  # fmt: skip
+    path = store(tmp_path, columns)
     found = column_stats(path)
+    assert found == column_stats(store(tmp_path / "blocks", columns, chunk=2), block_rows=2)
     s = found["s"]
     assert (s.count, s.empty, s.min_length, s.max_length, s.distinct) == (5, 1, 0, 5, 4)
     assert s.frequent == (("wald", 2), ("", 1), ("größe", 1), ("see", 1))

@@ -1,10 +1,13 @@
 """Text as Arrow arrays, plain and as dictionaries."""
 
+from collections import Counter
+
 import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
+from zarr.storage import MemoryStore, WrapperStore
 
 from ratzarr import RatZarr
 from ratzarr.codecs.strings import pack
@@ -54,6 +57,45 @@ def test_a_dictionary_has_the_different_strings_of_a_chunk(rat):
     for batch in whole:
         assert sorted(batch["few"].dictionary.to_pylist()) == sorted(NAMES[:3])
         assert len(batch["different"].dictionary) == batch.num_rows
+
+
+class Counting(WrapperStore):
+    """Counts the requests for chunks, by column and number."""
+
+    def __init__(self, inner):
+        super().__init__(inner)
+        self.read = Counter()
+
+    async def get(self, key, *args, **kwargs):
+        if "/c/" in key:
+            self.read[tuple(key.split("/")[-3::2])] += 1
+        return await super().get(key, *args, **kwargs)
+
+
+@pytest.mark.parametrize("dictionaries", [False, True])
+@pytest.mark.parametrize("chunk", [200_000, 150_000, 10_000])
+def test_each_chunk_of_text_is_read_once(chunk, dictionaries):
+    """The first batches are parts of a chunk, which is decoded once for them."""
+    rows, counted = 330_000, Counting(MemoryStore())
+    values = {
+        "few": np.array(NAMES[:3], np.dtypes.StringDType())[np.arange(rows) % 3],
+        "different": np.array([f"{row}" for row in range(rows)], np.dtypes.StringDType()),
+    }
+    with RatZarr(counted, newRowCount=rows, newChunkSize=chunk) as table:
+        for name, one in values.items():
+            table[name] = one
+    counted.read.clear()
+    with RatZarr(counted, readOnly=True) as table:
+        batches = list(table.scan(dictionaries=dictionaries).to_batches())
+    assert batches[0].num_rows <= 10_000
+    found = pa.Table.from_batches(batches)
+    for name, one in values.items():
+        assert found[name].to_pylist() == one.tolist()
+        assert counted.read[name, "0"] == 1
+    if dictionaries:
+        # A part of a chunk does not carry all strings of the chunk, unless they repeat.
+        assert len(batches[0]["different"].dictionary) == batches[0].num_rows
+        assert len(batches[0]["few"].dictionary) == 3
 
 
 @pytest.mark.parametrize(

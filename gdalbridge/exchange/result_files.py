@@ -1,0 +1,111 @@
+"""The rows of a query in a file."""
+
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from gdalbridge.errors import BridgeError, ConversionError
+from gdalbridge.exchange.target_file import check_free, folder_for, put_in_place
+from gdalbridge.sql.query import Database
+from gdalbridge.sql.result import csv_text, distinct, exact, json_text
+from ratzarr.stores import parse
+
+__all__ = ["write_result"]
+
+
+def write_result(
+    database: Database,
+    relation: Any,
+    out: Any,
+    *,
+    overwrite: bool = False,
+    storage_options: Mapping[str, Any] | None = None,
+) -> None:
+    """Write all rows to a file, in batches; the file gets its name when it is complete.
+
+    Parameters
+    ----------
+    database : Database
+    relation : duckdb.DuckDBPyRelation
+        One of the database's.
+    out : str or os.PathLike
+        The file: local, on S3, or at another URL that fsspec writes to. Its suffix is the format:
+        ``.parquet``, ``.arrow``, ``.csv`` or ``.json``.
+    overwrite : bool
+        Replace an existing file.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`.
+
+    Raises
+    ------
+    BridgeError
+        For another suffix, or if two columns have the same name, or there is no such directory.
+    ConversionError
+        If the format can't hold a type; names the column.
+    OutputExistsError
+        If the file exists.
+    """
+    target = parse(out)
+    suffix = Path(target.path).suffix
+    write = WRITERS.get(suffix.lower())
+    if write is None:
+        raise BridgeError(
+            f"{out}: the suffix of an output is one of {', '.join(WRITERS)}: got {suffix or 'none'}"
+        )
+    check_free(target, [target], overwrite, storage_options)
+    with folder_for(target) as folder:
+        made = folder / f"result{suffix}"
+        write(database, relation, made)
+        put_in_place(made, target, overwrite, storage_options)
+
+
+def _write_batches(
+    database: Database, relation: Any, path: Path, writer: Callable[[str, Any], Any]
+) -> None:
+    import pyarrow as pa
+
+    schema, batches = database.batches(exact(relation))
+    distinct(schema.names)
+    try:
+        with writer(str(path), schema) as output:
+            for batch in batches:
+                output.write_batch(batch)
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
+        raise ConversionError(
+            f"{path.suffix} can't hold the result: {error}. Convert the column in the query with "
+            "CAST(... AS VARCHAR)"
+        ) from error
+
+
+def _write_parquet(database: Database, relation: Any, path: Path) -> None:
+    from pyarrow.parquet import ParquetWriter
+
+    _write_batches(database, relation, path, ParquetWriter)
+
+
+def _write_arrow(database: Database, relation: Any, path: Path) -> None:
+    from pyarrow.ipc import new_file
+
+    _write_batches(database, relation, path, new_file)
+
+
+def _write_csv(database: Database, relation: Any, path: Path) -> None:
+    _write_text(csv_text(database, relation), path)
+
+
+def _write_json(database: Database, relation: Any, path: Path) -> None:
+    _write_text(json_text(database, relation), path)
+
+
+def _write_text(pieces: Iterator[str], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as output:
+        for piece in pieces:
+            output.write(piece)
+
+
+WRITERS = {
+    ".parquet": _write_parquet,
+    ".arrow": _write_arrow,
+    ".csv": _write_csv,
+    ".json": _write_json,
+}

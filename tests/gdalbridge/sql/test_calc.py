@@ -146,14 +146,14 @@ class Held:
     """Columns of one block in memory, for expressions that are looked at alone."""
 
     def __init__(self, **columns):
-        self.columns = Columns("a table")
         found = [
             Column(name, len(values), 10, {}, lambda v=values: v.dtype,
                    lambda start, length, v=values: v[start : start + length])
             for name, values in columns.items()
         ]  # fmt: skip
-        self.columns.own = found
-        self.columns.open_with(ExitStack(), list)
+        self.columns = Columns(
+            "a table", ExitStack(), list, prefer="sidecar", parts=True, own=found
+        )
         self.rows = len(next(iter(columns.values())))
 
     def compute(self, expression):

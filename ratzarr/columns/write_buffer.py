@@ -17,9 +17,8 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakSet, finalize
 
 import numpy as np
@@ -35,13 +34,8 @@ from ratzarr.format.blocks import Block
 
 __all__ = [
     "SECONDS",
-    "Buffer",
-    "BufferedRows",
     "WriteBuffer",
     "buffer_of",
-    "know",
-    "wait",
-    "write_remaining",
 ]
 
 
@@ -56,26 +50,6 @@ IDLE = 10.0
 """The time after which the idle thread ends, in seconds."""
 
 
-class Buffer(Protocol):
-    """The buffered rows of one instance."""
-
-    @property
-    def seconds(self) -> float:
-        """The age in seconds at which rows are due."""
-
-    def waits_since(self) -> float | None:
-        """Return the time at which the oldest rows were buffered; None for an empty buffer."""
-
-    def write_due(self, before: float) -> None:
-        """Write rows buffered before a time; store errors for later."""
-
-    def write_back(self) -> None:
-        """Write all buffered rows."""
-
-    def forget(self) -> None:
-        """Drop all rows."""
-
-
 class _Process:
     """The non-empty buffers of this process, and the thread that writes them."""
 
@@ -85,15 +59,29 @@ class _Process:
     def reset(self) -> None:
         """Reset all fields; the child of a fork has none of its parent's threads."""
         self.changed = threading.Condition()
-        self.waiting: set[Buffer] = set()
+        self.waiting: set[WriteBuffer] = set()
         """Non-empty buffers. This set keeps them alive after all other references are gone."""
         self.thread: threading.Thread | None = None
-        self.due_now: set[Buffer] = set()
+        self.due_now: set[WriteBuffer] = set()
         self.has_exit_handlers = False
         self.is_ending = False
         """True when the buffers have been written for the last time: nothing is buffered then."""
 
-    def work(self) -> None:
+    def add(self, buffer: "WriteBuffer") -> None:
+        """Register a non-empty buffer, so that its rows are written in time."""
+        with self.changed:
+            self.waiting.add(buffer)
+            if not self.has_exit_handlers:
+                self.has_exit_handlers = True
+                _register_exit_handlers()
+            if self.thread is None:
+                self.thread = threading.Thread(
+                    target=self._work, name="ratzarr-writer", daemon=True
+                )
+                self.thread.start()
+            self.changed.notify_all()
+
+    def _work(self) -> None:
         while True:
             with self.changed:
                 found = [(buffer, buffer.waits_since()) for buffer in self.waiting]
@@ -117,14 +105,9 @@ class _Process:
 
 
 _process = _Process()
-_known: WeakSet[Any] = WeakSet()
+_known: WeakSet["WriteBuffer"] = WeakSet()
+"""All buffers, whose rows the child of a fork drops."""
 _here = threading.local()
-
-
-def know(buffer: Buffer) -> None:
-    """Register a buffer, so that the child of a fork drops its rows."""
-    _watch_process()
-    _known.add(buffer)
 
 
 @functools.cache
@@ -134,21 +117,6 @@ def _watch_process() -> None:
     # first before a fork, so at that time other modules don't hold their locks for the fork yet.
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before_fork, after_in_child=_in_child)
-
-
-def wait(buffer: Buffer) -> None:
-    """Register a non-empty buffer, so that its rows are written in time."""
-    with _process.changed:
-        _process.waiting.add(buffer)
-        if not _process.has_exit_handlers:
-            _process.has_exit_handlers = True
-            _register_exit_handlers()
-        if _process.thread is None:
-            _process.thread = threading.Thread(
-                target=_process.work, name="ratzarr-writer", daemon=True
-            )
-            _process.thread.start()
-        _process.changed.notify_all()
 
 
 def _register_exit_handlers() -> None:
@@ -172,7 +140,7 @@ def _write_all() -> None:
         _write(buffer)
 
 
-def _write(buffer: Buffer) -> None:
+def _write(buffer: "WriteBuffer") -> None:
     try:
         buffer.write_back()
     except RatZarrError as error:
@@ -180,7 +148,7 @@ def _write(buffer: Buffer) -> None:
         print(f"ratzarr: buffered rows were not written: {error}\n{notes}", file=sys.stderr)
 
 
-def write_remaining(buffer: Buffer) -> None:
+def _write_remaining(buffer: "WriteBuffer") -> None:
     """Write the rows of an instance that is no longer referenced, now or soon.
 
     The garbage collector can run in any thread at any time: in the thread that all S3 requests
@@ -288,19 +256,9 @@ class _BufferedChunk:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class BufferedRows:
-    """Buffered rows of one chunk that are in a block."""
-
-    in_block: slice
-    """The rows, counted from the first row of the block."""
-    is_buffered: NDArray[np.bool_]
-    """True for each of these rows that is buffered."""
-    values: Array
-
-    def copy_to(self, block: Array) -> None:
-        """Replace rows of the block by the buffered ones."""
-        block[self.in_block][self.is_buffered] = self.values[self.is_buffered]
+type BufferedRows = tuple[slice, NDArray[np.bool_], Array]
+"""Rows of a block that are in one chunk: the rows, counted from the first row of the block; True for
+each of them that is buffered; and their values."""
 
 
 class WriteBuffer:
@@ -317,7 +275,8 @@ class WriteBuffer:
         self.seconds = SECONDS
         """The age in seconds at which rows are due."""
         self.forget()
-        know(self)
+        _watch_process()
+        _known.add(self)
 
     def forget(self) -> None:
         """Drop all rows, as in the child of a fork, whose parent writes them."""
@@ -388,7 +347,7 @@ class WriteBuffer:
                         self._size += more if is_ours else 0
             if is_ours:
                 if is_new:
-                    wait(self)
+                    _process.add(self)
                 elif more:
                     self._make_room(0)
                 return key, chunk
@@ -436,7 +395,7 @@ class WriteBuffer:
                 is_buffered = chunk.is_buffered[part.in_chunk]
                 if not chunk.is_done and np.count_nonzero(is_buffered):
                     values = chunk.values[part.in_chunk].copy()
-                    found.append(BufferedRows(part.in_block, is_buffered.copy(), values))
+                    found.append((part.in_block, is_buffered.copy(), values))
         return found
 
     # ---- writing
@@ -542,7 +501,7 @@ def buffer_of(owner: object, limit: int) -> WriteBuffer:
     """
     buffer = WriteBuffer(limit)
     # At the end of the program, the rows are written by the exit handler.
-    finalize(owner, write_remaining, buffer).atexit = False
+    finalize(owner, _write_remaining, buffer).atexit = False
     return buffer
 
 

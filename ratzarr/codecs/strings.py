@@ -22,7 +22,7 @@ array(['ab', '', 'c'], dtype=StringDType())
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -36,7 +36,6 @@ __all__ = [
     "is_utf8",
     "pack",
     "pack_at_once",
-    "pieces",
     "to_fixed_width",
     "to_offsets",
     "to_padded",
@@ -59,8 +58,6 @@ LONG = 256
 """String length at which the second byte of the length becomes non-zero."""
 WIDEST = 2048
 """Largest padded size of a piece; longer strings are converted one by one."""
-MAX_PADDED_BYTES = 64 * 2**20
-"""Largest padded size of all pieces together, if they are requested at once."""
 
 
 def pack(values: Array) -> Bytes:
@@ -287,8 +284,10 @@ def unpack(data: Any, count: int, out: Array | None = None) -> Array:
     if found is None:
         out[:] = VLenUTF8().decode(data)
         return out
-    for first, piece in _pieces(raw, *found):
-        _to_strings(piece, out[first : first + len(piece)])
+    starts, lengths = found
+    for first in range(0, count, PIECE):
+        part = slice(first, first + PIECE)
+        _to_strings(_rows(raw, starts[part], lengths[part]), out[part])
     return out
 
 
@@ -332,37 +331,28 @@ class PackedStrings:
         """Size in memory in bytes."""
         return self._raw.nbytes + self._starts.nbytes + self._lengths.nbytes
 
-    @functools.cached_property
-    def _is_text(self) -> bool:
-        """True if all strings are UTF-8 without zero bytes."""
-        text = self._raw.copy()
-        text[:HEADER] = 1
-        # With a plain character in place of each byte of a length, the rest is text as a whole.
-        headers = np.ndarray((max(0, len(text) - HEADER + 1),), "<u4", text, strides=(1,))
-        headers[self._starts.astype(np.int64) - HEADER] = 0x01010101
-        try:
-            str(text.data, "utf-8")
-        except UnicodeDecodeError:
-            return False
-        return bool(text.all())
-
     def padded(self, first: int, stop: int) -> list[Array] | None:
-        """Return strings as pieces of fixed-width bytes; None if :meth:`copy` must decode them."""
-        if not self._is_text:
-            return None
+        """Return strings as pieces of fixed-width bytes; None if :meth:`copy` must decode them.
+
+        Each piece is as wide as its longest string. No string has a zero byte.
+        """
         found = []
         for begin in range(first, stop, PIECE):
             piece = self._padded(slice(begin, min(begin + PIECE, stop)))
-            if piece is None:
+            if piece is None or not is_utf8(piece):
                 return None
             found.append(piece)
         return found
 
     def _padded(self, rows: slice) -> Array | None:
         lengths = self._lengths[rows]
-        if not self._is_plain and (lengths.max() > WIDEST or not self._is_text):
+        if not self._is_plain and lengths.max() > WIDEST:
             return None
-        return _rows(self._raw, self._starts[rows].astype(np.int64), lengths)
+        piece = _rows(self._raw, self._starts[rows].astype(np.int64), lengths)
+        if not self._is_plain and np.count_nonzero(piece.view(np.uint8)) < lengths.sum():
+            # Fixed-width bytes can't keep a zero byte at the end of a string.
+            return None
+        return piece
 
     def copy(self, first: int, out: Array) -> None:
         """Decode strings, from the one with this index, into an array of StringDType."""
@@ -396,6 +386,14 @@ def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64
     if end != len(raw):
         raise ValueError(f"{len(raw) - end} bytes follow the last string")
     return starts, lengths
+
+
+def to_padded(data: Any, count: int, first: int, stop: int) -> list[Array] | None:
+    """Return strings as pieces of fixed-width bytes; see :meth:`PackedStrings.padded`.
+
+    Parameters and errors are those of :func:`to_offsets`.
+    """
+    return PackedStrings(data, count).padded(first, stop)
 
 
 def to_offsets(
@@ -437,73 +435,6 @@ def to_offsets(
     heads = np.ndarray((len(text) - HEADER + 1,), "V4", is_text, strides=(1,))
     heads[starts - HEADER - low] = np.zeros(1, "V4")
     return offsets, text[is_text]
-
-
-def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
-    """Yield the strings in ``vlen-utf8`` bytes as pieces of fixed-width bytes.
-
-    Parameters
-    ----------
-    data, count
-        See :func:`unpack`.
-
-    Yields
-    ------
-    first : int
-        Index of the first string.
-    piece : ndarray of fixed-width bytes
-        As wide as its longest string. Not validated: the bytes may not be UTF-8.
-    """
-    raw = np.frombuffer(data, np.uint8)
-    found = _lengths(raw, count)
-    if found is not None:
-        yield from _pieces(raw, *found)
-        return
-    objects = VLenBytes().decode(data)
-    first = 0
-    while first < count:
-        # A single very long string must not widen thousands of others.
-        sizes = np.fromiter(map(len, objects[first : first + PIECE]), np.int64)
-        widest = np.maximum.accumulate(sizes) * np.arange(1, len(sizes) + 1)
-        rows = max(1, int(np.searchsorted(widest, PIECE * WIDEST, side="right")))
-        piece = objects[first : first + rows]
-        if any(value.endswith(b"\x00") for value in piece):
-            raise ValueError(
-                "a string that ends in a zero byte, which fixed-width bytes can't keep"
-            )
-        yield first, piece.astype(f"S{max(1, int(sizes[:rows].max()))}")
-        first += rows
-
-
-def to_padded(data: Any, count: int, max_bytes: int = MAX_PADDED_BYTES) -> list[Array] | None:
-    """Return the strings in ``vlen-utf8`` bytes as fixed-width bytes, if that is efficient.
-
-    Parameters
-    ----------
-    data, count
-        As for :func:`unpack`.
-    max_bytes : int
-        The memory limit of the result.
-
-    Returns
-    -------
-    list of ndarray of fixed-width bytes, or None
-        In order, each piece as wide as its longest string, valid UTF-8 without zero bytes in a
-        string. None if a string has a zero byte or at least 256 bytes, if the result would exceed
-        the memory limit, or if the bytes are invalid. :func:`unpack` handles these cases or raises
-        an error.
-    """
-    raw = np.frombuffer(data, np.uint8)
-    found = _lengths(raw, count)
-    if found is None:
-        return None
-    _, lengths = found
-    widest = np.maximum.reduceat(lengths, np.arange(0, count, PIECE))
-    if int(widest.sum()) * PIECE > max_bytes:
-        return None
-    # _lengths has proved that every zero byte belongs to a length.
-    out = [piece for _, piece in _pieces(raw, *found)]
-    return out if all(map(is_utf8, out)) else None
 
 
 def to_fixed_width(values: Array) -> Array | None:
@@ -598,14 +529,6 @@ def _with_empty(zeros: NDArray[np.int64], count: int) -> NDArray[np.int64] | Non
     marks[zeros[firsts[of_text]] - 1] = True
     marks[np.repeat(begin, empties) + HEADER * within] = True
     return np.flatnonzero(marks)
-
-
-def _pieces(
-    raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[np.uint8]
-) -> Iterator[tuple[int, Array]]:
-    for first in range(0, len(starts), PIECE):
-        begin, sizes = starts[first : first + PIECE], lengths[first : first + PIECE]
-        yield first, _rows(raw, begin, sizes)
 
 
 def _rows(raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[Any]) -> Array:

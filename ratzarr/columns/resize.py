@@ -12,13 +12,12 @@ again, and rows that were cut off don't return.
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache, partial
 from itertools import batched
 
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
-from ratzarr.columns.row_count import rows_of
 from ratzarr.concurrency import Attempts, run
 from ratzarr.errors import ChangedError, ConflictError, DamagedError, TableNotFoundError
 from ratzarr.format.names import (
@@ -34,10 +33,31 @@ from ratzarr.format.names import (
 from ratzarr.stores.base import Owner
 from ratzarr.stores.document import MetadataDocument
 
-__all__ = ["Resizing"]
+__all__ = ["Resizing", "rows_of"]
 
 BATCH_CHUNKS = 1000
 """The number of chunks cleared between two reads of the column's document."""
+
+
+def rows_of(stated: int, states: Collection[ColumnState]) -> int:
+    """Return the row count of a table without an unfinished resize.
+
+    The existing module 1.0.2 resizes the columns and not ROWCOUNT. So if all columns have the same
+    length, and another program has written at least one of their documents, that length is the row
+    count. Columns whose documents are all ours never change it: they are behind, because their
+    creator was killed before they followed a resize.
+
+    Parameters
+    ----------
+    stated : int
+        ROWCOUNT.
+    states : collection of ColumnState
+        The states of all readable columns, opened after the table's document was read.
+    """
+    lengths = {state.length for state in states}
+    if len(lengths) == 1 and any(state.is_external for state in states):
+        return lengths.pop()
+    return stated
 
 
 class Resizing:
@@ -254,7 +274,7 @@ class Resizing:
                 raise ChangedError(f"{column.document.place}: it is no longer being cut")
 
         owner = Owner(column.prefix, f"{state.id}/{keep}" if state.id else "", check)
-        blank = _once(lambda: state.codec.encode(column.blank(state)))
+        blank = cache(lambda: state.codec.encode(column.blank(state)))
         try:
             for batch in batched(self._beyond(column, state, first), BATCH_CHUNKS):
                 if not self._still_cutting(column, state, keep):
@@ -379,14 +399,3 @@ def _end_cut(document: Document, keep: int, rows: int, token: object) -> None:
         attributes[CUTS_ATTR] = [*(cuts if isinstance(cuts, list) else []), keep]
     document["shape"][0] = rows
     attributes.pop(CUTTING_ATTR, None)
-
-
-def _once[T](make: Callable[[], T]) -> Callable[[], T]:
-    made: list[T] = []
-
-    def get() -> T:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return get

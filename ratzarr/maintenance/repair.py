@@ -143,7 +143,7 @@ def finish_resize(
     """Bring all columns and ROWCOUNT to the table's row count."""
 
     def act() -> bool:
-        catalog = Catalog(objects, table)
+        catalog = Catalog(table)
         catalog.all({})
         for error in catalog.left_out.values():
             # An unreadable column would keep its length.
@@ -180,7 +180,7 @@ def mend_order(
             document["attributes"][COLUMN_ORDER_ATTR] = mended
             return mended != order
 
-        table.update(change, Catalog(objects, table).table_missing)
+        table.update(change, Catalog(table).table_missing)
         return True
 
     return Repair("correct the order of columns", act)

@@ -16,8 +16,6 @@ from ratzarr.codecs.strings import (
     is_utf8,
     pack,
     pack_at_once,
-    pieces,
-    to_padded,
     unpack,
 )
 
@@ -60,9 +58,9 @@ def test_the_same_from_and_to_fixed_width_bytes(strings):
     values = np.array(encoded, f"S{max(map(len, encoded), default=0) or 1}")
     packed = bytes(pack(values))
     assert packed == reference([raw.decode() for raw in kept])
-    found = [raw for _, piece in pieces(packed, len(strings)) for raw in piece.tolist()]
-    assert found == kept
-    assert [first for first, _ in pieces(packed, len(strings))][:1] == [0] * bool(strings)
+    found = PackedStrings(packed, len(strings)).padded(0, len(strings))
+    if all(len(raw) <= WIDEST and b"\x00" not in raw for raw in kept):
+        assert [raw for piece in found for raw in piece.tolist()] == kept
 
 
 @given(
@@ -139,27 +137,6 @@ def test_bytes_that_are_no_utf8_are_refused_wherever_they_are(bad):
         unpack(packed, 40_000)
 
 
-def test_a_zero_byte_at_an_end_is_not_dropped_by_fixed_width_bytes():
-    with pytest.raises(ValueError, match="zero byte"):
-        list(pieces(reference(["a", "b\x00"]), 2))
-
-
-@given(strings_of(ascii_text) | strings_of(any_text) | strings_of(st.one_of(any_text, long_text)))
-@example([""] * 5)
-@example(["\x00", "\x00\x00\x00"])
-@example(["a\x00\x00\x00", ""])
-@example(["\x01\x00\x00\x00\x01\x00\x00\x00", "b"])
-@example(["x" * 255])
-@example(["x" * 256])
-def test_padded_are_all_but_long_ones_and_those_with_zero_bytes(strings):
-    found = to_padded(reference(strings), len(strings))
-    encoded = [one.encode() for one in strings]
-    if strings and all(b"\x00" not in one and len(one) < 256 for one in encoded):
-        assert [one for piece in found for one in piece.tolist()] == encoded
-    else:
-        assert found is None
-
-
 @given(
     strings_of(ascii_text) | strings_of(any_text) | strings_of(st.one_of(any_text, long_text)),
     st.data(),
@@ -206,26 +183,13 @@ def test_pages_of_what_are_no_strings():
     assert out.tolist() == ["ab"]
     with pytest.raises(ValueError, match="UTF-8"):
         broken.copy(1, out)
-    assert broken.padded(0, 1) is None
+    assert broken.padded(0, 1)[0].tolist() == [b"ab"]
+    assert broken.padded(0, 2) is None
     # Half of a character, and the other half in the next string.
     halves = PackedStrings(
         reference(["ab", "cd"]).replace(b"ab", b"a\xc3").replace(b"cd", b"\xbcd"), 2
     )
     assert halves.padded(0, 2) is None
-
-
-def test_what_is_no_utf8_is_not_padded():
-    packed = bytearray(reference(["abc", "d"]))
-    packed[8] = 0xFF
-    assert to_padded(packed, 2) is None
-
-
-def test_what_would_take_too_much_padded_is_not_padded():
-    packed = reference(["a"] * PIECE + ["b" * 200] + ["c"] * 9)
-    assert [piece.dtype.itemsize for piece in to_padded(packed, PIECE + 10)] == [1, 200]
-    most = 201 * PIECE
-    assert to_padded(packed, PIECE + 10, max_bytes=most) is not None
-    assert to_padded(packed, PIECE + 10, max_bytes=most - 1) is None
 
 
 def test_many_strings_cross_pieces():
@@ -234,9 +198,9 @@ def test_many_strings_cross_pieces():
     packed = bytes(pack(np.array(strings, STRING)))
     assert packed == reference(strings)
     assert unpack(packed, len(strings)).tolist() == strings
-    firsts = [(first, len(piece)) for first, piece in pieces(packed, len(strings))]
-    assert [first for first, _ in firsts] == list(range(0, len(strings), PIECE))
-    assert sum(length for _, length in firsts) == len(strings)
+    found = PackedStrings(packed, len(strings)).padded(0, len(strings))
+    assert list(map(len, found)) == [PIECE, PIECE, PIECE, 5]
+    assert [raw.decode() for piece in found for raw in piece.tolist()] == strings
 
 
 def test_one_long_string_does_not_make_the_others_as_long():
@@ -244,8 +208,10 @@ def test_one_long_string_does_not_make_the_others_as_long():
     strings[7] = "x" * 1_000_000
     packed = bytes(pack(np.array(strings, STRING)))
     assert packed == reference(strings)
-    widest = max(piece.nbytes for _, piece in pieces(packed, len(strings)))
-    assert widest <= PIECE * WIDEST
+    assert unpack(packed, len(strings)).tolist() == strings
+    found = PackedStrings(packed, len(strings))
+    assert found.padded(0, len(strings)) is None
+    assert max(piece.itemsize for piece in found.padded(8, len(strings))) == 1
 
 
 def damaged():

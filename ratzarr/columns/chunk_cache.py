@@ -112,7 +112,8 @@ class OpenChunk:
             if self._values is not None:
                 return
             found = None if whole else self._codec.blocks(data)
-            if found is not None and self._decode_blocks(found, rows):
+            if found is not None:
+                self._decode_blocks(found, rows)
                 return
             strings = self._codec.decode_strings(data)
             self._values = values = self._codec.decode(data) if strings is None else strings
@@ -139,18 +140,20 @@ class OpenChunk:
                 return True
             try:
                 found = self._codec.stored_blocks(length, read)
-                return found is not None and self._decode_blocks(found, rows)
+                if found is not None:
+                    self._decode_blocks(found, rows)
             except (ValueError, RuntimeError):
                 return False
+            return found is not None
 
-    def _decode_blocks(self, found: Blocks, rows: slice) -> bool:
-        """Decode the blocks of rows; return False if decoding the whole chunk is better."""
+    def _decode_blocks(self, found: Blocks, rows: slice) -> None:
+        """Decode the blocks of rows that are not decoded yet, and blocks likely to follow."""
         self._block_bytes = found.block
         first, last = self._blocks_of(rows)
         lacking = sum(other - one for one, other in self._lacking(first, last))
         if self._blocks and len(self._blocks) + lacking >= found.count * PART:
-            return False
-        if first - 1 in self._blocks:
+            first, last = 0, found.count
+        elif first - 1 in self._blocks:
             last = min(last + AHEAD * len(self._blocks), found.count)
         for one, other in self._lacking(first, last):
             start, stop = found.bytes_of(one, other)
@@ -160,7 +163,6 @@ class OpenChunk:
             for number in range(one, other):
                 begin = number * found.block - start
                 self._blocks[number] = out[begin : begin + found.block]
-        return True
 
     def _blocks_of(self, rows: slice) -> tuple[int, int]:
         return (

@@ -12,7 +12,7 @@ allows two things:
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -26,10 +26,8 @@ __all__ = [
     "Blocks",
     "Piece",
     "ReadAt",
-    "block_sums",
     "compress",
     "reader_of",
-    "summed_head",
 ]
 
 
@@ -117,7 +115,7 @@ class Blocks:
         if count > (MAX_SUMMED_BLOCKS if summed else MAX_BLOCKS):
             return None
         table = HEADER + 4 * count
-        first = table + _table_bytes(count) * summed
+        first = table + (len(MAGIC) + SUM * (count + 1)) * summed
         if first > HEAD:
             head = np.empty(first, np.uint8)
             there = read(0, memoryview(head))
@@ -195,53 +193,6 @@ class Blocks:
             raise ValueError("the object has become shorter")
 
 
-def block_sums(part: bytes) -> list[int]:
-    """Return the CRC-32C of each block of a newly compressed buffer; none if it gets no table.
-
-    With a single thread, Blosc writes the blocks one after another in order.
-    """
-    size, block = struct.unpack_from("<II", part, 4)
-    if part[2] & COPIED or not block:
-        return []
-    count = -(-size // block)
-    starts = struct.unpack_from(f"<{count}i", part, HEADER)
-    view = np.frombuffer(part, np.uint8)
-    ends = (*starts[1:], len(part))
-    if list(starts) != sorted(starts):
-        return []
-    return [google_crc32c.value(view[a:b]) for a, b in zip(starts, ends, strict=True)]
-
-
-def summed_head(header: bytes, starts: Sequence[int], sums: Sequence[int]) -> bytes:
-    """Return the bytes before the blocks: Blosc's header, the block offsets, and the table.
-
-    Parameters
-    ----------
-    header : bytes
-        Blosc's 16 bytes, without a table.
-    starts : sequence of int
-        The offset of each block without a table.
-    sums : sequence of int
-        The checksum of each block, in the same order.
-    """
-    count = len(starts)
-    longer = _table_bytes(count)
-    packed = struct.unpack_from("<I", header, 12)[0] + longer
-    head = b"".join(
-        (
-            header[:12],
-            struct.pack(f"<I{count}i", packed, *(start + longer for start in starts)),
-            MAGIC,
-            struct.pack(f"<{count}I", *sums),
-        )
-    )
-    return head + struct.pack("<I", google_crc32c.value(head))
-
-
-def _table_bytes(count: int) -> int:
-    return len(MAGIC) + SUM * count + SUM
-
-
 type Piece = bytes | NDArray[np.uint8]
 
 
@@ -271,9 +222,22 @@ def compress(
         The consecutive parts of the buffer.
     """
     data = blosc.compress(values, compressor, level, shuffle, block)
-    sums = block_sums(data) if summed else []
-    if not 1 < len(sums) <= MAX_SUMMED_BLOCKS:
+    size, block = struct.unpack_from("<II", data, 4)
+    count = -(-size // block) if block else 0
+    if not summed or data[2] & COPIED or not 1 < count <= MAX_SUMMED_BLOCKS:
         return [data]
-    starts = struct.unpack_from(f"<{len(sums)}i", data, HEADER)
-    head = summed_head(data[:HEADER], starts, sums)
-    return [head, np.frombuffer(data, np.uint8)[HEADER + 4 * len(sums) :]]
+    first = HEADER + 4 * count
+    starts = struct.unpack_from(f"<{count}i", data, HEADER)
+    if list(starts) != sorted(starts):
+        # Several threads of Blosc write the blocks in the order in which they finish.
+        return [data]
+    view = np.frombuffer(data, np.uint8)
+    sums = [
+        google_crc32c.value(view[a:b]) for a, b in zip(starts, (*starts[1:], None), strict=True)
+    ]
+    more = len(MAGIC) + SUM * (count + 1)
+    head = data[:12] + struct.pack(
+        f"<I{count}i{len(MAGIC)}s{count}I",
+        len(data) + more, *(start + more for start in starts), MAGIC, *sums,
+    )  # fmt: skip
+    return [head, struct.pack("<I", google_crc32c.value(head)), view[first:]]

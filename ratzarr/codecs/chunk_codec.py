@@ -458,16 +458,18 @@ class ChunkCodec:
             # Dates do not support the buffer protocol.
             blosc.decompress(plain, out.reshape(-1).view(np.uint8))
 
-    def decode_strings(self, data: bytes) -> PackedStrings | None:
-        """Return a chunk of strings without creating them; None for other dtypes.
+    def decode_pages(self, data: bytes) -> PackedStrings | Array:
+        """Decode a chunk of which pages will be read; strings are not created before, if possible.
 
         Errors are those of :meth:`decode`.
         """
-        self.check_size()
         if not self._is_text:
-            return None
+            return self.decode(data)
+        self.check_size()
         with self._memory(self._size):
-            return PackedStrings(self._unpack(data), self._values)
+            plain = self._unpack(data)
+            found = PackedStrings.of(plain, self._values)
+            return unpack(plain, self._values).reshape(self._shape) if found is None else found
 
     def decode_utf8[T](self, data: bytes, first: int, stop: int, convert: Convert[T]) -> T | None:
         """Return what a function makes of strings of a chunk; None if it has other values.

@@ -23,7 +23,7 @@ array(['ab', '', 'c'], dtype=StringDType())
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
@@ -58,6 +58,8 @@ LONG = 256
 """String length at which the second byte of the length becomes non-zero."""
 WIDEST = 2048
 """Largest padded size of a piece; longer strings are converted one by one."""
+MAX_PADDED_BYTES = 64 * 2**20
+"""Largest padded size of all pieces together."""
 
 
 def pack(values: Array) -> Bytes:
@@ -277,17 +279,13 @@ def unpack(data: Any, count: int, out: Array | None = None) -> Array:
     ValueError
         For invalid bytes. (UnicodeDecodeError is a ValueError.)
     """
-    raw = np.frombuffer(data, np.uint8)
     if out is None:
         out = np.empty(count, STRING)
-    found = _lengths(raw, count)
+    found = PackedStrings.of(data, count)
     if found is None:
         out[:] = VLenUTF8().decode(data)
-        return out
-    starts, lengths = found
-    for first in range(0, count, PIECE):
-        part = slice(first, first + PIECE)
-        _to_strings(_rows(raw, starts[part], lengths[part]), out[part])
+    else:
+        found.copy(0, out)
     return out
 
 
@@ -302,29 +300,26 @@ def _to_strings(piece: Array, out: Array) -> None:
 
 
 class PackedStrings:
-    """Encoded strings with the position of each; a page is decoded when it is requested.
+    """Short encoded strings with the position of each; a page is decoded when it is requested."""
 
-    Parameters
-    ----------
-    data : bytes-like
-        ``vlen-utf8`` bytes, which are kept.
-    count : int
-        Number of strings.
+    def __init__(self, raw: Bytes, starts: NDArray[Any], lengths: NDArray[np.uint8]) -> None:
+        self._raw, self._lengths = raw, lengths
+        self._starts = starts.astype(np.uint32 if len(raw) < 2**32 else np.int64)
 
-    Raises
-    ------
-    ValueError
-        If the lengths in the bytes do not fit the bytes.
-    """
+    @classmethod
+    def of(cls, data: Any, count: int) -> Self | None:
+        """Locate strings; return None if one has a zero byte, or 256 bytes or more.
 
-    def __init__(self, data: Any, count: int) -> None:
-        self._raw = np.frombuffer(data, np.uint8)
-        found = _lengths(self._raw, count)
-        self._is_plain = found is not None
-        """True if no string has a zero byte, or 256 bytes or more."""
-        starts, lengths = _places(self._raw, count) if found is None else found
-        places = np.uint32 if len(self._raw) < 2**32 else np.int64
-        self._starts, self._lengths = starts.astype(places), lengths
+        Parameters
+        ----------
+        data : bytes-like
+            ``vlen-utf8`` bytes, which are kept. For damaged bytes, None is returned.
+        count : int
+            Number of strings.
+        """
+        raw = np.frombuffer(data, np.uint8)
+        found = _lengths(raw, count)
+        return None if found is None else cls(raw, *found)
 
     @property
     def nbytes(self) -> int:
@@ -332,43 +327,29 @@ class PackedStrings:
         return self._raw.nbytes + self._starts.nbytes + self._lengths.nbytes
 
     def padded(self, first: int, stop: int) -> list[Array] | None:
-        """Return strings as pieces of fixed-width bytes; None if :meth:`copy` must decode them.
+        """Return strings as pieces of fixed-width bytes, each as wide as its longest string.
 
-        Each piece is as wide as its longest string. No string has a zero byte.
+        Return None if they are not UTF-8, or take too much memory.
         """
-        found = []
+        found: list[Array] = []
+        size = 0
         for begin in range(first, stop, PIECE):
-            piece = self._padded(slice(begin, min(begin + PIECE, stop)))
-            if piece is None or not is_utf8(piece):
+            piece = self._piece(begin, min(begin + PIECE, stop))
+            size += piece.nbytes
+            if size > MAX_PADDED_BYTES or not is_utf8(piece):
                 return None
             found.append(piece)
         return found
 
-    def _padded(self, rows: slice) -> Array | None:
-        lengths = self._lengths[rows]
-        if not self._is_plain and lengths.max() > WIDEST:
-            return None
-        piece = _rows(self._raw, self._starts[rows].astype(np.int64), lengths)
-        if not self._is_plain and np.count_nonzero(piece.view(np.uint8)) < lengths.sum():
-            # Fixed-width bytes can't keep a zero byte at the end of a string.
-            return None
-        return piece
-
     def copy(self, first: int, out: Array) -> None:
         """Decode strings, from the one with this index, into an array of StringDType."""
-        for begin in range(first, first + len(out), PIECE):
-            part = out[begin - first : begin - first + PIECE]
-            rows = slice(begin, begin + len(part))
-            piece = self._padded(rows)
-            if piece is not None:
-                _to_strings(piece, part)
-                continue
-            starts = self._starts[rows].astype(np.int64)
-            stops = starts + self._lengths[rows]
-            part[:] = [
-                str(self._raw[start:stop].data, "utf-8")
-                for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-            ]
+        for begin in range(0, len(out), PIECE):
+            part = out[begin : begin + PIECE]
+            _to_strings(self._piece(first + begin, first + begin + len(part)), part)
+
+    def _piece(self, first: int, stop: int) -> Array:
+        starts = self._starts[first:stop].astype(np.int64)
+        return _rows(self._raw, starts, self._lengths[first:stop])
 
 
 def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -391,9 +372,10 @@ def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64
 def to_padded(data: Any, count: int, first: int, stop: int) -> list[Array] | None:
     """Return strings as pieces of fixed-width bytes; see :meth:`PackedStrings.padded`.
 
-    Parameters and errors are those of :func:`to_offsets`.
+    Parameters are those of :func:`to_offsets`. Return None also for long strings.
     """
-    return PackedStrings(data, count).padded(first, stop)
+    found = PackedStrings.of(data, count)
+    return None if found is None else found.padded(first, stop)
 
 
 def to_offsets(

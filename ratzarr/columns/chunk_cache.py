@@ -115,8 +115,7 @@ class OpenChunk:
             if found is not None:
                 self._decode_blocks(found, rows)
                 return
-            strings = self._codec.decode_strings(data)
-            self._values = values = self._codec.decode(data) if strings is None else strings
+            self._values = values = self._codec.decode_pages(data)
             self._blocks = {}
             self.size = values.nbytes if isinstance(values, PackedStrings) else size_of(values)
 

@@ -93,7 +93,14 @@ class Catalog:
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, then the others."""
         listed = self.objects.list_dirs(GROUP)
-        return self._names_by_order() if listed is None else self._names_listed(listed)
+        if listed is not None:
+            return self._names_listed(listed)
+        if self.order is None:
+            raise StoreError(
+                f"{self.objects.location} can't be listed, and keeps no order of its columns: "
+                "they can only be read by name"
+            )
+        return [name for name in self.order if _keys(name)]
 
     def _names_listed(self, listed: list[str]) -> list[str]:
         """Return the column names for a listing of keys, in order."""
@@ -108,16 +115,6 @@ class Catalog:
             if now.load():
                 names += _ordered(order_of(now.document), keys)
         return names + sorted(self._names_of(keys))
-
-    def _names_by_order(self) -> list[str]:
-        """Return the names in the order, for a location that can't be listed."""
-        order = self.order
-        if order is None:
-            raise StoreError(
-                f"{self.objects.location} can't be listed, and keeps no order of its columns: "
-                "they can only be read by name"
-            )
-        return [name for name in order if _keys(name)]
 
     @property
     def _is_ours(self) -> bool:
@@ -146,7 +143,7 @@ class Catalog:
         return names
 
     def _name_of(self, key: str) -> str | None:
-        document = MetadataDocument(self.objects, Column(self.objects, key, key).document.key)
+        document = Column(self.objects, key, key).document
         try:
             if not document.load() or document.document.get("node_type") == "group":
                 return None
@@ -306,15 +303,9 @@ class Catalog:
 
     def kept_attributes(self, name: str) -> dict[str, Any]:
         """Return the attributes that a replacement of this column keeps."""
-        for key in plausible_keys(name):
-            # Read the document only: a column with an unknown codec has attributes too.
-            document = MetadataDocument(self.objects, Column(self.objects, name, key).document.key)
-            # A damaged document has no attributes, and must not prevent the replacement.
-            with suppress(DamagedError):
-                is_there = document.load() and document.document.get("node_type") != "group"
-                if is_there and true_name(key, document.attributes) == name:
-                    return kept_attributes(copy.deepcopy(document.attributes))
-        return {}
+        # A column with an unknown codec has attributes too, and a damaged document has none.
+        column = Column.find(self.objects, name, unreadable=True)
+        return kept_attributes(copy.deepcopy(column.document.attributes)) if column else {}
 
     def _create_hidden(self, name: str, key: str, document: Document) -> Column:
         # Discard an unfinished replacement by another process. That process notices when it
@@ -385,8 +376,8 @@ class Catalog:
         for key in others:
             # The existing module's key for this name. Without this, the table would have the
             # column twice.
-            old = Column(self.objects, column.name, key)
-            if old.document.load() and true_name(key, old.document.attributes) == column.name:
+            old = Column.find(self.objects, column.name, [key], unreadable=True)
+            if old is not None:
                 self.objects.delete_tree(old.prefix)
         # This reads the table again, because the order as last read may contain a deleted column.
         self.resizing.follow(target)

@@ -413,7 +413,7 @@ class ChunkCodec:
         self._last = way, part, CHOOSE_AGAIN
         return pieces
 
-    def decode(self, data: bytes | memoryview) -> Array:
+    def decode(self, data: bytes) -> Array:
         """Return the decoded chunk.
 
         Raises
@@ -439,7 +439,7 @@ class ChunkCodec:
             )
         return chunk
 
-    def decode_into(self, data: bytes | memoryview, out: Array) -> None:
+    def decode_into(self, data: bytes, out: Array) -> None:
         """Decode a chunk into an array of its shape and dtype.
 
         Where possible, no other memory is used. Strings are created directly in ``out``, because
@@ -535,7 +535,7 @@ class ChunkCodec:
         length -= CHECKSUM_BYTES * (len(self._packing) - 1)
         return Blocks.of(length, self._size, read, summed=True)
 
-    def _checked(self, data: bytes | memoryview) -> memoryview:
+    def _checked(self, data: bytes) -> memoryview:
         """Verify all checksums; return the bytes before them."""
         plain: Any = data
         for _ in self._packing[1:]:

@@ -281,7 +281,7 @@ class BlockRead:
             if found.data is not None:
                 # Without the whole chunk, its other rows would take another request.
                 waits = cache.trusts and column.objects.threads is None
-                opened.chunk.decode(rows, bytes(found.data), whole=waits or goes_on)
+                opened.chunk.decode(rows, found.data, whole=waits or goes_on)
             opened.chunk.copy(rows, out)
         # Without a state, later changes of the chunk would go unnoticed. A caller that trusts the
         # cache accepts that.

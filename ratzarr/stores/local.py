@@ -175,12 +175,11 @@ class LocalObjects(Objects):
         key: str,
         state: str,
         limit: int | None = None,
-        room: Callable[[int], memoryview] | None = None,
         take: Take | None = None,
     ) -> Seen | None:
         if self.is_still(key, state):
             return Seen(None, "", state)
-        found = self._reading(key, lambda: read_with_state(self._root, key, limit, room, take))
+        found = self._reading(key, lambda: read_with_state(self._root, key, limit, take))
         if found is None:
             return None
         data, now = found
@@ -198,7 +197,7 @@ class LocalObjects(Objects):
         found = self.get_unless(key, "", limit)
         if found is None:
             return None
-        assert isinstance(found.data, bytes)  # noqa: S101 - without state and room, it is bytes
+        assert found.data is not None  # noqa: S101 - without a state, it is read
         return Versioned(found.data, _version(found.data), state=found.state)
 
     # ---- writing

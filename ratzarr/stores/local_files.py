@@ -230,21 +230,18 @@ def read_with_state(
     root: Path,
     key: str,
     limit: int | None = None,
-    room: Callable[[int], memoryview] | None = None,
     take: Take | None = None,
-) -> tuple[bytes | memoryview | int | None, str] | None:
+) -> tuple[bytes | int | None, str] | None:
     """Read a file below the root and return its state; None if it does not exist.
 
     Parameters
     ----------
-    room : callable, optional
-        Returns a buffer of the given size for the bytes.
     take : callable, optional
         Called first: see :meth:`ratzarr.stores.base.Objects.get_unless`.
 
     Returns
     -------
-    bytes, memoryview, int or None
+    bytes, int or None
         The bytes, or the size if it exceeds the limit; None if ``take`` has read the needed part.
     str
         See :func:`state_of`.
@@ -262,9 +259,7 @@ def read_with_state(
             return now.st_size, ""
         if take is not None and take(state, now.st_size, functools.partial(_read_at, file)):
             return None, state
-        if room is None:
-            return read_all(file), state
-        return _read_into(file, room(now.st_size + 1)), state
+        return _read(file, now.st_size), state
     finally:
         os.close(file)
 
@@ -324,17 +319,6 @@ def _read_at(file: int, place: int, memory: memoryview) -> int:
     while size < len(memory) and (read := os.preadv(file, [memory[size:]], place + size)):
         size += read
     return size
-
-
-def _read_into(file: int, room: memoryview) -> memoryview:
-    """Read a file into a buffer with one byte more than the file should have."""
-    size = 0
-    while size < len(room) and (read := os.readv(file, [room[size:]])):
-        size += read
-        if size == len(room) - 1:
-            # Confirming the end of the file would take another call.
-            break
-    return room[:size]
 
 
 def state_of(found: os.stat_result, *, now: int | None = None) -> str:

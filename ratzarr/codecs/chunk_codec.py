@@ -523,12 +523,7 @@ class ChunkCodec:
     def stored_blocks(self, length: int, read: ReadAt) -> Blocks | None:
         """Return a chunk as blocks with checksums of their own; None if it has none.
 
-        Parameters
-        ----------
-        length : int
-            Size of the chunk's object in bytes.
-        read : callable
-            Reads part of the object.
+        ``length`` is the size of the chunk's object, from which ``read`` reads.
         """
         if not self._in_blocks or self._size > self._most:
             return None

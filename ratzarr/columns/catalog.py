@@ -154,13 +154,7 @@ class Catalog:
         return true_name(key, document.attributes)
 
     def _locate(self, name: str) -> Column:
-        """Return the column of this name, readable or not.
-
-        Raises
-        ------
-        ColumnNotFoundError
-            If the column does not exist; the message lists the existing columns.
-        """
+        """Return the column of this name, readable or not; raise an error if there is none."""
         column = Column.find(self.objects, name, unreadable=True)
         if column is None:
             raise self.no_column(name)
@@ -265,10 +259,7 @@ class Catalog:
     ) -> tuple[Column, ColumnState, NDArray[Any]]:
         """Let a column grow to the table's row count before rows are written.
 
-        Returns
-        -------
-        column, state, values
-            The same, with the column's new state.
+        Return the column with its new state, and the values.
 
         Raises
         ------
@@ -409,12 +400,7 @@ class Catalog:
         """Update ROWCOUNT if another program has changed the number of rows; return the row count.
 
         The write fails if the table's document has changed since before the columns were opened.
-        So it never undoes a resize by another process.
-
-        Parameters
-        ----------
-        rows : int
-            The row count as known to the caller.
+        So it never undoes a resize by another process. ``rows`` is the row count as known.
         """
         for attempt in (attempts := Attempts(self.objects.patience)):
             if attempt and not self._table.load():
@@ -493,14 +479,7 @@ class Catalog:
     # ---- deleting
 
     def delete(self, name: str, known: Column | None = None) -> None:
-        """Delete a column.
-
-        Parameters
-        ----------
-        name : str
-            Its name.
-        known : Column, optional
-            The column of this name, as last read.
+        """Delete a column; ``known`` is the column of this name as last read.
 
         Raises
         ------

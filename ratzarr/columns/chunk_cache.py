@@ -120,19 +120,10 @@ class OpenChunk:
             self.size = values.nbytes if isinstance(values, PackedStrings) else size_of(values)
 
     def decode_part(self, rows: slice, length: int, read: ReadAt) -> bool:
-        """Decode rows as :meth:`decode` does, but read only parts of the object.
+        """Decode rows as :meth:`decode` does, but read only parts of an object of this length.
 
-        Parameters
-        ----------
-        length : int
-            The size of the object in bytes.
-        read : callable
-            Reads a part of the object.
-
-        Returns
-        -------
-        bool
-            False if the whole object must be read, with :meth:`decode`, which also reports damage.
+        Return False if the whole object must be read, with :meth:`decode`, which also reports
+        damage.
         """
         with self._lock:
             if self._values is not None:

@@ -290,18 +290,10 @@ class BlockRead:
 
 
 def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, OpenChunk]] | None:
-    """Return the chunks of a block from the cache.
+    """Return the chunks of a block from the cache, in row order.
 
-    Parameters
-    ----------
-    column, start, stop
-        See :class:`BlockRead`.
-
-    Returns
-    -------
-    list of (Part, OpenChunk) or None
-        In row order. None if a row is not cached, or if it is not trusted and only a request could
-        tell whether it is current.
+    Return None if a row is not cached, or if it is not trusted and only a request could tell
+    whether it is current.
     """
     state, cache = column.state, column.cache
     if stop > state.length:
@@ -364,21 +356,7 @@ def _goes_on(column: Column, state: ColumnState, part: Part) -> bool:
 def block_writes(
     column: Column, state: ColumnState, values: Array, start: int
 ) -> list[Callable[[], None]]:
-    """Return tasks that write a block of existing rows.
-
-    Parameters
-    ----------
-    column : Column
-    state, values
-        From :meth:`Column.fit`.
-    start : int
-        The table row of the block's first row.
-
-    Returns
-    -------
-    list of callable
-        One task for each chunk, independent of each other.
-    """
+    """Return independent tasks that write a block of existing rows, as :meth:`Column.fit` returned it."""
     # Strings are extracted from an array some thousands at a time, with the interpreter's lock
     # held. Two threads keep the processors busy. More threads would wait for that lock in turn,
     # which takes half as long again as the work.
@@ -397,20 +375,7 @@ def write_rows(
     values: Array,
     turns: AbstractContextManager[Any] | None = None,
 ) -> None:
-    """Write rows of one chunk.
-
-    Parameters
-    ----------
-    column : Column
-    state, values
-        From :meth:`Column.fit`.
-    chunk : int
-        The number of the chunk.
-    rows : slice or ndarray of int
-        The rows within the chunk; see :data:`Rows`.
-    turns : context manager, optional
-        See :meth:`ChunkCodec.encode`.
-    """
+    """Write rows of one chunk; ``turns`` is as for :meth:`ChunkCodec.encode`."""
     key, cache, written = column.chunk_key(state, chunk), column.cache, None
     began = cache.begin_write(key)
     try:
@@ -438,10 +403,7 @@ def _merge(
 ) -> Array:
     """Merge rows into a chunk by compare-and-swap; return all values of the chunk.
 
-    Parameters
-    ----------
-    known : WrittenChunk, optional
-        The chunk as this instance last wrote it. If that is still current, it is not read.
+    ``known`` is the chunk as this instance last wrote it. If that is still current, it is not read.
     """
     objects, key, first = column.objects, column.chunk_key(state, chunk), chunk * state.chunk_rows
     stop = first + (rows.stop if isinstance(rows, slice) else int(rows[-1]) + 1)

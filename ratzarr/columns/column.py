@@ -279,22 +279,10 @@ class Column:
     # ---- writing
 
     def fit(self, block: Any, start: int) -> tuple[ColumnState, Array]:
-        """Validate a block of rows, and convert it to the column's dtype.
+        """Validate a block of rows; return the state that it was validated for, and its values.
 
-        Parameters
-        ----------
-        block : array-like
-            The rows, with shape (n,), or (n, width) if the width is not 1.
-        start : int
-            The table row of the block's first row, for messages.
-
-        Returns
-        -------
-        state : ColumnState
-            The state that the block was validated for.
-        values : ndarray
-            The rows in the column's dtype. Strings in an array of fixed width stay in that array,
-            because they are encoded faster without conversion.
+        They have the column's dtype. Strings in an array of fixed width stay in that array, because
+        they are encoded faster without conversion. ``start`` is for messages.
 
         Raises
         ------
@@ -355,16 +343,10 @@ class Column:
         row_count: int,
         written: Iterable[tuple["Column", ColumnState, int]],
     ) -> None:
-        """Declare the column complete, or its first rows.
+        """Declare the column complete, or its first ``rows_done`` rows.
 
-        Parameters
-        ----------
-        rows_done : int, optional
-            The number of rows that are complete; by default the column is.
-        row_count : int
-            Rows of the table.
-        written : iterable of (Column, ColumnState, int)
-            Unchecked writes to the column, see :class:`~ratzarr.columns.unconfirmed.Unconfirmed`.
+        ``written`` are writes to the column that have not been checked yet, each with the column,
+        its state then, and the end of the rows.
 
         Raises
         ------

@@ -77,11 +77,10 @@ class OpenColumns:
     ) -> None:
         self._table, self._cache, self._buffer = table, cache, buffer
         self._objects = table.objects
+        # The number of threads that are enough for reading, and for coding whole chunks; None for one
+        # per request. On stores without waiting, each further thread only needs more memory.
         self._few = self._objects.threads
-        """The number of threads that are enough for reading; None for one per request."""
-        # On stores without waiting, each further thread only needs more memory.
         self._packers = None if self._few is None else max(2, PROCESSORS)
-        """The same for coding whole chunks."""
         self._columns: dict[str, Column] = {}
         # Columns whose log has an event of this instance, by name and identity: a column created
         # anew has a new log.
@@ -564,8 +563,7 @@ class OpenColumns:
                 for name, (column, state, _) in fitted.items()
                 if (name, state.id) not in self._logged
             ]
-            if unlogged:
-                _run(unlogged)
+            _run(unlogged)
             lagging = [
                 name
                 for name, (_, state, values) in fitted.items()
@@ -584,8 +582,7 @@ class OpenColumns:
                     tasks += block_writes(column, state, values, start)
                 else:
                     tasks += self._buffer.put(column, state, values, start)
-            if tasks:
-                _run(tasks, self._packers)
+            _run(tasks, self._packers)
         except (ChangedError, ColumnNotFoundError):
             self._close_visible(columns)
             raise
@@ -634,7 +631,7 @@ class OpenColumns:
             column.log(state)
             self._logged.add(key)
 
-    def confirm(self, names: Iterable[str] | None = None) -> None:
+    def confirm(self) -> None:
         """Check that written rows still exist, in the columns that they were meant for.
 
         Raises
@@ -642,7 +639,7 @@ class OpenColumns:
         ChangedError, ColumnNotFoundError
             If another process has deleted a column, created it anew, or cut rows off.
         """
-        with self.confirming(names) as written:
+        with self.confirming() as written:
             run([partial(column.confirm, state, stop) for column, state, stop in written])
 
     @contextmanager

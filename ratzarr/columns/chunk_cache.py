@@ -334,10 +334,12 @@ class ChunkCache:
             self._remove((key, ReadChunk))
 
     def _put(self, key: str, chunk: ReadChunk | WrittenChunk) -> None:
-        place = key, type(chunk)
+        place, size = (key, type(chunk)), chunk.size
         self._remove(place)
-        self._chunks[place] = chunk, chunk.size
-        self._size += self._chunks[place][1]
+        if size > self._limit:
+            return
+        self._chunks[place] = chunk, size
+        self._size += size
         while self._size > self._limit:
             self._remove(next(iter(self._chunks)))
 

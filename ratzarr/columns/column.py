@@ -250,7 +250,8 @@ class Column:
         # The cache is keyed by chunks, so a block of one row would spend its time on encoding.
         encoding, number, key = self._last_key
         if encoding is not state.chunk_keys or number != chunk:
-            key = f"{self.prefix}/{state.chunk_name(chunk)}"
+            place = (chunk, 0) if state.row_shape else (chunk,)
+            key = f"{self.prefix}/{state.chunk_keys.encode_chunk_key(place)}"
             self._last_key = state.chunk_keys, chunk, key
         return key
 

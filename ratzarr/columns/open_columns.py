@@ -202,27 +202,24 @@ class OpenColumns:
         if self._rows is None:
             self.open(names)
             opened = (column for column in self._columns.copy().values() if column.in_place)
-            self._rows = self._determine_rows(next(opened, None))
-        return self._rows
+            for column in self._determine_rows(next(opened, None)):
+                self.add(column)
+        return self._rows or 0
 
-    def _determine_rows(self, sample: Column | None) -> int:
-        """Compare ROWCOUNT with one column, by default the table's first."""
+    def _determine_rows(self, sample: Column | None = None) -> list[Column]:
+        """Compare ROWCOUNT with one column, by default the first; return columns opened for that."""
         stated = stated_rows(self._table.document)
-        is_resized = RESIZE_ATTR in self._table.attributes
-        if stated is not None and is_resized:
-            self._sample = None
-            return stated
-        if sample is None:
-            sample = self.catalog.first()
-            if sample is not None and sample.name not in self._columns:
-                self.add(sample)
-        self._sample = sample
+        self._sample = None
+        if stated is not None and RESIZE_ATTR in self._table.attributes:
+            self._rows = stated
+            return []
+        self._sample = sample = sample or self.catalog.first()
         if sample is None or stated is None or sample.state.length == stated:
-            return stated if stated is not None else sample.state.length if sample else 0
+            self._rows = stated if stated is not None else sample.state.length if sample else 0
+            return [] if sample is None else [sample]
         columns = self.catalog.all({})
-        for column in columns:
-            self.add(column)
-        return rows_of(stated, [column.state for column in columns])
+        self._rows = rows_of(stated, [column.state for column in columns])
+        return columns
 
     def accept_row_count(self) -> None:
         """Trust ROWCOUNT, because this instance has just written the document."""
@@ -254,7 +251,7 @@ class OpenColumns:
             self._rows is None or sample is None or not sample.document.is_still()
         ):
             # Here, this needs no request.
-            self._rows = self._determine_rows(None)
+            self._determine_rows()
         rows = self.row_count()
         if rows != stated_rows(self._table.document):
             self._rows = self.catalog.correct_row_count(rows)

@@ -125,7 +125,8 @@ class Blocks:
         starts = struct.unpack_from(f"<{count}i", head, HEADER)
         # Blosc's threads write the blocks in the order in which they finish.
         borders = (*sorted(starts), length)
-        if borders[0] < first or borders[-2] >= length:
+        if borders[0] < first or borders[-2] >= length or len(set(starts)) < count:
+            # Overlapping blocks would take more memory than the buffer.
             return None
         if not summed:
             return cls(how, size, block, count, starts, borders, (), read)
@@ -133,7 +134,7 @@ class Blocks:
         is_ours = head[table : table + len(MAGIC)].tobytes() == MAGIC
         if not is_ours or google_crc32c.value(head[: first - SUM]) != stored:
             return None
-        if starts != borders[:-1] or len(set(starts)) < count:
+        if starts != borders[:-1]:
             return None
         sums = struct.unpack_from(f"<{count}I", head, table + len(MAGIC))
         return cls(how, size, block, count, starts, borders, sums, read)

@@ -86,9 +86,7 @@ class Catalog:
     @cached_property
     def resizing(self) -> Resizing:
         """The changes of the row count."""
-        return Resizing(
-            self._table, self.all, self.being_built, self.row_count, self.table_missing
-        )
+        return Resizing(self._table, self)
 
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, then the others."""

@@ -120,6 +120,15 @@ def test_a_table_that_was_made_to_deceive(change):
     assert opened(bytes(bad), values.nbytes) is None
 
 
+def test_blocks_in_the_same_place_are_not_read_one_by_one():
+    """They could claim any amount of memory."""
+    bad = bytearray(summed(VALUES["decimals"], WAYS[0]))
+    size, block = struct.unpack_from("<II", bad, 4)
+    assert opened(bytes(bad), size, summed=False).count == -(-size // block)
+    bad[20:24] = bad[16:20]
+    assert opened(bytes(bad), size, summed=False) is None
+
+
 def test_changed_blocks_are_noticed():
     values = VALUES["decimals"]
     good = summed(values, WAYS[3])

@@ -39,7 +39,6 @@ from ratzarr.errors import (
     RowRangeError,
     StoreError,
 )
-from ratzarr.format.blocks import Block
 from ratzarr.format.limits import MAX_ROWS, MEMORY, TASK_BYTES, check_memory
 from ratzarr.format.names import RESIZE_ATTR, check_name, stated_rows
 from ratzarr.stores.document import MetadataDocument
@@ -506,8 +505,7 @@ class OpenColumns:
     def check(self, name: str, start: int, length: int) -> None:
         """Check that the chunks of these rows exist and are not damaged."""
         stop = self._stop([name], start, length)
-        if self._buffer is not None:
-            self.write_back([name], Block(start, stop - start))
+        self.write_back([name])
         self._read([name], start, stop, _check_chunk)
 
     def _check_complete(self, name: str, column: Column) -> None:
@@ -601,8 +599,8 @@ class OpenColumns:
                 error.add_note(f"{other}\n" + "\n".join(getattr(other, "__notes__", ())))
         self.forget()
 
-    def write_back(self, names: Collection[str] | None = None, block: Block | None = None) -> None:
-        """Write buffered rows, optionally of some columns or one block (:class:`WriteBuffer`).
+    def write_back(self, names: Collection[str] | None = None) -> None:
+        """Write buffered rows, by default of all columns.
 
         Raises
         ------
@@ -612,7 +610,7 @@ class OpenColumns:
         if self._buffer is None:
             return
         try:
-            self._buffer.write_back(names, block)
+            self._buffer.write_back(names)
         except (ChangedError, ColumnNotFoundError):
             self._close_visible(list(self._columns) if names is None else names)
             raise

@@ -17,6 +17,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 from weakref import WeakSet, finalize
@@ -30,7 +31,6 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import run
 from ratzarr.errors import ChangedError, ColumnNotFoundError, RatZarrError
-from ratzarr.format.blocks import Block
 
 __all__ = [
     "SECONDS",
@@ -189,6 +189,7 @@ class _BufferedChunk:
 
     def __init__(self, column: Column, state: ColumnState, chunk: int) -> None:
         self.lock = threading.Lock()
+        self.key = _key(column, state, chunk)
         self.column, self.state, self.chunk = column, state, chunk
         rows = rows_of(state, chunk)
         self.values: Array = np.empty((rows, *state.row_shape), state.dtype)
@@ -220,11 +221,6 @@ class _BufferedChunk:
             self.size += size_of(values) - had
 
     @property
-    def first(self) -> int:
-        """The column's row number of the chunk's first row."""
-        return self.chunk * self.state.chunk_rows
-
-    @property
     def is_full(self) -> bool:
         """True if all rows of the column in this chunk are buffered."""
         return self.count >= rows_of(self.state, self.chunk)
@@ -250,9 +246,11 @@ class _BufferedChunk:
         self.is_done = True
 
     def __str__(self) -> str:
+        rows = self.state.chunk_rows
+        first = self.chunk * rows
         return (
-            f"{self.count} rows of column {self.column.name!r}, of those from {self.first} to "
-            f"{self.first + self.state.chunk_rows - 1}"
+            f"{self.count} rows of column {self.column.name!r}, of those from {first} to "
+            f"{first + rows - 1}"
         )
 
 
@@ -308,34 +306,27 @@ class WriteBuffer:
         for part in parts(start, start + len(values), state.chunk_rows, state.length):
             given = values[part.in_block]
             # Rows of a chunk that is larger than the buffer are written at once.
-            row_bytes = state.row_bytes + 1
-            too_large = state.chunk_rows * row_bytes > self._limit and (
-                rows_of(state, part.chunk) * row_bytes > self._limit
-            )
+            too_large = rows_of(state, part.chunk) * (state.row_bytes + 1) > self._limit
             if too_large or _process.is_ending:
                 tasks.append(partial(write_rows, column, state, part.chunk, part.in_chunk, given))
-                continue
-            if len(given) == state.chunk_rows:
+            elif len(given) == state.chunk_rows:
                 tasks.append(partial(self._write_whole, column, state, part, given))
-                continue
-            key, chunk = self._put(column, state, part, given)
-            if chunk.is_full:
-                tasks.append(partial(self._write, key, chunk))
+            elif (chunk := self._put(column, state, part, given)).is_full:
+                tasks.append(partial(self._write, chunk))
         return tasks
 
     def _put(
         self, column: Column, state: ColumnState, part: Part, values: Array
-    ) -> tuple[_Key, _BufferedChunk]:
-        key = _key(column, state, part.chunk)
+    ) -> _BufferedChunk:
         while True:
-            chunk = self._find(key)
+            chunk = self._find(column, state, part.chunk)
             is_new = chunk is None
             if chunk is None:
                 chunk = _BufferedChunk(column, state, part.chunk)
                 self._make_room(chunk.size)
             with chunk.lock:
                 if chunk.is_done:
-                    self._remove(key, chunk)
+                    self._remove(chunk)
                     continue
                 before = 0 if is_new else chunk.size
                 chunk.put(column, state, part.in_chunk, values)
@@ -343,26 +334,27 @@ class WriteBuffer:
                 is_ours = True
                 if more:
                     with self._lock:
-                        is_ours = self._waiting.setdefault(key, chunk) is chunk
+                        is_ours = self._waiting.setdefault(chunk.key, chunk) is chunk
                         self._size += more if is_ours else 0
             if is_ours:
                 if is_new:
                     _process.add(self)
                 elif more:
                     self._make_room(0)
-                return key, chunk
+                return chunk
 
-    def _find(self, key: _Key) -> _BufferedChunk | None:
+    def _find(self, column: Column, state: ColumnState, number: int) -> _BufferedChunk | None:
+        key = _key(column, state, number)
         with self._lock:
             chunk = self._waiting.get(key)
             if chunk is not None:
                 self._waiting.move_to_end(key)
             return chunk
 
-    def _remove(self, key: _Key, chunk: _BufferedChunk) -> None:
+    def _remove(self, chunk: _BufferedChunk) -> None:
         with self._lock:
-            if self._waiting.get(key) is chunk:
-                del self._waiting[key]
+            if self._waiting.get(chunk.key) is chunk:
+                del self._waiting[chunk.key]
                 self._size -= chunk.size
 
     def _make_room(self, size: int) -> None:
@@ -370,8 +362,8 @@ class WriteBuffer:
             with self._lock:
                 if not self._waiting or self._size + size <= self._limit:
                     return
-                key, chunk = next(iter(self._waiting.items()))
-            self._write(key, chunk)
+                chunk = next(iter(self._waiting.values()))
+            self._write(chunk)
 
     # ---- reading
 
@@ -400,28 +392,25 @@ class WriteBuffer:
 
     # ---- writing
 
-    def _write(self, key: _Key, chunk: _BufferedChunk) -> None:
+    def _write(self, chunk: _BufferedChunk) -> None:
         try:
             with chunk.lock:
                 chunk.write()
         finally:
             if chunk.is_done:
-                self._remove(key, chunk)
+                self._remove(chunk)
 
     def _write_whole(self, column: Column, state: ColumnState, part: Part, values: Array) -> None:
         """Write all rows of a chunk; discard buffered rows of it."""
-        key = _key(column, state, part.chunk)
-        chunk = self._find(key)
-        if chunk is None:
+        chunk = self._find(column, state, part.chunk)
+        with nullcontext() if chunk is None else chunk.lock:
             write_rows(column, state, part.chunk, part.in_chunk, values)
-            return
-        with chunk.lock:
-            write_rows(column, state, part.chunk, part.in_chunk, values)
-            chunk.is_done = True
-        self._remove(key, chunk)
+            if chunk is not None:
+                chunk.is_done = True
+                self._remove(chunk)
 
-    def write_back(self, names: Collection[str] | None = None, block: Block | None = None) -> None:
-        """Write buffered rows, optionally only of some columns or around one block of rows.
+    def write_back(self, names: Collection[str] | None = None) -> None:
+        """Write buffered rows, by default of all columns.
 
         Raises
         ------
@@ -431,16 +420,15 @@ class WriteBuffer:
         """
         with self._lock:
             chosen = [
-                (key, chunk)
-                for key, chunk in self._waiting.items()
-                if (names is None or chunk.column.name in names) and _touches(chunk, block)
+                chunk
+                for chunk in self._waiting.values()
+                if names is None or chunk.column.name in names
             ]
             errors = [
                 error for name, error in self._stored_errors if names is None or name in names
             ]
             self._stored_errors = [each for each in self._stored_errors if each[1] not in errors]
-        if chosen:
-            errors += [error for error in self._try(chosen) if error is not None]
+        errors += [error for error in self._try(chosen) if error is not None]
         if errors:
             for other in errors[1:]:
                 errors[0].add_note(
@@ -448,32 +436,32 @@ class WriteBuffer:
                 )
             raise errors[0]
 
-    def _try(self, chosen: list[tuple[_Key, _BufferedChunk]]) -> list[RatZarrError | None]:
-        def attempt(key: _Key, chunk: _BufferedChunk) -> RatZarrError | None:
+    def _try(self, chosen: list[_BufferedChunk]) -> list[RatZarrError | None]:
+        def attempt(chunk: _BufferedChunk) -> RatZarrError | None:
             try:
-                self._write(key, chunk)
+                self._write(chunk)
             except RatZarrError as error:
                 return error
             return None
 
-        return run([partial(attempt, *each) for each in chosen])
+        return run([partial(attempt, chunk) for chunk in chosen])
 
     def drop(self, name: str) -> None:
         """Discard the rows of a column that this instance has deleted."""
         with self._lock:
-            chosen = [each for each in self._waiting.items() if each[1].column.name == name]
+            chosen = [one for one in self._waiting.values() if one.column.name == name]
             self._stored_errors = [each for each in self._stored_errors if each[0] != name]
-        for key, chunk in chosen:
+        for chunk in chosen:
             with chunk.lock:
                 chunk.is_done = True
-            self._remove(key, chunk)
+            self._remove(chunk)
 
     def write_due(self, before: float) -> None:
         """Write rows buffered before a time; store errors for a later caller."""
         with self._lock:
-            chosen = [each for each in self._waiting.items() if each[1].since <= before]
+            chosen = [chunk for chunk in self._waiting.values() if chunk.since <= before]
         began = time.monotonic()
-        for (_, chunk), error in zip(chosen, self._try(chosen), strict=True):
+        for chunk, error in zip(chosen, self._try(chosen), strict=True):
             if error is not None and not chunk.is_done:
                 chunk.since = time.monotonic()
             elif error is not None:
@@ -490,15 +478,7 @@ class WriteBuffer:
 
 
 def buffer_of(owner: object, limit: int) -> WriteBuffer:
-    """Return a buffer whose rows are written when its owner is no longer used.
-
-    Parameters
-    ----------
-    owner : object
-        The instance that the rows are written by.
-    limit : int
-        See :class:`WriteBuffer`.
-    """
+    """Return a buffer whose rows are written when its owner, an instance, is no longer used."""
     buffer = WriteBuffer(limit)
     # At the end of the program, the rows are written by the exit handler.
     finalize(owner, _write_remaining, buffer).atexit = False
@@ -513,9 +493,3 @@ def rows_of(state: ColumnState, chunk: int) -> int:
 def _key(column: Column, state: ColumnState, chunk: int) -> _Key:
     # The kind distinguishes a column that was created anew.
     return column.prefix, state.kind, chunk
-
-
-def _touches(chunk: _BufferedChunk, block: Block | None) -> bool:
-    if block is None:
-        return True
-    return chunk.first < block.stop and block.start < chunk.first + chunk.state.chunk_rows

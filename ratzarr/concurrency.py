@@ -1,11 +1,9 @@
-"""Threads, back-off and reusable memory.
+"""Threads and back-off.
 
 - :func:`run` and :func:`stream` run independent tasks in one thread pool. A single limit holds for
   all requests of the process.
 - :class:`Attempts` waits a random, growing time after a lost race, so that writers that collided once
   do not collide again.
-- :func:`lent` lends memory to read into. New memory is expensive, because the system must clear each
-  page of it.
 """
 
 import os
@@ -15,8 +13,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from itertools import islice
 
 import numpy as np
 
@@ -27,8 +23,6 @@ __all__ = [
     "PROCESSORS",
     "TRIES",
     "Attempts",
-    "Room",
-    "lent",
     "request_slot",
     "run",
     "stream",
@@ -73,11 +67,6 @@ class Attempts:
         return f"{times} in {time.monotonic() - self._began:.1f} s"
 
 
-KEPT = 8
-"""Number of buffers kept for reuse."""
-LARGEST = 8 * 2**20
-"""Largest buffer kept, in bytes."""
-
 LARGEST_OF_MALLOC = 2**25 - 2**16
 """Largest size that glibc's malloc serves from freed memory; larger pieces come from the
 system."""
@@ -87,38 +76,6 @@ system."""
 # frees such a piece at import. The memory is not touched, so it takes no time, and with another
 # malloc it has no effect.
 np.empty(LARGEST_OF_MALLOC, np.uint8)
-
-_free: list[bytearray] = []
-# A list's pop() and append() are atomic. A lock could be inherited by a forked child while it is
-# held.
-
-
-class Room:
-    """A buffer that grows as needed."""
-
-    def __init__(self, memory: bytearray) -> None:
-        self.memory = memory
-
-    def __call__(self, size: int) -> memoryview:
-        """Return a buffer of this size with undefined content, valid until the next call."""
-        if len(self.memory) < size:
-            self.memory = bytearray(size)
-        return memoryview(self.memory)[:size]
-
-
-@contextmanager
-def lent() -> Iterator[Room]:
-    """Lend a buffer. Do not keep references to it afterwards."""
-    try:
-        room = Room(_free.pop())
-    except IndexError:
-        room = Room(bytearray())
-    try:
-        yield room
-    finally:
-        if len(_free) < KEPT and len(room.memory) <= LARGEST:
-            _free.append(room.memory)
-
 
 AT_ONCE = 0.0002
 """Duration of a task below which it is not worth a thread, in seconds."""
@@ -202,13 +159,7 @@ def _finished[T](task: Callable[[], T]) -> Future[T]:
 
 
 def run[T](
-    tasks: Sequence[Callable[[], T]],
-    few: int | None = None,
-    *,
-    quick: bool = False,
-    short: bool = False,
-    processors: int = PROCESSORS,
-    waits: float = WAITS,
+    tasks: Sequence[Callable[[], T]], few: int | None = None, *, quick: bool = False
 ) -> list[T]:
     """Run the tasks and return their results, in order.
 
@@ -222,21 +173,12 @@ def run[T](
         The number of threads that are enough for tasks that rarely wait. Each thread runs several
         tasks, which costs less than submitting every task to the pool.
     quick : bool
-        With ``few``: the tasks may be very fast. Such tasks run in the calling thread.
-    short : bool
-        With ``few``: each task is short and makes several system calls. If these do not wait, no
-        more threads than processors are used, because they would wait for each other's locks.
-    processors : int
-        The number of threads for short tasks that do not wait, if at least two.
-    waits : float
-        A short task counts as not waiting if it waits for fewer seconds.
+        With ``few``: the tasks may be very fast. They run in the calling thread, until two of them
+        have been slow. If these did not wait, no more threads than processors run the others,
+        because they would wait for each other's locks.
     """
-    if not tasks:
-        return []
     if few is not None and (quick or few < len(tasks)):
-        return _run_in_few(
-            tasks, few, quick=quick, short=short, processors=processors, waits=waits
-        )
+        return _run_in_few(tasks, few, quick=quick)
     if len(tasks) <= 1 or getattr(_inside, "worker", False):
         return [task() for task in tasks]
     first = _submitted(tasks[0])
@@ -256,33 +198,21 @@ def run[T](
     return [future.result() for future in futures]
 
 
-def _run_in_few[T](
-    tasks: Sequence[Callable[[], T]],
-    threads: int,
-    *,
-    quick: bool,
-    short: bool,
-    processors: int,
-    waits: float,
-) -> list[T]:
+def _run_in_few[T](tasks: Sequence[Callable[[], T]], threads: int, *, quick: bool) -> list[T]:
     results: dict[int, T] = {}
     # Drawing from the list is atomic.
     numbers = iter(range(len(tasks)))
-    slow, failed = 0, False
+    failed = False
+    waited: list[float] = []
     # The first task of its kind may load modules.
-    while quick and slow < 2 and (number := next(numbers, None)) is not None:
-        began = time.perf_counter()
+    while quick and len(waited) < 2 and (number := next(numbers, None)) is not None:
+        began, worked = time.perf_counter(), time.thread_time()
         results[number] = tasks[number]()
-        slow += time.perf_counter() - began > AT_ONCE
-
-    if short and len(tasks) > 2 * threads:
-        waited = []
-        for number in islice(numbers, 2):
-            began = time.perf_counter() - time.thread_time()
-            results[number] = tasks[number]()
-            waited.append(time.perf_counter() - time.thread_time() - began)
-        if waited and min(waited) < waits:
-            threads = min(threads, max(2, processors))
+        took = time.perf_counter() - began
+        if took > AT_ONCE:
+            waited.append(took - (time.thread_time() - worked))
+    if waited and min(waited) < WAITS:
+        threads = min(threads, max(2, PROCESSORS))
 
     def work() -> None:
         nonlocal failed

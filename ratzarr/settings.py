@@ -9,6 +9,7 @@ AWS's own variables (``AWS_*``) are read in the same way, by :data:`environment`
 
 import os
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import numpy as np
 from ratzarr.errors import ArgumentError
 
 __all__ = [
+    "BUFFER_BYTES",
     "CACHE_BYTES",
     "DEFAULT_REQUESTS",
     "MAX_CHUNK_BYTES",
@@ -25,9 +27,9 @@ __all__ = [
     "S3_FIRST_ANSWER",
     "S3_RETRIES",
     "WRITE_BUFFER",
-    "cache_bytes",
     "environment",
     "max_chunk_bytes",
+    "number_of",
     "requests",
     "text_of",
     "write_buffer_bytes",
@@ -55,8 +57,21 @@ S3_BUCKET = "S3BUCKET"
 environment: Mapping[str, str] = os.environ
 """All variables, for code that takes a mapping of them."""
 
-_CHUNK, _CACHE, _BUFFER = 2**30, 64 * 2**20, 256 * 2**20
+BUFFER_BYTES = 256 * 2**20
+"""Rows that wait, if :data:`WRITE_BUFFER` or an argument says only that they do."""
 DEFAULT_REQUESTS, _MOST_REQUESTS = 32, 1024
+
+_NUMBERS = {
+    MAX_CHUNK_BYTES: (2**30, 1, 10**18, "a number of bytes"),
+    CACHE_BYTES: (64 * 2**20, 0, 10**18, "a number of bytes"),
+    REQUESTS: (
+        DEFAULT_REQUESTS,
+        1,
+        _MOST_REQUESTS,
+        f"the number of requests in flight, from 1 to {_MOST_REQUESTS}",
+    ),
+}
+"""Of each variable: the default, the smallest and the largest number, and what is expected."""
 
 
 def text_of(variable: str) -> str:
@@ -64,35 +79,39 @@ def text_of(variable: str) -> str:
     return os.environ.get(variable, "")
 
 
-def max_chunk_bytes() -> int:
-    """Return the largest allowed size of a decoded chunk: :data:`MAX_CHUNK_BYTES`.
-
-    Raises
-    ------
-    ArgumentError
-        If the variable is not a number of bytes.
-    """
-    return _bytes_of(MAX_CHUNK_BYTES, _CHUNK, least=1)
-
-
-def cache_bytes(asked: Any = None) -> int:
-    """Return how many bytes of decoded chunks an instance may cache.
+@lru_cache(64)
+def number_of(variable: str, text: str | None) -> int:
+    """Return the number that a variable stands for; each text is parsed once.
 
     Parameters
     ----------
-    asked : int, optional
-        None selects the variable :data:`CACHE_BYTES`.
+    variable : str
+        One of :data:`MAX_CHUNK_BYTES`, :data:`CACHE_BYTES` and :data:`REQUESTS`.
+    text : str or None
+        Its present value in :data:`environment`; None if it is not set.
 
     Raises
     ------
     ArgumentError
-        If the argument or the variable is not a number of bytes.
+        If it is not such a number.
     """
-    if asked is None:
-        return _bytes_of(CACHE_BYTES, _CACHE, least=0)
-    if not isinstance(asked, int | np.integer) or isinstance(asked, bool) or asked < 0:
-        raise ArgumentError(f"cacheBytes is a number of bytes, 0 or more: got {asked!r:.100}")
-    return int(asked)
+    default, least, most, expected = _NUMBERS[variable]
+    if not text:
+        return default
+    is_number = text.isascii() and text.isdigit() and len(text) <= len(str(most))
+    if not is_number or not least <= int(text) <= most:
+        raise ArgumentError(f"the environment variable {variable} is {expected}: got {text!r}")
+    return int(text)
+
+
+def max_chunk_bytes() -> int:
+    """Return the largest allowed size of a decoded chunk: :data:`MAX_CHUNK_BYTES`."""
+    return number_of(MAX_CHUNK_BYTES, environment.get(MAX_CHUNK_BYTES))
+
+
+def requests() -> int:
+    """Return the limit of tasks and requests in flight: :data:`REQUESTS`."""
+    return number_of(REQUESTS, environment.get(REQUESTS))
 
 
 def write_buffer_bytes(asked: Any) -> int:
@@ -121,43 +140,9 @@ def write_buffer_bytes(asked: Any) -> int:
                 f"bytes: got {text!r}"
             )
     if isinstance(asked, bool | np.bool_):
-        return _BUFFER if asked else 0
+        return BUFFER_BYTES if asked else 0
     if not isinstance(asked, int | np.integer) or asked < 0:
         raise ArgumentError(
             f"writeBuffer is True, False or a number of bytes, 0 or more: got {asked!r:.100}"
         )
     return int(asked)
-
-
-def requests() -> int:
-    """Return the limit of tasks and requests in flight: :data:`REQUESTS`.
-
-    Raises
-    ------
-    ArgumentError
-        If the variable is not such a number.
-    """
-    text = text_of(REQUESTS)
-    if not text:
-        return DEFAULT_REQUESTS
-    if not _is_number(text, 9) or not 1 <= int(text) <= _MOST_REQUESTS:
-        raise ArgumentError(
-            f"the environment variable {REQUESTS} is the number of requests in flight, "
-            f"from 1 to {_MOST_REQUESTS}: got {text!r}"
-        )
-    return int(text)
-
-
-def _bytes_of(variable: str, default: int, *, least: int) -> int:
-    text = text_of(variable)
-    if not text:
-        return default
-    if not _is_number(text, 18) or int(text) < least:
-        raise ArgumentError(
-            f"the environment variable {variable} is a number of bytes: got {text!r}"
-        )
-    return int(text)
-
-
-def _is_number(text: str, digits: int) -> bool:
-    return text.isascii() and text.isdigit() and len(text) <= digits

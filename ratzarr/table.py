@@ -14,11 +14,10 @@ from numpy.typing import NDArray
 
 from ratzarr.codecs.strings import Convert, to_offsets
 from ratzarr.columns.attributes import LiveAttributes
-from ratzarr.columns.catalog import Catalog
-from ratzarr.columns.chunk_cache import ChunkShelf
+from ratzarr.columns.chunk_cache import ChunkCache
 from ratzarr.columns.column import Column
-from ratzarr.columns.new_column import NewColumn, new_columns
-from ratzarr.columns.open_columns import OpenColumns, integer
+from ratzarr.columns.new_column import NewColumn, integer, new_columns
+from ratzarr.columns.open_columns import OpenColumns
 from ratzarr.columns.write_buffer import buffer_of
 from ratzarr.errors import ClosedError, RatZarrError, ReadOnlyError
 from ratzarr.format.dtypes import BYTES
@@ -33,7 +32,7 @@ from ratzarr.format.names import (
     check_name,
 )
 from ratzarr.interop import Source, StoreSource, TableMethods, store_column
-from ratzarr.settings import cache_bytes, write_buffer_bytes
+from ratzarr.settings import write_buffer_bytes
 from ratzarr.stores import open as whole_store
 from ratzarr.stores.open import Place
 
@@ -120,21 +119,23 @@ class RatZarr(TableMethods):
         cacheBytes: int | None = None,
         cacheSeconds: float = 0.0,
     ) -> None:
-        rows = integer(newRowCount, "the row count", 0, MAX_ROWS)
-        step = integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
+        create = create and not readOnly
+        if create:
+            newRowCount = integer(newRowCount, "the row count", 0, MAX_ROWS)
+            newChunkSize = integer(newChunkSize, "the chunk size", 1, MAX_ROWS)
         size = 0 if readOnly else write_buffer_bytes(writeBuffer)
-        shelf = ChunkShelf(cache_bytes(cacheBytes), cacheSeconds)
+        cache = ChunkCache(cacheBytes, cacheSeconds)
         self.filename = filename
         self.readOnly = bool(readOnly)
         self._closed = False
         self._options = storageOptions
         self._objects = whole_store.open_place(filename, storageOptions)
-        create = create and not self.readOnly
-        self._table, created = whole_store.open_table(self._objects, rows, step, create=create)
-        self._catalog = Catalog(self._objects, self._table)
-        self._columns = OpenColumns(self._catalog, shelf, buffer_of(self, size) if size else None)
+        self._table, created = whole_store.open_table(
+            self._objects, newRowCount, newChunkSize, create=create
+        )
+        self._columns = OpenColumns(self._table, cache, buffer_of(self, size) if size else None)
         if created:
-            self._catalog.rows.accept()
+            self._columns.accept_row_count()
 
     # ---- the table
 
@@ -193,13 +194,13 @@ class RatZarr(TableMethods):
             If ``chunksize`` is not an integer of 1 or more.
         """
         self._begin_change()
-        self._catalog.set_chunk_rows(integer(chunksize, "the chunk size", 1, MAX_ROWS))
+        self._columns.catalog.set_chunk_rows(integer(chunksize, "the chunk size", 1, MAX_ROWS))
 
     def getRatAttributeMapping(self) -> LiveAttributes:
         """Return the table's attributes, as a mapping that saves each change at once."""
         self._check_open()
         return LiveAttributes(
-            self._table, OWN_TABLE_ATTRS, self._begin_change, self._catalog.table_missing
+            self._table, OWN_TABLE_ATTRS, self._begin_change, self._columns.catalog.table_missing
         )
 
     # ---- columns
@@ -210,12 +211,12 @@ class RatZarr(TableMethods):
         This takes one request, regardless of the number of columns.
         """
         self._check_open()
-        return self._catalog.names()
+        return self._columns.catalog.names()
 
     def colExists(self, colName: str) -> bool:
         """Return True if the table has a column of this name."""
         self._check_open()
-        return colName != "" and self._catalog.is_there(colName)
+        return colName != "" and self._columns.catalog.is_there(colName)
 
     def createColumn(
         self,
@@ -397,7 +398,9 @@ class RatZarr(TableMethods):
             For each unreadable column, in order, the error that opening it raises.
         """
         self._check_open()
-        return self._columns.unreadable(self._catalog.names() if colNames is None else colNames)
+        return self._columns.unreadable(
+            self._columns.catalog.names() if colNames is None else colNames
+        )
 
     def getColumnChunkSize(self, colName: str) -> int:
         """Return the number of rows per chunk of a column."""

@@ -23,10 +23,10 @@ from numcodecs import Blosc, GZip, VLenBytes, Zstd, blosc, zstd
 from numpy.typing import NDArray
 
 from ratzarr.codecs import compression
-from ratzarr.codecs.blosc import HEADER, BloscBlocks, Piece, ReadAt, SummedBlocks, compress
-from ratzarr.codecs.strings import Convert, PackedStrings, pack, to_padded, unpack
+from ratzarr.codecs.blosc import HEADER, Blocks, Piece, ReadAt, compress, reader_of
+from ratzarr.codecs.strings import Convert, PackedStrings, pack, unpack
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
-from ratzarr.settings import MAX_CHUNK_BYTES, max_chunk_bytes, requests
+from ratzarr.settings import MAX_CHUNK_BYTES, REQUESTS, environment, number_of
 
 __all__ = [
     "DECOMPRESS",
@@ -324,8 +324,8 @@ class ChunkCodec:
         """Return the codec of this configuration for one column, within the limits as set now."""
         other = copy.copy(self)
         other._column, other._last = column, None
-        other._most = max_chunk_bytes()
-        other._unlimited = other._most // requests()
+        other._most = number_of(MAX_CHUNK_BYTES, environment.get(MAX_CHUNK_BYTES))
+        other._unlimited = other._most // number_of(REQUESTS, environment.get(REQUESTS))
         return other
 
     def check_size(self) -> None:
@@ -413,7 +413,7 @@ class ChunkCodec:
         self._last = way, part, CHOOSE_AGAIN
         return pieces
 
-    def decode(self, data: bytes | memoryview) -> Array:
+    def decode(self, data: bytes) -> Array:
         """Return the decoded chunk.
 
         Raises
@@ -439,7 +439,7 @@ class ChunkCodec:
             )
         return chunk
 
-    def decode_into(self, data: bytes | memoryview, out: Array) -> None:
+    def decode_into(self, data: bytes, out: Array) -> None:
         """Decode a chunk into an array of its shape and dtype.
 
         Where possible, no other memory is used. Strings are created directly in ``out``, because
@@ -458,27 +458,18 @@ class ChunkCodec:
             # Dates do not support the buffer protocol.
             blosc.decompress(plain, out.reshape(-1).view(np.uint8))
 
-    def decode_strings(self, data: bytes) -> PackedStrings | None:
-        """Return a chunk of strings without creating them; None for other dtypes.
+    def decode_pages(self, data: bytes) -> PackedStrings | Array:
+        """Decode a chunk of which pages will be read; strings are not created before, if possible.
 
         Errors are those of :meth:`decode`.
         """
-        self.check_size()
         if not self._is_text:
-            return None
-        with self._memory(self._size):
-            return PackedStrings(self._unpack(data), self._values)
-
-    def decode_padded(self, data: bytes) -> list[Array] | None:
-        """Return the strings of a chunk as fixed-width bytes; None if decoding it is better.
-
-        See :func:`ratzarr.codecs.strings.to_padded`. Errors are those of :meth:`decode`.
-        """
+            return self.decode(data)
         self.check_size()
-        if not self._is_text or len(self._shape) > 1:
-            return None
         with self._memory(self._size):
-            return to_padded(self._unpack(data), self._values)
+            plain = self._unpack(data)
+            found = PackedStrings.of(plain, self._values)
+            return unpack(plain, self._values).reshape(self._shape) if found is None else found
 
     def decode_utf8[T](self, data: bytes, first: int, stop: int, convert: Convert[T]) -> T | None:
         """Return what a function makes of strings of a chunk; None if it has other values.
@@ -514,7 +505,7 @@ class ChunkCodec:
         if self._packing and self._packing[-1][0] == CHECKSUM:
             _without_sum(data)
 
-    def blocks(self, data: bytes | memoryview) -> BloscBlocks | None:
+    def blocks(self, data: bytes) -> Blocks | None:
         """Return a chunk as blocks of its values' bytes; None if it has no usable blocks.
 
         Raises
@@ -527,42 +518,27 @@ class ChunkCodec:
             return None
         plain = self._checked(data)
         _blosc_content(plain, self._size, self._size)
-        return BloscBlocks.of(plain, self._size)
+        return Blocks.of(len(plain), self._size, reader_of(plain), summed=False)
 
-    def summed_blocks(
-        self, length: int, read: ReadAt, room: Callable[[int], memoryview]
-    ) -> SummedBlocks | None:
-        """Return a chunk's blocks with their own checksums; None if it has none.
+    def stored_blocks(self, length: int, read: ReadAt) -> Blocks | None:
+        """Return a chunk as blocks with checksums of their own; None if it has none.
 
-        Parameters
-        ----------
-        length : int
-            Size of the chunk's object in bytes.
-        read : callable
-            Reads part of the object.
-        room : callable
-            Returns a buffer of the given size.
+        ``length`` is the size of the chunk's object, from which ``read`` reads.
         """
         if not self._in_blocks or self._size > self._most:
             return None
         length -= CHECKSUM_BYTES * (len(self._packing) - 1)
-        return SummedBlocks.of(length, self._size, read, room)
+        return Blocks.of(length, self._size, read, summed=True)
 
-    def _checked(self, data: bytes | memoryview) -> memoryview:
+    def _checked(self, data: bytes) -> memoryview:
         """Verify all checksums; return the bytes before them."""
         plain: Any = data
         for _ in self._packing[1:]:
             plain = _without_sum(plain)
         return memoryview(plain)
 
-    def as_values(self, plain: NDArray[np.uint8]) -> Array:
-        """Return the chunk from all of its decoded :meth:`blocks`."""
-        return plain.view(self._dtype).reshape(self._shape)
-
-    def unpack_blocks(
-        self, blocks: BloscBlocks | SummedBlocks, first: int, last: int, out: NDArray[np.uint8]
-    ) -> None:
-        """Decode some blocks with :meth:`BloscBlocks.unpack` once memory is available."""
+    def unpack_blocks(self, blocks: Blocks, first: int, last: int, out: NDArray[np.uint8]) -> None:
+        """Decode some blocks with :meth:`Blocks.unpack` once memory is available."""
         with self._memory(len(out)):
             blocks.unpack(first, last, out)
 

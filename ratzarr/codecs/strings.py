@@ -22,8 +22,8 @@ array(['ab', '', 'c'], dtype=StringDType())
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
@@ -36,7 +36,6 @@ __all__ = [
     "is_utf8",
     "pack",
     "pack_at_once",
-    "pieces",
     "to_fixed_width",
     "to_offsets",
     "to_padded",
@@ -60,7 +59,7 @@ LONG = 256
 WIDEST = 2048
 """Largest padded size of a piece; longer strings are converted one by one."""
 MAX_PADDED_BYTES = 64 * 2**20
-"""Largest padded size of all pieces together, if they are requested at once."""
+"""Largest padded size of all pieces together."""
 
 
 def pack(values: Array) -> Bytes:
@@ -280,15 +279,13 @@ def unpack(data: Any, count: int, out: Array | None = None) -> Array:
     ValueError
         For invalid bytes. (UnicodeDecodeError is a ValueError.)
     """
-    raw = np.frombuffer(data, np.uint8)
     if out is None:
         out = np.empty(count, STRING)
-    found = _lengths(raw, count)
+    found = PackedStrings.of(data, count)
     if found is None:
         out[:] = VLenUTF8().decode(data)
-        return out
-    for first, piece in _pieces(raw, *found):
-        _to_strings(piece, out[first : first + len(piece)])
+    else:
+        found.copy(0, out)
     return out
 
 
@@ -303,82 +300,56 @@ def _to_strings(piece: Array, out: Array) -> None:
 
 
 class PackedStrings:
-    """Encoded strings with the position of each; a page is decoded when it is requested.
+    """Short encoded strings with the position of each; a page is decoded when it is requested."""
 
-    Parameters
-    ----------
-    data : bytes-like
-        ``vlen-utf8`` bytes, which are kept.
-    count : int
-        Number of strings.
+    def __init__(self, raw: Bytes, starts: NDArray[Any], lengths: NDArray[np.uint8]) -> None:
+        self._raw, self._lengths = raw, lengths
+        self._starts = starts.astype(np.uint32 if len(raw) < 2**32 else np.int64)
 
-    Raises
-    ------
-    ValueError
-        If the lengths in the bytes do not fit the bytes.
-    """
+    @classmethod
+    def of(cls, data: Any, count: int) -> Self | None:
+        """Locate strings; return None if one has a zero byte, or 256 bytes or more.
 
-    def __init__(self, data: Any, count: int) -> None:
-        self._raw = np.frombuffer(data, np.uint8)
-        found = _lengths(self._raw, count)
-        self._is_plain = found is not None
-        """True if no string has a zero byte, or 256 bytes or more."""
-        starts, lengths = _places(self._raw, count) if found is None else found
-        places = np.uint32 if len(self._raw) < 2**32 else np.int64
-        self._starts, self._lengths = starts.astype(places), lengths
+        Parameters
+        ----------
+        data : bytes-like
+            ``vlen-utf8`` bytes, which are kept. For damaged bytes, None is returned.
+        count : int
+            Number of strings.
+        """
+        raw = np.frombuffer(data, np.uint8)
+        found = _lengths(raw, count)
+        return None if found is None else cls(raw, *found)
 
     @property
     def nbytes(self) -> int:
         """Size in memory in bytes."""
         return self._raw.nbytes + self._starts.nbytes + self._lengths.nbytes
 
-    @functools.cached_property
-    def _is_text(self) -> bool:
-        """True if all strings are UTF-8 without zero bytes."""
-        text = self._raw.copy()
-        text[:HEADER] = 1
-        # With a plain character in place of each byte of a length, the rest is text as a whole.
-        headers = np.ndarray((max(0, len(text) - HEADER + 1),), "<u4", text, strides=(1,))
-        headers[self._starts.astype(np.int64) - HEADER] = 0x01010101
-        try:
-            str(text.data, "utf-8")
-        except UnicodeDecodeError:
-            return False
-        return bool(text.all())
-
     def padded(self, first: int, stop: int) -> list[Array] | None:
-        """Return strings as pieces of fixed-width bytes; None if :meth:`copy` must decode them."""
-        if not self._is_text:
-            return None
-        found = []
+        """Return strings as pieces of fixed-width bytes, each as wide as its longest string.
+
+        Return None if they are not UTF-8, or take too much memory.
+        """
+        found: list[Array] = []
+        size = 0
         for begin in range(first, stop, PIECE):
-            piece = self._padded(slice(begin, min(begin + PIECE, stop)))
-            if piece is None:
+            piece = self._piece(begin, min(begin + PIECE, stop))
+            size += piece.nbytes
+            if size > MAX_PADDED_BYTES or not is_utf8(piece):
                 return None
             found.append(piece)
         return found
 
-    def _padded(self, rows: slice) -> Array | None:
-        lengths = self._lengths[rows]
-        if not self._is_plain and (lengths.max() > WIDEST or not self._is_text):
-            return None
-        return _rows(self._raw, self._starts[rows].astype(np.int64), lengths)
-
     def copy(self, first: int, out: Array) -> None:
         """Decode strings, from the one with this index, into an array of StringDType."""
-        for begin in range(first, first + len(out), PIECE):
-            part = out[begin - first : begin - first + PIECE]
-            rows = slice(begin, begin + len(part))
-            piece = self._padded(rows)
-            if piece is not None:
-                _to_strings(piece, part)
-                continue
-            starts = self._starts[rows].astype(np.int64)
-            stops = starts + self._lengths[rows]
-            part[:] = [
-                str(self._raw[start:stop].data, "utf-8")
-                for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)
-            ]
+        for begin in range(0, len(out), PIECE):
+            part = out[begin : begin + PIECE]
+            _to_strings(self._piece(first + begin, first + begin + len(part)), part)
+
+    def _piece(self, first: int, stop: int) -> Array:
+        starts = self._starts[first:stop].astype(np.int64)
+        return _rows(self._raw, starts, self._lengths[first:stop])
 
 
 def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -396,6 +367,15 @@ def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64
     if end != len(raw):
         raise ValueError(f"{len(raw) - end} bytes follow the last string")
     return starts, lengths
+
+
+def to_padded(data: Any, count: int, first: int, stop: int) -> list[Array] | None:
+    """Return strings as pieces of fixed-width bytes; see :meth:`PackedStrings.padded`.
+
+    Parameters are those of :func:`to_offsets`. Return None also for long strings.
+    """
+    found = PackedStrings.of(data, count)
+    return None if found is None else found.padded(first, stop)
 
 
 def to_offsets(
@@ -437,73 +417,6 @@ def to_offsets(
     heads = np.ndarray((len(text) - HEADER + 1,), "V4", is_text, strides=(1,))
     heads[starts - HEADER - low] = np.zeros(1, "V4")
     return offsets, text[is_text]
-
-
-def pieces(data: Any, count: int) -> Iterator[tuple[int, Array]]:
-    """Yield the strings in ``vlen-utf8`` bytes as pieces of fixed-width bytes.
-
-    Parameters
-    ----------
-    data, count
-        See :func:`unpack`.
-
-    Yields
-    ------
-    first : int
-        Index of the first string.
-    piece : ndarray of fixed-width bytes
-        As wide as its longest string. Not validated: the bytes may not be UTF-8.
-    """
-    raw = np.frombuffer(data, np.uint8)
-    found = _lengths(raw, count)
-    if found is not None:
-        yield from _pieces(raw, *found)
-        return
-    objects = VLenBytes().decode(data)
-    first = 0
-    while first < count:
-        # A single very long string must not widen thousands of others.
-        sizes = np.fromiter(map(len, objects[first : first + PIECE]), np.int64)
-        widest = np.maximum.accumulate(sizes) * np.arange(1, len(sizes) + 1)
-        rows = max(1, int(np.searchsorted(widest, PIECE * WIDEST, side="right")))
-        piece = objects[first : first + rows]
-        if any(value.endswith(b"\x00") for value in piece):
-            raise ValueError(
-                "a string that ends in a zero byte, which fixed-width bytes can't keep"
-            )
-        yield first, piece.astype(f"S{max(1, int(sizes[:rows].max()))}")
-        first += rows
-
-
-def to_padded(data: Any, count: int, max_bytes: int = MAX_PADDED_BYTES) -> list[Array] | None:
-    """Return the strings in ``vlen-utf8`` bytes as fixed-width bytes, if that is efficient.
-
-    Parameters
-    ----------
-    data, count
-        As for :func:`unpack`.
-    max_bytes : int
-        The memory limit of the result.
-
-    Returns
-    -------
-    list of ndarray of fixed-width bytes, or None
-        In order, each piece as wide as its longest string, valid UTF-8 without zero bytes in a
-        string. None if a string has a zero byte or at least 256 bytes, if the result would exceed
-        the memory limit, or if the bytes are invalid. :func:`unpack` handles these cases or raises
-        an error.
-    """
-    raw = np.frombuffer(data, np.uint8)
-    found = _lengths(raw, count)
-    if found is None:
-        return None
-    _, lengths = found
-    widest = np.maximum.reduceat(lengths, np.arange(0, count, PIECE))
-    if int(widest.sum()) * PIECE > max_bytes:
-        return None
-    # _lengths has proved that every zero byte belongs to a length.
-    out = [piece for _, piece in _pieces(raw, *found)]
-    return out if all(map(is_utf8, out)) else None
 
 
 def to_fixed_width(values: Array) -> Array | None:
@@ -598,14 +511,6 @@ def _with_empty(zeros: NDArray[np.int64], count: int) -> NDArray[np.int64] | Non
     marks[zeros[firsts[of_text]] - 1] = True
     marks[np.repeat(begin, empties) + HEADER * within] = True
     return np.flatnonzero(marks)
-
-
-def _pieces(
-    raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[np.uint8]
-) -> Iterator[tuple[int, Array]]:
-    for first in range(0, len(starts), PIECE):
-        begin, sizes = starts[first : first + PIECE], lengths[first : first + PIECE]
-        yield first, _rows(raw, begin, sizes)
 
 
 def _rows(raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[Any]) -> Array:

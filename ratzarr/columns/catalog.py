@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.columns.new_column import NewColumn
-from ratzarr.columns.resize import Resizing
-from ratzarr.columns.row_count import RowCount
-from ratzarr.concurrency import run
+from ratzarr.columns.resize import Resizing, rows_of
+from ratzarr.concurrency import Attempts, run
 from ratzarr.errors import (
     ColumnExistsError,
     ColumnNotFoundError,
@@ -42,6 +41,7 @@ from ratzarr.format.names import (
     PENDING,
     RESIZE_ATTR,
     RESIZED_ATTR,
+    ROWCOUNT_ATTR,
     ROWS_DONE_ATTR,
     ZARR_JSON,
     Document,
@@ -51,10 +51,10 @@ from ratzarr.format.names import (
     looks_encoded,
     order_of,
     plausible_keys,
+    stated_rows,
     to_json,
     true_name,
 )
-from ratzarr.stores.base import Objects
 from ratzarr.stores.document import MetadataDocument
 
 __all__ = ["UNREADABLE", "Catalog"]
@@ -65,10 +65,6 @@ UNREADABLE = (DamagedError, UnsupportedCodecError)
 
 KEYS_PER_REQUEST = 1000
 """The number of objects that one request can list or delete."""
-_agreements: dict[int, tuple[Sequence[str], list[str]]] = {}
-"""For the id of a listing: the listing, and an order found to have exactly its names."""
-MAX_AGREEMENTS = 8
-"""The maximum number of these. Only local stores return the same listing object again."""
 _CHUNK = re.compile(r"(?:c/)?[0-9]+(?:[./][0-9]+)*")
 
 
@@ -77,46 +73,37 @@ class Catalog:
 
     Parameters
     ----------
-    objects : Objects
-        The store.
     table : MetadataDocument
         The table's own document.
     """
 
-    def __init__(self, objects: Objects, table: MetadataDocument) -> None:
-        self.objects, self._table = objects, table
+    def __init__(self, table: MetadataDocument) -> None:
+        self.objects, self._table = table.objects, table
         self._verified: set[str] = set()
         self.left_out: dict[str, RatZarrError] = {}
         """The columns that could not be read when all were last opened, with the reason."""
-        self.rows = RowCount(table, self._first, partial(self.all, {}), self.table_missing)
 
     @cached_property
     def resizing(self) -> Resizing:
         """The changes of the row count."""
-        return Resizing(
-            self._table, self.all, self.being_built, self.row_count, self.table_missing
-        )
-
-    def reload(self) -> None:
-        """Read the table's document again, and forget the row count."""
-        if not self._table.load():
-            raise self.table_missing()
-        self.rows.forget()
+        return Resizing(self._table, self)
 
     def names(self) -> list[str]:
         """Return the names of all columns: in order of creation, then the others."""
         listed = self.objects.list_dirs(GROUP)
-        return self._names_by_order() if listed is None else self._names_listed(listed)
+        if listed is not None:
+            return self._names_listed(listed)
+        if self.order is None:
+            raise StoreError(
+                f"{self.objects.location} can't be listed, and keeps no order of its columns: "
+                "they can only be read by name"
+            )
+        return [name for name in self.order if _keys(name)]
 
     def _names_listed(self, listed: list[str]) -> list[str]:
         """Return the column names for a listing of keys, in order."""
-        order = self.order
-        if order is not None and _agreed(listed, order):
-            return order
         keys = set(listed)
-        names = _ordered(order, keys)
-        if not keys and order == names:
-            _agree(listed, names)
+        names = _ordered(self.order, keys)
         if not keys:
             return names
         if len(keys) > 1 and self._is_ours and not keys <= self._verified:
@@ -126,16 +113,6 @@ class Catalog:
             if now.load():
                 names += _ordered(order_of(now.document), keys)
         return names + sorted(self._names_of(keys))
-
-    def _names_by_order(self) -> list[str]:
-        """Return the names in the order, for a location that can't be listed."""
-        order = self.order
-        if order is None:
-            raise StoreError(
-                f"{self.objects.location} can't be listed, and keeps no order of its columns: "
-                "they can only be read by name"
-            )
-        return [name for name in order if _keys(name)]
 
     @property
     def _is_ours(self) -> bool:
@@ -164,7 +141,7 @@ class Catalog:
         return names
 
     def _name_of(self, key: str) -> str | None:
-        document = MetadataDocument(self.objects, Column(self.objects, key, key).document.key)
+        document = Column(self.objects, key, key).document
         try:
             if not document.load() or document.document.get("node_type") == "group":
                 return None
@@ -174,33 +151,15 @@ class Catalog:
         self._verified.add(key)
         return true_name(key, document.attributes)
 
-    def find(self, name: str) -> Column:
-        """Open the column of this name.
-
-        Raises
-        ------
-        ColumnNotFoundError
-            If the column does not exist; the message lists the existing columns.
-        """
-        column = Column.find(self.objects, name)
-        if column is None:
-            raise self._no_column(name)
-        return column
-
     def _locate(self, name: str) -> Column:
-        """Return the column of this name, readable or not.
-
-        Raises
-        ------
-        ColumnNotFoundError
-            If the column does not exist; the message lists the existing columns.
-        """
-        column = Column.locate(self.objects, name)
+        """Return the column of this name, readable or not; raise an error if there is none."""
+        column = Column.find(self.objects, name, unreadable=True)
         if column is None:
-            raise self._no_column(name)
+            raise self.no_column(name)
         return column
 
-    def _no_column(self, name: str) -> ColumnNotFoundError:
+    def no_column(self, name: str) -> ColumnNotFoundError:
+        """Return the error for a column that does not exist; it lists the existing columns."""
         try:
             names = self.names()
         except RatZarrError:
@@ -227,7 +186,10 @@ class Catalog:
             return self._create_hidden(new.name, key_of(new.name), self._document(new, rows))
         # The existing module may have stored the same name under another key.
         others = plausible_keys(new.name)[1:]
-        taken = bool(others) and Column.locate(self.objects, new.name, others) is not None
+        taken = (
+            bool(others)
+            and Column.find(self.objects, new.name, others, unreadable=True) is not None
+        )
         column = None if taken else self._create(new, rows)
         if column is None:
             raise ColumnExistsError(f"{self.objects.location} has a column {new.name!r} already")
@@ -283,7 +245,7 @@ class Catalog:
 
     def _create(self, new: NewColumn, rows: int) -> Column | None:
         column = Column(self.objects, new.name, key_of(new.name))
-        return column if column.create(self._document(new, rows)) else None
+        return column if column.document.create(self._document(new, rows)) else None
 
     def _catch_up(self, columns: Sequence[Column], rows: int) -> None:
         if self.row_count() != rows:
@@ -295,17 +257,13 @@ class Catalog:
     ) -> tuple[Column, ColumnState, NDArray[Any]]:
         """Let a column grow to the table's row count before rows are written.
 
-        Returns
-        -------
-        column, state, values
-            The same, with the column's new state.
+        Return the column with its new state, and the values.
 
         Raises
         ------
         ChangedError
             If the column was created anew since ``state``, or the table has become shorter.
         """
-        self.rows.correct()
         self.resizing.follow(column)
         if not column.state.is_same_column(state):
             raise column.replaced()
@@ -334,15 +292,9 @@ class Catalog:
 
     def kept_attributes(self, name: str) -> dict[str, Any]:
         """Return the attributes that a replacement of this column keeps."""
-        for key in plausible_keys(name):
-            # Read the document only: a column with an unknown codec has attributes too.
-            document = MetadataDocument(self.objects, Column(self.objects, name, key).document.key)
-            # A damaged document has no attributes, and must not prevent the replacement.
-            with suppress(DamagedError):
-                is_there = document.load() and document.document.get("node_type") != "group"
-                if is_there and true_name(key, document.attributes) == name:
-                    return kept_attributes(copy.deepcopy(document.attributes))
-        return {}
+        # A column with an unknown codec has attributes too, and a damaged document has none.
+        column = Column.find(self.objects, name, unreadable=True)
+        return kept_attributes(copy.deepcopy(column.document.attributes)) if column else {}
 
     def _create_hidden(self, name: str, key: str, document: Document) -> Column:
         # Discard an unfinished replacement by another process. That process notices when it
@@ -350,7 +302,7 @@ class Catalog:
         self.objects.delete_tree(f"{PENDING}/{key}")
         own = document["attributes"][COLUMN_ID_ATTR]
         column = Column(self.objects, name, key, f"{PENDING}/{key}/{own}")
-        if not column.create(document):  # pragma: no cover - the name is random
+        if not column.document.create(document):  # pragma: no cover - the name is random
             raise ConflictError(f"{column.document.place} already exists")
         # The table may have been resized since this instance read it.
         self.resizing.follow(column)
@@ -413,8 +365,8 @@ class Catalog:
         for key in others:
             # The existing module's key for this name. Without this, the table would have the
             # column twice.
-            old = Column(self.objects, column.name, key)
-            if old.document.load() and true_name(key, old.document.attributes) == column.name:
+            old = Column.find(self.objects, column.name, [key], unreadable=True)
+            if old is not None:
                 self.objects.delete_tree(old.prefix)
         # This reads the table again, because the order as last read may contain a deleted column.
         self.resizing.follow(target)
@@ -435,15 +387,34 @@ class Catalog:
 
     def row_count(self) -> int:
         """Return the row count in the table's document, as last read."""
-        stated = self.rows.stated
+        stated = stated_rows(self._table.document)
         if stated is not None:
             return stated
         # A table of the existing module stores no row count; its columns all have the same length.
-        if self.rows.known is None:
-            self.rows.look()
-        return self.rows.known or 0
+        column = self.first()
+        return 0 if column is None else column.state.length
 
-    def _first(self) -> Column | None:
+    def correct_row_count(self, rows: int) -> int:
+        """Update ROWCOUNT if another program has changed the number of rows; return the row count.
+
+        The write fails if the table's document has changed since before the columns were opened.
+        So it never undoes a resize by another process. ``rows`` is the row count as known.
+        """
+        for attempt in (attempts := Attempts(self.objects.patience)):
+            if attempt and not self._table.load():
+                raise self.table_missing()
+            stated = stated_rows(self._table.document)
+            if stated is None or RESIZE_ATTR in self._table.attributes or stated == rows:
+                return rows
+            rows = rows_of(stated, [column.state for column in self.all({})])
+            if rows == stated or self._table.swap(partial(_state_rows, rows=rows)):
+                return rows
+        raise ConflictError(
+            f"{self._table.place}: other processes changed the table {attempts} while this process "
+            "tried to correct its row count"
+        )
+
+    def first(self) -> Column | None:
         """Open a readable column. This takes one request if the order is correct."""
         ordered = [name for name in self.order or [] if _keys(name)]
         for name in ordered:
@@ -465,7 +436,7 @@ class Catalog:
 
     def is_there(self, name: str) -> bool:
         """Return True if a column of this name exists, readable or not."""
-        return Column.locate(self.objects, name) is not None
+        return Column.find(self.objects, name, unreadable=True) is not None
 
     def all(self, known: Mapping[str, Column]) -> list[Column]:
         """Return every visible column: from ``known`` if it is there, otherwise newly opened.
@@ -506,14 +477,7 @@ class Catalog:
     # ---- deleting
 
     def delete(self, name: str, known: Column | None = None) -> None:
-        """Delete a column.
-
-        Parameters
-        ----------
-        name : str
-            Its name.
-        known : Column, optional
-            The column of this name, as last read.
+        """Delete a column; ``known`` is the column of this name as last read.
 
         Raises
         ------
@@ -577,17 +541,8 @@ def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> b
     return (seen or bool(chunks)) and all(_CHUNK.fullmatch(chunk) for chunk in chunks)
 
 
-def _agreed(listed: Sequence[str], order: list[str]) -> bool:
-    """Return True if the order is known to have exactly the names of this listing."""
-    known = _agreements.get(id(listed))
-    return known is not None and known[0] is listed and known[1] == order
-
-
-def _agree(listed: Sequence[str], order: list[str]) -> None:
-    if len(_agreements) >= MAX_AGREEMENTS:
-        _agreements.clear()
-    # Store a copy, because the caller may change its list.
-    _agreements[id(listed)] = listed, list(order)
+def _state_rows(table: Document, rows: int) -> None:
+    table["attributes"][ROWCOUNT_ATTR] = rows
 
 
 def _ordered(order: list[str] | None, keys: set[str]) -> list[str]:

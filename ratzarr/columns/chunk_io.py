@@ -18,37 +18,29 @@ created anew.
 
 import threading
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple, override
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.codecs.blosc import ReadAt
-from ratzarr.codecs.strings import Convert, pack
-from ratzarr.columns.chunk_cache import Kept, Merged, OpenChunk
+from ratzarr.columns.chunk_cache import OpenChunk, ReadChunk, WrittenChunk
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
-from ratzarr.concurrency import Attempts, lent, run
+from ratzarr.concurrency import Attempts
 from ratzarr.errors import ConflictError, DamagedError
-from ratzarr.format.blocks import Runs
-from ratzarr.stores.base import Owner, Seen
 
 __all__ = [
-    "BlockLook",
     "BlockRead",
     "Part",
+    "Use",
     "block_writes",
     "cached_parts",
-    "check_chunk",
-    "padded_rows",
     "parts",
     "read_cached",
-    "utf8_rows",
     "write_rows",
 ]
 
@@ -58,7 +50,6 @@ Rows = slice | NDArray[np.intp]
 
 TILES = 8
 """A block is large if it has at least 1/TILES of a chunk's rows."""
-LAST_ROW = -1
 MAX_BLANK = 2
 """Chunks that do not exist are cached if a block has no more of them than this."""
 
@@ -74,6 +65,10 @@ class Part(NamedTuple):
     """The same rows, counted from the first row of the block."""
     whole: bool
     """True if these are all rows of the table in this chunk."""
+
+
+type Use = Callable[[ColumnState, Part, bytes | None], Any]
+"""Takes the state, the part of the block, and the chunk's bytes (None if it does not exist)."""
 
 
 def parts(start: int, stop: int, chunk_rows: int, row_count: int) -> Iterator[Part]:
@@ -114,26 +109,41 @@ def parts(start: int, stop: int, chunk_rows: int, row_count: int) -> Iterator[Pa
         row = end
 
 
-class _BlockChunks(ABC):
-    """A block of rows, and the chunks that contain it.
+class BlockRead:
+    """One read of a block of a column.
 
     Parameters
     ----------
     column : Column
     start, stop : int
         Rows of the table. The column may have fewer rows, if it has not followed a resize yet.
+    use : callable, optional
+        Instead of decoding the rows, apply this to each chunk.
     """
 
-    def __init__(self, column: Column, start: int, stop: int) -> None:
-        self.column, self.start, self.stop = column, start, stop
-        self.state = column.state
+    def __init__(
+        self,
+        column: Column,
+        start: int,
+        stop: int,
+        use: Use | None = None,
+    ) -> None:
+        self.column, self.start, self.stop, self._use = column, start, stop, use
+        self.state = state = column.state
         """The column's state for the whole block, from the first task to the last."""
-        self._existing_stop = max(start, min(stop, self.state.length))
+        self._existing_stop = max(start, min(stop, state.length))
         # The column may have grown since its document was read.
         self._needs_reload = self._existing_stop < stop
         self._missing: list[int] = []
         self._foreign: list[int] = []
         self._damaged: list[DamagedError] = []
+        self._began = time.monotonic()
+        self.found: dict[int, Any] = {}
+        """The result of ``use`` for each chunk, by the chunk's first row within the block."""
+        rows = 0 if use is not None else stop - start
+        self.out: Array = np.empty((rows, *state.row_shape), state.dtype)
+        """The rows; valid after the tasks have run."""
+        self.out[self._existing_stop - start :].fill(state.fill)
 
     def tasks(self) -> list[Callable[[], None]]:
         """Return one task for each chunk, independent of each other.
@@ -181,16 +191,31 @@ class _BlockChunks(ABC):
         for chunk in self._missing:
             if chunk * state.chunk_rows < state.all_there:
                 raise column.chunk_missing(state, chunk)
+        if column.cache.trusts and self._use is None and len(self._missing) <= MAX_BLANK:
+            # On S3, two requests show that a chunk does not exist.
+            for chunk in self._missing:
+                blank = ReadChunk(state.kind, "", OpenChunk(state.codec, column.blank(state)))
+                column.cache.keep(column.chunk_key(state, chunk), blank, self._began)
         return True
 
-    def run(self) -> bool:
-        """Run the tasks and :meth:`settle`."""
-        run(self.tasks())
-        return self.settle()
-
-    @abstractmethod
     def _read_part(self, part: Part) -> None:
         """Read one chunk, and record any problem with it."""
+        column, state = self.column, self.state
+        try:
+            if self._use is None:
+                self._read_rows(part, column.chunk_key(state, part.chunk))
+                return
+            data, mark = column.objects.get_marked(
+                column.chunk_key(state, part.chunk), state.codec.packed_limit
+            ) or (None, "")
+            if data is None:
+                self._missing.append(part.chunk)
+            elif not self._is_ours(part, mark):
+                return
+            with column.damage_in_words(state, part.chunk):
+                self.found[part.in_block.start] = self._use(state, part, data)
+        except DamagedError as error:
+            self._damaged.append(error)
 
     def _is_ours(self, part: Part, mark: str) -> bool:
         """Return False if a chunk's mark shows that it belongs to another column."""
@@ -205,217 +230,82 @@ class _BlockChunks(ABC):
             return False
         return True
 
-
-class BlockRead(_BlockChunks):
-    """One read of a block of a column; see :class:`_BlockChunks` for its parameters."""
-
-    def __init__(self, column: Column, start: int, stop: int) -> None:
-        super().__init__(column, start, stop)
-        state = self.state
-        self._began = time.monotonic()
-        # Whole chunks are unlikely to be read again, unless the caller wants to avoid requests.
-        self._keeps_whole = column.shelf.trusts and (
-            start // state.chunk_rows == (stop - 1) // state.chunk_rows
-        )
-        self.out: Array = np.empty((stop - start, *state.row_shape), state.dtype)
-        """The rows; valid after the tasks have run."""
-        if self._existing_stop < stop:
-            self.out[self._existing_stop - start :].fill(state.fill)
-
-    @override
-    def settle(self) -> bool:
-        is_sure = super().settle()
-        shelf = self.column.shelf
-        if is_sure and shelf.trusts and len(self._missing) <= MAX_BLANK:
-            # On S3, two requests show that a chunk does not exist.
-            for chunk in self._missing:
-                blank = OpenChunk(self.state.codec, self.column.blank(self.state))
-                key = self.column.chunk_key(self.state, chunk)
-                shelf.keep(key, Kept(self.state.kind, "", blank), self._began)
-        return is_sure
-
-    @override
-    def _read_part(self, part: Part) -> None:
-        column, state, out = self.column, self.state, self.out
-        key = column.chunk_key(state, part.chunk)
+    def _read_rows(self, part: Part, key: str) -> None:
+        """Read the rows of one chunk: from the cache, in part, or as a whole."""
+        column, state, cache, rows = self.column, self.state, self.column.cache, part.in_chunk
+        out = self.out[part.in_block]
         asked = time.monotonic()
-        kept = column.shelf.find(key, state.kind)
+        kept = cache.find(key, state.kind)
         known = ""
-        if kept is not None and kept.chunk.has(part.in_chunk):
-            if column.shelf.is_trusted(key):
-                kept.chunk.copy(part.in_chunk, out[part.in_block])
+        if kept is not None and kept.chunk.has(rows):
+            if cache.is_trusted(key):
+                kept.chunk.copy(rows, out)
                 return
             known = kept.state
         if kept is not None and not kept.state:
-            # Nothing can confirm it.
+            # Nothing can tell whether it is current.
             kept = None
-        is_kept = self._keeps_whole or not part.whole
-        with lent() as room:
-            opened = kept
+        # Whole chunks are unlikely to be read again, unless the caller wants to avoid requests.
+        one_chunk = self.stop - self.start == rows.stop - rows.start
+        keeps = not part.whole or (cache.trusts and one_chunk)
+        goes_on = keeps and _goes_on(column, state, part)
 
-            def take(now: str, length: int, read: ReadAt) -> bool:
-                nonlocal opened
-                opened = _opened(column, state, part.chunk, kept, now)
-                return opened.chunk.unpack_from(
-                    part.in_chunk, length, read, room, all_of_it=_goes_on(column, state, part)
-                )
+        def of_state(now: str) -> ReadChunk:
+            nonlocal kept
+            if kept is None or kept.state != now:
+                kept = ReadChunk(state.kind, now, OpenChunk(state.codec))
+            return kept
 
-            try:
-                found = column.objects.get_unless(
-                    key, known, state.codec.packed_limit, room, take if is_kept else None
-                )
-                # Use fill(): an assignment would convert a bytes object to a dtype that drops
-                # trailing zeros.
-                if found is None:
-                    out[part.in_block].fill(state.fill)
-                    self._missing.append(part.chunk)
-                elif self._is_ours(part, found.mark):
-                    if is_kept or found.data is None:
-                        self._keep(part, key, found, opened, asked)
-                    else:
-                        self._fill(part, found.data)
-            except DamagedError as error:
-                self._damaged.append(error)
+        def take(now: str, length: int, read: ReadAt) -> bool:
+            return of_state(now).chunk.decode_part(rows, length, read)
 
-    def _fill(self, part: Part, data: bytes | memoryview) -> None:
-        """Decode a whole chunk that was just read."""
-        column, state, out = self.column, self.state, self.out[part.in_block]
+        found = column.objects.get_unless(
+            key, known, state.codec.packed_limit, take=take if keeps and not goes_on else None
+        )
+        # Use fill(): an assignment would convert a bytes object to a dtype that drops trailing
+        # zeros.
+        if found is None:
+            out.fill(state.fill)
+            self._missing.append(part.chunk)
+            return
+        if not self._is_ours(part, found.mark):
+            return
         with column.damage_in_words(state, part.chunk):
-            if len(out) == state.chunk_rows:
-                state.codec.decode_into(data, out)
-            else:
-                out[:] = state.codec.decode(data)[part.in_chunk]
-
-    def _keep(self, part: Part, key: str, found: Seen, kept: Kept | None, asked: float) -> None:
-        """Copy the requested rows of a chunk that was just read, and cache the chunk."""
-        column, state, rows = self.column, self.state, part.in_chunk
-        out = self.out[part.in_block]
-        kept = _opened(column, state, part.chunk, kept, found.state)
-        with column.damage_in_words(state, part.chunk):
+            if found.data is not None and not keeps:
+                if len(out) == state.chunk_rows:
+                    state.codec.decode_into(found.data, out)
+                else:
+                    out[:] = state.codec.decode(found.data)[rows]
+                return
+            opened = of_state(found.state)
             if found.data is not None:
                 # Without the whole chunk, its other rows would take another request.
-                waits = column.shelf.trusts and column.objects.threads is None
-                whole = waits or _goes_on(column, state, part)
-                kept.chunk.unpack(rows, found.data, all_of_it=whole)
-            kept.chunk.copy(rows, out)
+                waits = cache.trusts and column.objects.threads is None
+                opened.chunk.decode(rows, found.data, whole=waits or goes_on)
+            opened.chunk.copy(rows, out)
         # Without a state, later changes of the chunk would go unnoticed. A caller that trusts the
         # cache accepts that.
-        if found.state or column.shelf.trusts:
-            column.shelf.keep(key, kept, asked)
-            _note_rows(column, state, part, kept.chunk)
-
-
-class BlockLook(_BlockChunks):
-    """Applies a function to the undecoded chunks of a block.
-
-    Parameters
-    ----------
-    column, start, stop
-        See :class:`BlockRead`.
-    use : callable
-        Takes the state, the part of the block and the chunk's bytes (None if the object does not
-        exist); returns the result for that chunk.
-    """
-
-    def __init__(
-        self,
-        column: Column,
-        start: int,
-        stop: int,
-        use: Callable[[ColumnState, Part, bytes | None], Any],
-    ) -> None:
-        super().__init__(column, start, stop)
-        self._use = use
-        self.found: dict[int, Any] = {}
-        """The result for each chunk, by the chunk's first row within the block."""
-
-    @override
-    def _read_part(self, part: Part) -> None:
-        column, state, data = self.column, self.state, None
-        try:
-            found = column.objects.get_marked(
-                column.chunk_key(state, part.chunk), state.codec.packed_limit
-            )
-            if found is None:
-                self._missing.append(part.chunk)
-            else:
-                data, mark = found
-                if not self._is_ours(part, mark):
-                    return
-            with column.damage_in_words(state, part.chunk):
-                self.found[part.in_block.start] = self._use(state, part, data)
-        except DamagedError as error:
-            self._damaged.append(error)
-
-
-def padded_rows(state: ColumnState, part: Part, data: bytes | None) -> list[Array] | None:
-    """Return strings as fixed-width bytes, in pieces; None if decoding to strings is better."""
-    if state.dtype.kind != "T" or state.row_shape:
-        return None
-    first, stop = part.in_chunk.start, part.in_chunk.stop
-    if data is None:
-        # The chunk was never written. A fill value other than "" may have any length.
-        return None if state.fill else [np.zeros(stop - first, "S1")]
-    pieces = state.codec.decode_padded(data)
-    if pieces is None:
-        return None
-    rows: list[Array] = []
-    begin = 0
-    for piece in pieces:
-        cut = piece[max(0, first - begin) : max(0, stop - begin)]
-        begin += len(piece)
-        if len(cut):
-            rows.append(cut)
-    return rows
-
-
-def utf8_rows[T](
-    state: ColumnState,
-    part: Part,
-    data: bytes | None,
-    convert: Convert[T],
-) -> T | None:
-    """Return what a function makes of strings, see :func:`to_offsets`; None for other values."""
-    if state.dtype.kind != "T" or state.row_shape:
-        return None
-    first, stop = part.in_chunk.start, part.in_chunk.stop
-    if data is not None:
-        return state.codec.decode_utf8(data, first, stop, convert)
-    rows = stop - first
-    return convert(pack(np.full(rows, state.fill, state.dtype)), rows, 0, rows)
-
-
-def check_chunk(state: ColumnState, part: Part, data: bytes | None) -> None:
-    """Check that a chunk can be read; the caller judges a missing chunk."""
-    if data is not None:
-        state.codec.check(data)
+        if found.state or cache.trusts:
+            cache.keep(key, opened, asked)
 
 
 def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, OpenChunk]] | None:
-    """Return the chunks of a block from the cache.
+    """Return the chunks of a block from the cache, in row order.
 
-    Parameters
-    ----------
-    column, start, stop
-        See :class:`BlockRead`.
-
-    Returns
-    -------
-    list of (Part, OpenChunk) or None
-        In row order. None if a row is not cached, or if it is not trusted and only a request could
-        tell whether it is current.
+    Return None if a row is not cached, or if it is not trusted and only a request could tell
+    whether it is current.
     """
-    state, shelf = column.state, column.shelf
+    state, cache = column.state, column.cache
     if stop > state.length:
         return None
     found: list[tuple[Part, OpenChunk]] = []
     asked, doubted = time.monotonic(), []
     for part in parts(start, stop, state.chunk_rows, state.length):
         key = column.chunk_key(state, part.chunk)
-        kept = shelf.find(key, state.kind)
+        kept = cache.find(key, state.kind)
         if kept is None or not kept.chunk.has(part.in_chunk):
             return None
-        if not shelf.is_trusted(key):
+        if not cache.is_trusted(key):
             if not column.objects.is_still(key, kept.state):
                 return None
             doubted.append(key)
@@ -425,9 +315,7 @@ def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, Open
         if not column.document.is_still() or column.state is not state:
             return None
         for key in doubted:
-            shelf.confirm(key, asked)
-    for part, chunk in found:
-        _note_rows(column, state, part, chunk)
+            cache.confirm(key, asked)
     return found
 
 
@@ -442,56 +330,24 @@ def read_cached(column: Column, start: int, stop: int) -> Array | None:
     return out
 
 
-# ---- the cache
-
-
-def _opened(column: Column, state: ColumnState, chunk: int, kept: Kept | None, now: str) -> Kept:
-    """Return the cached chunk if it is in this state, otherwise a new, empty one."""
-    if kept is not None and kept.state == now:
-        return kept
-    # On fast stores, drop chunks whose rows have all been read. The next chunk then reuses their
-    # memory, which is faster than new memory. On slow stores, fetching a dropped chunk again would
-    # take longer.
-    if column.objects.threads is not None and not column.shelf.trusts:
-        for other in column.read_through:
-            if abs(chunk - other) > 1:
-                column.shelf.drop(column.chunk_key(state, other))
-    return Kept(state.kind, now, OpenChunk(state.codec))
-
-
-def _note_rows(column: Column, state: ColumnState, part: Part, chunk: OpenChunk) -> None:
-    """Record that rows of a chunk were read, and whether all its rows have now been read."""
-    if column.shelf.trusts:
-        # No chunk is dropped for it.
-        return
-    count = min(state.chunk_rows, state.length - part.chunk * state.chunk_rows)
-    if chunk.seen(part.in_chunk, count) and part.chunk not in column.read_through:
-        column.read_through = (*column.read_through[-15:], part.chunk)
-
-
 def _goes_on(column: Column, state: ColumnState, part: Part) -> bool:
     """Return True if the rest of a chunk is likely to be read next, piece by piece."""
-    rows = part.in_chunk
-    if rows.start == 0 and part.chunk and _is_cached(column, state, part.chunk - 1, LAST_ROW):
-        # The caller reads row after row.
+    rows, before = part.in_chunk, part.chunk - 1
+
+    def is_cached(chunk: int, rows: slice | None = None) -> bool:
+        found = column.cache.find(column.chunk_key(state, max(0, chunk)), state.kind)
+        return chunk >= 0 and found is not None and (rows is None or found.chunk.has(rows))
+
+    if rows.start == 0 and is_cached(before, slice(state.chunk_rows - 1, state.chunk_rows)):
+        # The caller reads row after row. On fast stores, the chunk before the last is dropped: the
+        # next chunk reuses its memory, which is faster than new memory. On slow stores, fetching a
+        # dropped chunk again would take longer.
+        if before and column.objects.threads is not None and not column.cache.trusts:
+            column.cache.drop(column.chunk_key(state, before - 1))
         return True
     # The caller may read tile by tile: large blocks in any order, but near each other.
-    return (rows.stop - rows.start) * TILES >= state.chunk_rows and any(
-        _is_cached(column, state, chunk) for chunk in (part.chunk - 1, part.chunk + 1)
-    )
-
-
-def _is_cached(column: Column, state: ColumnState, chunk: int, row: int | None = None) -> bool:
-    """Return True if a chunk was read recently: any part of it, or one row (-1: its last)."""
-    if chunk in column.read_through:
-        return True
-    if chunk < 0:
-        return False
-    kept = column.shelf.find(column.chunk_key(state, chunk), state.kind)
-    if kept is None or row is None:
-        return kept is not None
-    row %= state.chunk_rows
-    return kept.chunk.has(slice(row, row + 1))
+    is_large = (rows.stop - rows.start) * TILES >= state.chunk_rows
+    return is_large and (is_cached(before) or is_cached(part.chunk + 1))
 
 
 # ---- writing
@@ -499,22 +355,8 @@ def _is_cached(column: Column, state: ColumnState, chunk: int, row: int | None =
 
 def block_writes(
     column: Column, state: ColumnState, values: Array, start: int
-) -> Sequence[Callable[[], None]]:
-    """Return tasks that write a block of existing rows.
-
-    Parameters
-    ----------
-    column : Column
-    state, values
-        From :meth:`Column.fit`.
-    start : int
-        The table row of the block's first row.
-
-    Returns
-    -------
-    list of callable
-        One task for each chunk, independent of each other.
-    """
+) -> list[Callable[[], None]]:
+    """Return independent tasks that write a block of existing rows, as :meth:`Column.fit` returned it."""
     # Strings are extracted from an array some thousands at a time, with the interpreter's lock
     # held. Two threads keep the processors busy. More threads would wait for that lock in turn,
     # which takes half as long again as the work.
@@ -533,140 +375,89 @@ def write_rows(
     values: Array,
     turns: AbstractContextManager[Any] | None = None,
 ) -> None:
-    """Write rows of one chunk.
-
-    Parameters
-    ----------
-    column : Column
-    state, values
-        From :meth:`Column.fit`.
-    chunk : int
-        The number of the chunk.
-    rows : slice or ndarray of int
-        The rows within the chunk; see :data:`Rows`.
-    turns : context manager, optional
-        See :meth:`ChunkCodec.encode`.
-    """
-    _ChunkWrite(column, state, chunk, rows, values, turns).run()
-
-
-class _ChunkWrite:
-    """One write to one chunk; parameters are those of :func:`write_rows`."""
-
-    def __init__(
-        self,
-        column: Column,
-        state: ColumnState,
-        chunk: int,
-        rows: Rows,
-        values: Array,
-        turns: AbstractContextManager[Any] | None,
-    ) -> None:
-        self._column, self._state, self._chunk = column, state, chunk
-        self._rows, self._values, self._turns = rows, values, turns
-        first = chunk * state.chunk_rows
-        self._stop = first + (int(rows.stop) if isinstance(rows, slice) else int(rows[-1]) + 1)
-        # A block that covers the last, partial chunk must not replace it unread, because another
-        # process may have added rows to that chunk.
-        self._covers_all = len(values) >= min(state.chunk_rows, state.length - first)
-        self._key = column.chunk_key(state, chunk)
-        self._owner: Owner = column.owner(state, self._stop)
-        self._written: Array | None = None
-        """All values of the chunk as written, if they are known."""
-
-    def run(self) -> None:
-        column, state, written = self._column, self._state, None
-        began = column.shelf.begin_write(self._key)
-        try:
-            self._write()
-            if self._written is not None and column.shelf.trusts:
-                written = Kept(state.kind, "", OpenChunk(state.codec, self._written))
-        finally:
-            column.shelf.end_write(self._key, began, written)
-
-    def _write(self) -> None:
-        column, state = self._column, self._state
-        merged = column.shelf.take(self._key, state.kind)
-        if len(self._values) == state.chunk_rows:
-            data = state.codec.encode(self._values, self._turns)
-            column.objects.put(self._key, data, self._owner)
+    """Write rows of one chunk; ``turns`` is as for :meth:`ChunkCodec.encode`."""
+    key, cache, written = column.chunk_key(state, chunk), column.cache, None
+    began = cache.begin_write(key)
+    try:
+        known = cache.take_written(key, state.kind)
+        if len(values) < state.chunk_rows:
+            merged = _merge(column, state, chunk, rows, values, known)
+            if cache.trusts:
+                written = ReadChunk(state.kind, "", OpenChunk(state.codec, merged))
+        else:
+            data = state.codec.encode(values, turns)
+            stop = (chunk + 1) * state.chunk_rows
+            column.objects.put(key, data, column.owner(state, stop))
             column.count(data)
-            return
-        if merged is not None and self._merge_further(merged):
-            return
-        if not (self._covers_all and self._create()):
-            self._merge()
+    finally:
+        cache.end_write(key, began, written)
 
-    def _create(self) -> bool:
-        """Write a new chunk; return False if it already exists."""
-        values = self._column.blank(self._state)
-        values[self._rows] = self._values
-        data = self._state.codec.encode(values)
-        version = self._column.objects.create(self._key, data, self._owner)
-        if version is None:
-            return False
-        self._column.count(data)
-        self._keep(Merged(self._state.kind, version, self._owner.mark, values, Runs()))
-        return True
 
-    def _keep(self, merged: Merged) -> None:
-        """Cache the chunk for its next rows, unless all its rows are written."""
-        self._written = merged.values
-        if isinstance(self._rows, slice):
-            merged.written.add(self._rows)
-        if not merged.written.are_all(self._state.chunk_rows):
-            self._column.shelf.put_back(self._key, merged)
+def _merge(
+    column: Column,
+    state: ColumnState,
+    chunk: int,
+    rows: Rows,
+    values: Array,
+    known: WrittenChunk | None,
+) -> Array:
+    """Merge rows into a chunk by compare-and-swap; return all values of the chunk.
 
-    def _merge_further(self, merged: Merged) -> bool:
-        """Add rows to a chunk last written here; return False if another writer came since."""
-        column, state = self._column, self._state
-        looks = column.objects.looks_before_writing
-        if not looks and not state.vouches_for(merged.mark, self._stop):
-            return False
-        merged.values[self._rows] = self._values
-        data = state.codec.encode(merged.values)
-        version = column.objects.replace(self._key, data, merged.version, self._owner)
-        if version is None:
-            return False
-        column.count(data)
-        self._keep(replace(merged, version=version, mark=self._owner.mark))
-        return True
+    ``known`` is the chunk as this instance last wrote it. If that is still current, it is not read.
+    """
+    objects, key, first = column.objects, column.chunk_key(state, chunk), chunk * state.chunk_rows
+    stop = first + (rows.stop if isinstance(rows, slice) else int(rows[-1]) + 1)
+    owner = column.owner(state, stop)
+    # The chunk may not exist yet. A block that covers the last, partial chunk must not replace it
+    # unread, because another process may have added rows to that chunk.
+    may_create = len(values) >= min(state.chunk_rows, state.length - first)
+    for _ in (attempts := Attempts(objects.patience)):
+        if known is not None and not (
+            objects.looks_before_writing or state.vouches_for(known.mark, stop)
+        ):
+            known = None
+        if known is None and not may_create:
+            known = _stored(column, state, chunk, stop)
+        whole = column.blank(state) if known is None else known.values
+        whole[rows] = values
+        data = state.codec.encode(whole)
+        if known is None:
+            version = objects.create(key, data, owner)
+        else:
+            version = objects.replace(key, data, known.version, owner)
+        if version is not None:
+            column.count(data)
+            count = len(values) + (0 if known is None else known.count)
+            if count < state.chunk_rows:
+                # More rows are likely to follow.
+                merged = WrittenChunk(state.kind, version, owner.mark, whole, count)
+                column.cache.keep_written(key, merged)
+            return whole
+        known, may_create = None, False
+    raise ConflictError(
+        f"{objects.location}/{key}: other writers changed this chunk of column {column.name!r} "
+        f"{attempts} while this process tried to write rows of it"
+    )
 
-    def _merge(self) -> None:
-        """Merge rows into the stored chunk, by compare-and-swap."""
-        column, state, chunk = self._column, self._state, self._chunk
-        for _ in (attempts := Attempts(column.objects.patience)):
-            try:
-                found = column.objects.get_versioned(self._key, state.codec.packed_limit)
-            except DamagedError:
-                column.confirm(state, self._stop)
-                raise
-            if found is None:
-                if chunk * state.chunk_rows < state.all_there:
-                    column.confirm(state, self._stop)
-                    raise column.chunk_missing(state, chunk)
-                if self._create():
-                    return
-                continue
-            looks = column.objects.looks_before_writing
-            if not looks and not state.vouches_for(found.mark, self._stop):
-                column.confirm(state, self._stop)
-            if state.disowns(found.mark):
-                raise column.foreign(state, chunk)
-            try:
-                with column.damage_in_words(state, chunk):
-                    merged = state.codec.decode(found.data).copy()
-            except DamagedError:
-                column.confirm(state, self._stop)
-                raise
-            merged[self._rows] = self._values
-            data = state.codec.encode(merged)
-            version = column.objects.replace(self._key, data, found.version, self._owner)
-            if version is not None:
-                column.count(data)
-                self._keep(Merged(state.kind, version, self._owner.mark, merged, Runs()))
-                return
-        raise ConflictError(
-            f"{column.objects.location}/{self._key}: other writers changed this chunk of column "
-            f"{column.name!r} {attempts} while this process tried to write rows of it"
-        )
+
+def _stored(column: Column, state: ColumnState, chunk: int, stop: int) -> WrittenChunk | None:
+    """Read a chunk in order to write rows up to ``stop``; return None if it does not exist."""
+    objects = column.objects
+    try:
+        found = objects.get_versioned(column.chunk_key(state, chunk), state.codec.packed_limit)
+        if found is not None and state.disowns(found.mark):
+            raise column.foreign(state, chunk)
+        if found is not None:
+            with column.damage_in_words(state, chunk):
+                values = state.codec.decode(found.data).copy()
+        elif chunk * state.chunk_rows < state.all_there:
+            raise column.chunk_missing(state, chunk)
+    except DamagedError:
+        # Rows of a column that was deleted or cut meanwhile are no damage.
+        column.confirm(state, stop)
+        raise
+    if found is None:
+        return None
+    if not objects.looks_before_writing and not state.vouches_for(found.mark, stop):
+        column.confirm(state, stop)
+    return WrittenChunk(state.kind, found.version, found.mark, values, 0)

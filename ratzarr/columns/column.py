@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.codecs.strings import is_unicode, is_utf8
-from ratzarr.columns.chunk_cache import ChunkShelf
+from ratzarr.columns.chunk_cache import ChunkCache
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.errors import (
     ChangedError,
@@ -46,6 +46,8 @@ __all__ = ["Column"]
 
 Array = NDArray[Any]
 
+_NO_CACHE = ChunkCache(0)
+
 
 class Column:
     """A column of a table, as last read.
@@ -71,53 +73,48 @@ class Column:
         self._understood: tuple[Document, ColumnState] | None = None
         self._last_key: tuple[Any, int, str] = (None, 0, "")
         """The encoding, the number and the key of the last chunk."""
-        self.shelf = ChunkShelf(0)
+        self.cache = _NO_CACHE
         """The cache of chunks, shared by all columns of an instance."""
-        self.read_through: tuple[int, ...] = ()
-        """Numbers of the chunks whose rows have all been read recently."""
         self.bytes_written = 0
         self._count_lock = threading.Lock()
 
     @classmethod
     def find(
-        cls, objects: Objects, name: str, keys: Sequence[str] | None = None
+        cls,
+        objects: Objects,
+        name: str,
+        keys: Sequence[str] | None = None,
+        *,
+        unreadable: bool = False,
     ) -> "Column | None":
-        """Open the column of this name; None if it does not exist.
+        """Return the column of this name as read now; None if it does not exist.
 
         Parameters
         ----------
         keys : sequence of str, optional
             The keys to try; by default all possible keys of the name.
+        unreadable : bool
+            Also return a column that can't be read. A damaged ``zarr.json`` counts as the document
+            of its key's column.
 
         Raises
         ------
         InvalidNameError
             If no column can have this name.
-        DamagedError
-            If its ``zarr.json`` is damaged.
-        """
-        for key in plausible_keys(name) if keys is None else keys:
-            column = cls(objects, name, key)
-            if column.document.load() and column._has_its_name():
-                column.state  # noqa: B018 - raises now if the column is damaged
-                return column
-        return None
-
-    @classmethod
-    def locate(
-        cls, objects: Objects, name: str, keys: Sequence[str] | None = None
-    ) -> "Column | None":
-        """Return the column of this name, readable or not; None if it does not exist.
-
-        A damaged ``zarr.json`` counts as the document of its key's column. Parameters are those of
-        :meth:`find`.
+        DamagedError, UnsupportedCodecError
+            If the column can't be read.
         """
         for key in plausible_keys(name) if keys is None else keys:
             column = cls(objects, name, key)
             try:
-                if column.document.load() and column._has_its_name():
-                    return column
+                found = column.document.load() and column._has_its_name()
             except DamagedError:
+                if unreadable:
+                    return column
+                raise
+            if found:
+                if not unreadable:
+                    column.state  # noqa: B018 - raises now if the column is damaged
                 return column
         return None
 
@@ -137,10 +134,6 @@ class Column:
         other.document = self.document.snapshot()
         other.bytes_written = self.bytes_written
         return other
-
-    def create(self, document: Document) -> bool:
-        """Write the column's document; return False if its key exists."""
-        return self.document.create(document)
 
     @property
     def in_place(self) -> bool:
@@ -287,22 +280,10 @@ class Column:
     # ---- writing
 
     def fit(self, block: Any, start: int) -> tuple[ColumnState, Array]:
-        """Validate a block of rows, and convert it to the column's dtype.
+        """Validate a block of rows; return the state that it was validated for, and its values.
 
-        Parameters
-        ----------
-        block : array-like
-            The rows, with shape (n,), or (n, width) if the width is not 1.
-        start : int
-            The table row of the block's first row, for messages.
-
-        Returns
-        -------
-        state : ColumnState
-            The state that the block was validated for.
-        values : ndarray
-            The rows in the column's dtype. Strings in an array of fixed width stay in that array,
-            because they are encoded faster without conversion.
+        They have the column's dtype. Strings in an array of fixed width stay in that array, because
+        they are encoded faster without conversion. ``start`` is for messages.
 
         Raises
         ------
@@ -315,23 +296,19 @@ class Column:
         """
         state = self.state
         try:
-            return state, self._fitted(state, block, start)
+            block = as_block(block, column=self.name, first_row=start)
+            shape = block.shape
+            if len(shape) != 1 + len(state.row_shape) or shape[1:] != state.row_shape:
+                expected = f"(n, {state.width})" if state.row_shape else "(n,)"
+                raise ShapeError(
+                    f"column {self.name!r}: expected a block of shape {expected}, got {shape}"
+                )
+            if state.dtype.kind == "T" and _is_text(block):
+                return state, block
+            return state, exact(block, state.dtype, column=self.name, first_row=start)
         except (ShapeError, UnequalValueError, UnsupportedDtypeError):
             self.confirm(state, 0)
             raise
-
-    def _fitted(self, state: ColumnState, block: Any, start: int) -> Array:
-        block = as_block(block, column=self.name, first_row=start)
-        shape = block.shape
-        if len(shape) != 1 + len(state.row_shape) or shape[1:] != state.row_shape:
-            expected = f"(n, {state.width})" if state.row_shape else "(n,)"
-            raise ShapeError(
-                f"column {self.name!r}: expected a block of shape {expected}, got {shape}"
-            )
-        if state.dtype.kind == "T" and _is_text(block):
-            text: Array = block
-            return text
-        return exact(block, state.dtype, column=self.name, first_row=start)
 
     def owner(self, state: ColumnState, stop: int) -> Owner:
         """Return the owner for chunks with rows up to ``stop``."""
@@ -367,16 +344,10 @@ class Column:
         row_count: int,
         written: Iterable[tuple["Column", ColumnState, int]],
     ) -> None:
-        """Declare the column complete, or its first rows.
+        """Declare the column complete, or its first ``rows_done`` rows.
 
-        Parameters
-        ----------
-        rows_done : int, optional
-            The number of rows that are complete; by default the column is.
-        row_count : int
-            Rows of the table.
-        written : iterable of (Column, ColumnState, int)
-            Unchecked writes to the column, see :class:`~ratzarr.columns.unconfirmed.Unconfirmed`.
+        ``written`` are writes to the column that have not been checked yet, each with the column,
+        its state then, and the end of the rows.
 
         Raises
         ------

@@ -30,96 +30,13 @@ from ratzarr.format.names import (
     Document,
 )
 
-__all__ = [
-    "ColumnDocument",
-    "ColumnState",
-    "understand",
-]
+__all__ = ["ColumnState"]
 
 
 MAX_CACHED = 256
 """The maximum number of cached documents."""
 MAX_CACHED_LENGTH = 10_000
 """The maximum length of a cached document, in characters of JSON."""
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnDocument:
-    """The content of a column's ``zarr.json``, without row count and attributes."""
-
-    chunk_keys: Any
-    """zarr's encoding of chunk keys."""
-    chunk_shape: tuple[int, ...]
-    """(rows,) or (rows, width)."""
-    dtype: np.dtype[Any]
-    fill: Any
-    """The value of rows that were never written, exact to the bit."""
-    codec: ChunkCodec
-    kind: tuple[str, ...]
-    """A description of all fields; equal for two columns only if their bytes are read in the
-    same way."""
-
-
-_known: dict[str, ColumnDocument] = {}
-# Cached documents, by their JSON. There is no lock, because each operation on this dict is atomic,
-# and because a fork could copy a lock while it is held.
-
-
-def understand(document: Document, place: str, name: str) -> ColumnDocument:
-    """Parse a column's document.
-
-    Parameters
-    ----------
-    document : dict
-        The document as JSON.
-    place, name : str
-        The location of the document and the name of the column, for messages.
-
-    Raises
-    ------
-    DamagedError
-        If the document is damaged.
-    UnsupportedCodecError
-        If its chunks can't be decoded in bounded memory.
-    """
-    try:
-        _check_shapes(document)
-        check_codecs(document.get("codecs"))
-        _check_own(document["attributes"])
-        own = {name: one for name, one in document.items() if name not in ("shape", "attributes")}
-        text = json.dumps([document["shape"][1:], own])
-        found = _known.get(text)
-        if found is None:
-            found = _understand(document)
-            if len(_known) >= MAX_CACHED:
-                _known.clear()
-            if len(text) <= MAX_CACHED_LENGTH:
-                _known[text] = found
-        return replace(found, codec=found.codec.of_column(name))
-    except UnsupportedCodecError as error:
-        raise UnsupportedCodecError(f"{place}: column {name!r} is {error}") from error
-    except RatZarrError:
-        raise
-    except Exception as error:
-        # Zarr's parsers raise various errors: KeyError, TypeError, AttributeError.
-        said = str(error) or type(error).__name__
-        raise DamagedError(f"{place}: column {name!r} can't be read: {said:.500}") from error
-
-
-def _understand(document: Document) -> ColumnDocument:
-    metadata = ArrayV3Metadata.from_dict(document)
-    chunk_shape = metadata.chunks
-    dtype = metadata.data_type.to_native_dtype()
-    codecs = [codec.to_dict() for codec in metadata.codecs]
-    codec = ChunkCodec(codecs, dtype, chunk_shape)
-    fill = _exact_fill(document["fill_value"], dtype, metadata.fill_value)
-    described = (
-        metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
-        _bits(fill),
-    )  # fmt: skip
-    # Don't compare the JSON itself, because zarr has several spellings for the same metadata.
-    kind = tuple(map(repr, described))
-    return ColumnDocument(metadata.chunk_key_encoding, chunk_shape, dtype, fill, codec, kind)
 
 
 def _bits(fill: Any) -> Any:
@@ -192,33 +109,35 @@ _SEPARATORS = re.compile(r"[./]")
 class ColumnState:
     """The state of a column, from one version of its document."""
 
-    id: str
-    """The identity of the column among columns of the same name; empty if its writer set none."""
     dtype: np.dtype[Any]
     fill: Any
-    """The value of rows that were never written."""
-    rows: int
-    """The rows of its own shape. The table may have more or fewer."""
+    """The value of rows that were never written, exact to the bit."""
     row_shape: tuple[int, ...]
     """() or (width,)."""
     chunk_rows: int
     codec: ChunkCodec
     chunk_keys: Any
+    """zarr's encoding of chunk keys."""
     kind: tuple[Any, ...]
-    """All fields that determine how its bytes are read."""
-    cutting: int | None
-    """During a cut: the number of rows that stay. The rows after them are being cleared."""
-    cuts: tuple[int, ...] | None
-    """The number of remaining rows after each cut; None if another program may have cut rows
-    without recording it."""
-    complete: bool
-    rows_done: int
-    """The number of leading rows whose chunks a bulk writer has written."""
-    length: int
-    """The number of valid rows; values that chunks contain beyond them are ignored."""
+    """A description of the fields above and the identity; equal for two states only if their bytes
+    are read in the same way."""
     row_bytes: int
     """The size of a row in memory; for strings and bytes, without their characters."""
-    mark: str
+    id: str = ""
+    """The identity of the column among columns of the same name; empty if its writer set none."""
+    rows: int = 0
+    """The rows of its own shape. The table may have more or fewer."""
+    cutting: int | None = None
+    """During a cut: the number of rows that stay. The rows after them are being cleared."""
+    cuts: tuple[int, ...] | None = None
+    """The number of remaining rows after each cut; None if another program may have cut rows
+    without recording it."""
+    complete: bool = True
+    rows_done: int = 0
+    """The number of leading rows whose chunks a bulk writer has written."""
+    length: int = 0
+    """The number of valid rows; values that chunks contain beyond them are ignored."""
+    mark: str = ""
     """The mark for chunks, for stores that can mark objects."""
 
     @classmethod
@@ -239,31 +158,73 @@ class ColumnState:
         UnsupportedCodecError
             If its chunks can't be decoded in bounded memory.
         """
-        found = understand(document, place, name)
-        shape, chunk_shape = document["shape"], found.chunk_shape
-        attributes = document.get("attributes", {})
-        column_id = attributes.get(COLUMN_ID_ATTR)
-        known_id = column_id if isinstance(column_id, str) else ""
-        rows, row_shape = int(shape[0]), tuple(shape[1:])
+        try:
+            _check_shapes(document)
+            check_codecs(document.get("codecs"))
+            _check_own(document["attributes"])
+            state = cls._of_kind(document)
+        except UnsupportedCodecError as error:
+            raise UnsupportedCodecError(f"{place}: column {name!r} is {error}") from error
+        except RatZarrError:
+            raise
+        except Exception as error:
+            # Zarr's parsers raise various errors: KeyError, TypeError, AttributeError.
+            said = str(error) or type(error).__name__
+            raise DamagedError(f"{place}: column {name!r} can't be read: {said:.500}") from error
+        attributes, rows = document["attributes"], document["shape"][0]
+        column_id = attributes.get(COLUMN_ID_ATTR, "")
         cutting = attributes.get(CUTTING_ATTR)
-        cutting = cutting if _is_row_count(cutting) else None
-        return cls(
-            id=known_id,
-            dtype=found.dtype,
-            fill=found.fill,
+        cuts = attributes.get(CUTS_ATTR, [] if column_id else None)
+        return replace(
+            state,
+            id=column_id,
             rows=rows,
-            row_shape=row_shape,
-            chunk_rows=int(chunk_shape[0]),
-            codec=found.codec,
-            chunk_keys=found.chunk_keys,
-            kind=(column_id, *found.kind),
+            codec=state.codec.of_column(name),
+            kind=(column_id, *state.kind),
             cutting=cutting,
-            cuts=_cuts(attributes.get(CUTS_ATTR, [] if column_id else None)),
-            complete=attributes.get(COMPLETE_ATTR, True) is not False,
-            rows_done=_count(attributes.get(ROWS_DONE_ATTR)),
+            cuts=None if cuts is None else tuple(cuts),
+            complete=attributes.get(COMPLETE_ATTR, True),
+            rows_done=attributes.get(ROWS_DONE_ATTR, 0),
             length=rows if cutting is None else min(rows, cutting),
-            row_bytes=value_bytes(found.dtype) * math.prod(row_shape),
-            mark=f"{known_id}/{rows}" if known_id else "",
+            mark=f"{column_id}/{rows}" if column_id else "",
+        )
+
+    @classmethod
+    def _of_kind(cls, document: Document) -> Self:
+        """Parse all fields that many columns of a table share."""
+        own = {name: one for name, one in document.items() if name not in ("shape", "attributes")}
+        text = json.dumps([document["shape"][1:], own])
+        found = _known.get(text)
+        if found is None:
+            found = cls._parse(document)
+            if len(_known) >= MAX_CACHED:
+                _known.clear()
+            if len(text) <= MAX_CACHED_LENGTH:
+                _known[text] = found
+        return found
+
+    @classmethod
+    def _parse(cls, document: Document) -> Self:
+        metadata = ArrayV3Metadata.from_dict(document)
+        chunk_shape = metadata.chunks
+        dtype = metadata.data_type.to_native_dtype()
+        codecs = [codec.to_dict() for codec in metadata.codecs]
+        fill = _exact_fill(document["fill_value"], dtype, metadata.fill_value)
+        described = (
+            metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
+            _bits(fill),
+        )  # fmt: skip
+        return cls(
+            dtype=dtype,
+            fill=fill,
+            row_shape=tuple(chunk_shape[1:]),
+            chunk_rows=int(chunk_shape[0]),
+            codec=ChunkCodec(codecs, dtype, chunk_shape),
+            chunk_keys=metadata.chunk_key_encoding,
+            # Don't compare the JSON itself, because zarr has several spellings for the same
+            # metadata.
+            kind=tuple(map(repr, described)),
+            row_bytes=value_bytes(dtype) * math.prod(chunk_shape[1:]),
         )
 
     @property
@@ -328,13 +289,6 @@ class ColumnState:
         return bool(self.id) and bool(mark) and mark.partition("/")[0] != self.id
 
 
-def _is_row_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _cuts(value: Any) -> tuple[int, ...] | None:
-    return tuple(value) if isinstance(value, list) and all(map(_is_row_count, value)) else None
-
-
-def _count(value: Any) -> int:
-    return int(value) if _is_row_count(value) else 0
+_known: dict[str, Any] = {}
+# States without the fields of a single column, by their JSON. There is no lock, because each operation
+# on this dict is atomic, and because a fork could copy a lock while it is held.

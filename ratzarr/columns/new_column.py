@@ -1,9 +1,12 @@
-"""Requests to create columns, validated."""
+"""Arguments of a table's methods, validated: numbers, and requests to create columns."""
 
+import operator
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
+
+import numpy as np
 
 from ratzarr.codecs.chunk_codec import value_bytes
 from ratzarr.columns.attributes import checked_attributes
@@ -22,7 +25,7 @@ from ratzarr.format.names import (
     column_document,
 )
 
-__all__ = ["NewColumn", "new_columns"]
+__all__ = ["NewColumn", "integer", "new_columns"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +147,19 @@ def _options(name: object, options: Any) -> dict[str, Any]:
             f"{sorted(_OPTIONS - {'dtype'})}; got {list(options)!r:.200}"
         )
     return dict(options)
+
+
+def integer(value: Any, what: str, least: int | None = None, most: int | None = None) -> int:
+    """Return an integer argument. NumPy integers are accepted; bools and floats are refused."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentError(
+            f"{what} is an integer: got {value!r}, a {type(value).__name__}"
+        ) from None
+    too_small = least is not None and number < least
+    if too_small or (most is not None and number > most):
+        raise ArgumentError(f"{what} is an integer from {least} to {most}: got {number}")
+    return number

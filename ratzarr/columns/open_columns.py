@@ -2,37 +2,32 @@
 
 import copy
 import dataclasses
-import operator
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property, partial
 from html import escape
-from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr.codecs.strings import Convert
+from ratzarr.codecs.strings import Convert, pack, to_padded
 from ratzarr.columns.catalog import UNREADABLE, Catalog
-from ratzarr.columns.chunk_cache import ChunkShelf
+from ratzarr.columns.chunk_cache import ChunkCache
 from ratzarr.columns.chunk_io import (
-    BlockLook,
     BlockRead,
     Part,
+    Use,
     block_writes,
     cached_parts,
-    check_chunk,
-    padded_rows,
     read_cached,
-    utf8_rows,
 )
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
-from ratzarr.columns.new_column import NewColumn
-from ratzarr.columns.unconfirmed import Unconfirmed, Write
+from ratzarr.columns.new_column import NewColumn, integer
+from ratzarr.columns.resize import rows_of
 from ratzarr.columns.write_buffer import BufferedRows, WriteBuffer
 from ratzarr.concurrency import PROCESSORS, run
 from ratzarr.errors import (
@@ -42,14 +37,13 @@ from ratzarr.errors import (
     ConflictError,
     RatZarrError,
     RowRangeError,
+    StoreError,
 )
-from ratzarr.format.blocks import Block
 from ratzarr.format.limits import MAX_ROWS, MEMORY, TASK_BYTES, check_memory
-from ratzarr.format.names import (
-    check_name,
-)
+from ratzarr.format.names import RESIZE_ATTR, check_name, stated_rows
+from ratzarr.stores.document import MetadataDocument
 
-__all__ = ["OpenColumns", "integer"]
+__all__ = ["OpenColumns"]
 
 Array = NDArray[Any]
 
@@ -60,30 +54,32 @@ CUTS = 3
 LOOKS = 5
 """The number of attempts to read a column that other processes keep replacing."""
 
+type Write = tuple[Column, ColumnState, int]
+"""A column, its state at the first of several writes, and the end of the written rows."""
+
 
 class OpenColumns:
     """The columns of an instance by name, each opened on first use. Thread-safe.
 
     Parameters
     ----------
-    catalog : Catalog
-        The table's columns.
-    shelf : ChunkShelf
+    table : MetadataDocument
+        The table's own document.
+    cache : ChunkCache
         The cache of chunks.
     buffer : WriteBuffer, optional
         Collects rows until their chunks are full.
     """
 
     def __init__(
-        self, catalog: Catalog, shelf: ChunkShelf, buffer: WriteBuffer | None = None
+        self, table: MetadataDocument, cache: ChunkCache, buffer: WriteBuffer | None = None
     ) -> None:
-        self._catalog, self._shelf, self._buffer = catalog, shelf, buffer
-        self._objects = catalog.objects
+        self._table, self._cache, self._buffer = table, cache, buffer
+        self._objects = table.objects
+        # The number of threads that are enough for reading, and for coding whole chunks; None for one
+        # per request. On stores without waiting, each further thread only needs more memory.
         self._few = self._objects.threads
-        """The number of threads that are enough for reading; None for one per request."""
-        # On stores without waiting, each further thread only needs more memory.
         self._packers = None if self._few is None else max(2, PROCESSORS)
-        """The same for coding whole chunks."""
         self._columns: dict[str, Column] = {}
         # Columns whose log has an event of this instance, by name and identity: a column created
         # anew has a new log.
@@ -91,19 +87,28 @@ class OpenColumns:
         # One lock per column, so that the logs of several columns are written in parallel.
         self._log_locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
-        self.unconfirmed = Unconfirmed()
+        # Writes whose column has not been checked since. On a local disk, each write checks that
+        # its column still exists. On S3 that takes a request, so the writes of many blocks are
+        # checked together. A column created anew has another identity.
+        self._unconfirmed: dict[tuple[str, str], Write] = {}
+        self._rows: int | None = None
+        """The row count; None until it is determined."""
+        self._sample: Column | None = None
+        """The column that the row count was compared with."""
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The table's columns, open or not."""
+        return Catalog(self._table)
 
     def __getitem__(self, name: Any) -> Column:
         column = self._columns.get(name) if isinstance(name, str) else None
-        return self._use(self._catalog.find(check_name(name))) if column is None else column
-
-    def _known(self) -> dict[str, Column]:
-        """Return the visible open columns, as last read."""
-        return {
-            name: column.snapshot()
-            for name, column in self._columns.copy().items()
-            if column.in_place
-        }
+        if column is None:
+            column = Column.find(self._objects, check_name(name))
+            if column is None:
+                raise self.catalog.no_column(name)
+            self._use(column)
+        return column
 
     def add(self, column: Column) -> None:
         """Add a column that was just opened."""
@@ -118,33 +123,24 @@ class OpenColumns:
 
     def add_new(self, column: Column, *, logged: bool = False) -> None:
         """Add a column that was just created or resumed; ``logged`` if its log has an event."""
-        self.unconfirmed.forget([column.name])
+        self._forget_writes(column.name)
         self._use(column)
         if logged:
             self._logged.add((column.name, column.state.id))
 
     def _use(self, column: Column) -> Column:
-        column.shelf = self._shelf
+        column.cache = self._cache
         self._columns[column.name] = column
         return column
-
-    def get(self, name: str) -> Column | None:
-        """Return the open column of this name, or None, without any request."""
-        return self._columns.get(name)
-
-    def _samples(self) -> list[Column]:
-        """Return a visible open column, if any, as a list."""
-        found = (column for column in self._columns.copy().values() if column.in_place)
-        return list(islice(found, 1))
 
     def forget(self, name: str | None = None) -> None:
         """Close a column, by default all; the next use opens it anew."""
         if name is None:
             self._columns.clear()
-            self._shelf.clear()
+            self._cache.clear()
         else:
             self._columns.pop(name, None)
-            self.unconfirmed.forget([name])
+            self._forget_writes(name)
 
     def open(self, names: Iterable[str]) -> dict[str, Column]:
         """Return columns by name; open missing ones in parallel."""
@@ -173,24 +169,28 @@ class OpenColumns:
     def html(self, title: str, names: Sequence[str]) -> str:
         """Return an HTML table of the columns, with all names escaped."""
         unreadable = self.unreadable(names)
-        states = {name: self[name].state for name in names if name not in unreadable}
-        rows: list[tuple[object, ...]] = [
-            (name, "str" if state.dtype.kind == "T" else state.dtype, state.width)
-            for name, state in states.items()
-        ]
-        rows += [(name, "can't be read", "") for name in unreadable]
-        lines = "".join(
-            f"<tr><td style='text-align:left'>{escape(str(name))}</td>"
-            f"<td>{escape(str(dtype))}</td><td>{width}</td></tr>"
-            for name, dtype, width in rows
-        )
+        lines = ""
+        for name in names:
+            dtype, width = "can't be read", ""
+            if name not in unreadable:
+                state = self[name].state
+                dtype = "str" if state.dtype.kind == "T" else str(state.dtype)
+                width = str(state.width)
+            lines += (
+                f"<tr><td style='text-align:left'>{escape(name)}</td>"
+                f"<td>{escape(dtype)}</td><td>{width}</td></tr>"
+            )
         head = "<tr><th>column</th><th>dtype</th><th>width</th></tr>"
-        return f"<div>{escape(title)}</div>" + (f"<table>{head}{lines}</table>" if rows else "")
+        return f"<div>{escape(title)}</div>" + (f"<table>{head}{lines}</table>" if lines else "")
 
     # ---- the row count
 
     def row_count(self, names: Iterable[str] = ()) -> int:
         """Return the number of rows of the table. The first call reads one column to determine it.
+
+        ``ROWCOUNT`` is the row count, and each of our resizes changes it first. The existing
+        module 1.0.2 resizes the columns and does not update ``ROWCOUNT``, so it is compared with
+        the length of one column; see :func:`rows_of`.
 
         Parameters
         ----------
@@ -198,24 +198,45 @@ class OpenColumns:
             Columns that the caller needs anyway. If the row count is not known, they are opened
             and serve to determine it, so that costs no extra request.
         """
-        rows = self._catalog.rows
-        if rows.known is None:
+        if self._rows is None:
             self.open(names)
-            for column in rows.look(self._samples()):
+            opened = (column for column in self._columns.copy().values() if column.in_place)
+            for column in self._determine_rows(next(opened, None)):
                 self.add(column)
-        return rows.known or 0
+        return self._rows or 0
+
+    def _determine_rows(self, sample: Column | None = None) -> list[Column]:
+        """Compare ROWCOUNT with one column, by default the first; return columns opened for that."""
+        stated = stated_rows(self._table.document)
+        self._sample = None
+        if stated is not None and RESIZE_ATTR in self._table.attributes:
+            self._rows = stated
+            return []
+        self._sample = sample = sample or self.catalog.first()
+        if sample is None or stated is None or sample.state.length == stated:
+            self._rows = stated if stated is not None else sample.state.length if sample else 0
+            return [] if sample is None else [sample]
+        columns = self.catalog.all({})
+        self._rows = rows_of(stated, [column.state for column in columns])
+        return columns
+
+    def accept_row_count(self) -> None:
+        """Trust ROWCOUNT, because this instance has just written the document."""
+        self._rows = stated_rows(self._table.document)
 
     def set_row_count(self, rows: int) -> None:
         """Set the number of rows, of the table and of each of its columns."""
         rows = integer(rows, "the row count", 0, MAX_ROWS)
         self.write_back()
-        self.unconfirmed.cut(rows)
+        self._cut_writes(rows)
+        opened = self._columns.copy().items()
+        known = {name: column.snapshot() for name, column in opened if column.in_place}
         try:
-            for column in self._catalog.resizing.set(rows, self._known()):
+            for column in self.catalog.resizing.set(rows, known):
                 self.add(column)
         finally:
-            self._shelf.distrust()
-        self._catalog.rows.accept()
+            self._cache.distrust()
+        self.accept_row_count()
 
     def begin_change(self) -> None:
         """Prepare a change of metadata: write buffered rows, to keep the order of the calls."""
@@ -224,25 +245,29 @@ class OpenColumns:
 
     def _correct_row_count(self) -> None:
         """Update the stored row count if another program has changed the number of rows."""
-        rows = self._catalog.rows
-        if self._objects.looks_before_writing:
-            rows.look_again()
-            if rows.known is None:
-                rows.look()
-        if self.row_count() != rows.stated:
-            rows.correct()
+        sample = self._sample
+        if self._objects.looks_before_writing and (
+            self._rows is None or sample is None or not sample.document.is_still()
+        ):
+            # Here, this needs no request.
+            self._determine_rows()
+        rows = self.row_count()
+        if rows != stated_rows(self._table.document):
+            self._rows = self.catalog.correct_row_count(rows)
 
     def reload(self) -> None:
         """Read the table's document again; the next use of a column opens it anew.
 
         The cached chunks are used again when the store confirms them.
         """
-        self._shelf.distrust()
+        self._cache.distrust()
         # Iterate over a copy, because another thread may be opening a column.
         self._columns = {
             name: column for name, column in self._columns.copy().items() if not column.in_place
         }
-        self._catalog.reload()
+        if not self._table.load():
+            raise self.catalog.table_missing()
+        self._rows = self._sample = None
 
     # ---- creating, completing, deleting
 
@@ -251,18 +276,18 @@ class OpenColumns:
         if replaces and new.complete:
             raise ArgumentError("replace=True is for columns created with complete=False")
         if replaces:
-            kept = self._catalog.kept_attributes(new.name)
+            kept = self.catalog.kept_attributes(new.name)
             new = dataclasses.replace(new, attributes={**kept, **new.attributes})
-        column = self._catalog.create(new, self.row_count(), replace=replaces)
-        self._catalog.rows.accept()
+        column = self.catalog.create(new, self.row_count(), replace=replaces)
+        self.accept_row_count()
         self.add_new(column, logged=not new.complete)
 
     def create_many(self, columns: Sequence[NewColumn]) -> None:
         """Create columns; see :meth:`Catalog.create_many`."""
         if not columns:
             return
-        created = self._catalog.create_many(columns, self.row_count())
-        self._catalog.rows.accept()
+        created = self.catalog.create_many(columns, self.row_count())
+        self.accept_row_count()
         for new, column in zip(columns, created, strict=True):
             self.add_new(column, logged=not new.complete)
 
@@ -275,11 +300,11 @@ class OpenColumns:
             column.set_complete(rows_done, self.row_count(), written)
         if rows_done is None and not column.in_place:
             self.forget(name)
-            self.add(self._catalog.put_in_place(column))
+            self.add(self.catalog.put_in_place(column))
 
     def resume(self, name: str) -> dict[str, Any] | None:
         """Resume writing a column, and return its attributes; see :meth:`RatZarr.resumeColumn`."""
-        column = self._catalog.unfinished(check_name(name))
+        column = self.catalog.unfinished(check_name(name))
         if column is None:
             return None
         self.add_new(column)
@@ -287,16 +312,16 @@ class OpenColumns:
 
     def delete(self, name: str) -> None:
         """Delete a column, with its buffered rows."""
-        rows, order = self._catalog.rows, self._catalog.order
+        order = self.catalog.order
         # Store the row count before a deletion: it may be known only from the last column.
-        if rows.known is not None or not order or order == [check_name(name)]:
+        if self._rows is not None or not order or order == [check_name(name)]:
             self._correct_row_count()
         known = self._columns.get(name)
         if known is not None and not known.in_place:
             self._objects.delete_tree(known.prefix)
         else:
-            self._catalog.delete(name, known)
-        self._shelf.distrust()
+            self.catalog.delete(name, known)
+        self._cache.distrust()
         self.forget(name)
         if self._buffer is not None:
             self._buffer.drop(name)
@@ -306,7 +331,7 @@ class OpenColumns:
         self.forget(name)
         if self._buffer is not None:
             self._buffer.drop(name)
-        self._catalog.discard(check_name(name))
+        self.catalog.discard(check_name(name))
 
     # ---- reading
 
@@ -317,14 +342,26 @@ class OpenColumns:
         wanted = list(dict.fromkeys(names))
         for attempt in range(CUTS):
             stop = self._stop(wanted, start, length)
+            # Taken before the store is read: rows that are written in between are in one of both.
+            buffered = self._buffered(wanted, start, stop)
             try:
-                return self._read_rows(wanted, start, stop, allow_incomplete=allow_incomplete)
+                blocks = self._read_cached(wanted, start, stop)
+                left = [name for name in wanted if name not in blocks]
+                if left:
+                    reads = self._read(left, start, stop, allow_incomplete=allow_incomplete)
+                    blocks |= {name: read.out for name, read in reads.items()}
+                break
             except ChangedError:
                 # Another process has cut off rows. The remaining rows can be read.
                 self.reload()
                 if attempt + 1 == CUTS:
                     raise
-        raise AssertionError  # pragma: no cover - the loop returns or raises
+        for name, (state, rows) in buffered.items():
+            # Rows for a column that another process has replaced are discarded when they are due.
+            if self[name].state.is_same_column(state):
+                for in_block, is_buffered, values in rows:
+                    blocks[name][in_block][is_buffered] = values[is_buffered]
+        return {name: blocks[name] for name in wanted}
 
     def _stop(self, names: Iterable[str], start: int, length: int) -> int:
         """Return the end of a block of rows in the table.
@@ -334,8 +371,9 @@ class OpenColumns:
         RowRangeError
             If the block is outside the table.
         """
-        start = integer(start, "startRow", None, None)
-        length = integer(length, "blockLen", None, None)
+        if type(start) is not int or type(length) is not int:
+            start = integer(start, "startRow")
+            length = integer(length, "blockLen")
         rows = self.row_count(names)
         if start > rows:
             self.reload()
@@ -346,21 +384,6 @@ class OpenColumns:
                 f"row {start} is outside the table"
             )
         return min(start + length, rows)
-
-    def _read_rows(
-        self, wanted: Sequence[str], start: int, stop: int, *, allow_incomplete: bool
-    ) -> dict[str, Array]:
-        if self._buffer is None or self._buffer.is_empty:
-            return self._read_stored(wanted, start, stop, allow_incomplete)
-        # Taken before the store is read: rows that are written in between are in one of both.
-        buffered = self._buffered(wanted, start, stop)
-        blocks = self._read_stored(wanted, start, stop, allow_incomplete)
-        for name, (state, rows) in buffered.items():
-            # Rows for a column that another process has replaced are discarded when they are due.
-            if self[name].state.is_same_column(state):
-                for one in rows:
-                    one.copy_to(blocks[name])
-        return blocks
 
     def _buffered(
         self, names: Iterable[str], start: int, stop: int
@@ -375,26 +398,6 @@ class OpenColumns:
                     found[name] = state, rows
         return found
 
-    def _read_stored(
-        self, wanted: Sequence[str], start: int, stop: int, allow_incomplete: bool
-    ) -> dict[str, Array]:
-        blocks = self._read_cached(wanted, start, stop)
-        if len(blocks) == len(wanted):
-            return blocks
-        left = self.open(name for name in wanted if name not in blocks)
-        for _ in range(LOOKS):
-            size = 0
-            for name, column in left.items():
-                if not allow_incomplete and column.in_place:
-                    self._check_complete(name, column)
-                size += _memory(column.state, start, stop)
-            if size > MEMORY:
-                check_memory(size, f"a block of {stop - start} rows of {len(left)} columns")
-            blocks |= self._read(left, start, stop)
-            if not left:
-                return {name: blocks[name] for name in wanted}
-        raise self._replaced_repeatedly(next(iter(left)))
-
     def _read_cached(self, names: Iterable[str], start: int, stop: int) -> dict[str, Array]:
         """Read the columns whose rows are cached and confirmed as current by the store."""
         blocks: dict[str, Array] = {}
@@ -406,23 +409,49 @@ class OpenColumns:
                     blocks[name] = rows
         return blocks
 
-    def _read(self, left: dict[str, Column], start: int, stop: int) -> dict[str, Array]:
-        """Read rows of columns; remove those from ``left`` whose values can be trusted."""
-        reads = {name: BlockRead(self[name], start, stop) for name in left}
-        # Decoding whole chunks runs in parallel; pages need little decoding.
-        pages = all((stop - start) * PAGES <= one.state.chunk_rows for one in reads.values())
-        _run(
-            [task for one in reads.values() for task in one.tasks()],
-            self._few if pages else self._packers,
-            short=pages,
+    def _read(
+        self,
+        names: Iterable[str],
+        start: int,
+        stop: int,
+        use: Use | None = None,
+        *,
+        allow_incomplete: bool = False,
+    ) -> dict[str, BlockRead]:
+        """Read rows of columns, again if other processes replace a column meanwhile.
+
+        Parameters
+        ----------
+        use : callable, optional
+            What to do with undecoded chunks; see :class:`BlockRead`.
+        """
+        left, done = self.open(names), dict[str, BlockRead]()
+        for _ in range(LOOKS):
+            size = 0
+            for name, column in left.items():
+                if not allow_incomplete and column.in_place:
+                    self._check_complete(name, column)
+                size += _memory(column.state, start, stop)
+            if size > MEMORY and use is None:
+                check_memory(size, f"a block of {stop - start} rows of {len(left)} columns")
+            reads = {name: BlockRead(self[name], start, stop, use) for name in left}
+            # Decoding whole chunks runs in parallel; pages need little decoding.
+            pages = use is None and all(
+                (stop - start) * PAGES <= one.state.chunk_rows for one in reads.values()
+            )
+            few = None if use is not None else self._few if pages else self._packers
+            _run([task for one in reads.values() for task in one.tasks()], few, quick=pages)
+            settling = [partial(self._settle, one) for one in reads.values()]
+            for name, sure in zip(reads, _run(settling, self._few, quick=True), strict=True):
+                if sure:
+                    done[name] = reads[name]
+                    del left[name]
+            if not left:
+                return done
+        raise ConflictError(
+            f"{self._objects.location}: other processes replaced column {next(iter(left))!r} "
+            f"{LOOKS} times while it was read"
         )
-        settled = _run(
-            [partial(self._settle, one) for one in reads.values()], self._few, quick=True
-        )
-        for name, sure in zip(reads, settled, strict=True):
-            if sure:
-                del left[name]
-        return {name: one.out for name, one in reads.items()}
 
     def read_text(self, name: str, start: int, length: int) -> list[Array] | None:
         """Read rows of a column as fixed-width UTF-8; see :meth:`RatZarr.readText`."""
@@ -432,14 +461,12 @@ class OpenColumns:
         if not _is_text(state) or self._buffered([name], start, stop):
             return None
         cached = cached_parts(column, start, stop) if state.complete else None
-        if cached is None and self._shelf.trusts and stop - start <= state.chunk_rows:
+        if cached is None and self._cache.trusts and stop - start <= state.chunk_rows:
             # The next block is probably in the same chunk.
             self.read([name], start, length, allow_incomplete=False)
-            cached = cached_parts(self[name], start, stop)
-            if cached is None:
-                return None
+            cached = cached_parts(self[name], start, stop) or []
         if cached is None:
-            found = self._decoded(name, start, stop, padded_rows)
+            found = self.read_utf8(name, start, length, to_padded) or []
         else:
             found = [chunk.padded(part.in_chunk) for part, chunk in cached]
         pieces = [piece for part in found for piece in part or ()]
@@ -456,56 +483,30 @@ class OpenColumns:
             return None
 
         def decode(state: ColumnState, part: Part, data: bytes | None) -> tuple[int, T | None]:
-            rows = part.in_chunk.stop - part.in_chunk.start
-            return rows, utf8_rows(state, part, data, convert)
+            first, stop = part.in_chunk.start, part.in_chunk.stop
+            rows = stop - first
+            if data is not None:
+                return rows, state.codec.decode_utf8(data, first, stop, convert)
+            if not _is_text(state):
+                return rows, None
+            # The chunk was never written.
+            return rows, convert(pack(np.full(rows, state.fill, state.dtype)), rows, 0, rows)
 
-        found = self._decoded(name, start, stop, decode)
+        try:
+            results = self._read([name], start, stop, decode)[name].found
+        except ChangedError:
+            # Rows have been cut off.
+            return None
+        found = [results[first] for first in sorted(results)]
         pieces = [piece for _, piece in found if piece is not None]
         rows = sum(rows for rows, _ in found)
         return pieces if len(pieces) == len(found) and rows == stop - start else None
 
-    def _decoded[T](
-        self,
-        name: str,
-        start: int,
-        stop: int,
-        decoder: Callable[[ColumnState, Part, bytes | None], T],
-    ) -> list[T]:
-        """Return what a decoder makes of each chunk; nothing if rows have been cut off."""
-        try:
-            found = self._look(name, start, stop, decoder).found
-        except ChangedError:
-            return []
-        return [found[first] for first in sorted(found)]
-
     def check(self, name: str, start: int, length: int) -> None:
         """Check that the chunks of these rows exist and are not damaged."""
-        self._look(name, start, self._stop([name], start, length), check_chunk)
-
-    def _look(
-        self,
-        name: str,
-        start: int,
-        stop: int,
-        use: Callable[[ColumnState, Part, bytes | None], Any],
-    ) -> BlockLook:
-        """Apply a function to the undecoded chunks of rows; see :class:`BlockLook`."""
-        self._write_back_rows([name], start, stop)
-        for _ in range(LOOKS):
-            column = self[name]
-            if column.in_place:
-                self._check_complete(name, column)
-            look = BlockLook(column, start, stop, use)
-            run(look.tasks())
-            if self._settle(look):
-                return look
-        raise self._replaced_repeatedly(name)
-
-    def _replaced_repeatedly(self, name: str) -> ConflictError:
-        return ConflictError(
-            f"{self._objects.location}: other processes replaced column {name!r} "
-            f"{LOOKS} times while it was read"
-        )
+        stop = self._stop([name], start, length)
+        self.write_back([name])
+        self._read([name], start, stop, _check_chunk)
 
     def _check_complete(self, name: str, column: Column) -> None:
         try:
@@ -514,7 +515,7 @@ class OpenColumns:
             self.forget(name)
             raise
 
-    def _settle(self, one: BlockRead | BlockLook) -> bool:
+    def _settle(self, one: BlockRead) -> bool:
         try:
             return one.settle()
         except ColumnNotFoundError:
@@ -525,7 +526,7 @@ class OpenColumns:
 
     def write(self, blocks: Mapping[str, Any], start: int) -> None:
         """Write the same rows of several columns; if one block does not fit, write nothing."""
-        start = integer(start, "startRow", None, None)
+        start = start if type(start) is int else integer(start, "startRow")
         rows = self.row_count(blocks)
         try:
             self._write(blocks, start, rows)
@@ -557,27 +558,26 @@ class OpenColumns:
                 for name, (column, state, _) in fitted.items()
                 if (name, state.id) not in self._logged
             ]
-            if unlogged:
-                _run(unlogged)
+            _run(unlogged)
             lagging = [
                 name
                 for name, (_, state, values) in fitted.items()
                 if start + len(values) > state.length
             ]
             if lagging:
-                grow = self._catalog.grow
+                self._rows = self.catalog.correct_row_count(row_count)
+                grow = self.catalog.grow
                 grown = _run([partial(grow, *fitted[name], start) for name in lagging])
                 fitted.update(zip(lagging, grown, strict=True))
             tasks: list[Callable[[], None]] = []
             for column, state, values in fitted.values():
                 if not column.objects.looks_before_writing:
-                    self.unconfirmed.add(column, state, start + len(values))
+                    self._add_write(column, state, start + len(values))
                 if self._buffer is None:
                     tasks += block_writes(column, state, values, start)
                 else:
                     tasks += self._buffer.put(column, state, values, start)
-            if tasks:
-                _run(tasks, self._packers)
+            _run(tasks, self._packers)
         except (ChangedError, ColumnNotFoundError):
             self._close_visible(columns)
             raise
@@ -599,12 +599,8 @@ class OpenColumns:
                 error.add_note(f"{other}\n" + "\n".join(getattr(other, "__notes__", ())))
         self.forget()
 
-    def _write_back_rows(self, names: Collection[str], start: int, stop: int) -> None:
-        if self._buffer is not None:
-            self.write_back(names, Block(start, stop - start))
-
-    def write_back(self, names: Collection[str] | None = None, block: Block | None = None) -> None:
-        """Write buffered rows, optionally of some columns or one block (:class:`WriteBuffer`).
+    def write_back(self, names: Collection[str] | None = None) -> None:
+        """Write buffered rows, by default of all columns.
 
         Raises
         ------
@@ -614,7 +610,7 @@ class OpenColumns:
         if self._buffer is None:
             return
         try:
-            self._buffer.write_back(names, block)
+            self._buffer.write_back(names)
         except (ChangedError, ColumnNotFoundError):
             self._close_visible(list(self._columns) if names is None else names)
             raise
@@ -630,7 +626,7 @@ class OpenColumns:
             column.log(state)
             self._logged.add(key)
 
-    def confirm(self, names: Iterable[str] | None = None) -> None:
+    def confirm(self) -> None:
         """Check that written rows still exist, in the columns that they were meant for.
 
         Raises
@@ -638,16 +634,48 @@ class OpenColumns:
         ChangedError, ColumnNotFoundError
             If another process has deleted a column, created it anew, or cut rows off.
         """
-        with self.confirming(names) as written:
+        with self.confirming() as written:
             run([partial(column.confirm, state, stop) for column, state, stop in written])
 
-    def confirming(
-        self, names: Iterable[str] | None = None
-    ) -> AbstractContextManager[list[Write]]:
-        """Write buffered rows; return the unchecked writes as :meth:`Unconfirmed.taken` does."""
+    @contextmanager
+    def confirming(self, names: Iterable[str] | None = None) -> Iterator[list[Write]]:
+        """Write buffered rows; yield the unchecked writes of columns, by default of all.
+
+        If the store can't be reached to check them, they stay unchecked.
+        """
         wanted = None if names is None else set(names)
         self.write_back(wanted)
-        return self.unconfirmed.taken(wanted)
+        with self._lock:
+            chosen = [key for key in self._unconfirmed if wanted is None or key[0] in wanted]
+            writes = [self._unconfirmed.pop(key) for key in chosen]
+        try:
+            yield writes
+        except (StoreError, KeyboardInterrupt):
+            for one in writes:
+                self._add_write(*one)
+            raise
+
+    def _add_write(self, column: Column, state: ColumnState, stop: int) -> None:
+        key = (column.name, state.id)
+        with self._lock:
+            known = self._unconfirmed.setdefault(key, (column, state, stop))
+            if stop > known[2]:
+                self._unconfirmed[key] = known[0], known[1], stop
+
+    def _forget_writes(self, name: str) -> None:
+        with self._lock:
+            for key in [key for key in self._unconfirmed if key[0] == name]:
+                del self._unconfirmed[key]
+
+    def _cut_writes(self, rows: int) -> None:
+        with self._lock:
+            for key, (column, state, stop) in self._unconfirmed.items():
+                self._unconfirmed[key] = column, state, min(stop, rows)
+
+
+def _check_chunk(state: ColumnState, _part: Part, data: bytes | None) -> None:
+    if data is not None:
+        state.codec.check(data)
 
 
 def _is_text(state: ColumnState) -> bool:
@@ -661,34 +689,7 @@ def _memory(state: ColumnState, start: int, stop: int) -> int:
 
 
 def _run[T](
-    tasks: Sequence[Callable[[], T]],
-    few: int | None = None,
-    *,
-    quick: bool = False,
-    short: bool = False,
+    tasks: Sequence[Callable[[], T]], few: int | None = None, *, quick: bool = False
 ) -> list[T]:
     # Most blocks are rows of one column in one chunk. Such a task needs no thread pool.
-    return (
-        [task() for task in tasks] if len(tasks) < 2 else run(tasks, few, quick=quick, short=short)
-    )
-
-
-_BOOLS = (bool, np.bool_)
-
-
-def integer(value: Any, what: str, least: int | None, most: int | None) -> int:
-    """Return an integer argument. NumPy integers are accepted; bools and floats are refused."""
-    if type(value) is int and least is None and most is None:
-        return value
-    try:
-        if isinstance(value, _BOOLS):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise ArgumentError(
-            f"{what} is an integer: got {value!r}, a {type(value).__name__}"
-        ) from None
-    too_small = least is not None and number < least
-    if too_small or (most is not None and number > most):
-        raise ArgumentError(f"{what} is an integer from {least} to {most}: got {number}")
-    return number
+    return [task() for task in tasks] if len(tasks) < 2 else run(tasks, few, quick=quick)

@@ -12,13 +12,13 @@ again, and rows that were cut off don't return.
 """
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache, partial
 from itertools import batched
+from typing import Protocol
 
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
-from ratzarr.columns.row_count import rows_of
 from ratzarr.concurrency import Attempts, run
 from ratzarr.errors import ChangedError, ConflictError, DamagedError, TableNotFoundError
 from ratzarr.format.names import (
@@ -34,40 +34,47 @@ from ratzarr.format.names import (
 from ratzarr.stores.base import Owner
 from ratzarr.stores.document import MetadataDocument
 
-__all__ = ["Resizing"]
+__all__ = ["Resizing", "rows_of"]
 
 BATCH_CHUNKS = 1000
 """The number of chunks cleared between two reads of the column's document."""
 
 
-class Resizing:
-    """Changes of the row count of one table.
+def rows_of(stated: int, states: Collection[ColumnState]) -> int:
+    """Return the row count of a table without an unfinished resize.
+
+    The existing module 1.0.2 resizes the columns and not ROWCOUNT. So if all columns have the same
+    length, and another program has written at least one of their documents, that length is the row
+    count. Columns whose documents are all ours never change it: they are behind, because their
+    creator was killed before they followed a resize.
 
     Parameters
     ----------
-    table : MetadataDocument
-        The table's own document.
-    columns : callable
-        Returns all visible columns: known ones as given, the others newly opened.
-    being_built : callable
-        Opens all hidden columns that will replace others.
-    rows_now : callable
-        Returns the row count in the table's document, as last read.
-    table_missing : callable
-        Returns the error for a table that has been deleted.
+    stated : int
+        ROWCOUNT.
+    states : collection of ColumnState
+        The states of all readable columns, opened after the table's document was read.
     """
+    lengths = {state.length for state in states}
+    if len(lengths) == 1 and any(state.is_external for state in states):
+        return lengths.pop()
+    return stated
 
-    def __init__(
-        self,
-        table: MetadataDocument,
-        columns: Callable[[Mapping[str, Column]], list[Column]],
-        being_built: Callable[[], list[Column]],
-        rows_now: Callable[[], int],
-        table_missing: Callable[[], TableNotFoundError],
-    ) -> None:
-        self._table, self._columns, self._rows_now = table, columns, rows_now
-        self._being_built = being_built
-        self._table_missing = table_missing
+
+class _Catalog(Protocol):
+    """:class:`ratzarr.columns.catalog.Catalog`, which lets its columns follow."""
+
+    def all(self, known: Mapping[str, Column]) -> list[Column]: ...
+    def being_built(self) -> list[Column]: ...
+    def row_count(self) -> int: ...
+    def table_missing(self) -> TableNotFoundError: ...
+
+
+class Resizing:
+    """Changes of the row count of one table."""
+
+    def __init__(self, table: MetadataDocument, catalog: _Catalog) -> None:
+        self._table, self._catalog = table, catalog
 
     def set(self, rows: int, known: Mapping[str, Column] | None = None) -> list[Column]:
         """Set the table's row count and let the columns follow; return them.
@@ -98,11 +105,11 @@ class Resizing:
             if RESIZE_ATTR in self._table.attributes:
                 self.finish()
                 continue
-            before = self._rows_now()
+            before = self._catalog.row_count()
             # List the columns before the table's document changes. A process that creates a column
             # after this listing updates the column order. If it does so after our change, it finds
             # the new row count; if before, our swap fails and we list again.
-            columns = self._columns(seen)
+            columns = self._catalog.all(seen)
             seen = {column.name: column for column in columns}
 
             def begin(document: Document, before: int = before) -> None:
@@ -128,7 +135,7 @@ class Resizing:
         for _ in Attempts(self._table.objects.patience):
             self._load_table()
             seen = self._table.data
-            columns = self._columns({})
+            columns = self._catalog.all({})
             # Read the table after the columns, to detect a change that came while they were
             # opened.
             self._load_table()
@@ -151,7 +158,7 @@ class Resizing:
 
     def _longest(self, columns: list[Column]) -> int:
         """Return the table's row count, or more if another program has made a column longer."""
-        stated = self._rows_now()
+        stated = self._catalog.row_count()
         states = [column.state for column in columns]
         return max([rows_of(stated, states), *(one.length for one in states if one.is_external)])
 
@@ -161,7 +168,7 @@ class Resizing:
         The order doesn't contain hidden columns. So they are listed after the table's document has
         the new row count; a process that creates one later reads that row count.
         """
-        columns = self._being_built()
+        columns = self._catalog.being_built()
         run([partial(self._follow, column, looked=True) for column in columns])
         return columns
 
@@ -192,7 +199,7 @@ class Resizing:
             return True
 
         if resize is not None:
-            self._table.update(done, self._table_missing)
+            self._table.update(done, self._catalog.table_missing)
 
     def follow(self, column: Column) -> None:
         """Resize one column to the table's row count.
@@ -226,7 +233,7 @@ class Resizing:
         Return False if the column's document has changed since. If not ``sure`` that the document
         is current, also return False if no change seems necessary.
         """
-        state, rows = column.state, self._rows_now()
+        state, rows = column.state, self._catalog.row_count()
         # Rows added by another program count, even beyond the row count before the resize.
         known = rows if state.is_external else self._known(column, rows)
         keep = min(state.length, rows, known)
@@ -254,7 +261,7 @@ class Resizing:
                 raise ChangedError(f"{column.document.place}: it is no longer being cut")
 
         owner = Owner(column.prefix, f"{state.id}/{keep}" if state.id else "", check)
-        blank = _once(lambda: state.codec.encode(column.blank(state)))
+        blank = cache(lambda: state.codec.encode(column.blank(state)))
         try:
             for batch in batched(self._beyond(column, state, first), BATCH_CHUNKS):
                 if not self._still_cutting(column, state, keep):
@@ -317,7 +324,7 @@ class Resizing:
 
     def _load_table(self) -> None:
         if not self._table.load():
-            raise self._table_missing()
+            raise self._catalog.table_missing()
 
     def _token(self) -> object:
         resize = self._table.attributes.get(RESIZE_ATTR)
@@ -379,14 +386,3 @@ def _end_cut(document: Document, keep: int, rows: int, token: object) -> None:
         attributes[CUTS_ATTR] = [*(cuts if isinstance(cuts, list) else []), keep]
     document["shape"][0] = rows
     attributes.pop(CUTTING_ATTR, None)
-
-
-def _once[T](make: Callable[[], T]) -> Callable[[], T]:
-    made: list[T] = []
-
-    def get() -> T:
-        if not made:
-            made.append(make())
-        return made[0]
-
-    return get

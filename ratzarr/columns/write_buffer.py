@@ -17,9 +17,9 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakSet, finalize
 
 import numpy as np
@@ -31,17 +31,11 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import run
 from ratzarr.errors import ChangedError, ColumnNotFoundError, RatZarrError
-from ratzarr.format.blocks import Block
 
 __all__ = [
     "SECONDS",
-    "Buffer",
-    "BufferedRows",
     "WriteBuffer",
     "buffer_of",
-    "know",
-    "wait",
-    "write_remaining",
 ]
 
 
@@ -56,26 +50,6 @@ IDLE = 10.0
 """The time after which the idle thread ends, in seconds."""
 
 
-class Buffer(Protocol):
-    """The buffered rows of one instance."""
-
-    @property
-    def seconds(self) -> float:
-        """The age in seconds at which rows are due."""
-
-    def waits_since(self) -> float | None:
-        """Return the time at which the oldest rows were buffered; None for an empty buffer."""
-
-    def write_due(self, before: float) -> None:
-        """Write rows buffered before a time; store errors for later."""
-
-    def write_back(self) -> None:
-        """Write all buffered rows."""
-
-    def forget(self) -> None:
-        """Drop all rows."""
-
-
 class _Process:
     """The non-empty buffers of this process, and the thread that writes them."""
 
@@ -85,15 +59,29 @@ class _Process:
     def reset(self) -> None:
         """Reset all fields; the child of a fork has none of its parent's threads."""
         self.changed = threading.Condition()
-        self.waiting: set[Buffer] = set()
+        self.waiting: set[WriteBuffer] = set()
         """Non-empty buffers. This set keeps them alive after all other references are gone."""
         self.thread: threading.Thread | None = None
-        self.due_now: set[Buffer] = set()
+        self.due_now: set[WriteBuffer] = set()
         self.has_exit_handlers = False
         self.is_ending = False
         """True when the buffers have been written for the last time: nothing is buffered then."""
 
-    def work(self) -> None:
+    def add(self, buffer: "WriteBuffer") -> None:
+        """Register a non-empty buffer, so that its rows are written in time."""
+        with self.changed:
+            self.waiting.add(buffer)
+            if not self.has_exit_handlers:
+                self.has_exit_handlers = True
+                _register_exit_handlers()
+            if self.thread is None:
+                self.thread = threading.Thread(
+                    target=self._work, name="ratzarr-writer", daemon=True
+                )
+                self.thread.start()
+            self.changed.notify_all()
+
+    def _work(self) -> None:
         while True:
             with self.changed:
                 found = [(buffer, buffer.waits_since()) for buffer in self.waiting]
@@ -117,14 +105,9 @@ class _Process:
 
 
 _process = _Process()
-_known: WeakSet[Any] = WeakSet()
+_known: WeakSet["WriteBuffer"] = WeakSet()
+"""All buffers, whose rows the child of a fork drops."""
 _here = threading.local()
-
-
-def know(buffer: Buffer) -> None:
-    """Register a buffer, so that the child of a fork drops its rows."""
-    _watch_process()
-    _known.add(buffer)
 
 
 @functools.cache
@@ -134,21 +117,6 @@ def _watch_process() -> None:
     # first before a fork, so at that time other modules don't hold their locks for the fork yet.
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(before=_before_fork, after_in_child=_in_child)
-
-
-def wait(buffer: Buffer) -> None:
-    """Register a non-empty buffer, so that its rows are written in time."""
-    with _process.changed:
-        _process.waiting.add(buffer)
-        if not _process.has_exit_handlers:
-            _process.has_exit_handlers = True
-            _register_exit_handlers()
-        if _process.thread is None:
-            _process.thread = threading.Thread(
-                target=_process.work, name="ratzarr-writer", daemon=True
-            )
-            _process.thread.start()
-        _process.changed.notify_all()
 
 
 def _register_exit_handlers() -> None:
@@ -172,7 +140,7 @@ def _write_all() -> None:
         _write(buffer)
 
 
-def _write(buffer: Buffer) -> None:
+def _write(buffer: "WriteBuffer") -> None:
     try:
         buffer.write_back()
     except RatZarrError as error:
@@ -180,7 +148,7 @@ def _write(buffer: Buffer) -> None:
         print(f"ratzarr: buffered rows were not written: {error}\n{notes}", file=sys.stderr)
 
 
-def write_remaining(buffer: Buffer) -> None:
+def _write_remaining(buffer: "WriteBuffer") -> None:
     """Write the rows of an instance that is no longer referenced, now or soon.
 
     The garbage collector can run in any thread at any time: in the thread that all S3 requests
@@ -221,6 +189,7 @@ class _BufferedChunk:
 
     def __init__(self, column: Column, state: ColumnState, chunk: int) -> None:
         self.lock = threading.Lock()
+        self.key = _key(column, state, chunk)
         self.column, self.state, self.chunk = column, state, chunk
         rows = rows_of(state, chunk)
         self.values: Array = np.empty((rows, *state.row_shape), state.dtype)
@@ -252,11 +221,6 @@ class _BufferedChunk:
             self.size += size_of(values) - had
 
     @property
-    def first(self) -> int:
-        """The column's row number of the chunk's first row."""
-        return self.chunk * self.state.chunk_rows
-
-    @property
     def is_full(self) -> bool:
         """True if all rows of the column in this chunk are buffered."""
         return self.count >= rows_of(self.state, self.chunk)
@@ -282,25 +246,17 @@ class _BufferedChunk:
         self.is_done = True
 
     def __str__(self) -> str:
+        rows = self.state.chunk_rows
+        first = self.chunk * rows
         return (
-            f"{self.count} rows of column {self.column.name!r}, of those from {self.first} to "
-            f"{self.first + self.state.chunk_rows - 1}"
+            f"{self.count} rows of column {self.column.name!r}, of those from {first} to "
+            f"{first + rows - 1}"
         )
 
 
-@dataclass(frozen=True, slots=True)
-class BufferedRows:
-    """Buffered rows of one chunk that are in a block."""
-
-    in_block: slice
-    """The rows, counted from the first row of the block."""
-    is_buffered: NDArray[np.bool_]
-    """True for each of these rows that is buffered."""
-    values: Array
-
-    def copy_to(self, block: Array) -> None:
-        """Replace rows of the block by the buffered ones."""
-        block[self.in_block][self.is_buffered] = self.values[self.is_buffered]
+type BufferedRows = tuple[slice, NDArray[np.bool_], Array]
+"""Rows of a block that are in one chunk: the rows, counted from the first row of the block; True for
+each of them that is buffered; and their values."""
 
 
 class WriteBuffer:
@@ -317,7 +273,8 @@ class WriteBuffer:
         self.seconds = SECONDS
         """The age in seconds at which rows are due."""
         self.forget()
-        know(self)
+        _watch_process()
+        _known.add(self)
 
     def forget(self) -> None:
         """Drop all rows, as in the child of a fork, whose parent writes them."""
@@ -349,34 +306,27 @@ class WriteBuffer:
         for part in parts(start, start + len(values), state.chunk_rows, state.length):
             given = values[part.in_block]
             # Rows of a chunk that is larger than the buffer are written at once.
-            row_bytes = state.row_bytes + 1
-            too_large = state.chunk_rows * row_bytes > self._limit and (
-                rows_of(state, part.chunk) * row_bytes > self._limit
-            )
+            too_large = rows_of(state, part.chunk) * (state.row_bytes + 1) > self._limit
             if too_large or _process.is_ending:
                 tasks.append(partial(write_rows, column, state, part.chunk, part.in_chunk, given))
-                continue
-            if len(given) == state.chunk_rows:
+            elif len(given) == state.chunk_rows:
                 tasks.append(partial(self._write_whole, column, state, part, given))
-                continue
-            key, chunk = self._put(column, state, part, given)
-            if chunk.is_full:
-                tasks.append(partial(self._write, key, chunk))
+            elif (chunk := self._put(column, state, part, given)).is_full:
+                tasks.append(partial(self._write, chunk))
         return tasks
 
     def _put(
         self, column: Column, state: ColumnState, part: Part, values: Array
-    ) -> tuple[_Key, _BufferedChunk]:
-        key = _key(column, state, part.chunk)
+    ) -> _BufferedChunk:
         while True:
-            chunk = self._find(key)
+            chunk = self._find(column, state, part.chunk)
             is_new = chunk is None
             if chunk is None:
                 chunk = _BufferedChunk(column, state, part.chunk)
                 self._make_room(chunk.size)
             with chunk.lock:
                 if chunk.is_done:
-                    self._remove(key, chunk)
+                    self._remove(chunk)
                     continue
                 before = 0 if is_new else chunk.size
                 chunk.put(column, state, part.in_chunk, values)
@@ -384,26 +334,27 @@ class WriteBuffer:
                 is_ours = True
                 if more:
                     with self._lock:
-                        is_ours = self._waiting.setdefault(key, chunk) is chunk
+                        is_ours = self._waiting.setdefault(chunk.key, chunk) is chunk
                         self._size += more if is_ours else 0
             if is_ours:
                 if is_new:
-                    wait(self)
+                    _process.add(self)
                 elif more:
                     self._make_room(0)
-                return key, chunk
+                return chunk
 
-    def _find(self, key: _Key) -> _BufferedChunk | None:
+    def _find(self, column: Column, state: ColumnState, number: int) -> _BufferedChunk | None:
+        key = _key(column, state, number)
         with self._lock:
             chunk = self._waiting.get(key)
             if chunk is not None:
                 self._waiting.move_to_end(key)
             return chunk
 
-    def _remove(self, key: _Key, chunk: _BufferedChunk) -> None:
+    def _remove(self, chunk: _BufferedChunk) -> None:
         with self._lock:
-            if self._waiting.get(key) is chunk:
-                del self._waiting[key]
+            if self._waiting.get(chunk.key) is chunk:
+                del self._waiting[chunk.key]
                 self._size -= chunk.size
 
     def _make_room(self, size: int) -> None:
@@ -411,8 +362,8 @@ class WriteBuffer:
             with self._lock:
                 if not self._waiting or self._size + size <= self._limit:
                     return
-                key, chunk = next(iter(self._waiting.items()))
-            self._write(key, chunk)
+                chunk = next(iter(self._waiting.values()))
+            self._write(chunk)
 
     # ---- reading
 
@@ -436,33 +387,30 @@ class WriteBuffer:
                 is_buffered = chunk.is_buffered[part.in_chunk]
                 if not chunk.is_done and np.count_nonzero(is_buffered):
                     values = chunk.values[part.in_chunk].copy()
-                    found.append(BufferedRows(part.in_block, is_buffered.copy(), values))
+                    found.append((part.in_block, is_buffered.copy(), values))
         return found
 
     # ---- writing
 
-    def _write(self, key: _Key, chunk: _BufferedChunk) -> None:
+    def _write(self, chunk: _BufferedChunk) -> None:
         try:
             with chunk.lock:
                 chunk.write()
         finally:
             if chunk.is_done:
-                self._remove(key, chunk)
+                self._remove(chunk)
 
     def _write_whole(self, column: Column, state: ColumnState, part: Part, values: Array) -> None:
         """Write all rows of a chunk; discard buffered rows of it."""
-        key = _key(column, state, part.chunk)
-        chunk = self._find(key)
-        if chunk is None:
+        chunk = self._find(column, state, part.chunk)
+        with nullcontext() if chunk is None else chunk.lock:
             write_rows(column, state, part.chunk, part.in_chunk, values)
-            return
-        with chunk.lock:
-            write_rows(column, state, part.chunk, part.in_chunk, values)
-            chunk.is_done = True
-        self._remove(key, chunk)
+            if chunk is not None:
+                chunk.is_done = True
+                self._remove(chunk)
 
-    def write_back(self, names: Collection[str] | None = None, block: Block | None = None) -> None:
-        """Write buffered rows, optionally only of some columns or around one block of rows.
+    def write_back(self, names: Collection[str] | None = None) -> None:
+        """Write buffered rows, by default of all columns.
 
         Raises
         ------
@@ -472,16 +420,15 @@ class WriteBuffer:
         """
         with self._lock:
             chosen = [
-                (key, chunk)
-                for key, chunk in self._waiting.items()
-                if (names is None or chunk.column.name in names) and _touches(chunk, block)
+                chunk
+                for chunk in self._waiting.values()
+                if names is None or chunk.column.name in names
             ]
             errors = [
                 error for name, error in self._stored_errors if names is None or name in names
             ]
             self._stored_errors = [each for each in self._stored_errors if each[1] not in errors]
-        if chosen:
-            errors += [error for error in self._try(chosen) if error is not None]
+        errors += [error for error in self._try(chosen) if error is not None]
         if errors:
             for other in errors[1:]:
                 errors[0].add_note(
@@ -489,32 +436,32 @@ class WriteBuffer:
                 )
             raise errors[0]
 
-    def _try(self, chosen: list[tuple[_Key, _BufferedChunk]]) -> list[RatZarrError | None]:
-        def attempt(key: _Key, chunk: _BufferedChunk) -> RatZarrError | None:
+    def _try(self, chosen: list[_BufferedChunk]) -> list[RatZarrError | None]:
+        def attempt(chunk: _BufferedChunk) -> RatZarrError | None:
             try:
-                self._write(key, chunk)
+                self._write(chunk)
             except RatZarrError as error:
                 return error
             return None
 
-        return run([partial(attempt, *each) for each in chosen])
+        return run([partial(attempt, chunk) for chunk in chosen])
 
     def drop(self, name: str) -> None:
         """Discard the rows of a column that this instance has deleted."""
         with self._lock:
-            chosen = [each for each in self._waiting.items() if each[1].column.name == name]
+            chosen = [one for one in self._waiting.values() if one.column.name == name]
             self._stored_errors = [each for each in self._stored_errors if each[0] != name]
-        for key, chunk in chosen:
+        for chunk in chosen:
             with chunk.lock:
                 chunk.is_done = True
-            self._remove(key, chunk)
+            self._remove(chunk)
 
     def write_due(self, before: float) -> None:
         """Write rows buffered before a time; store errors for a later caller."""
         with self._lock:
-            chosen = [each for each in self._waiting.items() if each[1].since <= before]
+            chosen = [chunk for chunk in self._waiting.values() if chunk.since <= before]
         began = time.monotonic()
-        for (_, chunk), error in zip(chosen, self._try(chosen), strict=True):
+        for chunk, error in zip(chosen, self._try(chosen), strict=True):
             if error is not None and not chunk.is_done:
                 chunk.since = time.monotonic()
             elif error is not None:
@@ -531,18 +478,10 @@ class WriteBuffer:
 
 
 def buffer_of(owner: object, limit: int) -> WriteBuffer:
-    """Return a buffer whose rows are written when its owner is no longer used.
-
-    Parameters
-    ----------
-    owner : object
-        The instance that the rows are written by.
-    limit : int
-        See :class:`WriteBuffer`.
-    """
+    """Return a buffer whose rows are written when its owner, an instance, is no longer used."""
     buffer = WriteBuffer(limit)
     # At the end of the program, the rows are written by the exit handler.
-    finalize(owner, write_remaining, buffer).atexit = False
+    finalize(owner, _write_remaining, buffer).atexit = False
     return buffer
 
 
@@ -554,9 +493,3 @@ def rows_of(state: ColumnState, chunk: int) -> int:
 def _key(column: Column, state: ColumnState, chunk: int) -> _Key:
     # The kind distinguishes a column that was created anew.
     return column.prefix, state.kind, chunk
-
-
-def _touches(chunk: _BufferedChunk, block: Block | None) -> bool:
-    if block is None:
-        return True
-    return chunk.first < block.stop and block.start < chunk.first + chunk.state.chunk_rows

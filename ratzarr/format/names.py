@@ -62,6 +62,7 @@ __all__ = [
     "order_of",
     "plausible_keys",
     "root_document",
+    "stated_rows",
     "table_document",
     "to_json",
     "true_name",
@@ -430,6 +431,12 @@ def check_table_document(document: Document, place: str) -> None:
                 f"{place}: {name} is {_short(value)}, expected an integer from {least} to "
                 f"{MAX_ROWS}"
             )
+
+
+def stated_rows(document: Mapping[str, Any]) -> int | None:
+    """Return ROWCOUNT in a table's document; None if it has none."""
+    value = document.get("attributes", {}).get(ROWCOUNT_ATTR)
+    return None if value is None else int(value)
 
 
 def order_of(document: Document) -> list[str] | None:

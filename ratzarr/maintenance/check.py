@@ -20,7 +20,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
-from ratzarr.columns.row_count import rows_of
+from ratzarr.columns.resize import rows_of
 from ratzarr.concurrency import run, stream
 from ratzarr.errors import DamagedError, RatZarrError, StoreError, TableNotFoundError
 from ratzarr.format.blocks import chunk_count

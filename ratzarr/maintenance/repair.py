@@ -140,7 +140,7 @@ def _busy(check: ColumnCheck, patience: float) -> bool:
 
 def finish_resize(objects: Objects, table: MetadataDocument) -> bool:
     """Bring all columns and ROWCOUNT to the table's row count."""
-    catalog = Catalog(objects, table)
+    catalog = Catalog(table)
     catalog.all({})
     for error in catalog.left_out.values():
         # An unreadable column would keep its length.
@@ -174,7 +174,7 @@ def mend_order(
         document["attributes"][COLUMN_ORDER_ATTR] = mended
         return mended != order
 
-    table.update(change, Catalog(objects, table).table_missing)
+    table.update(change, Catalog(table).table_missing)
     return True
 
 

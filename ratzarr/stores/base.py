@@ -212,7 +212,7 @@ class Versioned(NamedTuple):
 class Seen(NamedTuple):
     """An object's bytes, or the information that known bytes are current."""
 
-    data: bytes | memoryview | None
+    data: bytes | None
     """None if the object still has the given state, or if ``take`` has read the needed part."""
     mark: str
     state: str
@@ -299,7 +299,6 @@ class Objects(Protocol):
         key: str,
         state: str,
         limit: int | None = None,
-        room: Callable[[int], memoryview] | None = None,
         take: Take | None = None,
     ) -> Seen | None:
         """Return the object; omit its bytes if it still has a known state.
@@ -309,8 +308,6 @@ class Objects(Protocol):
 
         Parameters
         ----------
-        room : callable, optional
-            Returns a buffer of the given size for the bytes.
         take : callable, optional
             If reading part of an object is cheaper than reading all of it, this is called first
             with the object's state, its size and a function that reads from it. If it returns

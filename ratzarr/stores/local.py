@@ -97,7 +97,7 @@ class LocalObjects(Objects):
         found = self.get_unless(key, "", limit)
         if found is None:
             return None
-        assert isinstance(found.data, bytes)  # noqa: S101 - without state and room, it is bytes
+        assert isinstance(found.data, bytes)  # noqa: S101 - without a state, it is read
         return found.data, found.state
 
     @override
@@ -115,14 +115,13 @@ class LocalObjects(Objects):
         key: str,
         state: str,
         limit: int | None = None,
-        room: Callable[[int], memoryview] | None = None,
         take: Take | None = None,
     ) -> Seen | None:
         if self.is_still(key, state):
             return Seen(None, "", state)
         with self._in_words(key):
             try:
-                found = read_with_state(self._root, key, limit, room, take)
+                found = read_with_state(self._root, key, limit, take)
             except NotAFileError as error:
                 # For example, the column was replaced by one of another width, whose chunks are a
                 # directory deeper. A reader of a chunk reads the column's document again.

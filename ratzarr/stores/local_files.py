@@ -245,22 +245,19 @@ def read_with_state(
     root: Path,
     key: str,
     limit: int | None = None,
-    room: Callable[[int], memoryview] | None = None,
     take: Take | None = None,
-) -> tuple[bytes | memoryview | None, str] | None:
+) -> tuple[bytes | None, str] | None:
     """Read a file below the root and return its state; None if it does not exist.
 
     Parameters
     ----------
-    room : callable, optional
-        Returns a buffer of the given size for the bytes.
     take : callable, optional
         Called first: see :meth:`ratzarr.stores.base.Objects.get_unless`.
 
     Returns
     -------
-    bytes, memoryview or None
-        The bytes, without ``room`` a ``bytes``; None if ``take`` has read the needed part.
+    bytes or None
+        The bytes; None if ``take`` has read the needed part.
     str
         See :func:`state_of`.
 
@@ -282,9 +279,7 @@ def read_with_state(
         _check_size(root, key, now.st_size, limit)
         if take is not None and take(state, now.st_size, functools.partial(read_at, file)):
             return None, state
-        if room is None:
-            return _read(file, now.st_size), state
-        return _read_into(file, room(now.st_size + 1)), state
+        return _read(file, now.st_size), state
     finally:
         os.close(file)
 
@@ -358,17 +353,6 @@ def read_at(file: int, place: int, memory: memoryview) -> int:
     while size < len(memory) and (read := os.preadv(file, [memory[size:]], place + size)):
         size += read
     return size
-
-
-def _read_into(file: int, room: memoryview) -> memoryview:
-    """Read a file into a buffer with one byte more than the file should have."""
-    size = 0
-    while size < len(room) and (read := os.readv(file, [room[size:]])):
-        size += read
-        if size == len(room) - 1:
-            # Confirming the end of the file would take another call.
-            break
-    return room[:size]
 
 
 def state_of(found: os.stat_result, *, now: int | None = None) -> str:

@@ -103,7 +103,6 @@ class S3Objects(Objects):
         key: str,
         state: str,
         limit: int | None = None,
-        room: Callable[[int], memoryview] | None = None,
         take: Take | None = None,
     ) -> Seen | None:
         # Not by If-None-Match: its answer has no metadata, and a chunk of another column may have

@@ -10,7 +10,7 @@ import zarr
 from numcodecs import blosc
 
 from ratzarr import DamagedError, RatZarr
-from ratzarr.codecs.blosc import HEAD, MAGIC, BloscBlocks, SummedBlocks, compress
+from ratzarr.codecs.blosc import HEAD, MAGIC, Blocks, compress, reader_of
 from ratzarr.codecs.compression import LZ4_BITS, LZ4_BYTES, ZSTD_BYTES, ZSTD_WHOLE
 from tests.files import wait_until_settled
 
@@ -31,15 +31,9 @@ def summed(values, way):
     return b"".join(compress(values.view(f"V{values.itemsize}"), *way, summed=True))
 
 
-def opened(buffer, size):
+def opened(buffer, size, *, summed=True):
     """Look at a buffer as at an object from which only parts are read."""
-
-    def read(place, memory):
-        found = buffer[place : place + len(memory)]
-        memory[: len(found)] = found
-        return len(found)
-
-    return SummedBlocks.of(len(buffer), size, read, lambda size: memoryview(bytearray(size)))
+    return Blocks.of(len(buffer), size, reader_of(memoryview(buffer)), summed=summed)
 
 
 def blocks_of(buffer):
@@ -61,7 +55,7 @@ def test_blosc_reads_them_as_if_nothing_were_there(name, way):
     # A table, in front of the first block, and nothing else.
     assert len(buffer) == len(plain) + 8 + 4 * len(blocks)
     assert buffer[16 + 4 * len(blocks) :].startswith(MAGIC)
-    assert BloscBlocks.of(memoryview(buffer), values.nbytes).count == len(blocks)
+    assert opened(buffer, values.nbytes, summed=False).count == len(blocks)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -124,6 +118,15 @@ def test_a_table_that_was_made_to_deceive(change):
     end = 16 + 4 * count + 4 + 4 * count
     struct.pack_into("<I", bad, end, google_crc32c.value(bytes(bad[:end])))
     assert opened(bytes(bad), values.nbytes) is None
+
+
+def test_blocks_in_the_same_place_are_not_read_one_by_one():
+    """They could claim any amount of memory."""
+    bad = bytearray(summed(VALUES["decimals"], WAYS[0]))
+    size, block = struct.unpack_from("<II", bad, 4)
+    assert opened(bytes(bad), size, summed=False).count == -(-size // block)
+    bad[20:24] = bad[16:20]
+    assert opened(bytes(bad), size, summed=False) is None
 
 
 def test_changed_blocks_are_noticed():

@@ -15,7 +15,7 @@ from numcodecs import blosc
 from numpy.dtypes import StringDType
 
 from ratzarr import ArgumentError, DamagedError, RatZarr
-from ratzarr.codecs.blosc import BloscBlocks
+from ratzarr.codecs.blosc import Blocks, reader_of
 from ratzarr.codecs.chunk_codec import ChunkCodec
 from ratzarr.format.names import to_json
 from ratzarr.stores.local_files import state_of
@@ -92,19 +92,18 @@ def test_nothing_is_unpacked_twice_and_little_for_a_page(tmp_path):
 
 
 def test_a_chunk_that_was_read_through_goes_when_reading_goes_on(tmp_path):
-    """On a disk, so that the memory serves the next; one that was read in part stays."""
+    """On a disk, so that the memory serves the next."""
     values = values_of("f8", rows=5 * CHUNK)
     path = tmp_path / "t.rat.zarr"
     with make(path, 5 * CHUNK, chunk=CHUNK, a=("f8",)) as table:
         table.writeBlock("a", values, 0)
     wait_until_settled(path)
     with RatZarr(path, readOnly=True) as table:
-        # In any order within a chunk and its neighbour, and the first only in part.
-        starts = [1000, *[CHUNK + one * 3000 for one in np.random.default_rng(1).permutation(40)]]
-        for start in [*map(int, starts), *range(3 * CHUNK, 5 * CHUNK, 3000)]:
+        # The first chunk only in part, and the others row after row.
+        for start in [1000, *range(2 * CHUNK, 5 * CHUNK, 3000)]:
             got = table.readBlock("a", start, 3000)
             assert (got == values[start : start + 3000]).all()
-        for chunk, is_kept in ((0, True), (3, True), (4, True), (1, False)):
+        for chunk, is_kept in ((0, True), (3, True), (4, True), (2, False)):
             start = chunk * CHUNK + 1000
             with recorded("open") as opened:
                 got = table.readBlock("a", start, 3000)
@@ -346,7 +345,7 @@ def test_blocks_are_what_blosc_makes_of_the_whole(dtype, name, shuffle, block, n
         blosc.compress(np.frombuffer(plain, dtype), name.encode(), 5, shuffle, block)
     )
     plain = blosc.decompress(data)
-    blocks = BloscBlocks.of(data, len(plain))
+    blocks = Blocks.of(len(data), len(plain), reader_of(data), summed=False)
     if blocks is None:
         assert int.from_bytes(data[8:12], "little") >= len(plain)
         return
@@ -392,6 +391,8 @@ def test_headers_are_not_believed():
         try:
             blocks = codec.blocks(bytes(bad))
             if blocks is None:
+                # Blosc decodes it as a whole.
+                codec.decode(bytes(bad))
                 continue
             for first in (0, blocks.count // 2, blocks.count - 1):
                 start, stop = blocks.bytes_of(first, first + 1)

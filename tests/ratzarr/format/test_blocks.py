@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from ratzarr import RatZarrError
 from ratzarr.columns.chunk_io import parts
-from ratzarr.format.blocks import Block, Runs, chunk_count
+from ratzarr.format.blocks import Block, chunk_count
 
 
 @given(
@@ -40,25 +40,3 @@ def test_a_block_has_no_negative_rows(start, length):
 )
 def test_chunk_count(rows, chunks):
     assert chunk_count(rows, 10) == chunks
-
-
-@given(
-    runs=st.lists(st.tuples(st.integers(0, 30), st.integers(1, 12)), max_size=20),
-    count=st.integers(1, 30),
-)
-def test_runs_know_when_all_rows_have_been_seen(runs, count):
-    seen, rows = Runs(), set()
-    for start, length in runs:
-        seen.add(slice(start, start + length))
-        rows |= set(range(start, start + length))
-        # From the first row to the last that was seen, with none between them that was not.
-        one_run = rows == set(range(max(rows) + 1))
-        assert seen.are_all(count) == (one_run and len(rows) >= count)
-
-
-def test_runs_in_too_many_pieces_are_never_all():
-    seen = Runs()
-    for start in range(0, 400, 2):
-        seen.add(slice(start, start + 1))
-    seen.add(slice(0, 400))
-    assert not seen.are_all(400)

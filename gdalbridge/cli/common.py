@@ -14,6 +14,7 @@ __all__ = [
     "Command",
     "accept_stale_option",
     "cast_option",
+    "checkpoint_option",
     "columns_option",
     "config_option",
     "dry_run_option",
@@ -25,6 +26,7 @@ __all__ = [
     "print_json",
     "quiet_option",
     "resume_option",
+    "resume_run_option",
     "say",
     "say_note",
     "terminal_width",
@@ -67,6 +69,18 @@ resume_option = click.option(
     "--resume",
     is_flag=True,
     help="Continue an interrupted run: skip files that exist and are equal.",
+)
+
+resume_run_option = click.option(
+    "--resume", is_flag=True, help="Continue an interrupted run from its last checkpoint."
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Seconds between checkpoints; 0 for none.",
 )
 
 

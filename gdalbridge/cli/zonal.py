@@ -6,12 +6,14 @@ import click
 
 from gdalbridge.cli.common import (
     Command,
+    checkpoint_option,
     config_option,
     encoding_option,
     examples,
     json_option,
     lossy_option,
     quiet_option,
+    resume_run_option,
     say,
 )
 
@@ -45,6 +47,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
     "gdalbridge zonal seg.tif image.tif --band 1:red --band 2:nir --stat mean,stddev,p90",
     "gdalbridge zonal seg.tif may.tif june.tif --stat mean,count",
     "gdalbridge zonal seg.tif landcover.tif --band 1:lc --stat fraction,mode",
+    "gdalbridge zonal seg.tif image.tif --weights observations.tif --stat mean,weight",
     "gdalbridge zonal s3://bucket/seg.tif dem.tif --resampling bilinear --stat mean",
 )
 @click.command("zonal", cls=Command)
@@ -66,7 +69,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
     default=("count,mean",),
     show_default=True,
     help="Statistics: count, sum, mean, stddev, variance, min, max, range, median, mode, fraction, "
-    "and percentiles such as p10.",
+    "percentiles such as p10, and with --weights weight, their sum.",
 )
 @click.option("--prefix", help="Begin the names of the columns with this.")
 @click.option(
@@ -79,6 +82,18 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )
 @click.option("--name", help="Write the columns to a further table of this name.")
 @click.option("--nodata", type=float, help="A value of the images that doesn't count.")
+@click.option(
+    "--weights",
+    metavar="RASTER",
+    help="A raster that says how often each pixel counts, such as a number of observations.",
+)
+@click.option(
+    "--weights-band",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Band of the weights.",
+)
 @click.option("--resampling", help="Resample images of another grid: near, bilinear, average, ...")
 @click.option(
     "--memory",
@@ -89,6 +104,8 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads that read and compute.")
 @click.option("--overwrite", is_flag=True, help="Replace existing columns.")
+@resume_run_option
+@checkpoint_option
 @encoding_option
 @lossy_option
 @config_option
@@ -99,6 +116,8 @@ def command(
     images: tuple[str, ...],
     bands: dict[int, str] | None,
     stats: tuple[str, ...],
+    weights: str | None,
+    weights_band: int,
     as_json: bool,
     quiet: bool,
     **options: Any,
@@ -115,6 +134,7 @@ def command(
         list(images),
         stats=names,
         bands=bands,
+        weights=None if weights is None else (weights, weights_band),
         progress=not (quiet or as_json),
         **options,
     )

@@ -407,9 +407,7 @@ class _Job:
         self._tables: list[RankTables] = []
         self.outside = 0
         self._done = self.windows_there = 0
-        self.windows = len(self._windows) * (
-            bool(self._moments) * self.passes + bool(self._ranks)
-        )
+        self.windows = len(self._windows) * (bool(self._moments) * self.passes + bool(self._ranks))
 
     def close(self) -> None:
         """Remove temporary files."""

@@ -142,9 +142,7 @@ class Groups:
                     parts["m2"] = np.bincount(places, deviations, minlength=span)[there]
         return parts
 
-    def _weighted(
-        self, values: Array, wanted: frozenset[str], weights: Array
-    ) -> dict[str, Array]:
+    def _weighted(self, values: Array, wanted: frozenset[str], weights: Array) -> dict[str, Array]:
         places, there, span = self._places, self._there, self._span
         if not wanted & WEIGHTED:
             return {}

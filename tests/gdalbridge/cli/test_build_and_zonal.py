@@ -118,4 +118,7 @@ def test_an_interrupted_run_is_resumed(tmp_path):
     said = run("zonal", path, image, "--stat", "sum", "--resume", "--checkpoint", "30")
     assert "1 of 2 windows were read before" in said
     with open_table(path) as table:
-        assert table["band1_sum"][:].tolist() == np.bincount(squares(1024, 2048, first=1).ravel()).tolist()
+        assert (
+            table["band1_sum"][:].tolist()
+            == np.bincount(squares(1024, 2048, first=1).ravel()).tolist()
+        )

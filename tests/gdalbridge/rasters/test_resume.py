@@ -6,7 +6,6 @@ same rasters.
 
 import itertools
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -132,7 +131,9 @@ def remains(folder):
 
 
 @pytest.mark.parametrize(("run", "step"), [
-    ("build", 2), ("moments", 3), ("pages", 5), ("ranks", 3), ("weights", 3),
+    ("build", 2), ("pages", 5), ("ranks", 3),
+    pytest.param("moments", 3, marks=pytest.mark.thorough),
+    pytest.param("weights", 3, marks=pytest.mark.thorough),
 ])  # fmt: skip
 def test_killed_and_resumed(folder, whole, run, step):
     expected = whole(run)
@@ -140,7 +141,11 @@ def test_killed_and_resumed(folder, whole, run, step):
     for at in range(1, 1000, step):
         if not is_killed(run, folder, at):
             break
-        assert open_table(str(folder / "seg.tif")).columns == []
+        if found := content(folder / "seg.tif"):
+            # Killed when all was done.
+            assert found == expected
+            assert remains(folder) == []
+            break
         report = call(run, folder, resume=True)
         there.append(report.windows_there)
         assert content(folder / "seg.tif") == expected, at
@@ -161,7 +166,7 @@ def test_killed_before_any_change_of_the_store(folder, whole):
     """Also while a checkpoint is written, and while columns become complete."""
     expected = whole("pages")
     path = folder / "seg.tif"
-    for allowed in range(0, 2000, 7):
+    for allowed in range(0, 2000, 23):
         count = itertools.count()
 
         def listen(event, _, count=count, allowed=allowed):
@@ -184,7 +189,7 @@ def test_killed_before_any_change_of_the_store(folder, whole):
         assert content(path) == expected, allowed
         assert remains(folder) == []
         shutil.rmtree(f"{path}.rat.zarr")
-    assert allowed > 100
+    assert allowed > 200
 
 
 def test_cancelled_and_resumed(folder, whole):
@@ -257,9 +262,8 @@ def test_a_changed_table_is_refused(tmp_path, rasters):
     place = str(folder / "seg.tif")
     build(place, sparse=True)
     cancelled("moments", folder)
-    with open_table(place) as table:
-        values = table["Value"][:]
-        table["Value"][:2] = values[:2][::-1]
+    with RatZarr(f"{place}.rat.zarr") as table:
+        table.writeBlock("Value", table.readBlock("Value", 0, 2)[::-1], 0)
     with pytest.raises(BridgeError, match="rows of the pixels"):
         call("moments", folder, resume=True)
 
@@ -332,7 +336,7 @@ def remains_name(folder):
 
 def test_rasters_in_memory_cannot_be_resumed(folder):
     dataset = gdal.GetDriverByName("MEM").CreateCopy("", gdal.Open(str(folder / "image.tif")))
-    with pytest.raises(BridgeError, match="not a file.*can't be resumed"):
+    with pytest.raises(BridgeError, match=r"not a file.*can't be resumed"):
         zonal(str(folder / "seg.tif"), dataset, resume=True)
     zonal(str(folder / "seg.tif"), dataset, checkpoint=OFTEN)
 
@@ -353,7 +357,9 @@ def keys(place):
     return [one["Key"] for one in found]
 
 
-@pytest.mark.parametrize("run", ["build", "pages", "ranks"])
+@pytest.mark.parametrize("run", [
+    "build", "pages", pytest.param("ranks", marks=pytest.mark.thorough),
+])  # fmt: skip
 def test_all_on_s3(on_s3, moto_s3, whole, run):
     place = f"{on_s3}/seg.tif"
     assert is_killed(run, on_s3, 7 if run == "pages" else 3)
@@ -367,7 +373,7 @@ def test_all_on_s3(on_s3, moto_s3, whole, run):
 
 
 def test_a_lost_connection(rasters, moto, moto_s3, whole, monkeypatch):
-    """Of the pixels' server; the table is on a disk, or on S3, and the checkpoint with it."""
+    """Of the server, while the image is read."""
     for one in rasters.iterdir():
         moto_s3.client.upload_file(str(one), moto_s3.bucket, f"d/{one.name}")
     with counting_proxy(moto.url) as proxy:
@@ -377,7 +383,7 @@ def test_a_lost_connection(rasters, moto, moto_s3, whole, monkeypatch):
 
         def refuse(method, key):
             is_pixels = method == "GET" and key.endswith("image.tif")
-            return 403 if is_pixels and next(left) > 25 else None
+            return 403 if is_pixels and next(left) > 3 else None
 
         proxy.instead = refuse
         with pytest.raises(GdalError, match=r"image\.tif, band") as caught:

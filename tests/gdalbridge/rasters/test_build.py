@@ -110,6 +110,12 @@ def test_a_further_table(tmp_path):
     pixels = np.array([[0, 1, 1, 2]], "u1")
     path = write(tmp_path / "a.tif", pixels)
     build(path)
+    with pytest.raises(
+        BridgeError, match=r"has no sidecar 'again' of band 1; it has \(unnamed\)$"
+    ):
+        open_table(path, names=["again"])
+    with pytest.raises(BridgeError, match=r"has no sidecar 'again'; it has \(unnamed\)$"):
+        attach(path, names=["again"])
     build(path, sparse=True, name="again")
     with open_table(path, names=["again"]) as table:
         assert table["Value"][:].tolist() == [0, 1, 2]

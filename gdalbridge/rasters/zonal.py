@@ -234,7 +234,7 @@ def zonal(
                 storage_options=storage_options, options=_options(encoding, lossy),
             )
         )  # fmt: skip
-        rule, rows = _rule(columns, zones)
+        rule, rows = _rule(columns, zones, threads)
         job = _Job(zones, layers, weighing, rule, rows, wanted, nodata, memory, threads)
         stack.callback(job.close)
         target = target_of(columns, segments, band, name, storage_options)
@@ -304,7 +304,7 @@ def _checked(stats: Sequence[str], *, is_weighted: bool) -> tuple[str, ...]:
     return found
 
 
-def _rule(columns: Columns, zones: Pixels) -> tuple[PixelRows, int]:
+def _rule(columns: Columns, zones: Pixels, threads: int | None) -> tuple[PixelRows, int]:
     """Return the rule for rows, and the number of rows of the table."""
     rows = max((one.rows for one in columns.by_name.values()), default=0)
     if rows:
@@ -314,10 +314,18 @@ def _rule(columns: Columns, zones: Pixels) -> tuple[PixelRows, int]:
             f"{zones.name} has no attribute table, and its pixels are floats, which are no rows: "
             f"make a table first (gdalbridge build {zones.name})"
         )
-    highest = -1
-    for window in zones.windows():
-        highest = max(highest, int(zones.read(window).max()))
-    return rows_of_values(highest + 1), highest + 1
+
+    def largest(window: Window) -> int:
+        found = zones.read(window)
+        keep = np.ones(found.shape, np.bool_) if (mask := zones.valid(window)) is None else mask
+        if zones.nodata[0] is not None:
+            keep &= found != zones.nodata[0]
+        return int(found[keep].max()) if keep.any() else -1
+
+    count = max(1, min(zones.threads, threads or PROCESSORS))
+    with closing(ReadAhead(zones.windows(), largest, threads=count, ahead=2 * count)) as reading:
+        rows = max((found for _, found in reading), default=-1) + 1
+    return rows_of_values(max(rows, 0)), max(rows, 0)
 
 
 def _layers(

@@ -1,6 +1,7 @@
 """``gdalbridge build`` and ``zonal``, as typed."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -12,6 +13,7 @@ from gdalbridge import open_table, zonal
 from gdalbridge.cli import main
 from gdalbridge.errors import CancelledError
 from tests.gdalbridge.pixel_rasters import squares, write
+from tests.processes import gdalbridge, running, wait_until
 
 pytestmark = pytest.mark.main_env_only
 
@@ -105,6 +107,27 @@ def test_weights(tmp_path, segments):
     run("zonal", segments, image, "--stat", "weight", "--weights", observed, "--weights-band", 2)
     with open_table(segments) as table:
         assert table["band1_weight"][:].sum() == (np.arange(2000, 4000) % 7).sum()
+
+
+def test_ctrl_c_names_the_option(tmp_path):
+    path = write(tmp_path / "seg.tif", squares(1024, 2048, first=1), BLOCKYSIZE=512)
+    image = write(tmp_path / "image.tif", np.ones((1024, 2048), "u1"), BLOCKYSIZE=512)
+    # In thousands of passes, which nobody waits for.
+    words = ["zonal", path, image, "--memory", "100", "--checkpoint", "0.001"]
+    with running(gdalbridge(*words)) as process:
+        # The second: the first may be in place before the command knows.
+        wait_until(lambda: any(
+            json.loads(one.read_text())["serial"] > 1
+            for one in tmp_path.glob("*.checkpoint/checkpoint.json")
+        ))  # fmt: skip
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    [place] = tmp_path.glob("*.checkpoint")
+    assert said == (
+        f"gdalbridge: interrupted\n  The finished part stays in {place}. Use --resume to continue.\n"
+    )
+    assert open_table(path).columns == []
 
 
 def test_an_interrupted_run_is_resumed(tmp_path):

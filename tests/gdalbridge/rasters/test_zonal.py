@@ -198,6 +198,16 @@ def test_nodata_and_masks(tmp_path):
     assert table["band1_count"][:].tolist() == [0, 1, 1]
 
 
+def test_nodata_of_the_segments_is_no_row(tmp_path):
+    labels = np.array([[1, 2, 2**32 - 1, 2]], "u4")
+    path = write(tmp_path / "seg.tif", labels, nodata=2**32 - 1)
+    source = write(tmp_path / "a.tif", np.arange(4, dtype="u1").reshape(1, 4))
+    assert zonal(path, source, stats=["sum"]).rows == 3
+    assert open_table(path)["band1_sum"][:].tolist() == [0, 0, 4]
+    nothing = write(tmp_path / "none.tif", labels * 0 + 7, nodata=7)
+    assert zonal(nothing, source, stats=["sum"]).rows == 0
+
+
 def test_infinite_and_all_missing_pixels(tmp_path):
     path = write(tmp_path / "seg.tif", np.array([[0, 0, 1, 1, 2]], "u1"))
     values = np.array([[1, np.inf, np.nan, np.nan, -0.0]], "f4")

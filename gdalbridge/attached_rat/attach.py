@@ -28,7 +28,7 @@ from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.rat_reader import RatSource
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.sidecars.host import host_of
-from gdalbridge.sidecars.naming import Sidecar, sidecar_path, writable_sidecar_path
+from gdalbridge.sidecars.naming import Sidecar, named, sidecar_path, writable_sidecar_path
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import TableNotFoundError
@@ -210,5 +210,8 @@ def _chosen(found: Sequence[Sidecar], options: Options, name: str) -> list[Sidec
     existing = [sidecar.name for sidecar in found]
     for wanted in options.names:
         if wanted not in existing and not options.update:
-            raise BridgeError(f"{name} has no sidecar {wanted!r}; it has {existing}")
+            raise BridgeError(
+                f"{name} has no sidecar {named(wanted)}; it has "
+                f"{', '.join(map(named, existing)) or 'none'}"
+            )
     return [sidecar for sidecar in found if sidecar.name in options.names]

@@ -15,6 +15,7 @@ __all__ = [
     "accept_stale_option",
     "band_option",
     "cast_option",
+    "checkpoint_option",
     "columns_option",
     "config_option",
     "creation_options",
@@ -27,6 +28,7 @@ __all__ = [
     "quiet_option",
     "reading_options",
     "report_options",
+    "resume_run_option",
     "say",
     "travel_options",
     "unicode_text",
@@ -42,6 +44,19 @@ def unicode_text(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         except UnicodeEncodeError:
             raise click.BadParameter(f"{text!a} is not Unicode text") from None
     return value
+
+
+resume_run_option = click.option(
+    "--resume", is_flag=True, help="Continue an interrupted run from its last checkpoint."
+)
+checkpoint_option = click.option(
+    "--checkpoint",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Seconds between checkpoints; 0 for none.",
+)
 
 
 def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

@@ -457,8 +457,11 @@ def head_text(found: Mapping[str, Any], width: int | None = None) -> str:
         title += f", where {plain_text(found['where'])}" if found["where"] is not None else ""
         title += f", sorted by {plain_text(', '.join(found['sort']))}" if found["sort"] else ""
     else:
-        title += f"rows {found['start']} to "
-        title += f"{found['start'] + length - 1} of {found['rows']}" if length else "none"
+        start, rows = found["start"], found["rows"]
+        if length:
+            title += f"rows {start} to {start + length - 1} of {rows}"
+        else:
+            title += f"no rows from {start} on, of {rows}" if start else "no rows"
     names = ("row", *columns)
     shown = fitting(names, lines, width)
     text = f"{title}\n{text_table(names[:shown], [line[:shown] for line in lines])}"

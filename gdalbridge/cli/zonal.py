@@ -4,7 +4,14 @@ from typing import Any
 
 import click
 
-from gdalbridge.cli.common import Command, examples, reading_options, report_options
+from gdalbridge.cli.common import (
+    Command,
+    checkpoint_option,
+    examples,
+    reading_options,
+    report_options,
+    resume_run_option,
+)
 
 UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30}
 
@@ -36,6 +43,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
     "gdalbridge zonal seg.tif image.tif --band 1:red --band 2:nir --stat mean,stddev,p90",
     "gdalbridge zonal seg.tif may.tif june.tif --stat mean,count",
     "gdalbridge zonal seg.tif landcover.tif --band 1:lc --stat fraction,mode",
+    "gdalbridge zonal seg.tif image.tif --weights observations.tif --stat mean,weight",
     "gdalbridge zonal s3://bucket/seg.tif dem.tif --resampling bilinear --stat mean",
 )
 @click.command("zonal", cls=Command)
@@ -57,7 +65,7 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
     default=("count,mean",),
     show_default=True,
     help="Statistics: count, sum, mean, stddev, variance, min, max, range, median, mode, fraction, "
-    "and percentiles such as p10.",
+    "percentiles such as p10, and with --weights weight, their sum.",
 )
 @click.option("--prefix", help="Begin the names of the columns with this.")
 @click.option(
@@ -70,6 +78,18 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )
 @click.option("--name", help="Write the columns to a further table of this name.")
 @click.option("--nodata", type=float, help="A value of the images that doesn't count.")
+@click.option(
+    "--weights",
+    metavar="RASTER",
+    help="A raster that says how often each pixel counts, such as a number of observations.",
+)
+@click.option(
+    "--weights-band",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Band of the weights.",
+)
 @click.option("--resampling", help="Resample images of another grid: near, bilinear, average, ...")
 @click.option(
     "--memory",
@@ -80,9 +100,14 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
 )
 @click.option("--threads", type=click.IntRange(1), help="Threads that read and compute.")
 @click.option("--overwrite", is_flag=True, help="Replace existing columns.")
+@resume_run_option
+@checkpoint_option
 @reading_options
 @report_options
-def command(segments: str, images: tuple[str, ...], stats: tuple[str, ...], **options: Any) -> Any:
+def command(
+    segments: str, images: tuple[str, ...], stats: tuple[str, ...], weights: str | None,
+    weights_band: int, **options: Any,
+) -> Any:  # fmt: skip
     """Compute statistics of IMAGES for each row of SEGMENTS' table, and write them to its sidecar.
 
     The pixels of SEGMENTS choose the rows. Images have the same grid, or are resampled to it.
@@ -90,4 +115,5 @@ def command(segments: str, images: tuple[str, ...], stats: tuple[str, ...], **op
     from gdalbridge.rasters.zonal import zonal
 
     names = [one.strip() for text in stats for one in text.split(",") if one.strip()]
-    return zonal(segments, list(images), stats=names, **options)
+    weighted = None if weights is None else (weights, weights_band)
+    return zonal(segments, list(images), stats=names, weights=weighted, **options)

@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError, RasterNotFoundError
+from gdalbridge.errors import GdalError, RasterNotFoundError
 from gdalbridge.gdalio.compat import VERSION, exceptions, gdal
 from gdalbridge.gdalio.crs import same_crs
 from gdalbridge.gdalio.datasets import band_of, opened
@@ -216,7 +216,7 @@ class Pixels:
 
         Raises
         ------
-        BridgeError
+        GdalError
             If GDAL can't read them; names the raster, the band and the window.
         """
         return self._read(window, self.bands[index], lambda band: band)
@@ -251,12 +251,12 @@ class Pixels:
                     with self._lock:
                         values = _array(choose(dataset.GetRasterBand(number)), window)
             except (RuntimeError, ValueError) as error:
-                raise BridgeError(
+                raise GdalError(
                     f"{self.name}, band {number}, {window.width} x {window.height} pixels from column "
                     f"{window.x}, line {window.y}: {error}"
                 ) from error
         if values is None:
-            raise BridgeError(f"{self.name}, band {number}: GDAL can't read its pixels")
+            raise GdalError(f"{self.name}, band {number}: GDAL can't read its pixels")
         return values
 
     def _covers_blocks(self, window: Window) -> bool:

@@ -15,7 +15,7 @@
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +29,17 @@ from gdalbridge.gdalio.crs import units_of
 from gdalbridge.gdalio.field_types import FieldUsage, usage_attributes
 from gdalbridge.gdalio.pixels import Grid, Pixels, Window
 from gdalbridge.progress import Progress, progress_of
+from gdalbridge.rasters.checkpoint import (
+    SECONDS,
+    Checkpoint,
+    checkpoint_place,
+    job_input,
+    pieces_of,
+)
 from gdalbridge.sidecars.merged import Columns, open_columns
-from gdalbridge.sidecars.new_columns import NewColumn, new_columns
+from gdalbridge.sidecars.new_columns import JOB, NewColumn, new_columns, target_of
 from gdalbridge.sidecars.pixel_rows import PixelRows, pixel_rows
+from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr.errors import Advice
 from ratzarr.pipeline import PROCESSORS, ReadAhead
 
@@ -43,6 +51,9 @@ WRITE_ROWS = 500_000
 SPARSE_ROWS = 1_000_000
 SPARSE_SHARE = 0.1
 """A table of more than SPARSE_ROWS rows is called sparse if a smaller share of them has pixels."""
+EMPTY_ROWS = 10_000_000
+EMPTY_SHARE = 0.001
+"""A table of more than EMPTY_ROWS rows is refused if a smaller share of them has pixels."""
 COUNT = "Histogram"
 
 
@@ -59,12 +70,18 @@ class BuildReport(Report):
     columns: tuple[str, ...]
     seconds: float
     notes: tuple[str, ...] = ()
+    windows: int = 0
+    """Windows of pixels."""
+    windows_there: int = 0
+    """Windows that an interrupted run had read."""
 
     def __str__(self) -> str:
         text = (
             f"{self.target}: {self.rows} rows of {self.values} values, "
             f"{', '.join(self.columns)}, {self.seconds:.2f} s"
         )
+        if self.windows_there:
+            text += f"; {self.windows_there} of {self.windows} windows were read before"
         return text + "".join(f"\n  {note}" for note in self.notes)
 
 
@@ -83,13 +100,15 @@ def build(
     *,
     band: int = 1,
     name: str | None = None,
-    sparse: bool = False,
+    sparse: bool | None = None,
     bbox: bool = False,
     centroid: bool = False,
     area: bool = False,
     colors: bool = True,
     recount: bool = False,
     overwrite: bool = False,
+    resume: bool = False,
+    checkpoint: float = SECONDS,
     threads: int | None = None,
     storage_options: Mapping[str, Any] | None = None,
     progress: Any = None,
@@ -106,9 +125,11 @@ def build(
         Counted from 1.
     name : str, optional
         Write a further table of this name.
-    sparse : bool
-        One row for each value that occurs, in ascending order, with a column ``Value``. Otherwise
-        the row number is the value, up to the largest one; negative values need ``sparse``.
+    sparse : bool, optional
+        True: one row for each value that occurs, in ascending order, with a column ``Value``.
+        False: the row number is the value, up to the largest one. By default the same, but a table
+        of more than 10 million rows of which fewer than one in a thousand have pixels is refused.
+        Negative values need True.
     bbox : bool
         Add ``xmin``, ``ymin``, ``xmax``, ``ymax``: the bounding box, in the raster's coordinates.
     centroid : bool
@@ -122,6 +143,12 @@ def build(
         Only write ``Histogram`` of an existing table anew, by that table's rows.
     overwrite : bool
         Replace existing columns.
+    resume : bool
+        Continue an interrupted run of the same raster and options from its last checkpoint.
+        Without one, start a new run.
+    checkpoint : float
+        Seconds between checkpoints, more if saving one takes longer than a twentieth of that; 0 for
+        none. They are in a directory beside the table, named like it, until the run is complete.
     threads : int, optional
         Threads that read; by default the number of processors.
     storage_options, progress
@@ -134,11 +161,15 @@ def build(
     Raises
     ------
     BridgeError
-        For pixels of another type, or negative values without ``sparse``.
+        For pixels of another type, negative values without ``sparse``, or a table of empty rows.
+        With ``resume`` also if the raster or an option is not that of the interrupted run; the
+        message says which.
     OutputExistsError
         If the raster has such columns already. Nothing is written.
     CancelledError
-        If the progress cancelled; then, and after any other error, there are no new columns.
+        If the progress cancelled. After this, after Ctrl-C, and after an error of a disk or server,
+        ``resume`` continues if there is a checkpoint. Otherwise, and after every other error, there
+        are no new columns.
     """
     started = time.perf_counter()
     with ExitStack() as stack, progress_of(progress) as told:
@@ -157,29 +188,63 @@ def build(
         extents = frozenset(
             key for key, asked in (("bbox", bbox), ("centroid", centroid)) if asked and not recount
         )
-        found = _collected(pixels, rule, extents, threads, told)
-        specs, blocks, rows, notes = _contents(
-            pixels, columns, found, rule,
-            sparse=sparse, area=area and not recount, colors=colors and not recount,
-            extents=extents, band=band,
-        )  # fmt: skip
-        if not overwrite and not recount:
-            _check_new(columns, specs)
         place = raster if sidecar is None else sidecar
-        with new_columns(
-            columns, place, specs, rows, operation="build", band=band, name=name,
-            overwrite=overwrite or recount, storage_options=storage_options,
-        ) as writer:  # fmt: skip
-            step = writer.chunk_rows * max(1, WRITE_ROWS // writer.chunk_rows)
-            for first in range(0, rows, step):
-                stop = min(first + step, rows)
-                writer.write({key: make(first, stop) for key, make in blocks.items()}, first)
-                told.report(0.9 + 0.1 * stop / rows, writer.path)
-            told.report(1.0)
-            return BuildReport(
-                pixels.name, writer.path, rows, len(found.values), tuple(specs),
-                time.perf_counter() - started, tuple(notes),
+        target = target_of(columns, place, band, name, storage_options)
+        flags = {
+            "sparse": sparse, "bbox": bbox, "centroid": centroid, "area": area, "colors": colors,
+            "recount": recount,
+        }  # fmt: skip
+        windows = pixels.windows()
+        job = {
+            "inputs": [job_input(pixels)],
+            "options": flags
+            | {
+                "band": band,
+                "nodata": pixels.nodata[0],
+                "rows of the pixels": None if rule is None else rule.digest(),
+                "windows": f"{len(windows)} of {windows[0].width} x {windows[0].height}",
+            },
+        }
+        names = [key for key, is_wanted in flags.items() if is_wanted]
+        saving = Checkpoint(
+            checkpoint_place(target, "build", names), job, checkpoint, storage_options
+        )
+        with saving:
+            if resume:
+                saving.resume(str(target))
+            saved = saving["pixels"]
+            there = 0 if saved is None else saved.state["windows"]
+            mine = saving.digest if resume else None
+            is_main = place is raster and name is None
+            if is_main and not (overwrite or recount):
+                # Before the pixels are read.
+                _check_new(columns, [COUNT], mine)
+            found = _collected(pixels, windows, rule, extents, threads, saving, told)
+            specs, blocks, rows, notes = _contents(
+                pixels, columns, found, rule,
+                sparse=sparse, area=area and not recount, colors=colors and not recount,
+                extents=extents, band=band,
             )  # fmt: skip
+            if is_main and not (overwrite or recount):
+                _check_new(columns, specs, mine)
+            if name is not None:
+                _check_rows(columns, rows)
+            with new_columns(
+                columns, place, specs, rows, operation="build", band=band, name=name,
+                overwrite=overwrite or recount, resume=resume, job=saving.digest,
+                keeps=saving.keeps, storage_options=storage_options,
+            ) as writer:  # fmt: skip
+                step = writer.chunk_rows * max(1, WRITE_ROWS // writer.chunk_rows)
+                for first in range(0, rows, step):
+                    stop = min(first + step, rows)
+                    writer.write({key: make(first, stop) for key, make in blocks.items()}, first)
+                    told.report(0.9 + 0.1 * stop / rows, writer.path)
+                path = writer.path
+        told.report(1.0)
+        return BuildReport(
+            pixels.name, path, rows, len(found.values), tuple(specs),
+            time.perf_counter() - started, tuple(notes), len(windows), there,
+        )  # fmt: skip
 
 
 def _check_type(pixels: Pixels) -> None:
@@ -190,8 +255,25 @@ def _check_type(pixels: Pixels) -> None:
         )
 
 
-def _check_new(columns: Columns, specs: Mapping[str, NewColumn]) -> None:
-    taken = [key for key in specs if key in columns.by_name]
+def _check_rows(columns: Columns, rows: int) -> None:
+    """Refuse a further table with other rows than the raster's table."""
+    there = max((one.rows for one in columns.by_name.values()), default=rows)
+    if there != rows:
+        raise BridgeError(
+            f"{columns.name} has a table of {there} rows, and the further one would have {rows}: the "
+            "tables beside a raster are shown as one, row by row. Name a place elsewhere for it, such "
+            "as other.rat.zarr"
+        )
+
+
+def _check_new(columns: Columns, names: Iterable[str], job: str | None) -> None:
+    """Refuse columns that the raster has; not those that an interrupted run of a job completed."""
+    taken = [
+        key
+        for key in names
+        if key in columns.by_name
+        and (job is None or _job_of(columns.by_name[key].attributes) != job)
+    ]
     if taken:
         raise OutputExistsError(
             Advice(
@@ -201,35 +283,59 @@ def _check_new(columns: Columns, specs: Mapping[str, NewColumn]) -> None:
         )
 
 
+def _job_of(attributes: Mapping[str, Any]) -> Any:
+    origin = attributes.get(PROVENANCE_ATTR)
+    return origin.get(JOB) if isinstance(origin, Mapping) else None
+
+
 # ---- reading
 
 
 def _collected(
     pixels: Pixels,
+    windows: Sequence[Window],
     rule: PixelRows | None,
     extents: frozenset[str],
     threads: int | None,
+    saving: Checkpoint,
     told: Progress,
 ) -> _Part:
     """Return all values, or all rows, with their counts."""
-    windows = pixels.windows()
 
     def load(window: Window) -> _Part:
         return _reduced(pixels, window, rule, extents)
 
     count = max(1, min(pixels.threads, threads or PROCESSORS))
     parts: list[_Part] = []
-    pending = 0
-    with closing(ReadAhead(windows, load, threads=count, ahead=2 * count)) as reading:
-        for place, (_, part) in enumerate(reading):
+    done = pending = 0
+    if (saved := saving["pixels"]) is not None:
+        done = saved.state["windows"]
+        parts = [_restored(saved.pieces())]
+    with closing(ReadAhead(windows[done:], load, threads=count, ahead=2 * count)) as reading:
+        for _, part in reading:
             parts.append(part)
             pending += len(part.values)
             # Joined when as much is new as is known: each value is touched a few times in all.
             if pending > 2 * len(parts[0].values) + 2**20:
                 parts = [_joined(parts)]
                 pending = 0
-            told.report(0.9 * (place + 1) / len(windows), pixels.name)
+            done += 1
+            if saving.is_due():
+                parts, pending = [_joined(parts)], 0
+                [part] = parts
+                arrays = {"values": part.values, "count": part.count, **part.extents}
+                saving.save("pixels", {"windows": done}, pieces_of(arrays))
+            told.report(0.9 * done / len(windows), pixels.name)
     return _joined(parts)
+
+
+def _restored(pieces: Iterator[tuple[str, Array]]) -> _Part:
+    found: dict[str, list[Array]] = {}
+    for name, values in pieces:
+        found.setdefault(name, []).append(values)
+    arrays = {name: np.concatenate(each) for name, each in found.items()}
+    none = np.zeros(0, np.int64)
+    return _Part(arrays.pop("values", none), arrays.pop("count", none), arrays)
 
 
 def _reduced(
@@ -315,7 +421,7 @@ def _contents(
     found: _Part,
     rule: PixelRows | None,
     *,
-    sparse: bool,
+    sparse: bool | None,
     area: bool,
     colors: bool,
     extents: frozenset[str],
@@ -338,6 +444,15 @@ def _contents(
                 )
             )
         rows, count_name = int(values[-1]) + 1 if len(values) else 0, COUNT
+        if sparse is None and rows > EMPTY_ROWS and len(values) < EMPTY_SHARE * rows:
+            raise BridgeError(
+                Advice(
+                    f"{pixels.name} has {len(values)} values, the largest is {rows - 1}: with the "
+                    f"value as the row number, the table would have {rows} rows.",
+                    f"Use sparse=True for a table of {len(values)} rows with a column of values, "
+                    f"or sparse=False for one of {rows} rows.",
+                )
+            )
         if rows > SPARSE_ROWS and len(values) < SPARSE_SHARE * rows:
             notes.append(
                 f"{len(values)} of {rows} rows have pixels; sparse=True would make a table of "

@@ -31,6 +31,14 @@ from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.pixels import Pixels, Window
 from gdalbridge.gdalio.warp import on_grid
 from gdalbridge.progress import Progress, progress_of
+from gdalbridge.rasters.checkpoint import (
+    SECONDS,
+    Checkpoint,
+    Saved,
+    checkpoint_place,
+    job_input,
+    pieces_of,
+)
 from gdalbridge.rasters.zonal_kernel import (
     MOMENTS,
     Accumulator,
@@ -40,8 +48,9 @@ from gdalbridge.rasters.zonal_kernel import (
 )
 from gdalbridge.rasters.zonal_ranks import RANKS, RankTables, is_rank
 from gdalbridge.sidecars.merged import MISSING_ATTR, Columns, open_columns
-from gdalbridge.sidecars.new_columns import ColumnWriter, NewColumn, new_columns
+from gdalbridge.sidecars.new_columns import ColumnWriter, NewColumn, new_columns, target_of
 from gdalbridge.sidecars.pixel_rows import PixelRows, pixel_rows, rows_of_values
+from ratzarr.errors import Advice
 from ratzarr.pipeline import PROCESSORS, ReadAhead
 
 __all__ = ["ZonalReport", "zonal"]
@@ -68,6 +77,10 @@ class ZonalReport(Report):
     passes: int
     """How often the pixels were read, because of the limit of memory."""
     seconds: float
+    windows: int = 0
+    """Windows of pixels in all passes."""
+    windows_there: int = 0
+    """Windows that an interrupted run had read."""
 
     def __str__(self) -> str:
         text = (
@@ -75,6 +88,8 @@ class ZonalReport(Report):
         )
         if self.passes > 1:
             text += f", {self.passes} passes"
+        if self.windows_there:
+            text += f"; {self.windows_there} of {self.windows} windows were read before"
         if self.outside:
             text += f"\n  {self.outside} of {self.pixels} pixels belong to no row"
         return text + "".join(f"\n  {name}" for name in self.columns)
@@ -89,6 +104,8 @@ class _Layer:
     name: str
     image: str
     band: int
+    input: Mapping[str, Any]
+    """See :func:`gdalbridge.rasters.checkpoint.job_input`."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -110,8 +127,11 @@ def zonal(
     band: int = 1,
     name: str | None = None,
     nodata: float | None = None,
+    weights: Any = None,
     resampling: str | None = None,
     overwrite: bool = False,
+    resume: bool = False,
+    checkpoint: float = SECONDS,
     memory: int = MEMORY,
     threads: int | None = None,
     encoding: str | None = None,
@@ -138,7 +158,7 @@ def zonal(
         ``count``, ``sum``, ``mean``, ``stddev`` (of the population), ``variance``, ``min``, ``max``,
         ``range``, ``median``, ``mode``, percentiles such as ``p10`` or ``p97.5`` (linear
         interpolation, as numpy's), and ``fraction``: a column for each value of a class image with
-        its share of the segment's valid pixels.
+        its share of the segment's valid pixels. With ``weights`` also ``weight``, their sum.
     bands : mapping of int to str, or sequence of int, optional
         The bands, counted from 1, with names for their columns. By default all bands, by their
         descriptions, or as ``band1`` and so on.
@@ -152,10 +172,22 @@ def zonal(
     nodata : float, optional
         A value of the images that doesn't count, in addition to their own nodata values and masks.
         NaN never counts.
+    weights : str, os.PathLike, gdal.Dataset, or a pair of one and a band, optional
+        A raster that says how often each pixel counts, such as a number of observations: in
+        ``sum``, ``mean``, ``stddev``, ``variance``, ``median``, ``mode``, percentiles (then numpy's
+        method ``inverted_cdf``) and ``fraction``. ``count`` remains the number of pixels. Pixels
+        of weight 0 or without a weight don't count at all. Median, mode, percentiles and fractions
+        need whole numbers.
     resampling : str, optional
         How GDAL resamples images of another grid: ``near``, ``bilinear``, ``average``, ...
     overwrite : bool
         Replace existing columns.
+    resume : bool
+        Continue an interrupted run of the same inputs and options from its last checkpoint.
+        Without one, start a new run.
+    checkpoint : float
+        Seconds between checkpoints, more if saving one takes longer than a twentieth of that; 0 for
+        none. They are in a directory beside the table, named like it, until the run is complete.
     memory : int
         Bytes for the accumulators. If they need more, the pixels are read several times, each time
         for a part of the rows.
@@ -174,49 +206,71 @@ def zonal(
     ------
     BridgeError
         For an unknown statistic, grids that differ (the message says in what), pixels that the
-        table has no clear rows for, or an integer result beyond those of int64.
+        table has no clear rows for, an integer result beyond those of int64, or a negative weight.
+        With ``resume`` also if an input or option is not that of the interrupted run; the message
+        says which.
     OutputExistsError
         If a column exists and ``overwrite`` is False. Nothing is written.
     CancelledError
-        If the progress cancelled. After this, after Ctrl-C and after every other error, there are no
-        new columns.
+        If the progress cancelled. After this, after Ctrl-C, and after an error of a disk or server,
+        ``resume`` continues if there is a checkpoint: unfinished columns stay, marked incomplete.
+        Otherwise, and after every other error, there are no new columns.
     """
     started = time.perf_counter()
-    wanted = _checked(stats)
+    wanted = _checked(stats, is_weighted=weights is not None)
     with ExitStack() as stack, progress_of(progress) as told:
         zones = stack.enter_context(Pixels(segments, [band], storage_options))
         layers = _layers(stack, zones, values, bands, prefix, resampling, storage_options)
+        weighing = None
+        if weights is not None:
+            raster, number = weights if isinstance(weights, (list, tuple)) else (weights, 1)
+            [weighing] = _layers(stack, zones, raster, [number], "", resampling, storage_options)
         columns = stack.enter_context(
             open_columns(
                 segments, band=band, parts=False, may_be_empty=True,
                 storage_options=storage_options, options=_options(encoding, lossy),
             )
         )  # fmt: skip
-        rule, rows = _rule(columns, zones)
-        job = _Job(zones, layers, rule, rows, wanted, nodata, memory, threads)
+        rule, rows = _rule(columns, zones, threads)
+        job = _Job(zones, layers, weighing, rule, rows, wanted, nodata, memory, threads)
         stack.callback(job.close)
-        if "fraction" in wanted:
-            # The classes decide which columns there are.
-            job.count(told)
-        specs = job.columns()
-        with new_columns(
-            columns, segments, specs, rows,
-            operation="zonal", band=band, name=name, overwrite=overwrite,
-            storage_options=storage_options,
-            provenance={"images": sorted({one.image for one in layers}), "stats": list(wanted)},
-        ) as writer:  # fmt: skip
-            job.run(writer, told)
-            told.report(1.0)
-            return ZonalReport(
-                zones.name,
-                writer.path,
-                rows,
-                tuple(specs),
-                zones.grid.width * zones.grid.height,
-                job.outside,
-                job.passes,
-                time.perf_counter() - started,
-            )
+        target = target_of(columns, segments, band, name, storage_options)
+        names = [*wanted, *(one.name for one in layers)]
+        saving = Checkpoint(
+            checkpoint_place(target, "zonal", names),
+            job.described(resampling),
+            checkpoint,
+            storage_options,
+        )
+        with saving:
+            if resume:
+                saving.resume(str(target))
+            if "fraction" in wanted:
+                # The classes decide which columns there are.
+                job.count(saving, told)
+            specs = job.columns()
+            with new_columns(
+                columns, segments, specs, rows, operation="zonal", band=band, name=name,
+                overwrite=overwrite, resume=resume, job=saving.digest, keeps=saving.keeps,
+                storage_options=storage_options,
+                provenance={"images": sorted({one.image for one in layers}), "stats": list(wanted)},
+            ) as writer:  # fmt: skip
+                if writer.names:
+                    job.run(writer, saving, told)
+                path = writer.path
+        told.report(1.0)
+        return ZonalReport(
+            zones.name,
+            path,
+            rows,
+            tuple(specs),
+            zones.grid.width * zones.grid.height,
+            job.outside,
+            job.passes,
+            time.perf_counter() - started,
+            job.windows,
+            job.windows_there,
+        )
 
 
 def _options(encoding: str | None, lossy: bool) -> Any:
@@ -225,7 +279,7 @@ def _options(encoding: str | None, lossy: bool) -> Any:
     return ReadOptions(encoding, lossy)
 
 
-def _checked(stats: Sequence[str]) -> tuple[str, ...]:
+def _checked(stats: Sequence[str], *, is_weighted: bool) -> tuple[str, ...]:
     if isinstance(stats, str):
         raise BridgeError(f"stats is a list of names: got the string {stats!r}")
     found = tuple(dict.fromkeys(stats))
@@ -235,12 +289,19 @@ def _checked(stats: Sequence[str]) -> tuple[str, ...]:
                 f"there is no statistic {one!r}: expected {', '.join(sorted(MOMENTS | RANKS))} or "
                 "a percentile such as p10"
             )
+        if one == "weight" and not is_weighted:
+            raise BridgeError(
+                Advice(
+                    "the statistic 'weight' is the sum of weights, and there are none.",
+                    "Name the raster that has them with weights=...",
+                )
+            )
     if not found:
         raise BridgeError("stats names no statistic")
     return found
 
 
-def _rule(columns: Columns, zones: Pixels) -> tuple[PixelRows, int]:
+def _rule(columns: Columns, zones: Pixels, threads: int | None) -> tuple[PixelRows, int]:
     """Return the rule for rows, and the number of rows of the table."""
     rows = max((one.rows for one in columns.by_name.values()), default=0)
     if rows:
@@ -250,10 +311,18 @@ def _rule(columns: Columns, zones: Pixels) -> tuple[PixelRows, int]:
             f"{zones.name} has no attribute table, and its pixels are floats, which are no rows: "
             f"make a table first (gdalbridge build {zones.name})"
         )
-    highest = -1
-    for window in zones.windows():
-        highest = max(highest, int(zones.read(window).max()))
-    return rows_of_values(highest + 1), highest + 1
+
+    def largest(window: Window) -> int:
+        found = zones.read(window)
+        keep = np.ones(found.shape, np.bool_) if (mask := zones.valid(window)) is None else mask
+        if zones.nodata[0] is not None:
+            keep &= found != zones.nodata[0]
+        return int(found[keep].max()) if keep.any() else -1
+
+    count = max(1, min(zones.threads, threads or PROCESSORS))
+    with closing(ReadAhead(zones.windows(), largest, threads=count, ahead=2 * count)) as reading:
+        rows = max((found for _, found in reading), default=-1) + 1
+    return rows_of_values(max(rows, 0)), max(rows, 0)
 
 
 def _layers(
@@ -272,7 +341,7 @@ def _layers(
     for image in images:
         with Pixels(image, [], storage_options) as first:
             count, label = first.count, first.name
-            described = first.descriptions
+            described, described_input = first.descriptions, job_input(first)
         numbers = list(range(1, count + 1)) if bands is None else list(bands)
         given = bands if isinstance(bands, Mapping) else {}
         pixels = on_grid(image, numbers, zones.grid, resampling, storage_options)
@@ -283,7 +352,12 @@ def _layers(
             own = given.get(number) or described[number - 1] or f"band{number}"
             found.append(
                 _Layer(
-                    pixels, index, f"{start}{own}", label.rstrip("/").rpartition("/")[2], number
+                    pixels,
+                    index,
+                    f"{start}{own}",
+                    label.rstrip("/").rpartition("/")[2],
+                    number,
+                    described_input,
                 )
             )
     names = [one.name for one in found]
@@ -296,6 +370,15 @@ def _layers(
     return found
 
 
+def _fill(arrays: Mapping[str, Array], saved: Saved) -> None:
+    """Fill arrays with the pieces that a checkpoint has of them."""
+    places = dict.fromkeys(arrays, 0)
+    for name, values in saved.pieces():
+        start = places[name]
+        arrays[name][start : start + len(values)] = values
+        places[name] += len(values)
+
+
 class _Job:
     """One call's work."""
 
@@ -303,6 +386,7 @@ class _Job:
         self,
         zones: Pixels,
         layers: Sequence[_Layer],
+        weights: _Layer | None,
         rule: PixelRows,
         rows: int,
         stats: tuple[str, ...],
@@ -311,36 +395,98 @@ class _Job:
         threads: int | None,
     ) -> None:
         self._zones, self._layers, self._rule, self._rows = zones, layers, rule, rows
-        self._stats, self._nodata = stats, nodata
+        self._weights, self._stats, self._nodata = weights, stats, nodata
+        self._is_weighted = weights is not None
         self._moments = frozenset(stats) & MOMENTS
         self._ranks = tuple(one for one in stats if is_rank(one))
-        least = min(one.pixels.threads for one in layers)
+        least = min(one.pixels.threads for one in (*layers, *([weights] if weights else ())))
         self._threads = max(1, min(zones.threads, least, threads or PROCESSORS))
         self._windows = zones.windows()
-        each = sum(Accumulator.row_bytes(one.dtype, self._moments) for one in layers)
+        each = sum(
+            Accumulator.row_bytes(one.dtype, self._moments, is_weighted=self._is_weighted)
+            for one in layers
+        )
         fitting = max(1, memory // max(1, each))
         self.passes = max(1, -(-rows // fitting)) if self._moments else 1
         self._page = -(-rows // self.passes) if rows else 0
         self._tables: list[RankTables] = []
         self.outside = 0
-        self._done = 0
+        self._done = self.windows_there = 0
+        self.windows = len(self._windows) * (bool(self._moments) * self.passes + bool(self._ranks))
 
     def close(self) -> None:
         """Remove temporary files."""
         for one in self._tables:
             one.close()
 
+    def described(self, resampling: str | None) -> dict[str, Any]:
+        """Return all that the results depend on, for a checkpoint."""
+        layers = [*self._layers, *([self._weights] if self._weights else ())]
+        inputs = [job_input(self._zones)]
+        for one in layers:
+            if one.input not in inputs:
+                inputs.append(dict(one.input))
+        first = self._windows[0]
+        return {
+            "inputs": inputs,
+            "options": {
+                "band": self._zones.bands[0],
+                "bands": [f"{one.label}: {one.name}" for one in self._layers],
+                "stats": list(self._stats),
+                "weights": self._weights.label if self._weights else None,
+                "resampling": resampling,
+                # As text, because NaN differs from itself.
+                "nodata": repr(self._nodata),
+                "nodata of the rasters": repr(
+                    [self._zones.nodata, *(one.pixels.nodata[one.index] for one in layers)]
+                ),
+                "rows of the table": self._rows,
+                "rows of a pass": self._page,
+                "rows of the pixels": self._rule.digest(),
+                "windows": f"{len(self._windows)} of {first.width} x {first.height}",
+            },
+        }
+
     # ---- what to write
 
-    def count(self, told: Progress) -> None:
+    def count(self, saving: Checkpoint, told: Progress) -> None:
         """Collect what medians, modes and fractions need."""
         if self._tables or not self._ranks:
             return
         for one in self._layers:
-            self._tables.append(RankTables(one.dtype, self._ranks, one.label))
-        for _, reduced in self._reading(0, self._rows, told, pairs=True):
-            for table, (rows, values) in zip(self._tables, reduced, strict=True):
-                table.add(rows, values)
+            self._tables.append(
+                RankTables(one.dtype, self._ranks, one.label, is_weighted=self._is_weighted)
+            )
+        done, saved = 0, saving["pairs"]
+        if saved is not None:
+            done = self._taken(saved)
+            pieces = saved.pieces()
+            for place, row in pieces:
+                v, n = next(pieces)[1], next(pieces)[1]
+                self._tables[int(place.partition("/")[0])].restore(row, v, n)
+        for _, reduced in self._reading(0, self._rows, told, done, pairs=True):
+            for table, found in zip(self._tables, reduced, strict=True):
+                table.add(*found)
+            done += 1
+            if saving.is_due():
+                pairs = (
+                    (f"{number}/{name}", values)
+                    for number, table in enumerate(self._tables)
+                    for name, values in table.pairs()
+                )
+                saving.save("pairs", self._state(done), pairs)
+
+    def _state(self, windows: int, first: int = 0) -> dict[str, int]:
+        return {"windows": windows, "first": first, "outside": self.outside}
+
+    def _taken(self, saved: Saved) -> int:
+        """Take over how far an interrupted run was; return the windows of its last pass."""
+        windows: int = saved.state["windows"]
+        there = saved.state["first"] // max(1, self._page) * len(self._windows) + windows
+        self.windows_there += there
+        self._done += there
+        self.outside = saved.state["outside"]
+        return windows
 
     def columns(self) -> dict[str, NewColumn]:
         """Return the new columns."""
@@ -351,10 +497,13 @@ class _Job:
                 if stat == "fraction":
                     names = [f"fraction_{one}" for one in self._tables[place].classes()]
                 for one in names:
-                    dtype = result_dtype(one, layer.dtype)
+                    dtype = result_dtype(one, layer.dtype, is_weighted=self._is_weighted)
                     attributes: dict[str, Any] = {
                         "statistic": stat, "image": layer.image, "image_band": layer.band,
                     }  # fmt: skip
+                    if self._weights:
+                        attributes["weights"] = self._weights.image
+                        attributes["weights_band"] = self._weights.band
                     missing = missing_of(dtype)
                     if missing is not None and one not in ("count", "sum"):
                         attributes[MISSING_ATTR] = missing
@@ -363,19 +512,43 @@ class _Job:
 
     # ---- the work
 
-    def run(self, writer: ColumnWriter, told: Progress) -> None:
+    def run(self, writer: ColumnWriter, saving: Checkpoint, told: Progress) -> None:
         """Compute and write all columns."""
-        for first in range(0, self._rows, self._page or 1) if self._moments else ():
+        saved = saving["sums"]
+        if saved is not None and saved.state["first"] and not writer.is_resumed:
+            # The rows that were written are gone.
+            saved = None
+        begin = saved.state["first"] if saved is not None else 0
+        for first in range(begin, self._rows, self._page or 1) if self._moments else ():
             stop = min(first + self._page, self._rows)
             sums = [
-                Accumulator(first, stop - first, one.dtype, self._moments, one.label)
+                Accumulator(
+                    first, stop - first, one.dtype, self._moments, one.label,
+                    is_weighted=self._is_weighted,
+                )
                 for one in self._layers
-            ]
-            for _, reduced in self._reading(first, stop, told):
+            ]  # fmt: skip
+            arrays = {
+                f"{number}/{name}": values
+                for number, one in enumerate(sums)
+                for name, values in one.arrays.items()
+            }
+            done = 0
+            if saved is not None:
+                done = self._taken(saved)
+                _fill(arrays, saved)
+                saved = None
+            for _, reduced in self._reading(first, stop, told, done):
                 for total, one in zip(sums, reduced, strict=True):
                     total.add(one)
+                done += 1
+                if saving.is_due():
+                    saving.save("sums", self._state(done, first), pieces_of(arrays))
             self._write_moments(writer, sums, first, stop)
-        self.count(told)
+            if stop < self._rows and saving.is_due():
+                writer.table.flush()
+                saving.save("sums", self._state(0, stop), ())
+        self.count(saving, told)
         for layer, table in zip(self._layers, self._tables, strict=False):
             for start, blocks in table.results(self._rows, self._step(writer)):
                 writer.write({f"{layer.name}_{key}": one for key, one in blocks.items()}, start)
@@ -398,24 +571,26 @@ class _Job:
         return chunk * max(1, WRITE_ROWS // chunk)
 
     def _reading(
-        self, first: int, stop: int, told: Progress, *, pairs: bool = False
+        self, first: int, stop: int, told: Progress, done: int = 0, *, pairs: bool = False
     ) -> Iterator[tuple[Window, list[Any]]]:
-        """Yield each window with what its pixels were reduced to, for each layer."""
+        """Yield each window with what its pixels were reduced to, for each layer.
+
+        ``done`` of the windows were read by an interrupted run.
+        """
 
         def load(window: Window) -> tuple[int, list[Any]]:
             return self._reduced(window, first, stop, pairs=pairs)
 
-        steps = len(self._windows) * (self.passes + bool(self._ranks))
-        outside = 0
+        if not done:
+            self.outside = 0
         with closing(
-            ReadAhead(self._windows, load, threads=self._threads, ahead=2 * self._threads)
+            ReadAhead(self._windows[done:], load, threads=self._threads, ahead=2 * self._threads)
         ) as reading:
             for window, (lost, reduced) in reading:
-                outside += lost
+                self.outside += lost
                 yield window, reduced
                 self._done += 1
-                told.report(min(1.0, self._done / max(1, steps)) * 0.95, self._zones.name)
-        self.outside = outside
+                told.report(self._done / self.windows * 0.95, self._zones.name)
 
     def _reduced(
         self, window: Window, first: int, stop: int, *, pairs: bool
@@ -432,25 +607,61 @@ class _Job:
             is_zone &= mask.reshape(-1)
         if first or stop < self._rows:
             is_zone &= (rows >= first) & (rows < stop)
+        weights = None
+        if self._weights is not None:
+            weights = self._weighed(self._weights, window, is_zone, whole=pairs)
         everything = bool(is_zone.all())
         shared = rows if everything else rows[is_zone]
         groups: Groups | None = None
         found: list[Any] = []
         for layer in self._layers:
             values = layer.pixels.read(window, layer.index).reshape(-1)
-            valid = self._valid(layer, values, window)
+            valid = self._valid(layer, values, window, self._nodata)
             keep = is_zone if valid is None else is_zone & valid
             kept = values if valid is None and everything else values[keep]
+            more = () if weights is None else (weights[keep],)
             if pairs:
-                found.append((shared if valid is None else rows[keep], kept))
+                found.append((shared if valid is None else rows[keep], kept, *more))
             elif valid is None:
                 groups = groups or Groups(shared)
-                found.append(groups.reduce(kept, self._moments))
+                found.append(groups.reduce(kept, self._moments, *more))
             else:
-                found.append(Groups(rows[keep]).reduce(kept, self._moments))
+                found.append(Groups(rows[keep]).reduce(kept, self._moments, *more))
         return lost, found
 
-    def _valid(self, layer: _Layer, values: Array, window: Window) -> NDArray[np.bool_] | None:
+    def _weighed(
+        self, layer: _Layer, window: Window, is_zone: NDArray[np.bool_], *, whole: bool
+    ) -> Array:
+        """Return the weights of a window's pixels, and leave out those without one.
+
+        Parameters
+        ----------
+        is_zone : ndarray of bool
+            Which pixels have a row; changed in place.
+        whole : bool
+            Return whole numbers as int64, and refuse others.
+        """
+        weights = layer.pixels.read(window, layer.index).reshape(-1)
+        valid = self._valid(layer, weights, window, None)
+        if valid is not None:
+            is_zone &= valid
+        wrong, expected = is_zone & ~((weights >= 0) & (weights < np.inf)), "numbers of 0 or more"
+        if whole and not wrong.any() and weights.dtype.kind == "f":
+            wrong = is_zone & ((weights != np.floor(weights)) | (weights > 2**53))
+            expected = "whole numbers for medians, modes, percentiles and fractions"
+        if wrong.any():
+            at = int(np.argmax(wrong))
+            line, column = divmod(at, window.width)
+            raise BridgeError(
+                f"{layer.label}: weights are {expected}, and the one at column "
+                f"{window.x + column}, line {window.y + line} is {weights[at]}"
+            )
+        is_zone &= weights > 0
+        return np.where(is_zone, weights, 0).astype(np.int64 if whole else np.float64)
+
+    def _valid(
+        self, layer: _Layer, values: Array, window: Window, nodata: float | None
+    ) -> NDArray[np.bool_] | None:
         """Return which pixels of an image count; None for all."""
         found: NDArray[np.bool_] | None = None
         tests = []
@@ -458,7 +669,7 @@ class _Job:
             tests.append(~np.isnan(values))
         tests += [
             values != one
-            for one in (layer.pixels.nodata[layer.index], self._nodata)
+            for one in (layer.pixels.nodata[layer.index], nodata)
             if one is not None and one == one
         ]
         mask = layer.pixels.valid(window, layer.index)

@@ -8,6 +8,9 @@ bits. An integer result that its column can't hold is an error. Variances of int
 exact sums of squares. Those of all other types are computed from the deviations from the mean
 within each window, and windows are joined by the formula of Chan, Golub and LeVeque (Updating
 formulae and a pairwise algorithm for computing sample variances, 1979).
+
+With weights, each pixel counts as often as its weight says in all of them but the count, the minimum
+and the maximum. Sums are then floats.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,11 +35,15 @@ __all__ = [
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
 
-MOMENTS = frozenset({"count", "sum", "mean", "stddev", "variance", "min", "max", "range"})
+MOMENTS = frozenset(
+    {"count", "weight", "sum", "mean", "stddev", "variance", "min", "max", "range"}
+)
 """Statistics that are accumulated in one pass."""
 SPARSE = 4
 """Rows are counted in an array from the smallest to the largest, if it has at most this many times as
 many elements as the window has pixels."""
+WEIGHTED = frozenset({"weight", "sum", "mean", "stddev", "variance"})
+"""Those that weights change."""
 EXACT_PIXELS = 2**20
 """So many products of integers of 16 bits, or integers of 32 bits, add up exactly in float64."""
 HALF = 32
@@ -79,7 +86,9 @@ class Groups:
         self.rows = low + self._there if found is None else found[self._there]
         self.count = self._counts[self._there]
 
-    def reduce(self, values: Array, wanted: frozenset[str]) -> Reduced:
+    def reduce(
+        self, values: Array, wanted: frozenset[str], weights: Array | None = None
+    ) -> Reduced:
         """Reduce the pixels of a band.
 
         Parameters
@@ -88,9 +97,24 @@ class Groups:
             As many as the rows that were given.
         wanted : frozenset of str
             Some of :data:`MOMENTS`.
+        weights : ndarray of float64, optional
+            As many, all positive.
         """
         if not self._span:
             return Reduced(self.rows, self.count, {})
+        places, there, span = self._places, self._there, self._span
+        if weights is None:
+            parts = self._unweighted(values, wanted)
+        else:
+            parts = self._weighted(values, wanted, weights)
+        for name, function in (("min", np.minimum), ("max", np.maximum)):
+            if wanted & {name, "range"}:
+                found = np.full(span, _start(name, values.dtype), values.dtype)
+                function.at(found, places, values)
+                parts[name] = found[there]
+        return Reduced(self.rows, self.count, parts)
+
+    def _unweighted(self, values: Array, wanted: frozenset[str]) -> dict[str, Array]:
         places, there, span = self._places, self._there, self._span
         parts: dict[str, Array] = {}
         if wanted & {"sum", "mean", "stddev", "variance"}:
@@ -116,12 +140,23 @@ class Groups:
                         deviations = values - mean[places]
                         deviations *= deviations
                     parts["m2"] = np.bincount(places, deviations, minlength=span)[there]
-        for name, function in (("min", np.minimum), ("max", np.maximum)):
-            if wanted & {name, "range"}:
-                found = np.full(span, _start(name, values.dtype), values.dtype)
-                function.at(found, places, values)
-                parts[name] = found[there]
-        return Reduced(self.rows, self.count, parts)
+        return parts
+
+    def _weighted(self, values: Array, wanted: frozenset[str], weights: Array) -> dict[str, Array]:
+        places, there, span = self._places, self._there, self._span
+        if not wanted & WEIGHTED:
+            return {}
+        weight = np.bincount(places, weights, minlength=span)
+        parts = {"weight": weight[there]}
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
+            total = np.bincount(places, weights * values, minlength=span)
+            parts["sum"] = parts["total"] = total[there]
+            if wanted & {"stddev", "variance"}:
+                deviations = values - (total / weight)[places]
+                deviations *= deviations
+                deviations *= weights
+                parts["m2"] = np.bincount(places, deviations, minlength=span)[there]
+        return parts
 
 
 def _exact_sums(places: Array, values: Array, span: int) -> NDArray[np.int64]:
@@ -163,30 +198,47 @@ class Accumulator:
         Some of :data:`MOMENTS`.
     what : str
         The image and band, for messages.
+    is_weighted : bool
+        True if pixels have weights.
     """
 
     def __init__(
-        self, first: int, rows: int, dtype: np.dtype[Any], wanted: frozenset[str], what: str
+        self,
+        first: int,
+        rows: int,
+        dtype: np.dtype[Any],
+        wanted: frozenset[str],
+        what: str,
+        *,
+        is_weighted: bool = False,
     ) -> None:
         self._first, self._dtype, self._what = first, dtype, what
-        self._is_integer, self._is_small = dtype.kind in "iu", _is_small(dtype)
+        self._is_weighted = is_weighted
+        self._is_small = _is_small(dtype) and not is_weighted
         self._count = np.zeros(rows, np.int64)
         self._arrays: dict[str, Array] = {}
-        for name, kind in self._layout(dtype, wanted).items():
+        for name, kind in self._layout(dtype, wanted, is_weighted).items():
             if name in ("min", "max"):
                 self._arrays[name] = np.full(rows, _start(name, dtype), kind)
             else:
                 self._arrays[name] = np.zeros(rows, kind)
 
     @staticmethod
-    def _layout(dtype: np.dtype[Any], wanted: frozenset[str]) -> dict[str, np.dtype[Any]]:
+    def _layout(
+        dtype: np.dtype[Any], wanted: frozenset[str], is_weighted: bool
+    ) -> dict[str, np.dtype[Any]]:
         found: dict[str, np.dtype[Any]] = {}
         deviates = bool(wanted & {"stddev", "variance"})
-        if wanted & {"sum", "mean"} or deviates:
+        if is_weighted:
+            names = ["weight"] if wanted & WEIGHTED else []
+            names += ["sum"] if wanted & {"sum", "mean"} else []
+            names += ["mean", "m2"] if deviates else []
+            found = dict.fromkeys(names, np.dtype(np.float64))
+        elif wanted & {"sum", "mean"} or deviates:
             found["sum"] = np.dtype(np.int64 if dtype.kind in "iu" else np.float64)
             if _is_wide(dtype):
                 found["high"] = np.dtype(np.int64)
-        if deviates:
+        if deviates and not is_weighted:
             if _is_small(dtype):
                 found["squares"] = np.dtype(np.int64)
             else:
@@ -197,9 +249,16 @@ class Accumulator:
         return found
 
     @classmethod
-    def row_bytes(cls, dtype: np.dtype[Any], wanted: frozenset[str]) -> int:
+    def row_bytes(
+        cls, dtype: np.dtype[Any], wanted: frozenset[str], *, is_weighted: bool = False
+    ) -> int:
         """Return the memory of one row in bytes."""
-        return 8 + sum(one.itemsize for one in cls._layout(dtype, wanted).values())
+        return 8 + sum(one.itemsize for one in cls._layout(dtype, wanted, is_weighted).values())
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """The accumulators, for a checkpoint: they may be read and filled."""
+        return {"count": self._count, **self._arrays}
 
     def add(self, found: Reduced) -> None:
         """Add a window's statistics of rows that lie within this accumulator's."""
@@ -209,13 +268,16 @@ class Accumulator:
         arrays, parts = self._arrays, found.parts
         before = self._count[at]
         if "m2" in arrays:
+            had, has = before, more
+            if self._is_weighted:
+                had, has = arrays["weight"][at], parts["weight"]
             with np.errstate(invalid="ignore", over="ignore"):
-                mean = parts["total"] / more
-                total = before + more
+                mean = parts["total"] / has
+                total = had + has
                 delta = mean - arrays["mean"][at]
-                arrays["mean"][at] += delta * (more / total)
-                arrays["m2"][at] += parts["m2"] + delta * delta * (before * (more / total))
-        for name in ("sum", "squares", "high"):
+                arrays["mean"][at] += delta * (has / total)
+                arrays["m2"][at] += parts["m2"] + delta * delta * (had * (has / total))
+        for name in ("weight", "sum", "squares", "high"):
             if name in arrays:
                 with np.errstate(invalid="ignore"):
                     arrays[name][at] += parts[name]
@@ -247,21 +309,24 @@ class Accumulator:
         count = self._count[here]
         none = count == 0
         arrays = {name: values[here] for name, values in self._arrays.items()}
+        share = arrays.get("weight", count)
         found: dict[str, Array] = {}
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             for name in names:
                 if name == "count":
                     found[name] = count.copy()
+                elif name == "weight":
+                    found[name] = share.copy()
                 elif name == "sum":
                     found[name] = self._sums(arrays, start)
                 elif name == "mean":
                     total = arrays["sum"]
                     if "high" in arrays:
                         total = arrays["high"] * float(2**HALF) + total
-                    found[name] = total / count
+                    found[name] = total / share
                 elif name in ("variance", "stddev"):
                     deviations = self._deviations(arrays, count)
-                    variance = np.maximum(deviations, 0) / count
+                    variance = np.maximum(deviations, 0) / share
                     found[name] = np.sqrt(variance) if name == "stddev" else variance
                 else:
                     if name != "range":
@@ -299,13 +364,17 @@ class Accumulator:
         return exact
 
 
-def result_dtype(statistic: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+def result_dtype(
+    statistic: str, dtype: np.dtype[Any], *, is_weighted: bool = False
+) -> np.dtype[Any]:
     """Return the dtype of a statistic's column for pixels of a dtype.
 
     Values of integer pixels get a wider type, which has room for a value that means missing.
     """
     if statistic == "count":
         return np.dtype(np.int64)
+    if is_weighted and statistic in WEIGHTED:
+        return np.dtype(np.float64)
     if dtype.kind == "f":
         return dtype if statistic in ("min", "max", "range", "mode") else np.dtype(np.float64)
     if statistic == "sum":

@@ -2,6 +2,10 @@
 
 DuckDB counts or sorts the pixels of each row, and spills to a temporary directory what exceeds its
 memory; here only the sorted pixels pass by, so the results are exact at any size.
+
+With weights, which are whole numbers, each pixel counts as often as its weight says. Percentiles are
+then the smallest value that has at least this share of the weight below and at it, as numpy's method
+``inverted_cdf``.
 """
 
 import re
@@ -32,6 +36,8 @@ def is_rank(name: str) -> bool:
 
 
 def _percent(name: str) -> float | None:
+    if name == "median":
+        return 50.0
     found = PERCENTILE.fullmatch(name)
     value = None if found is None else float(found[1])
     return value if value is not None and value <= 100 else None
@@ -48,10 +54,20 @@ class RankTables:
         For which :func:`is_rank` is true.
     what : str
         The image and band, for messages.
+    is_weighted : bool
+        True if pixels have weights.
     """
 
-    def __init__(self, dtype: np.dtype[Any], stats: Sequence[str], what: str) -> None:
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        stats: Sequence[str],
+        what: str,
+        *,
+        is_weighted: bool = False,
+    ) -> None:
         self._dtype, self._stats, self._what = dtype, tuple(stats), what
+        self._is_weighted = is_weighted
         self._database = Database({})
         self._connection = self._database.connection
         types = {"f4": "FLOAT", "f8": "DOUBLE", "u8": "UBIGINT"}
@@ -59,19 +75,38 @@ class RankTables:
         self._connection.execute(f"CREATE TABLE pairs (row BIGINT, v {kind}, n BIGINT)")
         self._rows: list[Array] = []
         self._values: list[Array] = []
+        self._weights: list[Array] = []
         self._pending = 0
 
     def close(self) -> None:
         """Close the database, and remove what it has spilled."""
         self._database.close()
 
-    def add(self, rows: Array, values: Array) -> None:
-        """Add a window's pixels."""
+    def add(self, rows: Array, values: Array, weights: Array | None = None) -> None:
+        """Add a window's pixels, with their weights as int64."""
         self._rows.append(rows)
         self._values.append(values)
+        if weights is not None:
+            self._weights.append(weights)
         self._pending += len(rows)
         if self._pending >= PENDING:
             self._insert()
+
+    def pairs(self) -> Iterator[tuple[str, Array]]:
+        """Yield all that was added, for a checkpoint: pieces of ``row``, ``v`` and ``n`` in turn."""
+        self._insert()
+        reader = self._connection.sql("SELECT row, v, n FROM pairs").to_arrow_reader(1_000_000)
+        for batch in reader:
+            for name, column in zip(batch.schema.names, batch.columns, strict=True):
+                yield name, column.to_numpy()
+
+    def restore(self, row: Array, v: Array, n: Array) -> None:
+        """Add pieces of :meth:`pairs`."""
+        import pyarrow as pa
+
+        self._connection.register("more", pa.table({"row": row, "v": pa.array(v), "n": n}))
+        self._connection.execute("INSERT INTO pairs SELECT row, v, n FROM more")
+        self._connection.unregister("more")
 
     def _insert(self) -> None:
         if not self._pending:
@@ -79,18 +114,21 @@ class RankTables:
         import pyarrow as pa
 
         rows, values = np.concatenate(self._rows), np.concatenate(self._values)
-        self._rows, self._values, self._pending = [], [], 0
+        weights = np.concatenate(self._weights) if self._weights else None
+        self._rows, self._values, self._weights, self._pending = [], [], [], 0
         if values.dtype.kind in "iu":
             values = values if values.dtype == np.uint64 else values.astype(np.int64)
         else:
             # -0.0 and 0.0 are one value.
             values = values + values.dtype.type(0)
-        self._connection.register(
-            "more", pa.table({"row": rows, "v": pa.array(values, from_pandas=False)})
-        )
+        found = {"row": rows, "v": pa.array(values, from_pandas=False)}
+        if weights is not None:
+            found["n"] = weights
+        self._connection.register("more", pa.table(found))
         # Counted here first: segments have far fewer values than pixels.
+        count = "count(*)" if weights is None else "sum(n)"
         self._connection.execute(
-            "INSERT INTO pairs SELECT row, v, count(*) FROM more GROUP BY row, v"
+            f"INSERT INTO pairs SELECT row, v, {count} FROM more GROUP BY row, v"  # noqa: S608
         )
         self._connection.unregister("more")
 
@@ -189,9 +227,13 @@ class RankTables:
                     modes[there] = value[firsts[at]]
                 found["mode"] = as_column("mode", modes, total > 0, self._dtype, first, self._what)
                 continue
-            percent = 50.0 if name == "median" else _percent(name)
+            percent = _percent(name) or 0.0
             out = np.full(rows, np.nan)
-            if len(there) and percent is not None:
+            if len(there) and self._is_weighted:
+                least = np.maximum(np.ceil(percent * total[there] / 100), 1).astype(np.int64)
+                at = np.searchsorted(cumulative, cumulative[starts[there]] + least)
+                out[there] = value[at - 1]
+            elif len(there):
                 begin = cumulative[starts[there]]
                 place = (total[there] - 1) * (percent / 100)
                 low = np.floor(place).astype(np.int64)

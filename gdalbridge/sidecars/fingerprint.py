@@ -19,9 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEAD",
+    "file_changes",
     "fingerprint",
     "main_file",
     "modified_at",
+    "pixel_files",
     "table_changes",
     "table_source",
 ]
@@ -224,13 +226,53 @@ def table_changes(recorded: object, now: Mapping[str, Any]) -> list[str]:
     ]
     if not words and recorded.get("schema") != now["schema"]:
         words.append("the names, types or usages of its columns have changed")
-    then_files, now_files = recorded["files"], now["files"]
-    for end in [*now_files, *(end for end in then_files if end not in now_files)]:
-        words += _file_changes(str(end), then_files.get(end), now_files.get(end))
-    return words
+    return words + file_changes(recorded["files"], now["files"])
 
 
-def _file_changes(end: str, then: object, now: Mapping[str, Any] | None) -> list[str]:
+def pixel_files(dataset: Any) -> dict[str, Any] | None:
+    """Describe the state of the files that have a raster's pixels, ready for JSON.
+
+    Files beside the raster for its table, statistics and overviews are left out: a program that
+    shows the raster may write them at any time.
+
+    Returns
+    -------
+    dict or None
+        The fingerprint of each file; None if the raster is not a file.
+    """
+    main = main_file(dataset)
+    if main is None:
+        return None
+    # GDAL's list of a raster's files costs dozens of requests on S3.
+    is_alone = main.startswith("/vsi") and dataset.GetDriver().ShortName != "VRT"
+    names = [main] if is_alone else [main, *(dataset.GetFileList() or ())]
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(names):
+        mark = fingerprint(name)
+        if mark is not None and not name.lower().endswith((".ovr", ".rat.zarr", *BESIDE)):
+            end = _end(name, main)
+            # The sources of a VRT may lie in several directories.
+            found[end if end not in found else f"{end} ({len(found)})"] = mark
+    return found or None
+
+
+def file_changes(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Describe the changes of files, by the endings of their names.
+
+    Parameters
+    ----------
+    recorded, now : mapping
+        Results of :func:`pixel_files`, or the files of :func:`table_source`.
+    """
+    ends = [*now, *(end for end in recorded if end not in now)]
+    return [
+        words
+        for end in ends
+        for words in _changes_of_file(str(end), recorded.get(end), now.get(end))
+    ]
+
+
+def _changes_of_file(end: str, then: object, now: Mapping[str, Any] | None) -> list[str]:
     if now is None:
         return [f"its file *{end} was removed"]
     if then is None:

@@ -41,7 +41,7 @@ from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.table_attributes import linear_binning
 from gdalbridge.sidecars.column_access import MISSING_ATTR
 from gdalbridge.sidecars.host import Host, host_of
-from gdalbridge.sidecars.naming import is_sidecar
+from gdalbridge.sidecars.naming import is_sidecar, named
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
@@ -619,7 +619,8 @@ def _of_raster(
             for asked in names:
                 if asked not in there:
                     raise BridgeError(
-                        f"{name} has no sidecar {asked!r} of band {band}; it has {there}"
+                        f"{name} has no sidecar {named(asked)} of band {band}; it has "
+                        f"{', '.join(map(named, there)) or 'none'}"
                     )
             found = [one for one in found if one.name in names]
         return [RatZarr(one.path, readOnly=True, storageOptions=storage_options) for one in found]

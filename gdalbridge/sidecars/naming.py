@@ -32,6 +32,7 @@ __all__ = [
     "find_sidecars",
     "is_folder",
     "is_sidecar",
+    "named",
     "parsed_name",
     "raster_name",
     "sidecar_path",
@@ -149,6 +150,15 @@ def _suffix(band: object, name: object) -> str:
             )
         middle += f".{name}"
     return middle + SUFFIX
+
+
+def named(name: str | None) -> str:
+    """Return the name of a table for messages.
+
+    >>> named("texture"), named(None)
+    ("'texture'", '(unnamed)')
+    """
+    return "(unnamed)" if name is None else repr(name)
 
 
 def sidecar_path(raster: Any, band: int = 1, name: str | None = None) -> str:

@@ -4,9 +4,10 @@ Other readers see a new column, or the replacement of an old one, when it is com
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ from ratzarr.format import COMPLETE_ATTR, kept_attributes
 __all__ = ["ColumnWriter", "NewColumn", "inherited_attributes", "new_columns", "target_of"]
 
 SHORTEST_CHUNK = 1024
+JOB = "job"
+"""The digest of the job, in the record of a column's origin."""
 
 
 def inherited_attributes(before: Column | None, dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -70,9 +73,12 @@ class NewColumn:
 class ColumnWriter:
     """Writes blocks of the new columns; made by :func:`new_columns`."""
 
-    def __init__(self, table: RatZarr, names: list[str]) -> None:
+    def __init__(self, table: RatZarr, names: list[str], *, is_resumed: bool = False) -> None:
         self.table = table
         self.names = names
+        """The columns to write; others are complete already."""
+        self.is_resumed = is_resumed
+        """True if all columns are those of an interrupted run, with what it has written."""
         self.chunk_rows = min(
             (table.getColumnChunkSize(name) for name in names), default=table.getRATChunkSize()
         )
@@ -84,7 +90,9 @@ class ColumnWriter:
 
     def write(self, blocks: Mapping[str, NDArray[Any]], first_row: int) -> None:
         """Write the same rows of several columns; whole chunks are fastest."""
-        self.table.writeBlocks(blocks, first_row)
+        self.table.writeBlocks(
+            {name: values for name, values in blocks.items() if name in self.names}, first_row
+        )
 
 
 def target_of(
@@ -119,6 +127,9 @@ def new_columns(
     band: int = 1,
     name: str | None = None,
     overwrite: bool = False,
+    job: str | None = None,
+    resume: bool = False,
+    keeps: Callable[[BaseException], bool] = lambda _: False,
     storage_options: Mapping[str, Any] | None = None,
 ) -> Iterator[ColumnWriter]:
     """Create columns in a raster's sidecar, and complete them at the end of the block.
@@ -141,6 +152,13 @@ def new_columns(
         See :func:`gdalbridge.calc`.
     overwrite : bool
         Replace existing columns of the sidecar.
+    job : str, optional
+        A digest of what the values are made from, recorded with the columns. Columns that an
+        interrupted run of the operation has left incomplete are begun anew.
+    resume : bool
+        Take the columns of the same job as they are, complete or not.
+    keeps : callable
+        Returns True for an error after which incomplete columns stay, to be resumed.
 
     Raises
     ------
@@ -154,19 +172,32 @@ def new_columns(
     begun: dict[str, bool] = {}
     with RatZarr(target, storageOptions=storage_options) as table:
         try:
-            _prepare(table, rows, wanted, overwrite, is_new)
+            # Those in place, before a name may refer to a column that will replace it.
+            there = {name: _attributes(table, name) for name in table.getColumnNames()
+                     if name in wanted and (resume or not overwrite)}  # fmt: skip
+            found = _found(table, wanted, there, job) if resume else {}
+            if not overwrite:
+                _check_new(table, wanted, found, there, operation)
+            _set_rows(table, rows, operation, is_new=is_new)
             belongs = _belongs(columns, table, target, storage_options)
             origin = column_provenance(operation, belongs, None) | dict(provenance or {})
+            if job is not None:
+                origin[JOB] = job
             for key, new in wanted.items():
+                if found.get(key) is _State.COMPLETE:
+                    continue
                 begun[key] = table.colExists(key)
-                _begin(table, key, new, columns, origin)
-            yield ColumnWriter(table, list(begun))
+                if key not in found:
+                    _begin(table, key, new, columns, origin)
+            yield ColumnWriter(table, list(begun), is_resumed=found.keys() == wanted.keys())
             for key in begun:
                 table.setComplete(key)
             mapping = table.getRatAttributeMapping()
             if not is_store(place) and mapping.get(RASTER_ATTR) is None:
                 mapping[RASTER_ATTR] = dict(belongs)
-        except BaseException:
+        except BaseException as error:
+            if keeps(error):
+                raise
             for key, replaces in begun.items():
                 with suppress(RatZarrError):
                     # Once a replacement is complete, it stays: the old column is gone.
@@ -177,29 +208,80 @@ def new_columns(
             raise
 
 
-def _prepare(
-    table: RatZarr, rows: int, wanted: Mapping[str, NewColumn], overwrite: bool, is_new: bool
-) -> None:
-    there = set(table.getColumnNames())
+class _State(Enum):
+    """A column of the same job that an interrupted run has left."""
+
+    INCOMPLETE = "incomplete"
+    COMPLETE = "complete"
+
+
+def _attributes(table: RatZarr, name: str) -> dict[str, Any]:
+    return dict(table.getColumnAttributeMapping(name))
+
+
+def _is_complete(attributes: Mapping[str, Any]) -> bool:
+    return attributes.get(COMPLETE_ATTR, True) is not False
+
+
+def _origin(attributes: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    found = None if attributes is None else attributes.get(PROVENANCE_ATTR)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _is_left_over(attributes: Mapping[str, Any], operation: str) -> bool:
+    """Return True if an interrupted run of an operation has left the column incomplete."""
+    origin = _origin(attributes)
+    return not _is_complete(attributes) and origin.get("operation") == operation and JOB in origin
+
+
+def _found(
+    table: RatZarr,
+    wanted: Mapping[str, NewColumn],
+    there: Mapping[str, Mapping[str, Any]],
+    job: str | None,
+) -> dict[str, _State]:
+    """Return the columns that an interrupted run of the same job has left."""
+    found = {}
     for name in wanted:
-        if name in there and not overwrite:
-            whole = table.getColumnAttributeMapping(name).get(COMPLETE_ATTR, True) is not False
+        if _origin(table.resumeColumn(name)).get(JOB, "") == job:
+            found[name] = _State.INCOMPLETE
+        elif name in there and _is_complete(there[name]) and _origin(there[name]).get(JOB) == job:
+            found[name] = _State.COMPLETE
+    return found
+
+
+def _check_new(
+    table: RatZarr,
+    wanted: Mapping[str, NewColumn],
+    found: Collection[str],
+    there: Mapping[str, Mapping[str, Any]],
+    operation: str,
+) -> None:
+    for name in wanted:
+        if name in there and name not in found and not _is_left_over(there[name], operation):
+            whole = "" if _is_complete(there[name]) else ", which is not complete"
             raise OutputExistsError(
                 Advice(
-                    f"{table.filename} has a column {name!r} already"
-                    f"{'' if whole else ', which is not complete'}.",
+                    f"{table.filename} has a column {name!r} already{whole}.",
                     "Use overwrite=True to replace it.",
                 )
             )
-    if table.rowCount != rows:
-        if there:
-            raise BridgeError(
-                f"{table.filename} has {table.rowCount} rows, and the new columns have {rows}"
-            )
-        if is_new:
-            # A chunk is encoded and read as a whole, so it need not exceed a short table.
-            table.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
-        table.setRowCount(rows)
+
+
+def _set_rows(table: RatZarr, rows: int, operation: str, *, is_new: bool) -> None:
+    if table.rowCount == rows:
+        return
+    names = table.getColumnNames()
+    if not all(_is_left_over(_attributes(table, name), operation) for name in names):
+        raise BridgeError(
+            f"{table.filename} has {table.rowCount} rows, and the new columns have {rows}"
+        )
+    for name in names:
+        table.deleteColumn(name)
+    if is_new:
+        # A chunk is encoded and read as a whole, so it need not exceed a short table.
+        table.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
+    table.setRowCount(rows)
 
 
 def _belongs(

@@ -7,6 +7,7 @@ pixels of an array are looked up at once, and a table that GDAL's rule would ans
 refused.
 """
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -41,9 +42,17 @@ class PixelRows:
         The rule, for people.
     """
 
-    def __init__(self, rows: int, how: str) -> None:
+    def __init__(self, rows: int, how: str, *values: Array) -> None:
         self.rows, self.how = rows, how
         self.is_identity = False
+        self._decisive = values
+
+    def digest(self) -> str:
+        """Return a digest that differs for a rule that gives pixels other rows."""
+        found = hashlib.sha256(f"{self.rows} {self.how}".encode())
+        for one in self._decisive:
+            found.update(np.ascontiguousarray(one).data)
+        return found.hexdigest()[:16]
 
     def of(self, pixels: Array) -> Rows:
         """Return the row of each pixel, -1 where the table has none.
@@ -101,7 +110,7 @@ class _Values(PixelRows):
     """One value for each row, in any order. The first of several rows with a value counts."""
 
     def __init__(self, column: str, values: Array) -> None:
-        super().__init__(len(values), f"column {column!r} has the pixel values")
+        super().__init__(len(values), f"column {column!r} has the pixel values", values)
         self._given = values
         self._table: Array | None = None
         low, high = (int(values.min()), int(values.max())) if values.dtype.kind != "f" else (0, -1)
@@ -143,7 +152,7 @@ class _Ranges(PixelRows):
     """A range for each row, both ends included, in ascending order."""
 
     def __init__(self, names: str, low: Array, high: Array) -> None:
-        super().__init__(len(low), f"columns {names} have ranges of pixel values")
+        super().__init__(len(low), f"columns {names} have ranges of pixel values", low, high)
         self._low, self._high = low, high
 
     def of(self, pixels: Array) -> Rows:

@@ -1,6 +1,7 @@
 """``gdalbridge build`` and ``zonal``, as typed."""
 
 import json
+import signal
 import subprocess
 import sys
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from gdalbridge import open_table
+from gdalbridge import open_table, zonal
 from gdalbridge.cli import main
+from gdalbridge.errors import CancelledError
 from tests.gdalbridge.pixel_rasters import squares, write
+from tests.processes import gdalbridge, running, wait_until
 
 pytestmark = pytest.mark.main_env_only
 
@@ -89,3 +92,56 @@ def test_nothing_but_results_is_printed(tmp_path):
 def test_advice_names_the_options(tmp_path):
     path = write(tmp_path / "negative.tif", np.array([[-1, 2]], "i2"))
     assert "Use --sparse for a table" in run("build", path, code=1)
+    path = write(tmp_path / "high.tif", np.array([[1, 2**32 - 1]], "u4"))
+    said = run("build", path, code=1)
+    assert "Use --sparse for a table of 2 rows" in said
+    assert "or --no-sparse for one of 4294967296 rows" in said
+    assert "2 rows of 2 values" in run("build", path, "--sparse")
+
+
+def test_weights(tmp_path, segments):
+    image = write(tmp_path / "image.tif", np.arange(2000, dtype="f4").reshape(40, 50))
+    observed = write(tmp_path / "n.tif", np.arange(4000, dtype="u2").reshape(2, 40, 50) % 7)
+    said = run("zonal", segments, image, "--stat", "weight", code=1)
+    assert "with --weights" in said
+    run("zonal", segments, image, "--stat", "weight", "--weights", observed, "--weights-band", 2)
+    with open_table(segments) as table:
+        assert table["band1_weight"][:].sum() == (np.arange(2000, 4000) % 7).sum()
+
+
+def test_ctrl_c_names_the_option(tmp_path):
+    path = write(tmp_path / "seg.tif", squares(1024, 2048, first=1), BLOCKYSIZE=512)
+    image = write(tmp_path / "image.tif", np.ones((1024, 2048), "u1"), BLOCKYSIZE=512)
+    # In thousands of passes, which nobody waits for.
+    words = ["zonal", path, image, "--memory", "100", "--checkpoint", "0.001"]
+    with running(gdalbridge(*words)) as process:
+        # The second: the first may be in place before the command knows.
+        wait_until(lambda: any(
+            json.loads(one.read_text())["serial"] > 1
+            for one in tmp_path.glob("*.checkpoint/checkpoint.json")
+        ))  # fmt: skip
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate()
+    assert process.returncode == 130
+    [place] = tmp_path.glob("*.checkpoint")
+    assert said == (
+        f"gdalbridge: interrupted\n  The finished part stays in {place}. Use --resume to continue.\n"
+    )
+    assert open_table(path).columns == []
+
+
+def test_an_interrupted_run_is_resumed(tmp_path):
+    path = write(tmp_path / "seg.tif", squares(1024, 2048, first=1), BLOCKYSIZE=512)
+    image = write(tmp_path / "image.tif", np.ones((1024, 2048), "u1"), BLOCKYSIZE=512)
+    with pytest.raises(CancelledError) as caught:
+        zonal(path, image, stats=["sum"], checkpoint=1e-9, progress=lambda done, *_: done == 0)
+    assert "resume=True" in caught.value.__notes__[0]
+    said = run("zonal", path, image, "--stat", "sum", "--resume", "--nodata", "3", code=1)
+    assert "nodata is '3.0', and was 'None'. Without --resume, it starts again." in said
+    said = run("zonal", path, image, "--stat", "sum", "--resume", "--checkpoint", "30")
+    assert "1 of 2 windows were read before" in said
+    with open_table(path) as table:
+        assert (
+            table["band1_sum"][:].tolist()
+            == np.bincount(squares(1024, 2048, first=1).ravel()).tolist()
+        )

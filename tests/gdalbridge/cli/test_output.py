@@ -279,3 +279,13 @@ def test_options_of_gdal_are_unicode(tmp_path, option):
     assert done.exit_code == 2
     assert option in done.output
     assert "is not Unicode text" in done.output
+
+
+def test_head_of_no_rows_says_so(tmp_path, table):
+    with RatZarr(tmp_path / "empty.rat.zarr") as store:
+        store.createColumn("a", "f4")
+    assert call("head", tmp_path / "empty.rat.zarr").output.splitlines()[0] == (
+        "empty.rat.zarr: no rows"
+    )
+    said = call("head", table, "--from", "3").output.splitlines()[0]
+    assert said == "t.rat.zarr: no rows from 3 on, of 3"

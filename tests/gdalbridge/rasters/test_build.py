@@ -87,6 +87,48 @@ def test_a_sparse_dense_table_says_so(tmp_path):
     assert "sparse=True" in report.notes[0]
 
 
+def test_a_table_of_empty_rows_is_refused_unless_asked_for(tmp_path):
+    path = write(tmp_path / "a.tif", np.array([[1, 4_000_000_000]], "u4"))
+    with pytest.raises(
+        BridgeError,
+        match=r"2 values, the largest is 4000000000.*4000000001 rows.*sparse=True.*sparse=False",
+    ):
+        build(path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.tif"]
+    build(path, sparse=True)
+    assert open_table(path)["Value"][:].tolist() == [1, 4_000_000_000]
+    other = write(tmp_path / "b.tif", np.array([[1, 10_000_001]], "u4"))
+    with pytest.raises(BridgeError, match="10000002 rows"):
+        build(other)
+    assert build(other, sparse=False).rows == 10_000_002
+    # As many values as are worth it.
+    third = write(tmp_path / "c.tif", np.arange(20_001, dtype="u4").reshape(1, -1) * 500)
+    assert build(third).rows == 10_000_001
+
+
+def test_a_further_table(tmp_path):
+    pixels = np.array([[0, 1, 1, 2]], "u1")
+    path = write(tmp_path / "a.tif", pixels)
+    build(path)
+    with pytest.raises(
+        BridgeError, match=r"has no sidecar 'again' of band 1; it has \(unnamed\)$"
+    ):
+        open_table(path, names=["again"])
+    with pytest.raises(BridgeError, match=r"has no sidecar 'again'; it has \(unnamed\)$"):
+        attach(path, names=["again"])
+    build(path, sparse=True, name="again")
+    with open_table(path, names=["again"]) as table:
+        assert table["Value"][:].tolist() == [0, 1, 2]
+        assert table["Histogram"][:].tolist() == [1, 2, 1]
+    other = write(tmp_path / "b.tif", pixels + 5)
+    build(other)
+    # Row 0 would be pixel 0 in one and pixel 5 in the other.
+    with pytest.raises(BridgeError, match=r"a table of 8 rows, and the further one would have 3"):
+        build(other, sparse=True, name="again")
+    build(other, tmp_path / "elsewhere.rat.zarr", sparse=True)
+    assert open_table(tmp_path / "elsewhere.rat.zarr")["Value"][:].tolist() == [5, 6, 7]
+
+
 def test_nodata_is_not_counted(tmp_path):
     path = write(tmp_path / "a.tif", np.array([[1, 9, 9, 2]], "u1"), nodata=9)
     build(path)

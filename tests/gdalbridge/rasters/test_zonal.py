@@ -198,6 +198,16 @@ def test_nodata_and_masks(tmp_path):
     assert table["band1_count"][:].tolist() == [0, 1, 1]
 
 
+def test_nodata_of_the_segments_is_no_row(tmp_path):
+    labels = np.array([[1, 2, 2**32 - 1, 2]], "u4")
+    path = write(tmp_path / "seg.tif", labels, nodata=2**32 - 1)
+    source = write(tmp_path / "a.tif", np.arange(4, dtype="u1").reshape(1, 4))
+    assert zonal(path, source, stats=["sum"]).rows == 3
+    assert open_table(path)["band1_sum"][:].tolist() == [0, 0, 4]
+    nothing = write(tmp_path / "none.tif", labels * 0 + 7, nodata=7)
+    assert zonal(nothing, source, stats=["sum"]).rows == 0
+
+
 def test_infinite_and_all_missing_pixels(tmp_path):
     path = write(tmp_path / "seg.tif", np.array([[0, 0, 1, 1, 2]], "u1"))
     values = np.array([[1, np.inf, np.nan, np.nan, -0.0]], "f4")
@@ -319,3 +329,119 @@ def test_sums_in_a_file_of_one_large_block_are_exact(tmp_path):
     source = write(tmp_path / "a.tif", pixels)
     zonal(path, source, stats=["sum"])
     assert int(open_table(path)["band1_sum"][1]) == int(pixels.astype("u8").sum())
+
+
+# ---- weights
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "u4", "f4", "f8"])
+@pytest.mark.parametrize("kind", ["u2", "f4"])
+def test_weighted_statistics(tmp_path, segments, dtype, kind):
+    path, labels = segments
+    values = image(dtype, 1)[0]
+    random = np.random.default_rng(8)
+    weights = random.integers(0, 6, values.shape).astype(kind)
+    if kind == "f4":
+        weights *= np.float32(0.37)
+    weights[50:80] = 99
+    source = write(tmp_path / "image.tif", values)
+    observed = write(tmp_path / "n.tif", np.stack([weights * 0, weights]), nodata=99)
+    stats = ["count", "weight", "sum", "mean", "variance", "stddev", "min", "max", "range"]
+    zonal(path, source, stats=stats, bands={1: "a"}, weights=(observed, 2))
+    table = open_table(path)
+    w = np.where((weights != 99) & ~np.isnan(values.astype("f8")), weights.astype("f8"), 0)
+    x = np.nan_to_num(values.astype("f8"))
+    offset = x.max()
+    rows = len(table)
+    lab = labels.ravel()
+    weight = np.bincount(lab, w.ravel(), minlength=rows)
+    # Of deviations from a number near the mean, for an exact oracle.
+    first = np.bincount(lab, (w * (x - offset)).ravel(), minlength=rows)
+    with np.errstate(invalid="ignore"):
+        mean = first / weight
+        second = np.bincount(lab, (w * (x - offset - mean[labels]) ** 2).ravel(), minlength=rows)
+        variance = second / weight
+    there = weight > 0
+    assert not there.all()
+    assert np.array_equal(table["a_count"][:], np.bincount(lab[w.ravel() > 0], minlength=rows))
+    assert np.allclose(table["a_weight"][:], weight, rtol=1e-12)
+    assert np.allclose(table["a_sum"][:], first + weight * offset, rtol=1e-12)
+    assert np.allclose(table["a_mean"][:][there], mean[there] + offset, rtol=1e-12)
+    assert np.allclose(table["a_variance"][:][there], variance[there], rtol=1e-9, atol=1e-9)
+    assert np.allclose(table["a_stddev"][:][there] ** 2, table["a_variance"][:][there])
+    assert np.isnan(table["a_mean"][:][~there]).all()
+    counted = np.where(w > 0, labels, -1)
+    ids = np.flatnonzero(there)
+    assert np.array_equal(table["a_min"][:][ids], ndimage.minimum(x, counted, ids))
+    assert np.array_equal(table["a_max"][:][ids], ndimage.maximum(x, counted, ids))
+    assert table["a_weight"].attrs["weights"] == "n.tif"
+    assert table["a_weight"].attrs["weights_band"] == 2
+
+
+@pytest.mark.parametrize("dtype", ["u1", "f4"])
+def test_weighted_medians_modes_and_fractions(tmp_path, segments, dtype):
+    path, labels = segments
+    random = np.random.default_rng(9)
+    values = random.integers(0, 5, labels.shape).astype(dtype)
+    # Counts are often stored as floats.
+    weights = random.integers(0, 4, labels.shape).astype("f4" if dtype == "f4" else "u1")
+    source = write(tmp_path / "image.tif", values)
+    observed = write(tmp_path / "n.tif", weights)
+    stats = ["median", "p0", "p10", "p90", "p100", "mode"]
+    stats += ["fraction"] if dtype == "u1" else []
+    zonal(path, source, stats=stats, bands={1: "a"}, weights=observed)
+    table = open_table(path)
+    for one in np.unique(labels)[::5]:
+        x, w = values[labels == one], weights[labels == one]
+        for stat, q in (("median", 0.5), ("p0", 0), ("p10", 0.1), ("p90", 0.9), ("p100", 1)):
+            wanted = np.quantile(x[w > 0], q, weights=w[w > 0], method="inverted_cdf")
+            assert table[f"a_{stat}"][one] == wanted
+        sums = np.bincount(x.astype(int), w, minlength=5)
+        assert table["a_mode"][one] == sums.argmax()
+        for value in range(5) if dtype == "u1" else ():
+            assert table[f"a_fraction_{value}"][one] == sums[value] / sums.sum()
+
+
+@pytest.mark.parametrize(("weights", "stats", "said"), [
+    ([[1, 2], [-1, 1]], ["mean"], r"n\.tif, band 1: weights are numbers of 0 or more.*column 0, line 1 is -1"),
+    ([[1, np.inf], [1, 1]], ["mean"], r"column 1, line 0 is inf"),
+    ([[1, 1], [1, 0.5]], ["median"], r"whole numbers for medians.*column 1, line 1 is 0\.5"),
+])  # fmt: skip
+def test_wrong_weights_are_named(tmp_path, weights, stats, said):
+    path = write(tmp_path / "seg.tif", np.ones((2, 2), "u1"))
+    source = write(tmp_path / "a.tif", np.ones((2, 2), "f4"))
+    observed = write(tmp_path / "n.tif", np.array(weights, "f4"))
+    with pytest.raises(BridgeError, match=said):
+        zonal(path, source, stats=stats, weights=observed)
+    assert open_table(path).columns == []
+
+
+def test_weights_need_a_raster_and_a_grid(tmp_path, segments):
+    path, labels = segments
+    source = write(tmp_path / "a.tif", image("u1"))
+    with pytest.raises(BridgeError, match=r"'weight' is the sum of weights.*weights=\.\.\."):
+        zonal(path, source, stats=["weight"])
+    coarse = np.arange(155 * 235, dtype="u2").reshape(155, 235)
+    observed = write(tmp_path / "n.tif", coarse, transform=(500, 4, 0, 900, 0, -4))
+    with pytest.raises(BridgeError, match=r"n\.tif has 235 x 155 pixels"):
+        zonal(path, source, stats=["weight"], weights=observed)
+    zonal(path, source, stats=["weight"], bands=[1], weights=observed, resampling="near")
+    fine = coarse.repeat(2, 0).repeat(2, 1)
+    found = open_table(path)["band1_weight"][:]
+    assert np.array_equal(found, np.bincount(labels.ravel(), fine.ravel(), len(found)))
+
+
+def test_weighted_statistics_in_passes_are_the_same(tmp_path, segments):
+    path, _ = segments
+    source = write(tmp_path / "image.tif", image("f4"))
+    observed = write(tmp_path / "n.tif", image("u1", 1)[0])
+    stats = ["weight", "sum", "mean", "stddev"]
+    zonal(path, source, stats=stats, prefix="one_", threads=1, weights=observed)
+    report = zonal(
+        path, source, stats=stats, prefix="many_", memory=20_000, threads=2, weights=observed
+    )
+    assert report.passes > 3
+    table = open_table(path)
+    for stat in stats:
+        one, many = (table[f"{which}_band2_{stat}"][:] for which in ("one", "many"))
+        assert np.array_equal(one, many, equal_nan=True)

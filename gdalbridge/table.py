@@ -193,8 +193,7 @@ class Table(TableMethods):
                 f"{self.place} has {own} rows of its own, which are never cut off: {rows} rows were "
                 "asked for"
             )
-        store = self._target(rows)
-        store.setRowCount(rows)
+        self._target(len(self)).setRowCount(rows)
         self._look_again()
 
     def sql(self, query: str, **tables: Any) -> Any:

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -24,6 +25,7 @@ from gdalbridge.gdalio.rat_reader import RatSource, open_source, unique_names
 from gdalbridge.sidecars.column_access import readable_columns
 from gdalbridge.sidecars.host import Host, host_of
 from gdalbridge.sidecars.merged import INCOMPLETE, LeftOut, sidecar_with
+from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import ColumnNotFoundError, RatZarr, RatZarrError, TableNotFoundError
@@ -163,14 +165,27 @@ class Source:
             self._own = self._open_raster(handle, ours)
         else:
             self._tables.append(_Table(handle.filename, handle.storageOptions, ours))
-        columns = self._own.schema.columns if self._own is not None else ()
-        # Repeated names get the same numbered names as in a copy.
-        self._indices = {name: index for index, name in unique_names(columns).items()}
-        own_rows = self._own.schema.rows if self._own is not None else 0
+        self._indices: dict[str, int] = {}
+        own_rows = 0
+        if self._own is not None and self._own_fits(self._own):
+            # Repeated names get the same numbered names as in a copy.
+            names = unique_names(self._own.schema.columns)
+            self._indices = {name: index for index, name in names.items()}
+            own_rows = self._own.schema.rows
         self.rows = max([own_rows, *(table.rows for table in self._tables)])
         """Number of rows when the table was opened."""
         self.chunk_rows = self._tables[0].store.getRATChunkSize() if self._tables else None
         """The first table's chunk size; None for a raster without sidecars."""
+
+    def _own_fits(self, own: RatSource) -> bool:
+        """Return False if the raster's own rows are for other pixels than a sidecar's."""
+        columns = [
+            (one.name, one.usage, partial(own.read, one.index)) for one in own.schema.columns
+        ]
+        with _gdal:
+            return own_columns_fit(
+                self.name, columns, own.schema.rows, [table.store for table in self._tables]
+            )
 
     def _open_raster(
         self, handle: RatHandle, ours: Mapping[tuple[str, str], bool]

@@ -7,6 +7,7 @@ of the raster's, go to one sidecar, the target. It is created when it is first n
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,7 @@ from gdalbridge.gdalio.field_types import (
 from gdalbridge.gdalio.rat_reader import RatSchema, RatSource
 from gdalbridge.gdalio.table_attributes import linear_binning, table_attributes, table_type
 from gdalbridge.sidecars.merged import LeftOut, merge
+from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
 from ratzarr import TableNotFoundError
 from ratzarr.errors import Advice
@@ -95,6 +97,8 @@ class Joined:
     is_closed: bool = field(default=False, init=False)
     _described: Mapping[str, Any] | None = field(default=None, init=False)
     _columns: list[AttachedColumn] | None = field(default=None, init=False)
+    _own_fits: bool = field(default=True, init=False)
+    """False if the raster's own columns are left out."""
     _shell: Any = field(default=None, init=False)
 
     # ---- columns and rows
@@ -119,12 +123,16 @@ class Joined:
         """The number of rows of the longest table."""
         if self.is_closed:
             raise BridgeError(f"this attached table of {self.name} was closed")
-        rows = max([self.own.schema.rows, *(table.rows for table in self.tables)])
+        rows = max([self._own_rows, *(table.rows for table in self.tables)])
         if rows > MAX_ROWS:
             raise ConversionError(
                 f"{self.name}: the table has {rows} rows, but GDAL supports at most {MAX_ROWS}"
             )
         return rows
+
+    @property
+    def _own_rows(self) -> int:
+        return self.own.schema.rows if self._own_fits else 0
 
     def load(self, *, again: bool = False) -> None:
         """Read the list of columns; with ``again``, look for new and deleted sidecars first.
@@ -141,10 +149,17 @@ class Joined:
                 # Another process may have created or deleted the sidecar.
                 with suppress(TableNotFoundError):
                     table.open(update=self.update)
-        own: list[AttachedColumn] = [
-            own_column(self.own, index, self.as_text)
-            for index in range(len(self.own.schema.columns))
-        ]
+        schema = self.own.schema
+        own: list[AttachedColumn] = []
+        self._own_fits = own_columns_fit(
+            self.name,
+            [(one.name, one.usage, partial(self.own.read, one.index)) for one in schema.columns],
+            schema.rows,
+            [table.store for table in self.tables if table.store is not None],
+            self.prefer,
+        )
+        if self._own_fits:
+            own = [own_column(self.own, one.index, self.as_text) for one in schema.columns]
         sidecars = [list(_of_sidecar(one, self.as_text)) for one in self.tables]
         self._columns = merge(own, sidecars, self.prefer)
         self._shell = None
@@ -343,10 +358,10 @@ class Joined:
             If the raster's own table is longer.
         """
         self.check_update()
-        if rows < self.own.schema.rows:
+        if rows < self._own_rows:
             raise NotWrittenError(
                 f"{self.name}: can't set {rows} rows, because the raster's own table has "
-                f"{self.own.schema.rows} rows and is never written"
+                f"{self._own_rows} rows and is never written"
             )
         if rows == self.rows:
             return
@@ -406,7 +421,7 @@ class Joined:
     def linear_binning(self) -> tuple[float, float] | None:
         """Minimum of row 0, and bin size; None without linear binning."""
         found: tuple[float, float] | None = self._preferred(
-            linear_binning, self.own.schema.linear_binning
+            linear_binning, self.own.schema.linear_binning if self._own_fits else None
         )
         return found
 

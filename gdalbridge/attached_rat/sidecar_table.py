@@ -119,6 +119,11 @@ class SidecarTable:
         return self._store is not None
 
     @property
+    def store(self) -> RatZarr | None:
+        """The open store; None if it does not exist."""
+        return self._store
+
+    @property
     def rows(self) -> int:
         """Number of rows, including appended ones that the store does not have yet."""
         if self._appended is not None:

@@ -35,6 +35,7 @@ from gdalbridge.errors import (
 )
 from gdalbridge.gdalio.field_types import (
     FieldUsage,
+    usage_in,
 )
 from gdalbridge.gdalio.rat_reader import RatSource, unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
@@ -42,6 +43,7 @@ from gdalbridge.gdalio.table_attributes import linear_binning
 from gdalbridge.sidecars.column_access import MISSING_ATTR
 from gdalbridge.sidecars.host import Host, host_of
 from gdalbridge.sidecars.naming import is_sidecar, named
+from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
@@ -392,7 +394,7 @@ class Columns:
             found = linear_binning(table.getRatAttributeMapping())
             if found is not None:
                 return found
-        return self.own_binning
+        return self.own_binning if self._own_fits else None
 
     def look_again(self) -> None:
         """Open the sidecars again, after a change of them. The raster is not read again."""
@@ -400,7 +402,10 @@ class Columns:
         self.left_out.clear()
         self.tables = self._look()
         sidecars = [self.of_store(table) for table in self.tables]
-        merged = merge(self.own, sidecars, self._prefer)
+        columns = [(one.name, usage_in(one.attributes), one.read) for one in self.own]
+        rows = max((one.rows for one in self.own), default=0)
+        self._own_fits = own_columns_fit(self.name, columns, rows, self.tables, self._prefer)
+        merged = merge(self.own if self._own_fits else (), sidecars, self._prefer)
         self.by_name = {one.name: one for one in (merged if self._parts else _joined(merged))}
 
     @property

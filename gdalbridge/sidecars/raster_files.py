@@ -101,7 +101,7 @@ def check_not_source(raster: Any, target: Any, options: Mapping[str, Any] | None
         Arguments for the file system.
     """
     place = target if isinstance(target, Location) else parse_location(target)
-    if file_state(place, options) is None:
+    if place.kind == "url" or file_state(place, options) is None:
         return
     with opened(raster, options) as dataset, silence():
         listed = list(dataset.GetFileList() or ())

@@ -10,9 +10,8 @@ AWS's own variables (``AWS_*``) are read in the same way, by :data:`environment`
 import os
 from collections.abc import Mapping
 from functools import lru_cache
+from numbers import Integral
 from typing import Any
-
-import numpy as np
 
 from ratzarr.errors import ArgumentError
 
@@ -139,9 +138,10 @@ def write_buffer_bytes(asked: Any) -> int:
                 f"the environment variable {WRITE_BUFFER} is 'on', 'off' or a number of "
                 f"bytes: got {text!r}"
             )
-    if isinstance(asked, bool | np.bool_):
+    # By its name, because numpy takes long to import, and a command's --help needs none of it.
+    if type(asked).__name__ == "bool":
         return BUFFER_BYTES if asked else 0
-    if not isinstance(asked, int | np.integer) or asked < 0:
+    if not isinstance(asked, Integral) or asked < 0:
         raise ArgumentError(
             f"writeBuffer is True, False or a number of bytes, 0 or more: got {asked!r:.100}"
         )

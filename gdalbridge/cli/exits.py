@@ -28,7 +28,6 @@ from gdalbridge.errors import BridgeError
 from gdalbridge.settings import TRACEBACK, shows_traceback
 from ratzarr import RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.stores import remove_temporary
 
 __all__ = ["InterruptWatch", "in_words", "say_note", "show_own_error"]
 
@@ -242,5 +241,8 @@ class InterruptWatch:
             os.write(2, f"{shown}{words}".encode())
         # GDAL may be in the middle of a long copy, and would not return to whoever removes it.
         with suppress(Exception):
-            remove_temporary()
+            # Without the module, nothing temporary was made; it is not imported for that.
+            made = sys.modules.get("ratzarr.stores.temp_output")
+            if made is not None:
+                made.remove_temporary()
         os._exit(INTERRUPTED)

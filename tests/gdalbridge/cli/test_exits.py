@@ -453,3 +453,14 @@ def test_ctrl_c_in_the_middle_of_gdals_work_leaves_no_temporary_output(tmp_path)
         assert process.wait(timeout=30) == 130
         assert process.stderr.read() == "gdalbridge: interrupted\n"
     assert os.listdir(tmp_path) == []
+
+
+def test_help_waits_for_no_large_library():
+    program = (
+        "import sys; from gdalbridge.cli import main; main(['--help'], standalone_mode=False); "
+        "print({'numpy', 'zarr', 'numcodecs', 'osgeo'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("\nset()\n")

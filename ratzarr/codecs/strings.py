@@ -478,7 +478,7 @@ def _without_empty(raw: Bytes, count: int) -> NDArray[np.int64] | None:
     zeros = found = 0
     for begin in range(HEADER, len(raw), SLAB):
         slab = raw[begin : begin + SLAB]
-        zeros += int(np.count_nonzero(slab == 0))
+        zeros += len(slab) - int(np.count_nonzero(slab))
         # A length below 256 is one byte and three zeros. The bytes are examined in pairs: of three
         # zeros in a row, two form a pair.
         pairs = np.flatnonzero(slab[: len(slab) & ~1].view("<u2") == 0)

@@ -448,7 +448,7 @@ class LocalObjects(Objects):
 
     def _in_words(self, key: str) -> contextlib.AbstractContextManager[None]:
         """Add the store and object to errors of the file system."""
-        return errors_in_words(f"{self.location}: {key or 'the store'}")
+        return errors_in_words(self.location, key or "the store")
 
 
 def _version(data: bytes) -> str:

@@ -139,16 +139,20 @@ class NotAFileError(LinkError):
 
 
 @contextlib.contextmanager
-def errors_in_words(place: object) -> Iterator[None]:
-    """Turn errors of the file system into errors of ratzarr that name a place."""
+def errors_in_words(*places: object) -> Iterator[None]:
+    """Turn errors of the file system into errors of ratzarr that name a place, then one in it.
+
+    Both are made text only for an error, because this surrounds every read and write.
+    """
     try:
         yield
     except (RatZarrError, FileExistsError):
         raise
     except PermissionError as error:
-        raise StorePermissionError(f"{place}: no permission: {error}") from error
+        where = ": ".join(map(str, places))
+        raise StorePermissionError(f"{where}: no permission: {error}") from error
     except OSError as error:
-        raise StoreError(f"{place}: {error}") from error
+        raise StoreError(f"{': '.join(map(str, places))}: {error}") from error
 
 
 def open_root(root: Path) -> int:

@@ -19,10 +19,10 @@ from gdalbridge.exchange.target_file import check_free, folder_for, put_in_place
 from gdalbridge.gdalio.field_types import FieldUsage, usage_in
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.merged import near_names
 from gdalbridge.sidecars.source import open_source
 from gdalbridge.sql.selection import Condition
 from ratzarr.errors import Advice
+from ratzarr.format import near_names
 from ratzarr.interop import Source, TableMethods, required
 from ratzarr.interop.source import row_name
 from ratzarr.stores import Location, parse

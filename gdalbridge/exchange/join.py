@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from gdalbridge.errors import BridgeError, ConversionError, OutputExistsError
 from gdalbridge.exchange.join_data import JoinData
 from gdalbridge.progress import Progress
-from gdalbridge.sidecars.merged import MISSING_ATTR, near_names
+from gdalbridge.sidecars.merged import MISSING_ATTR
+from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format import Block, normalize_dtype
+from ratzarr.format import Block, near_names, normalize_dtype
 from ratzarr.interop import Source, unused_integer
 from ratzarr.interop.arrow import arrow_type, read_arrays
 from ratzarr.interop.source import row_name
@@ -44,6 +45,8 @@ class JoinReport:
     """Rows of the table."""
     columns: tuple[str, ...] = ()
     """The new columns."""
+    dtypes: dict[str, str] = field(default_factory=dict)
+    """Their dtypes."""
     matched: int = 0
     """Rows of the table whose key is in the data."""
     missed: int = 0
@@ -67,6 +70,7 @@ class JoinReport:
             f"{self.target}: {len(self.columns)} columns joined on {self.on}, {self.seconds:.2f} s",
             f"  rows: {self.matched} of {self.rows} matched, {self.missed} missed",
         ]
+        lines += [f"  {name}: {dtype}" for name, dtype in self.dtypes.items()]
         if self.duplicates:
             lines.append(f"  data: {self.duplicates} rows repeat another one")
         if self.unused:
@@ -307,7 +311,13 @@ def _comparable(keys: Any, kind: Any, on: str, said: str) -> Any:
     # Bools were compared as integers on one side already.
     if types.is_boolean(mine) and (types.is_boolean(kind) or kind == pa.int64()):
         return keys.cast(pa.int64())
-    raise BridgeError(f"{on!r}: {said} can't be compared with {kind}; {_EXPECTED}")
+    example = ""
+    if any(test(mine) for test in text) and any(test(kind) for test in numbers):
+        odd = pc.invert(pc.match_substring_regex(keys, r"^\s*[+-]?[0-9]+([.,][0-9]+)?\s*$"))
+        row = pc.index(odd, True).as_py()
+        if row >= 0:
+            example = f"; row {row} of it has {keys[row].as_py()!r:.100}"
+    raise BridgeError(f"{on!r}: {said} can't be compared with {kind}{example}; {_EXPECTED}")
 
 
 def _between(keys: Any, least: Any, greatest: Any) -> tuple[int, int]:
@@ -379,6 +389,7 @@ def write_joined(
                 table.deleteColumn(name, onlyUnfinished=replaces)
         raise
     report.columns = tuple(begun)
+    report.dtypes = {name: dtype_text(joined.dtypes[name]) for name in begun}
 
 
 def _blocks(table: RatZarr) -> Iterator[Block]:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.exchange.arrow_files import SUFFIXES
 from ratzarr.errors import Advice
+from ratzarr.format import near_names
 from ratzarr.stores import Location, copy_file, parse, temporary_path
 
 __all__ = ["JoinData", "open_data", "read_table"]
@@ -245,7 +246,7 @@ def _chosen(
     chosen = list(names) if columns is None else [*keys, *columns]
     for one in keys if columns is None else chosen:
         if one not in names:
-            raise BridgeError(f"{name} has no column {one!r}; it has {list(names)!r:.500}")
+            raise BridgeError(f"{name} has no column {one!r}{near_names(one, names)}")
     for one in chosen:
         if list(names).count(one) > 1:
             raise BridgeError(f"{name} has several columns of the name {one!r}")
@@ -264,6 +265,9 @@ def _is_pandas(data: Any) -> bool:
 
 
 # ---- files
+
+DIALECT_BYTES = 2**16
+"""The beginning of a CSV, from which its separator is seen."""
 
 type _Choose = Callable[[Sequence[str]], list[str]]
 """Returns the columns that are wanted of those in a file."""
@@ -319,12 +323,31 @@ def _from_parquet(file: Any, choose: _Choose) -> JoinData:
 def _open_csv(path: Path, types: dict[str, Any], columns: Sequence[str] | None = None) -> Any:
     from pyarrow import csv
 
+    delimiter, decimal = _dialect(path)
     return csv.open_csv(
         path,
         read_options=csv.ReadOptions(block_size=CSV_BYTES),
-        parse_options=csv.ParseOptions(newlines_in_values=True),
-        convert_options=csv.ConvertOptions(include_columns=columns, column_types=types),
+        parse_options=csv.ParseOptions(newlines_in_values=True, delimiter=delimiter),
+        convert_options=csv.ConvertOptions(
+            include_columns=columns, column_types=types, decimal_point=decimal
+        ),
     )
+
+
+def _dialect(path: Path) -> tuple[str, str]:
+    """Return what separates the values of a CSV, and the decimal point of its numbers.
+
+    Spreadsheets write semicolons and decimal commas in many countries. A file whose first line has
+    a comma is taken as separated by commas.
+    """
+    with path.open("rb") as file:
+        head = file.read(DIALECT_BYTES)
+    header = head.partition(b"\n")[0]
+    found = next((one for one in (b",", b";", b"\t", b"|") if one in header), b",")
+    is_comma = found != b"," and re.search(
+        rb"(^|%b)[ ]*[+-]?\d+,\d+[ ]*(%b|\r?$)" % (re.escape(found), re.escape(found)), head, re.M
+    )
+    return found.decode(), "," if is_comma else "."
 
 
 def _from_csv(path: Path, choose: _Choose) -> JoinData:

@@ -393,15 +393,15 @@ def _check_dbf_names(columns: Any, what: str) -> None:
                 "Choose columns with columns=...",
             )
         )
-    for name in columns.names:
-        if not 0 < len(name.encode()) <= NAME_BYTES:
-            raise BridgeError(
-                Advice(
-                    f"column {name!r}: names in {what} have 1 to {NAME_BYTES} bytes, and this one "
-                    f"{len(name.encode())}.",
-                    "Give it another name with rename=...",
-                )
+    wrong = [name for name in columns.names if not 0 < len(name.encode()) <= NAME_BYTES]
+    if wrong:
+        raise BridgeError(
+            Advice(
+                f"names in {what} have 1 to {NAME_BYTES} bytes, and "
+                f"{', '.join(f'{name!r} has {len(name.encode())}' for name in wrong)}.",
+                "Give them other names with rename=...",
             )
+        )
 
 
 def _measure(found: _Measured, batch: Any, one: Any, what: str) -> None:

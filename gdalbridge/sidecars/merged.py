@@ -11,12 +11,11 @@ stored. The attached table returns values as GDAL would. Scripts get arrays.
 A column with several values per row appears as several columns: ``name[0]``, ``name[1]``, ...
 """
 
-import difflib
 import os
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,7 +46,7 @@ from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-from ratzarr.format import COMPLETE_ATTR
+from ratzarr.format import COMPLETE_ATTR, near_names
 from ratzarr.interop import missing_value
 
 __all__ = [
@@ -59,7 +58,6 @@ __all__ = [
     "ShownColumn",
     "is_store",
     "merge",
-    "near_names",
     "open_columns",
     "shown_columns",
     "sidecar_with",
@@ -495,21 +493,6 @@ def _reader(table: RatZarr, name: str, part: int | None) -> Callable[[int, int],
         return values if part is None else np.ascontiguousarray(values[:, part])
 
     return read
-
-
-def near_names(name: str, there: Collection[str]) -> str:
-    """Return a hint at names similar to a missing one, for messages.
-
-    >>> near_names("ndvi", ["NDVI", "area"])
-    ': did you mean "NDVI"?'
-    >>> near_names("x", ["NDVI", "area"])
-    "; it has ['NDVI', 'area']"
-    """
-    folded = {one.casefold(): one for one in there}
-    near = difflib.get_close_matches(name.casefold(), folded, 3, 0.6)
-    if near:
-        return f": did you mean {' or '.join(f'"{folded[one]}"' for one in near)}?"
-    return f"; it has {list(there)!r:.500}"
 
 
 def is_store(table: Any) -> bool:

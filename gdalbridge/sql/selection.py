@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, ColumnSelectionError
-from gdalbridge.sidecars.merged import Columns, near_names
+from gdalbridge.sidecars.merged import Columns
 from gdalbridge.sidecars.source import ColumnsSource
 from gdalbridge.sql.expressions import Program, needed
 from gdalbridge.sql.query import Database
 from ratzarr import ColumnNotFoundError
+from ratzarr.format import near_names
 from ratzarr.interop import Field, Source
 from ratzarr.interop.source import row_name
 

@@ -49,6 +49,7 @@ from ratzarr.format.names import (
     kept_attributes,
     key_of,
     looks_encoded,
+    near_names,
     order_of,
     plausible_keys,
     stated_rows,
@@ -165,6 +166,9 @@ class Catalog:
         except RatZarrError:
             # The location (https) can't be listed, so the message can't name the columns.
             return ColumnNotFoundError(f"{self.objects.location} has no column {name!r}")
+        near = near_names(name, names)
+        if near.startswith(":"):
+            return ColumnNotFoundError(f"{self.objects.location} has no column {name!r}{near}")
         shown = ", ".join(repr(other) for other in names[:10])
         more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         return ColumnNotFoundError(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ZARR_JSON,
         kept_attributes,
         key_of,
+        near_names,
     )
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "kept_attributes",
     "key_of",
     "mask",
+    "near_names",
     "normalize_dtype",
 ]
 
@@ -63,6 +65,7 @@ __getattr__, __dir__ = lazy(
         "history": "mask",
         "limits": "check_memory",
         "names": "COLUMN_ORDER_ATTR COMPLETE_ATTR CUTS_ATTR CUTTING_ATTR FORMAT_VERSION_ATTR GROUP "
-        "OWN_COLUMN_ATTRS RESIZE_ATTR ROWS_DONE_ATTR ZARR_JSON kept_attributes key_of",
+        "OWN_COLUMN_ATTRS RESIZE_ATTR ROWS_DONE_ATTR ZARR_JSON kept_attributes key_of "
+        "near_names",
     },
 )

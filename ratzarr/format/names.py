@@ -8,6 +8,7 @@ name, and an encoded form otherwise:
 ('NDVI mean', 'b1%2Fb2', '100%', 'a%252Fb')
 """
 
+import difflib
 import hashlib
 import json
 import re
@@ -59,6 +60,7 @@ __all__ = [
     "key_of",
     "looks_encoded",
     "mark_external",
+    "near_names",
     "order_of",
     "plausible_keys",
     "root_document",
@@ -533,3 +535,18 @@ def column_document(
             **attributes,
         },
     }
+
+
+def near_names(name: str, there: Collection[str]) -> str:
+    """Return a hint at names similar to a missing one, for messages.
+
+    >>> near_names("ndvi", ["NDVI", "area"])
+    ': did you mean "NDVI"?'
+    >>> near_names("x", ["NDVI", "area"])
+    "; it has ['NDVI', 'area']"
+    """
+    folded = {one.casefold(): one for one in there}
+    near = difflib.get_close_matches(name.casefold(), folded, 3, 0.6)
+    if near:
+        return f": did you mean {' or '.join(f'"{folded[one]}"' for one in near)}?"
+    return f"; it has {list(there)!r:.500}"

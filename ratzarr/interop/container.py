@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ratzarr.errors import ArgumentError, ColumnNotFoundError
 from ratzarr.format.blocks import Block
+from ratzarr.format.names import near_names
 from ratzarr.interop.source import Source, required
 
 if TYPE_CHECKING:
@@ -157,8 +158,7 @@ class TableMethods:
             )
         if name not in self:
             raise ColumnNotFoundError(
-                f"{self._source.place} has no column {name!r}; it has "
-                f"{list(self._source.names)!r:.500}"
+                f"{self._source.place} has no column {name!r}{near_names(name, self._source.names)}"
             )
         return LazyColumn(self._source, name, self._attributes_of)
 

@@ -20,6 +20,7 @@ import pyarrow.dataset as ds
 
 from ratzarr.errors import ArgumentError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
+from ratzarr.format.names import near_names
 from ratzarr.interop.arrow import Texts, arrow_schema, read_arrays
 from ratzarr.interop.source import (
     Field,
@@ -231,8 +232,8 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
             for name in names:
                 if name not in self._schema.names:
                     raise ArgumentError(
-                        f"{self._source.place} has no column {name!r} in this scan; it has "
-                        f"{self._schema.names!r:.500}"
+                        f"{self._source.place} has no column {name!r} in this scan"
+                        f"{near_names(str(name), self._schema.names)}"
                     )
             needed = list(dict.fromkeys(names))
         batches, schema = self._scan(needed, wanted, batch_size)

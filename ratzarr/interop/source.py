@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ratzarr.codecs.strings import Convert
 from ratzarr.errors import ArgumentError, ColumnNotFoundError, PackageMissingError
 from ratzarr.format.blocks import Block
+from ratzarr.format.names import near_names
 
 __all__ = [
     "GEOMETRY",
@@ -204,7 +205,7 @@ def chosen_fields(source: Source, columns: Sequence[str] | None) -> list[str]:
     for place, name in enumerate(wanted):
         if name not in names:
             raise ColumnNotFoundError(
-                f"{source.place} has no column {name!r}; it has {names!r:.500}"
+                f"{source.place} has no column {name!r}{near_names(str(name), names)}"
             )
         if name in wanted[:place]:
             raise ArgumentError(f"column {name!r} is chosen twice")

@@ -9,7 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.codecs.strings import Convert
-from ratzarr.errors import RatZarrError, ShapeError, UnequalValueError, UnsupportedDtypeError
+from ratzarr.errors import (
+    ArgumentError,
+    RatZarrError,
+    ShapeError,
+    UnequalValueError,
+    UnsupportedDtypeError,
+)
 from ratzarr.format.blocks import Block
 from ratzarr.format.casting import as_block
 from ratzarr.format.dataframes import nullable_integers
@@ -100,6 +106,24 @@ def _reopened(
     return StoreSource(kind(filename, True, storageOptions=storage_options), storage_options)
 
 
+def _check_index(values: Any, name: str) -> None:
+    """Refuse a Series of pandas whose index has row numbers in another order.
+
+    :meth:`TableMethods.to_pandas` names the index of its frames ``row``. A Series that was sorted
+    or joined since would go to the wrong rows.
+    """
+    index: Any = getattr(values, "index", None)
+    if getattr(index, "name", None) not in ("row", "_row") or not hasattr(index, "to_numpy"):
+        return
+    rows = index.to_numpy()
+    if rows.dtype.kind in "iu" and not np.array_equal(rows, np.arange(len(rows))):
+        raise ArgumentError(
+            f"the values for column {name!r} are not in the order of the rows: their index "
+            f"{index.name!r} has other numbers. Sort them with .sort_index(), or drop the index with "
+            ".to_numpy() if the order is meant"
+        )
+
+
 def store_column(
     table: Any,
     name: str,
@@ -128,6 +152,7 @@ def store_column(
     UnsupportedDtypeError, UnequalValueError
         If no column holds the values exactly, nulls among text for example.
     """
+    _check_index(values, name)
     missing = None
     given: Array | LazyColumn
     if (nullable := nullable_integers(values)) is not None:

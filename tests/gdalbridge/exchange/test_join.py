@@ -419,3 +419,43 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
     # Six million more rows of these columns take 290 MB.
     assert peaks[10_000_000] < peaks[4_000_000] + 180, peaks
     print(peaks)
+
+
+@pytest.mark.parametrize(
+    ("separator", "decimal"), [(";", ","), (";", "."), ("\t", ","), ("|", ".")]
+)
+def test_separators_of_other_countries(tmp_path, separator, decimal):
+    lines = ["row;height;name", "1;2.5;Ann, B.", "0;-10.25;Bob"]
+    path = tmp_path / "data.csv"
+    text = [line.replace(".5", f"{decimal}5").replace(".25", f"{decimal}25") for line in lines]
+    path.write_text("\n".join(line.replace(";", separator) for line in text))
+    with RatZarr(tmp_path / "t.rat.zarr", newRowCount=3):
+        pass
+    with gdalbridge.open_table(tmp_path / "t.rat.zarr") as table:
+        report = table.update_from(path)
+        assert report.dtypes == {"height": "float64", "name": "str"}
+        assert "height: float64" in str(report)
+        assert table["height"][:2].tolist() == [-10.25, 2.5]
+        assert table["name"][:].tolist() == ["Bob", "Ann, B.", ""]
+
+
+def test_a_comma_in_the_header_decides(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("row,a;b\n1,x;y\n")
+    with RatZarr(tmp_path / "t.rat.zarr", newRowCount=3):
+        pass
+    with gdalbridge.open_table(tmp_path / "t.rat.zarr") as table:
+        table.update_from(path)
+        assert table["a;b"][1] == "x;y"
+
+
+def test_a_key_that_is_no_number_is_named(tmp_path):
+    path = tmp_path / "data.csv"
+    path.write_text("row,a\n1,5\nx,6\n")
+    with RatZarr(tmp_path / "t.rat.zarr", newRowCount=3):
+        pass
+    with (
+        gdalbridge.open_table(tmp_path / "t.rat.zarr") as table,
+        pytest.raises(BridgeError, match="row 1 of it has 'x'"),
+    ):
+        table.update_from(path)

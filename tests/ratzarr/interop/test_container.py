@@ -214,3 +214,28 @@ def test_nothing_is_written_to_a_table_opened_for_reading(table):
 def test_frames_can_be_read_in_another_process(table):
     reopened = pickle.loads(pickle.dumps(table.to_xarray()["x"]))
     assert np.array_equal(reopened.values, table["x"][:])
+
+
+def test_values_in_another_order_of_rows_are_refused(tmp_path):
+    with RatZarr(tmp_path / "t.rat.zarr", newRowCount=3) as table:
+        table["x"] = [3.0, 1.0, 2.0]
+        frame = table.to_pandas()
+        with pytest.raises(ArgumentError, match="not in the order of the rows"):
+            table["y"] = frame.x.sort_values()
+        assert table.columns == ["x"]
+        table["y"] = frame.x.sort_values().sort_index()
+        table["z"] = frame.x.sort_values().to_numpy()
+        table["u"] = pd.Series([1.0, 2.0, 3.0], index=[2, 1, 0])
+        assert table["y"][:].tolist() == [3.0, 1.0, 2.0]
+        assert table["z"][:].tolist() == [1.0, 2.0, 3.0]
+        assert table["u"][:].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_missing_column_has_near_names(tmp_path):
+    with RatZarr(tmp_path / "t.rat.zarr", newRowCount=3) as table:
+        table["ndvi"] = 1.0
+        for call in (lambda: table["ndvii"], lambda: table.to_arrow(["ndvii"])):
+            with pytest.raises(ColumnNotFoundError, match='did you mean "ndvi"'):
+                call()
+        with pytest.raises(ColumnNotFoundError, match='did you mean "ndvi"'):
+            table.readBlock("ndvii", 0, 1)

@@ -16,6 +16,7 @@ from gdalbridge import BridgeError, CancelledError, ConversionError, LossWarning
 from gdalbridge.errors import ColumnSelectionError, NotWrittenError, OutputExistsError
 from ratzarr import RatZarr
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, make, new_rat
+from tests.processes import running
 
 ROWS = 7
 VALUES = {
@@ -483,13 +484,13 @@ def test_ctrl_c_leaves_nothing(tmp_path, suffix):
     with RatZarr(path, newRowCount=6_000_000, newChunkSize=20_000) as table:
         table["n"] = np.arange(6_000_000)
     command = [sys.executable, "-m", "gdalbridge", "export", path, tmp_path / f"o.{suffix}"]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
-    while not list(tmp_path.glob(".ratzarr-*/table.*")) and time.monotonic() < until:
-        time.sleep(0.005)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert (running.returncode, said) == (130, "gdalbridge: interrupted\n")
+    with running(command) as process:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob(".ratzarr-*/table.*")) and time.monotonic() < until:
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "gdalbridge: interrupted\n")
     assert os.listdir(tmp_path) == [path.name]
 
 

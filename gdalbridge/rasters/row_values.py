@@ -111,6 +111,11 @@ class RowValues:
         if self._program is not None:
             self._program.close()
 
+    def warn_of_nan(self) -> None:
+        """Warn about rows for which the condition is true because of a NaN."""
+        if self._program is not None:
+            self._program.warn_of_nan()
+
     @property
     def chunks(self) -> int:
         """Number of chunks."""

@@ -7,6 +7,7 @@ in order.
 """
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError, ConversionError, PackageMissingError
+from gdalbridge.errors import BridgeError, ConversionError, NaNWarning, PackageMissingError
 from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sql.expression_syntax import (
     Node,
@@ -135,13 +136,37 @@ class Program:
     def __enter__(self) -> "Program":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close()
+        if kind is None:
+            self.warn_of_nan()
 
     def close(self) -> None:
         """Close the database."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._connection.close()
+
+    def warn_of_nan(self) -> None:
+        """Warn about rows that were computed from NaN as a number greater than all others.
+
+        Warns
+        -----
+        NaNWarning
+            Once for an expression; for a condition, only if it is true for such rows.
+        """
+        for name, counts in self._nan_rows.items():
+            rows = sum(counts.values())
+            if rows:
+                columns = self._ordered[name]
+                many = f"{rows} rows have" if rows > 1 else "1 row has"
+                true = self.dtypes[name].kind == "b"
+                warnings.warn(
+                    f"{many} NaN in {' or '.join(columns)}, and {self._texts[name]!r} "
+                    f"{'is true for them' if true else 'compares it'}: NaN is greater than any "
+                    f"number. Test for it with isnan({_quoted(columns[0])})",
+                    NaNWarning,
+                    stacklevel=4,
+                )
 
     # ---- reading
 
@@ -149,7 +174,9 @@ class Program:
         from gdalbridge.sql.arrow_values import DTYPES
 
         self._growing: list[tuple[str, Node]] = []
-        trees = [self._tree(text) for text in self._texts.values()]
+        self._ordered: dict[str, list[str]] = {}
+        self._nan_rows: dict[str, dict[int, int]] = {}
+        trees = [self._tree(name, text) for name, text in self._texts.items()]
         self.columns: list[Column] = [self._there[name] for name in self._used]
         self._connection.register(BLOCK, self._no_rows())
         types = self._types(trees)
@@ -168,7 +195,7 @@ class Program:
                 )
             self.dtypes[name] = dtype
 
-    def _tree(self, text: Any) -> Node:
+    def _tree(self, output: str, text: Any) -> Node:
         if not isinstance(text, str) or not text.strip():
             raise BridgeError(f"an expression is text: got {text!r}")
         if any("\ud800" <= c <= "\udfff" for c in text):
@@ -188,6 +215,11 @@ class Program:
                 names.widen = True
                 rewriter = Rewriter(text, names.reference, self._kinds)
                 plain = rewriter.expression(node)
+            self._ordered[output] = [
+                name
+                for name in sorted(rewriter.ordered - rewriter.nan_tested)
+                if self._there[name].dtype.kind == "f"
+            ]
             for call in rewriter.growing:
                 self._growing.append((function_of(call), self._bound_of(call, text)))
         except RecursionError:
@@ -270,6 +302,7 @@ class Program:
         from gdalbridge.sql.arrow_values import from_arrow
 
         found = self._results(arrays, first_row, rows)
+        self._count_nan(arrays, found, first_row)
         return {
             name: from_arrow(_whole(found.column(place)), dtype, column=name, first_row=first_row)
             for place, (name, dtype) in enumerate(self.dtypes.items())
@@ -280,9 +313,28 @@ class Program:
 
         Parameters and errors are those of :meth:`compute`.
         """
-        found = _whole(self._results(arrays, first_row, rows).column(0))
+        results = self._results(arrays, first_row, rows)
+        self._count_nan(arrays, results, first_row)
+        found = _whole(results.column(0))
         mask: Array = found.fill_null(False).to_numpy(zero_copy_only=False)
         return mask
+
+    def _count_nan(self, arrays: Sequence[Any], results: Any, first_row: int) -> None:
+        """Count the rows of a block with NaN in columns that an expression orders."""
+        import pyarrow.compute as pc
+
+        by_name = dict(zip((one.name for one in self.columns), arrays, strict=True))
+        for place, (name, columns) in enumerate(self._ordered.items()):
+            masks = [pc.is_nan(by_name[column]).fill_null(False) for column in columns]
+            if not masks:
+                continue
+            found = masks[0]
+            for mask in masks[1:]:
+                found = pc.or_(found, mask)
+            if self.dtypes[name].kind == "b":
+                found = pc.and_(found, _whole(results.column(place)).fill_null(False))
+            # A block may be computed again: its number replaces the earlier one.
+            self._nan_rows.setdefault(name, {})[first_row] = pc.sum(found).as_py() or 0
 
     def _results(self, arrays: Sequence[Any], first_row: int, rows: int) -> Any:
         block = self._block(arrays, rows)
@@ -386,6 +438,11 @@ class _Names:
             "query_location_length": 0, "column_names": [ours],
         }  # fmt: skip
         return as_type(node, "DOUBLE") if small and self.widen else node
+
+
+def _quoted(name: str) -> str:
+    """Return a column's name as an expression has it."""
+    return name if name.isidentifier() else '"' + name.replace('"', '""') + '"'
 
 
 def _whole(column: Any) -> Any:

@@ -19,7 +19,12 @@ from osgeo import gdal
 
 from gdalbridge import BridgeError, ConversionError, attach, calc
 from gdalbridge.cli import main
-from gdalbridge.errors import CancelledError, ColumnSelectionError, OutputExistsError
+from gdalbridge.errors import (
+    CancelledError,
+    ColumnSelectionError,
+    NaNWarning,
+    OutputExistsError,
+)
 from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sql.expressions import Program, sandbox
 from ratzarr import RatZarr, UnequalValueError
@@ -280,6 +285,26 @@ def test_null_and_nan(tmp_path):
         ):
             result(path, expression)
     assert result(path, "coalesce(i + 1, 0)").tolist() == [2, 0, 4]
+
+
+@pytest.mark.main_env_only
+def test_a_warning_says_that_nan_is_greater(tmp_path):
+    values = np.array([1, np.nan, 3, np.nan, -9])
+    path = store(tmp_path, {"ndvi": values, "n": np.arange(5)}, 2, ndvi={"missing_value": -9.0})
+    said = r"^2 rows have NaN in ndvi, .* NaN is greater than any number\. .*isnan\(ndvi\)$"
+    with pytest.warns(NaNWarning, match=said) as caught:
+        found = result(path, "CASE WHEN ndvi < 2 THEN 'low' ELSE 'high' END", block_rows=2)
+    assert (found.tolist(), len(caught)) == (["low", "high", "high", "high", "high"], 1)
+    with pytest.warns(NaNWarning, match="is true for them"):
+        result(path, "coalesce(ndvi > 2, false)")
+    # True for no NaN; tested for; without an order.
+    for expression in (
+        "coalesce(ndvi < 2, false)",
+        "CASE WHEN isnan(ndvi) THEN '' WHEN ndvi < 2 THEN 'low' ELSE '' END",
+        "ndvi * 2",
+        "n > 2",
+    ):
+        result(path, expression)
 
 
 @pytest.mark.main_env_only

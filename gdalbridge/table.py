@@ -94,13 +94,13 @@ def open_table(
     Raises
     ------
     RasterNotFoundError
-        If the raster or the band does not exist.
+        If the raster or the band does not exist; with ``update=False`` also if there is no table.
     BridgeError
         If a sidecar in ``names`` does not exist.
     """
     options = ReadOptions(encoding, lossy)
     columns, source = open_source(
-        place, band=band, names=names, prefer=prefer, may_be_empty=True,
+        place, band=band, names=names, prefer=prefer, may_be_empty=update,
         storage_options=storage_options, options=options,
     )  # fmt: skip
     name = None if not names else names[0]

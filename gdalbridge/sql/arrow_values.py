@@ -1,8 +1,8 @@
 """Convert stored values to Arrow arrays and back: numbers without a copy, NaN as NaN.
 
 Missing values become Arrow nulls: NaT, and the value in a column's ``missing_value``. A stored NaN
-is an ordinary number here. On the way back, a null becomes NaN in floats and NaT in date-times;
-other dtypes cannot hold one.
+is an ordinary number here. On the way back, a null becomes NaN in floats, NaT in date-times, and in
+integers a value that no other row has. Other dtypes cannot hold one.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from ratzarr.format import BYTES
 from ratzarr.interop import Field
 from ratzarr.interop.arrow import arrow_array
 
-__all__ = ["DTYPES", "empty_array", "from_arrow", "to_arrow"]
+__all__ = ["DTYPES", "StoredNulls", "empty_array", "from_arrow", "to_arrow"]
 
 Array = NDArray[Any]
 

@@ -40,9 +40,7 @@ SHOWN_NAMES = 5
 """Number of columns of the same origin that are listed by name."""
 
 
-def info(
-    table: str, reading: ReadOptions = DEFAULTS, band: int | None = None
-) -> dict[str, Any]:
+def info(table: str, reading: ReadOptions = DEFAULTS, band: int | None = None) -> dict[str, Any]:
     """Describe a sidecar, or a raster with its own tables and its sidecars.
 
     Parameters

@@ -10,7 +10,7 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ from gdalbridge.sql.expression_syntax import (
     with_columns,
 )
 from gdalbridge.sql.text_growth import bound, limit, slices
+
+if TYPE_CHECKING:
+    from gdalbridge.sql.arrow_values import Nulls
 
 __all__ = ["LOCKED", "Program", "first_line", "needed", "sandbox"]
 
@@ -283,7 +286,13 @@ class Program:
         # An expression without columns also needs a value for each row.
         return pa.table(named if named else {"n": pa.array(np.zeros(rows, np.int8))})
 
-    def compute(self, arrays: Sequence[Any], first_row: int, rows: int) -> dict[str, Array]:
+    def compute(
+        self,
+        arrays: Sequence[Any],
+        first_row: int,
+        rows: int,
+        nulls: "Mapping[str, Nulls] | None" = None,
+    ) -> dict[str, Array]:
         """Return a block of each result.
 
         Parameters
@@ -292,6 +301,8 @@ class Program:
             A block of each of :attr:`columns`.
         first_row, rows : int
             First row and length of the block.
+        nulls : mapping, optional
+            What stands for NULL in the stored columns, by name.
 
         Raises
         ------
@@ -304,7 +315,13 @@ class Program:
         found = self._results(arrays, first_row, rows)
         self._count_nan(arrays, found, first_row)
         return {
-            name: from_arrow(_whole(found.column(place)), dtype, column=name, first_row=first_row)
+            name: from_arrow(
+                _whole(found.column(place)),
+                dtype,
+                column=name,
+                first_row=first_row,
+                nulls=(nulls or {}).get(name),
+            )
             for place, (name, dtype) in enumerate(self.dtypes.items())
         }
 

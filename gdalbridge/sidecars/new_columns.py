@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gdalbridge.errors import BridgeError, LossWarning, OutputExistsError
 from gdalbridge.gdalio.field_types import kept_usage, usage_attributes, usage_in, usage_name
 from gdalbridge.sidecars.merged import MISSING_ATTR, Column, Columns, is_store
-from gdalbridge.sidecars.naming import writable_sidecar_path
+from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
 from gdalbridge.sidecars.provenance import (
     PROVENANCE_ATTR,
     RASTER_ATTR,
@@ -152,7 +152,10 @@ def new_columns(
     target = target_of(columns, place, band, name, storage_options)
     is_new = not RatZarr.exists(target, storageOptions=storage_options)
     begun: dict[str, bool] = {}
-    with RatZarr(target, storageOptions=storage_options) as table:
+    with (
+        sidecar_dir_advised(target),
+        RatZarr(target, storageOptions=storage_options) as table,
+    ):
         try:
             _prepare(table, rows, wanted, overwrite, is_new)
             belongs = _belongs(columns, table, target, storage_options)

@@ -66,6 +66,13 @@ _ORDERINGS = {
     "COMPARE_BETWEEN", "COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN",
     "COMPARE_LESSTHANOREQUALTO", "COMPARE_NOT_BETWEEN",
 }  # fmt: skip
+_OTHER_WORDS = {
+    "&&": "Write 'and' instead of &&",
+    "||": "Write 'or' for conditions; || joins texts",
+    "&": "Write 'and' for conditions; & is for the bits of integers",
+    "|": "Write 'or' for conditions; | is for the bits of integers",
+}
+"""What to write for operators of other languages, which DuckDB reads as something else."""
 _NAN_TESTS = {"isfinite", "isinf", "isnan"}
 _UNBOUNDED_TYPES = {"BIGNUM", "BIT", "BITSTRING", "JSON", "VARIANT", "VARINT"}
 """For example, each bit becomes a character of text, and each character 8 bits."""
@@ -93,6 +100,9 @@ def one_expression(parsed: Node, text: str) -> Node:
         # DuckDB was given "SELECT (", the text, and a parenthesis on the next line.
         if parsed.get("position") == str(len("SELECT (") + len(text.encode()) + 1):
             words = "it ends too early, or its parentheses don't match"
+        elif str(words).startswith("Chained comparisons"):
+            wrong = next((one for one in _OTHER_WORDS if one in text), None)
+            words = f"{words}. {_OTHER_WORDS[wrong]}" if wrong else words
         raise BridgeError(f"{text!r} is not an expression: {words}")
     statements = parsed.get("statements", [])
     node = statements[0].get("node", {}) if len(statements) == 1 else {}
@@ -259,6 +269,8 @@ class Rewriter:
             raise self._refused(f"{name} with further clauses")
 
     def _why_not(self, name: str) -> str:
+        if name in ("&&", "!"):
+            return f"{name}: write '{'and' if name == '&&' else 'not'}'"
         kinds = self._kinds(name)
         if "aggregate" in kinds:
             return (

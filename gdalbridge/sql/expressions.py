@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError, ConversionError, NaNWarning, PackageMissingError
+from gdalbridge.errors import (
+    BridgeError,
+    ColumnSelectionError,
+    ConversionError,
+    NaNWarning,
+    PackageMissingError,
+)
 from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sql.expression_syntax import (
     Node,
@@ -31,7 +37,7 @@ from gdalbridge.sql.text_growth import bound, limit, slices
 if TYPE_CHECKING:
     from gdalbridge.sql.arrow_values import Nulls
 
-__all__ = ["LOCKED", "Program", "first_line", "needed", "sandbox"]
+__all__ = ["LOCKED", "Program", "first_line", "in_single_quotes", "needed", "sandbox"]
 
 Array = NDArray[Any]
 
@@ -210,7 +216,7 @@ class Program:
         [(answer,)] = self._ask("SELECT json_serialize_sql(?)", [f"SELECT ({text}\n)"])
         try:
             node = one_expression(json.loads(answer), text)
-            names = _Names(self._there, self._used)
+            names = _Names(self._there, self._used, text)
             rewriter = Rewriter(text, names.reference, self._kinds)
             plain = rewriter.expression(node)
             if names.single and names.integers:
@@ -267,7 +273,14 @@ class Program:
         try:
             return [str(kind) for kind in self._connection.sql(self._select(trees)).types]
         except self._duckdb.Error as error:
-            raise BridgeError(f"{self._named()}: {first_line(error)}") from error
+            texts = [f"{one.name!r}" for one in self.columns if one.dtype.kind == "T"]
+            said = f"{self._named()}: {first_line(error)}"
+            if texts:
+                are = "is text" if len(texts) == 1 else "are text"
+                said += (
+                    f" Here {' and '.join(texts)} {are}: CAST(... AS DOUBLE) makes numbers of text"
+                )
+            raise BridgeError(said) from error
 
     def _named(self) -> str:
         return " and ".join(map(repr, self._texts.values()))
@@ -437,15 +450,20 @@ class Program:
 class _Names:
     """Our names for an expression's columns, because DuckDB's names are not case-sensitive."""
 
-    def __init__(self, there: Columns, used: dict[str, str]) -> None:
-        self._there, self._used = there, used
+    def __init__(self, there: Columns, used: dict[str, str], text: str) -> None:
+        self._there, self._used, self._text = there, used, text
         self.widen = False
         self.single = self.integers = False
         """True if the expression uses floats narrower than 64 bits, and integers."""
 
     def reference(self, name: str) -> Node:
         """Return the SQL for a column in DuckDB's query."""
-        dtype = self._there[name].dtype
+        try:
+            dtype = self._there[name].dtype
+        except ColumnSelectionError as error:
+            if f'"{name}"' in self._text:
+                raise ColumnSelectionError(f"{error} {in_single_quotes(name)}") from None
+            raise
         small = dtype.kind == "f" and dtype.itemsize < 8
         self.single |= small
         self.integers |= dtype.kind in "iu"
@@ -468,6 +486,12 @@ def _whole(column: Any) -> Any:
         return column.chunk(0)
     whole = column.combine_chunks()
     return whole.chunk(0) if hasattr(whole, "num_chunks") and whole.num_chunks else whole
+
+
+def in_single_quotes(name: str) -> str:
+    """Return a hint for a missing column whose name is in double quotes."""
+    text = name.replace("'", "''")
+    return f"(Double quotes are for names of columns; text is written in single ones: '{text}')"
 
 
 def first_line(error: Exception) -> str:

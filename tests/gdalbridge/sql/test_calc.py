@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -283,6 +284,24 @@ def test_null_and_nan(tmp_path):
         ):
             result(path, expression)
     assert result(path, "coalesce(i + 1, 0)").tolist() == [2, 0, 4]
+
+
+@pytest.mark.main_env_only
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ('owner = "O\'Neil"', "text is written in single ones: 'O''Neil'"),
+        ("owner * 2", "'owner' is text"),
+        ("rent > 1 && rent < 3", "Write 'and' instead of &&"),
+        ("rent && owner", "write 'and'"),
+        ("rent > 1 || rent < 3", "Write 'or' for conditions"),
+        ("!(rent > 1)", "write 'not'"),
+    ],
+)
+def test_errors_say_what_to_write(tmp_path, expression, said):
+    path = store(tmp_path, {"owner": texts("Ann", "O'Neil"), "rent": np.array([1, 2])})
+    with pytest.raises((BridgeError, ColumnSelectionError), match=re.escape(said)):
+        calc(path, {"out": expression})
 
 
 @pytest.mark.main_env_only

@@ -223,6 +223,11 @@ def _operation_text(origin: Mapping[str, Any]) -> str:
         given = origin.get("inputs")
         inputs = ", ".join(map(str, given.values())) if isinstance(given, Mapping) else ""
         return f"apply {origin.get('function')} to {inputs or 'no table'}"
+    images = origin.get("images")
+    if operation == "zonal" and isinstance(images, list) and images:
+        return (
+            f"zonal of {', '.join(map(str, images))} by {origin['raster'] or 'a raster in memory'}"
+        )
     if "expression" in origin:
         operation = f"{operation} {origin['expression']!r}"
     # Values written to an attached table come from a script, not from the raster.

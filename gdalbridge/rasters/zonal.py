@@ -141,7 +141,8 @@ def zonal(
         its share of the segment's valid pixels.
     bands : mapping of int to str, or sequence of int, optional
         The bands, counted from 1, with names for their columns. By default all bands, by their
-        descriptions, or as ``band1`` and so on.
+        descriptions; without one, the band of a one-band image has the file's name without its
+        suffix, and the bands of others are ``band1`` and so on.
     prefix : str, optional
         Begins the columns' names. By default nothing for one image, and the file name of each of
         several.
@@ -280,11 +281,13 @@ def _layers(
         stem = label.rstrip("/").rpartition("/")[2].partition(".")[0]
         start = prefix if prefix is not None else (f"{stem}_" if len(images) > 1 else "")
         for index, number in enumerate(numbers):
-            own = given.get(number) or described[number - 1] or f"band{number}"
+            own = given.get(number) or described[number - 1]
+            if own or count > 1 or not stem:
+                column = f"{start}{own or f'band{number}'}"
+            else:
+                column = f"{prefix or ''}{stem}"
             found.append(
-                _Layer(
-                    pixels, index, f"{start}{own}", label.rstrip("/").rpartition("/")[2], number
-                )
+                _Layer(pixels, index, column, label.rstrip("/").rpartition("/")[2], number)
             )
     names = [one.name for one in found]
     for one in names:

@@ -22,6 +22,7 @@ from gdalbridge.sidecars.provenance import (
     column_provenance,
     parsed_raster,
 )
+from gdalbridge.text_table import kind_text
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.errors import Advice
 from ratzarr.format import COMPLETE_ATTR, kept_attributes
@@ -46,7 +47,7 @@ def inherited_attributes(before: Column | None, dtype: np.dtype[Any]) -> dict[st
     if usage != (now := kept_usage(usage, dtype)):
         warnings.warn(
             f"column {before.name!r} loses its usage {usage_name(usage)}: its new values are "
-            f"{dtype}, and GDAL's colours are integers",
+            f"{kind_text(dtype)}, and GDAL's colours are integers",
             LossWarning,
             stacklevel=3,
         )

@@ -114,6 +114,24 @@ def test_a_table_without_counts_names_the_way(tmp_path):
     assert "a         1       1" in run("summarize", path, "--by", "class")
 
 
+def test_summarize_of_many_classes_and_of_text(tmp_path):
+    path = write(tmp_path / "seg.tif", squares(40, 50, size=4))
+    build(path)
+    with open_table(path) as table:
+        table["id"] = np.arange(len(table))
+        table["class"] = ["a"] * len(table)
+        classes = len(table)
+    done = CliRunner().invoke(main, ["summarize", path, "--by", "id"])
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [*map(str, range(50)), "...", "50"]
+    assert lines[-1] == f"50 of {classes} classes"
+    assert "--csv and --json print all classes" in done.stderr
+    assert len(run("summarize", path, "--by", "id", "--csv").splitlines()) == classes + 1
+    said = run("summarize", path, "--by", "id", "--columns", "class", code=1)
+    assert "column 'class' is text, and only numbers have a mean" in said
+
+
 QUIET = """
 import json, sys
 from click.testing import CliRunner

@@ -13,6 +13,7 @@ __all__ = [
     "GdalMissingError",
     "GdalWarning",
     "LossWarning",
+    "NaNWarning",
     "NotSendableError",
     "NotWrittenError",
     "OutputExistsError",
@@ -116,6 +117,10 @@ class GdalWarning(UserWarning):
 
 class LossWarning(UserWarning):
     """A raster format did not keep a value unchanged."""
+
+
+class NaNWarning(UserWarning):
+    """An expression compared NaN with numbers, and NaN is greater than all of them."""
 
 
 class StaleWarning(UserWarning):

@@ -18,6 +18,7 @@ from gdalbridge.errors import BridgeError, OutputExistsError
 from gdalbridge.sql.bins import Classes, Counts, DrawnColumn, count_text, shown_text
 from ratzarr.errors import Advice
 from ratzarr.interop import TableMethods, required
+from ratzarr.stores import temporary_path
 
 __all__ = ["KINDS", "SUFFIXES", "plot", "save_plot"]
 
@@ -127,15 +128,12 @@ def save_plot(
     drawing.prepare()
     figure = figures.Figure(figsize=drawing.size, layout="constrained")
     drawing.draw(figure.add_subplot())
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
+    with temporary_path(path.parent, path.suffix) as made:
         with warnings.catch_warnings():
             # A character that the font lacks is drawn as a box.
             warnings.filterwarnings("ignore", "Glyph", UserWarning)
-            figure.savefig(temporary, dpi=dpi)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+            figure.savefig(made, dpi=dpi)
+        made.replace(path)
     return path
 
 

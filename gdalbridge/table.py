@@ -25,7 +25,7 @@ from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Column, Columns, is_store
-from gdalbridge.sidecars.naming import writable_sidecar_path
+from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
 from gdalbridge.sidecars.new_columns import inherited_attributes
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
 from gdalbridge.sidecars.source import ColumnsSource, open_source
@@ -94,13 +94,13 @@ def open_table(
     Raises
     ------
     RasterNotFoundError
-        If the raster or the band does not exist.
+        If the raster or the band does not exist; with ``update=False`` also if there is no table.
     BridgeError
         If a sidecar in ``names`` does not exist.
     """
     options = ReadOptions(encoding, lossy)
     columns, source = open_source(
-        place, band=band, names=names, prefer=prefer, may_be_empty=True,
+        place, band=band, names=names, prefer=prefer, may_be_empty=update,
         storage_options=storage_options, options=options,
     )  # fmt: skip
     name = None if not names else names[0]
@@ -509,7 +509,10 @@ class Table(TableMethods):
             return self._written[str(path)]
         # A chunk is encoded and read as a whole, so it need not exceed a short table.
         chunk = min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows))
-        store = RatZarr(path, storageOptions=self._options, newRowCount=rows, newChunkSize=chunk)
+        with sidecar_dir_advised(path):
+            store = RatZarr(
+                path, storageOptions=self._options, newRowCount=rows, newChunkSize=chunk
+            )
         self._written[str(path)] = store
         if store.rowCount != rows:
             if store.getColumnNames():

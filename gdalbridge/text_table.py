@@ -18,6 +18,7 @@ __all__ = [
     "float_text",
     "html_table",
     "json_value",
+    "kind_text",
     "plain_text",
     "terminal_width",
     "text_table",
@@ -66,6 +67,15 @@ def dtype_text(dtype: np.dtype[Any]) -> str:
     ('float32', 'str')
     """
     return {"T": "str", "O": "bytes"}.get(dtype.kind, str(dtype))
+
+
+def kind_text(dtype: np.dtype[Any]) -> str:
+    """Return what values a column of a dtype has, in words for messages.
+
+    >>> kind_text(np.dtypes.StringDType()), kind_text(np.dtype("f4"))
+    ('text', 'float32')
+    """
+    return "text" if dtype.kind == "T" else dtype_text(dtype)
 
 
 def json_value(value: Any) -> Any:

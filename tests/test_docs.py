@@ -275,6 +275,8 @@ def test_the_guide_from_a_segmentation_to_a_map(tmp_path, kind):
         names = table["class"][:]
     wanted = np.select([ndvi < 0, ndvi < 0.4], ["water", "grass"], "forest")
     assert names[there].tolist() == wanted[there].tolist()
+    # Rows without pixels belong to no class.
+    assert set(names[~there]) == {""}
     painted = gdal.Open(str(tmp_path / "class.tif"))
     codes = painted.ReadAsArray()
     rat = painted.GetRasterBand(1).GetDefaultRAT()

@@ -52,7 +52,8 @@ def command(raster: str, outputs: tuple[tuple[str, str], ...], **options: Any) -
 
     RASTER may also be a sidecar. An expression is DuckDB SQL over the columns of one row, without
     aggregates. Write text in single quotes, and column names that are not plain words in double
-    quotes. Missing values are NULL; a stored NaN is NaN.
+    quotes. Missing values are NULL; a stored NaN is NaN, which is greater than any number. ln(x) is
+    the natural logarithm, and log(x) that to base 10.
     """
     if len(dict(outputs)) < len(outputs):
         raise click.UsageError("--out: two columns have the same name")

@@ -20,7 +20,7 @@ from gdalbridge.cli.common import (
 
 @examples(
     "gdalbridge head seg.tif",
-    'gdalbridge head seg.tif --where "ndvi > 0.6" --sort -area --rows 5',
+    'gdalbridge head seg.tif --where "ndvi BETWEEN 0.6 AND 1" --sort -area --rows 5',
     "gdalbridge head s3://bucket/seg.tif.rat.zarr --rows 20 --from 1000 --column area",
 )
 @click.command("head", cls=Command)

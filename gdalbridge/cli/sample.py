@@ -51,6 +51,8 @@ def command(
 
     POINTS are coordinates, x before y (longitude before latitude), or a file: a CSV with columns x
     and y or lon and lat, or a layer of points. Outside the raster and on nodata, values are missing.
+    Other columns of the file come before the table's. Where names occur twice, those of the points
+    get an underscore.
     """
     for one in points:
         if one.startswith("--") or (one.startswith("-") and _number(one) is None):
@@ -58,18 +60,31 @@ def command(
     given = _points(points)
     exclusive(csv=as_csv, json=as_json)
     from gdalbridge.rasters.points import points_of
-    from gdalbridge.rasters.sample import sample
+    from gdalbridge.rasters.sample import CRS, HITS, POINTS, RENAMED, free_names, sample
 
     found = sample(raster, given, columns=columns or None, **options)
+    said = {key: text.decode() for key, text in found.schema.metadata.items()}
     if isinstance(given, str):
-        say_note(f"points: {found.schema.metadata[b'points'].decode()}")
+        say_note(f"points: {said[POINTS]}")
         places = points_of(given, options["crs"], options["layer"]).places.tolist()
         given = [tuple(None if one != one else one for one in place) for place in places]
+    names = free_names(["x", "y"], found.column_names)
+    renamed = [said[RENAMED]] if said[RENAMED] else []
+    renamed += [f"{old} is {new}" for old, new in zip("xy", names, strict=True) if old != new]
+    if renamed:
+        say_note(f"the table has columns of the same names as the points: {', '.join(renamed)}")
+    if said[HITS] == "0" and len(found):
+        crs = f" is {said[CRS]}" if said[CRS] else " is not known"
+        say_note(
+            f"no point is on a pixel with a value. The raster's coordinate reference system{crs}; "
+            "--crs names that of the points"
+        )
     if as_csv:
-        _print_csv(found, given)
+        _print_csv(found, given, names)
         return
     records = [
-        {"x": x, "y": y, **record} for (x, y), record in zip(given, found.to_pylist(), strict=True)
+        {names[0]: x, names[1]: y, **record}
+        for (x, y), record in zip(given, found.to_pylist(), strict=True)
     ]
     if as_json:
         print_json(json_value(records))
@@ -120,11 +135,11 @@ def _word(value: Any) -> str:
     return " ".join(str(json_value(value)).split())
 
 
-def _print_csv(found: Any, places: list[tuple[float | None, ...]]) -> None:
+def _print_csv(found: Any, places: list[tuple[float | None, ...]], of_places: list[str]) -> None:
     import pyarrow as pa
     from pyarrow import csv
 
-    names = ["x", "y", *found.column_names]
+    names = [*of_places, *found.column_names]
     xs, ys = (pa.array([one[place] for one in places], pa.float64()) for place in (0, 1))
     arrays: list[Any] = [xs, ys]
     for column in found.columns:

@@ -20,7 +20,7 @@ BATCH = 100_000
 
 
 @examples(
-    "gdalbridge select seg.tif \"ndvi > 0.6 and class = 'forest'\"",
+    "gdalbridge select seg.tif \"ndvi between 0.6 and 1 and class = 'forest'\"",
     'gdalbridge select seg.tif "area > 1000" --count',
     'gdalbridge select seg.tif "area > 1000" --mask large.tif',
 )

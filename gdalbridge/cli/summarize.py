@@ -17,6 +17,7 @@ from gdalbridge.cli.common import (
     say,
     unicode_text,
 )
+from gdalbridge.cli.exits import say_note
 
 
 def _names(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> list[str]:
@@ -83,3 +84,5 @@ def command(
 
     found = summarize(raster, by, columns=[*columns, *more], stats=stats, **options)
     say(found, as_json=as_json, as_csv=as_csv, quiet=quiet)
+    if found.is_cut and not (as_json or as_csv or quiet):
+        say_note("--csv and --json print all classes")

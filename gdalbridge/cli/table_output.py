@@ -40,7 +40,7 @@ SHOWN_NAMES = 5
 """Number of columns of the same origin that are listed by name."""
 
 
-def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
+def info(table: str, reading: ReadOptions = DEFAULTS, band: int | None = None) -> dict[str, Any]:
     """Describe a sidecar, or a raster with its own tables and its sidecars.
 
     Parameters
@@ -49,6 +49,8 @@ def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
         Path, URL or ``/vsi`` name.
     reading : ReadOptions
         For a raster's own table.
+    band : int, optional
+        Only this band of a raster; by default all.
 
     Returns
     -------
@@ -57,18 +59,24 @@ def info(table: str, reading: ReadOptions = DEFAULTS) -> dict[str, Any]:
     """
     if is_sidecar(table):
         return {"sidecar": _sidecar(table)}
-    from gdalbridge.gdalio.datasets import opened
+    from gdalbridge.gdalio.datasets import band_of, opened
 
     with opened(table) as dataset:
-        return _raster_info(table, dataset, reading)
+        if band is not None:
+            band_of(dataset, band, table)
+        return _raster_info(table, dataset, reading, band)
 
 
-def _raster_info(table: str, dataset: Any, reading: ReadOptions) -> dict[str, Any]:
+def _raster_info(
+    table: str, dataset: Any, reading: ReadOptions, only: int | None
+) -> dict[str, Any]:
     from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat
     from gdalbridge.sidecars.host import find_hosted
 
     bands = []
     for band in bands_with_table(dataset, options=reading):
+        if only not in (None, band):
+            continue
         with open_rat(dataset, band, options=reading) as source:
             schema = source.schema
             bands.append(
@@ -87,6 +95,8 @@ def _raster_info(table: str, dataset: Any, reading: ReadOptions) -> dict[str, An
             )
     sidecars = []
     for one in find_hosted(table):
+        if only not in (None, one.sidecar.band):
+            continue
         now = partial(one.host.now, dataset, one.sidecar.path)
         sidecars.append(
             {"band": one.sidecar.band, "name": one.sidecar.name} | _sidecar(one.sidecar.path, now)
@@ -213,6 +223,11 @@ def _operation_text(origin: Mapping[str, Any]) -> str:
         given = origin.get("inputs")
         inputs = ", ".join(map(str, given.values())) if isinstance(given, Mapping) else ""
         return f"apply {origin.get('function')} to {inputs or 'no table'}"
+    images = origin.get("images")
+    if operation == "zonal" and isinstance(images, list) and images:
+        return (
+            f"zonal of {', '.join(map(str, images))} by {origin['raster'] or 'a raster in memory'}"
+        )
     if "expression" in origin:
         operation = f"{operation} {origin['expression']!r}"
     # Values written to an attached table come from a script, not from the raster.

@@ -110,7 +110,9 @@ def command(
 ) -> Any:  # fmt: skip
     """Compute statistics of IMAGES for each row of SEGMENTS' table, and write them to its sidecar.
 
-    The pixels of SEGMENTS choose the rows. Images have the same grid, or are resampled to it.
+    The pixels of SEGMENTS choose the rows. Images have the same grid, or are resampled to it. The
+    columns are called by the bands' descriptions, by the file of a one-band image, or band1 and so
+    on: dem_mean, band2_mean.
     """
     from gdalbridge.rasters.zonal import zonal
 

@@ -24,7 +24,7 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.gdalio.table_attributes import table_attributes
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.fingerprint import table_source
-from gdalbridge.sidecars.naming import writable_sidecar_path
+from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
 from gdalbridge.sidecars.provenance import (
     PROVENANCE_ATTR,
     RASTER_ATTR,
@@ -436,6 +436,7 @@ def copy_to_sidecar(
         # Chunks are encoded and read as a whole, so a chunk need not exceed a short table.
         usual = chunk_rows or min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, schema.rows))
         with (
+            sidecar_dir_advised(target),
             RatZarr(
                 target,
                 storageOptions=storage_options,

@@ -8,7 +8,7 @@ from osgeo import osr
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.compat import osr_exceptions
 
-__all__ = ["same_crs", "spatial_reference", "transformed", "units_of"]
+__all__ = ["crs_name", "same_crs", "spatial_reference", "transformed", "units_of"]
 
 SHORT = {"metre": "m", "meter": "m", "US survey foot": "US-ft", "foot": "ft"}
 
@@ -32,6 +32,20 @@ def same_crs(one: str, other: str) -> bool:
         return False
     with osr_exceptions(False):
         return bool(systems[0].IsSame(systems[1]))
+
+
+def crs_name(crs: str) -> str:
+    """Return the name of a system, with its code if it has one; empty if it is unknown.
+
+    >>> crs_name("EPSG:4326")
+    'WGS 84 (EPSG:4326)'
+    """
+    system = spatial_reference(crs)
+    if system is None:
+        return ""
+    with osr_exceptions(False):
+        name, code = system.GetName(), system.GetAuthorityCode(None)
+        return f"{name} ({system.GetAuthorityName(None)}:{code})" if code else str(name)
 
 
 def units_of(crs: str) -> str:

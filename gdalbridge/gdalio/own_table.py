@@ -63,7 +63,7 @@ def open_own_table(
         table = DbfTable(path, options)
         if heard is not None or not _was_given_another(dataset, band, table):
             return table
-    rat, found = _listened(dataset, band)
+    rat, found = _table_and_messages(dataset, band)
     if heard is None:
         # The dataset was opened elsewhere, and GDAL may have reported everything then.
         again = _heard_again(dataset, band.GetBand())
@@ -95,8 +95,8 @@ def _shape(rat: Any) -> tuple[Any, ...] | None:
     return rat.GetRowCount(), *(rat.GetNameOfCol(i) for i in range(rat.GetColumnCount()))
 
 
-def _listened(dataset: Any, band: Any) -> tuple[Any, list[Message]]:
-    """Return a band's table from GDAL, with the messages reported meanwhile."""
+def _table_and_messages(dataset: Any, band: Any) -> tuple[Any, list[Message]]:
+    """Return a band's table from GDAL, and the messages that GDAL reports while it reads it."""
     with (
         siblings_visible(dataset.GetDescription()),
         exceptions(False),
@@ -179,7 +179,7 @@ def _heard_from(name: str, number: int, *state: tuple[int, int]) -> _Heard:
         return _Heard()
     if number > again.RasterCount:
         return _Heard()
-    rat, said = _listened(again, again.GetRasterBand(number))
+    rat, said = _table_and_messages(again, again.GetRasterBand(number))
     return _Heard((*(messages_of(again) or ()), *said), _shape(rat))
 
 

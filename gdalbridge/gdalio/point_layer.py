@@ -1,6 +1,7 @@
 """Points of a vector layer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ class PointLayer:
     """Of shape (n, 2); NaN for a feature without a geometry."""
     crs: str
     """The coordinate reference system as WKT, or an empty string."""
+    attributes: dict[str, list[Any]]
+    """The features' values of each field; date-times as text."""
 
 
 def point_layer(path: str, name: str | None = None) -> PointLayer:
@@ -57,7 +60,14 @@ def point_layer(path: str, name: str | None = None) -> PointLayer:
         layer = dataset.GetLayerByName(name)
         system = layer.GetSpatialRef()
         points = []
+        schema = layer.GetLayerDefn()
+        names = [schema.GetFieldDefn(at).GetName() for at in range(schema.GetFieldCount())]
+        attributes: dict[str, list[Any]] = {one: [] for one in names}
         for feature in layer:
+            for at, values in enumerate(attributes.values()):
+                is_binary = schema.GetFieldDefn(at).GetType() == ogr.OFTBinary
+                get = feature.GetFieldAsBinary if is_binary else feature.GetField
+                values.append(get(at) if feature.IsFieldSetAndNotNull(at) else None)
             geometry = feature.GetGeometryRef()
             if geometry is None or geometry.IsEmpty():
                 points.append((np.nan, np.nan))
@@ -71,4 +81,4 @@ def point_layer(path: str, name: str | None = None) -> PointLayer:
         # A GeoPackage without a system says so by the name of one.
         unknown = system is None or str(system.GetName()).startswith("Undefined ")
         crs = "" if unknown else system.ExportToWkt()
-    return PointLayer(name, np.array(points, np.float64).reshape(-1, 2), crs)
+    return PointLayer(name, np.array(points, np.float64).reshape(-1, 2), crs, attributes)

@@ -220,15 +220,19 @@ def bands_with_table(
     return found
 
 
-def no_table(dataset: Any, band: int, name: str, also: str = "") -> RasterNotFoundError:
+def no_table(
+    dataset: Any, band: int, name: str, also: str = "", sidecars: Iterable[int] = ()
+) -> RasterNotFoundError:
     """Return the error for a band without a table. It names the bands that have one.
 
     Parameters
     ----------
     also : str
         Text about other missing tables.
+    sidecars : iterable of int
+        Bands that have a table beside the raster.
     """
-    bands = bands_with_table(dataset)
+    bands = sorted({*bands_with_table(dataset), *sidecars})
     text = f"{name}: band {band} has no attribute table{also}"
     if not bands:
         return RasterNotFoundError(

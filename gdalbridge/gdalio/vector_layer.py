@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from gdalbridge.errors import GdalError, NotWrittenError
-from gdalbridge.gdalio.compat import exceptions, gdal, ogr_exceptions
+from gdalbridge.gdalio.compat import exceptions, gdal, ogr_exceptions, osr_exceptions
+from gdalbridge.gdalio.crs import spatial_reference
 from gdalbridge.gdalio.messages import Message, collected
 
 __all__ = ["LayerField", "LayerPolygons", "LayerWriter", "is_raster", "projjson"]
@@ -87,7 +88,7 @@ class LayerWriter:
         options: Sequence[str] = (),
         polygons: LayerPolygons | None = None,
     ) -> None:
-        from osgeo import ogr, osr
+        from osgeo import ogr
 
         self._path, self._fields, self._fid, self._ogr = path, list(fields), fid, ogr
         self._polygons = polygons
@@ -99,9 +100,7 @@ class LayerWriter:
             self._dataset = made.Create(path, 0, 0, 0, gdal.GDT_Unknown)
             system = None
             if polygons is not None and polygons.crs:
-                system = osr.SpatialReference()
-                system.ImportFromWkt(polygons.crs)
-                system.SetAxisMappingStrategy(osr.OAMS_TRADITIONAL_GIS_ORDER)
+                system = spatial_reference(polygons.crs)
             self._layer = self._dataset.CreateLayer(
                 layer,
                 srs=system,
@@ -259,13 +258,9 @@ def is_raster(path: str) -> bool:
 
 def projjson(crs: str) -> Any:
     """Return a coordinate reference system, given as WKT, as PROJJSON; None if GDAL has none."""
-    from osgeo import osr
-
-    if not crs:
+    system = spatial_reference(crs)
+    if system is None:
         return None
-    system = osr.SpatialReference()
-    with exceptions(use=False), collected():
-        if system.ImportFromWkt(crs) != 0:
-            return None
+    with osr_exceptions(False):
         text = system.ExportToPROJJSON()
     return json.loads(text) if text else None

@@ -108,8 +108,10 @@ class Painter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close()
+        if kind is None:
+            self.values.warn_of_nan()
 
     def close(self) -> None:
         """Close the raster and the table."""

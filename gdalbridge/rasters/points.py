@@ -1,7 +1,8 @@
 """Points from coordinates, a CSV file, or a layer of a format that GDAL reads."""
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class Points:
     """Their coordinate reference system; None for the raster's."""
     source: str
     """Where they are from, in words."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Arrow arrays of their other columns or attributes, by name."""
 
 
 def points_of(points: Any, crs: str | None = None, layer: str | None = None) -> Points:
@@ -95,9 +98,35 @@ def _of_csv(path: str, crs: str | None) -> Points:
     if crs is None and chosen[1] in ("lat", "latitude"):
         crs = DEGREES
         said += f" in {DEGREES}"
-    return Points(np.stack(columns, axis=1), crs, said)
+    others = [one for one in table.column_names if one not in {folded[key] for key in chosen}]
+    return Points(np.stack(columns, axis=1), crs, said, _exact(path, table, others))
+
+
+def _exact(path: str, table: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Return columns of a CSV: as Arrow reads them, or as text where this has other digits."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    if len(set(names)) < len(names):
+        raise BridgeError(f"{path} has two columns of one name: {list(names)!r:.300}")
+    if not names:
+        return {}
+    as_text = csv.ConvertOptions(
+        column_types=dict.fromkeys(names, pa.string()), include_columns=list(names),
+        null_values=[""], strings_can_be_null=True,
+    )  # fmt: skip
+    texts = csv.read_csv(path, convert_options=as_text)
+    found = {}
+    for name in names:
+        text, read = (one.column(name).combine_chunks() for one in (texts, table))
+        is_same = not pa.types.is_string(read.type) and read.cast(pa.string()).equals(text)
+        found[name] = read if is_same else text
+    return found
 
 
 def _of_layer(path: str, crs: str | None, name: str | None) -> Points:
+    pa = required("pyarrow", "arrow", "a layer of points")
     found = point_layer(path, name)
-    return Points(found.points, crs or found.crs or None, f"{path}, layer {found.name!r}")
+    said = f"{path}, layer {found.name!r}"
+    columns = {key: pa.array(values) for key, values in found.attributes.items()}
+    return Points(found.points, crs or found.crs or None, said, columns)

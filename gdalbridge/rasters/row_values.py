@@ -108,6 +108,11 @@ class RowValues:
         if self._condition is not None:
             self._condition.close()
 
+    def warn_of_nan(self) -> None:
+        """Warn about rows for which the condition is true because of a NaN."""
+        if self._condition is not None:
+            self._condition.warn_of_nan()
+
     @property
     def chunks(self) -> int:
         """Number of chunks."""

@@ -14,7 +14,7 @@
 {'row': [2, 1, None], 'value': [2, 1, None], 'class': ['forest', 'water', None]}
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.gdalio.crs import transformed
+from gdalbridge.gdalio.crs import crs_name, transformed
 from gdalbridge.gdalio.pixels import Grid, Pixels, Window
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.rasters.points import points_of
@@ -33,12 +33,18 @@ from ratzarr.format import Block
 from ratzarr.interop import Field, required
 from ratzarr.pipeline import PROCESSORS, in_threads
 
-__all__ = ["sample"]
+__all__ = ["CRS", "HITS", "POINTS", "RENAMED", "free_names", "sample"]
 
 Array = NDArray[Any]
 
 POINTS = b"points"
 """The key of the result's metadata with the source of the points, in words."""
+CRS = b"raster_crs"
+"""The key with the name of the raster's coordinate reference system."""
+HITS = b"points_with_value"
+"""The key with the number of points on pixels with a value."""
+RENAMED = b"renamed"
+"""The key with the columns of the points that have other names in the result, in words."""
 FEW_ROWS = 4096
 """Rows between two wanted ones, up to which they are read together."""
 
@@ -82,10 +88,11 @@ def sample(
     Returns
     -------
     pyarrow.Table
-        One row for each point, in order: ``row`` and ``value`` (with a leading underscore, if the
-        table has columns of these names), then the attributes. All are null for a point outside
-        the raster or on nodata; all but ``value`` for a pixel without a row. The schema's metadata
-        says under ``points`` where the points are from.
+        One row for each point, in order: the other columns or fields of a file of points, ``row``
+        and ``value``, then the attributes. Names of the former get a leading underscore if the
+        table has columns of these names. ``row``, ``value`` and the attributes are null for a
+        point outside the raster or on nodata; all but ``value`` for a pixel without a row. The
+        schema's metadata says under ``points`` where the points are from.
 
     Raises
     ------
@@ -111,24 +118,49 @@ def sample(
         if has_value.any():
             rows[has_value] = rule.of(values[has_value])
         arrays = _attributes(table, source, fields, rows)
-    names = [_free_name("row", fields), _free_name("value", fields), *(one.name for one in fields)]
+    of_points = list(given.columns)
+    names = free_names([*of_points, "row", "value"], [one.name for one in fields])
+    renamed = dict(zip(of_points, names, strict=False))
+    metadata = {
+        POINTS: given.source.encode(),
+        HITS: str(np.count_nonzero(has_value)).encode(),
+        CRS: crs_name(pixels.grid.crs).encode(),
+        RENAMED: ", ".join(
+            f"{old} is {new}" for old, new in renamed.items() if old != new
+        ).encode(),
+    }
     schema = pa.schema(
         [
-            pa.field(names[0], pa.int64()),
-            pa.field(names[1], pa.from_numpy_dtype(values.dtype)),
+            *(pa.field(renamed[key], one.type) for key, one in given.columns.items()),
+            pa.field(names[-2], pa.int64()),
+            pa.field(names[-1], pa.from_numpy_dtype(values.dtype)),
             *(pa.field(one.name, array.type) for one, array in zip(fields, arrays, strict=True)),
         ],
-        metadata={POINTS: given.source.encode()},
+        metadata=metadata,
     )
-    found = [pa.array(rows, mask=rows < 0), pa.array(values, mask=~has_value), *arrays]
+    found = [
+        *given.columns.values(),
+        pa.array(rows, mask=rows < 0),
+        pa.array(values, mask=~has_value),
+        *arrays,
+    ]
     return pa.Table.from_arrays(found, schema=schema)
 
 
-def _free_name(name: str, fields: Sequence[Field]) -> str:
-    taken = {one.name for one in fields}
-    while name in taken:
-        name = f"_{name}"
-    return name
+def free_names(names: Sequence[str], taken: Collection[str]) -> list[str]:
+    """Return names with underscores before those that are taken, the last ones chosen first.
+
+    >>> free_names(["id", "row"], ["id", "area"])
+    ['_id', 'row']
+    """
+    used = set(taken)
+    found = []
+    for name in reversed(names):
+        while name in used:
+            name = f"_{name}"
+        used.add(name)
+        found.append(name)
+    return found[::-1]
 
 
 # ---- pixels

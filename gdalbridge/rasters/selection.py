@@ -64,8 +64,8 @@ def select(
     raster : str, os.PathLike or gdal.Dataset
         A raster, or without ``mask`` also a sidecar or any other RatZarr.
     where : str
-        An expression as in :func:`gdalbridge.calc`, such as ``"ndvi > 0.6 and class = 'forest'"``.
-        Rows for which it is NULL are not selected. NaN is greater than any number.
+        An expression as in :func:`gdalbridge.calc`, such as
+        ``"ndvi between 0.6 and 1 and class = 'forest'"``. Rows for which it is NULL are not selected. NaN is greater than any number.
     mask : str or os.PathLike, optional
         Also write the pixels of these rows as a GeoTIFF of bytes: 1 for selected pixels, 0 for all
         others. Pixels that are nodata or masked are never selected.

@@ -38,7 +38,7 @@ from gdalbridge.sidecars.source import open_source
 from gdalbridge.sql.expressions import needed
 from gdalbridge.sql.query import Database
 from gdalbridge.sql.result import python_values
-from gdalbridge.text_table import cell, float_text, html_table, json_value, text_table
+from gdalbridge.text_table import cell, float_text, html_table, json_value, kind_text, text_table
 
 __all__ = ["ClassSummary", "summarize"]
 
@@ -55,8 +55,8 @@ STATS = {
 NEGATIVE = "a number of pixels is negative"
 DIGITS = 6
 """Significant digits of a float in the text."""
-SHOWN_ROWS = 100
-"""Classes in the text; half of them are the first ones, half the last ones."""
+SHOWN_ROWS = 50
+"""Classes in the text: the first ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,11 @@ class ClassSummary:
         writer.writerows(json_value(row) for row in self._rows())
         return out.getvalue()
 
+    @property
+    def is_cut(self) -> bool:
+        """True if the text has not all classes."""
+        return bool(self.table.num_rows > SHOWN_ROWS)
+
     def _rows(self) -> list[tuple[Any, ...]]:
         return list(zip(*(python_values(one) for one in self.table.columns), strict=True))
 
@@ -111,15 +116,15 @@ class ClassSummary:
             for name in self.table.column_names
         ]
         rows = [[_text(value) for value in row] for row in self._rows()]
-        if len(rows) > SHOWN_ROWS:
-            half = SHOWN_ROWS // 2
-            rows = [*rows[:half], ["..."] * len(names), *rows[-half:]]
+        if self.is_cut:
+            rows = [*rows[:SHOWN_ROWS], ["..."] * len(names)]
         types = pa.types
         kinds = self.table.schema.types
         return names, rows, [types.is_integer(one) or types.is_floating(one) for one in kinds]
 
     def __str__(self) -> str:
-        return text_table(*self._cells())
+        note = f"\n{SHOWN_ROWS} of {self.table.num_rows} classes" if self.is_cut else ""
+        return text_table(*self._cells()) + note
 
     def _repr_html_(self) -> str:
         return html_table(*self._cells())
@@ -221,7 +226,8 @@ def _chosen(
         _check_single(there, one)
         if one.dtype.kind not in "iufb":
             raise BridgeError(
-                f"{there.name}: column {name!r} is {one.dtype}, and only numbers have a mean"
+                f"{there.name}: column {name!r} is {kind_text(one.dtype)}, and only numbers have a "
+                f"{' or a '.join(stats)}"
             )
     count = next((one for one in there.by_name.values() if one.is_count), None)
     if count is None:
@@ -231,7 +237,7 @@ def _chosen(
         )
     if count.dtype.kind not in "iuf" or count.width != 1:
         raise BridgeError(
-            f"{there.name}: column {count.name!r} is {count.dtype}, and its usage is PixelCount: "
+            f"{there.name}: column {count.name!r} is {kind_text(count.dtype)}, and its usage is PixelCount: "
             "expected numbers"
         )
     return list(dict.fromkeys([*groups, *(columns or ()), count.name]))

@@ -161,7 +161,8 @@ def zonal(
         its share of the segment's valid pixels. With ``weights`` also ``weight``, their sum.
     bands : mapping of int to str, or sequence of int, optional
         The bands, counted from 1, with names for their columns. By default all bands, by their
-        descriptions, or as ``band1`` and so on.
+        descriptions; without one, the band of a one-band image has the file's name without its
+        suffix, and the bands of others are ``band1`` and so on.
     prefix : str, optional
         Begins the columns' names. By default nothing for one image, and the file name of each of
         several.
@@ -349,12 +350,16 @@ def _layers(
         stem = label.rstrip("/").rpartition("/")[2].partition(".")[0]
         start = prefix if prefix is not None else (f"{stem}_" if len(images) > 1 else "")
         for index, number in enumerate(numbers):
-            own = given.get(number) or described[number - 1] or f"band{number}"
+            own = given.get(number) or described[number - 1]
+            if own or count > 1 or not stem:
+                column = f"{start}{own or f'band{number}'}"
+            else:
+                column = f"{prefix or ''}{stem}"
             found.append(
                 _Layer(
                     pixels,
                     index,
-                    f"{start}{own}",
+                    column,
                     label.rstrip("/").rpartition("/")[2],
                     number,
                     described_input,

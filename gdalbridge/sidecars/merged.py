@@ -41,7 +41,7 @@ from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.table_attributes import linear_binning
 from gdalbridge.sidecars.column_access import MISSING_ATTR
 from gdalbridge.sidecars.host import Host, host_of
-from gdalbridge.sidecars.naming import is_sidecar, named
+from gdalbridge.sidecars.naming import find_sidecars, is_sidecar, named
 from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import warn_of_changes
@@ -625,5 +625,7 @@ def _of_raster(
         now = host.now(dataset, str(columns.tables[0].filename), storage_options)
         warn_of_changes(name, now, recorded, stacklevel=4)
     if not columns.tables and not columns.by_name and not may_be_empty:
-        raise no_table(dataset, band, name, " and no sidecar")
+        beside = [] if host is None else find_sidecars(raster, storage_options=storage_options)
+        bands = {one.band for one in beside}
+        raise no_table(dataset, band, name, " and no sidecar", bands)
     return columns

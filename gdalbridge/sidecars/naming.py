@@ -15,14 +15,15 @@ import hashlib
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import LossWarning, SidecarNameError
-from gdalbridge.settings import sidecar_dir
-from ratzarr import ListingRefusedError, RatZarr, RatZarrError
+from gdalbridge.settings import SIDECAR_DIR, sidecar_dir
+from ratzarr import ListingRefusedError, RatZarr, RatZarrError, StorePermissionError
 from ratzarr.stores import gdal_name, open_objects, url_name
 from ratzarr.stores import parse as parse_location
 
@@ -35,6 +36,7 @@ __all__ = [
     "named",
     "parsed_name",
     "raster_name",
+    "sidecar_dir_advised",
     "sidecar_path",
     "writable_sidecar_path",
 ]
@@ -209,6 +211,26 @@ def writable_sidecar_path(raster: Any, band: int = 1, name: str | None = None) -
     if proxy is None or _can_write(beside):
         return beside
     return proxy + _suffix(band, name)
+
+
+@contextmanager
+def sidecar_dir_advised(path: Any) -> Iterator[None]:
+    """Add the way out to an error that says that a sidecar's place can't be written.
+
+    Parameters
+    ----------
+    path : str
+        The sidecar.
+    """
+    try:
+        yield
+    except StorePermissionError as error:
+        if isinstance(path, str) and is_sidecar(path) and not _can_write(path):
+            error.add_note(
+                f"{SIDECAR_DIR} names a directory, or a prefix on S3, for tables that can't lie beside "
+                "their rasters."
+            )
+        raise
 
 
 def _can_write(path: str) -> bool:

@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from gdalbridge.errors import BridgeError, LossWarning, OutputExistsError
 from gdalbridge.gdalio.field_types import kept_usage, usage_attributes, usage_in, usage_name
 from gdalbridge.sidecars.merged import MISSING_ATTR, Column, Columns, is_store
-from gdalbridge.sidecars.naming import writable_sidecar_path
+from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
 from gdalbridge.sidecars.provenance import (
     PROVENANCE_ATTR,
     RASTER_ATTR,
     column_provenance,
     parsed_raster,
 )
+from gdalbridge.text_table import kind_text
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.errors import Advice
 from ratzarr.format import COMPLETE_ATTR, kept_attributes
@@ -49,7 +50,7 @@ def inherited_attributes(before: Column | None, dtype: np.dtype[Any]) -> dict[st
     if usage != (now := kept_usage(usage, dtype)):
         warnings.warn(
             f"column {before.name!r} loses its usage {usage_name(usage)}: its new values are "
-            f"{dtype}, and GDAL's colours are integers",
+            f"{kind_text(dtype)}, and GDAL's colours are integers",
             LossWarning,
             stacklevel=3,
         )
@@ -170,7 +171,10 @@ def new_columns(
     target = target_of(columns, place, band, name, storage_options)
     is_new = not RatZarr.exists(target, storageOptions=storage_options)
     begun: dict[str, bool] = {}
-    with RatZarr(target, storageOptions=storage_options) as table:
+    with (
+        sidecar_dir_advised(target),
+        RatZarr(target, storageOptions=storage_options) as table,
+    ):
         try:
             # Those in place, before a name may refer to a column that will replace it.
             there = {name: _attributes(table, name) for name in table.getColumnNames()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.field_types import FieldUsage, usage_in
 from gdalbridge.sidecars.merged import Column, Columns
+from gdalbridge.text_table import kind_text
 
 __all__ = ["PixelRows", "pixel_rows", "rows_of_values"]
 
@@ -254,7 +255,7 @@ def _checked(columns: Columns, column: Column, values: Array) -> Array:
     if values.dtype.kind not in "iufb":
         raise BridgeError(
             f"{columns.name}: column {column.name!r} says which pixels rows are for (its usage is "
-            f"{FieldUsage(usage_in(column.attributes)).name}), and it is {values.dtype}, not numbers"
+            f"{FieldUsage(usage_in(column.attributes)).name}), and it is {kind_text(values.dtype)}, not numbers"
         )
     if values.dtype.kind == "f" and len(values) and np.all(values == np.floor(values)):
         whole = np.abs(values) < 2**53

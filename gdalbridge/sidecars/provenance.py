@@ -233,7 +233,9 @@ def parsed_provenance(value: object) -> dict[str, Any] | None:
     found = value.get("versions")
     pairs = list(found.items())[:MANY] if isinstance(found, Mapping) else []
     computed = _text(value.get("expression"))
-    by = {} if computed is None else {"expression": computed}
+    by: dict[str, Any] = {} if computed is None else {"expression": computed}
+    if isinstance(images := value.get("images"), list):
+        by["images"] = [_text(one) for one in images[:MANY] if isinstance(one, str)]
     return by | {
         "operation": _text(value["operation"]),
         "raster": _text(value.get("raster")),

@@ -17,6 +17,7 @@ __all__ = ["changed_tables", "refuse_stale", "warn_of_changes"]
 
 ADVICE = (
     "'gdalbridge touch' accepts the raster where the table still fits, "
+    "'gdalbridge build --overwrite' makes it from the pixels anew (--recount: only its counts), and "
     "'gdalbridge copy --overwrite' copies the raster's own table anew"
 )
 

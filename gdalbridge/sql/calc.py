@@ -26,7 +26,7 @@ from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.merged import Column, Columns, open_columns
+from gdalbridge.sidecars.merged import MISSING_ATTR, Column, Columns, open_columns
 from gdalbridge.sidecars.new_columns import NewColumn, new_columns
 from gdalbridge.sidecars.provenance import versions
 from gdalbridge.sql.expressions import Program
@@ -127,6 +127,7 @@ def calc(
         If a column exists and may not be replaced. Nothing is written.
     ConversionError
         If an integer overflows, or a result is NULL and the dtype cannot hold it; names the row.
+        In integers, NULL is the value in the column's attribute ``missing_value``.
     BridgeError
         For an invalid expression, or if the extra ``sql`` is not installed.
     CancelledError
@@ -157,7 +158,7 @@ def calc(
             provenance={"versions": versions() | {"duckdb": metadata.version("duckdb")}},
             band=band, name=name, overwrite=overwrite, storage_options=storage_options,
         ) as writer:  # fmt: skip
-            _compute(there, program, writer.table, rows, told, block_rows)
+            _compute(there, program, writer.table, rows, told, block_rows, dtypes)
             target = writer.path
         told.report(1.0)
     return CalcReport(
@@ -204,8 +205,11 @@ def _compute(
     rows: int,
     told: Progress,
     block_rows: int,
+    dtypes: Mapping[str, np.dtype[Any]],
 ) -> None:
-    from gdalbridge.sql.arrow_values import to_arrow
+    from gdalbridge.sql.arrow_values import Nulls, to_arrow
+
+    nulls = {name: Nulls(name, dtype) for name, dtype in dtypes.items()}
 
     columns = [(column, column.missing_value()) for column in program.columns]
     chunk = table.getRATChunkSize()
@@ -225,7 +229,7 @@ def _compute(
         reading: Iterator[tuple[Block, list[Any]]],
     ) -> Generator[tuple[tuple[Block, str], Array]]:
         for block, arrays in reading:
-            found = program.compute(arrays, block.start, block.length)
+            found = program.compute(arrays, block.start, block.length, nulls)
             while found:
                 name = next(iter(found))
                 yield (block, name), found.pop(name)
@@ -250,3 +254,6 @@ def _compute(
     ):  # fmt: skip
         for block, name in written:
             told.report(block.stop / rows, name)
+    for name, one in nulls.items():
+        if one.missing is not None:
+            table.getColumnAttributeMapping(name)[MISSING_ATTR] = one.missing

@@ -62,6 +62,18 @@ _OPERATORS = {
     "ARRAY_EXTRACT", "ARRAY_SLICE", "COMPARE_IN", "COMPARE_NOT_IN", "OPERATOR_COALESCE",
     "OPERATOR_IS_NOT_NULL", "OPERATOR_IS_NULL", "OPERATOR_NOT", "OPERATOR_NULLIF", "OPERATOR_TRY",
 }  # fmt: skip
+_ORDERINGS = {
+    "COMPARE_BETWEEN", "COMPARE_GREATERTHAN", "COMPARE_GREATERTHANOREQUALTO", "COMPARE_LESSTHAN",
+    "COMPARE_LESSTHANOREQUALTO", "COMPARE_NOT_BETWEEN",
+}  # fmt: skip
+_OTHER_WORDS = {
+    "&&": "Write 'and' instead of &&",
+    "||": "Write 'or' for conditions; || joins texts",
+    "&": "Write 'and' for conditions; & is for the bits of integers",
+    "|": "Write 'or' for conditions; | is for the bits of integers",
+}
+"""What to write for operators of other languages, which DuckDB reads as something else."""
+_NAN_TESTS = {"isfinite", "isinf", "isnan"}
 _UNBOUNDED_TYPES = {"BIGNUM", "BIT", "BITSTRING", "JSON", "VARIANT", "VARINT"}
 """For example, each bit becomes a character of text, and each character 8 bits."""
 _WORDS = {
@@ -88,6 +100,9 @@ def one_expression(parsed: Node, text: str) -> Node:
         # DuckDB was given "SELECT (", the text, and a parenthesis on the next line.
         if parsed.get("position") == str(len("SELECT (") + len(text.encode()) + 1):
             words = "it ends too early, or its parentheses don't match"
+        elif str(words).startswith("Chained comparisons"):
+            wrong = next((one for one in _OTHER_WORDS if one in text), None)
+            words = f"{words}. {_OTHER_WORDS[wrong]}" if wrong else words
         raise BridgeError(f"{text!r} is not an expression: {words}")
     statements = parsed.get("statements", [])
     node = statements[0].get("node", {}) if len(statements) == 1 else {}
@@ -166,6 +181,10 @@ class Rewriter:
         self._text, self._column, self._kinds = text, column, kinds
         self.growing: list[Node] = []
         """Calls that can make long texts, as rewritten; inner calls before outer ones."""
+        self.ordered: set[str] = set()
+        """Columns that are less or greater than something in the expression."""
+        self.nan_tested: set[str] = set()
+        """Columns that the expression tests for NaN."""
 
     def expression(self, node: Node) -> Node:
         """Return the accepted tree, rewritten.
@@ -184,6 +203,10 @@ class Rewriter:
             return self._column(self._one_name(node))
         if kind == "FUNCTION":
             self._check_function(node)
+            if function_of(node) in _NAN_TESTS:
+                self.nan_tested.update(self._names_in(node))
+        if node.get("type") in _ORDERINGS:
+            self.ordered.update(self._names_in(node))
         if kind == "TYPE":
             self._check_type(node)
             return node
@@ -205,6 +228,16 @@ class Rewriter:
         if isinstance(value, list):
             return [self._inside(item) for item in value]
         return value
+
+    def _names_in(self, value: Any) -> set[str]:
+        """Return the columns' names in a tree that is not rewritten."""
+        if isinstance(value, dict):
+            if value.get("class") == "COLUMN_REF":
+                return {self._one_name(value)}
+            value = list(value.values())
+        if isinstance(value, list):
+            return set().union(*map(self._names_in, value))
+        return set()
 
     def _check_type(self, node: Node) -> None:
         # The other children of this node are sizes.
@@ -236,6 +269,8 @@ class Rewriter:
             raise self._refused(f"{name} with further clauses")
 
     def _why_not(self, name: str) -> str:
+        if name in ("&&", "!"):
+            return f"{name}: write '{'and' if name == '&&' else 'not'}'"
         kinds = self._kinds(name)
         if "aggregate" in kinds:
             return (

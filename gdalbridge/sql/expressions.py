@@ -7,14 +7,21 @@ in order.
 """
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError, ConversionError, PackageMissingError
+from gdalbridge.errors import (
+    BridgeError,
+    ColumnSelectionError,
+    ConversionError,
+    NaNWarning,
+    PackageMissingError,
+)
 from gdalbridge.sql.expression_syntax import (
     Node,
     Rewriter,
@@ -26,7 +33,10 @@ from gdalbridge.sql.expression_syntax import (
 )
 from gdalbridge.sql.text_growth import bound, limit, slices
 
-__all__ = ["LOCKED", "Program", "first_line", "needed", "sandbox"]
+if TYPE_CHECKING:
+    from gdalbridge.sql.arrow_values import Nulls
+
+__all__ = ["LOCKED", "Program", "first_line", "in_single_quotes", "needed", "sandbox"]
 
 Array = NDArray[Any]
 
@@ -153,13 +163,37 @@ class Program[C: Operand]:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.close()
+        if kind is None:
+            self.warn_of_nan()
 
     def close(self) -> None:
         """Close the database."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._connection.close()
+
+    def warn_of_nan(self) -> None:
+        """Warn about rows that were computed from NaN as a number greater than all others.
+
+        Warns
+        -----
+        NaNWarning
+            Once for an expression; for a condition, only if it is true for such rows.
+        """
+        for name, counts in self._nan_rows.items():
+            rows = sum(counts.values())
+            if rows:
+                columns = self._ordered[name]
+                many = f"{rows} rows have" if rows > 1 else "1 row has"
+                true = self.dtypes[name].kind == "b"
+                warnings.warn(
+                    f"{many} NaN in {' or '.join(columns)}, and {self._texts[name]!r} "
+                    f"{'is true for them' if true else 'compares it'}: NaN is greater than any "
+                    f"number. Test for it with isnan({_quoted(columns[0])})",
+                    NaNWarning,
+                    stacklevel=4,
+                )
 
     # ---- reading
 
@@ -167,7 +201,9 @@ class Program[C: Operand]:
         from gdalbridge.sql.arrow_values import DTYPES
 
         self._growing: list[tuple[str, Node]] = []
-        trees = [self._tree(text) for text in self._texts.values()]
+        self._ordered: dict[str, list[str]] = {}
+        self._nan_rows: dict[str, dict[int, int]] = {}
+        trees = [self._tree(name, text) for name, text in self._texts.items()]
         self.columns: list[C] = [self._there[name] for name in self._used]
         self._connection.register(BLOCK, self._no_rows())
         types = self._types(trees)
@@ -186,7 +222,7 @@ class Program[C: Operand]:
                 )
             self.dtypes[name] = dtype
 
-    def _tree(self, text: Any) -> Node:
+    def _tree(self, output: str, text: Any) -> Node:
         if not isinstance(text, str) or not text.strip():
             raise BridgeError(f"an expression is text: got {text!r}")
         if any("\ud800" <= c <= "\udfff" for c in text):
@@ -198,7 +234,7 @@ class Program[C: Operand]:
         [(answer,)] = self._ask("SELECT json_serialize_sql(?)", [f"SELECT ({text}\n)"])
         try:
             node = one_expression(json.loads(answer), text)
-            names = _Names(self._there, self._used)
+            names = _Names(self._there, self._used, text)
             rewriter = Rewriter(text, names.reference, self._kinds)
             plain = rewriter.expression(node)
             if names.single and names.integers:
@@ -206,6 +242,11 @@ class Program[C: Operand]:
                 names.widen = True
                 rewriter = Rewriter(text, names.reference, self._kinds)
                 plain = rewriter.expression(node)
+            self._ordered[output] = [
+                name
+                for name in sorted(rewriter.ordered - rewriter.nan_tested)
+                if self._there[name].dtype.kind == "f"
+            ]
             for call in rewriter.growing:
                 self._growing.append((function_of(call), self._bound_of(call, text)))
         except RecursionError:
@@ -250,7 +291,14 @@ class Program[C: Operand]:
         try:
             return [str(kind) for kind in self._connection.sql(self._select(trees)).types]
         except self._duckdb.Error as error:
-            raise BridgeError(f"{self._named()}: {first_line(error)}") from error
+            texts = [f"{one.name!r}" for one in self.columns if one.dtype.kind == "T"]
+            said = f"{self._named()}: {first_line(error)}"
+            if texts:
+                are = "is text" if len(texts) == 1 else "are text"
+                said += (
+                    f" Here {' and '.join(texts)} {are}: CAST(... AS DOUBLE) makes numbers of text"
+                )
+            raise BridgeError(said) from error
 
     def _named(self) -> str:
         return " and ".join(map(repr, self._texts.values()))
@@ -269,7 +317,13 @@ class Program[C: Operand]:
         # An expression without columns also needs a value for each row.
         return pa.table(named if named else {"n": pa.array(np.zeros(rows, np.int8))})
 
-    def compute(self, arrays: Sequence[Any], first_row: int, rows: int) -> dict[str, Array]:
+    def compute(
+        self,
+        arrays: Sequence[Any],
+        first_row: int,
+        rows: int,
+        nulls: "Mapping[str, Nulls] | None" = None,
+    ) -> dict[str, Array]:
         """Return a block of each result.
 
         Parameters
@@ -278,6 +332,8 @@ class Program[C: Operand]:
             A block of each of :attr:`columns`.
         first_row, rows : int
             First row and length of the block.
+        nulls : mapping, optional
+            What stands for NULL in the stored columns, by name.
 
         Raises
         ------
@@ -288,8 +344,15 @@ class Program[C: Operand]:
         from gdalbridge.sql.arrow_values import from_arrow
 
         found = self._results(arrays, first_row, rows)
+        self._count_nan(arrays, found, first_row)
         return {
-            name: from_arrow(_whole(found.column(place)), dtype, column=name, first_row=first_row)
+            name: from_arrow(
+                _whole(found.column(place)),
+                dtype,
+                column=name,
+                first_row=first_row,
+                nulls=(nulls or {}).get(name),
+            )
             for place, (name, dtype) in enumerate(self.dtypes.items())
         }
 
@@ -298,9 +361,28 @@ class Program[C: Operand]:
 
         Parameters and errors are those of :meth:`compute`.
         """
-        found = _whole(self._results(arrays, first_row, rows).column(0))
+        results = self._results(arrays, first_row, rows)
+        self._count_nan(arrays, results, first_row)
+        found = _whole(results.column(0))
         mask: Array = found.fill_null(False).to_numpy(zero_copy_only=False)
         return mask
+
+    def _count_nan(self, arrays: Sequence[Any], results: Any, first_row: int) -> None:
+        """Count the rows of a block with NaN in columns that an expression orders."""
+        import pyarrow.compute as pc
+
+        by_name = dict(zip((one.name for one in self.columns), arrays, strict=True))
+        for place, (name, columns) in enumerate(self._ordered.items()):
+            masks = [pc.is_nan(by_name[column]).fill_null(False) for column in columns]
+            if not masks:
+                continue
+            found = masks[0]
+            for mask in masks[1:]:
+                found = pc.or_(found, mask)
+            if self.dtypes[name].kind == "b":
+                found = pc.and_(found, _whole(results.column(place)).fill_null(False))
+            # A block may be computed again: its number replaces the earlier one.
+            self._nan_rows.setdefault(name, {})[first_row] = pc.sum(found).as_py() or 0
 
     def _results(self, arrays: Sequence[Any], first_row: int, rows: int) -> Any:
         block = self._block(arrays, rows)
@@ -386,15 +468,20 @@ class Program[C: Operand]:
 class _Names:
     """Our names for an expression's columns, because DuckDB's names are not case-sensitive."""
 
-    def __init__(self, there: Operands[Any], used: dict[str, str]) -> None:
-        self._there, self._used = there, used
+    def __init__(self, there: Operands[Any], used: dict[str, str], text: str) -> None:
+        self._there, self._used, self._text = there, used, text
         self.widen = False
         self.single = self.integers = False
         """True if the expression uses floats narrower than 64 bits, and integers."""
 
     def reference(self, name: str) -> Node:
         """Return the SQL for a column in DuckDB's query."""
-        dtype = self._there[name].dtype
+        try:
+            dtype = self._there[name].dtype
+        except ColumnSelectionError as error:
+            if f'"{name}"' in self._text:
+                raise ColumnSelectionError(f"{error} {in_single_quotes(name)}") from None
+            raise
         small = dtype.kind == "f" and dtype.itemsize < 8
         self.single |= small
         self.integers |= dtype.kind in "iu"
@@ -406,12 +493,23 @@ class _Names:
         return as_type(node, "DOUBLE") if small and self.widen else node
 
 
+def _quoted(name: str) -> str:
+    """Return a column's name as an expression has it."""
+    return name if name.isidentifier() else '"' + name.replace('"', '""') + '"'
+
+
 def _whole(column: Any) -> Any:
     """Return an array without chunks."""
     if column.num_chunks == 1:
         return column.chunk(0)
     whole = column.combine_chunks()
     return whole.chunk(0) if hasattr(whole, "num_chunks") and whole.num_chunks else whole
+
+
+def in_single_quotes(name: str) -> str:
+    """Return a hint for a missing column whose name is in double quotes."""
+    text = name.replace("'", "''")
+    return f"(Double quotes are for names of columns; text is written in single ones: '{text}')"
 
 
 def first_line(error: Exception) -> str:

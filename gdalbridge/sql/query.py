@@ -1,6 +1,7 @@
 """Queries over tables in DuckDB's SQL, without access to files, the network or Python's variables."""
 
 import atexit
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.sql.expressions import LOCKED, first_line, needed
+from gdalbridge.sql.expressions import LOCKED, first_line, in_single_quotes, needed
 from ratzarr.interop import TableMethods
 from ratzarr.stores import temporary_path
 
@@ -86,6 +87,7 @@ class Database:
     ) -> None:
         self._duckdb = needed()
         self._allow_files = allow_files
+        self._names = list(tables)
         self._scans: list[Any] = []
         config = {
             "memory_limit": f"{memory}B",
@@ -181,7 +183,8 @@ class Database:
                 self._check(query, statements)
             found = self._connection.sql(query)
         except self._duckdb.Error as error:
-            raise BridgeError(f"DuckDB can't run {query!r:.200}: {error}") from error
+            reason = self._reason(query, error)
+            raise BridgeError(f"DuckDB can't run {query!r:.200}: {reason}") from error
         except UnicodeEncodeError:
             raise BridgeError(f"{query!a:.200} is not Unicode text") from None
         if found is None:
@@ -189,6 +192,20 @@ class Database:
                 f"{query!r:.200} returns no rows; a query starts with SELECT or FROM"
             )
         return found
+
+    def _reason(self, query: str, error: Exception) -> str:
+        """Return DuckDB's message, with what a newcomer to these tables needs to know."""
+        said = str(error)
+        missing = re.match(r"Catalog Error: Table with name (.*) does not exist!", said)
+        if missing is not None:
+            # DuckDB would suggest tables of its own.
+            is_one = len(self._names) == 1
+            there = f"table is called {self._names[0]}" if is_one else f"tables are {self._names}"
+            return f"there is no table {missing[1]}; the {there}"
+        column = re.match(r'Binder Error: Referenced column "(.*)" not found', said)
+        if column is not None and f'"{column[1]}"' in query:
+            said = f"{said}\n{in_single_quotes(column[1])}"
+        return said
 
     def _check(self, query: str, statements: list[Any]) -> None:
         kinds = self._duckdb.StatementType

@@ -69,10 +69,16 @@ class Condition:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        if kind is None:
+            self.warn_of_nan()
 
     def close(self) -> None:
         """Close the expression's database."""
         self._program.close()
+
+    def warn_of_nan(self) -> None:
+        """Warn about rows for which the condition is true because of a NaN."""
+        self._program.warn_of_nan()
 
     def mask(self, columns: Mapping[str, Any], first_row: int, rows: int) -> NDArray[np.bool_]:
         """Return the rows of a block for which the condition is true; NULL is not.

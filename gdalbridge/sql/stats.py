@@ -22,7 +22,7 @@ from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from gdalbridge.sql.expressions import needed
 from gdalbridge.sql.value_counts import ValueCounts, counted_columns
-from gdalbridge.text_table import dtype_text, json_value
+from gdalbridge.text_table import dtype_text, json_value, kind_text
 from ratzarr.format import Block
 from ratzarr.interop import Field, Source
 
@@ -346,7 +346,9 @@ def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArra
     if kind == "b":
         return weights.astype(np.int64)
     if kind not in "iuf":
-        raise ConversionError(f"column {column!r} of {weights.dtype} has no counts to weigh by")
+        raise ConversionError(
+            f"column {column!r} of {kind_text(weights.dtype)} has no counts to weigh by"
+        )
     if kind == "f":
         with np.errstate(invalid="ignore"):
             wrong = ~((weights >= 0) & (weights < MAX_WEIGHT) & (weights == np.floor(weights)))

@@ -430,7 +430,10 @@ class _Scanner:
         return self._batches
 
     def scan_batches(self) -> Iterator[Any]:
-        """Refuse: a table has no fragments."""
+        """Raise an error: Arrow's method yields batches with their fragments, such as files.
+
+        A table has no fragments. DuckDB and Polars call the other methods.
+        """
         raise NotImplementedError("a table has no fragments; use to_batches()")
 
     def to_table(self) -> Any:

@@ -345,7 +345,11 @@ class _Checkup:
                 self._add("leftover", keys[0], _count(keys, words), check.name, repair=repair)
 
     def _replacement_of(self, check: ColumnCheck) -> bool:
-        """Return True if a column is just being moved here; its other location reports it."""
+        """Return True if the column in place is a replacement that is still being moved there.
+
+        It is not complete before the move ends. The column under ``PENDING`` has the same identity
+        and is complete, and its findings are reported.
+        """
         state = check.state
         there = self._columns.get(f"{PENDING}/{check.key}/{state.id}") if state else None
         return there is not None and there.state is not None and there.state.complete

@@ -283,7 +283,10 @@ def remove_old(local: LocalObjects, key: str) -> bool:
 
 
 def empty_folders(local: LocalObjects) -> Iterator[str]:
-    """Yield empty directories, or trees of them, in the place of a column."""
+    """Yield the keys of directories of columns that contain no file, only empty directories.
+
+    A process that was killed while it created or deleted a column leaves them.
+    """
     try:
         with os.scandir(_path(local, GROUP)) as entries:
             folders = [one.name for one in entries if one.is_dir(follow_symlinks=False)]

@@ -14,12 +14,14 @@ removes leftovers.
 """
 
 import contextlib
+import errno
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ratzarr.errors import StorePermissionError
 from ratzarr.stores.local_files import discard, new_held, writer_is_dead
 
 __all__ = ["leftovers", "remove_temporary", "sweep_leftovers", "temporary_path"]
@@ -42,11 +44,23 @@ def temporary_path(parent: Path, suffix: str = "", *, folder: bool = False) -> I
         Suffix of the path. Other files whose names continue it are removed too.
     folder : bool
         Create a directory, for this user alone.
+
+    Raises
+    ------
+    StorePermissionError
+        If no file can be created in the directory.
     """
     sweep_leftovers(parent)
-    file, lock = new_held(
-        lambda: str(parent / f"{PREFIX}{secrets.token_hex(10)}{LOCK}"), locks_needed=False
-    )
+    try:
+        file, lock = new_held(
+            lambda: str(parent / f"{PREFIX}{secrets.token_hex(10)}{LOCK}"), locks_needed=False
+        )
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        raise StorePermissionError(
+            f"can't write in {parent.absolute()}: {error.strerror}"
+        ) from error
     made = Path(lock.removesuffix(LOCK) + suffix)
     _current[made] = lock
     try:

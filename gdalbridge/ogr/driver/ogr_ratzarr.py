@@ -46,6 +46,8 @@ RECORD = "ratzarr-python.json"
 PAGE_ROWS = 100
 """Rows read together where single rows are asked for."""
 _UPDATE = 1
+_FAILURE, _OPEN_FAILED = 3, 4
+"""CE_Failure and CPLE_OpenFailed of GDAL's cpl_error.h."""
 _HEAD = struct.Struct("<IQ")
 # The variables of a program that brings its own Python or GDAL are wrong for the helper.
 _FOREIGN = (
@@ -405,8 +407,27 @@ class Driver(BaseDriver):  # type: ignore[misc] # GDAL's has no annotations
         try:
             return Dataset(Table(name, options))
         except TableError as error:
-            # GDAL shows the whole traceback.
+            if _reported(str(error)):
+                return None
+            # GDAL shows the traceback too.
             raise error.with_traceback(None) from None
+
+
+def _reported(message: str) -> bool:
+    """Report an error as GDAL's C code does, without a traceback; False if GDAL is not found.
+
+    It is found in programs that are linked with GDAL, such as ogrinfo and QGIS.
+    """
+    try:
+        import ctypes
+
+        report = ctypes.CDLL(None).CPLError
+    except (ImportError, OSError, AttributeError, TypeError):
+        return False
+    # The arguments of the format follow these three.
+    report.argtypes, report.restype = [ctypes.c_int, ctypes.c_int, ctypes.c_char_p], None
+    report(_FAILURE, _OPEN_FAILED, b"%s", ctypes.c_char_p(message.encode("utf-8", "replace")))
+    return True
 
 
 def _parsed(text: str) -> tuple[str, dict[str, str]]:

@@ -61,6 +61,16 @@ def test_from_pixels_to_statistics(tmp_path, segments):
     assert "passes" in run("zonal", segments, image, "--memory", "200", "--overwrite")
 
 
+def test_info_names_the_images(tmp_path, segments):
+    for name in ("dem.tif", "ndvi.tif"):
+        image = write(tmp_path / name, np.arange(2000, dtype="f4").reshape(40, 50))
+        run("zonal", segments, image)
+    said = run("info", segments)
+    assert "zonal of dem.tif by seg.tif, band 1" in said
+    assert "): dem_count, dem_mean\n" in said
+    assert "zonal of ndvi.tif by seg.tif" in said
+
+
 @pytest.mark.parametrize(("words", "said"), [
     (["--band", "red"], "NUMBER:NAME"), (["--band", "1", "--band", "1:x"], "twice"),
     (["--memory", "much"], "500M"), (["--stat", "average"], "'average'"),

@@ -4,6 +4,7 @@ import errno
 import os
 import pickle
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from gdalbridge import build
 from gdalbridge.cli import main
 from gdalbridge.cli.exits import in_words
 from gdalbridge.errors import BridgeError, OutputExistsError
+from gdalbridge.settings import SIDECAR_DIR
 from ratzarr import ColumnIncompleteError, RatZarr
 from ratzarr.errors import Advice
+from tests.gdalbridge.pixel_rasters import write
 from tests.gdalbridge.sample_rasters import INTEGER, make, new_rat
 from tests.processes import LIMIT, gdalbridge, running, silent_server, wait_until
 
@@ -464,3 +468,60 @@ def test_help_waits_for_no_large_library():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.endswith("\nset()\n")
+
+
+@pytest.fixture
+def locked(tmp_path):
+    """A directory that can't be written, with a raster that has a table, and another one."""
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    for name in ("seg.tif", "bare.tif"):
+        write(folder / name, np.array([[1, 1, 2]], "u1"), crs=32632)
+    build(folder / "seg.tif", area=True)
+    folder.chmod(0o555)
+    yield folder
+    folder.chmod(0o755)
+
+
+def unprivileged(*words):
+    """Run a command without root's right to write everywhere."""
+    program = []
+    if os.geteuid() == 0:
+        program = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+        if shutil.which(program[0]) is None:
+            pytest.skip("root may write everywhere")
+    environment = {key: value for key, value in os.environ.items() if key != SIDECAR_DIR}
+    return subprocess.run(
+        [*program, *map(str, gdalbridge(*words))],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+
+
+@pytest.mark.main_env_only
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["paint", "seg.tif", "area", "-o", "out.tif"],
+        ["paint", "seg.tif", "area", "-o", "out.png"],
+        ["export", "seg.tif", "out.csv"],
+        ["select", "seg.tif", "area > 1", "--mask", "out.tif"],
+        ["polygonize", "seg.tif", "out.gpkg"],
+        ["plot", "seg.tif", "area", "-o", "out.png"],
+        ["sql", "seg.tif", "FROM rat", "-o", "out.csv"],
+        ["bake", "seg.tif", "out.tif"],
+    ],
+    ids=lambda words: f"{words[0]} {words[-1]}",
+)
+def test_a_directory_that_cannot_be_written_is_named(locked, words):
+    done = unprivileged(*(locked / word if "." in word else word for word in words))
+    assert done.returncode == 1
+    assert done.stderr == f"gdalbridge: can't write in {locked}: Permission denied\n"
+
+
+@pytest.mark.parametrize("words", [["build"], ["zonal", "seg.tif"]])
+def test_the_way_out_for_a_sidecar_that_cannot_be_written(locked, words):
+    more = [locked / word for word in words[1:]]
+    done = unprivileged(words[0], locked / "bare.tif", *more)
+    assert done.returncode == 1
+    assert "no permission" in done.stderr
+    assert "GDALBRIDGE_SIDECAR_DIR names a directory" in done.stderr

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from gdalbridge import list_tables
+from gdalbridge import list_tables, open_table
 from gdalbridge.cli import main
 from gdalbridge.errors import BridgeError, RasterNotFoundError
 from gdalbridge.sidecars.listing import MAX_FOLDERS
@@ -252,6 +252,39 @@ def test_the_bands_that_have_a_table_are_named(command, bands, tmp_path, monkeyp
         expected = {1: "but band 3 has. Use --band 3.", 2: "but bands 2, 3 have. Use --band 2."}
         assert expected[len(bands)] in done.stderr.replace("and no sidecar, ", "")
         assert call(command, "bt.tif", "--band", bands[0]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["head"], ["describe"], ["sql", "FROM rat"], ["calc", "--out", "a", "v * 2"],
+     ["export", "out.csv"]],
+)  # fmt: skip
+def test_a_sidecar_of_another_band_is_named(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "two.tif", bands=2).FlushCache()
+    words = [command[0], "two.tif", *command[1:]]
+    done = call(*words)
+    assert done.exit_code == 1, done.output
+    assert "no other band has one. To make one from the pixels: gdalbridge build" in done.stderr
+    with open_table(tmp_path / "two.tif", 2) as table:
+        table["v"] = [7]
+    done = call(*words)
+    assert done.exit_code == 1
+    assert "band 1 has no attribute table and no sidecar, but band 2 has. Use " in done.stderr
+    assert call(*words, "--band", 2).exit_code == 0
+
+
+def test_info_of_a_band(tmp_path):
+    dataset = make(tmp_path / "two.tif", bands=2)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("v", INTEGER, 5, [7])], 1))
+    dataset = None
+    with open_table(tmp_path / "two.tif", 2) as table:
+        table["x"] = [7]
+    path = tmp_path / "two.tif"
+    for band, expected in ((1, (1, 0)), (2, (0, 1))):
+        found = json.loads(call("info", path, "--band", band, "--json").stdout)
+        assert (len(found["tables"]), len(found["sidecars"])) == expected
+    assert "there is no 3" in call("info", path, "--band", 3).stderr
 
 
 @pytest.mark.parametrize("command", ["info", "head", "stats", "copy"])

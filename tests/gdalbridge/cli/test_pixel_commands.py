@@ -104,6 +104,33 @@ def test_sample_of_a_file_to_csv(raster, tmp_path):
     ]  # fmt: skip
 
 
+def test_sample_keeps_every_column(raster, tmp_path):
+    with open_table(raster) as table:
+        table["x"] = [1.5, 2.5, 3.5]
+    (tmp_path / "plots.csv").write_text("x,y,plot,class\n503,899,p1,A\n")
+    done = call("sample", raster, tmp_path / "plots.csv", "--csv")
+    assert done.exit_code == 0, done.output
+    rows = list(csv.reader(io.StringIO(done.stdout)))
+    assert rows[0] == ["_x", "y", "plot", "_class", "row", "value", "ndvi", "class", "x"]
+    assert rows[1] == ["503", "899", "p1", "A", "1", "1", "0.5", "wood, old", "2.5"]
+    assert (
+        done.stderr.count("columns of the same names as the points: class is _class, x is _x") == 1
+    )
+    done = call("sample", raster, 503, 899, "--json")
+    (record,) = json.loads(done.stdout)
+    assert (record["_x"], record["y"], record["x"]) == (503, 899, 2.5)
+
+
+def test_sample_says_that_all_points_are_elsewhere(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[1]], "u1"), crs=32632)
+    with open_table(path) as table:
+        table["n"] = [1, 2]
+    done = call("sample", path, 9.1, 48.2)
+    assert done.exit_code == 0
+    assert "WGS 84 / UTM zone 32N (EPSG:32632); --crs names that of the points" in done.stderr
+    assert "note" not in call("sample", path, 9.1, 48.2, 501, 899).stderr
+
+
 def test_wrong_usage_of_sample(raster, tmp_path):
     for wrong in ([], [1], [1, 2, 3], [1, "b"], ["a.csv", "b.csv"], [1, 2, "--cvs"], [1, 2, "-z"],
                   [1, 2, "--csv", "--json"]):  # fmt: skip

@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from osgeo import gdal
+from osgeo import gdal, ogr
 
 from gdalbridge import build, open_table
 from gdalbridge.cli import main
@@ -110,3 +112,62 @@ def test_a_table_without_counts_names_the_way(tmp_path):
     assert command == ["build", path, "--recount"]
     run(*command)
     assert "a         1       1" in run("summarize", path, "--by", "class")
+
+
+def test_summarize_of_many_classes_and_of_text(tmp_path):
+    path = write(tmp_path / "seg.tif", squares(40, 50, size=4))
+    build(path)
+    with open_table(path) as table:
+        table["id"] = np.arange(len(table))
+        table["class"] = ["a"] * len(table)
+        classes = len(table)
+    done = CliRunner().invoke(main, ["summarize", path, "--by", "id"])
+    assert done.exit_code == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[2:]] == [*map(str, range(50)), "...", "50"]
+    assert lines[-1] == f"50 of {classes} classes"
+    assert "--csv and --json print all classes" in done.stderr
+    assert len(run("summarize", path, "--by", "id", "--csv").splitlines()) == classes + 1
+    said = run("summarize", path, "--by", "id", "--columns", "class", code=1)
+    assert "column 'class' is text, and only numbers have a mean" in said
+
+
+QUIET = """
+import json, sys
+from click.testing import CliRunner
+from gdalbridge.cli import main
+for words in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(main, words)
+    assert (done.exit_code, "FutureWarning" in done.output) == (0, False), (words, done.output)
+"""
+
+
+@pytest.mark.main_env_only
+def test_no_command_shows_gdals_warning_of_a_later_version(tmp_path):
+    """The warning is an error here; GDAL issues it where a module's exceptions are not set."""
+    names = [str(tmp_path / name) for name in ("seg.tif", "image.tif", "plots.gpkg", "o.parquet")]
+    seg, image, plots, parquet = names
+    for name in (seg, image):
+        write(name, np.array([[1, 1, 2]], "u1"), crs=32632)
+    (tmp_path / "plots.csv").write_text("lon,lat\n9,0\n", encoding="utf-8")
+    with gdal.ExceptionMgr():
+        dataset = gdal.GetDriverByName("GPKG").Create(plots, 0, 0, 0, gdal.GDT_Unknown)
+        system = gdal.Open(seg).GetSpatialRef()
+        layer = dataset.CreateLayer("plots", system, ogr.wkbPoint)
+        feature = ogr.Feature(layer.GetLayerDefn())
+        feature.SetGeometry(ogr.CreateGeometryFromWkt("POINT (500000 0)"))
+        layer.CreateFeature(feature)
+        del feature, layer, dataset
+    commands = [
+        ["build", seg, "--area", "--bbox"], ["zonal", seg, image], ["info", seg], ["head", seg],
+        ["polygonize", seg, str(tmp_path / "o.gpkg")], ["polygonize", seg, parquet],
+        ["export", seg, str(tmp_path / "t.gpkg")], ["paint", seg, "area", "-o", str(tmp_path / "p.tif")],
+        ["sample", seg, plots], ["sample", seg, str(tmp_path / "plots.csv")],
+        ["select", seg, "area > 0", "--mask", str(tmp_path / "m.tif")],
+        ["summarize", seg, "--by", "Histogram"], ["touch", seg], ["ls", seg],
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-W", "error::FutureWarning", "-c", QUIET, json.dumps(commands)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")

@@ -123,6 +123,7 @@ def test_an_error_is_ogr2ogrs_error(run, tmp_path):
     done = run("ogrinfo", "RATZARR:missing.tif", check=False)
     assert done.returncode == 1
     assert "missing.tif can't be opened as a raster" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
 
 
 @debian

@@ -230,6 +230,30 @@ def test_columns_called_row_and_value_keep_their_names(tmp_path):
     assert found.to_pydict() == {"_row": [1], "_value": [1], "row": [6], "value": ["b"]}
 
 
+def test_the_points_own_columns_come_first(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[0, 1]], "u1"))
+    table_of(path, area=[5.0, 6.0], id=["a", "b"])
+    csv = tmp_path / "plots.csv"
+    csv.write_text("id,code,X,Y,n,price\n7,007,501,899,1,1.50\n8,,503,899,,2.25\n")
+    assert sample(path, csv).to_pydict() == {
+        "_id": [7, 8], "code": ["007", None], "n": [1, None], "price": ["1.50", "2.25"],
+        "row": [0, 1], "value": [0, 1], "area": [5, 6], "id": ["a", "b"],
+    }  # fmt: skip
+    driver = gdal.GetDriverByName("GPKG").Create(str(tmp_path / "p.gpkg"), 0, 0, 0, 0)
+    layer = driver.CreateLayer("p", None, ogr.wkbPoint)
+    for name, kind in (("id", ogr.OFTInteger64), ("area", ogr.OFTString), ("raw", ogr.OFTBinary)):
+        layer.CreateField(ogr.FieldDefn(name, kind))
+    feature = ogr.Feature(layer.GetLayerDefn())
+    feature["id"], feature["area"] = 2**60 + 1, "old"
+    feature.SetGeometry(ogr.CreateGeometryFromWkt("POINT (503 899)"))
+    layer.CreateFeature(feature)
+    del feature, layer, driver
+    assert sample(path, tmp_path / "p.gpkg").to_pydict() == {
+        "_id": [2**60 + 1], "_area": ["old"], "raw": [None],
+        "row": [1], "value": [1], "area": [6], "id": ["b"],
+    }  # fmt: skip
+
+
 def test_several_values_per_row(tmp_path):
     path = write(tmp_path / "seg.tif", np.array([[1]], "u1"))
     table_of(path, two=np.array([[1, 2], [3, 4]]))

@@ -106,12 +106,12 @@ def test_fractions_of_classes(tmp_path, segments):
     path, labels = segments
     classes = np.random.default_rng(1).integers(3, 6, (HEIGHT, WIDTH)).astype("u1")
     report = zonal(path, write(tmp_path / "lc.tif", classes), stats=["fraction"], bands=[1])
-    assert report.columns == ("band1_fraction_3", "band1_fraction_4", "band1_fraction_5")
+    assert report.columns == ("lc_fraction_3", "lc_fraction_4", "lc_fraction_5")
     table = open_table(path)
     for one in (1, 3, 200):
         share = (classes[labels == one] == 4).mean()
-        assert table["band1_fraction_4"][one] == pytest.approx(share)
-    assert np.isnan(table["band1_fraction_4"][0])
+        assert table["lc_fraction_4"][one] == pytest.approx(share)
+    assert np.isnan(table["lc_fraction_4"][0])
     with pytest.raises(BridgeError, match="256 columns"):
         zonal(path, write(tmp_path / "x.tif", np.arange(HEIGHT * WIDTH, dtype="u4").reshape(HEIGHT, WIDTH)),
               stats=["fraction"])  # fmt: skip
@@ -137,12 +137,19 @@ def test_names_of_bands_and_images(tmp_path, segments):
     second = write(tmp_path / "l8.x.tif", image("u1", 1))
     assert zonal(path, first, stats=["mean"]).columns == ("red_mean", "band2_mean")
     assert zonal(path, [first, second], stats=["max"]).columns == (
-        "s2_red_max", "s2_band2_max", "l8_band1_max",
+        "s2_red_max", "s2_band2_max", "l8_max",
     )  # fmt: skip
     assert zonal(path, first, stats=["min"], bands={2: "nir"}, prefix="t1_").columns == (
         "t1_nir_min",
     )
-    with pytest.raises(BridgeError, match="'band1'"):
+    # The only band of an image has the name of its file, unless it has one of its own.
+    assert zonal(path, second, stats=["min"]).columns == ("l8_min",)
+    assert zonal(path, second, stats=["min"], prefix="t2_").columns == ("t2_l8_min",)
+    named = [first, second]
+    assert zonal(path, named, stats=["p10"], bands={1: "ndvi"}).columns == (
+        "s2_ndvi_p10", "l8_ndvi_p10",
+    )  # fmt: skip
+    with pytest.raises(BridgeError, match="'l8'"):
         zonal(path, [second, second], prefix="")
     attributes = open_table(path)["red_mean"].attrs
     assert attributes["image"] == "s2.tif"
@@ -155,16 +162,17 @@ def test_two_calls_add_columns_and_overwrite_replaces(tmp_path, segments):
     path, labels = segments
     source = write(tmp_path / "a.tif", image("u1", 1))
     zonal(path, source, stats=["mean"])
-    with pytest.raises(OutputExistsError, match="band1_mean"):
+    with pytest.raises(OutputExistsError, match="a_mean"):
         zonal(path, source, stats=["count", "mean"])
-    assert open_table(path).columns == ["band1_mean"]
-    other = write(tmp_path / "b.tif", np.full((HEIGHT, WIDTH), 7, "u1"))
+    assert open_table(path).columns == ["a_mean"]
+    (tmp_path / "more").mkdir()
+    other = write(tmp_path / "more" / "a.tif", np.full((HEIGHT, WIDTH), 7, "u1"))
     zonal(path, other, stats=["count", "mean"], overwrite=True)
     table = open_table(path)
-    assert table.columns == ["band1_mean", "band1_count"]
-    means = table["band1_mean"][:]
+    assert table.columns == ["a_mean", "a_count"]
+    means = table["a_mean"][:]
     assert set(means[~np.isnan(means)].tolist()) == {7.0}
-    assert table["band1_count"][:].tolist() == np.bincount(labels.ravel()).tolist()
+    assert table["a_count"][:].tolist() == np.bincount(labels.ravel()).tolist()
 
 
 def test_a_sparse_table_chooses_the_rows(tmp_path):
@@ -177,7 +185,7 @@ def test_a_sparse_table_chooses_the_rows(tmp_path):
         path, write(tmp_path / "a.tif", np.arange(6, dtype="f4").reshape(2, 3)), stats=["sum"]
     )
     assert report.outside == 1
-    assert open_table(path)["band1_sum"][:].tolist() == [9.0, 1.0]
+    assert open_table(path)["a_sum"][:].tolist() == [9.0, 1.0]
 
 
 def test_nodata_and_masks(tmp_path):
@@ -194,8 +202,8 @@ def test_nodata_and_masks(tmp_path):
         dataset = None
     zonal(path, source, stats=["sum", "count"], nodata=4)
     table = open_table(path)
-    assert table["band1_sum"][:].tolist() == [0, 1, 3]
-    assert table["band1_count"][:].tolist() == [0, 1, 1]
+    assert table["a_sum"][:].tolist() == [0, 1, 3]
+    assert table["a_count"][:].tolist() == [0, 1, 1]
 
 
 def test_nodata_of_the_segments_is_no_row(tmp_path):
@@ -213,11 +221,11 @@ def test_infinite_and_all_missing_pixels(tmp_path):
     values = np.array([[1, np.inf, np.nan, np.nan, -0.0]], "f4")
     zonal(path, write(tmp_path / "a.tif", values), stats=["count", "mean", "min", "max", "median"])
     frame = open_table(path).to_pandas()
-    assert frame["band1_count"].tolist() == [2, 0, 1]
-    assert frame["band1_mean"][0] == np.inf
-    assert frame["band1_max"][0] == np.inf
-    assert frame.loc[1].drop("band1_count").isna().all()
-    assert frame["band1_median"][2] == 0
+    assert frame["a_count"].tolist() == [2, 0, 1]
+    assert frame["a_mean"][0] == np.inf
+    assert frame["a_max"][0] == np.inf
+    assert frame.loc[1].drop("a_count").isna().all()
+    assert frame["a_median"][2] == 0
 
 
 def test_another_grid_is_refused_or_resampled(tmp_path, segments):
@@ -232,7 +240,7 @@ def test_another_grid_is_refused_or_resampled(tmp_path, segments):
     fine = coarse.repeat(2, 0).repeat(2, 1)
     table = open_table(path)
     wanted = np.bincount(labels.ravel(), fine.ravel(), minlength=len(table))
-    assert np.array_equal(table["band1_sum"][:], wanted)
+    assert np.array_equal(table["coarse_sum"][:], wanted)
     # Outside the image there are no pixels, not zeros.
     inside = np.bincount(labels[:100, :100].ravel(), minlength=len(table))
     for number, dtype in enumerate(("u1", "u2", "i2", "i4", "u4", "f4", "f8")):
@@ -242,7 +250,7 @@ def test_another_grid_is_refused_or_resampled(tmp_path, segments):
             transform=(500, 4, 0, 900, 0, -4),
         )
         zonal(path, part, stats=["count"], resampling="near", prefix=f"{dtype}_")
-        assert np.array_equal(open_table(path)[f"{dtype}_band1_count"][:], inside), dtype
+        assert np.array_equal(open_table(path)[f"{dtype}_part{number}_count"][:], inside), dtype
     far = write(tmp_path / "far.tif", coarse, transform=(50000, 4, 0, 900, 0, -4))
     with pytest.raises(BridgeError, match=r"far\.tif lies outside the segments"):
         zonal(path, far, resampling="near", prefix="far_")
@@ -319,8 +327,8 @@ def test_integers_beyond_the_column_are_refused(tmp_path, stat, dtype, value):
     assert open_table(path).columns == []
     zonal(path, source, stats=["mean", "median"])
     table = open_table(path)
-    assert table["band1_mean"][4] == float(pixels[0, :2].astype("f8").mean())
-    assert table["band1_median"][4] == float(np.median(pixels[0, :2].astype("f8")))
+    assert table["a_mean"][4] == float(pixels[0, :2].astype("f8").mean())
+    assert table["a_median"][4] == float(np.median(pixels[0, :2].astype("f8")))
 
 
 def test_sums_in_a_file_of_one_large_block_are_exact(tmp_path):
@@ -328,7 +336,7 @@ def test_sums_in_a_file_of_one_large_block_are_exact(tmp_path):
     path = write(tmp_path / "seg.tif", np.ones(pixels.shape, "u1"), BLOCKYSIZE="1")
     source = write(tmp_path / "a.tif", pixels)
     zonal(path, source, stats=["sum"])
-    assert int(open_table(path)["band1_sum"][1]) == int(pixels.astype("u8").sum())
+    assert int(open_table(path)["a_sum"][1]) == int(pixels.astype("u8").sum())
 
 
 # ---- weights

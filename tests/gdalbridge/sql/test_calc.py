@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,9 +18,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from osgeo import gdal
 
-from gdalbridge import BridgeError, ConversionError, attach, calc
+from gdalbridge import BridgeError, ConversionError, attach, calc, open_table
 from gdalbridge.cli import main
-from gdalbridge.errors import CancelledError, ColumnSelectionError, OutputExistsError
+from gdalbridge.errors import (
+    CancelledError,
+    ColumnSelectionError,
+    NaNWarning,
+    OutputExistsError,
+)
 from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sql.expressions import Program, sandbox
 from ratzarr import RatZarr, UnequalValueError
@@ -270,9 +276,7 @@ def test_null_and_nan(tmp_path):
         equal_nan=True,
     )
     for expression, kind in (
-        ("i + 1", "int16"),
         ("s || 'x'", "str"),
-        ("year(t)", "int64"),
         ("f > NULL", "bool"),
     ):
         with pytest.raises(
@@ -280,6 +284,77 @@ def test_null_and_nan(tmp_path):
         ):
             result(path, expression)
     assert result(path, "coalesce(i + 1, 0)").tolist() == [2, 0, 4]
+
+
+@pytest.mark.main_env_only
+@pytest.mark.parametrize(
+    ("expression", "said"),
+    [
+        ('owner = "O\'Neil"', "text is written in single ones: 'O''Neil'"),
+        ("owner * 2", "'owner' is text"),
+        ("rent > 1 && rent < 3", "Write 'and' instead of &&"),
+        ("rent && owner", "write 'and'"),
+        ("rent > 1 || rent < 3", "Write 'or' for conditions"),
+        ("!(rent > 1)", "write 'not'"),
+    ],
+)
+def test_errors_say_what_to_write(tmp_path, expression, said):
+    path = store(tmp_path, {"owner": texts("Ann", "O'Neil"), "rent": np.array([1, 2])})
+    with pytest.raises((BridgeError, ColumnSelectionError), match=re.escape(said)):
+        calc(path, {"out": expression})
+
+
+@pytest.mark.main_env_only
+def test_integers_keep_their_missing_values(tmp_path):
+    """As zonal statistics have them: rows without pixels, in a row of its own block."""
+    none = np.iinfo("i4").min
+    path = store(
+        tmp_path,
+        {"red": np.array([none, 10, 20, none], "i4"), "nir": np.array([none, 30, 25, 7], "i4"),
+         "small": np.array([255, 1, 2, 3], "u1")},
+        2, red={"missing_value": none}, nir={"missing_value": none}, small={"missing_value": 1},
+    )  # fmt: skip
+
+    def read(expression, **options):
+        found = result(path, expression, block_rows=2, **options)
+        with open_table(path) as table:
+            return found.dtype, table.to_arrow(["out"])["out"].to_pylist()
+
+    assert read("nir - red") == (np.dtype("i4"), [None, 20, 5, None])
+    assert read("nir - red", dtype="uint8") == (np.dtype("u1"), [None, 20, 5, None])
+    assert read("nir > red", dtype="int8") == (np.dtype("i1"), [None, 1, 1, None])
+    dtype, found = read("nir - red", dtype="float64")
+    assert (dtype, found[1:3]) == (np.dtype("f8"), [20, 5])
+    assert np.isnan([found[0], found[3]]).all()
+    assert read("red") == (np.dtype("i4"), [None, 10, 20, None])
+    # Without NULL, no value stands for it.
+    assert read("coalesce(red, 0)")[1] == [0, 10, 20, 0]
+    with RatZarr(path, readOnly=True) as table:
+        assert "missing_value" not in table.getColumnAttributeMapping("out")
+    # 255 stands for NULL, and row 0 has it.
+    with pytest.raises(ConversionError, match="row 1: the result is NULL, and row 0 has 255"):
+        read("small")
+    assert read("small", dtype="int16")[1] == [255, None, 2, 3]
+
+
+@pytest.mark.main_env_only
+def test_a_warning_says_that_nan_is_greater(tmp_path):
+    values = np.array([1, np.nan, 3, np.nan, -9])
+    path = store(tmp_path, {"ndvi": values, "n": np.arange(5)}, 2, ndvi={"missing_value": -9.0})
+    said = r"^2 rows have NaN in ndvi, .* NaN is greater than any number\. .*isnan\(ndvi\)$"
+    with pytest.warns(NaNWarning, match=said) as caught:
+        found = result(path, "CASE WHEN ndvi < 2 THEN 'low' ELSE 'high' END", block_rows=2)
+    assert (found.tolist(), len(caught)) == (["low", "high", "high", "high", "high"], 1)
+    with pytest.warns(NaNWarning, match="is true for them"):
+        result(path, "coalesce(ndvi > 2, false)")
+    # True for no NaN; tested for; without an order.
+    for expression in (
+        "coalesce(ndvi < 2, false)",
+        "CASE WHEN isnan(ndvi) THEN '' WHEN ndvi < 2 THEN 'low' ELSE '' END",
+        "ndvi * 2",
+        "n > 2",
+    ):
+        result(path, expression)
 
 
 @pytest.mark.main_env_only

@@ -190,6 +190,10 @@ def test_a_rasters_own_columns_with_its_sidecars(tmp_path):
         missing = table.sql("SELECT row FROM rat WHERE ndvi IS NULL").fetchall()
         assert missing == [(4,), (5,)]
         assert table.sql("SELECT row FROM rat WHERE isnan(ndvi)").fetchall() == [(3,)]
+        with pytest.raises(BridgeError, match=r"there is no table seg; the table is called rat$"):
+            table.sql("SELECT * FROM seg")
+        with pytest.raises(BridgeError, match="written in single ones: 'wood'"):
+            table.sql('SELECT row FROM rat WHERE class = "wood"')
 
 
 def test_further_tables(tmp_path):

@@ -9,11 +9,12 @@ import pytest
 from click.testing import CliRunner
 from zarr.storage import MemoryStore
 
-from gdalbridge import BridgeError, ConversionError
+from gdalbridge import BridgeError, ConversionError, open_table
 from gdalbridge.cli import main
 from gdalbridge.errors import ColumnSelectionError
 from gdalbridge.sidecars.merged import open_columns
 from gdalbridge.sql.selection import selected_rows
+from tests.gdalbridge.pixel_rasters import write
 from tests.gdalbridge.sample_rasters import INTEGER, STRING, make, new_rat
 from tests.gdalbridge.sql.test_query import Counting, store, texts
 
@@ -90,6 +91,21 @@ def test_as_pandas(frame, path, where, query, sort, ascending):
     assert found["columns"]["pair"] == [[2 * row, 2 * row + 1] for row in found["row_numbers"]]
     with open_columns(path) as there:
         assert selected_rows(there, where, sort, count=ROWS) == expected.index.tolist()
+
+
+def test_a_note_says_which_rows_are_there_because_of_nan(tmp_path):
+    raster = write(tmp_path / "seg.tif", np.array([[0, 1, 2, 3]], "u1"))
+    with open_table(raster) as table:
+        table["rent"] = [3000.0, np.nan, 10.0, np.nan]
+    for command in (
+        ["select", raster, "rent > 2499"],
+        ["head", raster, "--where", "rent > 2499"],
+        ["paint", raster, "rent", "-o", tmp_path / "rent.tif", "--where", "rent > 2499"],
+        ["polygonize", raster, tmp_path / "rent.gpkg", "--where", "rent > 2499"],
+    ):
+        done = CliRunner(catch_exceptions=False).invoke(main, list(map(str, command)))
+        assert done.exit_code == 0, done.output
+        assert done.stderr.count("2 rows have NaN in rent") == 1, command[0]
 
 
 def test_missing_values_come_after_nan(tmp_path):

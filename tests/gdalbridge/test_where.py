@@ -13,7 +13,10 @@ from gdalbridge.errors import ColumnSelectionError
 from ratzarr import RatZarr
 from tests.gdalbridge.pixel_rasters import write
 
-pytestmark = pytest.mark.main_env_only
+pytestmark = [
+    pytest.mark.main_env_only,
+    pytest.mark.filterwarnings("ignore::gdalbridge.errors.NaNWarning"),
+]
 
 ROWS = 60
 ROW = np.arange(ROWS)

@@ -116,7 +116,7 @@ def test_weights(tmp_path, segments):
     assert "with --weights" in said
     run("zonal", segments, image, "--stat", "weight", "--weights", observed, "--weights-band", 2)
     with open_table(segments) as table:
-        assert table["band1_weight"][:].sum() == (np.arange(2000, 4000) % 7).sum()
+        assert table["image_weight"][:].sum() == (np.arange(2000, 4000) % 7).sum()
 
 
 def test_ctrl_c_names_the_option(tmp_path):
@@ -152,6 +152,6 @@ def test_an_interrupted_run_is_resumed(tmp_path):
     assert "1 of 2 windows were read before" in said
     with open_table(path) as table:
         assert (
-            table["band1_sum"][:].tolist()
+            table["image_sum"][:].tolist()
             == np.bincount(squares(1024, 2048, first=1).ravel()).tolist()
         )

@@ -211,7 +211,7 @@ def test_nodata_of_the_segments_is_no_row(tmp_path):
     path = write(tmp_path / "seg.tif", labels, nodata=2**32 - 1)
     source = write(tmp_path / "a.tif", np.arange(4, dtype="u1").reshape(1, 4))
     assert zonal(path, source, stats=["sum"]).rows == 3
-    assert open_table(path)["band1_sum"][:].tolist() == [0, 0, 4]
+    assert open_table(path)["a_sum"][:].tolist() == [0, 0, 4]
     nothing = write(tmp_path / "none.tif", labels * 0 + 7, nodata=7)
     assert zonal(nothing, source, stats=["sum"]).rows == 0
 

@@ -61,7 +61,7 @@ def test_only_the_sidecars_columns_are_shown(raster, tmp_path):
     assert painted.tolist() == [[2, 2, 2, 2], [4, 4, 4, 4]]
     image = write(tmp_path / "image.tif", PIXELS.astype("f4") * 10)
     zonal(raster, image, stats=["mean"])
-    assert open_table(raster)["band1_mean"][7] == 70
+    assert open_table(raster)["image_mean"][7] == 70
     places = sample(raster, [(500, 900)], columns=["Histogram"])
     assert places["row"].to_pylist() in ([3], [None])
 
@@ -94,11 +94,11 @@ def test_tables_of_the_same_rows_are_shown_side_by_side(raster, tmp_path):
     image = write(tmp_path / "image.tif", PIXELS.astype("f4") * 10)
     zonal(raster, image, stats=["mean"])
     with open_table(raster) as table:
-        assert table["band1_mean"][:].tolist() == [30, 70, 90]
+        assert table["image_mean"][:].tolist() == [30, 70, 90]
         # Rows may be added to a copy.
         table.rowCount = 5
     with open_table(raster) as table:
-        assert table.columns == ["Value", "Count", "band1_mean"]
+        assert table.columns == ["Value", "Count", "image_mean"]
 
 
 def test_two_columns_of_values_are_compared(raster):

@@ -323,10 +323,11 @@ class Accumulator:
                     total = arrays["sum"]
                     if "high" in arrays:
                         total = arrays["high"] * float(2**HALF) + total
-                    found[name] = total / share
+                    # Not 0 / 0, whose NaN has a sign.
+                    found[name] = np.where(none, np.nan, total / share)
                 elif name in ("variance", "stddev"):
                     deviations = self._deviations(arrays, count)
-                    variance = np.maximum(deviations, 0) / share
+                    variance = np.where(none, np.nan, np.maximum(deviations, 0) / share)
                     found[name] = np.sqrt(variance) if name == "stddev" else variance
                 else:
                     if name != "range":

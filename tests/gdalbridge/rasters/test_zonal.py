@@ -1,11 +1,13 @@
 """Statistics by segment: numpy on whole arrays and scipy.ndimage are the judges."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from osgeo import gdal
 from scipy import ndimage
 
-from gdalbridge import BridgeError, open_table, zonal
+from gdalbridge import BridgeError, bake, build, open_table, zonal
 from gdalbridge.errors import CancelledError, OutputExistsError
 from ratzarr import RatZarr
 from tests.gdalbridge.pixel_rasters import squares, write
@@ -188,12 +190,22 @@ def test_a_sparse_table_chooses_the_rows(tmp_path):
     assert open_table(path)["a_sum"][:].tolist() == [9.0, 1.0]
 
 
+@contextmanager
+def config_option(name, value):
+    """Set an option of GDAL, as gdal.config_option does from GDAL 3.7 on."""
+    gdal.SetConfigOption(name, value)
+    try:
+        yield
+    finally:
+        gdal.SetConfigOption(name, None)
+
+
 def test_nodata_and_masks(tmp_path):
     labels = np.array([[1, 1, 2, 2, 0, 0]], "u1")
     path = write(tmp_path / "seg.tif", labels, nodata=0)
     values = np.array([[1, 2, 3, 4, 5, 6]], "u1")
     source = write(tmp_path / "a.tif", values)
-    with gdal.config_option("GDAL_TIFF_INTERNAL_MASK", "YES"):
+    with config_option("GDAL_TIFF_INTERNAL_MASK", "YES"):
         dataset = gdal.Open(source, gdal.GA_Update)
         dataset.CreateMaskBand(gdal.GMF_PER_DATASET)
         dataset.GetRasterBand(1).GetMaskBand().WriteArray(
@@ -204,6 +216,20 @@ def test_nodata_and_masks(tmp_path):
     table = open_table(path)
     assert table["a_sum"][:].tolist() == [0, 1, 3]
     assert table["a_count"][:].tolist() == [0, 1, 1]
+
+
+def test_rows_without_pixels_can_be_baked(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[1, 1, 2, 2]], "u1"))
+    build(path)
+    source = write(tmp_path / "a.tif", np.arange(4, dtype="f4").reshape(1, 4))
+    zonal(path, source, stats=["mean", "stddev", "min"])
+    with open_table(path) as table:
+        assert not np.signbit(table["a_mean"][:]).any()
+    bake(path, tmp_path / "baked.tif")
+    baked = gdal.Open(str(tmp_path / "baked.tif"))
+    rat = baked.GetRasterBand(1).GetDefaultRAT()
+    columns = {rat.GetNameOfCol(i): rat.ReadAsArray(i) for i in range(rat.GetColumnCount())}
+    assert np.array_equal(columns["a_mean"], [np.nan, 0.5, 2.5], equal_nan=True)
 
 
 def test_nodata_of_the_segments_is_no_row(tmp_path):

@@ -453,7 +453,8 @@ def test_all_that_a_raster_has_is_seen_unchanged(tmp_path):
     dataset = gdal.Open(path)
     expected = dataset.GetRasterBand(1).GetDefaultRAT()
     # As other columns come after its own, and more rows.
-    sidecar(path, [("n", "i4", list(range(9)), {})], 9)
+    copied = {"PROVENANCE": {"operation": "copy"}}
+    sidecar(path, [("n", "i4", list(range(9)), copied)], 9)
     rat = attach(path)
     theirs, ours = describe(expected), describe(rat)
     empty = new_rat([(name, kind, 0, None) for name, kind, *_ in columns], 2)

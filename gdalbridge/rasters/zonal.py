@@ -59,6 +59,8 @@ Array = NDArray[Any]
 
 MEMORY = 2 * 2**30
 WRITE_ROWS = 500_000
+OVERHEAD = 900 * 10**6
+"""Bytes that a run needs beside its accumulators: windows of pixels, and blocks of rows to write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +192,8 @@ def zonal(
         Seconds between checkpoints, more if saving one takes longer than a twentieth of that; 0 for
         none. They are in a directory beside the table, named like it, until the run is complete.
     memory : int
-        Bytes for the accumulators. If they need more, the pixels are read several times, each time
-        for a part of the rows.
+        Bytes that the run uses, about. If its accumulators don't fit, the pixels are read several
+        times, each time for a part of the rows.
     threads : int, optional
         Threads that read and reduce windows; by default the number of processors.
     encoding, lossy, storage_options
@@ -411,7 +413,7 @@ class _Job:
             Accumulator.row_bytes(one.dtype, self._moments, is_weighted=self._is_weighted)
             for one in layers
         )
-        fitting = max(1, memory // max(1, each))
+        fitting = max(1, (memory - min(OVERHEAD, memory * 9 // 20)) // max(1, each))
         self.passes = max(1, -(-rows // fitting)) if self._moments else 1
         self._page = -(-rows // self.passes) if rows else 0
         self._tables: list[RankTables] = []

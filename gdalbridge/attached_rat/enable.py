@@ -10,7 +10,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 from osgeo import gdal_array
@@ -42,12 +41,7 @@ class Enabled:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         _leave(self)
 
 

@@ -7,7 +7,6 @@ GDAL on tables in memory.
 import weakref
 from collections import Counter
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -250,12 +249,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # ---- methods that GDAL's class lacks

@@ -1,6 +1,6 @@
 """The import of GDAL, and flags for the features of its version."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = [
     "own_rat",
     "set_own_rat",
     "silence",
+    "thread_options",
     "write_array",
 ]
 
@@ -158,3 +159,17 @@ def silence() -> Iterator[None]:
         yield
     finally:
         gdal.PopErrorHandler()
+
+
+@contextmanager
+def thread_options(options: Mapping[str, str | None]) -> Iterator[None]:
+    """Set GDAL options for this thread within the block. None removes an option."""
+    # GDAL's own gdal.config_options came with GDAL 3.7.
+    before = {key: gdal.GetThreadLocalConfigOption(key) for key in options}
+    for key, value in options.items():
+        gdal.SetThreadLocalConfigOption(key, value)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            gdal.SetThreadLocalConfigOption(key, value)

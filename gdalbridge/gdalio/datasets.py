@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from gdalbridge.errors import RasterNotFoundError
-from gdalbridge.gdalio.compat import exceptions, gdal, silence
+from gdalbridge.gdalio.compat import exceptions, gdal, silence, thread_options
 from gdalbridge.gdalio.messages import Message, collected
 from gdalbridge.gdalio.special_files import refuse_special_files, refuse_special_sources
 from gdalbridge.gdalio.vsis3 import ask, bucket_of, in_this_thread, reached
@@ -250,7 +250,7 @@ def siblings_visible(name: str) -> Iterator[None]:
         if allowed and ".aux.xml" not in allowed:
             separator = "," if "," in allowed else " "
             changed["CPL_VSIL_CURL_ALLOWED_EXTENSIONS"] = f"{allowed}{separator}.aux.xml"
-    with _configured(changed), in_this_thread(name) if is_remote else nullcontext():
+    with thread_options(changed), in_this_thread(name) if is_remote else nullcontext():
         yield
 
 
@@ -259,17 +259,5 @@ def siblings_known(name: str) -> Iterator[None]:
     """Keep GDAL from requesting files by name for a dataset opened with its siblings."""
     # Overviews and masks are datasets too, and each would request dozens of names.
     alone = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
-    with _configured(alone), in_this_thread(name):
+    with thread_options(alone), in_this_thread(name):
         yield
-
-
-@contextmanager
-def _configured(options: Mapping[str, str | None]) -> Iterator[None]:
-    before = {key: gdal.GetThreadLocalConfigOption(key) for key in options}
-    for key, value in options.items():
-        gdal.SetThreadLocalConfigOption(key, value)
-    try:
-        yield
-    finally:
-        for key, value in before.items():
-            gdal.SetThreadLocalConfigOption(key, value)

@@ -11,7 +11,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.gdalio.config_options import PREFIX, hold, hold_all, release, release_all
+from gdalbridge.gdalio.config_options import (
+    PREFIX,
+    hold,
+    hold_all,
+    release,
+    release_all,
+)
 from gdalbridge.settings import environment
 from ratzarr import ArgumentError, DamagedError, RatZarrError
 from ratzarr.stores import S3Settings, current, gdal_name, open_objects
@@ -126,17 +132,10 @@ def in_this_thread(name: str) -> Iterator[None]:
     if not users:
         yield
         return
-    from gdalbridge.gdalio.compat import gdal
+    from gdalbridge.gdalio.compat import thread_options
 
-    wanted = users[0][1]
-    before = {key: gdal.GetThreadLocalConfigOption(key) for key in wanted}
-    for key, value in wanted.items():
-        gdal.SetThreadLocalConfigOption(key, value)
-    try:
+    with thread_options(users[0][1]):
         yield
-    finally:
-        for key, was in before.items():
-            gdal.SetThreadLocalConfigOption(key, was)
 
 
 def ask(name: str, options: Mapping[str, Any] | None = None) -> None:

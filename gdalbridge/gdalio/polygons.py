@@ -97,25 +97,30 @@ def _polygonize(raster: Path, connectedness: int, report: Callable[[float], None
         return 1
 
     path = raster.with_suffix(".parts.gpkg")
-    dataset = gdal.OpenEx(str(raster), gdal.OF_RASTER)
-    made = gdal.GetDriverByName("GPKG").Create(str(path), 0, 0, 0, gdal.GDT_Unknown)
-    layer = made.CreateLayer(
-        "parts", None, ogr.wkbPolygon, ["SPATIAL_INDEX=NO", "GEOMETRY_NAME=geom", "FID=fid"]
-    )
-    layer.CreateField(ogr.FieldDefn("value", ogr.OFTInteger64))
-    made.StartTransaction()
-    band = dataset.GetRasterBand(1)
-    options = ["8CONNECTED=8"] if connectedness == 8 else []
+    dataset = layer = made = None
     try:
+        dataset = gdal.OpenEx(str(raster), gdal.OF_RASTER)
+        made = gdal.GetDriverByName("GPKG").Create(str(path), 0, 0, 0, gdal.GDT_Unknown)
+        layer = made.CreateLayer(
+            "parts", None, ogr.wkbPolygon, ["SPATIAL_INDEX=NO", "GEOMETRY_NAME=geom", "FID=fid"]
+        )
+        layer.CreateField(ogr.FieldDefn("value", ogr.OFTInteger64))
+        made.StartTransaction()
+        band = dataset.GetRasterBand(1)
+        options = ["8CONNECTED=8"] if connectedness == 8 else []
         gdal.Polygonize(band, band.GetMaskBand(), layer, 0, options, callback=callback)
+        if not stopped:
+            made.CommitTransaction()
+            made.FlushCache()
     except RuntimeError:
-        if stopped:
-            raise stopped[0] from None
-        raise
+        if not stopped:
+            raise
+    finally:
+        # A traceback would keep the file open until its directory is gone, and GDAL would then
+        # print that it can't write.
+        layer = made = dataset = None
     if stopped:
-        raise stopped[0]
-    made.CommitTransaction()
-    made.FlushCache()
+        raise stopped[0] from None
     return path
 
 

@@ -90,26 +90,35 @@ class LayerWriter:
         from osgeo import ogr
 
         self._path, self._fields, self._fid, self._ogr = path, list(fields), fid, ogr
-        self._polygons = polygons
+        self._polygons, self._layer_name, self._options = polygons, layer, list(options)
         self._since = 0
-        made = gdal.GetDriverByName(driver)
-        if made is None:
+        self._dataset: Any = None
+        self._layer: Any = None
+        self._driver = gdal.GetDriverByName(driver)
+        if self._driver is None:
             raise GdalError(f"{path}: this GDAL has no driver {driver}; see gdalinfo --formats")
-        with self._talking():
-            self._dataset = made.Create(path, 0, 0, 0, gdal.GDT_Unknown)
-            system = None
-            if polygons is not None and polygons.crs:
-                system = spatial_reference(polygons.crs)
-            self._layer = self._dataset.CreateLayer(
-                layer,
-                srs=system,
-                geom_type=ogr.wkbNone if polygons is None else ogr.wkbMultiPolygon,
-                options=list(options),
-            )
-            for one in fields:
-                self._layer.CreateField(self._definition(one))
-            self._dataset.StartTransaction() if self._has_transactions() else None
+
+    def _create(self) -> None:
+        self._dataset = self._driver.Create(self._path, 0, 0, 0, gdal.GDT_Unknown)
+        shapes, system = self._polygons, None
+        if shapes is not None and shapes.crs:
+            system = spatial_reference(shapes.crs)
+        self._layer = self._dataset.CreateLayer(
+            self._layer_name,
+            srs=system,
+            geom_type=self._ogr.wkbNone if shapes is None else self._ogr.wkbMultiPolygon,
+            options=self._options,
+        )
+        for one in self._fields:
+            self._layer.CreateField(self._definition(one))
+        if self._has_transactions():
+            self._dataset.StartTransaction()
         self._whole = hasattr(self._layer, "WritePyArrow")
+
+    def _drop(self) -> None:
+        """Close the dataset without a message; the file is about to be removed."""
+        with exceptions(use=False), collected():
+            self._layer = self._dataset = None
 
     def _definition(self, one: LayerField) -> Any:
         found = self._ogr.FieldDefn(one.name, getattr(self._ogr, KINDS[one.kind]))
@@ -180,15 +189,20 @@ class LayerWriter:
         return _Talk(self._path)
 
     def __enter__(self) -> Self:
+        try:
+            with self._talking():
+                # Not in __init__: after an interrupt, its traceback would keep the file open.
+                self._create()
+        except BaseException:
+            self._drop()
+            raise
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             self.close()
         else:
-            # The file is about to be removed.
-            with exceptions(use=False), collected():
-                self._layer = self._dataset = None
+            self._drop()
 
     def close(self) -> None:
         """Complete the file."""

@@ -494,6 +494,35 @@ def test_ctrl_c_leaves_nothing(tmp_path, suffix):
     assert os.listdir(tmp_path) == [path.name]
 
 
+def test_an_interrupt_while_a_layer_is_made_leaves_nothing_and_says_nothing(
+    store, tmp_path, capfd
+):
+    target, before = tmp_path / "o.gpkg", sorted(os.listdir(tmp_path))
+    for allowed in range(10_000):
+        left = iter(range(allowed))
+
+        def interrupt(frame, event, _function, left=left):
+            inside = frame.f_code.co_filename.endswith("vector_layer.py")
+            if event in ("call", "c_return") and inside and next(left, None) is None:
+                sys.setprofile(None)
+                raise KeyboardInterrupt
+
+        sys.setprofile(interrupt)
+        try:
+            gdalbridge.export_table(store, target, columns=["i4"])
+            break
+        except KeyboardInterrupt as error:
+            sys.setprofile(None)
+            assert sorted(os.listdir(tmp_path)) == before
+            # GDAL closes files that nothing refers to any more.
+            error.__traceback__ = None
+        finally:
+            sys.setprofile(None)
+        assert capfd.readouterr().err == "", allowed
+    assert allowed > 8
+    assert target.exists()
+
+
 KILLED = """
 import sys, gdalbridge
 def told(done, message, data):
@@ -520,8 +549,9 @@ def test_what_a_killed_export_leaves_the_next_one_removes(store, tmp_path):
 def test_gdal_says_why_a_file_is_not_written(tmp_path):
     from gdalbridge.gdalio.vector_layer import LayerField, LayerWriter
 
-    with pytest.raises(NotWrittenError):
-        LayerWriter("GPKG", str(tmp_path / "no" / "o.gpkg"), "t", [LayerField("n", "integer")])
+    layer = LayerWriter("GPKG", str(tmp_path / "no" / "o.gpkg"), "t", [LayerField("n", "integer")])
+    with pytest.raises(NotWrittenError), layer:
+        pass
 
 
 def test_a_rasters_own_table_through_a_condition(tmp_path):

@@ -71,9 +71,12 @@ print(json.dumps(found))
 """
 
 
-@pytest.mark.parametrize(
-    "library", ["pandas", "polars", "dask", "xarray", "pyarrow", "duckdb", "matplotlib"]
-)
+@pytest.mark.parametrize("library", [
+    "pyarrow", "duckdb", "matplotlib", "polars",
+    pytest.param("pandas", marks=pytest.mark.thorough),
+    pytest.param("dask", marks=pytest.mark.thorough),
+    pytest.param("xarray", marks=pytest.mark.thorough),
+])  # fmt: skip
 def test_the_error_names_the_extra(library, tmp_path):
     path = str(tmp_path / "seg.tif.rat.zarr")
     with RatZarr(path) as store:

@@ -916,7 +916,7 @@ class TestGarbage:
 
     @pytest.mark.parametrize("key", ["RAT", "RAT/number", "RAT/text"])
     @settings(
-        max_examples=80, deadline=None, suppress_health_check=list(HealthCheck), database=None,
+        max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), database=None,
         derandomize=True,
     )  # fmt: skip
     @given(data=st.data())

@@ -164,9 +164,11 @@ def test_what_is_no_such_file_is_not_refused(tmp_path):
 READERS = [("info",), ("head",), ("stats",), ("check",), ("ls",), ("copy", "--append")]
 
 
-@pytest.mark.parametrize(
-    "part", ["", "zarr.json", "RAT/zarr.json", "RAT/Value/zarr.json", "RAT/Value/c/0"]
-)
+@pytest.mark.parametrize("part", [
+    "", "RAT/zarr.json", "RAT/Value/c/0",
+    pytest.param("zarr.json", marks=pytest.mark.thorough),
+    pytest.param("RAT/Value/zarr.json", marks=pytest.mark.thorough),
+])  # fmt: skip
 def test_a_table_with_a_pipe_in_it_is_an_error(folder, part):
     place = folder / "good.tif.rat.zarr" / part
     if part:

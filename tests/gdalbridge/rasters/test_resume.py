@@ -131,7 +131,8 @@ def remains(folder):
 
 
 @pytest.mark.parametrize(("run", "step"), [
-    ("build", 2), ("pages", 5), ("ranks", 3),
+    ("build", 2), ("pages", 9),
+    pytest.param("ranks", 3, marks=pytest.mark.thorough),
     pytest.param("moments", 2, marks=pytest.mark.thorough),
     pytest.param("weights", 2, marks=pytest.mark.thorough),
 ])  # fmt: skip
@@ -162,11 +163,12 @@ class Killed(BaseException):
 CHANGES = {"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"}
 
 
-def test_killed_before_any_change_of_the_store(folder, whole):
+@pytest.mark.parametrize("step", [71, pytest.param(23, marks=pytest.mark.thorough)])
+def test_killed_before_any_change_of_the_store(folder, whole, step):
     """Also while a checkpoint is written, and while columns become complete."""
     expected = whole("pages")
     path = folder / "seg.tif"
-    for allowed in range(0, 2000, 23):
+    for allowed in range(0, 2000, step):
         count = itertools.count()
 
         def listen(event, _, count=count, allowed=allowed):

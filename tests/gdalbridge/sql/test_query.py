@@ -612,7 +612,9 @@ def test_a_tables_own_error(tmp_path):
 ENDLESS = "SELECT sum(a.x * b.x) AS s FROM rat a, rat b, rat c"
 
 
-@pytest.mark.parametrize("more", [[], ["--csv"], ["-o", "out.parquet"]])
+@pytest.mark.parametrize("more", [
+    ["--csv"], ["-o", "out.parquet"], pytest.param([], marks=pytest.mark.thorough),
+])  # fmt: skip
 def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path, more):
     path = store(f"{tmp_path}/a.rat.zarr", {"x": np.arange(300_000.0)})
     spill = tmp_path / "spill"

@@ -28,8 +28,10 @@ HELD_BYTES = 2**26
 """Memory for a file's batches; more are written to a temporary file."""
 CSV_BYTES = 2**22
 """Bytes of CSV that are converted at a time."""
-FAR = 2.0**63
-"""Integers beyond 64 bits are read as floats by pyarrow's reader of CSV."""
+FAR = 2.0**53
+"""Floats from here on may have been integers that were rounded: beside a fraction, or beyond 63 bits."""
+FAR_DIGITS = 16
+"""Digits of FAR."""
 CSV_TYPES = [
     pa.null(), pa.int64(), pa.bool_(), pa.date32(), pa.time32("s"), pa.timestamp("s"),
     pa.timestamp("ns"), pa.float64(), pa.string(), pa.binary(),
@@ -365,7 +367,11 @@ def _from_csv(path: Path, choose: _Choose) -> JoinData:
             types[name] = _looser(name, types.get(name, pa.null()), error)
             continue
         _check_utf8(found.schema, path)
-        whole = [name for name in floats if _has_integers(path, name)]
+        try:
+            whole = [name for name in floats if _has_integers(path, name)]
+        except BaseException:
+            found.close()
+            raise
         if not whole:
             return found
         # As floats they would be rounded.
@@ -375,11 +381,13 @@ def _from_csv(path: Path, choose: _Choose) -> JoinData:
 
 def _looser(name: str, kind: Any, error: Exception) -> Any:
     if kind == pa.uint64():
+        value = re.search(r"invalid value '(-[^']*)'", str(error))
+        said = (
+            f"integers beyond 64 bits ({error})" if value is None
+            else f"{value[1]}, and integers from 2**63 on: no type of 64 bits holds both"
+        )  # fmt: skip
         raise ConversionError(
-            Advice(
-                f"column {name!r} has integers beyond 64 bits ({error}).",
-                "Choose other columns with columns=...",
-            )
+            Advice(f"column {name!r} has {said}.", "Choose other columns with columns=...")
         ) from error
     return CSV_TYPES[CSV_TYPES.index(kind) + 1]
 
@@ -394,7 +402,7 @@ def _check_utf8(schema: Any, path: Path) -> None:
 
 
 def _far_floats(batches: Iterable[Any], found: set[str]) -> Iterator[Any]:
-    """Pass batches on, and find columns of floats that may be integers of more than 63 bits."""
+    """Pass batches on, and find columns of floats that may be integers which were rounded."""
     for batch in batches:
         for one, values in zip(batch.schema, batch.columns, strict=True):
             if pa.types.is_float64(one.type) and one.name not in found:
@@ -405,11 +413,33 @@ def _far_floats(batches: Iterable[Any], found: set[str]) -> Iterator[Any]:
 
 
 def _has_integers(path: Path, name: str) -> bool:
-    """Return True if all values of a column are written as integers."""
+    """Return True if all values of a column are written as integers.
+
+    Raises
+    ------
+    ConversionError
+        If they are not, and a float can't hold one of the integers exactly.
+    """
+    rounded = other = None
     with _open_csv(path, {name: pa.string()}, [name]) as reader:
         for batch in reader:
             text = batch.column(0)
             given = text.filter(pc.not_equal(text, ""))
-            if pc.all(pc.match_substring_regex(given, r"^[+-]?[0-9]+$")).as_py() is False:
-                return False
-    return True
+            # Arrow reads no integer with a plus sign.
+            whole = pc.match_substring_regex(given, r"^-?[0-9]+$")
+            if other is None and pc.all(whole).as_py() is False:
+                other = given.filter(pc.invert(whole))[0].as_py()
+            if rounded is None:
+                numbers = given.filter(whole)
+                long = numbers.filter(pc.greater_equal(pc.utf8_length(numbers), FAR_DIGITS))
+                # Python compares integers with floats exactly.
+                rounded = next((one for one in long.to_pylist() if int(one) != float(one)), None)
+            if other is not None and rounded is not None:
+                raise ConversionError(
+                    Advice(
+                        f"column {name!r} of {path} has {rounded} beside {other!r}: as a floating-point "
+                        "number it would be rounded.",
+                        "Choose other columns with columns=...",
+                    )
+                )
+    return other is None

@@ -14,6 +14,7 @@ ratzarr.errors.UnequalValueError: column 'n', row 11: 300 does not fit uint8 (0 
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -52,11 +53,15 @@ def as_block(values: Any, *, column: str, first_row: int | None = None) -> Array
         if isinstance(values, np.ndarray) or hasattr(values, "__array__"):
             return np.asarray(values)
         # numpy converts a list to one common dtype: 5 beside "a" would become "5", 2**53 + 1
-        # beside 0.5 would be rounded, and a string would lose zero bytes at its end.
+        # beside 0.5 or 2**63 would be rounded, and a string would lose zero bytes at its end.
         objects = np.asarray(values, dtype=object)
         kinds = {type(item) for item in objects.flat}
         if len(kinds) == 1 and not kinds & {str, bytes}:
-            return np.asarray(values)
+            found = np.asarray(values)
+            if found.dtype.kind != "f" or int not in kinds:
+                return found
+            with suppress(OverflowError):
+                return np.asarray(values, np.uint64)
         return objects
     except (ValueError, TypeError, OverflowError) as error:
         raise UnsupportedDtypeError(

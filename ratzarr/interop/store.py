@@ -231,6 +231,9 @@ def _dtype_for(values: Any, name: str) -> Any:
         return str
     if kinds <= {bytes, np.bytes_}:
         return bytes
+    if all(issubclass(kind, (int, np.integer)) for kind in kinds - {bool}):
+        # Writing refuses what this does not hold.
+        return np.dtype(np.uint64 if max(values.flat) >= 2**63 else np.int64)
     if all(issubclass(kind, (int, float, np.integer, np.floating)) for kind in kinds - {bool}):
         # Writing refuses integers that float64 would round.
         return np.dtype(np.float64)

@@ -362,6 +362,8 @@ class Table(TableMethods):
             If no column holds the values exactly. Nothing is changed.
         """
         self._check_writable()
+        if isinstance(values, np.ndarray) and not values.ndim:
+            values = values[()]
         rows = len(self)
         empty = not rows and not self._columns.by_name
         if empty:
@@ -448,7 +450,9 @@ class Table(TableMethods):
                 f"{self.place} has no rows to join to: set their number first (table.rowCount = n)"
             )
         source = self._source
-        with open_data(data, on, columns, self._options) as opened:
+        # A CSV does not say that 007 is text.
+        is_text = on in source.names and source.field(on).dtype.kind in "TSU"
+        with open_data(data, on, columns, self._options, key_is_text=is_text) as opened:
             joined = Joined(opened, on, source)
             if not overwrite:
                 refuse_existing(joined.names, self.columns, self.place)

@@ -129,10 +129,11 @@ class Joined:
         kind = pa.int64()
         if self._field is not None:
             kind = arrow_type(self._field)
-        keys = _comparable(keys, kind, self.on, f"the data's {keys.type}")
-        known = pc.is_valid(keys)
-        self.null_keys = len(keys) - pc.sum(known).as_py() if len(keys) else 0
-        if self.null_keys:
+        given = keys
+        keys = _comparable(given, kind, self.on, f"the data's {keys.type}")
+        known = keys.is_valid()
+        self._unequal = given.filter(pc.invert(known))
+        if len(self._unequal):
             keys, rows = keys.filter(known), rows.filter(known)
         order = pc.array_sort_indices(keys)
         keys, rows = keys.take(order), rows.take(order)
@@ -235,8 +236,10 @@ class Joined:
         """Return the number of keys that no row has had, and the first of them as text."""
         rest = np.flatnonzero(~self.used)
         shown = [str(self._keys[int(at)].as_py()) for at in rest[:SHOWN]]
-        shown += ["NULL"] * (self.null_keys > 0)
-        return len(rest) + self.null_keys, tuple(shown)
+        # NULL, NaN and integers out of range are equal to no row's key.
+        others = self._unequal[:SHOWN].to_pylist()
+        shown += dict.fromkeys("NULL" if one is None else str(one) for one in others)
+        return len(rest) + len(self._unequal), tuple(shown)
 
 
 def _plain(column: Any) -> Any:
@@ -313,7 +316,7 @@ def _comparable(keys: Any, kind: Any, on: str, said: str) -> Any:
         return keys.cast(pa.int64())
     example = ""
     if any(test(mine) for test in text) and any(test(kind) for test in numbers):
-        odd = pc.invert(pc.match_substring_regex(keys, r"^\s*[+-]?[0-9]+([.,][0-9]+)?\s*$"))
+        odd = pc.invert(pc.match_substring_regex(keys, r"^\s*[+-]?[0-9]+([.][0-9]+)?\s*$"))
         row = pc.index(odd, True).as_py()
         if row >= 0:
             example = f"; row {row} of it has {keys[row].as_py()!r:.100}"
@@ -422,7 +425,9 @@ def _fill(table: RatZarr, joined: Joined, report: JoinReport, told: Progress) ->
     if not report.matched:
         raise BridgeError(
             f"no row of the table has a key of the data: {joined.on!r} has other values there, for "
-            f"instance {', '.join(report.unused_keys) or 'none'}"
+            f"instance {', '.join(report.unused_keys)}"
+            if report.unused
+            else "the data has no rows"
         )
 
 

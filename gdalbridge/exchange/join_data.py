@@ -182,6 +182,8 @@ def open_data(
     key: str | None = None,
     columns: Sequence[str] | None = None,
     options: Any = None,
+    *,
+    key_is_text: bool = False,
 ) -> JoinData:
     """Return data as batches of a key column and others.
 
@@ -196,6 +198,8 @@ def open_data(
         The other columns, by default all.
     options : mapping, optional
         For S3, see :class:`ratzarr.RatZarr`.
+    key_is_text : bool
+        Read the keys of a CSV as text, even if they look like numbers.
 
     Raises
     ------
@@ -209,9 +213,16 @@ def open_data(
 
     try:
         if isinstance(data, str | os.PathLike):
-            return _from_file(data, choose, options)
+            texts = {key: pa.string()} if key_is_text else {}
+            return _from_file(data, choose, options, texts)
         if _is_pandas(data):
-            table = pa.Table.from_pandas(data, preserve_index=key in data.index.names or False)
+            by_index = key in data.index.names and key not in data.columns
+            if key is not None and not by_index and key not in data.columns:
+                raise BridgeError(
+                    f"the data has no column and no index {key!r}{near_names(key, data.columns)}. If the "
+                    f"index of the frame has the keys, name it: frame.rename_axis({key!r})"
+                )
+            table = pa.Table.from_pandas(data, preserve_index=by_index)
         elif hasattr(data, "__arrow_c_stream__"):
             table = pa.table(data)
         else:
@@ -246,6 +257,13 @@ def _chosen(
     for one in chosen:
         if list(names).count(one) > 1:
             raise BridgeError(f"{name} has several columns of the name {one!r}")
+        if not one:
+            raise BridgeError(
+                Advice(
+                    f"{name} has a column without a name, such as an index that pandas has written.",
+                    "Choose the others with columns=...",
+                )
+            )
     if len(set(chosen)) < len(chosen):
         raise BridgeError(
             f"a column is chosen twice, or is the key {key!r}: {list(columns or ())}"
@@ -269,7 +287,7 @@ type _Choose = Callable[[Sequence[str]], list[str]]
 """Returns the columns that are wanted of those in a file."""
 
 
-def _from_file(data: Any, choose: _Choose, options: Any) -> JoinData:
+def _from_file(data: Any, choose: _Choose, options: Any, types: dict[str, Any]) -> JoinData:
     kind = SUFFIXES.get(Path(os.fspath(data)).suffix.lower())
     if kind is None:
         raise BridgeError(
@@ -277,7 +295,7 @@ def _from_file(data: Any, choose: _Choose, options: Any) -> JoinData:
         )
     with _local(data, options) as path:
         if kind == "csv":
-            return _from_csv(path, choose)
+            return _from_csv(path, choose, types)
         # Not memory-mapped: somebody may write to the file.
         with pa.OSFile(str(path)) as file:
             return (_from_arrow if kind == "arrow" else _from_parquet)(file, choose)
@@ -346,11 +364,10 @@ def _dialect(path: Path) -> tuple[str, str]:
     return found.decode(), "," if is_comma else "."
 
 
-def _from_csv(path: Path, choose: _Choose) -> JoinData:
+def _from_csv(path: Path, choose: _Choose, types: dict[str, Any]) -> JoinData:
     with _open_csv(path, {}) as reader:
         names = reader.schema.names
     chosen = choose(names)
-    types: dict[str, Any] = {}
     while True:
         floats: set[str] = set()
         try:

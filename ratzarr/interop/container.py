@@ -80,7 +80,7 @@ class LazyColumn:
             return part
         try:
             at = rows.__index__() if not isinstance(rows, (bool, np.bool_)) else None
-        except AttributeError:
+        except (AttributeError, TypeError):
             at = None
         if at is None:
             raise ArgumentError(

@@ -238,6 +238,13 @@ def _dtype_for(values: Any, name: str) -> Any:
         # Writing refuses integers that float64 would round.
         return np.dtype(np.float64)
     said = ", ".join(sorted(kind.__name__ for kind in kinds))
+    if len(kinds) == 1:
+        is_time = said in ("date", "datetime")
+        raise UnsupportedDtypeError(
+            f"column {name!r}: values of the type {said}, and a column has numbers, bools, text, bytes "
+            "or date-times of numpy"
+            + (": convert them with numpy.array(values, 'datetime64[us]')" if is_time else "")
+        )
     raise UnsupportedDtypeError(
         f"column {name!r}: values of different types ({said}), and a column has one: give an array "
         "of one dtype, without None or NaN among text"

@@ -210,7 +210,7 @@ def test_what_is_refused_leaves_nothing(table, store):
         ({"Value": [0], "n": [[1]]}, "Value", "'n' of the data: no column can have"),
         ({"nope": [0], "n": [1]}, "nope", "no column 'nope' to join on"),
         ({"Value": [0]}, "Value", "no column beside the key"),
-        ({"text": [2**60], "n": [1]}, "half", "the data has no column 'half'"),
+        ({"text": [2**60], "n": [1]}, "half", "the data has no column and no index 'half'"),
         ({"half": [2**60 + 1], "n": [1]}, "half", "integers and floats"),
     ):
         with pytest.raises(BridgeError, match=words):
@@ -459,3 +459,58 @@ def test_a_key_that_is_no_number_is_named(tmp_path):
         pytest.raises(BridgeError, match="row 1 of it has 'x'"),
     ):
         table.update_from(path)
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        ([2**53 + 1, 0.5], f"'n' of .* has {2**53 + 1} beside '0.5'"),
+        ([2**53 + 1, "+3"], rf"'n' of .* has {2**53 + 1} beside '\+3'"),
+        ([2**64 - 1, -3], "'n' has -3, and integers from 2\\*\\*63 on"),
+    ],
+)
+def test_integers_of_csv_that_floats_would_round_are_refused(table, tmp_path, cells, words):
+    path = tmp_path / "d.csv"
+    path.write_text("".join(f"{row},{cell}\n" for row, cell in [("row", "n"), *enumerate(cells)]))
+    with pytest.raises(ConversionError, match=words):
+        table.update_from(path)
+    assert "n" not in table
+    path.write_text(f"row,n\n0,{2**53 + 2}\n1,0.5\n")
+    table.update_from(path)
+    assert table["n"][:2].tolist() == [2.0**53 + 2, 0.5]
+
+
+def test_keys_of_csv_are_text_if_the_tables_are(tmp_path):
+    path = tmp_path / "d.csv"
+    path.write_text("code,n\n007,1\n010,2\n")
+    with RatZarr(tmp_path / "t.rat.zarr") as store:
+        store["code"] = ["010", "7", "007"]
+    with gdalbridge.open_table(tmp_path / "t.rat.zarr") as table:
+        table.update_from(path, on="code")
+        assert table.to_arrow(["n"])["n"].to_pylist() == [2, None, 1]
+
+
+def test_what_a_frame_lacks_is_said(table, tmp_path):
+    with pytest.raises(BridgeError, match=r"no column and no index 'row'.*rename_axis\('row'\)"):
+        table.update_from(pd.DataFrame({"w": [1, 2]}))
+    with pytest.raises(BridgeError, match="the data has no rows"):
+        table.update_from(pd.DataFrame({"row": np.zeros(0, int), "w": np.zeros(0)}))
+    path = tmp_path / "d.csv"
+    pd.DataFrame({"row": [0], "w": [1]}).to_csv(path)
+    with pytest.raises(BridgeError, match="d.csv has a column without a name"):
+        table.update_from(path)
+    table.update_from(path, columns=["w"])
+    assert table["w"][0] == 1
+
+
+def test_an_index_and_a_column_of_the_same_name(table):
+    frame = pd.DataFrame({"row": [1, 0], "w": [10, 20]}).rename_axis("row")
+    table.update_from(frame)
+    assert table["w"][:2].tolist() == [20, 10]
+    assert "__index_level_0__" not in table
+
+
+def test_keys_out_of_range_are_named(table):
+    keys = np.array([0, 2**64 - 1], "u8")
+    report = table.update_from(pd.DataFrame({"row": keys, "w": [1, 2]}))
+    assert report.unused_keys == (str(2**64 - 1),)

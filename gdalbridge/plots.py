@@ -7,18 +7,17 @@ Single rows are drawn only where there are few of them.
 import os
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError, OutputExistsError
+from gdalbridge.errors import BridgeError
+from gdalbridge.output import Output
 from gdalbridge.sql.bins import Classes, Counts, DrawnColumn, count_text, shown_text
-from ratzarr.errors import Advice
 from ratzarr.interop import TableMethods, required
-from ratzarr.stores import temporary_path
 
 __all__ = ["KINDS", "SUFFIXES", "plot", "save_plot"]
 
@@ -85,8 +84,9 @@ def save_plot(
     *,
     overwrite: bool = False,
     dpi: int = 150,
+    storage_options: Mapping[str, Any] | None = None,
     **options: Any,
-) -> Path:
+) -> None:
     """Draw a column into a file, without a display.
 
     Parameters
@@ -94,14 +94,17 @@ def save_plot(
     table : Table
     place : str
         The raster or store, for the title.
-    out : path
-        Ends with .png, .svg or .pdf.
+    out : str or os.PathLike
+        The file: local, on S3, or at another URL that fsspec writes to. Its suffix is the format:
+        .png, .svg or .pdf.
     column, by, **options
         See :meth:`gdalbridge.Table.plot`.
     overwrite : bool
         Replace an existing file.
     dpi : int
         Pixels per inch of a .png.
+    storage_options : mapping, optional
+        See :class:`ratzarr.RatZarr`.
 
     Raises
     ------
@@ -110,16 +113,13 @@ def save_plot(
     BridgeError
         For another suffix, and as :meth:`gdalbridge.Table.plot`.
     """
-    path = Path(out)
-    if path.suffix.lower() not in SUFFIXES:
+    output = Output(out, overwrite, storage_options)
+    suffix = Path(output.name).suffix
+    if suffix.lower() not in SUFFIXES:
         raise BridgeError(
-            f"{path}: a plot is written as {', '.join(SUFFIXES)}: the suffix decides, got "
-            f"{path.suffix!r}"
+            f"{out}: a plot is written as {', '.join(SUFFIXES)}: the suffix decides, got {suffix!r}"
         )
-    if path.exists() and not overwrite:
-        raise OutputExistsError(
-            Advice(f"{path} already exists.", "Use overwrite=True to replace it.")
-        )
+    output.check()
     figures = required("matplotlib.figure", "plot", "plot()")
     given: dict[str, Any] = {
         "kind": None, "bins": None, "weights": None, "log": None, "top": TOP
@@ -128,13 +128,10 @@ def save_plot(
     drawing.prepare()
     figure = figures.Figure(figsize=drawing.size, layout="constrained")
     drawing.draw(figure.add_subplot())
-    with temporary_path(path.parent, path.suffix) as made:
-        with warnings.catch_warnings():
-            # A character that the font lacks is drawn as a box.
-            warnings.filterwarnings("ignore", "Glyph", UserWarning)
-            figure.savefig(made, dpi=dpi)
-        made.replace(path)
-    return path
+    with output.create(f"plot{suffix}") as made, warnings.catch_warnings():
+        # A character that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph", UserWarning)
+        figure.savefig(made, dpi=dpi)
 
 
 class _Drawing:

@@ -33,6 +33,7 @@ from gdalbridge.apply.records import (
 )
 from gdalbridge.errors import BlockError, BridgeError
 from gdalbridge.gdalio.field_types import kept_usage, usage_attributes
+from gdalbridge.sidecars.naming import sidecar_dir_advised
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr import (
     DFLT_CHUNKSIZE,
@@ -371,12 +372,13 @@ class Sink:
                 limit = max(stop, rows)
         if self.table is None:
             self._created_here = True
-            self.table = RatZarr(
-                self.name,
-                storageOptions=self.options,
-                newRowCount=limit,
-                newChunkSize=self._chunk_rows,
-            )
+            with sidecar_dir_advised(self.name):
+                self.table = RatZarr(
+                    self.name,
+                    storageOptions=self.options,
+                    newRowCount=limit,
+                    newChunkSize=self._chunk_rows,
+                )
         elif not self._prepared and self._is_untouched:
             self.table.setChunkSize(self._chunk_rows)
         if not self._prepared and self._describe is not None and self.first_rows == 0:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
 from gdalbridge.sidecars.merged import LeftOut, ShownColumn, shown_columns
+from gdalbridge.sidecars.naming import sidecar_dir_advised
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.errors import ChangedError, ColumnNotFoundError
 
@@ -156,15 +157,17 @@ class SidecarTable:
                 raise TableNotFoundError(f"there is no RatZarr at {self.path}") from error
 
     def _opened(self, *, read_only: bool = False, create: bool = False) -> RatZarr:
-        # The table is shown as it was when it was opened or refreshed: a cell takes no request.
-        return RatZarr(
-            self.path,
-            readOnly=read_only,
-            create=create,
-            writeBuffer=self._buffer_bytes,
-            cacheBytes=self._cache_bytes,
-            cacheSeconds=float("inf"),
-        )
+        with sidecar_dir_advised(self.path):
+            return RatZarr(
+                self.path,
+                readOnly=read_only,
+                create=create,
+                writeBuffer=self._buffer_bytes,
+                cacheBytes=self._cache_bytes,
+                # The table is shown as it was when it was opened or refreshed: a cell takes no
+                # request.
+                cacheSeconds=float("inf"),
+            )
 
     def create(self, rows: int, attributes: Callable[[], Mapping[str, Any]]) -> None:
         """Create the store if it does not exist."""

@@ -25,7 +25,7 @@ from gdalbridge.cli.common import (
 @click.command("paint", cls=Command)
 @click.argument("raster")
 @click.argument("column", required=False)
-@click.option("-o", "--out", callback=unicode_text, help="The raster to write.")
+@click.option("-o", "--out", callback=unicode_text, help="The raster to write, local or on S3.")
 @click.option("--png", callback=unicode_text, help="A picture with a legend to write.")
 @click.option(
     "--colors",

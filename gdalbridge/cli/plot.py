@@ -64,8 +64,6 @@ def command(
     from gdalbridge.table import open_table
 
     with open_table(table, band, update=False, encoding=encoding, lossy=lossy) as there:
-        path = save_plot(
-            there, there.place, output, column, by, weights=weights or pixels, **options
-        )
+        save_plot(there, there.place, output, column, by, weights=weights or pixels, **options)
     if not quiet:
-        click.echo(str(path))
+        click.echo(output)

@@ -8,16 +8,16 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gdalbridge.copying.report import Report
-from gdalbridge.errors import BridgeError, ColumnSelectionError, LossWarning, OutputExistsError
+from gdalbridge.errors import BridgeError, ColumnSelectionError, LossWarning
 from gdalbridge.exchange import arrow_files
-from gdalbridge.exchange.target_file import check_free, folder_for, put_in_place
 from gdalbridge.gdalio.field_types import FieldUsage, usage_in
 from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.output import Output
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.source import open_source
 from gdalbridge.sql.selection import Condition
@@ -25,7 +25,6 @@ from ratzarr.errors import Advice
 from ratzarr.format import near_names
 from ratzarr.interop import Source, TableMethods, required
 from ratzarr.interop.source import row_name
-from ratzarr.stores import Location, parse
 
 __all__ = ["SUFFIXES", "ExportReport", "export_table", "table_format"]
 
@@ -162,8 +161,9 @@ def export_table(
             f"{out}: the suffix is none of {', '.join(SUFFIXES)}, which say the format"
         )
     required("pyarrow", "arrow", f"export to {kind}")
-    target = parse(out)
-    _check_target(target, kind, overwrite, storage_options)
+    suffixes = (".cpg",) if kind == "dbf" else ()
+    output = Output(out, overwrite, storage_options, suffixes=suffixes)
+    output.check(keep_rasters=kind == "gpkg")
     with ExitStack() as stack:
         told = stack.enter_context(progress_of(progress))
         if isinstance(place, TableMethods):
@@ -178,14 +178,14 @@ def export_table(
                 one.warn()
             table = _Opened(source)
         rows = _Rows(table, columns, where, dict(rename or {}), row, told)
-        if target.path.lower().endswith(VAT):
+        if output.name.lower().endswith(VAT):
             rows.become_vat()
-        losses, notes, size = _write(rows, kind, target, strict, overwrite, storage_options, told)
+        losses, notes, size = _write(rows, kind, output, strict, told)
     for loss in losses:
-        warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
+        warnings.warn(f"{output}: {loss}", LossWarning, stacklevel=2)
     return ExportReport(
         rows.place,
-        str(target),
+        str(output),
         kind,
         rows.written,
         tuple(rows.schema.names[0 if rows.row else 1 :]),
@@ -354,39 +354,14 @@ def _chosen(there: Sequence[str], columns: Sequence[str] | None, place: str) -> 
 # ---- the file
 
 
-def _check_target(
-    target: Location, kind: str, overwrite: bool, options: Mapping[str, Any] | None
-) -> None:
-    for one in check_free(target, _files(target, kind), overwrite, options):
-        if kind == "gpkg" and target.kind == "local":
-            from gdalbridge.gdalio.vector_layer import is_raster
-
-            if is_raster(one.path):
-                raise OutputExistsError(f"{one} is a raster, and is not replaced by a table")
-
-
-def _files(target: Location, kind: str) -> list[Location]:
-    """Return the files of an export; the one with its name is last."""
-    if kind != "dbf":
-        return [target]
-    return [replace(target, path=f"{target.path[: -len('.dbf')]}.cpg"), target]
-
-
 def _write(
-    rows: _Rows,
-    kind: str,
-    target: Location,
-    strict: bool,
-    overwrite: bool,
-    options: Mapping[str, Any] | None,
-    told: Progress,
+    rows: _Rows, kind: str, output: Output, strict: bool, told: Progress
 ) -> tuple[list[str], list[str], int]:
     """Write the files, and return losses, notes, and the size of the file with the target's name."""
     from gdalbridge.exchange.layers import Losses, write_dbf, write_gpkg
 
     found = Losses(strict)
-    with folder_for(target) as made:
-        path = made / f"table.{kind}"
+    with output.create(f"table.{kind}") as path:
         if kind == "gpkg":
             write_gpkg(path, rows.schema, rows.batches(), row=rows.row, losses=found)
         elif kind == "dbf":
@@ -399,10 +374,6 @@ def _write(
         size = path.stat().st_size
         # The last chance to cancel.
         told.report(1.0)
-        for one in _files(target, kind):
-            file = path if one == target else path.with_suffix(".cpg")
-            if file.exists():
-                put_in_place(file, one, overwrite, options)
     return (
         [f"column {name!r}: {words}" for name, words in found.losses.items()],
         [f"column {name!r}: {words}" for name, words in found.notes.items()],

@@ -19,6 +19,7 @@ from gdalbridge.gdalio.vector_layer import LayerField, LayerPolygons, LayerWrite
 from ratzarr.errors import Advice
 
 __all__ = [
+    "CHOOSE",
     "Losses",
     "check_calendar",
     "check_kinds",
@@ -165,7 +166,12 @@ def _layer_type(one: LayerField) -> Any:
     return _LAYER_TYPES[one.kind]
 
 
-def _check_case(schema: Any, format_name: str) -> None:
+RENAME = "Give them other names with rename=..."
+CHOOSE = "Choose other columns with columns=..., or write GeoParquet, which takes any names."
+"""For files of polygons, whose columns keep their names."""
+
+
+def _check_case(schema: Any, format_name: str, hint: str) -> None:
     seen: dict[str, str] = {}
     for name in schema.names:
         other = seen.setdefault(name.casefold(), name)
@@ -173,7 +179,7 @@ def _check_case(schema: Any, format_name: str) -> None:
             raise BridgeError(
                 Advice(
                     f"columns {other!r} and {name!r}: names in {format_name} differ in more than case.",
-                    "Give one another name with rename=...",
+                    hint,
                 )
             )
 
@@ -205,7 +211,7 @@ def write_gpkg(
         Its column is the last one of the schema.
     """
     columns = pa.schema(list(schema)[1 : None if polygons is None else -1])
-    _check_case(schema if row else columns, GPKG)
+    _check_case(schema if row else columns, GPKG, RENAME if polygons is None else CHOOSE)
     fid = schema.names[0] if row else "fid"
     while not row and fid.casefold() in {one.casefold() for one in columns.names}:
         fid = f"_{fid}"
@@ -330,6 +336,7 @@ def write_dbf(
     row: bool,
     losses: Losses,
     whole: Iterable[str] = (),
+    hint: str = RENAME,
 ) -> None:
     """Write batches to a dBASE table with its ``.cpg``, which says that it is in UTF-8.
 
@@ -345,6 +352,8 @@ def write_dbf(
     losses : Losses
     whole : iterable of str
         Columns that must have whole numbers.
+    hint : str
+        What helps with names that don't fit.
     """
     what = "a dBASE table"
     refused = {
@@ -353,8 +362,8 @@ def write_dbf(
     }
     check_kinds(schema, what, refused)
     columns = schema if row else pa.schema(list(schema)[1:])
-    _check_dbf_names(columns, what)
-    _check_case(columns, what)
+    _check_dbf_names(columns, what, hint)
+    _check_case(columns, what, hint)
     found = {one.name: _Measured() for one in columns}
     rows = 0
     for batch in batches():
@@ -385,7 +394,7 @@ def write_dbf(
             layer.write(pa.RecordBatch.from_arrays(arrays, schema=target))
 
 
-def _check_dbf_names(columns: Any, what: str) -> None:
+def _check_dbf_names(columns: Any, what: str, hint: str) -> None:
     if len(columns) > MOST_FIELDS:
         raise BridgeError(
             Advice(
@@ -399,7 +408,7 @@ def _check_dbf_names(columns: Any, what: str) -> None:
             Advice(
                 f"names in {what} have 1 to {NAME_BYTES} bytes, and "
                 f"{', '.join(f'{name!r} has {len(name.encode())}' for name in wrong)}.",
-                "Give them other names with rename=...",
+                hint,
             )
         )
 

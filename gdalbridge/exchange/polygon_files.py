@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.exchange.layers import Losses, write_dbf, write_geojson, write_gpkg
+from gdalbridge.exchange.layers import CHOOSE, Losses, write_dbf, write_geojson, write_gpkg
 from gdalbridge.gdalio.vector_layer import LayerPolygons, LayerWriter, projjson
 
 __all__ = ["geometry_name", "polygon_format", "polygon_suffixes", "write_polygons"]
@@ -20,7 +20,7 @@ FORMATS = {
     ".json": "geojson",
 }  # fmt: skip
 GEOMETRY = {"gpkg": "geom"}
-SHAPE_FILES = (".shx", ".dbf", ".cpg", ".prj", ".shp")
+SHAPE_FILES = (".shx", ".dbf", ".cpg", ".prj")
 
 
 def polygon_format(out: Any) -> str:
@@ -43,7 +43,7 @@ def polygon_format(out: Any) -> str:
 
 
 def polygon_suffixes(kind: str) -> tuple[str, ...]:
-    """Return the suffixes of a format's files; empty for a single file of any suffix."""
+    """Return the suffixes of a format's other files, beside the one with the output's name."""
     return SHAPE_FILES if kind == "shp" else ()
 
 
@@ -135,6 +135,7 @@ def _write_shapefile(
     folder = path.parent / "table"
     folder.mkdir()
     table = folder / f"{path.stem}.dbf"
-    write_dbf(table, pa.schema(list(schema)[:-1]), attributes, row=True, losses=losses)
+    own = pa.schema(list(schema)[:-1])
+    write_dbf(table, own, attributes, row=True, losses=losses, hint=CHOOSE)
     for one in sorted(folder.iterdir()):
         one.rename(path.parent / one.name)

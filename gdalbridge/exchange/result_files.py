@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import BridgeError, ConversionError
-from gdalbridge.exchange.target_file import check_free, folder_for, put_in_place
+from gdalbridge.output import Output
 from gdalbridge.sql.query import Database
 from gdalbridge.sql.result import csv_text, distinct, exact, json_text
-from ratzarr.stores import parse
 
 __all__ = ["write_result"]
 
@@ -45,18 +44,16 @@ def write_result(
     OutputExistsError
         If the file exists.
     """
-    target = parse(out)
-    suffix = Path(target.path).suffix
+    output = Output(out, overwrite, storage_options)
+    suffix = Path(output.name).suffix
     write = WRITERS.get(suffix.lower())
     if write is None:
         raise BridgeError(
             f"{out}: the suffix of an output is one of {', '.join(WRITERS)}: got {suffix or 'none'}"
         )
-    check_free(target, [target], overwrite, storage_options)
-    with folder_for(target) as folder:
-        made = folder / f"result{suffix}"
+    output.check()
+    with output.create(f"result{suffix}") as made:
         write(database, relation, made)
-        put_in_place(made, target, overwrite, storage_options)
 
 
 def _write_batches(

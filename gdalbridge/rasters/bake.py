@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gdalbridge.copying.report import Report
@@ -26,20 +25,14 @@ from gdalbridge.gdalio.rat_compare import colour_losses, losses_between
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat
 from gdalbridge.gdalio.rat_writer import check_columns
 from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.output import Output
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.baked_table import Filled, Wanted, fill, vrt_of
-from gdalbridge.rasters.output import (
-    check_free,
-    copy_dataset,
-    local_target,
-    output_driver,
-    output_folder,
-    put_in_place,
-)
+from gdalbridge.rasters.drivers import copy_dataset, output_driver
 from gdalbridge.sidecars.host import Host, Hosted, find_hosted
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
 from gdalbridge.sidecars.provenance import RASTER_ATTR, same_raster
-from gdalbridge.sidecars.raster_files import check_not_source, place_of
+from gdalbridge.sidecars.raster_files import BESIDE, place_of
 from gdalbridge.sidecars.staleness import refuse_stale
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
@@ -99,7 +92,8 @@ def bake(
     raster : str or os.PathLike
         A raster, which is only read.
     out : str or os.PathLike, optional
-        Name of the copy, on a local disk. With ``vrt``, the default is ``<raster>.vrt``.
+        Name of the copy: local, on S3, or at another URL that fsspec writes to. With ``vrt``, the
+        default is ``<raster>.vrt``; a VRT is local, because it refers to the raster.
     vrt : bool
         Make a VRT that refers to the raster, instead of copying its pixels.
     band : int, optional
@@ -158,10 +152,17 @@ def bake(
     """
     started = time.perf_counter()
     reading = ReadOptions(encoding, lossy)
-    source, target = place_of(raster), _target(raster, out, vrt)
-    driver, name = output_driver(target, "VRT" if vrt else format)
-    check_not_source(source.url, target, storage_options)
-    check_free(target, overwrite)
+    source = place_of(raster)
+    if out is None and not vrt:
+        raise BridgeError(Advice("name an output,", "or make a VRT with vrt=True"))
+    out = f"{source.url}.vrt" if out is None else out
+    output = Output(out, overwrite, storage_options, endings=BESIDE)
+    driver, name = output_driver(output.name, "VRT" if vrt else format)
+    if name == "VRT" and output.local_parent is None:
+        raise BridgeError(
+            f"{output}: a VRT refers to its raster by a path, and is written to a local disk"
+        )
+    output.check(source.url)
     with (
         opened(source.url, storage_options) as dataset,
         progress_of(progress) as reporter,
@@ -197,27 +198,25 @@ def bake(
             for number in filled:
                 with open_rat(merged, number) as rat:
                     given = [(one.name, one.type, one.usage) for one in rat.schema.columns]
-                check_columns(target.name, given, hfa=True)
-        reporter.report(0.3, f"writing {target.name}")
-        losses = _write(driver, target, merged, filled, options, strict, native, reporter)
-        reporter.report(1.0)
+                check_columns(output.name, given, hfa=True)
+        reporter.report(0.3, f"writing {output.name}")
+        losses = _write(driver, output, merged, filled, options, strict, native, reporter)
     for loss in losses:
-        warnings.warn(f"{target}: {loss}", LossWarning, stacklevel=2)
+        warnings.warn(f"{output}: {loss}", LossWarning, stacklevel=2)
     shown, rows = {}, {}
     for number in filled:
         with open_rat(merged, number) as rat:
             shown[number] = tuple(column.name for column in rat.schema.columns)
             rows[number] = rat.schema.rows
     seconds = time.perf_counter() - started
-    return BakeReport(
-        source.url, str(target), name, shown, rows, seconds, tuple(losses), _notes(filled, target)
-    )
+    notes = _notes(filled, find_sidecars(output.place.url, storage_options=storage_options))
+    return BakeReport(source.url, str(output), name, shown, rows, seconds, tuple(losses), notes)
 
 
-def _notes(filled: Mapping[int, Filled], target: Path) -> tuple[str, ...]:
+def _notes(filled: Mapping[int, Filled], beside: Sequence[Sidecar]) -> tuple[str, ...]:
     notes = [
         f"{one.path} is beside the output: its columns are shown in place of those of the same name"
-        for one in find_sidecars(target)
+        for one in beside
     ]
     for kind, words in ((FieldType.BOOLEAN, "Integer 0 and 1"), (FieldType.DATETIME, "ISO text")):
         names = {
@@ -232,12 +231,6 @@ def _notes(filled: Mapping[int, Filled], target: Path) -> tuple[str, ...]:
 
 
 # ---- checks of the arguments
-
-
-def _target(raster: Any, out: Any, vrt: bool) -> Path:
-    if out is None and not vrt:
-        raise BridgeError(Advice("name an output,", "or make a VRT with vrt=True"))
-    return local_target(f"{place_of(raster).url}.vrt" if out is None else out)
 
 
 def _hosted(
@@ -319,7 +312,7 @@ def _bands(
 
 def _write(
     driver: Any,
-    target: Path,
+    output: Output,
     vrt: Any,
     filled: Mapping[int, Filled],
     options: Sequence[str],
@@ -328,7 +321,8 @@ def _write(
     progress: Progress,
 ) -> list[str]:
     """Write the output, compare it with the VRT, put it in place, and return the losses."""
-    with output_folder(driver, target) as made:
+    # A VRT refers to the raster by a relative path.
+    with output.create(refers=driver.ShortName == "VRT") as made:
         beside = not native and driver.ShortName in ("GTiff", "COG")
         if beside:
             # GDAL 3.12 and later would put the table into the TIFF, where older GDAL, QGIS and
@@ -337,7 +331,7 @@ def _write(
             write_beside(made, vrt, list(filled))
         else:
             copy_dataset(driver, made, vrt, options, progress)
-        progress.report(0.8, f"comparing {target.name}")
+        progress.report(0.8, f"comparing {output.name}")
         losses = [loss for table in filled.values() for loss in table.losses]
         losses += [
             loss
@@ -346,6 +340,7 @@ def _write(
         ]
         losses += colour_losses(vrt, open_dataset(str(made)))
         if losses and strict:
-            raise NotWrittenError(f"{target} was not written: {'; '.join(losses)}")
-        put_in_place(made, target)
+            raise NotWrittenError(f"{output} was not written: {'; '.join(losses)}")
+        # The last chance to cancel.
+        progress.report(1.0)
     return losses

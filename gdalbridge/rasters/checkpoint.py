@@ -38,9 +38,17 @@ from gdalbridge.sidecars.fingerprint import file_changes, pixel_files
 from ratzarr import DamagedError, RatZarrError, StoreError
 from ratzarr.errors import Advice
 from ratzarr.pipeline import ROOM, memory_of, write_behind
-from ratzarr.stores import open_objects, parse
+from ratzarr.stores import Objects, open_objects, parse
 
-__all__ = ["SECONDS", "Checkpoint", "Saved", "checkpoint_place", "job_input", "pieces_of"]
+__all__ = [
+    "SECONDS",
+    "Checkpoint",
+    "Saved",
+    "checkpoint_place",
+    "job_input",
+    "pieces_of",
+    "remove_checkpoint",
+]
 
 Array = NDArray[Any]
 
@@ -309,11 +317,21 @@ class Checkpoint:
         return [described[key] for key in begun]
 
     def _remove_all(self) -> None:
-        if self._objects is not None and self._objects.occupied():
-            # The document first: without it, the pieces are remains that the next run removes.
-            self._objects.delete([DOCUMENT])
-            self._objects.delete(list(self._objects.list_tree("")))
-            self._objects.remove_place()
+        if self._objects is not None:
+            _remove(self._objects)
+
+
+def remove_checkpoint(place: str, storage_options: Mapping[str, Any] | None = None) -> None:
+    """Remove what an interrupted run has left at :func:`checkpoint_place`."""
+    _remove(open_objects(parse(place), storage_options))
+
+
+def _remove(objects: Objects) -> None:
+    if objects.occupied():
+        # The document first: without it, the pieces are remains that the next run removes.
+        objects.delete([DOCUMENT])
+        objects.delete(list(objects.list_tree("")))
+        objects.remove_place()
 
 
 def _parsed(data: bytes) -> dict[str, Any] | None:

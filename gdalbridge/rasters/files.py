@@ -18,7 +18,13 @@ from gdalbridge.copying.report import Report, size_text
 from gdalbridge.errors import BridgeError, CancelledError, OutputExistsError, RasterNotFoundError
 from gdalbridge.gdalio.vsis3 import forget
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.naming import find_sidecars, is_folder, sidecar_path
+from gdalbridge.rasters.checkpoint import remove_checkpoint
+from gdalbridge.sidecars.naming import (
+    find_checkpoints,
+    find_sidecars,
+    is_folder,
+    sidecar_path,
+)
 from gdalbridge.sidecars.pixel_samples import REFERRERS
 from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_label
 from gdalbridge.sidecars.raster_files import (
@@ -382,6 +388,8 @@ def clear_target(
     goal: Location, existing: list[str], items: list[Item], options: Mapping[str, Any] | None
 ) -> None:
     """Remove an existing raster at the target with its tables and files, then ``existing``."""
+    for place in find_checkpoints(goal.url, storage_options=options):
+        remove_checkpoint(place, options)
     with suppress(RasterNotFoundError):
         old = items_of(raster_files(goal.url, options), None, options)
         check_apart(old, items, goal)
@@ -414,12 +422,14 @@ class TravelReport(Report):
     tables: tuple[str, ...]
     """The sidecars' names, at the target if there is one."""
     files: tuple[str, ...]
-    """The names of the raster's files, at the target if there is one; the raster itself last."""
+    """The names of the raster's files, at the target if there is one; the raster itself last.
+    Before them are removed checkpoints of interrupted runs."""
     bytes: int
     seconds: float
     dry_run: bool = False
     left: tuple[str, ...] = ()
-    """Files that GDAL lists for the raster, but that were left in place."""
+    """What was left in place: files that GDAL lists for the raster, but that are not its own, and
+    checkpoints of interrupted runs, because only a run over the same raster can continue them."""
 
     def __str__(self) -> str:
         done = {"copy": "copied", "move": "moved", "remove": "removed"}[self.action]
@@ -510,6 +520,8 @@ def remove_raster(
 ) -> TravelReport:
     """Remove a raster with its own files and all of its tables, the raster last.
 
+    Checkpoints of interrupted runs beside its tables are removed, too.
+
     Parameters
     ----------
     raster : str or os.PathLike
@@ -527,10 +539,13 @@ def remove_raster(
     started = time.perf_counter()
     found = raster_files(raster, storage_options)
     items = items_of(found, None, storage_options)
+    checkpoints = find_checkpoints(found.main.url, storage_options=storage_options)
     with progress_of(progress) as reporter:
         if not dry_run:
+            for place in checkpoints:
+                remove_checkpoint(place, storage_options)
             remove_items(items, storage_options, reporter)
-    return _report("remove", found, None, items, started, dry_run)
+    return _report("remove", found, None, items, started, dry_run, checkpoints)
 
 
 def _travel(
@@ -562,6 +577,7 @@ def _travel(
             "copied or moved. Make a raster of its own from it first, or copy one of those files."
         )
     items = items_of(found, goal, options, rest=resumed_move)
+    checkpoints = find_checkpoints(main.url, storage_options=options)
     check_apart(items, items, goal)
     existing = [] if resume else existing_at(items, goal, options)
     if existing and not overwrite:
@@ -587,7 +603,7 @@ def _travel(
                     remove_items(items, options, None)
             forget(goal.url, options)
             reporter.report(1.0)
-    return _report(action, found, goal, items, started, dry_run)
+    return _report(action, found, goal, items, started, dry_run, checkpoints)
 
 
 def _report(
@@ -597,15 +613,22 @@ def _report(
     items: list[Item],
     started: float,
     dry_run: bool,
+    checkpoints: list[str],
 ) -> TravelReport:
+    files = [one.target.url for one in items if isinstance(one, FileItem)]
+    left = list(found.others)
+    if goal is None:
+        files = [*checkpoints, *files]
+    else:
+        left += checkpoints
     return TravelReport(
         action,
         found.main.url,
         None if goal is None else goal.url,
         tuple(one.target.url for one in items if isinstance(one, TableItem)),
-        tuple(one.target.url for one in items if isinstance(one, FileItem)),
+        tuple(files),
         sum(one.size for one in items),
         time.perf_counter() - started,
         dry_run,
-        found.others,
+        tuple(left),
     )

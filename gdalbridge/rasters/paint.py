@@ -31,15 +31,9 @@ from gdalbridge.gdalio.datasets import open_dataset
 from gdalbridge.gdalio.field_types import FieldUsage
 from gdalbridge.gdalio.pixels import Window, pixel_type
 from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.output import Output
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.rasters.output import (
-    check_free,
-    copy_dataset,
-    local_target,
-    output_driver,
-    output_folder,
-    put_in_place,
-)
+from gdalbridge.rasters.drivers import copy_dataset, output_driver
 from gdalbridge.rasters.painter import (
     Painter,
     UsedNodataError,
@@ -54,7 +48,7 @@ from gdalbridge.rasters.painter import (
     windows_of,
 )
 from gdalbridge.rasters.shades import Shades, class_colors, limits_of
-from gdalbridge.sidecars.raster_files import check_not_source
+from gdalbridge.sidecars.raster_files import BESIDE
 
 __all__ = ["PaintReport", "paint"]
 
@@ -148,8 +142,8 @@ def paint(
         and numbers of pixels; the empty text is no class. None for the table's colours (columns of usage Red, Green and Blue,
         and Alpha): the output has four bands, and 0 in the last one for pixels without a row.
     out : str or os.PathLike, optional
-        The raster to write, on a local disk: a tiled and compressed GeoTIFF (``.tif``), or another
-        format. A name that ends in ``.png`` is a picture with a legend, of at most about 1200
+        The raster to write: local, on S3, or at another URL that fsspec writes to. A tiled and
+        compressed GeoTIFF (``.tif``), or another format. A name that ends in ``.png`` is a picture with a legend, of at most about 1200
         pixels a side. By default, an array is returned.
     band : int
         Counted from 1.
@@ -221,32 +215,34 @@ def paint(
     if out is None:
         with Painter(raster, names, classes=False, **chosen) as painter:
             return _array(painter, column, nodata, window, cmap, limits, threads)
-    target = local_target(out)
-    check_not_source(raster, target, chosen.get("storage_options"))
+    output = Output(out, overwrite, storage_options, endings=BESIDE)
     if _is_picture(out, format):
         from gdalbridge.rasters.picture import draw
 
-        check_free(target, overwrite)
+        output.check(raster)
         with Painter(raster, names, **chosen) as painter, progress_of(progress) as told:
             region = region_of(painter, window)
-            width, height, painted = draw(
-                painter, column, target, region,
-                cmap=cmap, limits=limits, where=where, threads=threads, told=told,
-            )  # fmt: skip
+            with output.create() as made:
+                width, height, painted = draw(
+                    painter, column, made, region,
+                    cmap=cmap, limits=limits, where=where, threads=threads, told=told,
+                )  # fmt: skip
             return PaintReport(
-                painter.pixels.name, column or "colours", str(target), "PNG", "uint8", 4, width,
+                painter.pixels.name, column or "colours", str(output), "PNG", "uint8", 4, width,
                 height, None, painted, len(painter.classes), time.perf_counter() - started,
             )  # fmt: skip
-    driver, short = output_driver(target, format)
-    check_free(target, overwrite)
+    driver, short = output_driver(output.name, format)
+    if short == "VRT":
+        raise BridgeError(f"{output}: a VRT has no pixels of its own, and is not painted")
+    output.check(raster)
     with Painter(raster, names, **chosen) as painter, progress_of(progress) as told:
         job = _Job(painter, column, region_of(painter, window), nodata, cmap, limits, threads)
-        with output_folder(driver, target) as made:
+        with output.create() as made:
             job.write(driver, made, options, told)
-            put_in_place(made, target)
-        told.report(1.0)
+            # The last chance to cancel.
+            told.report(1.0)
         return PaintReport(
-            painter.pixels.name, column or "colours", str(target), short, str(job.dtype),
+            painter.pixels.name, column or "colours", str(output), short, str(job.dtype),
             job.bands, job.region.width, job.region.height, job.nodata, job.painted,
             len(painter.classes), time.perf_counter() - started, tuple(job.notes),
         )  # fmt: skip

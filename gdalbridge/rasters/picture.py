@@ -9,11 +9,9 @@ from numpy.typing import NDArray
 from gdalbridge.gdalio.crs import units_of
 from gdalbridge.gdalio.pixels import Window
 from gdalbridge.progress import Progress
-from gdalbridge.rasters.output import put_in_place
 from gdalbridge.rasters.painter import Painter, in_threads, pixel_dtype, windows_of
 from gdalbridge.rasters.shades import Shades, class_colors, limits_of
 from ratzarr.interop import required
-from ratzarr.stores import temporary_path
 
 __all__ = ["draw"]
 
@@ -33,7 +31,7 @@ LONG = 36
 def draw(
     painter: Painter,
     column: str | None,
-    target: Path,
+    made: Path,
     region: Window,
     *,
     cmap: str | None,
@@ -42,7 +40,7 @@ def draw(
     threads: int | None,
     told: Progress,
 ) -> tuple[int, int, int]:
-    """Draw a region as PNG; the parameters are those of :func:`gdalbridge.paint`.
+    """Draw a region into a new PNG file; the parameters are those of :func:`gdalbridge.paint`.
 
     Returns
     -------
@@ -74,9 +72,8 @@ def draw(
         _add_bar(figure, axes, shades, columns[0][has], first)
     title = f"{painter.pixels.name.rstrip('/').rpartition('/')[2]}: {column or 'colours'}"
     axes.set_title(f"{title}\nwhere {_short(where, 70)}" if where else title, fontsize=10)
-    with temporary_path(target.parent, ".png") as made:
-        figure.savefig(made, format="png", bbox_inches="tight", pad_inches=0.1)
-        put_in_place(made, target)
+    figure.savefig(made, format="png", bbox_inches="tight", pad_inches=0.1)
+    # The last chance to cancel.
     told.report(1.0)
     return width, height, int(has.sum())
 

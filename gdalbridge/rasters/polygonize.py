@@ -9,7 +9,7 @@ import time
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.copying.report import Report
-from gdalbridge.errors import BridgeError, LossWarning, OutputExistsError
-from gdalbridge.exchange.target_file import check_free, folder_for, put_in_place
+from gdalbridge.errors import BridgeError, LossWarning
 from gdalbridge.gdalio.pixels import Pixels
 from gdalbridge.gdalio.polygons import multipolygon, polygon_parts
 from gdalbridge.gdalio.raster_writer import RasterWriter
 from gdalbridge.gdalio.read_options import ReadOptions
-from gdalbridge.gdalio.vector_layer import LayerPolygons, is_raster
+from gdalbridge.gdalio.vector_layer import LayerPolygons
+from gdalbridge.output import Output
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.selection import ChosenPixels, chosen_rows
 from gdalbridge.sidecars.pixel_rows import NO_ROW, pixel_rows
-from gdalbridge.sidecars.raster_files import check_not_source
 from gdalbridge.sidecars.source import ColumnsSource, open_source
 from ratzarr.interop import required
-from ratzarr.stores import Location, parse
 
 __all__ = ["PolygonReport", "polygonize"]
 
@@ -100,7 +98,7 @@ def polygonize(
     ----------
     raster : str, os.PathLike or gdal.Dataset
     out : str or os.PathLike
-        The file, local or on S3. Its suffix is the format: ``.gpkg``, ``.parquet`` (GeoParquet),
+        The file: local, on S3, or at another URL that fsspec writes to. Its suffix is the format: ``.gpkg``, ``.parquet`` (GeoParquet),
         ``.shp`` or ``.geojson``.
     columns : sequence of str, optional
         The columns to write, in this order. By default all. The row number is always written: as
@@ -165,13 +163,8 @@ def polygonize(
     if connectedness not in (None, 4, 8):
         raise BridgeError(f"connectedness is 4 or 8: got {connectedness!r}")
     kind = polygon_format(out)
-    target = parse(out)
-    stem = target.path.rpartition(".")[0]
-    files = [replace(target, path=stem + one) for one in polygon_suffixes(kind)[:-1]] + [target]
-    check_not_source(raster, target, storage_options)
-    existing = check_free(target, files, overwrite, storage_options)
-    if kind == "gpkg" and existing and target.kind == "local" and is_raster(target.path):
-        raise OutputExistsError(f"{target} is a raster, and is not replaced by polygons")
+    output = Output(out, overwrite, storage_options, suffixes=polygon_suffixes(kind))
+    output.check(raster, keep_rasters=kind == "gpkg")
     with ExitStack() as stack:
         told = stack.enter_context(progress_of(progress))
         pixels = stack.enter_context(Pixels(raster, [band], storage_options))
@@ -183,17 +176,16 @@ def polygonize(
         job = _Job(source, [one.name for one in there.chosen(columns)], kind, connectedness)
         rows = None if where is None else chosen_rows(there, where)
         chosen = ChosenPixels(pixels, pixel_rows(there), rows)
-        folder = stack.enter_context(folder_for(target))
-        path = _row_raster(folder / "rows.tif", pixels, chosen, threads, told)
-        losses = job.write(folder, path, pixels.grid.crs, strict, told)
+        made = stack.enter_context(output.create(f"polygons.{kind}"))
+        path = _row_raster(made.with_name("rows.tif"), pixels, chosen, threads, told)
+        losses = job.write(made, path, pixels.grid.crs, strict, told)
         # The last chance to cancel.
         told.report(1.0)
-        _put(folder / f"{FILE}.{kind}", files, target, overwrite, storage_options)
     for name, words in losses.losses.items():
-        warnings.warn(f"{target}: column {name!r}: {words}", LossWarning, stacklevel=2)
+        warnings.warn(f"{output}: column {name!r}: {words}", LossWarning, stacklevel=2)
     return PolygonReport(
         pixels.name,
-        str(target),
+        str(output),
         kind,
         job.features,
         job.polygons,
@@ -203,23 +195,6 @@ def polygonize(
         tuple(f"column {name!r}: {words}" for name, words in losses.losses.items()),
         tuple(f"column {name!r}: {words}" for name, words in losses.notes.items()),
     )
-
-
-FILE = "polygons"
-"""Name of the layer in formats whose layers are called like their files."""
-
-
-def _put(
-    made: Path,
-    files: Sequence[Location],
-    target: Location,
-    overwrite: bool,
-    options: Mapping[str, Any] | None,
-) -> None:
-    for one in files:
-        file = made if one == target else made.with_suffix(Path(one.path).suffix)
-        if file.exists():
-            put_in_place(file, one, overwrite, options)
 
 
 def _row_raster(
@@ -264,7 +239,7 @@ class _Job:
         self.features = self.polygons = 0
         self._written: list[NDArray[np.int64]] = []
 
-    def write(self, folder: Path, rows: Path, crs: str, strict: bool, told: Progress) -> Any:
+    def write(self, made: Path, rows: Path, crs: str, strict: bool, told: Progress) -> Any:
         """Write the file, and return what it does not keep."""
         from gdalbridge.exchange.layers import Losses
         from gdalbridge.exchange.polygon_files import write_polygons
@@ -272,7 +247,7 @@ class _Job:
         losses = Losses(strict)
         with closing(self._batches(rows, told)) as batches:
             write_polygons(
-                folder / f"{FILE}.{self._kind}", self._kind, self.schema, batches,
+                made, self._kind, self.schema, batches,
                 self._attributes, LayerPolygons(self._geometry, crs), losses,
             )  # fmt: skip
         return losses

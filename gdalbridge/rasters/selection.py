@@ -21,17 +21,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.exchange.target_file import check_free, folder_for, put_in_place
 from gdalbridge.gdalio.pixels import Pixels, Window
 from gdalbridge.gdalio.raster_writer import RasterWriter
 from gdalbridge.gdalio.read_options import ReadOptions
+from gdalbridge.output import Output
 from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.pixel_rows import NO_ROW, PixelRows, pixel_rows
-from gdalbridge.sidecars.raster_files import check_not_source
+from gdalbridge.sidecars.raster_files import BESIDE
 from gdalbridge.sql.selection import matching_rows
 from ratzarr.pipeline import PROCESSORS, in_threads
-from ratzarr.stores import parse
 
 __all__ = ["ChosenPixels", "chosen_rows", "select"]
 
@@ -67,8 +66,8 @@ def select(
         An expression as in :func:`gdalbridge.calc`, such as
         ``"ndvi between 0.6 and 1 and class = 'forest'"``. Rows for which it is NULL are not selected. NaN is greater than any number.
     mask : str or os.PathLike, optional
-        Also write the pixels of these rows as a GeoTIFF of bytes: 1 for selected pixels, 0 for all
-        others. Pixels that are nodata or masked are never selected.
+        Also write the pixels of these rows as a GeoTIFF of bytes, local, on S3, or at another URL
+        that fsspec writes to: 1 for selected pixels, 0 for all others. Pixels that are nodata or masked are never selected.
     overwrite : bool
         Replace an existing mask.
     band : int
@@ -99,13 +98,12 @@ def select(
     with ExitStack() as stack:
         told = stack.enter_context(progress_of(progress))
         if mask is not None:
-            target = parse(mask)
-            if not target.path.lower().endswith(SUFFIXES):
+            output = Output(mask, overwrite, storage_options, endings=BESIDE)
+            if not output.name.lower().endswith(SUFFIXES):
                 raise BridgeError(
-                    f"{target}: a mask is a GeoTIFF, whose name ends in {' or '.join(SUFFIXES)}"
+                    f"{output}: a mask is a GeoTIFF, whose name ends in {' or '.join(SUFFIXES)}"
                 )
-            check_not_source(raster, target, storage_options)
-            check_free(target, [target], overwrite, storage_options)
+            output.check(raster)
             pixels = stack.enter_context(Pixels(raster, [band], storage_options))
         columns = stack.enter_context(
             open_columns(
@@ -117,15 +115,14 @@ def select(
         if mask is None:
             return rows
         found = ChosenPixels(pixels, pixel_rows(columns), rows)
-        made = stack.enter_context(folder_for(target)) / "mask.tif"
+        made = stack.enter_context(output.create("mask.tif"))
         tiles = ["TILED=YES", f"BLOCKXSIZE={BLOCK}", f"BLOCKYSIZE={BLOCK}"]
         with RasterWriter(made, pixels.grid, np.uint8, options=tiles) as out:
             for done, (window, numbers) in enumerate(found.each(threads), start=1):
                 out.write(window, (numbers >= 0).astype(np.uint8))
-                told.report(done / found.windows, str(target))
+                told.report(done / found.windows, str(output))
         # The last chance to cancel.
         told.report(1.0)
-        put_in_place(made, target, overwrite, storage_options)
         return rows
 
 

@@ -30,6 +30,7 @@ from ratzarr.stores import parse as parse_location
 __all__ = [
     "SUFFIX",
     "Sidecar",
+    "find_checkpoints",
     "find_sidecars",
     "is_folder",
     "is_sidecar",
@@ -48,6 +49,7 @@ _BAND = re.compile(r"band([0-9]+)")
 _TAIL = re.compile(
     r"(?:\.band(?P<band>[1-9][0-9]*))?(?:\.(?!band[0-9]+\.)(?P<name>[A-Za-z0-9_-]+))?\.rat\.zarr"
 )
+_CHECKPOINT = re.compile(r"(?P<table>.*)\.(?:build|zonal)-[0-9a-f]{8}\.checkpoint")
 _BANDED = re.compile(r".+(?P<tail>\.band[1-9][0-9]*(?:\.[A-Za-z0-9_-]+)?\.rat\.zarr)")
 
 
@@ -276,11 +278,8 @@ def find_sidecars(
         ``seg.tif.rat.zarr`` could be the table ``tif`` of a raster ``seg``; if ``seg.tif`` exists,
         it belongs to ``seg.tif``.
     """
-    url = raster_name(raster)
     found: dict[tuple[int, str | None], Sidecar] = {}
-    for base in (sidecar_path(raster)[: -len(SUFFIX)], _proxy_base(url)):
-        if base is None:
-            continue
+    for base in _bases(raster):
         try:
             beside = _beside(base, storage_options)
         except ListingRefusedError as error:
@@ -293,16 +292,50 @@ def find_sidecars(
             )
             continue
         for tail, is_directory in beside.items():
-            match = _TAIL.fullmatch(tail) if is_directory else None
-            if match is None or match["band"] == "1":
-                continue
-            # If seg.tif exists, seg.tif.rat.zarr is its table, not a table of a raster seg.
-            if match["name"] and tail.removesuffix(SUFFIX) in beside:
-                continue
-            key = (int(match["band"] or 1), match["name"])
-            found.setdefault(key, Sidecar(base + tail, *key))
+            key = _table_of(tail, beside) if is_directory else None
+            if key is not None:
+                found.setdefault(key, Sidecar(base + tail, *key))
     order = sorted(found.values(), key=lambda one: (one.band, one.name or ""))
     return [one for one in order if band is None or one.band == band]
+
+
+def find_checkpoints(
+    raster: Any, *, storage_options: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return the places of checkpoints that interrupted runs have left beside a raster's tables.
+
+    See :mod:`gdalbridge.rasters.checkpoint`. The tables need not exist yet. Parameters are those of
+    :func:`find_sidecars`.
+    """
+    found = []
+    for base in _bases(raster):
+        beside = _beside(base, storage_options)
+        for tail, is_directory in beside.items():
+            match = _CHECKPOINT.fullmatch(tail) if is_directory else None
+            if match is not None and _table_of(match["table"], beside) is not None:
+                found.append(base + tail)
+    return sorted(found)
+
+
+def _bases(raster: Any) -> list[str]:
+    """Return the beginnings of the names of a raster's tables, in both places."""
+    proxy = _proxy_base(raster_name(raster))
+    beside = sidecar_path(raster)[: -len(SUFFIX)]
+    return [beside] if proxy is None else [beside, proxy]
+
+
+def _table_of(tail: str, beside: Mapping[str, bool]) -> tuple[int, str | None] | None:
+    """Return band and name of a raster's table by the end of its name; None if it is not its own.
+
+    ``beside`` has the endings of all names that begin with the raster's.
+    """
+    match = _TAIL.fullmatch(tail)
+    if match is None or match["band"] == "1":
+        return None
+    # If seg.tif exists, seg.tif.rat.zarr is its table, not a table of a raster seg.
+    if match["name"] and tail.removesuffix(SUFFIX) in beside:
+        return None
+    return int(match["band"] or 1), match["name"]
 
 
 def _beside(base: str, storage_options: Mapping[str, Any] | None) -> dict[str, bool]:

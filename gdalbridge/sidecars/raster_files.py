@@ -8,23 +8,20 @@ those in its directory with the raster's name.
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import BridgeError, RasterNotFoundError
 from gdalbridge.gdalio.compat import silence
-from gdalbridge.gdalio.datasets import open_dataset, opened, siblings_known, siblings_visible
+from gdalbridge.gdalio.datasets import open_dataset, siblings_known, siblings_visible
 from gdalbridge.gdalio.vsis3 import forget, reached
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, raster_name
 from gdalbridge.sidecars.pixel_samples import REFERRERS
-from ratzarr.errors import Advice
 from ratzarr.stores import FileState, Location, file_state, names_beside, url_name
 from ratzarr.stores import parse as parse_location
 
 __all__ = [
     "BESIDE",
     "RasterFiles",
-    "check_not_source",
     "moved_files",
     "place_of",
     "raster_files",
@@ -86,40 +83,6 @@ def place_of(raster: Any) -> Location:
     if hasattr(raster, "GetRasterBand"):
         raise BridgeError("an open dataset can't be copied or removed. Pass a path.")
     return parse_location(raster_name(raster))
-
-
-def check_not_source(raster: Any, target: Any, options: Mapping[str, Any] | None = None) -> None:
-    """Raise BridgeError if an output would replace a file that its own raster is read from.
-
-    Parameters
-    ----------
-    raster : str, os.PathLike or gdal.Dataset
-        What is read.
-    target : str, os.PathLike or Location
-        What is to be written.
-    options : mapping, optional
-        Arguments for the file system.
-    """
-    place = target if isinstance(target, Location) else parse_location(target)
-    if place.kind == "url" or file_state(place, options) is None:
-        return
-    with opened(raster, options) as dataset, silence():
-        listed = list(dataset.GetFileList() or ())
-    for name in listed:
-        source = _location(name)
-        if source is None or source.kind != place.kind:
-            continue
-        is_same = source == place
-        if place.kind == "local" and not is_same:
-            with suppress(OSError):
-                is_same = Path(source.path).samefile(place.path)
-        if is_same:
-            raise BridgeError(
-                Advice(
-                    f"{place} belongs to the raster that is read, and is never replaced.",
-                    "Name another output.",
-                )
-            )
 
 
 def beside(place: Location, name: str) -> Location:

@@ -32,6 +32,7 @@ __all__ = [
     "Part",
     "copy_file",
     "file_state",
+    "name_file",
     "names_beside",
     "remove_file",
     "same_file",
@@ -99,6 +100,30 @@ def names_beside(
 ) -> list[str]:
     """Return the names of files in a location's directory that begin with ``start``."""
     return _open(location, options).beside(start)
+
+
+def name_file(file: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Give a finished local file its name in the same file system.
+
+    Raises
+    ------
+    FileExistsError
+        If the name is taken and may not be replaced.
+    """
+    if overwrite:
+        file.replace(target)
+        return
+    try:
+        # Only a hard link names a finished file atomically if the name is free.
+        target.hardlink_to(file)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(target):
+            raise FileExistsError(f"{target} already exists") from None
+        file.rename(target)
+    else:
+        file.unlink()
 
 
 def remove_file(location: Location, options: Mapping[str, Any] | None = None) -> None:
@@ -256,7 +281,7 @@ class _Disk:
                     os.utime(file, (incoming.state.modified, incoming.state.modified))
                 finally:
                     os.close(file)
-                self._name(hidden, overwrite)
+                name_file(hidden, self._path, overwrite=overwrite)
 
     def _fill(self, file: int, incoming: _Incoming) -> None:
         def write(part: Part, data: bytes) -> None:
@@ -268,20 +293,6 @@ class _Disk:
         digests = _digests(incoming.read, parts, write, incoming.told)
         if _digests(partial(self._read, file), parts) != digests:
             raise StoreError(f"{self._location} holds other bytes than were written to it")
-
-    def _name(self, hidden: Path, overwrite: bool) -> None:
-        if overwrite:
-            hidden.replace(self._path)
-            return
-        try:
-            # Only a hard link names a finished file atomically if the name is free.
-            os.link(hidden, self._path)
-        except FileExistsError:
-            raise
-        except OSError:
-            if os.path.lexists(self._path):
-                raise FileExistsError(f"{self._path} already exists") from None
-            hidden.rename(self._path)
 
     def beside(self, start: str) -> list[str]:
         with self._in_words(), os.scandir(self._path.parent) as entries:

@@ -484,7 +484,7 @@ def locked(tmp_path):
 
 
 def unprivileged(*words):
-    """Run a command without root's right to write everywhere."""
+    """Run a command of gdalbridge without root's right to write everywhere."""
     program = []
     if os.geteuid() == 0:
         program = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
@@ -516,6 +516,35 @@ def test_a_directory_that_cannot_be_written_is_named(locked, words):
     done = unprivileged(*(locked / word if "." in word else word for word in words))
     assert done.returncode == 1
     assert done.stderr == f"gdalbridge: can't write in {locked}: Permission denied\n"
+
+
+ATTACHED = """
+import sys, gdalbridge
+rat = gdalbridge.attach(sys.argv[1], update=True)
+rat.CreateColumn("x", 1, 0)
+"""
+APPLIED = """
+import sys
+from gdalbridge.apply import RatAssociations, RatHandle, apply
+def made(info, inputs, outputs):
+    outputs.new.x = inputs.seg.Value * 2.0
+inputs, outputs = RatAssociations(), RatAssociations()
+inputs.seg, outputs.new = RatHandle(sys.argv[2]), RatHandle(sys.argv[1])
+apply(made, inputs, outputs)
+"""
+
+
+@pytest.mark.parametrize("program", [ATTACHED, APPLIED], ids=["attached", "applied"])
+def test_the_same_in_programs(locked, tmp_path, program):
+    script = tmp_path / "script.py"
+    script.write_text(program)
+    table = tmp_path / "seg.tif"
+    write(table, np.array([[1, 1, 2]], "u1"))
+    build(table)
+    done = unprivileged("run", script, locked / "bare.tif", table)
+    assert done.returncode == 1
+    assert "StorePermissionError" in done.stderr
+    assert "GDALBRIDGE_SIDECAR_DIR names a directory" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["build"], ["zonal", "seg.tif"]])

@@ -271,8 +271,8 @@ def test_what_is_there_already_is_kept(raster, tmp_path):
     for target, words in (
         (raster, "belongs to the raster"),
         (tmp_path / "x.unknown", "unknown file extension"),
-        ("s3://bucket/x.tif", "gdalbridge cp"),
-        (tmp_path / "none" / "x.tif", "not a directory"),
+        ("s3://bucket/x.vrt", "local disk"),
+        (tmp_path / "none" / "x.tif", "no directory"),
     ):
         with pytest.raises(BridgeError, match=words):
             bake(raster, target, overwrite=True)

@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 from osgeo import gdal, ogr, osr
 from scipy import ndimage
 
 from gdalbridge import BridgeError, build, open_table, polygonize
+from gdalbridge.cli import main
 from gdalbridge.errors import (
     CancelledError,
     ConversionError,
@@ -288,8 +290,15 @@ def test_what_is_refused(tmp_path, segments):
         table["a name of many bytes"] = np.zeros(len(table))
     with pytest.raises(ConversionError, match="several values per row"):
         polygonize(path, tmp_path / "o.gpkg")
-    with pytest.raises(BridgeError, match="1 to 10 bytes"):
-        polygonize(path, tmp_path / "o.shp", columns=["a name of many bytes"])
+    with open_table(path) as table:
+        table["TWO"] = np.zeros(len(table))
+    names = ["a name of many bytes"], ["two", "TWO"]
+    for columns, out, words in zip(names, ("o.shp", "o.gpkg"), ("1 to 10", "case"), strict=True):
+        with pytest.raises(BridgeError, match=rf"{words}.* columns with columns=\.\.\., or write"):
+            polygonize(path, tmp_path / out, columns=columns)
+        chosen = [word for name in columns for word in ("--column", name)]
+        done = CliRunner().invoke(main, ["polygonize", path, str(tmp_path / out), *chosen])
+        assert "Choose other columns with --column, or write GeoParquet" in done.stderr
     assert not [one for one in tmp_path.iterdir() if one.name.startswith((".", "o."))]
 
 

@@ -343,6 +343,50 @@ def test_rasters_in_memory_cannot_be_resumed(folder):
     zonal(str(folder / "seg.tif"), dataset, checkpoint=OFTEN)
 
 
+@pytest.mark.parametrize("kind", ["disk", "s3"])
+def test_copied_moved_and_removed_rasters(folder, tmp_path, request, kind):
+    """Checkpoints stay with a copy's source, and are removed with their raster."""
+    there, list_keys = str(folder), lambda: remains(folder)
+    if kind == "s3":
+        place = request.getfixturevalue("moto_s3")
+        there = f"s3://{place.bucket}/d"
+        for name in ("seg.tif", "image.tif"):
+            place.client.upload_file(str(folder / name), place.bucket, f"d/{name}")
+
+        def list_keys():
+            found = {key.split("/")[1] for key in place.keys("d/")}
+            return sorted(one for one in found if one.endswith(".checkpoint"))
+
+    raster = f"{there}/seg.tif"
+    cancelled("build", there)
+    build(raster)
+    cancelled("moments", there)
+    [left] = list_keys()
+    target = tmp_path / "target"
+    target.mkdir()
+    report = gdalbridge.copy_raster(raster, target)
+    assert report.left == (f"{there}/{left}",)
+    assert f"left where it is: {there}/{left}" in str(report)
+    assert remains(target) == []
+    # Another raster, to whose name this one's adds a suffix.
+    gdalbridge.copy_raster(target / "seg.tif", f"{there}/seg")
+    gdalbridge.remove_raster(f"{there}/seg")
+    assert list_keys() == [left]
+    report = gdalbridge.remove_raster(raster, dry_run=True)
+    assert report.files[0] == f"{there}/{left}"
+    assert list_keys() == [left]
+    gdalbridge.remove_raster(raster)
+    assert list_keys() == []
+    gdalbridge.copy_raster(target / "seg.tif", raster)
+    cancelled("moments", there, overwrite=True)
+    gdalbridge.copy_raster(target / "seg.tif", raster, overwrite=True)
+    assert list_keys() == []
+    cancelled("moments", there)
+    [left] = list_keys()
+    assert gdalbridge.move_raster(raster, f"{there}/new.tif").left == (f"{there}/{left}",)
+    assert list_keys() == [left]
+
+
 # ---- S3
 
 

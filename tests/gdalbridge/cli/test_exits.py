@@ -525,9 +525,9 @@ rat.CreateColumn("x", 1, 0)
 """
 APPLIED = """
 import sys
-from gdalbridge.apply import RatAssociations, RatHandle, apply
+from gdalbridge.ratapplier import RatAssociations, RatHandle, apply
 def made(info, inputs, outputs):
-    outputs.new.x = inputs.seg.Value * 2.0
+    outputs.new.x = inputs.seg.Histogram * 2.0
 inputs, outputs = RatAssociations(), RatAssociations()
 inputs.seg, outputs.new = RatHandle(sys.argv[2]), RatHandle(sys.argv[1])
 apply(made, inputs, outputs)

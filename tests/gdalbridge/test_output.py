@@ -90,7 +90,11 @@ def test_a_new_output_is_seen_at_once(raster, moto_s3):
     out = f"/vsis3/{moto_s3.bucket}/out.tif"
     with pytest.raises(RasterNotFoundError):
         build(out)
+    with gdal.config_options(vsis3(moto_s3)):
+        assert gdal.VSIStatL(out) is None
     paint(raster, "number", out)
+    with gdal.config_options(vsis3(moto_s3)):
+        assert gdal.VSIStatL(out) is not None
     assert build(out).rows == 12
 
 

@@ -78,7 +78,7 @@ def on_grid(
             )
         if grid.transform is None or found.grid.transform is None:
             raise BridgeError(f"{said}: it can't be resampled without a geotransform")
-        if not _overlap(found.grid, grid):
+        if not (_may_touch(found.grid, grid) or _may_touch(grid, found.grid)):
             raise BridgeError(
                 f"{found.name} lies outside the segments' raster: none of its pixels is in it"
             )
@@ -89,24 +89,22 @@ def on_grid(
         raise
 
 
-def _overlap(image: Grid, grid: Grid) -> bool:
-    """Return False if no pixel of an image can be on a grid: their boxes are apart."""
-    # Points on the image's edges, because straight edges are curves in another system.
-    along = np.linspace(0, 1, 21)
-    edges = [(along, end) for end in (0 * along, 0 * along + 1)]
-    shares = np.array([*(pair for pair in edges), *(pair[::-1] for pair in edges)])
-    columns, lines = shares[:, 0].ravel() * image.width, shares[:, 1].ravel() * image.height
-    x, a, b, y, c, d = image.transform or (0, 1, 0, 0, 0, 1)
+def _may_touch(one: Grid, other: Grid) -> bool:
+    """Return False if the box around one grid, in pixels of another, lies beside the other."""
+    # Points inside it, too: the edges of a map around a pole are far from the pole.
+    shares = np.linspace(0, 1, 21)
+    columns, lines = map(np.ravel, np.meshgrid(shares * one.width, shares * one.height))
+    x, a, b, y, c, d = one.transform or (0, 1, 0, 0, 0, 1)
     points = np.stack([x + a * columns + b * lines, y + c * columns + d * lines], axis=1)
-    if image.crs and grid.crs:
-        points = transformed(points, image.crs, grid.crs)
+    if one.crs and other.crs:
+        points = transformed(points, one.crs, other.crs)
     points = points[np.isfinite(points).all(axis=1)]
     if not len(points):
         return False
-    x, a, _, y, _, d = grid.transform or (0, 1, 0, 0, 0, 1)
-    places = (points - (x, y)) / (a, d)
-    low, high = places.min(axis=0), places.max(axis=0)
-    return bool((high > 0).all() and (low < (grid.width, grid.height)).all())
+    x, a, b, y, c, d = other.transform or (0, 1, 0, 0, 0, 1)
+    places = np.linalg.solve([[a, b], [c, d]], (points - (x, y)).T)
+    low, high = places.min(axis=1), places.max(axis=1)
+    return bool((high > 0).all() and (low < (other.width, other.height)).all())
 
 
 def _warped(image: Pixels, grid: Grid, transform: tuple[float, ...], method: int) -> Any:

@@ -15,6 +15,7 @@
 """
 
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -485,8 +486,7 @@ def _contents(
     if extents or area:
         _add_places(add, pixels.grid, found, extents, area)
     if colors:
-        keys = np.arange(rows) if rows <= 2**16 else None
-        _add_looks(specs, blocks, pixels, band, values if not is_dense else keys)
+        _add_looks(specs, blocks, pixels, band, None if is_dense else values)
     return specs, blocks, rows, notes
 
 
@@ -495,7 +495,8 @@ def _add_places(add: Any, grid: Grid, found: _Part, extents: frozenset[str], are
     x0, a, b, y0, c, d = transform
     units = units_of(grid.crs)
     of_units = {"units": units} if units else {}
-    parts = found.extents
+    # Without a valid pixel there are no extents.
+    parts = defaultdict(lambda: np.zeros(0, np.int64), found.extents)
     if "bbox" in extents:
         # The corners of the pixels' rectangle; for a rotated raster, the box around them.
         columns = [parts["column_min"], parts["column_max"] + 1]
@@ -508,8 +509,8 @@ def _add_places(add: Any, grid: Grid, found: _Part, extents: frozenset[str], are
         ):  # fmt: skip
             add(key, values, np.nan, FieldUsage.GENERIC, **of_units)
     if "centroid" in extents:
-        column = parts.get("column_sum", np.zeros(0)) / found.count + 0.5
-        line = parts.get("line_sum", np.zeros(0)) / found.count + 0.5
+        column = parts["column_sum"] / found.count + 0.5
+        line = parts["line_sum"] / found.count + 0.5
         add("x", x0 + a * column + b * line, np.nan, FieldUsage.GENERIC, **of_units)
         add("y", y0 + c * column + d * line, np.nan, FieldUsage.GENERIC, **of_units)
     if area:
@@ -522,29 +523,31 @@ def _add_looks(
     blocks: dict[str, Any],
     pixels: Pixels,
     band: int,
-    keys: Array | None,
+    values: Array | None,
 ) -> None:
-    """Add the colour table and the category names, for the pixel values of the rows."""
+    """Add the colour table and the category names, for the pixel values of the rows.
+
+    ``values`` is None if these are the row numbers.
+    """
     palette, categories = pixels.looks(band)
-    if keys is None:
-        return
+
+    def add(key: str, dtype: Any, looks: Array, usage: FieldUsage) -> None:
+        """Add a column of ``looks``, whose last entry is for all other pixel values."""
+
+        def block(first: int, stop: int) -> Array:
+            keys = np.arange(first, stop) if values is None else values[first:stop]
+            inside = (keys >= 0) & (keys < len(looks))
+            return looks[np.where(inside, keys, -1)]
+
+        specs[key] = NewColumn(dtype, usage_attributes(usage))
+        blocks[key] = block
+
     if palette is not None:
-        usages = (FieldUsage.RED, FieldUsage.GREEN, FieldUsage.BLUE, FieldUsage.ALPHA)
-        inside = (keys >= 0) & (keys < len(palette))
-        for place, usage in enumerate(usages):
-            values = np.zeros(len(keys), np.int32)
-            values[inside] = palette[keys[inside], place]
-            key = usage.name.capitalize()
-            specs[key] = NewColumn(values.dtype, usage_attributes(usage))
-            blocks[key] = _part_of(values)
+        for place, usage in enumerate(
+            (FieldUsage.RED, FieldUsage.GREEN, FieldUsage.BLUE, FieldUsage.ALPHA)
+        ):
+            looks = np.append(palette[:, place], 0).astype(np.int32)
+            add(usage.name.capitalize(), looks.dtype, looks, usage)
     if categories:
-        names = np.array(
-            [categories[one] if 0 <= one < len(categories) else "" for one in keys.tolist()],
-            np.dtypes.StringDType(),
-        )
-        specs["Class_Name"] = NewColumn(str, usage_attributes(FieldUsage.NAME))
-        blocks["Class_Name"] = _part_of(names)
-
-
-def _part_of(values: Array) -> Any:
-    return lambda first, stop: values[first:stop]
+        names = np.array([*categories, ""], np.dtypes.StringDType())
+        add("Class_Name", str, names, FieldUsage.NAME)

@@ -134,7 +134,9 @@ def test_nodata_is_not_counted(tmp_path):
     build(path)
     assert open_table(path)["Histogram"][:].tolist() == [0, 1, 1]
     empty = write(tmp_path / "b.tif", np.full((4, 4), 9, "u1"), nodata=9)
-    assert build(empty).rows == 0
+    report = build(empty, bbox=True, centroid=True, area=True)
+    assert report.rows == 0
+    assert report.columns == ("Histogram", "xmin", "ymin", "xmax", "ymax", "x", "y", "area")
 
 
 def test_recount_by_the_tables_own_rows(tmp_path):
@@ -170,6 +172,16 @@ def test_colours_and_names(tmp_path):
     assert table["Class_Name"][:].tolist() == ["", "water", "näh"]
     assert [int(table[key][2]) for key in ("Red", "Green", "Blue", "Alpha")] == [9, 8, 7, 255]
     assert table["Red"].attrs["GDAL_USAGE"] == gdal.GFU_Red
+
+
+def test_names_of_a_few_of_many_values(tmp_path):
+    path = write(tmp_path / "a.tif", np.array([[0, 1, 70_000]], "u4"))
+    dataset = gdal.Open(path, gdal.GA_Update)
+    dataset.GetRasterBand(1).SetRasterCategoryNames(["sea", "land"])
+    dataset = None
+    build(path)
+    names = open_table(path)["Class_Name"]
+    assert (names[:2].tolist(), names[70_000], len(names)) == (["sea", "land"], "", 70_001)
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8", "u8", "i8"])

@@ -408,6 +408,7 @@ class _Job:
         self._ranks = tuple(one for one in stats if is_rank(one))
         least = min(one.pixels.threads for one in (*layers, *([weights] if weights else ())))
         self._threads = max(1, min(zones.threads, least, threads or PROCESSORS))
+        self._memory = memory
         self._windows = zones.windows()
         each = sum(
             Accumulator.row_bytes(one.dtype, self._moments, is_weighted=self._is_weighted)
@@ -462,8 +463,11 @@ class _Job:
             return
         for one in self._layers:
             self._tables.append(
-                RankTables(one.dtype, self._ranks, one.label, is_weighted=self._is_weighted)
-            )
+                RankTables(
+                    one.dtype, self._ranks, one.label, self._memory // len(self._layers),
+                    is_weighted=self._is_weighted,
+                )
+            )  # fmt: skip
         done, saved = 0, saving["pairs"]
         if saved is not None:
             done = self._taken(saved)
@@ -653,7 +657,7 @@ class _Job:
         if valid is not None:
             is_zone &= valid
         wrong, expected = is_zone & ~((weights >= 0) & (weights < np.inf)), "numbers of 0 or more"
-        if whole and not wrong.any() and weights.dtype.kind == "f":
+        if whole and not wrong.any():
             wrong = is_zone & ((weights != np.floor(weights)) | (weights > 2**53))
             expected = "whole numbers for medians, modes, percentiles and fractions"
         if wrong.any():

@@ -26,6 +26,7 @@ Array = NDArray[Any]
 RANKS = frozenset({"median", "mode", "fraction"})
 PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
 MOST_CLASSES = 256
+LEAST_MEMORY = 2**27
 PENDING = 2**22
 """Pixels that are collected before DuckDB gets them."""
 
@@ -54,6 +55,8 @@ class RankTables:
         For which :func:`is_rank` is true.
     what : str
         The image and band, for messages.
+    memory : int
+        Bytes that DuckDB may use before it spills to disk; it gets :data:`LEAST_MEMORY` at least.
     is_weighted : bool
         True if pixels have weights.
     """
@@ -63,12 +66,13 @@ class RankTables:
         dtype: np.dtype[Any],
         stats: Sequence[str],
         what: str,
+        memory: int,
         *,
         is_weighted: bool = False,
     ) -> None:
         self._dtype, self._stats, self._what = dtype, tuple(stats), what
         self._is_weighted = is_weighted
-        self._database = Database({})
+        self._database = Database({}, memory=max(memory, LEAST_MEMORY))
         self._connection = self._database.connection
         types = {"f4": "FLOAT", "f8": "DOUBLE", "u8": "UBIGINT"}
         kind = types.get(f"{dtype.kind}{dtype.itemsize}", "BIGINT")

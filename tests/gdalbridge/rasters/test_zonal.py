@@ -125,7 +125,7 @@ def test_fractions_of_classes(tmp_path, segments):
 def test_little_memory_takes_passes_and_changes_nothing(tmp_path, segments):
     path, _ = segments
     source = write(tmp_path / "image.tif", image("f4"))
-    stats = ["count", "mean", "stddev", "min", "max"]
+    stats = ["count", "mean", "stddev", "min", "max", "median"]
     zonal(path, source, stats=stats, prefix="one_", threads=1)
     report = zonal(path, source, stats=stats, prefix="many_", memory=20_000, threads=2)
     assert report.passes > 3
@@ -283,6 +283,26 @@ def test_another_grid_is_refused_or_resampled(tmp_path, segments):
     far = write(tmp_path / "far.tif", coarse, transform=(50000, 4, 0, 900, 0, -4))
     with pytest.raises(BridgeError, match=r"far\.tif lies outside the segments"):
         zonal(path, far, resampling="near", prefix="far_")
+    turned = write(tmp_path / "turned.tif", coarse, transform=(500, 0, 4, 900, -4, 0))
+    with pytest.raises(BridgeError, match="grid is rotated"):
+        zonal(turned, source, resampling="near")
+
+
+def test_a_map_around_the_pole_covers_its_inside(tmp_path):
+    path = write(
+        tmp_path / "seg.tif", np.ones((20, 40), "u1"), transform=(0, 0.5, 0, 80, 0, -0.5), crs=4326
+    )
+    arctic = write(
+        tmp_path / "arctic.tif", np.arange(10_000, dtype="f4").reshape(100, 100),
+        transform=(-3e6, 6e4, 0, 3e6, 0, -6e4), crs=3413,
+    )  # fmt: skip
+    zonal(path, arctic, stats=["count", "sum"], resampling="near")
+    wanted = gdal.Warp(
+        "", arctic, format="MEM", dstSRS="EPSG:4326", width=40, height=20, outputBounds=(0, 70, 20, 80)
+    ).ReadAsArray()  # fmt: skip
+    table = open_table(path)
+    assert table["arctic_count"][1] == 800
+    assert table["arctic_sum"][1] == wanted.sum(dtype="f8")
 
 
 def test_datasets_in_memory_and_one_pixel(tmp_path):
@@ -443,11 +463,14 @@ def test_weighted_medians_modes_and_fractions(tmp_path, segments, dtype):
     ([[1, 2], [-1, 1]], ["mean"], r"n\.tif, band 1: weights are numbers of 0 or more.*column 0, line 1 is -1"),
     ([[1, np.inf], [1, 1]], ["mean"], r"column 1, line 0 is inf"),
     ([[1, 1], [1, 0.5]], ["median"], r"whole numbers for medians.*column 1, line 1 is 0\.5"),
+    (np.array([[1, 2**63], [1, 1]], "u8"), ["median"], f"whole numbers.*column 1, line 0 is {2**63}"),
 ])  # fmt: skip
 def test_wrong_weights_are_named(tmp_path, weights, stats, said):
     path = write(tmp_path / "seg.tif", np.ones((2, 2), "u1"))
     source = write(tmp_path / "a.tif", np.ones((2, 2), "f4"))
-    observed = write(tmp_path / "n.tif", np.array(weights, "f4"))
+    weights = np.asarray(weights)
+    kind = "u8" if weights.dtype.kind == "u" else "f4"
+    observed = write(tmp_path / "n.tif", weights.astype(kind))
     with pytest.raises(BridgeError, match=said):
         zonal(path, source, stats=stats, weights=observed)
     assert open_table(path).columns == []

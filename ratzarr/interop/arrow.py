@@ -148,7 +148,7 @@ def _text(
     source: Source, field: Field, block: Block, texts: Texts | None, *, dictionary: bool
 ) -> Any:
     first = block.start - block.start % field.chunk_rows
-    chunk = Block(first, min(field.chunk_rows, field.rows - first))
+    chunk = Block(first, max(0, min(field.chunk_rows, field.rows - first)))
     held: tuple[int, Any] = (-1, None)
     if texts is not None:
         held = texts.pop(field.name, held)

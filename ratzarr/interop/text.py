@@ -65,9 +65,10 @@ def as_dictionary(array: Any) -> Any:
     """Return text as a dictionary array, without a search for equal strings."""
     if pa.types.is_dictionary(array.type):
         return array
-    mask = array.is_null().to_numpy(zero_copy_only=False) if array.null_count else None
-    indices = pa.array(np.arange(len(array), dtype=np.int32), mask=mask)
-    return pa.DictionaryArray.from_arrays(indices, array)
+    # Arrow can't join arrays whose dictionaries have nulls.
+    valid = array.is_valid().to_numpy(zero_copy_only=False)
+    indices = pa.array(np.cumsum(valid, dtype=np.int32) - 1, mask=~valid)
+    return pa.DictionaryArray.from_arrays(indices, array.drop_null())
 
 
 def _repeats(raw: Array, count: int) -> bool:

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -159,6 +160,25 @@ def test_rows_are_added_to_the_sidecar_and_never_cut_from_the_raster(raster):
         assert table["x"][:].tolist() == [1, 2, 3, 4, 0, 0]
         with pytest.raises(BridgeError, match="never cut off"):
             table.rowCount = 3
+
+
+def test_text_of_a_shorter_sidecar_is_missing_in_later_batches(tmp_path):
+    path, rows = tmp_path / "seg.tif", 10_000
+    own = ("own", INTEGER, 0, list(range(rows)))
+    dataset = make(path)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([own], rows))
+    dataset = None
+    texts = [f"t{number % 7}" for number in range(1500)]
+    with RatZarr(f"{path}.rat.zarr") as store:
+        store.setChunkSize(1000)
+        store.setRowCount(len(texts))
+        store.createColumn("text", str)
+        store.writeBlock("text", np.array(texts, np.dtypes.StringDType()), 0)
+    table = open_table(path)
+    found = table.to_arrow(["text"])["text"].to_pylist()
+    assert found == texts + [None] * (rows - len(texts))
+    found = table.sql("SELECT text, count(own) FROM rat GROUP BY text").fetchall()
+    assert dict(found) == Counter(texts) | {None: rows - len(texts)}
 
 
 def test_nothing_is_written_with_update_false_or_after_close(raster):

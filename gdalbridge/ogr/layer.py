@@ -165,7 +165,8 @@ class _Field:
         wrong = (shown < _FIRST_YEAR) | (shown >= _END)
         if self.type == "DateTime":
             wrong |= shown.astype("M8[ms]") != shown
-        wrong &= ~np.isnat(values)
+        if missing is not None:
+            wrong &= ~missing
         if wrong.any():
             place = int(np.argmax(wrong))
             raise ConversionError(

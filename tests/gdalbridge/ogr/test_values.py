@@ -102,6 +102,13 @@ def test_dates(tmp_path, open_layer):
     assert types(layer)["us"][0] == ogr.OFTDateTime
 
 
+def test_a_missing_date_may_be_out_of_gdals_range(tmp_path, open_layer):
+    days = np.array(["-0001-01-01", "2000-01-01"], "M8[D]")
+    attributes = {"day": {"missing_value": "-0001-01-01"}}
+    path = write(tmp_path / "t.rat.zarr", {"day": days}, attributes=attributes)
+    assert read(open_layer(path))[1]["day"] == [None, "2000/01/01"]
+
+
 def test_a_recorded_time_zone(tmp_path, open_layer):
     times = np.array(["2020-01-01T00:30", "1969-12-31T23:59:59.999"], "M8[ms]")
     zones = {"a": 345, "b": -120, "c": 0, "d": None}

@@ -54,7 +54,8 @@ def command(
 
     bands = [band]
     if all_bands:
-        bands = bands_with_table(raster, options=ReadOptions(encoding, lossy))
+        # Without any, the copy of this one says so.
+        bands = bands_with_table(raster, options=ReadOptions(encoding, lossy)) or bands
     return [
         copy_to_sidecar(
             raster, sidecar, band=number, columns=columns or None, encoding=encoding, lossy=lossy,

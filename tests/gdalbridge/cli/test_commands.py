@@ -91,10 +91,14 @@ def test_options_stand_anywhere(raster, tmp_path):
         assert table.getColumnChunkSize("s") == 7
 
 
-def test_all_bands(raster):
+def test_all_bands(raster, tmp_path):
     found = json.loads(call("copy", raster, "--all-bands", "--json").output)
     assert [one["target"] for one in found] == [f"{raster}.rat.zarr", f"{raster}.band3.rat.zarr"]
     assert call("copy", raster, "x.rat.zarr", "--all-bands").exit_code == 2
+    make(tmp_path / "none.tif")
+    failed = call("copy", tmp_path / "none.tif", "--all-bands")
+    assert failed.exit_code == 1
+    assert "has no attribute table" in failed.stderr
 
 
 def test_json_of_copy(raster):

@@ -166,17 +166,17 @@ def _heard_again(dataset: Any, number: int) -> _Heard:
     name = dataset.GetDescription()
     if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
         return _Heard()
-    return _heard_from(name, number, _stamp(name), _stamp(f"{name}.aux.xml"))
+    try:
+        return _heard_from(name, number, _stamp(name), _stamp(f"{name}.aux.xml"))
+    except RasterNotFoundError:
+        # The raster was removed, or its name cannot be opened. Only answers are cached.
+        return _Heard()
 
 
 @lru_cache(REMEMBERED)
 def _heard_from(name: str, number: int, *state: tuple[int, int]) -> _Heard:
     """Open a raster again; ``state`` is that of its files, for the cache."""
-    try:
-        again = open_dataset(name)
-    except RasterNotFoundError:
-        # The raster was removed, or its name cannot be opened.
-        return _Heard()
+    again = open_dataset(name)
     if number > again.RasterCount:
         return _Heard()
     rat, said = _table_and_messages(again, again.GetRasterBand(number))

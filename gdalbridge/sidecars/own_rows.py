@@ -101,8 +101,10 @@ def _are_row_numbers(read: Read, rows: int) -> bool:
 def _difference(column: str, rows: int, read: Read, table: RatZarr) -> str | None:
     """Describe in what a sidecar's rows differ from those of the raster's own table."""
     operations = set()
+    # This call opens all columns in parallel.
+    unreadable = table.getUnreadableColumns()
     for name in table.getColumnNames():
-        if table.getUnreadableColumns([name]):
+        if name in unreadable:
             continue
         attributes = table.getColumnAttributeMapping(name).asdict()
         if usage_in(attributes) == FieldUsage.MIN_MAX and table.getColumnWidth(name) == 1:

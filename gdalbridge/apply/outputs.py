@@ -285,7 +285,7 @@ class Sink:
         start = self._start(span, block.rows)
         stop = start + block.rows
         self._check_reads(span, stop, block)
-        self._ensure_rows(span, stop)
+        self._ensure_rows(stop)
         self._ensure_columns(block)
         self._write_attributes(block)
         writes = self._writes(
@@ -351,7 +351,7 @@ class Sink:
                     "another table."
                 )
 
-    def _ensure_rows(self, span: Span, stop: int) -> None:
+    def _ensure_rows(self, stop: int) -> None:
         """Create the table if it does not exist, and let it have ``stop`` rows at least."""
         controls, rows = self._controls, self._record.rows
         limit = {RCM_EQUALS_INPUT: rows, RCM_FIXED: controls.fixedOutRowCount}.get(

@@ -498,5 +498,5 @@ def datetime_text(rat: Any, start: int, length: int, index: int) -> Array:
     objects = [rat.GetValueAsDateTime(row, index) for row in rows]
     name = rat.GetNameOfCol(index)
     times, offsets = datetimes.parse(texts, column=name, first_row=start)
-    times = datetimes.finer(times, offsets, objects, texts, column=name, first_row=start)
+    times = datetimes.finer(times, objects, texts, column=name, first_row=start)
     return datetimes.text_for_gdal(times, offsets, column=name, first_row=start)

@@ -279,7 +279,6 @@ def _letters(texts: Sequence[str]) -> Array:
 
 def finer(
     times: Array,
-    offsets: Array,
     objects: Sequence[Any],
     texts: Sequence[str],
     *,
@@ -290,7 +289,7 @@ def finer(
 
     Parameters
     ----------
-    times, offsets : ndarray
+    times : ndarray
         From :func:`parse` of ``texts``.
     objects : sequence of datetime.datetime or None
         The same rows as datetime objects of GDAL's bindings. Their microseconds come from GDAL's

@@ -569,7 +569,7 @@ class RatSource:
                 # A leap second is a ValueError, and is refused below.
                 with suppress(ValueError):
                     objects[row] = self.rat.GetValueAsDateTime(start + row, index)
-            times = datetimes.finer(times, offsets, objects, texts, column=column, first_row=start)
+            times = datetimes.finer(times, objects, texts, column=column, first_row=start)
         return times, offsets
 
     def _datetime_texts(self, index: int, start: int, length: int) -> list[Any]:

@@ -147,12 +147,10 @@ class Checkpoint:
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._job: dict[str, Any] = json.loads(json.dumps(job))
-        # A raster in memory is gone with its process.
-        self._is_possible = place is not None and all(
-            one["files"] is not None for one in self._job.get("inputs", [])
-        )
         self._objects = None if place is None else open_objects(parse(place), storage_options)
-        self._seconds = seconds if self._is_possible else 0
+        # A raster in memory is gone with its process.
+        are_files = all(one["files"] is not None for one in self._job.get("inputs", []))
+        self._seconds = seconds if self._objects is not None and are_files else 0
         self._next = time.monotonic() + seconds
         self._parts: dict[str, dict[str, Any]] = {}
         self._serial = 0

@@ -268,10 +268,6 @@ def stats_of(
     return found
 
 
-def _report(progress: Progress, scan: Any, column: Column, before: float, share: float) -> None:
-    progress.report(before + share * scan.rows_read / max(1, column.rows), column.name)
-
-
 def _weight_column(there: Columns, weights: str | bool | None) -> Column | None:
     if weights is None or weights is False:
         return None

@@ -395,7 +395,7 @@ class _Checkup:
         if resize is not None and resize != self._resize:
             # Another process has just begun; the columns will be resized next.
             return
-        act = partial(finish_resize, self.objects, self._table)
+        act = partial(finish_resize, self._table)
         finish = Repair("finish the change of the row count", act)
         if resize is not None:
             words = f"the row count is being changed ({resize}), or that was interrupted"

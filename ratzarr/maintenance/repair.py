@@ -138,7 +138,7 @@ def _busy(check: ColumnCheck, patience: float) -> bool:
     return now() != before or check.objects.get(f"{check.prefix}/{ZARR_JSON}") != check.data
 
 
-def finish_resize(objects: Objects, table: MetadataDocument) -> bool:
+def finish_resize(table: MetadataDocument) -> bool:
     """Bring all columns and ROWCOUNT to the table's row count."""
     catalog = Catalog(table)
     catalog.all({})

@@ -4,7 +4,6 @@ Arrow finds each row's key among the data's, which are in memory; other columns 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from gdalbridge.errors import BridgeError, ConversionError, OutputExistsError
 from gdalbridge.exchange.join_data import JoinData
 from gdalbridge.progress import Progress
 from gdalbridge.sidecars.merged import MISSING_ATTR
+from gdalbridge.sidecars.new_columns import begin_column, begun_columns
 from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
@@ -366,31 +366,13 @@ def write_joined(
     BridgeError
         If no row matches, or a column of bools has missing values.
     """
-    begun: dict[str, bool] = {}
-    try:
+    with begun_columns(table) as begun:
         for name, dtype in joined.dtypes.items():
-            while table.resumeColumn(name) is not None:
-                table.deleteColumn(name)
             begun[name] = table.colExists(name)
-            width = joined.width(name)
-            table.createColumn(
-                name, dtype, width, attributes=attributes(name, dtype), complete=False,
-                replace=begun[name],
-            )  # fmt: skip
-            mapping = table.getColumnAttributeMapping(name)
-            if MISSING_ATTR in mapping:
-                del mapping[MISSING_ATTR]
+            begin_column(table, name, dtype, joined.width(name), attributes(name, dtype))
         _fill(table, joined, report, told)
         for name, value in report.missing_values.items():
             table.getColumnAttributeMapping(name)[MISSING_ATTR] = value
-        for name in begun:
-            table.setComplete(name)
-    except BaseException:
-        for name, replaces in begun.items():
-            with suppress(RatZarrError):
-                # Once a replacement is complete, it stays: the old column is gone.
-                table.deleteColumn(name, onlyUnfinished=replaces)
-        raise
     report.columns = tuple(begun)
     report.dtypes = {name: dtype_text(joined.dtypes[name]) for name in begun}
 

@@ -1,10 +1,12 @@
 """The rows of a query in a file."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import BridgeError, ConversionError
+from gdalbridge.exchange.arrow_files import write_arrow, write_parquet
 from gdalbridge.output import Output
 from gdalbridge.sql.query import Database
 from gdalbridge.sql.result import csv_text, distinct, exact, json_text
@@ -57,16 +59,17 @@ def write_result(
 
 
 def _write_batches(
-    database: Database, relation: Any, path: Path, writer: Callable[[str, Any], Any]
+    database: Database,
+    relation: Any,
+    path: Path,
+    write: Callable[[Path, Any, Iterator[Any]], None],
 ) -> None:
     import pyarrow as pa
 
     schema, batches = database.batches(exact(relation))
     distinct(schema.names)
     try:
-        with writer(str(path), schema) as output:
-            for batch in batches:
-                output.write_batch(batch)
+        write(path, schema, batches)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise ConversionError(
             f"{path.suffix} can't hold the result: {error}. Convert the column in the query with "
@@ -74,35 +77,19 @@ def _write_batches(
         ) from error
 
 
-def _write_parquet(database: Database, relation: Any, path: Path) -> None:
-    from pyarrow.parquet import ParquetWriter
-
-    _write_batches(database, relation, path, ParquetWriter)
-
-
-def _write_arrow(database: Database, relation: Any, path: Path) -> None:
-    from pyarrow.ipc import new_file
-
-    _write_batches(database, relation, path, new_file)
-
-
-def _write_csv(database: Database, relation: Any, path: Path) -> None:
-    _write_text(csv_text(database, relation), path)
-
-
-def _write_json(database: Database, relation: Any, path: Path) -> None:
-    _write_text(json_text(database, relation), path)
-
-
-def _write_text(pieces: Iterator[str], path: Path) -> None:
+def _write_text(
+    database: Database,
+    relation: Any,
+    path: Path,
+    text: Callable[[Database, Any], Iterator[str]],
+) -> None:
     with path.open("w", encoding="utf-8", newline="") as output:
-        for piece in pieces:
-            output.write(piece)
+        output.writelines(text(database, relation))
 
 
 WRITERS = {
-    ".parquet": _write_parquet,
-    ".arrow": _write_arrow,
-    ".csv": _write_csv,
-    ".json": _write_json,
+    ".parquet": partial(_write_batches, write=write_parquet),
+    ".arrow": partial(_write_batches, write=write_arrow),
+    ".csv": partial(_write_text, text=csv_text),
+    ".json": partial(_write_text, text=json_text),
 }

@@ -28,7 +28,15 @@ from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.errors import Advice
 from ratzarr.format import COMPLETE_ATTR, kept_attributes
 
-__all__ = ["ColumnWriter", "NewColumn", "inherited_attributes", "new_columns", "target_of"]
+__all__ = [
+    "ColumnWriter",
+    "NewColumn",
+    "begin_column",
+    "begun_columns",
+    "inherited_attributes",
+    "new_columns",
+    "target_of",
+]
 
 SHORTEST_CHUNK = 1024
 JOB = "job"
@@ -170,46 +178,85 @@ def new_columns(
     """
     target = target_of(columns, place, band, name, storage_options)
     is_new = not RatZarr.exists(target, storageOptions=storage_options)
-    begun: dict[str, bool] = {}
     with (
         sidecar_dir_advised(target),
         RatZarr(target, storageOptions=storage_options) as table,
     ):
         try:
-            # Those in place, before a name may refer to a column that will replace it.
-            there = {name: _attributes(table, name) for name in table.getColumnNames()
-                     if name in wanted and (resume or not overwrite)}  # fmt: skip
-            found = _found(table, wanted, there, job) if resume else {}
-            if not overwrite:
-                _check_new(table, wanted, found, there, operation)
-            _set_rows(table, rows, operation, is_new=is_new)
-            belongs = _belongs(columns, table, target, storage_options)
-            origin = column_provenance(operation, belongs, None) | dict(provenance or {})
-            if job is not None:
-                origin[JOB] = job
-            for key, new in wanted.items():
-                if found.get(key) is _State.COMPLETE:
-                    continue
-                begun[key] = table.colExists(key)
-                if key not in found:
-                    _begin(table, key, new, columns, origin)
-            yield ColumnWriter(table, list(begun), is_resumed=found.keys() == wanted.keys())
-            for key in begun:
-                table.setComplete(key)
-            mapping = table.getRatAttributeMapping()
-            if not is_store(place) and mapping.get(RASTER_ATTR) is None:
-                mapping[RASTER_ATTR] = dict(belongs)
+            with begun_columns(table, keeps) as begun:
+                # Those in place, before a name may refer to a column that will replace it.
+                there = {name: _attributes(table, name) for name in table.getColumnNames()
+                         if name in wanted and (resume or not overwrite)}  # fmt: skip
+                found = _found(table, wanted, there, job) if resume else {}
+                if not overwrite:
+                    _check_new(table, wanted, found, there, operation)
+                _set_rows(table, rows, operation, is_new=is_new)
+                belongs = _belongs(columns, table, target, storage_options)
+                origin = column_provenance(operation, belongs, None) | dict(provenance or {})
+                if job is not None:
+                    origin[JOB] = job
+                for key, new in wanted.items():
+                    if found.get(key) is _State.COMPLETE:
+                        continue
+                    begun[key] = table.colExists(key)
+                    if key not in found:
+                        _begin(table, key, new, columns, origin)
+                yield ColumnWriter(table, list(begun), is_resumed=found.keys() == wanted.keys())
+                mapping = table.getRatAttributeMapping()
+                if not is_store(place) and mapping.get(RASTER_ATTR) is None:
+                    mapping[RASTER_ATTR] = dict(belongs)
         except BaseException as error:
-            if keeps(error):
-                raise
-            for key, replaces in begun.items():
-                with suppress(RatZarrError):
-                    # Once a replacement is complete, it stays: the old column is gone.
-                    table.deleteColumn(key, onlyUnfinished=replaces)
             with suppress(RatZarrError):
-                if is_new and not table.getColumnNames():
+                if is_new and not keeps(error) and not table.getColumnNames():
                     RatZarr.delete(target, storageOptions=storage_options)
             raise
+
+
+@contextmanager
+def begun_columns(
+    table: RatZarr, keeps: Callable[[BaseException], bool] = lambda _: False
+) -> Iterator[dict[str, bool]]:
+    """Complete incomplete columns at the end of the block; delete them after an error.
+
+    Parameters
+    ----------
+    table : RatZarr
+    keeps : callable
+        Returns True for an error after which the columns stay, to be resumed.
+
+    Yields
+    ------
+    dict
+        To be filled with the columns' names, and whether each replaces another.
+    """
+    begun: dict[str, bool] = {}
+    try:
+        yield begun
+        for name in begun:
+            table.setComplete(name)
+    except BaseException as error:
+        if not keeps(error):
+            for name, replaces in begun.items():
+                with suppress(RatZarrError):
+                    # Once a replacement is complete, it stays: the old column is gone.
+                    table.deleteColumn(name, onlyUnfinished=replaces)
+        raise
+
+
+def begin_column(
+    table: RatZarr, name: str, dtype: Any, width: int, attributes: Mapping[str, Any]
+) -> None:
+    """Create an incomplete column; first delete one that an interrupted run has left."""
+    while table.resumeColumn(name) is not None:
+        table.deleteColumn(name)
+    table.createColumn(
+        name, dtype, width, attributes=attributes, complete=False, replace=table.colExists(name)
+    )
+    if MISSING_ATTR not in attributes:
+        # The new values don't use the old column's value for missing.
+        mapping = table.getColumnAttributeMapping(name)
+        if MISSING_ATTR in mapping:
+            del mapping[MISSING_ATTR]
 
 
 class _State(Enum):
@@ -304,25 +351,11 @@ def _belongs(
 def _begin(
     table: RatZarr, name: str, new: NewColumn, columns: Columns, origin: Mapping[str, Any]
 ) -> None:
-    """Create an incomplete column; first delete one that an interrupted run has left."""
-    while table.resumeColumn(name) is not None:
-        table.deleteColumn(name)
     dtype = np.dtype(new.dtype) if not isinstance(new.dtype, type) else new.dtype
     kept = (
         inherited_attributes(columns.by_name.get(name), np.dtype(dtype))
         if dtype not in (str, bytes)
         else {}
     )
-    table.createColumn(
-        name,
-        dtype,
-        new.width,
-        attributes=kept | dict(new.attributes) | {PROVENANCE_ATTR: {**origin, **new.origin}},
-        complete=False,
-        replace=table.colExists(name),
-    )
-    if MISSING_ATTR not in new.attributes:
-        # The new values don't use the old column's value for missing.
-        mapping = table.getColumnAttributeMapping(name)
-        if MISSING_ATTR in mapping:
-            del mapping[MISSING_ATTR]
+    attributes = kept | dict(new.attributes) | {PROVENANCE_ATTR: {**origin, **new.origin}}
+    begin_column(table, name, dtype, new.width, attributes)

@@ -412,9 +412,8 @@ def _merged_head(
             _HeadColumn(one.name, one.rows, one.chunk_rows, one.read, one.missing_value())
             for one in there.chosen(columns or None)
         ]
-        rows = max((column.rows for column in there.by_name.values()), default=0)
         title = there.name if band == 1 else f"{there.name}, band {band}"
-        return pick.shown(title, rows, chosen, lambda: nullcontext(there))
+        return pick.shown(title, there.rows, chosen, lambda: nullcontext(there))
 
 
 def _store_head(path: str, pick: _Pick, columns: Sequence[str]) -> dict[str, Any]:

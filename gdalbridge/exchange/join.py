@@ -20,7 +20,7 @@ from gdalbridge.sidecars.new_columns import begin_column, begun_columns
 from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format import Block, near_names, normalize_dtype
+from ratzarr.format import Block, blocks_of, near_names, normalize_dtype
 from ratzarr.interop import Source, unused_integer
 from ratzarr.interop.arrow import arrow_type, read_arrays
 from ratzarr.interop.source import row_name
@@ -377,16 +377,9 @@ def write_joined(
     report.dtypes = {name: dtype_text(joined.dtypes[name]) for name in begun}
 
 
-def _blocks(table: RatZarr) -> Iterator[Block]:
-    chunk = table.getRATChunkSize()
-    step = chunk * max(1, BLOCK_ROWS // chunk)
-    for start in range(0, table.rowCount, step):
-        yield Block(start, min(step, table.rowCount - start))
-
-
 def _fill(table: RatZarr, joined: Joined, report: JoinReport, told: Progress) -> None:
     spare: dict[str, int | None] = {}
-    for block in _blocks(table):
+    for block in blocks_of(table.rowCount, table.getRATChunkSize(), BLOCK_ROWS):
         places = joined.places(block)
         missed = places.null_count
         report.missed += missed

@@ -217,7 +217,7 @@ class Layer:
             for one in text:
                 if one not in [column.name for column in chosen]:
                     raise ColumnSelectionError(f"{name}: text={one} names no column that is shown")
-            self.rows = max((one.rows for one in self._columns.by_name.values()), default=0)
+            self.rows = self._columns.rows
             taken: set[str] = set()
             self._fields = [_field(one, one.name in text, taken, name) for one in chosen]
         except BaseException:

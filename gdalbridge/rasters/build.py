@@ -42,7 +42,7 @@ from gdalbridge.sidecars.new_columns import JOB, NewColumn, new_columns, target_
 from gdalbridge.sidecars.pixel_rows import PixelRows, pixel_rows
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr.errors import Advice
-from ratzarr.pipeline import PROCESSORS, ReadAhead
+from ratzarr.pipeline import PROCESSORS, in_threads
 
 __all__ = ["BuildReport", "build"]
 
@@ -258,10 +258,9 @@ def _check_type(pixels: Pixels) -> None:
 
 def _check_rows(columns: Columns, rows: int) -> None:
     """Refuse a further table with other rows than the raster's table."""
-    there = max((one.rows for one in columns.by_name.values()), default=rows)
-    if there != rows:
+    if columns.by_name and columns.rows != rows:
         raise BridgeError(
-            f"{columns.name} has a table of {there} rows, and the further one would have {rows}: the "
+            f"{columns.name} has a table of {columns.rows} rows, and the further one would have {rows}: the "
             "tables beside a raster are shown as one, row by row. Name a place elsewhere for it, such "
             "as other.rat.zarr"
         )
@@ -312,7 +311,7 @@ def _collected(
     if (saved := saving["pixels"]) is not None:
         done = saved.state["windows"]
         parts = [_restored(saved.pieces())]
-    with closing(ReadAhead(windows[done:], load, threads=count, ahead=2 * count)) as reading:
+    with closing(in_threads(windows[done:], load, count)) as reading:
         for _, part in reading:
             parts.append(part)
             pending += len(part.values)
@@ -431,7 +430,7 @@ def _contents(
     """Return the new columns, functions that return blocks of their rows, the rows, and notes."""
     values, notes = found.values, []
     if rule is not None:
-        rows = max((one.rows for one in columns.by_name.values()), default=0)
+        rows = columns.rows
         count_name = next((one.name for one in columns.by_name.values() if one.is_count), COUNT)
     elif sparse:
         rows, count_name = len(values), COUNT

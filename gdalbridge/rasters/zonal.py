@@ -51,7 +51,7 @@ from gdalbridge.sidecars.merged import MISSING_ATTR, Columns, open_columns
 from gdalbridge.sidecars.new_columns import ColumnWriter, NewColumn, new_columns, target_of
 from gdalbridge.sidecars.pixel_rows import PixelRows, pixel_rows, rows_of_values
 from ratzarr.errors import Advice
-from ratzarr.pipeline import PROCESSORS, ReadAhead
+from ratzarr.pipeline import PROCESSORS, in_threads
 
 __all__ = ["ZonalReport", "zonal"]
 
@@ -306,9 +306,8 @@ def _checked(stats: Sequence[str], *, is_weighted: bool) -> tuple[str, ...]:
 
 def _rule(columns: Columns, zones: Pixels, threads: int | None) -> tuple[PixelRows, int]:
     """Return the rule for rows, and the number of rows of the table."""
-    rows = max((one.rows for one in columns.by_name.values()), default=0)
-    if rows:
-        return pixel_rows(columns), rows
+    if columns.rows:
+        return pixel_rows(columns), columns.rows
     if zones.dtypes[0].kind == "f":
         raise BridgeError(
             f"{zones.name} has no attribute table, and its pixels are floats, which are no rows: "
@@ -323,9 +322,9 @@ def _rule(columns: Columns, zones: Pixels, threads: int | None) -> tuple[PixelRo
         return int(found[keep].max()) if keep.any() else -1
 
     count = max(1, min(zones.threads, threads or PROCESSORS))
-    with closing(ReadAhead(zones.windows(), largest, threads=count, ahead=2 * count)) as reading:
-        rows = max((found for _, found in reading), default=-1) + 1
-    return rows_of_values(max(rows, 0)), max(rows, 0)
+    with closing(in_threads(zones.windows(), largest, count)) as reading:
+        rows = max(0, max((found for _, found in reading), default=-1) + 1)
+    return rows_of_values(rows), rows
 
 
 def _layers(
@@ -594,9 +593,7 @@ class _Job:
 
         if not done:
             self.outside = 0
-        with closing(
-            ReadAhead(self._windows[done:], load, threads=self._threads, ahead=2 * self._threads)
-        ) as reading:
+        with closing(in_threads(self._windows[done:], load, self._threads)) as reading:
             for window, (lost, reduced) in reading:
                 self.outside += lost
                 yield window, reduced

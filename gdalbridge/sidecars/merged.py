@@ -401,6 +401,11 @@ class Columns:
         self.by_name = {one.name: one for one in (merged if self._parts else _joined(merged))}
 
     @property
+    def rows(self) -> int:
+        """Rows of the longest column; 0 without columns."""
+        return max((one.rows for one in self.by_name.values()), default=0)
+
+    @property
     def has_own(self) -> bool:
         """True if some columns are the raster's own. Only one thread at a time may use GDAL."""
         return any(one is self.by_name.get(one.name) for one in self.own)

@@ -186,7 +186,7 @@ def pixel_rows(columns: Columns) -> PixelRows:
         If the rule has no clear answer: a text column of usage MinMax, Min without Max, ranges that
         overlap or are not in ascending order, or a bin size of 0.
     """
-    rows = max((one.rows for one in columns.by_name.values()), default=0)
+    rows = columns.rows
     if columns.binning is not None:
         minimum, size = columns.binning
         if not (np.isfinite(minimum) and np.isfinite(size) and size > 0):

@@ -32,7 +32,7 @@ from gdalbridge.sidecars.provenance import versions
 from gdalbridge.sql.expressions import Program
 from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr
-from ratzarr.format import Block, normalize_dtype
+from ratzarr.format import Block, blocks_of, normalize_dtype
 from ratzarr.pipeline import ROOM, ReadAhead, at_once, memory_of, write_behind
 
 __all__ = ["CalcReport", "calc"]
@@ -212,9 +212,7 @@ def _compute(
     nulls = {name: Nulls(name, dtype) for name, dtype in dtypes.items()}
 
     columns = [(column, column.missing_value()) for column in program.columns]
-    chunk = table.getRATChunkSize()
-    step = chunk * max(1, block_rows // chunk)
-    blocks = [Block(first, min(step, rows - first)) for first in range(0, rows, step)]
+    blocks = blocks_of(rows, table.getRATChunkSize(), block_rows)
 
     def read(block: Block) -> list[Any]:
         return [

@@ -244,7 +244,7 @@ def summarize(
         stats = stats_of(there, chosen, told)
     return TableSummary(
         there.name,
-        max((one.rows for one in there.by_name.values()), default=0),
+        there.rows,
         tuple(
             ColumnSummary(
                 one.name,

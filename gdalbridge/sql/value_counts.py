@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
 from gdalbridge.sql.query import Database
-from ratzarr.format import Block
+from ratzarr.format import Block, blocks_of
 from ratzarr.interop import Source
 from ratzarr.pipeline import ReadAhead
 
@@ -248,8 +248,10 @@ def counted_columns(
     fields = {
         name: [source.field(one) for one in source.names] for name, source in sources.items()
     }
+    # A column without rows has an empty block.
     blocks = {
-        name: _blocks(of[0].rows, of[0].chunk_rows, block_rows) for name, of in fields.items()
+        name: blocks_of(of[0].rows, of[0].chunk_rows, block_rows) or [Block(0, 0)]
+        for name, of in fields.items()
     }
 
     def read(item: tuple[str, Block]) -> Any:
@@ -278,10 +280,3 @@ def counted_columns(
             else:
                 yield name, _SortedCounts(database, next(batches).column(0))
             report(name, batches.rows_read)
-
-
-def _blocks(rows: int, chunk: int, block_rows: int) -> list[Block]:
-    """Return a column's blocks, in whole chunks; an empty one if there are no rows."""
-    step = chunk * max(1, block_rows // chunk)
-    starts = range(0, rows, step) if rows else [0]
-    return [Block(start, min(step, rows - start)) for start in starts]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ratzarr.lazy import lazy
 
 if TYPE_CHECKING:
-    from ratzarr.format.blocks import Block, chunk_count
+    from ratzarr.format.blocks import Block, blocks_of, chunk_count
     from ratzarr.format.casting import as_block, exact, has_payload
     from ratzarr.format.dtypes import BYTES, empty_value, normalize_dtype
     from ratzarr.format.history import mask
@@ -43,6 +43,7 @@ __all__ = [
     "ZARR_JSON",
     "Block",
     "as_block",
+    "blocks_of",
     "check_memory",
     "chunk_count",
     "empty_value",
@@ -59,7 +60,7 @@ __all__ = [
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "blocks": "Block chunk_count",
+        "blocks": "Block blocks_of chunk_count",
         "casting": "as_block exact has_payload",
         "dtypes": "BYTES empty_value normalize_dtype",
         "history": "mask",

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ratzarr.errors import RowRangeError
 
-__all__ = ["Block", "chunk_count"]
+__all__ = ["Block", "blocks_of", "chunk_count"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +32,13 @@ class Block:
 def chunk_count(rows: int, chunk_rows: int) -> int:
     """Return the number of chunks of ``chunk_rows`` rows needed for ``rows`` rows."""
     return -(-rows // chunk_rows)
+
+
+def blocks_of(rows: int, chunk_rows: int, about: int) -> list[Block]:
+    """Return blocks of whole chunks, each of at most ``about`` rows, but of one chunk at least.
+
+    >>> blocks_of(50, 20, 30)
+    [Block(start=0, length=20), Block(start=20, length=20), Block(start=40, length=10)]
+    """
+    step = chunk_rows * max(1, about // chunk_rows)
+    return [Block(first, min(step, rows - first)) for first in range(0, rows, step)]

@@ -12,15 +12,7 @@ from gdalbridge.errors import GdalMissingError
 from gdalbridge.settings import environment
 from ratzarr.stores import NAMES
 
-__all__ = [
-    "PREFIX",
-    "hold",
-    "hold_all",
-    "release",
-    "release_all",
-    "set_option",
-    "words",
-]
+__all__ = ["PREFIX", "hold", "hold_all", "release", "release_all", "set_option", "words"]
 
 PREFIX = "/vsis3/"
 

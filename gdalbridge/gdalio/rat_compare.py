@@ -140,10 +140,8 @@ def _of_description(before: RatColumn, after: RatColumn) -> list[str]:
 def _of_values(
     was: RatSource, now: RatSource, before: RatColumn, after: RatColumn, *, single: bool
 ) -> ValueLoss:
-    found, dtype = (
-        ValueLoss(before.name, before.type == FieldType.REAL),
-        SINGLE if single else DOUBLE,
-    )
+    found = ValueLoss(before.name, before.type == FieldType.REAL)
+    dtype = SINGLE if single else DOUBLE
     for start in range(0, was.schema.rows, BLOCK_ROWS):
         length = min(BLOCK_ROWS, was.schema.rows - start)
         mine, theirs = (

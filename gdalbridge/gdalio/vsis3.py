@@ -11,13 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.gdalio.config_options import (
-    PREFIX,
-    hold,
-    hold_all,
-    release,
-    release_all,
-)
+from gdalbridge.gdalio.config_options import PREFIX, hold, hold_all, release, release_all
 from gdalbridge.settings import environment
 from ratzarr import ArgumentError, DamagedError, RatZarrError
 from ratzarr.stores import S3Settings, current, gdal_name, open_objects

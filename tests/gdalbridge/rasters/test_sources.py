@@ -28,7 +28,7 @@ def raster(tmp_path):
 @pytest.mark.parametrize("name", WRITERS)
 def test_the_raster_is_not_replaced(raster, tmp_path, name):
     before = raster.read_bytes()
-    aliases = [raster, tmp_path / "soft.tif", tmp_path / "hard.tif", tmp_path / "." / "seg.tif"]
+    aliases = [raster, tmp_path / "soft.tif", tmp_path / "hard.tif", f"{tmp_path}/./seg.tif"]
     aliases[1].symlink_to(raster)
     os.link(raster, aliases[2])
     for out in aliases:

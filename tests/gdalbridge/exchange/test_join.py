@@ -497,7 +497,7 @@ def test_what_a_frame_lacks_is_said(table, tmp_path):
         table.update_from(pd.DataFrame({"row": np.zeros(0, int), "w": np.zeros(0)}))
     path = tmp_path / "d.csv"
     pd.DataFrame({"row": [0], "w": [1]}).to_csv(path)
-    with pytest.raises(BridgeError, match="d.csv has a column without a name"):
+    with pytest.raises(BridgeError, match=r"d\.csv has a column without a name"):
         table.update_from(path)
     table.update_from(path, columns=["w"])
     assert table["w"][0] == 1

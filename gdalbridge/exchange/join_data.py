@@ -213,7 +213,7 @@ def open_data(
 
     try:
         if isinstance(data, str | os.PathLike):
-            texts = {key: pa.string()} if key_is_text else {}
+            texts = {key: pa.string()} if key is not None and key_is_text else {}
             return _from_file(data, choose, options, texts)
         if _is_pandas(data):
             by_index = key in data.index.names and key not in data.columns

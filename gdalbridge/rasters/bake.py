@@ -157,7 +157,7 @@ def bake(
         raise BridgeError(Advice("name an output,", "or make a VRT with vrt=True"))
     out = f"{source.url}.vrt" if out is None else out
     output = Output(out, overwrite, storage_options, endings=BESIDE)
-    driver, name = output_driver(output.name, "VRT" if vrt else format)
+    driver, name = output_driver(output.name, "VRT" if vrt else format, options)
     if name == "VRT" and output.local_parent is None:
         raise BridgeError(
             f"{output}: a VRT refers to its raster by a path, and is written to a local disk"

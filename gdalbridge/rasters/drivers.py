@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 from gdalbridge.errors import BridgeError, GdalError
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
 from gdalbridge.progress import Progress
 from ratzarr.errors import Advice
+from ratzarr.format import near_names
 
 __all__ = ["copy_dataset", "output_driver"]
 
@@ -21,8 +23,24 @@ PACKAGES = {
 """Packages with the drivers that some builds of GDAL lack."""
 
 
-def output_driver(target: str, asked: str | None) -> tuple[Any, str]:
-    """Return the driver of an output, by its name or the file extension, and its short name."""
+def output_driver(target: str, asked: str | None, options: Sequence[str] = ()) -> tuple[Any, str]:
+    """Return the driver of an output, and its short name.
+
+    Parameters
+    ----------
+    target : str
+        Its file name.
+    asked : str or None
+        The driver's name; by default that for the file extension.
+    options : sequence of str
+        Creation options.
+
+    Raises
+    ------
+    BridgeError
+        If there is no such driver, it can't write rasters, or it does not know an option. GDAL would
+        only warn, and ignore the option.
+    """
     suffix = Path(target).suffix
     name = asked or FORMATS.get(suffix.lower())
     if name is None:
@@ -41,7 +59,34 @@ def output_driver(target: str, asked: str | None) -> tuple[Any, str]:
     metadata = driver.GetMetadata()
     if "YES" not in (metadata.get("DCAP_CREATECOPY"), metadata.get("DCAP_CREATE")):
         raise BridgeError(f"GDAL's driver {name!r} can't write rasters")
+    _check_options(driver, options)
     return driver, str(driver.ShortName)
+
+
+def _check_options(driver: Any, options: Sequence[str]) -> None:
+    listed = driver.GetMetadataItem("DMD_CREATIONOPTIONLIST")
+    document = ET.fromstring(listed or "<none/>")  # noqa: S314 - GDAL's own
+    known = {one.get("name", ""): one for one in document}
+    for option in options:
+        name, equals, value = option.partition("=")
+        if not equals:
+            raise BridgeError(f"a creation option is NAME=VALUE: got {option!r}")
+        if not listed:
+            continue
+        if name.upper() not in known:
+            raise BridgeError(
+                f"GDAL's driver {driver.ShortName} has no creation option {name!r}"
+                f"{near_names(name.upper(), known)}"
+            )
+        one = known[name.upper()]
+        values = [
+            word for each in one.iter("Value") for word in (each.text, each.get("alias")) if word
+        ]
+        if one.get("type") == "string-select" and value.upper() not in map(str.upper, values):
+            raise BridgeError(
+                f"creation option {option!r}: {name.upper()} of GDAL's driver {driver.ShortName} is one "
+                f"of {', '.join(values)}"
+            )
 
 
 def copy_dataset(

@@ -217,6 +217,8 @@ def paint(
             return _array(painter, column, nodata, window, cmap, limits, threads)
     output = Output(out, overwrite, storage_options, endings=BESIDE)
     if _is_picture(out, format):
+        if options:
+            raise BridgeError("creation options are for GeoTIFF and COG, not for pictures")
         from gdalbridge.rasters.picture import draw
 
         output.check(raster)
@@ -231,7 +233,7 @@ def paint(
                 painter.pixels.name, column or "colours", str(output), "PNG", "uint8", 4, width,
                 height, None, painted, len(painter.classes), time.perf_counter() - started,
             )  # fmt: skip
-    driver, short = output_driver(output.name, format)
+    driver, short = output_driver(output.name, format, options)
     if short == "VRT":
         raise BridgeError(f"{output}: a VRT has no pixels of its own, and is not painted")
     output.check(raster)
@@ -539,9 +541,7 @@ class _Job:
         if self.bands == 4:
             settings |= {"PHOTOMETRIC": "RGB", "ALPHA": "UNASSOCIATED"}
         for one in options:
-            key, equals, value = one.partition("=")
-            if not equals:
-                raise BridgeError(f"a creation option is NAME=VALUE: got {one!r}")
+            key, _, value = one.partition("=")
             settings[key.upper()] = value
         if settings["TILED"].upper() != "YES":
             settings = {

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from gdalbridge import BridgeError, CancelledError, calc, open_table, paint
+from gdalbridge import BridgeError, CancelledError, bake, calc, open_table, paint
 from gdalbridge.errors import ColumnSelectionError, NotWrittenError, OutputExistsError
 from ratzarr import RatZarr
 from tests.gdalbridge.pixel_rasters import squares, write
@@ -347,8 +347,18 @@ def test_creation_options_are_the_users(tmp_path, segments):
     out = gdal.Open(str(tmp_path / "out.tif"))
     assert out.GetMetadata("IMAGE_STRUCTURE")["COMPRESSION"] == "LZW"
     assert out.GetRasterBand(1).GetBlockSize()[0] == WIDTH
-    with pytest.raises(BridgeError, match="NAME=VALUE"):
-        paint(path, "c", tmp_path / "x.tif", options=["LZW"])
+    # GDAL would only warn of what it does not know, and write another file.
+    for option, words in (
+        ("LZW", "NAME=VALUE"),
+        ("COMPRES=LZW", 'GTiff has no creation option .*did you mean "COMPRESS"'),
+        ("COMPRESS=FOO", "COMPRESS of GDAL's driver GTiff is one of NONE, .*DEFLATE"),
+    ):
+        with pytest.raises(BridgeError, match=words):
+            paint(path, "c", tmp_path / "x.tif", options=[option])
+        with pytest.raises(BridgeError, match=words):
+            bake(path, tmp_path / "x.tif", options=[option])
+    with pytest.raises(BridgeError, match="not for pictures"):
+        paint(path, "c", tmp_path / "x.png", options=["COMPRESS=LZW"])
 
 
 # ---- which row belongs to a pixel

@@ -21,7 +21,7 @@ from gdalbridge.errors import (
 )
 from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.field_types import usage_in
-from gdalbridge.gdalio.rat_reader import RatSource, open_source, unique_names
+from gdalbridge.gdalio.rat_reader import RatSource, no_table, open_source, unique_names
 from gdalbridge.sidecars.column_access import readable_columns
 from gdalbridge.sidecars.host import Host, host_of
 from gdalbridge.sidecars.merged import INCOMPLETE, LeftOut, sidecar_with
@@ -161,6 +161,8 @@ class Source:
         # The sidecar of each column found, so that sidecars are not searched for each block.
         self._found: dict[str, _Table | None] = {}
         self._own: RatSource | None = None
+        self.missing: RasterNotFoundError | None = None
+        """The error for a raster without any table, which can still be an output."""
         if isinstance(handle, RatHandle):
             self._own = self._open_raster(handle, ours)
         else:
@@ -209,6 +211,9 @@ class Source:
                     with suppress(TableNotFoundError):
                         self._tables.append(_Table(found.path, options, ours))
                 self._check_fit(dataset, host, options)
+            if own is None and not self._tables:
+                with _gdal:
+                    self.missing = no_table(dataset, handle.layernum, self.name)
             if own is not None:
                 own.settings = stack.pop_all()
         return own

@@ -103,11 +103,16 @@ def row_count(controls: RatApplierControls, inputs: Mapping[str, Source]) -> int
 
     Raises
     ------
+    RasterNotFoundError
+        If an input has no table.
     BlockError
         If the inputs differ in rows or have too few.
     BridgeError
         If there are no inputs and no row count is set.
     """
+    for source in inputs.values():
+        if source.missing is not None:
+            raise source.missing
     counts = {label: source.rows for label, source in inputs.items()}
     listed = ", ".join(f"{label} ({inputs[label].name}) has {n}" for label, n in counts.items())
     if controls.rowCount is not None:

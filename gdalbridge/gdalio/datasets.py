@@ -165,12 +165,16 @@ def open_dataset(
     if dataset is None:
         is_path = not name.startswith("/vsi") and ":" not in name
         reason = "GDAL gives no reason"
-        if found:
-            reason = found[-1].text
-        elif is_path and not os.path.lexists(name):
-            reason = "the file does not exist"
         if bucket_of(name):
             ask(name, storage_options)
+        if not found and is_path and not os.path.lexists(name):
+            reason = "the file does not exist"
+        elif not found:
+            # Otherwise GDAL does not say that no driver knows a file.
+            with exceptions(False), collected() as found, siblings_visible(name):
+                gdal.OpenEx(name, flags | gdal.OF_VERBOSE_ERROR)
+        if found:
+            reason = found[-1].text
         how = "for writing " if update else ""
         raise RasterNotFoundError(f"{raster} can't be opened {how}as a raster: {reason}")
     refuse_special_sources(dataset)

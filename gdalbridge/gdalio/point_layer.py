@@ -46,7 +46,7 @@ def point_layer(path: str, name: str | None = None) -> PointLayer:
     with exceptions(), ogr_exceptions(), reached(path, None) as place:
         refuse_special_files(place)
         try:
-            dataset = gdal.OpenEx(place, gdal.OF_VECTOR)
+            dataset = gdal.OpenEx(place, gdal.OF_VECTOR | gdal.OF_VERBOSE_ERROR)
         except RuntimeError as error:
             raise BridgeError(f"{path} can't be opened as a layer of points: {error}") from error
         if dataset is None:

@@ -124,7 +124,7 @@ def zonal(
     values: Any,
     *,
     stats: Sequence[str] = ("count", "mean"),
-    bands: Mapping[int, str] | Sequence[int] | None = None,
+    bands: Mapping[int, str] | Sequence[int] | int | None = None,
     prefix: str | None = None,
     band: int = 1,
     name: str | None = None,
@@ -161,7 +161,7 @@ def zonal(
         ``range``, ``median``, ``mode``, percentiles such as ``p10`` or ``p97.5`` (linear
         interpolation, as numpy's), and ``fraction``: a column for each value of a class image with
         its share of the segment's valid pixels. With ``weights`` also ``weight``, their sum.
-    bands : mapping of int to str, or sequence of int, optional
+    bands : mapping of int to str, sequence of int, or int, optional
         The bands, counted from 1, with names for their columns. By default all bands, by their
         descriptions; without one, the band of a one-band image has the file's name without its
         suffix, and the bands of others are ``band1`` and so on.
@@ -331,7 +331,7 @@ def _layers(
     stack: ExitStack,
     zones: Pixels,
     values: Any,
-    bands: Mapping[int, str] | Sequence[int] | None,
+    bands: Mapping[int, str] | Sequence[int] | int | None,
     prefix: str | None,
     resampling: str | None,
     storage_options: Mapping[str, Any] | None,
@@ -344,7 +344,8 @@ def _layers(
         with Pixels(image, [], storage_options) as first:
             count, label = first.count, first.name
             described, described_input = first.descriptions, job_input(first)
-        numbers = list(range(1, count + 1)) if bands is None else list(bands)
+        chosen = [bands] if isinstance(bands, int | np.integer) else bands
+        numbers = list(range(1, count + 1)) if chosen is None else list(chosen)
         given = bands if isinstance(bands, Mapping) else {}
         pixels = on_grid(image, numbers, zones.grid, resampling, storage_options)
         stack.enter_context(pixels)

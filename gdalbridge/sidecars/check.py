@@ -111,7 +111,7 @@ def check(
         hosted = find_hosted(table, storage_options=storage_options, must_list=True)
         tables = [(one.sidecar.path, one.host.raster, one.host.band) for one in hosted]
         if not tables:
-            raise RasterNotFoundError(f"{table} has no sidecar to check")
+            raise RasterNotFoundError(f"{table} has no sidecar to check, or does not exist")
     reports = []
     with progress_of(progress) as progress_report:
         for number, (path, raster, band) in enumerate(tables):

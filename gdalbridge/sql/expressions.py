@@ -7,6 +7,7 @@ in order.
 """
 
 import json
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -461,8 +462,18 @@ class Program[C: Operand]:
         try:
             self._run(block.slice(low, high - low), query)
         except self._duckdb.Error as one:
-            return ConversionError(f"{self._named()}, row {first_row + low}: {first_line(one)}")
-        return ConversionError(f"{self._named()}, from row {first_row}: {first_line(error)}")
+            return ConversionError(f"{self._named()}, row {first_row + low}: {self._said(one)}")
+        return ConversionError(f"{self._named()}, from row {first_row}: {self._said(error)}")
+
+    def _said(self, error: Exception) -> str:
+        """Return DuckDB's message with the user's names, and without advice that can't be followed."""
+        names = {ours: name for name, ours in self._used.items()}
+        said = re.sub(r"\bc\d+\b", lambda found: names.get(found[0], found[0]), first_line(error))
+        return re.sub(
+            r"Use TRY.*error_on_division_by_zero.*",
+            "For a result of NULL instead, write the divisor as nullif(..., 0).",
+            said,
+        )
 
 
 class _Names:

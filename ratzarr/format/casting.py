@@ -229,8 +229,11 @@ def _numbers(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
 
 
 def _nearest(cast: Array, bad: Array) -> str:
-    nearest = cast[bad][0]
-    return f"is not a {cast.dtype} (nearest: {nearest!r}); round with block.astype if meant"
+    nearest = cast[bad][0].item()
+    return (
+        f"is not a {cast.dtype} (nearest: {nearest!r}); if rounding is meant, convert the values first "
+        f"(astype({cast.dtype.name!r}) in numpy, CAST in SQL)"
+    )
 
 
 def _floats(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:

@@ -68,6 +68,9 @@ def test_the_rasters_own_columns_and_its_sidecars(raster):
 def test_new_columns_go_to_the_sidecar_and_gdal_sees_them(raster):
     before = raster.read_bytes()
     with open_table(raster) as table:
+        table["seven"] = np.array(7)
+        assert table["seven"][:].tolist() == [7] * 4
+        del table["seven"]
         table["ndvi"] = np.array([0.5, 0.25, -1, 0])
         table["class"] = ["w", "f", "f", "w"]
         assert table.columns[-2:] == ["ndvi", "class"]

@@ -464,6 +464,20 @@ def test_missing_columns_and_tables(seg, out):
     assert len(stored(out, "x")) == ROWS
 
 
+def test_an_input_without_a_table_is_an_error(tmp_path):
+    bare = tmp_path / "bare.tif"
+    make(bare).FlushCache()
+
+    def never(info, inputs, outputs):
+        raise AssertionError
+
+    with pytest.raises(
+        RasterNotFoundError, match=r"bare.tif: band 1 has no attribute table.*build"
+    ):
+        ratapplier.apply(never, tables(img=bare), tables(img=bare))
+    assert [one.name for one in tmp_path.iterdir()] == ["bare.tif"]
+
+
 ODD = ["Land Cover Class", "1st", "class", "a/b", "größe", "setUsage", "__array__", "_x"]
 
 

@@ -110,7 +110,7 @@ def test_every_statistic_of_every_type(tmp_path, segments, dtype):
 def test_fractions_of_classes(tmp_path, segments):
     path, labels = segments
     classes = np.random.default_rng(1).integers(3, 6, (HEIGHT, WIDTH)).astype("u1")
-    report = zonal(path, write(tmp_path / "lc.tif", classes), stats=["fraction"], bands=[1])
+    report = zonal(path, write(tmp_path / "lc.tif", classes), stats=["fraction"], bands=1)
     assert report.columns == ("lc_fraction_3", "lc_fraction_4", "lc_fraction_5")
     table = open_table(path)
     for one in (1, 3, 200):

@@ -251,8 +251,10 @@ def test_division(tmp_path):
     assert np.array_equal(result(path, "a / z"), [7, -np.inf, -7, np.nan], equal_nan=True)
     assert np.array_equal(result(path, "f / 0"), [np.nan, np.inf, -np.inf, np.nan], equal_nan=True)
     for operator in ("//", "%"):
-        with pytest.raises(ConversionError, match=r"row 1: .*Division by zero"):
+        with pytest.raises(ConversionError, match=r"row 1: .*Division by zero") as caught:
             result(path, f"a {operator} z")
+        assert f"(CAST(a AS BIGINT) {operator} z)" in str(caught.value)
+        assert str(caught.value).endswith("write the divisor as nullif(..., 0).")
     assert result(path, "coalesce(a // nullif(z, 0), -1)").tolist() == [7, -1, -7, -1]
 
 

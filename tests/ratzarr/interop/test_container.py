@@ -69,6 +69,12 @@ def test_a_column_is_indexed_as_an_array(table, name, key):
     assert len(column) == ROWS
 
 
+@pytest.mark.parametrize("key", [[0, 2], np.array([0, 2]), np.ones(ROWS, bool), "x", 1.5])
+def test_other_indexes_are_refused(table, key):
+    with pytest.raises(ArgumentError, match=r"takes a row number or a slice of rows"):
+        table["x"][key]
+
+
 def test_parts_of_rows(table):
     assert np.array_equal(table["v"][5:8, 1], [11, 13, 15])
     assert table["v"][5, 1] == 11

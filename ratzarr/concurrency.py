@@ -133,14 +133,14 @@ def _flagged[T](task: Callable[[], T]) -> T:
         _inside.worker = False
 
 
-def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
-    """Submit a task to the pool; return None if the pool takes no more."""
+def _submitted[T](task: Callable[[], T]) -> Future[T]:
+    """Submit a task to the pool; run it here if the pool takes no more."""
     pool = _pool()
     try:
         return pool.submit(_flagged, task)
     except RuntimeError:
         # atexit handlers run after the pools have ended and must do their work themselves.
-        return None
+        pass
     except BaseException:
         # Ctrl-C while a thread of the pool started. The pool does not know this thread, which would
         # wait for tasks for ever, and the process for the thread.
@@ -149,10 +149,6 @@ def _submitted[T](task: Callable[[], T]) -> Future[T] | None:
                 del _pools[key]
         pool.shutdown(wait=False)
         raise
-
-
-def _finished[T](task: Callable[[], T]) -> Future[T]:
-    """Run a task in this thread."""
     future: Future[T] = Future()
     future.set_result(task())
     return future
@@ -181,12 +177,9 @@ def run[T](
         return _run_in_few(tasks, few, quick=quick)
     if len(tasks) <= 1 or getattr(_inside, "worker", False):
         return [task() for task in tasks]
-    first = _submitted(tasks[0])
-    if first is None:
-        return [task() for task in tasks]
-    futures: list[Future[T]] = [first]
+    futures: list[Future[T]] = []
     try:
-        futures.extend(_submitted(task) or _finished(task) for task in tasks[1:])
+        futures.extend(map(_submitted, tasks))
         wait(futures, return_when=FIRST_EXCEPTION)
     finally:
         for future in futures:
@@ -244,7 +237,7 @@ def stream[T](tasks: Iterable[Callable[[], T]], window: int | None = None) -> It
     futures: deque[Future[T]] = deque()
     try:
         for task in tasks:
-            futures.append(_submitted(task) or _finished(task))
+            futures.append(_submitted(task))
             if len(futures) >= window:
                 yield futures.popleft().result()
         while futures:

@@ -230,6 +230,14 @@ def write_behind[Item, Value](
     """
     waiting: deque[tuple[Item, Future[None], int]] = deque()
     taken = 0
+
+    def first() -> Item:
+        nonlocal taken
+        item, future, weight = waiting.popleft()
+        future.result()
+        taken -= weight
+        return item
+
     with ExitStack() as stack:
         # A write error stops the reading at once. After a read error, the values read before it
         # are still written.
@@ -250,24 +258,16 @@ def write_behind[Item, Value](
                 break
             weight = size(value)
             while waiting and taken + weight > room > 0:
-                first, future, freed = waiting.popleft()
-                future.result()
-                taken -= freed
-                yield first
+                yield first()
             waiting.append((item, pool.submit(write, item, value), weight))
             taken += weight
             # Drop this reference: it would keep one block more than the memory allows.
             del value
             # Yield finished items promptly, so that progress stays current.
             while waiting and (len(waiting) > behind or waiting[0][1].done()):
-                first, future, freed = waiting.popleft()
-                future.result()
-                taken -= freed
-                yield first
+                yield first()
         while waiting:
-            first, future, _ = waiting.popleft()
-            future.result()
-            yield first
+            yield first()
         if error is not None:
             # Values read before the error are still written.
             raise error

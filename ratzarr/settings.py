@@ -27,7 +27,6 @@ __all__ = [
     "S3_RETRIES",
     "WRITE_BUFFER",
     "environment",
-    "max_chunk_bytes",
     "number_of",
     "requests",
     "text_of",
@@ -78,22 +77,24 @@ def text_of(variable: str) -> str:
     return os.environ.get(variable, "")
 
 
-@lru_cache(64)
-def number_of(variable: str, text: str | None) -> int:
-    """Return the number that a variable stands for; each text is parsed once.
+def number_of(variable: str) -> int:
+    """Return the number that a variable stands for now.
 
     Parameters
     ----------
     variable : str
         One of :data:`MAX_CHUNK_BYTES`, :data:`CACHE_BYTES` and :data:`REQUESTS`.
-    text : str or None
-        Its present value in :data:`environment`; None if it is not set.
 
     Raises
     ------
     ArgumentError
         If it is not such a number.
     """
+    return _number(variable, environment.get(variable))
+
+
+@lru_cache(64)
+def _number(variable: str, text: str | None) -> int:
     default, least, most, expected = _NUMBERS[variable]
     if not text:
         return default
@@ -103,14 +104,9 @@ def number_of(variable: str, text: str | None) -> int:
     return int(text)
 
 
-def max_chunk_bytes() -> int:
-    """Return the largest allowed size of a decoded chunk: :data:`MAX_CHUNK_BYTES`."""
-    return number_of(MAX_CHUNK_BYTES, environment.get(MAX_CHUNK_BYTES))
-
-
 def requests() -> int:
     """Return the limit of tasks and requests in flight: :data:`REQUESTS`."""
-    return number_of(REQUESTS, environment.get(REQUESTS))
+    return number_of(REQUESTS)
 
 
 def write_buffer_bytes(asked: Any) -> int:

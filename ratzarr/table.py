@@ -199,9 +199,7 @@ class RatZarr(TableMethods):
     def getRatAttributeMapping(self) -> LiveAttributes:
         """Return the table's attributes, as a mapping that saves each change at once."""
         self._check_open()
-        return LiveAttributes(
-            self._table, OWN_TABLE_ATTRS, self._begin_change, self._columns.catalog.table_missing
-        )
+        return LiveAttributes(self._table, OWN_TABLE_ATTRS, self._begin_change)
 
     # ---- columns
 
@@ -417,10 +415,7 @@ class RatZarr(TableMethods):
 
     def getColumnAttributeMapping(self, colName: str) -> LiveAttributes:
         """Return a column's attributes, as a mapping that saves each change at once."""
-        column = self._column(colName)
-        return LiveAttributes(
-            column.document, OWN_COLUMN_ATTRS, self._begin_change, column.missing
-        )
+        return LiveAttributes(self._column(colName).document, OWN_COLUMN_ATTRS, self._begin_change)
 
     def getModificationLog(self, colName: str) -> list[Event]:
         """Return the history of writes to a column: when, by whom, and by which command.

@@ -35,22 +35,13 @@ class LiveAttributes(Attributes):
         Names of read-only attributes.
     guard : callable
         Called before each change; raises if changes are not allowed.
-    missing : callable
-        Returns the error for a document that another process has removed.
     """
 
     def __init__(
-        self,
-        document: MetadataDocument,
-        own: frozenset[str],
-        guard: Callable[[], None],
-        missing: Callable[[], Exception],
+        self, document: MetadataDocument, own: frozenset[str], guard: Callable[[], None]
     ) -> None:
         # The parent's __init__ requires a Zarr array or group, and would write through it.
-        self._live = document
-        self._own = own
-        self._guard = guard
-        self._missing = missing
+        self._live, self._own, self._guard = document, own, guard
 
     def __getitem__(self, key: str) -> Any:
         return copy.deepcopy(self._live.attributes[key])
@@ -145,7 +136,7 @@ class LiveAttributes(Attributes):
             change(document["attributes"])
             return not _same(before, document["attributes"])
 
-        self._live.update(in_document, self._missing)
+        self._live.update(in_document)
 
 
 def checked_attributes(attributes: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:

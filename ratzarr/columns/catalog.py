@@ -9,7 +9,7 @@ import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import chain, islice
 from typing import Any
 
@@ -28,7 +28,6 @@ from ratzarr.errors import (
     InvalidNameError,
     RatZarrError,
     StoreError,
-    TableNotFoundError,
     UnsupportedCodecError,
 )
 from ratzarr.format.names import (
@@ -45,7 +44,6 @@ from ratzarr.format.names import (
     ROWS_DONE_ATTR,
     ZARR_JSON,
     Document,
-    are_in_the_raw,
     kept_attributes,
     key_of,
     looks_encoded,
@@ -58,7 +56,7 @@ from ratzarr.format.names import (
 )
 from ratzarr.stores.document import MetadataDocument
 
-__all__ = ["UNREADABLE", "Catalog"]
+__all__ = ["UNREADABLE", "Catalog", "keys_of"]
 
 
 UNREADABLE = (DamagedError, UnsupportedCodecError)
@@ -99,7 +97,7 @@ class Catalog:
                 f"{self.objects.location} can't be listed, and keeps no order of its columns: "
                 "they can only be read by name"
             )
-        return [name for name in self.order if _keys(name)]
+        return [name for name in self.order if keys_of(name)]
 
     def _names_listed(self, listed: list[str]) -> list[str]:
         """Return the column names for a listing of keys, in order."""
@@ -166,14 +164,8 @@ class Catalog:
         except RatZarrError:
             # The location (https) can't be listed, so the message can't name the columns.
             return ColumnNotFoundError(f"{self.objects.location} has no column {name!r}")
-        near = near_names(name, names)
-        if near.startswith(":"):
-            return ColumnNotFoundError(f"{self.objects.location} has no column {name!r}{near}")
-        shown = ", ".join(repr(other) for other in names[:10])
-        more = f" and {len(names) - 10} more" if len(names) > 10 else ""
         return ColumnNotFoundError(
-            f"{self.objects.location} has no column {name!r}; it has "
-            + (f"{shown}{more}" if names else "none")
+            f"{self.objects.location} has no column {name!r}{near_names(name, names)}"
         )
 
     def create(self, new: NewColumn, rows: int, *, replace: bool = False) -> Column:
@@ -225,8 +217,7 @@ class Catalog:
         created = run([partial(self._create, new, rows) for new in columns])
         made = [column for column in created if column is not None]
         # The table may have been resized in the meantime.
-        if not self._table.load():
-            raise self.table_missing()
+        self._table.reload()
         self._catch_up(made, rows)
         if len(made) < len(columns):
             late = columns[created.index(None)].name
@@ -290,7 +281,7 @@ class Catalog:
             document["attributes"][COLUMN_ORDER_ATTR] = [*order, *added]
             return bool(added)
 
-        self._table.update(append, self.table_missing)
+        self._table.update(append)
 
     # ---- replacing
 
@@ -387,7 +378,7 @@ class Catalog:
         def change(document: Document) -> None:
             document["attributes"][CHUNKSIZE_ATTR] = rows
 
-        self._table.update(change, self.table_missing)
+        self._table.update(change)
 
     def row_count(self) -> int:
         """Return the row count in the table's document, as last read."""
@@ -405,8 +396,8 @@ class Catalog:
         So it never undoes a resize by another process. ``rows`` is the row count as known.
         """
         for attempt in (attempts := Attempts(self.objects.patience)):
-            if attempt and not self._table.load():
-                raise self.table_missing()
+            if attempt:
+                self._table.reload()
             stated = stated_rows(self._table.document)
             if stated is None or RESIZE_ATTR in self._table.attributes or stated == rows:
                 return rows
@@ -420,7 +411,7 @@ class Catalog:
 
     def first(self) -> Column | None:
         """Open a readable column. This takes one request if the order is correct."""
-        ordered = [name for name in self.order or [] if _keys(name)]
+        ordered = [name for name in self.order or [] if keys_of(name)]
         for name in ordered:
             column = self.find_readable(name)
             if column is not None:
@@ -500,7 +491,7 @@ class Catalog:
             document["attributes"][COLUMN_ORDER_ATTR] = [one for one in order if one != name]
             return True
 
-        self._table.update(forget, self.table_missing)
+        self._table.update(forget)
 
     def _delete_objects(self, name: str, known: Column | None) -> None:
         """Delete a column's objects, with as many requests as necessary."""
@@ -525,12 +516,8 @@ class Catalog:
             # Mark the column as incomplete, so that the rest of an interrupted deletion is not
             # read as a whole column. A damaged document protects by itself.
             with suppress(DamagedError):
-                column.document.update(incomplete, column.missing)
+                column.document.update(incomplete)
         self.objects.delete(chain(first, listing))
-
-    def table_missing(self) -> TableNotFoundError:
-        """Return the error for a table that has been deleted."""
-        return TableNotFoundError(f"there is no RatZarr at {self.objects.location} any more")
 
 
 def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> bool:
@@ -551,27 +538,18 @@ def _state_rows(table: Document, rows: int) -> None:
 
 def _ordered(order: list[str] | None, keys: set[str]) -> list[str]:
     """Return the names with a key among these, in order; remove these keys from the set."""
-    order = order or []
-    if are_in_the_raw(keys):
-        # Most tables have only such keys, which equal the names.
-        known = set(order)
-        if known == keys and len(known) == len(order):
-            keys.clear()
-            return order
-        names = [name for name in dict.fromkeys(order) if name in keys]
-        keys -= known
-        return names
     names = []
-    for name in order:
-        for key in _keys(name):
-            if key in keys:
-                keys.discard(key)
-                names.append(name)
-                break
+    for name in order or []:
+        key = next((key for key in keys_of(name) if key in keys), None)
+        if key is not None:
+            keys.discard(key)
+            names.append(name)
     return names
 
 
-def _keys(name: str) -> tuple[str, ...]:
+@lru_cache(4096)
+def keys_of(name: str) -> tuple[str, ...]:
+    """Return the keys at which a column may be stored; none for an invalid column name."""
     try:
         return plausible_keys(name)
     except InvalidNameError:

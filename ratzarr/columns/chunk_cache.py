@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.codecs.blosc import Blocks, ReadAt
-from ratzarr.codecs.chunk_codec import ChunkCodec
 from ratzarr.codecs.strings import PackedStrings
+from ratzarr.columns.metadata import ColumnState
 from ratzarr.errors import ArgumentError
-from ratzarr.settings import CACHE_BYTES, environment, number_of
+from ratzarr.settings import CACHE_BYTES, number_of
+from ratzarr.stores.base import Version
 
-__all__ = ["ChunkCache", "OpenChunk", "ReadChunk", "WrittenChunk", "size_of"]
+__all__ = ["ChunkCache", "ReadChunk", "WrittenChunk", "size_of"]
 
 
 Array = NDArray[Any]
@@ -39,19 +40,22 @@ OVERHEAD = 50
 """The overhead of a Python object, in bytes."""
 
 
-class OpenChunk:
-    """The decoded part of a chunk. Thread-safe.
+class ReadChunk:
+    """The decoded part of a chunk that was read. Thread-safe.
 
     Parameters
     ----------
-    codec : ChunkCodec
-        The codec of the chunk's column.
+    column : ColumnState
+        The state of the column under which the chunk is decoded.
+    state : str
+        The state of the object, as reported by the store; empty if unknown.
     values : ndarray, optional
         All values of the chunk, if they are known.
     """
 
-    def __init__(self, codec: ChunkCodec, values: Array | None = None) -> None:
-        self._codec = codec
+    def __init__(self, column: ColumnState, state: str = "", values: Array | None = None) -> None:
+        self.kind, self.state = column.kind, state
+        self._codec = column.codec
         self._lock = threading.Lock()
         self._values: Array | PackedStrings | None = values
         """All values, if the chunk is decoded as a whole."""
@@ -59,7 +63,7 @@ class OpenChunk:
         """The decoded blocks of a chunk in blocks. Each is an array of its own, so that missing
         blocks take no memory."""
         self._block_bytes = 0
-        self._row_bytes = codec.row_bytes
+        self._row_bytes = column.codec.row_bytes
         self.size = 0 if values is None else size_of(values)
         """Approximate size in memory, in bytes."""
 
@@ -106,7 +110,7 @@ class OpenChunk:
         Raises
         ------
         Exception
-            The errors of :meth:`ChunkCodec.decode`.
+            The errors of :meth:`ratzarr.codecs.chunk_codec.ChunkCodec.decode`.
         """
         with self._lock:
             if self._values is not None:
@@ -183,22 +187,6 @@ def size_of(values: Array) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class ReadChunk:
-    """A cached chunk, with the state of its object when it was read."""
-
-    kind: tuple[Any, ...]
-    """The :attr:`ColumnState.kind` under which the chunk was decoded."""
-    state: str
-    """The state of the object, as reported by the store; empty if unknown."""
-    chunk: OpenChunk
-
-    @property
-    def size(self) -> int:
-        """Approximate size in memory, in bytes."""
-        return self.chunk.size
-
-
-@dataclass(frozen=True, slots=True)
 class WrittenChunk:
     """A chunk that this instance has written rows to, or is about to.
 
@@ -207,7 +195,8 @@ class WrittenChunk:
     """
 
     kind: tuple[Any, ...]
-    version: str
+    """The :attr:`ColumnState.kind` of the column."""
+    version: Version
     """The version of the object, as reported by the store."""
     mark: str
     """The mark of the object."""
@@ -244,7 +233,7 @@ class ChunkCache:
 
     def __init__(self, limit: Any, seconds: float = 0.0) -> None:
         if limit is None:
-            limit = number_of(CACHE_BYTES, environment.get(CACHE_BYTES))
+            limit = number_of(CACHE_BYTES)
         if not isinstance(limit, int | np.integer) or isinstance(limit, bool) or limit < 0:
             raise ArgumentError(f"cacheBytes is a number of bytes, 0 or more: got {limit!r:.100}")
         is_number = isinstance(seconds, int | float | np.integer | np.floating)

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.codecs.blosc import ReadAt
-from ratzarr.columns.chunk_cache import OpenChunk, ReadChunk, WrittenChunk
+from ratzarr.columns.chunk_cache import ReadChunk, WrittenChunk
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import Attempts
@@ -135,7 +135,6 @@ class BlockRead:
         # The column may have grown since its document was read.
         self._needs_reload = self._existing_stop < stop
         self._missing: list[int] = []
-        self._foreign: list[int] = []
         self._damaged: list[DamagedError] = []
         self._began = time.monotonic()
         self.found: dict[int, Any] = {}
@@ -174,9 +173,8 @@ class BlockRead:
             If a chunk is damaged or missing, or belongs to another column.
         """
         column, state = self.column, self.state
-        if self._needs_reload or self._missing or self._foreign or self._damaged:
-            if not column.document.load():
-                raise column.missing()
+        if self._needs_reload or self._missing or self._damaged:
+            column.document.reload()
             now, stop = column.state, self.stop
             if now is not state:
                 grown = now.length > state.length and stop > state.length
@@ -186,15 +184,13 @@ class BlockRead:
                     raise column.cut(now.length, stop)
         if self._damaged:
             raise self._damaged[0]
-        for chunk in self._foreign:
-            raise column.foreign(state, chunk)
         for chunk in self._missing:
             if chunk * state.chunk_rows < state.all_there:
                 raise column.chunk_missing(state, chunk)
         if column.cache.trusts and self._use is None and len(self._missing) <= MAX_BLANK:
             # On S3, two requests show that a chunk does not exist.
             for chunk in self._missing:
-                blank = ReadChunk(state.kind, "", OpenChunk(state.codec, column.blank(state)))
+                blank = ReadChunk(state, values=column.blank(state))
                 column.cache.keep(column.chunk_key(state, chunk), blank, self._began)
         return True
 
@@ -205,13 +201,14 @@ class BlockRead:
             if self._use is None:
                 self._read_rows(part, column.chunk_key(state, part.chunk))
                 return
-            data, mark = column.objects.get_marked(
+            found = column.objects.read(
                 column.chunk_key(state, part.chunk), state.codec.packed_limit
-            ) or (None, "")
-            if data is None:
+            )
+            if found is None:
                 self._missing.append(part.chunk)
-            elif not self._is_ours(part, mark):
+            elif not self._is_ours(part, found.mark):
                 return
+            data = None if found is None else found.data
             with column.damage_in_words(state, part.chunk):
                 self.found[part.in_block.start] = self._use(state, part, data)
         except DamagedError as error:
@@ -226,7 +223,7 @@ class BlockRead:
         if not self.state.vouches_for(mark, stop):
             self._needs_reload = True
         if self.state.disowns(mark):
-            self._foreign.append(part.chunk)
+            self._damaged.append(self.column.foreign(self.state, part.chunk))
             return False
         return True
 
@@ -237,9 +234,9 @@ class BlockRead:
         asked = time.monotonic()
         kept = cache.find(key, state.kind)
         known = ""
-        if kept is not None and kept.chunk.has(rows):
+        if kept is not None and kept.has(rows):
             if cache.is_trusted(key):
-                kept.chunk.copy(rows, out)
+                kept.copy(rows, out)
                 return
             known = kept.state
         if kept is not None and not kept.state:
@@ -253,14 +250,17 @@ class BlockRead:
         def of_state(now: str) -> ReadChunk:
             nonlocal kept
             if kept is None or kept.state != now:
-                kept = ReadChunk(state.kind, now, OpenChunk(state.codec))
+                kept = ReadChunk(state, now)
             return kept
 
         def take(now: str, length: int, read: ReadAt) -> bool:
-            return of_state(now).chunk.decode_part(rows, length, read)
+            return of_state(now).decode_part(rows, length, read)
 
-        found = column.objects.get_unless(
-            key, known, state.codec.packed_limit, take=take if keeps and not goes_on else None
+        found = column.objects.read(
+            key,
+            state.codec.packed_limit,
+            state=known,
+            take=take if keeps and not goes_on else None,
         )
         # Use fill(): an assignment would convert a bytes object to a dtype that drops trailing
         # zeros.
@@ -271,25 +271,25 @@ class BlockRead:
         if not self._is_ours(part, found.mark):
             return
         with column.damage_in_words(state, part.chunk):
-            if found.data is not None and not keeps:
+            if found.is_read and not keeps:
                 if len(out) == state.chunk_rows:
                     state.codec.decode_into(found.data, out)
                 else:
                     out[:] = state.codec.decode(found.data)[rows]
                 return
             opened = of_state(found.state)
-            if found.data is not None:
+            if found.is_read:
                 # Without the whole chunk, its other rows would take another request.
                 waits = cache.trusts and column.objects.threads is None
-                opened.chunk.decode(rows, found.data, whole=waits or goes_on)
-            opened.chunk.copy(rows, out)
+                opened.decode(rows, found.data, whole=waits or goes_on)
+            opened.copy(rows, out)
         # Without a state, later changes of the chunk would go unnoticed. A caller that trusts the
         # cache accepts that.
         if found.state or cache.trusts:
             cache.keep(key, opened, asked)
 
 
-def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, OpenChunk]] | None:
+def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, ReadChunk]] | None:
     """Return the chunks of a block from the cache, in row order.
 
     Return None if a row is not cached, or if it is not trusted and only a request could tell
@@ -298,18 +298,18 @@ def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, Open
     state, cache = column.state, column.cache
     if stop > state.length:
         return None
-    found: list[tuple[Part, OpenChunk]] = []
+    found: list[tuple[Part, ReadChunk]] = []
     asked, doubted = time.monotonic(), []
     for part in parts(start, stop, state.chunk_rows, state.length):
         key = column.chunk_key(state, part.chunk)
         kept = cache.find(key, state.kind)
-        if kept is None or not kept.chunk.has(part.in_chunk):
+        if kept is None or not kept.has(part.in_chunk):
             return None
         if not cache.is_trusted(key):
             if not column.objects.is_still(key, kept.state):
                 return None
             doubted.append(key)
-        found.append((part, kept.chunk))
+        found.append((part, kept))
     # Check the column after the chunks, in the order of a read from the store.
     if doubted or not found:
         if not column.document.is_still() or column.state is not state:
@@ -336,7 +336,7 @@ def _goes_on(column: Column, state: ColumnState, part: Part) -> bool:
 
     def is_cached(chunk: int, rows: slice | None = None) -> bool:
         found = column.cache.find(column.chunk_key(state, max(0, chunk)), state.kind)
-        return chunk >= 0 and found is not None and (rows is None or found.chunk.has(rows))
+        return chunk >= 0 and found is not None and (rows is None or found.has(rows))
 
     if rows.start == 0 and is_cached(before, slice(state.chunk_rows - 1, state.chunk_rows)):
         # The caller reads row after row. On fast stores, the chunk before the last is dropped: the
@@ -383,7 +383,7 @@ def write_rows(
         if len(values) < state.chunk_rows:
             merged = _merge(column, state, chunk, rows, values, known)
             if cache.trusts:
-                written = ReadChunk(state.kind, "", OpenChunk(state.codec, merged))
+                written = ReadChunk(state, values=merged)
         else:
             data = state.codec.encode(values, turns)
             stop = (chunk + 1) * state.chunk_rows
@@ -444,7 +444,7 @@ def _stored(column: Column, state: ColumnState, chunk: int, stop: int) -> Writte
     """Read a chunk in order to write rows up to ``stop``; return None if it does not exist."""
     objects = column.objects
     try:
-        found = objects.get_versioned(column.chunk_key(state, chunk), state.codec.packed_limit)
+        found = objects.read(column.chunk_key(state, chunk), state.codec.packed_limit)
         if found is not None and state.disowns(found.mark):
             raise column.foreign(state, chunk)
         if found is not None:

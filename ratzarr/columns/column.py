@@ -3,10 +3,12 @@
 :mod:`ratzarr.columns.chunk_io` reads and writes its blocks of rows.
 """
 
+import copy
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,12 +69,14 @@ class Column:
     def __init__(self, objects: Objects, name: str, key: str, prefix: str = "") -> None:
         self.objects, self.name, self.key = objects, name, key
         self.prefix = prefix or f"{GROUP}/{key}"
+        gone = f"{objects.location}: there is no column {name!r} any more; it was deleted"
         self.document = MetadataDocument(
-            objects, f"{self.prefix}/{ZARR_JSON}", external=mark_external
+            objects,
+            f"{self.prefix}/{ZARR_JSON}",
+            partial(ColumnNotFoundError, gone),
+            external=mark_external,
         )
         self._understood: tuple[Document, ColumnState] | None = None
-        self._last_key: tuple[Any, int, str] = (None, 0, "")
-        """The encoding, the number and the key of the last chunk."""
         self.cache = _NO_CACHE
         """The cache of chunks, shared by all columns of an instance."""
         self.bytes_written = 0
@@ -130,9 +134,8 @@ class Column:
 
     def snapshot(self) -> "Column":
         """Return a copy as last read, which can change without affecting users of this object."""
-        other = Column(self.objects, self.name, self.key, self.prefix)
+        other = copy.copy(self)
         other.document = self.document.snapshot()
-        other.bytes_written = self.bytes_written
         return other
 
     @property
@@ -154,12 +157,6 @@ class Column:
         return known[1]
 
     # ---- changes by other processes
-
-    def missing(self) -> ColumnNotFoundError:
-        """Return the error for a deleted column."""
-        return ColumnNotFoundError(
-            f"{self.objects.location}: there is no column {self.name!r} any more; it was deleted"
-        )
 
     def replaced(self) -> ChangedError:
         """Return the error for a column that was deleted and created anew."""
@@ -185,7 +182,7 @@ class Column:
             If the column was deleted, created anew or cut.
         """
         if data is None:
-            raise self.missing()
+            raise self.document.missing()
         if data != self.document.data or state is not self.state:
             document = self.document.parse(data)
             now = ColumnState.of(document, self.document.place, self.name)
@@ -196,8 +193,7 @@ class Column:
 
     def confirm(self, state: ColumnState, stop: int) -> None:
         """Read the document again, and check it as :meth:`check_still` does."""
-        if not self.document.load():
-            raise self.missing()
+        self.document.reload()
         self.check_lasts(self.state, state, stop)
 
     def check_lasts(self, now: ColumnState, state: ColumnState, stop: int) -> None:
@@ -223,8 +219,8 @@ class Column:
         ColumnIncompleteError
             The message tells how many of its rows are complete.
         """
-        if not self.state.complete and not self.document.load():
-            raise self.missing()
+        if not self.state.complete:
+            self.document.reload()
         if self.state.complete:
             return
         raise ColumnIncompleteError(
@@ -247,13 +243,7 @@ class Column:
 
     def chunk_key(self, state: ColumnState, chunk: int) -> str:
         """Return the key of a chunk in the store."""
-        # The cache is keyed by chunks, so a block of one row would spend its time on encoding.
-        encoding, number, key = self._last_key
-        if encoding is not state.chunk_keys or number != chunk:
-            place = (chunk, 0) if state.row_shape else (chunk,)
-            key = f"{self.prefix}/{state.chunk_keys.encode_chunk_key(place)}"
-            self._last_key = state.chunk_keys, chunk, key
-        return key
+        return f"{self.prefix}/{state.chunk_name(chunk)}"
 
     def chunk_in_words(self, state: ColumnState, chunk: int) -> str:
         """Describe a chunk by its object and its rows, for messages."""
@@ -336,7 +326,7 @@ class Column:
                 )
             log.append(entry)
 
-        self.document.update(change, self.missing)
+        self.document.update(change)
 
     def set_complete(
         self,
@@ -369,7 +359,7 @@ class Column:
             known = min(row_count, now.length, *(now.cuts or ()))
             attributes[ROWS_DONE_ATTR] = known if rows_done is None else rows_done
 
-        self.document.update(change, self.missing)
+        self.document.update(change)
 
     def count(self, data: bytes) -> None:
         """Add the size of a written chunk to :attr:`bytes_written`."""
@@ -395,8 +385,7 @@ class Column:
         """Return the rows that are not written yet; see :meth:`RatZarr.getMissingRows`."""
         # Read the document again, because the caller is about to write these rows. An unfinished
         # column that will replace another is not reopened when other processes resize the table.
-        if not self.document.load():
-            raise self.missing()
+        self.document.reload()
         written = self.chunks_there()
         step, rows = self.state.chunk_rows, min(row_count, self.state.length)
         runs: list[tuple[int, int]] = []

@@ -13,7 +13,8 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from zarr.core.metadata.v3 import ArrayV3Metadata
@@ -140,8 +141,8 @@ class ColumnState:
     mark: str = ""
     """The mark for chunks, for stores that can mark objects."""
 
-    @classmethod
-    def of(cls, document: Document, place: str, name: str) -> Self:
+    @staticmethod
+    def of(document: Document, place: str, name: str) -> "ColumnState":
         """Parse a document.
 
         Parameters
@@ -162,7 +163,9 @@ class ColumnState:
             _check_shapes(document)
             check_codecs(document.get("codecs"))
             _check_own(document["attributes"])
-            state = cls._of_kind(document)
+            shared = document | {"shape": [0, *document["shape"][1:]], "attributes": {}}
+            text = json.dumps(shared)
+            state = (_parse if len(text) <= MAX_CACHED_LENGTH else _parse.__wrapped__)(text)
         except UnsupportedCodecError as error:
             raise UnsupportedCodecError(f"{place}: column {name!r} is {error}") from error
         except RatZarrError:
@@ -187,44 +190,6 @@ class ColumnState:
             rows_done=attributes.get(ROWS_DONE_ATTR, 0),
             length=rows if cutting is None else min(rows, cutting),
             mark=f"{column_id}/{rows}" if column_id else "",
-        )
-
-    @classmethod
-    def _of_kind(cls, document: Document) -> Self:
-        """Parse all fields that many columns of a table share."""
-        own = {name: one for name, one in document.items() if name not in ("shape", "attributes")}
-        text = json.dumps([document["shape"][1:], own])
-        found = _known.get(text)
-        if found is None:
-            found = cls._parse(document)
-            if len(_known) >= MAX_CACHED:
-                _known.clear()
-            if len(text) <= MAX_CACHED_LENGTH:
-                _known[text] = found
-        return found
-
-    @classmethod
-    def _parse(cls, document: Document) -> Self:
-        metadata = ArrayV3Metadata.from_dict(document)
-        chunk_shape = metadata.chunks
-        dtype = metadata.data_type.to_native_dtype()
-        codecs = [codec.to_dict() for codec in metadata.codecs]
-        fill = _exact_fill(document["fill_value"], dtype, metadata.fill_value)
-        described = (
-            metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs,
-            _bits(fill),
-        )  # fmt: skip
-        return cls(
-            dtype=dtype,
-            fill=fill,
-            row_shape=tuple(chunk_shape[1:]),
-            chunk_rows=int(chunk_shape[0]),
-            codec=ChunkCodec(codecs, dtype, chunk_shape),
-            chunk_keys=metadata.chunk_key_encoding,
-            # Don't compare the JSON itself, because zarr has several spellings for the same
-            # metadata.
-            kind=tuple(map(repr, described)),
-            row_bytes=value_bytes(dtype) * math.prod(chunk_shape[1:]),
         )
 
     @property
@@ -289,6 +254,26 @@ class ColumnState:
         return bool(self.id) and bool(mark) and mark.partition("/")[0] != self.id
 
 
-_known: dict[str, Any] = {}
-# States without the fields of a single column, by their JSON. There is no lock, because each operation
-# on this dict is atomic, and because a fork could copy a lock while it is held.
+@lru_cache(MAX_CACHED)
+def _parse(text: str) -> ColumnState:
+    """Parse all fields that many columns of a table share."""
+    document = json.loads(text)
+    metadata = ArrayV3Metadata.from_dict(document)
+    chunk_shape = metadata.chunks
+    dtype = metadata.data_type.to_native_dtype()
+    codecs = [codec.to_dict() for codec in metadata.codecs]
+    fill = _exact_fill(document["fill_value"], dtype, metadata.fill_value)
+    described = (
+        metadata.data_type, chunk_shape, metadata.chunk_key_encoding, metadata.codecs, _bits(fill)
+    )  # fmt: skip
+    return ColumnState(
+        dtype=dtype,
+        fill=fill,
+        row_shape=tuple(chunk_shape[1:]),
+        chunk_rows=int(chunk_shape[0]),
+        codec=ChunkCodec(codecs, dtype, chunk_shape),
+        chunk_keys=metadata.chunk_key_encoding,
+        # Don't compare the JSON itself, because zarr has several spellings for the same metadata.
+        kind=tuple(map(repr, described)),
+        row_bytes=value_bytes(dtype) * math.prod(chunk_shape[1:]),
+    )

@@ -12,17 +12,19 @@ from ratzarr.codecs.chunk_codec import value_bytes
 from ratzarr.columns.attributes import checked_attributes
 from ratzarr.errors import ArgumentError, RatZarrError
 from ratzarr.format.casting import exact_scalar
-from ratzarr.format.dtypes import ColumnType, check_width, column_type, normalize_dtype
+from ratzarr.format.dtypes import check_width, describe, empty_value, normalize_dtype
 from ratzarr.format.history import event
 from ratzarr.format.limits import chunk_rows_within
 from ratzarr.format.names import (
+    COLUMN_ID_ATTR,
     COMPLETE_ATTR,
     MODIFICATION_ATTR,
+    NAME_ATTR,
     OWN_COLUMN_ATTRS,
     ROWS_DONE_ATTR,
     Document,
     check_name,
-    column_document,
+    key_of,
 )
 
 __all__ = ["NewColumn", "integer", "new_columns"]
@@ -33,7 +35,9 @@ class NewColumn:
     """A validated request to create a column."""
 
     name: str
-    type: ColumnType
+    dtype: np.dtype[Any]
+    fill: Any
+    """The value of rows that are never written."""
     width: int
     """Values per row."""
     chunk_rows: int
@@ -63,16 +67,17 @@ class NewColumn:
         check_name(name)
         values = check_width(width)
         found = normalize_dtype(dtype)
-        scalar = None if fillValue is None else exact_scalar(fillValue, found, column=name)
-        described = column_type(found, scalar)
         return cls(
             name=name,
-            type=described,
+            dtype=found,
+            fill=(
+                empty_value(found)
+                if fillValue is None
+                else exact_scalar(fillValue, found, column=name)
+            ),
             width=values,
             # Use fewer rows if a chunk would otherwise be too large to read back.
-            chunk_rows=chunk_rows_within(
-                chunk_rows, value_bytes(described.dtype) * values, column=name
-            ),
+            chunk_rows=chunk_rows_within(chunk_rows, value_bytes(found) * values, column=name),
             attributes=checked_attributes(attributes or {}, OWN_COLUMN_ATTRS),
             complete=complete,
         )
@@ -87,26 +92,35 @@ class NewColumn:
         marks : mapping
             Additional attributes that follow from the table's state.
         """
-        unfinished: dict[str, Any] = {}
+        attributes: dict[str, Any] = {}
+        if key_of(self.name) != self.name:
+            attributes[NAME_ATTR] = self.name
+        # This distinguishes the column from earlier and later ones of the same name.
+        attributes |= {COLUMN_ID_ATTR: secrets.token_hex(8), MODIFICATION_ATTR: []}
+        attributes |= {**self.attributes, **marks}
         if not self.complete:
             # The creator of an incomplete column is about to write to it, so the first event is
             # logged here, which saves a request.
-            unfinished = {
+            attributes |= {
                 COMPLETE_ATTR: False,
                 ROWS_DONE_ATTR: 0,
                 MODIFICATION_ATTR: [event()],
             }
-        return column_document(
-            self.name,
-            column_id=secrets.token_hex(8),
-            rows=rows,
-            width=self.width,
-            chunk_rows=self.chunk_rows,
-            data_type=self.type.data_type,
-            fill_value=self.type.fill_value,
-            codecs=list(self.type.codecs),
-            attributes={**self.attributes, **marks, **unfinished},
-        )
+        row = [] if self.width == 1 else [self.width]
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [rows, *row],
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [self.chunk_rows, *row]},
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            **describe(self.dtype, self.fill),
+            "dimension_names": ["row", "value"][: 1 + len(row)],
+            "storage_transformers": [],
+            "attributes": attributes,
+        }
 
 
 _OPTIONS = {"dtype", "width", "fillValue", "chunkSize", "attributes", "complete"}

@@ -265,8 +265,7 @@ class OpenColumns:
         self._columns = {
             name: column for name, column in self._columns.copy().items() if not column.in_place
         }
-        if not self._table.load():
-            raise self.catalog.table_missing()
+        self._table.reload()
         self._rows = self._sample = None
 
     # ---- creating, completing, deleting

@@ -20,7 +20,7 @@ from typing import Protocol
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import Attempts, run
-from ratzarr.errors import ChangedError, ConflictError, DamagedError, TableNotFoundError
+from ratzarr.errors import ChangedError, ConflictError, DamagedError
 from ratzarr.format.names import (
     COLUMN_ID_ATTR,
     CUTS_ATTR,
@@ -67,7 +67,6 @@ class _Catalog(Protocol):
     def all(self, known: Mapping[str, Column]) -> list[Column]: ...
     def being_built(self) -> list[Column]: ...
     def row_count(self) -> int: ...
-    def table_missing(self) -> TableNotFoundError: ...
 
 
 class Resizing:
@@ -101,7 +100,7 @@ class Resizing:
             if attempt:
                 # The first attempt uses the document as last read; if it has changed, the swap
                 # fails.
-                self._load_table()
+                self._table.reload()
             if RESIZE_ATTR in self._table.attributes:
                 self.finish()
                 continue
@@ -133,12 +132,12 @@ class Resizing:
         program has resized, so that no rows of that column are cut off.
         """
         for _ in Attempts(self._table.objects.patience):
-            self._load_table()
+            self._table.reload()
             seen = self._table.data
             columns = self._catalog.all({})
             # Read the table after the columns, to detect a change that came while they were
             # opened.
-            self._load_table()
+            self._table.reload()
             resize = self._table.attributes.get(RESIZE_ATTR)
             if self._table.data != seen:
                 continue
@@ -151,7 +150,7 @@ class Resizing:
                     return columns
                 continue
             break
-        run([partial(self._follow, column, looked=True) for column in columns])
+        run([partial(self.follow, column, looked=True) for column in columns])
         columns += self._let_hidden_follow()
         self._say_done(resize)
         return columns
@@ -169,7 +168,7 @@ class Resizing:
         the new row count; a process that creates one later reads that row count.
         """
         columns = self._catalog.being_built()
-        run([partial(self._follow, column, looked=True) for column in columns])
+        run([partial(self.follow, column, looked=True) for column in columns])
         return columns
 
     def _let_follow(self, columns: list[Column]) -> None:
@@ -182,10 +181,10 @@ class Resizing:
         late = [column for column, done in zip(columns, changed, strict=True) if not done]
         there = run([column.document.load for column in late])
         if late:
-            self._load_table()
+            self._table.reload()
         run(
             [
-                partial(self._follow, column, looked=True)
+                partial(self.follow, column, looked=True)
                 for column, found in zip(late, there, strict=True)
                 if found
             ]
@@ -199,26 +198,28 @@ class Resizing:
             return True
 
         if resize is not None:
-            self._table.update(done, self._catalog.table_missing)
+            self._table.update(done)
 
-    def follow(self, column: Column) -> None:
+    def follow(self, column: Column, *, looked: bool = False) -> None:
         """Resize one column to the table's row count.
+
+        Parameters
+        ----------
+        looked : bool
+            True if the caller has just read the column's document, then the table's.
 
         Raises
         ------
         ColumnNotFoundError
             If the column has been deleted.
         """
-        self._follow(column, looked=False)
-
-    def _follow(self, column: Column, *, looked: bool) -> None:
         for attempt in (attempts := Attempts(self._table.objects.patience)):
             if not looked:
                 if not column.document.load():
                     if not attempt:
-                        raise column.missing()
+                        raise column.document.missing()
                     return
-                self._load_table()
+                self._table.reload()
             looked = False
             if self._step(column):
                 return
@@ -293,7 +294,7 @@ class Resizing:
         chunk = keep // state.chunk_rows
         key = column.chunk_key(state, chunk)
         for _ in Attempts(column.objects.patience):
-            found = column.objects.get_versioned(key)
+            found = column.objects.read(key)
             if found is None or state.disowns(found.mark):
                 return True
             if not self._still_cutting(column, state, keep):
@@ -321,10 +322,6 @@ class Resizing:
         return now.is_same_column(state) and now.cutting == keep
 
     # ---- the table
-
-    def _load_table(self) -> None:
-        if not self._table.load():
-            raise self._catalog.table_missing()
 
     def _token(self) -> object:
         resize = self._table.attributes.get(RESIZE_ATTR)

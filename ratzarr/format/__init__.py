@@ -3,6 +3,7 @@
 The names below are for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
+# mypy: implicit-reexport
 from typing import TYPE_CHECKING
 
 from ratzarr.lazy import lazy
@@ -28,33 +29,6 @@ if TYPE_CHECKING:
         key_of,
         near_names,
     )
-
-__all__ = [
-    "BYTES",
-    "COLUMN_ORDER_ATTR",
-    "COMPLETE_ATTR",
-    "CUTS_ATTR",
-    "CUTTING_ATTR",
-    "FORMAT_VERSION_ATTR",
-    "GROUP",
-    "OWN_COLUMN_ATTRS",
-    "RESIZE_ATTR",
-    "ROWS_DONE_ATTR",
-    "ZARR_JSON",
-    "Block",
-    "as_block",
-    "blocks_of",
-    "check_memory",
-    "chunk_count",
-    "empty_value",
-    "exact",
-    "has_payload",
-    "kept_attributes",
-    "key_of",
-    "mask",
-    "near_names",
-    "normalize_dtype",
-]
 
 # Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
 __getattr__, __dir__ = lazy(

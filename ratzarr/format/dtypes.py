@@ -14,7 +14,6 @@ without an error.
 import base64
 import math
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from ratzarr.errors import ArgumentError, UnsupportedDtypeError
 from ratzarr.format.dataframes import numpy_dtype
 from ratzarr.format.names import Document
 
-__all__ = ["BYTES", "ColumnType", "check_width", "column_type", "empty_value", "normalize_dtype"]
+__all__ = ["BYTES", "check_width", "describe", "empty_value", "normalize_dtype"]
 
 STRING = np.dtypes.StringDType()
 BYTES: np.dtype[Any] = np.dtype(object, metadata={"vlen": bytes})
@@ -36,20 +35,6 @@ EXPECTED = (
 _DATETIME_UNITS = frozenset(
     {"Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"}
 )
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnType:
-    """A column's dtype and its description in ``zarr.json``."""
-
-    dtype: np.dtype[Any]
-    """The dtype of blocks, in native byte order."""
-    data_type: Any
-    """Zarr's description: a name, or an object with a configuration."""
-    fill_value: Any
-    """The value of rows never written, as Zarr's JSON."""
-    codecs: tuple[Document, ...]
-    """The codec chain, as Zarr's JSON."""
 
 
 def normalize_dtype(dtype: Any) -> np.dtype[Any]:
@@ -116,24 +101,13 @@ def empty_value(dtype: np.dtype[Any]) -> Any:
     return dtype.type(0)
 
 
-def column_type(dtype: Any, fill_value: Any = None) -> ColumnType:
-    """Return the description of a new column.
-
-    Parameters
-    ----------
-    dtype : dtype-like
-        See :func:`normalize_dtype`.
-    fill_value : scalar, optional
-        In the normalized dtype; None means :func:`empty_value`.
-
-    Raises
-    ------
-    UnsupportedDtypeError
-        See :func:`normalize_dtype`.
-    """
-    found = normalize_dtype(dtype)
-    value = empty_value(found) if fill_value is None else fill_value
-    return ColumnType(found, _data_type(found), _fill_json(found, value), _codecs(found))
+def describe(dtype: np.dtype[Any], fill: Any) -> Document:
+    """Return a dtype, from :func:`normalize_dtype`, and a fill value as parts of a ``zarr.json``."""
+    return {
+        "data_type": _data_type(dtype),
+        "fill_value": _fill_json(dtype, fill),
+        "codecs": _codecs(dtype),
+    }
 
 
 def _data_type(dtype: np.dtype[Any]) -> Any:
@@ -191,23 +165,23 @@ def _blosc(cname: str, clevel: int, shuffle: str, typesize: int) -> Document:
     }
 
 
-def _codecs(dtype: np.dtype[Any]) -> tuple[Document, ...]:
+def _codecs(dtype: np.dtype[Any]) -> list[Document]:
     crc: Document = {"name": "crc32c"}
     text = _blosc("zstd", 1, "noshuffle", 1)
     if dtype.kind == "T":
-        return {"name": "vlen-utf8", "configuration": {}}, text, crc
+        return [{"name": "vlen-utf8", "configuration": {}}, text, crc]
     if dtype.kind == "O":
-        return {"name": "vlen-bytes", "configuration": {}}, text, crc
+        return [{"name": "vlen-bytes", "configuration": {}}, text, crc]
     if dtype.kind == "S":
-        return {"name": "bytes"}, text, crc
+        return [{"name": "bytes"}, text, crc]
     if dtype.itemsize == 1:
-        return {"name": "bytes"}, _blosc("lz4", 5, "bitshuffle", 1), crc
+        return [{"name": "bytes"}, _blosc("lz4", 5, "bitshuffle", 1), crc]
     shuffle = "bitshuffle" if dtype.itemsize == 2 else "shuffle"
-    return (
+    return [
         {"name": "bytes", "configuration": {"endian": "little"}},
         _blosc("lz4", 5, shuffle, dtype.itemsize),
         crc,
-    )
+    ]
 
 
 def check_width(width: object) -> int:

@@ -49,10 +49,8 @@ __all__ = [
     "ROWCOUNT_ATTR",
     "ROWS_DONE_ATTR",
     "ZARR_JSON",
-    "are_in_the_raw",
     "check_name",
     "check_table_document",
-    "column_document",
     "from_json",
     "has_checksum",
     "is_document",
@@ -221,24 +219,6 @@ def key_of(name: str) -> str:
         digest = hashlib.sha256(name.encode("utf-8")).hexdigest()[:40]
         encoded = f"{encoded[:120]}%~{digest}"
     return encoded
-
-
-def are_in_the_raw(keys: Collection[str]) -> bool:
-    """Return True if each of these listed keys can only belong to the column of the same name.
-
-    Equivalent to asking :func:`plausible_keys` for each key, but faster: each name in the list has
-    its own key, and no other key in the list.
-    """
-    text = "\n".join(keys)
-    # Encoded keys contain %. The other cases are keys that plausible_keys returns for no name.
-    return text.isascii() and not (
-        "%" in text
-        or "/" in text
-        or "\0" in text
-        or ZARR_JSON in keys
-        or "." in keys
-        or ".." in keys
-    )
 
 
 def plausible_keys(name: str) -> tuple[str, ...]:
@@ -485,68 +465,17 @@ def _is_count(value: object, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def column_document(
-    name: str,
-    *,
-    column_id: str,
-    rows: int,
-    width: int,
-    chunk_rows: int,
-    data_type: Any,
-    fill_value: Any,
-    codecs: list[Document],
-    attributes: Mapping[str, Any],
-) -> Document:
-    """Return the document of a new column.
-
-    Parameters
-    ----------
-    name : str
-        The column's true name, stored in an attribute if it differs from the key.
-    column_id : str
-        Identifies this column among earlier and later columns of the same name.
-    rows, width, chunk_rows : int
-        Shape (rows,) if the width is 1, otherwise (rows, width), in chunks of ``chunk_rows`` rows.
-    data_type, fill_value, codecs
-        As JSON, from :mod:`ratzarr.format.dtypes`.
-    attributes : mapping
-        Further attributes.
-    """
-    flat = width == 1
-    names = {} if key_of(name) == name else {NAME_ATTR: name}
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [rows] if flat else [rows, width],
-        "data_type": data_type,
-        "chunk_grid": {
-            "name": "regular",
-            "configuration": {"chunk_shape": [chunk_rows] if flat else [chunk_rows, width]},
-        },
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": fill_value,
-        "codecs": codecs,
-        "dimension_names": ["row"] if flat else ["row", "value"],
-        "storage_transformers": [],
-        "attributes": {
-            **names,
-            COLUMN_ID_ATTR: column_id,
-            MODIFICATION_ATTR: [],
-            **attributes,
-        },
-    }
-
-
 def near_names(name: str, there: Collection[str]) -> str:
-    """Return a hint at names similar to a missing one, for messages.
+    """Return a hint for messages: names similar to a missing one, or else the first ones there.
 
     >>> near_names("ndvi", ["NDVI", "area"])
     ': did you mean "NDVI"?'
     >>> near_names("x", ["NDVI", "area"])
-    "; it has ['NDVI', 'area']"
+    "; it has 'NDVI', 'area'"
     """
     folded = {one.casefold(): one for one in there}
     near = difflib.get_close_matches(name.casefold(), folded, 3, 0.6)
     if near:
         return f": did you mean {' or '.join(f'"{folded[one]}"' for one in near)}?"
-    return f"; it has {list(there)!r:.500}"
+    shown = ", ".join(f"{one!r:.100}" for one in list(there)[:10]) or "none"
+    return f"; it has {shown}" + (f" and {len(there) - 10} more" if len(there) > 10 else "")

@@ -3,6 +3,7 @@
 The names below are for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
+# mypy: implicit-reexport
 from typing import TYPE_CHECKING
 
 from ratzarr.lazy import lazy
@@ -11,15 +12,6 @@ if TYPE_CHECKING:
     from ratzarr.maintenance.check import check_store
     from ratzarr.maintenance.column_check import Finding
     from ratzarr.maintenance.copy import Entry, copy_store, inventory, remove_source
-
-__all__ = [
-    "Entry",
-    "Finding",
-    "check_store",
-    "copy_store",
-    "inventory",
-    "remove_source",
-]
 
 # Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
 __getattr__, __dir__ = lazy(

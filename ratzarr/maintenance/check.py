@@ -20,6 +20,7 @@ from functools import partial
 from itertools import islice
 from typing import Any
 
+from ratzarr.columns.catalog import keys_of
 from ratzarr.columns.resize import rows_of
 from ratzarr.concurrency import run, stream
 from ratzarr.errors import DamagedError, RatZarrError, StoreError, TableNotFoundError
@@ -46,7 +47,6 @@ from ratzarr.maintenance.repair import (
     finish_resize,
     is_link,
     is_old,
-    keys_of,
     mend_order,
     remove_folder,
     remove_impossible,
@@ -387,8 +387,7 @@ class _Checkup:
         ]
 
     def _look_at_rows(self) -> None:
-        if not self._table.load():
-            raise TableNotFoundError(f"there is no RatZarr at {self.objects.location} any more")
+        self._table.reload()
         attributes = self._table.attributes
         lengths = {check.name: check.state for check in self._live()}
         resize = attributes.get(RESIZE_ATTR)

@@ -217,21 +217,20 @@ class ColumnCheck:
             return Finding(kind, key, words, self.name, rows)
 
         try:
-            found = self.objects.get_marked(key, state.codec.packed_limit)
+            found = self.objects.read(key, state.codec.packed_limit)
         except RatZarrError as error:
             return finding(kind_of(error), _short(error, key))
         if found is None:
             self.changed = True
             return finding("missing", "it existed a moment ago, and is now missing")
-        data, mark = found
-        if state.disowns(mark):
+        if state.disowns(found.mark):
             return finding(
                 "stale",
                 "it holds rows of an earlier column of this name, from a process that did not "
                 "know of the new one. Write these rows again",
             )
         try:
-            values = state.codec.decode(data)
+            values = state.codec.decode(found.data)
         except TooLargeError as error:
             return finding("unreadable", _one_line(error))
         except Exception as error:

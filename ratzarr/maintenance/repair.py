@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ratzarr.columns.catalog import Catalog
+from ratzarr.columns.catalog import Catalog, keys_of
 from ratzarr.columns.column import Column
-from ratzarr.errors import ChangedError, InvalidNameError, RatZarrError
+from ratzarr.errors import ChangedError, RatZarrError
 from ratzarr.format.names import (
     COLUMN_ID_ATTR,
     COLUMN_ORDER_ATTR,
@@ -23,7 +23,6 @@ from ratzarr.format.names import (
     ZARR_JSON,
     Document,
     order_of,
-    plausible_keys,
     root_document,
     to_json,
 )
@@ -42,7 +41,6 @@ __all__ = [
     "finish_resize",
     "is_link",
     "is_old",
-    "keys_of",
     "mend_order",
     "remove_folder",
     "remove_impossible",
@@ -149,14 +147,6 @@ def finish_resize(table: MetadataDocument) -> bool:
     return True
 
 
-def keys_of(name: str) -> tuple[str, ...]:
-    """Return the keys at which a column may be stored; none for an invalid column name."""
-    try:
-        return plausible_keys(name)
-    except InvalidNameError:
-        return ()
-
-
 def mend_order(
     objects: Objects, table: MetadataDocument, gone: list[str], left_out: list[str]
 ) -> bool:
@@ -174,7 +164,7 @@ def mend_order(
         document["attributes"][COLUMN_ORDER_ATTR] = mended
         return mended != order
 
-    table.update(change, Catalog(table).table_missing)
+    table.update(change)
     return True
 
 

@@ -3,6 +3,7 @@
 The names below are for :mod:`gdalbridge` and other programs. The modules are internal.
 """
 
+# mypy: implicit-reexport
 from typing import TYPE_CHECKING
 
 from ratzarr.lazy import lazy
@@ -28,35 +29,6 @@ if TYPE_CHECKING:
         sweep_leftovers,
         temporary_path,
     )
-
-__all__ = [
-    "NAMES",
-    "FileState",
-    "Location",
-    "Objects",
-    "S3Settings",
-    "client_for",
-    "consult",
-    "copy_file",
-    "current",
-    "exists",
-    "file_state",
-    "gdal_name",
-    "keys_of_profile",
-    "leftovers",
-    "name_file",
-    "names_beside",
-    "open_objects",
-    "parse",
-    "remove_file",
-    "remove_temporary",
-    "same_file",
-    "state_of",
-    "sweep_leftovers",
-    "temporary_path",
-    "url_name",
-    "without_password",
-]
 
 # Modules load on first use: some import zarr, which would slow down ``gdalbridge --help``.
 __getattr__, __dir__ = lazy(

@@ -31,12 +31,12 @@ from ratzarr.format.names import ZARR_JSON, is_document
 __all__ = [
     "BATCH_KEYS",
     "Entry",
+    "Found",
     "Location",
     "Objects",
     "Owner",
-    "Seen",
     "Take",
-    "Versioned",
+    "Version",
     "documents_last",
     "gdal_name",
     "parse",
@@ -195,28 +195,25 @@ def documents_last(keys: Iterable[str]) -> Iterator[str]:
 
 
 type Take = Callable[[str, int, ReadAt], bool]
-"""Reads the needed part of an object, if possible: see :meth:`Objects.get_unless`."""
+"""Reads the needed part of an object, if possible: see :meth:`Objects.read`."""
+
+type Version = str | bytes
+"""The version of an object for :meth:`Objects.replace`. Where a store has no etags, the object's bytes:
+comparing them is surest, and costs nothing to prepare."""
 
 
-class Versioned(NamedTuple):
-    """An object's bytes and state."""
+class Found(NamedTuple):
+    """An object as read."""
 
     data: bytes
-    version: str
+    """Empty if ``is_read`` is False."""
+    version: Version = ""
     mark: str = ""
     """The mark of the :class:`Owner` for which the object was written; empty if unknown."""
     state: str = ""
-    """As in :class:`Seen`."""
-
-
-class Seen(NamedTuple):
-    """An object's bytes, or the information that known bytes are current."""
-
-    data: bytes | None
-    """None if the object still has the given state, or if ``take`` has read the needed part."""
-    mark: str
-    state: str
     """Changes with the object; empty if the store cannot tell, or not reliably."""
+    is_read: bool = True
+    """False if the object still has the given state, or if ``take`` has read the needed part."""
 
 
 class Entry(NamedTuple):
@@ -251,8 +248,6 @@ class Objects(Protocol):
 
     location: Location
     """The store's root."""
-    writable: bool
-    """True if the location can be written."""
     read_only_reason: str = ""
     """If the location is read-only, the reason, for messages."""
 
@@ -271,6 +266,11 @@ class Objects(Protocol):
     If reading is computing more than waiting, further threads only compete for locks.
     """
 
+    @property
+    def writable(self) -> bool:
+        """True if the location can be written."""
+        return not self.read_only_reason
+
     def get(self, key: str, limit: int | None = None) -> bytes | None:
         """Return the object's bytes; None if it does not exist.
 
@@ -279,13 +279,8 @@ class Objects(Protocol):
         DamagedError
             If it has more bytes than ``limit``. They are not read.
         """
-        found = self.get_versioned(key, limit)
+        found = self.read(key, limit)
         return None if found is None else found.data
-
-    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
-        """Return the object's bytes and its owner's mark, empty if unknown."""
-        data = self.get(key, limit)
-        return None if data is None else (data, "")
 
     def is_still(self, key: str, state: str) -> bool:
         """Return True if an object certainly still has an earlier state, at almost no cost.
@@ -294,40 +289,33 @@ class Objects(Protocol):
         """
         return False
 
-    def get_unless(
-        self,
-        key: str,
-        state: str,
-        limit: int | None = None,
-        take: Take | None = None,
-    ) -> Seen | None:
-        """Return the object; omit its bytes if it still has a known state.
-
-        Comparing states costs less than reading the bytes. If the store cannot compare states, it
-        always returns the bytes.
+    def read(
+        self, key: str, limit: int | None = None, *, state: str = "", take: Take | None = None
+    ) -> Found | None:
+        """Return the object; None if it does not exist.
 
         Parameters
         ----------
+        limit : int, optional
+            As for :meth:`get`.
+        state : str
+            A known state. If the object still has it, its bytes are omitted. A store that cannot
+            compare states always returns the bytes.
         take : callable, optional
             If reading part of an object is cheaper than reading all of it, this is called first
             with the object's state, its size and a function that reads from it. If it returns
             True, it has read the needed part, and no bytes are returned.
         """
-        found = self.get_marked(key, limit)
-        return None if found is None else Seen(found[0], found[1], "")
-
-    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        """Return the object with its version; None if it does not exist."""
 
     def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
         """Write the object unconditionally."""
 
-    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> Version | None:
         """Write the object if it does not exist; return its version, or None if it exists."""
 
     def replace(
-        self, key: str, data: bytes, version: str, owner: Owner | None = None
-    ) -> str | None:
+        self, key: str, data: bytes, version: Version, owner: Owner | None = None
+    ) -> Version | None:
         """Write the object if it still has this version; return the new version or None."""
 
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:

@@ -16,7 +16,7 @@ from ratzarr.concurrency import Attempts
 from ratzarr.errors import ConflictError
 from ratzarr.format.limits import MAX_DOCUMENT_BYTES
 from ratzarr.format.names import Document, from_json, has_checksum, to_json
-from ratzarr.stores.base import Objects
+from ratzarr.stores.base import Objects, Version
 
 __all__ = ["MetadataDocument"]
 
@@ -30,6 +30,8 @@ class MetadataDocument:
         The store.
     key : str
         The document's key, ending in ``zarr.json``.
+    missing : callable
+        Returns the error for a document that no longer exists.
     check : callable, optional
         Called with each document after reading; raises an exception to reject it.
     external : callable, optional
@@ -40,18 +42,19 @@ class MetadataDocument:
         self,
         objects: Objects,
         key: str,
+        missing: Callable[[], Exception],
         check: Callable[[Document], None] | None = None,
         external: Callable[[Document], None] | None = None,
     ) -> None:
-        self.objects, self.key = objects, key
+        self.objects, self.key, self.missing = objects, key, missing
         self._check, self._external = check, external
         self.document: Document = {}
         """The document as last read. Do not modify it."""
         self.data: bytes | None = None
         """The document's bytes as last read."""
-        self._version = ""
-        self._state = ""
+        self._version: Version = ""
         """Version of the object that these bytes come from; empty if unknown."""
+        self._state = ""
         # Document and version belong together. Threads that share an instance must never write one
         # thread's document with the version of another.
         self._lock = threading.RLock()
@@ -70,12 +73,9 @@ class MetadataDocument:
     def snapshot(self) -> Self:
         """Return an independent copy with the same content."""
         with self._lock:
-            other = type(self)(self.objects, self.key, self._check, self._external)
-            other.document, other._version, other.data = (
-                self.document, self._version, self.data,
-            )  # fmt: skip
-            other._state = self._state
-            return other
+            other = copy.copy(self)
+        other._lock = threading.RLock()
+        return other
 
     def is_still(self) -> bool:
         """Return True if the document is certainly unchanged, without a request."""
@@ -87,13 +87,18 @@ class MetadataDocument:
             if self.objects.is_still(self.key, self._state):
                 return True
             self._state = ""
-            found = self.objects.get_versioned(self.key, MAX_DOCUMENT_BYTES)
+            found = self.objects.read(self.key, MAX_DOCUMENT_BYTES)
             if found is None:
                 return False
             if found.data != self.data:
                 self.document = self.parse(found.data)
             self.data, self._version, self._state = found.data, found.version, found.state
             return True
+
+    def reload(self) -> None:
+        """Read the document again; raise the error for a missing one if it no longer exists."""
+        if not self.load():
+            raise self.missing()
 
     def parse(self, data: bytes) -> Document:
         """Return the parsed document, if the check accepts it.
@@ -124,7 +129,7 @@ class MetadataDocument:
     def _replace(self, document: Document) -> bool:
         return self._write(document, partial(self.objects.replace, version=self._version))
 
-    def _write(self, document: Document, write: Callable[[str, bytes], str | None]) -> bool:
+    def _write(self, document: Document, write: Callable[[str, bytes], Version | None]) -> bool:
         """Write the document, if ``write`` succeeds; it returns the new version or None."""
         with self._lock:
             data = to_json(document)
@@ -134,11 +139,7 @@ class MetadataDocument:
             self.document, self._version, self.data, self._state = document, version, data, ""
             return True
 
-    def update(
-        self,
-        change: Callable[[Document], bool | None],
-        missing: Callable[[], Exception],
-    ) -> bool:
+    def update(self, change: Callable[[Document], bool | None]) -> bool:
         """Apply a change and write the document back.
 
         Parameters
@@ -147,8 +148,6 @@ class MetadataDocument:
             Modifies the given document. It is called again with the newer document whenever
             another writer came first, so it must depend on nothing else. It returns False if
             nothing needs to change, and raises if the change is impossible.
-        missing : callable
-            Creates the error for a document that no longer exists.
 
         Returns
         -------
@@ -164,8 +163,7 @@ class MetadataDocument:
             fresh = False
             for attempt in (attempts := Attempts(self.objects.patience)):
                 if attempt or not self._version:
-                    if not self.load():
-                        raise missing()
+                    self.reload()
                     fresh = True
                 document = copy.deepcopy(self.document)
                 # With an outdated document, neither "nothing to change" nor an error is reliable.

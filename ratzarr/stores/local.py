@@ -22,7 +22,7 @@ from typing import override
 
 from ratzarr.errors import DamagedError, StoreError
 from ratzarr.format.names import ZARR_JSON
-from ratzarr.stores.base import Entry, Location, Objects, Owner, Seen, Take, Versioned
+from ratzarr.stores.base import Entry, Found, Location, Objects, Owner, Take, Version
 from ratzarr.stores.local_files import (
     HAS_LOCKS,
     NotAFileError,
@@ -34,8 +34,8 @@ from ratzarr.stores.local_files import (
     open_folder,
     open_root,
     read_all,
+    read_below,
     read_file,
-    read_with_state,
     walked,
     with_document,
     writer_is_dead,
@@ -72,7 +72,6 @@ NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EM
 class LocalObjects(Objects):
     """The objects of a store in a local directory."""
 
-    writable = True
     looks_before_writing = True
     deletes_at_once = True
     # A network disk, or one that must locate the data first, makes each thread wait.
@@ -88,19 +87,6 @@ class LocalObjects(Objects):
     # ---- reading
 
     @override
-    def get(self, key: str, limit: int | None = None) -> bytes | None:
-        found = self._read(key, limit)
-        return None if found is None else found[0]
-
-    def _read(self, key: str, limit: int | None) -> tuple[bytes, str] | None:
-        """Return an object and its state."""
-        found = self.get_unless(key, "", limit)
-        if found is None:
-            return None
-        assert isinstance(found.data, bytes)  # noqa: S101 - without a state, it is read
-        return found.data, found.state
-
-    @override
     def is_still(self, key: str, state: str) -> bool:
         # The name may lead to the file in any way: the file counts only if it is the one that was
         # read, and unchanged.
@@ -110,18 +96,14 @@ class LocalObjects(Objects):
             return False
 
     @override
-    def get_unless(
-        self,
-        key: str,
-        state: str,
-        limit: int | None = None,
-        take: Take | None = None,
-    ) -> Seen | None:
+    def read(
+        self, key: str, limit: int | None = None, *, state: str = "", take: Take | None = None
+    ) -> Found | None:
         if self.is_still(key, state):
-            return Seen(None, "", state)
+            return Found(b"", state=state, is_read=False)
         with self._in_words(key):
             try:
-                found = read_with_state(self._root, key, limit, take)
+                return read_below(self._root, key, limit, take)
             except NotAFileError as error:
                 # For example, the column was replaced by one of another width, whose chunks are a
                 # directory deeper. A reader of a chunk reads the column's document again.
@@ -130,12 +112,6 @@ class LocalObjects(Objects):
                 if error.errno == errno.ENAMETOOLONG:
                     return None
                 raise
-        return None if found is None else Seen(found[0], "", found[1])
-
-    @override
-    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        found = self._read(key, limit)
-        return None if found is None else Versioned(found[0], _version(found[0]), state=found[1])
 
     # ---- writing
 
@@ -161,7 +137,7 @@ class LocalObjects(Objects):
         self._write_file(key, data, owner, write)
 
     @override
-    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> Version | None:
         def write(folder: int, name: str, root: int, temporary: str) -> bool:
             if name == ZARR_JSON:
                 self._refuse_leftovers(folder, key)
@@ -173,24 +149,24 @@ class LocalObjects(Objects):
             self._write_file(key, data, owner, write)
         except FileExistsError:
             return None
-        return _version(data)
+        return data
 
     @override
     def replace(
-        self, key: str, data: bytes, version: str, owner: Owner | None = None
-    ) -> str | None:
+        self, key: str, data: bytes, version: Version, owner: Owner | None = None
+    ) -> Version | None:
         replaced = False
 
         def write(folder: int, name: str, root: int, temporary: str) -> bool:
             nonlocal replaced
             with locked(folder, name) as file:
-                if file is not None and _version(read_all(file.fileno())) == version:
+                if file is not None and read_all(file.fileno()) == version:
                     os.replace(temporary, name, src_dir_fd=root, dst_dir_fd=folder)
                     replaced = True
             return True
 
         self._write_file(key, data, owner, write, make=False)
-        return _version(data) if replaced else None
+        return data if replaced else None
 
     @override
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
@@ -449,12 +425,6 @@ class LocalObjects(Objects):
     def _in_words(self, key: str) -> contextlib.AbstractContextManager[None]:
         """Add the store and object to errors of the file system."""
         return errors_in_words(self.location, key or "the store")
-
-
-def _version(data: bytes) -> str:
-    # The bytes themselves, as text: for a document, comparing them is surest; for a chunk, nothing
-    # is faster.
-    return str(data, "latin-1")
 
 
 def _write_all(stream: io.FileIO, data: bytes) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ratzarr.errors import DamagedError, RatZarrError, StoreError, StorePermissionError
 from ratzarr.format.names import ZARR_JSON
-from ratzarr.stores.base import Take
+from ratzarr.stores.base import Found, Take
 
 __all__ = [
     "HAS_LOCKS",
@@ -38,8 +38,8 @@ __all__ = [
     "open_root",
     "read_all",
     "read_at",
+    "read_below",
     "read_file",
-    "read_with_state",
     "state_of",
     "walked",
     "with_document",
@@ -245,25 +245,18 @@ def read_file(folder: int, name: str) -> bytes | None:
         os.close(file)
 
 
-def read_with_state(
+def read_below(
     root: Path,
     key: str,
     limit: int | None = None,
     take: Take | None = None,
-) -> tuple[bytes | None, str] | None:
-    """Read a file below the root and return its state; None if it does not exist.
+) -> Found | None:
+    """Read a file below the root; return None if it does not exist.
 
     Parameters
     ----------
     take : callable, optional
-        Called first: see :meth:`ratzarr.stores.base.Objects.get_unless`.
-
-    Returns
-    -------
-    bytes or None
-        The bytes; None if ``take`` has read the needed part.
-    str
-        See :func:`state_of`.
+        Called first: see :meth:`ratzarr.stores.base.Objects.read`.
 
     Raises
     ------
@@ -282,8 +275,9 @@ def read_with_state(
         state = state_of(now)
         _check_size(root, key, now.st_size, limit)
         if take is not None and take(state, now.st_size, functools.partial(read_at, file)):
-            return None, state
-        return _read(file, now.st_size), state
+            return Found(b"", state=state, is_read=False)
+        data = _read(file, now.st_size)
+        return Found(data, data, state=state)
     finally:
         os.close(file)
 
@@ -295,7 +289,7 @@ def _check_size(root: Path, key: str, size: int, limit: int | None) -> None:
 
 def _read_by_name(
     root: Path, key: str, limit: int | None
-) -> tuple[bytes, str] | None:  # pragma: no cover - Windows
+) -> Found | None:  # pragma: no cover - Windows
     path = root
     for part in key.split("/"):
         path /= part
@@ -303,7 +297,7 @@ def _read_by_name(
             raise LinkError(errno.ELOOP, "is a symbolic link: links are not followed", part)
     try:
         _check_size(root, key, path.stat().st_size, limit)
-        return path.read_bytes(), ""
+        return Found(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
 

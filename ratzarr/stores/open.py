@@ -88,7 +88,6 @@ def open_place(filename: Any, options: Mapping[str, Any] | None = None) -> Objec
         # zarr's own local writer has no locks, and fsspec's leaves half a chunk when interrupted.
         local = LocalObjects(parse(str(Path(folder, path))))
         if store.read_only:
-            local.writable = False
             local.read_only_reason = f"the {type(store).__name__} was opened for reading only"
         return local
     return StoreObjects(store, path)
@@ -136,7 +135,8 @@ def open_objects(location: Location, options: Mapping[str, Any] | None = None) -
 def table_metadata(objects: Objects) -> MetadataDocument:
     """Return the table's own document, not yet loaded."""
     place = f"{objects.location}/{TABLE_KEY}"
-    return MetadataDocument(objects, TABLE_KEY, partial(check_table_document, place=place))
+    gone = partial(TableNotFoundError, f"there is no RatZarr at {objects.location} any more")
+    return MetadataDocument(objects, TABLE_KEY, gone, partial(check_table_document, place=place))
 
 
 def open_table(

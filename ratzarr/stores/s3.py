@@ -25,7 +25,7 @@ from ratzarr.concurrency import Attempts, request_slot
 from ratzarr.errors import ArgumentError, ConflictError, DamagedError, RatZarrError, StoreError
 from ratzarr.settings import S3_CLIENT, environment, text_of
 from ratzarr.stores.aws_config import current
-from ratzarr.stores.base import Entry, Location, Objects, Owner, Seen, Take, Versioned
+from ratzarr.stores.base import Entry, Found, Location, Objects, Owner, Take, Version
 from ratzarr.stores.s3_client import Retries, client_for, passes
 from ratzarr.stores.s3_errors import (
     ConditionRefused,
@@ -65,7 +65,6 @@ class S3Objects(Objects):
         If a client other than s3fs is requested.
     """
 
-    writable = True
     looks_before_writing = False
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
@@ -93,18 +92,9 @@ class S3Objects(Objects):
         return f"{self.location.key}/{key}" if key else self.location.key
 
     @override
-    def get_marked(self, key: str, limit: int | None = None) -> tuple[bytes, str] | None:
-        found = self.get_versioned(key, limit)
-        return None if found is None else (found.data, found.mark)
-
-    @override
-    def get_unless(
-        self,
-        key: str,
-        state: str,
-        limit: int | None = None,
-        take: Take | None = None,
-    ) -> Seen | None:
+    def read(
+        self, key: str, limit: int | None = None, *, state: str = "", take: Take | None = None
+    ) -> Found | None:
         # Not by If-None-Match: its answer has no metadata, and a chunk of another column may have
         # the same bytes.
         if state:
@@ -113,13 +103,9 @@ class S3Objects(Objects):
             except MissingObject:
                 return None
             if _state(answer) == state:
-                return Seen(None, _mark(answer), state)
-        found = self.get_versioned(key, limit)
-        return None if found is None else Seen(found.data, found.mark, found.state)
+                return Found(b"", mark=_mark(answer), state=state, is_read=False)
 
-    @override
-    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        async def fetch() -> Versioned:
+        async def fetch() -> Found:
             answer = await self._ask("get_object", Key=self._key(key))
             async with answer["Body"] as body:
                 size = answer["ContentLength"]
@@ -128,7 +114,7 @@ class S3Objects(Objects):
                         f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
                     )
                 data = await body.read()
-                return Versioned(data, _version(answer), _mark(answer), _state(answer))
+                return Found(data, _version(answer), _mark(answer), _state(answer))
 
         try:
             return self._do(key, fetch)
@@ -146,14 +132,14 @@ class S3Objects(Objects):
         self._put(key, data, owner)
 
     @override
-    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> Version | None:
         return self._put_if(key, data, owner, IfNoneMatch="*")
 
     @override
     def replace(
-        self, key: str, data: bytes, version: str, owner: Owner | None = None
-    ) -> str | None:
-        etag, _, writes = version.partition(" ")
+        self, key: str, data: bytes, version: Version, owner: Owner | None = None
+    ) -> Version | None:
+        etag, _, writes = str(version).partition(" ")
         return self._put_if(key, data, owner, writes, IfMatch=etag)
 
     @override

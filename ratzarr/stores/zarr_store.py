@@ -35,10 +35,12 @@ from ratzarr.format.names import GROUP, ZARR_JSON, is_document, key_of, looks_en
 from ratzarr.stores.base import (
     BATCH_KEYS,
     Entry,
+    Found,
     Location,
     Objects,
     Owner,
-    Versioned,
+    Take,
+    Version,
     documents_last,
 )
 
@@ -73,13 +75,11 @@ class StoreObjects(Objects):
             # Some reprs only name the class, and some have several lines.
             name = name.strip("<>") if self._fs is not None else type(store).__name__
         self.location = Location("store", f"{name}/{path}" if path else name)
-        can_change = store.supports_writes and store.supports_deletes
-        self.writable = not store.read_only and can_change and not self._web
         if self._web:
             self.read_only_reason = "it is on a web server"
         elif store.read_only:
             self.read_only_reason = f"the {type(store).__name__} was opened for reading only"
-        elif not self.writable:
+        elif not (store.supports_writes and store.supports_deletes):
             self.read_only_reason = f"a {type(store).__name__} can't change or remove objects"
 
     @classmethod
@@ -159,16 +159,13 @@ class StoreObjects(Objects):
     # ---- reading
 
     @override
-    def get(self, key: str, limit: int | None = None) -> bytes | None:
+    def read(
+        self, key: str, limit: int | None = None, *, state: str = "", take: Take | None = None
+    ) -> Found | None:
         data = self._read(key, limit)
         if data is not None and limit is not None and len(data) > limit:
             raise DamagedError(f"{self.location}/{key} has more than {limit} bytes")
-        return data
-
-    @override
-    def get_versioned(self, key: str, limit: int | None = None) -> Versioned | None:
-        data = self.get(key, limit)
-        return None if data is None else Versioned(data, _version(data))
+        return None if data is None else Found(data, data)
 
     # ---- writing
 
@@ -178,7 +175,7 @@ class StoreObjects(Objects):
             self._write(key, data)
 
     @override
-    def create(self, key: str, data: bytes, owner: Owner | None = None) -> str | None:
+    def create(self, key: str, data: bytes, owner: Owner | None = None) -> Version | None:
         with self._guarded(key, owner):
             if not self._create(key, data):
                 return None
@@ -187,18 +184,17 @@ class StoreObjects(Objects):
             except StoreError:
                 self._remove([key])
                 raise
-            return _version(data)
+            return data
 
     @override
     def replace(
-        self, key: str, data: bytes, version: str, owner: Owner | None = None
-    ) -> str | None:
+        self, key: str, data: bytes, version: Version, owner: Owner | None = None
+    ) -> Version | None:
         with self._guarded(key, owner):
-            now = self._read(key, None)
-            if now is None or _version(now) != version:
+            if self._read(key, None) != version:
                 return None
             self._write(key, data)
-            return _version(data)
+            return data
 
     @override
     def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
@@ -309,7 +305,7 @@ class StoreObjects(Objects):
                 # Request the sizes; other stores cannot return them without reading.
                 yield Entry(key, self._do(key, self._store.getsize(self._key(key))), "")
             elif (data := self._read(key, None)) is not None:
-                yield Entry(key, len(data), _version(data))
+                yield Entry(key, len(data), hashlib.blake2b(data, digest_size=16).hexdigest())
 
     @override
     def occupied(self) -> bool:
@@ -367,10 +363,6 @@ gates."""
 if hasattr(os, "register_at_fork"):
     # In a forked child, the threads that hold gates do not exist.
     os.register_at_fork(after_in_child=_gates.clear)
-
-
-def _version(data: bytes) -> str:
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def _is_only_upstreams(key: str) -> bool:

@@ -6,12 +6,7 @@ import shutil
 import time
 from contextlib import contextmanager
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ratzarr import RatZarr
-from ratzarr.errors import InvalidNameError
-from ratzarr.format.names import are_in_the_raw, plausible_keys
 from ratzarr.stores import open_objects, parse, state_of
 from ratzarr.stores.local_files import ListingCache
 from ratzarr.testing.helpers import make
@@ -133,31 +128,6 @@ def opened(path):
         yield folder
     finally:
         os.close(folder)
-
-
-def keys_of(name):
-    try:
-        return plausible_keys(name)
-    except InvalidNameError:
-        return ()
-
-
-@given(
-    st.sets(
-        st.text(st.sampled_from("ab%2F~./\\\0\n_ä\ud800"), min_size=1, max_size=6)
-        | st.sampled_from(["zarr.json", "a\u0301", "b" * 250, "%7Aarr.json"])
-    )
-)
-def test_keys_in_the_raw_are_found_under_themselves_alone(keys):
-    if are_in_the_raw(keys):
-        for name in keys:
-            assert [key for key in keys_of(name) if key in keys] == [name]
-
-
-def test_plain_names_are_in_the_raw():
-    assert are_in_the_raw([])
-    assert are_in_the_raw([f"column {number}" for number in range(500)])
-    assert not are_in_the_raw(["a", "b%2Fc"])
 
 
 def test_an_order_with_names_twice_gone_and_unknown(tmp_path):

@@ -647,7 +647,7 @@ class RatZarr(TableMethods):
     @staticmethod
     def exists(zarrfile: Place, *, storageOptions: Mapping[str, Any] | None = None) -> bool:
         """Return True if the location contains anything, a RatZarr or not."""
-        return whole_store.exists(whole_store.open_place(zarrfile, storageOptions))
+        return whole_store.open_place(zarrfile, storageOptions).occupied()
 
     @staticmethod
     def isValidRatZarr(
@@ -683,8 +683,7 @@ class RatZarr(TableMethods):
         self._check_open()
         if self.readOnly:
             raise ReadOnlyError(f"{self._objects.location} was opened with readOnly=True")
-        if not self._objects.writable:
-            raise whole_store.read_only_error(self._objects)
+        whole_store.check_writable(self._objects)
 
     def _begin_change(self) -> None:
         self._check_writable()

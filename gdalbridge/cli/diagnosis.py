@@ -15,7 +15,6 @@ from ratzarr import DamagedError, RatZarrError
 from ratzarr.stores import (
     Objects,
     current,
-    exists,
     gdal_name,
     open_objects,
     url_name,
@@ -144,7 +143,7 @@ def _ask(found: dict[str, Any], place: str, options: Mapping[str, Any] | None) -
             if reason not in [text.partition(": ")[2] for text in found["problems"]]:
                 found["problems"].append(str(error))
 
-    attempt("something_there", lambda: exists(objects))
+    attempt("something_there", objects.occupied)
     if location.kind != "s3":
         return
     answers["may_list"] = not found["problems"] or answers["something_there"] is True

@@ -374,11 +374,7 @@ class Catalog:
 
     def set_chunk_rows(self, rows: int) -> None:
         """Set the chunk size of new columns."""
-
-        def change(document: Document) -> None:
-            document["attributes"][CHUNKSIZE_ATTR] = rows
-
-        self._table.update(change)
+        self._table.update(partial(_set_attribute, name=CHUNKSIZE_ATTR, value=rows))
 
     def row_count(self) -> int:
         """Return the row count in the table's document, as last read."""
@@ -402,7 +398,8 @@ class Catalog:
             if stated is None or RESIZE_ATTR in self._table.attributes or stated == rows:
                 return rows
             rows = rows_of(stated, [column.state for column in self.all({})])
-            if rows == stated or self._table.swap(partial(_state_rows, rows=rows)):
+            change = partial(_set_attribute, name=ROWCOUNT_ATTR, value=rows)
+            if rows == stated or self._table.swap(change):
                 return rows
         raise ConflictError(
             f"{self._table.place}: other processes changed the table {attempts} while this process "
@@ -532,8 +529,8 @@ def _is_a_column(column: Column, keys: Sequence[str], known: Column | None) -> b
     return (seen or bool(chunks)) and all(_CHUNK.fullmatch(chunk) for chunk in chunks)
 
 
-def _state_rows(table: Document, rows: int) -> None:
-    table["attributes"][ROWCOUNT_ATTR] = rows
+def _set_attribute(document: Document, name: str, value: object) -> None:
+    document["attributes"][name] = value
 
 
 def _ordered(order: list[str] | None, keys: set[str]) -> list[str]:

@@ -40,7 +40,6 @@ __all__ = [
     "block_writes",
     "cached_parts",
     "parts",
-    "read_cached",
     "write_rows",
 ]
 
@@ -289,13 +288,15 @@ class BlockRead:
             cache.keep(key, opened, asked)
 
 
-def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, ReadChunk]] | None:
+def cached_parts(
+    column: Column, state: ColumnState, start: int, stop: int
+) -> list[tuple[Part, ReadChunk]] | None:
     """Return the chunks of a block from the cache, in row order.
 
     Return None if a row is not cached, or if it is not trusted and only a request could tell
     whether it is current.
     """
-    state, cache = column.state, column.cache
+    cache = column.cache
     if stop > state.length:
         return None
     found: list[tuple[Part, ReadChunk]] = []
@@ -317,17 +318,6 @@ def cached_parts(column: Column, start: int, stop: int) -> list[tuple[Part, Read
         for key in doubted:
             cache.confirm(key, asked)
     return found
-
-
-def read_cached(column: Column, start: int, stop: int) -> Array | None:
-    """Return rows from the cache, as :func:`cached_parts` does."""
-    found, state = cached_parts(column, start, stop), column.state
-    if found is None:
-        return None
-    out = np.empty((stop - start, *state.row_shape), state.dtype)
-    for part, chunk in found:
-        chunk.copy(part.in_chunk, out[part.in_block])
-    return out
 
 
 def _goes_on(column: Column, state: ColumnState, part: Part) -> bool:

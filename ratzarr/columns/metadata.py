@@ -21,7 +21,6 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from ratzarr.codecs.chunk_codec import ChunkCodec, check_codecs, value_bytes
 from ratzarr.errors import DamagedError, RatZarrError, UnsupportedCodecError
-from ratzarr.format.limits import MAX_ROWS
 from ratzarr.format.names import (
     COLUMN_ID_ATTR,
     COMPLETE_ATTR,
@@ -29,6 +28,7 @@ from ratzarr.format.names import (
     CUTTING_ATTR,
     ROWS_DONE_ATTR,
     Document,
+    is_count,
 )
 
 __all__ = ["ColumnState"]
@@ -75,15 +75,11 @@ def _check_shapes(document: Document) -> None:
         raise ValueError(f"its chunk_key_encoding is {keys!r:.100}: expected default or v2")
 
 
-def _is_count(count: object, least: int = 0) -> bool:
-    return type(count) is int and least <= count <= MAX_ROWS
-
-
 def _is_shape(shape: Any, least_rows: int) -> bool:
     if not isinstance(shape, list) or len(shape) not in (1, 2):
         return False
     leasts = (least_rows, 1)
-    return all(_is_count(count, least) for least, count in zip(leasts, shape, strict=False))
+    return all(is_count(count, least) for least, count in zip(leasts, shape, strict=False))
 
 
 def _check_own(attributes: Mapping[str, Any]) -> None:
@@ -92,10 +88,10 @@ def _check_own(attributes: Mapping[str, Any]) -> None:
         raise ValueError(f"its {COMPLETE_ATTR} is {complete!r:.100}: expected true or false")
     for name in (ROWS_DONE_ATTR, CUTTING_ATTR):
         count = attributes.get(name, 0)
-        if not _is_count(count):
+        if not is_count(count):
             raise ValueError(f"its {name} is {count!r:.100}: expected a number of rows")
     cuts = attributes.get(CUTS_ATTR, [])
-    if cuts is not None and not (isinstance(cuts, list) and all(map(_is_count, cuts))):
+    if cuts is not None and not (isinstance(cuts, list) and all(map(is_count, cuts))):
         raise ValueError(f"its {CUTS_ATTR} is {cuts!r:.100}: expected numbers of rows, or null")
     number = attributes.get(COLUMN_ID_ATTR, "0")
     if not isinstance(number, str) or not re.fullmatch(r"[0-9a-f]{1,64}", number):

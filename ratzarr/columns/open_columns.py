@@ -22,7 +22,6 @@ from ratzarr.columns.chunk_io import (
     Use,
     block_writes,
     cached_parts,
-    read_cached,
 )
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
@@ -402,10 +401,12 @@ class OpenColumns:
         blocks: dict[str, Array] = {}
         for name in names:
             column = self._columns.get(name)
-            if column is not None and column.state.complete:
-                rows = read_cached(column, start, stop)
-                if rows is not None:
-                    blocks[name] = rows
+            if column is None or not (state := column.state).complete:
+                continue
+            if (found := cached_parts(column, state, start, stop)) is not None:
+                blocks[name] = out = np.empty((stop - start, *state.row_shape), state.dtype)
+                for part, chunk in found:
+                    chunk.copy(part.in_chunk, out[part.in_block])
         return blocks
 
     def _read(
@@ -459,11 +460,11 @@ class OpenColumns:
         state = column.state
         if not _is_text(state) or self._buffered([name], start, stop):
             return None
-        cached = cached_parts(column, start, stop) if state.complete else None
+        cached = cached_parts(column, state, start, stop) if state.complete else None
         if cached is None and self._cache.trusts and stop - start <= state.chunk_rows:
             # The next block is probably in the same chunk.
             self.read([name], start, length, allow_incomplete=False)
-            cached = cached_parts(self[name], start, stop) or []
+            cached = cached_parts(self[name], self[name].state, start, stop) or []
         if cached is None:
             found = self.read_utf8(name, start, length, to_padded) or []
         else:

@@ -125,21 +125,10 @@ def exact(values: Any, dtype: np.dtype[Any], *, column: str, first_row: int | No
     if block.dtype == dtype and dtype.kind not in "OT":
         return block
     refuse = _Refusal(block, dtype, column, first_row)
-    kind = dtype.kind
     if block.size == 0 and block.dtype.kind == "O":
         return np.empty(block.shape, dtype)
-    if kind in "iuf":
-        return _numbers(block, dtype, refuse)
-    if kind == "b":
-        return _booleans(block, dtype, refuse)
-    if kind == "T":
-        return _strings(block, dtype, refuse)
-    if kind == "S":
-        return _fixed_bytes(block, dtype, refuse)
-    if kind == "O":
-        return _variable_bytes(block, refuse)
-    if kind == "M":
-        return _datetimes(block, dtype, refuse)
+    if dtype.kind in _CASTS:
+        return _CASTS[dtype.kind](block, dtype, refuse)
     # Dtypes of columns that only upstream creates (complex, fixed-width str, ...).
     if not np.can_cast(block.dtype, dtype, casting="equiv"):
         raise refuse.unmeant()
@@ -454,7 +443,7 @@ def _fixed_bytes(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     return out
 
 
-def _variable_bytes(block: Array, refuse: _Refusal) -> Array:
+def _variable_bytes(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     if block.dtype.kind == "S":
         return block.astype(object)
     if block.dtype.kind != "O":
@@ -480,3 +469,14 @@ def _datetimes(block: Array, dtype: np.dtype[Any], refuse: _Refusal) -> Array:
     good = np.where(nat, np.isnat(cast), (back == block) & ~np.isnat(cast))
     refuse.unless(good, f"is not exact in {dtype}")
     return cast
+
+
+_CASTS: dict[str, Callable[[Array, np.dtype[Any], _Refusal], Array]] = {
+    **dict.fromkeys("iuf", _numbers),
+    "b": _booleans,
+    "T": _strings,
+    "S": _fixed_bytes,
+    "O": _variable_bytes,
+    "M": _datetimes,
+}
+"""The conversion to each kind of dtype."""

@@ -53,6 +53,7 @@ __all__ = [
     "check_table_document",
     "from_json",
     "has_checksum",
+    "is_count",
     "is_document",
     "kept_attributes",
     "key_of",
@@ -397,7 +398,7 @@ def check_table_document(document: Document, place: str) -> None:
         )
     attributes = document.get("attributes", {})
     version = attributes.get(FORMAT_VERSION_ATTR, FORMAT_VERSION)
-    if not _is_count(version, 1):
+    if not is_count(version, 1):
         raise FormatVersionError(
             f"{place}: {FORMAT_VERSION_ATTR} is {_short(version)}, not a version"
         )
@@ -408,7 +409,7 @@ def check_table_document(document: Document, place: str) -> None:
         )
     for name, least in ((ROWCOUNT_ATTR, 0), (CHUNKSIZE_ATTR, 1)):
         value = attributes.get(name, least)
-        if not _is_count(value, least) or value > MAX_ROWS:
+        if not is_count(value, least):
             raise DamagedError(
                 f"{place}: {name} is {_short(value)}, expected an integer from {least} to "
                 f"{MAX_ROWS}"
@@ -461,8 +462,9 @@ def _short(value: object) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _is_count(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def is_count(value: object, least: int = 0) -> bool:
+    """Return True for a number of rows, or a similar number of JSON."""
+    return type(value) is int and least <= value <= MAX_ROWS
 
 
 def near_names(name: str, there: Collection[str]) -> str:

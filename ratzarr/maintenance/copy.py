@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import run, stream
@@ -68,7 +68,7 @@ def inventory(objects: Objects, *, rest: bool = False) -> tuple[Entry, ...]:
     TableNotFoundError
         If the location is empty.
     """
-    if objects.location.kind == "local" and cast("Any", objects).is_link():
+    if objects.location.kind == "local" and Path(objects.location.path).is_symlink():
         raise NotARatZarrError(
             f"{objects.location} is a symbolic link, which is not followed: give the name of "
             "the store that it leads to"

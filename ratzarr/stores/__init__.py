@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         same_file,
     )
     from ratzarr.stores.local_files import state_of
-    from ratzarr.stores.open import exists, open_objects
+    from ratzarr.stores.open import open_objects
     from ratzarr.stores.s3_client import client_for, keys_of_profile
     from ratzarr.stores.temp_output import (
         leftovers,
@@ -38,7 +38,7 @@ __getattr__, __dir__ = lazy(
         "base": "Location Objects gdal_name parse url_name",
         "files": "FileState copy_file file_state name_file names_beside remove_file same_file",
         "local_files": "state_of",
-        "open": "exists open_objects",
+        "open": "open_objects",
         "s3_client": "client_for keys_of_profile",
         "temp_output": "leftovers remove_temporary sweep_leftovers temporary_path",
     },

@@ -80,7 +80,6 @@ class LocalObjects(Objects):
     def __init__(self, location: Location) -> None:
         self.location = location
         self._root = Path(location.path)
-        self._place = str(self._root)
         self._swept = False
         self._sweep_lock = threading.Lock()
 
@@ -91,7 +90,7 @@ class LocalObjects(Objects):
         # The name may lead to the file in any way: the file counts only if it is the one that was
         # read, and unchanged.
         try:
-            return bool(state) and is_in_state(os.lstat(f"{self._place}/{key}"), state)
+            return bool(state) and is_in_state(os.lstat(f"{self.location.path}/{key}"), state)
         except (OSError, ValueError):
             return False
 
@@ -277,14 +276,6 @@ class LocalObjects(Objects):
                     ]
             except FileNotFoundError:
                 return []
-
-    def is_link(self) -> bool:
-        """Return True if the location itself is a symbolic link."""
-        return self._root.is_symlink()
-
-    def is_file(self) -> bool:
-        """Return True if the location is a file instead of a directory."""
-        return self._root.is_file()
 
     @override
     def remove_place(self) -> None:

@@ -41,14 +41,12 @@ __all__ = [
     "Place",
     "check_writable",
     "delete",
-    "exists",
     "is_litter",
     "is_ours",
     "is_valid",
     "open_objects",
     "open_place",
     "open_table",
-    "read_only_error",
     "table_metadata",
 ]
 
@@ -112,12 +110,7 @@ def check_writable(objects: Objects) -> None:
         Gives the reason.
     """
     if not objects.writable:
-        raise read_only_error(objects)
-
-
-def read_only_error(objects: Objects) -> ReadOnlyError:
-    """Return the error for a read-only location, with the reason."""
-    return ReadOnlyError(f"{objects.location} is for reading only: {objects.read_only_reason}")
+        raise ReadOnlyError(f"{objects.location} is for reading only: {objects.read_only_reason}")
 
 
 def open_objects(location: Location, options: Mapping[str, Any] | None = None) -> Objects:
@@ -188,7 +181,7 @@ def open_table(
 
 
 def _refuse_other_content(objects: LocalObjects) -> None:
-    if objects.is_file():
+    if Path(objects.location.path).is_file():
         raise NotARatZarrError(f"{objects.location} is not a RatZarr: it is a file")
     strangers = [key for key in objects.list_tree("") if not is_ours(key)]
     if strangers:
@@ -219,11 +212,6 @@ def refuse_foreign_root(objects: Objects) -> None:
         )
 
 
-def exists(objects: Objects) -> bool:
-    """Return True if anything exists at this location."""
-    return objects.occupied()
-
-
 def is_valid(objects: Objects) -> bool:
     """Return True if the location has a RatZarr that this version can read."""
     try:
@@ -249,7 +237,7 @@ def delete(objects: Objects) -> None:
     if not objects.occupied():
         return
     check_writable(objects)
-    if isinstance(objects, LocalObjects) and objects.is_link():
+    if isinstance(objects, LocalObjects) and Path(objects.location.path).is_symlink():
         raise NotARatZarrError(
             f"{objects.location} is a symbolic link: delete the store it leads to by its own name"
         )
@@ -306,7 +294,7 @@ def _is_remains(objects: Objects, is_empty: bool) -> bool:
     if not is_empty:
         return objects.get(ZARR_JSON) == to_json(root_document())
     if isinstance(objects, LocalObjects):
-        return not objects.is_file()
+        return not Path(objects.location.path).is_file()
     # An object whose key is exactly the store's name belongs to another program.
     return not objects.occupied()
 

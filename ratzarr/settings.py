@@ -22,7 +22,6 @@ __all__ = [
     "MAX_CHUNK_BYTES",
     "REQUESTS",
     "S3_BUCKET",
-    "S3_CLIENT",
     "S3_FIRST_ANSWER",
     "S3_RETRIES",
     "WRITE_BUFFER",
@@ -47,8 +46,6 @@ S3_FIRST_ANSWER = "RATZARR_FIRST_ANSWER"
 S3_RETRIES = "RATZARR_S3_"
 """Prefix of ``RETRIES``, ``TIMEOUT``, ``BACKOFF`` and ``PATIENCE``: see
 :class:`ratzarr.stores.s3_client.Retries`."""
-S3_CLIENT = "RATZARR_S3_CLIENT"
-"""Chose another S3 client in former versions; any value but ``s3fs`` is an error."""
 S3_BUCKET = "S3BUCKET"
 """A bucket for :mod:`ratzarr.selftest`, which then also runs on S3."""
 

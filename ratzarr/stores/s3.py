@@ -22,8 +22,8 @@ import fsspec.asyn
 from botocore.exceptions import ClientError
 
 from ratzarr.concurrency import Attempts, request_slot
-from ratzarr.errors import ArgumentError, ConflictError, DamagedError, RatZarrError, StoreError
-from ratzarr.settings import S3_CLIENT, environment, text_of
+from ratzarr.errors import ConflictError, DamagedError, RatZarrError, StoreError
+from ratzarr.settings import environment
 from ratzarr.stores.aws_config import current
 from ratzarr.stores.base import Entry, Found, Location, Objects, Owner, Take, Version
 from ratzarr.stores.s3_client import Retries, client_for, passes
@@ -56,13 +56,7 @@ class S3Objects(Objects):
     options : mapping, optional
         Arguments for ``s3fs.S3FileSystem``, which precede the environment. Two are ours:
         ``first_answer`` in seconds (:mod:`ratzarr.stores.s3_client`), and ``retry``
-        (:class:`~ratzarr.stores.s3_client.Retries`). ``client`` may be ``s3fs``, which has no
-        effect.
-
-    Raises
-    ------
-    ArgumentError
-        If a client other than s3fs is requested.
+        (:class:`~ratzarr.stores.s3_client.Retries`).
     """
 
     looks_before_writing = False
@@ -70,7 +64,6 @@ class S3Objects(Objects):
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
         options = dict(options or {})
-        _refuse_other_clients(options.pop("client", None))
         self._retries = Retries.of(environment, options.pop("retry", {}))
         self.patience = self._retries.patience
         self._settings = current(location.bucket, options)
@@ -345,24 +338,6 @@ class S3Objects(Objects):
 
     def _in_words(self, key: str, error: Exception) -> Exception:
         return in_words(f"s3://{self.location.bucket}/{self._key(key)}", error, self._settings)
-
-
-def _refuse_other_clients(option: object) -> None:
-    """Reject the former setting for another client: silently using s3fs would mislead."""
-    for place, chosen in {
-        "storageOptions['client']": option,
-        S3_CLIENT: text_of(S3_CLIENT),
-    }.items():
-        if chosen not in (None, "", "s3fs"):
-            removed = (
-                "the client obstore was removed"
-                if chosen == "obstore"
-                else "there is no such client"
-            )
-            raise ArgumentError(
-                f"{place} asks for the S3 client {chosen!r}: {removed}, only s3fs exists. "
-                f"Leave {place} out."
-            )
 
 
 def _etag(answer: Mapping[str, Any]) -> str:

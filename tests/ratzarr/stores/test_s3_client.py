@@ -5,9 +5,7 @@ import importlib.metadata
 import pytest
 from botocore.utils import parse_timestamp
 
-from ratzarr import ArgumentError, RatZarr
-from ratzarr.stores.base import parse
-from ratzarr.stores.files import copy_file
+from ratzarr import RatZarr
 from ratzarr.stores.s3_client import parse_time
 
 
@@ -52,31 +50,3 @@ def test_what_is_no_time_is_refused_as_botocore_does(text):
         parse_timestamp(text)
     with pytest.raises(ValueError, match="timestamp"):
         parse_time(text)
-
-
-def test_only_s3fs_can_be_asked_for(moto_s3, tmp_path, monkeypatch):
-    """By name it changes nothing; another client is refused, also for files, before any request."""
-    url = moto_s3.new()
-    by_name = {"client": "s3fs"}
-    RatZarr(url, storageOptions=by_name).close()
-    monkeypatch.setenv("RATZARR_S3_CLIENT", "s3fs")
-    assert RatZarr(url, readOnly=True, storageOptions=by_name).rowCount == 0
-    before = moto_s3.everything()
-    with pytest.raises(ArgumentError, match=r"'obstore': .*was removed, only s3fs exists"):
-        RatZarr(moto_s3.new(), storageOptions={"client": "obstore"})
-    with pytest.raises(ArgumentError, match=r"'curl': there is no such client, only s3fs exists"):
-        RatZarr.exists(url, storageOptions={"client": "curl"})
-    monkeypatch.setenv("RATZARR_S3_CLIENT", "obstore")
-    (tmp_path / "a").write_bytes(b"x")
-    for use in (
-        lambda: RatZarr(url, storageOptions=by_name),
-        lambda: RatZarr.delete(url),
-        lambda: copy_file(parse(tmp_path / "a"), parse(moto_s3.new())),
-    ):
-        with pytest.raises(
-            ArgumentError, match=r"RATZARR_S3_CLIENT asks for .*obstore was removed"
-        ):
-            use()
-    # What is not on S3 is not concerned.
-    RatZarr(tmp_path / "t.rat.zarr").close()
-    assert moto_s3.everything() == before

@@ -9,7 +9,7 @@ import copy
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from itertools import chain, islice
 from typing import Any
 
@@ -535,6 +535,11 @@ def _set_attribute(document: Document, name: str, value: object) -> None:
 
 def _ordered(order: list[str] | None, keys: set[str]) -> list[str]:
     """Return the names with a key among these, in order; remove these keys from the set."""
+    if "%" not in "".join(keys):
+        # Most tables have no encoded keys, so that each key is its name.
+        names = [name for name in dict.fromkeys(order or []) if name in keys]
+        keys.difference_update(names)
+        return names
     names = []
     for name in order or []:
         key = next((key for key in keys_of(name) if key in keys), None)
@@ -544,7 +549,6 @@ def _ordered(order: list[str] | None, keys: set[str]) -> list[str]:
     return names
 
 
-@lru_cache(4096)
 def keys_of(name: str) -> tuple[str, ...]:
     """Return the keys at which a column may be stored; none for an invalid column name."""
     try:

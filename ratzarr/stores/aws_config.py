@@ -40,28 +40,20 @@ class Keys(NamedTuple):
         return "Keys(...)"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """The settings of one profile."""
+class Profile(NamedTuple):
+    """One profile."""
 
     name: str
     found: bool
     """True if a file has this profile."""
-    endpoint: str | None = None
-    region: str | None = None
-    path_style: bool | None = None
-    ignores_endpoints: bool = False
-    """``ignore_configured_endpoint_urls``."""
-    keys: Keys | None = None
+    settings: Mapping[str, str | None]
+    """Its settings, by names for :meth:`_Sources.find`."""
+    keys: Keys | None
     """The credentials, if the files contain them."""
-    keys_file: str = ""
+    keys_file: str
     """The file with the keys."""
-    provider: str | None = None
+    provider: str | None
     """Other source of credentials: a role, a portal or a program."""
-
-    def setting(self, value: Any) -> "list[Setting]":
-        """Return a value of this profile as a setting; nothing if it is None."""
-        return [] if value is None else [Setting(value, f"profile {self.name}", 4)]
 
 
 def _read_profile(name: str, config_file: str, credentials_file: str) -> Profile:
@@ -73,17 +65,19 @@ def _read_profile(name: str, config_file: str, credentials_file: str) -> Profile
     merged = {**in_config, **in_credentials}
     services = _section(_section(config.get("services"), merged.get("services")), "s3")
     provider = _provider(merged)
-    style = _text(_section(merged, "s3").get("addressing_style"))
     keys, keys_file = _keys(in_credentials), credentials_file
     if keys is None and "credential_process" not in merged:
         keys, keys_file = _keys(in_config), config_file
     return Profile(
         name,
         bool(merged) or name in (config.get("profiles") or {}),
-        endpoint=_text(services.get("endpoint_url")) or _text(merged.get("endpoint_url")),
-        region=_text(merged.get("region")),
-        path_style=None if style is None else style == "path",
-        ignores_endpoints=str(merged.get("ignore_configured_endpoint_urls")).lower() == "true",
+        {
+            "profile endpoint": _text(services.get("endpoint_url"))
+            or _text(merged.get("endpoint_url")),
+            "profile region": _text(merged.get("region")),
+            "profile style": _text(_section(merged, "s3").get("addressing_style")),
+            "profile ignores": _text(merged.get("ignore_configured_endpoint_urls")),
+        },
         # A role or a portal precedes keys in the same profile; a program comes after them.
         keys=keys if provider in (None, "credential_process") else None,
         keys_file=keys_file,
@@ -536,16 +530,23 @@ def _decided(sources: _Sources, machines: tuple[tuple[str, str], ...]) -> S3Sett
             f"the AWS profile {named.value!r} ({named.source}) is neither in {config_file} nor in "
             f"{credentials_file}"
         )
-    endpoint = decide("endpoint", *_endpoints(sources, profile))
+    sources.variables |= {
+        name: Setting(value, f"profile {profile.name}", 4)
+        for name, value in profile.settings.items()
+        if value is not None
+    }
+    endpoint = decide("endpoint", *_endpoints(sources))
     region = decide(
         "region",
-        find("client_kwargs.region_name", "AWS_REGION", "AWS_DEFAULT_REGION"),
-        profile.setting(profile.region),
+        find("client_kwargs.region_name", "AWS_REGION", "AWS_DEFAULT_REGION", "profile region"),
     )
     path_style = decide(
         "path_style",
-        find("config_kwargs.s3.addressing_style", convert=lambda style: style == "path"),
-        profile.setting(profile.path_style),
+        find(
+            "config_kwargs.s3.addressing_style",
+            "profile style",
+            convert=lambda style: style == "path",
+        ),
         find("AWS_VIRTUAL_HOSTING", convert=lambda text: not is_true(text)),
     )
     pays = decide(
@@ -580,17 +581,18 @@ def _decided(sources: _Sources, machines: tuple[tuple[str, str], ...]) -> S3Sett
     )
 
 
-def _endpoints(sources: _Sources, profile: Profile) -> Iterator[list[Setting]]:
+def _endpoints(sources: _Sources) -> Iterator[list[Setting]]:
     def clean(url: Any) -> str:
         return str(url).rstrip("/")
 
     yield sources.find("endpoint_url", "client_kwargs.endpoint_url", convert=clean)
-    ignored = sources.find("AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", convert=is_true)
-    if not (ignored[0].value if ignored else profile.ignores_endpoints):
+    ignored = sources.find(
+        "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS", "profile ignores", convert=is_true
+    )
+    if not (ignored and ignored[0].value):
         # The AWS tools have one name for all services and one for S3, so these do not conflict.
         name = next((n for n in _ENDPOINTS if n in sources.variables), _ENDPOINTS[-1])
-        yield sources.find(name, convert=clean)
-        yield profile.setting(profile.endpoint and clean(profile.endpoint))
+        yield sources.find(name, "profile endpoint", convert=clean)
     https = all(one.value for one in sources.find("AWS_HTTPS", convert=is_true))
     scheme = "https" if https else "http"
     yield sources.find(

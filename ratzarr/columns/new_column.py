@@ -12,9 +12,9 @@ from ratzarr.codecs.chunk_codec import value_bytes
 from ratzarr.columns.attributes import checked_attributes
 from ratzarr.errors import ArgumentError, RatZarrError
 from ratzarr.format.casting import exact_scalar
-from ratzarr.format.dtypes import check_width, describe, empty_value, normalize_dtype
+from ratzarr.format.dtypes import describe, empty_value, normalize_dtype
 from ratzarr.format.history import event
-from ratzarr.format.limits import chunk_rows_within
+from ratzarr.format.limits import MAX_ROWS, chunk_rows_within
 from ratzarr.format.names import (
     COLUMN_ID_ATTR,
     COMPLETE_ATTR,
@@ -65,7 +65,7 @@ class NewColumn:
             If an argument is not valid.
         """
         check_name(name)
-        values = check_width(width)
+        values = integer(width, "a column's width", 1, MAX_ROWS)
         found = normalize_dtype(dtype)
         return cls(
             name=name,

@@ -18,11 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from ratzarr.errors import ArgumentError, UnsupportedDtypeError
+from ratzarr.errors import UnsupportedDtypeError
 from ratzarr.format.dataframes import numpy_dtype
 from ratzarr.format.names import Document
 
-__all__ = ["BYTES", "check_width", "describe", "empty_value", "normalize_dtype"]
+__all__ = ["BYTES", "describe", "empty_value", "normalize_dtype"]
 
 STRING = np.dtypes.StringDType()
 BYTES: np.dtype[Any] = np.dtype(object, metadata={"vlen": bytes})
@@ -182,16 +182,3 @@ def _codecs(dtype: np.dtype[Any]) -> list[Document]:
         _blosc("lz4", 5, shuffle, dtype.itemsize),
         crc,
     ]
-
-
-def check_width(width: object) -> int:
-    """Return the number of values per row.
-
-    Raises
-    ------
-    ArgumentError
-        If it is not an integer >= 1.
-    """
-    if isinstance(width, bool) or not isinstance(width, (int, np.integer)) or width < 1:
-        raise ArgumentError(f"a column's width is an integer >= 1: got {width!r}")
-    return int(width)

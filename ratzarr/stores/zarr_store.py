@@ -147,9 +147,9 @@ class StoreObjects(Objects):
     @override
     def _remove(self, keys: Sequence[str]) -> None:
         # Not by the threads of run(): they may all wait for the gate that this thread holds.
-        chunks = [key for key in keys if not is_document(key)]
-        for group in (chunks, *([key] for key in filter(is_document, keys))):
-            self._do("", _gathered([self._removal(key) for key in group]))
+        chunks = batched((key for key in keys if not is_document(key)), IN_FLIGHT)
+        for group in (*chunks, *([key] for key in filter(is_document, keys))):
+            self._do("", _gathered(map(self._removal, group)))
 
     def _removal(self, key: str) -> Coroutine[Any, Any, None]:
         # fsspec treats a name with * or [ as a pattern.
@@ -375,16 +375,9 @@ def _is_only_upstreams(key: str) -> bool:
     return is_document and not looks_encoded(name) and key_of(name) != name
 
 
-async def _gathered(calls: Sequence[Coroutine[Any, Any, Any]]) -> None:
-    """Await all of these, a few at once, then raise the first error."""
-    places = asyncio.Semaphore(IN_FLIGHT)
-
-    async def one(call: Coroutine[Any, Any, Any]) -> None:
-        async with places:
-            await call
-
-    results = await asyncio.gather(*(one(call) for call in calls), return_exceptions=True)
-    for result in results:
+async def _gathered(calls: Iterable[Coroutine[Any, Any, Any]]) -> None:
+    """Await all of these together, then raise the first error."""
+    for result in await asyncio.gather(*calls, return_exceptions=True):
         if isinstance(result, BaseException):
             raise result
 

@@ -74,24 +74,22 @@ def text_of(variable: str) -> str:
     return os.environ.get(variable, "")
 
 
-def number_of(variable: str) -> int:
-    """Return the number that a variable stands for now.
+@lru_cache(64)
+def number_of(variable: str, text: str | None) -> int:
+    """Return the number that a variable stands for; each text is parsed once.
 
     Parameters
     ----------
     variable : str
         One of :data:`MAX_CHUNK_BYTES`, :data:`CACHE_BYTES` and :data:`REQUESTS`.
+    text : str or None
+        Its present value in :data:`environment`; None if it is not set.
 
     Raises
     ------
     ArgumentError
         If it is not such a number.
     """
-    return _number(variable, environment.get(variable))
-
-
-@lru_cache(64)
-def _number(variable: str, text: str | None) -> int:
     default, least, most, expected = _NUMBERS[variable]
     if not text:
         return default
@@ -103,7 +101,7 @@ def _number(variable: str, text: str | None) -> int:
 
 def requests() -> int:
     """Return the limit of tasks and requests in flight: :data:`REQUESTS`."""
-    return number_of(REQUESTS)
+    return number_of(REQUESTS, environment.get(REQUESTS))
 
 
 def write_buffer_bytes(asked: Any) -> int:

@@ -683,7 +683,8 @@ class RatZarr(TableMethods):
         self._check_open()
         if self.readOnly:
             raise ReadOnlyError(f"{self._objects.location} was opened with readOnly=True")
-        whole_store.check_writable(self._objects)
+        if self._objects.read_only_reason:
+            whole_store.check_writable(self._objects)
 
     def _begin_change(self) -> None:
         self._check_writable()

@@ -26,7 +26,7 @@ from ratzarr.codecs import compression
 from ratzarr.codecs.blosc import HEADER, Blocks, Piece, ReadAt, compress, reader_of
 from ratzarr.codecs.strings import Convert, PackedStrings, pack, unpack
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
-from ratzarr.settings import MAX_CHUNK_BYTES, REQUESTS, number_of
+from ratzarr.settings import MAX_CHUNK_BYTES, REQUESTS, environment, number_of
 
 __all__ = [
     "DECOMPRESS",
@@ -324,8 +324,8 @@ class ChunkCodec:
         """Return the codec of this configuration for one column, within the limits as set now."""
         other = copy.copy(self)
         other._column, other._last = column, None
-        other._most = number_of(MAX_CHUNK_BYTES)
-        other._unlimited = other._most // number_of(REQUESTS)
+        other._most = number_of(MAX_CHUNK_BYTES, environment.get(MAX_CHUNK_BYTES))
+        other._unlimited = other._most // number_of(REQUESTS, environment.get(REQUESTS))
         return other
 
     def check_size(self) -> None:

@@ -243,7 +243,8 @@ class Column:
 
     def chunk_key(self, state: ColumnState, chunk: int) -> str:
         """Return the key of a chunk in the store."""
-        return f"{self.prefix}/{state.chunk_name(chunk)}"
+        place = (chunk, 0) if state.row_shape else (chunk,)
+        return f"{self.prefix}/{state.chunk_keys.encode_chunk_key(place)}"
 
     def chunk_in_words(self, state: ColumnState, chunk: int) -> str:
         """Describe a chunk by its object and its rows, for messages."""

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from ratzarr.errors import TooLargeError
-from ratzarr.settings import MAX_CHUNK_BYTES, number_of
+from ratzarr.settings import MAX_CHUNK_BYTES, environment, number_of
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
@@ -58,7 +58,7 @@ def chunk_rows_within(chunk_rows: int, row_bytes: int, column: str) -> int:
     TooLargeError
         If a single row is too large.
     """
-    most = min(number_of(MAX_CHUNK_BYTES), PACKABLE)
+    most = min(number_of(MAX_CHUNK_BYTES, environment.get(MAX_CHUNK_BYTES)), PACKABLE)
     if row_bytes > most:
         raise TooLargeError(
             f"column {column!r}: a row of {row_bytes} bytes is more than the {most} bytes that "

@@ -14,7 +14,7 @@ import json
 import re
 import unicodedata
 import zlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,7 @@ __all__ = [
     "ZARR_JSON",
     "check_name",
     "check_table_document",
+    "first_of",
     "from_json",
     "has_checksum",
     "is_count",
@@ -479,5 +480,10 @@ def near_names(name: str, there: Collection[str]) -> str:
     near = difflib.get_close_matches(name.casefold(), folded, 3, 0.6)
     if near:
         return f": did you mean {' or '.join(f'"{folded[one]}"' for one in near)}?"
-    shown = ", ".join(f"{one!r:.100}" for one in list(there)[:10]) or "none"
-    return f"; it has {shown}" + (f" and {len(there) - 10} more" if len(there) > 10 else "")
+    return f"; it has {first_of(list(there)) or 'none'}"
+
+
+def first_of(names: Sequence[str], most: int = 10) -> str:
+    """Return the first names, and the number of others, for messages."""
+    shown = ", ".join(f"{one!r:.100}" for one in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -33,6 +33,7 @@ from ratzarr.format.names import (
     RESIZE_ATTR,
     ROWCOUNT_ATTR,
     ZARR_JSON,
+    first_of,
     from_json,
     is_document,
     order_of,
@@ -453,7 +454,7 @@ class _Checkup:
             (left_out, "omits existing columns"),
         ):
             if names:
-                words = f"the order of the columns {words}: {_some(names)}"
+                words = f"the order of the columns {words}: {first_of(names, 5)}"
                 self._add("order", TABLE_KEY, words, repair=mend)
 
     # ---- objects without a column
@@ -497,8 +498,3 @@ class _Checkup:
 
 def _count(keys: list[str], words: str) -> str:
     return words if len(keys) == 1 else f"{len(keys)} {words}, up to {keys[-1]}"
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:5])
-    return shown if len(names) <= 5 else f"{shown} and {len(names) - 5} more"

@@ -27,6 +27,7 @@ from ratzarr.format.names import (
     PENDING,
     ZARR_JSON,
     check_table_document,
+    first_of,
     from_json,
     root_document,
     table_document,
@@ -186,7 +187,7 @@ def _refuse_other_content(objects: LocalObjects) -> None:
     strangers = [key for key in objects.list_tree("") if not is_ours(key)]
     if strangers:
         raise NotARatZarrError(
-            f"{objects.location} is not a RatZarr: it is a directory that holds {_some(strangers)}"
+            f"{objects.location} is not a RatZarr: it is a directory that holds {first_of(sorted(strangers), 3)}"
         )
 
 
@@ -252,7 +253,7 @@ def delete(objects: Objects) -> None:
         raise NotARatZarrError(f"{objects.location} is not a RatZarr: it was not deleted")
     if strangers:
         raise NotARatZarrError(
-            f"{objects.location} was not deleted: besides the RatZarr it holds {_some(strangers)}"
+            f"{objects.location} was not deleted: besides the RatZarr it holds {first_of(sorted(strangers), 3)}"
         )
     # After an interruption, the rest can still be recognised and deleted.
     last = (TABLE_KEY, ZARR_JSON)
@@ -297,8 +298,3 @@ def _is_remains(objects: Objects, is_empty: bool) -> bool:
         return not Path(objects.location.path).is_file()
     # An object whose key is exactly the store's name belongs to another program.
     return not objects.occupied()
-
-
-def _some(keys: list[str]) -> str:
-    shown = ", ".join(repr(key) for key in sorted(keys)[:3])
-    return shown if len(keys) <= 3 else f"{shown} and {len(keys) - 3} more"

@@ -35,12 +35,13 @@ from gdalbridge.gdalio.compat import NEW_TYPES, exceptions, gdal, silence
 from gdalbridge.gdalio.field_types import (
     FieldType,
     kept_usage,
+    linear_binning,
     stored_dtype,
+    table_type,
     type_name,
     usage_attributes,
 )
 from gdalbridge.gdalio.rat_reader import RatSchema, RatSource
-from gdalbridge.gdalio.table_attributes import linear_binning, table_attributes, table_type
 from gdalbridge.sidecars.merged import LeftOut, merge
 from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
@@ -443,7 +444,7 @@ class Joined:
         self._set(RatSchema((), 0, kind, None))
 
     def _set(self, schema: RatSchema) -> None:
-        self._target().set_attributes(table_attributes(schema))
+        self._target().set_attributes(schema.attributes)
 
     # ---- the end
 

@@ -23,7 +23,6 @@ from typing import Any
 
 import click
 
-from gdalbridge.copying.report import printable
 from gdalbridge.errors import BridgeError
 from gdalbridge.settings import TRACEBACK, shows_traceback
 from ratzarr import RatZarrError
@@ -79,7 +78,7 @@ def _warnings_shown() -> Iterator[None]:
                 show_others(message, category, *where, **more)
             elif not quiet and text not in shown:
                 shown.add(text)
-                _say(f"warning: {printable(text)}")
+                _say(f"warning: {_printable(text)}")
 
         warnings.showwarning = show
         warnings.simplefilter("always", UserWarning)
@@ -106,7 +105,7 @@ def _say(text: str) -> None:
 
 def say_note(text: str) -> None:
     """Print a line on stderr for information that is not a loss."""
-    _say(f"note: {printable(text)}")
+    _say(f"note: {_printable(text)}")
 
 
 def _say_interrupted(error: BaseException) -> None:
@@ -116,12 +115,12 @@ def _say_interrupted(error: BaseException) -> None:
 
 def _notes(error: BaseException) -> str:
     notes = getattr(error, "__notes__", ())
-    return "".join(f"\n  {printable(_with_options(note, note))}" for note in notes)
+    return "".join(f"\n  {_printable(_with_options(note, note))}" for note in notes)
 
 
 def _error_text(error: Exception) -> str:
     message = error.args[0] if error.args else ""
-    return printable(_with_options(_bare_text(error), message))
+    return _printable(_with_options(_bare_text(error), message))
 
 
 def _bare_text(error: Exception) -> str:
@@ -246,3 +245,8 @@ class InterruptWatch:
             if made is not None:
                 made.remove_temporary()
         os._exit(INTERRUPTED)
+
+
+def _printable(text: str) -> str:
+    """Return text without control characters of a terminal, except line feeds."""
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)

@@ -13,10 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.copying.raster_blocks import ExportPlan, blocks
-from gdalbridge.gdalio.field_types import FieldType, stored_dtype
+from gdalbridge.gdalio.field_types import (
+    FieldType,
+    linear_binning,
+    stored_dtype,
+    table_type,
+)
 from gdalbridge.gdalio.losses import DOUBLE, ValueLoss, loss_lines, table_losses
 from gdalbridge.gdalio.rat_reader import RatSource, open_rat
-from gdalbridge.gdalio.table_attributes import linear_binning, table_type
 from gdalbridge.progress import Progress
 from ratzarr import RatZarr
 from ratzarr.format import Block
@@ -65,13 +69,12 @@ def compare(
     raster: Any,
     band: int,
     written: Sequence[tuple[ExportPlan, int, Borders]],
-    rows: int,
     told: Progress,
     *,
     every: bool,
     values: bool,
 ) -> list[str]:
-    """Return descriptions of the differences between the raster, read again, and the sidecar.
+    """Return descriptions of the differences between the raster, opened again, and the sidecar.
 
     Parameters
     ----------
@@ -82,10 +85,11 @@ def compare(
     values : bool
         Compare values at all.
     """
+    rows = table.getRowCount()
     if not written or not rows:
         return []
     found = []
-    with open_rat(_again(raster), band) as source:
+    with open_rat(raster, band) as source:
         attributes = table.getRatAttributeMapping().asdict()
         losses = table_losses(table_type(attributes), linear_binning(attributes), source.schema)
         for done, (plan, index, borders) in enumerate(written if values else ()):
@@ -100,19 +104,6 @@ def compare(
                     start += len(piece)
                 told.report(0.5 + (done + block.stop / rows) / len(written) / 2, plan.key)
     return losses + loss_lines(found, f"{rows} values" if every else "the values looked at")
-
-
-def _again(raster: Any) -> Any:
-    # An open dataset shows GDAL's memory, not its file.
-    if (
-        hasattr(raster, "GetRasterBand")
-        # A VRT in memory lists only its sources, and an HFA file is complete only when it is
-        # closed.
-        and raster.GetDescription() in (raster.GetFileList() or [])
-        and raster.GetDriver().ShortName != "HFA"
-    ):
-        return raster.GetDescription()
-    return raster
 
 
 def _read_again(

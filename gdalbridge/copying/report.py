@@ -1,9 +1,11 @@
 """Reports of what a function has done, and of a copy."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
-__all__ = ["ColumnReport", "CopyReport", "Report", "printable", "size_text"]
+from gdalbridge.gdalio.field_types import type_name, usage_name
+
+__all__ = ["ColumnReport", "CopyReport", "Report", "size_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,12 @@ class ColumnReport:
     """GDAL's type, e.g. ``Integer``."""
     usage: str
     """GDAL's usage, e.g. ``PixelCount``."""
+
+    @classmethod
+    def of(cls, name: str, dtype: Any, kind: int, usage: int) -> Self:
+        """Return the report of a column, from its dtype and GDAL's numbers."""
+        shown = "str" if dtype.kind == "T" else str(dtype)
+        return cls(name, shown, type_name(kind), usage_name(usage))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +68,6 @@ class CopyReport(Report):
             values = self.rows * len(self.columns)
             text += f"; {self.values_there} of {values} values were there already"
         return text
-
-
-def printable(text: str) -> str:
-    """Return text without control characters of a terminal, except line feeds."""
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
 
 
 def size_text(count: int) -> str:

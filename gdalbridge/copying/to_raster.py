@@ -19,12 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.copying.compare import Borders, compare
+from gdalbridge.copying.plan import check_names
 from gdalbridge.copying.raster_blocks import ExportPlan, blocks, check_all, rows_per_block
 from gdalbridge.copying.replica import replica
 from gdalbridge.copying.report import ColumnReport, CopyReport
 from gdalbridge.errors import (
     BridgeError,
-    ColumnSelectionError,
     ConversionError,
     LossWarning,
     NotWrittenError,
@@ -33,18 +33,19 @@ from gdalbridge.errors import (
 )
 from gdalbridge.gdalio.aux_xml import older_gdal_note
 from gdalbridge.gdalio.compat import VERSION
-from gdalbridge.gdalio.datasets import open_dataset
+from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.gdalio.field_types import (
     COLOUR_USAGES,
     FieldType,
     export_type,
+    linear_binning,
+    table_type,
     type_name,
     usage_name,
 )
 from gdalbridge.gdalio.own_table import DBF_SUFFIX, dbf_beside
-from gdalbridge.gdalio.rat_writer import RatSink, open_rat_for_update
+from gdalbridge.gdalio.rat_writer import RatSink, keeps_values, open_rat_for_update
 from gdalbridge.gdalio.read_options import ReadOptions
-from gdalbridge.gdalio.table_attributes import linear_binning, table_type
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.column_access import readable_columns
 from gdalbridge.sidecars.naming import find_sidecars
@@ -161,7 +162,7 @@ def copy_to_raster(
         if sink.is_hfa:
             plans = [replace(plan, is_colour=plan.usage in COLOUR_USAGES) for plan in plans]
         rows = table.getRowCount()
-        name, exact = sink.name, sink.keeps_values
+        name, exact = sink.name, keeps_values(sink.dataset)
         there = {column.name: column for column in sink.schema.columns}
         _check_target(sink, there, plans, rows, overwrite)
         longest: dict[str, tuple[int, NDArray[Any]] | None] = {}
@@ -170,17 +171,17 @@ def copy_to_raster(
             longest = {plan.key: check_all(table, plan, rows) for plan in plans}
         losses, written = _write(table, sink, plans, rows, longest, told)
         losses += sink.commit()
-        losses += compare(
-            table,
-            target,
-            band,
-            written,
-            rows,
-            told,
-            every=verify if verify is not None else not exact,
-            values=verify is not False,
-        )
-        notes = _notes(target, name, band, plans)
+        with opened(_file_of(target)) as again:
+            losses += compare(
+                table,
+                again,
+                band,
+                written,
+                told,
+                every=verify if verify is not None else not exact,
+                values=verify is not False,
+            )
+            notes = _notes(again, name, band, plans)
         if copy is not None:
             if losses:
                 raise NotWrittenError(f"{name} was left unchanged: {'; '.join(losses)}")
@@ -193,13 +194,7 @@ def copy_to_raster(
         target=name,
         rows=rows,
         columns=tuple(
-            ColumnReport(
-                plan.key,
-                "str" if plan.dtype.kind == "T" else str(plan.dtype),
-                type_name(plan.kind),
-                usage_name(plan.usage),
-            )
-            for plan in plans
+            ColumnReport.of(plan.key, plan.dtype, plan.kind, plan.usage) for plan in plans
         ),
         bytes_read=sum(rows * plan.dtype.itemsize for plan in plans),
         bytes_stored=_size_on_disk(raster),
@@ -209,22 +204,32 @@ def copy_to_raster(
     )
 
 
-def _notes(raster: Any, name: str, band: int, plans: Sequence[ExportPlan]) -> tuple[str, ...]:
+def _file_of(raster: Any) -> Any:
+    """Return the file of an open dataset, which shows GDAL's memory; or what can't be reopened."""
+    if (
+        hasattr(raster, "GetRasterBand")
+        # A VRT in memory lists only its sources, and an HFA file is complete only when it is
+        # closed.
+        and raster.GetDescription() in (raster.GetFileList() or [])
+        and raster.GetDriver().ShortName != "HFA"
+    ):
+        return raster.GetDescription()
+    return raster
+
+
+def _notes(dataset: Any, name: str, band: int, plans: Sequence[ExportPlan]) -> tuple[str, ...]:
     """Return notes on other software's view of a written table."""
-    dataset = raster if hasattr(raster, "GetRasterBand") else open_dataset(raster)
-    path = dataset.GetDescription()
-    if not path:
+    if not dataset.GetDescription():
         return ()
     notes = []
     other = dbf_beside(dataset)
-    del dataset
     if other is not None:
         ending = other[-len(DBF_SUFFIX) :]
         notes.append(
             f"{name}{ending} holds another table: GDAL shows the one in the raster, ArcGIS may "
             "show the other. Remove it, or rename it"
         )
-    older = older_gdal_note(path, band, name)
+    older = older_gdal_note(dataset, band, name)
     new = [plan for plan in plans if plan.kind > FieldType.STRING]
     if older is not None:
         notes.append(older)
@@ -258,14 +263,8 @@ def _plan(
     block_rows: int | None,
 ) -> list[ExportPlan]:
     there = table.getColumnNames()
-    if isinstance(columns, str):
-        raise ColumnSelectionError(f"columns is a list of names: got the string {columns!r}")
     for what, names in (("columns", columns or ()), ("cast", casts)):
-        for name in names:
-            if name not in there:
-                raise ColumnSelectionError(
-                    f"{what}: {table.filename} has no column {name!r}; it has {there}"
-                )
+        check_names(what, names, there, f"{what}: {table.filename}")
     plans = []
     for key in (
         readable_columns(table, there)

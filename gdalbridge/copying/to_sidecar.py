@@ -6,7 +6,6 @@ resumed: the store itself shows which columns and blocks are complete.
 """
 
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager, suppress
@@ -15,13 +14,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from gdalbridge.copying.plan import GDAL_NAME_ATTR, Action, Choice, Plan, choose, plan_columns
+from gdalbridge.copying.plan import GDAL_NAME_ATTR, Action, Plan, choose, plan_columns
 from gdalbridge.copying.report import ColumnReport, CopyReport
 from gdalbridge.errors import BridgeError, CancelledError, OutputExistsError
-from gdalbridge.gdalio.field_types import FieldUsage, type_name, usage_attributes, usage_name
-from gdalbridge.gdalio.rat_reader import RatSource, open_rat, unique_names
+from gdalbridge.gdalio.field_types import FieldUsage, usage_attributes
+from gdalbridge.gdalio.rat_reader import RatSource, open_rat
 from gdalbridge.gdalio.read_options import ReadOptions
-from gdalbridge.gdalio.table_attributes import table_attributes
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.fingerprint import table_source
 from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
@@ -43,7 +41,7 @@ from ratzarr import (
     UnequalValueError,
 )
 from ratzarr.errors import Advice
-from ratzarr.format import RESIZE_ATTR, Block
+from ratzarr.format import RESIZE_ATTR
 from ratzarr.pipeline import (
     PROCESSORS,
     ROOM,
@@ -55,12 +53,7 @@ from ratzarr.pipeline import (
     write_behind,
 )
 
-__all__ = [
-    "INTERRUPTIONS",
-    "Copied",
-    "copy_to_sidecar",
-]
-
+__all__ = ["copy_to_sidecar"]
 
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError)
 """Errors that leave the written values valid, so that the copy can be resumed."""
@@ -70,32 +63,21 @@ TOGETHER = 16
 """Number of columns created at once if the store has latency."""
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
-    """A column that is now complete."""
-
-    plan: Plan
-    bytes_read: int
-    bytes_stored: int
-    rows_there: int
-    """Number of its rows that existed before."""
-
-
 @dataclass(slots=True)
 class _Column:
     """A column being copied."""
 
-    number: int
     plan: Plan
-    blocks: Sequence[Block]
-    rows_there: int
-    bytes_read: list[int] = field(default_factory=list)
-    failed: bool = False
+    blocks: Sequence[range] = ()
+    """The rows to copy, in order."""
+    is_ours: bool = False
+    """True if this copy has created it, and so removes it after an error."""
     written: int = 0
     """Number of its blocks that are written, in order."""
     noted: int = 0
     """That number, when it was recorded in the store."""
-    when: float = field(default_factory=time.monotonic)
+    when: float = 0.0
+    """When that was, or when the column was started."""
 
     def note(self, table: RatZarr) -> None:
         """Record how many leading rows are complete."""
@@ -108,180 +90,172 @@ class _Column:
 
 @dataclass(slots=True)
 class _Copying:
-    """Columns being copied."""
+    """Columns being copied, one after another."""
 
     source: RatSource
     table: RatZarr
-    plans: Sequence[Plan]
+    is_new: bool
+    """True if the sidecar did not exist before."""
     block_rows: int | None
     told: Progress
-    finished: list[Copied]
-    """Completed columns are appended to this list, in order."""
-    begun: deque[_Column] = field(default_factory=deque)
-    """Incomplete columns, in order."""
-    created: set[int] = field(default_factory=set)
-    """Indexes of columns that were created ahead and not started yet."""
+    columns: list[_Column] = field(default_factory=list)
+    finished: int = 0
+    """Number of complete columns; the others are incomplete."""
+    bytes_read: list[int] = field(default_factory=list)
+    """Size of the values of each block."""
+    bytes_stored: int = 0
+    rows_there: int = 0
+    """Number of values that existed before."""
 
-    def run(self) -> None:
+    def run(self, plans: Sequence[Plan]) -> None:
         """Copy all columns."""
-        texts = any(plan.stored.dtype.kind in "TO" for plan in self.plans)
-        self._report(0, 0.0)
-        with self._sound_if_it_fails():
-            threads = self._threads()
-            with (
-                closing(ReadAhead(self._blocks(), self._read, ahead=1 if texts else 2)) as reading,
-                closing(
-                    write_behind(
-                        reading,
-                        self._write,
-                        threads=threads,
-                        behind=threads,
-                        size=memory_of,
-                        room=ROOM,
-                    )
-                ) as written,
-            ):
-                for column, block in written:
-                    # Earlier columns had no blocks.
-                    while self.begun[0] is not column:
-                        self._finish()
-                    column.written += 1
-                    if time.monotonic() - column.when >= SECONDS:
-                        column.note(self.table)
-                    self._report(column.number, block.stop / self.source.schema.rows)
-                    if block is column.blocks[-1]:
-                        self._finish()
-            while self.begun:
-                self._finish()
+        self.columns = [_Column(plan) for plan in plans]
+        texts = any(plan.stored.dtype.kind in "TO" for plan in plans)
+        self._report(0.0)
+        threads = self._threads()
+        reading = ReadAhead(self._blocks(), self._read, ahead=1 if texts else 2)
+        writing = write_behind(
+            reading, self._write, threads=threads, behind=threads, size=memory_of, room=ROOM
+        )
+        with closing(reading), closing(writing):
+            for column, block in writing:
+                # Earlier columns had no blocks.
+                while self.columns[self.finished] is not column:
+                    self._finish()
+                column.written += 1
+                if time.monotonic() - column.when >= SECONDS:
+                    column.note(self.table)
+                self._report(block.stop / self.source.schema.rows)
+                if block is column.blocks[-1]:
+                    self._finish()
+        while self.finished < len(plans):
+            self._finish()
 
     def _threads(self) -> int:
         """Return the number of threads that encode and write."""
         # No more than the blocks that fit into memory, because used memory stays with each thread.
         # For text, that is known only after the first block.
-        room = [at_once(plan.stored.dtype, self._step(plan)) for plan in self.plans]
-        most = max([2, *room])
+        plans = [one.plan for one in self.columns]
+        most = max([2, *(at_once(plan.stored.dtype, self._step(plan)) for plan in plans)])
         return most if is_far(self.table) else min(most, max(2, PROCESSORS))
-
-    def _blocks(self) -> Iterator[tuple[_Column, Block]]:
-        """Start one column after another, and yield its blocks to copy."""
-        for number, plan in enumerate(self.plans):
-            column = self._begin(number, plan)
-            for block in column.blocks:
-                yield column, block
 
     def _step(self, plan: Plan) -> int:
         """Return the largest number of rows in a block, a multiple of whole chunks."""
         step = plan.chunk_rows * max(1, -(-(self.block_rows or 0) // plan.chunk_rows))
         return max(1, min(step, self.source.schema.rows))
 
-    def _begin(self, number: int, plan: Plan) -> _Column:
+    def _blocks(self) -> Iterator[tuple[_Column, range]]:
+        """Start one column after another, and yield its blocks to copy."""
         rows = self.source.schema.rows
-        runs = self._missing(number, plan)
-        step = self._step(plan)
-        blocks = [
-            Block(first, min(step, stop - first))
-            for start, stop in runs
-            for first in range(start, stop, step)
-        ]
-        there = rows - sum(stop - start for start, stop in runs)
-        column = _Column(number, plan, blocks, there)
-        self.begun.append(column)
-        return column
-
-    def _missing(self, number: int, plan: Plan) -> list[tuple[int, int]]:
-        """Create the column if necessary, and return the runs of missing rows."""
-        if plan.action is Action.KEEP:
-            return []
-        if plan.action is Action.RESUME:
-            return _missing_rows(self.table, plan)
-        if plan.action is Action.CREATE:
-            self._create(number)
-        else:
-            _create_anew(self.table, plan)
-        rows = self.source.schema.rows
-        return [(0, rows)] if rows else []
+        for number, column in enumerate(self.columns):
+            plan, step = column.plan, self._step(column.plan)
+            runs = [(0, rows)]
+            if plan.action is Action.KEEP:
+                runs = []
+            elif plan.action is Action.RESUME:
+                runs = _missing_rows(self.table, plan)
+            elif plan.action is Action.CREATE:
+                self._create(number)
+            else:
+                _create_anew(self.table, plan)
+                column.is_ours = True
+            column.blocks = [
+                range(first, min(first + step, stop))
+                for start, stop in runs
+                for first in range(start, stop, step)
+            ]
+            self.rows_there += rows - sum(map(len, column.blocks))
+            column.when = time.monotonic()
+            yield from ((column, block) for block in column.blocks)
 
     def _create(self, number: int) -> None:
         """Create a column; also create the next ones if the store has latency."""
-        if number not in self.created:
-            together = min(TOGETHER, max_blocks()) if is_far(self.table) else 1
-            later = range(number, min(number + together, len(self.plans)))
-            group = [one for one in later if self.plans[one].action is Action.CREATE]
-            plans = [self.plans[one] for one in group]
-            if len(plans) == 1:
-                # In fewer requests.
-                self.table.createColumn(plans[0].name, **_options(self.table, plans[0]))
-            else:
-                self.table.createColumns({one.name: _options(self.table, one) for one in plans})
-            self.created.update(group)
-        self.created.remove(number)
+        if self.columns[number].is_ours:
+            return
+        together = min(TOGETHER, max_blocks()) if is_far(self.table) else 1
+        later = self.columns[number : number + together]
+        group = [one for one in later if one.plan.action is Action.CREATE]
+        options = {one.plan.name: _options(self.table, one.plan) for one in group}
+        if len(group) == 1:
+            # In fewer requests.
+            self.table.createColumn(group[0].plan.name, **options[group[0].plan.name])
+        else:
+            self.table.createColumns(options)
+        for one in group:
+            one.is_ours = True
 
-    def _read(self, item: tuple[_Column, Block]) -> NDArray[Any]:
+    def _read(self, item: tuple[_Column, range]) -> NDArray[Any]:
         column, block = item
-        with _noting(column):
-            return self.source.read_encoded(column.plan.column.index, block.start, block.length)
+        return self.source.read_encoded(column.plan.column.index, block.start, len(block))
 
-    def _write(self, item: tuple[_Column, Block], values: NDArray[Any]) -> None:
+    def _write(self, item: tuple[_Column, range], values: NDArray[Any]) -> None:
         column, block = item
-        with _noting(column):
-            column.bytes_read.append(values.nbytes)
-            try:
+        self.bytes_read.append(values.nbytes)
+        try:
+            with _unless_replaced(column):
                 self.table.writeBlock(column.plan.name, values, block.start)
-            except UnequalValueError:
-                # GDAL may return bytes that are not UTF-8. Report them in GDAL's terms, with the
-                # row.
-                self.source.check_encoded(column.plan.column.index, block.start, values)
-                raise
+        except UnequalValueError:
+            # GDAL may return bytes that are not UTF-8. Report them in GDAL's terms, with the row.
+            self.source.check_encoded(column.plan.column.index, block.start, values)
+            raise
 
     def _finish(self) -> None:
-        """Mark the first started column complete."""
-        column = self.begun[0]
+        """Mark the first incomplete column complete."""
+        column = self.columns[self.finished]
+        name = column.plan.name
         if column.plan.action is not Action.KEEP:
-            with _noting(column):
-                self.table.setComplete(column.plan.name)
-        self.begun.popleft()
-        stored = self.table.bytesWritten(column.plan.name)
-        self.finished.append(
-            Copied(column.plan, sum(column.bytes_read), stored, column.rows_there)
-        )
-        if column.number + 1 < len(self.plans):
-            self._report(column.number + 1, 0.0)
+            with _unless_replaced(column):
+                self.table.setComplete(name)
+        self.finished += 1
+        self.bytes_stored += self.table.bytesWritten(name)
+        if self.finished < len(self.columns):
+            self._report(0.0)
 
-    def _report(self, number: int, fraction: float) -> None:
-        if self.plans:
-            self.told.report((number + fraction) / len(self.plans), self.plans[number].name)
+    def _report(self, fraction: float) -> None:
+        if self.columns:
+            done = (self.finished + fraction) / len(self.columns)
+            self.told.report(done, self.columns[self.finished].plan.name)
 
     @contextmanager
-    def _sound_if_it_fails(self) -> Iterator[None]:
+    def rollback_on_error(
+        self, overwrite: bool, options: Mapping[str, Any] | None
+    ) -> Iterator[None]:
+        """Keep a resumable copy after an interruption; otherwise remove what was written."""
+        table = self.table
         try:
             yield
-        except INTERRUPTIONS:
-            for column in self.begun:
-                # A column that was complete stays so; an update would mark it incomplete.
-                if column.plan.action is not Action.KEEP:
-                    column.note(self.table)
+        except INTERRUPTIONS as error:
+            for column in self.columns[self.finished :]:
+                column.note(table)
+            if self.is_new and _is_empty(table):
+                _delete(table, options)
+            else:
+                also = " with overwrite=True" if overwrite else ""
+                error.add_note(
+                    Advice(
+                        f"The finished part stays in {table.filename}.",
+                        f"Use resume=True{also} to continue.",
+                    )
+                )
             raise
-        except Exception as error:
-            for column in self.begun:
-                # After a conflict, the column may belong to another process.
-                if column.plan.action in (Action.RESUME, Action.KEEP) or (
-                    column.failed and isinstance(error, ConflictError)
-                ):
-                    continue
-                with suppress(RatZarrError):
-                    self.table.deleteColumn(column.plan.name)
-            for number in self.created:
-                with suppress(RatZarrError):
-                    self.table.deleteColumn(self.plans[number].name)
+        except Exception:
+            for column in self.columns[0 if self.is_new else self.finished :]:
+                if column.is_ours:
+                    with suppress(RatZarrError):
+                        table.deleteColumn(column.plan.name)
+            # Anything that another process has written meanwhile stays.
+            if self.is_new and _is_empty(table):
+                _delete(table, options)
             raise
 
 
 @contextmanager
-def _noting(column: _Column) -> Iterator[None]:
+def _unless_replaced(column: _Column) -> Iterator[None]:
+    """After a conflict, the column may belong to another process."""
     try:
         yield
-    except Exception:
-        column.failed = True
+    except ConflictError:
+        column.is_ours = False
         raise
 
 
@@ -418,12 +392,12 @@ def copy_to_sidecar(
     with open_rat(raster, band, storage_options, reading) as source, progress_of(progress) as told:
         schema = source.schema
         belongs = raster_attribute(source.dataset, band, target)
-        choices = _choices(source, columns, belongs)
+        chosen = choose(schema.columns, columns, source.name)
         is_new = not RatZarr.exists(target, storageOptions=storage_options)
         if is_new:
             # Find problems before anything is written.
-            for choice in choices:
-                source.stored(choice.column.index)
+            for column in chosen:
+                source.stored(column.index)
         elif not (overwrite or append or resume):
             raise OutputExistsError(
                 Advice(
@@ -432,7 +406,6 @@ def copy_to_sidecar(
                     "resume=True to continue an interrupted copy.",
                 )
             )
-        done: list[Copied] = []
         # Chunks are encoded and read as a whole, so a chunk need not exceed a short table.
         usual = chunk_rows or min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, schema.rows))
         with (
@@ -443,7 +416,9 @@ def copy_to_sidecar(
                 newRowCount=schema.rows,
                 newChunkSize=usual,
             ) as table,
-            _sound_if_it_fails(table, is_new, overwrite, done, storage_options),
+            (copying := _Copying(source, table, is_new, block_rows, told)).rollback_on_error(
+                overwrite, storage_options
+            ),
         ):
             if resume and not is_new and _is_untouched(table):
                 # The interrupted copy did not record this.
@@ -451,7 +426,8 @@ def copy_to_sidecar(
             plans = plan_columns(
                 source,
                 table,
-                choices,
+                chosen,
+                column_provenance("copy", belongs, None, table_source(source.dataset, schema)),
                 overwrite=overwrite,
                 resume=resume,
                 chunk_rows=chunk_rows,
@@ -459,42 +435,23 @@ def copy_to_sidecar(
             # Also if the existing copy was interrupted.
             if table.getRowCount() != schema.rows or RESIZE_ATTR in table.getRatAttributeMapping():
                 table.setRowCount(schema.rows)
-            _Copying(source, table, plans, block_rows, told, done).run()
+            copying.run(plans)
             made = {plan.name for plan in plans}
-            _describe_table(table, source.name, made, table_attributes(schema), belongs)
+            _describe_table(table, source.name, made, schema.attributes, belongs)
             told.report(1.0)
     return CopyReport(
         source=source.name,
         target=str(target),
         rows=schema.rows,
         columns=tuple(
-            ColumnReport(
-                plan.name,
-                "str" if plan.stored.dtype.kind == "T" else str(plan.stored.dtype),
-                type_name(plan.column.type),
-                usage_name(plan.column.usage),
-            )
+            ColumnReport.of(plan.name, plan.stored.dtype, plan.column.type, plan.column.usage)
             for plan in plans
         ),
-        bytes_read=sum(copied.bytes_read for copied in done),
-        bytes_stored=sum(copied.bytes_stored for copied in done),
+        bytes_read=sum(copying.bytes_read),
+        bytes_stored=copying.bytes_stored,
         seconds=time.perf_counter() - started,
-        values_there=sum(copied.rows_there for copied in done),
+        values_there=copying.rows_there,
     )
-
-
-def _choices(
-    source: RatSource, columns: Sequence[str] | None, belongs: Mapping[str, Any]
-) -> list[Choice]:
-    schema = source.schema
-    names = unique_names(schema.columns)
-    kept_in = table_source(source.dataset, schema)
-    return [
-        Choice(
-            column, names[column.index], column_provenance("copy", belongs, column.name, kept_in)
-        )
-        for column in choose(schema.columns, columns, source.name)
-    ]
 
 
 def _is_untouched(table: RatZarr) -> bool:
@@ -521,40 +478,6 @@ def _describe_table(
             # It has columns of the earlier raster, and only the user knows which raster they fit.
             warn_of_changes(raster, belongs, {str(table.filename): recorded}, stacklevel=4)
     mapping.update(new)
-
-
-@contextmanager
-def _sound_if_it_fails(
-    table: RatZarr,
-    is_new: bool,
-    overwrite: bool,
-    done: Sequence[Copied],
-    storage_options: Mapping[str, Any] | None,
-) -> Iterator[None]:
-    """Keep a resumable copy after an interruption; otherwise remove a new sidecar."""
-    try:
-        yield
-    except INTERRUPTIONS as error:
-        if is_new and _is_empty(table):
-            _delete(table, storage_options)
-        else:
-            also = " with overwrite=True" if overwrite else ""
-            error.add_note(
-                Advice(
-                    f"The finished part stays in {table.filename}.",
-                    f"Use resume=True{also} to continue.",
-                )
-            )
-        raise
-    except Exception:
-        if is_new:
-            # Anything that another process has written meanwhile stays.
-            with suppress(RatZarrError):
-                for copied in done:
-                    table.deleteColumn(copied.plan.name)
-                if _is_empty(table):
-                    _delete(table, storage_options)
-        raise
 
 
 def _is_empty(table: RatZarr) -> bool:

@@ -60,26 +60,22 @@ def write_beside(raster: Path, source: Any, bands: Sequence[int]) -> None:
             written.replace(target)
 
 
-def older_gdal_note(raster: str, band: int, name: str) -> str | None:
+def older_gdal_note(dataset: Any, band: int, name: str) -> str | None:
     """Return a note if GDAL before 3.12 cannot see a band's newly written table.
 
     Parameters
     ----------
-    raster : str
-        Its path.
+    dataset : gdal.Dataset
+        The raster, opened again.
     band : int
         Counted from 1.
     name : str
         The raster's name, for the note.
     """
-    if not NEW_TYPES:
-        return None
-    with exceptions(False), silence():
-        dataset = gdal.OpenEx(raster, gdal.OF_RASTER)
-    if dataset is None or dataset.GetDriver().ShortName not in ("GTiff", "COG"):
+    if not NEW_TYPES or dataset.GetDriver().ShortName not in ("GTiff", "COG"):
         return None
     # If the .aux.xml had a table already, GDAL has written the new one to both.
-    if _has_table(f"{raster}.aux.xml", band):
+    if _has_table(f"{dataset.GetDescription()}.aux.xml", band):
         return None
     return (
         f"the table is in {name} itself, where GDAL before 3.12, and QGIS and ArcGIS with such "

@@ -1,4 +1,4 @@
-"""GDAL's column types and usages, and the dtypes that store them, without GDAL.
+"""GDAL's types and usages of columns and tables, and what stores them, without GDAL.
 
 docs/conversions.md has the conversions in both directions.
 
@@ -6,13 +6,14 @@ docs/conversions.md has the conversions in both directions.
 (dtype('int32'), 'DateTime', 'PixelCount', 'Unknown 99')
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 
-from gdalbridge.errors import ConversionError
+from gdalbridge.errors import BridgeError, ConversionError
 from ratzarr.errors import Advice
 from ratzarr.format import BYTES
 
@@ -26,9 +27,12 @@ __all__ = [
     "hfa_cut",
     "kept_name",
     "kept_usage",
+    "linear_binning",
     "parse_type",
     "replaced_column",
     "stored_dtype",
+    "table_attributes",
+    "table_type",
     "type_name",
     "usage_attributes",
     "usage_in",
@@ -253,3 +257,63 @@ def replaced_column(there: Sequence[str], name: str, usage: int, *, hfa: bool) -
     name = HFA_NAMES.get(usage, name)
     taken = {hfa_cut(one).lower() for one in (name, name.partition(":")[0])}
     return next((other for other in there if hfa_cut(other).lower() in taken), None)
+
+
+TYPE_ATTR = "GDAL_TABLE_TYPE"
+BINNING_ATTR = "GDAL_LINEAR_BINNING"
+TABLE_TYPES = {0: "thematic", 1: "athematic"}
+
+
+def table_attributes(kind: int | None, binning: tuple[float, float] | None) -> dict[str, Any]:
+    """Return the attributes that store a table's type and linear binning.
+
+    Both doubles of a linear binning must be preserved exactly. JSON's shortest round-trip decimals
+    do that. NaN and infinities, which JSON cannot write as numbers, become hexadecimal strings.
+    """
+    found: dict[str, Any] = {}
+    if kind is not None:
+        found[TYPE_ATTR] = TABLE_TYPES.get(kind, str(kind))
+    if binning is not None:
+        found[BINNING_ATTR] = [one if math.isfinite(one) else one.hex() for one in binning]
+    return found
+
+
+def table_type(attributes: Mapping[str, Any]) -> int | None:
+    """Return GDAL's number of the table's type; None if the attributes have none.
+
+    Raises
+    ------
+    BridgeError
+        For an invalid type.
+    """
+    kept = attributes.get(TYPE_ATTR)
+    if kept is None:
+        return None
+    for number, name in TABLE_TYPES.items():
+        if kept in (name, str(number)):
+            return number
+    raise BridgeError(
+        f"the table's {TYPE_ATTR} is {kept!r}: expected one of {list(TABLE_TYPES.values())}"
+    )
+
+
+def linear_binning(attributes: Mapping[str, Any]) -> tuple[float, float] | None:
+    """Return (minimum of row 0, bin size); None if the table has no linear binning.
+
+    Raises
+    ------
+    BridgeError
+        For a value that is not two numbers.
+    """
+    kept = attributes.get(BINNING_ATTR)
+    if kept is None:
+        return None
+    try:
+        minimum, size = (
+            float.fromhex(value) if isinstance(value, str) else float(value) for value in kept
+        )
+    except (TypeError, ValueError):
+        raise BridgeError(
+            f"the table's {BINNING_ATTR} is {kept!r}: expected [minimum of row 0, bin size]"
+        ) from None
+    return minimum, size

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.gdalio.field_types import type_name, usage_name
-from gdalbridge.gdalio.rat_reader import RatSchema
+from gdalbridge.gdalio.rat_reader import RatColumn, RatSchema
 
 __all__ = ["ValueLoss", "changed_reals", "description_loss", "loss_lines", "table_losses"]
 
@@ -108,32 +108,23 @@ def changed_reals(
     return differ
 
 
-def description_loss(
-    name: str, before: tuple[str, int, int], after: tuple[str, int, int]
-) -> str | None:
+def description_loss(before: RatColumn, after: RatColumn) -> str | None:
     """Return the changes of a column's description in one line, or None.
 
-    Parameters
-    ----------
-    name : str
-        The column.
-    before, after : tuple of (str, int, int)
-        Name, and GDAL's numbers of type and usage.
-
-    >>> description_loss("n", ("n", 0, 1), ("Histogram", 1, 1))
+    >>> description_loss(RatColumn(0, "n", 0, 1), RatColumn(0, "Histogram", 1, 1))
     "the type of column 'n' became Real, its name 'Histogram'"
     """
     changes = []
-    if before[1] != after[1]:
-        changes.append(("type", type_name(after[1])))
-    if before[0] != after[0]:
-        changes.append(("name", repr(after[0])))
-    if before[2] != after[2]:
-        changes.append(("usage", f"{usage_name(after[2])}, it was {usage_name(before[2])}"))
+    if before.type != after.type:
+        changes.append(("type", type_name(after.type)))
+    if before.name != after.name:
+        changes.append(("name", repr(after.name)))
+    if before.usage != after.usage:
+        changes.append(("usage", f"{usage_name(after.usage)}, it was {usage_name(before.usage)}"))
     if not changes:
         return None
     (what, now), *more = changes
-    return f"the {what} of column {name!r} became {now}" + "".join(
+    return f"the {what} of column {before.name!r} became {now}" + "".join(
         f", its {what} {now}" for what, now in more
     )
 

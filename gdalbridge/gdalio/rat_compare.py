@@ -129,11 +129,7 @@ def _of_description(before: RatColumn, after: RatColumn) -> list[str]:
                 "Choose other columns with columns=...",
             )
         )
-    loss = description_loss(
-        before.name,
-        (before.name, before.type, before.usage),
-        (after.name, after.type, after.usage),
-    )
+    loss = description_loss(before, after)
     return [] if loss is None else [loss]
 
 

@@ -9,7 +9,7 @@ Only one thread at a time may use a source, but not necessarily the one that ope
 
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -21,7 +21,13 @@ from gdalbridge.errors import BridgeError, ConversionError, GdalError, RasterNot
 from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.compat import NEW_TYPES, VERSION, block_io_is_safe, exceptions
 from gdalbridge.gdalio.datasets import band_of, opened
-from gdalbridge.gdalio.field_types import FieldType, stored_dtype, type_name, usage_attributes
+from gdalbridge.gdalio.field_types import (
+    FieldType,
+    stored_dtype,
+    table_attributes,
+    type_name,
+    usage_attributes,
+)
 from gdalbridge.gdalio.messages import collected, report
 from gdalbridge.gdalio.own_table import open_own_table
 from gdalbridge.gdalio.read_options import DEFAULTS, SAY_ENCODING, ReadOptions
@@ -87,6 +93,11 @@ class RatSchema:
     """0 thematic, 1 athematic."""
     linear_binning: tuple[float, float] | None
     """(minimum of row 0, bin size), if the table has it."""
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """The attributes that store the table's properties."""
+        return table_attributes(self.table_type, self.linear_binning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -447,13 +458,19 @@ class RatSource:
         return self._whole[1][start : start + length].copy()
 
     def _block(self, index: int, start: int, length: int) -> Array:
+        found: Array = self._asked(self.rat.ReadAsArray, index, start, length)
+        return found
+
+    def _asked(
+        self, read: Callable[[int, int, int], Any], index: int, start: int, length: int
+    ) -> Any:
+        """Return the rows that a function of GDAL's bindings returns."""
         try:
-            values = self.rat.ReadAsArray(index, start, length)
+            found = read(index, start, length)
         except (RuntimeError, SystemError, ValueError) as error:
             raise GdalError(f"{self._where(index)}: {error}") from error
-        if values is None or len(values) != length:
+        if found is None or len(found) != length:
             raise GdalError(f"{self._where(index)}: GDAL could not read rows from {start}")
-        found: Array = values
         return found
 
     def _where(self, index: int) -> str:
@@ -576,12 +593,7 @@ class RatSource:
         if not self._safe:
             rows = range(start, start + length)
             return [self.rat.GetValueAsString(row, index) for row in rows]
-        try:
-            texts: list[Any] | None = self.rat.ReadValuesIOAsString(index, start, length)
-        except (RuntimeError, SystemError, ValueError) as error:
-            raise GdalError(f"{self._where(index)}: {error}") from error
-        if texts is None or len(texts) != length:
-            raise GdalError(f"{self._where(index)}: GDAL could not read rows from {start}")
+        texts: list[Any] = self._asked(self.rat.ReadValuesIOAsString, index, start, length)
         return texts
 
 

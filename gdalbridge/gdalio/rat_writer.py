@@ -7,7 +7,9 @@ has kept, because some drivers accept values and drop them.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Self
 
 import numpy as np
@@ -45,7 +47,7 @@ from gdalbridge.gdalio.field_types import (
 )
 from gdalbridge.gdalio.losses import description_loss
 from gdalbridge.gdalio.own_table import open_own_table
-from gdalbridge.gdalio.rat_reader import RatSchema, schema_of
+from gdalbridge.gdalio.rat_reader import NO_SCHEMA, RatColumn, RatSchema, schema_of
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
 from ratzarr.errors import Advice
@@ -58,7 +60,6 @@ __all__ = [
     "check_open_for_update",
     "keeps_values",
     "open_rat_for_update",
-    "see_what_was_kept",
 ]
 
 
@@ -113,32 +114,8 @@ def check_not_hidden(dataset: Any, number: int, name: str) -> None:
         )
 
 
-def see_what_was_kept(
-    path: str,
-    number: int,
-    expected: RatSchema,
-    asked: Mapping[int, tuple[str, int, int]],
-    name: str,
-) -> list[str]:
-    """Open a raster again and compare its table's schema with the written one.
-
-    Parameters
-    ----------
-    path : str
-        The raster.
-    number : int
-        The band number.
-    expected : RatSchema
-        The schema that GDAL accepted.
-    asked : mapping of int to tuple of (str, int, int)
-        The requested name, type and usage by column, if GDAL may have accepted others.
-    name : str
-        The raster's name, for messages.
-
-    Returns
-    -------
-    losses : list of str
-        Descriptions of changed names, types and usages: a line per column.
+def _columns_kept(path: str, number: int, expected: RatSchema, name: str) -> Sequence[RatColumn]:
+    """Open a raster again, and return the columns of its table, in place of the expected ones.
 
     Raises
     ------
@@ -149,28 +126,20 @@ def see_what_was_kept(
         dataset = open_dataset(path)
         with silence():
             rat = own_rat(band_of(dataset, number, name))
-        found = None if rat is None else schema_of(rat)
-        del rat, dataset
-    except (BridgeError, RasterNotFoundError) as error:
+        found = NO_SCHEMA if rat is None else schema_of(rat)
+    except BridgeError as error:
         raise NotWrittenError(f"{name} can't be read any more: {error}") from error
+    has = "no table" if rat is None else f"{len(found.columns)} columns, {found.rows} rows"
     # Some drivers drop a table without columns or rows.
-    if found is None and not (expected.columns and expected.rows):
-        return ["the table, which has no cells, was not kept"] if expected.columns else []
-    if (
-        found is None
-        or found.rows != expected.rows
-        or [c.type for c in found.columns] != [c.type for c in expected.columns]
-    ):
-        what = "no table" if found is None else f"{len(found.columns)} columns, {found.rows} rows"
+    is_dropped = rat is None and not (expected.columns and expected.rows)
+    del rat, dataset
+    types = [[column.type for column in one.columns] for one in (expected, found)]
+    if not is_dropped and (found.rows != expected.rows or types[0] != types[1]):
         raise NotWrittenError(
-            f"{name} was not written: it has {what} where {len(expected.columns)} columns "
-            f"and {expected.rows} rows were given to GDAL. Was the dataset opened for update?"
+            f"{name} was not written: it has {has} where {len(expected.columns)} columns and "
+            f"{expected.rows} rows were given to GDAL. Was the dataset opened for update?"
         )
-    losses = []
-    for was, now in zip(expected.columns, found.columns, strict=True):
-        before = asked.get(was.index, (was.name, was.type, was.usage))
-        losses.append(description_loss(before[0], before, (now.name, now.type, now.usage)))
-    return [loss for loss in losses if loss is not None]
+    return found.columns
 
 
 Columns = Sequence[tuple[str, int, int]]
@@ -331,7 +300,8 @@ class RatSink:
         self._rat = rat
         self._blocks_are_safe = options.block_io and block_io_is_safe(rat)
         self._held: _Held | None = None
-        self._asked: dict[int, tuple[str, int, int]] = {}
+        self._asked: dict[int, RatColumn] = {}
+        """The requested columns by index, where GDAL may have accepted others."""
 
     def __enter__(self) -> Self:
         return self
@@ -343,6 +313,18 @@ class RatSink:
         """Release everything; uncommitted changes are dropped."""
         self._held = None
         self._rat = self._band = self._dataset = None
+
+    @contextmanager
+    def _errors_of_gdal(
+        self, kind: type[BridgeError] = GdalError, *, column: str | None = None
+    ) -> Iterator[None]:
+        """Turn errors of GDAL and its bindings into ours."""
+        where = self.name if column is None else f"{self.name}, column {column!r}"
+        with exceptions(), silence():
+            try:
+                yield
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise kind(f"{where}: {error}") from error
 
     @property
     def dataset(self) -> Any:
@@ -367,11 +349,8 @@ class RatSink:
                 f"{self.name}: GDAL's tables have at most {MAX_ROWS} rows: {rows}"
             )
         self._give_held()
-        with exceptions(), silence():
-            try:
-                self._rat.SetRowCount(rows)
-            except RuntimeError as error:
-                raise GdalError(f"{self.name}: {error}") from error
+        with self._errors_of_gdal():
+            self._rat.SetRowCount(rows)
         if self._rat.GetRowCount() != rows:
             raise NotWrittenError(
                 f"{self.name} has {self._rat.GetRowCount()} rows after its row count was set to "
@@ -404,11 +383,8 @@ class RatSink:
         before = int(self._rat.GetColumnCount())
         self.check_columns([(name, kind, usage)])
         given = hfa_cut(name) if self.is_hfa else name
-        with exceptions(), silence():
-            try:
-                self._rat.CreateColumn(given, int(kind), int(usage))
-            except (RuntimeError, TypeError) as error:
-                raise GdalError(f"{self.name}, column {name!r}: {error}") from error
+        with self._errors_of_gdal(column=name):
+            self._rat.CreateColumn(given, int(kind), int(usage))
         if self._rat.GetColumnCount() != before + 1:
             raise NotWrittenError(
                 f"{self.name}: this format has no column {name!r} of type {type_name(kind)}"
@@ -419,18 +395,12 @@ class RatSink:
                 f"{self.name}, column {name!r}: with the usage {usage_name(usage)} this format "
                 f"makes it {type_name(found.type)}, not {type_name(kind)}"
             )
-        self._asked[before] = (name, int(kind), int(usage))
+        self._asked[before] = RatColumn(before, name, int(kind), int(usage))
         return before
 
     def expect_usage(self, index: int, usage: int) -> None:
         """Make :meth:`commit` report if an existing column has another usage."""
-        column = self.schema.columns[index]
-        self._asked[index] = (column.name, column.type, usage)
-
-    @property
-    def keeps_values(self) -> bool:
-        """True if the raster preserves every value that it accepts."""
-        return keeps_values(self._dataset)
+        self._asked[index] = replace(self.schema.columns[index], usage=usage)
 
     def write(self, index: int, start: int, values: Array, *, is_text: bool = False) -> None:
         """Write rows of a column.
@@ -529,12 +499,8 @@ class RatSink:
             self._give(index, start + piece.start, np.array(encoded[piece], f"S{longest}"))
 
     def _give(self, index: int, start: int, values: Array) -> None:
-        with exceptions(), silence():
-            try:
-                failed = write_array(self._rat, np.ascontiguousarray(values), index, start)
-            except (RuntimeError, ValueError, TypeError) as error:
-                column = self.schema.columns[index].name
-                raise GdalError(f"{self.name}, column {column!r}: {error}") from error
+        with self._errors_of_gdal(column=self._rat.GetNameOfCol(index)):
+            failed = write_array(self._rat, np.ascontiguousarray(values), index, start)
         if failed:
             raise NotWrittenError(f"{self.name}: GDAL did not write rows from {start}")
 
@@ -572,19 +538,11 @@ class RatSink:
         """
         self._give_held()
         expected = self.schema
-        if not self.writes_through:
-            with exceptions(), silence():
-                try:
-                    failed = set_own_rat(self._band, self._rat)
-                except RuntimeError as error:
-                    raise NotWrittenError(f"{self.name}: {error}") from error
+        with self._errors_of_gdal(NotWrittenError):
+            failed = not self.writes_through and set_own_rat(self._band, self._rat)
             if failed:
                 raise NotWrittenError(f"{self.name}: GDAL did not take the table")
-        with exceptions(), silence():
-            try:
-                self._dataset.FlushCache()
-            except RuntimeError as error:
-                raise NotWrittenError(f"{self.name}: {error}") from error
+            self._dataset.FlushCache()
         driver = self._dataset.GetDriver().ShortName
         # A VRT in memory has files too: those of its sources.
         path = self.name if self._path is None else self._path
@@ -594,18 +552,20 @@ class RatSink:
         # An HFA file is complete only when the dataset is closed; a caller's dataset is not closed
         # here.
         is_open_hfa = driver == "HFA" and self._path is None
-        if not is_open_hfa and (self._path is not None or (driver != "MEM" and own_file)):
-            return see_what_was_kept(path, self._number, expected, self._asked, self.name)
+        now: Sequence[RatColumn] = expected.columns
+        if is_open_hfa:
+            generic = int(FieldUsage.GENERIC)
+            now = [one if one.usage in HFA_NAMES else replace(one, usage=generic) for one in now]
+        elif self._path is not None or (driver != "MEM" and own_file):
+            now = _columns_kept(path, self._number, expected, self.name)
+            if expected.columns and not now:
+                return ["the table, which has no cells, was not kept"]
         losses = []
-        for column in expected.columns:
-            usage = column.usage
-            if is_open_hfa and usage not in HFA_NAMES:
-                usage = FieldUsage.GENERIC
-            before = self._asked.get(column.index, (column.name, column.type, column.usage))
-            loss = description_loss(before[0], before, (column.name, column.type, usage))
+        for was, one in zip(expected.columns, now, strict=True):
+            loss = description_loss(self._asked.get(was.index, was), one)
             if loss is not None:
-                later = "" if usage == column.usage else ", when the dataset is closed"
-                losses.append(loss + later)
+                is_later = is_open_hfa and one.usage != was.usage
+                losses.append(loss + (", when the dataset is closed" if is_later else ""))
         return losses
 
 

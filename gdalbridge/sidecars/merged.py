@@ -31,13 +31,9 @@ from gdalbridge.errors import (
     RasterNotFoundError,
     SidecarNameError,
 )
-from gdalbridge.gdalio.field_types import (
-    FieldUsage,
-    usage_in,
-)
+from gdalbridge.gdalio.field_types import FieldUsage, linear_binning, usage_in
 from gdalbridge.gdalio.rat_reader import RatSource, unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
-from gdalbridge.gdalio.table_attributes import linear_binning
 from gdalbridge.sidecars.column_access import MISSING_ATTR
 from gdalbridge.sidecars.host import Host, host_of
 from gdalbridge.sidecars.naming import find_sidecars, is_sidecar, named

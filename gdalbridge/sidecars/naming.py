@@ -209,10 +209,8 @@ def writable_sidecar_path(raster: Any, band: int = 1, name: str | None = None) -
     Parameters and errors are those of :func:`sidecar_path`.
     """
     beside = sidecar_path(raster, band, name)
-    proxy = _proxy_base(raster_name(raster))
-    if proxy is None or _can_write(beside):
-        return beside
-    return proxy + _suffix(band, name)
+    proxy = None if _can_write(beside) else _proxy_base(raster_name(raster))
+    return beside if proxy is None else proxy + _suffix(band, name)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gdalbridge.gdalio.losses import changed_reals, description_loss
+from gdalbridge.gdalio.rat_reader import RatColumn
 
 
 @pytest.mark.parametrize(
@@ -26,7 +27,8 @@ def test_floats_are_compared_by_the_bits_that_their_dtype_has(before, after, cha
 
 
 def test_all_of_a_columns_description_is_one_line():
-    assert description_loss("n", ("n", 0, 1), ("n", 0, 1)) is None
-    assert description_loss("n", ("n", 0, 5), ("N", 1, 0)) == (
+    one = RatColumn(0, "n", 0, 5)
+    assert description_loss(one, one) is None
+    assert description_loss(one, RatColumn(0, "N", 1, 0)) == (
         "the type of column 'n' became Real, its name 'N', its usage Generic, it was MinMax"
     )

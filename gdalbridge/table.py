@@ -30,13 +30,13 @@ from gdalbridge.sidecars.new_columns import inherited_attributes
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
 from gdalbridge.sidecars.source import ColumnsSource, open_source
 from ratzarr import (
-    DFLT_CHUNKSIZE,
     ClosedError,
     RatZarr,
     RatZarrError,
     ReadOnlyError,
     ShapeError,
 )
+from ratzarr.format import chunk_rows_of
 from ratzarr.interop import TableMethods, required, store_column
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ __all__ = ["Table", "open_table"]
 SHOWN_ROWS = 5
 """Rows that a notebook shows."""
 SHOWN_COLUMNS = 20
-SHORTEST_CHUNK = 1024
 
 
 def open_table(
@@ -511,8 +510,7 @@ class Table(TableMethods):
             path = self._columns.host.writable_path(self._name, storage_options=self._options)
         if str(path) in self._written:
             return self._written[str(path)]
-        # A chunk is encoded and read as a whole, so it need not exceed a short table.
-        chunk = min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows))
+        chunk = chunk_rows_of(rows)
         with sidecar_dir_advised(path):
             store = RatZarr(
                 path, storageOptions=self._options, newRowCount=rows, newChunkSize=chunk

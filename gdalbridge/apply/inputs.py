@@ -27,10 +27,9 @@ from gdalbridge.sidecars.host import Host, host_of
 from gdalbridge.sidecars.merged import INCOMPLETE, LeftOut, sidecar_with
 from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
-from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import ColumnNotFoundError, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.codecs import to_fixed_width
-from ratzarr.format import COLUMN_ORDER_ATTR, COMPLETE_ATTR, check_memory, empty_value
+from ratzarr.format import COLUMN_ORDER_ATTR, check_memory, empty_value, is_complete
 from ratzarr.stores import parse as parse_location
 
 __all__ = ["Source", "Sources", "place_to_write", "where"]
@@ -83,7 +82,7 @@ class _Table:
             return None
         if (error := self._known.get(name)) is not None:
             return LeftOut(self.name, name, str(error), error)
-        if self.attributes(name).get(COMPLETE_ATTR, True) is False:
+        if not is_complete(self.attributes(name)):
             return LeftOut(self.name, name, INCOMPLETE)
         return None
 
@@ -223,10 +222,8 @@ class Source:
             table.name: table.store.getRatAttributeMapping().get(RASTER_ATTR)
             for table in self._tables
         }
-        if any(value is not None for value in recorded.values()):
-            with _gdal:
-                now = host.now(dataset, self._tables[0].name, options)
-            warn_of_changes(self.name, now, recorded)
+        with _gdal:
+            host.warn_of_changes(self.name, dataset, recorded, options)
 
     def _table_of(self, name: str) -> _Table | None:
         if name not in self._found:

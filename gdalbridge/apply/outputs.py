@@ -43,7 +43,7 @@ from ratzarr import (
     ShapeError,
     TableNotFoundError,
 )
-from ratzarr.format import exact
+from ratzarr.format import SHORTEST_CHUNK, chunk_rows_of, exact
 from ratzarr.pipeline import run
 
 __all__ = [
@@ -56,8 +56,6 @@ __all__ = [
 
 
 Array = NDArray[Any]
-
-SHORTEST_CHUNK = 1024
 
 
 def chunk_rows_for(block_rows: int | None, rows: int, usual: int | None) -> int:
@@ -83,7 +81,7 @@ def chunk_rows_for(block_rows: int | None, rows: int, usual: int | None) -> int:
     1024
     """
     if block_rows is None:
-        return usual or min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows))
+        return usual or chunk_rows_of(rows)
     if block_rows < SHORTEST_CHUNK:
         return block_rows * math.ceil(SHORTEST_CHUNK / block_rows)
     for pieces in range(math.ceil(block_rows / DFLT_CHUNKSIZE), block_rows // SHORTEST_CHUNK + 1):

@@ -27,10 +27,9 @@ from gdalbridge.gdalio.compat import gdal
 from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.rat_reader import RatSource
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
-from gdalbridge.sidecars.host import host_of
-from gdalbridge.sidecars.naming import Sidecar, named, sidecar_path, writable_sidecar_path
+from gdalbridge.sidecars.host import chosen_sidecars, host_of
+from gdalbridge.sidecars.naming import sidecar_path, writable_sidecar_path
 from gdalbridge.sidecars.provenance import RASTER_ATTR
-from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import TableNotFoundError
 
 __all__ = [
@@ -169,7 +168,12 @@ def key_of(band: Any) -> str:
 def _attached(dataset: Any, band: Any, path: Any, own: RatSource, options: Options) -> AttachedRAT:
     host = host_of(dataset, band, path)
     name = dataset.GetDescription() or str(host.raster)
-    found = _chosen(host.find(), options, name)
+    found = host.find()
+    names: Collection[str | None] | None = options.names
+    if names is not None and options.update:
+        # A missing one is created.
+        names = {one.name for one in found} & set(names)
+    found = chosen_sidecars(found, names, name)
     main = options.names[0] if options.names else None
     tables = {one.name: shared_table(one.path) for one in found}
     for one in found:
@@ -186,8 +190,7 @@ def _attached(dataset: Any, band: Any, path: Any, own: RatSource, options: Optio
             with suppress(TableNotFoundError):
                 tables[main].open(update=options.update)
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
-    if any(value is not None for value in recorded.values()):
-        warn_of_changes(name, host.now(dataset, next(iter(recorded))), recorded, stacklevel=4)
+    host.warn_of_changes(name, dataset, recorded)
     order = sorted(tables, key=lambda one: one or "")
     joined = Joined(
         name,
@@ -202,16 +205,3 @@ def _attached(dataset: Any, band: Any, path: Any, own: RatSource, options: Optio
         describe=host.describing(dataset, band) if options.update else lambda _: {},
     )
     return AttachedRAT(joined)
-
-
-def _chosen(found: Sequence[Sidecar], options: Options, name: str) -> list[Sidecar]:
-    if options.names is None:
-        return list(found)
-    existing = [sidecar.name for sidecar in found]
-    for wanted in options.names:
-        if wanted not in existing and not options.update:
-            raise BridgeError(
-                f"{name} has no sidecar {named(wanted)}; it has "
-                f"{', '.join(map(named, existing)) or 'none'}"
-            )
-    return [sidecar for sidecar in found if sidecar.name in options.names]

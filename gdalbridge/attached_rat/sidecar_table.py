@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from gdalbridge.errors import BridgeError
 from gdalbridge.sidecars.merged import LeftOut, ShownColumn, shown_columns
 from gdalbridge.sidecars.naming import sidecar_dir_advised
-from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
+from ratzarr import RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.errors import ChangedError, ColumnNotFoundError
+from ratzarr.format import chunk_rows_of
 
 __all__ = ["BUFFER_BYTES", "CACHE_BYTES", "SidecarTable"]
 
@@ -27,7 +28,6 @@ CACHE_BYTES = 256 * 2**20
 """Bytes of decoded chunks that are kept of one sidecar."""
 BUFFER_BYTES = 128 * 2**20
 """Bytes of changed rows of one sidecar that wait to be written."""
-SHORTEST_CHUNK = 1024
 APPENDED_ROWS = 16384
 """The store grows when more rows than this were appended."""
 APPENDED_SECONDS = 5.0
@@ -179,7 +179,7 @@ class SidecarTable:
                 # A short table gets one short chunk. The final length of a table without rows is
                 # unknown, so it keeps the default.
                 if rows:
-                    store.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
+                    store.setChunkSize(chunk_rows_of(rows))
                     store.setRowCount(rows)
                 store.getRatAttributeMapping().update(attributes())
             self._store, self._writable = store, True

@@ -27,7 +27,7 @@ from gdalbridge.sidecars.provenance import (
 )
 from gdalbridge.text_table import cell, dtype_text, fitting, json_value, plain_text, text_table
 from ratzarr import RatZarr
-from ratzarr.format import COMPLETE_ATTR, FORMAT_VERSION_ATTR, ROWS_DONE_ATTR
+from ratzarr.format import FORMAT_VERSION_ATTR, ROWS_DONE_ATTR, is_complete
 from ratzarr.pipeline import run
 from ratzarr.stores import gdal_name
 
@@ -123,7 +123,7 @@ def _sidecar(path: str, now: Callable[[], Mapping[str, Any]] | None = None) -> d
                 "chunk_rows": table.getColumnChunkSize(name),
                 "usage": usage_name(usage if isinstance(usage, int) else -1),
             }
-            if attributes.get(COMPLETE_ATTR, True) is False:
+            if not is_complete(attributes):
                 described["rows_done"] = attributes.get(ROWS_DONE_ATTR, 0)
             log = table.getModificationLog(name)
             if log:

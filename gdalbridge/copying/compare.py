@@ -110,10 +110,8 @@ def _read_again(
     source: RatSource, index: int, plan: ExportPlan, start: int, values: Array
 ) -> tuple[Array, Array]:
     """Return the written values, and those that the raster has, in comparable form."""
-    if plan.kind == FieldType.DATETIME:
-        return values, source.read_datetime_text(index, start, len(values))
     if plan.kind != FieldType.STRING:
-        return values, source.read(index, start, len(values))
+        return values, source.read_native(index, start, len(values))
     now = source.read_encoded(index, start, len(values))
     if now.dtype.kind != values.dtype.kind:
         text = stored_dtype(FieldType.STRING)

@@ -17,7 +17,7 @@ from gdalbridge.sidecars.fingerprint import table_changes
 from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.format import COMPLETE_ATTR, CUTS_ATTR, CUTTING_ATTR
+from ratzarr.format import CUTS_ATTR, CUTTING_ATTR, is_complete
 
 __all__ = [
     "GDAL_NAME_ATTR",
@@ -169,18 +169,18 @@ class _Planner:
         if name not in self.there:
             return Action.CREATE, None
         attributes = table.getColumnAttributeMapping(name).asdict()
-        is_complete = attributes.get(COMPLETE_ATTR, True) is not False
-        if self.resume and is_complete and not self._origin_differs(attributes, origin):
+        complete = is_complete(attributes)
+        if self.resume and complete and not self._origin_differs(attributes, origin):
             return Action.KEEP, StoredColumn(table.getColumnDtype(name), attributes)
         if not self.overwrite:
-            also = "" if is_complete else ", or resume=True to continue an interrupted copy"
+            also = "" if complete else ", or resume=True to continue an interrupted copy"
             raise OutputExistsError(
                 Advice(
                     f"{table.filename} has a column {name!r} already.",
                     f"Use overwrite=True to replace it{also}.",
                 )
             )
-        return (Action.REPLACE if is_complete else Action.START_OVER), None
+        return (Action.REPLACE if complete else Action.START_OVER), None
 
     def _differences(
         self, column: RatColumn, name: str, origin: Mapping[str, Any], kept: StoredColumn

@@ -32,7 +32,7 @@ from gdalbridge.errors import (
     SidecarNameError,
 )
 from gdalbridge.gdalio.aux_xml import older_gdal_note
-from gdalbridge.gdalio.compat import VERSION
+from gdalbridge.gdalio.compat import NEW_TYPES
 from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.gdalio.field_types import (
     COLOUR_USAGES,
@@ -53,7 +53,7 @@ from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute, same_r
 from gdalbridge.sidecars.staleness import refuse_stale
 from ratzarr import ArgumentError, RatZarr
 from ratzarr.errors import Advice
-from ratzarr.format import COMPLETE_ATTR, Block, chunk_count
+from ratzarr.format import Block, chunk_count, is_complete
 from ratzarr.stores import parse as parse_location
 from ratzarr.stores import sweep_leftovers
 
@@ -272,7 +272,7 @@ def _plan(
         else [name for name in there if name in columns]
     ):
         attributes = table.getColumnAttributeMapping(key).asdict()
-        if attributes.get(COMPLETE_ATTR, True) is False:
+        if not is_complete(attributes):
             raise BridgeError(f"{table.filename}: column {key!r} is not complete")
         if table.getColumnWidth(key) > 1:
             raise ConversionError(
@@ -283,7 +283,7 @@ def _plan(
                 )
             )
         dtype = table.getColumnDtype(key)
-        kind = export_type(key, dtype, attributes, casts.get(key), new_types=VERSION >= (3, 12))
+        kind = export_type(key, dtype, attributes, casts.get(key), new_types=NEW_TYPES)
         usage = attributes.get("GDAL_USAGE", 0)
         if not isinstance(usage, int):
             raise BridgeError(f"column {key!r}: its GDAL_USAGE is {usage!r}, not a number")

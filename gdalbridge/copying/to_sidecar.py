@@ -41,7 +41,7 @@ from ratzarr import (
     UnequalValueError,
 )
 from ratzarr.errors import Advice
-from ratzarr.format import RESIZE_ATTR
+from ratzarr.format import RESIZE_ATTR, chunk_rows_of
 from ratzarr.pipeline import (
     PROCESSORS,
     ROOM,
@@ -298,9 +298,6 @@ def _options(table: RatZarr, plan: Plan) -> dict[str, Any]:
     }
 
 
-SHORTEST_CHUNK = 1024
-
-
 def copy_to_sidecar(
     raster: Any,
     sidecar: Any = None,
@@ -393,6 +390,7 @@ def copy_to_sidecar(
         schema = source.schema
         belongs = raster_attribute(source.dataset, band, target)
         chosen = choose(schema.columns, columns, source.name)
+        kept_in = table_source(source.dataset, schema)
         is_new = not RatZarr.exists(target, storageOptions=storage_options)
         if is_new:
             # Find problems before anything is written.
@@ -406,8 +404,7 @@ def copy_to_sidecar(
                     "resume=True to continue an interrupted copy.",
                 )
             )
-        # Chunks are encoded and read as a whole, so a chunk need not exceed a short table.
-        usual = chunk_rows or min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, schema.rows))
+        usual = chunk_rows or chunk_rows_of(schema.rows)
         with (
             sidecar_dir_advised(target),
             RatZarr(
@@ -427,7 +424,7 @@ def copy_to_sidecar(
                 source,
                 table,
                 chosen,
-                column_provenance("copy", belongs, None, table_source(source.dataset, schema)),
+                column_provenance("copy", belongs, None, kept_in),
                 overwrite=overwrite,
                 resume=resume,
                 chunk_rows=chunk_rows,

@@ -17,6 +17,7 @@ from ratzarr.stores import gdal_name
 __all__ = [
     "band_of",
     "driver_of",
+    "file_of",
     "is_updatable",
     "messages_of",
     "open_dataset",
@@ -180,6 +181,13 @@ def open_dataset(
     refuse_special_sources(dataset)
     _messages[dataset] = found
     return dataset
+
+
+def file_of(dataset: Any) -> str | None:
+    """Return the name of a dataset; None for a dataset in memory or made from text."""
+    name: str = dataset.GetDescription()
+    in_memory = not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM"
+    return None if in_memory else name
 
 
 def messages_of(dataset: Any) -> list[Message] | None:

@@ -15,7 +15,13 @@ from typing import Any
 
 from gdalbridge.errors import RasterNotFoundError
 from gdalbridge.gdalio.compat import VERSION, exceptions, gdal, own_rat, silence
-from gdalbridge.gdalio.datasets import messages_of, open_dataset, read_file, siblings_visible
+from gdalbridge.gdalio.datasets import (
+    file_of,
+    messages_of,
+    open_dataset,
+    read_file,
+    siblings_visible,
+)
 from gdalbridge.gdalio.messages import Message, collected, report
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
@@ -26,7 +32,7 @@ __all__ = ["DBF_SUFFIX", "dbf_beside", "open_own_table"]
 DBF_SUFFIX = ".vat.dbf"
 READS_DBF = VERSION >= (3, 11)
 """True if GDAL itself reads a .vat.dbf."""
-WITHOUT_DBF = frozenset({"VRT", "MEM", "DERIVED", "GTI"})
+WITHOUT_DBF = frozenset({"VRT", "DERIVED", "GTI"})
 """GDAL formats that ignore tables in files beside the raster."""
 LISTED = 1000
 """Largest number of files in a directory searched for a name in other case."""
@@ -107,8 +113,8 @@ def _table_and_messages(dataset: Any, band: Any) -> tuple[Any, list[Message]]:
 
 def dbf_beside(dataset: Any) -> str | None:
     """Return the ``.vat.dbf`` beside a raster, if it could be its table."""
-    name = dataset.GetDescription()
-    if not name or name.startswith("<") or dataset.GetDriver().ShortName in WITHOUT_DBF:
+    name = file_of(dataset)
+    if name is None or dataset.GetDriver().ShortName in WITHOUT_DBF:
         return None
     with siblings_visible(name), silence():
         exact = f"{name}{DBF_SUFFIX}"
@@ -163,8 +169,8 @@ def _siblings(name: str) -> Sequence[str]:
 
 def _heard_again(dataset: Any, number: int) -> _Heard:
     """Return GDAL's messages when a raster and a band's table are opened again."""
-    name = dataset.GetDescription()
-    if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
+    name = file_of(dataset)
+    if name is None:
         return _Heard()
     try:
         return _heard_from(name, number, _stamp(name), _stamp(f"{name}.aux.xml"))
@@ -185,10 +191,10 @@ def _heard_from(name: str, number: int, *state: tuple[int, int]) -> _Heard:
 
 def _altered_in_xml(dataset: Any, number: int, rat: Any) -> tuple[Message, ...]:
     """Return the numbers of a table in XML that GDAL silently altered, once for each file."""
-    name, driver = dataset.GetDescription(), dataset.GetDriver().ShortName
-    if not name or name.startswith("<") or driver == "MEM" or rat.ChangesAreWrittenToFile():
+    name = file_of(dataset)
+    if name is None or rat.ChangesAreWrittenToFile():
         return ()
-    path = name if driver == "VRT" else f"{name}.aux.xml"
+    path = name if dataset.GetDriver().ShortName == "VRT" else f"{name}.aux.xml"
     stamp = _stamp(path)
     if stamp[0] < 0:
         return ()
@@ -221,9 +227,9 @@ def _stamp(name: str) -> tuple[int, int]:
 
 def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
     """Reject a raster with a damaged ``.aux.xml``, because GDAL silently ignores its table."""
-    path = f"{dataset.GetDescription()}.aux.xml"
-    if not dataset.GetDescription() or dataset.GetDescription().startswith("<"):
+    if file_of(dataset) is None:
         return
+    path = f"{dataset.GetDescription()}.aux.xml"
     with siblings_visible(path):
         data = read_file(path)
     if data is None:

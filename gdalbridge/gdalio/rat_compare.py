@@ -4,7 +4,6 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gdalbridge.errors import NotWrittenError, RasterNotFoundError
 from gdalbridge.gdalio.compat import silence
@@ -141,14 +140,8 @@ def _of_values(
     for start in range(0, was.schema.rows, BLOCK_ROWS):
         length = min(BLOCK_ROWS, was.schema.rows - start)
         mine, theirs = (
-            _comparable(source, column, start, length)
+            source.read_native(column.index, start, length)
             for source, column in ((was, before), (now, after))
         )
         found.add(start, mine, theirs, dtype)
     return found
-
-
-def _comparable(source: RatSource, column: RatColumn, start: int, length: int) -> NDArray[Any]:
-    if column.type == FieldType.DATETIME:
-        return source.read_datetime_text(column.index, start, length)
-    return source.read(column.index, start, length)

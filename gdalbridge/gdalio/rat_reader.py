@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
 from gdalbridge.gdalio import datetimes
-from gdalbridge.gdalio.compat import NEW_TYPES, VERSION, block_io_is_safe, exceptions
+from gdalbridge.gdalio.compat import NEW_TYPES, block_io_is_safe, exceptions
 from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.field_types import (
     FieldType,
@@ -360,7 +360,7 @@ class RatSource:
             raise ConversionError(
                 f"{self.name}, column {column.name!r}: GDAL's type {column.type} is not known here"
             )
-        if column.type >= FieldType.BOOLEAN and VERSION < (3, 12):
+        if column.type >= FieldType.BOOLEAN and not NEW_TYPES:
             # GDAL takes the type from a file written by a newer version, but cannot read the
             # values.
             raise ConversionError(

@@ -32,7 +32,7 @@ from gdalbridge.gdalio.compat import (
     silence,
     write_array,
 )
-from gdalbridge.gdalio.datasets import band_of, is_updatable, open_dataset
+from gdalbridge.gdalio.datasets import band_of, file_of, is_updatable, open_dataset
 from gdalbridge.gdalio.field_types import (
     HFA_NAMES,
     FieldType,
@@ -100,10 +100,9 @@ def check_not_hidden(dataset: Any, number: int, name: str) -> None:
     """
     # With GDAL_DISABLE_READDIR_ON_OPEN=EMPTY_DIR a dataset does not see a table in its .aux.xml,
     # and writing would replace that table.
-    path = dataset.GetDescription()
+    path = file_of(dataset)
     with silence():
-        beside = path and gdal.VSIStatL(f"{path}.aux.xml") is not None
-        if not beside or dataset.GetDriver().ShortName == "MEM":
+        if path is None or gdal.VSIStatL(f"{path}.aux.xml") is None:
             return
         again = open_dataset(path)
         hidden = own_rat(again.GetRasterBand(number)) is not None

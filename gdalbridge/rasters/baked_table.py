@@ -22,7 +22,7 @@ from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.sidecars.merged import INCOMPLETE, MISSING_ATTR
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.format import COMPLETE_ATTR
+from ratzarr.format import is_complete
 
 __all__ = ["Filled", "Wanted", "fill", "vrt_of"]
 
@@ -205,7 +205,7 @@ def _chosen(
             if key in unreadable:
                 continue
             attributes = table.getColumnAttributeMapping(key)
-            if attributes.get(COMPLETE_ATTR, True) is False:
+            if not is_complete(attributes):
                 losses.append(f"column {key!r} is left out: {INCOMPLETE}")
                 continue
             name = str(attributes.get("GDAL_NAME", key))

@@ -129,10 +129,10 @@ def main_file(dataset: Any) -> str | None:
 
     For a part of a file (``NETCDF:"x.nc":v``), return that file.
     """
-    name: str = dataset.GetDescription()
-    if not name or name.startswith("<") or dataset.GetDriver().ShortName == "MEM":
-        return None
-    if name.startswith("/vsi") or os.path.lexists(name):
+    from gdalbridge.gdalio.datasets import file_of
+
+    name = file_of(dataset)
+    if name is None or name.startswith("/vsi") or os.path.lexists(name):
         return name
     files = dataset.GetFileList()
     return files[0] if files else None

@@ -7,7 +7,7 @@ raster, with unchanged pixel values, and has no sidecars of its own, the other r
 """
 
 import os
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +22,7 @@ from gdalbridge.sidecars.fingerprint import main_file
 from gdalbridge.sidecars.naming import (
     Sidecar,
     find_sidecars,
+    named,
     sidecar_path,
     writable_sidecar_path,
 )
@@ -31,9 +32,10 @@ from gdalbridge.sidecars.provenance import (
     raster_attribute,
     raster_label,
 )
+from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import RatZarrError
 
-__all__ = ["Host", "Hosted", "find_hosted", "host_of"]
+__all__ = ["Host", "Hosted", "chosen_sidecars", "find_hosted", "host_of"]
 
 Options = Mapping[str, Any] | None
 
@@ -85,6 +87,31 @@ class Host:
 
         with opened(self.raster, storage_options) as source:
             return raster_attribute(source, self.band, sidecar)
+
+    def warn_of_changes(
+        self,
+        name: str,
+        dataset: Any,
+        recorded: Mapping[str, Any],
+        storage_options: Options = None,
+    ) -> None:
+        """Warn about sidecars that no longer fit the raster, once for each.
+
+        Parameters
+        ----------
+        name : str
+            The requested raster.
+        dataset : gdal.Dataset
+            See :meth:`now`.
+        recorded : mapping
+            The attribute ``RASTER`` of each sidecar, by path; None for one without it.
+        storage_options : mapping, optional
+            For opening the source.
+        """
+        first = next((path for path, then in recorded.items() if then is not None), None)
+        if first is not None:
+            now = self.now(dataset, first, storage_options)
+            warn_of_changes(name, now, recorded, stacklevel=5)
 
     def describing(self, dataset: Any, band: Any) -> Callable[[str], dict[str, Any]]:
         """Return a function that returns the attributes of a new sidecar, given its path.
@@ -157,6 +184,33 @@ def host_of(dataset: Any, band: Any, path: Any = None, *, storage_options: Optio
         if host.find(storage_options=storage_options):
             return host
     return Host(raster, number)
+
+
+def chosen_sidecars(
+    found: Sequence[Sidecar], names: Collection[str | None] | None, raster: str, of: str = ""
+) -> list[Sidecar]:
+    """Return the sidecars of these names; by default all.
+
+    Parameters
+    ----------
+    found : sequence of Sidecar
+    names : collection of str or None, optional
+    raster, of : str
+        For the message.
+
+    Raises
+    ------
+    BridgeError
+        For a missing sidecar; names the existing ones.
+    """
+    there = [one.name for one in found]
+    for name in names or ():
+        if name not in there:
+            raise BridgeError(
+                f"{raster} has no sidecar {named(name)}{of}; it has "
+                f"{', '.join(map(named, there)) or 'none'}"
+            )
+    return [one for one in found if names is None or one.name in names]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from gdalbridge.sidecars.provenance import (
     recorded_now,
 )
 from ratzarr import RatZarr, RatZarrError, StoreError
-from ratzarr.format import COMPLETE_ATTR
+from ratzarr.format import is_complete
 from ratzarr.pipeline import run
 from ratzarr.stores import Location, Objects, gdal_name, open_objects
 from ratzarr.stores import parse as parse_location
@@ -199,7 +199,7 @@ def _described(
         with RatZarr(one.path, readOnly=True, storageOptions=options) as table:
             names = table.getColumnNames()
             complete = all(
-                table.getColumnAttributeMapping(name).get(COMPLETE_ATTR, True) is not False
+                is_complete(table.getColumnAttributeMapping(name))
                 for name in readable_columns(table, names)
             )
             rows = table.getRowCount()

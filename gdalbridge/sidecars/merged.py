@@ -31,17 +31,17 @@ from gdalbridge.errors import (
     RasterNotFoundError,
     SidecarNameError,
 )
+from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.field_types import FieldUsage, linear_binning, usage_in
-from gdalbridge.gdalio.rat_reader import RatSource, unique_names
+from gdalbridge.gdalio.rat_reader import RatSource, no_table, open_rat, unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.sidecars.column_access import MISSING_ATTR
-from gdalbridge.sidecars.host import Host, host_of
-from gdalbridge.sidecars.naming import find_sidecars, is_sidecar, named
+from gdalbridge.sidecars.host import Host, chosen_sidecars, host_of
+from gdalbridge.sidecars.naming import find_sidecars, is_sidecar
 from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
-from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-from ratzarr.format import COMPLETE_ATTR, near_names
+from ratzarr.format import is_complete, near_names
 from ratzarr.interop import missing_value
 
 __all__ = [
@@ -214,7 +214,7 @@ def shown_columns(table: RatZarr) -> Iterator[ShownColumn | LeftOut]:
             continue
         attributes = table.getColumnAttributeMapping(key).asdict()
         dtype, width = table.getColumnDtype(key), table.getColumnWidth(key)
-        if attributes.get(COMPLETE_ATTR, True) is False:
+        if not is_complete(attributes):
             yield LeftOut(sidecar, key, INCOMPLETE)
         elif width > MOST_PARTS:
             yield LeftOut(sidecar, key, f"it has {width} values per row")
@@ -549,16 +549,23 @@ def open_columns(
         if is_store(table):
             if names is not None:
                 raise BridgeError(f"{table} is a table itself, and has no sidecars to choose from")
-
-            def look() -> list[RatZarr]:
-                return [RatZarr(table, readOnly=True, storageOptions=storage_options)]
-
-            columns = Columns(str(table), stack, look, prefer=prefer, parts=parts)
+            columns = Columns(
+                str(table),
+                stack,
+                lambda: [RatZarr(table, readOnly=True, storageOptions=storage_options)],
+                prefer=prefer,
+                parts=parts,
+            )
         else:
             columns = _of_raster(
-                stack, table, band, names, storage_options, options,
-                prefer=prefer, parts=parts, may_be_empty=may_be_empty,
-            )  # fmt: skip
+                stack, table, band, names, storage_options, options, prefer=prefer, parts=parts
+            )
+            if not columns.tables and not columns.by_name and not may_be_empty:
+                beside = (
+                    find_sidecars(table, storage_options=storage_options) if columns.host else []
+                )
+                bands = {one.band for one in beside}
+                raise no_table(columns.dataset, band, columns.name, " and no sidecar", bands)
         columns.stack = stack.pop_all()
         return columns
 
@@ -573,22 +580,14 @@ def _of_raster(
     *,
     prefer: str,
     parts: bool,
-    may_be_empty: bool,
 ) -> Columns:
-    from gdalbridge.gdalio.datasets import band_of, opened
-    from gdalbridge.gdalio.rat_reader import no_table, open_rat
-
     dataset = stack.enter_context(opened(raster, storage_options))
     name = dataset.GetDescription() if raster is dataset else os.fspath(raster)
+    one, path = band_of(dataset, band, name), None if raster is dataset else raster
     host = None
     # A dataset in memory has no place for sidecars.
     with suppress(SidecarNameError):
-        host = host_of(
-            dataset,
-            band_of(dataset, band, name),
-            None if raster is dataset else raster,
-            storage_options=storage_options,
-        )
+        host = host_of(dataset, one, path, storage_options=storage_options)
     own, binning = [], None
     # The raster may have no table of its own.
     with suppress(RasterNotFoundError):
@@ -597,30 +596,19 @@ def _of_raster(
 
     def look() -> list[RatZarr]:
         found = [] if host is None else host.find(storage_options=storage_options)
-        if names is not None:
-            there = [one.name for one in found]
-            for asked in names:
-                if asked not in there:
-                    raise BridgeError(
-                        f"{name} has no sidecar {named(asked)} of band {band}; it has "
-                        f"{', '.join(map(named, there)) or 'none'}"
-                    )
-            found = [one for one in found if one.name in names]
-        return [RatZarr(one.path, readOnly=True, storageOptions=storage_options) for one in found]
+        return [
+            RatZarr(one.path, readOnly=True, storageOptions=storage_options)
+            for one in chosen_sidecars(found, names, name, f" of band {band}")
+        ]
 
     columns = Columns(
         name, stack, look, prefer=prefer, parts=parts, own=own, dataset=dataset, host=host,
         own_binning=binning,
     )  # fmt: skip
-    recorded = {
-        str(table.filename): table.getRatAttributeMapping().get(RASTER_ATTR)
-        for table in columns.tables
-    }
-    if host is not None and any(value is not None for value in recorded.values()):
-        now = host.now(dataset, str(columns.tables[0].filename), storage_options)
-        warn_of_changes(name, now, recorded, stacklevel=4)
-    if not columns.tables and not columns.by_name and not may_be_empty:
-        beside = [] if host is None else find_sidecars(raster, storage_options=storage_options)
-        bands = {one.band for one in beside}
-        raise no_table(dataset, band, name, " and no sidecar", bands)
+    if host is not None:
+        recorded = {
+            str(table.filename): table.getRatAttributeMapping().get(RASTER_ATTR)
+            for table in columns.tables
+        }
+        host.warn_of_changes(name, dataset, recorded, storage_options)
     return columns

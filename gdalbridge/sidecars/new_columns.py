@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,9 @@ from gdalbridge.sidecars.provenance import (
     parsed_raster,
 )
 from gdalbridge.text_table import kind_text
-from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
+from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format import COMPLETE_ATTR, kept_attributes
+from ratzarr.format import chunk_rows_of, is_complete, kept_attributes
 
 __all__ = [
     "ColumnWriter",
@@ -38,7 +37,6 @@ __all__ = [
     "target_of",
 ]
 
-SHORTEST_CHUNK = 1024
 JOB = "job"
 """The digest of the job, in the record of a column's origin."""
 
@@ -180,7 +178,12 @@ def new_columns(
     is_new = not RatZarr.exists(target, storageOptions=storage_options)
     with (
         sidecar_dir_advised(target),
-        RatZarr(target, storageOptions=storage_options) as table,
+        RatZarr(
+            target,
+            storageOptions=storage_options,
+            newRowCount=rows,
+            newChunkSize=chunk_rows_of(rows),
+        ) as table,
     ):
         try:
             with begun_columns(table, keeps) as begun:
@@ -190,13 +193,13 @@ def new_columns(
                 found = _found(table, wanted, there, job) if resume else {}
                 if not overwrite:
                     _check_new(table, wanted, found, there, operation)
-                _set_rows(table, rows, operation, is_new=is_new)
+                _set_rows(table, rows, operation)
                 belongs = _belongs(columns, table, target, storage_options)
                 origin = column_provenance(operation, belongs, None) | dict(provenance or {})
                 if job is not None:
                     origin[JOB] = job
                 for key, new in wanted.items():
-                    if found.get(key) is _State.COMPLETE:
+                    if found.get(key):
                         continue
                     begun[key] = table.colExists(key)
                     if key not in found:
@@ -259,19 +262,8 @@ def begin_column(
             del mapping[MISSING_ATTR]
 
 
-class _State(Enum):
-    """A column of the same job that an interrupted run has left."""
-
-    INCOMPLETE = "incomplete"
-    COMPLETE = "complete"
-
-
 def _attributes(table: RatZarr, name: str) -> dict[str, Any]:
     return dict(table.getColumnAttributeMapping(name))
-
-
-def _is_complete(attributes: Mapping[str, Any]) -> bool:
-    return attributes.get(COMPLETE_ATTR, True) is not False
 
 
 def _origin(attributes: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -282,7 +274,7 @@ def _origin(attributes: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _is_left_over(attributes: Mapping[str, Any], operation: str) -> bool:
     """Return True if an interrupted run of an operation has left the column incomplete."""
     origin = _origin(attributes)
-    return not _is_complete(attributes) and origin.get("operation") == operation and JOB in origin
+    return not is_complete(attributes) and origin.get("operation") == operation and JOB in origin
 
 
 def _found(
@@ -290,14 +282,14 @@ def _found(
     wanted: Mapping[str, NewColumn],
     there: Mapping[str, Mapping[str, Any]],
     job: str | None,
-) -> dict[str, _State]:
-    """Return the columns that an interrupted run of the same job has left."""
+) -> dict[str, bool]:
+    """Return the columns that an interrupted run of the same job has left: True if complete."""
     found = {}
     for name in wanted:
         if _origin(table.resumeColumn(name)).get(JOB, "") == job:
-            found[name] = _State.INCOMPLETE
-        elif name in there and _is_complete(there[name]) and _origin(there[name]).get(JOB) == job:
-            found[name] = _State.COMPLETE
+            found[name] = False
+        elif name in there and is_complete(there[name]) and _origin(there[name]).get(JOB) == job:
+            found[name] = True
     return found
 
 
@@ -310,7 +302,7 @@ def _check_new(
 ) -> None:
     for name in wanted:
         if name in there and name not in found and not _is_left_over(there[name], operation):
-            whole = "" if _is_complete(there[name]) else ", which is not complete"
+            whole = "" if is_complete(there[name]) else ", which is not complete"
             raise OutputExistsError(
                 Advice(
                     f"{table.filename} has a column {name!r} already{whole}.",
@@ -319,7 +311,7 @@ def _check_new(
             )
 
 
-def _set_rows(table: RatZarr, rows: int, operation: str, *, is_new: bool) -> None:
+def _set_rows(table: RatZarr, rows: int, operation: str) -> None:
     if table.rowCount == rows:
         return
     names = table.getColumnNames()
@@ -329,9 +321,6 @@ def _set_rows(table: RatZarr, rows: int, operation: str, *, is_new: bool) -> Non
         )
     for name in names:
         table.deleteColumn(name)
-    if is_new:
-        # A chunk is encoded and read as a whole, so it need not exceed a short table.
-        table.setChunkSize(min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows)))
     table.setRowCount(rows)
 
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
         OWN_COLUMN_ATTRS,
         RESIZE_ATTR,
         ROWS_DONE_ATTR,
+        SHORTEST_CHUNK,
         ZARR_JSON,
+        chunk_rows_of,
+        is_complete,
         kept_attributes,
         key_of,
         near_names,
@@ -40,7 +43,7 @@ __getattr__, __dir__ = lazy(
         "history": "mask",
         "limits": "check_memory",
         "names": "COLUMN_ORDER_ATTR COMPLETE_ATTR CUTS_ATTR CUTTING_ATTR FORMAT_VERSION_ATTR GROUP "
-        "OWN_COLUMN_ATTRS RESIZE_ATTR ROWS_DONE_ATTR ZARR_JSON kept_attributes key_of "
-        "near_names",
+        "OWN_COLUMN_ATTRS RESIZE_ATTR ROWS_DONE_ATTR SHORTEST_CHUNK ZARR_JSON chunk_rows_of "
+        "is_complete kept_attributes key_of near_names",
     },
 )

@@ -48,12 +48,15 @@ __all__ = [
     "RESIZE_ATTR",
     "ROWCOUNT_ATTR",
     "ROWS_DONE_ATTR",
+    "SHORTEST_CHUNK",
     "ZARR_JSON",
     "check_name",
     "check_table_document",
+    "chunk_rows_of",
     "first_of",
     "from_json",
     "has_checksum",
+    "is_complete",
     "is_count",
     "is_document",
     "kept_attributes",
@@ -121,6 +124,7 @@ VALUE_ATTRS = frozenset({"GDAL_TYPE", "GDAL_TYPE_NAME", "PROVENANCE", "UTC_OFFSE
 """Attributes that describe a column's values. A replacement column does not inherit them."""
 
 DFLT_CHUNKSIZE = 500000
+SHORTEST_CHUNK = 1024
 FORMAT_VERSION = 1
 
 CONVENTION = {
@@ -446,6 +450,22 @@ def true_name(key: str, attributes: Mapping[str, Any]) -> str:
         return name if key_of(name) == key else key
     except InvalidNameError:
         return key
+
+
+def chunk_rows_of(rows: int) -> int:
+    """Return the chunk size for a new table of so many rows.
+
+    A chunk is encoded and read as a whole, so it need not exceed a short table.
+
+    >>> chunk_rows_of(10), chunk_rows_of(20_000), chunk_rows_of(10**7)
+    (1024, 20000, 500000)
+    """
+    return min(DFLT_CHUNKSIZE, max(SHORTEST_CHUNK, rows))
+
+
+def is_complete(attributes: Mapping[str, Any]) -> bool:
+    """Return False for the attributes of a column that is not complete yet."""
+    return attributes.get(COMPLETE_ATTR, True) is not False
 
 
 def kept_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:

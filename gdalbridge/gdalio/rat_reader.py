@@ -44,7 +44,6 @@ __all__ = [
     "RatSource",
     "StoredColumn",
     "bands_with_table",
-    "dbf_schema",
     "no_table",
     "open_rat",
     "open_source",
@@ -144,18 +143,6 @@ def schema_of(rat: Any, *, any_name: bool = False, encoding: str | None = None) 
         rat.GetTableType(),
         (float(minimum), float(size)) if is_binned else None,
     )
-
-
-def dbf_schema(table: DbfTable) -> RatSchema:
-    """Return the schema of a ``.vat.dbf`` as a GDAL table."""
-    columns = []
-    for index in range(len(table)):
-        column = table.column(index)
-        kind = column.type
-        if kind >= FieldType.BOOLEAN and not NEW_TYPES:
-            kind = FieldType.INTEGER if kind == FieldType.BOOLEAN else FieldType.STRING
-        columns.append(RatColumn(index, column.name, int(kind), int(column.usage)))
-    return RatSchema(tuple(columns), table.rows, 0, None)
 
 
 def _column_count(table: Any) -> int:
@@ -419,6 +406,9 @@ class RatSource:
             raise BridgeError(
                 f"{self.name} has {self.schema.rows} rows: {length} from row {start} are not in it"
             )
+        return self._values(index, start, length)
+
+    def _values(self, index: int, start: int, length: int) -> Array:
         dtype = self.stored(index).dtype
         kind = self.schema.columns[index].type
         if length == 0:
@@ -603,7 +593,14 @@ class DbfSource(RatSource):
     _rat: DbfTable
 
     def _described(self) -> RatSchema:
-        return dbf_schema(self._rat)
+        columns = []
+        for index in range(len(self._rat)):
+            column = self._rat.column(index)
+            kind = column.type
+            if kind >= FieldType.BOOLEAN and not NEW_TYPES:
+                kind = FieldType.INTEGER if kind == FieldType.BOOLEAN else FieldType.STRING
+            columns.append(RatColumn(index, column.name, int(kind), int(column.usage)))
+        return RatSchema(tuple(columns), self._rat.rows, 0, None)
 
     def _decide(self, index: int) -> StoredColumn:
         column = self._rat.column(index)
@@ -624,12 +621,7 @@ class DbfSource(RatSource):
     def expect(self, index: int, stored: StoredColumn) -> None:
         """See :meth:`RatSource.expect`."""
 
-    def read(self, index: int, start: int, length: int) -> Array:
-        """See :meth:`RatSource.read`."""
-        if not 0 <= start <= start + length <= self.schema.rows:
-            raise BridgeError(
-                f"{self.name} has {self.schema.rows} rows: {length} from row {start} are not in it"
-            )
+    def _values(self, index: int, start: int, length: int) -> Array:
         return self._rat.column(index).values[start : start + length].copy()
 
     def read_encoded(self, index: int, start: int, length: int) -> Array:

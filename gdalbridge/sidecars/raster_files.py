@@ -132,19 +132,23 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
         if place is None or not _is_own(place, main, driver):
             others.append(name)
         elif place != main and place not in own:
-            found = file_state(place, options)
-            if found is not None:
-                _check_regular(place, found)
-                own[place] = found
+            _add(own, place, options)
     tables = tuple(find_sidecars(main.url, storage_options=options, must_list=True))
     return RasterFiles(main, own, state, tables, tuple(others), driver)
 
 
-def _check_regular(place: Location, state: FileState) -> None:
+def _add(
+    own: dict[Location, FileState], place: Location, options: Mapping[str, Any] | None
+) -> None:
+    """Add one of a raster's own files, if it exists."""
+    state = file_state(place, options)
+    if state is None:
+        return
     if state.size < 0:
         raise BridgeError(
             f"{place} is a symbolic link or not a regular file; links are not followed"
         )
+    own[place] = state
 
 
 def moved_files(
@@ -179,10 +183,7 @@ def moved_files(
         # Without the raster, a file with only its stem may belong to another raster by now.
         if place in own or (state is None and not place.path.startswith(main.path)):
             continue
-        found = file_state(place, options)
-        if found is not None:
-            _check_regular(place, found)
-            own[place] = found
+        _add(own, place, options)
     tables = tuple(find_sidecars(main.url, storage_options=options, must_list=True))
     source = here or there
     others = () if here is None else here.others

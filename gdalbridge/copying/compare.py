@@ -49,7 +49,7 @@ class Borders:
         self._kept = set(np.linspace(0, max(0, count - 1), min(count, BLOCKS), dtype=int).tolist())
         self._seen = 0
         self.blocks: list[tuple[Block, list[Array]]] = []
-        """Number of rows written."""
+        """The rows that were kept, in order."""
 
     def put(self, block: Block, pieces: Sequence[Array]) -> None:
         """Add the next block."""

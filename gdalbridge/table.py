@@ -450,8 +450,8 @@ class Table(TableMethods):
             )
         source = self._source
         # A CSV does not say that 007 is text.
-        is_text = on in source.names and source.field(on).dtype.kind in "TSU"
-        with open_data(data, on, columns, self._options, key_is_text=is_text) as opened:
+        texts = [on] if on in source.names and source.field(on).dtype.kind in "TSU" else []
+        with open_data(data, on, columns, self._options, texts=texts) as opened:
             joined = Joined(opened, on, source)
             if not overwrite:
                 refuse_existing(joined.names, self.columns, self.place)

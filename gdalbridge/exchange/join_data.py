@@ -183,7 +183,7 @@ def open_data(
     columns: Sequence[str] | None = None,
     options: Any = None,
     *,
-    key_is_text: bool = False,
+    texts: Sequence[str] | None = (),
 ) -> JoinData:
     """Return data as batches of a key column and others.
 
@@ -198,8 +198,8 @@ def open_data(
         The other columns, by default all.
     options : mapping, optional
         For S3, see :class:`ratzarr.RatZarr`.
-    key_is_text : bool
-        Read the keys of a CSV as text, even if they look like numbers.
+    texts : sequence of str, optional
+        Columns of a CSV to read as text, even if it looks like numbers. None: all.
 
     Raises
     ------
@@ -213,7 +213,6 @@ def open_data(
 
     try:
         if isinstance(data, str | os.PathLike):
-            texts = {key: pa.string()} if key is not None and key_is_text else {}
             return _from_file(data, choose, options, texts)
         if _is_pandas(data):
             by_index = key in data.index.names and key not in data.columns
@@ -240,9 +239,17 @@ def open_data(
     return JoinData(table.schema, table.to_batches(), is_file=False)
 
 
-def read_table(data: Any, options: Any = None) -> Any:
-    """Return a file as a ``pyarrow.Table``; parameters and errors are those of :func:`open_data`."""
-    with open_data(data, options=options) as found:
+def read_table(data: Any, options: Any = None, *, texts: Sequence[str] | None = ()) -> Any:
+    """Return a file as a ``pyarrow.Table``; errors are those of :func:`open_data`.
+
+    Parameters
+    ----------
+    data, options
+        See :func:`open_data`.
+    texts : sequence of str, optional
+        Columns of a CSV to read as text. None: all.
+    """
+    with open_data(data, options=options, texts=texts) as found:
         return found.table()
 
 
@@ -287,15 +294,16 @@ type _Choose = Callable[[Sequence[str]], list[str]]
 """Returns the columns that are wanted of those in a file."""
 
 
-def _from_file(data: Any, choose: _Choose, options: Any, types: dict[str, Any]) -> JoinData:
-    kind = SUFFIXES.get(Path(os.fspath(data)).suffix.lower())
-    if kind is None:
+def _from_file(data: Any, choose: _Choose, options: Any, texts: Sequence[str] | None) -> JoinData:
+    whole = os.fspath(data).lower()
+    kind = SUFFIXES.get(Path(whole.removesuffix(".gz")).suffix)
+    if kind is None or (kind != "csv" and whole.endswith(".gz")):
         raise BridgeError(
             f"{data}: the suffix is none of those that can be joined: {', '.join(SUFFIXES)}"
         )
     with _local(data, options) as path:
         if kind == "csv":
-            return _from_csv(path, choose, types)
+            return _from_csv(path, choose, texts)
         # Not memory-mapped: somebody may write to the file.
         with pa.OSFile(str(path)) as file:
             return (_from_arrow if kind == "arrow" else _from_parquet)(file, choose)
@@ -311,7 +319,7 @@ def _local(data: Any, options: Any) -> Iterator[Path]:
     if place.kind != "s3":
         raise BridgeError(f"{data}: only local files and files on S3 can be joined")
     with temporary_path(Path(tempfile.gettempdir()), folder=True) as folder:
-        path = folder / "data"
+        path = folder / f"data{Path(place.path).suffix.lower()}"
         copy_file(place, Location("local", str(path)), options=options)
         yield path
 
@@ -354,7 +362,7 @@ def _dialect(path: Path) -> tuple[str, str]:
     Spreadsheets write semicolons and decimal commas in many countries. A file whose first line has
     a comma is taken as separated by commas.
     """
-    with path.open("rb") as file:
+    with pa.input_stream(str(path)) as file:
         head = file.read(DIALECT_BYTES)
     header = head.partition(b"\n")[0]
     found = next((one for one in (b",", b";", b"\t", b"|") if one in header), b",")
@@ -364,10 +372,11 @@ def _dialect(path: Path) -> tuple[str, str]:
     return found.decode(), "," if is_comma else "."
 
 
-def _from_csv(path: Path, choose: _Choose, types: dict[str, Any]) -> JoinData:
+def _from_csv(path: Path, choose: _Choose, texts: Sequence[str] | None) -> JoinData:
     with _open_csv(path, {}) as reader:
         names = reader.schema.names
     chosen = choose(names)
+    types = dict.fromkeys(names if texts is None else texts, pa.string())
     while True:
         floats: set[str] = set()
         try:

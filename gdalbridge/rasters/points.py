@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gdalbridge.errors import BridgeError
+from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.point_layer import point_layer
 from ratzarr.interop import required
 
@@ -71,12 +71,14 @@ def points_of(points: Any, crs: str | None = None, layer: str | None = None) -> 
 
 
 def _of_csv(path: str, crs: str | None) -> Points:
-    csv = required("pyarrow.csv", "arrow", "a CSV of points")
     pa = required("pyarrow", "arrow", "a CSV of points")
+    from gdalbridge.exchange.join_data import read_table
+
     try:
-        table = csv.read_csv(path)
-    except (OSError, pa.ArrowException) as error:
-        raise BridgeError(f"{path} can't be read as CSV: {error}") from error
+        table = read_table(path)
+    except ConversionError:
+        # A number of another column would be rounded.
+        table = read_table(path, texts=None)
     folded = {name.strip().casefold(): name for name in table.column_names}
     chosen = next((pair for pair in NAMES if set(pair) <= folded.keys()), None)
     if chosen is None and table.num_columns == 2:
@@ -105,20 +107,17 @@ def _of_csv(path: str, crs: str | None) -> Points:
 def _exact(path: str, table: Any, names: Sequence[str]) -> dict[str, Any]:
     """Return columns of a CSV: as Arrow reads them, or as text where this has other digits."""
     import pyarrow as pa
-    from pyarrow import csv
+    import pyarrow.compute as pc
 
-    if len(set(names)) < len(names):
-        raise BridgeError(f"{path} has two columns of one name: {list(names)!r:.300}")
+    from gdalbridge.exchange.join_data import read_table
+
     if not names:
         return {}
-    as_text = csv.ConvertOptions(
-        column_types=dict.fromkeys(names, pa.string()), include_columns=list(names),
-        null_values=[""], strings_can_be_null=True,
-    )  # fmt: skip
-    texts = csv.read_csv(path, convert_options=as_text)
+    texts = read_table(path, texts=names)
     found = {}
     for name in names:
         text, read = (one.column(name).combine_chunks() for one in (texts, table))
+        text = pc.if_else(pc.equal(text, ""), None, text)
         is_same = not pa.types.is_string(read.type) and read.cast(pa.string()).equals(text)
         found[name] = read if is_same else text
     return found

@@ -235,6 +235,8 @@ def zonal(
             )
         )  # fmt: skip
         rule, rows = _rule(columns, zones, threads)
+        if memory < 1:
+            raise BridgeError(f"memory is a number of bytes above 0: got {memory}")
         job = _Job(zones, layers, weighing, rule, rows, wanted, nodata, memory, threads)
         stack.callback(job.close)
         target = target_of(columns, segments, band, name, storage_options)

@@ -1,5 +1,6 @@
 """Rows under points: whole arrays read by GDAL, and pandas, are the judges."""
 
+import gzip
 import os
 
 import numpy as np
@@ -132,6 +133,7 @@ def test_a_csv_in_the_rasters_coordinates(tmp_path):
         ("xy", "name,Y,X\na,899,503\nb,897,501\n", [1, 3]),
         ("two", "a,b\n503,899\n", [1]),
         ("quoted", 'x,y,"a ""b"""\n503,899,"1,2"\n', [1]),
+        ("comma", "name;Y;X\na;899,5;503,5\n", [1]),
     ]:
         (tmp_path / f"{name}.csv").write_text(text)
         assert sample(path, str(tmp_path / f"{name}.csv"))["row"].to_pylist() == wanted
@@ -142,7 +144,7 @@ def test_a_csv_in_the_rasters_coordinates(tmp_path):
         (tmp_path / f"{name}.csv").write_text(text)
         with pytest.raises(BridgeError, match=words):
             sample(path, tmp_path / f"{name}.csv")
-    with pytest.raises(BridgeError, match="can't be read as CSV"):
+    with pytest.raises(BridgeError, match=r"none.csv can't be read: the file does not exist"):
         sample(path, tmp_path / "none.csv")
 
 
@@ -239,6 +241,14 @@ def test_the_points_own_columns_come_first(tmp_path):
         "_id": [7, 8], "code": ["007", None], "n": [1, None], "price": ["1.50", "2.25"],
         "row": [0, 1], "value": [0, 1], "area": [5, 6], "id": ["a", "b"],
     }  # fmt: skip
+    # A float would round the first.
+    csv.write_text(f"x,y,n\n501,899,{2**53 + 1}\n503,899,0.5\n")
+    found = sample(path, csv)
+    assert found["n"].to_pylist() == [str(2**53 + 1), "0.5"]
+    assert found["row"].to_pylist() == [0, 1]
+    with gzip.open(tmp_path / "plots.csv.gz", "wb") as file:
+        file.write(csv.read_bytes())
+    assert sample(path, tmp_path / "plots.csv.gz").equals(found)
     driver = gdal.GetDriverByName("GPKG").Create(str(tmp_path / "p.gpkg"), 0, 0, 0, 0)
     layer = driver.CreateLayer("p", None, ogr.wkbPoint)
     for name, kind in (("id", ogr.OFTInteger64), ("area", ogr.OFTString), ("raw", ogr.OFTBinary)):

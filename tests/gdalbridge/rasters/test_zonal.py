@@ -505,3 +505,9 @@ def test_weighted_statistics_in_passes_are_the_same(tmp_path, segments):
     for stat in stats:
         one, many = (table[f"{which}_band2_{stat}"][:] for which in ("one", "many"))
         assert np.array_equal(one, many, equal_nan=True)
+
+
+def test_memory_is_more_than_nothing(tmp_path, segments):
+    path, _ = segments
+    with pytest.raises(BridgeError, match="memory is a number of bytes above 0"):
+        zonal(path, write(tmp_path / "a.tif", np.ones((HEIGHT, WIDTH), "u1")), memory=0)

@@ -233,13 +233,28 @@ class Output:
         suffix = Path(self.name).suffix if refers else ""
         with temporary_path(parent, suffix, folder=not refers) as made:
             file = made if refers else made / (name or self.name)
-            yield file
+            with self._written(file):
+                yield file
             self._put({self.place: file} if refers else self._files(file), file)
         # GDAL would not look for the files again.
         if self.place.kind == "s3" and "osgeo" in sys.modules:
             from gdalbridge.gdalio.vsis3 import forget
 
             forget(self.place.url, self._options)
+
+    @contextmanager
+    def _written(self, made: Path) -> Iterator[None]:
+        """Name the output in errors of the file system, such as of a full disk, and in GDAL's."""
+        try:
+            yield
+        except NotWrittenError as error:
+            words = str(error).replace(str(made), str(self))
+            raise (error if words == str(error) else NotWrittenError(words)) from error.__cause__
+        except (BridgeError, RatZarrError):
+            raise
+        except OSError as error:
+            said = error.strerror or error
+            raise NotWrittenError(f"{self} can't be written: {said}") from error
 
     def _files(self, made: Path) -> dict[Location, Path]:
         """Return the files that were written, by their names; the output itself is last."""

@@ -247,7 +247,8 @@ class _Talk:
         self._stack.close()
         if error is not None and not isinstance(error, RuntimeError):
             return
-        words = [str(error)] if error is not None else []
+        # The lines after the first repeat it for other rows.
+        words = [str(error).partition("\n")[0]] if error is not None else []
         words += [one.text for one in self._said if one.text not in words]
         if words:
             raise NotWrittenError(f"{self._path}: {'; '.join(words[:3])}") from error

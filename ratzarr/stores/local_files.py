@@ -148,11 +148,11 @@ def errors_in_words(*places: object) -> Iterator[None]:
         yield
     except (RatZarrError, FileExistsError):
         raise
-    except PermissionError as error:
-        where = ": ".join(map(str, places))
-        raise StorePermissionError(f"{where}: no permission: {error}") from error
     except OSError as error:
-        raise StoreError(f"{': '.join(map(str, places))}: {error}") from error
+        where = ": ".join(map(str, places))
+        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
+            raise StorePermissionError(f"{where}: no permission: {error}") from error
+        raise StoreError(f"{where}: {error}") from error
 
 
 def open_root(root: Path) -> int:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from osgeo import gdal
 
 from gdalbridge import BridgeError, bake, build, open_table, paint, polygonize, select
 from gdalbridge.errors import CancelledError, OutputExistsError, RasterNotFoundError
-from ratzarr import StorePermissionError
+from ratzarr import RatZarr, StorePermissionError
 from tests.gdalbridge.pixel_rasters import squares, write
 
 pytestmark = pytest.mark.main_env_only
@@ -272,3 +274,32 @@ def test_a_raster_on_s3_is_not_replaced_by_polygons(raster, tmp_path, moto_s3):
         with pytest.raises(OutputExistsError, match="is a raster, and is not replaced"):
             polygonize(raster, out, overwrite=True)
     assert contents(moto_s3) == {"d/o.gpkg": Path(package).read_bytes()}
+
+
+FULL = """
+import resource, signal, sys, gdalbridge, gdalbridge.errors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
+for name in sys.argv[2:]:
+    try:
+        gdalbridge.export_table(sys.argv[1], name)
+    except gdalbridge.errors.NotWrittenError as error:
+        print(error)
+"""
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_output(tmp_path):
+    store = tmp_path / "in" / "t.rat.zarr"
+    store.parent.mkdir()
+    with RatZarr(store) as table:
+        table["number"] = np.random.default_rng(0).random(10_000)
+    names = [
+        str(tmp_path / f"o.{suffix}") for suffix in ("csv", "parquet", "arrow", "gpkg", "dbf")
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, store, *names], capture_output=True, text=True, check=False
+    )
+    said = done.stdout.splitlines()
+    assert [one.partition(" ")[0].rstrip(":") for one in said] == names
+    assert done.stderr == ""
+    assert os.listdir(tmp_path) == ["in"]

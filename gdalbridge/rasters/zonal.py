@@ -59,7 +59,7 @@ Array = NDArray[Any]
 
 MEMORY = 2 * 2**30
 WRITE_ROWS = 500_000
-OVERHEAD = 900 * 10**6
+OVERHEAD = 10**9
 """Bytes that a run needs beside its accumulators: windows of pixels, and blocks of rows to write."""
 
 
@@ -235,8 +235,8 @@ def zonal(
             )
         )  # fmt: skip
         rule, rows = _rule(columns, zones, threads)
-        if memory < 1:
-            raise BridgeError(f"memory is a number of bytes above 0: got {memory}")
+        if not isinstance(memory, int | np.integer) or memory < 1:
+            raise BridgeError(f"memory is a number of bytes above 0: got {memory!r}")
         job = _Job(zones, layers, weighing, rule, rows, wanted, nodata, memory, threads)
         stack.callback(job.close)
         target = target_of(columns, segments, band, name, storage_options)
@@ -416,7 +416,7 @@ class _Job:
             Accumulator.row_bytes(one.dtype, self._moments, is_weighted=self._is_weighted)
             for one in layers
         )
-        fitting = max(1, (memory - min(OVERHEAD, memory * 9 // 20)) // max(1, each))
+        fitting = max(1, (memory - min(OVERHEAD, memory // 2)) // max(1, each))
         self.passes = max(1, -(-rows // fitting)) if self._moments else 1
         self._page = -(-rows // self.passes) if rows else 0
         self._tables: list[RankTables] = []

@@ -61,9 +61,9 @@ def interrupted(process):
     return process.returncode, words, time.monotonic() - began
 
 
-def check_interrupted(process):
+def check_interrupted(process, codes=(130,)):
     code, words, seconds = interrupted(process)
-    assert code == 130, words
+    assert code in codes, words
     assert "gdalbridge: interrupted" in words
     assert "Traceback" not in words
     assert "Exception ignored" not in words
@@ -126,7 +126,9 @@ def test_ctrl_c_while_it_begins(module, raster):
         for line in process.stderr:
             if line.rstrip().endswith(f" {module}"):
                 break
-        check_interrupted(process)
+        # Python ends by the signal, which shells show as 130, too, if it came while an extension
+        # module was running Python code of its own.
+        check_interrupted(process, (130, -signal.SIGINT))
 
 
 def test_ctrl_c_twice_does_not_wait():

@@ -1,5 +1,6 @@
 """The import of GDAL, and flags for the features of its version."""
 
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from gdalbridge.errors import GdalMissingError
 __all__ = [
     "NEW_TYPES",
     "VERSION",
+    "block_cache",
     "block_io_is_safe",
     "exceptions",
     "gdal",
@@ -149,6 +151,31 @@ def osr_exceptions(use: bool = True) -> Iterator[None]:
 
     with exceptions(use, osr), silence():
         yield
+
+
+@contextmanager
+def block_cache(limit: int) -> Iterator[None]:
+    """Keep GDAL's cache of blocks below a number of bytes within the block.
+
+    By default it grows to 5 % of the machine's memory. It is one for the process, so that runs in
+    several threads share the lowest limit.
+    """
+    with _cache_lock:
+        _cache_limits.append(limit)
+        if len(_cache_limits) == 1:
+            _cache_before[:] = [gdal.GetCacheMax()]
+        gdal.SetCacheMax(min([*_cache_before, *_cache_limits]))
+    try:
+        yield
+    finally:
+        with _cache_lock:
+            _cache_limits.remove(limit)
+            gdal.SetCacheMax(min([*_cache_before, *_cache_limits]))
+
+
+_cache_lock = threading.Lock()
+_cache_limits: list[int] = []
+_cache_before: list[int] = []
 
 
 @contextmanager

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError
+from gdalbridge.gdalio.compat import block_cache
 from gdalbridge.gdalio.pixels import Pixels, Window
 from gdalbridge.gdalio.warp import on_grid
 from gdalbridge.progress import Progress, progress_of
@@ -59,8 +60,10 @@ Array = NDArray[Any]
 
 MEMORY = 2 * 2**30
 WRITE_ROWS = 500_000
-OVERHEAD = 10**9
-"""Bytes that a run needs beside its accumulators: windows of pixels, and blocks of rows to write."""
+OVERHEAD = 800 * 10**6
+"""Bytes that a run needs beside its accumulators: windows of pixels, GDAL's cache of them, and blocks
+of rows to write."""
+LEAST_CACHE = 2**26
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +224,10 @@ def zonal(
     """
     started = time.perf_counter()
     wanted = _checked(stats, is_weighted=weights is not None)
+    if memory < 1:
+        raise BridgeError(f"memory is a number of bytes above 0: got {memory!r}")
     with ExitStack() as stack, progress_of(progress) as told:
+        stack.enter_context(block_cache(max(LEAST_CACHE, memory // 8)))
         zones = stack.enter_context(Pixels(segments, [band], storage_options))
         layers = _layers(stack, zones, values, bands, prefix, resampling, storage_options)
         weighing = None
@@ -235,8 +241,6 @@ def zonal(
             )
         )  # fmt: skip
         rule, rows = _rule(columns, zones, threads)
-        if not isinstance(memory, int | np.integer) or memory < 1:
-            raise BridgeError(f"memory is a number of bytes above 0: got {memory!r}")
         job = _Job(zones, layers, weighing, rule, rows, wanted, nodata, memory, threads)
         stack.callback(job.close)
         target = target_of(columns, segments, band, name, storage_options)
@@ -410,13 +414,15 @@ class _Job:
         self._ranks = tuple(one for one in stats if is_rank(one))
         least = min(one.pixels.threads for one in (*layers, *([weights] if weights else ())))
         self._threads = max(1, min(zones.threads, least, threads or PROCESSORS))
-        self._memory = memory
+        # The classes of fractions are counted before anything accumulates, and stay.
+        parts = 2 if self._moments and "fraction" in stats else 1
+        self._memory = (memory - min(OVERHEAD, memory // 2)) // parts
         self._windows = zones.windows()
         each = sum(
             Accumulator.row_bytes(one.dtype, self._moments, is_weighted=self._is_weighted)
             for one in layers
         )
-        fitting = max(1, (memory - min(OVERHEAD, memory // 2)) // max(1, each))
+        fitting = max(1, self._memory // max(1, each))
         self.passes = max(1, -(-rows // fitting)) if self._moments else 1
         self._page = -(-rows // self.passes) if rows else 0
         self._tables: list[RankTables] = []
@@ -527,6 +533,14 @@ class _Job:
 
     def run(self, writer: ColumnWriter, saving: Checkpoint, told: Progress) -> None:
         """Compute and write all columns."""
+        self._sum(writer, saving, told)
+        self.count(saving, told)
+        for layer, table in zip(self._layers, self._tables, strict=False):
+            for start, blocks in table.results(self._rows, self._step(writer)):
+                writer.write({f"{layer.name}_{key}": one for key, one in blocks.items()}, start)
+
+    def _sum(self, writer: ColumnWriter, saving: Checkpoint, told: Progress) -> None:
+        """Compute and write what accumulates. Its arrays are gone before the pixels are sorted."""
         saved = saving["sums"]
         if saved is not None and saved.state["first"] and not writer.is_resumed:
             # The rows that were written are gone.
@@ -561,10 +575,6 @@ class _Job:
             if stop < self._rows and saving.is_due():
                 writer.table.flush()
                 saving.save("sums", self._state(0, stop), ())
-        self.count(saving, told)
-        for layer, table in zip(self._layers, self._tables, strict=False):
-            for start, blocks in table.results(self._rows, self._step(writer)):
-                writer.write({f"{layer.name}_{key}": one for key, one in blocks.items()}, start)
 
     def _write_moments(
         self, writer: ColumnWriter, sums: Sequence[Accumulator], first: int, stop: int

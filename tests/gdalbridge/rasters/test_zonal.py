@@ -511,3 +511,14 @@ def test_memory_is_more_than_nothing(tmp_path, segments):
     path, _ = segments
     with pytest.raises(BridgeError, match="memory is a number of bytes above 0"):
         zonal(path, write(tmp_path / "a.tif", np.ones((HEIGHT, WIDTH), "u1")), memory=0)
+
+
+def test_gdals_cache_is_part_of_the_memory(tmp_path, segments):
+    path, _ = segments
+    before, seen = gdal.GetCacheMax(), []
+    source = write(tmp_path / "a.tif", np.ones((HEIGHT, WIDTH), "u1"))
+    zonal(
+        path, source, memory=800 * 10**6, progress=lambda *_: seen.append(gdal.GetCacheMax()) or 1
+    )
+    assert set(seen) == {10**8}
+    assert gdal.GetCacheMax() == before

@@ -148,8 +148,8 @@ def zonal(
 
     The images are read once for all statistics that accumulate (count, sum, mean, stddev, variance,
     min, max, range), in windows of the segmentation's blocks. Medians, percentiles and modes are
-    exact; their pixels are sorted by DuckDB in a temporary directory, of about 16 bytes a pixel and
-    band (integers of up to 16 bits are counted first, which takes less).
+    exact; their pixels are sorted by DuckDB in a temporary directory (``TMPDIR``). It takes up to 45
+    bytes for each pixel and band, and less where values repeat within a segment.
 
     Parameters
     ----------

@@ -61,8 +61,7 @@ Array = NDArray[Any]
 MEMORY = 2 * 2**30
 WRITE_ROWS = 500_000
 OVERHEAD = 800 * 10**6
-"""Bytes that a run needs beside its accumulators: windows of pixels, GDAL's cache of them, and blocks
-of rows to write."""
+"""Bytes beside the accumulators: windows of pixels, GDAL's cache of them, and rows to write."""
 LEAST_CACHE = 2**26
 
 
@@ -416,14 +415,13 @@ class _Job:
         self._threads = max(1, min(zones.threads, least, threads or PROCESSORS))
         # The classes of fractions are counted before anything accumulates, and stay.
         parts = 2 if self._moments and "fraction" in stats else 1
-        self._memory = (memory - min(OVERHEAD, memory // 2)) // parts
+        self._memory = max(1, (memory - min(OVERHEAD, memory // 2)) // parts)
         self._windows = zones.windows()
         each = sum(
             Accumulator.row_bytes(one.dtype, self._moments, is_weighted=self._is_weighted)
             for one in layers
         )
-        fitting = max(1, self._memory // max(1, each))
-        self.passes = max(1, -(-rows // fitting)) if self._moments else 1
+        self.passes = max(1, -(-rows * each // self._memory)) if self._moments else 1
         self._page = -(-rows // self.passes) if rows else 0
         self._tables: list[RankTables] = []
         self.outside = 0

@@ -72,7 +72,8 @@ print(json.dumps(found))
 
 
 @pytest.mark.parametrize("library", [
-    "pyarrow", "duckdb", "matplotlib", "polars",
+    "pyarrow", "duckdb", "matplotlib",
+    pytest.param("polars", marks=pytest.mark.thorough),
     pytest.param("pandas", marks=pytest.mark.thorough),
     pytest.param("dask", marks=pytest.mark.thorough),
     pytest.param("xarray", marks=pytest.mark.thorough),

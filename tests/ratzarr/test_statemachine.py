@@ -6,7 +6,7 @@ from tests.places import S3Place
 from tests.ratzarr.statemachine import run
 
 
-@pytest.mark.parametrize("examples", [20, pytest.param(50, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("examples", [12, pytest.param(50, marks=pytest.mark.thorough)])
 def test_on_local_disk(local, examples):
     run(local, examples=examples)
 

@@ -420,7 +420,15 @@ elif how == "fork":
 
 
 @pytest.mark.parametrize(
-    "how", ["end", "error", "exit", "dropped", "collected", "multiprocessing", "fork"]
+    "how",
+    [
+        "end",
+        "error",
+        "exit",
+        "multiprocessing",
+        "fork",
+        *(pytest.param(one, marks=pytest.mark.thorough) for one in ("dropped", "collected")),
+    ],
 )
 def test_every_end_writes_what_waits(path, how):
     environment = {**os.environ, "RATZARR_WRITE_BUFFER": "on"}

@@ -62,7 +62,10 @@ def test_conflicts_are_told(server, monkeypatch):
     assert "https://elsewhere:1" in done.output
 
 
-@pytest.mark.parametrize("how", ["environment", "file", "config", "password"])
+@pytest.mark.parametrize("how", [
+    "environment", "password",
+    *(pytest.param(one, marks=pytest.mark.thorough) for one in ("file", "config")),
+])  # fmt: skip
 def test_no_secret_is_told(server, monkeypatch, tmp_path, how):
     monkeypatch.setenv("RATZARR_FIRST_ANSWER", "1")  # one of the addresses is nobody's
     config = []

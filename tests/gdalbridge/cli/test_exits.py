@@ -505,9 +505,9 @@ def unprivileged(*words):
     [
         ["paint", "seg.tif", "area", "-o", "out.tif"],
         pytest.param(["paint", "seg.tif", "area", "-o", "out.png"], marks=THOROUGH),
-        ["export", "seg.tif", "out.csv"],
+        pytest.param(["export", "seg.tif", "out.csv"], marks=THOROUGH),
         pytest.param(["select", "seg.tif", "area > 1", "--mask", "out.tif"], marks=THOROUGH),
-        ["polygonize", "seg.tif", "out.gpkg"],
+        pytest.param(["polygonize", "seg.tif", "out.gpkg"], marks=THOROUGH),
         pytest.param(["plot", "seg.tif", "area", "-o", "out.png"], marks=THOROUGH),
         ["sql", "seg.tif", "FROM rat", "-o", "out.csv"],
         ["bake", "seg.tif", "out.tif"],

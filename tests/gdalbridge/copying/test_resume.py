@@ -227,6 +227,7 @@ def once(change):
 # ---- interrupted at every block
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_cancelled_at_every_block(tmp_path, where, driver):
     raster = raster_at(tmp_path / ("seg.tif" if driver == "GTiff" else "seg.img"), driver=driver)
@@ -1010,8 +1011,8 @@ def started(*args):
     ("kind", "chunk"),
     [
         (signal.SIGINT, "a/c/3"),
-        (signal.SIGINT, "b/zarr.json"),
-        (signal.SIGKILL, "a/c/300"),
+        pytest.param(signal.SIGINT, "b/zarr.json", marks=pytest.mark.thorough),
+        pytest.param(signal.SIGKILL, "a/c/300", marks=pytest.mark.thorough),
         (signal.SIGKILL, "b/c/100"),
     ],
     ids=["SIGINT-a/c/3", "SIGINT-b/zarr.json", "SIGKILL-a/c/300", "SIGKILL-b/c/100"],

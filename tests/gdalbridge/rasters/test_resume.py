@@ -131,7 +131,7 @@ def remains(folder):
 
 
 @pytest.mark.parametrize(("run", "step"), [
-    ("build", 2), ("pages", 9),
+    ("build", 2), ("pages", 13),
     pytest.param("ranks", 3, marks=pytest.mark.thorough),
     pytest.param("moments", 2, marks=pytest.mark.thorough),
     pytest.param("weights", 2, marks=pytest.mark.thorough),

@@ -296,7 +296,10 @@ def test_many_more_have_written(place, faulty, others):
 # ---- everything else
 
 
-@pytest.mark.parametrize("kind", [DELETE_ERRORS, "500", "503", "drop", *LOST])
+@pytest.mark.parametrize("kind", [
+    DELETE_ERRORS, "503", *LOST,
+    *(pytest.param(one, marks=pytest.mark.thorough) for one in ("500", "drop")),
+])  # fmt: skip
 def test_deleting(place, faulty, kind):
     """In two requests: each deletes 1000 objects at most."""
     url, beside, rows = place.new(), place.new(), 1010

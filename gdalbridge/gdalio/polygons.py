@@ -5,6 +5,7 @@ with the number of polygons that a line crosses, not with the number of pixels. 
 a temporary file, from which they are read in the order of their values.
 """
 
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,10 @@ def _polygonize(raster: Path, connectedness: int, report: Callable[[float], None
     except RuntimeError:
         if not stopped:
             raise
+    except BaseException as error:
+        # The frames of GDAL's functions have the dataset, too.
+        traceback.clear_frames(error.__traceback__)
+        raise
     finally:
         # A traceback would keep the file open until its directory is gone, and GDAL would then
         # print that it can't write.

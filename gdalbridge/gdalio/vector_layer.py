@@ -4,6 +4,7 @@ GDAL 3.8 and later take whole batches; older versions get one feature after anot
 """
 
 import json
+import traceback
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -115,9 +116,11 @@ class LayerWriter:
             self._dataset.StartTransaction()
         self._whole = hasattr(self._layer, "WritePyArrow")
 
-    def _drop(self) -> None:
+    def _drop(self, error: BaseException) -> None:
         """Close the dataset without a message; the file is about to be removed."""
         with exceptions(use=False), collected():
+            # The frames of GDAL's functions have the dataset, too.
+            traceback.clear_frames(error.__traceback__)
             self._layer = self._dataset = None
 
     def _definition(self, one: LayerField) -> Any:
@@ -193,16 +196,21 @@ class LayerWriter:
             with self._talking():
                 # Not in __init__: after an interrupt, its traceback would keep the file open.
                 self._create()
-        except BaseException:
-            self._drop()
+        except BaseException as error:
+            self._drop(error)
             raise
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is None:
-            self.close()
-        else:
-            self._drop()
+        try:
+            if error is None:
+                self.close()
+        except BaseException as failed:
+            error = failed
+            raise
+        finally:
+            if error is not None:
+                self._drop(error)
 
     def close(self) -> None:
         """Complete the file."""

@@ -96,6 +96,7 @@ class TestTablesInIcechunk(TableConformance):
             assert table.getColumnNames() == ["a"]
 
 
+@pytest.mark.thorough
 class TestTablesInAnFsspecStore(TableConformance):
     examples = 8
 

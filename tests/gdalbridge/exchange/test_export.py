@@ -498,11 +498,17 @@ INTERRUPTED = """
 import os, sys, gdalbridge
 store, target, folder = sys.argv[1:]
 before = sorted(os.listdir(folder))
+# As the command does: GDAL's bindings let go of a new object while the interrupt is on its way.
+sys.unraisablehook = lambda one: one.exc_type is KeyboardInterrupt or sys.__unraisablehook__(one)
 for allowed in range(10_000):
     left = iter(range(allowed))
 
     def interrupt(frame, event, _, left=left):
-        inside = frame.f_code.co_filename.endswith("vector_layer.py")
+        # There, and in the functions of GDAL that are called from there.
+        files = [one.f_code.co_filename for one in (frame, frame.f_back) if one is not None]
+        inside = files[0].endswith("vector_layer.py") or (
+            files[0].endswith(("gdal.py", "ogr.py")) and files[-1].endswith("vector_layer.py")
+        )
         if event in ("call", "c_return") and inside and next(left, None) is None:
             sys.setprofile(None)
             raise KeyboardInterrupt

@@ -113,6 +113,9 @@ def command(
     The pixels of SEGMENTS choose the rows. Images have the same grid, or are resampled to it. The
     columns are called by the bands' descriptions, by the file of a one-band image, or band1 and so
     on: dem_mean, band2_mean.
+
+    Medians, percentiles, modes and fractions are computed from sorted pixels. Those that exceed
+    --memory are in a temporary directory (TMPDIR): up to 45 bytes for each pixel and band.
     """
     from gdalbridge.rasters.zonal import zonal
 

@@ -38,6 +38,7 @@ class IcechunkPlace(StorePlace):
             super().put(url, key, content)
 
 
+@pytest.mark.thorough
 class TestTablesInIcechunk(TableConformance):
     examples = 8
 

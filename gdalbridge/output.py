@@ -380,7 +380,7 @@ def _undo(steps: Sequence[Callable[[], None]], error: BaseException) -> None:
 
 @contextmanager
 def _in_words(words: str) -> Iterator[None]:
-    """Turn an error of one of fsspec's packages, each of which has its own, into words."""
+    """Raise NotWrittenError for any error of the packages of fsspec, which share no class."""
     try:
         yield
     except Exception as error:

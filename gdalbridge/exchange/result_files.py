@@ -70,6 +70,7 @@ def _write_batches(
     distinct(schema.names)
     try:
         write(path, schema, batches)
+    # Arrow raises these for a type that the format can't hold.
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise ConversionError(
             f"{path.suffix} can't hold the result: {error}. Convert the column in the query with "

@@ -143,7 +143,8 @@ def paint(
         and Alpha): the output has four bands, and 0 in the last one for pixels without a row.
     out : str or os.PathLike, optional
         The raster to write: local, on S3, or at another URL that fsspec writes to. A tiled and
-        compressed GeoTIFF (``.tif``), or another format. A name that ends in ``.png`` is a picture with a legend, of at most about 1200
+        compressed GeoTIFF (``.tif``), or another format. A name that ends in ``.png`` is a picture
+        with a legend, of at most about 1200
         pixels a side. By default, an array is returned.
     band : int
         Counted from 1.

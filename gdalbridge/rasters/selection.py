@@ -67,7 +67,8 @@ def select(
         ``"ndvi between 0.6 and 1 and class = 'forest'"``. Rows for which it is NULL are not selected. NaN is greater than any number.
     mask : str or os.PathLike, optional
         Also write the pixels of these rows as a GeoTIFF of bytes, local, on S3, or at another URL
-        that fsspec writes to: 1 for selected pixels, 0 for all others. Pixels that are nodata or masked are never selected.
+        that fsspec writes to: 1 for selected pixels, 0 for all others. Pixels that are nodata or
+        masked are never selected.
     overwrite : bool
         Replace an existing mask.
     band : int

@@ -185,7 +185,7 @@ class _Worker:
             ) from error
         # Close the parent's copy of the pipe's writing end. Otherwise the parent would wait for ever
         # if the worker is killed while it sends a result. The class has no public name for it.
-        self._context.results._writer.close()  # type: ignore[attr-defined]  # private
+        self._context.results._writer.close()  # type: ignore[attr-defined]  # only its private end can be closed
         self._pool = pool
         return pool
 

@@ -421,7 +421,8 @@ class _Job:
             Accumulator.row_bytes(one.dtype, self._moments, is_weighted=self._is_weighted)
             for one in layers
         )
-        self.passes = max(1, -(-rows * each // self._memory)) if self._moments else 1
+        fitting = max(1, self._memory // max(1, each))
+        self.passes = max(1, -(-rows // fitting)) if self._moments else 1
         self._page = -(-rows // self.passes) if rows else 0
         self._tables: list[RankTables] = []
         self.outside = 0

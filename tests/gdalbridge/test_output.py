@@ -15,6 +15,7 @@ from gdalbridge import BridgeError, bake, build, open_table, paint, polygonize, 
 from gdalbridge.errors import CancelledError, OutputExistsError, RasterNotFoundError
 from ratzarr import RatZarr, StorePermissionError
 from tests.gdalbridge.pixel_rasters import squares, write
+from tests.processes import interruptible
 
 pytestmark = pytest.mark.main_env_only
 
@@ -242,7 +243,10 @@ def test_an_upload_that_fails(raster, counted_s3, temporary, way, overwrite):
         return 403
 
     proxy.instead = instead
-    with pytest.raises(KeyboardInterrupt if way == "interrupted" else StorePermissionError):
+    with (
+        interruptible(),
+        pytest.raises(KeyboardInterrupt if way == "interrupted" else StorePermissionError),
+    ):
         paint(raster, "class", out, overwrite=overwrite)
     assert contents(place) == before
     assert os.listdir(temporary) == []

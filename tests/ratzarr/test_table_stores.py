@@ -222,7 +222,7 @@ def test_threads(store):
     together = threading.Barrier(count)
 
     def work(number):
-        together.wait()
+        together.wait(60)
         with RatZarr(store, create=False) as table:
             table.createColumn(f"own{number}", "int8")
             for turn in range(10):
@@ -247,7 +247,7 @@ def test_creators_of_one_column(store):
 
     def create(number):
         with RatZarr(store, create=False) as table:
-            together.wait()
+            together.wait(60)
             try:
                 table.createColumn("a", "int32", attributes={"by": number})
             except RatZarrError:

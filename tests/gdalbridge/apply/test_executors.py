@@ -572,10 +572,10 @@ def work_slowly(number, diary):
     return number * 10
 
 
-def test_dask_workers_killed_in_the_middle(dask_client, diary):
-    """Both, one after the other; the result is the same."""
-    executor = make_executor(dask_client)
-    assert executor.workers == 2
+def test_dask_workers_killed_in_the_middle(mortal_dask_client, diary):
+    """Two of three, one after the other; the result is the same."""
+    executor = make_executor(mortal_dask_client)
+    assert executor.workers == 3
     found, killed = [], set()
     for number, value in enumerate(
         executor.results(lambda n: work_slowly(n, diary), range(120), ahead=20)
@@ -595,15 +595,11 @@ def test_dask_workers_killed_in_the_middle(dask_client, diary):
     assert 120 < begun.total() <= 120 + 2 * 20 + 4
 
 
-def test_dask_gives_up_an_item_that_kills_every_worker(dask_client):
-    dask_client.run_on_scheduler(allow_failures, 0)
-    try:
-        items = [("block", n) for n in range(6)]
-        with pytest.raises(WorkerLostError, match=r"item 5 \(\('block', 5\)\) was given up"):
-            list(make_executor(dask_client).results(poison, items, ahead=1))
-    finally:
-        dask_client.run_on_scheduler(allow_failures, 3)
-        dask_client.wait_for_workers(2)
+def test_dask_gives_up_an_item_that_kills_every_worker(mortal_dask_client):
+    mortal_dask_client.run_on_scheduler(allow_failures, 0)
+    items = [("block", n) for n in range(6)]
+    with pytest.raises(WorkerLostError, match=r"item 5 \(\('block', 5\)\) was given up"):
+        list(make_executor(mortal_dask_client).results(poison, items, ahead=1))
 
 
 def allow_failures(count, dask_scheduler):

@@ -184,7 +184,8 @@ def test_a_process_that_is_killed_costs_its_block_again(worker_processes, tmp_pa
     assert diary.events("begun") == {block: 2 if block in (2, 4) else 1 for block in range(10)}
 
 
-def test_two_dask_workers_killed_in_a_run_of_many_blocks(dask_client, tmp_path):
+@pytest.mark.thorough
+def test_two_dask_workers_killed_in_a_run_of_many_blocks(mortal_dask_client, tmp_path):
     """While the progress is told."""
     (tmp_path / "slow").mkdir()
     diary = Diary(tmp_path / "slow")
@@ -203,7 +204,7 @@ def test_two_dask_workers_killed_in_a_run_of_many_blocks(dask_client, tmp_path):
         scripts.tables(seg=RatZarrHandle(path)),
         scripts.tables(out=RatZarrHandle(out)),
     )
-    controls = scripts.controls_for(dask_client, 20)
+    controls = scripts.controls_for(mortal_dask_client, 20)
     controls.setProgress(progress)
     report = apply(doubled, inputs, outputs, diary, controls)
     assert len(killed) == 2

@@ -7,7 +7,7 @@ MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
 export PYTHON DEBIAN_GDAL CEPH PYTEST_ARGS PYTEST_PROCESSES STRESS_ARGS BENCH_ARGS UPGRADE
 # Meant for other work: they would lead the environments astray.
-unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH
+unexport PYTHONPATH PYTHONHOME PYTHONSAFEPATH PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo test test-all test-s3 stress lint bench requirements clean
 

@@ -142,7 +142,8 @@ def test_little_memory_takes_passes_and_changes_nothing(tmp_path, segments):
     )  # fmt: skip
     assert report.passes > 100
     assert seen[-1] == 1
-    assert np.diff(seen).max() < 0.02
+    # The last twentieth is what completes the columns.
+    assert np.diff(seen).max() == pytest.approx(0.05)
     table = open_table(path)
     for band in ("band1", "band2"):
         assert np.array_equal(table[f"least_{band}_count"][:], table[f"one_{band}_count"][:])

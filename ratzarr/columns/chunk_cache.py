@@ -34,6 +34,8 @@ blocks as are already decoded."""
 PART = 0.25
 """If a second read brings the requested blocks to this part of the chunk, decode the whole
 chunk."""
+PAGES = 64
+"""Blocks of at least 1/PAGES of a chunk's rows are remembered as read."""
 SAMPLE = 256
 """The number of strings sampled to estimate the memory of an array."""
 OVERHEAD = 50
@@ -64,6 +66,8 @@ class ReadChunk:
         blocks take no memory."""
         self._block_bytes = 0
         self._row_bytes = column.codec.row_bytes
+        self._least_page = -(-column.chunk_rows // PAGES)
+        self._read_pages: set[tuple[int, int]] = set()
         self.size = 0 if values is None else size_of(values)
         """Approximate size in memory, in bytes."""
 
@@ -91,6 +95,12 @@ class ReadChunk:
                 first = number * self._block_bytes
                 start, stop = max(begin, first), min(end, first + self._block_bytes)
                 to[start - begin : stop - begin] = blocks[number][start - first : stop - first]
+        if rows.stop - rows.start >= self._least_page:
+            self._read_pages.add((rows.start, rows.stop))
+
+    def is_read_through(self, count: int) -> bool:
+        """Return True if large blocks have read as many rows as there are."""
+        return sum(stop - start for start, stop in tuple(self._read_pages)) >= count
 
     def padded(self, rows: slice) -> list[Array] | None:
         """Return decoded rows of strings as fixed-width bytes; None if :meth:`copy` is needed."""
@@ -115,9 +125,9 @@ class ReadChunk:
         with self._lock:
             if self._values is not None:
                 return
-            found = None if whole else self._codec.blocks(data)
+            found = None if whole and not self._blocks else self._codec.blocks(data)
             if found is not None:
-                self._decode_blocks(found, rows)
+                self._decode_blocks(found, rows, whole=whole)
                 return
             self._values = values = self._codec.decode_pages(data)
             self._blocks = {}
@@ -140,12 +150,12 @@ class ReadChunk:
                 return False
             return found is not None
 
-    def _decode_blocks(self, found: Blocks, rows: slice) -> None:
+    def _decode_blocks(self, found: Blocks, rows: slice, *, whole: bool = False) -> None:
         """Decode the blocks of rows that are not decoded yet, and blocks likely to follow."""
         self._block_bytes = found.block
         first, last = self._blocks_of(rows)
         lacking = sum(other - one for one, other in self._lacking(first, last))
-        if self._blocks and len(self._blocks) + lacking >= found.count * PART:
+        if whole or (self._blocks and len(self._blocks) + lacking >= found.count * PART):
             first, last = 0, found.count
         elif first - 1 in self._blocks:
             last = min(last + AHEAD * len(self._blocks), found.count)

@@ -321,23 +321,30 @@ def cached_parts(
 
 
 def _goes_on(column: Column, state: ColumnState, part: Part) -> bool:
-    """Return True if the rest of a chunk is likely to be read next, piece by piece."""
-    rows, before = part.in_chunk, part.chunk - 1
+    """Return True if the rest of a chunk is likely to be read next, piece by piece.
 
-    def is_cached(chunk: int, rows: slice | None = None) -> bool:
-        found = column.cache.find(column.chunk_key(state, max(0, chunk)), state.kind)
-        return chunk >= 0 and found is not None and (rows is None or found.has(rows))
+    On fast stores, chunks a little before it that have been read through are dropped: this chunk
+    reuses their memory, which is faster than new memory. On slow stores, fetching them again would
+    take longer.
+    """
+    rows, chunk_rows = part.in_chunk, state.chunk_rows
 
-    if rows.start == 0 and is_cached(before, slice(state.chunk_rows - 1, state.chunk_rows)):
-        # The caller reads row after row. On fast stores, the chunk before the last is dropped: the
-        # next chunk reuses its memory, which is faster than new memory. On slow stores, fetching a
-        # dropped chunk again would take longer.
-        if before and column.objects.threads is not None and not column.cache.trusts:
-            column.cache.drop(column.chunk_key(state, before - 1))
+    def cached(chunk: int) -> ReadChunk | None:
+        key = column.chunk_key(state, max(0, chunk))
+        return column.cache.find(key, state.kind) if chunk >= 0 else None
+
+    if column.objects.threads is not None and not column.cache.trusts:
+        for chunk in (part.chunk - 3, part.chunk - 2):
+            found = cached(chunk)
+            if found is not None and found.is_read_through(chunk_rows):
+                column.cache.drop(column.chunk_key(state, chunk))
+    before = cached(part.chunk - 1)
+    if rows.start == 0 and before is not None and before.has(slice(chunk_rows - 1, chunk_rows)):
+        # The caller reads row after row.
         return True
     # The caller may read tile by tile: large blocks in any order, but near each other.
-    is_large = (rows.stop - rows.start) * TILES >= state.chunk_rows
-    return is_large and (is_cached(before) or is_cached(part.chunk + 1))
+    is_large = (rows.stop - rows.start) * TILES >= chunk_rows
+    return is_large and (before is not None or cached(part.chunk + 1) is not None)
 
 
 # ---- writing

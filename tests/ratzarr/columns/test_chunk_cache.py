@@ -111,6 +111,23 @@ def test_a_chunk_that_was_read_through_goes_when_reading_goes_on(tmp_path):
             assert is_kept == (not any("/c/" in str(name) for name, *_ in opened)), chunk
 
 
+def test_tiles_near_each_other_in_any_order_are_unpacked_once(tmp_path):
+    """As segmentations are tiled: a chunk is not let go of before all of it has been read."""
+    values = values_of("f8", rows=10 * CHUNK)
+    path = tmp_path / "t.rat.zarr"
+    with make(path, len(values), chunk=CHUNK, a=("f8",)) as table:
+        table.writeBlock("a", values, 0)
+    wait_until_settled(path)
+    tile, order = CHUNK // 5, np.random.default_rng(1)
+    starts = np.arange(0, len(values), tile)
+    with RatZarr(path, readOnly=True) as table, decompressed() as unpacked:
+        for first in range(0, len(starts), 8):
+            for start in order.permutation(starts[first : first + 8]).tolist():
+                assert (table.readBlock("a", start, tile) == values[start : start + tile]).all()
+    # Some blocks are unpacked together with their neighbour.
+    assert sum(unpacked) < 1.1 * values.nbytes
+
+
 def test_on_s3_nothing_is_let_go_of_before_there_is_no_room(counted_s3):
     place, proxy = counted_s3
     url = place.new()

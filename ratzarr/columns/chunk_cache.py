@@ -34,8 +34,8 @@ blocks as are already decoded."""
 PART = 0.25
 """If a second read brings the requested blocks to this part of the chunk, decode the whole
 chunk."""
-PAGES = 64
-"""Blocks of at least 1/PAGES of a chunk's rows are remembered as read."""
+RUNS = 64
+"""Number of runs of rows that are remembered as read."""
 SAMPLE = 256
 """The number of strings sampled to estimate the memory of an array."""
 OVERHEAD = 50
@@ -66,8 +66,8 @@ class ReadChunk:
         blocks take no memory."""
         self._block_bytes = 0
         self._row_bytes = column.codec.row_bytes
-        self._least_page = -(-column.chunk_rows // PAGES)
-        self._read_pages: set[tuple[int, int]] = set()
+        self._read: dict[int, int] = {}
+        """The runs of rows that were read: the first row by the row behind the last."""
         self.size = 0 if values is None else size_of(values)
         """Approximate size in memory, in bytes."""
 
@@ -95,12 +95,13 @@ class ReadChunk:
                 first = number * self._block_bytes
                 start, stop = max(begin, first), min(end, first + self._block_bytes)
                 to[start - begin : stop - begin] = blocks[number][start - first : stop - first]
-        if rows.stop - rows.start >= self._least_page:
-            self._read_pages.add((rows.start, rows.stop))
+        first = self._read.pop(rows.start, rows.start)
+        if first != rows.start or len(self._read) < RUNS:
+            self._read[rows.stop] = first
 
     def is_read_through(self, count: int) -> bool:
-        """Return True if large blocks have read as many rows as there are."""
-        return sum(stop - start for start, stop in tuple(self._read_pages)) >= count
+        """Return True if as many rows were read as there are; some may have been read twice."""
+        return sum(stop - first for stop, first in self._read.copy().items()) >= count
 
     def padded(self, rows: slice) -> list[Array] | None:
         """Return decoded rows of strings as fixed-width bytes; None if :meth:`copy` is needed."""

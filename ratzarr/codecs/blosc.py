@@ -6,14 +6,16 @@ allows two things:
 
 - A page of rows needs only its own blocks. They are copied behind a new header, and Blosc decodes
   them.
-- A table of CRC-32C checksums, one per block, is stored between the offsets and the first block, where
-  no Blosc reader looks. A page can be verified without the rest of its chunk.
+- Between the offsets and the first block, where no Blosc reader looks, there is room for a table: the
+  CRC-32C of each block, so that a page can be verified without the rest of its chunk; or, for text, the
+  places of some strings, so that a page can be found in it.
 """
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import lt
 from typing import Any, Self
 
 import google_crc32c
@@ -27,6 +29,7 @@ __all__ = [
     "Piece",
     "ReadAt",
     "compress",
+    "marks_in",
     "reader_of",
 ]
 
@@ -41,7 +44,7 @@ memory."""
 type ReadAt = Callable[[int, memoryview], int]
 """Reads from an offset of an object into memory and returns the number of bytes."""
 
-MAGIC = b"rzbs"
+MAGIC, MARKS = b"rzbs", b"rztm"
 SUM = 4
 """Size of a CRC-32C, least significant byte first."""
 HEAD = 4096
@@ -205,6 +208,7 @@ def compress(
     block: int,
     *,
     summed: bool = False,
+    marks: Sequence[int] = (),
 ) -> list[Piece]:
     """Compress values like Blosc's ``compress``.
 
@@ -216,6 +220,8 @@ def compress(
         See numcodecs; ``block`` is not 0.
     summed : bool
         Add a checksum of each block, if the buffer has more than one block.
+    marks : sequence of int
+        Add these offsets in the values' bytes, instead of checksums.
 
     Returns
     -------
@@ -225,10 +231,11 @@ def compress(
     data = blosc.compress(values, compressor, level, shuffle, block)
     size, block = struct.unpack_from("<II", data, 4)
     count = -(-size // block) if block else 0
-    if not summed or data[2] & COPIED or not 1 < count <= MAX_SUMMED_BLOCKS:
+    if data[2] & COPIED or not (marks or (summed and 1 < count <= MAX_SUMMED_BLOCKS)):
         return [data]
-    first = HEADER + 4 * count
     starts = struct.unpack_from(f"<{count}i", data, HEADER)
+    if marks:
+        return _with_table(data, starts, MARKS, marks)
     if list(starts) != sorted(starts):
         # Several threads of Blosc write the blocks in the order in which they finish.
         return [data]
@@ -236,9 +243,46 @@ def compress(
     sums = [
         google_crc32c.value(view[a:b]) for a, b in zip(starts, (*starts[1:], None), strict=True)
     ]
-    more = len(MAGIC) + SUM * (count + 1)
+    return _with_table(data, starts, MAGIC, sums)
+
+
+def _with_table(
+    data: bytes, starts: Sequence[int], magic: bytes, numbers: Sequence[int]
+) -> list[Piece]:
+    """Insert a table into a buffer, in front of its first block."""
+    first = HEADER + 4 * len(starts)
+    more = len(magic) + SUM * (len(numbers) + 1)
     head = data[:12] + struct.pack(
-        f"<I{count}i{len(MAGIC)}s{count}I",
-        len(data) + more, *(start + more for start in starts), MAGIC, *sums,
+        f"<I{len(starts)}i{len(magic)}s{len(numbers)}I",
+        len(data) + more, *(start + more for start in starts), magic, *numbers,
     )  # fmt: skip
+    view = np.frombuffer(data, np.uint8)
     return [head, struct.pack("<I", google_crc32c.value(head)), view[first:]]
+
+
+def marks_in(data: memoryview, count: int) -> tuple[int, ...]:
+    """Return the marks in a valid buffer; see :func:`compress`.
+
+    Parameters
+    ----------
+    data : memoryview
+    count : int
+        The number of marks expected.
+
+    Returns
+    -------
+    tuple of int
+        Ascending, within the uncompressed bytes; empty if there are no such marks.
+    """
+    size, block = struct.unpack_from("<II", data, 4)
+    if count < 1 or not block or data[2] & COPIED:
+        return ()
+    table = HEADER + 4 * -(-size // block)
+    end = table + len(MARKS) + SUM * count
+    if len(data) < end + SUM or data[table : table + len(MARKS)] != MARKS:
+        return ()
+    if struct.unpack_from("<I", data, end)[0] != google_crc32c.value(bytes(data[:end])):
+        return ()
+    marks = struct.unpack_from(f"<{count}I", data, table + len(MARKS))
+    is_sound = marks[0] > 0 and marks[-1] < size and all(map(lt, marks, marks[1:]))
+    return marks if is_sound else ()

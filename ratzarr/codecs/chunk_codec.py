@@ -23,8 +23,8 @@ from numcodecs import Blosc, GZip, VLenBytes, Zstd, blosc, zstd
 from numpy.typing import NDArray
 
 from ratzarr.codecs import compression
-from ratzarr.codecs.blosc import HEADER, Blocks, Piece, ReadAt, compress, reader_of
-from ratzarr.codecs.strings import Convert, PackedStrings, pack, unpack
+from ratzarr.codecs.blosc import HEADER, Blocks, Piece, ReadAt, compress, marks_in, reader_of
+from ratzarr.codecs.strings import STEP, Convert, PackedStrings, pack, unpack
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
 from ratzarr.settings import MAX_CHUNK_BYTES, REQUESTS, environment, number_of
 
@@ -210,12 +210,12 @@ class _Layout:
         endian = (serializer.get("configuration") or {}).get("endian")
         self._stored = dtype if endian is None else dtype.newbyteorder(endian)
 
-    def to_bytes(self, chunk: Array) -> NDArray[np.uint8]:
-        """Return the plain bytes of a chunk."""
+    def to_bytes(self, chunk: Array, marks: list[int]) -> NDArray[np.uint8]:
+        """Return the plain bytes of a chunk; mark the places of strings (see :func:`pack`)."""
         for order in self._orders:
             chunk = chunk.transpose(order)
         if self._dtype.kind == "T":
-            return pack(chunk)
+            return pack(chunk, marks)
         if self._dtype.kind == "O":
             return np.frombuffer(VLenBytes().encode(np.ascontiguousarray(chunk)), np.uint8)
         return np.ascontiguousarray(chunk, self._stored).reshape(-1).view(np.uint8)
@@ -373,10 +373,13 @@ class ChunkCodec:
         """
         self.check_size()
         with turns if turns is not None and self._is_text else nullcontext():
-            data: Any = self._layout.to_bytes(_as(chunk, self._dtype, self._is_text))
+            marks: list[int] = []
+            data: Any = self._layout.to_bytes(_as(chunk, self._dtype, self._is_text), marks)
         self._check_size(len(data))
         if self._adapts or self._adapts_text:
-            pieces = self._pack_numbers(data) if self._adapts else compression.pack_text(data)
+            pieces = (
+                self._pack_numbers(data) if self._adapts else compression.pack_text(data, marks)
+            )
             return _joined(pieces, len(self._packing) - 1)
         for name, configuration in self._packing:
             if name == CHECKSUM:
@@ -468,8 +471,15 @@ class ChunkCodec:
         self.check_size()
         with self._memory(self._size):
             plain = self._unpack(data)
-            found = PackedStrings.of(plain, self._values)
+            found = PackedStrings.of(plain, self._values, self._marks(data))
             return unpack(plain, self._values).reshape(self._shape) if found is None else found
+
+    def _marks(self, data: bytes) -> Sequence[int]:
+        """Return the places of strings that are marked in a chunk whose bytes are verified."""
+        if not self._adapts_text:
+            return ()
+        end = len(data) - CHECKSUM_BYTES * (len(self._packing) - 1)
+        return marks_in(memoryview(data)[:end], (self._values - 1) // STEP)
 
     def decode_utf8[T](self, data: bytes, first: int, stop: int, convert: Convert[T]) -> T | None:
         """Return what a function makes of strings of a chunk; None if it has other values.

@@ -14,12 +14,12 @@ sample of each chunk shows whether another compression saves much more
 Compressing a sample takes as long as compressing a chunk, so :class:`ChunkCodec` does not choose
 for each chunk.
 
-Text is always compressed by zstd and never decoded in part, so its blocks are as long as possible.
+Text is always compressed by zstd and never decompressed in part, so its blocks are as long as possible.
 Blocks are compressed independently. Blosc's own blocks of 32 KiB would make names that contain a
 number twice as large, and take longer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -87,11 +87,11 @@ def _same(configuration: Mapping[str, Any], usual: Mapping[str, Any]) -> bool:
     return all(str(configuration.get(name)) == str(value) for name, value in usual.items())
 
 
-def pack_text(data: NDArray[np.uint8]) -> list[Piece]:
-    """Return a chunk of encoded text as a Blosc buffer, in pieces."""
+def pack_text(data: NDArray[np.uint8], marks: Sequence[int]) -> list[Piece]:
+    """Return a chunk of encoded text as a Blosc buffer, in pieces, with the places of strings."""
     pairs = -(-len(data) // (2 * TEXT_BLOCK))
     blocks = 2 * pairs if len(data) >= TEXT_IN_TWO else 1
-    return compress(data, ZSTD, 1, NO_SHUFFLE, -(-len(data) // blocks))
+    return compress(data, ZSTD, 1, NO_SHUFFLE, -(-len(data) // blocks), marks=marks)
 
 
 def choose(values: NDArray[np.void]) -> Way:

@@ -9,6 +9,9 @@ previous one. To read, the zero bytes in the lengths are located, because text r
 bytes. The result is then verified along the chain of lengths, each of which leads to the next.
 Strings that do not fit this scheme (256 bytes or more, zero bytes in text) take a slower path.
 
+Locating all strings of a chunk takes longer than decompressing it. So the writer marks the place of
+every :data:`STEP`-th string, and a page is located from the mark before it.
+
 Conversions between strings and padded rows use numpy's ``V`` dtype (plain bytes). It accepts UTF-8
 unchanged, where ``S`` accepts only ASCII, and validates it on the way back. They go through an
 iterator's buffer, because numpy treats items of sizes other than 1, 2, 4, 8 or 16 bytes as
@@ -22,8 +25,8 @@ array(['ab', '', 'c'], dtype=StringDType())
 
 import functools
 import sys
-from collections.abc import Callable
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
@@ -52,6 +55,8 @@ HEADER = 4
 """Size of a length, and of the number of strings."""
 PIECE = 16384
 """Strings converted at once; their padded rows fit into the processor's cache."""
+STEP = 4096
+"""The place of every string whose index is a multiple of this is marked."""
 SLAB = 2**18
 """Bytes converted at once, an even number; their results also fit into the cache."""
 LONG = 256
@@ -62,26 +67,42 @@ MAX_PADDED_BYTES = 64 * 2**20
 """Largest padded size of all pieces together."""
 
 
-def pack(values: Array) -> Bytes:
+def pack(values: Array, marks: list[int] | None = None) -> Bytes:
     """Return strings as ``vlen-utf8``.
 
     Parameters
     ----------
     values : ndarray of StringDType, of fixed-width strings, or of fixed-width bytes that are UTF-8
         Of any shape, in row order.
+    marks : list of int, optional
+        Appended to: the offset of the length of each string whose index is :data:`STEP`,
+        2 :data:`STEP`, and so on. Nothing if a string is long.
 
     Returns
     -------
     ndarray of uint8
     """
     flat = values.reshape(-1)
-    if flat.dtype.kind == "S" and (at_once := _pack_bytes(flat)) is not None:
-        return at_once
+    marked: list[int] = []
+    packed = _pack_bytes(flat, marked) if flat.dtype.kind == "S" else None
+    if packed is None:
+        marked.clear()
+        packed = _pack_pieces(flat, marked)
+    # The first string needs no mark.
+    if marks is not None and len(marked) == -(-len(flat) // STEP):
+        marks += marked[1:]
+    return packed
+
+
+def _pack_pieces(flat: Array, marked: list[int]) -> Bytes:
     packed = [np.array([len(flat)], "<u4").view(np.uint8)]
+    end = HEADER
     for first in range(0, len(flat), PIECE):
         piece = flat[first : first + PIECE]
-        fast = pack_at_once(piece)
-        packed.append(fast if fast is not None else _pack_objects(piece))
+        items = _items(piece)
+        fast = None if items is None else _pack_items(items, end, marked)
+        packed.append(_pack_objects(piece) if fast is None else fast)
+        end += len(packed[-1])
     return np.concatenate(packed)
 
 
@@ -100,7 +121,7 @@ def pack_at_once(values: Array, lengths: NDArray[np.integer[Any]] | None = None)
     return None if items is None else _pack_items(items)
 
 
-def _pack_bytes(values: Array) -> Bytes | None:
+def _pack_bytes(values: Array, marked: list[int]) -> Bytes | None:
     """Join fixed-width bytes into one array; return None if this method does not apply."""
     each = HEADER + values.dtype.itemsize
     if each > HEADER + WIDEST:
@@ -111,7 +132,7 @@ def _pack_bytes(values: Array) -> Bytes | None:
     end = HEADER
     for first in range(0, len(values), PIECE):
         items = _items(values[first : first + PIECE])
-        packed = None if items is None else _pack_items(items, out[end:])
+        packed = None if items is None else _pack_items(items, end, marked, out[end:])
         if packed is None:
             return None
         end += len(packed)
@@ -202,7 +223,10 @@ def _knows_layout() -> bool:
     return np.array_equal(_lengths_in_memory(sample), lengths)
 
 
-def _pack_items(items: Array, out: Bytes | None = None) -> Bytes | None:
+def _pack_items(
+    items: Array, begin: int = 0, marked: list[int] | None = None, out: Bytes | None = None
+) -> Bytes | None:
+    """Join items; append the offsets of those to mark, counted from ``begin``, if none is long."""
     each = items.dtype.itemsize
     lengths = items["length"].astype(np.int64)
     stops = np.cumsum(lengths + HEADER)
@@ -216,7 +240,11 @@ def _pack_items(items: Array, out: Bytes | None = None) -> Bytes | None:
     # low byte of a later length with zero, which is no valid length.
     size = 1 if each < HEADER + LONG else HEADER
     headers = np.ndarray((total,), f"<u{size}", out, strides=(1,))[starts]
-    return out[:total] if np.array_equal(headers, lengths) else None
+    if not np.array_equal(headers, lengths):
+        return None
+    if marked is not None and each < HEADER + LONG:
+        marked += (begin + starts[::STEP]).tolist()
+    return out[:total]
 
 
 def _pack_objects(values: Array) -> Bytes:
@@ -300,14 +328,26 @@ def _to_strings(piece: Array, out: Array) -> None:
 
 
 class PackedStrings:
-    """Short encoded strings with the position of each; a page is decoded when it is requested."""
+    """Encoded strings; a page is located and decoded when it is requested. Thread-safe.
 
-    def __init__(self, raw: Bytes, starts: NDArray[Any], lengths: NDArray[np.uint8]) -> None:
-        self._raw, self._lengths = raw, lengths
-        self._starts = starts.astype(np.uint32 if len(raw) < 2**32 else np.int64)
+    Parameters
+    ----------
+    raw : ndarray of uint8
+        ``vlen-utf8`` bytes, which are kept.
+    count : int
+        Number of strings.
+    borders : sequence of int
+        Offsets at which a run of strings begins, and of the end of the last.
+    step : int
+        Number of strings in each run but the last.
+    """
+
+    def __init__(self, raw: Bytes, count: int, borders: Sequence[int], step: int) -> None:
+        self._raw, self._count, self._borders, self._step = raw, count, borders, step
+        self._runs: dict[int, _Run | Array] = {}
 
     @classmethod
-    def of(cls, data: Any, count: int) -> Self | None:
+    def of(cls, data: Any, count: int, marks: Sequence[int] = ()) -> Self | None:
         """Locate strings; return None if one has a zero byte, or 256 bytes or more.
 
         Parameters
@@ -316,15 +356,24 @@ class PackedStrings:
             ``vlen-utf8`` bytes, which are kept. For damaged bytes, None is returned.
         count : int
             Number of strings.
+        marks : sequence of int, optional
+            What :func:`pack` has marked. With marks, strings are located when they are requested,
+            and none of them is a reason to return None.
         """
         raw = np.frombuffer(data, np.uint8)
+        if marks:
+            return cls(raw, count, (HEADER, *marks, len(raw)), STEP)
         found = _lengths(raw, count)
-        return None if found is None else cls(raw, *found)
+        if found is None:
+            return None
+        whole = cls(raw, count, (HEADER, len(raw)), count)
+        whole._runs[0] = _Run.of(raw, *found)
+        return whole
 
     @property
     def nbytes(self) -> int:
-        """Size in memory in bytes."""
-        return self._raw.nbytes + self._starts.nbytes + self._lengths.nbytes
+        """Size in memory in bytes, once all strings are located."""
+        return self._raw.nbytes + self._count * (4 if len(self._raw) < 2**32 else 8) + self._count
 
     def padded(self, first: int, stop: int) -> list[Array] | None:
         """Return strings as pieces of fixed-width bytes, each as wide as its longest string.
@@ -333,23 +382,75 @@ class PackedStrings:
         """
         found: list[Array] = []
         size = 0
-        for begin in range(first, stop, PIECE):
-            piece = self._piece(begin, min(begin + PIECE, stop))
+        for piece in self._pieces(first, stop):
             size += piece.nbytes
-            if size > MAX_PADDED_BYTES or not is_utf8(piece):
+            if piece.dtype.kind != "S" or size > MAX_PADDED_BYTES or not is_utf8(piece):
                 return None
             found.append(piece)
         return found
 
     def copy(self, first: int, out: Array) -> None:
-        """Decode strings, from the one with this index, into an array of StringDType."""
-        for begin in range(0, len(out), PIECE):
-            part = out[begin : begin + PIECE]
-            _to_strings(self._piece(first + begin, first + begin + len(part)), part)
+        """Decode strings, from the one with this index, into an array of StringDType.
 
-    def _piece(self, first: int, stop: int) -> Array:
-        starts = self._starts[first:stop].astype(np.int64)
-        return _rows(self._raw, starts, self._lengths[first:stop])
+        Raises
+        ------
+        ValueError
+            For invalid bytes.
+        """
+        begin = 0
+        for piece in self._pieces(first, first + len(out)):
+            part = out[begin : begin + len(piece)]
+            if piece.dtype.kind == "S":
+                _to_strings(piece, part)
+            else:
+                part[:] = piece
+            begin += len(piece)
+
+    def _pieces(self, first: int, stop: int) -> Iterator[Array]:
+        """Yield strings as fixed-width bytes, or as objects."""
+        while first < stop:
+            number = first // self._step
+            begin = number * self._step
+            end = min(stop, first + PIECE, begin + self._step)
+            run, part = self._run(number), slice(first - begin, end - begin)
+            yield run.padded(part) if isinstance(run, _Run) else run[part]
+            first = end
+
+    def _run(self, number: int) -> "_Run | Array":
+        found = self._runs.get(number)
+        if found is None:
+            start, stop = self._borders[number : number + 2]
+            count = min(self._step, self._count - number * self._step)
+            raw = self._raw[start - HEADER : stop]
+            located = _lengths(raw, count)
+            found = _objects(raw, count) if located is None else _Run.of(raw, *located)
+            self._runs[number] = found
+        return found
+
+
+class _Run(NamedTuple):
+    """Strings whose places are known."""
+
+    raw: Bytes
+    starts: NDArray[Any]
+    """The offset of each string in ``raw``."""
+    lengths: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, raw: Bytes, starts: NDArray[np.int64], lengths: NDArray[np.uint8]) -> Self:
+        return cls(raw, starts.astype(np.uint32 if len(raw) < 2**32 else np.int64), lengths)
+
+    def padded(self, part: slice) -> Array:
+        return _rows(self.raw, self.starts[part].astype(np.int64), self.lengths[part])
+
+
+def _objects(raw: Bytes, count: int) -> Array:
+    """Return the strings that follow the first four bytes, as objects."""
+    plain = np.concatenate([np.array([count], "<u4").view(np.uint8), raw[HEADER:]])
+    # numcodecs would ignore bytes after the last string.
+    _places(plain, count)
+    found: Array = VLenUTF8().decode(plain)
+    return found
 
 
 def _places(raw: Bytes, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -235,7 +235,8 @@ class BlockRead:
         known = ""
         if kept is not None and kept.has(rows):
             if cache.is_trusted(key):
-                kept.copy(rows, out)
+                with column.damage_in_words(state, part.chunk):
+                    kept.copy(rows, out)
                 return
             known = kept.state
         if kept is not None and not kept.state:

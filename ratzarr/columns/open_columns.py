@@ -406,7 +406,8 @@ class OpenColumns:
             if (found := cached_parts(column, state, start, stop)) is not None:
                 blocks[name] = out = np.empty((stop - start, *state.row_shape), state.dtype)
                 for part, chunk in found:
-                    chunk.copy(part.in_chunk, out[part.in_block])
+                    with column.damage_in_words(state, part.chunk):
+                        chunk.copy(part.in_chunk, out[part.in_block])
         return blocks
 
     def _read(
@@ -468,7 +469,10 @@ class OpenColumns:
         if cached is None:
             found = self.read_utf8(name, start, length, to_padded) or []
         else:
-            found = [chunk.padded(part.in_chunk) for part, chunk in cached]
+            found = []
+            for part, chunk in cached:
+                with column.damage_in_words(state, part.chunk):
+                    found.append(chunk.padded(part.in_chunk))
         pieces = [piece for part in found for piece in part or ()]
         # read() handles the remaining cases: rows that the column does not have yet, and strings
         # that can't be padded.

@@ -18,6 +18,7 @@ ROWS = 230
 STORE = HERE / f"golden-v{FORMAT_VERSION}.zarr"
 VALUES = HERE / f"golden-v{FORMAT_VERSION}.json"
 SUMMED = HERE / f"summed-v{FORMAT_VERSION}.zarr"
+MARKED = HERE / f"marked-v{FORMAT_VERSION}.zarr"
 
 
 def columns() -> dict[str, np.ndarray]:
@@ -75,11 +76,27 @@ def make_summed() -> None:
             table.writeBlock(name, values, 0)
 
 
+def marked_strings() -> list[str]:
+    """Return strings of which a chunk has marks."""
+    return [f"größe {n}" * (n % 3) for n in range(15_000)]
+
+
+def make_marked() -> None:
+    """Write the store whose chunks of text have marks."""
+    with RatZarr(MARKED) as table:
+        table.setRowCount(15_000)
+        table.setChunkSize(10_000)
+        table.createColumn("text", str)
+        table.writeBlock("text", np.array(marked_strings(), np.dtypes.StringDType()), 0)
+
+
 def main() -> None:
     """Write stores and values; refuse to replace ones that are there."""
     sys.argv = ["make_golden.py", "--year", "2026"]
     if not SUMMED.exists():
         make_summed()
+    if not MARKED.exists():
+        make_marked()
     if STORE.exists():
         sys.exit(f"{STORE} is there already, and is kept for ever")
     expected = {}

@@ -9,9 +9,9 @@ import pytest
 import zarr
 
 from ratzarr import RatZarr
-from ratzarr.codecs.blosc import MAGIC
+from ratzarr.codecs.blosc import MAGIC, MARKS
 from ratzarr.format.names import FORMAT_VERSION
-from tests.data.make_golden import as_json, of_many_blocks
+from tests.data.make_golden import as_json, marked_strings, of_many_blocks
 
 DATA = Path(__file__).parents[1] / "data"
 VERSIONS = sorted(DATA.glob("golden-v*.zarr"))
@@ -79,3 +79,14 @@ def test_pages_of_chunks_whose_blocks_have_checksums(store):
     for name, values in expected.items():
         array = zarr.open_array(store / "RAT" / name, mode="r")
         assert array[:].tobytes() == values.tobytes()
+
+
+@pytest.mark.parametrize("store", sorted(DATA.glob("marked-v*.zarr")), ids=lambda path: path.stem)
+def test_pages_of_text_with_marks(store):
+    expected = marked_strings()
+    assert MARKS in (store / "RAT/text/c/0").read_bytes()[:500]
+    with RatZarr(store, readOnly=True) as table:
+        for start, length in ((4_090, 10), (9_990, 20), (14_000, 1000), (0, 15_000)):
+            assert table.readBlock("text", start, length).tolist() == expected[start : start + length]
+    array = zarr.open_array(store / "RAT/text", mode="r")
+    assert array[:].tolist() == expected

@@ -47,19 +47,24 @@ class UnpackRoom:
             os.register_at_fork(after_in_child=self._reset)
 
     def _reset(self) -> None:
-        self._waiting, self._taken = threading.Condition(), 0
+        self._waiting = threading.Condition()
+        self._taken: dict[object, int] = {}
 
     @contextmanager
     def take(self, size: int, most: int) -> Iterator[None]:
         """Wait until this much of ``most`` bytes is available."""
-        with self._waiting:
-            self._waiting.wait_for(lambda: not self._taken or self._taken + size <= most)
-            self._taken += size
+        # One entry for each chunk: Ctrl-C comes before an entry is made or after, never in between.
+        mine = object()
         try:
+            with self._waiting:
+                self._waiting.wait_for(
+                    lambda: not self._taken or sum(self._taken.values()) + size <= most
+                )
+                self._taken[mine] = size
             yield
         finally:
             with self._waiting:
-                self._taken -= size
+                self._taken.pop(mine, None)
                 self._waiting.notify_all()
 
 

@@ -1,5 +1,6 @@
 """What came of the benchmarks: a table for docs/benchmarks.md, and pictures beside it."""
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -33,13 +34,32 @@ def write(
     machine: Sequence[str],
     sections: Mapping[str, Sequence[Result]],
     pictures: Iterable[Path],
+    *,
+    whole: bool = True,
 ) -> None:
-    """Put the tables between the marks of a document, and leave the rest of it as it is."""
+    """Put the tables between the marks of a document, and leave the rest of it as it is.
+
+    With ``whole=False``, only the given sections are replaced. Below the title of each, the first
+    line about the machine says when and where it was run.
+    """
     text = path.read_text()
     before, found, rest = text.partition(BEGIN)
-    _, closed, after = rest.partition(END)
+    there, closed, after = rest.partition(END)
     if not (found and closed):
         raise SystemExit(f"{path}: expected the lines {BEGIN!r} and {END!r} in it")
+    if not whole:
+        for title, results in sections.items():
+            new = "\n".join([f"### {title}", "", machine[0], "", *table(results), ""])
+            there, count = re.subn(
+                rf"^### {re.escape(title)}\n(?:(?!###|!\[).*\n)*",
+                lambda _, new=new: new + "\n",
+                there,
+                flags=re.MULTILINE,
+            )
+            if count != 1:
+                raise SystemExit(f"{path}: expected one section {title!r} in it, found {count}")
+        path.write_text(before + BEGIN + there + END + after)
+        return
     lines = [BEGIN, "", *machine, ""]
     for title, results in sections.items():
         lines += [f"### {title}", "", *table(results), ""]

@@ -78,6 +78,22 @@ def test_the_report_is_written_between_its_marks(tmp_path):
     assert line(slow) in text
     assert "\nA machine.\n" in text
     assert "![copies](benchmarks/copies.svg)" in text
+    quick = Result("work", "rival", Spread(1.0, 0.5, 1.5), Bar(1.3))
+    both = {"Copies": [slow], "Copies, HFA": [slow], "Opening": [slow]}
+    write(path, ["A machine."], both, [picture])
+    for _ in range(2):
+        write(path, ["Another.", "More."], {"Copies": [quick]}, [picture], whole=False)
+        text = path.read_text()
+        copies, *others = re.split(r"(?m)^### .+\n", text)[1:]
+        assert "Another." in copies
+        assert line(quick) in copies
+        assert line(slow) not in copies
+        assert [line(slow) in one for one in others] == [True, True]
+        assert text.count("A machine.") == text.count("Another.") == 1
+        assert "![copies](benchmarks/copies.svg)" in text
+        assert text.endswith("after\n")
+    with pytest.raises(SystemExit, match="expected one section 'Queries'"):
+        write(path, ["Another."], {"Queries": [quick]}, [], whole=False)
     path.write_text("no marks")
     with pytest.raises(SystemExit, match="expected the lines"):
         write(path, [], {}, [])

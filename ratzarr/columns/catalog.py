@@ -537,6 +537,9 @@ def _ordered(order: list[str] | None, keys: set[str]) -> list[str]:
     """Return the names with a key among these, in order; remove these keys from the set."""
     if "%" not in "".join(keys):
         # Most tables have no encoded keys, so that each key is its name.
+        if order and len(order) == len(keys) and keys == set(order):
+            keys.clear()
+            return order
         names = [name for name in dict.fromkeys(order or []) if name in keys]
         keys.difference_update(names)
         return names

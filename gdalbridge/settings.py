@@ -1,7 +1,8 @@
 """The environment variables that gdalbridge reads. Those of ratzarr are in :mod:`ratzarr.settings`.
 
 A variable is read when its value is needed, so a program can set it at any time. An empty variable
-counts as not set.
+counts as not set. The vector driver reads ``RATZARR_PYTHON`` in the Python of GDAL's program, which
+has no gdalbridge; see :mod:`gdalbridge.ogr.driver_path`.
 """
 
 import os

@@ -12,12 +12,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Self
 
-from osgeo import gdal_array
-
 from gdalbridge.attached_rat.attach import Options, attach_band, key_of
 from gdalbridge.attached_rat.rat import AttachedRAT
 from gdalbridge.errors import BridgeError, LossWarning, NotWrittenError, SidecarNameError
-from gdalbridge.gdalio.compat import gdal, own_rat, set_own_rat
+from gdalbridge.gdalio.compat import gdal, gdal_array, own_rat, set_own_rat
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.gdalio.vsis3 import prepare_all
 from ratzarr import RedirectError, StorePermissionError

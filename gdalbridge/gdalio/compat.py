@@ -16,6 +16,7 @@ __all__ = [
     "block_io_is_safe",
     "exceptions",
     "gdal",
+    "gdal_array",
     "ogr_exceptions",
     "osr_exceptions",
     "own_rat",

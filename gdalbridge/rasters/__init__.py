@@ -1,1 +1,1 @@
-"""Bake, copy, move and remove rasters together with their tables."""
+"""Rasters with their tables: build, zonal, paint, sample, select, bake, copy, move and remove."""

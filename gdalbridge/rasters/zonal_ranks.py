@@ -132,7 +132,7 @@ class RankTables:
         # Counted here first: segments have far fewer values than pixels.
         count = "count(*)" if weights is None else "sum(n)"
         self._connection.execute(
-            f"INSERT INTO pairs SELECT row, v, {count} FROM more GROUP BY row, v"  # noqa: S608
+            f"INSERT INTO pairs SELECT row, v, {count} FROM more GROUP BY row, v"  # noqa: S608 - our own SQL
         )
         self._connection.unregister("more")
 

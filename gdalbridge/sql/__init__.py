@@ -1,1 +1,1 @@
-"""Expressions over columns and statistics of columns."""
+"""Queries, expressions over columns, statistics, and counts for plots, computed by DuckDB."""

@@ -1,9 +1,10 @@
 """Encode and decode one chunk with the codecs named in a column's ``zarr.json``.
 
 zarr defines the codecs, and numcodecs implements the compressors. This module runs them on one chunk
-at a time in the calling thread; the caller decides what runs in parallel. A chunk of a few kilobytes can claim to hold gigabytes, so every
-decompressor is told the largest size it may produce, and the decoded size must be the one that the
-column's shape and dtype give. A process-wide budget bounds the memory of all chunks being decoded.
+at a time in the calling thread; the caller decides what runs in parallel. A chunk of a few kilobytes
+can claim to hold gigabytes, so every decompressor gets the largest size it may produce, and the
+decoded size must be the one that the column's shape and dtype give. A process-wide budget bounds the
+memory of all chunks being decoded.
 """
 
 import copy

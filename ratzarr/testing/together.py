@@ -10,7 +10,7 @@ from ratzarr.testing.helpers import assert_same, document, make, raw
 
 
 class Together:
-    """Each case was found by :mod:`tests.ratzarr.statemachine`."""
+    """Each case was found by random histories of several instances."""
 
     def test_rows_cut_off_before_the_column_was_opened(self, place):
         """They are not rows of the table: a block for them is refused, not silently dropped."""

@@ -1,4 +1,4 @@
-"""Blosc buffers: read in part, and verified block by block.
+"""Blosc buffers: compressed in a way that suits their values, read in part, verified block by block.
 
 A Blosc buffer starts with a header of 16 bytes and a table of block offsets; the blocks follow in any
 order and are independent of each other (https://github.com/Blosc/c-blosc, README_CHUNK_FORMAT). This
@@ -9,14 +9,31 @@ allows two things:
 - Between the offsets and the first block, where no Blosc reader looks, there is room for a table: the
   CRC-32C of each block, so that a page can be verified without the rest of its chunk; or, for text, the
   places of some strings, so that a page can be found in it.
+
+A buffer also describes its own compression, so the chunks of one column may be compressed
+differently, and every Blosc reader can read them. The column's ``zarr.json`` names the default. A
+sample of each chunk shows whether another compression saves much more
+(docs/decisions/0002-packing.md has the measurements):
+
+- lz4 with byte shuffle: the fastest in both directions, and small enough for most numbers;
+- lz4 with bit shuffle: half as fast, for codes that use half of each value's bits;
+- zstd with byte shuffle: half as fast as lz4, for codes that use few bits or have frequent values;
+- zstd without shuffle: a tenth of the writing speed, for values that repeat as a whole, such as
+  decimals in float64, which become three times smaller.
+
+Compressing a sample takes as long as compressing a chunk, so :class:`ChunkCodec` does not choose
+for each chunk.
+
+Text is always compressed by zstd and never decompressed in part, so its blocks are as long as possible.
+Blosc's own blocks of 32 KiB would make names that contain a number twice as large, and take longer.
 """
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import lt
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import google_crc32c
 import numpy as np
@@ -28,11 +45,14 @@ __all__ = [
     "Blocks",
     "Piece",
     "ReadAt",
+    "Way",
+    "choose",
+    "chooses",
     "compress",
     "marks_in",
+    "pack_text",
     "reader_of",
 ]
-
 
 HEADER = 16
 COPIED = 0x02
@@ -197,27 +217,61 @@ class Blocks:
             raise ValueError("the object has become shorter")
 
 
+# ---- compressing
+
 type Piece = bytes | NDArray[np.uint8]
+
+LZ4, ZSTD = b"lz4", b"zstd"
+NO_SHUFFLE, BYTES, BITS = 0, 1, 2
+
+
+class Way(NamedTuple):
+    """Arguments of Blosc's ``compress``; see numcodecs."""
+
+    compressor: bytes
+    level: int
+    shuffle: int
+    block: int
+    """Bytes of a block; 0 lets Blosc choose."""
+
+
+LZ4_BYTES = Way(LZ4, 5, BYTES, 2**15)
+LZ4_BITS = Way(LZ4, 5, BITS, 2**15)
+ZSTD_BYTES = Way(ZSTD, 1, BYTES, 2**18)
+ZSTD_WHOLE = Way(ZSTD, 2, NO_SHUFFLE, 2**18)
+
+USUAL: Mapping[str, Any] = {"cname": "lz4", "clevel": 5, "shuffle": "shuffle", "blocksize": 0}
+USUAL_TEXT: Mapping[str, Any] = {
+    "cname": "zstd",
+    "clevel": 1,
+    "shuffle": "noshuffle",
+    "blocksize": 0,
+}
+TEXT_BLOCK = 2**23
+"""Largest block of text, in bytes."""
+TEXT_IN_TWO = 2**22
+"""Text of at least this many bytes has an even number of blocks, so that two threads of a reader's
+Blosc have equal work."""
+
+SAMPLE = 2**16
+BITS_SAVE, BYTES_SAVE, WHOLE_SAVES = 0.1, 0.05, 0.25
+"""The part of the uncompressed bytes that a slower compression must save."""
+BYTES_LEAVE = 0.75
+"""The part of lz4's result that zstd with byte shuffle must not exceed."""
+PROBES = 256
+"""Number of values compared to find the padding of a partly filled chunk."""
 
 
 def compress(
-    values: NDArray[Any],
-    compressor: bytes,
-    level: int,
-    shuffle: int,
-    block: int,
-    *,
-    summed: bool = False,
-    marks: Sequence[int] = (),
+    values: NDArray[Any], way: Way, *, summed: bool = False, marks: Sequence[int] = ()
 ) -> list[Piece]:
-    """Compress values like Blosc's ``compress``.
+    """Compress values.
 
     Parameters
     ----------
     values : ndarray
         One-dimensional. Blosc shuffles by its item size.
-    compressor, level, shuffle, block
-        See numcodecs; ``block`` is not 0.
+    way : Way
     summed : bool
         Add a checksum of each block, if the buffer has more than one block.
     marks : sequence of int
@@ -228,7 +282,7 @@ def compress(
     list of bytes and ndarray of uint8
         The consecutive parts of the buffer.
     """
-    data = blosc.compress(values, compressor, level, shuffle, block)
+    data = blosc.compress(values, *way)
     size, block = struct.unpack_from("<II", data, 4)
     count = -(-size // block) if block else 0
     if data[2] & COPIED or not (marks or (summed and 1 < count <= MAX_SUMMED_BLOCKS)):
@@ -286,3 +340,56 @@ def marks_in(data: memoryview, count: int) -> tuple[int, ...]:
     marks = struct.unpack_from(f"<{count}I", data, table + len(MARKS))
     is_sound = marks[0] > 0 and marks[-1] < size and all(map(lt, marks, marks[1:]))
     return marks if is_sound else ()
+
+
+def chooses(configuration: Mapping[str, Any], *, is_text: bool) -> bool:
+    """Return True if this module chooses how to compress columns with this configuration.
+
+    Any other configuration than the default was a user's choice and stays.
+    """
+    usual = USUAL_TEXT if is_text else USUAL
+    return all(str(configuration.get(name)) == str(value) for name, value in usual.items())
+
+
+def pack_text(data: NDArray[np.uint8], marks: Sequence[int]) -> list[Piece]:
+    """Return a chunk of encoded text as a Blosc buffer, in pieces, with the places of strings."""
+    pairs = -(-len(data) // (2 * TEXT_BLOCK))
+    blocks = 2 * pairs if len(data) >= TEXT_IN_TWO else 1
+    return compress(data, Way(ZSTD, 1, NO_SHUFFLE, -(-len(data) // blocks)), marks=marks)
+
+
+def choose(values: NDArray[np.void]) -> Way:
+    """Return the best compression for a chunk of numbers, from a sample of it."""
+    rows = SAMPLE // values.itemsize
+    # Sample the middle, because the first rows of a table are often unusual.
+    start = max(0, (_filled(values) - rows) // 2)
+    sample = values[start : start + rows]
+    if not len(sample):
+        return LZ4_BYTES
+    usual = _part(LZ4_BYTES, sample)
+    best, size = LZ4_BYTES, usual
+    # If lz4 saves nothing, skip the slower ones.
+    if usual > BYTES_SAVE:
+        bits, zstd = _part(LZ4_BITS, sample), _part(ZSTD_BYTES, sample)
+        if usual - zstd > BYTES_SAVE and zstd < BYTES_LEAVE * usual:
+            best, size = ZSTD_BYTES, zstd
+        elif usual - bits > BITS_SAVE:
+            best, size = LZ4_BITS, bits
+    if size > WHOLE_SAVES and size - _part(ZSTD_WHOLE, sample) > WHOLE_SAVES:
+        return ZSTD_WHOLE
+    return best
+
+
+def _part(way: Way, values: NDArray[np.void]) -> float:
+    """Return the compressed size as a part of the uncompressed bytes."""
+    return sum(map(len, compress(values, way))) / values.nbytes
+
+
+def _filled(values: NDArray[np.void]) -> int:
+    """Return the approximate number of values before the padding at a chunk's end."""
+    if not len(values):
+        return 0
+    places = np.linspace(0, len(values) - 1, PROBES).astype(np.intp)
+    probes = values[places].tolist()
+    different = [place for place, value in zip(places, probes, strict=True) if value != probes[-1]]
+    return int(different[-1]) if different else len(values)

@@ -23,8 +23,19 @@ import numpy as np
 from numcodecs import Blosc, GZip, VLenBytes, Zstd, blosc, zstd
 from numpy.typing import NDArray
 
-from ratzarr.codecs import compression
-from ratzarr.codecs.blosc import HEADER, Blocks, Piece, ReadAt, compress, marks_in, reader_of
+from ratzarr.codecs.blosc import (
+    HEADER,
+    Blocks,
+    Piece,
+    ReadAt,
+    Way,
+    choose,
+    chooses,
+    compress,
+    marks_in,
+    pack_text,
+    reader_of,
+)
 from ratzarr.codecs.strings import STEP, Convert, PackedStrings, pack, unpack
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
 from ratzarr.settings import MAX_CHUNK_BYTES, REQUESTS, environment, number_of
@@ -34,6 +45,7 @@ __all__ = [
     "ROOM",
     "ChunkCodec",
     "check_codecs",
+    "chunk_rows_within",
     "value_bytes",
 ]
 
@@ -160,6 +172,8 @@ SIMILAR = 0.02
 """The difference of two compression ratios up to which the same compression is used."""
 CHOOSE_AGAIN = 16
 """Number of chunks after which a new sample is taken in any case."""
+PACKABLE = 2**31 - 2**16
+"""Blosc stores buffer sizes as signed 32-bit integers."""
 KNOWN = frozenset({"transpose", "bytes", *SERIALIZERS.values(), *COMPRESSORS, CHECKSUM})
 
 
@@ -188,6 +202,24 @@ def check_codecs(codecs: object) -> None:
 def value_bytes(dtype: np.dtype[Any]) -> int:
     """Return the memory of a value; for strings and bytes, without their characters."""
     return 16 if dtype.kind in SERIALIZERS else dtype.itemsize
+
+
+def chunk_rows_within(rows: int, dtype: np.dtype[Any], width: int, column: str) -> int:
+    """Return the number of rows in a chunk of a new column: the preferred number, or fewer.
+
+    Raises
+    ------
+    TooLargeError
+        If a single row is too large.
+    """
+    most = min(number_of(MAX_CHUNK_BYTES, environment.get(MAX_CHUNK_BYTES)), PACKABLE)
+    size = value_bytes(dtype) * width
+    if size > most:
+        raise TooLargeError(
+            f"column {column!r}: a row of {size} bytes is more than the {most} bytes that "
+            f"a chunk may have in memory ({MAX_CHUNK_BYTES})"
+        )
+    return min(rows, most // max(1, size))
 
 
 class _Layout:
@@ -268,9 +300,9 @@ def _without_sum(data: Any) -> memoryview:
     return memoryview(plain)
 
 
-def _compressed_by(way: compression.Way, values: NDArray[Any]) -> tuple[list[Piece], float]:
+def _compressed_by(way: Way, values: NDArray[Any]) -> tuple[list[Piece], float]:
     """Compress values; return the buffer, and its size as a part of the uncompressed bytes."""
-    pieces = compress(values, *way, summed=True)
+    pieces = compress(values, way, summed=True)
     return pieces, sum(map(len, pieces)) / max(1, values.nbytes)
 
 
@@ -314,13 +346,9 @@ class ChunkCodec:
             (str(codec["name"]), codec.get("configuration") or {}) for codec in codecs[first:]
         ]
         name, configuration = self._packing[0] if self._packing else ("", {})
-        is_text = self._of_any_length
         # With the default configuration of Blosc, the compression is chosen for each chunk.
-        self._adapts = name == "blosc" and not is_text and compression.chooses(configuration)
-        self._adapts_text = (
-            name == "blosc" and is_text and compression.chooses_for_text(configuration)
-        )
-        self._last: tuple[compression.Way, float, int] | None = None
+        self._adapts = name == "blosc" and chooses(configuration, is_text=self._of_any_length)
+        self._last: tuple[Way, float, int] | None = None
         """The compression of the last chunk, its ratio, and for how many more chunks it is used."""
         self._in_blocks = _is_native(codecs[0], dtype) and (
             [name for name in names[1:] if name != CHECKSUM] == names[1:2] == ["blosc"]
@@ -382,10 +410,8 @@ class ChunkCodec:
             marks: list[int] = []
             data: Any = self._layout.to_bytes(_as(chunk, self._dtype, self._is_text), marks)
         self._check_size(len(data))
-        if self._adapts or self._adapts_text:
-            pieces = (
-                self._pack_numbers(data) if self._adapts else compression.pack_text(data, marks)
-            )
+        if self._adapts:
+            pieces = pack_text(data, marks) if self._of_any_length else self._pack_numbers(data)
             return _joined(pieces, len(self._packing) - 1)
         for name, configuration in self._packing:
             if name == CHECKSUM:
@@ -416,7 +442,7 @@ class ChunkCodec:
             if abs(part - expected) <= SIMILAR:
                 self._last = tried, expected, left - 1
                 return pieces
-        way = compression.choose(values)
+        way = choose(values)
         if way != tried:
             pieces, part = _compressed_by(way, values)
         self._last = way, part, CHOOSE_AGAIN
@@ -482,7 +508,7 @@ class ChunkCodec:
 
     def _marks(self, data: bytes) -> Sequence[int]:
         """Return the places of strings that are marked in a chunk whose bytes are verified."""
-        if not self._adapts_text:
+        if not self._adapts:
             return ()
         end = len(data) - CHECKSUM_BYTES * (len(self._packing) - 1)
         return marks_in(memoryview(data)[:end], (self._values - 1) // STEP)

@@ -8,13 +8,13 @@ from typing import Any, Self
 
 import numpy as np
 
-from ratzarr.codecs.chunk_codec import value_bytes
+from ratzarr.codecs.chunk_codec import chunk_rows_within
 from ratzarr.columns.attributes import checked_attributes
 from ratzarr.errors import ArgumentError, RatZarrError
 from ratzarr.format.casting import exact_scalar
 from ratzarr.format.dtypes import describe, empty_value, normalize_dtype
 from ratzarr.format.history import event
-from ratzarr.format.limits import MAX_ROWS, chunk_rows_within
+from ratzarr.format.limits import MAX_ROWS
 from ratzarr.format.names import (
     COLUMN_ID_ATTR,
     COMPLETE_ATTR,
@@ -77,7 +77,7 @@ class NewColumn:
             ),
             width=values,
             # Use fewer rows if a chunk would otherwise be too large to read back.
-            chunk_rows=chunk_rows_within(chunk_rows, value_bytes(found) * values, column=name),
+            chunk_rows=chunk_rows_within(chunk_rows, found, values, column=name),
             attributes=checked_attributes(attributes or {}, OWN_COLUMN_ATTRS),
             complete=complete,
         )

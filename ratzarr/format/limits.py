@@ -12,24 +12,18 @@ import sys
 from pathlib import Path
 
 from ratzarr.errors import TooLargeError
-from ratzarr.settings import MAX_CHUNK_BYTES, environment, number_of
 
 __all__ = [
     "MAX_DOCUMENT_BYTES",
     "MAX_ROWS",
     "MEMORY",
-    "PACKABLE",
     "TASK_BYTES",
     "check_memory",
-    "chunk_rows_within",
     "memory_there",
 ]
 
 MAX_ROWS = 2**63 - 1
 """The largest index of an array."""
-
-PACKABLE = 2**31 - 2**16
-"""Blosc stores buffer sizes as signed 32-bit integers."""
 
 MAX_DOCUMENT_BYTES = 64 * 2**20
 """Limit of a ``zarr.json``. A log of 100 000 events takes about 20 MB."""
@@ -39,32 +33,6 @@ TASK_BYTES = 2000
 
 CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 """Files with the memory limit of a container's processes."""
-
-
-def chunk_rows_within(chunk_rows: int, row_bytes: int, column: str) -> int:
-    """Return the number of rows in a chunk of a new column.
-
-    Parameters
-    ----------
-    chunk_rows : int
-        The preferred number.
-    row_bytes : int
-        Size of a row in memory.
-    column : str
-        For messages.
-
-    Raises
-    ------
-    TooLargeError
-        If a single row is too large.
-    """
-    most = min(number_of(MAX_CHUNK_BYTES, environment.get(MAX_CHUNK_BYTES)), PACKABLE)
-    if row_bytes > most:
-        raise TooLargeError(
-            f"column {column!r}: a row of {row_bytes} bytes is more than the {most} bytes that "
-            f"a chunk may have in memory ({MAX_CHUNK_BYTES})"
-        )
-    return min(chunk_rows, most // max(1, row_bytes))
 
 
 def check_memory(size: int, what: str) -> None:

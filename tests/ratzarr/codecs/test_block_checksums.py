@@ -10,11 +10,20 @@ import zarr
 from numcodecs import blosc
 
 from ratzarr import DamagedError, RatZarr
-from ratzarr.codecs.blosc import HEAD, MAGIC, Blocks, compress, reader_of
-from ratzarr.codecs.compression import LZ4_BITS, LZ4_BYTES, ZSTD_BYTES, ZSTD_WHOLE
+from ratzarr.codecs.blosc import (
+    HEAD,
+    LZ4_BITS,
+    LZ4_BYTES,
+    MAGIC,
+    ZSTD_BYTES,
+    ZSTD_WHOLE,
+    Blocks,
+    compress,
+    reader_of,
+)
 from tests.files import wait_until_settled
 
-WAYS = [tuple(way) for way in (LZ4_BYTES, LZ4_BITS, ZSTD_BYTES, ZSTD_WHOLE)]
+WAYS = [LZ4_BYTES, LZ4_BITS, ZSTD_BYTES, ZSTD_WHOLE]
 RNG = np.random.default_rng(7)
 ROWS = 500_011
 VALUES = {
@@ -28,7 +37,7 @@ VALUES = {
 
 def summed(values, way):
     """Pack values with checksums of their blocks."""
-    return b"".join(compress(values.view(f"V{values.itemsize}"), *way, summed=True))
+    return b"".join(compress(values.view(f"V{values.itemsize}"), way, summed=True))
 
 
 def opened(buffer, size, *, summed=True):

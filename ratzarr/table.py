@@ -16,10 +16,11 @@ from ratzarr.codecs.strings import Convert, to_offsets
 from ratzarr.columns.attributes import LiveAttributes
 from ratzarr.columns.chunk_cache import ChunkCache
 from ratzarr.columns.column import Column
-from ratzarr.columns.new_column import NewColumn, integer, new_columns
+from ratzarr.columns.metadata import NewColumn, new_columns
 from ratzarr.columns.open_columns import OpenColumns
 from ratzarr.columns.write_buffer import buffer_of
 from ratzarr.errors import ClosedError, RatZarrError, ReadOnlyError
+from ratzarr.format.casting import integer
 from ratzarr.format.dtypes import BYTES
 from ratzarr.format.history import Event, parse
 from ratzarr.format.limits import MAX_ROWS

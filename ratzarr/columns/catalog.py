@@ -16,8 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from ratzarr.columns.column import Column
-from ratzarr.columns.metadata import ColumnState
-from ratzarr.columns.new_column import NewColumn
+from ratzarr.columns.metadata import ColumnState, NewColumn
 from ratzarr.columns.resize import Resizing, rows_of
 from ratzarr.concurrency import Attempts, run
 from ratzarr.errors import (

@@ -24,8 +24,7 @@ from ratzarr.columns.chunk_io import (
     cached_parts,
 )
 from ratzarr.columns.column import Column
-from ratzarr.columns.metadata import ColumnState
-from ratzarr.columns.new_column import NewColumn, integer
+from ratzarr.columns.metadata import ColumnState, NewColumn
 from ratzarr.columns.resize import rows_of
 from ratzarr.columns.write_buffer import BufferedRows, WriteBuffer
 from ratzarr.concurrency import PROCESSORS, run
@@ -38,6 +37,7 @@ from ratzarr.errors import (
     RowRangeError,
     StoreError,
 )
+from ratzarr.format.casting import integer
 from ratzarr.format.limits import MAX_ROWS, MEMORY, TASK_BYTES, check_memory
 from ratzarr.format.names import RESIZE_ATTR, check_name, stated_rows
 from ratzarr.stores.document import MetadataDocument

@@ -12,6 +12,7 @@ Traceback (most recent call last):
 ratzarr.errors.UnequalValueError: column 'n', row 11: 300 does not fit uint8 (0 to 255)
 """
 
+import operator
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,10 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratzarr.errors import UnequalValueError, UnsupportedDtypeError
+from ratzarr.errors import ArgumentError, UnequalValueError, UnsupportedDtypeError
 from ratzarr.format.dataframes import numpy_block
 
-__all__ = ["as_block", "exact", "exact_scalar", "has_payload"]
+__all__ = ["as_block", "exact", "exact_scalar", "has_payload", "integer"]
 
 Array = NDArray[Any]
 
@@ -82,6 +83,22 @@ def _masked(row: int, column: str, first_row: int | None) -> UnequalValueError:
         f"column {column!r}, row {row + (first_row or 0)} is masked, and a column has no mask: fill "
         "the block first (block.filled(...))"
     )
+
+
+def integer(value: Any, what: str, least: int | None = None, most: int | None = None) -> int:
+    """Return an integer argument. NumPy integers are accepted; bools and floats are refused."""
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise ArgumentError(
+            f"{what} is an integer: got {value!r}, a {type(value).__name__}"
+        ) from None
+    too_small = least is not None and number < least
+    if too_small or (most is not None and number > most):
+        raise ArgumentError(f"{what} is an integer from {least} to {most}: got {number}")
+    return number
 
 
 def exact_scalar(value: Any, dtype: np.dtype[Any], *, column: str) -> Any:

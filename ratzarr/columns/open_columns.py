@@ -639,7 +639,7 @@ class OpenColumns:
             If another process has deleted a column, created it anew, or cut rows off.
         """
         with self.confirming() as written:
-            run([partial(column.confirm, state, stop) for column, state, stop in written])
+            _run([partial(column.confirm, state, stop) for column, state, stop in written])
 
     @contextmanager
     def confirming(self, names: Iterable[str] | None = None) -> Iterator[list[Write]]:

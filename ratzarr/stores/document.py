@@ -160,22 +160,19 @@ class MetadataDocument:
             If other writers came first every time.
         """
         with self._lock:
-            fresh = False
-            for attempt in (attempts := Attempts(self.objects.patience)):
-                if attempt or not self._version:
-                    self.reload()
-                    fresh = True
+            document = copy.deepcopy(self.document)
+            # It may be outdated: then neither "nothing to change" nor an error is reliable.
+            try:
+                is_changed = bool(self._version) and change(document) is not False
+            except Exception:
+                is_changed = False
+            if is_changed and self._replace(document):
+                return True
+            for _ in (attempts := Attempts(self.objects.patience)):
+                self.reload()
                 document = copy.deepcopy(self.document)
-                # With an outdated document, neither "nothing to change" nor an error is reliable.
-                try:
-                    if change(document) is False:
-                        if fresh:
-                            return False
-                        continue
-                except Exception:
-                    if fresh:
-                        raise
-                    continue
+                if change(document) is False:
+                    return False
                 if self._replace(document):
                     return True
         raise ConflictError(

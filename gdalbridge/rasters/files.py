@@ -25,7 +25,7 @@ from gdalbridge.sidecars.naming import (
     is_folder,
     sidecar_path,
 )
-from gdalbridge.sidecars.pixel_samples import REFERRERS
+from gdalbridge.sidecars.fingerprint import REFERRERS
 from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_label
 from gdalbridge.sidecars.raster_files import (
     BESIDE,

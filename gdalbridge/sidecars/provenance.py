@@ -19,7 +19,14 @@ from typing import Any
 from urllib.parse import unquote
 
 from gdalbridge.errors import RasterNotFoundError
-from gdalbridge.sidecars.fingerprint import main_file, modified_at
+from gdalbridge.sidecars.fingerprint import (
+    REFERRERS,
+    data_type,
+    differing_samples,
+    main_file,
+    modified_at,
+    sample_pixels,
+)
 from ratzarr import RatZarrError
 from ratzarr.format import mask
 from ratzarr.stores import Location, gdal_name, url_name
@@ -137,8 +144,6 @@ def raster_attribute(dataset: Any, band: int, sidecar: Any) -> dict[str, Any]:
     found = described(dataset, band)
     found["name"] = None if file is None else raster_label(dataset.GetDescription(), sidecar)
     if file is not None:
-        from gdalbridge.sidecars.pixel_samples import sample_pixels
-
         found["fingerprint"] = {
             "modified": modified_at(file),
             "pixels": sample_pixels(dataset, band, file),
@@ -150,7 +155,6 @@ def described(dataset: Any, band: int) -> dict[str, Any]:
     """Return the attribute ``RASTER`` without a name, and without reading pixels."""
     from gdalbridge.gdalio.compat import exceptions, silence
     from gdalbridge.gdalio.datasets import siblings_visible
-    from gdalbridge.sidecars.pixel_samples import data_type
 
     # Some formats only now look for a geotransform in files beside the raster. If GDAL reports an
     # error in a table there, it is reported when the table is read, not here.
@@ -379,8 +383,6 @@ def pixel_changes(then: object, now: object) -> list[str]:
     before, after = _fingerprint(then), _fingerprint(now)
     if before is None or after is None:
         return []
-    from gdalbridge.sidecars.pixel_samples import differing_samples
-
     differing, compared = differing_samples(before["pixels"], after["pixels"])
     if not differing:
         return []
@@ -438,7 +440,6 @@ def recorded_now(
     if name is None or not (name.startswith("/vsi") or Path(name).is_file()):
         return None
     from gdalbridge.gdalio.datasets import driver_of, opened
-    from gdalbridge.sidecars.pixel_samples import REFERRERS
 
     then = parsed_raster(recorded) or {}
     # A raster without read permission counts as not found.

@@ -9,7 +9,7 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge.gdalio.datasets import open_dataset, opened
-from gdalbridge.sidecars.pixel_samples import (
+from gdalbridge.sidecars.fingerprint import (
     data_type,
     differing_samples,
     is_remote,

@@ -1,8 +1,10 @@
-"""The import of GDAL, and flags for the features of its version."""
+"""The import of GDAL: features of its version, its errors and messages, its options."""
 
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,10 @@ from gdalbridge.errors import GdalMissingError
 __all__ = [
     "NEW_TYPES",
     "VERSION",
+    "Message",
     "block_cache",
     "block_io_is_safe",
+    "collected",
     "exceptions",
     "gdal",
     "gdal_array",
@@ -185,6 +189,41 @@ def silence() -> Iterator[None]:
     gdal.PushErrorHandler("CPLQuietErrorHandler")
     try:
         yield
+    finally:
+        gdal.PopErrorHandler()
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message from GDAL."""
+
+    level: int
+    """``gdal.CE_Warning``, ``gdal.CE_Failure``, ..."""
+    text: str
+    of_table: bool = False
+    """True if GDAL reported it while reading a table."""
+
+
+@contextmanager
+def collected(*, of_table: bool = False) -> Iterator[list[Message]]:
+    """Collect GDAL's messages in this thread within the block, and keep them off stderr.
+
+    Parameters
+    ----------
+    of_table : bool
+        True if all messages concern a table.
+    """
+    found: list[Message] = []
+
+    def handle(level: int, number: int, text: str) -> None:
+        if level == gdal.CE_Debug:
+            sys.stderr.write(f"{text}\n")
+        elif level != gdal.CE_None:
+            found.append(Message(level, text.strip(), of_table))
+
+    gdal.PushErrorHandler(handle)
+    try:
+        yield found
     finally:
         gdal.PopErrorHandler()
 

@@ -8,8 +8,14 @@ from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from gdalbridge.errors import RasterNotFoundError
-from gdalbridge.gdalio.compat import exceptions, gdal, silence, thread_options
-from gdalbridge.gdalio.messages import Message, collected
+from gdalbridge.gdalio.compat import (
+    Message,
+    collected,
+    exceptions,
+    gdal,
+    silence,
+    thread_options,
+)
 from gdalbridge.gdalio.special_files import refuse_special_files, refuse_special_sources
 from gdalbridge.gdalio.vsis3 import ask, bucket_of, in_this_thread, reached
 from ratzarr.stores import gdal_name

@@ -1,5 +1,9 @@
 """Find a raster's own table, and report GDAL's messages about it.
 
+GDAL may return an incomplete table: it drops rows, clamps integers and continues after a failed
+read, and reports this only in a message. This module turns such messages into errors with GDAL's
+words, and other messages into Python warnings.
+
 GDAL's table is in the raster's file or its ``.aux.xml``. If a band has no table there, the
 raster's ``.vat.dbf`` is its table. GDAL 3.11 and later follow the same rule; we follow it with
 every version.
@@ -7,14 +11,24 @@ every version.
 
 import itertools
 import os
-from collections.abc import Sequence
+import re
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from gdalbridge.errors import RasterNotFoundError
-from gdalbridge.gdalio.compat import VERSION, exceptions, gdal, own_rat, silence
+from gdalbridge.errors import GdalLossError, GdalWarning, LossWarning, RasterNotFoundError
+from gdalbridge.gdalio.compat import (
+    VERSION,
+    Message,
+    collected,
+    exceptions,
+    gdal,
+    own_rat,
+    silence,
+)
 from gdalbridge.gdalio.datasets import (
     file_of,
     messages_of,
@@ -22,12 +36,12 @@ from gdalbridge.gdalio.datasets import (
     read_file,
     siblings_visible,
 )
-from gdalbridge.gdalio.messages import Message, collected, report
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable
 from gdalbridge.gdalio.xml_numbers import altered_numbers
+from ratzarr.errors import Advice
 
-__all__ = ["DBF_SUFFIX", "dbf_beside", "open_own_table"]
+__all__ = ["DBF_SUFFIX", "dbf_beside", "open_own_table", "report"]
 
 DBF_SUFFIX = ".vat.dbf"
 READS_DBF = VERSION >= (3, 11)
@@ -38,6 +52,15 @@ LISTED = 1000
 """Largest number of files in a directory searched for a name in other case."""
 REMEMBERED = 64
 """Number of rasters whose messages, or altered numbers, are kept, by the state of their files."""
+SHOWN = 3
+"""Number of messages that an error quotes."""
+ABOUT_TABLE = re.compile(
+    r"\biRow\b|\biField\b|\.vat\b|\bRAT\b|attribute table|Integer overflow", re.I
+)
+"""Matches messages about a table among all messages about a raster."""
+LOSS = re.compile(
+    r"overflow|out of range|clamp|truncat|incompletely|fread|can ?not|could not|fail", re.I
+)
 
 
 def open_own_table(
@@ -245,3 +268,48 @@ def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
     report(
         [Message(gdal.CE_Failure, f"{path} is damaged: {words}", True)], name, lossy=options.lossy
     )
+
+
+def report(messages: Iterable[Message], name: str, *, lossy: bool) -> None:
+    """Raise or warn for GDAL's messages about a raster and its table.
+
+    Parameters
+    ----------
+    messages : iterable of Message
+    name : str
+        The raster's name.
+    lossy : bool
+        Warn about lost values instead of raising an error.
+
+    Raises
+    ------
+    GdalLossError
+        If values were lost or altered, with GDAL's words.
+
+    Warns
+    -----
+    GdalWarning
+        For any other message.
+    LossWarning
+        For lost values, with ``lossy``.
+    """
+    losses = []
+    # Always warn from this line, so that Python shows each warning once.
+    for message in dict.fromkeys(messages):
+        is_of_table = message.of_table or ABOUT_TABLE.search(message.text) is not None
+        if is_of_table and (message.level >= gdal.CE_Failure or LOSS.search(message.text)):
+            losses.append(message.text.rstrip("."))
+        else:
+            warnings.warn(f"{name}: {message.text}", GdalWarning, stacklevel=1)
+    if not losses:
+        return
+    more = f"; and {len(losses) - SHOWN} more" if len(losses) > SHOWN else ""
+    words = f"{'; '.join(losses[:SHOWN])}{more}"
+    if not lossy:
+        raise GdalLossError(
+            Advice(
+                f"{name}: GDAL lost or altered values of the attribute table: {words}.",
+                "Use lossy=True to read what is left.",
+            )
+        )
+    warnings.warn(f"{name}: lost or altered values: {words}", LossWarning, stacklevel=1)

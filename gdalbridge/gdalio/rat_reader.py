@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, ConversionError, GdalError, RasterNotFoundError
 from gdalbridge.gdalio import datetimes
-from gdalbridge.gdalio.compat import NEW_TYPES, block_io_is_safe, exceptions
+from gdalbridge.gdalio.compat import NEW_TYPES, block_io_is_safe, collected, exceptions
 from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.field_types import (
     FieldType,
@@ -28,8 +28,7 @@ from gdalbridge.gdalio.field_types import (
     type_name,
     usage_attributes,
 )
-from gdalbridge.gdalio.messages import collected, report
-from gdalbridge.gdalio.own_table import open_own_table
+from gdalbridge.gdalio.own_table import open_own_table, report
 from gdalbridge.gdalio.read_options import DEFAULTS, SAY_ENCODING, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable, is_ascii
 from ratzarr import RatZarrError

@@ -11,9 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from gdalbridge.errors import GdalError, NotWrittenError
-from gdalbridge.gdalio.compat import exceptions, gdal, ogr_exceptions, osr_exceptions
+from gdalbridge.gdalio.compat import (
+    Message,
+    collected,
+    exceptions,
+    gdal,
+    ogr_exceptions,
+    osr_exceptions,
+)
 from gdalbridge.gdalio.crs import spatial_reference
-from gdalbridge.gdalio.messages import Message, collected
 
 __all__ = ["LayerField", "LayerPolygons", "LayerWriter", "is_raster", "projjson"]
 

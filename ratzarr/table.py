@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.codecs.strings import Convert, to_offsets
-from ratzarr.columns.attributes import LiveAttributes
 from ratzarr.columns.chunk_cache import ChunkCache
 from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import NewColumn, new_columns
@@ -35,6 +34,7 @@ from ratzarr.format.names import (
 from ratzarr.interop import Source, StoreSource, TableMethods, store_column
 from ratzarr.settings import write_buffer_bytes
 from ratzarr.stores import open as whole_store
+from ratzarr.stores.document import LiveAttributes
 from ratzarr.stores.open import Place
 
 __all__ = ["RatZarr"]

@@ -175,7 +175,7 @@ class _Copying:
         together = min(TOGETHER, max_blocks()) if is_far(self.table) else 1
         later = self.columns[number : number + together]
         group = [one for one in later if one.plan.action is Action.CREATE]
-        options = {one.plan.name: _options(self.table, one.plan) for one in group}
+        options = {one.plan.name: _options(one.plan) for one in group}
         if len(group) == 1:
             # In fewer requests.
             self.table.createColumn(group[0].plan.name, **options[group[0].plan.name])
@@ -275,7 +275,7 @@ def _create_anew(table: RatZarr, plan: Plan) -> None:
         while table.resumeColumn(plan.name) is not None:
             table.deleteColumn(plan.name)
     # The existing column stays readable until this one is complete.
-    options, replaces = _options(table, plan), table.colExists(plan.name)
+    options, replaces = _options(plan), table.colExists(plan.name)
     if replaces and plan.column.usage == FieldUsage.GENERIC:
         # The raster sets no usage, so the sidecar column's usage is kept.
         for name in usage_attributes(plan.column.usage):
@@ -287,14 +287,13 @@ def _create_anew(table: RatZarr, plan: Plan) -> None:
         del attributes[GDAL_NAME_ATTR]
 
 
-def _options(table: RatZarr, plan: Plan) -> dict[str, Any]:
+def _options(plan: Plan) -> dict[str, Any]:
     """Return the arguments for creating a column, without its name."""
-    usual = table.getRATChunkSize()
     return {
         "dtype": plan.stored.dtype,
         "attributes": plan.attributes,
         "complete": False,
-        "chunkSize": plan.chunk_rows if plan.chunk_rows != usual else None,
+        "chunkSize": plan.chunk_rows,
     }
 
 

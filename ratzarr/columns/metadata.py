@@ -26,7 +26,6 @@ from ratzarr.codecs.chunk_codec import (
     chunk_rows_within,
     value_bytes,
 )
-from ratzarr.columns.attributes import checked_attributes
 from ratzarr.errors import ArgumentError, DamagedError, RatZarrError, UnsupportedCodecError
 from ratzarr.format.casting import exact_scalar, integer
 from ratzarr.format.dtypes import describe, empty_value, normalize_dtype
@@ -43,6 +42,7 @@ from ratzarr.format.names import (
     ROWS_DONE_ATTR,
     Document,
     check_name,
+    checked_attributes,
     is_count,
     key_of,
 )

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ratzarr.errors import (
+    ArgumentError,
     DamagedError,
     FormatVersionError,
     InvalidNameError,
@@ -52,6 +53,7 @@ __all__ = [
     "ZARR_JSON",
     "check_name",
     "check_table_document",
+    "checked_attributes",
     "chunk_rows_of",
     "first_of",
     "from_json",
@@ -59,6 +61,8 @@ __all__ = [
     "is_complete",
     "is_count",
     "is_document",
+    "is_same_json",
+    "json_value",
     "kept_attributes",
     "key_of",
     "looks_encoded",
@@ -160,13 +164,11 @@ def check_name(name: object) -> str:
         )
     if not name:
         raise InvalidNameError("a column's name can't be the empty string")
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
+    if not _is_text(name):
         raise InvalidNameError(
             f"{name!r} can't be a column's name: it contains an unpaired surrogate, which is "
             "not a Unicode character"
-        ) from None
+        )
     return str(name)
 
 
@@ -476,6 +478,68 @@ def kept_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
     """
     others = OWN_COLUMN_ATTRS | VALUE_ATTRS
     return {name: value for name, value in attributes.items() if name not in others}
+
+
+def checked_attributes(attributes: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
+    """Validate the attributes of a new document, and return them as JSON values.
+
+    Raises
+    ------
+    ArgumentError
+        If JSON can't hold a value, or a name is in ``own``.
+    """
+    for name in attributes:
+        if name in own:
+            raise ArgumentError(f"the attribute {name} follows from the table's state")
+    return {name: json_value(name, value) for name, value in attributes.items()}
+
+
+def is_same_json(one: Any, other: Any) -> bool:
+    """Return True if two values are the same in JSON; 1, 1.0 and true differ there."""
+    return json.dumps(one) == json.dumps(other)
+
+
+def json_value(key: object, value: Any) -> Any:
+    """Return ``value`` as JSON, or raise if JSON would not preserve it."""
+    if not isinstance(key, str) or not key or not _is_text(key):
+        raise ArgumentError(f"the name of an attribute must be Unicode text; got {key!r}")
+    return _checked(key, value)
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _checked(key: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool | np.bool_):
+        return None if value is None else bool(value)
+    if isinstance(value, str):
+        # JSON keeps only the text of a subclass (numpy.str_, an enumeration).
+        text = str.__str__(value)
+        if not _is_text(text):
+            raise ArgumentError(f"attribute {key!r}: {text!r} is not Unicode text")
+        return text
+    if isinstance(value, int | np.integer):
+        return int(value)
+    if isinstance(value, float | np.float16 | np.float32):
+        # This includes NaN and infinities, which zarr-python reads and writes.
+        return float(value)
+    if isinstance(value, list | tuple):
+        return [_checked(key, item) for item in value]
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str) or not _is_text(name):
+                raise ArgumentError(f"attribute {key!r}: JSON has no keys like {name!r}")
+        return {str(name): _checked(key, item) for name, item in value.items()}
+    raise ArgumentError(
+        f"attribute {key!r}: JSON can't hold {value!r}, a {type(value).__name__}; expected str, "
+        "int, float, bool, None, or lists and dicts of these"
+        + (" (convert an array with .tolist())" if isinstance(value, np.ndarray) else "")
+    )
 
 
 def _short(value: object) -> str:

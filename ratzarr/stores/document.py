@@ -1,4 +1,4 @@
-"""A ``zarr.json`` document, changed only by compare-and-swap.
+"""A ``zarr.json`` document and its attributes, changed only by compare-and-swap.
 
 A change is a function that modifies the document in place. It is applied to the current document,
 which is written back only if no other writer changed it meanwhile. Otherwise the document is read
@@ -8,17 +8,26 @@ undoes the other's change.
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Self
 
+from zarr.core.attributes import Attributes
+
 from ratzarr.concurrency import Attempts
-from ratzarr.errors import ConflictError
+from ratzarr.errors import ArgumentError, ConflictError
 from ratzarr.format.limits import MAX_DOCUMENT_BYTES
-from ratzarr.format.names import Document, from_json, has_checksum, to_json
+from ratzarr.format.names import (
+    Document,
+    from_json,
+    has_checksum,
+    is_same_json,
+    json_value,
+    to_json,
+)
 from ratzarr.stores.base import Objects, Version
 
-__all__ = ["MetadataDocument"]
+__all__ = ["LiveAttributes", "MetadataDocument"]
 
 
 class MetadataDocument:
@@ -178,3 +187,126 @@ class MetadataDocument:
         raise ConflictError(
             f"{self.place}: other writers changed it {attempts} while it was to be changed"
         )
+
+
+class LiveAttributes(Attributes):
+    """The attributes of one ``zarr.json``, as a mapping that saves each change.
+
+    It is an instance of zarr's class, because programs for the existing module expect one. It
+    differs in two ways. Each change is a compare-and-swap of the one attribute, so an old instance
+    does not undo changes by others. And attributes that follow from the table's state are
+    read-only.
+
+    Values are JSON: str, int, float, bool, None, and lists and dicts of these. NumPy scalars are
+    converted to these. As in zarr-python, NaN and infinities are written as NaN and Infinity.
+
+    Parameters
+    ----------
+    document : MetadataDocument
+        The document that contains the attributes.
+    own : frozenset of str
+        Names of read-only attributes.
+    guard : callable
+        Called before each change; raises if changes are not allowed.
+    """
+
+    def __init__(
+        self, document: MetadataDocument, own: frozenset[str], guard: Callable[[], None]
+    ) -> None:
+        # The parent's __init__ requires a Zarr array or group, and would write through it.
+        self._live, self._own, self._guard = document, own, guard
+
+    def __getitem__(self, key: str) -> Any:
+        return copy.deepcopy(self._live.attributes[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self._live.attributes))
+
+    def __len__(self) -> int:
+        return len(self._live.attributes)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._live.attributes
+
+    def __repr__(self) -> str:
+        return repr(self.asdict())
+
+    def asdict(self) -> dict[str, Any]:
+        """Return a copy as a dict."""
+        return copy.deepcopy(self._live.attributes)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self.update({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        def change(attributes: dict[str, Any]) -> None:
+            if key not in attributes:
+                raise KeyError(key)
+            self._refuse_own(key)
+            del attributes[key]
+
+        self._change(change)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set several attributes at once. The arguments are those of ``dict.update``."""
+        new = {key: json_value(key, value) for key, value in dict(*args, **kwargs).items()}
+
+        def change(attributes: dict[str, Any]) -> None:
+            for key, value in new.items():
+                if key not in attributes or not is_same_json(attributes[key], value):
+                    self._refuse_own(key)
+                attributes[key] = value
+
+        self._change(change)
+
+    def put(self, d: Mapping[str, Any]) -> None:
+        """Replace all attributes except those that follow from the table's state."""
+        new = {key: json_value(key, value) for key, value in d.items()}
+
+        def change(attributes: dict[str, Any]) -> None:
+            for key, value in new.items():
+                if key in self._own and not (key in attributes and is_same_json(attributes[key], value)):
+                    self._refuse_own(key)
+            kept = {key: value for key, value in attributes.items() if key in self._own}
+            attributes.clear()
+            attributes.update(kept | new)
+
+        self._change(change)
+
+    def clear(self) -> None:
+        """Remove all attributes except those that follow from the table's state."""
+        self.put({})
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the attribute set last; return its name and value."""
+        for key in reversed(self._live.attributes):
+            if key not in self._own:
+                return key, self.pop(key)
+        raise KeyError("there is no attribute that can be removed")
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return an attribute; if it does not exist, set it to ``default`` first."""
+        self._guard()
+        return super().setdefault(key, default)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove an attribute and return it; if it does not exist, return ``default``."""
+        self._guard()
+        return super().pop(key, *default)
+
+    def _refuse_own(self, key: str) -> None:
+        if key in self._own:
+            raise ArgumentError(
+                f"{self._live.place}: the attribute {key} follows from the table's state and "
+                "can't be set or removed by hand"
+            )
+
+    def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
+        self._guard()
+
+        def in_document(document: Document) -> bool:
+            before = copy.deepcopy(document.setdefault("attributes", {}))
+            change(document["attributes"])
+            return not is_same_json(before, document["attributes"])
+
+        self._live.update(in_document)

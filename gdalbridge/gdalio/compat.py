@@ -4,8 +4,7 @@ import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +17,7 @@ __all__ = [
     "block_cache",
     "block_io_is_safe",
     "collected",
+    "data_type",
     "exceptions",
     "gdal",
     "gdal_array",
@@ -67,6 +67,16 @@ path."""
 def block_io_is_safe(rat: "gdal.RasterAttributeTable") -> bool:
     """Return True if blocks that begin after row 0 can be read and written."""
     return VERSION >= FIRST_SAFE or bool(rat.ChangesAreWrittenToFile())
+
+
+def data_type(band: Any) -> str:
+    """Return the name of a band's data type, equal in all versions of GDAL."""
+    name = str(gdal.GetDataTypeName(band.DataType))
+    if name != "Byte":
+        return name
+    # Before GDAL 3.7, signed bytes were not a separate type.
+    hint = band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE") if VERSION < (3, 7) else None
+    return "Int8" if hint == "SIGNEDBYTE" else "UInt8"
 
 
 def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, start: int) -> int:
@@ -193,8 +203,7 @@ def silence() -> Iterator[None]:
         gdal.PopErrorHandler()
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message from GDAL."""
 
     level: int

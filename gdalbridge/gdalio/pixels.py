@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import GdalError, RasterNotFoundError
-from gdalbridge.gdalio.compat import VERSION, exceptions, gdal
+from gdalbridge.gdalio.compat import data_type, exceptions, gdal
 from gdalbridge.gdalio.crs import same_crs
 from gdalbridge.gdalio.datasets import band_of, opened
 
@@ -295,15 +295,7 @@ def _dtype(band: Any, name: str) -> np.dtype[Any]:
             f"{name}, band {band.GetBand()}: pixels of type {gdal.GetDataTypeName(band.DataType)} "
             "are no numbers of a table"
         )
-    # GDAL before 3.7 has signed bytes as a hint in the metadata.
-    if (
-        VERSION < (3, 7)
-        and band.DataType == gdal.GDT_Byte
-        and (band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE") == "SIGNEDBYTE")
-    ):
-        return np.dtype(np.int8)
-    dtype: np.dtype[Any] = np.dtype(found)
-    return dtype
+    return np.dtype(np.int8 if data_type(band) == "Int8" else found)
 
 
 def pixel_type(dtype: np.dtype[Any]) -> int:

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 __all__ = [
     "HEAD",
     "REFERRERS",
-    "data_type",
     "differing_samples",
     "file_changes",
     "fingerprint",
@@ -365,21 +364,6 @@ class _Window:
 def is_remote(name: str) -> bool:
     """Return True if GDAL reads a file from a server."""
     return _REMOTE.search(name) is not None
-
-
-def data_type(band: Any) -> str:
-    """Return the name of a band's data type, equal in all versions of GDAL."""
-    from gdalbridge.gdalio.compat import VERSION, gdal
-
-    name = str(gdal.GetDataTypeName(band.DataType))
-    if name == "Byte":
-        # Before GDAL 3.7, signed bytes were not a separate type.
-        signed = (
-            VERSION < (3, 7)
-            and band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE") == "SIGNEDBYTE"
-        )
-        return "Int8" if signed else "UInt8"
-    return name
 
 
 def sample_pixels(dataset: Any, number: int, file: str) -> dict[str, str]:

@@ -21,7 +21,6 @@ from urllib.parse import unquote
 from gdalbridge.errors import RasterNotFoundError
 from gdalbridge.sidecars.fingerprint import (
     REFERRERS,
-    data_type,
     differing_samples,
     main_file,
     modified_at,
@@ -153,7 +152,7 @@ def raster_attribute(dataset: Any, band: int, sidecar: Any) -> dict[str, Any]:
 
 def described(dataset: Any, band: int) -> dict[str, Any]:
     """Return the attribute ``RASTER`` without a name, and without reading pixels."""
-    from gdalbridge.gdalio.compat import exceptions, silence
+    from gdalbridge.gdalio.compat import data_type, exceptions, silence
     from gdalbridge.gdalio.datasets import siblings_visible
 
     # Some formats only now look for a geotransform in files beside the raster. If GDAL reports an

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
+from gdalbridge.gdalio.compat import data_type
 from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.sidecars.fingerprint import (
-    data_type,
     differing_samples,
     is_remote,
     sample_pixels,

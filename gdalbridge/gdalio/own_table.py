@@ -41,7 +41,7 @@ from gdalbridge.gdalio.vat_dbf import DbfTable
 from gdalbridge.gdalio.xml_numbers import altered_numbers
 from ratzarr.errors import Advice
 
-__all__ = ["DBF_SUFFIX", "dbf_beside", "open_own_table", "report"]
+__all__ = ["DBF_SUFFIX", "dbf_beside", "open_own_table", "report_messages"]
 
 DBF_SUFFIX = ".vat.dbf"
 READS_DBF = VERSION >= (3, 11)
@@ -104,7 +104,7 @@ def open_own_table(
         found = heard
     if rat is not None:
         found = [*found, *_altered_in_xml(dataset, band.GetBand(), rat)]
-    report(found, name, lossy=options.lossy)
+    report_messages(found, name, lossy=options.lossy)
     if rat is None:
         _check_aux_xml(dataset, name, options)
     return rat
@@ -265,12 +265,12 @@ def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
     if parsed is not None:
         return
     words = found[0].text if found else "it is not XML"
-    report(
+    report_messages(
         [Message(gdal.CE_Failure, f"{path} is damaged: {words}", True)], name, lossy=options.lossy
     )
 
 
-def report(messages: Iterable[Message], name: str, *, lossy: bool) -> None:
+def report_messages(messages: Iterable[Message], name: str, *, lossy: bool) -> None:
     """Raise or warn for GDAL's messages about a raster and its table.
 
     Parameters

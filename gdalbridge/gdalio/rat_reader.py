@@ -28,7 +28,7 @@ from gdalbridge.gdalio.field_types import (
     type_name,
     usage_attributes,
 )
-from gdalbridge.gdalio.own_table import open_own_table, report
+from gdalbridge.gdalio.own_table import open_own_table, report_messages
 from gdalbridge.gdalio.read_options import DEFAULTS, SAY_ENCODING, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable, is_ascii
 from ratzarr import RatZarrError
@@ -286,7 +286,7 @@ class RatSource:
         with exceptions(), collected(of_table=True) as found:
             yield
         if found:
-            report(found, self.name, lossy=self.options.lossy)
+            report_messages(found, self.name, lossy=self.options.lossy)
 
     @property
     def dataset(self) -> Any:

@@ -61,7 +61,6 @@ __all__ = [
     "is_complete",
     "is_count",
     "is_document",
-    "is_same_json",
     "json_value",
     "kept_attributes",
     "key_of",
@@ -71,6 +70,7 @@ __all__ = [
     "order_of",
     "plausible_keys",
     "root_document",
+    "same_json",
     "stated_rows",
     "table_document",
     "to_json",
@@ -494,7 +494,7 @@ def checked_attributes(attributes: Mapping[str, Any], own: frozenset[str]) -> di
     return {name: json_value(name, value) for name, value in attributes.items()}
 
 
-def is_same_json(one: Any, other: Any) -> bool:
+def same_json(one: Any, other: Any) -> bool:
     """Return True if two values are the same in JSON; 1, 1.0 and true differ there."""
     return json.dumps(one) == json.dumps(other)
 

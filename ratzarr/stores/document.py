@@ -21,8 +21,8 @@ from ratzarr.format.names import (
     Document,
     from_json,
     has_checksum,
-    is_same_json,
     json_value,
+    same_json,
     to_json,
 )
 from ratzarr.stores.base import Objects, Version
@@ -253,7 +253,7 @@ class LiveAttributes(Attributes):
 
         def change(attributes: dict[str, Any]) -> None:
             for key, value in new.items():
-                if key not in attributes or not is_same_json(attributes[key], value):
+                if key not in attributes or not same_json(attributes[key], value):
                     self._refuse_own(key)
                 attributes[key] = value
 
@@ -265,7 +265,9 @@ class LiveAttributes(Attributes):
 
         def change(attributes: dict[str, Any]) -> None:
             for key, value in new.items():
-                if key in self._own and not (key in attributes and is_same_json(attributes[key], value)):
+                if key in self._own and not (
+                    key in attributes and same_json(attributes[key], value)
+                ):
                     self._refuse_own(key)
             kept = {key: value for key, value in attributes.items() if key in self._own}
             attributes.clear()
@@ -307,6 +309,6 @@ class LiveAttributes(Attributes):
         def in_document(document: Document) -> bool:
             before = copy.deepcopy(document.setdefault("attributes", {}))
             change(document["attributes"])
-            return not is_same_json(before, document["attributes"])
+            return not same_json(before, document["attributes"])
 
         self._live.update(in_document)

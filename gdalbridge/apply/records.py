@@ -8,7 +8,8 @@ from typing import Any
 from gdalbridge.apply.block import Span
 from gdalbridge.apply.controls import Handle
 from gdalbridge.errors import BridgeError
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, raster_label, versions
+from gdalbridge.sidecars.naming import raster_label
+from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, versions
 from ratzarr import RatZarr
 from ratzarr.format import COMPLETE_ATTR, ROWS_DONE_ATTR
 

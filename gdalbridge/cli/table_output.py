@@ -16,9 +16,8 @@ from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.special_files import refuse_special_files
 from gdalbridge.sidecars.column_access import MISSING_ATTR, readable_columns
 from gdalbridge.sidecars.naming import find_sidecars, is_sidecar, raster_name
-from gdalbridge.sidecars.provenance import (
-    PROVENANCE_ATTR,
-    RASTER_ATTR,
+from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR
+from gdalbridge.sidecars.staleness import (
     parsed_provenance,
     parsed_raster,
     pixel_changes,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import BridgeError, RasterNotFoundError
-from gdalbridge.sidecars.fingerprint import REFERRERS
+from gdalbridge.sidecars.provenance import REFERRERS
 from gdalbridge.sidecars.raster_files import RasterFiles, place_of, raster_files
 from ratzarr.stores import Location, temporary_path
 

@@ -49,8 +49,8 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.column_access import readable_columns
 from gdalbridge.sidecars.naming import find_sidecars
-from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute, same_raster
-from gdalbridge.sidecars.staleness import refuse_stale
+from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_attribute
+from gdalbridge.sidecars.staleness import refuse_stale, same_raster
 from ratzarr import ArgumentError, RatZarr
 from ratzarr.errors import Advice
 from ratzarr.format import Block, chunk_count, is_complete

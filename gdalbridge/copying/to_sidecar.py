@@ -21,17 +21,15 @@ from gdalbridge.gdalio.field_types import FieldUsage, usage_attributes
 from gdalbridge.gdalio.rat_reader import RatSource, open_rat
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.fingerprint import table_source
 from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
 from gdalbridge.sidecars.provenance import (
     PROVENANCE_ATTR,
     RASTER_ATTR,
     column_provenance,
     raster_attribute,
-    raster_changes,
-    same_raster,
+    table_source,
 )
-from gdalbridge.sidecars.staleness import warn_of_changes
+from gdalbridge.sidecars.staleness import raster_changes, same_raster, warn_of_changes
 from ratzarr import (
     DFLT_CHUNKSIZE,
     ConflictError,

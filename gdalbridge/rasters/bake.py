@@ -31,9 +31,9 @@ from gdalbridge.rasters.baked_table import Filled, Wanted, fill, vrt_of
 from gdalbridge.rasters.drivers import copy_dataset, output_driver
 from gdalbridge.sidecars.host import Host, Hosted, find_hosted
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
-from gdalbridge.sidecars.provenance import RASTER_ATTR, same_raster
+from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.raster_files import BESIDE, place_of
-from gdalbridge.sidecars.staleness import refuse_stale
+from gdalbridge.sidecars.staleness import refuse_stale, same_raster
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
 

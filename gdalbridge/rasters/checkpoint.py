@@ -34,7 +34,8 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, CancelledError, GdalError, LossWarning
 from gdalbridge.gdalio.pixels import Pixels
-from gdalbridge.sidecars.fingerprint import file_changes, pixel_files
+from gdalbridge.sidecars.provenance import pixel_files
+from gdalbridge.sidecars.staleness import file_changes
 from ratzarr import DamagedError, RatZarrError, StoreError
 from ratzarr.errors import Advice
 from ratzarr.pipeline import ROOM, memory_of, write_behind

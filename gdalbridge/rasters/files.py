@@ -19,14 +19,14 @@ from gdalbridge.errors import BridgeError, CancelledError, OutputExistsError, Ra
 from gdalbridge.gdalio.vsis3 import forget
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.checkpoint import remove_checkpoint
-from gdalbridge.sidecars.fingerprint import REFERRERS
 from gdalbridge.sidecars.naming import (
     find_checkpoints,
     find_sidecars,
     is_folder,
+    raster_label,
     sidecar_path,
 )
-from gdalbridge.sidecars.provenance import RASTER_ATTR, raster_label
+from gdalbridge.sidecars.provenance import RASTER_ATTR, REFERRERS
 from gdalbridge.sidecars.raster_files import (
     BESIDE,
     RasterFiles,

@@ -9,12 +9,9 @@ from gdalbridge.gdalio.datasets import opened
 from gdalbridge.gdalio.vsis3 import forget
 from gdalbridge.sidecars.host import Host, Hosted, find_hosted
 from gdalbridge.sidecars.naming import Sidecar, is_sidecar
-from gdalbridge.sidecars.provenance import (
-    RASTER_ATTR,
-    parsed_raster,
-    raster_changes,
-)
+from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.raster_files import place_of
+from gdalbridge.sidecars.staleness import parsed_raster, raster_changes
 from ratzarr import RatZarr
 
 __all__ = ["TouchReport", "touch"]

@@ -20,9 +20,9 @@ from gdalbridge.gdalio.field_types import FieldType, export_type, type_name
 from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.host import find_hosted
 from gdalbridge.sidecars.naming import SUFFIX, is_sidecar, parsed_name, sidecar_path
-from gdalbridge.sidecars.provenance import (
+from gdalbridge.sidecars.provenance import raster_attribute
+from gdalbridge.sidecars.staleness import (
     parsed_raster,
-    raster_attribute,
     raster_changes,
     recorded_now,
     recorded_raster,

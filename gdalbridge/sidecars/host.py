@@ -18,20 +18,15 @@ from gdalbridge.errors import (
     RasterNotFoundError,
     SidecarNameError,
 )
-from gdalbridge.sidecars.fingerprint import main_file
 from gdalbridge.sidecars.naming import (
     Sidecar,
     find_sidecars,
     named,
+    raster_label,
     sidecar_path,
     writable_sidecar_path,
 )
-from gdalbridge.sidecars.provenance import (
-    RASTER_ATTR,
-    described,
-    raster_attribute,
-    raster_label,
-)
+from gdalbridge.sidecars.provenance import RASTER_ATTR, described, main_file, raster_attribute
 from gdalbridge.sidecars.staleness import warn_of_changes
 from ratzarr import RatZarrError
 

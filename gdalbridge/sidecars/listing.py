@@ -13,12 +13,8 @@ from gdalbridge.gdalio.special_files import refuse_special_files
 from gdalbridge.sidecars.column_access import readable_columns
 from gdalbridge.sidecars.host import Hosted, find_hosted
 from gdalbridge.sidecars.naming import Sidecar, is_folder, is_sidecar, parsed_name, raster_name
-from gdalbridge.sidecars.provenance import (
-    RASTER_ATTR,
-    parsed_raster,
-    raster_changes,
-    recorded_now,
-)
+from gdalbridge.sidecars.provenance import RASTER_ATTR
+from gdalbridge.sidecars.staleness import parsed_raster, raster_changes, recorded_now
 from ratzarr import RatZarr, RatZarrError, StoreError
 from ratzarr.format import is_complete
 from ratzarr.pipeline import run

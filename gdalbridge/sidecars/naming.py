@@ -13,6 +13,7 @@ Sidecars are searched for in the raster's directory first.
 
 import hashlib
 import os
+import posixpath
 import re
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,10 +21,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from gdalbridge.errors import LossWarning, SidecarNameError
 from gdalbridge.settings import SIDECAR_DIR, sidecar_dir
 from ratzarr import ListingRefusedError, RatZarr, RatZarrError, StorePermissionError
+from ratzarr.format import mask
 from ratzarr.stores import gdal_name, open_objects, url_name
 from ratzarr.stores import parse as parse_location
 
@@ -36,6 +39,7 @@ __all__ = [
     "is_sidecar",
     "named",
     "parsed_name",
+    "raster_label",
     "raster_name",
     "sidecar_dir_advised",
     "sidecar_path",
@@ -51,6 +55,13 @@ _TAIL = re.compile(
 )
 _CHECKPOINT = re.compile(r"(?P<table>.*)\.(?:build|zonal)-[0-9a-f]{8}\.checkpoint")
 _BANDED = re.compile(r".+(?P<tail>\.band[1-9][0-9]*(?:\.[A-Za-z0-9_-]+)?\.rat\.zarr)")
+# Matches secrets in a connection string, or in file system options in a name, also
+# percent-encoded.
+_SECRET_OPTION = re.compile(
+    r"(?i)([\w.-]*(?:passw|pwd|token|secret|key|credential|auth|signature|userpwd|sig)[\w.-]*"
+    r"(?:=|%3D))(?:'[^']*'|\"[^\"]*\"|(?:(?!%26)[^&\s])*)"
+)
+_HEADER = re.compile(r"(?i)\b(bearer|basic)(?: |%20|\+)[^\s&]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +115,57 @@ def raster_name(raster: Any) -> str:
     if not url.strip("/"):
         raise SidecarNameError(f"{name} is a directory, not a raster")
     return url.rstrip("/")
+
+
+def raster_label(raster: str, sidecar: Any, *, is_path: bool = False) -> str:
+    """Return the name of a raster for ``RASTER``, without secrets.
+
+    With ``is_path``, it is certainly a local path, even if the file no longer exists.
+
+    The name is relative to the table's directory if both lie in one tree (below a common directory
+    other than the root, or in one bucket), so that both can be moved together:
+
+    >>> raster_label("s3://bucket/dir/seg.tif", "s3://bucket/dir/seg.tif.rat.zarr")
+    'seg.tif'
+    >>> raster_label("/vsicurl/https://me:pw@host/seg.tif", "s3://bucket/seg.tif.rat.zarr")
+    'https://***@host/seg.tif'
+    """
+    name, place = url_name(raster), parse_location(sidecar)
+    if is_path or _is_file(name):
+        folder = str(Path(place.path).parent.resolve()) if place.kind == "local" else "/"
+        own = str(Path(name).absolute().parent.resolve() / Path(name).name)
+        apart = len(Path(os.path.commonpath([folder, own])).parts) == 1
+        label = own if apart else Path(os.path.relpath(own, folder)).as_posix()
+    elif place.kind == "s3" and name.lower().startswith(f"s3://{place.bucket}/".lower()):
+        key = name[len(f"s3://{place.bucket}/") :]
+        # For keys with // or .., a relative path would refer to another object.
+        label = name
+        if posixpath.normpath(key) == key and not key.startswith("."):
+            label = posixpath.relpath(key, posixpath.dirname(place.key) or ".")
+    else:
+        label = _masked(name)
+    return label.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return os.path.lexists(name)
+    except ValueError:
+        return False
+
+
+def _masked(name: str) -> str:
+    masked = _masked_once(name)
+    # A URL can be an option of another URL, and percent-encoded once per level.
+    inner = unquote(masked)
+    if inner == masked:
+        return masked
+    found = _masked(inner)
+    return masked if found == inner else found
+
+
+def _masked_once(name: str) -> str:
+    return _SECRET_OPTION.sub(r"\1***", _HEADER.sub(r"\1 ***", mask([name])[0]))
 
 
 def is_sidecar(name: Any) -> bool:

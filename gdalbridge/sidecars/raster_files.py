@@ -14,8 +14,8 @@ from gdalbridge.errors import BridgeError, RasterNotFoundError
 from gdalbridge.gdalio.compat import silence
 from gdalbridge.gdalio.datasets import open_dataset, siblings_known, siblings_visible
 from gdalbridge.gdalio.vsis3 import forget, reached
-from gdalbridge.sidecars.fingerprint import REFERRERS
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, raster_name
+from gdalbridge.sidecars.provenance import REFERRERS
 from ratzarr.stores import FileState, Location, file_state, names_beside, url_name
 from ratzarr.stores import parse as parse_location
 

@@ -10,13 +10,8 @@ from osgeo import gdal
 
 from gdalbridge.gdalio.datasets import open_dataset
 from gdalbridge.gdalio.rat_reader import open_rat
-from gdalbridge.sidecars.fingerprint import (
-    HEAD,
-    fingerprint,
-    main_file,
-    table_changes,
-    table_source,
-)
+from gdalbridge.sidecars.provenance import HEAD, fingerprint, main_file, table_source
+from gdalbridge.sidecars.staleness import table_changes
 from tests.gdalbridge.sample_rasters import HAS_HFA, INTEGER, REAL, STRING, make, new_rat
 
 COLUMNS = [("Value", INTEGER, 5, np.arange(10)), ("label", STRING, 0, list("abcdefghij"))]

@@ -10,11 +10,7 @@ from osgeo import gdal
 
 from gdalbridge.gdalio.compat import data_type
 from gdalbridge.gdalio.datasets import open_dataset, opened
-from gdalbridge.sidecars.fingerprint import (
-    differing_samples,
-    is_remote,
-    sample_pixels,
-)
+from gdalbridge.sidecars.provenance import differing_samples, is_remote, sample_pixels
 
 
 def build(path, values, options=(), kind=gdal.GDT_UInt16, bands=1):

@@ -16,12 +16,12 @@ from click.testing import CliRunner
 from gdalbridge import StaleWarning, copy_to_sidecar
 from gdalbridge.cli import main
 from gdalbridge.gdalio.datasets import open_dataset
-from gdalbridge.sidecars.provenance import (
+from gdalbridge.sidecars.naming import raster_label
+from gdalbridge.sidecars.provenance import raster_attribute
+from gdalbridge.sidecars.staleness import (
     parsed_provenance,
     parsed_raster,
-    raster_attribute,
     raster_changes,
-    raster_label,
     recorded_raster,
 )
 from ratzarr import RatZarr

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numcodecs import VLenUTF8, blosc
 
 from ratzarr import DamagedError, RatZarr
-from ratzarr.codecs.blosc import MARKS, compress, marks_in
+from ratzarr.codecs.blosc import MARKS, Way, compress, marks_in
 from ratzarr.codecs.strings import STEP, PackedStrings, pack
 from tests.files import wait_until_settled
 
@@ -33,7 +33,7 @@ def marked(strings):
     """Return the bytes of strings, what is marked in them, and the buffer."""
     marks = []
     raw = pack(np.array(strings, STRING), marks)
-    return raw, marks, b"".join(compress(raw, b"zstd", 1, 0, len(raw), marks=marks))
+    return raw, marks, b"".join(compress(raw, Way(b"zstd", 1, 0, len(raw)), marks=marks))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_marks_that_were_made_to_deceive(store, tmp_path, change):
         marks[1] = marks[0]
     else:
         marks[-1] = len(raw)
-    data = b"".join(compress(raw, b"zstd", 1, 0, len(raw), marks=marks))
+    data = b"".join(compress(raw, Way(b"zstd", 1, 0, len(raw)), marks=marks))
     chunk_of(tmp_path / "t.zarr", "x").write_bytes(
         data + struct.pack("<I", google_crc32c.value(data))
     )
@@ -184,7 +184,8 @@ def test_text_that_is_not_utf8_is_named_wherever_it_is_read(tmp_path, seconds):
         table.writeBlock("x", values, 0)
     marks = []
     raw = pack(values, marks).tobytes().replace(b"segment 9000", b"segment\xff9000")
-    data = b"".join(compress(np.frombuffer(raw, "u1"), b"zstd", 1, 0, len(raw), marks=marks))
+    way = Way(b"zstd", 1, 0, len(raw))
+    data = b"".join(compress(np.frombuffer(raw, "u1"), way, marks=marks))
     path = chunk_of(tmp_path / "t.zarr", "x")
     path.write_bytes(data + struct.pack("<I", google_crc32c.value(data)))
     wait_until_settled(tmp_path / "t.zarr")

@@ -18,8 +18,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from gdalbridge.attached_rat.attached_table import AttachedTable
 from gdalbridge.attached_rat.gdal_rat import open_own_rat
-from gdalbridge.attached_rat.merged import Joined
 from gdalbridge.attached_rat.open_sidecars import shared_table
 from gdalbridge.attached_rat.rat import AttachedRAT
 from gdalbridge.errors import BridgeError
@@ -192,7 +192,7 @@ def _attached(dataset: Any, band: Any, path: Any, own: RatSource, options: Optio
     recorded = {one.path: one.attributes.get(RASTER_ATTR) for one in tables.values() if one.exists}
     host.warn_of_changes(name, dataset, recorded)
     order = sorted(tables, key=lambda one: one or "")
-    joined = Joined(
+    table = AttachedTable(
         name,
         own,
         [tables[one] for one in order],
@@ -204,4 +204,4 @@ def _attached(dataset: Any, band: Any, path: Any, own: RatSource, options: Optio
         as_text=options.as_text,
         describe=host.describing(dataset, band) if options.update else lambda _: {},
     )
-    return AttachedRAT(joined)
+    return AttachedRAT(table)

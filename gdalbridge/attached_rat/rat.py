@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from gdalbridge.attached_rat.attached_table import MAX_ROWS, AttachedTable
 from gdalbridge.attached_rat.columns import (
     PIECE,
     AttachedColumn,
@@ -25,7 +26,6 @@ from gdalbridge.attached_rat.columns import (
     usage_for_gdal,
 )
 from gdalbridge.attached_rat.gdal_rat import GdalRat, name_for_gdal, native_rat
-from gdalbridge.attached_rat.merged import MAX_ROWS, Joined
 from gdalbridge.attached_rat.open_sidecars import release
 from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
@@ -42,18 +42,18 @@ __all__ = [
 ]
 
 
-def has_rows(joined: Joined, start: int, length: int) -> bool:
+def has_rows(table: AttachedTable, start: int, length: int) -> bool:
     """Return True if the table has all of these rows."""
-    return 0 <= start <= start + length <= joined.rows
+    return 0 <= start <= start + length <= table.rows
 
 
-def read_array(joined: Joined, field: int, start: int, length: int | None) -> Any:
+def read_array(table: AttachedTable, field: int, start: int, length: int | None) -> Any:
     """Return rows of a column as an array, as GDAL's ``ReadAsArray`` does."""
     if length is None:
-        length = joined.rows - start
-    column = joined.column(field)
-    if column is None or not has_rows(joined, start, length):
-        return _no_such_block(joined, field, start, length)
+        length = table.rows - start
+    column = table.column(field)
+    if column is None or not has_rows(table, start, length):
+        return _no_such_block(table, field, start, length)
     there = max(0, min(length, column.rows - start))
     if there == length and length:
         return column.read(start, length)
@@ -61,11 +61,11 @@ def read_array(joined: Joined, field: int, start: int, length: int | None) -> An
     return np.concatenate([column.read(start, there), empty]) if there else empty
 
 
-def read_values(joined: Joined, method: str, field: int, start: int, length: int) -> Any:
+def read_values(table: AttachedTable, method: str, field: int, start: int, length: int) -> Any:
     """Return rows of a column as a list, as one of GDAL's ``ReadValuesIOAs...`` methods does."""
-    column = joined.column(field)
-    if column is None or not has_rows(joined, start, length):
-        return _no_such_block(joined, field, start, length)
+    column = table.column(field)
+    if column is None or not has_rows(table, start, length):
+        return _no_such_block(table, field, start, length)
     found: list[Any] = []
     there = max(0, min(length, column.rows - start))
     for first, size in pieces(start, there):
@@ -82,8 +82,8 @@ def read_values(joined: Joined, method: str, field: int, start: int, length: int
     return found
 
 
-def _no_such_block(joined: Joined, field: int, start: int, length: int) -> None:
-    rows, columns = joined.rows, len(joined.columns)
+def _no_such_block(table: AttachedTable, field: int, start: int, length: int) -> None:
+    rows, columns = table.rows, len(table.columns)
     message = (
         f"can't read {length} rows of column {field} from row {start}: the table has {rows} rows "
         f"and {columns} columns"
@@ -94,19 +94,19 @@ def _no_such_block(joined: Joined, field: int, start: int, length: int) -> None:
         raise RuntimeError(message)
 
 
-def in_memory(joined: Joined) -> Any:
+def in_memory(table: AttachedTable) -> Any:
     """Copy the attached table to a GDAL table in memory.
 
     GDAL's bindings accept only UTF-8 names. In the copy, U+FFFD replaces invalid bytes.
     """
     rat = gdal.RasterAttributeTable()
     with exceptions(), silence():
-        rat.SetRowCount(joined.rows)
-        for column in joined.columns:
-            _add(rat, column, 0, joined.rows)
-        if joined.linear_binning is not None:
-            rat.SetLinearBinning(*joined.linear_binning)
-        rat.SetTableType(joined.table_type)
+        rat.SetRowCount(table.rows)
+        for column in table.columns:
+            _add(rat, column, 0, table.rows)
+        if table.linear_binning is not None:
+            rat.SetLinearBinning(*table.linear_binning)
+        rat.SetTableType(table.table_type)
     return rat
 
 
@@ -127,7 +127,7 @@ class RowFinder:
 
     Parameters
     ----------
-    joined : Joined
+    table : AttachedTable
         Must not change as long as the finder is used.
     piece_rows : int
         Number of rows that are searched at a time.
@@ -136,22 +136,22 @@ class RowFinder:
         again for each value.
     """
 
-    def __init__(self, joined: Joined, piece_rows: int = PIECE, max_pieces: int = 64) -> None:
-        self._joined, self._rows, self._max = joined, piece_rows, max_pieces
+    def __init__(self, table: AttachedTable, piece_rows: int = PIECE, max_pieces: int = 64) -> None:
+        self._table, self._rows, self._max = table, piece_rows, max_pieces
         self._kept: list[Any] = []
         self._binned: Any = None
-        binning = joined.linear_binning
+        binning = table.linear_binning
         if binning is not None:
             self._binned = gdal.RasterAttributeTable()
-            self._binned.SetRowCount(joined.rows)
+            self._binned.SetRowCount(table.rows)
             self._binned.SetLinearBinning(*binning)
-        usages = [column.usage for column in joined.columns]
+        usages = [column.usage for column in table.columns]
         wanted = [
             next((usages.index(usage) for usage in both if usage in usages), None)
             for both in ((gdal.GFU_Min, gdal.GFU_MinMax), (gdal.GFU_Max, gdal.GFU_MinMax))
         ]
         self._limits = [
-            joined.columns[index] for index in dict.fromkeys(wanted) if index is not None
+            table.columns[index] for index in dict.fromkeys(wanted) if index is not None
         ]
 
     @property
@@ -163,7 +163,7 @@ class RowFinder:
         """Return the first row that a value belongs to; -1 if no row matches."""
         if self._binned is not None:
             return int(self._binned.GetRowOfValue(value))
-        rows = self._joined.rows if self._limits else 0
+        rows = self._table.rows if self._limits else 0
         # GDAL is called even without rows, so that it checks the value's type.
         for number, (first, size) in enumerate(list(pieces(0, rows, self._rows)) or [(0, 0)]):
             row = self._piece(number, first, size).GetRowOfValue(value)
@@ -201,7 +201,7 @@ def _getter(name: str) -> Callable[["AttachedRAT", int, int], Any]:
 class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has no types
     """A raster's own table and its sidecars as one ``gdal.RasterAttributeTable``.
 
-    :func:`gdalbridge.attach` returns it. Every Python method of GDAL's class works on the joined
+    :func:`gdalbridge.attach` returns it. Every Python method of GDAL's class works on the attached
     table. The object has no C++ table behind it, so a GDAL function in C++ that gets it raises a
     ``TypeError``. Pass such functions the result of :meth:`Clone`.
 
@@ -224,20 +224,20 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
     Only one thread may use the table at a time. As a context manager, it closes itself at the end.
     """
 
-    def __init__(self, joined: Joined) -> None:
+    def __init__(self, table: AttachedTable) -> None:
         # GDAL's __init__ is not called, so no C++ table exists that an inherited method could use.
-        self._joined = joined
+        self._table = table
         self._windows: dict[int, Window] = {}
         self._lookup: RowFinder | None = None
-        for table in joined.tables:
-            table.users.add(self)
-        self._finalizer = weakref.finalize(self, release, list(joined.tables))
+        for sidecar in table.sidecars:
+            sidecar.users.add(self)
+        self._finalizer = weakref.finalize(self, release, list(table.sidecars))
 
     def __repr__(self) -> str:
-        if self._joined.is_closed:
+        if self._table.is_closed:
             return "<AttachedRAT: closed>"
-        where = ", ".join(table.path for table in self._joined.tables if table.exists)
-        return f"<AttachedRAT of {self._joined.name!r}: {where or 'no sidecar yet'}>"
+        where = ", ".join(one.path for one in self._table.sidecars if one.exists)
+        return f"<AttachedRAT of {self._table.name!r}: {where or 'no sidecar yet'}>"
 
     def __reduce__(self) -> Any:
         # A copy would not be flushed at its end, and another process would lack pending changes.
@@ -257,13 +257,13 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
     @property
     def key(self) -> str:
         """A key that is the same for all attached tables of one band of a raster."""
-        return self._joined.key
+        return self._table.key
 
     @property
     def is_empty(self) -> bool:
         """True if the raster has neither a table of its own nor a sidecar."""
-        joined = self._joined
-        return joined.own.rat is None and not any(table.exists for table in joined.tables)
+        table = self._table
+        return table.own.rat is None and not any(one.exists for one in table.sidecars)
 
     def take(self, table: Any) -> None:
         """Copy all columns of another GDAL table, except those that are equal already.
@@ -275,20 +275,20 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
         """
         held, rows = GdalRat(None, None, table, "the table"), table.GetRowCount()
         for column in held.schema.columns:
-            check_text(column.name, f"{self._joined.name}, name of a column")
+            check_text(column.name, f"{self._table.name}, name of a column")
         if self.GetRowCount() != rows:
             self.SetRowCount(rows)
         counted: Counter[str] = Counter()
         for index, column in enumerate(held.schema.columns):
-            self._joined.take(OwnColumn(held, index), counted[column.name])
+            self._table.take(OwnColumn(held, index), counted[column.name])
             counted[column.name] += 1
         binning, kind = held.schema.linear_binning, held.schema.table_type
-        if binning is not None and binning != self._joined.linear_binning:
+        if binning is not None and binning != self._table.linear_binning:
             self.SetLinearBinning(*binning)
-        if kind is not None and kind != self._joined.table_type:
+        if kind is not None and kind != self._table.table_type:
             self.SetTableType(kind)
         self._changed()
-        for own in self._joined.tables:
+        for own in self._table.sidecars:
             self._notify_others(own)
 
     def flush(self) -> None:
@@ -300,21 +300,21 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
             If a sidecar can't be written, or another process has changed it so that a pending
             change no longer fits.
         """
-        self._joined.flush()
+        self._table.flush()
 
     def close(self) -> None:
         """Write pending changes and close the table. Any later use raises an error."""
-        if not self._joined.is_closed:
-            self._joined.flush()
+        if not self._table.is_closed:
+            self._table.flush()
             self._finalizer.detach()
             self._windows.clear()
             self._lookup = None
-            self._joined.close()
+            self._table.close()
 
     def refresh(self) -> None:
         """Read the sidecars again: their columns, rows and values."""
-        self._joined.flush()
-        self._joined.load(again=True)
+        self._table.flush()
+        self._table.load(again=True)
         self.forget()
 
     def forget(self) -> None:
@@ -342,62 +342,62 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
     # ---- the columns
 
     def GetColumnCount(self) -> int:
-        return len(self._joined.columns)
+        return len(self._table.columns)
 
     def GetNameOfCol(self, iCol: int) -> str:
-        column = self._joined.column(iCol)
+        column = self._table.column(iCol)
         return "" if column is None else column.name
 
     def GetUsageOfCol(self, iCol: int) -> int:
-        column = self._joined.column(iCol)
+        column = self._table.column(iCol)
         return 0 if column is None else column.usage
 
     def GetTypeOfCol(self, iCol: int) -> int:
-        column = self._joined.column(iCol)
+        column = self._table.column(iCol)
         return 0 if column is None else int(column.type)
 
     def GetColOfUsage(self, eUsage: int) -> int:
-        for index, column in enumerate(self._joined.columns):
+        for index, column in enumerate(self._table.columns):
             if column.usage == eUsage:
                 return index
         return -1
 
     def CreateColumn(self, pszName: str, eType: int, eUsage: int) -> int:
-        check_text(pszName, f"{self._joined.name}, name of a column")
+        check_text(pszName, f"{self._table.name}, name of a column")
         # GDAL may change the type for a usage: colours are always Integer.
         asked = gdal.RasterAttributeTable()
         with exceptions(), silence():
             asked.CreateColumn(pszName, eType, eUsage)
         kind, usage = asked.GetTypeOfCol(0), asked.GetUsageOfCol(0)
-        self._joined.create_column(pszName, kind, usage)
+        self._table.create_column(pszName, kind, usage)
         self._changed()
         return 0
 
     # ---- rows
 
     def GetRowCount(self) -> int:
-        return self._joined.rows
+        return self._table.rows
 
     def SetRowCount(self, nCount: int) -> None:
         if not 0 <= nCount <= MAX_ROWS:
             raise BridgeError(
-                f"{self._joined.name}: can't set {nCount} rows, a table has 0 to {MAX_ROWS}"
+                f"{self._table.name}: can't set {nCount} rows, a table has 0 to {MAX_ROWS}"
             )
-        self._joined.set_rows(nCount)
+        self._table.set_rows(nCount)
         self._changed()
-        for table in self._joined.tables:
-            self._notify_others(table)
+        for sidecar in self._table.sidecars:
+            self._notify_others(sidecar)
 
     def ChangesAreWrittenToFile(self) -> int:
-        return int(self._joined.update)
+        return int(self._table.update)
 
     # ---- cells
 
     def _window(self, row: int, index: int) -> Window:
         """Return a window with a cell. If no such cell exists, the window makes GDAL complain."""
-        column = self._joined.column(index)
-        if column is None or not 0 <= row < self._joined.rows:
-            return Window(self._joined.shell(), 0, 0, index, lasting=False)
+        column = self._table.column(index)
+        if column is None or not 0 <= row < self._table.rows:
+            return Window(self._table.shell(), 0, 0, index, lasting=False)
         if row >= column.rows:
             window = blank(column.type, row, row + 1)
         else:
@@ -422,7 +422,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
         self._set("SetValueAsDouble", iRow, iCol, dfValue)
 
     def SetValueAsString(self, iRow: int, iCol: int, pszValue: str) -> None:
-        check_text(pszValue, f"{self._joined.name}, row {iRow} of column {iCol}")
+        check_text(pszValue, f"{self._table.name}, row {iRow} of column {iCol}")
         self._set("SetValueAsString", iRow, iCol, pszValue)
 
     def SetValueAsBoolean(self, iRow: int, iCol: int, value: bool) -> None:
@@ -435,16 +435,16 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
         return self._set("SetValueAsWKBGeometry", iRow, iCol, nLen)
 
     def _set(self, method: str, row: int, index: int, value: Any) -> Any:
-        joined = self._joined
-        joined.check_update()
-        if self._joined.column(index) is None or not 0 <= row <= min(joined.rows, MAX_ROWS - 1):
+        table = self._table
+        table.check_update()
+        if self._table.column(index) is None or not 0 <= row <= min(table.rows, MAX_ROWS - 1):
             # GDAL raises its own error for the row or column.
             with exceptions():
-                getattr(joined.shell(), method)(row, index, value)
-            raise BridgeError(f"{joined.name}: row {row} or column {index} does not exist")
+                getattr(table.shell(), method)(row, index, value)
+            raise BridgeError(f"{table.name}: row {row} or column {index} does not exist")
         column = self._writable(index)
         if row >= column.rows:
-            joined.grow(column, row + 1)
+            table.grow(column, row + 1)
             self._changed(index)
         window = self._windows.get(index)
         is_shown = window is not None and window.first <= row < window.stop
@@ -476,45 +476,45 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
             raise
 
     def _writable(self, index: int) -> SidecarColumn:
-        column = self._joined.columns[index]
+        column = self._table.columns[index]
         if isinstance(column, SidecarColumn):
             return column
-        made = self._joined.override(index)
+        made = self._table.override(index)
         self._changed()
         return made
 
     # ---- blocks
 
     def ReadAsArray(self, field: int, start: int = 0, length: int | None = None) -> Any:
-        return read_array(self._joined, field, start, length)
+        return read_array(self._table, field, start, length)
 
     def ReadValuesIOAsString(self, iField: int, iStartRow: int, iLength: int) -> Any:
-        return read_values(self._joined, "ReadValuesIOAsString", iField, iStartRow, iLength)
+        return read_values(self._table, "ReadValuesIOAsString", iField, iStartRow, iLength)
 
     def ReadValuesIOAsInteger(self, iField: int, iStartRow: int, iLength: int) -> Any:
-        return read_values(self._joined, "ReadValuesIOAsInteger", iField, iStartRow, iLength)
+        return read_values(self._table, "ReadValuesIOAsInteger", iField, iStartRow, iLength)
 
     def ReadValuesIOAsDouble(self, iField: int, iStartRow: int, iLength: int) -> Any:
-        return read_values(self._joined, "ReadValuesIOAsDouble", iField, iStartRow, iLength)
+        return read_values(self._table, "ReadValuesIOAsDouble", iField, iStartRow, iLength)
 
     def ReadValuesIOAsBoolean(self, iField: int, iStartRow: int, iLength: int) -> Any:
-        return read_values(self._joined, "ReadValuesIOAsBoolean", iField, iStartRow, iLength)
+        return read_values(self._table, "ReadValuesIOAsBoolean", iField, iStartRow, iLength)
 
     def WriteArray(self, array: Any, field: int, start: int = 0) -> int:
-        self._joined.check_update()
+        self._table.check_update()
         if isinstance(array, np.ma.MaskedArray) or not isinstance(array, np.ndarray | list):
             array = self._as_block(array, field, start)
         values = np.asarray(array)
         if values.ndim != 1:
             raise ValueError("Expected array of dim 1")
-        if self._joined.column(field) is None:
+        if self._table.column(field) is None:
             with exceptions():
-                self._joined.shell().GetValueAsInt(0, field)
-        if not has_rows(self._joined, start, len(values)):
+                self._table.shell().GetValueAsInt(0, field)
+        if not has_rows(self._table, start, len(values)):
             raise ValueError("Array too big to fit into RAT from start position")
         column = self._writable(field)
         if start + len(values) > column.rows:
-            self._joined.grow(column, start + len(values))
+            self._table.grow(column, start + len(values))
         if len(values):
             column.put(start, stored_array(column.shown, values, start))
         self._changed(field)
@@ -523,7 +523,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
 
     def _as_block(self, array: Any, field: int, start: int) -> Any:
         """Convert another object to a numpy array; masked and null values are an error."""
-        column = self._joined.column(field)
+        column = self._table.column(field)
         name = str(field) if column is None else column.name
         try:
             return as_block(array, column=name, first_row=start)
@@ -534,31 +534,31 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
 
     def GetRowOfValue(self, dfValue: float) -> int:
         if self._lookup is None:
-            self._lookup = RowFinder(self._joined)
+            self._lookup = RowFinder(self._table)
         return self._lookup.find(dfValue)
 
     def GetLinearBinning(self) -> list[Any]:
-        binning = self._joined.linear_binning
+        binning = self._table.linear_binning
         return [False, 0.0, 0.0] if binning is None else [True, *binning]
 
     def SetLinearBinning(self, dfRow0Min: float, dfBinSize: float) -> int:
-        self._joined.set_linear_binning(float(dfRow0Min), float(dfBinSize))
+        self._table.set_linear_binning(float(dfRow0Min), float(dfBinSize))
         self._lookup = None
         return 0
 
     def GetTableType(self) -> int:
-        return self._joined.table_type
+        return self._table.table_type
 
     def SetTableType(self, eTableType: int) -> None:
-        self._joined.set_table_type(eTableType)
+        self._table.set_table_type(eTableType)
 
     def RemoveStatistics(self) -> None:
-        self._joined.remove_statistics()
+        self._table.remove_statistics()
         self._changed()
 
     def Clone(self) -> Any:
         """Copy the whole table to a GDAL table in memory."""
-        return in_memory(self._joined)
+        return in_memory(self._table)
 
     def DumpReadable(self) -> Any:
         return self.Clone().DumpReadable()

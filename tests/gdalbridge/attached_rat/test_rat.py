@@ -12,8 +12,8 @@ import pytest
 from osgeo import gdal, gdal_array
 
 from gdalbridge import AttachedRAT, LossWarning, StaleWarning, attach
+from gdalbridge.attached_rat.attached_table import AttachedTable
 from gdalbridge.attached_rat.gdal_rat import open_own_rat
-from gdalbridge.attached_rat.merged import Joined
 from gdalbridge.attached_rat.rat import RowFinder
 from gdalbridge.attached_rat.sidecar_table import SidecarTable
 from gdalbridge.errors import (
@@ -608,8 +608,8 @@ def test_rows_of_a_long_table_are_found_in_bounded_memory(tmp_path):
     tables = [SidecarTable(f"{path}.{name}.rat.zarr") for name in ("high", "low")]
     for one in tables:
         one.open(update=False)
-    joined = Joined("a.tif", own, tables, tables[0], "a")
-    finder = RowFinder(joined, piece_rows=64, max_pieces=3)
+    table = AttachedTable("a.tif", own, tables, tables[0], "a")
+    finder = RowFinder(table, piece_rows=64, max_pieces=3)
     # Each value twice: pieces are kept, and made anew.
     values = (-20, -1, 0, 5, 9.7, 12, 14.5, 3009, 4999, 4999.7, 5001, 9999, 1e9, math.nan)
     for value in (*values, *values):

@@ -48,7 +48,7 @@ from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_
 from ratzarr import TableNotFoundError
 from ratzarr.errors import Advice
 
-__all__ = ["MAX_ROWS", "Joined"]
+__all__ = ["MAX_ROWS", "AttachedTable"]
 
 MAX_ROWS = 2**31 - 1
 
@@ -73,18 +73,18 @@ def _of_sidecar(table: SidecarTable, as_text: Collection[str]) -> Iterator[Sidec
 
 
 @dataclass(eq=False)
-class Joined:
-    """A raster's own table joined with its sidecars."""
+class AttachedTable:
+    """A raster's own table and its sidecars as one table; :class:`AttachedRAT` is GDAL's view of it."""
 
     name: str
     """The raster's name, for error messages."""
     own: RatSource
-    tables: list[SidecarTable]
+    sidecars: list[SidecarTable]
     """The sidecars, in the order of their columns."""
     target: SidecarTable
-    """The sidecar in ``tables`` that new columns go to."""
+    """The sidecar in ``sidecars`` that new columns go to."""
     key: str
-    """The same for all attached tables of one band of a raster."""
+    """Equal for all attached tables of one band of a raster."""
     prefer: str = "sidecar"
     """Which column is shown if two have the same name: ``sidecar`` or ``raster``."""
     update: bool = False
@@ -124,7 +124,7 @@ class Joined:
         """The number of rows of the longest table."""
         if self.is_closed:
             raise BridgeError(f"this attached table of {self.name} was closed")
-        rows = max([self._own_rows, *(table.rows for table in self.tables)])
+        rows = max([self._own_rows, *(table.rows for table in self.sidecars)])
         if rows > MAX_ROWS:
             raise ConversionError(
                 f"{self.name}: the table has {rows} rows, but GDAL supports at most {MAX_ROWS}"
@@ -146,7 +146,7 @@ class Joined:
         if self.is_closed:
             return
         if again:
-            for table in self.tables:
+            for table in self.sidecars:
                 # Another process may have created or deleted the sidecar.
                 with suppress(TableNotFoundError):
                     table.open(update=self.update)
@@ -156,13 +156,13 @@ class Joined:
             self.name,
             [(one.name, one.usage, partial(self.own.read, one.index)) for one in schema.columns],
             schema.rows,
-            [table.store for table in self.tables if table.store is not None],
+            [table.store for table in self.sidecars if table.store is not None],
             self.prefer,
         )
         if self._own_fits:
             own = [own_column(self.own, one.index, self.as_text) for one in schema.columns]
-        sidecars = [list(_of_sidecar(one, self.as_text)) for one in self.tables]
-        self._columns = merge(own, sidecars, self.prefer)
+        of_sidecars = [list(_of_sidecar(one, self.as_text)) for one in self.sidecars]
+        self._columns = merge(own, of_sidecars, self.prefer)
         self._shell = None
 
     def shell(self) -> Any:
@@ -366,7 +366,7 @@ class Joined:
             )
         if rows == self.rows:
             return
-        for table in self.tables:
+        for table in self.sidecars:
             if table.exists and table.rows > rows:
                 table.set_rows(rows)
         if self.rows < rows:
@@ -414,7 +414,7 @@ class Joined:
     # ---- the table as a whole
 
     def _preferred(self, getter: Callable[[Mapping[str, Any]], Any], own: Any) -> Any:
-        stored = next((v for t in self.tables if (v := getter(t.attributes)) is not None), None)
+        stored = next((v for t in self.sidecars if (v := getter(t.attributes)) is not None), None)
         first, second = (own, stored) if self.prefer == "raster" else (stored, own)
         return second if first is None else first
 
@@ -456,11 +456,11 @@ class Joined:
         RatZarrError
             The first error, after all sidecars were tried.
         """
-        flush_each(self.tables)
+        flush_each(self.sidecars)
 
     def close(self) -> None:
         """Release the sidecars and the raster."""
         self.is_closed = True
         self._columns = self._shell = None
-        self.tables = []
+        self.sidecars = []
         self.own.close()

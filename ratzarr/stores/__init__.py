@@ -11,7 +11,10 @@ from ratzarr.lazy import lazy
 if TYPE_CHECKING:
     from ratzarr.stores.aws_config import NAMES, S3Settings, consult, current, without_password
     from ratzarr.stores.base import Location, Objects, gdal_name, parse, url_name
-    from ratzarr.stores.files import (
+    from ratzarr.stores.local_files import state_of
+    from ratzarr.stores.open import open_objects
+    from ratzarr.stores.s3_client import client_for, keys_of_profile
+    from ratzarr.stores.single_files import (
         FileState,
         copy_file,
         file_state,
@@ -20,9 +23,6 @@ if TYPE_CHECKING:
         remove_file,
         same_file,
     )
-    from ratzarr.stores.local_files import state_of
-    from ratzarr.stores.open import open_objects
-    from ratzarr.stores.s3_client import client_for, keys_of_profile
     from ratzarr.stores.temp_output import (
         leftovers,
         remove_temporary,
@@ -36,10 +36,12 @@ __getattr__, __dir__ = lazy(
     {
         "aws_config": "NAMES S3Settings consult current without_password",
         "base": "Location Objects gdal_name parse url_name",
-        "files": "FileState copy_file file_state name_file names_beside remove_file same_file",
         "local_files": "state_of",
         "open": "open_objects",
         "s3_client": "client_for keys_of_profile",
+        "single_files": (
+            "FileState copy_file file_state name_file names_beside remove_file same_file"
+        ),
         "temp_output": "leftovers remove_temporary sweep_leftovers temporary_path",
     },
 )

@@ -284,7 +284,7 @@ class S3Objects(Objects):
             request["ContinuationToken"] = token
 
     def request(self, method: str, **request: Any) -> dict[str, Any]:
-        """Make a request about the bucket, outside a store: see :mod:`ratzarr.stores.files`."""
+        """Make a request about the bucket, outside a store: see :mod:`ratzarr.stores.single_files`."""
         return self._call("", method, **request)
 
     def read_range(self, start: int, length: int, **condition: str) -> bytes:

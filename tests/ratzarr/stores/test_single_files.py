@@ -11,7 +11,7 @@ import pytest
 
 from ratzarr import StoreError
 from ratzarr.stores.base import parse
-from ratzarr.stores.files import copy_file, file_state, same_file
+from ratzarr.stores.single_files import copy_file, file_state, same_file
 from tests.servers.counting import Handler, counting_proxy
 from tests.servers.faults import AFTER, Faults, faulty_proxy
 
@@ -227,7 +227,7 @@ def test_a_copy_that_is_given_up_leaves_nothing(tmp_path):
 KILLED = """
 import os, signal, sys
 from ratzarr.stores.base import parse
-from ratzarr.stores.files import copy_file
+from ratzarr.stores.single_files import copy_file
 source, target = map(parse, sys.argv[1:])
 copy_file(source, target, told=lambda size: os.kill(os.getpid(), signal.SIGKILL))
 """

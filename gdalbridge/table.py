@@ -551,7 +551,7 @@ class Table(TableMethods):
 
     def _look_again(self) -> None:
         self._stale = False
-        self._columns.look_again()
+        self._columns.reload()
 
     # ---- the instance
 

@@ -25,7 +25,7 @@ from ratzarr.settings import requests
 from ratzarr.stores.base import parse
 
 __all__ = [
-    "MOST",
+    "MAX_IN_FLIGHT",
     "PROCESSORS",
     "ROOM",
     "ReadAhead",
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-MOST = 32
+MAX_IN_FLIGHT = 32
 """Largest number of blocks, even for small ones: their requests to a distant server wait
 together."""
 ROOM = 72 * 2**20
@@ -52,7 +52,7 @@ NUMBERS, TEXTS = 3, 10
 
 def max_blocks() -> int:
     """Return the largest number of blocks in flight: RATZARR_REQUESTS limits it, too."""
-    return min(MOST, requests())
+    return min(MAX_IN_FLIGHT, requests())
 
 
 def at_once(dtype: np.dtype[Any], rows: int) -> int:
@@ -83,7 +83,7 @@ def is_far(table: Table) -> bool:
     return not isinstance(place, str | PathLike) or parse(fspath(place)).kind != "local"
 
 
-FEW = 2
+MIN_READ_AHEAD = 2
 """Minimum number of blocks read ahead, of any size, so that neither side always waits."""
 
 
@@ -134,7 +134,10 @@ class ReadAhead[Item, Value]:
         self._items, self._read = iter(items), read
         self._threads, self._ahead, self._size = threads, ahead, size
         self._room, self._like = room, like
-        self._few, self._unknown = (1, guess) if guess is not None else (FEW, room // FEW)
+        if guess is None:
+            self._few, self._unknown = MIN_READ_AHEAD, room // MIN_READ_AHEAD
+        else:
+            self._few, self._unknown = 1, guess
         self._largest: dict[Hashable, int] = {}
         self._waiting: deque[tuple[Item, Future[Value]]] = deque()
         self._pool: ThreadPoolExecutor | None = None

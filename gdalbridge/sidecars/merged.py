@@ -317,7 +317,7 @@ class Columns:
         self.tables: list[RatZarr] = []
         """The open sidecars, or the one store."""
         stack.callback(self._close)
-        self.look_again()
+        self.reload()
 
     def __enter__(self) -> Self:
         return self
@@ -384,7 +384,7 @@ class Columns:
                 return found
         return self.own_binning if self._own_fits else None
 
-    def look_again(self) -> None:
+    def reload(self) -> None:
         """Open the sidecars again, after a change of them. The raster is not read again."""
         self._close()
         self.left_out.clear()

@@ -5,7 +5,7 @@ one object. A block has one *part* in each chunk that it overlaps. A part that c
 chunk is *whole* and can be written without reading the chunk.
 
 :class:`BlockRead` reads one block. Its tasks fetch and decode the chunks; then
-:meth:`BlockRead.settle` checks that the values can be trusted. Another process can cut rows off
+:meth:`BlockRead.validate` checks that the values can be trusted. Another process can cut rows off
 meanwhile, or delete the column and create another of its name. So the column's document is read
 again after the chunks, unless the mark of each chunk proves that it belongs to the column.
 
@@ -155,7 +155,7 @@ class BlockRead:
             for part in parts(self.start, self._existing_stop, state.chunk_rows, state.length)
         ]
 
-    def settle(self) -> bool:
+    def validate(self) -> bool:
         """After all tasks have run, check that the chunks belong to the column.
 
         Returns

@@ -50,7 +50,7 @@ PAGES = 16
 """A block is a page if it has at most 1/PAGES of a chunk's rows."""
 CUTS = 3
 """The number of attempts to read rows that other processes cut off."""
-LOOKS = 5
+READ_ATTEMPTS = 5
 """The number of attempts to read a column that other processes keep replacing."""
 
 type Write = tuple[Column, ColumnState, int]
@@ -427,7 +427,7 @@ class OpenColumns:
             What to do with undecoded chunks; see :class:`BlockRead`.
         """
         left, done = self.open(names), dict[str, BlockRead]()
-        for _ in range(LOOKS):
+        for _ in range(READ_ATTEMPTS):
             size = 0
             for name, column in left.items():
                 if not allow_incomplete and column.in_place:
@@ -442,8 +442,8 @@ class OpenColumns:
             )
             few = None if use is not None else self._few if pages else self._packers
             _run([task for one in reads.values() for task in one.tasks()], few, quick=pages)
-            settling = [partial(self._settle, one) for one in reads.values()]
-            for name, sure in zip(reads, _run(settling, self._few, quick=True), strict=True):
+            checks = [partial(self._validate, one) for one in reads.values()]
+            for name, sure in zip(reads, _run(checks, self._few, quick=True), strict=True):
                 if sure:
                     done[name] = reads[name]
                     del left[name]
@@ -451,7 +451,7 @@ class OpenColumns:
                 return done
         raise ConflictError(
             f"{self._objects.location}: other processes replaced column {next(iter(left))!r} "
-            f"{LOOKS} times while it was read"
+            f"{READ_ATTEMPTS} times while it was read"
         )
 
     def read_text(self, name: str, start: int, length: int) -> list[Array] | None:
@@ -519,9 +519,9 @@ class OpenColumns:
             self.forget(name)
             raise
 
-    def _settle(self, one: BlockRead) -> bool:
+    def _validate(self, one: BlockRead) -> bool:
         try:
-            return one.settle()
+            return one.validate()
         except ColumnNotFoundError:
             self.forget(one.column.name)
             raise

@@ -41,7 +41,7 @@ BLOCK_ROWS = 500_000
 """Rows of a batch, about; whole chunks where memory allows."""
 BLOCK_BYTES = 2**27
 """Memory of a batch, about; tables of very many columns get smaller batches."""
-ROOM = 3 * 2**26
+READ_AHEAD_BYTES = 3 * 2**26
 """Memory for the batches read ahead."""
 PAGES = 32
 """Parts of a chunk that a filter on row numbers tells apart, if it leaves at most as many chunks."""
@@ -340,7 +340,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
                 threads=threads,
                 ahead=min(max_blocks(), 2 * threads),
                 size=lambda batches: sum(batch.nbytes for batch in batches) + 1,
-                room=ROOM,
+                room=READ_AHEAD_BYTES,
             )
             with closing(reading):
                 for block, batches in reading:

@@ -72,7 +72,7 @@ __all__ = ["check_store"]
 ASKED_AGAIN = 16
 """Largest number of chunks missing from a listing that are read to confirm that they are
 absent."""
-LOOKS = 3
+CHECK_ATTEMPTS = 3
 """Number of times that a column is checked again if other processes change it meanwhile."""
 
 _COLUMN = re.compile(rf"{GROUP}/([^/]+)/({re.escape(ZARR_JSON)}|c(?:[/.][0-9]+)+)", re.DOTALL)
@@ -290,7 +290,7 @@ class _Checkup:
 
     def _settled(self, check: ColumnCheck) -> ColumnCheck:
         """Return the column's state once no other process changes it during the check."""
-        for _ in range(LOOKS):
+        for _ in range(CHECK_ATTEMPTS):
             check.finish()
             if not self._moved(check):
                 return check

@@ -28,27 +28,27 @@ SUFFIXES = (".pdf", ".png", ".svg")
 BINS = 50
 MAX_BINS = 1000
 GRID = (100, 80)
-"""Bins of the two axes of a density."""
+"""Number of bins of a density plot, along x and y."""
 TOP = 20
-"""Classes that are drawn; the others are drawn together."""
+"""Number of classes that are drawn; all others are drawn as one."""
 TOP_SERIES = 8
-"""Classes that are told apart by colour alone."""
+"""Largest number of classes that differ only in colour."""
 SCATTER_ROWS = 5000
-"""Rows that are drawn as single points."""
+"""Largest number of rows that are drawn as single points."""
 EXACT_ROWS = 2_000_000
-"""Rows for which quartiles are exact: DuckDB needs memory for all values."""
+"""Up to this number of rows quartiles are exact; DuckDB needs memory for all values then."""
 DECADES = 3
-"""Powers of ten between the smallest and the largest count that make an axis logarithmic."""
+"""An axis is logarithmic if its counts span at least this many powers of ten."""
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 TITLE_INCHES = 0.088
-"""Width of a character of the title, about."""
+"""Approximate width of a character of the title."""
 NAME_INCHES = 0.075
-"""Width of a character of a class's name, about."""
+"""Approximate width of a character of a class name."""
 BLUE, GREY, DARK = "#4477aa", "#bbbbbb", "#333333"
 SERIES = (
     "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#ee8866", "#44bb99",
 )  # fmt: skip
-"""Colours of classes that have none in the table; they differ for colour-blind readers, too."""
+"""Colours for classes without a colour in the table; colour-blind readers can tell them apart."""
 
 
 def plot(
@@ -471,7 +471,7 @@ class _Drawing:
         ax.set_title("\n".join(lines), fontsize=10.5, color=DARK)
 
     def _is_log(self, counts: Array, share: float = 0) -> bool:
-        """Return True if counts span decades; ``share`` of them, the smallest, don't matter."""
+        """Return True if counts span :data:`DECADES`, without the smallest ``share`` of them."""
         if self._log is not None:
             return self._log
         positive = counts[counts > 0]

@@ -440,7 +440,7 @@ class Table(TableMethods):
         started = time.perf_counter()
         self._check_writable()
         required("pyarrow", "arrow", "update_from()")
-        from gdalbridge.exchange.join import Joined, JoinReport, refuse_existing, write_joined
+        from gdalbridge.exchange.join import JoinReport, KeyedData, refuse_existing, write_joined
         from gdalbridge.exchange.join_data import open_data
 
         rows = len(self)
@@ -452,7 +452,7 @@ class Table(TableMethods):
         # A CSV does not say that 007 is text.
         texts = [on] if on in source.names and source.field(on).dtype.kind in "TSU" else []
         with open_data(data, on, columns, self._options, texts=texts) as opened:
-            joined = Joined(opened, on, source)
+            joined = KeyedData(opened, on, source)
             if not overwrite:
                 refuse_existing(joined.names, self.columns, self.place)
             existed = set(self.sidecars)

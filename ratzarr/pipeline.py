@@ -109,9 +109,9 @@ class ReadAhead[Item, Value]:
         Groups items whose values have similar sizes; by default all. The largest value of a group
         so far is the assumed size of the next ones.
     guess : int, optional
-        Assumed memory of a value before the first has arrived. If given, reading starts at once,
-        and at least one item is read ahead. By default two are, until the first has arrived and
-        whatever their size.
+        Assumed memory of a value before the first has arrived. If given, reading starts in the
+        constructor, and at least one item is read ahead. By default reading starts with the first
+        request, and at least two items are read ahead, whatever their size.
 
     Attributes
     ----------

@@ -42,7 +42,7 @@ WRITE_BUFFER = "RATZARR_WRITE_BUFFER"
 REQUESTS = "RATZARR_REQUESTS"
 """Number from 1 to 1024: tasks and requests in flight at once; by default 32."""
 S3_FIRST_ANSWER = "RATZARR_FIRST_ANSWER"
-"""Seconds until a server must have answered for the first time; by default 8."""
+"""Time limit for a server's first answer, in seconds, over all attempts; by default 8."""
 S3_RETRIES = "RATZARR_S3_"
 """Prefix of ``RETRIES``, ``TIMEOUT``, ``BACKOFF`` and ``PATIENCE``: see
 :class:`ratzarr.stores.s3_client.Retries`."""
@@ -53,7 +53,7 @@ environment: Mapping[str, str] = os.environ
 """All variables, for code that takes a mapping of them."""
 
 BUFFER_BYTES = 256 * 2**20
-"""Rows that wait, if :data:`WRITE_BUFFER` or an argument says only that they do."""
+"""Size of a write buffer, if :data:`WRITE_BUFFER` or an argument turns it on without a size."""
 DEFAULT_REQUESTS, _MOST_REQUESTS = 32, 1024
 
 _NUMBERS = {
@@ -66,7 +66,7 @@ _NUMBERS = {
         f"the number of requests in flight, from 1 to {_MOST_REQUESTS}",
     ),
 }
-"""Of each variable: the default, the smallest and the largest number, and what is expected."""
+"""For each variable: the default, the smallest and largest number, and a phrase for errors."""
 
 
 def text_of(variable: str) -> str:

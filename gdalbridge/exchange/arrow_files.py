@@ -9,7 +9,7 @@ __all__ = ["SUFFIXES", "write_arrow", "write_csv", "write_parquet"]
 SUFFIXES = {".parquet": "parquet", ".csv": "csv", ".arrow": "arrow", ".feather": "arrow"}
 """The formats by suffix."""
 GROUP_ROWS = 250_000
-"""The fewest rows of a row group of Parquet, except the last."""
+"""Minimum number of rows of a Parquet row group, except the last."""
 GROUP_BYTES = 2**26
 
 

@@ -31,9 +31,9 @@ __all__ = ["SUFFIXES", "ExportReport", "export_table", "table_format"]
 FORMATS = arrow_files.SUFFIXES | {".gpkg": "gpkg", ".dbf": "dbf"}
 VAT = ".vat.dbf"
 SUFFIXES = (*FORMATS, VAT)
-"""The suffixes of files, which say their formats."""
+"""The file suffixes that determine the format."""
 VALUE, COUNT = "Value", "Count"
-"""The columns that a ``.vat.dbf`` has."""
+"""The columns that every ``.vat.dbf`` has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class ExportReport(Report):
     target: str
     format: str
     rows: int
-    """Rows that were written."""
+    """Number of rows written."""
     columns: tuple[str, ...]
-    """Names in the file."""
+    """Names of the columns in the file."""
     bytes_stored: int
     seconds: float
     losses: tuple[str, ...] = ()
@@ -329,7 +329,7 @@ class _Rows:
 
 
 def _named(wanted: str, shown: Mapping[str, Any]) -> str | None:
-    """Return the column that has a name, or will have it in the file, ignoring case."""
+    """Return the column of this name, in the file or in the table, ignoring case."""
     for name, kind in shown.items():
         if kind is not None and kind.name.casefold() == wanted.casefold():
             return name

@@ -25,13 +25,13 @@ from ratzarr.interop import Source, unused_integer
 from ratzarr.interop.arrow import arrow_type, read_arrays
 from ratzarr.interop.source import row_name
 
-__all__ = ["JoinReport", "Joined", "refuse_existing", "write_joined"]
+__all__ = ["JoinReport", "KeyedData", "refuse_existing", "write_joined"]
 
 Array = NDArray[Any]
 
 BLOCK_ROWS = 500_000
 SHOWN = 3
-"""Keys that a report names."""
+"""Number of unused keys that a report names."""
 
 
 @dataclass(slots=True)
@@ -56,7 +56,7 @@ class JoinReport:
     unused: int = 0
     """Keys of the data that no row of the table has."""
     unused_keys: tuple[str, ...] = ()
-    """The first of them."""
+    """The first of these keys, as text."""
     missing_values: dict[str, int] = field(default_factory=dict)
     """The integers that stand for missing values, by column."""
     seconds: float = 0.0
@@ -84,8 +84,8 @@ class JoinReport:
         return "\n".join(lines)
 
 
-class Joined:
-    """Data to join: one row for each key.
+class KeyedData:
+    """Data to join to a table, with one row for each key.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class Joined:
         self.used = np.zeros(len(self._keys), np.bool_)
 
     def _prepared(self) -> tuple[Any, Any, int]:
-        """Return the different keys in order, the row of each, and the number of further rows."""
+        """Return the distinct keys, sorted; the row of each; and the number of repeated rows."""
         keys = _plain(self._data.column(self.on))
         rows = pa.array(np.arange(len(keys)))
         kind = pa.int64()
@@ -172,7 +172,7 @@ class Joined:
                 )
 
     def places(self, block: Block) -> Any:
-        """Return each row's place in the data, null where its key is missing there."""
+        """Return the position in the data for each row of a block; null if its key is not there."""
         if self._field is None:
             keys = pa.array(np.arange(block.start, block.stop, dtype=np.int64))
         else:
@@ -201,7 +201,7 @@ class Joined:
         return int(kind.list_size) if pa.types.is_fixed_size_list(kind) else 1
 
     def spare(self, name: str) -> int | None:
-        """Return an integer that no row of the data has, for missing values; None for others.
+        """Return an unused integer for missing values; None for a column of another dtype.
 
         Raises
         ------
@@ -343,7 +343,7 @@ def _between(keys: Any, least: Any, greatest: Any) -> tuple[int, int]:
 
 def write_joined(
     table: RatZarr,
-    joined: Joined,
+    joined: KeyedData,
     attributes: Callable[[str, np.dtype[Any]], Mapping[str, Any]],
     report: JoinReport,
     told: Progress,
@@ -354,7 +354,7 @@ def write_joined(
     ----------
     table : RatZarr
         Has the rows of the table that is joined to.
-    joined : Joined
+    joined : KeyedData
     attributes : callable
         Returns the attributes of a new column, by its name and dtype.
     report : JoinReport
@@ -377,7 +377,7 @@ def write_joined(
     report.dtypes = {name: dtype_text(joined.dtypes[name]) for name in begun}
 
 
-def _fill(table: RatZarr, joined: Joined, report: JoinReport, told: Progress) -> None:
+def _fill(table: RatZarr, joined: KeyedData, report: JoinReport, told: Progress) -> None:
     spare: dict[str, int | None] = {}
     for block in blocks_of(table.rowCount, table.getRATChunkSize(), BLOCK_ROWS):
         places = joined.places(block)

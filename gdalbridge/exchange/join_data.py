@@ -25,18 +25,19 @@ from ratzarr.stores import Location, copy_file, parse, temporary_path
 __all__ = ["JoinData", "open_data", "read_table"]
 
 HELD_BYTES = 2**26
-"""Memory for a file's batches; more are written to a temporary file."""
+"""Memory for a file's batches; beyond it they go to a temporary file."""
 CSV_BYTES = 2**22
 """Bytes of CSV that are converted at a time."""
 FAR = 2.0**53
-"""Floats from here on may have been integers that were rounded: beside a fraction, or beyond 63 bits."""
+"""A float of at least this size may be a rounded integer: Arrow reads a column of integers as floats
+if one value has a fraction, or needs more than 63 bits."""
 FAR_DIGITS = 16
-"""Digits of FAR."""
+"""Number of digits of FAR."""
 CSV_TYPES = [
     pa.null(), pa.int64(), pa.bool_(), pa.date32(), pa.time32("s"), pa.timestamp("s"),
     pa.timestamp("ns"), pa.float64(), pa.string(), pa.binary(),
 ]  # fmt: skip
-"""The types that pyarrow tries for a column of CSV, one after another."""
+"""The types that pyarrow tries for a column of a CSV file, in this order."""
 
 
 class JoinData:
@@ -288,7 +289,7 @@ def _is_pandas(data: Any) -> bool:
 # ---- files
 
 DIALECT_BYTES = 2**16
-"""The beginning of a CSV, from which its separator is seen."""
+"""Number of bytes at the start of a CSV file that are read to find its separator."""
 
 type _Choose = Callable[[Sequence[str]], list[str]]
 """Returns the columns that are wanted of those in a file."""
@@ -428,7 +429,7 @@ def _check_utf8(schema: Any, path: Path) -> None:
 
 
 def _far_floats(batches: Iterable[Any], found: set[str]) -> Iterator[Any]:
-    """Pass batches on, and find columns of floats that may be integers which were rounded."""
+    """Yield the batches; add to ``found`` the columns of floats that may be rounded integers."""
     for batch in batches:
         for one, values in zip(batch.schema, batch.columns, strict=True):
             if pa.types.is_float64(one.type) and one.name not in found:

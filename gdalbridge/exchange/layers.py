@@ -38,7 +38,7 @@ DIGITS = 18
 REAL_WIDTH, REAL_DECIMALS = 24, 15
 MOST_FIELDS = 255
 MOST_BYTES = 2**31 - 1
-"""ArcGIS and many other programs read no larger dBASE table."""
+"""Largest size of a dBASE table in bytes: ArcGIS and many other programs can't read larger ones."""
 FIRST_DAY, FIRST_AFTER = "0001-01-01", "10000-01-01"
 GPKG, GEOJSON = "a GeoPackage", "GeoJSON"
 ELSEWHERE = "Parquet and Arrow files keep it"
@@ -168,7 +168,7 @@ def _layer_type(one: LayerField) -> Any:
 
 RENAME = "Give them other names with rename=..."
 CHOOSE = "Choose other columns with columns=..., or write GeoParquet, which takes any names."
-"""For files of polygons, whose columns keep their names."""
+"""Advice for polygon files, in which columns can't be renamed."""
 
 
 def _check_case(schema: Any, format_name: str, hint: str) -> None:
@@ -321,7 +321,7 @@ class _Measured:
     """What a column's values need."""
 
     longest: int = 0
-    """The most bytes of text."""
+    """Largest length of a text, in bytes."""
     least: float | int = 0
     greatest: float | int = 0
     whole: bool = True

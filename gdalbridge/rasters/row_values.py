@@ -1,7 +1,7 @@
-"""Values of a table's rows, in any order, of which only the needed chunks are read.
+"""Values of a table's rows, requested in any order; only the chunks with these rows are read.
 
-The rows of a raster's pixels lie close together: most windows need a few chunks, and windows beside
-each other the same ones. Chunks are kept up to a limit in bytes.
+Neighbouring pixels have neighbouring rows: most windows need a few chunks, and adjacent windows
+need the same ones. Chunks are cached up to a limit in bytes.
 """
 
 import threading
@@ -25,12 +25,12 @@ __all__ = ["RowValues", "Values"]
 
 Array = NDArray[Any]
 Values = tuple[list[Array], NDArray[np.bool_]]
-"""One array for each column, and which elements have a value."""
+"""One array for each column, and a mask that is True for elements with a value."""
 
 CACHE_BYTES = 2**27
-"""Memory for chunks, about; one chunk is kept in any case."""
+"""Approximate memory for cached chunks; at least one chunk is kept."""
 SPAN_ROWS = 2**21
-"""Rows from several chunks are joined to one array, if they are at most as many."""
+"""Consecutive rows from several chunks are joined to one array, up to this number of rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class RowValues:
     where : str, optional
         Only rows for which this :class:`gdalbridge.sql.selection.Condition` is true have values.
     convert : callable, optional
-        Makes numbers of a chunk of each column; 0 is no value.
+        Converts a chunk of each column to numbers; 0 means no value.
     cache_bytes : int
         Memory for chunks.
 

@@ -44,9 +44,9 @@ CRS = b"raster_crs"
 HITS = b"points_with_value"
 """The key with the number of points on pixels with a value."""
 RENAMED = b"renamed"
-"""The key with the columns of the points that have other names in the result, in words."""
-FEW_ROWS = 4096
-"""Rows between two wanted ones, up to which they are read together."""
+"""The key with the columns of the points that were renamed in the result, in words."""
+MAX_GAP = 4096
+"""Two rows of a chunk are read together if they are at most this many rows apart."""
 
 
 def sample(
@@ -274,6 +274,6 @@ def _row_blocks(rows: NDArray[np.int64], chunk: int) -> list[NDArray[np.int64]]:
     """
     found = []
     for group in np.split(rows, np.flatnonzero(np.diff(rows // chunk)) + 1):
-        gaps = np.flatnonzero(np.diff(group) > FEW_ROWS) + 1
+        gaps = np.flatnonzero(np.diff(group) > MAX_GAP) + 1
         found += [group] if len(gaps) > 8 else np.split(group, gaps)
     return found

@@ -61,7 +61,7 @@ Array = NDArray[Any]
 MEMORY = 2 * 2**30
 WRITE_ROWS = 500_000
 OVERHEAD = 800 * 10**6
-"""Bytes beside the accumulators: windows of pixels, GDAL's cache of them, and rows to write."""
+"""Bytes that a run needs besides the accumulators: windows of pixels, GDAL's cache, rows to write."""
 LEAST_CACHE = 2**26
 
 
@@ -75,16 +75,16 @@ class ZonalReport(Report):
     rows: int
     columns: tuple[str, ...]
     pixels: int
-    """Pixels of the segmentation."""
+    """Number of valid pixels of the segmentation."""
     outside: int
-    """Pixels of the segmentation that no row of the table is for."""
+    """Number of these pixels whose value has no row in the table."""
     passes: int
-    """How often the pixels were read, because of the limit of memory."""
+    """How often the pixels were read: more than once if the statistics exceed the memory limit."""
     seconds: float
     windows: int = 0
-    """Windows of pixels in all passes."""
+    """Number of windows that were read, over all passes."""
     windows_there: int = 0
-    """Windows that an interrupted run had read."""
+    """Number of these windows that an interrupted run had read already."""
 
     def __str__(self) -> str:
         text = (
@@ -595,7 +595,7 @@ class _Job:
     def _reading(
         self, first: int, stop: int, told: Progress, done: int = 0, *, pairs: bool = False
     ) -> Iterator[tuple[Window, list[Any]]]:
-        """Yield each window with what its pixels were reduced to, for each layer.
+        """Yield each window with the statistics of its pixels, for each layer.
 
         ``done`` of the windows were read by an interrupted run.
         """

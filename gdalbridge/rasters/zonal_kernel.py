@@ -1,16 +1,16 @@
 """Statistics of pixels by row, accumulated window by window.
 
-A window's pixels are first reduced by themselves, in any thread; the results are then added to the
+Each window is first reduced to one result per row, in any thread. The results are then added to the
 accumulators in the order of the windows, so that the outcome does not depend on the threads.
 
-Counts are exact, and so are the sums of integers: those of 64 bits are added up in two halves of 32
-bits. An integer result that its column can't hold is an error. Variances of integers of up to 16 bits come from
-exact sums of squares. Those of all other types are computed from the deviations from the mean
-within each window, and windows are joined by the formula of Chan, Golub and LeVeque (Updating
-formulae and a pairwise algorithm for computing sample variances, 1979).
+Counts are exact, and so are sums of integers: 64-bit integers are added up in two halves of 32
+bits. An integer result that its column can't hold is an error. Variances of integers of up to 16
+bits come from exact sums of squares. For all other types, each window's variance comes from the
+deviations from its mean, and windows are combined by the formula of Chan, Golub and LeVeque
+(Updating formulae and a pairwise algorithm for computing sample variances, 1979).
 
-With weights, each pixel counts as often as its weight says in all of them but the count, the minimum
-and the maximum. Sums are then floats.
+With weights, each pixel counts as often as its weight says, except in the count, the minimum and
+the maximum. Sums are then floats.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,14 +40,14 @@ MOMENTS = frozenset(
 )
 """Statistics that are accumulated in one pass."""
 SPARSE = 4
-"""Rows are counted in an array from the smallest to the largest, if it has at most this many times as
-many elements as the window has pixels."""
+"""A window is reduced in arrays with one element for each number from its smallest to its largest
+row, if that is at most this many times the number of its pixels."""
 WEIGHTED = frozenset({"weight", "sum", "mean", "stddev", "variance"})
-"""Those that weights change."""
+"""The statistics that weights change."""
 EXACT_PIXELS = 2**20
-"""So many products of integers of 16 bits, or integers of 32 bits, add up exactly in float64."""
+"""This many 32-bit integers, or products of two 16-bit integers, add up exactly in float64."""
 HALF = 32
-"""Bits of the lower half of an integer of 64 bits."""
+"""Number of bits in the lower half of a 64-bit integer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class Reduced:
 
 
 class Groups:
-    """The rows of a window's pixels, grouped; all bands with the same valid pixels share one.
+    """The pixels of a window, grouped by row. Bands with the same valid pixels share one object.
 
     Parameters
     ----------
@@ -89,16 +89,16 @@ class Groups:
     def reduce(
         self, values: Array, wanted: frozenset[str], weights: Array | None = None
     ) -> Reduced:
-        """Reduce the pixels of a band.
+        """Return the statistics of a band's pixels by row.
 
         Parameters
         ----------
         values : ndarray
-            As many as the rows that were given.
+            One value for each element of ``rows``.
         wanted : frozenset of str
             Some of :data:`MOMENTS`.
         weights : ndarray of float64, optional
-            As many, all positive.
+            One weight for each value, all positive.
         """
         if not self._span:
             return Reduced(self.rows, self.count, {})

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 JOB = "job"
-"""The digest of the job, in the record of a column's origin."""
+"""Key of the job's digest in a column's ``PROVENANCE``."""
 
 
 def inherited_attributes(before: Column | None, dtype: np.dtype[Any]) -> dict[str, Any]:
@@ -67,10 +67,10 @@ class NewColumn:
 
     dtype: Any
     attributes: Mapping[str, Any] = field(default_factory=dict)
-    """Beside its origin and what it inherits from a column that it replaces."""
+    """Attributes besides ``PROVENANCE`` and those inherited from a replaced column."""
     width: int = 1
     origin: Mapping[str, Any] = field(default_factory=dict)
-    """More for the record of its origin."""
+    """Further entries for ``PROVENANCE``."""
 
 
 class ColumnWriter:
@@ -81,7 +81,7 @@ class ColumnWriter:
         self.names = names
         """The columns to write; others are complete already."""
         self.is_resumed = is_resumed
-        """True if all columns are those of an interrupted run, with what it has written."""
+        """True if an interrupted run created all of these columns, and its rows were kept."""
         self.chunk_rows = min(
             (table.getColumnChunkSize(name) for name in names), default=table.getRATChunkSize()
         )

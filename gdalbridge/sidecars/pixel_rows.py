@@ -26,8 +26,8 @@ Rows = NDArray[np.int64]
 NO_ROW = -1
 BLOCK_ROWS = 500_000
 MOST_UNUSED = 4
-"""Numbers are looked up in an array of all numbers between the smallest and the largest, if it has
-at most this many times as many elements as there are rows."""
+"""Pixel values are looked up in an array with one element for each number from the smallest to the
+largest value, if that is at most this many times the number of rows."""
 
 
 class PixelRows:

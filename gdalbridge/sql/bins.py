@@ -24,12 +24,12 @@ __all__ = ["Axis", "Classes", "Counts", "DrawnColumn", "count_text", "shown_text
 Array = NDArray[Any]
 
 TOP = 20
-"""The most different values of a column of integers that is drawn as classes."""
+"""A column of integers with at most this many distinct values is drawn as classes."""
 NAME_CHARACTERS = 34
 EDGE_STEPS = 16
-"""The fewest floats between the edges of a bin of large integers."""
+"""Minimum width of a bin of large integers, in steps between neighbouring floats."""
 MAX_NUMBER = 1e300
-"""The largest number on an axis: matplotlib adds the numbers of an axis up."""
+"""The largest number on an axis, because matplotlib adds numbers of an axis up."""
 USAGES = {
     FieldUsage.RED: "red", FieldUsage.GREEN: "green", FieldUsage.BLUE: "blue",
     FieldUsage.ALPHA: "alpha",
@@ -82,11 +82,11 @@ class Classes:
     column: DrawnColumn
     values: list[Any] = field(default_factory=list)
     counts: list[Any] = field(default_factory=list)
-    """Rows, or their weight."""
+    """Number of rows of each value, or the sum of their weights."""
     colours: list[tuple[float, ...] | None] = field(default_factory=list)
-    """Of the table; None where it has none, or several for one class."""
+    """The table's colour of each value; None if it has none, or several."""
     others: int = 0
-    """Number of classes beyond these."""
+    """Number of further values, which are drawn together."""
     other_count: Any = 0
 
     @property
@@ -132,9 +132,9 @@ class Axis:
     """The bins of an axis."""
 
     edges: Array
-    """In the unit of the plot: date-times as matplotlib's days."""
+    """Edges of the bins, in the unit of the plot: date-times as matplotlib's days."""
     sql: str
-    """SQL for the number of the bin of a value."""
+    """SQL for the number of a value's bin."""
     inside: str
     """SQL that is true for values in a bin."""
 

@@ -35,18 +35,19 @@ from ratzarr.pipeline import ReadAhead, max_blocks
 __all__ = ["TableDataset"]
 
 FIRST_ROWS = (8192, 65_536)
-"""Rows of the first batches, which nothing is read ahead of: DuckDB's threads ask for several
-batches before they see that a query has its rows."""
+"""Rows of the first batches. They are small, because DuckDB's threads request several batches
+before they notice that the query already has all its rows."""
 BLOCK_ROWS = 500_000
-"""Rows of a batch, about; whole chunks where memory allows."""
+"""Approximate rows of a batch; whole chunks if memory allows."""
 BLOCK_BYTES = 2**27
-"""Memory of a batch, about; tables of very many columns get smaller batches."""
+"""Approximate memory of a batch, so tables of very many columns get smaller batches."""
 READ_AHEAD_BYTES = 3 * 2**26
 """Memory for the batches read ahead."""
 PAGES = 32
-"""Parts of a chunk that a filter on row numbers tells apart, if it leaves at most as many chunks."""
+"""If a filter on row numbers leaves at most this many chunks, each is divided into as many parts,
+and only the parts that can match are read."""
 MAX_CHUNKS = 2**14
-"""The most chunks that are compared with a filter on row numbers."""
+"""Largest number of chunks that are tested one by one against a filter on row numbers."""
 
 
 class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types

@@ -47,7 +47,7 @@ class Field:
     width: int
     """Values per row."""
     rows: int
-    """Rows that the column has; later rows of the table are missing values."""
+    """Number of rows of the column; later rows of the table are missing values."""
     chunk_rows: int
     attributes: Mapping[str, Any] = field(default_factory=dict)
     missing: Any = None

@@ -161,7 +161,7 @@ ELSEWHERE = {
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 PROFILES = ("AWS_DEFAULT_PROFILE", "AWS_PROFILE")
-"""The first name counts, for both clients."""
+"""The first of these variables that is set names the profile, for our client and for GDAL's."""
 
 
 class Setting(NamedTuple):
@@ -197,7 +197,7 @@ class _Sources:
         )
         self.chosen: dict[str, str] = {}
         self.conflicts: list[str] = []
-        """Sentences about settings with different values in one place."""
+        """One sentence for each setting that has two different values of the same rank."""
 
     def find(
         self, *places: str, convert: Callable[[Any], Any] = lambda value: value
@@ -368,7 +368,7 @@ class S3Settings:
     sources: Mapping[str, str] = field(default_factory=dict)
     """The source of each setting, by its name."""
     conflicts: tuple[str, ...] = ()
-    """Sentences about settings with different values in one place."""
+    """One sentence for each setting to which one kind of source gives two different values."""
     problem: str | None = None
     """The reason if the settings cannot be used."""
 

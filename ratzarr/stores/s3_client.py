@@ -104,13 +104,13 @@ class Retries:
     """
 
     retries: int = 10
-    """Largest number of repetitions of a request; 0 for none."""
+    """How often a failed request may be repeated; 0 for never."""
     timeout: float = 20.0
     """Seconds of silence after which a connection is closed."""
     backoff: float = 0.1
     """Maximum of the first pause, in seconds."""
     patience: float = 120.0
-    """Seconds after which a request is not repeated any more."""
+    """Seconds after the first attempt until which a request may be repeated."""
 
     @classmethod
     def of(cls, environment: Mapping[str, str], options: Mapping[str, Any]) -> Self:
@@ -132,7 +132,8 @@ class Retries:
         for name in options:
             if name not in names:
                 raise ArgumentError(
-                    f"the storage option 'retry' has no {name!r}: expected {', '.join(names)}"
+                    f"the storage option 'retry' has an unknown key {name!r}: expected "
+                    f"{', '.join(names)}"
                 )
         found: dict[str, Any] = {}
         for name in names:

@@ -130,7 +130,7 @@ class Attributes:
             assert set(stored(place, url, which)) == ours
 
     def test_others_changes_are_seen(self, place, which):
-        """Each side sees the other's changes, and neither undoes them."""
+        """Two instances see each other's changes, and neither undoes the other's."""
         url, table = self._table(place)
         with table, RatZarr(place.at(url)) as other:
             mapping, theirs = mapping_of(table, which), mapping_of(other, which)

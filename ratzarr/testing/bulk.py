@@ -218,7 +218,7 @@ class Bulk:
             RatZarr.delete(place.at(url))
 
     def test_rows_that_another_has_added_are_not_claimed(self, place):
-        """The same for a column in its place as for a replacement column."""
+        """``ROWS_DONE`` does not include rows that another instance has added meanwhile."""
         url = place.new()
         with make(place.at(url), 10, chunk=4) as table, RatZarr(place.at(url)) as other:
             table.createColumn("a", "int32", complete=False)

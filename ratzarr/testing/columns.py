@@ -174,7 +174,7 @@ class Columns:
 
     @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
     def test_every_bit_of_a_fill_value(self, place, dtype):
-        """Including signalling NaNs, which zarr-python and float() make quiet."""
+        """A fill value keeps every bit, even of signalling NaNs, which float() would change."""
         url = place.new()
         fills = bits(dtype, 9)
         with make(place.at(url), 3, chunk=2) as table:
@@ -365,7 +365,7 @@ class Columns:
             assert table.readBlock("a", 0, 3).tolist() == [0, 0, 0]
 
     def test_columns_that_zarr_made(self, place):
-        """Any array of a column's shape is a column, with any codecs."""
+        """An array that zarr-python created is a column, if its shape fits, with any codecs."""
         url = place.new()
         root = place.create(url)
         table = root.create_group("RAT", attributes={"ROWCOUNT": 9, "CHUNKSIZE": 4})

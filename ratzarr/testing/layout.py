@@ -141,7 +141,7 @@ class Layout:
             assert table.readBlock("s", 3, 2).tolist() == ["s3", "s4"]
 
     def test_a_small_change_leaves_the_rest_alone(self, place):
-        """Writing values changes only their chunk, and the document's log."""
+        """Writing values changes only their chunk, and the modification log in ``zarr.json``."""
         url = place.new()
         with make(place.at(url), 9, chunk=4, a=("int32",), b=("int32",)) as table:
             table.writeBlock("a", np.arange(9), 0)

@@ -13,7 +13,7 @@ from ratzarr.testing.helpers import document, make
 
 
 class Log:
-    """The user, time and command of each first write to a column."""
+    """The first write of an instance to a column logs its user, time and command."""
 
     def _events(self, place, url, key="a"):
         return document(place, url, f"RAT/{key}")["attributes"]["MODIFICATIONLOG"]

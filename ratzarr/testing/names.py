@@ -51,14 +51,14 @@ NAMES = [*PLAIN, *CODED, *LONG]
 
 
 class Names:
-    """Names are data."""
+    """Column names are stored and returned unchanged, whatever characters they contain."""
 
     def test_the_list_holds_what_it_should(self):
         assert len(set(NAMES)) == len(NAMES) >= 90
         assert all(unicodedata.is_normalized("NFC", name) for name in PLAIN)
 
     def test_odd_names(self, place):
-        """All names in one table, so that equal keys would show."""
+        """One table has all the names; two names with the same key would make it fail."""
         url = place.new()
         with make(place.at(url), 2, chunk=2) as table:
             beside = {key for key in place.everything() if "zarr.json" not in key}
@@ -118,7 +118,7 @@ class Names:
             table.createColumn(name, "int8")
 
     def test_percent_signs_of_upstream(self, place):
-        """Upstream writes every name unchanged, so such a key is the name, and stays so."""
+        """A column that upstream wrote as ``b1%2Fb2`` keeps this name; it is not decoded."""
         url = place.new()
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 3, "CHUNKSIZE": 4})
         for number, key in enumerate(["b1%2Fb2", "%7Aarr.json", "%~x", "100%"]):
@@ -138,7 +138,7 @@ class Names:
         assert raw(place, url, "b1%2Fb2").tolist() == [0, 7, 0]
 
     def test_a_key_of_upstream_is_not_taken(self, place):
-        """`b1/b2` would have the key of upstream's `b1%2Fb2`."""
+        """Creating `b1/b2` is refused: its key would be the one of upstream's column `b1%2Fb2`."""
         url = place.new()
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 3, "CHUNKSIZE": 4})
         group.create_array("b1%2Fb2", shape=3, chunks=4, dtype="i4")[:] = 5
@@ -149,7 +149,7 @@ class Names:
             assert table.readBlock("b1%2Fb2", 0, 3).tolist() == [5, 5, 5]
 
     def test_a_name_that_lies(self, place):
-        """NAME counts only if it has this key, so that two columns cannot claim one name."""
+        """A NAME whose key is not the column's is ignored, so two columns cannot have one name."""
         url = place.new()
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 3, "CHUNKSIZE": 4})
         group.create_array("a", shape=3, chunks=4, dtype="i4")[:] = 1

@@ -314,7 +314,7 @@ class Rows:
             assert ours.readBlock("a", 0, 9).tolist() == list(range(7))
 
     def test_a_column_shorter_than_the_table(self, place):
-        """Another process created it while the table grew: its new rows are empty."""
+        """A process created the column while another added rows: these read as the fill value."""
         url = place.new()
         group = place.create(url).create_group("RAT", attributes={"ROWCOUNT": 9, "CHUNKSIZE": 4})
         group.create_array("a", shape=6, chunks=4, dtype="i4", fill_value=-7)[:] = np.arange(6)
@@ -329,7 +329,7 @@ class Rows:
             assert table.readBlock("a", 0, 9).tolist() == [0, 1, 2, 3, 4, 5, -7, 70, 80]
 
     def test_a_column_longer_than_the_table(self, place):
-        """A resize was interrupted: the rows beyond the end must not return."""
+        """After an interrupted resize, the rows that were cut off must not come back."""
         url = place.new()
         with make(place.at(url), 10, chunk=4, a=("int32",)) as table:
             table.writeBlock("a", np.arange(1, 11), 0)
@@ -340,7 +340,7 @@ class Rows:
             assert table.readBlock("a", 0, 10).tolist() == [1, 2, 3, 4, 5, 0, 0, 0, 0, 0]
 
     def test_a_count_that_a_column_seems_to_have_already(self, place):
-        """This instance's metadata is outdated: another instance has resized the columns."""
+        """An instance sets the row count that its outdated metadata already shows."""
         url = place.new()
         with make(place.at(url), 20, a=("int32",), b=("int32",)) as one:
             one.writeBlock("a", np.arange(20), 0)

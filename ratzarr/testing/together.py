@@ -10,10 +10,10 @@ from ratzarr.testing.helpers import assert_same, document, make, raw
 
 
 class Together:
-    """Each case was found by random histories of several instances."""
+    """Changes by another instance, in orders that :mod:`tests.ratzarr.statemachine` has found."""
 
     def test_rows_cut_off_before_the_column_was_opened(self, place):
-        """They are not rows of the table: a block for them is refused, not silently dropped."""
+        """A block for rows that another instance has cut off is an error, not silently lost."""
         url = place.new()
         with make(place.at(url), 20, chunk=4, a=("int32",)) as table:
             instances = [RatZarr(place.at(url)) for _ in range(3)]
@@ -65,7 +65,7 @@ class Together:
         ids=["value", "shape", "type", "range"],
     )
     def test_a_block_for_the_column_that_was_created_anew(self, place, block, width):
-        """The earlier column's dtype does not matter: the new column is a different one."""
+        """The error says that the column was replaced, whatever the two columns' dtypes are."""
         url = place.new()
         block = np.array(block, "T" if isinstance(block[0], str) else None)
         with (
@@ -95,7 +95,7 @@ class Together:
 
     @pytest.mark.parametrize("widths", [(1, 2), (2, 1)])
     def test_a_column_created_anew_in_another_width(self, place, widths):
-        """Its chunks have other keys: a directory on a disk where the other has a file."""
+        """On disk, a chunk of one column is a directory where the other column has a file."""
         url = place.new()
         blocks = [np.arange(3 * n, dtype=np.int8).reshape((3, n) if n > 1 else 3) for n in widths]
         with (
@@ -136,7 +136,7 @@ class BeingBuilt:
     """Replacement columns, in a table that changes meanwhile."""
 
     def test_it_has_the_rows_that_the_table_has(self, place):
-        """Their writer may not know of additional rows; they still count as missing."""
+        """A replacement column has all rows of the table, even those its creator did not know."""
         url = place.new()
         with make(place.at(url), 0, a=("int32",)) as table, RatZarr(place.at(url)) as late:
             table.setRowCount(6)
@@ -145,8 +145,7 @@ class BeingBuilt:
             assert late.getMissingRows("a") == [(0, 6)]
 
     def test_rows_that_were_added_are_missing(self, place):
-        """Otherwise a process that writes the missing rows would mark an incomplete column
-        complete."""
+        """After refresh(), rows that another instance has added count as missing."""
         url = place.new()
         with (
             make(place.at(url), 2, chunk=2, a=("int32",)) as table,
@@ -164,7 +163,7 @@ class BeingBuilt:
     @pytest.mark.parametrize("replace", [True, False])
     @pytest.mark.parametrize("counts", [(17,), (6, 17)], ids=str)
     def test_rows_that_its_builder_does_not_know_of_are_empty(self, place, counts, replace):
-        """They are not missing, because they were never marked as written."""
+        """Rows that were added unnoticed read as empty, and do not prevent completion."""
         url = place.new()
         with make(place.at(url), 10, chunk=2) as table, RatZarr(place.at(url)) as builder:
             builder.createColumn("a", "int32", complete=False, replace=replace)
@@ -180,9 +179,9 @@ class BeingBuilt:
             assert_same(np.asarray(raw(place, url, "a")), wanted)
 
     def test_its_builder_is_told_of_rows_that_were_cut_off(self, place):
-        """An error is reported once if the store does not check the owner before writing.
+        """On S3, where a write does not read the column's document, ``setComplete`` reports it.
 
-        flush() is not the only call that reports it.
+        It does so once; then the column is completed with the rows that are left.
         """
         url = place.new()
         with (
@@ -223,7 +222,7 @@ class BeingBuilt:
             assert_same(np.asarray(raw(place, url, "a")), there)
 
     def test_the_columns_keep_their_order(self, place):
-        """Even if the process that completes a column has not seen it in the column order yet."""
+        """A column keeps its place, even if the instance that completes it has not seen it yet."""
         url = place.new()
         with make(place.at(url), 2) as table, RatZarr(place.at(url)) as late:
             for name in "bac":
@@ -241,8 +240,7 @@ class BeingBuilt:
             assert table.getColumnNames() == list("bade")
 
     def test_the_place_of_a_column_that_is_gone(self, place):
-        """A column that was to be replaced and was deleted leaves no position in the column
-        order."""
+        """The replacement of a column that was deleted meanwhile comes last in the order."""
         url = place.new()
         with make(place.at(url), 2, a=("int8",)) as table, RatZarr(place.at(url)) as builder:
             builder.createColumn("a", "int16", complete=False, replace=True)
@@ -254,7 +252,7 @@ class BeingBuilt:
             assert table.getColumnNames() == ["a", "B"]
 
     def test_the_place_of_a_column_that_is_resumed(self, place):
-        """Its creator was killed before it had added the column's name to the order."""
+        """Resuming a column adds its name to the order, if its creator was killed before that."""
         url = place.new()
         with make(place.at(url), 2) as table:
             table.createColumn("a", "int8", complete=False)
@@ -266,8 +264,7 @@ class BeingBuilt:
             assert place.open(url)["RAT"].attrs["COLUMN_ORDER"] == ["a"]
 
     def test_one_event_whatever_is_begun_and_given_up(self, place):
-        """Each column has its own log, even if an instance still knows an earlier column of the
-        name."""
+        """Each column logs an instance's first write, even if another had its name before."""
         url = place.new()
         with make(place.at(url), 2, a=("int32",)) as table:
             table.writeBlock("a", [1, 2], 0)

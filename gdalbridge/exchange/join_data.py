@@ -29,8 +29,8 @@ HELD_BYTES = 2**26
 CSV_BYTES = 2**22
 """Bytes of CSV that are converted at a time."""
 FAR = 2.0**53
-"""A float of at least this size may be a rounded integer: Arrow reads a column of integers as floats
-if one value has a fraction, or needs more than 63 bits."""
+"""A float of at least this size may be a rounded integer: Arrow reads a column of integers as
+floats if one value has a fraction, or needs more than 63 bits."""
 FAR_DIGITS = 16
 """Number of digits of FAR."""
 CSV_TYPES = [

@@ -61,7 +61,7 @@ Array = NDArray[Any]
 MEMORY = 2 * 2**30
 WRITE_ROWS = 500_000
 OVERHEAD = 800 * 10**6
-"""Bytes that a run needs besides the accumulators: windows of pixels, GDAL's cache, rows to write."""
+"""Bytes besides the accumulators: windows of pixels, GDAL's cache, and rows to write."""
 LEAST_CACHE = 2**26
 
 
@@ -75,7 +75,7 @@ class ZonalReport(Report):
     rows: int
     columns: tuple[str, ...]
     pixels: int
-    """Number of valid pixels of the segmentation."""
+    """Number of pixels of the segmentation."""
     outside: int
     """Number of these pixels whose value has no row in the table."""
     passes: int

@@ -5,8 +5,10 @@ sidecar. If two columns have the same name, a sidecar's column replaces the rast
 sidecar's column takes precedence over those of later sidecars. A sidecar's column that is
 incomplete or unreadable replaces nothing.
 
-The rule is applied in three places. :class:`Columns`, in this module, returns values as they are
-stored. The attached table returns values as GDAL would. Scripts get arrays.
+:class:`Columns`, in this module, returns values as they are stored. The attached table
+(:mod:`gdalbridge.attached_rat.attached_table`) returns values as GDAL would, and scripts get arrays
+(:mod:`gdalbridge.apply.inputs`); both use the same rule. ``bake`` alone is stricter: two sidecars
+with columns of one name are an error (:mod:`gdalbridge.rasters.baked_table`).
 
 A column with several values per row appears as several columns: ``name[0]``, ``name[1]``, ...
 """

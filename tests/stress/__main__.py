@@ -68,7 +68,7 @@ class Findings:
     def table(self, places: list[str]) -> list[str]:
         """Return lines of Markdown."""
         lines = [
-            "| what was done | what came of it | " + " | ".join(places) + " |",
+            "| scenario | outcome | " + " | ".join(places) + " |",
             "|---|---|" + "--:|" * len(places),
         ]
         last = ""
@@ -108,7 +108,7 @@ def damaged(folder: str, findings: Findings) -> None:
         for name in damage.NAMES:
             expected = damage.values_of(name, damage.ROWS)
             for kind, keys in _objects_of(url, name).items():
-                what = f"every bit of {kind} flipped, cut at every length, bytes put in and out"
+                what = f"every bit of {kind} flipped, cut at every length, bytes inserted and removed"
                 with findings.trying(what, f"{PLACES['local']}, column {name!r}"):
                     found: Counter[str] = Counter()
                     for key in keys:
@@ -120,7 +120,7 @@ def damaged(folder: str, findings: Findings) -> None:
                         "error": "an error that names object, column and rows"
                         if kind == "chunks"
                         else "an error that names the object",
-                        "right": "read right: blanks put behind, or only the checksum cut off",
+                        "right": "read correctly: blanks appended, or only the checksum cut off",
                     }
                     named = Counter({words[said]: n for said, n in found.items()})
                     findings.add(what, PLACES["local"], named)
@@ -150,11 +150,11 @@ def random_work(ground: Any, options: Any, findings: Findings) -> None:
     from tests.ratzarr.statemachine import run
     from tests.stress.processes import environment
 
-    what = "several instances driven at random against a model in numpy, 30 steps each time"
+    what = "several instances make 30 random changes, compared with numpy arrays"
     with findings.trying(what, ground.label), environment(ground.environment):
         examples = (100 if ground.kind == "local" else 10) * options.times
         run(ground, examples, options.seed)
-        findings.add(what, ground.label, Counter({"equal, after every step": examples}))
+        findings.add(what, ground.label, Counter({"equal after every change": examples}))
 
 
 def run_all(options: Any, findings: Findings) -> list[str]:

@@ -69,7 +69,7 @@ def hold_and_write(url, whole):
     return "silence", [where]
 
 
-@scenario("a column is another one under processes that had it open", 3)
+@scenario("a column is deleted and created again while others have it open", 3)
 def stale(stage):
     found = Counter()
     for n in range(stage.rounds):
@@ -93,7 +93,7 @@ def stale(stage):
                 if value.dtype == np.int64 and stage.place.kind == "s3":
                     # Chunks that a writer of the old column has just written, read as such.
                     assert (value == 100).all(), value
-                    found["a reader of the old column sees what its writer wrote"] += 1
+                    found["a reader of the old column sees its values"] += 1
                     continue
                 assert value.dtype == np.float64, f"the old column's type: {value}"
                 assert plausible(value), value
@@ -112,10 +112,10 @@ def stale(stage):
             except Exception as error:
                 assert type(error).__name__ == "DamagedError", error
                 assert stage.place.kind == "s3", error
-                found["chunks of the old column in the new one are refused"] += 1
+                found["chunks of the old column in the new one are an error"] += 1
             else:
                 assert (values == generation(2)).all(), values
-                found["the new column is as its writer left it"] += 1
+                found["the new column has its writer's values"] += 1
     return found
 
 
@@ -148,7 +148,7 @@ def look_all_the_while(url, rounds, number):
     return seen
 
 
-@scenario("one deletes and creates a column anew all the time while others read it", 12)
+@scenario("one deletes and creates a column again and again while others read it", 12)
 def reading_generations(stage):
     url = stage.place.new()
     with stage.table(url) as table:

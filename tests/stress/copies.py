@@ -54,7 +54,7 @@ def make_raster(path, columns):
 class Copy(Operation):
     """A raster's table, into a sidecar that is not there."""
 
-    name = "copying a raster's table, and going on with it"
+    name = "copying a raster's table, then resumed"
     overwrite = False
     old: dict | None = None
     """What the sidecar has before."""
@@ -102,11 +102,11 @@ class Copy(Operation):
             assert name in old, f"{name!r} says it is complete: {column.values}"
             assert same(column.values, old[name]), column.values
         if finished == len(new):
-            return "all columns, whole"
-        return "some columns whole, the others say that they are not" if not old else (
-            "each column as before or whole, or it says that it is not"
+            return "all columns complete"
+        return "some columns complete, the others marked incomplete" if not old else (
+            "each column as before, complete, or marked incomplete"
             if place.kind == "s3"
-            else "each column whole, as before or as after"
+            else "each column complete, as before or as after"
         )  # fmt: skip
 
     def finish(self, url):
@@ -128,7 +128,7 @@ class Copy(Operation):
 class CopyOver(Copy):
     """Into one that holds another table's columns of the same names."""
 
-    name = "copying over columns that are there, and going on with it"
+    name = "overwriting columns by a copy, then resumed"
     overwrite = True
     old = values(shift=1000)
 

@@ -26,7 +26,7 @@ def one_store(stage):
         for number in range(len(stage.crew)):
             assert raw.attributes[f"by {number}"] == number
         assert raw.strangers() == []
-    return Counter({"one table, and everybody has it": stage.rounds})
+    return Counter({"one table, which all have open": stage.rounds})
 
 
 def create_columns(url, count, number):
@@ -36,7 +36,7 @@ def create_columns(url, count, number):
             table.createColumn(f"c{number} {column}", "int32")
 
 
-@scenario("each creates columns of its own", 2)
+@scenario("each creates other columns", 2)
 def different_columns(stage):
     for _ in range(stage.rounds):
         url = stage.place.new()
@@ -49,7 +49,7 @@ def different_columns(stage):
         assert sorted(raw.order) == sorted(names), "the order of columns is not complete"
         with stage.table(url) as table:
             assert table.getColumnNames() == raw.order
-    return Counter({"every column there, in the order too": stage.rounds})
+    return Counter({"all columns, in the order of columns too": stage.rounds})
 
 
 def create_column(url, rounds, dtypes, number):
@@ -112,7 +112,7 @@ def deletions(stage):
     check(raw, 2, **dict.fromkeys(left, np.zeros(2, "i1")))
     assert sorted(raw.order) == sorted(left)
     assert raw.strangers() == []
-    return Counter({"exactly the columns that should be there": stage.rounds})
+    return Counter({"exactly the expected columns": stage.rounds})
 
 
 def set_attributes(url, rounds, number):
@@ -184,7 +184,7 @@ def chunk_size(stage):
     with stage.table(url) as table:
         table.createColumn("after", "int8")
         assert table.getColumnChunkSize("after") == raw.attributes["CHUNKSIZE"]
-    return Counter({"one of those that were set; nothing else changed": stage.rounds})
+    return Counter({"one of the values that were set; nothing else changed": stage.rounds})
 
 
 def whole_table(url, number):

@@ -90,10 +90,10 @@ class CreateTable(Operation):
     def judge(self, raw, place):
         if raw.there:
             check(raw, 0)
-            return "there, and empty"
+            return "exists, empty"
         left = {key for key in raw.objects if not key.endswith(".partial")}
         assert left <= {"zarr.json"}, left
-        return "not there"
+        return "does not exist"
 
     def finish(self, url):
         with RatZarr(url) as table:
@@ -114,11 +114,11 @@ class CreateColumn(Operation):
     def judge(self, raw, place):
         self.untouched(raw)
         if "new" not in raw.columns:
-            return "not there"
+            return "does not exist"
         new = raw.columns["new"]
         assert same(new.values, np.full((ROWS, 2), 1.5, "f4"))
         assert new.attributes["mine"] == [1]
-        return "there, and empty"
+        return "exists, empty"
 
     def finish(self, url):
         with RatZarr(url) as table:
@@ -154,9 +154,9 @@ class DeleteColumn(Operation):
     def judge(self, raw, place):
         self.untouched(raw)
         if "old" not in raw.columns:
-            return "not there"
+            return "does not exist"
         if not raw.columns["old"].complete:
-            return "there, and says that it is not complete"
+            return "exists, marked incomplete"
         assert same(raw.columns["old"].values, self.values), raw.columns["old"].values
         return "as before"
 
@@ -241,7 +241,7 @@ class Write(Operation):
             done += chunk in touched and is_new
         if done in (0, len(touched)):
             return "as after" if done else "as before"
-        return "some chunks as before, some as after, none torn"
+        return "some chunks as before, some as after, none half written"
 
     def final(self, raw):
         self.whole(raw, a=self.new)
@@ -267,7 +267,7 @@ class Resize(Operation):
         assert raw.there
         assert raw.rows in (ROWS, self.rows), raw.rows
         self.untouched(raw, raw.rows)
-        return "as before" if raw.rows == ROWS else "has its new length"
+        return "as before" if raw.rows == ROWS else "has the new length"
 
     def final(self, raw):
         check(raw, self.rows, **bystanders(self.rows))
@@ -277,17 +277,17 @@ class Resize(Operation):
 
 
 class Grow(Resize):
-    name = "growing the table"
+    name = "lengthening the table"
     rows = 41
 
 
 class Shrink(Resize):
-    name = "shrinking the table"
+    name = "shortening the table"
     rows = 11
 
 
 class ShrinkThenOtherwise(Resize):
-    name = "shrinking the table, then another grows it"
+    name = "shortening the table; another process then lengthens it"
     rows = 11
 
     def finish(self, url):
@@ -337,12 +337,12 @@ class DeleteTable(Operation):
             return "gone"
         assert raw.there or set(raw.objects) == {"zarr.json"}, sorted(raw.objects)
         if not raw.there:
-            return "partly gone, and recognised"
+            return "partly deleted, recognised as such"
         whole = all(
             name in raw.columns and same(raw.columns[name].values, values)
             for name, values in bystanders().items()
         )
-        return "as before" if whole else "partly gone, and recognised"
+        return "as before" if whole else "partly deleted, recognised as such"
 
     def final(self, raw):
         assert not raw.objects, sorted(raw.objects)
@@ -351,7 +351,7 @@ class DeleteTable(Operation):
 class FillAndComplete(Operation):
     """A bulk writer: creates a column out of nothing, and says when all of it is there."""
 
-    name = "filling a column in bulk, and going on with it"
+    name = "filling a column in bulk, then resumed"
     values = np.arange(ROWS) / 7
 
     def act(self, url):
@@ -368,9 +368,9 @@ class FillAndComplete(Operation):
     def judge(self, raw, place):
         self.untouched(raw)
         if "bulk" not in raw.columns:
-            return "not there"
+            return "does not exist"
         if not raw.columns["bulk"].complete:
-            return "there, and says that it is not complete"
+            return "exists, marked incomplete"
         assert same(raw.columns["bulk"].values, self.values)
         return "complete"
 
@@ -389,7 +389,7 @@ class FillAndComplete(Operation):
 class ReplaceColumn(Operation):
     """A bulk writer fills a column that takes another's place."""
 
-    name = "replacing a column, and going on with it"
+    name = "replacing a column, then resumed"
     old = np.arange(ROWS, dtype="f8")
     new = np.arange(ROWS, dtype="f4") / 3
 
@@ -417,11 +417,11 @@ class ReplaceColumn(Operation):
         column = raw.columns["a"]
         if not column.complete:
             assert place.kind == "s3", "the old column can't be read, and the new one not yet"
-            return "says that it is not complete"
+            return "marked incomplete"
         if same(column.values, self.new):
-            return "the new one, whole"
+            return "the new one, complete"
         assert same(column.values, self.old), column.values
-        return "the old one, whole"
+        return "the old one, complete"
 
     def finish(self, url):
         with RatZarr(url) as table:
@@ -438,7 +438,7 @@ class ReplaceColumn(Operation):
 
 
 class ReplaceColumnAfresh(ReplaceColumn):
-    name = "replacing a column, and beginning again"
+    name = "replacing a column, then started again"
 
     def finish(self, url):
         self.act(url)

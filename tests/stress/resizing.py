@@ -84,7 +84,7 @@ def own_block(number, size, pick, low, high):
     return int(pick.choice(starts)) if starts else None
 
 
-@scenario("one cuts the table and has it grow again while the others write", 5)
+@scenario("one shortens the table and lengthens it again while the others write", 5)
 def cut_while_writing(stage):
     url = stage.place.new()
     with stage.table(url) as table:
@@ -120,9 +120,9 @@ def cut_while_writing(stage):
             old = (above != 0) & (above != phase)
             assert not old.any(), f"phase {phase}, {name}: rows came back: {values}"
             assert (above[known] == phase).all(), f"phase {phase}, {name}: lost: {values} {known}"
-            found["a row written after the growth is there"] += int(known.sum())
-            found["a row below the cut is as last written"] += LOW
-            found["a row above the cut is empty or new"] += len(above) - int(known.sum())
+            found["a row written after that has its value"] += int(known.sum())
+            found["a row before the cut has the last value"] += LOW
+            found["a row after the cut is empty or new"] += len(above) - int(known.sum())
         still = raw.columns["still"].values
         assert (still[:LOW] == 7).all()
         assert not still[LOW:].any(), f"rows came back: {still}"
@@ -177,7 +177,7 @@ def many_resizers(stage):
             assert (column.values[: whole[0]] == 1).all(), column.values
             assert not column.values[whole[0] :].any(), f"rows came back: {column.values}"
         assert raw.strangers(emptied=stage.place.kind == "s3") == []
-        found["table and columns agree, on one of the counts"] += 1
+        found["table and columns have one of the counts"] += 1
         # Full again for the next phase.
         with stage.table(url) as table:
             for name in names:
@@ -215,4 +215,4 @@ def create_and_resize(stage):
         assert not column.values.any()
         assert len(column.values) == raw.rows
         assert column.length == raw.rows, (name, column.length, raw.rows)
-    return Counter({"every column there, with the table's rows": len(names)})
+    return Counter({"all columns, with the table's row count": len(names)})

@@ -21,7 +21,7 @@ def write_in_one_chunk(url, rounds, rows_each, number):
                 table.writeBlock("a", values[first : first + 3], start + first)
 
 
-@scenario("each writes rows of its own of one chunk", 6)
+@scenario("each writes other rows of one chunk", 6)
 def one_chunk(stage):
     url = stage.place.new()
     rows = 7 * len(stage.crew)
@@ -54,7 +54,7 @@ def write_chunk_or_part(url, rounds, rows, number):
                 table.writeBlock("a", np.full(3, stamp), 3 * number)
 
 
-@scenario("one writes a whole chunk while others write three rows each of it", 10)
+@scenario("one writes a whole chunk while others write three of its rows each", 10)
 def whole_against_parts(stage):
     url = stage.place.new()
     rows = 3 * len(stage.crew) + 2
@@ -77,7 +77,8 @@ def whole_against_parts(stage):
             own = set(values[3 * number : 3 * number + 3])
             # Whole or part, whoever came last; never rows of a round before, never a mixture.
             assert own in ({whole}, {whole + number}), f"round {n}, process {number}: {values}"
-            yield "the part came last" if own == {whole + number} else "the whole chunk came last"
+            is_part = own == {whole + number}
+            yield f"the {'part' if is_part else 'whole chunk'} was written last"
 
     ends = stage.run(
         [(write_chunk_or_part, (url, stage.rounds, rows, n)) for n in range(len(stage.crew))], look
@@ -102,7 +103,7 @@ def write_across_chunks(url, rounds, rows_each, seed, number):
                 first += count
 
 
-@scenario("each writes rows of its own of one column, across its chunks", 3)
+@scenario("each writes other rows of one column, across its chunks", 3)
 def many_chunks(stage):
     url = stage.place.new()
     rows = 61 * len(stage.crew)
@@ -129,7 +130,7 @@ def write_blocks(url, chunk, number, size):
         table.flush()
 
 
-@scenario("all fill two columns together, each some whole chunks", 2)
+@scenario("all fill two columns together, each writing some whole chunks", 2)
 def bulk(stage):
     for _ in range(stage.rounds):
         url = stage.place.new()

@@ -152,7 +152,7 @@ class Output:
                 raise OutputExistsError(f"{one} is not a regular file, and is not replaced")
 
     def _existing(self, names: Sequence[str]) -> list[Location]:
-        """Return the files that exist, of these names and of those that GDAL takes for them."""
+        """Return the existing files of these names, ignoring case beside the output as GDAL does."""
         if len(names) == 1 or self.place.kind == "url":
             places = [_beside(self.place, name) for name in names]
             return [one for one in places if self._state(one) is not None]
@@ -166,7 +166,7 @@ class Output:
         return [_beside(self.place, name) for name in sorted(found)]
 
     def _state(self, one: Location) -> Any:
-        """Return what changes when the file is written; None if it does not exist."""
+        """Return a value that changes when the file is written; None if it does not exist."""
         if one.kind != "url":
             return file_state(one, self._options)
         system, path = self._file_system(one)

@@ -54,7 +54,7 @@ def command(
 
     bands = [band]
     if all_bands:
-        # Without any, the copy of this one says so.
+        # If no band has a table, the copy of this band raises the error.
         bands = bands_with_table(raster, options=ReadOptions(encoding, lossy)) or bands
     return [
         copy_to_sidecar(

@@ -66,8 +66,8 @@ def _renamed(
 @click.option(
     "--verify/--no-verify",
     default=None,
-    help="Compare every value with the raster, read again; or none. By default every value if "
-    "the format may change some, and a sample if it keeps all (.img, .kea).",
+    help="Read the raster again and compare every value, or none. By default every value is "
+    "compared if the format may change some, and a sample if it keeps all (.img, .kea).",
 )
 @click.option("--strict", is_flag=True, help="Refuse every loss, and leave OUTPUT unchanged.")
 @accept_stale_option

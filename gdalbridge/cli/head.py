@@ -54,8 +54,8 @@ def command(
 ) -> None:
     """Print the first rows of TABLE: a sidecar, or a raster's own columns with its sidecars'.
 
-    With --where and --sort, these are the first of the rows found; --from leaves out some of them.
-    NaN and missing values are sorted last.
+    With --where or --sort, these are the first rows of the result, and --from skips rows of the
+    result. NaN and missing values are sorted last.
     """
     from gdalbridge.cli.table_output import head, head_text
     from gdalbridge.gdalio.read_options import ReadOptions

@@ -47,7 +47,7 @@ def command(
 ) -> Any:  # fmt: skip
     """Join columns of TABLE (CSV, Parquet or Arrow) into RASTER's sidecar, by a key.
 
-    RASTER may also be a sidecar. Rows of RASTER whose key TABLE does not have get missing values.
+    RASTER may also be a sidecar. Rows of RASTER whose key is not in TABLE get missing values.
     """
     from gdalbridge.table import open_table
 

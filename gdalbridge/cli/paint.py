@@ -39,7 +39,7 @@ from gdalbridge.cli.common import (
 @click.option("--cmap", help="Colour map of matplotlib.")
 @click.option(
     "--limits", type=float, nargs=2, metavar="LOW HIGH",
-    help="Values of its first and last colour; by default percentiles 2 and 98.",
+    help="Values that get its first and its last colour; by default percentiles 2 and 98.",
 )  # fmt: skip
 @creation_options
 @click.option("--overwrite", is_flag=True, help="Replace existing output.")

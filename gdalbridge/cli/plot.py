@@ -56,8 +56,9 @@ def command(
 ) -> None:  # fmt: skip
     """Draw COLUMN of TABLE, a sidecar or a raster with its own table and its sidecars.
 
-    Numbers are a histogram, text and few integers are bars. With --by, a number has a box for each
-    class, and two numbers are a scatter plot or a density.
+    A column of numbers is drawn as a histogram, a column of text or of few different integers as
+    bars. With --by, numbers are drawn as one box for each class, and two columns of numbers as a
+    scatter plot or a density.
     """
     exclusive(weights=weights is not None, pixels=pixels)
     from gdalbridge.plots import save_plot

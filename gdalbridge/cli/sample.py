@@ -51,8 +51,8 @@ def command(
 
     POINTS are coordinates, x before y (longitude before latitude), or a file: a CSV with columns x
     and y or lon and lat, or a layer of points. Outside the raster and on nodata, values are missing.
-    Other columns of the file come before the table's. Where names occur twice, those of the points
-    get an underscore.
+    Other columns of the file come before the table's. If the table has a column of the same name,
+    an underscore is put before the name of the points' column.
     """
     for one in points:
         if one.startswith("--") or (one.startswith("-") and _number(one) is None):
@@ -113,7 +113,7 @@ def _number(word: str) -> float | None:
 
 
 def _text(records: list[dict[str, Any]]) -> str:
-    """Return a few points below each other with an attribute a line, many as a table."""
+    """Return up to three points with one attribute per line, more points as a table."""
     if len(records) > 3:
         return text_table(list(records[0]), [[_word(one) for one in r.values()] for r in records])
     pieces = [

@@ -111,11 +111,11 @@ def command(
     """Compute statistics of IMAGES for each row of SEGMENTS' table, and write them to its sidecar.
 
     The pixels of SEGMENTS choose the rows. Images have the same grid, or are resampled to it. The
-    columns are called by the bands' descriptions, by the file of a one-band image, or band1 and so
-    on: dem_mean, band2_mean.
+    names of the columns begin with the band's description; without one, with the file's name for an
+    image of one band (dem_mean), and with band1, band2, ... for others.
 
-    Medians, percentiles, modes and fractions are computed from sorted pixels. Those that exceed
-    --memory are in a temporary directory (TMPDIR): up to 45 bytes for each pixel and band.
+    Medians, percentiles, modes and fractions are computed from sorted pixels. Pixels that exceed
+    --memory go to a temporary directory (TMPDIR): up to 45 bytes for each pixel and band.
     """
     from gdalbridge.rasters.zonal import zonal
 

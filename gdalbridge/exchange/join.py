@@ -409,7 +409,7 @@ def _fill(table: RatZarr, joined: KeyedData, report: JoinReport, told: Progress)
 def _values(
     array: Any, dtype: np.dtype[Any], spare: int | None, width: int, name: str, first_row: int
 ) -> Array:
-    """Return Arrow values for a column; nulls become what stands for missing values."""
+    """Return Arrow values as a column's values; nulls become the value for missing ones."""
     if width > 1 and array.null_count:
         # A missing row has missing values.
         places = pa.array(np.arange(len(array) * width))

@@ -166,9 +166,9 @@ def _decoded_field(one: Any) -> Any:
 
 
 def _decoded(batch: Any) -> Any:
-    """Return a batch without dictionaries, which a file can't change from batch to batch.
+    """Return a batch with plain types: without dictionaries, and without views of text and bytes.
 
-    Arrow can't take rows of views.
+    An Arrow file has one dictionary for all batches, and Arrow can't take rows of views.
     """
     schema = pa.schema([_decoded_field(one) for one in batch.schema])
     arrays = [
@@ -358,10 +358,10 @@ def _open_csv(path: Path, types: dict[str, Any], columns: Sequence[str] | None =
 
 
 def _dialect(path: Path) -> tuple[str, str]:
-    """Return what separates the values of a CSV, and the decimal point of its numbers.
+    """Return the separator of a CSV file, and the decimal point of its numbers.
 
-    Spreadsheets write semicolons and decimal commas in many countries. A file whose first line has
-    a comma is taken as separated by commas.
+    In many countries, spreadsheets write semicolons and decimal commas. If the first line contains
+    a comma, the separator is a comma.
     """
     with pa.input_stream(str(path)) as file:
         head = file.read(DIALECT_BYTES)

@@ -1,8 +1,8 @@
-"""GeoPackages, GeoJSON and dBASE tables: what they can hold, and what becomes of the rest.
+"""Write GeoPackages, GeoJSON and dBASE tables with GDAL; report or refuse what they can't hold.
 
-They are written by GDAL. A GeoPackage has 64-bit integers and floats. A dBASE table (``.dbf``,
-and ``.vat.dbf`` beside a raster) has decimal numbers of fixed width, text of at most 254 bytes, and
-names of at most 10 bytes, so its columns are measured before they are written.
+A GeoPackage has 64-bit integers and floats. A dBASE table (``.dbf``, and ``.vat.dbf`` beside a
+raster) has decimal numbers of fixed width, text of at most 254 bytes, and names of at most 10
+bytes, so its columns are measured before they are written.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -318,7 +318,7 @@ def _cast(batch: Any, target: Any) -> Any:
 
 @dataclass
 class _Measured:
-    """What a column's values need."""
+    """The measures of a column's values that determine its dBASE field."""
 
     longest: int = 0
     """Largest length of a text, in bytes."""

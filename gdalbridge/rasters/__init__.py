@@ -1,1 +1,1 @@
-"""Rasters with their tables: build, zonal, paint, sample, select, bake, copy, move and remove."""
+"""A raster together with its tables: build, zonal, paint, sample, select, bake, copy, move."""

@@ -524,14 +524,14 @@ def _add_looks(
     band: int,
     values: Array | None,
 ) -> None:
-    """Add the colour table and the category names, for the pixel values of the rows.
+    """Add columns with the colours and category names that the raster has for pixel values.
 
-    ``values`` is None if these are the row numbers.
+    ``values`` has the pixel value of each row; None if that is the row number.
     """
     palette, categories = pixels.looks(band)
 
     def add(key: str, dtype: Any, looks: Array, usage: FieldUsage) -> None:
-        """Add a column of ``looks``, whose last entry is for all other pixel values."""
+        """Add a column of ``looks``: entry ``i`` for pixel value ``i``, the last for any other."""
 
         def block(first: int, stop: int) -> Array:
             keys = np.arange(first, stop) if values is None else values[first:stop]

@@ -23,7 +23,7 @@ BLOCK = 1024
 
 
 class _PaintedPixels:
-    """What Dask reads blocks from; other processes open the raster again."""
+    """An array of painted pixels from which Dask reads blocks. Each process opens the raster."""
 
     ndim = 2
 

@@ -30,7 +30,7 @@ DEGREES = "EPSG:4326"
 
 @dataclass(frozen=True, slots=True)
 class Points:
-    """Points to look at."""
+    """Points to sample, with their own columns."""
 
     places: NDArray[np.float64]
     """Of shape (n, 2); NaN for a point without a place."""

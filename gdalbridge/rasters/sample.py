@@ -268,9 +268,9 @@ def _attributes(
 
 
 def _row_blocks(rows: NDArray[np.int64], chunk: int) -> list[NDArray[np.int64]]:
-    """Split ascending rows into runs of one chunk; rows far apart are read separately.
+    """Split ascending rows into runs within one chunk; rows far apart are read separately.
 
-    More than a few reads of a chunk take longer than one of all of it.
+    If a chunk had more than 9 runs, it is one run, because many reads take longer than a long one.
     """
     found = []
     for group in np.split(rows, np.flatnonzero(np.diff(rows // chunk)) + 1):

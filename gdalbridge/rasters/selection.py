@@ -134,7 +134,7 @@ def chosen_rows(columns: Columns, where: str) -> NDArray[np.int64]:
 
 
 class ChosenPixels:
-    """The rows of pixels, window by window, of all rows or some.
+    """Yields the row of each pixel, window by window, for all rows or only some of them.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ class ChosenPixels:
             self._is_chosen[rows] = True
 
     def each(self, threads: int | None = None) -> Iterator[tuple[Window, NDArray[np.int64]]]:
-        """Yield each window with the row of each pixel, -1 where it has none or another one."""
+        """Yield each window with the row of each pixel; -1 if it has no row, or none of these."""
         self.outside = 0
         count = max(1, min(self._pixels.threads, threads or PROCESSORS))
         with closing(in_threads(self._parts, self._load, count)) as reading:

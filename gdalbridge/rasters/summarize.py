@@ -51,12 +51,12 @@ STATS = {
     "min": "min({value})",
     "max": "max({value})",
 }
-"""What DuckDB computes of a column's values, in which NaN is NULL."""
+"""The SQL of each statistic. NaN has become NULL in the column's values."""
 NEGATIVE = "a number of pixels is negative"
 DIGITS = 6
 """Significant digits of a float in the text."""
 SHOWN_ROWS = 50
-"""Classes in the text: the first ones."""
+"""Number of classes that the text shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ class ClassSummary:
 
     @property
     def is_cut(self) -> bool:
-        """True if the text has not all classes."""
+        """True if the text does not show all classes."""
         return bool(self.table.num_rows > SHOWN_ROWS)
 
     def _rows(self) -> list[tuple[Any, ...]]:

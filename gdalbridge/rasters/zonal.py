@@ -435,7 +435,7 @@ class _Job:
             one.close()
 
     def described(self, resampling: str | None) -> dict[str, Any]:
-        """Return all that the results depend on, for a checkpoint."""
+        """Describe all inputs and options that affect the results, for a checkpoint."""
         layers = [*self._layers, *([self._weights] if self._weights else ())]
         inputs = [job_input(self._zones)]
         for one in layers:
@@ -465,7 +465,7 @@ class _Job:
     # ---- what to write
 
     def count(self, saving: Checkpoint, told: Progress) -> None:
-        """Collect what medians, modes and fractions need."""
+        """Collect the pixels for medians, percentiles, modes and fractions."""
         if self._tables or not self._ranks:
             return
         for one in self._layers:
@@ -498,7 +498,7 @@ class _Job:
         return {"windows": windows, "first": first, "outside": self.outside}
 
     def _taken(self, saved: Saved) -> int:
-        """Take over how far an interrupted run was; return the windows of its last pass."""
+        """Continue the counts of an interrupted run; return the windows read in its last pass."""
         windows: int = saved.state["windows"]
         there = saved.state["first"] // max(1, self._page) * len(self._windows) + windows
         self.windows_there += there
@@ -539,7 +539,7 @@ class _Job:
                 writer.write({f"{layer.name}_{key}": one for key, one in blocks.items()}, start)
 
     def _sum(self, writer: ColumnWriter, saving: Checkpoint, told: Progress) -> None:
-        """Compute and write what accumulates. Its arrays are gone before the pixels are sorted."""
+        """Compute and write the statistics that accumulate, and free their arrays at the end."""
         saved = saving["sums"]
         if saved is not None and saved.state["first"] and not writer.is_resumed:
             # The rows that were written are gone.

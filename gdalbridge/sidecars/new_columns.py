@@ -1,4 +1,4 @@
-"""New columns of a table's sidecar, written block by block; after an error there are none of them.
+"""Create new columns in a table's sidecar, block by block. After an error they are deleted.
 
 Other readers see a new column, or the replacement of an old one, when it is complete.
 """

@@ -1,8 +1,8 @@
-"""The rows of a raster's own table, and those of its sidecars: whether they are for the same pixels.
+"""Check whether a raster's own table and its sidecars have rows for the same pixel values.
 
-A table with a column of usage MinMax says by it which pixel value each row is for. A ``.vat.dbf``
-often has rows only for the values that occur, while a sidecar may have a row for each number. Two
-such tables can't be shown side by side.
+A column of usage MinMax has the pixel value of each row. A ``.vat.dbf`` often has rows only for the
+values that occur, while a sidecar may have a row for each number. Two such tables can't be shown
+side by side.
 """
 
 import warnings

@@ -49,7 +49,7 @@ class PixelRows:
         self._decisive = values
 
     def digest(self) -> str:
-        """Return a digest that differs for a rule that gives pixels other rows."""
+        """Return a digest of the rule; a rule that finds other rows has another digest."""
         found = hashlib.sha256(f"{self.rows} {self.how}".encode())
         for one in self._decisive:
             found.update(np.ascontiguousarray(one).data)

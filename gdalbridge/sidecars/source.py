@@ -94,7 +94,7 @@ class ColumnsSource:
         return {name: found[name] for name in names}
 
     def read_utf8(self, name: str, block: Block, convert: Callable[..., Any]) -> list[Any] | None:
-        """Return what a function makes of each chunk's text; None if :meth:`read` is better."""
+        """Return a function's result for the text of each chunk; None if :meth:`read` is better."""
         one = self._columns[name]
         if one.table is None or block.length * PAGES < one.chunk_rows:
             return None

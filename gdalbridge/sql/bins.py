@@ -406,7 +406,10 @@ def _pairs(values: Sequence[Any]) -> list[tuple[Any, Any]]:
 
 
 def _colour(extremes: Mapping[str, tuple[Any, Any]]) -> tuple[float, ...] | None:
-    """Return a class's colour, from the smallest and the largest value of each part of it."""
+    """Return a class's colour, given the smallest and largest value of each component.
+
+    None if they differ, because the class then has several colours.
+    """
     if any(low is None or low != high or not 0 <= low <= 255 for low, high in extremes.values()):
         return None
     parts = [part for part in USAGES.values() if part in extremes]

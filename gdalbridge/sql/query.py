@@ -194,7 +194,7 @@ class Database:
         return found
 
     def _reason(self, query: str, error: Exception) -> str:
-        """Return DuckDB's message, with what a newcomer to these tables needs to know."""
+        """Return DuckDB's message, with a hint for users who are new to these tables."""
         said = str(error)
         missing = re.match(r"Catalog Error: Table with name (.*) does not exist!", said)
         if missing is not None:

@@ -1,4 +1,4 @@
-"""Rows of a table by a condition and an order, from the columns that these need alone."""
+"""Select rows of a table by a condition and an order; only the columns that they name are read."""
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing

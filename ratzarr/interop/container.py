@@ -129,7 +129,7 @@ class TableMethods:
     @property
     @abstractmethod
     def _source(self) -> Source:
-        """Return what blocks are read from."""
+        """Return the source from which blocks of rows are read."""
 
     def _attributes_of(self, name: str) -> Mapping[str, Any]:
         """Return a column's attributes."""

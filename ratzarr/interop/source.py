@@ -87,13 +87,13 @@ class Source(Protocol):
     def read(self, names: Sequence[str], block: Block) -> Mapping[str, Array]:
         """Return rows of columns as arrays of shape (n,) or (n, width).
 
-        A column that has fewer rows than the table gives the rows that it has.
+        From a column with fewer rows than the table, only its existing rows are returned.
         """
 
     def read_utf8(self, name: str, block: Block, convert: Convert[Any]) -> list[Any] | None:
-        """Return what a function makes of each chunk's text; None if :meth:`read` is better.
+        """Return a function's result for the text of each chunk; None if :meth:`read` is better.
 
-        The function gets what :func:`ratzarr.codecs.strings.to_offsets` gets.
+        The function gets the arguments of :func:`ratzarr.codecs.strings.to_offsets`.
         """
 
     def reopener(self) -> Callable[[], "Source"]:

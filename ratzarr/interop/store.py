@@ -88,7 +88,7 @@ class StoreSource:
         return found
 
     def read_utf8(self, name: str, block: Block, convert: Convert[Any]) -> list[Any] | None:
-        """Return what a function makes of each chunk's text; :meth:`read` has a cache of pages."""
+        """Return a function's result for the text of each chunk; None for pages of a chunk."""
         if block.length * PAGES < self._table.getColumnChunkSize(name):
             return None
         found: list[Any] | None

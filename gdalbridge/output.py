@@ -152,7 +152,7 @@ class Output:
                 raise OutputExistsError(f"{one} is not a regular file, and is not replaced")
 
     def _existing(self, names: Sequence[str]) -> list[Location]:
-        """Return the existing files of these names, ignoring case beside the output as GDAL does."""
+        """Return the existing files of these names; beside the output, case is ignored."""
         if len(names) == 1 or self.place.kind == "url":
             places = [_beside(self.place, name) for name in names]
             return [one for one in places if self._state(one) is not None]

@@ -127,7 +127,7 @@ where_option = click.option(
     "--where",
     callback=unicode_text,
     metavar="EXPRESSION",
-    help="Only rows for which this is true, an expression as in calc.",
+    help="Only rows for which this SQL expression is true; its syntax is that of calc.",
 )
 
 creation_options = _together(

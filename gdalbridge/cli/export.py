@@ -50,7 +50,7 @@ def _renamed(
     "--where",
     callback=unicode_text,
     metavar="EXPRESSION",
-    help="Only rows for which this is true, an expression as in calc. For files.",
+    help="Only rows for which this SQL expression is true; its syntax is that of calc. For files.",
 )
 @click.option(
     "--rename",

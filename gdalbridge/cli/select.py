@@ -44,9 +44,9 @@ def command(
     raster: str, where: str, only_count: bool, mask: str | None, as_json: bool, quiet: bool,
     **options: Any,
 ) -> None:  # fmt: skip
-    """Print the row numbers of RASTER's table for which WHERE is true, an expression as in calc.
+    """Print the row numbers of RASTER's table for which WHERE is true.
 
-    With --mask, only their number is printed.
+    WHERE is an SQL expression as in calc. With --mask, only the number of these rows is printed.
     """
     from gdalbridge.rasters.selection import select
 

@@ -158,7 +158,7 @@ def export_table(
     kind = table_format(out)
     if kind is None:
         raise BridgeError(
-            f"{out}: the suffix is none of {', '.join(SUFFIXES)}, which say the format"
+            f"{out}: the suffix determines the format: expected one of {', '.join(SUFFIXES)}"
         )
     required("pyarrow", "arrow", f"export to {kind}")
     suffixes = (".cpg",) if kind == "dbf" else ()

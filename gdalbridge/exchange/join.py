@@ -117,7 +117,7 @@ class KeyedData:
         # Row numbers that an export has written are no values.
         self.names = [name for name in data.schema.names if name not in (on, virtual)]
         if not self.names:
-            raise BridgeError(f"the data has no column beside the key {on!r}")
+            raise BridgeError(f"the data has no other column than the key {on!r}")
         self.dtypes = {name: _dtype(name, data.schema.field(name).type) for name in self.names}
         self._keys, self._rows, self.duplicates = self._prepared()
         self.used = np.zeros(len(self._keys), np.bool_)
@@ -166,9 +166,9 @@ class KeyedData:
             if not equal.all():
                 key = keys[int(again[np.argmin(equal)])].as_py()
                 raise BridgeError(
-                    f"the data has {duplicates} rows whose key another row has, with other values: "
-                    f"{self.on} {key!r} has two different values of {name!r}. Keep one row for each "
-                    "key first"
+                    f"the data has {duplicates} rows with repeated keys, and their values differ: "
+                    f"{self.on} {key!r} has two different values of {name!r}. Keep one row for "
+                    "each key"
                 )
 
     def places(self, block: Block) -> Any:

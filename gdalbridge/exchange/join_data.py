@@ -300,7 +300,7 @@ def _from_file(data: Any, choose: _Choose, options: Any, texts: Sequence[str] | 
     kind = SUFFIXES.get(Path(whole.removesuffix(".gz")).suffix)
     if kind is None or (kind != "csv" and whole.endswith(".gz")):
         raise BridgeError(
-            f"{data}: the suffix is none of those that can be joined: {', '.join(SUFFIXES)}"
+            f"{data} can't be joined: expected a file with a suffix of {', '.join(SUFFIXES)}"
         )
     with _local(data, options) as path:
         if kind == "csv":

@@ -37,7 +37,7 @@ def polygon_format(out: Any) -> str:
     suffix = Path(os.fspath(out)).suffix.lower()
     if suffix not in FORMATS:
         raise BridgeError(
-            f"{out}: the suffix is none of {', '.join(FORMATS)}, which say the format"
+            f"{out}: the suffix determines the format: expected one of {', '.join(FORMATS)}"
         )
     return FORMATS[suffix]
 

@@ -544,8 +544,8 @@ class RatSource:
         expected = self._offsets[index]
         if len(offsets) and expected is not None and bool((offsets != expected).any()):
             raise ConversionError(
-                f"{self._where(index)}, from row {start}: date-times whose offset from UTC is "
-                "another than the rest of the column had: the table was changed"
+                f"{self._where(index)}, from row {start}: date-times with another offset from UTC "
+                "than the column had before: the table was changed"
             )
 
     def read_native(self, index: int, start: int, length: int) -> Array:

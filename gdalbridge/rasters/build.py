@@ -260,9 +260,9 @@ def _check_rows(columns: Columns, rows: int) -> None:
     """Refuse a further table with other rows than the raster's table."""
     if columns.by_name and columns.rows != rows:
         raise BridgeError(
-            f"{columns.name} has a table of {columns.rows} rows, and the further one would have {rows}: the "
-            "tables beside a raster are shown as one, row by row. Name a place elsewhere for it, such "
-            "as other.rat.zarr"
+            f"{columns.name} has a table of {columns.rows} rows, and the further one would have "
+            f"{rows}: all tables beside a raster need the same rows. Give this one another "
+            "path, such as other.rat.zarr"
         )
 
 

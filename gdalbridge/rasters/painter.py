@@ -408,7 +408,10 @@ def check_nodata(nodata: Any, dtype: np.dtype[Any], name: str) -> Any:
     except (TypeError, ValueError, OverflowError):
         is_exact = False
     if not is_exact:
-        raise BridgeError(f"nodata={nodata!r}: pixels of column {name!r} are {dtype}, without it")
+        raise BridgeError(
+            f"nodata={nodata!r}: the pixels of column {name!r} are {dtype}, which can't have this "
+            "value"
+        )
     return float(value) if dtype.kind == "f" else int(value)
 
 

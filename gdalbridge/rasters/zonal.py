@@ -315,8 +315,8 @@ def _rule(columns: Columns, zones: Pixels, threads: int | None) -> tuple[PixelRo
         return pixel_rows(columns), columns.rows
     if zones.dtypes[0].kind == "f":
         raise BridgeError(
-            f"{zones.name} has no attribute table, and its pixels are floats, which are no rows: "
-            f"make a table first (gdalbridge build {zones.name})"
+            f"{zones.name} has no attribute table, and its pixels are floats, which can't be row "
+            "numbers. Convert the raster to integers first"
         )
 
     def largest(window: Window) -> int:
@@ -343,7 +343,7 @@ def _layers(
 ) -> list[_Layer]:
     images = list(values) if isinstance(values, (list, tuple)) else [values]
     if not images:
-        raise BridgeError("there is no image to take statistics of")
+        raise BridgeError("expected at least one image to compute statistics of: got none")
     found: list[_Layer] = []
     for image in images:
         with Pixels(image, [], storage_options) as first:

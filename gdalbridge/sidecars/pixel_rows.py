@@ -78,8 +78,8 @@ class _Identity(PixelRows):
     def of(self, pixels: Array) -> Rows:
         if pixels.dtype.kind == "f":
             raise BridgeError(
-                "the pixels are floats, and the table says neither by a column of usage MinMax nor "
-                "by linear binning which values its rows are for"
+                "the pixels are floats, which can't be row numbers: the table needs linear "
+                "binning, or a column of usage MinMax with the pixel value of each row"
             )
         if pixels.dtype == np.uint64:
             found = np.where(pixels < np.uint64(self.rows), pixels, 0).astype(np.int64)
@@ -254,8 +254,9 @@ def _numbers(columns: Columns, column: Column) -> Array:
 def _checked(columns: Columns, column: Column, values: Array) -> Array:
     if values.dtype.kind not in "iufb":
         raise BridgeError(
-            f"{columns.name}: column {column.name!r} says which pixels rows are for (its usage is "
-            f"{FieldUsage(usage_in(column.attributes)).name}), and it is {kind_text(values.dtype)}, not numbers"
+            f"{columns.name}: column {column.name!r} has the usage "
+            f"{FieldUsage(usage_in(column.attributes)).name}, for pixel values: expected numbers, "
+            f"got {kind_text(values.dtype)}"
         )
     if values.dtype.kind == "f" and len(values) and np.all(values == np.floor(values)):
         whole = np.abs(values) < 2**53

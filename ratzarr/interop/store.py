@@ -166,7 +166,7 @@ def store_column(
         shape = given.shape
     if len(shape) not in (1, 2) or 0 in shape[1:]:
         raise ShapeError(
-            f"column {name!r}: values of shape (rows,) or (rows, width) are needed: got {shape}"
+            f"column {name!r}: expected values of shape (rows,) or (rows, width), got {shape}"
         )
     rows = table.getRowCount()
     if shape[0] != rows and not is_new:

@@ -185,7 +185,7 @@ class MetadataDocument:
                 if self._replace(document):
                     return True
         raise ConflictError(
-            f"{self.place}: other writers changed it {attempts} while it was to be changed"
+            f"{self.place}: other writers changed it {attempts} while this process tried to"
         )
 
 

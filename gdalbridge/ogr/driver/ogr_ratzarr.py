@@ -402,7 +402,7 @@ class Driver(BaseDriver):  # type: ignore[misc] # GDAL's has no annotations
             name, more = _parsed(filename[len(PREFIX) :])
             options.update(more)
         if os.path.lexists(name):
-            # The helper's current directory may be another.
+            # The helper may have another current directory.
             name = str(Path(name).absolute())
         try:
             return Dataset(Table(name, options))

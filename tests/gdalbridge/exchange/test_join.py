@@ -176,7 +176,7 @@ def test_duplicates_are_taken_once_if_they_are_equal(table):
     report = table.update_from(frame)
     assert (report.duplicates, report.matched) == (2, 2)
     frame["s"] = ["a", "b", "a", "c"]
-    with pytest.raises(BridgeError, match=r"2 rows whose key another row has.*row 3 .*'s'"):
+    with pytest.raises(BridgeError, match=r"2 rows with repeated keys.*row 3 .*'s'"):
         table.update_from(frame, columns=["s"], overwrite=True)
     assert table["s"][:4].tolist() == ["", "b", "", ""]
 

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from gdalbridge.rasters.paint import PaintReport, paint
     from gdalbridge.rasters.polygonize import PolygonReport, polygonize
     from gdalbridge.rasters.sample import sample
-    from gdalbridge.rasters.selection import select
+    from gdalbridge.rasters.select import select
     from gdalbridge.rasters.summarize import ClassSummary, summarize
     from gdalbridge.rasters.zonal import ZonalReport, zonal
     from gdalbridge.sidecars.accept import TouchReport, touch
@@ -129,7 +129,7 @@ __getattr__, __dir__ = lazy(
         "rasters.paint": "PaintReport paint",
         "rasters.sample": "sample",
         "rasters.polygonize": "PolygonReport polygonize",
-        "rasters.selection": "select",
+        "rasters.select": "select",
         "rasters.summarize": "ClassSummary summarize",
         "rasters.zonal": "ZonalReport zonal",
         "sidecars.accept": "TouchReport touch",

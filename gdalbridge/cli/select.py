@@ -48,7 +48,7 @@ def command(
 
     WHERE is an SQL expression as in calc. With --mask, only the number of these rows is printed.
     """
-    from gdalbridge.rasters.selection import select
+    from gdalbridge.rasters.select import select
 
     found = select(
         raster, where, mask=mask, progress=mask is not None and not (quiet or as_json), **options

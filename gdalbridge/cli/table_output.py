@@ -377,7 +377,7 @@ class _Pick:
                     for one, block in zip(columns, blocks, strict=True)
                 },
             }
-        from gdalbridge.sql.selection import selected_rows
+        from gdalbridge.sql.condition import selected_rows
 
         with there() as opened:
             numbers = selected_rows(

@@ -20,7 +20,7 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.output import Output
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.source import open_source
-from gdalbridge.sql.selection import Condition
+from gdalbridge.sql.condition import Condition
 from ratzarr.errors import Advice
 from ratzarr.format import near_names
 from ratzarr.interop import Source, TableMethods, required

@@ -58,7 +58,7 @@ SECONDS = 60.0
 SHARE = 0.05
 """The largest share of a run's time that checkpoints take."""
 INTERRUPTIONS = (CancelledError, KeyboardInterrupt, StoreError, GdalError)
-"""Errors after which the same run can be resumed: GDAL's are mostly those of the connection."""
+"""Errors after which the same run can be resumed. GDAL's errors mostly come from the connection."""
 DOCUMENT = "checkpoint.json"
 PIECE_ROWS = 2**20
 THREADS = 8
@@ -123,9 +123,9 @@ def job_input(pixels: Pixels) -> dict[str, Any]:
 class Checkpoint:
     """The saved state of one run; a context manager.
 
-    After an interruption, what was saved stays, and the error says how to resume. At the end it is
-    removed, together with what an earlier run of the same columns has left, and after any other
-    error what this run has saved.
+    At the end of the run the checkpoint is removed, also one that an earlier run of the same
+    columns has left. After an interruption it stays, and the error says how to resume. After any
+    other error it is removed, if this run has saved it.
 
     Parameters
     ----------
@@ -191,12 +191,12 @@ class Checkpoint:
     # ---- beginning
 
     def resume(self, target: str) -> None:
-        """Begin with what an interrupted run has saved, if there is any.
+        """Continue from the checkpoint of an interrupted run, if one exists.
 
         Parameters
         ----------
         target : str
-            What is written, for messages.
+            The table that is written, for messages.
 
         Raises
         ------

@@ -25,7 +25,7 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.gdalio.vector_layer import LayerPolygons
 from gdalbridge.output import Output
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.rasters.selection import ChosenPixels, chosen_rows
+from gdalbridge.rasters.select import ChosenPixels, chosen_rows
 from gdalbridge.sidecars.pixel_rows import NO_ROW, pixel_rows
 from gdalbridge.sidecars.source import ColumnsSource, open_source
 from ratzarr.interop import required

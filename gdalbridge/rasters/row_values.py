@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gdalbridge.errors import BridgeError
 from gdalbridge.sidecars.merged import Columns
 from gdalbridge.sidecars.source import ColumnsSource
-from gdalbridge.sql.selection import Condition
+from gdalbridge.sql.condition import Condition
 from ratzarr.format import Block
 
 __all__ = ["RowValues", "Values"]
@@ -54,7 +54,7 @@ class RowValues:
     names : sequence of str
         The columns.
     where : str, optional
-        Only rows for which this :class:`gdalbridge.sql.selection.Condition` is true have values.
+        Only rows for which this :class:`gdalbridge.sql.condition.Condition` is true have values.
     convert : callable, optional
         Converts a chunk of each column to numbers; 0 means no value.
     cache_bytes : int

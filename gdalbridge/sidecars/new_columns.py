@@ -148,9 +148,9 @@ def new_columns(
     rows : int
         Number of rows of the table. A new sidecar gets as many; one without columns is resized.
     operation : str
-        What made the columns, recorded in their provenance.
+        The operation that computes the columns, recorded in their ``PROVENANCE``.
     provenance : mapping, optional
-        More for the record.
+        Further entries for ``PROVENANCE``.
     band, name, storage_options
         See :func:`gdalbridge.calc`.
     overwrite : bool

@@ -13,7 +13,7 @@ from gdalbridge import BridgeError, ConversionError, open_table
 from gdalbridge.cli import main
 from gdalbridge.errors import ColumnSelectionError
 from gdalbridge.sidecars.merged import open_columns
-from gdalbridge.sql.selection import selected_rows
+from gdalbridge.sql.condition import selected_rows
 from tests.gdalbridge.pixel_rasters import write
 from tests.gdalbridge.sample_rasters import INTEGER, STRING, make, new_rat
 from tests.gdalbridge.sql.test_query import Counting, store, texts

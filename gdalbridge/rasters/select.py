@@ -29,7 +29,7 @@ from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.pixel_rows import NO_ROW, PixelRows, pixel_rows
 from gdalbridge.sidecars.raster_files import BESIDE
-from gdalbridge.sql.selection import matching_rows
+from gdalbridge.sql.condition import matching_rows
 from ratzarr.pipeline import PROCESSORS, in_threads
 
 __all__ = ["ChosenPixels", "chosen_rows", "select"]

@@ -24,7 +24,7 @@ __all__ = ["Grid", "Pixels", "Window", "pixel_type"]
 Array = NDArray[Any]
 
 WINDOW_PIXELS = 2**20
-"""Pixels of a window, about: its arrays stay in the processor's caches."""
+"""Approximate number of pixels of a window, so that its arrays stay in the processor's caches."""
 
 
 @dataclass(frozen=True, slots=True)

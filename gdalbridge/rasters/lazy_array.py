@@ -19,7 +19,7 @@ __all__ = ["lazy_array"]
 Array = NDArray[Any]
 
 BLOCK = 1024
-"""Width and height of blocks, about."""
+"""Approximate width and height of blocks."""
 
 
 class _PaintedPixels:

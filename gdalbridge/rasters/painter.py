@@ -40,7 +40,7 @@ MOST_CLASSES = 65_535
 """The largest number of different texts that become classes."""
 WINDOW_PIXELS = 2**20
 MOST_PIXELS = 2**22
-"""The most pixels of a window that is as wide as the raster."""
+"""Largest number of pixels of a window that is as wide as the raster."""
 TILE = 256
 COLORS = (FieldUsage.RED, FieldUsage.GREEN, FieldUsage.BLUE)
 

@@ -34,9 +34,9 @@ __all__ = ["PolygonReport", "polygonize"]
 
 BATCH_FEATURES = 10_000
 BATCH_BYTES = 2**25
-"""Bytes of the polygons of a batch, about."""
+"""Approximate size in bytes of the polygons of a batch."""
 BLOCK_ROWS = 2**16
-"""Rows of the table that are read at a time, about."""
+"""Approximate number of rows that are read at a time."""
 PART = "part"
 """The column with the features' numbers, where they are not the rows."""
 

@@ -194,7 +194,7 @@ def zonal(
         Seconds between checkpoints, more if saving one takes longer than a twentieth of that; 0 for
         none. They are in a directory beside the table, named like it, until the run is complete.
     memory : int
-        Bytes that the run uses, about. If its accumulators don't fit, the pixels are read several
+        Approximate bytes that the run uses. If the accumulators don't fit, pixels are read several
         times, each time for a part of the rows.
     threads : int, optional
         Threads that read and reduce windows; by default the number of processors.

@@ -30,7 +30,7 @@ Array = NDArray[Any]
 UNITS = {"Y": "D", "M": "D", "W": "D", "h": "s", "m": "s"}
 """Units that Arrow does not have, and the next unit that holds them exactly."""
 MAX_BYTES = 2**31 - 1
-"""The most bytes of text in an Arrow array, whose offsets are int32."""
+"""Largest size of the text in an Arrow array, in bytes: its offsets are int32."""
 
 
 def arrow_type(field: Field) -> Any:

@@ -39,7 +39,7 @@ Array = NDArray[Any]
 PAGES = 16
 """Text is decoded in whole chunks, if at least 1/PAGES of a chunk's rows are needed."""
 WRITE_ROWS = 2**21
-"""Rows written at a time, about."""
+"""Approximate number of rows written at a time."""
 
 
 class StoreSource:

@@ -24,11 +24,11 @@ DICTIONARY = pa.dictionary(pa.int32(), pa.string())
 HEADER = 4
 """Size of a length, and of the number of strings."""
 SAMPLE = 256
-"""Strings that are looked at to see whether a chunk has many different ones."""
+"""Number of strings sampled to see whether most strings of a chunk are different."""
 ROUND = 2**16
-"""Pages have multiples of this size, so that many chunks fit the same file."""
+"""Sizes of pages are multiples of this, so that chunks of similar size share a cached header."""
 MAX_BYTES = 2**30
-"""Larger chunks are left to numpy."""
+"""Larger chunks, in bytes, are decoded by numpy instead of Arrow."""
 
 
 def text_of_chunk(

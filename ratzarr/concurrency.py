@@ -77,8 +77,8 @@ system."""
 # malloc it has no effect.
 np.empty(LARGEST_OF_MALLOC, np.uint8)
 
-AT_ONCE = 0.0002
-"""Duration of a task below which it is not worth a thread, in seconds."""
+INLINE_SECONDS = 0.0002
+"""Tasks that take fewer seconds run in the caller's thread: a thread would cost more."""
 
 WAITS = 0.0005
 """Waiting time of a task that waits for a disk or a server, in seconds; locks mostly take less."""
@@ -202,7 +202,7 @@ def _run_in_few[T](tasks: Sequence[Callable[[], T]], threads: int, *, quick: boo
         began, worked = time.perf_counter(), time.thread_time()
         results[number] = tasks[number]()
         took = time.perf_counter() - began
-        if took > AT_ONCE:
+        if took > INLINE_SECONDS:
             waited.append(took - (time.thread_time() - worked))
     if waited and min(waited) < WAITS:
         threads = min(threads, max(2, PROCESSORS))

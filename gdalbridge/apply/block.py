@@ -556,7 +556,7 @@ class _OpenTables:
 
 _here: list[_OpenTables] = []
 _lock = threading.Lock()
-KEPT = 2
+MAX_OPEN_RUNS = 2
 """Number of runs whose tables a process keeps open."""
 
 
@@ -567,5 +567,5 @@ def _opened(task: BlockTask) -> _OpenTables:
                 return one
         _here.append(found := _OpenTables(task))
         # The dropped tables are not closed, because another thread may still use them.
-        del _here[:-KEPT]
+        del _here[:-MAX_OPEN_RUNS]
         return found

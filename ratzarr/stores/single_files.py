@@ -1,6 +1,6 @@
 """Single files on local disks and S3: metadata, copies, removal.
 
-A file is copied in pieces, a few at a time, so memory depends on the size of a piece, not of the
+A file is copied in parts, a few at a time, so memory depends on the size of a part, not of the
 file. The copy gets its name when it is complete.
 
 >>> split(5, 2)
@@ -40,14 +40,14 @@ __all__ = [
 ]
 
 PART_BYTES = 16 * 2**20
-"""Size of a piece. S3 accepts no pieces below 5 MiB, except the last."""
+"""Size of a part. S3 accepts no parts below 5 MiB, except the last."""
 MAX_PARTS = 10_000
 """Largest number of parts in an S3 upload."""
-AT_ONCE = 4
+PARTS_IN_FLIGHT = 4
 SERVER_BYTES = 5 * 10**9
 """Largest file that an S3 server copies in one request."""
 SERVER_PART_BYTES = 512 * 2**20
-"""Size of a piece that a server copies."""
+"""Size of a part that a server copies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +230,7 @@ def _digests(
         return len(data), _md5(data)
 
     digests = []
-    for size, digest in stream((partial(one, part) for part in parts), AT_ONCE):
+    for size, digest in stream((partial(one, part) for part in parts), PARTS_IN_FLIGHT):
         told(size)
         digests.append(digest)
     return digests

@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 
-KEPT = 8
+MAX_CACHED_RUNS = 8
 """Number of recent runs whose unpickled functions a worker keeps."""
 REMEMBERED = 1000
 """Number of recent stopped runs that a worker remembers."""
@@ -67,7 +67,7 @@ def _task(run: str, pickled: bytes) -> Callable[[Any], Any]:
     with _lock:
         if run not in _tasks:
             _tasks[run] = loads(pickled)
-            while len(_tasks) > KEPT:
+            while len(_tasks) > MAX_CACHED_RUNS:
                 _tasks.popitem(last=False)
         _tasks.move_to_end(run)
         return _tasks[run]
@@ -89,7 +89,7 @@ worker once, as the result of a Dask task. Dask can run the task again if all wo
 result are lost; scattered data would be lost."""
 FEWEST = 8
 """Minimum number of items in progress. An adaptive cluster grows only if it has items to do."""
-LOOK = 1.0
+ASK_SECONDS = 1.0
 """Seconds between requests for the number of workers."""
 PAUSE = 0.05
 """Seconds between checks if running items have finished."""
@@ -124,7 +124,7 @@ class DaskExecutor:
     @property
     def workers(self) -> int:
         """Number of threads of all current workers; each thread runs one item."""
-        if not self._looked or time.monotonic() - self._looked > LOOK:
+        if not self._looked or time.monotonic() - self._looked > ASK_SECONDS:
             self._threads = sum(self._client.nthreads().values())
             self._looked = time.monotonic()
         return self._threads

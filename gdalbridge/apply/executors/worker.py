@@ -12,7 +12,7 @@ from gdalbridge.errors import NotSendableError
 
 __all__ = ["apply", "watch_parent"]
 
-LOOK = 1.0
+CHECK_SECONDS = 1.0
 """Seconds between checks that the parent is alive. Usually a closed pipe shows its end at once, but
 another process that the parent has forked may hold the pipe open."""
 
@@ -28,7 +28,7 @@ def watch_parent() -> None:
 def _end_with_parent() -> None:
     parent = parent_process()
     while parent is not None and os.getppid() == parent.pid:
-        parent.join(LOOK)
+        parent.join(CHECK_SECONDS)
     os._exit(1)
 
 

@@ -64,7 +64,7 @@ class FileState:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A piece of a file: its number, from 1, and its bytes."""
+    """A part of a file: its number, from 1, and its bytes."""
 
     number: int
     start: int
@@ -72,10 +72,10 @@ class Part:
 
 
 def split(size: int, length: int) -> list[Part]:
-    """Return the pieces of a file of this size, all of equal length except the last.
+    """Return the parts of a file of this size, all of equal length except the last.
 
-    Pieces are longer if the upload would otherwise have too many. An empty file has one empty
-    piece.
+    Parts are longer if the upload would otherwise have too many. An empty file has one empty
+    part.
     """
     length = max(length, -(-size // MAX_PARTS), 1)
     return [
@@ -168,9 +168,9 @@ def copy_file(
     options : mapping, optional
         Arguments for ``s3fs.S3FileSystem``.
     told : callable, optional
-        Called with the size of each finished piece. It may raise to stop the copy.
+        Called with the size of each finished part. It may raise to stop the copy.
     part_bytes : int
-        Size of a piece.
+        Size of a part.
 
     Raises
     ------
@@ -328,7 +328,7 @@ class _Bucket:
     def opened(self, state: FileState) -> Iterator[_Read]:
         def read(start: int, length: int) -> bytes:
             try:
-                # All pieces must come from the same version of the object.
+                # All parts must come from the same version of the object.
                 return self._objects.read_range(start, length, IfMatch=state.state)
             except ConditionRefused as error:
                 raise ChangedError(f"{self._location} was changed while it was read") from error

@@ -7,7 +7,8 @@ moment, judges what it left, finishes the work, and knows what the table has to 
 import numpy as np
 
 from ratzarr import RatZarr
-from ratzarr.stores import s3
+from ratzarr.columns import catalog
+from ratzarr.stores import base
 from tests.stress.raw import check, same
 
 ROWS, CHUNK = 23, 5
@@ -191,7 +192,7 @@ class DeleteLongColumn(DeleteColumn):
 
     def act(self, url):
         # In a process of its own, which ends with it.
-        s3.DELETE_AT_ONCE = self.limit
+        base.BATCH_KEYS = catalog.KEYS_PER_REQUEST = self.limit
         super().act(url)
 
     def untouched(self, raw, rows=ROWS):

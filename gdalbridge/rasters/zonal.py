@@ -300,7 +300,7 @@ def _checked(stats: Sequence[str], *, is_weighted: bool) -> tuple[str, ...]:
         if one == "weight" and not is_weighted:
             raise BridgeError(
                 Advice(
-                    "the statistic 'weight' is the sum of weights, and there are none.",
+                    "the statistic 'weight' is the sum of the weights, but no weights are given.",
                     "Name the raster that has them with weights=...",
                 )
             )

@@ -205,8 +205,7 @@ class Bulk:
             with make(place.at(url), 10) as table:
                 table.createColumn("a", "int32", complete=False, replace=True)
                 table.writeBlock("a", np.arange(10), 0)
-                # If the store does not check the owner before writing, rows cut off earlier are an
-                # error.
+                # On S3, flush() checks earlier writes: rows cut off before it would be an error.
                 table.flush()
                 with RatZarr(place.at(url)) as other:
                     other.setRowCount(rows)

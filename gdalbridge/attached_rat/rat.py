@@ -136,7 +136,9 @@ class RowFinder:
         again for each value.
     """
 
-    def __init__(self, table: AttachedTable, piece_rows: int = PIECE, max_pieces: int = 64) -> None:
+    def __init__(
+        self, table: AttachedTable, piece_rows: int = PIECE, max_pieces: int = 64
+    ) -> None:
         self._table, self._rows, self._max = table, piece_rows, max_pieces
         self._kept: list[Any] = []
         self._binned: Any = None

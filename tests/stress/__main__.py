@@ -108,7 +108,9 @@ def damaged(folder: str, findings: Findings) -> None:
         for name in damage.NAMES:
             expected = damage.values_of(name, damage.ROWS)
             for kind, keys in _objects_of(url, name).items():
-                what = f"every bit of {kind} flipped, cut at every length, bytes inserted and removed"
+                what = (
+                    f"every bit of {kind} flipped, cut at every length, bytes inserted and removed"
+                )
                 with findings.trying(what, f"{PLACES['local']}, column {name!r}"):
                     found: Counter[str] = Counter()
                     for key in keys:

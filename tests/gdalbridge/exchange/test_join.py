@@ -209,7 +209,7 @@ def test_what_is_refused_leaves_nothing(table, store):
         ({"Value": [0], "n": [None]}, "Value", "'n' of the data has no value"),
         ({"Value": [0], "n": [[1]]}, "Value", "'n' of the data: no column can have"),
         ({"nope": [0], "n": [1]}, "nope", "no column 'nope' to join on"),
-        ({"Value": [0]}, "Value", "no column beside the key"),
+        ({"Value": [0]}, "Value", "no other column than the key"),
         ({"text": [2**60], "n": [1]}, "half", "the data has no column and no index 'half'"),
         ({"half": [2**60 + 1], "n": [1]}, "half", "integers and floats"),
     ):

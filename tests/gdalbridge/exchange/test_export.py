@@ -427,7 +427,7 @@ def test_wrong_arguments(store, tmp_path):
             gdalbridge.export_table(store, tmp_path / "o.csv", **given)
     with pytest.raises(ColumnSelectionError, match="chosen twice"):
         gdalbridge.export_table(store, tmp_path / "o.csv", columns=["i4", "i4"])
-    with pytest.raises(BridgeError, match=r"none of \.parquet"):
+    with pytest.raises(BridgeError, match=r"expected one of \.parquet"):
         gdalbridge.export_table(store, tmp_path / "o.xlsx")
     with pytest.raises(BridgeError, match="no directory"):
         gdalbridge.export_table(store, tmp_path / "no" / "o.csv")

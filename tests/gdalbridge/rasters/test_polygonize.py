@@ -274,7 +274,7 @@ def test_many_features_in_many_blocks(tmp_path):
 def test_what_is_refused(tmp_path, segments):
     path, _ = segments
     for out, given, words in (
-        ("o.kml", {}, r"none of \.gpkg"),
+        ("o.kml", {}, r"expected one of \.gpkg"),
         ("o.gpkg", {"connectedness": 6}, "4 or 8"),
         ("o.gpkg", {"columns": ["nope"]}, "no column 'nope'"),
         ("o.gpkg", {"where": "ndvi"}, "not true or false"),

@@ -93,7 +93,7 @@ def test_a_sidecars_column_and_binning_count(tmp_path):
 
 
 WRONG = {
-    "text": ([("v", STRING, MIN_MAX, ["a", "b"])], None, r"'v'.*not numbers"),
+    "text": ([("v", STRING, MIN_MAX, ["a", "b"])], None, r"'v'.*expected numbers, got"),
     "no maximum": ([("v", REAL, MIN, [0.0, 1])], None, "'v' is one end"),
     "overlapping": ([("a", REAL, MIN, [0, 5.0]), ("b", REAL, MAX, [10, 20.0])], None, "row 1"),
     "descending": ([("a", REAL, MIN, [10, 0.0]), ("b", REAL, MAX, [20, 10.0])], None, "row 1"),

@@ -131,9 +131,7 @@ def main(arguments: list[str]) -> int:
     print(f"\n{sum(bool(r.reached) for r in judged)} of {len(judged)} bars reached")
     if given.write:
         pictures = report.draw(DOCS / "benchmarks", sections)
-        report.write(
-            DOCS / "benchmarks.md", about, sections, pictures, whole=not given.names
-        )
+        report.write(DOCS / "benchmarks.md", about, sections, pictures, whole=not given.names)
     return 0
 
 

@@ -87,6 +87,8 @@ def test_pages_of_text_with_marks(store):
     assert MARKS in (store / "RAT/text/c/0").read_bytes()[:500]
     with RatZarr(store, readOnly=True) as table:
         for start, length in ((4_090, 10), (9_990, 20), (14_000, 1000), (0, 15_000)):
-            assert table.readBlock("text", start, length).tolist() == expected[start : start + length]
+            assert (
+                table.readBlock("text", start, length).tolist() == expected[start : start + length]
+            )
     array = zarr.open_array(store / "RAT/text", mode="r")
     assert array[:].tolist() == expected

@@ -6,7 +6,7 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import VLenUTF8, blosc
 
@@ -26,7 +26,14 @@ KINDS = {
     "255 bytes": ["x" * (n % 256) for n in range(ROWS)],
     "long ones": ["y" * (300 * (n % 7000 == 6999)) + str(n) for n in range(ROWS)],
 }
-PAGES = [(0, 10), (STEP - 5, 10), (STEP, 1), (3 * STEP - 1, 2 * STEP + 2), (CHUNK - 5, 11), (0, ROWS)]
+PAGES = [
+    (0, 10),
+    (STEP - 5, 10),
+    (STEP, 1),
+    (3 * STEP - 1, 2 * STEP + 2),
+    (CHUNK - 5, 11),
+    (0, ROWS),
+]
 
 
 def marked(strings):
@@ -102,7 +109,10 @@ def test_short_chunks_have_none():
     assert buffer == blosc.compress(raw, b"zstd", 1, 0, len(raw))
 
 
-@given(st.lists(st.sampled_from(["", "ä", "abc", "x" * 255, "0"]), min_size=1, max_size=50), st.data())
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(st.sampled_from(["", "ä", "abc", "x" * 255, "0"]), min_size=1, max_size=50), st.data()
+)
 def test_marks_are_where_the_strings_are(some, data):
     strings = some * (3 * STEP // len(some))
     raw, marks, buffer = marked(strings)
@@ -167,7 +177,9 @@ def test_marks_that_were_made_to_deceive(store, tmp_path, change):
         assert table.readBlock("x", 5, 2).tolist() == KINDS["labels"][5:7]
         for start in (STEP + 5, 2 * STEP + 5):
             if change in ("descending", "beyond"):
-                assert table.readBlock("x", start, 2).tolist() == KINDS["labels"][start : start + 2]
+                assert (
+                    table.readBlock("x", start, 2).tolist() == KINDS["labels"][start : start + 2]
+                )
                 continue
             with pytest.raises(DamagedError, match=r"c/0 .*column 'x'.* is damaged"):
                 table.readBlock("x", start, 2)

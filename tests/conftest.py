@@ -29,6 +29,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.places import LocalPlace, S3Place
 from tests.processes import LimitedPopen
@@ -36,6 +37,12 @@ from tests.servers.ceph import running_ceph
 from tests.servers.counting import counting_proxy
 from tests.servers.light import light_server
 from tests.servers.moto import running_moto
+
+# Time limits of examples would fail on a busy machine.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 SERVERS = {"moto": running_moto, "ceph": running_ceph}
 

@@ -42,6 +42,7 @@ from ratzarr.stores import (
     Location,
     copy_file,
     file_state,
+    link_file,
     open_objects,
     remove_file,
     same_file,
@@ -294,7 +295,7 @@ def rename_items(items: list[Item], main: Location) -> None:
             if isinstance(one, TableItem):
                 old.rename(new)
                 _remember(one, items[-1], None)
-            elif _link_file(old, new):
+            elif link_file(old, new):
                 linked.append(old)
         for old in linked:
             old.unlink()
@@ -310,21 +311,6 @@ def rename_items(items: list[Item], main: Location) -> None:
             Advice("Items already moved stay at the target.", "Use resume=True to move the rest.")
         )
         raise
-
-
-def _link_file(old: Path, new: Path) -> bool:
-    """Give a file its new name; return True if it still has the old one too."""
-    try:
-        # Unlike a rename, a link never replaces an existing file.
-        os.link(old, new)
-    except FileExistsError:
-        raise
-    except OSError:
-        if os.path.lexists(new):
-            raise
-        old.rename(new)
-        return False
-    return True
 
 
 def remember_items(source: Location, goal: FileItem, options: Mapping[str, Any] | None) -> None:

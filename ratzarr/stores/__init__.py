@@ -18,13 +18,14 @@ if TYPE_CHECKING:
         FileState,
         copy_file,
         file_state,
-        name_file,
         names_beside,
         remove_file,
         same_file,
     )
     from ratzarr.stores.temp_output import (
         leftovers,
+        link_file,
+        name_file,
         remove_temporary,
         sweep_leftovers,
         temporary_path,
@@ -39,9 +40,9 @@ __getattr__, __dir__ = lazy(
         "local_files": "state_of",
         "open": "open_objects",
         "s3_client": "client_for keys_of_profile",
-        "single_files": (
-            "FileState copy_file file_state name_file names_beside remove_file same_file"
+        "single_files": "FileState copy_file file_state names_beside remove_file same_file",
+        "temp_output": (
+            "leftovers link_file name_file remove_temporary sweep_leftovers temporary_path"
         ),
-        "temp_output": "leftovers remove_temporary sweep_leftovers temporary_path",
     },
 )

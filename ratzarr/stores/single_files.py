@@ -1,10 +1,8 @@
 """Single files on local disks and S3: metadata, copies, removal.
 
 A file is copied in parts, a few at a time, so memory depends on the size of a part, not of the
-file. The copy gets its name when it is complete.
-
->>> split(5, 2)
-[Part(number=1, start=0, length=2), Part(number=2, start=2, length=2), Part(number=3, start=4, length=1)]
+file. The copy gets its name when it is complete. ``docs/decisions/0004-file-copies.md`` says why s3fs
+does not copy.
 """
 
 import base64
@@ -13,7 +11,7 @@ import datetime as dt
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,21 +20,18 @@ from typing import Any
 from ratzarr.concurrency import stream
 from ratzarr.errors import ChangedError, RatZarrError, ReadOnlyError, StoreError
 from ratzarr.stores.base import Location
-from ratzarr.stores.local_files import errors_in_words, read_at
+from ratzarr.stores.local_files import errors_in_words
 from ratzarr.stores.s3 import S3Objects
 from ratzarr.stores.s3_errors import ConditionRefused, MissingObject, answer_to
-from ratzarr.stores.temp_output import temporary_path
+from ratzarr.stores.temp_output import name_file, temporary_path
 
 __all__ = [
     "FileState",
-    "Part",
     "copy_file",
     "file_state",
-    "name_file",
     "names_beside",
     "remove_file",
     "same_file",
-    "split",
 ]
 
 PART_BYTES = 16 * 2**20
@@ -48,6 +43,8 @@ SERVER_BYTES = 5 * 10**9
 """Largest file that an S3 server copies in one request."""
 SERVER_PART_BYTES = 512 * 2**20
 """Size of a part that a server copies."""
+METADATA = ("CacheControl", "ContentEncoding", "ContentType", "Metadata")
+"""Properties of an object that its copy in parts would lose."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +57,6 @@ class FileState:
     """Changes whenever the file is written; on S3 the etag."""
     modified: float
     """Time of the last change, in seconds since 1970."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a file: its number, from 1, and its bytes."""
-
-    number: int
-    start: int
-    length: int
-
-
-def split(size: int, length: int) -> list[Part]:
-    """Return the parts of a file of this size, all of equal length except the last.
-
-    Parts are longer if the upload would otherwise have too many. An empty file has one empty
-    part.
-    """
-    length = max(length, -(-size // MAX_PARTS), 1)
-    return [
-        Part(number, start, min(length, size - start))
-        for number, start in enumerate(range(0, max(size, 1), length), 1)
-    ]
 
 
 def file_state(location: Location, options: Mapping[str, Any] | None = None) -> FileState | None:
@@ -98,32 +73,10 @@ def file_state(location: Location, options: Mapping[str, Any] | None = None) -> 
 def names_beside(
     location: Location, start: str, options: Mapping[str, Any] | None = None
 ) -> list[str]:
-    """Return the names of files in a location's directory that begin with ``start``."""
-    return _open(location, options).beside(start)
-
-
-def name_file(file: Path, target: Path, *, overwrite: bool = False) -> None:
-    """Give a finished local file its name in the same file system.
-
-    Raises
-    ------
-    FileExistsError
-        If the name is taken and may not be replaced.
-    """
-    if overwrite:
-        file.replace(target)
-        return
-    try:
-        # Only a hard link names a finished file atomically if the name is free.
-        target.hardlink_to(file)
-    except FileExistsError:
-        raise
-    except OSError:
-        if os.path.lexists(target):
-            raise FileExistsError(f"{target} already exists") from None
-        file.rename(target)
-    else:
-        file.unlink()
+    """Return the names of files beside a location on S3 that begin with ``start``."""
+    place = Location(location.kind, f"{location.path.rpartition('/')[0]}/{start}")
+    found = S3Objects(place, options).list_beside()
+    return [name for name, is_folder in found if not is_folder]
 
 
 def remove_file(location: Location, options: Mapping[str, Any] | None = None) -> None:
@@ -133,15 +86,16 @@ def remove_file(location: Location, options: Mapping[str, Any] | None = None) ->
 
 def same_file(one: Location, other: Location, options: Mapping[str, Any] | None = None) -> bool:
     """Return True if two locations hold the same bytes."""
-    first, second = _open(one, options), _open(other, options)
+    # The second is not read if its etag is that of the first one's bytes.
+    places = sorted((one, other), key=lambda place: place.kind == "s3")
+    first, second = (_open(place, options) for place in places)
     a, b = first.look(), second.look()
     if a is None or b is None or a.size != b.size or a.size < 0:
         return False
-    if isinstance(first, _Bucket) and isinstance(second, _Bucket) and a.state == b.state:
+    if isinstance(first, _Bucket) and a.state == b.state:
         return True
-    parts = split(a.size, PART_BYTES)
-    with first.opened(a) as here, second.opened(b) as there:
-        return _digests(here, parts) == _digests(there, parts)
+    length = _length(a.size, PART_BYTES)
+    return _holds(second, b, _etag(first, a, length), length)
 
 
 def copy_file(
@@ -152,11 +106,12 @@ def copy_file(
     options: Mapping[str, Any] | None = None,
     told: Callable[[int], None] | None = None,
     part_bytes: int = PART_BYTES,
+    server_bytes: int = SERVER_BYTES,
 ) -> None:
     """Copy a file.
 
     The copy is compared with the source. On a disk it is read again. On S3 its etag must be the
-    expected MD5; otherwise it is read again. Between locations on S3 that one client can reach,
+    expected one; otherwise it is read again. Between locations on S3 that one client can reach,
     the server copies.
 
     Parameters
@@ -171,6 +126,8 @@ def copy_file(
         Called with the size of each finished part. It may raise to stop the copy.
     part_bytes : int
         Size of a part.
+    server_bytes : int
+        Size of a file above which a server copies it in parts.
 
     Raises
     ------
@@ -189,66 +146,90 @@ def copy_file(
         raise StoreError(f"{source} {what}")
     if not overwrite and there.look() is not None:
         raise FileExistsError(f"{target} already exists")
-    if isinstance(here, _Bucket) and isinstance(there, _Bucket) and there.reaches(here):
-        there.copy_from(here, before, overwrite, told)
-    else:
-        parts = split(before.size, part_bytes)
-        with here.opened(before) as read:
-            there.receive(_Incoming(read, before, parts, told), overwrite)
+    length = _length(before.size, part_bytes)
+    try:
+        if isinstance(here, _Bucket) and isinstance(there, _Bucket) and there.reaches(here):
+            there.copy_from(here, before, overwrite, told, server_bytes)
+        else:
+            read = partial(_etag, here, before, length, told=told)
+            there.receive(read, before, overwrite, length)
+    except StoreError as error:
+        # If an answer was lost, the repeated request is refused because of its own first attempt:
+        # the name exists, or the upload has ended.
+        refused = isinstance(error, ConditionRefused)
+        if not refused and answer_to(error).code != "NoSuchUpload":
+            raise
+        if not same_file(source, target, options):
+            if refused:
+                raise FileExistsError(f"{target} already exists") from error
+            raise
     if here.look() != before:
         there.remove()
         raise ChangedError(f"{source} was changed while it was copied: copy it again")
 
 
-type _Read = Callable[[int, int], bytes]
-"""Returns bytes of an open file, by offset and length."""
+type _Write = Callable[[int, bytes], None]
+"""Takes the offset of a part and its bytes."""
+type _Send = Callable[..., None]
+"""Sends a part of an upload: the method, the number from 1, and what else the request has."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Incoming:
-    """A file to be written."""
-
-    read: _Read
-    state: FileState
-    parts: Sequence[Part]
-    told: Callable[[int], None]
+def _length(size: int, least: int) -> int:
+    """Return the length of a file's parts: longer if an upload would have too many of them."""
+    return max(least, -(-size // MAX_PARTS))
 
 
-def _digests(
-    read: _Read,
-    parts: Sequence[Part],
-    write: Callable[[Part, bytes], None] = lambda part, data: None,
+def _etag(
+    file: "_Disk | _Bucket",
+    state: FileState,
+    length: int,
+    write: _Write = lambda start, data: None,
     told: Callable[[int], None] = lambda size: None,
-) -> list[bytes]:
-    """Read the parts, write each, and return their MD5s."""
+) -> str:
+    """Read a file in parts, write each, and return the etag that S3 gives to such an upload."""
 
-    def one(part: Part) -> tuple[int, bytes]:
-        data = read(part.start, part.length)
-        if len(data) != part.length:
-            raise ChangedError(f"a file became shorter while it was read, at byte {part.start}")
-        write(part, data)
-        return len(data), _md5(data)
+    def copy(start: int) -> tuple[int, bytes]:
+        expected = min(length, state.size - start)
+        data = file.read(start, expected, state) if expected else b""
+        if len(data) != expected:
+            raise ChangedError(f"{file.location} became shorter while it was read")
+        write(start, data)
+        return expected, _md5(data)
 
     digests = []
-    for size, digest in stream((partial(one, part) for part in parts), PARTS_IN_FLIGHT):
+    starts = range(0, max(state.size, 1), length)
+    for size, digest in stream((partial(copy, start) for start in starts), PARTS_IN_FLIGHT):
         told(size)
         digests.append(digest)
-    return digests
+    if len(digests) == 1:
+        return digests[0].hex()
+    return f"{_md5(b''.join(digests)).hex()}-{len(digests)}"
 
 
 def _md5(data: bytes) -> bytes:
     return hashlib.md5(data, usedforsecurity=False).digest()
 
 
+def _holds(file: "_Disk | _Bucket", state: FileState, etag: str, length: int) -> bool:
+    """Return True if a file holds the bytes that have this etag in parts of this length."""
+    return state.state == etag or _etag(file, state, length) == etag
+
+
+def _check(copy: "_Disk | _Bucket", size: int, etag: str, length: int) -> None:
+    now = copy.look()
+    if now is None or now.size != size or not _holds(copy, now, etag, length):
+        raise StoreError(f"{copy.location} holds other bytes than were written to it")
+
+
 class _Disk:
     """A file on a disk, or the location of a new one."""
 
-    def __init__(self, location: Location) -> None:
-        self._location = location
-        self._path = Path(location.path)
+    def __init__(self, location: Location, path: Path | None = None) -> None:
+        self.location = location
+        self._path = path or Path(location.path)
 
     def look(self) -> FileState | None:
-        with self._in_words():
+        with errors_in_words(self.location):
             try:
                 found = os.lstat(self._path)
             except (FileNotFoundError, NotADirectoryError):
@@ -256,65 +237,47 @@ class _Disk:
         size = found.st_size if stat.S_ISREG(found.st_mode) else -1
         return FileState(size, f"{found.st_ino}-{found.st_mtime_ns}", found.st_mtime)
 
-    @contextlib.contextmanager
-    def opened(self, state: FileState) -> Iterator[_Read]:
-        with self._in_words():
-            flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-            file = os.open(self._path, flags)
-        try:
-            yield partial(self._read, file)
-        finally:
-            os.close(file)
+    def read(self, start: int, length: int, state: FileState) -> bytes:
+        with errors_in_words(self.location), open(self._path, "rb", opener=_open_no_link) as file:
+            file.seek(start)
+            return file.read(length)
 
-    def _read(self, file: int, start: int, length: int) -> bytes:
-        data = bytearray(length)
-        with self._in_words():
-            return bytes(memoryview(data)[: read_at(file, start, memoryview(data))])
-
-    def receive(self, incoming: _Incoming, overwrite: bool) -> None:
-        with self._in_words():
+    def receive(
+        self, read: Callable[[_Write], str], state: FileState, overwrite: bool, length: int
+    ) -> None:
+        with errors_in_words(self.location):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with temporary_path(self._path.parent) as hidden:
-                file = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-                try:
-                    self._fill(file, incoming)
-                    os.utime(file, (incoming.state.modified, incoming.state.modified))
-                finally:
-                    os.close(file)
+                hidden.touch(exist_ok=False)
+
+                def write(start: int, data: bytes) -> None:
+                    with hidden.open("r+b") as file:
+                        file.seek(start)
+                        file.write(data)
+
+                etag = read(write)
+                os.utime(hidden, (state.modified, state.modified))
+                _check(_Disk(self.location, hidden), state.size, etag, length)
                 name_file(hidden, self._path, overwrite=overwrite)
 
-    def _fill(self, file: int, incoming: _Incoming) -> None:
-        def write(part: Part, data: bytes) -> None:
-            done = 0
-            while done < len(data):
-                done += os.pwrite(file, data[done:], part.start + done)
-
-        parts = incoming.parts
-        digests = _digests(incoming.read, parts, write, incoming.told)
-        if _digests(partial(self._read, file), parts) != digests:
-            raise StoreError(f"{self._location} holds other bytes than were written to it")
-
-    def beside(self, start: str) -> list[str]:
-        with self._in_words(), os.scandir(self._path.parent) as entries:
-            return [one.name for one in entries if one.name.startswith(start) and not one.is_dir()]
-
     def remove(self) -> None:
-        with self._in_words():
+        with errors_in_words(self.location):
             self._path.unlink(missing_ok=True)
 
-    def _in_words(self) -> contextlib.AbstractContextManager[None]:
-        return errors_in_words(self._location)
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0))
 
 
 class _Bucket:
     """An object in a bucket, or the location of a new one."""
 
     def __init__(self, location: Location, options: Mapping[str, Any] | None) -> None:
-        self._location = location
+        self.location = location
         self._objects = S3Objects(location, options)
 
     def _call(self, method: str, **request: Any) -> dict[str, Any]:
-        return self._objects.request(method, Key=self._location.key, **request)
+        return self._objects.request(method, Key=self.location.key, **request)
 
     def look(self) -> FileState | None:
         try:
@@ -322,100 +285,58 @@ class _Bucket:
         except MissingObject:
             return None
         when: dt.datetime = found["LastModified"]
-        return FileState(int(found["ContentLength"]), found["ETag"].strip('"'), when.timestamp())
+        return FileState(int(found["ContentLength"]), _tag(found), when.timestamp())
 
     @contextlib.contextmanager
-    def opened(self, state: FileState) -> Iterator[_Read]:
-        def read(start: int, length: int) -> bytes:
-            try:
-                # All parts must come from the same version of the object.
-                return self._objects.read_range(start, length, IfMatch=state.state)
-            except ConditionRefused as error:
-                raise ChangedError(f"{self._location} was changed while it was read") from error
-
-        yield lambda start, length: read(start, length) if length else b""
-
-    def receive(self, incoming: _Incoming, overwrite: bool) -> None:
-        free: dict[str, str] = {} if overwrite else {"IfNoneMatch": "*"}
-        if len(incoming.parts) == 1:
-            data = incoming.read(0, incoming.state.size)
-            incoming.told(len(data))
-            digests, expected = [_md5(data)], _md5(data).hex()
-            with self._answer_may_be_lost(expected):
-                self._put("put_object", data, **free)
-        else:
-            digests, expected = self._upload(incoming, free)
-        now = self.look()
-        if now is None or now.size != incoming.state.size:
-            raise StoreError(f"{self._location} is not as long as the data written to it")
-        if now.state != expected:
-            with self.opened(now) as read:
-                if _digests(read, incoming.parts) != digests:
-                    raise StoreError(f"{self._location} holds other bytes than were written to it")
-
-    def _put(self, method: str, data: bytes, **request: Any) -> str:
-        # The server refuses data that has changed in transit.
-        digest = base64.b64encode(_md5(data)).decode("ascii")
-        return str(self._call(method, Body=data, ContentMD5=digest, **request)["ETag"]).strip('"')
-
-    def _upload(self, incoming: _Incoming, free: Mapping[str, str]) -> tuple[list[bytes], str]:
-        tags: dict[int, str] = {}
-        with self._uploading() as upload:
-
-            def write(part: Part, data: bytes) -> None:
-                number = part.number
-                tags[number] = self._put("upload_part", data, UploadId=upload, PartNumber=number)
-
-            digests = _digests(incoming.read, incoming.parts, write, incoming.told)
-            expected = f"{_md5(b''.join(digests)).hex()}-{len(digests)}"
-            self._finish(upload, tags, free, expected)
-        return digests, expected
-
-    @contextlib.contextmanager
-    def _uploading(self, **described: Any) -> Iterator[str]:
-        upload = str(self._call("create_multipart_upload", **described)["UploadId"])
+    def _same_version(self) -> Iterator[None]:
         try:
-            yield upload
+            yield
+        except ConditionRefused as error:
+            raise ChangedError(f"{self.location} was changed while it was read") from error
+
+    def read(self, start: int, length: int, state: FileState) -> bytes:
+        with self._same_version():
+            return self._objects.read_range(start, length, IfMatch=state.state)
+
+    def receive(
+        self, read: Callable[[_Write], str], state: FileState, overwrite: bool, length: int
+    ) -> None:
+        if state.size > length:
+
+            def fill(send: _Send) -> str:
+                return read(lambda at, data: send("upload_part", at // length + 1, **_body(data)))
+
+            etag, _ = self._upload(fill, overwrite)
+        else:
+            parts: list[bytes] = []
+            etag = read(lambda at, data: parts.append(data))
+            self._call("put_object", **_body(parts[0]), **_condition(overwrite))
+        _check(self, state.size, etag, length)
+
+    def _upload[T](
+        self, fill: Callable[[_Send], T], overwrite: bool, **described: Any
+    ) -> tuple[T, str]:
+        """Make an object of parts, which ``fill`` sends; return its result and the etag."""
+        upload = {"UploadId": self._call("create_multipart_upload", **described)["UploadId"]}
+        tags: dict[int, str] = {}
+
+        def send(method: str, number: int, **request: Any) -> None:
+            answer = self._call(method, PartNumber=number, **upload, **request)
+            tags[number] = _tag(answer.get("CopyPartResult", answer))
+
+        try:
+            result = fill(send)
+            if not overwrite and self.look() is not None:
+                # Some servers ignore conditions on multipart uploads, so check just before the
+                # object appears.
+                raise FileExistsError(f"{self.location} already exists")
+            parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
+            request = {"MultipartUpload": {"Parts": parts}, **upload, **_condition(overwrite)}
+            return result, _tag(self._call("complete_multipart_upload", **request))
         except BaseException:
             # An unfinished upload is invisible but billed.
             with contextlib.suppress(RatZarrError):
-                self._call("abort_multipart_upload", UploadId=upload)
-            raise
-
-    def _finish(
-        self, upload: str, tags: Mapping[int, str], free: Mapping[str, str], expected: str
-    ) -> None:
-        if free and self.look() is not None:
-            # Some servers ignore conditions on multipart uploads, so check just before the object
-            # appears.
-            raise FileExistsError(f"{self._location} already exists")
-        parts = [{"PartNumber": number, "ETag": tags[number]} for number in sorted(tags)]
-        with self._answer_may_be_lost(expected):
-            self._call(
-                "complete_multipart_upload",
-                UploadId=upload,
-                MultipartUpload={"Parts": parts},
-                **free,
-            )
-
-    @contextlib.contextmanager
-    def _answer_may_be_lost(self, expected: str) -> Iterator[None]:
-        """Continue if a refused write turns out to have succeeded earlier.
-
-        If an answer was lost and the request repeated, the repetition is refused because of its
-        own first attempt: the name exists, or the upload has ended.
-        """
-        try:
-            yield
-        except StoreError as error:
-            refused = isinstance(error, ConditionRefused)
-            if not refused and answer_to(error).code != "NoSuchUpload":
-                raise
-            found = self.look()
-            if found is not None and found.state == expected:
-                return
-            if refused:
-                raise FileExistsError(f"{self._location} already exists") from error
+                self._call("abort_multipart_upload", **upload)
             raise
 
     def reaches(self, source: "_Bucket") -> bool:
@@ -423,60 +344,58 @@ class _Bucket:
         return self._objects.can_copy_from(source._objects)
 
     def copy_from(
-        self, source: "_Bucket", state: FileState, overwrite: bool, told: Callable[[int], None]
-    ) -> None:
-        """Let the server copy."""
-        place = {"Bucket": source._location.bucket, "Key": source._location.key}
-        condition = {"CopySource": place, "CopySourceIfMatch": state.state}
-        if state.size <= SERVER_BYTES:
-            self._call("copy_object", **condition)
-            told(state.size)
-        else:
-            self._copy_parts(source, state, condition, overwrite, told)
-        now = self.look()
-        if now is None or now.size != state.size:
-            raise StoreError(f"{self._location} is not as long as its source")
-
-    def _copy_parts(
         self,
         source: "_Bucket",
         state: FileState,
-        condition: Mapping[str, Any],
         overwrite: bool,
         told: Callable[[int], None],
+        most: int,
     ) -> None:
-        head = source._call("head_object")
-        kept = ("ContentType", "ContentEncoding", "CacheControl", "Metadata")
+        """Let the server copy."""
+        place = {"Bucket": source.location.bucket, "Key": source.location.key}
+        request = {"CopySource": place, "CopySourceIfMatch": state.state}
+        length = _length(state.size, min(most, SERVER_PART_BYTES))
 
-        def copy(upload: str, part: Part) -> tuple[Part, str]:
-            answer = self._call(
-                "upload_part_copy",
-                UploadId=upload,
-                PartNumber=part.number,
-                CopySourceRange=f"bytes={part.start}-{part.start + part.length - 1}",
-                **condition,
-            )
-            return part, str(answer["CopyPartResult"]["ETag"]).strip('"')
+        def copy(send: _Send, start: int) -> int:
+            size = min(length, state.size - start)
+            part = f"bytes={start}-{start + size - 1}"
+            with source._same_version():
+                send("upload_part_copy", start // length + 1, CopySourceRange=part, **request)
+            return size
 
-        tags: dict[int, str] = {}
-        with self._uploading(**{name: head[name] for name in kept if head.get(name)}) as upload:
-            parts = split(state.size, SERVER_PART_BYTES)
-            for part, tag in stream(partial(copy, upload, part) for part in parts):
-                told(part.length)
-                tags[part.number] = tag
-            self._finish(upload, tags, {} if overwrite else {"IfNoneMatch": "*"}, "")
+        def fill(send: _Send) -> None:
+            starts = range(0, state.size, length)
+            for size in stream(partial(copy, send, start) for start in starts):
+                told(size)
 
-    def beside(self, start: str) -> list[str]:
-        folder = self._location.key.rpartition("/")[0]
-        folder += "/" if folder else ""
-        return [
-            str(one["Key"])[len(folder) :]
-            for page in self._objects.pages(Prefix=folder + start, Delimiter="/")
-            for one in page.get("Contents", [])
-        ]
+        if state.size <= most:
+            with source._same_version():
+                tag = _tag(self._call("copy_object", **request)["CopyObjectResult"])
+            told(state.size)
+        else:
+            head = source._call("head_object")
+            kept = {name: head[name] for name in METADATA if head.get(name)}
+            _, tag = self._upload(fill, overwrite, **kept)
+        now = self.look()
+        if now is None or now.size != state.size or now.state not in (tag, state.state):
+            # Others have written there, or the server's etags are unreliable.
+            _check(self, state.size, _etag(source, state, PART_BYTES), PART_BYTES)
 
     def remove(self) -> None:
         self._call("delete_object")
+
+
+def _tag(answer: Mapping[str, Any]) -> str:
+    return str(answer["ETag"]).strip('"')
+
+
+def _body(data: bytes) -> dict[str, Any]:
+    # The server refuses data that has changed in transit.
+    return {"Body": data, "ContentMD5": base64.b64encode(_md5(data)).decode("ascii")}
+
+
+def _condition(overwrite: bool) -> dict[str, str]:
+    return {} if overwrite else {"IfNoneMatch": "*"}
 
 
 def _open(location: Location, options: Mapping[str, Any] | None) -> _Disk | _Bucket:

@@ -15,6 +15,7 @@ removes leftovers.
 
 import contextlib
 import errno
+import os
 import re
 import secrets
 import shutil
@@ -24,7 +25,14 @@ from pathlib import Path
 from ratzarr.errors import StorePermissionError
 from ratzarr.stores.local_files import discard, new_held, writer_is_dead
 
-__all__ = ["leftovers", "remove_temporary", "sweep_leftovers", "temporary_path"]
+__all__ = [
+    "leftovers",
+    "link_file",
+    "name_file",
+    "remove_temporary",
+    "sweep_leftovers",
+    "temporary_path",
+]
 
 PREFIX, LOCK = ".ratzarr-", ".lock"
 _MADE = re.compile(rf"({re.escape(PREFIX)}[0-9a-f]{{20}})(?:\..*)?", re.DOTALL)
@@ -74,6 +82,38 @@ def temporary_path(parent: Path, suffix: str = "", *, folder: bool = False) -> I
         finally:
             discard(file, lock)
             _current.pop(made, None)
+
+
+def name_file(file: Path, target: Path, *, overwrite: bool = False) -> None:
+    """Give a finished local file its name in the same file system.
+
+    Raises
+    ------
+    FileExistsError
+        If the name is taken and may not be replaced.
+    """
+    if overwrite:
+        file.replace(target)
+    elif link_file(file, target):
+        file.unlink()
+
+
+def link_file(file: Path, target: Path) -> bool:
+    """Give a local file another name, which must be free; return True if it then has both.
+
+    On a file system without hard links, the file is renamed.
+    """
+    try:
+        # Only a hard link takes a name atomically if it is free.
+        target.hardlink_to(file)
+    except FileExistsError:
+        raise
+    except OSError:
+        if os.path.lexists(target):
+            raise FileExistsError(f"{target} already exists") from None
+        file.rename(target)
+        return False
+    return True
 
 
 _current: dict[Path, str] = {}

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from ratzarr import StoreError
+from ratzarr import ChangedError, StoreError
 from ratzarr.stores.base import parse
 from ratzarr.stores.single_files import copy_file, file_state, same_file
 from tests.servers.counting import Handler, counting_proxy
@@ -134,7 +134,7 @@ def test_a_large_file_takes_nobodys_place(tmp_path, moto, moto_s3, monkeypatch, 
         with pytest.raises(FileExistsError, match="already exists"):
             copy_file(parse(tmp_path / "a"), parse(url), part_bytes=PART)
     assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"hers"
-    assert moto_s3.client.list_multipart_uploads(Bucket=bucket).get("Uploads", []) == []
+    assert unfinished(moto_s3) == []
 
 
 @pytest.mark.parametrize("honest", [True, False])
@@ -175,6 +175,81 @@ def _leads_to(fd, folder):
         return os.readlink(f"/proc/self/fd/{fd}").startswith(str(folder))
     except FileNotFoundError:
         return False
+
+
+def test_equal_files_are_not_read_from_s3(tmp_path, moto, moto_s3, monkeypatch):
+    """Where the etag is that of the bytes on the disk."""
+    (tmp_path / "a").write_bytes(os.urandom(1000))
+    url = moto_s3.new("file")
+    copied(tmp_path / "a", url)
+    with counting_proxy(moto.url) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        assert same_file(parse(url), parse(tmp_path / "a"))
+        assert proxy.counts() == {"HEAD": 1}
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+@pytest.mark.parametrize("by_server", [False, True])
+def test_an_upload_that_is_given_up_is_ended(tmp_path, moto_s3, by_server, error):
+    data, url = os.urandom(2 * PART), moto_s3.new("file")
+    (tmp_path / "a").write_bytes(data)
+    source = tmp_path / "a"
+    if by_server:
+        copied(source, url)
+        source, url = url, url + "2"
+
+    def told(size):
+        raise error
+
+    with pytest.raises(error):
+        copied(source, url, told=told, part_bytes=PART, server_bytes=PART)
+    assert unfinished(moto_s3) == []
+    assert file_state(parse(url)) is None
+
+
+def unfinished(moto_s3):
+    found = moto_s3.client.list_multipart_uploads(Bucket=moto_s3.bucket)
+    return [upload["Key"] for upload in found.get("Uploads", [])]
+
+
+@pytest.mark.parametrize("kind", ["500", *LOST])
+def test_a_server_copies_a_large_file_in_parts(moto, moto_s3, monkeypatch, kind):
+    monkeypatch.setenv("RATZARR_S3_BACKOFF", "0.02")
+    data, url = os.urandom(2 * PART + 1), moto_s3.new("file")
+    bucket, _, key = url.removeprefix("s3://").partition("/")
+    described = {"ContentType": "image/tiff", "Metadata": {"made": "here"}}
+    moto_s3.client.put_object(Bucket=bucket, Key=key, Body=data, **described)
+    faults = Faults(plan=lambda method, key, number: kind if _makes(method, number) else None)
+    sizes = []
+    with faulty_proxy(moto.url, faults) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        copied(url, url + "2", told=sizes.append, server_bytes=PART)
+        with pytest.raises(FileExistsError):
+            copied(url, url + "2", server_bytes=PART)
+        assert "GET" not in {request.method for request in proxy.requests}
+    assert sizes == [PART, PART, 1]
+    copy = moto_s3.client.get_object(Bucket=bucket, Key=key + "2")
+    assert copy["Body"].read() == data
+    assert (copy["ContentType"], copy["Metadata"]) == ("image/tiff", {"made": "here"})
+    assert len(faults.done) >= 3
+    # Where the answer that began an upload was lost, nobody knows the name of that upload.
+    assert len(unfinished(moto_s3)) == (kind != "500")
+
+
+@pytest.mark.parametrize("way", ["disk-disk", "disk-s3", "s3-disk"])
+def test_a_source_that_changes(tmp_path, moto_s3, way):
+    of, to = (tmp_path if kind == "disk" else moto_s3.new("files") for kind in way.split("-"))
+    source, target = f"{of}/source", f"{to}/target"
+    (tmp_path / "first").write_bytes(b"first")
+    (tmp_path / "other").write_bytes(b"other")
+    copied(tmp_path / "first", source)
+
+    def told(size):
+        copied(tmp_path / "other", source, overwrite=True)
+
+    with pytest.raises(ChangedError, match="source was changed while it was copied"):
+        copied(source, target, told=told)
+    assert file_state(parse(target)) is None
 
 
 # ---- on a disk

@@ -282,6 +282,7 @@ def test_a_raster_on_s3_is_not_replaced_by_polygons(raster, tmp_path, moto_s3):
 
 FULL = """
 import resource, signal, sys, gdalbridge, gdalbridge.errors
+# -B: Python itself would write compiled modules that end at this size.
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
 for name in sys.argv[2:]:
@@ -301,7 +302,10 @@ def test_a_full_disk_is_said_with_the_name_of_the_output(tmp_path):
         str(tmp_path / f"o.{suffix}") for suffix in ("csv", "parquet", "arrow", "gpkg", "dbf")
     ]
     done = subprocess.run(
-        [sys.executable, "-c", FULL, store, *names], capture_output=True, text=True, check=False
+        [sys.executable, "-B", "-c", FULL, store, *names],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     said = done.stdout.splitlines()
     assert [one.partition(" ")[0].rstrip(":") for one in said] == names

@@ -27,7 +27,8 @@ from botocore.config import Config
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 from moto.s3.responses import S3Response
-from moto.server import ThreadedMotoServer
+from moto.server import MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
 
 _TURN = threading.RLock()
 """Held while moto carries out a request, and by whoever looks into it."""
@@ -130,10 +131,14 @@ def running_moto() -> Iterator[Moto]:
     whole = {name: getattr(S3Response, name) for name in ("_key_response", "_bucket_response")}
     for name, method in whole.items():
         setattr(S3Response, name, _in_turn(method))
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    moto = Moto(f"http://{host}:{port}")
+    # S3 alone. moto's own server looks through its folder, at each request, for the service that is
+    # asked for; and debugging makes a class of each.
+    app = create_backend_app("s3")
+    app.debug = False
+    server = make_server("127.0.0.1", 0, app, threaded=True, request_handler=MotoRequestHandler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    moto = Moto(f"http://127.0.0.1:{server.server_port}")
     try:
         yield moto
     finally:
@@ -141,6 +146,6 @@ def running_moto() -> Iterator[Moto]:
             setattr(S3Response, name, method)
         for client in moto._clients.values():
             client.close()
-        server.stop()
-        # stop() leaves the listening socket open, which would be reported as a leak.
-        server._server.server_close()
+        server.shutdown()
+        thread.join()
+        server.server_close()

@@ -107,6 +107,8 @@ def pytest_addoption(parser):
 
 def pytest_collection_modifyitems(config, items):
     """Against a real server run what uses one, and not what is about moto's manners."""
+    # Following the README takes longest: were it last, the other processes would wait for it.
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
     if config.getoption("--s3-server") == "moto":
         return
     wanted = [

@@ -84,9 +84,10 @@ OTHERS = {
 MISSING = {"code": np.array([7, -1, 8, -1, 0], "i4"), "label": texts("a", "n/a", "", "b", "n/a")}
 
 
-@pytest.fixture
-def oracle(tmp_path):
-    """A store of every dtype, and DuckDB on a Parquet file of the same columns."""
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    """A store of every dtype, and DuckDB on a Parquet file of the same columns; to be read only."""
+    tmp_path = tmp_path_factory.mktemp("oracle")
     path = store(
         f"{tmp_path}/seg.tif.rat.zarr",
         NUMBERS | FLOATS | OTHERS | MISSING | {"pair": np.arange(10).reshape(5, 2)},

@@ -12,7 +12,8 @@ from tests.servers.light import light_server
 
 CHUNKS, CHUNK = 50, 16
 ROWS = CHUNKS * CHUNK
-DELAY = 0.25
+DELAY = 0.6
+"""Seconds: a busy machine needs some for the rest of a copy."""
 ATTEMPTS = 5
 
 

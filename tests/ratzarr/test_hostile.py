@@ -127,6 +127,15 @@ def column(store, key, *, rows, chunk_rows, data_type, codecs, fill, chunk, widt
         path.write_bytes(chunk)
 
 
+@contextlib.contextmanager
+def quick(seconds):
+    """Bound the time of the processor, and of the clock less tightly: others may keep this busy."""
+    clock, processor = time.perf_counter(), time.process_time()
+    yield
+    assert time.process_time() - processor < seconds
+    assert time.perf_counter() - clock < 4 * seconds
+
+
 def small(code, *, store, bound=600 * MB, seconds=20):
     """Run code in a process that can have ``bound`` bytes of memory; return what it prints."""
     head = """
@@ -616,12 +625,11 @@ class TestLimits:
         with RatZarr(store) as table:
             table.setRowCount(2**62)
             for rows in (2**62, 2**50, 2**45):
-                started = time.perf_counter()
-                with pytest.raises(TooLargeError, match="memory of this computer"):
-                    table.readBlock("number", 0, rows)
-                with pytest.raises(MemoryError):
-                    table.readBlocks(["text", "number"], 0, rows)
-                assert time.perf_counter() - started < 1
+                with quick(1):
+                    with pytest.raises(TooLargeError, match="memory of this computer"):
+                        table.readBlock("number", 0, rows)
+                    with pytest.raises(MemoryError):
+                        table.readBlocks(["text", "number"], 0, rows)
             assert table.readBlock("number", 0, 12).tolist() == [*range(10), 0, 0]
             assert table.readBlock("number", 2**62 - 3, 100).tolist() == [0, 0, 0]
 
@@ -701,10 +709,8 @@ class TestDocuments:
         ids=lambda data: f"{data[:12]!r} {len(data)}",
     )
     def test_what_is_no_document(self, data):
-        started = time.perf_counter()
-        with pytest.raises(DamagedError, match="here"):
+        with quick(2), pytest.raises(DamagedError, match="here"):
             from_json(data, "here")
-        assert time.perf_counter() - started < 2
 
     def test_size(self):
         fill = b'"' + b"x" * (64 * MB) + b'"'
@@ -760,11 +766,9 @@ class TestDocuments:
         with changed(store, "RAT") as found:
             attributes = found["attributes"]
             attributes["COLUMN_ORDER"] = [f"column {i}" for i in range(10**6)] + ["text"]
-        started = time.perf_counter()
-        with RatZarr(store) as table:
+        with quick(15), RatZarr(store) as table:
             assert table.getColumnNames() == ["text", "bytes", "number"]
             assert table.readBlock("number", 9, 1).tolist() == [9]
-        assert time.perf_counter() - started < 15
 
     def test_rows_without_end(self, store):
         with changed(store, "RAT") as found:
@@ -844,12 +848,11 @@ def use(path):
     seen = []
 
     def attempt(function):
-        started = time.perf_counter()
-        try:
-            function()
-        except RatZarrError as error:
-            seen.append(str(error))
-        assert time.perf_counter() - started < 5
+        with quick(5):
+            try:
+                function()
+            except RatZarrError as error:
+                seen.append(str(error))
 
     attempt(lambda: RatZarr.isValidRatZarr(path))
     attempt(lambda: RatZarr(path, readOnly=True).getColumnNames())
@@ -1210,10 +1213,8 @@ class TestNotFiles:
             kept = (store / key).read_bytes()
             (store / key).unlink()
             (store / key).symlink_to("/dev/zero")
-            started = time.perf_counter()
-            with pytest.raises(StoreError, match="link"):
+            with quick(1), pytest.raises(StoreError, match="link"):
                 RatZarr(store).readBlock("number", 0, 4)
-            assert time.perf_counter() - started < 1
             (store / key).unlink()
             (store / key).write_bytes(kept)
 
@@ -1236,22 +1237,21 @@ class TestNotFiles:
             monkeypatch.chdir(path.parent)
             with socket.socket(socket.AF_UNIX) as one:
                 one.bind(path.name)
-        started = time.perf_counter()
-        if key == "zarr.json":
-            with pytest.raises(RatZarrError):
-                RatZarr.delete(store)
-        else:
-            with pytest.raises((StoreError, DamagedError)):
-                RatZarr(store).readBlock("number", 0, 4)
-            with contextlib.suppress(RatZarrError):
-                RatZarr(store).writeBlock("number", np.arange(4), 0)
-            with contextlib.suppress(RatZarrError):
-                RatZarr(store).writeBlock("number", [1], 0)
-            with contextlib.suppress(RatZarrError):
-                RatZarr(store).setRowCount(1)
-            with contextlib.suppress(RatZarrError):
-                RatZarr.delete(store)
-        assert time.perf_counter() - started < 2
+        with quick(2):
+            if key == "zarr.json":
+                with pytest.raises(RatZarrError):
+                    RatZarr.delete(store)
+            else:
+                with pytest.raises((StoreError, DamagedError)):
+                    RatZarr(store).readBlock("number", 0, 4)
+                with contextlib.suppress(RatZarrError):
+                    RatZarr(store).writeBlock("number", np.arange(4), 0)
+                with contextlib.suppress(RatZarrError):
+                    RatZarr(store).writeBlock("number", [1], 0)
+                with contextlib.suppress(RatZarrError):
+                    RatZarr(store).setRowCount(1)
+                with contextlib.suppress(RatZarrError):
+                    RatZarr.delete(store)
 
     def test_the_store_itself_may_be_a_link(self, store):
         """The user named it."""

@@ -97,7 +97,7 @@ def test_many_chunks_of_a_column(far):
 def test_many_columns_created(far):
     place, move = far
     with make(place.new(), CHUNK, chunk=CHUNK) as table:
-        move(away=True, times=3)
+        move(away=True, times=10)
         one = one_by_one(lambda n: table.createColumn(f"one {n}", "int32"), COLUMNS)
         tenth(lambda n: table.createColumns({f"{n} {m}": "int32" for m in range(COLUMNS)}), one)
         move(away=False)

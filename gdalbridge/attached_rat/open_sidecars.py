@@ -1,61 +1,27 @@
-"""The sidecars in use by this process. Their pending changes are written even without ``close``.
+"""The sidecars in use by this process.
 
-Each sidecar has one :class:`~gdalbridge.attached_rat.sidecar_table.SidecarTable` per process. A
-closed attached table flushes its own sidecars. This module flushes the others: when an attached
-table is garbage-collected, when the program ends, and before a fork. The child of a fork discards
-pending changes, because the parent writes them.
+Each sidecar has one :class:`~gdalbridge.attached_rat.sidecar_table.SidecarTable` per process. Its
+changes are written when an attached table of it is closed or no longer referenced, and as
+:mod:`ratzarr.pending` describes.
 """
 
-import atexit
-import gc
 import os
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from queue import Empty, SimpleQueue
-from typing import Any
-from weakref import WeakValueDictionary
+from collections.abc import Iterable
+from weakref import WeakValueDictionary, finalize
 
 from gdalbridge.attached_rat.sidecar_table import BUFFER_BYTES, CACHE_BYTES, SidecarTable
 from ratzarr import RatZarrError
+from ratzarr.pending import write_remaining
 
-__all__ = ["flush_all", "flush_each", "release", "shared_table"]
+__all__ = ["flush_all", "flush_each", "flush_unreferenced", "shared_table"]
 
 _tables: WeakValueDictionary[str, SidecarTable] = WeakValueDictionary()
 _tables_lock = threading.Lock()
-
-
-_orphans: SimpleQueue[list[SidecarTable]] = SimpleQueue()
-"""Sidecars of tables that the garbage collector has freed, to be flushed later."""
-_here = threading.local()
-
-
-def _note_collection(phase: str, info: Mapping[str, Any]) -> None:
-    _here.collecting = phase == "start"
-
-
-gc.callbacks.append(_note_collection)
-
-
-def release(tables: list[SidecarTable]) -> None:
-    """Flush the sidecars of an unused attached table, or queue them during garbage collection.
-
-    The garbage collector runs in any thread at any time: in the thread that serves all requests
-    to S3, or in the middle of a write. Flushing there is not safe, so it is postponed.
-    """
-    if getattr(_here, "collecting", False):
-        _orphans.put(tables)
-    else:
-        flush_each(tables)
-
-
-def _flush_orphans() -> None:
-    while True:
-        try:
-            tables = _orphans.get_nowait()
-        except Empty:
-            return
-        flush_each(tables)
+if hasattr(os, "register_at_fork"):
+    # In a forked child, the thread that held it does not exist and would never release it.
+    os.register_at_fork(before=_tables_lock.acquire, after_in_parent=_tables_lock.release,
+                        after_in_child=_tables_lock.release)  # fmt: skip
 
 
 def shared_table(
@@ -70,12 +36,24 @@ def shared_table(
     cache_bytes, buffer_bytes : int
         The limits of a new instance; an existing instance keeps its own.
     """
-    _flush_orphans()
     with _tables_lock:
         table = _tables.get(path)
         if table is None:
             table = _tables[path] = SidecarTable(path, cache_bytes, buffer_bytes)
         return table
+
+
+def flush_unreferenced(owner: object, tables: Iterable[SidecarTable]) -> "finalize[..., object]":
+    """Flush sidecars when their attached table is no longer referenced; return the finalizer."""
+    found = finalize(owner, _write_remaining, list(tables))
+    # At the end of the program, the exit handler of ratzarr.pending writes the changes.
+    found.atexit = False
+    return found
+
+
+def _write_remaining(tables: list[SidecarTable]) -> None:
+    for table in tables:
+        write_remaining(table)
 
 
 def flush_all() -> None:
@@ -86,37 +64,9 @@ def flush_all() -> None:
     RatZarrError
         The first error, after all sidecars were tried.
     """
-    _flush_orphans()
     with _tables_lock:
         tables = list(_tables.values())
     flush_each(tables)
-
-
-def _at_exit() -> None:
-    # Later changes are written at once, because nothing flushes them after this. They can come
-    # from exit handlers registered before ours, or from a __del__ at the interpreter's end.
-    SidecarTable.is_ending = True
-    flush_all()
-
-
-atexit.register(_at_exit)
-
-
-def _before_fork() -> None:
-    # Changes that can't be written stay pending; the next flush raises the error.
-    with suppress(RatZarrError):
-        flush_all()
-
-
-def _in_child() -> None:
-    global _tables_lock, _orphans
-    _tables_lock, _orphans = threading.Lock(), SimpleQueue()
-    for table in list(_tables.values()):
-        table.forget()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_child=_in_child)
 
 
 def flush_each(tables: Iterable[SidecarTable]) -> None:

@@ -4,7 +4,6 @@ Results that depend on GDAL's rules, such as a dump's text or the row of a value
 GDAL on tables in memory.
 """
 
-import weakref
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, Self
@@ -26,7 +25,7 @@ from gdalbridge.attached_rat.columns import (
     usage_for_gdal,
 )
 from gdalbridge.attached_rat.gdal_rat import GdalRat, name_for_gdal, native_rat
-from gdalbridge.attached_rat.open_sidecars import release
+from gdalbridge.attached_rat.open_sidecars import flush_unreferenced
 from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
 from ratzarr import RatZarrError
@@ -233,7 +232,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
         self._lookup: RowFinder | None = None
         for sidecar in table.sidecars:
             sidecar.users.add(self)
-        self._finalizer = weakref.finalize(self, release, list(table.sidecars))
+        self._finalizer = flush_unreferenced(self, table.sidecars)
 
     def __repr__(self) -> str:
         if self._table.is_closed:

@@ -2,8 +2,10 @@
 
 :class:`ratzarr.RatZarr` caches the chunks that were read, and collects the rows that were written.
 This module adds what a GDAL table can do and a ``RatZarr`` can't: rows are appended one by one.
+They wait here and not in the store, which would be longer than the table if the process was killed.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +21,7 @@ from gdalbridge.sidecars.naming import sidecar_dir_advised
 from ratzarr import RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.errors import ChangedError, ColumnNotFoundError
 from ratzarr.format import chunk_rows_of
+from ratzarr.pending import PendingWrites, is_ending
 
 __all__ = ["BUFFER_BYTES", "CACHE_BYTES", "SidecarTable"]
 
@@ -30,8 +33,6 @@ BUFFER_BYTES = 128 * 2**20
 """Bytes of changed rows of one sidecar that wait to be written."""
 APPENDED_ROWS = 16384
 """The store grows when more rows than this were appended."""
-APPENDED_SECONDS = 5.0
-"""The store grows when rows were appended for this long; checked when rows are written."""
 
 
 class _AppendedRows:
@@ -81,7 +82,7 @@ def _empty(like: Array, rows: int) -> Array:
     return np.zeros(shape, like.dtype)
 
 
-class SidecarTable:
+class SidecarTable(PendingWrites):
     """A sidecar, which need not exist: the first write creates it.
 
     Parameters
@@ -92,25 +93,30 @@ class SidecarTable:
         Limits of memory; see :class:`ratzarr.RatZarr`.
     """
 
-    is_ending = False
-    """True while the program ends: changes are then written at once."""
+    seconds = 5.0
+    """The store grows when rows were appended for this long."""
 
     def __init__(
         self, path: str, cache_bytes: int = CACHE_BYTES, buffer_bytes: int = BUFFER_BYTES
     ) -> None:
         self.path = path
         self._cache_bytes, self._buffer_bytes = cache_bytes, buffer_bytes
-        self.lock = threading.RLock()
         self.users: WeakSet[Any] = WeakSet()
         """The attached tables of this sidecar. Each is notified of the others' changes."""
         self._store: RatZarr | None = None
-        self._appended: _AppendedRows | None = None
         self._writable = False
+        self.forget()
+        super().__init__()
 
     def forget(self) -> None:
         """Drop pending changes in the child of a fork, because the parent writes them."""
         self.lock = threading.RLock()
-        self._appended = None
+        self._appended: _AppendedRows | None = None
+        self._is_changed = False
+        """True if rows were written since the last flush: the store's buffer writes them in time,
+        and a flush checks that they went to the intended columns."""
+        self._late_error: RatZarrError | None = None
+        """The loss of rows that another thread found; for the next flush."""
 
     # ---- the store
 
@@ -154,6 +160,7 @@ class SidecarTable:
                     raise
                 # Another process has deleted the store, so pending changes are dropped.
                 self._store = self._appended = None
+                self._is_changed = False
                 raise TableNotFoundError(f"there is no RatZarr at {self.path}") from error
 
     def _opened(self, *, read_only: bool = False, create: bool = False) -> RatZarr:
@@ -243,13 +250,14 @@ class SidecarTable:
             stored = self._open.rowCount
             if rows <= self.rows:
                 return
-            if rows - stored > APPENDED_ROWS:
+            if rows - stored > APPENDED_ROWS or is_ending():
                 self._append()
                 self._open.setRowCount(rows)
-            else:
-                if self._appended is None:
-                    self._appended = _AppendedRows(stored)
-                self._appended.stop = rows
+                return
+            if self._appended is None:
+                self._appended = _AppendedRows(stored)
+                self.write_later()
+            self._appended.stop = rows
 
     def _append(self) -> None:
         """Append the rows to the store that it lacks; raise the first error after all columns."""
@@ -322,11 +330,12 @@ class SidecarTable:
                 inside = max(0, appended.first - start)
                 appended.put(name, start + inside, values[inside:])
                 values = values[:inside]
-                if time.monotonic() - appended.since > APPENDED_SECONDS:
-                    self._append()
             if len(values):
                 self._open.writeBlock(name, values, start)
-            if SidecarTable.is_ending:
+            if not self._is_changed:
+                self._is_changed = True
+                self.write_later()
+            if is_ending():
                 self.flush()
 
     def flush(self) -> None:
@@ -344,3 +353,32 @@ class SidecarTable:
                 self._append()
             finally:
                 self._store.flush()
+            self._is_changed = False
+            self.stop_waiting()
+            error, self._late_error = self._late_error, None
+            if error is not None:
+                raise error
+
+    write_back = flush
+
+    def waits_since(self) -> float | None:
+        """See :meth:`ratzarr.pending.PendingWrites.waits_since`."""
+        appended = self._appended
+        if appended is not None:
+            return appended.since
+        return math.inf if self._is_changed or self._late_error is not None else None
+
+    def write_due(self, before: float) -> None:
+        """Write all changes if the appended rows wait since before a time."""
+        with self.lock:
+            if self._appended is None or self._appended.since > before:
+                return
+            try:
+                self.flush()
+            except (ChangedError, ColumnNotFoundError) as error:
+                self._late_error = error
+            except RatZarrError:
+                # They wait on, and the next flush raises the error.
+                pass
+            if self._appended is not None:
+                self._appended.since = time.monotonic()

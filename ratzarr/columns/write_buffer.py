@@ -3,24 +3,18 @@
 A chunk is one object, so writing a few rows means reading, changing and writing the whole chunk.
 With a write buffer, rows stay in memory, and a complete chunk is written once without being read.
 Reads of the same instance show the buffered rows over those in the store. Buffers are flushed after
-one second (later if that takes long), when an instance is no longer referenced, when the program or
-a worker process ends, and before a fork. The child of a fork drops the rows; the parent writes
-them.
+one second (later if that takes long), when an instance is no longer referenced, and as
+:mod:`ratzarr.pending` describes.
 """
 
-import atexit
-import functools
-import gc
-import os
-import sys
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
-from weakref import WeakSet, finalize
+from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +25,9 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import run
 from ratzarr.errors import ChangedError, ColumnNotFoundError, RatZarrError
+from ratzarr.pending import PendingWrites, is_ending, write_remaining
 
-__all__ = [
-    "SECONDS",
-    "WriteBuffer",
-    "buffer_of",
-]
+__all__ = ["WriteBuffer", "buffer_of"]
 
 
 SECONDS = 1.0
@@ -46,139 +37,6 @@ MAX_SECONDS = 30.0
 PAUSE = 10
 """Rows wait for this many times as long as the last write took, so that a program which goes on
 changing the same chunks does not spend all its time on writing them."""
-IDLE = 10.0
-"""The time after which the idle thread ends, in seconds."""
-
-
-class _Process:
-    """The non-empty buffers of this process, and the thread that writes them."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        """Reset all fields; the child of a fork has none of its parent's threads."""
-        self.changed = threading.Condition()
-        self.waiting: set[WriteBuffer] = set()
-        """Non-empty buffers. This set keeps them alive after all other references are gone."""
-        self.thread: threading.Thread | None = None
-        self.due_now: set[WriteBuffer] = set()
-        self.has_exit_handlers = False
-        self.is_ending = False
-        """True when the buffers have been written for the last time: nothing is buffered then."""
-
-    def add(self, buffer: "WriteBuffer") -> None:
-        """Register a non-empty buffer, so that its rows are written in time."""
-        with self.changed:
-            self.waiting.add(buffer)
-            if not self.has_exit_handlers:
-                self.has_exit_handlers = True
-                _register_exit_handlers()
-            if self.thread is None:
-                self.thread = threading.Thread(
-                    target=self._work, name="ratzarr-writer", daemon=True
-                )
-                self.thread.start()
-            self.changed.notify_all()
-
-    def _work(self) -> None:
-        while True:
-            with self.changed:
-                found = [(buffer, buffer.waits_since()) for buffer in self.waiting]
-                self.waiting = {buffer for buffer, since in found if since is not None}
-                if not self.waiting:
-                    self.changed.wait(IDLE)
-                    if not self.waiting:
-                        self.thread = None
-                        return
-                    continue
-                due_now, self.due_now = self.due_now, set()
-                due = min(since + one.seconds for one, since in found if since is not None)
-                left = due - time.monotonic()
-                if left > 0 and not due_now:
-                    self.changed.wait(left)
-                    continue
-                buffers = list(self.waiting)
-            now = time.monotonic()
-            for buffer in buffers:
-                buffer.write_due(now if buffer in due_now else now - buffer.seconds)
-
-
-_process = _Process()
-_known: WeakSet["WriteBuffer"] = WeakSet()
-"""All buffers, whose rows the child of a fork drops."""
-_here = threading.local()
-
-
-@functools.cache
-def _watch_process() -> None:
-    gc.callbacks.append(_note_collection)
-    # Register this with the first buffer, after all imports. Functions registered last are called
-    # first before a fork, so at that time other modules don't hold their locks for the fork yet.
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(before=_before_fork, after_in_child=_in_child)
-
-
-def _register_exit_handlers() -> None:
-    # Register this now, not on import. Functions registered last are called first, so the rows are
-    # written before connections opened earlier are closed.
-    atexit.register(_write_all)
-    # Forked processes of multiprocessing don't run atexit functions.
-    if "multiprocessing.util" in sys.modules:
-        from multiprocessing import parent_process, util
-
-        if parent_process() is not None:
-            util.Finalize(None, _write_all, exitpriority=100)
-
-
-def _write_all() -> None:
-    """Write all buffered rows at exit; report errors on stderr, because no caller can get them."""
-    _process.is_ending = True
-    with _process.changed:
-        buffers, _process.waiting = _process.waiting, set()
-    for buffer in buffers:
-        _write(buffer)
-
-
-def _write(buffer: "WriteBuffer") -> None:
-    try:
-        buffer.write_back()
-    except RatZarrError as error:
-        notes = "\n".join(getattr(error, "__notes__", ()))
-        print(f"ratzarr: buffered rows were not written: {error}\n{notes}", file=sys.stderr)
-
-
-def _write_remaining(buffer: "WriteBuffer") -> None:
-    """Write the rows of an instance that is no longer referenced, now or soon.
-
-    The garbage collector can run in any thread at any time: in the thread that all S3 requests
-    depend on, or while a lock that we need is held. In these cases the writer thread writes the
-    rows later.
-    """
-    if buffer.waits_since() is None:
-        return
-    if getattr(_here, "collecting", False) or threading.current_thread().daemon:
-        with _process.changed:
-            _process.due_now.add(buffer)
-            _process.changed.notify_all()
-    else:
-        _write(buffer)
-
-
-def _note_collection(phase: str, info: Mapping[str, Any]) -> None:
-    _here.collecting = phase == "start"
-
-
-def _before_fork() -> None:
-    for buffer in list(_process.waiting):
-        buffer.write_due(time.monotonic())
-
-
-def _in_child() -> None:
-    _process.reset()
-    for buffer in list(_known):
-        buffer.forget()
-
 
 Array = NDArray[Any]
 type _Key = tuple[str, tuple[Any, ...], int]
@@ -259,7 +117,7 @@ type BufferedRows = tuple[slice, NDArray[np.bool_], Array]
 each of them that is buffered; and their values."""
 
 
-class WriteBuffer:
+class WriteBuffer(PendingWrites):
     """The buffered rows of one instance. Thread-safe.
 
     Parameters
@@ -271,10 +129,8 @@ class WriteBuffer:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.seconds = SECONDS
-        """The age in seconds at which rows are due."""
         self.forget()
-        _watch_process()
-        _known.add(self)
+        super().__init__()
 
     def forget(self) -> None:
         """Drop all rows, as in the child of a fork, whose parent writes them."""
@@ -307,7 +163,7 @@ class WriteBuffer:
             given = values[part.in_block]
             # Rows of a chunk that is larger than the buffer are written at once.
             too_large = rows_of(state, part.chunk) * (state.row_bytes + 1) > self._limit
-            if too_large or _process.is_ending:
+            if too_large or is_ending():
                 tasks.append(partial(write_rows, column, state, part.chunk, part.in_chunk, given))
             elif len(given) == state.chunk_rows:
                 tasks.append(partial(self._write_whole, column, state, part, given))
@@ -338,7 +194,7 @@ class WriteBuffer:
                         self._size += more if is_ours else 0
             if is_ours:
                 if is_new:
-                    _process.add(self)
+                    self.write_later()
                 elif more:
                     self._make_room(0)
                 return chunk
@@ -481,7 +337,7 @@ def buffer_of(owner: object, limit: int) -> WriteBuffer:
     """Return a buffer whose rows are written when its owner, an instance, is no longer used."""
     buffer = WriteBuffer(limit)
     # At the end of the program, the rows are written by the exit handler.
-    finalize(owner, _write_remaining, buffer).atexit = False
+    finalize(owner, write_remaining, buffer).atexit = False
     return buffer
 
 

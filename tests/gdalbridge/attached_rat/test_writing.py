@@ -489,6 +489,12 @@ def test_no_change_waits_for_long(path):
         assert time.monotonic() < began + 20
         rat.SetValueAsInt(8, 2, 0)
         time.sleep(0.02)
+    # Also if it makes the table longer.
+    rat.SetValueAsInt(20, 2, 1)
+    while sum(stored(path, "n")) < 3:
+        assert time.monotonic() < began + 60
+        time.sleep(0.1)
+    assert rat.GetRowCount() == len(stored(path, "n")) == 21
     rat.close()
 
 

@@ -3,6 +3,9 @@
 A chunk is decoded block by block, on demand. A cached chunk is used only if the store confirms
 that the object has not changed since, or has confirmed it recently (see ``seconds`` of
 :class:`ChunkCache`). The cache has a limit in bytes, and drops the least recently used chunk first.
+
+Chunks of a write buffer are not here but in :mod:`ratzarr.columns.write_buffer`: they hold rows that
+exist nowhere else, so none of them may be dropped before it is written.
 """
 
 import math

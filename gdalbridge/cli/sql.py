@@ -76,8 +76,7 @@ def command(
     exclusive(csv=as_csv, json=as_json, output=output is not None)
     if overwrite and output is None:
         raise click.UsageError("--overwrite needs --output")
-    from gdalbridge.sql.expressions import needed
-    from gdalbridge.sql.query import Database
+    from gdalbridge.sql.query import Database, needed
     from gdalbridge.sql.result import csv_text, json_text, table_text
     from gdalbridge.table import open_table
     from gdalbridge.text_table import terminal_width

@@ -35,8 +35,7 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.sidecars.source import open_source
-from gdalbridge.sql.expressions import needed
-from gdalbridge.sql.query import Database
+from gdalbridge.sql.query import Database, needed
 from gdalbridge.sql.result import python_values
 from gdalbridge.text_table import cell, float_text, html_table, json_value, kind_text, text_table
 

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.field_types import FieldUsage
-from gdalbridge.sql.query import relation
+from gdalbridge.sql.query import Database
 from ratzarr import RatZarrError
-from ratzarr.interop import TableMethods, required
+from ratzarr.interop import TableMethods
 
 __all__ = ["Axis", "Classes", "Counts", "DrawnColumn", "count_text", "shown_text"]
 
@@ -218,14 +218,8 @@ class Counts:
 
     def run(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query over ``rat``."""
-        duckdb = required("duckdb", "plot", "plot()")
-        try:
-            found: list[tuple[Any, ...]]
-            found = relation({"rat": self._scan}, query).fetchall()
-        except (duckdb.Error, RuntimeError) as error:
-            if isinstance(self._scan.error, (BridgeError, RatZarrError)):
-                raise self._scan.error from None
-            raise BridgeError(f"{self.place} can't be drawn: {error}") from error
+        with Database({"rat": self._scan}) as database:
+            found: list[tuple[Any, ...]] = database.run(database.relation(query).fetchall)
         return found
 
     @property

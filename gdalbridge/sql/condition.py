@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from gdalbridge.errors import BridgeError, ColumnSelectionError
 from gdalbridge.sidecars.merged import Columns
 from gdalbridge.sidecars.source import ColumnsSource
-from gdalbridge.sql.expressions import Program, needed
-from gdalbridge.sql.query import Database
+from gdalbridge.sql.expressions import Program
+from gdalbridge.sql.query import Database, needed
 from ratzarr import ColumnNotFoundError
 from ratzarr.format import near_names
 from ratzarr.interop import Field, Source

@@ -1,8 +1,8 @@
 """Expressions over columns, computed block by block by DuckDB.
 
 No part of an expression is run as Python. DuckDB's parser reads it, and
-:mod:`gdalbridge.sql.expression_syntax` checks its tree. An in-memory database computes the checked
-tree; it cannot access files or the network, or load extensions. It uses one thread, so rows stay
+:mod:`gdalbridge.sql.expression_syntax` checks its tree. A database in memory
+(:class:`gdalbridge.sql.query.Database`) computes the checked tree; it cannot access files or the network, or load extensions. It uses one thread, so rows stay
 in order.
 """
 
@@ -10,7 +10,6 @@ import json
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
@@ -21,7 +20,6 @@ from gdalbridge.errors import (
     ColumnSelectionError,
     ConversionError,
     NaNWarning,
-    PackageMissingError,
 )
 from gdalbridge.sql.expression_syntax import (
     Node,
@@ -32,76 +30,29 @@ from gdalbridge.sql.expression_syntax import (
     one_expression,
     with_columns,
 )
+from gdalbridge.sql.query import Database, first_line, in_single_quotes, needed
 from gdalbridge.sql.text_growth import bound, limit, slices
 
 if TYPE_CHECKING:
     from gdalbridge.sql.arrow_values import Nulls
 
-__all__ = ["LOCKED", "Program", "first_line", "in_single_quotes", "needed", "sandbox"]
+__all__ = ["SETTINGS", "Program"]
 
 Array = NDArray[Any]
 
-MEMORY = "1GB"
+MEMORY = 10**9
 RESULT_BYTES = 2**28
 """Limit of the long texts that functions make in one block."""
-LOCKED = {
-    "allow_community_extensions": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-    "enable_external_access": "false",
-}
-"""DuckDB's settings without which it reaches files and the network."""
-SETTINGS = LOCKED | {
+SETTINGS = {
     "error_on_division_by_zero": "true",
     "ieee_floating_point_ops": "true",
     "integer_division": "false",
-    "memory_limit": MEMORY,
-    "preserve_insertion_order": "true",
-    "python_enable_replacements": "false",
     "threads": "1",
 }
 FIXES = {"HUGEINT": "BIGINT", "UHUGEINT": "UBIGINT"}
 """The types tried for results wider than 64 bits."""
 BLOCK = "block"
 """The name of a block's table in queries."""
-
-
-def needed() -> Any:
-    """Return the DuckDB module.
-
-    Raises
-    ------
-    PackageMissingError
-        If DuckDB or pyarrow is missing; explains how to install them.
-    """
-    try:
-        import duckdb
-        import pyarrow as pa  # noqa: F401 - DuckDB exchanges blocks as Arrow arrays
-    except ImportError as error:
-        if "failed to map segment" in str(error) or "cannot allocate memory" in str(error):
-            raise MemoryError(f"DuckDB and pyarrow could not be loaded: {error}") from error
-        raise PackageMissingError(
-            f"expressions, queries and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "
-            "conda install -c conda-forge python-duckdb pyarrow"
-        ) from error
-    return duckdb
-
-
-def sandbox() -> Any:
-    """Return a DuckDB connection that reaches neither files nor Python's variables.
-
-    Its settings can't be changed any more.
-    """
-    connection = needed().connect(":memory:", config=SETTINGS)
-    try:
-        connection.execute("SET TimeZone = 'UTC'")
-        # The bar would be printed to stdout, among the results.
-        connection.execute("SET enable_progress_bar = false")
-        connection.execute("SET lock_configuration = true")
-    except BaseException:
-        connection.close()
-        raise
-    return connection
 
 
 class Operand(Protocol):
@@ -153,8 +104,8 @@ class Program[C: Operand]:
         self._there = there
         self._texts = dict(expressions)
         self._used: dict[str, str] = {}
-        self._thread = ThreadPoolExecutor(1, "expressions")
-        self._connection = sandbox()
+        self._database = Database({}, memory=MEMORY, settings=SETTINGS)
+        self._connection = self._database.connection
         try:
             self._prepare()
         except BaseException:
@@ -171,8 +122,7 @@ class Program[C: Operand]:
 
     def close(self) -> None:
         """Close the database."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        self._connection.close()
+        self._database.close()
 
     def warn_of_nan(self) -> None:
         """Warn about rows that were computed from NaN as a number greater than all others.
@@ -436,15 +386,7 @@ class Program[C: Operand]:
 
     def _run(self, block: Any, query: str) -> Any:
         self._connection.register(BLOCK, block)
-        try:
-            # In this thread, Ctrl-C would wait until the block is done.
-            return self._thread.submit(self._answer, query).result()
-        except KeyboardInterrupt:
-            self._connection.interrupt()
-            raise
-
-    def _answer(self, query: str) -> Any:
-        return self._connection.sql(query).to_arrow_table()
+        return self._database.in_thread(lambda: self._connection.sql(query).to_arrow_table())
 
     def _explained(
         self, block: Any, query: str, first_row: int, error: Exception
@@ -515,14 +457,3 @@ def _whole(column: Any) -> Any:
         return column.chunk(0)
     whole = column.combine_chunks()
     return whole.chunk(0) if hasattr(whole, "num_chunks") and whole.num_chunks else whole
-
-
-def in_single_quotes(name: str) -> str:
-    """Return a hint for a missing column whose name is in double quotes."""
-    text = name.replace("'", "''")
-    return f"(Double quotes are for names of columns; text is written in single ones: '{text}')"
-
-
-def first_line(error: Exception) -> str:
-    """Return DuckDB's message without the query."""
-    return str(error).partition("\n")[0]

@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from functools import cache
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
-from gdalbridge.errors import BridgeError
-from gdalbridge.sql.expressions import LOCKED, first_line, in_single_quotes, needed
+from gdalbridge.errors import BridgeError, PackageMissingError
 from ratzarr.interop import TableMethods
 from ratzarr.stores import temporary_path
 
-__all__ = ["Database", "quoted", "relation"]
+__all__ = ["Database", "first_line", "in_single_quotes", "needed", "quoted", "relation"]
 
 MEMORY = 2 * 10**9
 """Bytes that DuckDB uses before it spills to disk."""
@@ -26,7 +26,36 @@ BATCH_ROWS = 100_000
 SECONDS = 0.1
 """Seconds between progress reports."""
 
+LOCKED = {
+    "allow_community_extensions": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+    "enable_external_access": "false",
+}
+"""DuckDB's settings without which it reaches files and the network."""
+
 _numbers = count()
+
+
+def needed() -> Any:
+    """Return the DuckDB module.
+
+    Raises
+    ------
+    PackageMissingError
+        If DuckDB or pyarrow is missing; explains how to install them.
+    """
+    try:
+        import duckdb
+        import pyarrow as pa  # noqa: F401 - DuckDB exchanges blocks as Arrow arrays
+    except ImportError as error:
+        if "failed to map segment" in str(error) or "cannot allocate memory" in str(error):
+            raise MemoryError(f"DuckDB and pyarrow could not be loaded: {error}") from error
+        raise PackageMissingError(
+            f"expressions, queries and statistics need DuckDB and pyarrow ({error}): pip install 'ratzarr[sql]', or "
+            "conda install -c conda-forge python-duckdb pyarrow"
+        ) from error
+    return duckdb
 
 
 @cache
@@ -70,6 +99,8 @@ class Database:
         Let queries read and write files and URLs and load extensions, as DuckDB does by default.
     memory : int
         Bytes that DuckDB may use before it spills to a temporary directory.
+    settings : mapping, optional
+        Further settings of DuckDB.
 
     Raises
     ------
@@ -83,13 +114,19 @@ class Database:
     """
 
     def __init__(
-        self, tables: Mapping[str, Any], *, allow_files: bool = False, memory: int = MEMORY
+        self,
+        tables: Mapping[str, Any],
+        *,
+        allow_files: bool = False,
+        memory: int = MEMORY,
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._duckdb = needed()
         self._allow_files = allow_files
         self._names = list(tables)
         self._scans: list[Any] = []
         config = {
+            **settings,
             "memory_limit": f"{memory}B",
             "preserve_insertion_order": "true",
             "python_enable_replacements": "false",
@@ -119,12 +156,16 @@ class Database:
             self._connection.execute(f"SET {name} = '{value}'")
 
     def _register(self, name: str, table: Any, tables: Mapping[str, Any]) -> None:
+        from ratzarr.interop.dataset import TableDataset
+
         alike = [other for other in tables if other.casefold() == name.casefold()]
         if len(alike) > 1:
             raise BridgeError(f"two tables have the same name in SQL: {' and '.join(alike)}")
         if isinstance(table, TableMethods):
             self._register_table(name, table)
             return
+        if isinstance(table, TableDataset):
+            self._scans.append(table)
         try:
             self._connection.register(name, table)
         except (self._duckdb.Error, TypeError) as error:
@@ -241,15 +282,24 @@ class Database:
             If a table can't be read: its own error, which DuckDB would replace.
         """
         try:
-            answer = self._thread.submit(work)
-            while meanwhile is not None and not wait([answer], SECONDS).done:
-                meanwhile()
-            return answer.result()
+            return self.in_thread(work, meanwhile)
         except self._duckdb.Error as error:
             for scan in self._scans:
                 if scan.error is not None:
                     raise scan.error from None
             raise BridgeError(f"the query failed: {first_line(error)}") from error
+
+    def in_thread[Value](
+        self, work: Callable[[], Value], meanwhile: Callable[[], None] | None = None
+    ) -> Value:
+        """Do work as :meth:`run` does, but raise DuckDB's own errors."""
+        try:
+            answer = self._thread.submit(work)
+            while meanwhile is not None and not wait([answer], SECONDS).done:
+                meanwhile()
+            return answer.result()
+        except self._duckdb.Error:
+            raise
         except BaseException:
             self._connection.interrupt()
             raise
@@ -301,3 +351,14 @@ def relation(tables: Mapping[str, Any], query: str, *, allow_files: bool = False
     """
     # The relation keeps the connection open.
     return Database(tables, allow_files=allow_files).relation(query)
+
+
+def in_single_quotes(name: str) -> str:
+    """Return a hint for a missing column whose name is in double quotes."""
+    text = name.replace("'", "''")
+    return f"(Double quotes are for names of columns; text is written in single ones: '{text}')"
+
+
+def first_line(error: Exception) -> str:
+    """Return DuckDB's message without the query."""
+    return str(error).partition("\n")[0]

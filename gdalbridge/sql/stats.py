@@ -20,7 +20,7 @@ from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.merged import Column, Columns, open_columns
-from gdalbridge.sql.expressions import needed
+from gdalbridge.sql.query import needed
 from gdalbridge.sql.value_counts import ValueCounts, counted_columns
 from gdalbridge.text_table import dtype_text, json_value, kind_text
 from ratzarr.format import Block

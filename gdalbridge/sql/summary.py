@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gdalbridge.gdalio.field_types import usage_in, usage_name
 from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Column, Columns
-from gdalbridge.sql.expressions import needed
+from gdalbridge.sql.query import needed
 from gdalbridge.sql.stats import ColumnStats, stats_of
 from gdalbridge.text_table import (
     GAP,

@@ -1,9 +1,8 @@
-"""The different values of columns with their weights, counted by numpy, Arrow or DuckDB.
+"""The different values of columns with their weights, counted by DuckDB or numpy.
 
-One DuckDB database counts the columns of a table one after another. While one column is counted,
-the next ones are read. Columns that are read as one block are counted in memory: numbers by
-``numpy.unique``, text and bytes by Arrow. DuckDB groups all others, and those with weights, in
-bounded memory, and spills to disk.
+One DuckDB database counts the columns of a table one after another, in bounded memory, and spills to
+disk. While one column is counted, the next ones are read. Numbers without weights that are read as
+one block are counted by numpy: for 500 000 different numbers DuckDB takes about 20 times as long.
 """
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -117,8 +116,9 @@ class _SortedCounts(ValueCounts):
         self.distinct = len(self._values)
         kind = array.type
         database.register(
-            "g", pa.table({"v": pa.array(self._values, kind), "w": pa.array(self._weights)})
+            "sorted", pa.table({"v": pa.array(self._values, kind), "w": pa.array(self._weights)})
         )
+        database.rows("CREATE OR REPLACE TEMP VIEW g AS SELECT v, w FROM sorted")
 
     def extremes(self) -> tuple[Any, Any]:
         low, high = self._values[[0, -1]].tolist()
@@ -132,22 +132,6 @@ class _SortedCounts(ValueCounts):
     def ranked(self, ranks: Sequence[int]) -> list[Any]:
         found: list[Any] = self._values[np.searchsorted(np.cumsum(self._weights), ranks)].tolist()
         return found
-
-
-def _counted_by_arrow(database: CountDatabase, array: Any) -> ValueCounts:
-    """Count text or bytes in memory."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    found = ValueCounts(database)
-    known = array.drop_null()
-    different = pc.value_counts(known)
-    found.missing, found.count = array.null_count, len(known)
-    found.weight, found.distinct = found.count, len(different)
-    database.register(
-        "g", pa.table({"v": different.field("values"), "w": different.field("counts")})
-    )
-    return found
 
 
 def _counted_by_duckdb(
@@ -269,14 +253,11 @@ def counted_columns(
     ):
         for name, of in fields.items():
             batches = _Batches(reading, len(blocks[name]))
-            kind = of[0].dtype.kind
-            if len(of) > 1 or len(blocks[name]) > 1:
+            if len(of) > 1 or len(blocks[name]) > 1 or of[0].dtype.kind in "TSO":
                 yield (
                     name,
                     _counted_by_duckdb(database, of[0].dtype, batches, partial(report, name)),
                 )
-            elif kind in "TSO":
-                yield name, _counted_by_arrow(database, next(batches).column(0))
             else:
                 yield name, _SortedCounts(database, next(batches).column(0))
             report(name, batches.rows_read)

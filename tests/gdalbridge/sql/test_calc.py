@@ -27,7 +27,8 @@ from gdalbridge.errors import (
     OutputExistsError,
 )
 from gdalbridge.sidecars.merged import Column, Columns
-from gdalbridge.sql.expressions import Program, sandbox
+from gdalbridge.sql.expressions import SETTINGS, Program
+from gdalbridge.sql.query import Database
 from ratzarr import RatZarr, UnequalValueError
 from ratzarr.format.names import COMPLETE_ATTR
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, make, new_rat
@@ -479,7 +480,8 @@ def test_the_database_reaches_nothing(tmp_path):
     secret.write_text("a\n1\n")
     frame = pa.table({"a": [1]})  # noqa: F841 - DuckDB would find it by its name
     assert duckdb.connect(":memory:").sql("SELECT * FROM frame").fetchall() == [(1,)]
-    with sandbox() as connection:
+    with Database({}, settings=SETTINGS) as database:
+        connection = database.connection
         for query in (
             f"SELECT * FROM '{secret}'",
             f"SELECT * FROM read_text('{secret}')",

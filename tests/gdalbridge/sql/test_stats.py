@@ -415,6 +415,17 @@ def test_what_is_no_count_is_refused_with_its_row(tmp_path, wrong, row):
 
 
 @pytest.mark.main_env_only
+def test_columns_of_one_and_of_several_blocks_by_turns(tmp_path):
+    """They are counted in different ways, in one database."""
+    path, rows = str(tmp_path / "t.rat.zarr"), 1000
+    with RatZarr(path, newRowCount=rows) as table:
+        for name, chunk in (("a", 100), ("b", rows), ("c", 100), ("d", rows)):
+            table.createColumn(name, "i4", chunkSize=chunk)
+            table.writeBlock(name, np.arange(rows), 0)
+    for found in column_stats(path, block_rows=100).values():
+        assert (found.count, found.distinct, found.min, found.max) == (rows, rows, 0, rows - 1)
+
+
 def test_an_empty_column_and_one_of_nothing(tmp_path):
     found = column_stats(store(tmp_path, {"x": np.array([np.nan, np.nan])}), histogram=3)["x"]
     assert (found.rows, found.missing, found.count, found.min, found.mean) == (2, 2, 0, None, None)

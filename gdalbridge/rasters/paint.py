@@ -40,7 +40,6 @@ from gdalbridge.rasters.painter import (
     check_nodata,
     first_nodata,
     free_nodata,
-    in_threads,
     pixel_dtype,
     region_of,
     sampled,
@@ -49,6 +48,7 @@ from gdalbridge.rasters.painter import (
 )
 from gdalbridge.rasters.shades import Shades, class_colors, limits_of
 from gdalbridge.sidecars.raster_files import BESIDE
+from ratzarr.pipeline import in_threads
 
 __all__ = ["PaintReport", "paint"]
 
@@ -291,7 +291,9 @@ def _array(
         def load_colors(at: Window) -> Array:
             return _colors(painter, at, shades)
 
-        for at, part in in_threads(painter, windows_of(painter, region), load_colors, threads):
+        for at, part in in_threads(
+            windows_of(painter, region), load_colors, painter.threads(threads)
+        ):
             colors[:, *_inside(at, region)] = part
         return colors
     dtype = np.dtype(object) if is_text else _array_dtype(first.dtype, column)
@@ -309,8 +311,8 @@ def _array(
 
     mask = np.zeros(found.shape, np.bool_) if nodata is None else None
     for at, (values, without) in in_threads(
-        painter, windows_of(painter, region), load, threads
-    ):  # fmt: skip
+        windows_of(painter, region), load, painter.threads(threads)
+    ):
         found[_inside(at, region)] = values
         if mask is not None:
             mask[_inside(at, region)] = without
@@ -495,7 +497,7 @@ class _Job:
         with exceptions(), silence():
             try:
                 dataset = self._create(place, options)
-                results = in_threads(self.painter, windows, compute, self.threads)
+                results = in_threads(windows, compute, self.painter.threads(self.threads))
                 with closing(results):
                     for number, (window, (values, painted, counts)) in enumerate(results):
                         x, y = window.x - self.region.x, window.y - self.region.y

@@ -1,6 +1,6 @@
 """Pixels of a raster, with a column's values in place of the pixel values."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -15,9 +15,8 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.rasters.row_values import RowValues
 from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.pixel_rows import pixel_rows
-from ratzarr import pipeline
 from ratzarr.interop import required
-from ratzarr.pipeline import PROCESSORS
+from ratzarr.pipeline import PROCESSORS, in_threads
 
 __all__ = [
     "Painter",
@@ -26,7 +25,6 @@ __all__ = [
     "class_names",
     "first_nodata",
     "free_nodata",
-    "in_threads",
     "pixel_dtype",
     "region_of",
     "sampled",
@@ -119,6 +117,10 @@ class Painter:
 
     def _close_values(self) -> None:
         self.values.close()
+
+    def threads(self, most: int | None) -> int:
+        """Return the number of threads for windows: by default one for each processor."""
+        return max(1, min(self.pixels.threads, most or PROCESSORS))
 
     def rows(self, window: Window, step: int = 1) -> NDArray[np.int64]:
         """Return the row of each pixel of a window, -1 for nodata and pixels without a row.
@@ -294,17 +296,6 @@ def windows_of(painter: Painter, region: Window) -> list[Window]:
     ]
 
 
-def in_threads[Value](
-    painter: Painter,
-    windows: Sequence[Window],
-    load: Callable[[Window], Value],
-    threads: int | None,
-) -> Generator[tuple[Window, Value]]:
-    """Yield each window with what ``load`` returns for it, in order; computed in other threads."""
-    count = max(1, min(painter.pixels.threads, threads or PROCESSORS))
-    return pipeline.in_threads(windows, load, count)
-
-
 def sampled(painter: Painter, region: Window, pixels: int, threads: int | None) -> Array:
     """Return the first column's values on evenly spaced pixels of a region, as one array."""
     step = max(1, int(np.ceil(np.sqrt(region.size / pixels))))
@@ -314,7 +305,7 @@ def sampled(painter: Painter, region: Window, pixels: int, threads: int | None) 
         return columns[0][has]
 
     windows = windows_of(painter, region)
-    found = [one for _, one in in_threads(painter, windows, load, threads)]
+    found = [one for _, one in in_threads(windows, load, painter.threads(threads))]
     return np.concatenate(found) if found else np.zeros(0)
 
 

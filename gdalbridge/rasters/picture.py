@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from gdalbridge.gdalio.crs import units_of
 from gdalbridge.gdalio.pixels import Window
 from gdalbridge.progress import Progress
-from gdalbridge.rasters.painter import Painter, in_threads, pixel_dtype, windows_of
+from gdalbridge.rasters.painter import Painter, pixel_dtype, windows_of
 from gdalbridge.rasters.shades import Shades, class_colors, limits_of
 from ratzarr.interop import required
+from ratzarr.pipeline import in_threads
 
 __all__ = ["draw"]
 
@@ -100,7 +101,7 @@ def _thinned(
 
     windows = windows_of(painter, region)
     for number, (window, (columns, there)) in enumerate(
-        in_threads(painter, windows, load, threads)
+        in_threads(windows, load, painter.threads(threads))
     ):
         if not found:
             found = [np.zeros(has.shape, one.dtype) for one in columns]

@@ -56,6 +56,8 @@ class _Table:
         self.rows = self.store.rowCount
         # For each existing column, the error if it can't be read.
         self._known: dict[str, RatZarrError | None] = {}
+        # Incomplete columns already named in a warning: scripts ask for the names at each block.
+        self._named: set[str] = set()
 
     def has(self, name: str) -> bool:
         """Return True if the column exists, complete or not."""
@@ -87,9 +89,17 @@ class _Table:
         return None
 
     def names(self) -> list[str]:
-        """Return the names of all readable columns; warn of the others."""
-        names = readable_columns(self.store)
-        return [name for name in names if not self._ours.get((self.where, name))]
+        """Return the names of all columns that are shown; warn of the others once."""
+        found = []
+        for name in readable_columns(self.store):
+            if self._ours.get((self.where, name)):
+                continue
+            if (missing := self.left_out(name)) is None:
+                found.append(name)
+            elif name not in self._named:
+                self._named.add(name)
+                missing.warn()
+        return found
 
     def names_known(self) -> list[str]:
         """Return the column names that need no request."""

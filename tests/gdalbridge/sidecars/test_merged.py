@@ -1,10 +1,13 @@
 """One answer to "which columns does this raster have", whoever asks."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from osgeo import gdal
 
 from gdalbridge import attach, bake, calc, column_stats, list_tables, ratapplier, touch
@@ -139,6 +142,36 @@ def test_a_column_of_the_next_sidecar_stands_in_for_an_incomplete_one(raster):
     tables.raster = ratapplier.RatHandle(str(raster))
     ratapplier.apply(collect, tables, ratapplier.RatAssociations())
     assert found == {"x": expected["x"]}
+
+
+NAMES = ["Value", "x", "y", "z"]
+SIDECAR = st.dictionaries(st.sampled_from(NAMES), st.booleans(), max_size=len(NAMES))
+"""The columns of a sidecar, in order; True for those that are complete."""
+
+
+@settings(max_examples=25, deadline=None)
+@given(sidecars=st.lists(SIDECAR, max_size=3))
+def test_the_rule_for_any_sidecars(tmp_path_factory, sidecars):
+    path = tmp_path_factory.mktemp("rule") / "seg.tif"
+    dataset = make(path)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat(OWN, 4))
+    del dataset
+    expected = {name: list(values) for name, *_, values in OWN}
+    of_sidecar = set()
+    for number, columns in enumerate(sidecars):
+        middle = f".{number}" if number else ""
+        with RatZarr(f"{path}{middle}.rat.zarr", newRowCount=4) as table:
+            for place, (name, complete) in enumerate(columns.items()):
+                values = [100.0 + 10 * number + place] * 4
+                table.createColumn(name, "f8", complete=complete)
+                table.writeBlock(name, np.array(values), 0)
+                if complete and name not in of_sidecar:
+                    of_sidecar.add(name)
+                    expected[name] = values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LossWarning)
+        for view in (seen_attached, seen_by_script, seen_by_head):
+            assert list(view(path).items()) == list(expected.items()), view.__name__
 
 
 def test_the_sidecars_of_a_vrt(raster):

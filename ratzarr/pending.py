@@ -12,13 +12,13 @@ import sys
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from ratzarr.errors import RatZarrError
 
-__all__ = ["PendingWrites", "is_ending", "write_remaining"]
+__all__ = ["PendingWrites", "is_ending", "write_after"]
 
 
 IDLE = 10.0
@@ -181,21 +181,29 @@ def _write(pending: PendingWrites) -> None:
         print(f"ratzarr: buffered rows were not written: {error}\n{notes}", file=sys.stderr)
 
 
-def write_remaining(pending: PendingWrites) -> None:
-    """Write the changes of an owner that is no longer referenced, now or soon.
+def write_after(owner: object, *pending: PendingWrites) -> "finalize[..., Any]":
+    """Write changes when their owner is no longer referenced; return the finalizer."""
+    finalizer = finalize(owner, _write_remaining, pending)
+    # At the end of the program, the exit handler writes them.
+    finalizer.atexit = False
+    return finalizer
+
+
+def _write_remaining(pending: Iterable[PendingWrites]) -> None:
+    """Write changes now or soon.
 
     The garbage collector can run in any thread at any time: in the thread that all S3 requests
     depend on, or while a lock that we need is held. In these cases the writer thread writes the
     changes later.
     """
-    if pending.waits_since() is None:
-        return
+    waiting = [one for one in pending if one.waits_since() is not None]
     if getattr(_here, "collecting", False) or threading.current_thread().daemon:
         with _process.changed:
-            _process.due_now.add(pending)
+            _process.due_now.update(waiting)
             _process.changed.notify_all()
-    else:
-        _write(pending)
+        return
+    for one in waiting:
+        _write(one)
 
 
 def _note_collection(phase: str, info: Mapping[str, Any]) -> None:

@@ -8,13 +8,12 @@ changes are written when an attached table of it is closed or no longer referenc
 import os
 import threading
 from collections.abc import Iterable
-from weakref import WeakValueDictionary, finalize
+from weakref import WeakValueDictionary
 
 from gdalbridge.attached_rat.sidecar_table import BUFFER_BYTES, CACHE_BYTES, SidecarTable
 from ratzarr import RatZarrError
-from ratzarr.pending import write_remaining
 
-__all__ = ["flush_all", "flush_each", "flush_unreferenced", "shared_table"]
+__all__ = ["flush_all", "flush_each", "shared_table"]
 
 _tables: WeakValueDictionary[str, SidecarTable] = WeakValueDictionary()
 _tables_lock = threading.Lock()
@@ -41,19 +40,6 @@ def shared_table(
         if table is None:
             table = _tables[path] = SidecarTable(path, cache_bytes, buffer_bytes)
         return table
-
-
-def flush_unreferenced(owner: object, tables: Iterable[SidecarTable]) -> "finalize[..., object]":
-    """Flush sidecars when their attached table is no longer referenced; return the finalizer."""
-    found = finalize(owner, _write_remaining, list(tables))
-    # At the end of the program, the exit handler of ratzarr.pending writes the changes.
-    found.atexit = False
-    return found
-
-
-def _write_remaining(tables: list[SidecarTable]) -> None:
-    for table in tables:
-        write_remaining(table)
 
 
 def flush_all() -> None:

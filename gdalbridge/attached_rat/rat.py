@@ -25,11 +25,11 @@ from gdalbridge.attached_rat.columns import (
     usage_for_gdal,
 )
 from gdalbridge.attached_rat.gdal_rat import GdalRat, name_for_gdal, native_rat
-from gdalbridge.attached_rat.open_sidecars import flush_unreferenced
 from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
 from ratzarr import RatZarrError
 from ratzarr.format import as_block
+from ratzarr.pending import write_after
 
 __all__ = [
     "AttachedRAT",
@@ -232,7 +232,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
         self._lookup: RowFinder | None = None
         for sidecar in table.sidecars:
             sidecar.users.add(self)
-        self._finalizer = flush_unreferenced(self, table.sidecars)
+        self._finalizer = write_after(self, *table.sidecars)
 
     def __repr__(self) -> str:
         if self._table.is_closed:

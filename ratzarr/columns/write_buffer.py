@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
-from weakref import finalize
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import run
 from ratzarr.errors import ChangedError, ColumnNotFoundError, RatZarrError
-from ratzarr.pending import PendingWrites, is_ending, write_remaining
+from ratzarr.pending import PendingWrites, is_ending, write_after
 
 __all__ = ["WriteBuffer", "buffer_of"]
 
@@ -336,8 +335,7 @@ class WriteBuffer(PendingWrites):
 def buffer_of(owner: object, limit: int) -> WriteBuffer:
     """Return a buffer whose rows are written when its owner, an instance, is no longer used."""
     buffer = WriteBuffer(limit)
-    # At the end of the program, the rows are written by the exit handler.
-    finalize(owner, write_remaining, buffer).atexit = False
+    write_after(owner, buffer)
     return buffer
 
 

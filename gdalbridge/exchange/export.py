@@ -23,8 +23,7 @@ from gdalbridge.sidecars.source import open_source
 from gdalbridge.sql.condition import Condition
 from ratzarr.errors import Advice
 from ratzarr.format import near_names
-from ratzarr.interop import Source, TableMethods, required
-from ratzarr.interop.source import row_name
+from ratzarr.interop import Source, TableMethods, required, row_name
 
 __all__ = ["SUFFIXES", "ExportReport", "export_table", "table_format"]
 

@@ -21,9 +21,7 @@ from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
 from ratzarr.format import Block, blocks_of, near_names, normalize_dtype
-from ratzarr.interop import Source, unused_integer
-from ratzarr.interop.arrow import arrow_type, read_arrays
-from ratzarr.interop.source import row_name
+from ratzarr.interop import Source, arrow_type, read_arrays, row_name, unused_integer
 
 __all__ = ["JoinReport", "KeyedData", "refuse_existing", "write_joined"]
 

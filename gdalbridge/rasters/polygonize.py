@@ -218,7 +218,7 @@ class _Job:
         import pyarrow as pa
 
         from gdalbridge.exchange.polygon_files import geometry_name
-        from ratzarr.interop.dataset import TableDataset
+        from ratzarr.interop import TableDataset
 
         self._kind, self._connectedness = kind, connectedness
         self._dataset = TableDataset(source, columns)

@@ -276,7 +276,7 @@ class RowValues:
 
     def _true(self, condition: Condition, block: Block) -> NDArray[np.bool_]:
         """Return the rows of a block for which the condition is true."""
-        from ratzarr.interop.arrow import read_arrays
+        from ratzarr.interop import read_arrays
 
         fields = [self._source.field(name) for name in condition.names]
         arrays = read_arrays(self._source, fields, block)

@@ -243,7 +243,7 @@ def _attributes(
     """Return each column's values of rows as Arrow arrays; null for -1 and missing rows."""
     import pyarrow as pa
 
-    from ratzarr.interop.arrow import arrow_type, read_arrays
+    from ratzarr.interop import arrow_type, read_arrays
 
     wanted = np.unique(rows[rows >= 0])
     places = pa.array(np.searchsorted(wanted, rows), mask=rows < 0)

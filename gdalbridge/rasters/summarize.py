@@ -190,7 +190,7 @@ def summarize(
         stack.enter_context(there)
         pixels = stack.enter_context(Pixels(raster, [band], storage_options))
         chosen = _chosen(there, groups, columns, stats, pixels.name)
-        from ratzarr.interop.dataset import TableDataset
+        from ratzarr.interop import TableDataset
 
         # Names of our own, because SQL does not tell apart names that differ only in case.
         short = {name: f"c{place}" for place, name in enumerate(chosen)}

@@ -14,8 +14,7 @@ from gdalbridge.errors import ConversionError
 from gdalbridge.text_table import dtype_text
 from ratzarr import UnequalValueError, UnsupportedDtypeError
 from ratzarr.format import BYTES, exact
-from ratzarr.interop import Field, unused_integer
-from ratzarr.interop.arrow import arrow_array
+from ratzarr.interop import Field, arrow_array, unused_integer
 
 __all__ = ["DTYPES", "Nulls", "empty_array", "from_arrow", "to_arrow"]
 

@@ -16,8 +16,7 @@ from gdalbridge.sql.expressions import Program
 from gdalbridge.sql.query import Database, needed
 from ratzarr import ColumnNotFoundError
 from ratzarr.format import near_names
-from ratzarr.interop import Field, Source
-from ratzarr.interop.source import row_name
+from ratzarr.interop import Field, Source, row_name
 
 __all__ = ["Condition", "matching_rows", "selected_rows"]
 
@@ -110,7 +109,7 @@ class Condition:
 
         Parameters
         ----------
-        dataset : ratzarr.interop.dataset.TableDataset
+        dataset : ratzarr.interop.TableDataset
             Its columns include :attr:`names`.
 
         Yields
@@ -196,7 +195,7 @@ def selected_rows(
         For a missing column; suggests similar names.
     """
     needed()
-    from ratzarr.interop.dataset import TableDataset
+    from ratzarr.interop import TableDataset
 
     orders = [_order(there, text) for text in sort]
     source = ColumnsSource(there, lambda: there)
@@ -217,7 +216,7 @@ def matching_rows(there: Columns, where: str) -> Generator[NDArray[np.int64]]:
     Parameters and errors are those of :func:`selected_rows`.
     """
     needed()
-    from ratzarr.interop.dataset import TableDataset
+    from ratzarr.interop import TableDataset
 
     source = ColumnsSource(there, lambda: there)
     with Condition(where, source) as condition:

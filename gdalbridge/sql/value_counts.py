@@ -227,7 +227,7 @@ def counted_columns(
     counts : ValueCounts
         Valid until the next one.
     """
-    from ratzarr.interop.arrow import arrow_schema, read_arrays
+    from ratzarr.interop import arrow_schema, read_arrays
 
     fields = {
         name: [source.field(one) for one in source.names] for name, source in sources.items()

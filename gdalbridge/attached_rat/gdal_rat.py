@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import GdalError
-from gdalbridge.gdalio.compat import exceptions, gdal, own_rat, silence
+from gdalbridge.gdalio.compat import INVALIDATES_BANDS, exceptions, gdal, own_rat, silence
 from gdalbridge.gdalio.datasets import band_of, opened, siblings_visible
 from gdalbridge.gdalio.own_table import open_own_table
 from gdalbridge.gdalio.rat_reader import DbfSource, RatSchema, RatSource, schema_of
@@ -22,8 +22,6 @@ from gdalbridge.gdalio.vat_dbf import DbfTable
 __all__ = ["GdalRat", "OwnRat", "name_for_gdal", "native_rat", "open_own_rat"]
 
 Array = NDArray[Any]
-
-BANDS_ARE_MARKED = hasattr(gdal.Dataset, "_invalidate_children")
 
 
 def native_rat(kind: int, plain: Array | None, rows: int = 0) -> Any:
@@ -126,7 +124,7 @@ def open_own_rat(
         # The whole table is in memory, so it needs no dataset.
         return DbfSource(None, None, rat, name, options)
     held = dataset if keep else None
-    if rat is not None and not ours and BANDS_ARE_MARKED:
+    if rat is not None and not ours and INVALIDATES_BANDS:
         return OwnRat(held, band, rat, name, options)
     if rat is None or keep:
         return GdalRat(held, band, rat, name, options)

@@ -11,8 +11,14 @@ import numpy as np
 from gdalbridge.errors import GdalMissingError
 
 __all__ = [
+    "ARROW_LAYERS",
+    "DROPS_TABLES",
+    "INT8_PIXELS",
+    "INT64_PIXELS",
+    "INVALIDATES_BANDS",
+    "LISTS_OPTIONS",
     "NEW_TYPES",
-    "VERSION",
+    "READS_DBF",
     "Message",
     "block_cache",
     "block_io_is_safe",
@@ -41,13 +47,35 @@ except ImportError as error:
         "ratzarr (pip install 'ratzarr[gdal-wheel]')"
     ) from error
 
-VERSION = tuple(
+_VERSION = tuple(
     int(part) for part in gdal.VersionInfo("RELEASE_NAME").split(".")[:3] if part.isdigit()
 )
-"""GDAL's version, e.g. (3, 12, 4)."""
+"""GDAL's version, e.g. (3, 12, 4). Other modules use the flags below."""
 
-NEW_TYPES = VERSION >= (3, 12)
+INT64_PIXELS = hasattr(gdal, "GDT_Int64")
+"""True if pixels can be integers of 64 bits (since 3.5)."""
+INT8_PIXELS = _VERSION >= (3, 7)
+"""True if signed bytes are a type of pixels; before, they are UInt8 with a hint in the metadata."""
+LISTS_OPTIONS = hasattr(gdal, "GetConfigOptions") and hasattr(gdal, "GetGlobalConfigOption")
+"""True if the options of the process can be listed, and told from the environment's (since 3.7)."""
+_EXCEPTIONS_OF_THREAD = hasattr(gdal, "ExceptionMgr")
+"""True if errors can become exceptions in one thread only, in ``ogr`` and ``osr`` too (since 3.7)."""
+INVALIDATES_BANDS = hasattr(gdal.Dataset, "_invalidate_children")
+"""True if closing a dataset marks its bands as invalid (since 3.8)."""
+ARROW_LAYERS = _VERSION >= (3, 8)
+"""True if vector layers take whole Arrow batches."""
+READS_DBF = _VERSION >= (3, 11)
+"""True if GDAL itself reads a .vat.dbf."""
+NEW_TYPES = _VERSION >= (3, 12)
 """True if tables support columns of Boolean, DateTime and WKBGeometry."""
+DROPS_TABLES = _VERSION >= (3, 12)
+"""True if a GeoTIFF opened for reading accepts a table, shows it, and drops it."""
+_BLOCK_IO_IS_SAFE = _VERSION >= (3, 12, 4)
+"""True if blocks of a default RAT are known to be read and written correctly at any row.
+
+GDAL 3.6.2 accesses the wrong memory for blocks that do not begin at row 0. The version that fixed
+this is unknown, and testing would itself be undefined behaviour, so older versions use the slow
+path."""
 
 own_rat = gdal.Band.GetDefaultRAT
 """Returns a band's own table, even if :func:`gdalbridge.enable` replaces ``GetDefaultRAT``."""
@@ -56,17 +84,10 @@ set_own_rat = gdal.Band.SetDefaultRAT
 TAKEN = frozenset({np.dtype(np.int32).str, np.dtype(np.float64).str})
 """Numeric dtypes that ``WriteArray`` passes to GDAL unconverted, after copying them."""
 
-FIRST_SAFE = (3, 12, 4)
-"""First version known to read and write blocks of a default RAT correctly at any row.
-
-GDAL 3.6.2 accesses the wrong memory for blocks that do not begin at row 0. The version that fixed
-this is unknown, and testing would itself be undefined behaviour, so older versions use the slow
-path."""
-
 
 def block_io_is_safe(rat: "gdal.RasterAttributeTable") -> bool:
     """Return True if blocks that begin after row 0 can be read and written."""
-    return VERSION >= FIRST_SAFE or bool(rat.ChangesAreWrittenToFile())
+    return _BLOCK_IO_IS_SAFE or bool(rat.ChangesAreWrittenToFile())
 
 
 def data_type(band: Any) -> str:
@@ -74,8 +95,7 @@ def data_type(band: Any) -> str:
     name = str(gdal.GetDataTypeName(band.DataType))
     if name != "Byte":
         return name
-    # Before GDAL 3.7, signed bytes were not a separate type.
-    hint = band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE") if VERSION < (3, 7) else None
+    hint = None if INT8_PIXELS else band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE")
     return "Int8" if hint == "SIGNEDBYTE" else "UInt8"
 
 
@@ -126,8 +146,8 @@ def exceptions(use: bool = True, module: Any = gdal) -> AbstractContextManager[N
     module : module
         ``osgeo.gdal``, or ``osgeo.osr``, which has its own switch.
     """
-    if hasattr(module, "ExceptionMgr"):
-        # Since 3.7, and for this thread alone: the user's other threads keep their setting.
+    if _EXCEPTIONS_OF_THREAD:
+        # The user's other threads keep their setting.
         manager: AbstractContextManager[None] = module.ExceptionMgr(useExceptions=use)
         return manager
     return _exceptions_of_process(use, module)
@@ -149,7 +169,7 @@ def ogr_exceptions() -> Iterator[None]:
     """Turn errors of vector layers into exceptions; ``osgeo.ogr`` has its own switch."""
     from osgeo import ogr
 
-    if not hasattr(ogr, "ExceptionMgr"):
+    if not _EXCEPTIONS_OF_THREAD:
         yield
         return
     with ogr.ExceptionMgr(useExceptions=True):

@@ -69,12 +69,12 @@ def _of_path(path: str, name: str) -> str | None:
 
 
 def _of_process(name: str) -> str | None:
-    from gdalbridge.gdalio.compat import gdal
+    from gdalbridge.gdalio.compat import LISTS_OPTIONS, gdal
 
-    if hasattr(gdal, "GetGlobalConfigOption"):
+    if LISTS_OPTIONS:
         found: str | None = gdal.GetGlobalConfigOption(name)
         return found
-    # Before 3.7 this may be the environment's value, which is read elsewhere with the same result.
+    # This may be the environment's value, which is read elsewhere with the same result.
     value: str | None = gdal.GetConfigOption(name)
     return None if value == environment.get(name) else value
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from gdalbridge.errors import GdalLossError, GdalWarning, LossWarning, RasterNotFoundError
 from gdalbridge.gdalio.compat import (
-    VERSION,
+    READS_DBF,
     Message,
     collected,
     exceptions,
@@ -44,8 +44,6 @@ from ratzarr.errors import Advice
 __all__ = ["DBF_SUFFIX", "dbf_beside", "open_own_table", "report_messages"]
 
 DBF_SUFFIX = ".vat.dbf"
-READS_DBF = VERSION >= (3, 11)
-"""True if GDAL itself reads a .vat.dbf."""
 WITHOUT_DBF = frozenset({"VRT", "DERIVED", "GTI"})
 """GDAL formats that ignore tables in files beside the raster."""
 LISTED = 1000

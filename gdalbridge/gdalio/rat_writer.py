@@ -23,7 +23,7 @@ from gdalbridge.errors import (
     RasterNotFoundError,
 )
 from gdalbridge.gdalio.compat import (
-    VERSION,
+    DROPS_TABLES,
     block_io_is_safe,
     exceptions,
     gdal,
@@ -82,8 +82,7 @@ def check_open_for_update(dataset: Any, band: Any, name: str) -> None:
     ------
     NotWrittenError
     """
-    # From 3.12, a GeoTIFF opened for reading accepts a table, shows it, and drops it.
-    is_affected = VERSION >= (3, 12) and dataset.GetDriver().ShortName == "GTiff"
+    is_affected = DROPS_TABLES and dataset.GetDriver().ShortName == "GTiff"
     if is_affected and not is_updatable(dataset, band):
         raise NotWrittenError(
             f"{name} was opened for reading, and GDAL would silently drop its table. Open it "

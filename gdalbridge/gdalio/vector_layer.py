@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from gdalbridge.errors import GdalError, NotWrittenError
 from gdalbridge.gdalio.compat import (
+    ARROW_LAYERS,
     Message,
     collected,
     exceptions,
@@ -120,7 +121,6 @@ class LayerWriter:
             self._layer.CreateField(self._definition(one))
         if self._has_transactions():
             self._dataset.StartTransaction()
-        self._whole = hasattr(self._layer, "WritePyArrow")
 
     def _drop(self, error: BaseException) -> None:
         """Close the dataset without a message; the file is about to be removed."""
@@ -148,7 +148,7 @@ class LayerWriter:
         Date-times are in milliseconds and UTC.
         """
         with self._talking():
-            if self._whole:
+            if ARROW_LAYERS:
                 shapes = self._polygons
                 options = [] if shapes is None else [f"GEOMETRY_NAME={shapes.name}"]
                 self._layer.WritePyArrow(_with_times(batch), options)

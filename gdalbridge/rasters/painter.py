@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError
-from gdalbridge.gdalio.compat import VERSION, gdal
+from gdalbridge.gdalio.compat import INT8_PIXELS, INT64_PIXELS
 from gdalbridge.gdalio.field_types import FieldUsage, usage_in
 from gdalbridge.gdalio.pixels import Pixels, Window
 from gdalbridge.gdalio.read_options import ReadOptions
@@ -368,12 +368,10 @@ def pixel_dtype(dtype: np.dtype[Any], name: str) -> np.dtype[Any]:
         return np.dtype(np.uint8)
     if dtype == np.float16:
         return np.dtype(np.float32)
-    if dtype == np.int8 and VERSION < (3, 7):
+    if dtype == np.int8 and not INT8_PIXELS:
         return np.dtype(np.int16)
-    wide = {"i": "GDT_Int64", "u": "GDT_UInt64"}.get(dtype.kind, "")
-    if dtype.kind not in "iuf" or (
-        dtype.kind in "iu" and dtype.itemsize == 8 and not hasattr(gdal, wide)
-    ):
+    is_wide = dtype.kind in "iu" and dtype.itemsize == 8
+    if dtype.kind not in "iuf" or (is_wide and not INT64_PIXELS):
         kind = {"T": "text", "O": "bytes"}.get(dtype.kind, str(dtype))
         raise BridgeError(
             f"column {name!r} is {kind}, and this GDAL has no pixels that hold it exactly"

@@ -79,11 +79,10 @@ def _gdal_options() -> dict[str, str]:
     if "osgeo.gdal" not in sys.modules:
         # A program that has not imported GDAL has set no options.
         return {}
-    from gdalbridge.gdalio.compat import gdal
+    from gdalbridge.gdalio.compat import LISTS_OPTIONS, gdal
 
-    if hasattr(gdal, "GetConfigOptions"):
+    if LISTS_OPTIONS:
         return dict(gdal.GetConfigOptions())
-    # Before GDAL 3.7, options can't be listed, only read by name.
     asked = {name: gdal.GetConfigOption(name) for name in NAMES}
     return {
         name: value

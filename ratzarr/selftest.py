@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ratzarr.errors import RatZarrError
-from ratzarr.settings import S3_BUCKET, text_of
+from ratzarr.settings import selftest_bucket
 from ratzarr.table import RatZarr
 
 __all__ = ["AllTests", "colNameByType", "mainCmd"]
@@ -48,7 +48,7 @@ class AllTests(unittest.TestCase):
 
     def makeFilename(self, filename: str) -> str:
         """Return the full name of a test table, on local disk or in ``S3BUCKET``."""
-        self.s3bucket = text_of(S3_BUCKET) or None
+        self.s3bucket = selftest_bucket()
         self.usingS3 = bool(self.s3bucket)
         if self.usingS3:
             return f"s3://{self.s3bucket}/{self._prefix}/{filename}"
@@ -156,7 +156,7 @@ class AllTests(unittest.TestCase):
 
 def mainCmd() -> None:
     """Run the self-test; the exit code says whether it passed."""
-    bucket = text_of(S3_BUCKET) or None
+    bucket = selftest_bucket()
     place = f"in s3://{bucket}" if bucket else "on local disk (set S3BUCKET to test a bucket)"
     print(f"ratzarr self-test {place}", file=sys.stderr)
     unittest.main(module="ratzarr.selftest", argv=["ratzarr_tests", *sys.argv[1:]])

@@ -3,7 +3,7 @@
 A variable is read when its value is needed, so a program can set it at any time. Where an argument of
 a function says the same, the argument takes precedence. An empty variable counts as not set.
 
-AWS's own variables (``AWS_*``) are read in the same way, by :data:`environment`; see
+AWS's own variables (``AWS_*``) are looked up in :data:`environment`, at the same time; see
 :mod:`ratzarr.stores.aws_config` for the order in which they and other sources apply.
 """
 
@@ -25,10 +25,12 @@ __all__ = [
     "S3_FIRST_ANSWER",
     "S3_RETRIES",
     "WRITE_BUFFER",
+    "cache_bytes",
     "environment",
-    "number_of",
+    "max_chunk_bytes",
     "requests",
-    "text_of",
+    "retry_setting",
+    "selftest_bucket",
     "write_buffer_bytes",
 ]
 
@@ -50,7 +52,7 @@ S3_BUCKET = "S3BUCKET"
 """A bucket for :mod:`ratzarr.selftest`, which then also runs on S3."""
 
 environment: Mapping[str, str] = os.environ
-"""All variables, for code that takes a mapping of them."""
+"""All variables, for the choice among AWS's."""
 
 BUFFER_BYTES = 256 * 2**20
 """Size of a write buffer, if :data:`WRITE_BUFFER` or an argument turns it on without a size."""
@@ -69,27 +71,13 @@ _NUMBERS = {
 """For each variable: the default, the smallest and largest number, and a phrase for errors."""
 
 
-def text_of(variable: str) -> str:
-    """Return the value of a variable, or an empty string if it is not set."""
-    return os.environ.get(variable, "")
+def _number(variable: str) -> int:
+    return _parsed(variable, os.environ.get(variable, ""))
 
 
 @lru_cache(64)
-def number_of(variable: str, text: str | None) -> int:
-    """Return the number that a variable stands for; each text is parsed once.
-
-    Parameters
-    ----------
-    variable : str
-        One of :data:`MAX_CHUNK_BYTES`, :data:`CACHE_BYTES` and :data:`REQUESTS`.
-    text : str or None
-        Its present value in :data:`environment`; None if it is not set.
-
-    Raises
-    ------
-    ArgumentError
-        If it is not such a number.
-    """
+def _parsed(variable: str, text: str) -> int:
+    """Return the number in a variable's text; each text is parsed once."""
     default, least, most, expected = _NUMBERS[variable]
     if not text:
         return default
@@ -99,9 +87,35 @@ def number_of(variable: str, text: str | None) -> int:
     return int(text)
 
 
+def max_chunk_bytes() -> int:
+    """Return the limit of a decoded chunk: :data:`MAX_CHUNK_BYTES`.
+
+    Raises
+    ------
+    ArgumentError
+        If the variable is no such number, here and in the functions below.
+    """
+    return _number(MAX_CHUNK_BYTES)
+
+
+def cache_bytes() -> int:
+    """Return the limit of the decoded chunks that are kept: :data:`CACHE_BYTES`."""
+    return _number(CACHE_BYTES)
+
+
 def requests() -> int:
     """Return the limit of tasks and requests in flight: :data:`REQUESTS`."""
-    return number_of(REQUESTS, environment.get(REQUESTS))
+    return _number(REQUESTS)
+
+
+def retry_setting(name: str) -> str | None:
+    """Return the text of a limit for repetitions, or None: :data:`S3_RETRIES` and this name."""
+    return os.environ.get(S3_RETRIES + name.upper()) or None
+
+
+def selftest_bucket() -> str | None:
+    """Return the bucket for tests on S3, or None: :data:`S3_BUCKET`."""
+    return os.environ.get(S3_BUCKET) or None
 
 
 def write_buffer_bytes(asked: Any) -> int:
@@ -119,7 +133,7 @@ def write_buffer_bytes(asked: Any) -> int:
     """
     if asked is None:
         words = {"on": True, "off": False}
-        text = text_of(WRITE_BUFFER)
+        text = os.environ.get(WRITE_BUFFER, "")
         try:
             asked = words[text.lower()] if text.lower() in words else int(text or "0")
         except ValueError:

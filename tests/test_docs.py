@@ -72,7 +72,7 @@ def test_every_setting_is_documented():
         for name in module.__all__
         if isinstance(value := getattr(module, name), str)
     ]
-    assert len(names) == 9
+    assert len(names) == 11
     assert [name for name in names if f"`{name}" not in text] == []
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from gdalbridge.errors import BridgeError
+from gdalbridge.settings import data_home, driver_python, python_path
 
 __all__ = ["driver_directory"]
 
@@ -28,14 +29,13 @@ def driver_directory() -> Path:
     BridgeError
         If that directory can't be written.
     """
-    python, path = sys.executable, os.environ.get("PYTHONPATH", "")
+    python, path = sys.executable, python_path()
     stub = _stub()
     if not path and _is_found(stub, python):
         return STUB.parent
-    home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     record = json.dumps({"python": python, "path": path})
     digest = hashlib.sha256(f"{STUB}\0{record}".encode()).hexdigest()[:12]
-    directory = Path(home) / "ratzarr" / f"gdal-driver-{digest}"
+    directory = data_home() / "ratzarr" / f"gdal-driver-{digest}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         _replace(directory / stub.RECORD, lambda new: new.write_text(record, encoding="utf-8"))
@@ -59,7 +59,7 @@ def _stub() -> ModuleType:
 
 def _is_found(stub: ModuleType, python: str) -> bool:
     """Return whether the driver finds this Python without a record."""
-    if os.environ.get(stub.PYTHON):
+    if driver_python():
         # Not set where the driver will be used, perhaps.
         return False
     try:

@@ -23,7 +23,6 @@ from botocore.exceptions import ClientError
 
 from ratzarr.concurrency import Attempts, request_slot
 from ratzarr.errors import ConflictError, DamagedError, RatZarrError, StoreError
-from ratzarr.settings import environment
 from ratzarr.stores.aws_config import current
 from ratzarr.stores.base import Entry, Found, Location, Objects, Owner, Take, Version
 from ratzarr.stores.s3_client import Retries, client_for, passes
@@ -64,7 +63,7 @@ class S3Objects(Objects):
     def __init__(self, location: Location, options: Mapping[str, Any] | None = None) -> None:
         self.location = location
         options = dict(options or {})
-        self._retries = Retries.of(environment, options.pop("retry", {}))
+        self._retries = Retries.of(options.pop("retry", {}))
         self.patience = self._retries.patience
         self._settings = current(location.bucket, options)
         self._options = options

@@ -33,7 +33,7 @@ from botocore.utils import parse_timestamp
 from s3fs import S3FileSystem
 
 from ratzarr.errors import ArgumentError, StorePermissionError
-from ratzarr.settings import S3_RETRIES, environment, requests
+from ratzarr.settings import S3_RETRIES, environment, requests, retry_setting
 from ratzarr.stores.aws_config import MACHINE, PROFILES, Keys, S3Settings
 from ratzarr.stores.s3_errors import answer_to
 
@@ -113,15 +113,13 @@ class Retries:
     """Seconds after the first attempt until which a request may be repeated."""
 
     @classmethod
-    def of(cls, environment: Mapping[str, str], options: Mapping[str, Any]) -> Self:
+    def of(cls, options: Mapping[str, Any]) -> Self:
         """Read the settings.
 
         Parameters
         ----------
-        environment : mapping
-            ``os.environ`` or a similar mapping.
         options : mapping
-            Names and values that take precedence.
+            Names and values that precede the environment's.
 
         Raises
         ------
@@ -137,7 +135,7 @@ class Retries:
                 )
         found: dict[str, Any] = {}
         for name in names:
-            value = options.get(name, environment.get(S3_RETRIES + name.upper()) or None)
+            value = options.get(name, retry_setting(name))
             if value is None:
                 continue
             setting = f"{S3_RETRIES}{name.upper()} (or {name!r} of the storage option 'retry')"
@@ -317,7 +315,7 @@ def client_for(
         "max_concurrency": 1,
     }
     arguments |= settings.s3fs_arguments()
-    retries = retries or Retries.of(environment, {})
+    retries = retries or Retries.of({})
     # With fewer connections than requests, some requests would wait for a connection.
     arguments["config_kwargs"] |= {"max_pool_connections": requests(), **retries.config()}
     arguments["config_kwargs"]["user_agent"] = _user_agent()

@@ -4,7 +4,6 @@ GDAL 3.12 and later write a table into the TIFF itself; where the raster's ``.au
 already, they write it to both.
 """
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from gdalbridge.errors import GdalError
 from gdalbridge.gdalio.compat import NEW_TYPES, exceptions, gdal, own_rat, set_own_rat, silence
 from gdalbridge.gdalio.datasets import read_file, xml_attribute
+from ratzarr.stores import temporary_path
 
 __all__ = ["older_gdal_note", "write_beside"]
 
@@ -37,8 +37,8 @@ def write_beside(raster: Path, source: Any, bands: Sequence[int]) -> None:
     ------
     GdalError
     """
-    with tempfile.TemporaryDirectory(prefix=".gdalbridge-", dir=raster.parent) as folder:
-        pixel = Path(folder) / "pixel.tif"
+    with temporary_path(raster.parent, folder=True) as folder:
+        pixel = folder / "pixel.tif"
         with exceptions(), silence():
             try:
                 pixels = gdal.GetDriverByName("MEM").Create("", 1, 1, max(bands, default=1))

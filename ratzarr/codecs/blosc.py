@@ -42,6 +42,8 @@ from numpy.typing import NDArray
 
 __all__ = [
     "HEADER",
+    "PACKABLE",
+    "SIZES",
     "Blocks",
     "Piece",
     "ReadAt",
@@ -54,9 +56,14 @@ __all__ = [
     "reader_of",
 ]
 
-HEADER = 16
+SIZES = struct.Struct("<4xIII")
+"""The header: four bytes with flags, then the numbers of bytes of the values, of a block, and of the
+buffer."""
+HEADER = SIZES.size
+PACKABLE = 2**31 - 2**16
+"""Largest number of bytes that are compressed: Blosc's sizes are signed."""
 COPIED = 0x02
-"""Flag of a buffer that is not compressed: the bytes follow the header unchanged."""
+"""Flag, in the third byte, of a buffer that is not compressed: the bytes follow the header unchanged."""
 MAX_BLOCKS = 2**16
 """Largest number of blocks of a buffer that is decoded in parts, because each block needs
 memory."""
@@ -126,7 +133,7 @@ class Blocks:
         there = read(0, memoryview(head))
         if there < HEADER:
             return None
-        claimed, block, packed = struct.unpack_from("<III", head, 4)
+        claimed, block, packed = SIZES.unpack_from(head)
         if (claimed, packed) != (size, length) or not 0 < block < size:
             return None
         how, count = head[:4].tobytes(), -(-size // block)
@@ -202,8 +209,8 @@ class Blocks:
             places.append(place)
             place += size
         start, stop = self.bytes_of(first, last)
-        header = struct.pack("<III", stop - start, self.block, len(packed))
-        packed[:HEADER] = np.frombuffer(self.how + header, np.uint8)
+        SIZES.pack_into(packed, 0, stop - start, self.block, len(packed))
+        packed[: len(self.how)] = np.frombuffer(self.how, np.uint8)
         struct.pack_into(f"<{len(places)}i", packed, HEADER, *places)
         if alone:
             both = np.empty(stop - start, np.uint8)
@@ -283,7 +290,7 @@ def compress(
         The consecutive parts of the buffer.
     """
     data = blosc.compress(values, *way)
-    size, block = struct.unpack_from("<II", data, 4)
+    size, block, _ = SIZES.unpack_from(data)
     count = -(-size // block) if block else 0
     if data[2] & COPIED or not (marks or (summed and 1 < count <= MAX_SUMMED_BLOCKS)):
         return [data]
@@ -328,7 +335,7 @@ def marks_in(data: memoryview, count: int) -> tuple[int, ...]:
     tuple of int
         Ascending, within the uncompressed bytes; empty if there are no such marks.
     """
-    size, block = struct.unpack_from("<II", data, 4)
+    size, block, _ = SIZES.unpack_from(data)
     if count < 1 or not block or data[2] & COPIED:
         return ()
     table = HEADER + 4 * -(-size // block)

@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 
 from ratzarr.codecs.blosc import (
     HEADER,
+    PACKABLE,
+    SIZES,
     Blocks,
     Piece,
     ReadAt,
@@ -99,7 +101,7 @@ def _blosc_content(data: memoryview, least: int, most: int) -> int:
     """
     if len(data) < HEADER:
         raise ValueError(f"{len(data)} bytes are not a Blosc buffer")
-    size, _, packed = struct.unpack_from("<III", data, 4)
+    size, _, packed = SIZES.unpack_from(data)
     _check_claim(size, least, most)
     if packed != len(data):
         # Blosc itself would read beyond the end.
@@ -172,8 +174,6 @@ SIMILAR = 0.02
 """The difference of two compression ratios up to which the same compression is used."""
 CHOOSE_AGAIN = 16
 """Number of chunks after which a new sample is taken in any case."""
-PACKABLE = 2**31 - 2**16
-"""Blosc stores buffer sizes as signed 32-bit integers."""
 KNOWN = frozenset({"transpose", "bytes", *SERIALIZERS.values(), *COMPRESSORS, CHECKSUM})
 
 

@@ -41,9 +41,8 @@ from gdalbridge.apply.controls import (
 from gdalbridge.apply.run import run_script
 from gdalbridge.errors import BridgeError, ColumnSelectionError
 from gdalbridge.sidecars.naming import SUFFIX
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr import RatZarr
-from ratzarr.format import OWN_COLUMN_ATTRS
+from ratzarr.format import OWN_COLUMN_ATTRS, PROVENANCE_ATTR
 
 __all__ = [
     "RCM_EQUALS_INPUT",

@@ -27,7 +27,7 @@ from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Column, Columns, is_store
 from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
 from gdalbridge.sidecars.new_columns import inherited_attributes
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
+from gdalbridge.sidecars.provenance import RASTER_ATTR, column_provenance
 from gdalbridge.sidecars.source import ColumnsSource, open_source
 from ratzarr import (
     ClosedError,
@@ -36,7 +36,7 @@ from ratzarr import (
     ReadOnlyError,
     ShapeError,
 )
-from ratzarr.format import chunk_rows_of
+from ratzarr.format import PROVENANCE_ATTR, chunk_rows_of
 from ratzarr.interop import TableMethods, required, store_column
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from gdalbridge.apply.inputs import Source, Sources
 from gdalbridge.errors import BlockError, BridgeError, ColumnMissingError, ExecutorError
 from gdalbridge.gdalio.field_types import usage_name
 from ratzarr import RatZarr, RatZarrError
-from ratzarr.format import as_block, exact, normalize_dtype
+from ratzarr.format import STRING, as_block, exact, normalize_dtype
 
 __all__ = [
     "BlockTask",
@@ -40,7 +40,6 @@ __all__ = [
 
 
 Array = NDArray[Any]
-TEXT = np.dtypes.StringDType()
 TEXT_TIMES = 4
 """Memory that text needs while it is encoded, as a multiple of its size."""
 
@@ -352,7 +351,7 @@ def _column(label: str, name: str, value: Any) -> Array:
             )
         if block.dtype.kind in "SU" or kinds == {str}:
             # A column of fixed width could not hold a longer text of a later block.
-            return exact(block, TEXT, column=name, first_row=None)
+            return exact(block, STRING, column=name, first_row=None)
         if block.dtype.kind != "O":
             normalize_dtype(block.dtype)
         return block.copy()

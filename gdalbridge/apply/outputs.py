@@ -34,7 +34,6 @@ from gdalbridge.apply.records import (
 from gdalbridge.errors import BlockError, BridgeError
 from gdalbridge.gdalio.field_types import kept_usage, usage_attributes
 from gdalbridge.sidecars.naming import sidecar_dir_advised
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr import (
     DFLT_CHUNKSIZE,
     ColumnNotFoundError,
@@ -43,7 +42,7 @@ from ratzarr import (
     ShapeError,
     TableNotFoundError,
 )
-from ratzarr.format import SHORTEST_CHUNK, chunk_rows_of, exact
+from ratzarr.format import PROVENANCE_ATTR, SHORTEST_CHUNK, chunk_rows_of, exact
 from ratzarr.pipeline import run
 
 __all__ = [

@@ -9,9 +9,9 @@ from gdalbridge.apply.block import Span
 from gdalbridge.apply.controls import Handle
 from gdalbridge.errors import BridgeError
 from gdalbridge.sidecars.naming import raster_label
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, versions
+from gdalbridge.sidecars.provenance import versions
 from ratzarr import RatZarr
-from ratzarr.format import COMPLETE_ATTR, ROWS_DONE_ATTR
+from ratzarr.format import COMPLETE_ATTR, PROVENANCE_ATTR, ROWS_DONE_ATTR
 
 __all__ = ["Record", "Unfinished", "is_left_over", "rows_before", "unfinished_columns"]
 

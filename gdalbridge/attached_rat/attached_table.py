@@ -33,6 +33,7 @@ from gdalbridge.errors import (
 )
 from gdalbridge.gdalio.compat import NEW_TYPES, exceptions, gdal, silence
 from gdalbridge.gdalio.field_types import (
+    MAX_TABLE_ROWS,
     FieldType,
     kept_usage,
     linear_binning,
@@ -44,13 +45,12 @@ from gdalbridge.gdalio.field_types import (
 from gdalbridge.gdalio.rat_reader import RatSchema, RatSource
 from gdalbridge.sidecars.merged import LeftOut, merge
 from gdalbridge.sidecars.own_rows import own_columns_fit
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
+from gdalbridge.sidecars.provenance import RASTER_ATTR, column_provenance
 from ratzarr import TableNotFoundError
 from ratzarr.errors import Advice
+from ratzarr.format import PROVENANCE_ATTR
 
-__all__ = ["MAX_ROWS", "AttachedTable"]
-
-MAX_ROWS = 2**31 - 1
+__all__ = ["AttachedTable"]
 
 
 def _of_sidecar(table: SidecarTable, as_text: Collection[str]) -> Iterator[SidecarColumn]:
@@ -125,9 +125,9 @@ class AttachedTable:
         if self.is_closed:
             raise BridgeError(f"this attached table of {self.name} was closed")
         rows = max([self._own_rows, *(table.rows for table in self.sidecars)])
-        if rows > MAX_ROWS:
+        if rows > MAX_TABLE_ROWS:
             raise ConversionError(
-                f"{self.name}: the table has {rows} rows, but GDAL supports at most {MAX_ROWS}"
+                f"{self.name}: the table has {rows} rows, but GDAL supports at most {MAX_TABLE_ROWS}"
             )
         return rows
 

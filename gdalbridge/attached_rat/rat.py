@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from gdalbridge.attached_rat.attached_table import MAX_ROWS, AttachedTable
+from gdalbridge.attached_rat.attached_table import AttachedTable
 from gdalbridge.attached_rat.columns import (
     PIECE,
     AttachedColumn,
@@ -27,6 +27,7 @@ from gdalbridge.attached_rat.columns import (
 from gdalbridge.attached_rat.gdal_rat import GdalRat, name_for_gdal, native_rat
 from gdalbridge.errors import BridgeError, ConversionError
 from gdalbridge.gdalio.compat import exceptions, gdal, silence
+from gdalbridge.gdalio.field_types import MAX_TABLE_ROWS
 from ratzarr import RatZarrError
 from ratzarr.format import as_block
 from ratzarr.pending import write_after
@@ -380,9 +381,9 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
         return self._table.rows
 
     def SetRowCount(self, nCount: int) -> None:
-        if not 0 <= nCount <= MAX_ROWS:
+        if not 0 <= nCount <= MAX_TABLE_ROWS:
             raise BridgeError(
-                f"{self._table.name}: can't set {nCount} rows, a table has 0 to {MAX_ROWS}"
+                f"{self._table.name}: can't set {nCount} rows, a table has 0 to {MAX_TABLE_ROWS}"
             )
         self._table.set_rows(nCount)
         self._changed()
@@ -438,7 +439,9 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
     def _set(self, method: str, row: int, index: int, value: Any) -> Any:
         table = self._table
         table.check_update()
-        if self._table.column(index) is None or not 0 <= row <= min(table.rows, MAX_ROWS - 1):
+        if self._table.column(index) is None or not 0 <= row <= min(
+            table.rows, MAX_TABLE_ROWS - 1
+        ):
             # GDAL raises its own error for the row or column.
             with exceptions():
                 getattr(table.shell(), method)(row, index, value)

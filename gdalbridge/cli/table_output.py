@@ -14,9 +14,9 @@ from gdalbridge.errors import GdalMissingError, LossWarning, RasterNotFoundError
 from gdalbridge.gdalio.field_types import type_name, usage_name
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.gdalio.special_files import refuse_special_files
-from gdalbridge.sidecars.column_access import MISSING_ATTR, readable_columns
+from gdalbridge.sidecars.column_access import readable_columns
 from gdalbridge.sidecars.naming import find_sidecars, is_sidecar, raster_name
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR
+from gdalbridge.sidecars.provenance import RASTER_ATTR
 from gdalbridge.sidecars.staleness import (
     parsed_provenance,
     parsed_raster,
@@ -26,7 +26,13 @@ from gdalbridge.sidecars.staleness import (
 )
 from gdalbridge.text_table import cell, dtype_text, fitting, json_value, plain_text, text_table
 from ratzarr import RatZarr
-from ratzarr.format import FORMAT_VERSION_ATTR, ROWS_DONE_ATTR, is_complete
+from ratzarr.format import (
+    FORMAT_VERSION_ATTR,
+    MISSING_ATTR,
+    PROVENANCE_ATTR,
+    ROWS_DONE_ATTR,
+    is_complete,
+)
 from ratzarr.pipeline import run
 from ratzarr.stores import gdal_name
 

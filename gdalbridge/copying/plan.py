@@ -13,11 +13,10 @@ from typing import Any
 from gdalbridge.errors import BridgeError, ColumnSelectionError, OutputExistsError
 from gdalbridge.gdalio.field_types import FieldType, FieldUsage, usage_attributes
 from gdalbridge.gdalio.rat_reader import RatColumn, RatSource, StoredColumn, unique_names
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from gdalbridge.sidecars.staleness import table_changes
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.format import CUTS_ATTR, CUTTING_ATTR, is_complete
+from ratzarr.format import CUTS_ATTR, CUTTING_ATTR, PROVENANCE_ATTR, is_complete
 
 __all__ = [
     "GDAL_NAME_ATTR",

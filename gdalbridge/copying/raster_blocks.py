@@ -17,14 +17,13 @@ from gdalbridge.gdalio import datetimes
 from gdalbridge.gdalio.field_types import FieldType, stored_dtype
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format import Block, exact, has_payload
+from ratzarr.format import BLOCK_ROWS, Block, exact, has_payload
 from ratzarr.pipeline import PROCESSORS, ROOM, ReadAhead, is_far, max_blocks, memory_of
 
 __all__ = ["ExportPlan", "blocks", "check_all", "rows_per_block"]
 
 Array = NDArray[Any]
 
-BLOCK_ROWS = 500_000
 MAX_COLOUR = 255
 CHECKED_BLOCKS = 8
 """Number of blocks whose checksums are verified at once."""

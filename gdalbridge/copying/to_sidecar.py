@@ -23,7 +23,6 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
 from gdalbridge.sidecars.provenance import (
-    PROVENANCE_ATTR,
     RASTER_ATTR,
     column_provenance,
     raster_attribute,
@@ -39,7 +38,7 @@ from ratzarr import (
     UnequalValueError,
 )
 from ratzarr.errors import Advice
-from ratzarr.format import RESIZE_ATTR, chunk_rows_of
+from ratzarr.format import PROVENANCE_ATTR, RESIZE_ATTR, chunk_rows_of
 from ratzarr.pipeline import (
     PROCESSORS,
     ROOM,

@@ -15,19 +15,17 @@ from numpy.typing import NDArray
 from gdalbridge.errors import BridgeError, ConversionError, OutputExistsError
 from gdalbridge.exchange.join_data import JoinData
 from gdalbridge.progress import Progress
-from gdalbridge.sidecars.merged import MISSING_ATTR
 from gdalbridge.sidecars.new_columns import begin_column, begun_columns
 from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format import Block, blocks_of, near_names, normalize_dtype
+from ratzarr.format import BLOCK_ROWS, MISSING_ATTR, Block, blocks_of, near_names, normalize_dtype
 from ratzarr.interop import Source, arrow_type, read_arrays, row_name, unused_integer
 
 __all__ = ["JoinReport", "KeyedData", "refuse_existing", "write_joined"]
 
 Array = NDArray[Any]
 
-BLOCK_ROWS = 500_000
 SHOWN = 3
 """Number of unused keys that a report names."""
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from gdalbridge.errors import BridgeError, ConversionError
 from ratzarr.errors import Advice
-from ratzarr.format import BYTES
+from ratzarr.format import BYTES, STRING
 
 __all__ = [
     "COLOUR_USAGES",
     "HFA_NAMES",
+    "MAX_TABLE_ROWS",
     "FieldType",
     "FieldUsage",
     "export_type",
@@ -38,6 +39,9 @@ __all__ = [
     "usage_in",
     "usage_name",
 ]
+
+MAX_TABLE_ROWS = 2**31 - 1
+"""Largest number of rows of a GDAL table."""
 
 
 class FieldType(IntEnum):
@@ -148,7 +152,7 @@ def stored_dtype(kind: int) -> np.dtype[Any]:
 _STORED: dict[FieldType, np.dtype[Any]] = {
     FieldType.INTEGER: np.dtype(np.int32),
     FieldType.REAL: np.dtype(np.float64),
-    FieldType.STRING: np.dtypes.StringDType(),
+    FieldType.STRING: STRING,
     FieldType.BOOLEAN: np.dtype(np.bool_),
     FieldType.DATETIME: np.dtype("datetime64[us]"),
     FieldType.WKB_GEOMETRY: BYTES,

@@ -11,10 +11,10 @@ from gdalbridge.gdalio.field_types import HFA_NAMES, FieldType, kept_name, type_
 from gdalbridge.gdalio.losses import DOUBLE, ValueLoss, description_loss, loss_lines, table_losses
 from gdalbridge.gdalio.rat_reader import RatColumn, RatSource, open_rat
 from ratzarr.errors import Advice
+from ratzarr.format import BLOCK_ROWS
 
 __all__ = ["colour_losses", "losses_between"]
 
-BLOCK_ROWS = 500_000
 SINGLE = np.dtype(np.float32)
 
 

@@ -33,7 +33,7 @@ from gdalbridge.gdalio.read_options import DEFAULTS, SAY_ENCODING, ReadOptions
 from gdalbridge.gdalio.vat_dbf import DbfTable, is_ascii
 from ratzarr import RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format import exact
+from ratzarr.format import MISSING_ATTR, exact
 
 __all__ = [
     "NO_SCHEMA",
@@ -615,7 +615,7 @@ class DbfSource(RatSource):
     def missing(self, index: int) -> dict[str, Any]:
         """See :meth:`RatSource.missing`."""
         found = self._rat.column(index).attributes
-        return {key: found[key] for key in ("missing_value",) if key in found}
+        return {key: found[key] for key in (MISSING_ATTR,) if key in found}
 
     def expect(self, index: int, stored: StoredColumn) -> None:
         """See :meth:`RatSource.expect`."""

@@ -35,6 +35,7 @@ from gdalbridge.gdalio.compat import (
 from gdalbridge.gdalio.datasets import band_of, file_of, is_updatable, open_dataset
 from gdalbridge.gdalio.field_types import (
     HFA_NAMES,
+    MAX_TABLE_ROWS,
     FieldType,
     FieldUsage,
     hfa_colour_conflict,
@@ -190,7 +191,6 @@ def check_columns(
 
 Array = NDArray[Any]
 
-MAX_ROWS = 2**31 - 1
 WRITTEN_KINDS = {
     FieldType.INTEGER: "i",
     FieldType.REAL: "f",
@@ -342,9 +342,9 @@ class RatSink:
         ConversionError
             Above 2147483647, GDAL's limit.
         """
-        if not 0 <= rows <= MAX_ROWS:
+        if not 0 <= rows <= MAX_TABLE_ROWS:
             raise ConversionError(
-                f"{self.name}: GDAL's tables have at most {MAX_ROWS} rows: {rows}"
+                f"{self.name}: GDAL's tables have at most {MAX_TABLE_ROWS} rows: {rows}"
             )
         self._give_held()
         with self._errors_of_gdal():

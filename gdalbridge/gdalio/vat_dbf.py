@@ -25,6 +25,7 @@ from gdalbridge.gdalio.datasets import read_file
 from gdalbridge.gdalio.field_types import FieldType, FieldUsage
 from gdalbridge.gdalio.read_options import SAY_ENCODING, ReadOptions, is_encoding
 from ratzarr.errors import Advice
+from ratzarr.format import MISSING_ATTR, STRING
 
 __all__ = ["DbfColumn", "DbfTable"]
 
@@ -35,7 +36,6 @@ HEADER, FIELD = 32, 32
 END_OF_FIELDS = 13
 INT32_DIGITS = 9
 """Number of digits with which every number is a 32-bit integer."""
-TEXT = np.dtypes.StringDType()
 NUMERIC, LOGICAL, DATE = b"NF", b"L", b"D"
 TEXTUAL = b"CNFLD"
 """Types whose cells are text; those of later versions of dBASE and FoxPro are binary, or name another file."""
@@ -167,8 +167,8 @@ class DbfTable:
         if one.kind == LOGICAL and one.width == 1:
             return self._logicals(name, one)
         if one.kind not in TEXTUAL:
-            return DbfColumn(name, FieldType.STRING, TEXT, lambda: self._not_text(name, one))
-        return DbfColumn(name, FieldType.STRING, TEXT, lambda: self._text(name, one))
+            return DbfColumn(name, FieldType.STRING, STRING, lambda: self._not_text(name, one))
+        return DbfColumn(name, FieldType.STRING, STRING, lambda: self._text(name, one))
 
     def _not_text(self, name: str, one: Field) -> Array:
         shown = one.kind.decode("latin-1")
@@ -176,7 +176,7 @@ class DbfTable:
             f"{self.path}, column {name!r}: fields of the type {shown!r} can't be read, only "
             f"{', '.join(TEXTUAL.decode())}"
         )
-        return np.zeros(self.rows, TEXT)
+        return np.zeros(self.rows, STRING)
 
     def _name(self, one: Field) -> str:
         encoding = self._encoding or "utf-8"
@@ -195,7 +195,7 @@ class DbfTable:
     def _text(self, name: str, one: Field) -> Array:
         # Text in a dbf ends at its last non-blank character, or at a zero byte.
         cells = np.strings.rstrip(_until_zero(self._cells(one)), b" ")
-        out = np.empty(len(cells), TEXT)
+        out = np.empty(len(cells), STRING)
         encoding = self._encoding or "utf-8"
         if is_ascii(cells):
             out[:] = cells.astype("U")
@@ -301,7 +301,7 @@ class DbfTable:
         if (is_true | is_false).all():
             return DbfColumn(name, FieldType.BOOLEAN, np.dtype(np.bool_), lambda: is_true)
         # Some row is neither true nor false, which bool cannot represent.
-        return DbfColumn(name, FieldType.STRING, TEXT, lambda: self._text(name, one))
+        return DbfColumn(name, FieldType.STRING, STRING, lambda: self._text(name, one))
 
 
 def is_ascii(cells: Array) -> bool:
@@ -338,7 +338,7 @@ def _integer_column(name: str, values: Array, missing: Array) -> DbfColumn:
         none = _free_value(present, -(2**31) if fits else -(2**63))
         fits = fits and none < 2**31
         values[missing] = none
-        attributes["missing_value"] = none
+        attributes[MISSING_ATTR] = none
     kind = FieldType.INTEGER if fits else FieldType.REAL
     return DbfColumn(name, kind, values.dtype, lambda: values, attributes)
 

@@ -19,14 +19,12 @@ from gdalbridge.gdalio.field_types import FieldType, export_type, stored_dtype, 
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat, unique_names
 from gdalbridge.gdalio.rat_writer import open_rat_for_update
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
-from gdalbridge.sidecars.merged import INCOMPLETE, MISSING_ATTR
+from gdalbridge.sidecars.merged import INCOMPLETE
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.format import is_complete
+from ratzarr.format import BLOCK_ROWS, MISSING_ATTR, is_complete
 
 __all__ = ["Filled", "Wanted", "fill", "vrt_of"]
-
-BLOCK_ROWS = 500_000
 
 
 OLDER = {FieldType.BOOLEAN: FieldType.INTEGER, FieldType.DATETIME: FieldType.STRING}

@@ -40,15 +40,14 @@ from gdalbridge.rasters.checkpoint import (
 from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.new_columns import JOB, NewColumn, new_columns, target_of
 from gdalbridge.sidecars.pixel_rows import PixelRows, pixel_rows
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr.errors import Advice
+from ratzarr.format import BLOCK_ROWS, PROVENANCE_ATTR, STRING
 from ratzarr.pipeline import PROCESSORS, in_threads
 
 __all__ = ["BuildReport", "build"]
 
 Array = NDArray[Any]
 
-WRITE_ROWS = 500_000
 SPARSE_ROWS = 1_000_000
 SPARSE_SHARE = 0.1
 """A table of more than SPARSE_ROWS rows is called sparse if a smaller share of them has pixels."""
@@ -235,7 +234,7 @@ def build(
                 overwrite=overwrite or recount, resume=resume, job=saving.digest,
                 keeps=saving.keeps, storage_options=storage_options,
             ) as writer:  # fmt: skip
-                step = writer.chunk_rows * max(1, WRITE_ROWS // writer.chunk_rows)
+                step = writer.chunk_rows * max(1, BLOCK_ROWS // writer.chunk_rows)
                 for first in range(0, rows, step):
                     stop = min(first + step, rows)
                     writer.write({key: make(first, stop) for key, make in blocks.items()}, first)
@@ -548,5 +547,5 @@ def _add_looks(
             looks = np.append(palette[:, place], 0).astype(np.int32)
             add(usage.name.capitalize(), looks.dtype, looks, usage)
     if categories:
-        names = np.array([*categories, ""], np.dtypes.StringDType())
+        names = np.array([*categories, ""], STRING)
         add("Class_Name", str, names, FieldUsage.NAME)

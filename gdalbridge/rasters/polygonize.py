@@ -35,7 +35,7 @@ __all__ = ["PolygonReport", "polygonize"]
 BATCH_FEATURES = 10_000
 BATCH_BYTES = 2**25
 """Approximate size in bytes of the polygons of a batch."""
-BLOCK_ROWS = 2**16
+READ_ROWS = 2**16
 """Approximate number of rows that are read at a time."""
 PART = "part"
 """The column with the features' numbers, where they are not the rows."""
@@ -225,7 +225,7 @@ class _Job:
         self._row = self._dataset.row_name
         fields = [source.field(name) for name in columns]
         # Whole chunks, so that each is decoded once.
-        self._step = max([BLOCK_ROWS, *(min(one.chunk_rows, 2**20) for one in fields)])
+        self._step = max([READ_ROWS, *(min(one.chunk_rows, 2**20) for one in fields)])
         self._columns = columns
         kinds = self._dataset.schema
         own = [kinds.field(self._row), *(kinds.field(name) for name in columns)]

@@ -48,10 +48,11 @@ from gdalbridge.rasters.zonal_kernel import (
     result_dtype,
 )
 from gdalbridge.rasters.zonal_ranks import RANKS, RankTables, is_rank
-from gdalbridge.sidecars.merged import MISSING_ATTR, Columns, open_columns
+from gdalbridge.sidecars.merged import Columns, open_columns
 from gdalbridge.sidecars.new_columns import ColumnWriter, NewColumn, new_columns, target_of
 from gdalbridge.sidecars.pixel_rows import PixelRows, pixel_rows, rows_of_values
 from ratzarr.errors import Advice
+from ratzarr.format import BLOCK_ROWS, MISSING_ATTR
 from ratzarr.pipeline import PROCESSORS, in_threads
 
 __all__ = ["ZonalReport", "zonal"]
@@ -59,7 +60,6 @@ __all__ = ["ZonalReport", "zonal"]
 Array = NDArray[Any]
 
 MEMORY = 2 * 2**30
-WRITE_ROWS = 500_000
 OVERHEAD = 800 * 10**6
 """Bytes besides the accumulators: windows of pixels, GDAL's cache, and rows to write."""
 LEAST_CACHE = 2**26
@@ -590,7 +590,7 @@ class _Job:
 
     def _step(self, writer: ColumnWriter) -> int:
         chunk = writer.chunk_rows
-        return chunk * max(1, WRITE_ROWS // chunk)
+        return chunk * max(1, BLOCK_ROWS // chunk)
 
     def _reading(
         self, first: int, stop: int, told: Progress, done: int = 0, *, pairs: bool = False

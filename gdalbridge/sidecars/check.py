@@ -28,15 +28,12 @@ from gdalbridge.sidecars.staleness import (
     recorded_raster,
 )
 from ratzarr import RatZarr, RatZarrError
-from ratzarr.format import GROUP, ZARR_JSON, key_of
+from ratzarr.format import GROUP, TABLE_KEY, key_of
 from ratzarr.maintenance import Finding, check_store
 from ratzarr.stores import file_state, leftovers, open_objects, sweep_leftovers, url_name
 from ratzarr.stores import parse as parse_location
 
 __all__ = ["CheckReport", "check"]
-
-
-TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,7 @@ from weakref import WeakKeyDictionary
 from gdalbridge.errors import LossWarning
 from ratzarr import RatZarr
 
-__all__ = ["MISSING_ATTR", "readable_columns"]
-
-MISSING_ATTR = "missing_value"
-"""A column's attribute: the value that stands for missing values."""
-
+__all__ = ["readable_columns"]
 
 _named: WeakKeyDictionary[RatZarr, set[str]] = WeakKeyDictionary()
 """The columns already named in a warning, for each open table. Scripts ask for the names at

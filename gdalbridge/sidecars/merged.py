@@ -37,18 +37,16 @@ from gdalbridge.gdalio.datasets import band_of, opened
 from gdalbridge.gdalio.field_types import FieldUsage, linear_binning, usage_in
 from gdalbridge.gdalio.rat_reader import RatSource, no_table, open_rat, unique_names
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
-from gdalbridge.sidecars.column_access import MISSING_ATTR
 from gdalbridge.sidecars.host import Host, chosen_sidecars, host_of
 from gdalbridge.sidecars.naming import find_sidecars, is_sidecar
 from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
-from ratzarr.format import is_complete, near_names
+from ratzarr.format import MISSING_ATTR, is_complete, near_names
 from ratzarr.interop import missing_value
 
 __all__ = [
     "INCOMPLETE",
-    "MISSING_ATTR",
     "Column",
     "Columns",
     "LeftOut",

@@ -14,14 +14,20 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, LossWarning, OutputExistsError
 from gdalbridge.gdalio.field_types import kept_usage, usage_attributes, usage_in, usage_name
-from gdalbridge.sidecars.merged import MISSING_ATTR, Column, Columns, is_store
+from gdalbridge.sidecars.merged import Column, Columns, is_store
 from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR, RASTER_ATTR, column_provenance
+from gdalbridge.sidecars.provenance import RASTER_ATTR, column_provenance
 from gdalbridge.sidecars.staleness import parsed_raster
 from gdalbridge.text_table import kind_text
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
-from ratzarr.format import chunk_rows_of, is_complete, kept_attributes
+from ratzarr.format import (
+    MISSING_ATTR,
+    PROVENANCE_ATTR,
+    chunk_rows_of,
+    is_complete,
+    kept_attributes,
+)
 
 __all__ = [
     "ColumnWriter",

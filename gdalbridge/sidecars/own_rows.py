@@ -14,17 +14,15 @@ from numpy.typing import NDArray
 
 from gdalbridge.errors import BridgeError, LossWarning
 from gdalbridge.gdalio.field_types import FieldUsage, usage_in
-from gdalbridge.sidecars.provenance import PROVENANCE_ATTR
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
+from ratzarr.format import BLOCK_ROWS, PROVENANCE_ATTR
 
 __all__ = ["own_columns_fit"]
 
 Array = NDArray[Any]
 
 type Read = Callable[[int, int], Array]
-
-BLOCK_ROWS = 500_000
 
 
 def own_columns_fit(

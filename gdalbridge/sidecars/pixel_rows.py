@@ -17,6 +17,7 @@ from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.field_types import FieldUsage, usage_in
 from gdalbridge.sidecars.merged import Column, Columns
 from gdalbridge.text_table import kind_text
+from ratzarr.format import BLOCK_ROWS
 
 __all__ = ["PixelRows", "pixel_rows", "rows_of_values"]
 
@@ -24,7 +25,6 @@ Array = NDArray[Any]
 Rows = NDArray[np.int64]
 
 NO_ROW = -1
-BLOCK_ROWS = 500_000
 MOST_UNUSED = 4
 """Pixel values are looked up in an array with one element for each number from the smallest to the
 largest value, if that is at most this many times the number of rows."""

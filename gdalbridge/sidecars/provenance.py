@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HEAD",
-    "PROVENANCE_ATTR",
     "RASTER_ATTR",
     "REFERRERS",
     "column_provenance",
@@ -59,7 +58,6 @@ __all__ = [
     "versions",
 ]
 
-PROVENANCE_ATTR = "PROVENANCE"
 RASTER_ATTR = "RASTER"
 
 NO_TRANSFORM = (0.0, 1.0, 0.0, 0.0, 0.0, 1.0)

@@ -13,14 +13,12 @@ from numpy.typing import NDArray
 from gdalbridge.errors import ConversionError
 from gdalbridge.text_table import dtype_text
 from ratzarr import UnequalValueError, UnsupportedDtypeError
-from ratzarr.format import BYTES, exact
+from ratzarr.format import BYTES, STRING, exact
 from ratzarr.interop import Field, arrow_array, unused_integer
 
 __all__ = ["DTYPES", "Nulls", "empty_array", "from_arrow", "to_arrow"]
 
 Array = NDArray[Any]
-
-STRING = np.dtypes.StringDType()
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "BOOLEAN": np.dtype("?"),

@@ -26,20 +26,19 @@ from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.sidecars.merged import MISSING_ATTR, Column, Columns, open_columns
+from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from gdalbridge.sidecars.new_columns import NewColumn, new_columns
 from gdalbridge.sidecars.provenance import versions
 from gdalbridge.sql.expressions import Program
 from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr
-from ratzarr.format import Block, blocks_of, normalize_dtype
+from ratzarr.format import BLOCK_ROWS, MISSING_ATTR, Block, blocks_of, normalize_dtype
 from ratzarr.pipeline import ROOM, ReadAhead, at_once, memory_of, write_behind
 
 __all__ = ["CalcReport", "calc"]
 
 Array = NDArray[Any]
 
-BLOCK_ROWS = 500_000
 READERS = 2
 
 

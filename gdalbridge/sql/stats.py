@@ -23,7 +23,7 @@ from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from gdalbridge.sql.query import needed
 from gdalbridge.sql.value_counts import ValueCounts, counted_columns
 from gdalbridge.text_table import dtype_text, json_value, kind_text
-from ratzarr.format import Block
+from ratzarr.format import BLOCK_ROWS, Block
 from ratzarr.interop import Field, Source
 
 __all__ = ["QUANTILES", "ColumnStats", "Histogram", "Quantile", "column_stats", "stats_of"]
@@ -36,7 +36,6 @@ MOST_FREQUENT = 10
 MAX_BINS = 2**20
 MAX_WEIGHT = 2**63
 """Limit of the sum of a column's weights; counts of pixels always stay below it."""
-BLOCK_ROWS = 500_000
 READERS = 2
 NEVER = -(2**63)
 """The integer of NaT."""

@@ -32,6 +32,8 @@ import numpy as np
 from numcodecs.vlen import VLenBytes, VLenUTF8
 from numpy.typing import NDArray
 
+from ratzarr.format.dtypes import STRING
+
 __all__ = [
     "Convert",
     "PackedStrings",
@@ -50,7 +52,6 @@ Bytes = NDArray[np.uint8]
 type Convert[T] = Callable[[Any, int, int, int], T]
 """A function that is called as :func:`to_offsets`."""
 
-STRING = np.dtypes.StringDType()
 HEADER = 4
 """Size of a length, and of the number of strings."""
 PIECE = 16384

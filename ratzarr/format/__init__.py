@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from ratzarr.lazy import lazy
 
 if TYPE_CHECKING:
-    from ratzarr.format.blocks import Block, blocks_of, chunk_count
+    from ratzarr.format.blocks import BLOCK_ROWS, Block, blocks_of, chunk_count
     from ratzarr.format.casting import as_block, exact, has_payload
-    from ratzarr.format.dtypes import BYTES, empty_value, normalize_dtype
+    from ratzarr.format.dtypes import BYTES, STRING, empty_value, normalize_dtype
     from ratzarr.format.history import mask
     from ratzarr.format.limits import check_memory
     from ratzarr.format.names import (
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
         CUTTING_ATTR,
         FORMAT_VERSION_ATTR,
         GROUP,
+        MISSING_ATTR,
         OWN_COLUMN_ATTRS,
+        PROVENANCE_ATTR,
         RESIZE_ATTR,
         ROWS_DONE_ATTR,
         SHORTEST_CHUNK,
+        TABLE_KEY,
         ZARR_JSON,
         chunk_rows_of,
         is_complete,
@@ -37,13 +40,13 @@ if TYPE_CHECKING:
 __getattr__, __dir__ = lazy(
     __name__,
     {
-        "blocks": "Block blocks_of chunk_count",
+        "blocks": "BLOCK_ROWS Block blocks_of chunk_count",
         "casting": "as_block exact has_payload",
-        "dtypes": "BYTES empty_value normalize_dtype",
+        "dtypes": "BYTES STRING empty_value normalize_dtype",
         "history": "mask",
         "limits": "check_memory",
         "names": "COLUMN_ORDER_ATTR COMPLETE_ATTR CUTS_ATTR CUTTING_ATTR FORMAT_VERSION_ATTR GROUP "
-        "OWN_COLUMN_ATTRS RESIZE_ATTR ROWS_DONE_ATTR SHORTEST_CHUNK ZARR_JSON chunk_rows_of "
-        "is_complete kept_attributes key_of near_names",
+        "MISSING_ATTR OWN_COLUMN_ATTRS PROVENANCE_ATTR RESIZE_ATTR ROWS_DONE_ATTR SHORTEST_CHUNK "
+        "TABLE_KEY ZARR_JSON chunk_rows_of is_complete kept_attributes key_of near_names",
     },
 )

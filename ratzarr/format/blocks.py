@@ -3,8 +3,12 @@
 from dataclasses import dataclass
 
 from ratzarr.errors import RowRangeError
+from ratzarr.format.names import DFLT_CHUNKSIZE
 
-__all__ = ["Block", "blocks_of", "chunk_count"]
+__all__ = ["BLOCK_ROWS", "Block", "blocks_of", "chunk_count"]
+
+BLOCK_ROWS = DFLT_CHUNKSIZE
+"""Approximate number of rows that are read or written together, if nothing else determines it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,10 @@ from ratzarr.errors import UnsupportedDtypeError
 from ratzarr.format.dataframes import numpy_dtype
 from ratzarr.format.names import Document
 
-__all__ = ["BYTES", "describe", "empty_value", "normalize_dtype"]
+__all__ = ["BYTES", "STRING", "describe", "empty_value", "normalize_dtype"]
 
 STRING = np.dtypes.StringDType()
+"""Text of any length."""
 BYTES: np.dtype[Any] = np.dtype(object, metadata={"vlen": bytes})
 """Bytes of any length. NumPy has only the object dtype for them; this one is equal to it, and its
 metadata tells that the objects are bytes."""

@@ -40,16 +40,19 @@ __all__ = [
     "FORMAT_VERSION",
     "FORMAT_VERSION_ATTR",
     "GROUP",
+    "MISSING_ATTR",
     "MODIFICATION_ATTR",
     "NAME_ATTR",
     "OWN_COLUMN_ATTRS",
     "OWN_TABLE_ATTRS",
     "PENDING",
+    "PROVENANCE_ATTR",
     "RESIZED_ATTR",
     "RESIZE_ATTR",
     "ROWCOUNT_ATTR",
     "ROWS_DONE_ATTR",
     "SHORTEST_CHUNK",
+    "TABLE_KEY",
     "ZARR_JSON",
     "check_name",
     "check_table_document",
@@ -83,6 +86,8 @@ GROUP = "RAT"
 PENDING = ".pending"
 """The directory for replacement columns under construction, which readers ignore."""
 ZARR_JSON = "zarr.json"
+TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
+"""The key of the table's document."""
 
 ROWCOUNT_ATTR = "ROWCOUNT"
 CHUNKSIZE_ATTR = "CHUNKSIZE"
@@ -124,7 +129,11 @@ OWN_COLUMN_ATTRS = frozenset(
 )
 """Attributes of a column that follow from its state. Users cannot set them."""
 
-VALUE_ATTRS = frozenset({"GDAL_TYPE", "GDAL_TYPE_NAME", "PROVENANCE", "UTC_OFFSET_MINUTES"})
+PROVENANCE_ATTR = "PROVENANCE"
+"""A column's attribute: its origin."""
+MISSING_ATTR = "missing_value"
+"""A column's attribute: the value that stands for missing values."""
+VALUE_ATTRS = frozenset({"GDAL_TYPE", "GDAL_TYPE_NAME", PROVENANCE_ATTR, "UTC_OFFSET_MINUTES"})
 """Attributes that describe a column's values. A replacement column does not inherit them."""
 
 DFLT_CHUNKSIZE = 500000

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from ratzarr.errors import ArgumentError, UnsupportedDtypeError
-from ratzarr.format.blocks import Block
+from ratzarr.format.blocks import BLOCK_ROWS, Block
 from ratzarr.format.names import near_names
 from ratzarr.interop.arrow import Texts, arrow_schema, read_arrays
 from ratzarr.interop.source import (
@@ -37,8 +37,6 @@ __all__ = ["TableDataset"]
 FIRST_ROWS = (8192, 65_536)
 """Rows of the first batches. They are small, because DuckDB's threads request several batches
 before they notice that the query already has all its rows."""
-BLOCK_ROWS = 500_000
-"""Approximate rows of a batch; whole chunks if memory allows."""
 BLOCK_BYTES = 2**27
 """Approximate memory of a batch, so tables of very many columns get smaller batches."""
 READ_AHEAD_BYTES = 3 * 2**26

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ratzarr.codecs.strings import Convert
 from ratzarr.errors import ArgumentError, ColumnNotFoundError, PackageMissingError
 from ratzarr.format.blocks import Block
-from ratzarr.format.names import near_names
+from ratzarr.format.names import MISSING_ATTR, near_names
 
 __all__ = [
     "GEOMETRY",
@@ -31,8 +31,6 @@ Array = NDArray[Any]
 ROW = "row"
 """The name of the virtual column with the row numbers."""
 
-MISSING_ATTR = "missing_value"
-"""A column's attribute: the value that stands for missing values."""
 GEOMETRY = 5
 """GDAL's type of columns with geometries (``GFT_WKBGeometry``), in the attribute GDAL_TYPE."""
 

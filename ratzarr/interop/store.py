@@ -20,11 +20,10 @@ from ratzarr.format.blocks import Block
 from ratzarr.format.casting import as_block
 from ratzarr.format.dataframes import nullable_integers
 from ratzarr.format.dtypes import normalize_dtype
-from ratzarr.format.names import OWN_COLUMN_ATTRS
+from ratzarr.format.names import MISSING_ATTR, OWN_COLUMN_ATTRS
 from ratzarr.interop.container import LazyColumn
 from ratzarr.interop.source import (
     GEOMETRY,
-    MISSING_ATTR,
     Field,
     Source,
     missing_value,

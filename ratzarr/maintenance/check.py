@@ -32,6 +32,7 @@ from ratzarr.format.names import (
     PENDING,
     RESIZE_ATTR,
     ROWCOUNT_ATTR,
+    TABLE_KEY,
     ZARR_JSON,
     first_of,
     from_json,
@@ -59,7 +60,6 @@ from ratzarr.maintenance.repair import (
 from ratzarr.stores.base import Objects
 from ratzarr.stores.local import LocalObjects
 from ratzarr.stores.open import (
-    TABLE_KEY,
     is_litter,
     open_place,
     refuse_foreign_root,

@@ -33,6 +33,7 @@ from ratzarr.errors import (
 )
 from ratzarr.format.limits import MAX_DOCUMENT_BYTES
 from ratzarr.format.names import (
+    TABLE_KEY,
     ZARR_JSON,
     check_table_document,
     from_json,
@@ -40,7 +41,7 @@ from ratzarr.format.names import (
     to_json,
 )
 from ratzarr.stores.base import Entry, Objects, Owner
-from ratzarr.stores.open import TABLE_KEY, check_writable, is_litter, is_ours, table_metadata
+from ratzarr.stores.open import check_writable, is_litter, is_ours, table_metadata
 
 __all__ = ["Entry", "copy_store", "inventory", "remove_source"]
 

@@ -20,6 +20,7 @@ from ratzarr.format.names import (
     COLUMN_ORDER_ATTR,
     GROUP,
     PENDING,
+    PROVENANCE_ATTR,
     ZARR_JSON,
     Document,
     order_of,
@@ -50,7 +51,6 @@ __all__ = [
     "sweep",
 ]
 
-PROVENANCE_ATTR = "PROVENANCE"
 WHOLE_CHUNKS = "copy"
 """The operation that writes whole chunks, so that an existing chunk is complete."""
 REMOVING = {**root_document(), "attributes": {"REMOVING": True}}

@@ -25,6 +25,7 @@ from ratzarr.format.limits import MAX_DOCUMENT_BYTES
 from ratzarr.format.names import (
     GROUP,
     PENDING,
+    TABLE_KEY,
     ZARR_JSON,
     check_table_document,
     first_of,
@@ -53,8 +54,6 @@ __all__ = [
 
 type Place = str | os.PathLike[str] | Store | StorePath
 """The location of a table: a name, or a zarr store that contains the table."""
-
-TABLE_KEY = f"{GROUP}/{ZARR_JSON}"
 
 
 def open_place(filename: Any, options: Mapping[str, Any] | None = None) -> Objects:

@@ -10,7 +10,6 @@ from ratzarr import RatZarr, UnequalValueError
 from ratzarr.codecs.strings import (
     MAX_PADDED_BYTES,
     PIECE,
-    STRING,
     PackedStrings,
     is_unicode,
     is_utf8,
@@ -19,6 +18,7 @@ from ratzarr.codecs.strings import (
     to_padded,
     unpack,
 )
+from ratzarr.format import STRING
 
 ascii_text = st.text(st.characters(max_codepoint=127), max_size=12)
 any_text = st.text(max_size=12)

@@ -242,9 +242,9 @@ def test_importing_ratzarr_does_not_import_zarr_before_a_table_is_opened():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_zarrs_private_names_are_those_that_contributing_lists():
+def test_zarrs_private_names_are_those_that_the_design_lists():
     listed = re.findall(
-        r"^\| `(zarr\.[\w.]+)`", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE
+        r"^\| `(zarr\.[\w.]+)`", (ROOT / "docs" / "design.md").read_text(), re.MULTILINE
     )
     used = set()
     for path in [*ROOT.glob("ratzarr/**/*.py"), *ROOT.glob("gdalbridge/**/*.py")]:

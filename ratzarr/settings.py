@@ -25,9 +25,8 @@ __all__ = [
     "S3_FIRST_ANSWER",
     "S3_RETRIES",
     "WRITE_BUFFER",
-    "cache_bytes",
     "environment",
-    "max_chunk_bytes",
+    "number_of",
     "requests",
     "retry_setting",
     "selftest_bucket",
@@ -52,7 +51,7 @@ S3_BUCKET = "S3BUCKET"
 """A bucket for :mod:`ratzarr.selftest`, which then also runs on S3."""
 
 environment: Mapping[str, str] = os.environ
-"""All variables, for the choice among AWS's."""
+"""All variables, for :func:`number_of` and for the choice among AWS's."""
 
 BUFFER_BYTES = 256 * 2**20
 """Size of a write buffer, if :data:`WRITE_BUFFER` or an argument turns it on without a size."""
@@ -71,13 +70,17 @@ _NUMBERS = {
 """For each variable: the default, the smallest and largest number, and a phrase for errors."""
 
 
-def _number(variable: str) -> int:
-    return _parsed(variable, os.environ.get(variable, ""))
-
-
 @lru_cache(64)
-def _parsed(variable: str, text: str) -> int:
-    """Return the number in a variable's text; each text is parsed once."""
+def number_of(variable: str, text: str | None) -> int:
+    """Return the number that a variable has with this text; None or "" selects the default.
+
+    Each text is parsed once, because every table that is opened asks.
+
+    Raises
+    ------
+    ArgumentError
+        If the text is no such number.
+    """
     default, least, most, expected = _NUMBERS[variable]
     if not text:
         return default
@@ -87,25 +90,9 @@ def _parsed(variable: str, text: str) -> int:
     return int(text)
 
 
-def max_chunk_bytes() -> int:
-    """Return the limit of a decoded chunk: :data:`MAX_CHUNK_BYTES`.
-
-    Raises
-    ------
-    ArgumentError
-        If the variable is no such number, here and in the functions below.
-    """
-    return _number(MAX_CHUNK_BYTES)
-
-
-def cache_bytes() -> int:
-    """Return the limit of the decoded chunks that are kept: :data:`CACHE_BYTES`."""
-    return _number(CACHE_BYTES)
-
-
 def requests() -> int:
     """Return the limit of tasks and requests in flight: :data:`REQUESTS`."""
-    return _number(REQUESTS)
+    return number_of(REQUESTS, environment.get(REQUESTS))
 
 
 def retry_setting(name: str) -> str | None:

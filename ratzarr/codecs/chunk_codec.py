@@ -40,7 +40,7 @@ from ratzarr.codecs.blosc import (
 )
 from ratzarr.codecs.strings import STEP, Convert, PackedStrings, pack, unpack
 from ratzarr.errors import TooLargeError, UnsupportedCodecError
-from ratzarr.settings import MAX_CHUNK_BYTES, max_chunk_bytes, requests
+from ratzarr.settings import MAX_CHUNK_BYTES, REQUESTS, environment, number_of
 
 __all__ = [
     "DECOMPRESS",
@@ -212,7 +212,7 @@ def chunk_rows_within(rows: int, dtype: np.dtype[Any], width: int, column: str) 
     TooLargeError
         If a single row is too large.
     """
-    most = min(max_chunk_bytes(), PACKABLE)
+    most = min(number_of(MAX_CHUNK_BYTES, environment.get(MAX_CHUNK_BYTES)), PACKABLE)
     size = value_bytes(dtype) * width
     if size > most:
         raise TooLargeError(
@@ -358,8 +358,8 @@ class ChunkCodec:
         """Return the codec of this configuration for one column, within the limits as set now."""
         other = copy.copy(self)
         other._column, other._last = column, None
-        other._most = max_chunk_bytes()
-        other._unlimited = other._most // requests()
+        other._most = number_of(MAX_CHUNK_BYTES, environment.get(MAX_CHUNK_BYTES))
+        other._unlimited = other._most // number_of(REQUESTS, environment.get(REQUESTS))
         return other
 
     def check_size(self) -> None:

@@ -23,7 +23,7 @@ from ratzarr.codecs.blosc import Blocks, ReadAt
 from ratzarr.codecs.strings import PackedStrings
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.errors import ArgumentError
-from ratzarr.settings import cache_bytes
+from ratzarr.settings import CACHE_BYTES, environment, number_of
 from ratzarr.stores.base import Version
 
 __all__ = ["ChunkCache", "ReadChunk", "WrittenChunk", "size_of"]
@@ -247,7 +247,7 @@ class ChunkCache:
 
     def __init__(self, limit: Any, seconds: float = 0.0) -> None:
         if limit is None:
-            limit = cache_bytes()
+            limit = number_of(CACHE_BYTES, environment.get(CACHE_BYTES))
         if not isinstance(limit, int | np.integer) or isinstance(limit, bool) or limit < 0:
             raise ArgumentError(f"cacheBytes is a number of bytes, 0 or more: got {limit!r:.100}")
         is_number = isinstance(seconds, int | float | np.integer | np.floating)

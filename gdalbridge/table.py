@@ -459,13 +459,13 @@ class Table(TableMethods):
             store = self._target(rows)
             report = JoinReport(str(store.filename), on)
             try:
-                with progress_of(progress) as told:
+                with progress_of(progress) as reporter:
                     write_joined(
                         store,
                         joined,
                         lambda name, dtype: self._attributes(name, store, dtype, "join"),
                         report,
-                        told,
+                        reporter,
                     )
             except BaseException:
                 self._forget_new(store, existed)

@@ -25,13 +25,13 @@ from ratzarr.settings import requests
 from ratzarr.stores.base import parse
 
 __all__ = [
+    "IN_FLIGHT_BYTES",
     "MAX_IN_FLIGHT",
     "PROCESSORS",
-    "ROOM",
     "ReadAhead",
     "at_once",
     "in_threads",
-    "is_far",
+    "is_remote",
     "max_blocks",
     "memory_of",
     "run",
@@ -42,7 +42,7 @@ __all__ = [
 MAX_IN_FLIGHT = 32
 """Largest number of blocks, even for small ones: their requests to a distant server wait
 together."""
-ROOM = 72 * 2**20
+IN_FLIGHT_BYTES = 72 * 2**20
 """Memory for the blocks: six or more of 500 000 rows of numbers, one or two of text."""
 TEXT_BYTES = 16
 """Assumed bytes of a text that has not been read yet."""
@@ -59,7 +59,7 @@ def at_once(dtype: np.dtype[Any], rows: int) -> int:
     """Return the number of blocks in flight, for values not read yet."""
     text = dtype.kind in "TO"
     row = TEXTS * (dtype.itemsize + TEXT_BYTES) if text else NUMBERS * dtype.itemsize
-    return max(1, min(max_blocks(), ROOM // max(1, row * rows)))
+    return max(1, min(max_blocks(), IN_FLIGHT_BYTES // max(1, row * rows)))
 
 
 def memory_of(values: NDArray[Any]) -> int:
@@ -77,7 +77,7 @@ class Table(Protocol):
     filename: Any
 
 
-def is_far(table: Table) -> bool:
+def is_remote(table: Table) -> bool:
     """Return True if requests to a table have latency: it is not on a local disk."""
     place = table.filename
     return not isinstance(place, str | PathLike) or parse(fspath(place)).kind != "local"
@@ -101,9 +101,9 @@ class ReadAhead[Item, Value]:
     ahead : int
         The number of items read, or being read, before they are requested.
     size : callable, optional
-        Memory of a value in bytes. If given, ``room`` limits the number read ahead, as soon as a
+        Memory of a value in bytes. If given, ``max_bytes`` limits the number read ahead, as soon as a
         value has arrived.
-    room : int
+    max_bytes : int
         Memory for all values read ahead, in bytes.
     like : callable, optional
         Groups items whose values have similar sizes; by default all. The largest value of a group
@@ -127,15 +127,15 @@ class ReadAhead[Item, Value]:
         threads: int = 1,
         ahead: int = 2,
         size: Callable[[Value], int] | None = None,
-        room: int = 0,
+        max_bytes: int = 0,
         like: Callable[[Item], Hashable] = lambda _: None,
         guess: int | None = None,
     ) -> None:
         self._items, self._read = iter(items), read
         self._threads, self._ahead, self._size = threads, ahead, size
-        self._room, self._like = room, like
+        self._max_bytes, self._like = max_bytes, like
         if guess is None:
-            self._few, self._unknown = MIN_READ_AHEAD, room // MIN_READ_AHEAD
+            self._few, self._unknown = MIN_READ_AHEAD, max_bytes // MIN_READ_AHEAD
         else:
             self._few, self._unknown = 1, guess
         self._largest: dict[Hashable, int] = {}
@@ -170,7 +170,7 @@ class ReadAhead[Item, Value]:
         ahead = islice(self._waiting, requested, None)
         weights = [self._largest.get(self._like(item), self._unknown) for item, _ in ahead]
         # The next item is not known yet: it is assumed to be like the last.
-        return sum(weights) + weights[-1] <= self._room
+        return sum(weights) + weights[-1] <= self._max_bytes
 
     def __iter__(self) -> Self:
         return self
@@ -213,7 +213,7 @@ def write_behind[Item, Value](
     threads: int = 4,
     behind: int = 4,
     size: Callable[[Value], int] = lambda _: 0,
-    room: int = 0,
+    max_bytes: int = 0,
 ) -> Generator[Item]:
     """Write each pair in another thread; yield each item once it is written, in order.
 
@@ -227,7 +227,7 @@ def write_behind[Item, Value](
         The number of unwritten pairs at which the next pair waits.
     size : callable, optional
         Memory of a value while it is being written, in bytes.
-    room : int
+    max_bytes : int
         Memory for all unwritten values, in bytes. Large values reduce their number, but never
         below one.
     """
@@ -260,7 +260,7 @@ def write_behind[Item, Value](
                 error = reason
                 break
             weight = size(value)
-            while waiting and taken + weight > room > 0:
+            while waiting and taken + weight > max_bytes > 0:
                 yield first()
             waiting.append((item, pool.submit(write, item, value), weight))
             taken += weight

@@ -363,7 +363,7 @@ class _Work:
                 threads=writers,
                 behind=AHEAD,
                 size=lambda batch: batch.weight,
-                room=self._controls.memory,
+                max_bytes=self._controls.memory,
             )
             mark = time.perf_counter()
             for _ in stack.enter_context(closing(written)):
@@ -411,8 +411,8 @@ class _Work:
         return computed
 
     def _read_ahead(self, spans: list[Span], guess: int) -> ReadAhead[Span, Columns]:
-        room = self._controls.memory
-        ahead = max(1, min(AHEAD, room // guess))
+        max_bytes = self._controls.memory
+        ahead = max(1, min(AHEAD, max_bytes // guess))
 
         def read(span: Span) -> Columns:
             return read_columns(self._sources, self._script, span, self._wanted(span.index))
@@ -423,7 +423,7 @@ class _Work:
             threads=min(THREADS, ahead),
             ahead=ahead,
             size=lambda columns: sum(weight(v) for one in columns.values() for v in one.values()),
-            room=room,
+            max_bytes=max_bytes,
             guess=guess,
         )
 

@@ -69,7 +69,7 @@ def compare(
     raster: Any,
     band: int,
     written: Sequence[tuple[ExportPlan, int, Borders]],
-    told: Progress,
+    reporter: Progress,
     *,
     every: bool,
     values: bool,
@@ -102,7 +102,7 @@ def compare(
                     now = _read_again(source, index, plan, start, piece)
                     column.add(start, *now, plan.dtype if is_single else DOUBLE)
                     start += len(piece)
-                told.report(0.5 + (done + block.stop / rows) / len(written) / 2, plan.key)
+                reporter.report(0.5 + (done + block.stop / rows) / len(written) / 2, plan.key)
     return losses + loss_lines(found, f"{rows} values" if every else "the values looked at")
 
 

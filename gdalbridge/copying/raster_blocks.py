@@ -18,7 +18,14 @@ from gdalbridge.gdalio.field_types import FieldType, stored_dtype
 from ratzarr import RatZarr, RatZarrError
 from ratzarr.errors import Advice
 from ratzarr.format import BLOCK_ROWS, Block, exact, has_payload
-from ratzarr.pipeline import PROCESSORS, ROOM, ReadAhead, is_far, max_blocks, memory_of
+from ratzarr.pipeline import (
+    IN_FLIGHT_BYTES,
+    PROCESSORS,
+    ReadAhead,
+    is_remote,
+    max_blocks,
+    memory_of,
+)
 
 __all__ = ["ExportPlan", "blocks", "check_all", "rows_per_block"]
 
@@ -86,14 +93,14 @@ def blocks(
         for start in range(0, rows, plan.block_rows)
     )
     # Memory that a thread has used stays with it.
-    most = max_blocks() if is_far(table) else max(2, PROCESSORS)
+    most = max_blocks() if is_remote(table) else max(2, PROCESSORS)
     reading = ReadAhead(
         steps,
         read,
         threads=most,
         ahead=most,
         size=_memory,
-        room=ROOM,
+        max_bytes=IN_FLIGHT_BYTES,
         like=lambda item: item[0].key,
     )
     with closing(reading) as ahead:

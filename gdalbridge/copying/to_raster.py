@@ -149,7 +149,7 @@ def copy_to_raster(
         open_rat_for_update(
             raster if copy is None else copy.path, band, ReadOptions(lossy=lossy), shown=shown
         ) as sink,
-        progress_of(progress) as told,
+        progress_of(progress) as reporter,
     ):
         target = raster if copy is None else copy.path
         if not accept_stale:
@@ -169,7 +169,7 @@ def copy_to_raster(
         if sink.writes_through:
             # Changes to such a file cannot be undone, so check all values first.
             longest = {plan.key: check_all(table, plan, rows) for plan in plans}
-        losses, written = _write(table, sink, plans, rows, longest, told)
+        losses, written = _write(table, sink, plans, rows, longest, reporter)
         losses += sink.commit()
         with opened(_file_of(target)) as again:
             losses += compare(
@@ -177,7 +177,7 @@ def copy_to_raster(
                 again,
                 band,
                 written,
-                told,
+                reporter,
                 every=verify if verify is not None else not exact,
                 values=verify is not False,
             )
@@ -186,7 +186,7 @@ def copy_to_raster(
             if losses:
                 raise NotWrittenError(f"{name} was left unchanged: {'; '.join(losses)}")
             copy.put_back()
-        told.report(1.0)
+        reporter.report(1.0)
     for loss in losses:
         warnings.warn(f"{name}: {loss}", LossWarning, stacklevel=2)
     return CopyReport(
@@ -355,7 +355,7 @@ def _write(
     plans: Sequence[ExportPlan],
     rows: int,
     longest: Mapping[str, tuple[int, NDArray[Any]] | None],
-    told: Progress,
+    reporter: Progress,
 ) -> tuple[list[str], list[tuple[ExportPlan, int, Borders]]]:
     losses: list[str] = []
     written: list[tuple[ExportPlan, int, Borders]] = []
@@ -382,7 +382,7 @@ def _write(
             for block, pieces in islice(reading, count):
                 _write_block(sink, index, plan, block, pieces, real=real)
                 borders.put(block, pieces)
-                told.report((done + block.stop / rows) / len(plans) / 2, plan.key)
+                reporter.report((done + block.stop / rows) / len(plans) / 2, plan.key)
     attributes = table.getRatAttributeMapping().asdict()
     kind = table_type(attributes)
     if kind is not None and kind != sink.schema.table_type:

@@ -40,11 +40,11 @@ from ratzarr import (
 from ratzarr.errors import Advice
 from ratzarr.format import PROVENANCE_ATTR, RESIZE_ATTR, chunk_rows_of
 from ratzarr.pipeline import (
+    IN_FLIGHT_BYTES,
     PROCESSORS,
-    ROOM,
     ReadAhead,
     at_once,
-    is_far,
+    is_remote,
     max_blocks,
     memory_of,
     write_behind,
@@ -94,7 +94,7 @@ class _Copying:
     is_new: bool
     """True if the sidecar did not exist before."""
     block_rows: int | None
-    told: Progress
+    reporter: Progress
     columns: list[_Column] = field(default_factory=list)
     finished: int = 0
     """Number of complete columns; the others are incomplete."""
@@ -112,7 +112,12 @@ class _Copying:
         threads = self._threads()
         reading = ReadAhead(self._blocks(), self._read, ahead=1 if texts else 2)
         writing = write_behind(
-            reading, self._write, threads=threads, behind=threads, size=memory_of, room=ROOM
+            reading,
+            self._write,
+            threads=threads,
+            behind=threads,
+            size=memory_of,
+            max_bytes=IN_FLIGHT_BYTES,
         )
         with closing(reading), closing(writing):
             for column, block in writing:
@@ -134,7 +139,7 @@ class _Copying:
         # For text, that is known only after the first block.
         plans = [one.plan for one in self.columns]
         most = max([2, *(at_once(plan.stored.dtype, self._step(plan)) for plan in plans)])
-        return most if is_far(self.table) else min(most, max(2, PROCESSORS))
+        return most if is_remote(self.table) else min(most, max(2, PROCESSORS))
 
     def _step(self, plan: Plan) -> int:
         """Return the largest number of rows in a block, a multiple of whole chunks."""
@@ -169,7 +174,7 @@ class _Copying:
         """Create a column; also create the next ones if the store has latency."""
         if self.columns[number].is_ours:
             return
-        together = min(TOGETHER, max_blocks()) if is_far(self.table) else 1
+        together = min(TOGETHER, max_blocks()) if is_remote(self.table) else 1
         later = self.columns[number : number + together]
         group = [one for one in later if one.plan.action is Action.CREATE]
         options = {one.plan.name: _options(one.plan) for one in group}
@@ -211,7 +216,7 @@ class _Copying:
     def _report(self, fraction: float) -> None:
         if self.columns:
             done = (self.finished + fraction) / len(self.columns)
-            self.told.report(done, self.columns[self.finished].plan.name)
+            self.reporter.report(done, self.columns[self.finished].plan.name)
 
     @contextmanager
     def rollback_on_error(
@@ -382,7 +387,10 @@ def copy_to_sidecar(
         if value is not None and (isinstance(value, bool) or value < 1):
             raise BridgeError(f"{what} is an integer >= 1: got {value!r}")
     reading = ReadOptions(encoding, lossy)
-    with open_rat(raster, band, storage_options, reading) as source, progress_of(progress) as told:
+    with (
+        open_rat(raster, band, storage_options, reading) as source,
+        progress_of(progress) as reporter,
+    ):
         schema = source.schema
         belongs = raster_attribute(source.dataset, band, target)
         chosen = choose(schema.columns, columns, source.name)
@@ -409,7 +417,7 @@ def copy_to_sidecar(
                 newRowCount=schema.rows,
                 newChunkSize=usual,
             ) as table,
-            (copying := _Copying(source, table, is_new, block_rows, told)).rollback_on_error(
+            (copying := _Copying(source, table, is_new, block_rows, reporter)).rollback_on_error(
                 overwrite, storage_options
             ),
         ):
@@ -431,7 +439,7 @@ def copy_to_sidecar(
             copying.run(plans)
             made = {plan.name for plan in plans}
             _describe_table(table, source.name, made, schema.attributes, belongs)
-            told.report(1.0)
+            reporter.report(1.0)
     return CopyReport(
         source=source.name,
         target=str(target),

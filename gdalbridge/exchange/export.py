@@ -164,7 +164,7 @@ def export_table(
     output = Output(out, overwrite, storage_options, suffixes=suffixes)
     output.check(keep_rasters=kind == "gpkg")
     with ExitStack() as stack:
-        told = stack.enter_context(progress_of(progress))
+        reporter = stack.enter_context(progress_of(progress))
         if isinstance(place, TableMethods):
             table: TableMethods = place
         else:
@@ -176,10 +176,10 @@ def export_table(
             for one in opened.left_out if columns is None else ():
                 one.warn()
             table = _Opened(source)
-        rows = _Rows(table, columns, where, dict(rename or {}), row, told)
+        rows = _Rows(table, columns, where, dict(rename or {}), row, reporter)
         if output.name.lower().endswith(VAT):
             rows.become_vat()
-        losses, notes, size = _write(rows, kind, output, strict, told)
+        losses, notes, size = _write(rows, kind, output, strict, reporter)
     for loss in losses:
         warnings.warn(f"{output}: {loss}", LossWarning, stacklevel=2)
     return ExportReport(
@@ -216,11 +216,11 @@ class _Rows:
         where: str | None,
         rename: dict[str, str],
         row: bool,
-        told: Progress,
+        reporter: Progress,
     ) -> None:
         import pyarrow as pa
 
-        self._table, self._where, self._told = table, where, told
+        self._table, self._where, self._reporter = table, where, reporter
         self.row, self.passes, self._pass = row, 1, 0
         self.written = 0
         self.place = str(getattr(table, "place", None) or table._source.place)
@@ -311,7 +311,7 @@ class _Rows:
             self.written += batch.num_rows
             if batch.num_rows:
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=self.schema)
-            self._told.report(min(1.0, first + done / max(1, self._rows) / self.passes))
+            self._reporter.report(min(1.0, first + done / max(1, self._rows) / self.passes))
         self._pass += 1
 
     def _all(self) -> Iterator[tuple[Any, int]]:
@@ -354,7 +354,7 @@ def _chosen(there: Sequence[str], columns: Sequence[str] | None, place: str) -> 
 
 
 def _write(
-    rows: _Rows, kind: str, output: Output, strict: bool, told: Progress
+    rows: _Rows, kind: str, output: Output, strict: bool, reporter: Progress
 ) -> tuple[list[str], list[str], int]:
     """Write the files, and return losses, notes, and the size of the file with the target's name."""
     from gdalbridge.exchange.layers import Losses, write_dbf, write_gpkg
@@ -372,7 +372,7 @@ def _write(
             _write_arrow(path, kind, rows)
         size = path.stat().st_size
         # The last chance to cancel.
-        told.report(1.0)
+        reporter.report(1.0)
     return (
         [f"column {name!r}: {words}" for name, words in found.losses.items()],
         [f"column {name!r}: {words}" for name, words in found.notes.items()],

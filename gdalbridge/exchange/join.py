@@ -342,7 +342,7 @@ def write_joined(
     joined: KeyedData,
     attributes: Callable[[str, np.dtype[Any]], Mapping[str, Any]],
     report: JoinReport,
-    told: Progress,
+    reporter: Progress,
 ) -> None:
     """Create the columns of a join in a store; after an error they are deleted.
 
@@ -355,7 +355,7 @@ def write_joined(
         Returns the attributes of a new column, by its name and dtype.
     report : JoinReport
         Filled in.
-    told : Progress
+    reporter : Progress
 
     Raises
     ------
@@ -366,14 +366,14 @@ def write_joined(
         for name, dtype in joined.dtypes.items():
             begun[name] = table.colExists(name)
             begin_column(table, name, dtype, joined.width(name), attributes(name, dtype))
-        _fill(table, joined, report, told)
+        _fill(table, joined, report, reporter)
         for name, value in report.missing_values.items():
             table.getColumnAttributeMapping(name)[MISSING_ATTR] = value
     report.columns = tuple(begun)
     report.dtypes = {name: dtype_text(joined.dtypes[name]) for name in begun}
 
 
-def _fill(table: RatZarr, joined: KeyedData, report: JoinReport, told: Progress) -> None:
+def _fill(table: RatZarr, joined: KeyedData, report: JoinReport, reporter: Progress) -> None:
     spare: dict[str, int | None] = {}
     for block in blocks_of(table.rowCount, table.getRATChunkSize(), BLOCK_ROWS):
         places = joined.places(block)
@@ -389,7 +389,7 @@ def _fill(table: RatZarr, joined: KeyedData, report: JoinReport, told: Progress)
                     report.missing_values[name] = found
             values = _values(array, dtype, spare.get(name), width, name, block.start)
             table.writeBlock(name, values, block.start)
-        told.report(block.stop / table.rowCount)
+        reporter.report(block.stop / table.rowCount)
     report.rows = table.rowCount
     report.duplicates = joined.duplicates
     report.unused, report.unused_keys = joined.unused_keys()

@@ -194,6 +194,6 @@ def effective_options(settings: S3Settings, bucket: str) -> dict[str, tuple[str,
             value = "set" if value else "not set"
         if name == "AWS_S3_ENDPOINT":
             value = value.rpartition("@")[2]
-        told = said.get(name)
-        found[name] = (value, told[1] if told else DERIVED)
+        chosen = said.get(name)
+        found[name] = (value, chosen[1] if chosen else DERIVED)
     return found

@@ -172,7 +172,7 @@ def build(
         are no new columns.
     """
     started = time.perf_counter()
-    with ExitStack() as stack, progress_of(progress) as told:
+    with ExitStack() as stack, progress_of(progress) as reporter:
         pixels = stack.enter_context(Pixels(raster, [band], storage_options))
         _check_type(pixels)
         columns = stack.enter_context(
@@ -219,7 +219,7 @@ def build(
             if is_main and not (overwrite or recount):
                 # Before the pixels are read.
                 _check_new(columns, [COUNT], mine)
-            found = _collected(pixels, windows, rule, extents, threads, saving, told)
+            found = _collected(pixels, windows, rule, extents, threads, saving, reporter)
             specs, blocks, rows, notes = _contents(
                 pixels, columns, found, rule,
                 sparse=sparse, area=area and not recount, colors=colors and not recount,
@@ -238,9 +238,9 @@ def build(
                 for first in range(0, rows, step):
                     stop = min(first + step, rows)
                     writer.write({key: make(first, stop) for key, make in blocks.items()}, first)
-                    told.report(0.9 + 0.1 * stop / rows, writer.path)
+                    reporter.report(0.9 + 0.1 * stop / rows, writer.path)
                 path = writer.path
-        told.report(1.0)
+        reporter.report(1.0)
         return BuildReport(
             pixels.name, path, rows, len(found.values), tuple(specs),
             time.perf_counter() - started, tuple(notes), len(windows), there,
@@ -297,7 +297,7 @@ def _collected(
     extents: frozenset[str],
     threads: int | None,
     saving: Checkpoint,
-    told: Progress,
+    reporter: Progress,
 ) -> _Part:
     """Return all values, or all rows, with their counts."""
 
@@ -324,7 +324,7 @@ def _collected(
                 [part] = parts
                 arrays = {"values": part.values, "count": part.count, **part.extents}
                 saving.save("pixels", {"windows": done}, pieces_of(arrays))
-            told.report(0.9 * done / len(windows), pixels.name)
+            reporter.report(0.9 * done / len(windows), pixels.name)
     return _joined(parts)
 
 

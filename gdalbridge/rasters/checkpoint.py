@@ -38,7 +38,7 @@ from gdalbridge.sidecars.provenance import pixel_files
 from gdalbridge.sidecars.staleness import file_changes
 from ratzarr import DamagedError, RatZarrError, StoreError
 from ratzarr.errors import Advice
-from ratzarr.pipeline import ROOM, memory_of, write_behind
+from ratzarr.pipeline import IN_FLIGHT_BYTES, memory_of, write_behind
 from ratzarr.stores import Objects, open_objects, parse
 
 __all__ = [
@@ -310,7 +310,12 @@ class Checkpoint:
                 yield (name, begun[-1]), values
 
         for _ in write_behind(
-            numbered(), write, threads=THREADS, behind=THREADS, size=memory_of, room=ROOM
+            numbered(),
+            write,
+            threads=THREADS,
+            behind=THREADS,
+            size=memory_of,
+            max_bytes=IN_FLIGHT_BYTES,
         ):
             pass
         return [described[key] for key in begun]

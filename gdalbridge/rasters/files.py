@@ -207,7 +207,7 @@ def copy_items(
                     change=_change(one, items[-1]),
                     resume=resume,
                     move=move,
-                    told=count,
+                    report=count,
                 )
             elif one.state is None or (resume and same_file(one.source, one.target, options)):
                 count(one.size)
@@ -230,11 +230,11 @@ def copy_items(
         raise
 
 
-def _copy_file(one: FileItem, options: Mapping[str, Any] | None, told: "_Counter") -> None:
+def _copy_file(one: FileItem, options: Mapping[str, Any] | None, report: "_Counter") -> None:
     if file_state(one.source, options) != one.state:
         raise ChangedError(f"{one.source} was changed during the copy. Copy it again.")
     try:
-        copy_file(one.source, one.target, options=options, told=told)
+        copy_file(one.source, one.target, options=options, report=report)
     except FileExistsError as error:
         raise OutputExistsError(f"{one.target} already exists and is a different file") from error
 

@@ -223,12 +223,12 @@ def paint(
         from gdalbridge.rasters.picture import draw
 
         output.check(raster)
-        with Painter(raster, names, **chosen) as painter, progress_of(progress) as told:
+        with Painter(raster, names, **chosen) as painter, progress_of(progress) as reporter:
             region = region_of(painter, window)
             with output.create() as made:
                 width, height, painted = draw(
                     painter, column, made, region,
-                    cmap=cmap, limits=limits, where=where, threads=threads, told=told,
+                    cmap=cmap, limits=limits, where=where, threads=threads, reporter=reporter,
                 )  # fmt: skip
             return PaintReport(
                 painter.pixels.name, column or "colours", str(output), "PNG", "uint8", 4, width,
@@ -238,12 +238,12 @@ def paint(
     if short == "VRT":
         raise BridgeError(f"{output}: a VRT has no pixels of its own, and is not painted")
     output.check(raster)
-    with Painter(raster, names, **chosen) as painter, progress_of(progress) as told:
+    with Painter(raster, names, **chosen) as painter, progress_of(progress) as reporter:
         job = _Job(painter, column, region_of(painter, window), nodata, cmap, limits, threads)
         with output.create() as made:
-            job.write(driver, made, options, told)
+            job.write(driver, made, options, reporter)
             # The last chance to cancel.
-            told.report(1.0)
+            reporter.report(1.0)
         return PaintReport(
             painter.pixels.name, column or "colours", str(output), short, str(job.dtype),
             job.bands, job.region.width, job.region.height, job.nodata, job.painted,
@@ -435,12 +435,12 @@ class _Job:
 
     # ---- writing
 
-    def write(self, driver: Any, made: Path, options: Sequence[str], told: Progress) -> None:
+    def write(self, driver: Any, made: Path, options: Sequence[str], reporter: Progress) -> None:
         """Write the raster; once more, if the nodata value turns out to be a row's."""
         is_direct = driver.ShortName == "GTiff"
         place = made if is_direct else made.with_name(f"{made.name}.pixels.tif")
         try:
-            self._write_pixels(place, options if is_direct else (), told)
+            self._write_pixels(place, options if is_direct else (), reporter)
         except UsedNodataError:
             if not self._is_chosen:
                 raise
@@ -450,19 +450,19 @@ class _Job:
                 f"nodata is {self.nodata}, because {before} is a value of column {column!r}"
             )
             place.unlink(missing_ok=True)
-            self._write_pixels(place, options if is_direct else (), told)
+            self._write_pixels(place, options if is_direct else (), reporter)
         in_tiff = is_direct or driver.ShortName == "COG"
         if self.painter.classes and not in_tiff:
             self._write_classes(place)
         if not is_direct:
-            self._convert(driver, place, made, options, told)
+            self._convert(driver, place, made, options, reporter)
         if self.painter.classes:
             if in_tiff:
                 self._write_classes(made)
             self._check_classes(made)
 
     def _convert(
-        self, driver: Any, place: Path, made: Path, options: Sequence[str], told: Progress
+        self, driver: Any, place: Path, made: Path, options: Sequence[str], reporter: Progress
     ) -> None:
         given = {one.partition("=")[0].upper() for one in options}
         more = []
@@ -475,7 +475,7 @@ class _Job:
             }
             more = [f"{key}={value}" for key, value in defaults.items() if key not in given]
         source = open_dataset(str(place))
-        copy_dataset(driver, made, source, [*options, *more], told, (0.7, 1.0))
+        copy_dataset(driver, made, source, [*options, *more], reporter, (0.7, 1.0))
         kept = open_dataset(str(made))
         was, now = ([one.GetRasterBand(n + 1).DataType for n in range(one.RasterCount)]
                     for one in (source, kept))  # fmt: skip
@@ -489,7 +489,7 @@ class _Job:
                 f"{driver.ShortName} does not keep pixels of {self.dtype} with nodata {self.nodata}"
             )
 
-    def _write_pixels(self, place: Path, options: Sequence[str], told: Progress) -> None:
+    def _write_pixels(self, place: Path, options: Sequence[str], reporter: Progress) -> None:
         self.painted = pending = 0
         self._counts[:] = 0
         windows = windows_of(self.painter, self.region)
@@ -513,7 +513,9 @@ class _Job:
                         self.painted += painted
                         if counts is not None:
                             self._counts += counts
-                        told.report(0.7 * (number + 1) / len(windows), self.painter.pixels.name)
+                        reporter.report(
+                            0.7 * (number + 1) / len(windows), self.painter.pixels.name
+                        )
                 dataset.FlushCache()
                 # Closing the dataset completes the file.
                 del dataset

@@ -39,7 +39,7 @@ def draw(
     limits: tuple[float, float] | None,
     where: str | None,
     threads: int | None,
-    told: Progress,
+    reporter: Progress,
 ) -> tuple[int, int, int]:
     """Draw a region into a new PNG file; the parameters are those of :func:`gdalbridge.paint`.
 
@@ -53,7 +53,7 @@ def draw(
     required("matplotlib", "plot", "a picture")
     from matplotlib.figure import Figure
 
-    columns, has = _thinned(painter, region, threads, told)
+    columns, has = _thinned(painter, region, threads, reporter)
     height, width = has.shape
     figure = Figure(figsize=_size(width, height), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
@@ -75,12 +75,12 @@ def draw(
     axes.set_title(f"{title}\nwhere {_short(where, 70)}" if where else title, fontsize=10)
     figure.savefig(made, format="png", bbox_inches="tight", pad_inches=0.1)
     # The last chance to cancel.
-    told.report(1.0)
+    reporter.report(1.0)
     return width, height, int(has.sum())
 
 
 def _thinned(
-    painter: Painter, region: Window, threads: int | None, told: Progress
+    painter: Painter, region: Window, threads: int | None, reporter: Progress
 ) -> tuple[list[Array], NDArray[np.bool_]]:
     """Return the columns on evenly spaced pixels, and which of these have values."""
     step = max(1, -(-max(region.width, region.height) // SIDE))
@@ -110,7 +110,7 @@ def _thinned(
         for whole, part in zip(found, columns, strict=True):
             whole[cut] = part
         has[cut] = there
-        told.report(0.9 * (number + 1) / len(windows), painter.pixels.name)
+        reporter.report(0.9 * (number + 1) / len(windows), painter.pixels.name)
     return found, has
 
 

@@ -166,7 +166,7 @@ def polygonize(
     output = Output(out, overwrite, storage_options, suffixes=polygon_suffixes(kind))
     output.check(raster, keep_rasters=kind == "gpkg")
     with ExitStack() as stack:
-        told = stack.enter_context(progress_of(progress))
+        reporter = stack.enter_context(progress_of(progress))
         pixels = stack.enter_context(Pixels(raster, [band], storage_options))
         there, source = open_source(
             raster, band=band, names=names, prefer=prefer, storage_options=storage_options,
@@ -177,10 +177,10 @@ def polygonize(
         rows = None if where is None else chosen_rows(there, where)
         chosen = ChosenPixels(pixels, pixel_rows(there), rows)
         made = stack.enter_context(output.create(f"polygons.{kind}"))
-        path = _row_raster(made.with_name("rows.tif"), pixels, chosen, threads, told)
-        losses = job.write(made, path, pixels.grid.crs, strict, told)
+        path = _row_raster(made.with_name("rows.tif"), pixels, chosen, threads, reporter)
+        losses = job.write(made, path, pixels.grid.crs, strict, reporter)
         # The last chance to cancel.
-        told.report(1.0)
+        reporter.report(1.0)
     for name, words in losses.losses.items():
         warnings.warn(f"{output}: column {name!r}: {words}", LossWarning, stacklevel=2)
     return PolygonReport(
@@ -198,14 +198,14 @@ def polygonize(
 
 
 def _row_raster(
-    path: Path, pixels: Pixels, chosen: ChosenPixels, threads: int | None, told: Progress
+    path: Path, pixels: Pixels, chosen: ChosenPixels, threads: int | None, reporter: Progress
 ) -> Path:
     """Write the row of each pixel to a raster, -1 as nodata."""
     dtype = np.int32 if chosen.rows <= np.iinfo(np.int32).max else np.int64
     with RasterWriter(path, pixels.grid, dtype, nodata=NO_ROW, options=["ZLEVEL=1"]) as out:
         for done, (window, rows) in enumerate(chosen.each(threads), start=1):
             out.write(window, rows.astype(dtype))
-            told.report(0.3 * done / chosen.windows, pixels.name)
+            reporter.report(0.3 * done / chosen.windows, pixels.name)
     return path
 
 
@@ -239,24 +239,24 @@ class _Job:
         self.features = self.polygons = 0
         self._written: list[NDArray[np.int64]] = []
 
-    def write(self, made: Path, rows: Path, crs: str, strict: bool, told: Progress) -> Any:
+    def write(self, made: Path, rows: Path, crs: str, strict: bool, reporter: Progress) -> Any:
         """Write the file, and return what it does not keep."""
         from gdalbridge.exchange.layers import Losses
         from gdalbridge.exchange.polygon_files import write_polygons
 
         losses = Losses(strict)
-        with closing(self._batches(rows, told)) as batches:
+        with closing(self._batches(rows, reporter)) as batches:
             write_polygons(
                 made, self._kind, self.schema, batches,
                 self._attributes, LayerPolygons(self._geometry, crs), losses,
             )  # fmt: skip
         return losses
 
-    def _batches(self, rows: Path, told: Progress) -> Generator[Any]:
+    def _batches(self, rows: Path, reporter: Progress) -> Generator[Any]:
         import pyarrow as pa
 
         def report(done: float) -> None:
-            told.report(0.3 + 0.4 * done)
+            reporter.report(0.3 + 0.4 * done)
 
         parts = polygon_parts(rows, self._connectedness or 4, report)
         last = self._dataset.range[1] or 1
@@ -266,7 +266,7 @@ class _Job:
                     [*self._table(numbers).columns, pa.array(shapes, pa.binary())],
                     schema=self.schema,
                 )
-                told.report(min(1.0, 0.7 + 0.3 * numbers[-1] / last))
+                reporter.report(min(1.0, 0.7 + 0.3 * numbers[-1] / last))
 
     def _features(
         self, parts: Iterator[tuple[int, list[bytes]]]

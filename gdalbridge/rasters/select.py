@@ -97,7 +97,7 @@ def select(
         If the mask exists and may not be replaced.
     """
     with ExitStack() as stack:
-        told = stack.enter_context(progress_of(progress))
+        reporter = stack.enter_context(progress_of(progress))
         if mask is not None:
             output = Output(mask, overwrite, storage_options, endings=BESIDE)
             if not output.name.lower().endswith(SUFFIXES):
@@ -121,9 +121,9 @@ def select(
         with RasterWriter(made, pixels.grid, np.uint8, options=tiles) as out:
             for done, (window, numbers) in enumerate(found.each(threads), start=1):
                 out.write(window, (numbers >= 0).astype(np.uint8))
-                told.report(done / found.windows, str(output))
+                reporter.report(done / found.windows, str(output))
         # The last chance to cancel.
-        told.report(1.0)
+        reporter.report(1.0)
         return rows
 
 

@@ -182,7 +182,7 @@ def summarize(
     needed()
     groups = (by,) if isinstance(by, str) else tuple(by)
     with ExitStack() as stack:
-        told = stack.enter_context(progress_of(progress))
+        reporter = stack.enter_context(progress_of(progress))
         there, source = open_source(
             raster, band=band, names=names, prefer=prefer, storage_options=storage_options,
             options=ReadOptions(encoding, lossy),
@@ -196,9 +196,9 @@ def summarize(
         short = {name: f"c{place}" for place, name in enumerate(chosen)}
         dataset = TableDataset(source, chosen, rename=short)
         query, titles = _query(there, groups, columns or (), stats, short, pixels)
-        told.report(0.0, pixels.name)
+        reporter.report(0.0, pixels.name)
         found = _run(dataset, query).rename_columns(titles)
-        told.report(1.0, pixels.name)
+        reporter.report(1.0, pixels.name)
         units = units_of(pixels.grid.crs)
         return ClassSummary(pixels.name, groups, f"{units}2" if units else "", found)
 

@@ -225,7 +225,7 @@ def zonal(
     wanted = _checked(stats, is_weighted=weights is not None)
     if memory < 1:
         raise BridgeError(f"memory is a number of bytes above 0: got {memory!r}")
-    with ExitStack() as stack, progress_of(progress) as told:
+    with ExitStack() as stack, progress_of(progress) as reporter:
         stack.enter_context(block_cache(max(LEAST_CACHE, memory // 8)))
         zones = stack.enter_context(Pixels(segments, [band], storage_options))
         layers = _layers(stack, zones, values, bands, prefix, resampling, storage_options)
@@ -255,7 +255,7 @@ def zonal(
                 saving.resume(str(target))
             if "fraction" in wanted:
                 # The classes decide which columns there are.
-                job.count(saving, told)
+                job.count(saving, reporter)
             specs = job.columns()
             with new_columns(
                 columns, segments, specs, rows, operation="zonal", band=band, name=name,
@@ -264,9 +264,9 @@ def zonal(
                 provenance={"images": sorted({one.image for one in layers}), "stats": list(wanted)},
             ) as writer:  # fmt: skip
                 if writer.names:
-                    job.run(writer, saving, told)
+                    job.run(writer, saving, reporter)
                 path = writer.path
-        told.report(1.0)
+        reporter.report(1.0)
         return ZonalReport(
             zones.name,
             path,
@@ -464,7 +464,7 @@ class _Job:
 
     # ---- what to write
 
-    def count(self, saving: Checkpoint, told: Progress) -> None:
+    def count(self, saving: Checkpoint, reporter: Progress) -> None:
         """Collect the pixels for medians, percentiles, modes and fractions."""
         if self._tables or not self._ranks:
             return
@@ -482,7 +482,7 @@ class _Job:
             for place, row in pieces:
                 v, n = next(pieces)[1], next(pieces)[1]
                 self._tables[int(place.partition("/")[0])].restore(row, v, n)
-        for _, reduced in self._reading(0, self._rows, told, done, pairs=True):
+        for _, reduced in self._reading(0, self._rows, reporter, done, pairs=True):
             for table, found in zip(self._tables, reduced, strict=True):
                 table.add(*found)
             done += 1
@@ -530,15 +530,15 @@ class _Job:
 
     # ---- the work
 
-    def run(self, writer: ColumnWriter, saving: Checkpoint, told: Progress) -> None:
+    def run(self, writer: ColumnWriter, saving: Checkpoint, reporter: Progress) -> None:
         """Compute and write all columns."""
-        self._sum(writer, saving, told)
-        self.count(saving, told)
+        self._sum(writer, saving, reporter)
+        self.count(saving, reporter)
         for layer, table in zip(self._layers, self._tables, strict=False):
             for start, blocks in table.results(self._rows, self._step(writer)):
                 writer.write({f"{layer.name}_{key}": one for key, one in blocks.items()}, start)
 
-    def _sum(self, writer: ColumnWriter, saving: Checkpoint, told: Progress) -> None:
+    def _sum(self, writer: ColumnWriter, saving: Checkpoint, reporter: Progress) -> None:
         """Compute and write the statistics that accumulate, and free their arrays at the end."""
         saved = saving["sums"]
         if saved is not None and saved.state["first"] and not writer.is_resumed:
@@ -564,7 +564,7 @@ class _Job:
                 done = self._taken(saved)
                 _fill(arrays, saved)
                 saved = None
-            for _, reduced in self._reading(first, stop, told, done):
+            for _, reduced in self._reading(first, stop, reporter, done):
                 for total, one in zip(sums, reduced, strict=True):
                     total.add(one)
                 done += 1
@@ -593,7 +593,7 @@ class _Job:
         return chunk * max(1, BLOCK_ROWS // chunk)
 
     def _reading(
-        self, first: int, stop: int, told: Progress, done: int = 0, *, pairs: bool = False
+        self, first: int, stop: int, reporter: Progress, done: int = 0, *, pairs: bool = False
     ) -> Iterator[tuple[Window, list[Any]]]:
         """Yield each window with the statistics of its pixels, for each layer.
 
@@ -610,7 +610,7 @@ class _Job:
                 self.outside += lost
                 yield window, reduced
                 self._done += 1
-                told.report(self._done / self.windows * 0.95, self._zones.name)
+                reporter.report(self._done / self.windows * 0.95, self._zones.name)
 
     def _reduced(
         self, window: Window, first: int, stop: int, *, pairs: bool

@@ -33,7 +33,7 @@ from gdalbridge.sql.expressions import Program
 from gdalbridge.text_table import dtype_text
 from ratzarr import RatZarr
 from ratzarr.format import BLOCK_ROWS, MISSING_ATTR, Block, blocks_of, normalize_dtype
-from ratzarr.pipeline import ROOM, ReadAhead, at_once, memory_of, write_behind
+from ratzarr.pipeline import IN_FLIGHT_BYTES, ReadAhead, at_once, memory_of, write_behind
 
 __all__ = ["CalcReport", "calc"]
 
@@ -142,7 +142,7 @@ def calc(
         )
     with (
         open_columns(raster, band=band, storage_options=storage_options, options=reading) as there,
-        progress_of(progress) as told,
+        progress_of(progress) as reporter,
         Program(outputs, there) as program,
     ):
         rows = _rows_of(there, program)
@@ -157,9 +157,9 @@ def calc(
             provenance={"versions": versions() | {"duckdb": metadata.version("duckdb")}},
             band=band, name=name, overwrite=overwrite, storage_options=storage_options,
         ) as writer:  # fmt: skip
-            _compute(there, program, writer.table, rows, told, block_rows, dtypes)
+            _compute(there, program, writer.table, rows, reporter, block_rows, dtypes)
             target = writer.path
-        told.report(1.0)
+        reporter.report(1.0)
     return CalcReport(
         target,
         rows,
@@ -202,7 +202,7 @@ def _compute(
     program: Program[Column],
     table: RatZarr,
     rows: int,
-    told: Progress,
+    reporter: Progress,
     block_rows: int,
     dtypes: Mapping[str, np.dtype[Any]],
 ) -> None:
@@ -245,12 +245,12 @@ def _compute(
         closing(computed(reading)) as results,
         closing(
             write_behind(
-                results, write, threads=writers, behind=writers, size=memory_of, room=ROOM
+                results, write, threads=writers, behind=writers, size=memory_of, max_bytes=IN_FLIGHT_BYTES
             )
         ) as written,
     ):  # fmt: skip
         for block, name in written:
-            told.report(block.stop / rows, name)
+            reporter.report(block.stop / rows, name)
     for name, one in nulls.items():
         if one.missing is not None:
             table.getColumnAttributeMapping(name)[MISSING_ATTR] = one.missing

@@ -229,10 +229,10 @@ def column_stats(
         open_columns(
             table, band=band, names=names, storage_options=storage_options, options=reading
         ) as there,
-        progress_of(progress) as told,
+        progress_of(progress) as reporter,
     ):
         return stats_of(
-            there, there.chosen(columns), told, weight=_weight_column(there, weights),
+            there, there.chosen(columns), reporter, weight=_weight_column(there, weights),
             quantiles=asked, bins=bins, memory=memory, block_rows=block_rows,
         )  # fmt: skip
 

@@ -240,8 +240,8 @@ def summarize(
     """
     needed()
     chosen = [part for one in _chosen(there, columns) for part in _parts(one)]
-    with progress_of(progress) as told:
-        stats = stats_of(there, chosen, told)
+    with progress_of(progress) as reporter:
+        stats = stats_of(there, chosen, reporter)
     return TableSummary(
         there.name,
         there.rows,

@@ -43,8 +43,8 @@ from ratzarr.errors import TooLargeError, UnsupportedCodecError
 from ratzarr.settings import MAX_CHUNK_BYTES, REQUESTS, environment, number_of
 
 __all__ = [
+    "BUDGET",
     "DECOMPRESS",
-    "ROOM",
     "ChunkCodec",
     "check_codecs",
     "chunk_rows_within",
@@ -52,7 +52,7 @@ __all__ = [
 ]
 
 
-class UnpackRoom:
+class DecodeBudget:
     """Limits the memory of all chunks being decoded at once."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class UnpackRoom:
                 self._waiting.notify_all()
 
 
-ROOM = UnpackRoom()
+BUDGET = DecodeBudget()
 
 
 def _check_claim(size: int, least: int, most: int) -> None:
@@ -586,7 +586,7 @@ class ChunkCodec:
 
     def _memory(self, size: int) -> AbstractContextManager[None]:
         """Return a context manager that waits for memory; small chunks need not wait."""
-        return nullcontext() if size <= self._unlimited else ROOM.take(size, self._most)
+        return nullcontext() if size <= self._unlimited else BUDGET.take(size, self._most)
 
     def _unpack(self, data: Any) -> Any:
         """Undo compression and checksums, within the size limits."""

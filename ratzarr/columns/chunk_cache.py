@@ -212,8 +212,8 @@ class WrittenChunk:
     """The :attr:`ColumnState.kind` of the column."""
     version: Version
     """The version of the object, as reported by the store."""
-    mark: str
-    """The mark of the object."""
+    owner_tag: str
+    """The tag of the object."""
     values: Array
     count: int
     """The number of rows that this instance has written."""

@@ -7,12 +7,12 @@ chunk is *whole* and can be written without reading the chunk.
 :class:`BlockRead` reads one block. Its tasks fetch and decode the chunks; then
 :meth:`BlockRead.validate` checks that the values can be trusted. Another process can cut rows off
 meanwhile, or delete the column and create another of its name. So the column's document is read
-again after the chunks, unless the mark of each chunk proves that it belongs to the column.
+again after the chunks, unless the tag of each chunk proves that it belongs to the column.
 
 :func:`write_rows` writes rows of one chunk. A whole chunk is written without reading it first.
 Otherwise the chunk is read, the rows are merged into it, and it is written back by
 compare-and-swap, so that two writers of different rows in a chunk never undo each other's work.
-Each chunk is written for an :class:`~ratzarr.stores.base.Owner`, which keeps it out of a column
+Each chunk is written for an :class:`~ratzarr.stores.base.ChunkOwner`, which keeps it out of a column
 created anew.
 """
 
@@ -205,7 +205,7 @@ class BlockRead:
             )
             if found is None:
                 self._missing.append(part.chunk)
-            elif not self._is_ours(part, found.mark):
+            elif not self._is_ours(part, found.owner_tag):
                 return
             data = None if found is None else found.data
             with column.damage_in_words(state, part.chunk):
@@ -213,15 +213,15 @@ class BlockRead:
         except DamagedError as error:
             self._damaged.append(error)
 
-    def _is_ours(self, part: Part, mark: str) -> bool:
-        """Return False if a chunk's mark shows that it belongs to another column."""
-        if not mark:
+    def _is_ours(self, part: Part, owner_tag: str) -> bool:
+        """Return False if a chunk's tag shows that it belongs to another column."""
+        if not owner_tag:
             self._needs_reload = True
             return True
         stop = part.chunk * self.state.chunk_rows + part.in_chunk.stop
-        if not self.state.vouches_for(mark, stop):
+        if not self.state.covers(owner_tag, stop):
             self._needs_reload = True
-        if self.state.disowns(mark):
+        if self.state.is_foreign(owner_tag):
             self._damaged.append(self.column.foreign(self.state, part.chunk))
             return False
         return True
@@ -268,7 +268,7 @@ class BlockRead:
             out.fill(state.fill)
             self._missing.append(part.chunk)
             return
-        if not self._is_ours(part, found.mark):
+        if not self._is_ours(part, found.owner_tag):
             return
         with column.damage_in_words(state, part.chunk):
             if found.is_read and not keeps:
@@ -411,7 +411,7 @@ def _merge(
     may_create = len(values) >= min(state.chunk_rows, state.length - first)
     for _ in (attempts := Attempts(objects.patience)):
         if known is not None and not (
-            objects.looks_before_writing or state.vouches_for(known.mark, stop)
+            objects.looks_before_writing or state.covers(known.owner_tag, stop)
         ):
             known = None
         if known is None and not may_create:
@@ -428,7 +428,7 @@ def _merge(
             count = len(values) + (0 if known is None else known.count)
             if count < state.chunk_rows:
                 # More rows are likely to follow.
-                merged = WrittenChunk(state.kind, version, owner.mark, whole, count)
+                merged = WrittenChunk(state.kind, version, owner.owner_tag, whole, count)
                 column.cache.keep_written(key, merged)
             return whole
         known, may_create = None, False
@@ -443,7 +443,7 @@ def _stored(column: Column, state: ColumnState, chunk: int, stop: int) -> Writte
     objects = column.objects
     try:
         found = objects.read(column.chunk_key(state, chunk), state.codec.packed_limit)
-        if found is not None and state.disowns(found.mark):
+        if found is not None and state.is_foreign(found.owner_tag):
             raise column.foreign(state, chunk)
         if found is not None:
             with column.damage_in_words(state, chunk):
@@ -456,6 +456,6 @@ def _stored(column: Column, state: ColumnState, chunk: int, stop: int) -> Writte
         raise
     if found is None:
         return None
-    if not objects.looks_before_writing and not state.vouches_for(found.mark, stop):
+    if not objects.looks_before_writing and not state.covers(found.owner_tag, stop):
         column.confirm(state, stop)
-    return WrittenChunk(state.kind, found.version, found.mark, values, 0)
+    return WrittenChunk(state.kind, found.version, found.owner_tag, values, 0)

@@ -41,7 +41,7 @@ from ratzarr.format.names import (
     plausible_keys,
     true_name,
 )
-from ratzarr.stores.base import Objects, Owner
+from ratzarr.stores.base import ChunkOwner, Objects
 from ratzarr.stores.document import MetadataDocument
 
 __all__ = ["Column"]
@@ -262,7 +262,7 @@ class Column:
         )
 
     def foreign(self, state: ColumnState, chunk: int) -> DamagedError:
-        """Return the error for a chunk with the mark of an earlier column."""
+        """Return the error for a chunk with the tag of an earlier column."""
         return DamagedError(
             f"{self.chunk_in_words(state, chunk)} holds rows of an earlier column of this name, written "
             "by a process that did not know of the new one. Write these rows again."
@@ -301,9 +301,11 @@ class Column:
             self.confirm(state, 0)
             raise
 
-    def owner(self, state: ColumnState, stop: int) -> Owner:
+    def owner(self, state: ColumnState, stop: int) -> ChunkOwner:
         """Return the owner for chunks with rows up to ``stop``."""
-        return Owner(self.prefix, state.mark, lambda data: self.check_still(state, data, stop))
+        return ChunkOwner(
+            self.prefix, state.owner_tag, lambda data: self.check_still(state, data, stop)
+        )
 
     def log(self, state: ColumnState) -> None:
         """Add an event to the column's modification log.

@@ -150,8 +150,8 @@ class ColumnState:
     """The number of leading rows whose chunks a bulk writer has written."""
     length: int = 0
     """The number of valid rows; values that chunks contain beyond them are ignored."""
-    mark: str = ""
-    """The mark for chunks, for stores that can mark objects."""
+    owner_tag: str = ""
+    """The tag for chunks, for stores that can tag objects."""
 
     @staticmethod
     def of(document: Document, place: str, name: str) -> "ColumnState":
@@ -201,7 +201,7 @@ class ColumnState:
             complete=attributes.get(COMPLETE_ATTR, True),
             rows_done=attributes.get(ROWS_DONE_ATTR, 0),
             length=rows if cutting is None else min(rows, cutting),
-            mark=f"{column_id}/{rows}" if column_id else "",
+            owner_tag=f"{column_id}/{rows}" if column_id else "",
         )
 
     @property
@@ -256,14 +256,14 @@ class ColumnState:
             return None
         return chunk if chunk >= 0 and self.chunk_name(chunk) == name else None
 
-    def vouches_for(self, mark: str, stop: int) -> bool:
-        """Return True if a chunk's mark proves that rows up to ``stop`` belong to this column."""
-        column_id, _, rows = mark.partition("/")
+    def covers(self, owner_tag: str, stop: int) -> bool:
+        """Return True if a chunk's tag proves that rows up to ``stop`` belong to this column."""
+        column_id, _, rows = owner_tag.partition("/")
         return bool(column_id) and column_id == self.id and rows.isdigit() and stop <= int(rows)
 
-    def disowns(self, mark: str) -> bool:
-        """Return True if a chunk's mark shows that the chunk belongs to another column."""
-        return bool(self.id) and bool(mark) and mark.partition("/")[0] != self.id
+    def is_foreign(self, owner_tag: str) -> bool:
+        """Return True if a chunk's tag shows that the chunk belongs to another column."""
+        return bool(self.id) and bool(owner_tag) and owner_tag.partition("/")[0] != self.id
 
 
 @lru_cache(MAX_CACHED)

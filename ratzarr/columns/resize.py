@@ -31,7 +31,7 @@ from ratzarr.format.names import (
     ROWS_DONE_ATTR,
     Document,
 )
-from ratzarr.stores.base import Owner
+from ratzarr.stores.base import ChunkOwner
 from ratzarr.stores.document import MetadataDocument
 
 __all__ = ["Resizing", "rows_of"]
@@ -261,7 +261,7 @@ class Resizing:
             if document.get("attributes", {}).get(CUTTING_ATTR) != keep:
                 raise ChangedError(f"{column.document.place}: it is no longer being cut")
 
-        owner = Owner(column.prefix, f"{state.id}/{keep}" if state.id else "", check)
+        owner = ChunkOwner(column.prefix, f"{state.id}/{keep}" if state.id else "", check)
         blank = cache(lambda: state.codec.encode(column.blank(state)))
         try:
             for batch in batched(self._beyond(column, state, first), BATCH_CHUNKS):
@@ -286,7 +286,9 @@ class Resizing:
             if chunk is not None and chunk >= first:
                 yield key, version
 
-    def _clear_tail(self, column: Column, state: ColumnState, keep: int, owner: Owner) -> bool:
+    def _clear_tail(
+        self, column: Column, state: ColumnState, keep: int, owner: ChunkOwner
+    ) -> bool:
         """Clear the rows that share a chunk with remaining rows."""
         rest = keep % state.chunk_rows
         if not rest:
@@ -295,7 +297,7 @@ class Resizing:
         key = column.chunk_key(state, chunk)
         for _ in Attempts(column.objects.patience):
             found = column.objects.read(key)
-            if found is None or state.disowns(found.mark):
+            if found is None or state.is_foreign(found.owner_tag):
                 return True
             if not self._still_cutting(column, state, keep):
                 return False
@@ -308,7 +310,7 @@ class Resizing:
                 ) from error
             values[rest:].fill(state.fill)
             data = state.codec.encode(values)
-            if data == found.data and state.vouches_for(found.mark, keep):
+            if data == found.data and state.covers(found.owner_tag, keep):
                 return True
             if column.objects.replace(key, data, found.version, owner) is not None:
                 return True

@@ -339,7 +339,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
                 threads=threads,
                 ahead=min(max_blocks(), 2 * threads),
                 size=lambda batches: sum(batch.nbytes for batch in batches) + 1,
-                room=READ_AHEAD_BYTES,
+                max_bytes=READ_AHEAD_BYTES,
             )
             with closing(reading):
                 for block, batches in reading:

@@ -223,7 +223,7 @@ class ColumnCheck:
         if found is None:
             self.changed = True
             return finding("missing", "it existed a moment ago, and is now missing")
-        if state.disowns(found.mark):
+        if state.is_foreign(found.owner_tag):
             return finding(
                 "stale",
                 "it holds rows of an earlier column of this name, from a process that did not "

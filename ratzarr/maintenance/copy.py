@@ -2,7 +2,7 @@
 
 A table consists of many small objects, so many requests run in parallel, and each object is read
 as a whole. Memory depends on the size of a chunk. Between two locations on S3 the server copies.
-The identity of a chunk's column (:class:`~ratzarr.stores.base.Owner`) is copied with it: on S3 it
+The identity of a chunk's column (:class:`~ratzarr.stores.base.ChunkOwner`) is copied with it: on S3 it
 is kept, and copies from a disk get it.
 
 An unfinished copy is not a table, because the table's document is written last. Each column's
@@ -40,7 +40,7 @@ from ratzarr.format.names import (
     root_document,
     to_json,
 )
-from ratzarr.stores.base import Entry, Objects, Owner
+from ratzarr.stores.base import ChunkOwner, Entry, Objects
 from ratzarr.stores.open import check_writable, is_litter, is_ours, table_metadata
 
 __all__ = ["Entry", "copy_store", "inventory", "remove_source"]
@@ -107,7 +107,7 @@ def copy_store(
     change: Change | None = None,
     resume: bool = False,
     move: bool = False,
-    told: Callable[[int], None] | None = None,
+    report: Callable[[int], None] | None = None,
 ) -> int:
     """Copy a store, and compare the copy with its source.
 
@@ -124,7 +124,7 @@ def copy_store(
     move : bool
         The source will be removed. With ``resume``, it may be the rest of a table, of which an
         interrupted move has removed some objects, if the target has all others.
-    told : callable, optional
+    report : callable, optional
         Called with the size of each finished object. It may raise to stop the copy.
 
     Returns
@@ -149,7 +149,7 @@ def copy_store(
     """
     check_writable(target)
     _check_apart(source, target)
-    copy = _Copy(source, target, entries, change, told or (lambda size: None))
+    copy = _Copy(source, target, entries, change, report or (lambda size: None))
     if resume and move and copy.is_complete():
         return 0
     was_there = copy.claim(resume)
@@ -210,9 +210,9 @@ class _Copy:
         target: Objects,
         entries: Sequence[Entry],
         change: Change | None,
-        told: Callable[[int], None],
+        report: Callable[[int], None],
     ) -> None:
-        self._source, self._target, self._told = source, target, told
+        self._source, self._target, self._report = source, target, report
         self._entries = {one.key: one for one in entries}
         documents = [key for key in self._entries if key.endswith(ZARR_JSON)]
         contents = run([partial(self._read, key) for key in documents])
@@ -263,7 +263,7 @@ class _Copy:
                 f"{problem} that of {self._source.location}. Nothing was removed."
             )
         for one in self._entries.values():
-            self._told(one.size)
+            self._report(one.size)
         return True
 
     def claim(self, resume: bool) -> dict[str, Entry]:
@@ -313,14 +313,14 @@ class _Copy:
         """Copy the missing objects."""
         todo = [one for key, one in self._entries.items() if key not in was_there]
         for one in was_there.values():
-            self._told(one.size)
+            self._report(one.size)
         # Each column's document is written after its chunks, and the table's after everything.
         of_columns = [one for one in todo if one.key not in self._documents]
         documents = [one for one in todo if one.key in self._documents and one.key != TABLE_KEY]
         last = [one for one in todo if one.key == TABLE_KEY]
         for group in (of_columns, documents, last):
             for size in stream(partial(self._copy, one) for one in group):
-                self._told(size)
+                self._report(size)
         return len(todo)
 
     def _copy(self, one: Entry) -> int:
@@ -336,12 +336,12 @@ class _Copy:
         self._target.put(one.key, data, self._owner(one.key))
         return one.size
 
-    def _owner(self, key: str) -> Owner | None:
+    def _owner(self, key: str) -> ChunkOwner | None:
         prefix, state = self._column(key)
         # On a disk, writing a chunk reads the column's document, which is written after it here.
         if state is None or self._target.looks_before_writing:
             return None
-        return Owner(prefix, state.mark, lambda data: None)
+        return ChunkOwner(prefix, state.owner_tag, lambda data: None)
 
     def _column(self, key: str) -> tuple[str, ColumnState | None]:
         match = _CHUNK.fullmatch(key)
@@ -361,7 +361,7 @@ class _Copy:
         place = f"{self._source.location}/{one.key}"
         if state is None:
             return found.data
-        if state.disowns(found.mark):
+        if state.is_foreign(found.owner_tag):
             raise DamagedError(
                 f"{place} holds rows of an earlier column of this name, which a copy could no "
                 "longer show. Write these rows again; 'gdalbridge check' lists them."

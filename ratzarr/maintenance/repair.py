@@ -28,7 +28,7 @@ from ratzarr.format.names import (
     to_json,
 )
 from ratzarr.maintenance.column_check import ColumnCheck
-from ratzarr.stores.base import Objects, Owner
+from ratzarr.stores.base import ChunkOwner, Objects
 from ratzarr.stores.document import MetadataDocument
 from ratzarr.stores.local import LocalObjects
 from ratzarr.table import RatZarr
@@ -189,7 +189,7 @@ def remove_orphans(check: ColumnCheck) -> bool:
         # The name is random, so no process creates another column of this name.
         objects.delete(check.orphans)
     elif isinstance(objects, LocalObjects):
-        owner = Owner(check.prefix, "", partial(_refuse_change, check))
+        owner = ChunkOwner(check.prefix, "", partial(_refuse_change, check))
         for key in check.orphans:
             objects.erase(key, "", bytes, owner)
         if check.data is not None:
@@ -207,7 +207,7 @@ def erase_beyond(check: ColumnCheck) -> bool:
     objects, prefix, state = check.objects, check.prefix, check.state
     assert state is not None  # noqa: S101 - for mypy: only readable columns have such chunks
     column = Column(objects, check.name, check.key, prefix)
-    owner = Owner(prefix, state.mark, partial(_refuse_change, check))
+    owner = ChunkOwner(prefix, state.owner_tag, partial(_refuse_change, check))
     wanted = set(check.beyond)
     # Use versions from before the document was read: a process that writes rows there afterwards
     # either changes the version or is seen in the document.

@@ -30,11 +30,11 @@ from ratzarr.format.names import ZARR_JSON, is_document
 
 __all__ = [
     "BATCH_KEYS",
+    "ChunkOwner",
     "Entry",
     "Found",
     "Location",
     "Objects",
-    "Owner",
     "Take",
     "Version",
     "documents_last",
@@ -208,8 +208,8 @@ class Found(NamedTuple):
     data: bytes
     """Empty if ``is_read`` is False."""
     version: Version = ""
-    mark: str = ""
-    """The mark of the :class:`Owner` for which the object was written; empty if unknown."""
+    owner_tag: str = ""
+    """The tag of the :class:`ChunkOwner` for which the object was written; empty if unknown."""
     state: str = ""
     """Changes with the object; empty if the store cannot tell, or not reliably."""
     is_read: bool = True
@@ -226,19 +226,19 @@ class Entry(NamedTuple):
     """Changes whenever the object is written; empty if the store cannot tell."""
 
 
-class Owner(NamedTuple):
+class ChunkOwner(NamedTuple):
     """The column for which a chunk is written.
 
     Another process may delete a column and create a new one in its place while this process still
     writes to it. Each kind of store helps to notice that. On a local disk, a writer can read the
-    column's document in the directory that will hold the chunk. On S3, a mark on each object shows
+    column's document in the directory that will hold the chunk. On S3, a tag on each object shows
     its column, and readers get it without a further request.
     """
 
     prefix: str
     """The column's directory in the store."""
-    mark: str
-    """The column's identity, for stores that can mark objects."""
+    owner_tag: str
+    """The column's identity, for stores that can tag objects."""
     check: Callable[[bytes | None], None]
     """Takes the bytes of the column's document, or None; raises if it is a different column."""
 
@@ -307,18 +307,18 @@ class Objects(Protocol):
             True, it has read the needed part, and no bytes are returned.
         """
 
-    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
+    def put(self, key: str, data: bytes, owner: ChunkOwner | None = None) -> None:
         """Write the object unconditionally."""
 
-    def create(self, key: str, data: bytes, owner: Owner | None = None) -> Version | None:
+    def create(self, key: str, data: bytes, owner: ChunkOwner | None = None) -> Version | None:
         """Write the object if it does not exist; return its version, or None if it exists."""
 
     def replace(
-        self, key: str, data: bytes, version: Version, owner: Owner | None = None
+        self, key: str, data: bytes, version: Version, owner: ChunkOwner | None = None
     ) -> Version | None:
         """Write the object if it still has this version; return the new version or None."""
 
-    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: ChunkOwner) -> bool:
         """Remove or empty an object if it still has this version.
 
         Parameters
@@ -327,7 +327,7 @@ class Objects(Protocol):
             From :meth:`list_versions`.
         blank : callable
             Creates the replacement in a store without conditional deletes.
-        owner : Owner
+        owner : ChunkOwner
             The column of the chunk.
 
         Returns
@@ -421,7 +421,7 @@ class Objects(Protocol):
         return False
 
     def copy_from(self, other: "Objects", source: str, target: str) -> None:
-        """Copy an object of another store with its mark, if :meth:`can_copy_from` allows it."""
+        """Copy an object of another store with its tag, if :meth:`can_copy_from` allows it."""
         raise StoreError(f"{self.location} does not copy {other.location}/{source} by itself")
 
     def occupied(self) -> bool:

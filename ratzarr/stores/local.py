@@ -22,7 +22,7 @@ from typing import override
 
 from ratzarr.errors import DamagedError, StoreError
 from ratzarr.format.names import ZARR_JSON
-from ratzarr.stores.base import Entry, Found, Location, Objects, Owner, Take, Version
+from ratzarr.stores.base import ChunkOwner, Entry, Found, Location, Objects, Take, Version
 from ratzarr.stores.local_files import (
     HAS_LOCKS,
     NotAFileError,
@@ -115,7 +115,7 @@ class LocalObjects(Objects):
     # ---- writing
 
     @override
-    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
+    def put(self, key: str, data: bytes, owner: ChunkOwner | None = None) -> None:
         def write(folder: int, name: str, root: int, temporary: str) -> bool:
             with locked(folder, name) as file:
                 # Replace an existing file only under its lock: another process may be merging rows
@@ -136,7 +136,7 @@ class LocalObjects(Objects):
         self._write_file(key, data, owner, write)
 
     @override
-    def create(self, key: str, data: bytes, owner: Owner | None = None) -> Version | None:
+    def create(self, key: str, data: bytes, owner: ChunkOwner | None = None) -> Version | None:
         def write(folder: int, name: str, root: int, temporary: str) -> bool:
             if name == ZARR_JSON:
                 self._refuse_leftovers(folder, key)
@@ -152,7 +152,7 @@ class LocalObjects(Objects):
 
     @override
     def replace(
-        self, key: str, data: bytes, version: Version, owner: Owner | None = None
+        self, key: str, data: bytes, version: Version, owner: ChunkOwner | None = None
     ) -> Version | None:
         replaced = False
 
@@ -168,7 +168,7 @@ class LocalObjects(Objects):
         return data if replaced else None
 
     @override
-    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: ChunkOwner) -> bool:
         # A writer of this chunk waits for the lock, and a new owner changes the document first. So
         # the document as read under the lock applies to the file.
         *folders, name = key.split("/")
@@ -310,7 +310,7 @@ class LocalObjects(Objects):
         self,
         key: str,
         data: bytes,
-        owner: Owner | None,
+        owner: ChunkOwner | None,
         write: Callable[[int, str, int, str], bool],
         *,
         make: bool = True,
@@ -362,7 +362,7 @@ class LocalObjects(Objects):
 
     @contextlib.contextmanager
     def _folder(
-        self, folders: list[str], owner: Owner | None, *, make: bool = False
+        self, folders: list[str], owner: ChunkOwner | None, *, make: bool = False
     ) -> Iterator[int]:
         """Open an object's directory, through its owner's once the document was checked."""
         if owner is None:

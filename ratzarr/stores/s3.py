@@ -24,7 +24,7 @@ from botocore.exceptions import ClientError
 from ratzarr.concurrency import Attempts, request_slot
 from ratzarr.errors import ConflictError, DamagedError, RatZarrError, StoreError
 from ratzarr.stores.aws_config import current
-from ratzarr.stores.base import Entry, Found, Location, Objects, Owner, Take, Version
+from ratzarr.stores.base import ChunkOwner, Entry, Found, Location, Objects, Take, Version
 from ratzarr.stores.s3_client import Retries, client_for, passes
 from ratzarr.stores.s3_errors import (
     ConditionRefused,
@@ -36,8 +36,8 @@ from ratzarr.stores.s3_errors import (
 
 __all__ = ["S3Objects"]
 
-MARK = "ratzarr"
-"""User metadata with the mark of an object's owner."""
+OWNER_TAG = "ratzarr"
+"""User metadata with the tag of an object's owner."""
 WRITES = "ratzarr-writes"
 """User metadata with the names of the last conditional writes, latest first."""
 WRITES_KEPT = 64
@@ -95,7 +95,7 @@ class S3Objects(Objects):
             except MissingObject:
                 return None
             if _state(answer) == state:
-                return Found(b"", mark=_mark(answer), state=state, is_read=False)
+                return Found(b"", owner_tag=_owner_tag(answer), state=state, is_read=False)
 
         async def fetch() -> Found:
             answer = await self._ask("get_object", Key=self._key(key))
@@ -106,7 +106,7 @@ class S3Objects(Objects):
                         f"{self.location}/{key} has {size} bytes: at most {limit} were expected"
                     )
                 data = await body.read()
-                return Found(data, _version(answer), _mark(answer), _state(answer))
+                return Found(data, _version(answer), _owner_tag(answer), _state(answer))
 
         try:
             return self._do(key, fetch)
@@ -120,36 +120,36 @@ class S3Objects(Objects):
             raise
 
     @override
-    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
+    def put(self, key: str, data: bytes, owner: ChunkOwner | None = None) -> None:
         self._put(key, data, owner)
 
     @override
-    def create(self, key: str, data: bytes, owner: Owner | None = None) -> Version | None:
+    def create(self, key: str, data: bytes, owner: ChunkOwner | None = None) -> Version | None:
         return self._put_if(key, data, owner, IfNoneMatch="*")
 
     @override
     def replace(
-        self, key: str, data: bytes, version: Version, owner: Owner | None = None
+        self, key: str, data: bytes, version: Version, owner: ChunkOwner | None = None
     ) -> Version | None:
         etag, _, writes = str(version).partition(" ")
         return self._put_if(key, data, owner, writes, IfMatch=etag)
 
     @override
-    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: ChunkOwner) -> bool:
         # Few servers support conditional deletes; all relevant ones support conditional writes.
         return self.replace(key, blank(), version, owner) is not None
 
     def _put(
-        self, key: str, data: bytes, owner: Owner | None, writes: str = "", **condition: str
+        self, key: str, data: bytes, owner: ChunkOwner | None, writes: str = "", **condition: str
     ) -> str:
-        metadata = {MARK: "" if owner is None else owner.mark, WRITES: writes}
+        metadata = {OWNER_TAG: "" if owner is None else owner.owner_tag, WRITES: writes}
         metadata = {name: value for name, value in metadata.items() if value}
         extra: dict[str, Any] = {"Metadata": metadata} if metadata else {}
         answer = self._call(key, "put_object", Key=self._key(key), Body=data, **extra, **condition)
         return f"{_etag(answer)} {writes}".rstrip()
 
     def _put_if(
-        self, key: str, data: bytes, owner: Owner | None, earlier: str = "", **condition: str
+        self, key: str, data: bytes, owner: ChunkOwner | None, earlier: str = "", **condition: str
     ) -> str | None:
         own = secrets.token_hex(5)
         writes = " ".join([own, *earlier.split()][:WRITES_KEPT])
@@ -343,9 +343,9 @@ def _etag(answer: Mapping[str, Any]) -> str:
     return str(answer["ETag"]).strip('"')
 
 
-def _mark(answer: Mapping[str, Any]) -> str:
-    mark: str = answer.get("Metadata", {}).get(MARK, "")
-    return mark
+def _owner_tag(answer: Mapping[str, Any]) -> str:
+    owner_tag: str = answer.get("Metadata", {}).get(OWNER_TAG, "")
+    return owner_tag
 
 
 def _state(answer: Mapping[str, Any]) -> str:
@@ -353,7 +353,7 @@ def _state(answer: Mapping[str, Any]) -> str:
 
     Writing the same bytes again yields the same state.
     """
-    return f"{_etag(answer)} {answer['ContentLength']} {_mark(answer)}"
+    return f"{_etag(answer)} {answer['ContentLength']} {_owner_tag(answer)}"
 
 
 def _version(answer: Mapping[str, Any]) -> str:

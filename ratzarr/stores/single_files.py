@@ -104,7 +104,7 @@ def copy_file(
     *,
     overwrite: bool = False,
     options: Mapping[str, Any] | None = None,
-    told: Callable[[int], None] | None = None,
+    report: Callable[[int], None] | None = None,
     part_bytes: int = PART_BYTES,
     server_bytes: int = SERVER_BYTES,
 ) -> None:
@@ -122,7 +122,7 @@ def copy_file(
         Replace an existing target.
     options : mapping, optional
         Arguments for ``s3fs.S3FileSystem``.
-    told : callable, optional
+    report : callable, optional
         Called with the size of each finished part. It may raise to stop the copy.
     part_bytes : int
         Size of a part.
@@ -138,7 +138,7 @@ def copy_file(
     ChangedError
         If the source has changed during the copy.
     """
-    told = told or (lambda size: None)
+    report = report or (lambda size: None)
     here, there = _open(source, options), _open(target, options)
     before = here.look()
     if before is None or before.size < 0:
@@ -149,9 +149,9 @@ def copy_file(
     length = _length(before.size, part_bytes)
     try:
         if isinstance(here, _Bucket) and isinstance(there, _Bucket) and there.reaches(here):
-            there.copy_from(here, before, overwrite, told, server_bytes)
+            there.copy_from(here, before, overwrite, report, server_bytes)
         else:
-            read = partial(_etag, here, before, length, told=told)
+            read = partial(_etag, here, before, length, report=report)
             there.receive(read, before, overwrite, length)
     except StoreError as error:
         # If an answer was lost, the repeated request is refused because of its own first attempt:
@@ -184,7 +184,7 @@ def _etag(
     state: FileState,
     length: int,
     write: _Write = lambda start, data: None,
-    told: Callable[[int], None] = lambda size: None,
+    report: Callable[[int], None] = lambda size: None,
 ) -> str:
     """Read a file in parts, write each, and return the etag that S3 gives to such an upload."""
 
@@ -199,7 +199,7 @@ def _etag(
     digests = []
     starts = range(0, max(state.size, 1), length)
     for size, digest in stream((partial(copy, start) for start in starts), PARTS_IN_FLIGHT):
-        told(size)
+        report(size)
         digests.append(digest)
     if len(digests) == 1:
         return digests[0].hex()
@@ -348,7 +348,7 @@ class _Bucket:
         source: "_Bucket",
         state: FileState,
         overwrite: bool,
-        told: Callable[[int], None],
+        report: Callable[[int], None],
         most: int,
     ) -> None:
         """Let the server copy."""
@@ -366,12 +366,12 @@ class _Bucket:
         def fill(send: _Send) -> None:
             starts = range(0, state.size, length)
             for size in stream(partial(copy, send, start) for start in starts):
-                told(size)
+                report(size)
 
         if state.size <= most:
             with source._same_version():
                 tag = _tag(self._call("copy_object", **request)["CopyObjectResult"])
-            told(state.size)
+            report(state.size)
         else:
             head = source._call("head_object")
             kept = {name: head[name] for name in METADATA if head.get(name)}

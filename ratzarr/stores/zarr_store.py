@@ -34,11 +34,11 @@ from ratzarr.errors import (
 from ratzarr.format.names import GROUP, ZARR_JSON, is_document, key_of, looks_encoded
 from ratzarr.stores.base import (
     BATCH_KEYS,
+    ChunkOwner,
     Entry,
     Found,
     Location,
     Objects,
-    Owner,
     Take,
     Version,
     documents_last,
@@ -170,12 +170,12 @@ class StoreObjects(Objects):
     # ---- writing
 
     @override
-    def put(self, key: str, data: bytes, owner: Owner | None = None) -> None:
+    def put(self, key: str, data: bytes, owner: ChunkOwner | None = None) -> None:
         with self._guarded(key, owner):
             self._write(key, data)
 
     @override
-    def create(self, key: str, data: bytes, owner: Owner | None = None) -> Version | None:
+    def create(self, key: str, data: bytes, owner: ChunkOwner | None = None) -> Version | None:
         with self._guarded(key, owner):
             if not self._create(key, data):
                 return None
@@ -188,7 +188,7 @@ class StoreObjects(Objects):
 
     @override
     def replace(
-        self, key: str, data: bytes, version: Version, owner: Owner | None = None
+        self, key: str, data: bytes, version: Version, owner: ChunkOwner | None = None
     ) -> Version | None:
         with self._guarded(key, owner):
             if self._read(key, None) != version:
@@ -197,7 +197,7 @@ class StoreObjects(Objects):
             return data
 
     @override
-    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: Owner) -> bool:
+    def erase(self, key: str, version: str, blank: Callable[[], bytes], owner: ChunkOwner) -> bool:
         # A new owner of this chunk must change the owner's document first, which is impossible
         # under this guard.
         with self._guarded(key, owner):
@@ -234,7 +234,7 @@ class StoreObjects(Objects):
         return self._gate(prefix).alone()
 
     @contextmanager
-    def _guarded(self, key: str, owner: Owner | None) -> Iterator[None]:
+    def _guarded(self, key: str, owner: ChunkOwner | None) -> Iterator[None]:
         """Exclude other threads while an object is read, compared and written."""
         if owner is None:
             with self._alone(key.rpartition("/")[0]):

@@ -50,7 +50,7 @@ def test_large_blocks_are_fewer(each, most):
             now -= 1
 
     pairs = ((n, n) for n in range(18))
-    written = write_behind(pairs, write, threads=9, behind=9, size=lambda _: each, room=30)
+    written = write_behind(pairs, write, threads=9, behind=9, size=lambda _: each, max_bytes=30)
     assert list(written) == list(range(18))
     assert peak == most
 
@@ -81,7 +81,7 @@ def test_reading_ahead_begins_at_once_and_keeps_to_its_room():
 
     # Each takes 10 bytes, which nobody knows before the first has been read.
     reading = ReadAhead(
-        range(30), read, threads=8, ahead=8, size=lambda _: 10, room=40, guess=8
+        range(30), read, threads=8, ahead=8, size=lambda _: 10, max_bytes=40, guess=8
     )  # fmt: skip
     with closing(reading):
         deadline = time.monotonic() + 30
@@ -104,7 +104,7 @@ def test_small_blocks_are_read_further_ahead(each, most):
     """Two, until one has come; then as many as there is room for, and two at least."""
     drawn, ahead = [], []
     items = (drawn.append(n) or n for n in range(30))
-    sizes = {"size": lambda _: each, "room": 30}
+    sizes = {"size": lambda _: each, "max_bytes": 30}
     for n, value in ReadAhead(items, lambda n: -n, threads=9, ahead=9, **sizes):
         assert value == -n
         ahead.append(len(drawn) - n - 1)
@@ -116,7 +116,7 @@ def test_a_block_that_is_larger_than_those_before():
     drawn, ahead = [], []
     items = (drawn.append(n) or n for n in range(40))
     for n, _ in ReadAhead(
-        items, lambda n: n, threads=9, ahead=9, size=lambda n: 30 if n == 15 else 1, room=30
+        items, lambda n: n, threads=9, ahead=9, size=lambda n: 30 if n == 15 else 1, max_bytes=30
     ):
         ahead.append(len(drawn) - n - 1)
     assert max(ahead[:15]) == 9
@@ -134,7 +134,7 @@ def test_of_blocks_of_another_kind_it_is_not_known_how_large_they_are():
         threads=9,
         ahead=9,
         size=lambda n: 30 if kind[n] else 1,
-        room=30,
+        max_bytes=30,
         like=kind.__getitem__,
     ):
         if len(drawn) > 20:

@@ -93,7 +93,7 @@ def test_a_table_that_is_written_to_meanwhile(tmp_path, at_the_end):
     when = len(contents(source)) if at_the_end else 1
     chunk = sorted(key for key in contents(source) if "/c/" in key)[0]
     with pytest.raises(ChangedError, match="changed while it was copied"):
-        copied(source, target, told=told)
+        copied(source, target, report=told)
     assert not target.exists()
 
 

@@ -101,7 +101,7 @@ def test_a_write_that_met_a_fault_takes_nobodys_place(tmp_path, moto, moto_s3, m
     with faulty_proxy(moto.url, faults) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         with pytest.raises(FileExistsError, match="already exists"):
-            copy_file(parse(tmp_path / "a"), parse(url), told=told)
+            copy_file(parse(tmp_path / "a"), parse(url), report=told)
     assert faults.count("500", conditional=True) == 1
     assert moto_s3.client.get_object(Bucket=bucket, Key=key)["Body"].read() == b"hers"
 
@@ -202,7 +202,7 @@ def test_an_upload_that_is_given_up_is_ended(tmp_path, moto_s3, by_server, error
         raise error
 
     with pytest.raises(error):
-        copied(source, url, told=told, part_bytes=PART, server_bytes=PART)
+        copied(source, url, report=told, part_bytes=PART, server_bytes=PART)
     assert unfinished(moto_s3) == []
     assert file_state(parse(url)) is None
 
@@ -223,7 +223,7 @@ def test_a_server_copies_a_large_file_in_parts(moto, moto_s3, monkeypatch, kind)
     sizes = []
     with faulty_proxy(moto.url, faults) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        copied(url, url + "2", told=sizes.append, server_bytes=PART)
+        copied(url, url + "2", report=sizes.append, server_bytes=PART)
         with pytest.raises(FileExistsError):
             copied(url, url + "2", server_bytes=PART)
         assert "GET" not in {request.method for request in proxy.requests}
@@ -248,7 +248,7 @@ def test_a_source_that_changes(tmp_path, moto_s3, way):
         copied(tmp_path / "other", source, overwrite=True)
 
     with pytest.raises(ChangedError, match="source was changed while it was copied"):
-        copied(source, target, told=told)
+        copied(source, target, report=told)
     assert file_state(parse(target)) is None
 
 
@@ -267,7 +267,7 @@ def test_a_file_has_its_name_when_it_is_whole(tmp_path):
     def told(size):
         seen.append(target.exists())
 
-    copied(source, target, told=told, part_bytes=2)
+    copied(source, target, report=told, part_bytes=2)
     assert seen == [False] * 5
     assert target.read_bytes() == b"0123456789"
     source.write_bytes(b"two")
@@ -283,7 +283,7 @@ def test_a_name_that_is_taken_meanwhile_is_kept(tmp_path):
     source, target = tmp_path / "source", tmp_path / "target"
     source.write_bytes(b"mine")
     with pytest.raises(FileExistsError):
-        copied(source, target, told=lambda size: target.write_bytes(b"hers"))
+        copied(source, target, report=lambda size: target.write_bytes(b"hers"))
     assert target.read_bytes() == b"hers"
     assert sorted(os.listdir(tmp_path)) == ["source", "target"]
 
@@ -295,7 +295,7 @@ def test_a_copy_that_is_given_up_leaves_nothing(tmp_path):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        copied(tmp_path / "source", tmp_path / "target", told=told)
+        copied(tmp_path / "source", tmp_path / "target", report=told)
     assert os.listdir(tmp_path) == ["source"]
 
 
@@ -304,7 +304,7 @@ import os, signal, sys
 from ratzarr.stores.base import parse
 from ratzarr.stores.single_files import copy_file
 source, target = map(parse, sys.argv[1:])
-copy_file(source, target, told=lambda size: os.kill(os.getpid(), signal.SIGKILL))
+copy_file(source, target, report=lambda size: os.kill(os.getpid(), signal.SIGKILL))
 """
 
 
@@ -322,6 +322,6 @@ def test_what_a_killed_copy_left_is_removed_by_the_next(tmp_path):
         # What is being written stays: another copy is under way.
         copied(source, place / "other.tif")
 
-    copied(source, place / "seg.tif", told=told)
+    copied(source, place / "seg.tif", report=told)
     assert sorted(os.listdir(place)) == ["other.tif", "seg.tif"]
     assert (place / "seg.tif").read_bytes() == b"whole"

@@ -156,7 +156,7 @@ class Database:
             self._connection.execute(f"SET {name} = '{value}'")
 
     def _register(self, name: str, table: Any, tables: Mapping[str, Any]) -> None:
-        from ratzarr.interop.dataset import TableDataset
+        from ratzarr.interop import TableDataset
 
         alike = [other for other in tables if other.casefold() == name.casefold()]
         if len(alike) > 1:

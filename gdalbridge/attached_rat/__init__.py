@@ -1,1 +1,4 @@
-"""The sidecar as part of the raster's own attribute table."""
+"""The sidecar as part of the raster's own attribute table.
+
+A package named ``attach`` would hide the function ``gdalbridge.attach``.
+"""

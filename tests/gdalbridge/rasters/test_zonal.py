@@ -492,7 +492,7 @@ def test_wrong_weights_are_named(tmp_path, weights, stats, said):
 def test_weights_need_a_raster_and_a_grid(tmp_path, segments):
     path, labels = segments
     source = write(tmp_path / "a.tif", image("u1"))
-    with pytest.raises(BridgeError, match=r"'weight' is the sum of weights.*weights=\.\.\."):
+    with pytest.raises(BridgeError, match=r"'weight' is the sum of the weights.*weights=\.\.\."):
         zonal(path, source, stats=["weight"])
     coarse = np.arange(155 * 235, dtype="u2").reshape(155, 235)
     observed = write(tmp_path / "n.tif", coarse, transform=(500, 4, 0, 900, 0, -4))

@@ -104,7 +104,7 @@ class Program[C: Operand]:
         self._there = there
         self._texts = dict(expressions)
         self._used: dict[str, str] = {}
-        self._database = Database({}, memory=MEMORY, settings=SETTINGS)
+        self._database = Database({}, memory=MEMORY, spills=False, settings=SETTINGS)
         self._connection = self._database.connection
         try:
             self._prepare()

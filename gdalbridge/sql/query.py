@@ -99,6 +99,8 @@ class Database:
         Let queries read and write files and URLs and load extensions, as DuckDB does by default.
     memory : int
         Bytes that DuckDB may use before it spills to a temporary directory.
+    spills : bool
+        False if queries beyond this memory are to fail, and no directory is made for them.
     settings : mapping, optional
         Further settings of DuckDB.
 
@@ -119,10 +121,11 @@ class Database:
         *,
         allow_files: bool = False,
         memory: int = MEMORY,
+        spills: bool = True,
         settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._duckdb = needed()
-        self._allow_files = allow_files
+        self._allow_files, self._spills = allow_files, spills
         self._names = list(tables)
         self._scans: list[Any] = []
         config = {
@@ -148,7 +151,9 @@ class Database:
             "enable_progress_bar": "false",
             # While files can still be reached. DuckDB creates the directory when it needs it, and
             # removes it with all that is in it.
-            "temp_directory": str(_spill() / str(next(_numbers))).replace("'", "''"),
+            "temp_directory": (
+                str(_spill() / str(next(_numbers))).replace("'", "''") if self._spills else ""
+            ),
         }
         if not self._allow_files:
             settings |= {**LOCKED, "lock_configuration": "true"}

@@ -150,6 +150,7 @@ class _Worker:
         self._pool: ProcessPoolExecutor | None = None
         self._context = _Context()
         self._run: _Run | None = None
+        self._ending: threading.Thread | None = None
 
     def ask(self, run: _Run, content: bytes) -> tuple[bool, Any]:
         """Apply the function to an item; return (True, its result) or (False, its error).
@@ -224,7 +225,9 @@ class _Worker:
     def shut_down(self) -> None:
         """Tell the process to exit normally, and return at once."""
         if self._pool is not None:
-            self._pool.shutdown(wait=False)
+            # A pool whose own thread still ends when the program does writes an error to stderr.
+            self._ending = threading.Thread(target=self._pool.shutdown, daemon=True)
+            self._ending.start()
 
     def wait(self) -> None:
         """Wait until the process has ended; kill it after a time limit."""
@@ -234,6 +237,8 @@ class _Worker:
             if process.is_alive():
                 process.kill()
                 process.join()
+        if self._ending is not None:
+            self._ending.join(PATIENCE)
 
 
 class _Context(SpawnContext):

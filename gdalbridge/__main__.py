@@ -11,6 +11,15 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line as a program, with error handling from the first import on."""
+    try:
+        _run()
+    except MemoryError:
+        # There was none left to report it in the usual way.
+        os.write(2, b"gdalbridge: not enough memory\n")
+        os._exit(1)
+
+
+def _run() -> None:
     # A shell's background job, or nohup, starts with Ctrl-C ignored; keep that.
     is_watched = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_watched:

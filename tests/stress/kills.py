@@ -60,6 +60,8 @@ class Killing:
 
     def everywhere(self, bound=None):
         """Kill it at every step; at some of them, where there are more than ``bound``."""
+        if self.operation.most_steps is not None:
+            bound = min(bound or self.operation.most_steps, self.operation.most_steps)
         step = self._step_s3 if self.place.kind == "s3" else self._step_local
         count = step(0)
         steps = range(1, count + 1)

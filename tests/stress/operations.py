@@ -7,8 +7,6 @@ moment, judges what it left, finishes the work, and knows what the table has to 
 import numpy as np
 
 from ratzarr import RatZarr
-from ratzarr.columns import catalog
-from ratzarr.stores import base
 from tests.stress.raw import check, same
 
 ROWS, CHUNK = 23, 5
@@ -37,6 +35,8 @@ class Operation:
     name = ""
     arguments: tuple = ()
     """What :meth:`act` is given besides the table's place."""
+    most_steps = None
+    """At how many steps it is killed at the most; None: at all. Large tables take their time."""
 
     def prepare(self, url):
         """Make the table as it is before."""
@@ -174,9 +174,9 @@ class DeleteColumn(Operation):
 
 class DeleteLongColumn(DeleteColumn):
     name = "deleting a column of more chunks than one request deletes"
-    limit = 30
-    """In place of 1000: so many objects would have to be made, and looked at, for each kill."""
-    long = 2 * limit + 3
+    long = 1003
+    """Rows, and chunks."""
+    most_steps = 30
 
     @property
     def values(self):
@@ -189,11 +189,6 @@ class DeleteLongColumn(DeleteColumn):
             table.writeBlock("number", np.arange(self.long), 0)
             table.createColumn("old", "uint16", chunkSize=1)
             table.writeBlock("old", self.values, 0)
-
-    def act(self, url):
-        # In a process of its own, which ends with it.
-        base.BATCH_KEYS = catalog.KEYS_PER_REQUEST = self.limit
-        super().act(url)
 
     def untouched(self, raw, rows=ROWS):
         assert raw.there

@@ -328,19 +328,18 @@ def test_an_expression_that_is_no_text(raster):
 def with_memory(size, *args):
     """Run a command in that many bytes, or in some more if that is where Python itself hangs.
 
-    Its interpreter tries for ever to make a number while it handles an exception, where no byte
-    is left for it (``exception_unwind`` in ceval.c of Python 3.12). Some kilobytes more or less
-    end elsewhere.
+    Its interpreter tries for ever to make a number while it handles an exception, if there is no
+    megabyte left for more numbers (``exception_unwind`` in ceval.c of Python 3.12).
     """
 
     def limit():
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
-    for attempt in range(5):
+    for _ in range(5):
         try:
             return done(*args, preexec_fn=limit, timeout=LIMIT / 3)
         except subprocess.TimeoutExpired:
-            size += (300 + 100 * attempt) << 10
+            size += 3 << 20
     raise AssertionError(f"it hangs in {size} bytes, and in less")
 
 

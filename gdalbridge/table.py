@@ -37,7 +37,7 @@ from ratzarr import (
     ShapeError,
 )
 from ratzarr.format import PROVENANCE_ATTR, chunk_rows_of
-from ratzarr.interop import TableMethods, required, store_column
+from ratzarr.interop import TableMethods, is_missing, required, store_column
 
 if TYPE_CHECKING:
     from gdalbridge.exchange.join import JoinReport
@@ -628,7 +628,7 @@ class Table(TableMethods):
         missing = self._source.field(name).missing
         if missing is not None:
             shown = values.astype(object)
-            shown[np.asarray(values == missing, np.bool_)] = MISSING
+            shown[is_missing(values, missing)] = MISSING
             values = shown
         return [_short(one) for one in values.tolist()]
 

@@ -23,6 +23,7 @@ from gdalbridge.gdalio.rat_reader import OFFSET_ATTR
 from gdalbridge.ogr.prefilter import ROW, Test, Values, parsed
 from gdalbridge.sidecars.merged import Column, open_columns
 from ratzarr.format import Block
+from ratzarr.interop import is_missing
 from ratzarr.pipeline import ReadAhead, run
 
 __all__ = ["Frame", "Layer"]
@@ -94,7 +95,7 @@ class _Field:
         missing = None
         kept = column.missing_value()
         if kept is not None:
-            missing = np.asarray(values == kept, np.bool_)
+            missing = is_missing(values, kept)
         if values.dtype.kind == "M":
             missing = _either(missing, np.isnat(values))
         elif values.dtype.kind == "O":

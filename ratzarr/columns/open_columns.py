@@ -493,8 +493,9 @@ class OpenColumns:
                 return rows, state.codec.decode_utf8(data, first, stop, convert)
             if not _is_text(state):
                 return rows, None
-            # The chunk was never written.
-            return rows, convert(pack(np.full(rows, state.fill, state.dtype)), rows, 0, rows)
+            # Not np.full(), which drops zeros at the end of a string.
+            (blank := np.empty(rows, state.dtype)).fill(state.fill)
+            return rows, convert(pack(blank), rows, 0, rows)
 
         try:
             results = self._read([name], start, stop, decode)[name].found

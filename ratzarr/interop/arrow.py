@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ratzarr.errors import UnequalValueError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
-from ratzarr.interop.source import Field, Source
+from ratzarr.interop.source import Field, Source, is_missing
 from ratzarr.interop.text import as_dictionary, text_of_chunk
 
 __all__ = ["Texts", "arrow_array", "arrow_schema", "arrow_type", "read_arrays"]
@@ -239,7 +239,7 @@ def arrow_array(values: Array | None, field: Field, *, first_row: int, rows: int
 def _flat(values: Array, field: Field, target: Any, first_row: int) -> Any:
     mask = None
     if field.missing is not None:
-        mask = np.asarray(values == field.missing, np.bool_)
+        mask = is_missing(values, field.missing)
     kind = values.dtype.kind
     if kind in "SO":
         items = values.tolist()

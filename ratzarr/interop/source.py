@@ -19,6 +19,7 @@ __all__ = [
     "Field",
     "Source",
     "chosen_fields",
+    "is_missing",
     "missing_value",
     "required",
     "row_name",
@@ -106,10 +107,8 @@ def missing_value(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:
     kept = attributes.get(MISSING_ATTR)
     if kept is None or isinstance(kept, (list, dict)):
         return None
-    if dtype.kind in "OS":
-        return kept.encode() if isinstance(kept, str) else None
-    if dtype.kind in "T":
-        return kept if isinstance(kept, str) else None
+    if dtype.kind in "OST":
+        return _missing_text(kept, dtype) if isinstance(kept, str) else None
     try:
         with np.errstate(all="ignore"):
             value = np.array(kept).astype(dtype)[()]
@@ -118,6 +117,30 @@ def missing_value(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:
     except (ValueError, TypeError, OverflowError):
         return None
     return value if exact else None
+
+
+def _missing_text(kept: str, dtype: np.dtype[Any]) -> str | bytes | None:
+    try:
+        data = kept.encode()
+    except UnicodeEncodeError:
+        return None
+    if dtype.kind == "T":
+        return kept
+    return data if dtype.kind == "O" or np.array(data, dtype)[()] == data else None
+
+
+def is_missing(values: Array, missing: Any) -> NDArray[np.bool_]:
+    r"""Return where values equal the one that stands for missing values; see :func:`missing_value`.
+
+    >>> is_missing(np.array([b"a", b"a\0"], object), b"a\0")
+    array([False,  True])
+    """
+    if values.dtype.kind in "OT":
+        # From a string of Python's, numpy would drop zeros at the end.
+        one = np.empty(1, values.dtype)
+        one[0] = missing
+        missing = one
+    return np.asarray(values == missing, np.bool_)
 
 
 def unused_integer(present: Array, dtype: np.dtype[Any]) -> int | None:

@@ -309,7 +309,7 @@ def is_blank(values: NDArray[Any], fill: Any) -> bool:
     if values.dtype.kind in "fM":
         bits = f"i{values.dtype.itemsize}"
         return bool((values.view(bits) == np.asarray(fill, values.dtype).view(bits)).all())
-    if values.dtype.kind == "O":
+    if values.dtype.kind in "OT":
         return all(value == fill for value in values.flat)
     return bool((values == fill).all())
 

@@ -232,6 +232,20 @@ def test_missing_values_are_null_and_nan_is_not(tmp_path):
     assert found["v"].to_pylist() == [[0, 1], [2, None], [4, 5]]
 
 
+def test_missing_values_that_end_in_zeros(tmp_path):
+    """numpy drops these zeros where it compares an array with a string of Python's."""
+    with RatZarr(str(tmp_path / "a.rat.zarr"), newRowCount=3, newChunkSize=3) as table:
+        table["text"] = ["a", "a\0", ""]
+        table["bytes"] = [b"a", b"a\0", b""]
+        table["fixed"] = np.array([b"a", b"abc", b""], "S3")
+        for name, missing in (("text", "a\0"), ("bytes", "a\0"), ("fixed", "abcd")):
+            table[name].attrs["missing_value"] = missing
+        found = table.to_arrow().to_pydict()
+    assert found == {
+        "text": ["a", None, ""], "bytes": [b"a", None, b""], "fixed": [b"a", b"abc", b""],
+    }  # fmt: skip
+
+
 def test_geometries_that_are_empty_are_null_and_other_bytes_are_not(tmp_path):
     with RatZarr(str(tmp_path / "a.rat.zarr"), newRowCount=2) as table:
         table.createColumn("wkb", bytes, attributes={"GDAL_TYPE": 5})
@@ -241,13 +255,14 @@ def test_geometries_that_are_empty_are_null_and_other_bytes_are_not(tmp_path):
     assert found == {"wkb": [None, b"\x01"], "raw": [b"", b"\x01"]}
 
 
-def test_rows_that_were_never_written_have_the_fill_value(tmp_path):
+@pytest.mark.parametrize("fill", ["näh", "zero\0", "\0"])
+def test_rows_that_were_never_written_have_the_fill_value(tmp_path, fill):
     with RatZarr(str(tmp_path / "a.rat.zarr"), newRowCount=5_000, newChunkSize=1000) as table:
-        table.createColumn("t", str, fillValue="näh")
+        table.createColumn("t", str, fillValue=fill)
         table.createColumn("n", "u1", fillValue=3)
         table.writeBlock("t", ["a"], 1500)
         found = table.to_arrow()
-    wanted = ["näh"] * 5_000
+    wanted = [fill] * 5_000
     wanted[1500] = "a"
     assert found["t"].to_pylist() == wanted
     assert set(found["n"].to_pylist()) == {3}

@@ -96,7 +96,7 @@ def to_polars(scan: TableDataset) -> Any:
 
 
 def lazy(scan: TableDataset) -> Any:
-    """Return a Polars LazyFrame of a scan.
+    """Return a Polars LazyFrame of a scan without a filter.
 
     Polars' own reader of pyarrow datasets would lose rows with NaN: it hands comparisons to Arrow,
     where they are false for NaN, and to Polars NaN is the largest number.
@@ -114,22 +114,18 @@ def lazy(scan: TableDataset) -> Any:
     ) -> Iterator[Any]:
         wanted = list(names if with_columns is None else with_columns)
         needed = [] if predicate is None else predicate.meta.root_names()
-        left = n_rows
         part = scan
+        if n_rows is not None:
+            # Polars limits the rows before it filters them.
+            first, stop = scan.range
+            part = scan.between(first, min(stop, first + n_rows))
         if predicate is not None:
-            first, stop = _rows_of(pl, predicate, scan)
-            part = scan.between(first, stop)
+            part = part.between(*_rows_of(pl, predicate, part))
         for batch in part.to_reader(list(dict.fromkeys([*wanted, *needed]))):
             frame = pl.from_arrow(batch)
             if predicate is not None:
                 frame = frame.filter(predicate)
-            frame = frame.select(wanted)
-            if left is not None:
-                frame = frame.head(left)
-                left -= len(frame)
-            yield frame
-            if left == 0:
-                return
+            yield frame.select(wanted)
 
     return plugins.register_io_source(source, schema=schema)
 

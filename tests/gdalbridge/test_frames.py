@@ -175,6 +175,20 @@ def test_a_lazy_query_is_what_polars_says(table, expression):
     assert found.select("text").head(3).collect().equals(expected.select("text").head(3))
 
 
+@pytest.mark.parametrize("expression", [pl.col("row") % 3 == 1, pl.col("x") > 0.5], ids=str)
+def test_a_lazy_query_of_the_first_rows(table, expression):
+    frame = table.to_polars().with_columns(pl.int_range(pl.len(), dtype=pl.Int64).alias("row"))
+    for query in (
+        lambda rows: rows.head(7).filter(expression),
+        lambda rows: rows.filter(expression).head(7),
+        lambda rows: rows.filter(expression).head(7).filter(pl.col("row") > 4),
+        lambda rows: rows.head(1500).filter(expression).head(3),
+        lambda rows: rows.head(0).filter(expression),
+        lambda rows: rows.slice(5, 7).filter(expression),
+    ):
+        assert query(table.lazy()).collect().equals(query(frame))
+
+
 def test_lazy_reads_only_what_a_query_needs(table):
     def chunks(query):
         with recorded("open") as seen:

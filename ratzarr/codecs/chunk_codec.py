@@ -255,7 +255,9 @@ class _Layout:
         if self._dtype.kind == "T":
             return pack(chunk, marks)
         if self._dtype.kind == "O":
-            return np.frombuffer(VLenBytes().encode(np.ascontiguousarray(chunk)), np.uint8)
+            # The encoder takes arrays that can be written to; those of pandas often can't.
+            writable = np.require(chunk, requirements=["C", "W"])
+            return np.frombuffer(VLenBytes().encode(writable), np.uint8)
         return np.ascontiguousarray(chunk, self._stored).reshape(-1).view(np.uint8)
 
     def to_array(self, data: Any) -> Array:

@@ -150,6 +150,15 @@ class Columns:
         assert_same(raw(place, url, "a"), values[::2, 1].copy())
         assert_same(raw(place, url, "w"), values[::-2].copy())
 
+    @pytest.mark.parametrize("dtype", ["int64", "S2", STRING, BYTES, "datetime64[s]"], ids=str)
+    def test_blocks_that_can_not_be_written_to(self, place, dtype):
+        url = place.new()
+        values = values_of(dtype, 10)
+        values.flags.writeable = False
+        with make(place.at(url), 10, a=(dtype,)) as table:
+            table.writeBlock("a", values, 0)
+        assert_same(np.asarray(raw(place, url, "a")), values)
+
     def test_what_was_read_is_the_callers_own(self, place):
         """Changing the returned array, or the written block, does not change the table."""
         url = place.new()

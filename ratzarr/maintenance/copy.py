@@ -214,6 +214,10 @@ class _Copy:
     ) -> None:
         self._source, self._target, self._report = source, target, report
         self._entries = {one.key: one for one in entries}
+        if ZARR_JSON not in self._entries:
+            raise DamagedError(
+                f"{source.location}/{ZARR_JSON} is missing, and every table has it: nothing was copied"
+            )
         documents = [key for key in self._entries if key.endswith(ZARR_JSON)]
         contents = run([partial(self._read, key) for key in documents])
         self._documents = dict(zip(documents, contents, strict=True))

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from zarr.storage import FsspecStore, MemoryStore
 
-from ratzarr import ChangedError, NotARatZarrError, RatZarr, StoreError, TableNotFoundError
+from ratzarr import (
+    ChangedError,
+    DamagedError,
+    NotARatZarrError,
+    RatZarr,
+    StoreError,
+    TableNotFoundError,
+)
 from ratzarr.maintenance.copy import copy_store, inventory, remove_source
 from ratzarr.stores.base import parse
 from ratzarr.stores.local import LocalObjects
@@ -94,6 +101,15 @@ def test_a_table_that_is_written_to_meanwhile(tmp_path, at_the_end):
     chunk = sorted(key for key in contents(source) if "/c/" in key)[0]
     with pytest.raises(ChangedError, match="changed while it was copied"):
         copied(source, target, report=told)
+    assert not target.exists()
+
+
+def test_a_table_whose_root_is_missing(tmp_path):
+    source, target = tmp_path / "t.rat.zarr", tmp_path / "copy"
+    shutil.copytree(DATA / "golden-v1.zarr", source)
+    (source / "zarr.json").unlink()
+    with pytest.raises(DamagedError, match=r"t\.rat\.zarr/zarr\.json is missing"):
+        copied(source, target)
     assert not target.exists()
 
 

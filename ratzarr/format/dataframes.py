@@ -251,6 +251,9 @@ def _filled(library: str, wanted: Any) -> str:
 
 
 def _pandas_values(values: Any, wanted: Any) -> Array:
+    if type(values.dtype).__name__ == "ArrowDtype":
+        # pandas itself can't convert dates with nulls, or views of strings.
+        return _arrow_values(getattr(values, "array", values).__arrow_array__(), wanted)
     if isinstance(wanted, np.dtype) and not hasattr(values.dtype, "categories"):
         return np.asarray(values.to_numpy(dtype=wanted))
     return np.asarray(values)

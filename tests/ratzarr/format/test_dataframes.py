@@ -50,6 +50,8 @@ EXACT = [
     (arrow(["a", "größe", ""], pa.string()), "str", ["a", "größe", ""]),
     (arrow([b"a", b"\0", b""], pa.binary()), "bytes", [b"a", b"\0", b""]),
     (arrow([DAY, None, DAY], pa.timestamp("ms")), "datetime64[ms]", [DAY, None, DAY]),
+    (arrow([DAY.date(), None, DAY.date()], pa.date32()), "datetime64[D]",
+     [DAY.date(), None, DAY.date()]),
     *[(pl.Series([1, 2, 3], dtype=getattr(pl, f"{kind}{bits}")), f"{kind.lower()}{bits}", [1, 2, 3])
       for kind in ("Int", "UInt") for bits in (8, 16, 32, 64)],
     (pl.Series([1, BIG, -BIG]), "int64", [1, BIG, -BIG]),

@@ -93,6 +93,14 @@ class LazyColumn:
         value = self._read(at, at + 1)[0]
         return value[rest] if rest else value
 
+    def is_of(self, place: str, name: str) -> bool:
+        """Return True if this is the column of this name, of the table at this place."""
+        return (self._source.place, self.name) == (place, name)
+
+    def reopened(self) -> "LazyColumn":
+        """Return the column as a new instance of its table shows it."""
+        return LazyColumn(self._source.reopener()(), self.name, self._attributes)
+
     def _read(self, start: int, stop: int) -> Array:
         if start == stop:
             # An empty block has the right dtype, too.

@@ -222,8 +222,10 @@ def to_xarray(source: Source, columns: Sequence[str] | None = None) -> Any:
         # A variable with the name of its dimension would be a coordinate, which is read at once.
         while name in taken:
             name = f"_{name}"
+        taken.add(name)
         return name
 
+    rows = dimension("row")
     for name in names:
         one = source.field(name)
         shape = (one.rows,) if one.width == 1 else (one.rows, one.width)
@@ -231,8 +233,9 @@ def to_xarray(source: Source, columns: Sequence[str] | None = None) -> Any:
         chunks = (one.chunk_rows, *shape[1:])
         values = da.from_array(lazy_column, chunks=chunks, name=False, asarray=False)
         # Rows beyond a short column would have no value: it gets a dimension of its own.
-        row = dimension("row" if one.rows == source.rows else f"{name}_row")
-        dimensions = (row, dimension(f"{name}_value"))[: len(shape)]
+        dimensions = [rows if one.rows == source.rows else dimension(f"{name}_row")]
+        if one.width > 1:
+            dimensions.append(dimension(f"{name}_value"))
         found[name] = (dimensions, values, dict(one.attributes))
     return xr.Dataset(found)
 

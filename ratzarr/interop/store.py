@@ -176,6 +176,9 @@ def store_column(
     if is_new:
         table.setRowCount(shape[0])
     replaces = table.colExists(name)
+    if isinstance(given, LazyColumn) and given.is_of(str(table.filename), name):
+        # In this instance, the name will refer to the new column before the old one has been read.
+        given = given.reopened()
     try:
         table.createColumn(
             name,

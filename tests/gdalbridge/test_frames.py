@@ -258,6 +258,8 @@ def test_columns_named_like_dimensions(tmp_path):
         assert dataset["row"].dims == ("_row",)
         assert dataset["a"].dims == ("_row", "_a_value")
         assert not dataset.coords
+        store["_a"] = np.arange(12).reshape(4, 3)
+        assert store.to_xarray()["_a"].dims == ("_row", "__a_value")
         assert dataset["row"].values.tolist() == [5, 6, 7, 8]
         assert store.to_pandas().index.name == "row"
         assert store.lazy().filter(pl.col("_row") == 2).collect()["row"].to_list() == [7]

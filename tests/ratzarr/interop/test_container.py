@@ -9,6 +9,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+from zarr.storage import MemoryStore
 
 import ratzarr
 from ratzarr import ArgumentError, ColumnNotFoundError, RatZarr, ReadOnlyError, ShapeError
@@ -155,6 +156,21 @@ def test_a_column_of_another_table(table, tmp_path):
         other["copy"] = table["v"]
         assert np.array_equal(other["copy"][:], table["v"][:])
         assert other["copy"].dtype == table["v"].dtype
+
+
+@pytest.mark.parametrize("make", [lambda folder: folder / "b.rat.zarr", lambda _: MemoryStore()])
+def test_a_column_replaced_by_itself(tmp_path, make):
+    """In other chunks, for example; rows that wait in the write buffer are its rows too."""
+    values = np.arange(9)
+    with RatZarr(make(tmp_path), newRowCount=9, newChunkSize=4, writeBuffer=True) as table:
+        table.createColumn("x", "int64")
+        table.writeBlock("x", values, 0)
+        table.setChunkSize(2)
+        table["x"] = table["x"]
+        assert table["x"][:].tolist() == values.tolist()
+        assert table.getColumnChunkSize("x") == 2
+        table["y"] = table["x"]
+        assert table["y"][:].tolist() == values.tolist()
 
 
 def test_the_first_column_of_an_empty_table_sets_its_rows(tmp_path):

@@ -75,7 +75,9 @@ absent."""
 CHECK_ATTEMPTS = 3
 """Number of times that a column is checked again if other processes change it meanwhile."""
 
-_COLUMN = re.compile(rf"{GROUP}/([^/]+)/({re.escape(ZARR_JSON)}|c(?:[/.][0-9]+)+)", re.DOTALL)
+_COLUMN = re.compile(
+    rf"{GROUP}/([^/]+)/({re.escape(ZARR_JSON)}|(?:c[/.])?[0-9]+(?:[/.][0-9]+)*)", re.DOTALL
+)
 _PENDING = re.compile(
     rf"{re.escape(PENDING)}/([^/]+)/([0-9a-f]+)/({re.escape(ZARR_JSON)}|c(?:[/.][0-9]+)+)",
     re.DOTALL,
@@ -278,7 +280,8 @@ class _Checkup:
         """Return the column of an object; record objects without a column."""
         if match := _COLUMN.fullmatch(key):
             check = self._column(f"{GROUP}/{match[1]}", match[1])
-            if check.is_group and check.document != REMOVING and match[2] != ZARR_JSON:
+            in_group = check.is_group and check.document != REMOVING
+            if match[2] != ZARR_JSON and (in_group or not _may_be_chunk(check, match[2])):
                 self._look_at_stray(key)
                 return None
             return check
@@ -305,7 +308,8 @@ class _Checkup:
 
     def _chunk_keys(self, check: ColumnCheck) -> Iterator[str]:
         for key in self.objects.list_tree(check.prefix):
-            if (_COLUMN.fullmatch(key) or _PENDING.fullmatch(key)) and not key.endswith(ZARR_JSON):
+            match = _COLUMN.fullmatch(key) or _PENDING.fullmatch(key)
+            if match and _may_be_chunk(check, match[match.re.groups]):
                 yield key
 
     def _moved(self, check: ColumnCheck) -> bool:
@@ -494,6 +498,16 @@ class _Checkup:
         for folder in empty_folders(local):
             repair = Repair("remove it", partial(remove_folder, local, folder))
             self._add("leftover", folder, "an empty directory", repair=repair)
+
+
+def _may_be_chunk(check: ColumnCheck, name: str) -> bool:
+    """Return True if a name in a column may be a chunk's.
+
+    Numbers alone are, if the column's chunk keys have Zarr's encoding ``v2``.
+    """
+    if not name[0].isdigit():
+        return name != ZARR_JSON
+    return check.state is not None and check.state.chunk_of(name) is not None
 
 
 def _count(keys: list[str], words: str) -> str:

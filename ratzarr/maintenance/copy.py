@@ -45,7 +45,7 @@ from ratzarr.stores.open import check_writable, is_litter, is_ours, table_metada
 
 __all__ = ["Entry", "copy_store", "inventory", "remove_source"]
 
-_CHUNK = re.compile(r"(.+)/c(?:/[0-9]+)+")
+_CHUNK = re.compile(r"(.+)/c(?:[/.][0-9]+)+")
 
 Change = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Maps the table's attributes to those of the copy."""

@@ -265,7 +265,7 @@ def delete(objects: Objects) -> None:
 # makes upstream nest its groups.
 _OURS = re.compile(
     rf"""{re.escape(ZARR_JSON)}
-    | {GROUP}/(?:.+/)?(?:{re.escape(ZARR_JSON)} | c(?:/[0-9]+)+)
+    | {GROUP}/(?:.+/)?(?:{re.escape(ZARR_JSON)} | c(?:[/.][0-9]+)+)
     | (?:{GROUP}/.+)?[^/]*\.[0-9a-f]{{32}}\.partial
     | \.[0-9a-f]{{32}}\.deleted/.+
     | {re.escape(PENDING)}/[^/]+/[0-9a-f]+/(?:{re.escape(ZARR_JSON)} | c(?:/[0-9]+)+)""",

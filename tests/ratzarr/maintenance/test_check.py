@@ -187,6 +187,28 @@ def test_a_flipped_bit_and_a_cut(place):
     assert check_store(url) == []
 
 
+@pytest.mark.parametrize("separator", [".", "/"])
+@pytest.mark.parametrize("name", ["default", "v2"])
+def test_chunks_whose_keys_are_encoded_otherwise(local, name, separator):
+    url = local.new()
+    table = local.create(url).create_group("RAT", attributes={"ROWCOUNT": 6})
+    encoding = {"name": name, "separator": separator}
+    for column, shape in (("a", (6,)), ("w", (6, 2))):
+        made = table.create_array(
+            column, shape=shape, chunks=(4, *shape[1:]), dtype="i4", chunk_key_encoding=encoding
+        )
+        made[:] = 1
+    assert {one.kind for one in check_store(url)} == {"unchecked"}
+    keys = sorted(key for key in local.objects(url) if not key.endswith("zarr.json"))
+    assert len(keys) == 4
+    for key in keys:
+        good = local.content(url, key)
+        local.put(url, key, good[:-1])
+        one = only([one for one in check_store(url) if one.wrong])
+        assert (one.kind, one.key, one.column) == ("damaged", key, key.split("/")[1])
+        local.put(url, key, good)
+
+
 def test_damage_is_not_repaired(place):
     url = make(place, a="int32")
     bad = place.content(url, "RAT/a/c/3")[:-3]
@@ -596,7 +618,10 @@ def test_chunks_beyond_the_end_that_rows_come_to_are_left(place):
 
 def test_foreign_objects_are_named_and_never_removed(place):
     url = make(place, a="int32")
-    for key in ("README", "RAT/a/c/zz", "RAT/notes.txt", "other/x/1", "other/x/2", "RAT/x/y/c/0"):
+    for key in (
+        "README", "RAT/a/c/zz", "RAT/notes.txt", "other/x/1", "other/x/2", "RAT/x/y/c/0",
+        "RAT/a/7", "RAT/x/7.0",
+    ):  # fmt: skip
         place.put(url, key, b"precious")
     done, left = repaired(place, url)
     assert set(kinds(done)) == {"foreign"}

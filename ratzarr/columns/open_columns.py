@@ -86,9 +86,8 @@ class OpenColumns:
         # One lock per column, so that the logs of several columns are written in parallel.
         self._log_locks: defaultdict[tuple[str, str], threading.Lock] = defaultdict(threading.Lock)
         self._lock = threading.Lock()
-        # Writes whose column has not been checked since. On a local disk, each write checks that
-        # its column still exists. On S3 that takes a request, so the writes of many blocks are
-        # checked together. A column created anew has another identity.
+        # Writes whose column, by name and identity, has not been checked since. On a local disk, each
+        # write checks it. On S3 that takes a request, so many writes are checked together.
         self._unconfirmed: dict[tuple[str, str], Write] = {}
         self._rows: int | None = None
         """The row count; None until it is determined."""
@@ -350,8 +349,7 @@ class OpenColumns:
                     blocks |= {name: read.out for name, read in reads.items()}
                 break
             except ChangedError:
-                # Another process has cut off rows. The remaining rows can be read.
-                self.reload()
+                # The remaining rows can be read.
                 if attempt + 1 == CUTS:
                     raise
         for name, (state, rows) in buffered.items():
@@ -474,8 +472,7 @@ class OpenColumns:
                 with column.damage_in_words(state, part.chunk):
                     found.append(chunk.padded(part.in_chunk))
         pieces = [piece for part in found for piece in part or ()]
-        # read() handles the remaining cases: rows that the column does not have yet, and strings
-        # that can't be padded.
+        # read() handles the rest: rows beyond the column's end, and strings that can't be padded.
         return pieces if sum(map(len, pieces)) == stop - start else None
 
     def read_utf8[T](
@@ -500,7 +497,6 @@ class OpenColumns:
         try:
             results = self._read([name], start, stop, decode)[name].found
         except ChangedError:
-            # Rows have been cut off.
             return None
         found = [results[first] for first in sorted(results)]
         pieces = [piece for _, piece in found if piece is not None]
@@ -525,6 +521,10 @@ class OpenColumns:
             return one.validate()
         except ColumnNotFoundError:
             self.forget(one.column.name)
+            raise
+        except ChangedError:
+            # Another process has cut off rows, and the row count is another one.
+            self.reload()
             raise
 
     # ---- writing

@@ -187,6 +187,9 @@ def _decoded(source: Source, field: Field, block: Block, *, dictionary: bool) ->
         else:
             array = array.cast(pa.string())
         arrays.append(array)
+    if sum(map(len, arrays)) < there:
+        # Rows have been cut off.
+        return None
     if there < block.length or not arrays:
         arrays.append(pa.nulls(block.length - there, pa.string()))
     return _joined(arrays)

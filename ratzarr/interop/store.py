@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ratzarr.codecs.strings import Convert
 from ratzarr.errors import (
     ArgumentError,
+    ChangedError,
     RatZarrError,
     ShapeError,
     UnequalValueError,
@@ -84,6 +85,7 @@ class StoreSource:
     def read(self, names: Sequence[str], block: Block) -> Mapping[str, Array]:
         """Return rows of columns."""
         found: dict[str, Array] = self._table.readBlocks(names, block.start, block.length)
+        self._check_rows(block)
         return found
 
     def read_utf8(self, name: str, block: Block, convert: Convert[Any]) -> list[Any] | None:
@@ -92,7 +94,16 @@ class StoreSource:
             return None
         found: list[Any] | None
         found = self._table.readUtf8(name, block.start, block.length, convert)
+        self._check_rows(block)
         return found
+
+    def _check_rows(self, block: Block) -> None:
+        """Raise an error if fewer rows than a block's were read, because the others were cut off."""
+        if block.stop > self.rows:
+            raise ChangedError(
+                f"{self.place} has {self.rows} rows now: its rows up to {block.stop - 1}, which were to "
+                "be read, have been cut off"
+            )
 
     def reopener(self) -> Callable[[], Source]:
         """Return a picklable function that opens the table in another process."""

@@ -7,6 +7,7 @@ import pytest
 import zarr
 
 from ratzarr import (
+    ChangedError,
     ColumnIncompleteError,
     ColumnNotFoundError,
     DamagedError,
@@ -137,3 +138,19 @@ def test_a_chunk_without_a_checksum_is_decoded(place, tmp_path):
         chunk(place, "plain", 2).write_bytes(b"short")
         with pytest.raises(DamagedError, match="expected 40 bytes"):
             table.checkBlock("plain", 0, 23)
+
+
+def test_rows_that_another_process_cuts_off(tmp_path):
+    """They do not become empty rows for the reads that follow."""
+    for method in ("readText", "readUtf8", "checkBlock"):
+        url = tmp_path / f"{method}.rat.zarr"
+        with RatZarr(url, newRowCount=6, newChunkSize=4) as table:
+            table["s"] = list("abcdef")
+            with RatZarr(url) as other:
+                other.setRowCount(3)
+            if method == "checkBlock":
+                with pytest.raises(ChangedError, match="cut to 3 rows"):
+                    table.checkBlock("s", 0, 6)
+            else:
+                assert getattr(table, method)("s", 0, 6) is None
+            assert table.readBlock("s", 0, 6).tolist() == ["a", "b", "c"]

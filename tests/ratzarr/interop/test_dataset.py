@@ -11,7 +11,7 @@ import pyarrow.dataset as ds
 import pytest
 
 import ratzarr
-from ratzarr import ArgumentError, ColumnNotFoundError, RatZarr
+from ratzarr import ArgumentError, ChangedError, ColumnNotFoundError, RatZarr
 
 ROWS, CHUNK = 3_500, 1_000
 FIELD = ds.field
@@ -266,6 +266,22 @@ def test_rows_that_were_never_written_have_the_fill_value(tmp_path, fill):
     wanted[1500] = "a"
     assert found["t"].to_pylist() == wanted
     assert set(found["n"].to_pylist()) == {3}
+
+
+@pytest.mark.parametrize("names", [["number"], ["text"], ["number", "text"]])
+@pytest.mark.parametrize("dictionaries", [False, True])
+def test_rows_that_are_cut_off_after_a_scan_was_made(tmp_path, names, dictionaries):
+    with RatZarr(str(tmp_path / "a.rat.zarr"), newRowCount=6, newChunkSize=4) as table:
+        table["number"] = np.arange(6)
+        table["text"] = list("abcdef")
+        scan, column = table.scan(names, dictionaries=dictionaries), table[names[0]]
+        with RatZarr(table.filename) as other:
+            other.setRowCount(3)
+        with pytest.raises(ChangedError, match="3 rows now: its rows up to 5"):
+            scan.to_table()
+        with pytest.raises(ChangedError, match="3 rows now"):
+            column[:]
+        assert table.to_arrow(names).num_rows == 3
 
 
 def test_attributes_are_metadata_of_the_fields(tmp_path):

@@ -4,7 +4,7 @@ from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from itertools import islice
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from ratzarr.interop import Field, Source, row_name
 __all__ = ["Condition", "matching_rows", "selected_rows"]
 
 
-class Condition:
+class Condition(Program[Field]):
     """An expression that is true or false for each row of a table; a context manager.
 
     Every ``where`` of commands and functions is one of these.
@@ -50,28 +50,12 @@ class Condition:
 
     def __init__(self, where: str, source: Source) -> None:
         self._operands = _Operands(source)
-        self._program = Program({"where": where}, self._operands)
-        if self._program.dtypes["where"] != np.bool_:
+        super().__init__({"where": where}, self._operands)
+        if self.dtypes["where"] != np.bool_:
             self.close()
             raise BridgeError(f"{where!r} is not true or false for a row: write a comparison")
-        columns = (self._operands.column(one.name)[0] for one in self._program.columns)
+        columns = (self._operands.column(one.name)[0] for one in self.columns)
         self.names = list(dict.fromkeys(name for name in columns if name is not None))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        self.close()
-        if kind is None:
-            self.warn_of_nan()
-
-    def close(self) -> None:
-        """Close the expression's database."""
-        self._program.close()
-
-    def warn_of_nan(self) -> None:
-        """Warn about rows for which the condition is true because of a NaN."""
-        self._program.warn_of_nan()
 
     def mask(self, columns: Mapping[str, Any], first_row: int, rows: int) -> NDArray[np.bool_]:
         """Return the rows of a block for which the condition is true; NULL is not.
@@ -94,7 +78,7 @@ class Condition:
         if not rows:
             return np.zeros(0, np.bool_)
         arrays = []
-        for one in self._program.columns:
+        for one in self.columns:
             name, part = self._operands.column(one.name)
             if name is None:
                 arrays.append(pa.array(np.arange(first_row, first_row + rows)))
@@ -102,7 +86,7 @@ class Condition:
                 arrays.append(columns[name])
             else:
                 arrays.append(pc.list_element(columns[name], part))
-        return self._program.mask(arrays, first_row, rows)
+        return self.true_rows(arrays, first_row, rows)
 
     def filtered(self, dataset: Any) -> Generator[Any]:
         """Yield the batches of a table's scan with the rows for which the condition is true.

@@ -307,7 +307,7 @@ class Program[C: Operand]:
             for place, (name, dtype) in enumerate(self.dtypes.items())
         }
 
-    def mask(self, arrays: Sequence[Any], first_row: int, rows: int) -> Array:
+    def true_rows(self, arrays: Sequence[Any], first_row: int, rows: int) -> Array:
         """Return a block of the first result, which is true or false; NULL counts as false.
 
         Parameters and errors are those of :meth:`compute`.

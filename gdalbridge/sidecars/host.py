@@ -9,7 +9,7 @@ raster, with unchanged pixel values, and has no sidecars of its own, the other r
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from gdalbridge.errors import (
@@ -45,6 +45,8 @@ class Host:
     """The band of the raster that the sidecars belong to."""
     is_source: bool = False
     """True if the raster is the source of the requested VRT."""
+    listed: list[list[Sidecar]] = field(default_factory=list, compare=False)
+    """The listing for which :func:`host_of` chose this host; the first :meth:`find` takes it."""
 
     @property
     def key(self) -> str:
@@ -53,6 +55,8 @@ class Host:
 
     def find(self, *, storage_options: Options = None, must_list: bool = False) -> list[Sidecar]:
         """Return the band's sidecars; parameters as for :func:`find_sidecars`."""
+        if self.listed:
+            return self.listed.pop()
         return find_sidecars(
             self.raster, self.band, storage_options=storage_options, must_list=must_list
         )
@@ -168,17 +172,16 @@ def host_of(dataset: Any, band: Any, path: Any = None, *, storage_options: Optio
     if source is None:
         sidecar_path(raster, number)
         return Host(raster, number)
-    host = Host(*source, is_source=True)
+    own, host = Host(raster, number), Host(*source, is_source=True)
     try:
-        if find_sidecars(raster, number, storage_options=storage_options):
-            return Host(raster, number)
+        own.listed.append(own.find(storage_options=storage_options))
     except SidecarNameError:
         # The VRT is in memory.
         return host
-    with suppress(SidecarNameError):
-        if host.find(storage_options=storage_options):
-            return host
-    return Host(raster, number)
+    if not any(own.listed):
+        with suppress(SidecarNameError):
+            host.listed.append(host.find(storage_options=storage_options))
+    return host if any(host.listed) else own
 
 
 def chosen_sidecars(
@@ -228,7 +231,8 @@ def find_hosted(
     ----------
     raster : str, os.PathLike or gdal.Dataset
     storage_options, must_list
-        See :func:`gdalbridge.find_sidecars`.
+        See :func:`gdalbridge.find_sidecars`. A VRT's source that may not be listed is left out, with a
+        warning, in any case.
     """
     found = find_sidecars(raster, storage_options=storage_options, must_list=must_list)
     hosted = [Hosted(one, Host(raster, one.band)) for one in found]
@@ -237,33 +241,27 @@ def find_hosted(
             from gdalbridge.gdalio.datasets import opened
 
             with opened(raster, storage_options) as dataset:
-                hosted += _of_sources(
-                    dataset,
-                    raster,
-                    {one.band for one in found},
-                    storage_options=storage_options,
-                    must_list=must_list,
-                )
+                hosted += _of_sources(dataset, {one.band for one in found}, storage_options)
     return sorted(hosted, key=lambda one: (one.sidecar.band, one.sidecar.name or ""))
 
 
-def _of_sources(
-    dataset: Any, path: Any, bands: Set[int], *, storage_options: Options, must_list: bool
-) -> list[Hosted]:
+def _of_sources(dataset: Any, bands: Set[int], storage_options: Options) -> list[Hosted]:
     """Return the sidecars of a VRT's sources, for bands without sidecars of their own."""
+    from gdalbridge.gdalio.datasets import source_of
+
     hosted: list[Hosted] = []
-    if dataset.GetDriver().ShortName != "VRT":
-        return hosted
+    listed: dict[str, list[Sidecar]] = {}
     for number in range(1, dataset.RasterCount + 1):
-        if number in bands:
+        source = None if number in bands else source_of(dataset, dataset.GetRasterBand(number))
+        if source is None:
             continue
-        band = dataset.GetRasterBand(number)
+        host = Host(*source, is_source=True)
         with suppress(SidecarNameError):
-            given = None if path is dataset else path
-            host = host_of(dataset, band, given, storage_options=storage_options)
-            if host.is_source:
-                hosted += [
-                    Hosted(replace(one, band=number), host)
-                    for one in host.find(storage_options=storage_options, must_list=must_list)
-                ]
+            if host.raster not in listed:
+                listed[host.raster] = find_sidecars(host.raster, storage_options=storage_options)
+            hosted += [
+                Hosted(replace(one, band=number), host)
+                for one in listed[host.raster]
+                if one.band == host.band
+            ]
     return hosted

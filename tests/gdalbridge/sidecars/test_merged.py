@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from urllib.parse import parse_qs
 
 import numpy as np
 import pytest
@@ -198,6 +199,35 @@ def test_the_sidecars_of_a_vrt(raster):
     assert checked.exit_code == 0, checked.output
     [touched] = touch(vrt)
     assert (touched.path, touched.changes) == (store, ())
+
+
+VIEWS = [seen_attached, seen_by_script, seen_by_head]
+
+
+@pytest.mark.parametrize(
+    ("view", "where"),
+    [(view, None) for view in VIEWS]
+    + [(view, name) for view in [*VIEWS, list_tables, touch] for name in ("seg.tif", "sub.vrt")],
+)
+def test_on_s3_a_vrt_and_its_source_are_each_listed_once(raster, counted_s3, view, where):
+    place, proxy = counted_s3
+    vrt = raster.with_name("sub.vrt")
+    gdal.Translate(str(vrt), str(raster), bandList=[1, 1], format="VRT").FlushCache()
+    for one in raster.parent.iterdir():
+        place.client.upload_file(str(one), place.bucket, one.name)
+    if where is not None:
+        sidecar(f"s3://{place.bucket}/{where}", y=[5, 6, 7, 8])
+    proxy.clear()
+    view(f"s3://{place.bucket}/sub.vrt")
+    listed = [
+        prefix
+        for one in proxy.requests
+        for prefix in parse_qs(one.query).get("prefix", [])
+        if prefix in ("sub.vrt", "seg.tif")
+        and not one.headers.get("user-agent", "gdal").lower().startswith("gdal")
+    ]
+    assert "sub.vrt" in listed
+    assert len(listed) == len(set(listed))
 
 
 def test_a_vrt_with_a_sidecar_of_its_own(raster):

@@ -65,6 +65,8 @@ class ValueLoss:
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, np.floating) and np.isnan(value) and np.signbit(value):
+        return "-nan"
     return value.decode("utf-8", "replace") if isinstance(value, np.bytes_) else str(value)
 
 

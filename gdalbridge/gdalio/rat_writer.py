@@ -55,14 +55,18 @@ from ratzarr.errors import Advice
 from ratzarr.stores import gdal_name
 
 __all__ = [
+    "EXACT",
     "RatSink",
     "check_columns",
     "check_not_hidden",
     "check_open_for_update",
     "keeps_values",
     "open_rat_for_update",
+    "with_plain_nan",
 ]
 
+
+Array = NDArray[Any]
 
 EXACT = frozenset({"MEM", "HFA", "KEA"})
 """Drivers that preserve every bit of the values that they accept."""
@@ -74,6 +78,15 @@ def keeps_values(dataset: Any) -> bool:
     # A VRT in memory lists its sources' files, but not itself.
     in_memory = driver == "VRT" and dataset.GetDescription() not in (dataset.GetFileList() or [])
     return driver in EXACT or in_memory
+
+
+def with_plain_nan(values: Array) -> Array:
+    """Return floats without the signs of NaNs.
+
+    In XML, GDAL writes them as ``-nan``, which its versions from 3.13 read as 0.
+    """
+    signed = np.isnan(values) & np.signbit(values)
+    return np.where(signed, np.nan, values) if signed.any() else values
 
 
 def check_open_for_update(dataset: Any, band: Any, name: str) -> None:
@@ -189,8 +202,6 @@ def check_columns(
         names.append(kept_name(column, usage) if hfa else column)
 
 
-Array = NDArray[Any]
-
 WRITTEN_KINDS = {
     FieldType.INTEGER: "i",
     FieldType.REAL: "f",
@@ -296,6 +307,7 @@ class RatSink:
             # crashes if a band is given its own table.
             rat = rat.Clone()
         self._rat = rat
+        self._keeps_values = keeps_values(dataset)
         self._blocks_are_safe = options.block_io and block_io_is_safe(rat)
         self._held: _Held | None = None
         self._asked: dict[int, RatColumn] = {}
@@ -448,6 +460,8 @@ class RatSink:
             )
         if not len(values):
             return
+        if values.dtype.kind == "f" and not self._keeps_values:
+            values = with_plain_nan(values)
         if values.dtype.kind == "T":
             self._write_text(index, start, values)
         elif self._blocks_are_safe:

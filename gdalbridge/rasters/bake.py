@@ -7,7 +7,7 @@ again and compared, because formats may lose digits and names without an error.
 import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,11 +23,11 @@ from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.gdalio.field_types import FieldType, type_name
 from gdalbridge.gdalio.rat_compare import colour_losses, losses_between
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat
-from gdalbridge.gdalio.rat_writer import check_columns
+from gdalbridge.gdalio.rat_writer import EXACT, check_columns
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.output import Output
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.rasters.baked_table import Filled, Wanted, fill, vrt_of
+from gdalbridge.rasters.baked_table import Filled, Wanted, fill, nan_without_signs, vrt_of
 from gdalbridge.rasters.drivers import copy_dataset, output_driver
 from gdalbridge.sidecars.host import Host, Hosted, find_hosted
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
@@ -324,13 +324,14 @@ def _write(
     # A VRT refers to the raster by a relative path.
     with output.create(refers=driver.ShortName == "VRT") as made:
         beside = not native and driver.ShortName in ("GTiff", "COG")
-        if beside:
-            # GDAL 3.12 and later would put the table into the TIFF, where older GDAL, QGIS and
-            # ArcGIS can't read it.
-            copy_dataset(driver, made, vrt_of(vrt), options, progress)
-            write_beside(made, vrt, list(filled))
-        else:
-            copy_dataset(driver, made, vrt, options, progress)
+        with nullcontext() if driver.ShortName in EXACT else nan_without_signs(vrt, filled):
+            if beside:
+                # GDAL 3.12 and later would put the table into the TIFF, where older GDAL, QGIS and
+                # ArcGIS can't read it.
+                copy_dataset(driver, made, vrt_of(vrt), options, progress)
+                write_beside(made, vrt, list(filled))
+            else:
+                copy_dataset(driver, made, vrt, options, progress)
         progress.report(0.8, f"comparing {output.name}")
         losses = [loss for table in filled.values() for loss in table.losses]
         losses += [

@@ -1,6 +1,7 @@
 """The table that a baked raster gets: the raster's own columns and its sidecars', in one table of GDAL's."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,17 +15,23 @@ from gdalbridge.errors import (
     ConversionError,
     GdalError,
 )
-from gdalbridge.gdalio.compat import exceptions, gdal, silence
+from gdalbridge.gdalio.compat import (
+    exceptions,
+    gdal,
+    own_rat,
+    silence,
+    write_array,
+)
 from gdalbridge.gdalio.field_types import FieldType, export_type, stored_dtype, type_name
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat, unique_names
-from gdalbridge.gdalio.rat_writer import open_rat_for_update
+from gdalbridge.gdalio.rat_writer import open_rat_for_update, with_plain_nan
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
 from gdalbridge.sidecars.merged import INCOMPLETE
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
 from ratzarr.format import BLOCK_ROWS, MISSING_ATTR, is_complete
 
-__all__ = ["Filled", "Wanted", "fill", "vrt_of"]
+__all__ = ["Filled", "Wanted", "fill", "nan_without_signs", "vrt_of"]
 
 
 OLDER = {FieldType.BOOLEAN: FieldType.INTEGER, FieldType.DATETIME: FieldType.STRING}
@@ -90,6 +97,24 @@ def vrt_of(dataset: Any) -> Any:
     if made is None:
         raise GdalError(f"{dataset.GetDescription()}: GDAL can't make a VRT of the raster")
     return made
+
+
+@contextmanager
+def nan_without_signs(vrt: Any, bands: Iterable[int]) -> Iterator[None]:
+    """Take the signs off a VRT's NaNs while GDAL writes it as XML: :func:`with_plain_nan`."""
+    signed = []
+    with exceptions(), silence():
+        for rat in [own_rat(vrt.GetRasterBand(band)) for band in bands]:
+            for index in range(rat.GetColumnCount()):
+                if rat.GetTypeOfCol(index) == FieldType.REAL:
+                    values = rat.ReadAsArray(index)
+                    plain = with_plain_nan(values)
+                    if plain is not values:
+                        signed.append((rat, values, index))
+                        write_array(rat, plain, index, 0)
+    yield
+    for rat, values, index in signed:
+        write_array(rat, values, index, 0)
 
 
 def fill(

@@ -458,6 +458,18 @@ def test_another_table_in_a_vat_dbf_is_named(store, tmp_path, ending):
     assert set(columns(path)) == {"own", "id", "name"}
 
 
+def test_a_nan_with_a_sign_stays_a_nan(raster, store):
+    """GDAL writes it to XML as -nan, which its versions from 3.13 read as 0."""
+    with RatZarr(store) as table:
+        table.createColumn("x", np.float64)
+        table.writeBlock("x", [0.5, -np.nan, np.nan, 1], 0)
+    with pytest.warns(LossWarning, match="'x', row 1: -nan became nan"):
+        copy_to_raster(store, raster, columns=["x"])
+    dataset = gdal.Open(str(raster))
+    rat = dataset.GetRasterBand(1).GetDefaultRAT()
+    assert np.isnan(rat.ReadAsArray(2)).tolist() == [False, True, True, False]
+
+
 # ---- strict
 
 

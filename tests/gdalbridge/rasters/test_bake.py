@@ -365,6 +365,30 @@ def test_the_copys_reals(raster, tmp_path):
     assert column(tmp_path / "o.tif", "area") == [i / 4 for i in range(ROWS)]
 
 
+@pytest.mark.parametrize("name", OUTPUTS)
+def test_a_nan_with_a_sign_stays_a_nan(raster, tmp_path, name):
+    """GDAL writes it to XML as -nan, which its versions from 3.13 read as 0."""
+    values = np.array([0.5, -np.nan, np.nan, -0.0])
+    assert np.signbit(values).tolist() == [False, True, False, True]
+    with RatZarr(f"{raster}.rat.zarr") as table:
+        table.writeBlock("area", values, 0)
+    out = tmp_path / name
+    for native in (False, True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LossWarning)
+            report = bake(raster, out, columns=["area"], native=native, overwrite=True)
+        found = np.array(column(out, "area")[:4])
+        assert np.isnan(found).tolist() == [False, True, True, False]
+        assert found[0] == 0.5
+        if name != "out.img":
+            assert report.losses == ("column 'area', row 1: -nan became nan",)
+            assert (tmp_path / "out.tif.aux.xml").exists() or name == "out.vrt" or native
+        assert np.signbit(found).tolist() == [False, name == "out.img", False, True]
+    if name != "out.img":
+        with pytest.raises(NotWrittenError, match="'area', row 1: -nan became nan"):
+            bake(raster, out, columns=["area"], overwrite=True, strict=True)
+
+
 # ---- killed, or refused
 
 

@@ -120,19 +120,15 @@ class KeyedData:
 
     def _prepared(self) -> tuple[Any, Any, int]:
         """Return the distinct keys, sorted; the row of each; and the number of repeated rows."""
-        keys = _plain(self._data.column(self.on))
-        rows = pa.array(np.arange(len(keys)))
+        given = _plain(self._data.column(self.on))
         kind = pa.int64()
         if self._field is not None:
             kind = arrow_type(self._field)
-        given = keys
-        keys = _comparable(given, kind, self.on, f"the data's {keys.type}")
-        known = keys.is_valid()
-        self._unequal = given.filter(pc.invert(known))
-        if len(self._unequal):
-            keys, rows = keys.filter(known), rows.filter(known)
-        order = pc.array_sort_indices(keys)
-        keys, rows = keys.take(order), rows.take(order)
+        keys = _comparable(given, kind, self.on, f"the data's {given.type}")
+        self._unequal = given.filter(keys.is_null())
+        # Nulls come last.
+        rows = pc.array_sort_indices(keys)[: len(keys) - keys.null_count].view(pa.int64())
+        keys = keys.take(rows)
         repeats = pc.equal(keys[1:], keys[:-1]) if len(keys) > 1 else pa.array([], pa.bool_())
         again = np.flatnonzero(repeats.to_numpy(zero_copy_only=False)) + 1
         if len(again):

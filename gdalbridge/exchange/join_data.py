@@ -117,7 +117,9 @@ class JoinData:
     def pieces(self, name: str) -> Iterator[Any]:
         """Yield a column's arrays."""
         for number in range(len(self._starts) - 1):
-            yield self._batch(number).column(name)
+            column = self._batch(number).column(name)
+            # A column that was read from the file keeps the memory of its whole batch.
+            yield column if self._reader is None else pa.concat_arrays([column])
 
     def column(self, name: str) -> Any:
         """Return a column as a ``pyarrow.ChunkedArray``."""

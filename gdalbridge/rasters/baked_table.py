@@ -23,10 +23,10 @@ from gdalbridge.gdalio.compat import (
     write_array,
 )
 from gdalbridge.gdalio.field_types import FieldType, export_type, stored_dtype, type_name
-from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat, unique_names
+from gdalbridge.gdalio.rat_reader import RatColumn, bands_with_table, open_rat, unique_names
 from gdalbridge.gdalio.rat_writer import open_rat_for_update, with_plain_nan
 from gdalbridge.gdalio.read_options import DEFAULTS, ReadOptions
-from gdalbridge.sidecars.merged import INCOMPLETE
+from gdalbridge.sidecars.merged import INCOMPLETE, ShownColumn, merge
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
 from ratzarr.format import BLOCK_ROWS, MISSING_ATTR, is_complete
@@ -159,38 +159,36 @@ def fill(
         If two sidecars have a column of the same name, or tables differ in rows.
     """
     losses: list[str] = []
-    chosen, given = _chosen(tables, wanted, losses)
+    chosen = _chosen(tables, wanted, losses)
     own = band in bands_with_table(dataset, options=reading)
     older: dict[str, FieldType] = {}
     has_any = False
     if own:
         has_any = _copy_own(
-            dataset, vrt, band, wanted, given, reading, None if native else older, losses
+            dataset, vrt, band, wanted, chosen.values(), reading, None if native else older, losses
         )
     singles: set[str] = set()
     for path, table in {str(one.filename): one for one in tables}.items():
-        names = chosen.get(path, [])
+        names = [one.key for one in chosen.get(path, [])]
         if not names:
             continue
         casts = {name: kind for name, kind in cast.items() if name in names}
-        for name in names:
-            dtype = table.getColumnDtype(name)
-            attributes = table.getColumnAttributeMapping(name).asdict()
-            shown = str(attributes.get("GDAL_NAME", name))
+        for one in chosen[path]:
+            dtype, attributes = one.dtype, one.attributes
             if dtype.kind == "f" and dtype.itemsize < 8:
-                singles.add(shown)
+                singles.add(one.name)
             if dtype.kind in "iu" and (none := attributes.get(MISSING_ATTR)) is not None:
                 rows = range(0, table.rowCount, BLOCK_ROWS)
-                blocks = (table.readBlock(name, row, BLOCK_ROWS) for row in rows)
-                losses += _missing(shown, none, blocks)
-            if native or name in casts or table.getColumnWidth(name) > 1:
+                blocks = (table.readBlock(one.key, row, BLOCK_ROWS) for row in rows)
+                losses += _missing(one.name, none, blocks)
+            if native or one.key in casts or table.getColumnWidth(one.key) > 1:
                 continue
-            kind = export_type(name, dtype, attributes)
+            kind = export_type(one.key, dtype, attributes)
             if kind in OLDER:
-                casts[name] = type_name(OLDER[kind])
-                older[shown] = kind
+                casts[one.key] = type_name(OLDER[kind])
+                older[one.name] = kind
             elif kind > FieldType.STRING:
-                raise ConversionError(_no_older(name, kind))
+                raise ConversionError(_no_older(one.key, kind))
         copy_to_raster(
             table.filename, vrt, band=band, columns=names, cast=casts, storage_options=options
         )
@@ -215,9 +213,9 @@ def _no_older(name: str, kind: int) -> Advice:
 
 def _chosen(
     tables: Sequence[RatZarr], wanted: Wanted, losses: list[str]
-) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """Return the columns to copy by table, and the table by GDAL's name of a column."""
-    chosen: dict[str, list[str]] = {}
+) -> dict[str, list[ShownColumn]]:
+    """Return the columns to copy, by table."""
+    chosen: dict[str, list[ShownColumn]] = {}
     given: dict[str, str] = {}
     for table in tables:
         path = str(table.filename)
@@ -227,7 +225,7 @@ def _chosen(
         for key in keys:
             if key in unreadable:
                 continue
-            attributes = table.getColumnAttributeMapping(key)
+            attributes = table.getColumnAttributeMapping(key).asdict()
             if not is_complete(attributes):
                 losses.append(f"column {key!r} is left out: {INCOMPLETE}")
                 continue
@@ -240,8 +238,9 @@ def _chosen(
                     )
                 )
             given[name] = path
-            chosen.setdefault(path, []).append(key)
-    return chosen, given
+            dtype = table.getColumnDtype(key)
+            chosen.setdefault(path, []).append(ShownColumn(key, name, None, dtype, attributes))
+    return chosen
 
 
 def _copy_own(
@@ -249,7 +248,7 @@ def _copy_own(
     vrt: Any,
     band: int,
     wanted: Wanted,
-    given: Mapping[str, str],
+    given: Collection[Sequence[ShownColumn]],
     reading: ReadOptions,
     older: dict[str, FieldType] | None,
     losses: list[str],
@@ -260,9 +259,10 @@ def _copy_own(
         names = unique_names(schema.columns)
         own = [
             column
-            for column in schema.columns
-            if column.name not in given and wanted.takes(names[column.index], column.name)
+            for column in merge(schema.columns, given)
+            if isinstance(column, RatColumn) and wanted.takes(names[column.index], column.name)
         ]
+        theirs = {one.name for columns in given for one in columns}
         if not own:
             return False
         with open_rat_for_update(vrt, band) as sink:
@@ -274,7 +274,9 @@ def _copy_own(
                     kind = OLDER[FieldType(kind)]
                 elif older is not None and kind > FieldType.STRING:
                     raise ConversionError(_no_older(column.name, kind))
-                index = sink.create_column(column.name, kind, column.usage)
+                # GDAL allows a second column of one name: it stays beside the sidecar's.
+                name = names[column.index] if column.name in theirs else column.name
+                index = sink.create_column(name, kind, column.usage)
                 none = source.missing(column.index).get(MISSING_ATTR)
                 if none is not None:
                     rows = range(0, schema.rows, BLOCK_ROWS)

@@ -26,6 +26,7 @@ from gdalbridge import (
     copy_to_raster,
     copy_to_sidecar,
     enable,
+    open_table,
 )
 from gdalbridge.cli import main
 from gdalbridge.errors import ColumnSelectionError, NotWrittenError, OutputExistsError
@@ -158,6 +159,21 @@ def test_a_small_vrt_beside_it(raster):
     assert call("bake", raster).exit_code == 2
     with pytest.raises(BridgeError, match="name an output"):
         bake(raster)
+
+
+def test_a_second_column_of_a_name_stays_beside_the_sidecars(tmp_path):
+    path, out = tmp_path / "seg.tif", tmp_path / "out.tif"
+    twice = [("x", INTEGER, 0, [10, 11]), ("x", INTEGER, 0, [20, 21]), ("y", INTEGER, 0, [0, 1])]
+    dataset = make(path)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat(twice, 2))
+    del dataset
+    with RatZarr(f"{path}.rat.zarr", newRowCount=2) as table:
+        table["x"] = np.array([7, 8], "i4")
+    bake(path, out)
+    with open_table(path) as table:
+        expected = {name: table[name][:].tolist() for name in table}
+    assert expected == {name: column(out, name) for name in names(out)}
+    assert expected == {"x": [7, 8], "x 2": [20, 21], "y": [0, 1]}
 
 
 def test_chosen_columns(raster, tmp_path):

@@ -8,6 +8,7 @@ rows beyond the end of a short column. NaN is a number.
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -52,8 +53,9 @@ _TYPES = {
 }  # fmt: skip
 _SECONDS = frozenset({"h", "m", "s", "ms", "us", "ns", "ps", "fs", "as"})
 """Units of date-times with a time."""
+_TICKS = {"us": 10**3, "ns": 10**6, "ps": 10**9, "fs": 10**12, "as": 10**15}
+"""A millisecond in each of the finer units."""
 _LARGEST = np.uint64(2**63 - 1)
-_FIRST_YEAR, _END = np.datetime64("0001-01-01"), np.datetime64("10000-01-01")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +165,11 @@ class _Field:
         if isinstance(east, int) and self.type == "DateTime":
             shown = values + np.timedelta64(east, "m")
             zone = b"%c%02d:%02d" % (b"-+"[east >= 0], *divmod(abs(east), 60))
-        wrong = (shown < _FIRST_YEAR) | (shown >= _END)
-        if self.type == "DateTime":
-            wrong |= shown.astype("M8[ms]") != shown
+        wrong = datetimes.outside(shown)
+        unit, step = np.datetime_data(shown.dtype)
+        if unit in _TICKS:
+            # As integers: numpy can't compare all units.
+            wrong |= shown.view(np.int64) % (_TICKS[unit] // math.gcd(_TICKS[unit], step)) != 0
         if missing is not None:
             wrong &= ~missing
         if wrong.any():

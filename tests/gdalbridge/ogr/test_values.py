@@ -102,6 +102,16 @@ def test_dates(tmp_path, open_layer):
     assert types(layer)["us"][0] == ogr.OFTDateTime
 
 
+@pytest.mark.parametrize("unit", ["ns", "ps", "fs", "as"])
+def test_dates_finer_than_microseconds(tmp_path, open_layer, unit):
+    times = np.array(["1970-01-01T00:00:00.001", "NaT", "1969-12-31T23:59:59.999"], f"M8[{unit}]")
+    layer = open_layer(write(tmp_path / "t.rat.zarr", {"x": times}))
+    assert read(layer)[1]["x"] == ["1970/01/01 00:00:00.001", None, "1969/12/31 23:59:59.999"]
+    fine = write(tmp_path / "fine.rat.zarr", {"x": times + np.timedelta64(1, unit)})
+    with pytest.raises(RuntimeError, match="column 'x', row 0: .* is finer than a millisecond"):
+        read(open_layer(fine))
+
+
 def test_a_missing_date_may_be_out_of_gdals_range(tmp_path, open_layer):
     days = np.array(["-0001-01-01", "2000-01-01"], "M8[D]")
     attributes = {"day": {"missing_value": "-0001-01-01"}}

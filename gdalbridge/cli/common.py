@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "examples",
     "exclusive",
     "json_option",
+    "number",
     "print_json",
     "quiet_option",
     "reading_options",
@@ -44,6 +46,20 @@ def unicode_text(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
         except UnicodeEncodeError:
             raise click.BadParameter(f"{text!a} is not Unicode text") from None
     return value
+
+
+def number(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return an option's number; integers of 64 bits are not rounded."""
+    if value is None:
+        return None
+    with suppress(ValueError):
+        whole = int(value)
+        if abs(whole) < 2**64:
+            return whole
+    try:
+        return float(value)
+    except ValueError:
+        raise click.BadParameter(f"expected a number, got {value!r}") from None
 
 
 resume_run_option = click.option(

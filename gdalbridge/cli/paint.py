@@ -9,6 +9,7 @@ from gdalbridge.cli.common import (
     band_option,
     creation_options,
     examples,
+    number,
     reading_options,
     report_options,
     unicode_text,
@@ -34,7 +35,9 @@ from gdalbridge.cli.common import (
 )
 @band_option
 @where_option
-@click.option("--nodata", help="Value of pixels without a value.")
+@click.option(
+    "--nodata", callback=number, metavar="NUMBER", help="Value of pixels without a value."
+)
 @click.option("--window", type=int, nargs=4, metavar="X Y WIDTH HEIGHT", help="Only these pixels.")
 @click.option("--cmap", help="Colour map of matplotlib.")
 @click.option(
@@ -48,7 +51,7 @@ from gdalbridge.cli.common import (
 @report_options
 def command(
     raster: str, column: str | None, out: str | None, png: str | None, colors: bool,
-    nodata: str | None, cmap: str | None, limits: tuple[float, float] | None, format: str | None,  # noqa: A002 - GDAL's own word
+    nodata: float | None, cmap: str | None, limits: tuple[float, float] | None, format: str | None,  # noqa: A002 - GDAL's own word
     options: tuple[str, ...], **common: Any,
 ) -> Any:  # fmt: skip
     """Write a raster or a picture with the values of COLUMN in place of RASTER's pixel values.
@@ -69,7 +72,7 @@ def command(
             raise click.UsageError("--limits are the ends of a colour map: add --cmap")
         found.append(
             paint(
-                raster, column, out, nodata=_number(nodata), cmap=cmap, limits=given,
+                raster, column, out, nodata=nodata, cmap=cmap, limits=given,
                 format=format, options=options, **common,
             )
         )  # fmt: skip
@@ -78,17 +81,3 @@ def command(
             raise click.UsageError(f"--png is the name of a picture, such as map.png: got {png}")
         found.append(paint(raster, column, png, cmap=cmap, limits=limits, **common))
     return found if len(found) > 1 else found[0]
-
-
-def _number(text: str | None) -> float | int | None:
-    """Return a number without rounding integers of 64 bits."""
-    if text is None:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise click.UsageError(f"--nodata is a number: got {text!r}") from None

@@ -8,6 +8,7 @@ from gdalbridge.cli.common import (
     Command,
     checkpoint_option,
     examples,
+    number,
     reading_options,
     report_options,
     resume_run_option,
@@ -77,7 +78,12 @@ def _bytes(ctx: click.Context, param: click.Parameter, value: str) -> int:
     help="Band of SEGMENTS.",
 )
 @click.option("--name", help="Write the columns to a further table of this name.")
-@click.option("--nodata", type=float, help="A value of the images that doesn't count.")
+@click.option(
+    "--nodata",
+    callback=number,
+    metavar="NUMBER",
+    help="A value of the images that doesn't count.",
+)
 @click.option(
     "--weights",
     metavar="RASTER",

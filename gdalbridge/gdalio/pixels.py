@@ -4,6 +4,7 @@ GDAL lets only one thread at a time use a dataset, so each thread opens the rast
 dataset that exists only in memory is read by one thread at a time.
 """
 
+import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from gdalbridge.gdalio.compat import data_type, exceptions, gdal
 from gdalbridge.gdalio.crs import same_crs
 from gdalbridge.gdalio.datasets import band_of, opened
 
-__all__ = ["Grid", "Pixels", "Window", "pixel_type"]
+__all__ = ["Grid", "Pixels", "Window", "pixel_type", "pixel_value"]
 
 Array = NDArray[Any]
 
@@ -137,7 +138,8 @@ class Pixels:
             ]
             self.dtypes = [_dtype(band, self.name) for band in found]
             self.nodata = [
-                _nodata(band, kind) for band, kind in zip(found, self.dtypes, strict=True)
+                pixel_value(band.GetNoDataValue(), kind)
+                for band, kind in zip(found, self.dtypes, strict=True)
             ]
             self.masked = [
                 mask is not None
@@ -306,15 +308,19 @@ def pixel_type(dtype: np.dtype[Any]) -> int:
     return found
 
 
-def _nodata(band: Any, dtype: np.dtype[Any]) -> Any:
-    """Return the nodata value exactly, or None; also None if no pixel can have it."""
-    value = band.GetNoDataValue()
+def pixel_value(value: float | None, dtype: np.dtype[Any]) -> Any:
+    """Return a nodata value as pixels of a type have it, or None; also None if no pixel can have it.
+
+    >>> pixel_value(255.0, np.dtype("u1")), pixel_value(256, np.dtype("u1"))
+    (255, None)
+    """
     if value is None:
         return None
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
-            return float(np.asarray(value, np.float64).astype(dtype))
-    if value != value or value != int(value):
+            found = float(np.asarray(value, np.float64).astype(dtype))
+        return None if math.isinf(found) and not math.isinf(value) else found
+    if not math.isfinite(value) or value != int(value):
         return None
     whole = int(value)
     limits = np.iinfo(dtype)

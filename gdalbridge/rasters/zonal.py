@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.compat import block_cache
-from gdalbridge.gdalio.pixels import Pixels, Window
+from gdalbridge.gdalio.pixels import Pixels, Window, pixel_value
 from gdalbridge.gdalio.warp import on_grid
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.checkpoint import (
@@ -689,7 +689,7 @@ class _Job:
             tests.append(~np.isnan(values))
         tests += [
             values != one
-            for one in (layer.pixels.nodata[layer.index], nodata)
+            for one in (layer.pixels.nodata[layer.index], pixel_value(nodata, layer.dtype))
             if one is not None and one == one
         ]
         mask = layer.pixels.valid(window, layer.index)

@@ -38,3 +38,12 @@ def test_gdal_keeps_blocks_that_the_next_windows_need(tmp_path):
         part = type(first)(0, 0, 300, 200)
         assert np.array_equal(pixels.read(part), BANDS[0, :200, :300])
         assert gdal.GetCacheUsed() > before
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("u1", np.inf), ("u1", -np.inf), ("u1", 1.5), ("i2", np.nan), ("u2", -1)]
+)
+def test_a_nodata_value_that_no_pixel_can_have_is_none(tmp_path, dtype, nodata):
+    path = write(tmp_path / "seg.tif", np.array([[1, 2]], dtype), nodata=nodata)
+    with Pixels(path) as pixels:
+        assert pixels.nodata == [None]

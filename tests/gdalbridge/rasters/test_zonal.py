@@ -4,10 +4,12 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from osgeo import gdal
 from scipy import ndimage
 
 from gdalbridge import BridgeError, bake, build, open_table, zonal
+from gdalbridge.cli import main
 from gdalbridge.errors import CancelledError, OutputExistsError
 from ratzarr import RatZarr
 from tests.gdalbridge.pixel_rasters import squares, write
@@ -246,6 +248,19 @@ def test_rows_without_pixels_can_be_baked(tmp_path):
     rat = baked.GetRasterBand(1).GetDefaultRAT()
     columns = {rat.GetNameOfCol(i): rat.ReadAsArray(i) for i in range(rat.GetColumnCount())}
     assert np.array_equal(columns["a_mean"], [np.nan, 0.5, 2.5], equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata", "counted"), [("i8", "1152921504606846977", 2), ("f4", "1e300", 3)]
+)
+def test_nodata_that_floats_would_round(tmp_path, dtype, nodata, counted):
+    path = write(tmp_path / "seg.tif", np.array([[0, 0, 0]], "u1"))
+    values = [2**60 + 1, 2**60 + 2, 5 if dtype == "i8" else np.inf]
+    source = write(tmp_path / "image.tif", np.array([values], dtype))
+    options = ["zonal", path, source, "--stat", "count", "--nodata", nodata]
+    assert CliRunner().invoke(main, options).exit_code == 0
+    with open_table(path) as table:
+        assert table["image_count"][:].tolist() == [counted]
 
 
 def test_nodata_of_the_segments_is_no_row(tmp_path):

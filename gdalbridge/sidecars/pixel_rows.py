@@ -139,11 +139,17 @@ class _Values(PixelRows):
             at = np.where(inside, flat, np.asarray(self._low).astype(flat.dtype))
             found = self._table[(at.astype(np.int64) - self._low) * inside]
             return np.where(inside, found, NO_ROW).reshape(pixels.shape)
-        values = self._sorted
-        if flat.dtype.kind != values.dtype.kind:
+        values, fits = self._sorted, None
+        if "f" in (flat.dtype.kind, values.dtype.kind):
             values, flat = values.astype(np.float64), flat.astype(np.float64)
+        elif flat.dtype.kind != values.dtype.kind:
+            # Not as floats, which would round integers of 64 bits.
+            kind = np.int64 if values.dtype.kind == "i" else np.uint64
+            fits = flat <= np.iinfo(np.int64).max if kind is np.int64 else flat >= 0
+            values, flat = values.astype(kind), flat.astype(kind)
         at = np.minimum(np.searchsorted(values, flat), len(values) - 1)
-        return np.where(values[at] == flat, self._order[at], NO_ROW).reshape(pixels.shape)
+        same = values[at] == flat if fits is None else (values[at] == flat) & fits
+        return np.where(same, self._order[at], NO_ROW).reshape(pixels.shape)
 
     def values(self, first: int, stop: int) -> Array:
         return self._given[first:stop]
@@ -258,6 +264,8 @@ def _checked(columns: Columns, column: Column, values: Array) -> Array:
             f"{FieldUsage(usage_in(column.attributes)).name}, for pixel values: expected numbers, "
             f"got {kind_text(values.dtype)}"
         )
+    if values.dtype.kind == "b":
+        return values.astype(np.uint8)
     if values.dtype.kind == "f" and len(values) and np.all(values == np.floor(values)):
         whole = np.abs(values) < 2**53
         if whole.all():

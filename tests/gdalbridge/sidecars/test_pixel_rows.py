@@ -92,6 +92,29 @@ def test_a_sidecars_column_and_binning_count(tmp_path):
         assert pixel_rows(columns).of(np.array([10, 250, 300])).tolist() == [0, 2, -1]
 
 
+@pytest.mark.parametrize("pixels", ["i8", "u8"])
+@pytest.mark.parametrize("values", ["i8", "u8"])
+def test_integers_of_64_bits_are_not_rounded(tmp_path, values, pixels):
+    path, _ = with_table(tmp_path, [("n", INTEGER, 0, [1, 2, 3])])
+    ends = {"i8": -5, "u8": 2**64 - 1}
+    with RatZarr(f"{path}.rat.zarr", newRowCount=3) as table:
+        table["Value"] = np.array([ends[values], 2**60 + 2, 2**60 + 1], values)
+        table["Value"].attrs["GDAL_USAGE"] = MIN_MAX
+    wanted = np.array([2**60 + 1, 2**60 + 2, 2**60 + 3, ends[pixels]], pixels)
+    with open_columns(path) as columns:
+        found = pixel_rows(columns).of(wanted)
+    assert found.tolist() == [2, 1, -1, 0 if values == pixels else -1]
+
+
+def test_a_column_of_bools_has_values(tmp_path):
+    path, _ = with_table(tmp_path, [("n", INTEGER, 0, [1, 2])])
+    with RatZarr(f"{path}.rat.zarr", newRowCount=2) as table:
+        table["Value"] = [True, False]
+        table["Value"].attrs["GDAL_USAGE"] = MIN_MAX
+    with open_columns(path) as columns:
+        assert pixel_rows(columns).of(np.array([0, 1, 2], "u1")).tolist() == [1, 0, -1]
+
+
 WRONG = {
     "text": ([("v", STRING, MIN_MAX, ["a", "b"])], None, r"'v'.*expected numbers, got"),
     "no maximum": ([("v", REAL, MIN, [0.0, 1])], None, "'v' is one end"),

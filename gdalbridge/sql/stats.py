@@ -349,6 +349,8 @@ def _counts(weights: Array, missing: Any, column: str, first_row: int) -> NDArra
             wrong = ~((weights >= 0) & (weights < MAX_WEIGHT) & (weights == np.floor(weights)))
     else:
         wrong = weights < 0 if kind == "i" else weights > np.uint64(MAX_WEIGHT - 1)
+    if missing:
+        wrong = wrong | (weights == missing)
     if wrong.any():
         row = int(np.argmax(wrong))
         is_missing = missing is not None and weights[row] == missing
@@ -550,8 +552,8 @@ class _Bins:
 def _as_bins(given: Any) -> _Bins | None:
     if given is None:
         return None
-    if isinstance(given, int):
-        return _Bins(given)
+    if isinstance(given, int | np.integer):
+        return _Bins(given if isinstance(given, bool) else int(given))
     try:
         number, low, high = given
         return _Bins(number, float(low), float(high))

@@ -415,6 +415,19 @@ def test_what_is_no_count_is_refused_with_its_row(tmp_path, wrong, row):
 
 
 @pytest.mark.main_env_only
+@pytest.mark.parametrize("dtype", ["u1", "i4", "f4"])
+def test_a_missing_weight_is_refused_with_its_row(tmp_path, dtype):
+    weights = np.array([1, 2, 255], dtype)
+    path = store(tmp_path, {"x": np.arange(3), "w": weights}, w={"missing_value": 255})
+    with pytest.raises(ConversionError, match=r"'w', row 2: the missing value \(255.*\) is not a"):
+        column_stats(path, ["x"], weights="w")
+    # A missing weight of 0 does not count, like any other 0.
+    (tmp_path / "0").mkdir()
+    path = store(tmp_path / "0", {"x": np.arange(3), "w": weights - 1}, w={"missing_value": 0})
+    assert column_stats(path, ["x"], weights="w")["x"].sum == 2 * 254 + 1
+
+
+@pytest.mark.main_env_only
 def test_columns_of_one_and_of_several_blocks_by_turns(tmp_path):
     """They are counted in different ways, in one database."""
     path, rows = str(tmp_path / "t.rat.zarr"), 1000

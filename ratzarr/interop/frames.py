@@ -86,7 +86,8 @@ def _series(pd: Any, column: Any, *, is_nullable: bool, has_objects: bool) -> An
         is_object = not has_objects and not str(kind).startswith(numbers)
         return pd.ArrowDtype(kind) if is_object else None
 
-    return column.to_pandas(types_mapper=mapper, date_as_object=False)
+    # Integers with nulls in lists would become floats, which round.
+    return column.to_pandas(types_mapper=mapper, date_as_object=False, integer_object_nulls=True)
 
 
 def to_polars(scan: TableDataset) -> Any:

@@ -103,6 +103,15 @@ def test_to_pandas(table, values):
     )
 
 
+def test_integers_of_lists_are_not_rounded_in_pandas(tmp_path):
+    with RatZarr(tmp_path / "t.rat.zarr", newRowCount=2) as table:
+        table["x"] = np.array([[1, 2**63 - 1], [2, 3]])
+        assert table.to_pandas()["x"][0].dtype == np.int64
+        table["x"].attrs["missing_value"] = 1
+        found = [one.tolist() for one in table.to_pandas()["x"]]
+    assert found == [[None, 2**63 - 1], [2, 3]]
+
+
 def test_to_pandas_of_some_rows_and_columns(table, values):
     import pyarrow.dataset as ds
 

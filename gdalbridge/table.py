@@ -25,8 +25,8 @@ from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import progress_of
 from gdalbridge.sidecars.merged import Column, Columns, is_store
-from gdalbridge.sidecars.naming import sidecar_dir_advised, writable_sidecar_path
-from gdalbridge.sidecars.new_columns import inherited_attributes
+from gdalbridge.sidecars.naming import sidecar_dir_advised
+from gdalbridge.sidecars.new_columns import inherited_attributes, target_of
 from gdalbridge.sidecars.provenance import RASTER_ATTR, column_provenance
 from gdalbridge.sidecars.source import ColumnsSource, open_source
 from ratzarr import (
@@ -36,6 +36,7 @@ from ratzarr import (
     ReadOnlyError,
     ShapeError,
 )
+from ratzarr.errors import Advice
 from ratzarr.format import PROVENANCE_ATTR, chunk_rows_of
 from ratzarr.interop import TableMethods, is_missing, required, store_column
 
@@ -192,7 +193,7 @@ class Table(TableMethods):
                 f"{self.place} has {own} rows of its own, which are never cut off: {rows} rows were "
                 "asked for"
             )
-        self._target(len(self)).setRowCount(rows)
+        self._sidecar(rows, self._name).setRowCount(rows)
         self._look_again()
 
     def sql(self, query: str, **tables: Any) -> Any:
@@ -372,7 +373,7 @@ class Table(TableMethods):
                 f"{self.place} has {rows} rows, and the values for column {name!r} have {len(values)}"
             )
         existed = set(self.sidecars)
-        store = self._target(rows)
+        store = self._target(rows, self._name, f"Set table.rowCount = {rows} first.")
         try:
             store_column(store, name, values, partial(self._attributes, name, store))
         except BaseException:
@@ -386,6 +387,7 @@ class Table(TableMethods):
         *,
         on: str = "row",
         columns: Sequence[str] | None = None,
+        name: str | None = None,
         overwrite: bool = False,
         progress: Any = None,
     ) -> "JoinReport":
@@ -403,6 +405,8 @@ class Table(TableMethods):
             The key: a column of the table and of the data, or "row" for the row numbers.
         columns : sequence of str, optional
             The columns to take from the data. By default all others.
+        name : str, optional
+            Write to a further table of this name, which is created if needed.
         overwrite : bool
             Replace existing columns. Each stays readable until its replacement is complete.
         progress : None, True, callable or object
@@ -456,7 +460,11 @@ class Table(TableMethods):
             if not overwrite:
                 refuse_existing(joined.names, self.columns, self.place)
             existed = set(self.sidecars)
-            store = self._target(rows)
+            store = self._target(
+                rows,
+                self._name if name is None else name,
+                "Write to a further table with name=...",
+            )
             report = JoinReport(str(store.filename), on)
             try:
                 with progress_of(progress) as reporter:
@@ -500,28 +508,32 @@ class Table(TableMethods):
             self._written[key] = RatZarr(path, create=False, storageOptions=self._options)
         return self._written[key]
 
-    def _target(self, rows: int) -> RatZarr:
-        """Return the store for new columns; create it if needed."""
-        if is_store(self._place):
-            return self._store(self._place)
-        if self._columns.host is None:
-            path = writable_sidecar_path(self._place, self._band, self._name)
-        else:
-            path = self._columns.host.writable_path(self._name, storage_options=self._options)
-        if str(path) in self._written:
-            return self._written[str(path)]
+    def _target(self, rows: int, name: str | None, hint: str) -> RatZarr:
+        """Return the store for new columns; create it if needed, or say how to get so many rows."""
+        store = self._sidecar(rows, name)
+        if store.rowCount != rows:
+            if store.getColumnNames():
+                raise ShapeError(
+                    Advice(
+                        f"{store.filename} has {store.rowCount} rows, and the table of {self.place} "
+                        f"{rows}.",
+                        hint,
+                    )
+                )
+            store.setRowCount(rows)
+        return store
+
+    def _sidecar(self, rows: int, name: str | None) -> RatZarr:
+        """Return the store of this name, opened for writing; a new one gets so many rows."""
+        path = target_of(self._columns, self._place, self._band, name, self._options)
+        if is_store(self._place) or str(path) in self._written:
+            return self._store(path)
         chunk = chunk_rows_of(rows)
         with sidecar_dir_advised(path):
             store = RatZarr(
                 path, storageOptions=self._options, newRowCount=rows, newChunkSize=chunk
             )
         self._written[str(path)] = store
-        if store.rowCount != rows:
-            if store.getColumnNames():
-                raise ShapeError(
-                    f"{path} has {store.rowCount} rows, and the table of {self.place} {rows}"
-                )
-            store.setRowCount(rows)
         return store
 
     def _forget_new(self, store: RatZarr, existed: set[str]) -> None:

@@ -43,7 +43,7 @@ def _listed(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 @report_options
 def command(
     table: str, raster: str, columns: tuple[str, ...], listed: tuple[str, ...], band: int,
-    name: str | None, encoding: str | None, lossy: bool, **options: Any,
+    encoding: str | None, lossy: bool, **options: Any,
 ) -> Any:  # fmt: skip
     """Join columns of TABLE (CSV, Parquet or Arrow) into RASTER's sidecar, by a key.
 
@@ -51,6 +51,5 @@ def command(
     """
     from gdalbridge.table import open_table
 
-    names = None if name is None else [name]
-    with open_table(raster, band, names=names, encoding=encoding, lossy=lossy) as opened:
+    with open_table(raster, band, encoding=encoding, lossy=lossy) as opened:
         return opened.update_from(table, columns=[*columns, *listed] or None, **options)

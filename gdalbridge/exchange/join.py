@@ -105,7 +105,8 @@ class KeyedData:
         virtual = row_name(list(source.names))
         if on != virtual and on not in source.names:
             raise BridgeError(
-                f"{source.place} has no column {on!r} to join on{near_names(on, source.names)}"
+                f"{source.place} has no column {on!r} to join on ({virtual!r} means the row numbers)"
+                f"{near_names(on, source.names)}"
             )
         self._field = None if on == virtual else source.field(on)
         if self._field is not None and self._field.width > 1:

@@ -319,7 +319,10 @@ def _set_rows(table: RatZarr, rows: int, operation: str) -> None:
     names = table.getColumnNames()
     if not all(_is_left_over(_attributes(table, name), operation) for name in names):
         raise BridgeError(
-            f"{table.filename} has {table.rowCount} rows, and the new columns have {rows}"
+            Advice(
+                f"{table.filename} has {table.rowCount} rows, and the new columns have {rows}.",
+                "Write them to a further table with name=...",
+            )
         )
     for name in names:
         table.deleteColumn(name)

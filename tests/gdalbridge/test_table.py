@@ -8,6 +8,7 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from osgeo import gdal
 
@@ -163,6 +164,33 @@ def test_rows_are_added_to_the_sidecar_and_never_cut_from_the_raster(raster):
         assert table["x"][:].tolist() == [1, 2, 3, 4, 0, 0]
         with pytest.raises(BridgeError, match="never cut off"):
             table.rowCount = 3
+
+
+def test_a_sidecar_with_fewer_rows_than_the_raster(raster):
+    with RatZarr(f"{raster}.rat.zarr", newRowCount=2) as store:
+        store["x"] = [1, 2]
+    with open_table(raster) as table:
+        for write in (
+            lambda: table.__setitem__("y", [1, 2, 3, 4]),
+            lambda: table.update_from(pa.table({"row": [0], "y": [5]})),
+        ):
+            with pytest.raises(ShapeError, match=r"has 2 rows, and the table of .* 4"):
+                write()
+        table.rowCount = 4
+        table["y"] = [1, 2, 3, 4]
+        assert table["x"][:].tolist() == [1, 2, 0, 0]
+
+
+def test_a_join_into_a_further_table(raster):
+    with RatZarr(f"{raster}.rat.zarr", newRowCount=2) as store:
+        store["x"] = [1, 2]
+    data = pa.table({"row": [3, 0], "y": [5, 6]})
+    with open_table(raster) as table:
+        report = table.update_from(data, name="more")
+        assert report.target == f"{raster}.more.rat.zarr"
+        assert table.to_arrow(["y"])["y"].to_pylist() == [6, None, None, 5]
+    with pytest.raises(BridgeError, match="is a table itself"):
+        open_table(f"{raster}.rat.zarr").update_from(data, name="more")
 
 
 def test_text_of_a_shorter_sidecar_is_missing_in_later_batches(tmp_path):

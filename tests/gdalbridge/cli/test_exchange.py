@@ -64,6 +64,16 @@ def test_import_by_a_column(raster, tmp_path):
     assert call(*named, "-q").output == ""
 
 
+def test_import_into_a_further_table(raster, tmp_path):
+    (tmp_path / "d.csv").write_text("row,n\n0,20\n")
+    done = call("import", tmp_path / "d.csv", raster, "--on", "row", "--name", "more")
+    assert done.exit_code == 0, done.output
+    assert [one.name for one in gdalbridge.find_sidecars(raster)] == ["more"]
+    (tmp_path / "e.csv").write_text("id,m\n0,20\n")
+    wrong = call("import", tmp_path / "e.csv", raster, "--on", "id")
+    assert "no column 'id' to join on ('row' means the row numbers)" in wrong.stderr
+
+
 def test_options_of_the_other_kind_of_output_are_refused(raster, tmp_path):
     for output, option in (
         ("o.csv", ["--cast", "a=Real"]),

@@ -34,7 +34,7 @@ from gdalbridge.cli.common import (
 )
 @click.option("--bbox", is_flag=True, help="Add the bounding box: xmin, ymin, xmax, ymax.")
 @click.option("--centroid", is_flag=True, help="Add the mean position of the pixels: x, y.")
-@click.option("--area", is_flag=True, help="Add the area, in the raster's unit.")
+@click.option("--area", is_flag=True, help="Add the area, in the raster's square units.")
 @click.option(
     "--colors/--no-colors",
     default=True,

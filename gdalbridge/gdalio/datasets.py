@@ -236,9 +236,8 @@ def band_of(dataset: Any, band: object, name: str) -> Any:
     """
     count = dataset.RasterCount
     if isinstance(band, bool) or not isinstance(band, int) or not 1 <= band <= count:
-        raise RasterNotFoundError(
-            f"{name} has {count} bands, counted from 1: there is no {band!r}"
-        )
+        has = f"{count} band" if count == 1 else f"{count} bands"
+        raise RasterNotFoundError(f"{name} has {has}, counted from 1: there is no band {band!r}")
     return dataset.GetRasterBand(band)
 
 

@@ -108,7 +108,7 @@ def test_dates_finer_than_microseconds(tmp_path, open_layer, unit):
     layer = open_layer(write(tmp_path / "t.rat.zarr", {"x": times}))
     assert read(layer)[1]["x"] == ["1970/01/01 00:00:00.001", None, "1969/12/31 23:59:59.999"]
     fine = write(tmp_path / "fine.rat.zarr", {"x": times + np.timedelta64(1, unit)})
-    with pytest.raises(RuntimeError, match="column 'x', row 0: .* is finer than a millisecond"):
+    with pytest.raises(RuntimeError, match=r"column 'x', row 0: .* is finer than a millisecond"):
         read(open_layer(fine))
 
 

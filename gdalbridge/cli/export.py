@@ -34,7 +34,7 @@ def _renamed(
 @examples(
     "gdalbridge export seg.tif seg.parquet",
     "gdalbridge export seg.tif water.csv --where \"class = 'water'\" --column area",
-    "gdalbridge export seg.tif seg.tif.vat.dbf --where 'Histogram > 0'",
+    "gdalbridge export seg.tif seg.tif.vat.dbf    # for ArcGIS and QGIS",
     "gdalbridge export seg.tif.rat.zarr out.tif",
     "gdalbridge export s3://bucket/seg.tif.rat.zarr seg.kea --column area",
     "gdalbridge export seg.tif out.tif --cast id=Real --overwrite",

@@ -19,7 +19,8 @@ def _listed(ctx: click.Context, param: click.Parameter, value: str | None) -> tu
 
 
 @examples(
-    "gdalbridge import owners.csv seg.tif --on Value",
+    "gdalbridge import owners.csv seg.tif --on row",
+    "gdalbridge import prices.csv seg.tif --on class",
     "gdalbridge import result.parquet seg.tif --on row --columns ndvi,class --overwrite",
     "gdalbridge import s3://bucket/result.csv s3://bucket/seg.tif --on row",
 )

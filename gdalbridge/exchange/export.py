@@ -180,6 +180,12 @@ def export_table(
         if output.name.lower().endswith(VAT):
             rows.become_vat()
         losses, notes, size = _write(rows, kind, output, strict, reporter)
+    beside = (f"{rows.place}{VAT}", f"{Path(rows.place).absolute()}{VAT}")
+    if rows.is_partial and str(output) in beside:
+        notes.append(
+            f"GDAL takes {output} for the raster's own table. Its rows are not the sidecar's, so "
+            "bake fails, and other commands warn. Write all rows, or choose another name"
+        )
     for loss in losses:
         warnings.warn(f"{output}: {loss}", LossWarning, stacklevel=2)
     return ExportReport(
@@ -252,6 +258,11 @@ class _Rows:
         for name in names:
             if names.count(name) > 1:
                 raise BridgeError(f"rename: two columns would be called {name!r}")
+
+    @property
+    def is_partial(self) -> bool:
+        """True if fewer rows were written than the table has."""
+        return self.written < self._rows
 
     def become_vat(self) -> None:
         """Put the columns Value and Count first, as ArcGIS expects them in a ``.vat.dbf``."""

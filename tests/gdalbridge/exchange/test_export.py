@@ -354,6 +354,25 @@ def test_vat_dbf_is_the_rasters_table(tmp_path):
         assert table["class"][:].tolist() == ["x", "z"]
 
 
+def test_some_rows_in_a_vat_dbf_beside_the_raster_are_noted(tmp_path):
+    raster = tmp_path / "seg.tif"
+    make(raster).FlushCache()
+    fill(
+        tmp_path / "seg.tif.rat.zarr",
+        {"Histogram": np.array([5, 0, 7])},
+        Histogram={"GDAL_USAGE": 1},
+    )
+    (tmp_path / "other").mkdir()
+    for out, where, notes in (
+        (tmp_path / "other" / "seg.tif.vat.dbf", "Histogram > 0", 0),
+        (tmp_path / "seg.tif.vat.dbf", "Histogram >= 0", 0),
+        (tmp_path / "seg.tif.vat.dbf", "Histogram > 0", 1),
+    ):
+        report = gdalbridge.export_table(raster, out, where=where, overwrite=True)
+        assert len(report.notes) == notes
+    assert "Write all rows" in report.notes[0]
+
+
 def test_vat_dbf_takes_a_column_value_and_needs_counts(tmp_path):
     source = tmp_path / "t.rat.zarr"
     fill(

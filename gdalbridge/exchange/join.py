@@ -289,7 +289,8 @@ def _comparable(keys: Any, kind: Any, on: str, said: str) -> Any:
     if any(test(mine) for test in numbers) and any(test(kind) for test in numbers):
         try:
             # An integer beyond 2**53 is refused, because it would be rounded.
-            floats = keys.cast(pa.float64())
+            # Arrow finds equal bits; -0.0 + 0.0 is 0.0.
+            floats = pc.add(keys.cast(pa.float64()), 0.0)
             # NaN is equal to nothing.
             return pc.if_else(pc.is_nan(floats), None, floats)
         except pa.ArrowInvalid as error:

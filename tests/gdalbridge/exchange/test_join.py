@@ -230,6 +230,17 @@ def test_what_is_refused_leaves_nothing(table, store):
         closed.update_from(pd.DataFrame({"row": [1], "x": [1]}))
 
 
+def test_zeros_of_either_sign_are_one_key(tmp_path):
+    path = tmp_path / "t.rat.zarr"
+    with RatZarr(path, newRowCount=3) as store:
+        store["x"] = np.array([0.0, -0.0, 1.0], "f4")
+    with gdalbridge.open_table(path) as table:
+        table.update_from(pd.DataFrame({"x": [-0.0], "n": [7]}), on="x")
+        assert table.to_arrow(["n"])["n"].to_pylist() == [7, 7, None]
+        table.update_from(pd.DataFrame({"x": [0.0], "m": [7]}), on="x")
+        assert table.to_arrow(["m"])["m"].to_pylist() == [7, 7, None]
+
+
 def test_a_cancelled_join_leaves_the_old_column(store, table):
     frame = pd.DataFrame({"row": range(ROWS), "half": 1.0, "new": 2})
     with pytest.raises(CancelledError):

@@ -81,6 +81,11 @@ def _of_csv(path: str, crs: str | None) -> Points:
         table = read_table(path, texts=None)
     folded = {name.strip().casefold(): name for name in table.column_names}
     chosen = next((pair for pair in NAMES if set(pair) <= folded.keys()), None)
+    if chosen is None and all(map(_is_number, table.column_names)):
+        raise BridgeError(
+            f"{path} has no names of columns: put a line such as x,y before the first, which is "
+            f"{','.join(table.column_names):.100}"
+        )
     if chosen is None and table.num_columns == 2:
         chosen = (table.column_names[0], table.column_names[1])
         folded |= {name: name for name in chosen}
@@ -102,6 +107,14 @@ def _of_csv(path: str, crs: str | None) -> Points:
         said += f" in {DEGREES}"
     others = [one for one in table.column_names if one not in {folded[key] for key in chosen}]
     return Points(np.stack(columns, axis=1), crs, said, _exact(path, table, others))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
 
 
 def _exact(path: str, table: Any, names: Sequence[str]) -> dict[str, Any]:

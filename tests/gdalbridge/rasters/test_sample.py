@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from osgeo import gdal, ogr, osr
 
-from gdalbridge import BridgeError, open_table, sample
+from gdalbridge import BridgeError, build, open_table, sample
 from gdalbridge.errors import ColumnSelectionError
 from ratzarr import RatZarr
 from tests.gdalbridge.pixel_rasters import UTM, squares, write
@@ -146,6 +146,15 @@ def test_a_csv_in_the_rasters_coordinates(tmp_path):
             sample(path, tmp_path / f"{name}.csv")
     with pytest.raises(BridgeError, match=r"none.csv can't be read: the file does not exist"):
         sample(path, tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize("text", ["0.5,0.25\n1.5,0.5\n", "1;0.5;7\n1;0.5;8\n"])
+def test_a_csv_without_names_of_columns_loses_no_point(tmp_path, text):
+    path = write(tmp_path / "seg.tif", np.array([[1, 2]], "u1"))
+    build(path)
+    (tmp_path / "points.csv").write_text(text)
+    with pytest.raises(BridgeError, match=r"no names of columns: put a line such as x,y"):
+        sample(path, tmp_path / "points.csv")
 
 
 def layers(path, **kinds):

@@ -169,7 +169,7 @@ def check_name(name: object) -> str:
     """
     if not isinstance(name, str):
         raise InvalidNameError(
-            f"a column's name is a string: got {name!r}, a {type(name).__name__}"
+            f"a column's name is a string: got {name!r} of type {type(name).__name__}"
         )
     if not name:
         raise InvalidNameError("a column's name can't be the empty string")

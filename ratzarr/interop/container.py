@@ -64,6 +64,16 @@ class LazyColumn:
             f"column {self.name!r} is neither true nor false; read its values first"
         )
 
+    def __eq__(self, other: object) -> bool:
+        if self is other or isinstance(other, LazyColumn):
+            return self is other
+        # Python's answer would be False.
+        raise ArgumentError(
+            f"column {self.name!r} is not compared as a whole: read its values first, as column[:]"
+        )
+
+    __hash__ = object.__hash__
+
     def __getitem__(self, key: Any) -> Any:
         if key is Ellipsis:
             key = slice(None)

@@ -106,7 +106,7 @@ class TableDataset(ds.Dataset):  # type: ignore[misc]  # pyarrow has no types
         self._describe(names)
         # Without the columns that only the filter needs.
         self._schema = self._readable
-        if filter is not None and columns is not None:
+        if isinstance(filter, ds.Expression) and columns is not None:
             self._describe([*names, *self._filtered(filter)])
         self.filter_expression = _checked(filter, self._readable)
         self.rows_read = 0

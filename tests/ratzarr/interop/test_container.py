@@ -101,6 +101,17 @@ def test_a_column_is_neither_true_nor_false(table):
         bool(table["x"])
 
 
+def test_a_column_is_not_compared_as_a_whole(table):
+    column = table["x"]
+    for compare in (column.__eq__, column.__ne__):
+        with pytest.raises(ArgumentError, match=r"'x' is not compared as a whole.*column\[:\]"):
+            compare(3)
+    assert column == column
+    assert column != table["v"]
+    assert len({column, table["v"]}) == 2
+    assert np.array_equal(np.arange(ROWS) / 4 == np.asarray(column), np.full(ROWS, True))
+
+
 def test_attributes_are_saved_at_once(table):
     table["x"].attrs["units"] = "m"
     assert RatZarr(table.filename, readOnly=True)["x"].attrs["units"] == "m"

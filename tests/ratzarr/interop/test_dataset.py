@@ -308,6 +308,7 @@ def test_an_empty_table(tmp_path):
     ({"rows": slice(0, 10, 2)}, ArgumentError, "step"),
     ({"rows": 7}, ArgumentError, "rows"),
     ({"filter": "f8 > 1"}, ArgumentError, "pyarrow"),
+    ({"filter": "f8 > 1", "columns": ["f8"]}, ArgumentError, "pyarrow"),
     ({"filter": FIELD("nope") > 1}, ArgumentError, "nope"),
     ({"filter": FIELD("f8")}, ArgumentError, "true or false"),
     ({"filter": FIELD("text") > 1}, ArgumentError, "can't be applied"),

@@ -350,7 +350,7 @@ def _layers(
             count, label = first.count, first.name
             described, described_input = first.descriptions, job_input(first)
         chosen = [bands] if isinstance(bands, int | np.integer) else bands
-        numbers = list(range(1, count + 1)) if chosen is None else list(chosen)
+        numbers = list(range(1, count + 1)) if chosen is None else np.array([*chosen]).tolist()
         given = bands if isinstance(bands, Mapping) else {}
         pixels = on_grid(image, numbers, zones.grid, resampling, storage_options)
         stack.enter_context(pixels)

@@ -99,8 +99,7 @@ class RankTables:
     def pairs(self) -> Iterator[tuple[str, Array]]:
         """Yield all that was added, for a checkpoint: pieces of ``row``, ``v`` and ``n`` in turn."""
         self._insert()
-        reader = self._connection.sql("SELECT row, v, n FROM pairs").to_arrow_reader(1_000_000)
-        for batch in reader:
+        for batch in self._batches("SELECT row, v, n FROM pairs"):
             for name, column in zip(batch.schema.names, batch.columns, strict=True):
                 yield name, column.to_numpy()
 
@@ -109,8 +108,18 @@ class RankTables:
         import pyarrow as pa
 
         self._connection.register("more", pa.table({"row": row, "v": pa.array(v), "n": n}))
-        self._connection.execute("INSERT INTO pairs SELECT row, v, n FROM more")
+        self._execute("INSERT INTO pairs SELECT row, v, n FROM more")
         self._connection.unregister("more")
+
+    def _execute(self, query: str) -> list[tuple[Any, ...]]:
+        # Not in this thread, where DuckDB would make its own error of Ctrl-C.
+        found: list[tuple[Any, ...]]
+        found = self._database.run(lambda: self._connection.execute(query).fetchall())
+        return found
+
+    def _batches(self, query: str) -> Iterator[Any]:
+        _, found = self._database.batches(self._connection.sql(query))
+        return found
 
     def _insert(self) -> None:
         if not self._pending:
@@ -131,7 +140,7 @@ class RankTables:
         self._connection.register("more", pa.table(found))
         # Counted here first: segments have far fewer values than pixels.
         count = "count(*)" if weights is None else "sum(n)"
-        self._connection.execute(
+        self._execute(
             f"INSERT INTO pairs SELECT row, v, {count} FROM more GROUP BY row, v"  # noqa: S608 - our own SQL
         )
         self._connection.unregister("more")
@@ -147,9 +156,9 @@ class RankTables:
         self._insert()
         if self._dtype.kind == "f":
             raise BridgeError(f"{self._what}: fractions are of classes, and its pixels are floats")
-        found = self._connection.execute(
-            "SELECT DISTINCT v FROM pairs ORDER BY v LIMIT ?", [MOST_CLASSES + 1]
-        ).fetchall()
+        found = self._execute(
+            f"SELECT DISTINCT v FROM pairs ORDER BY v LIMIT {MOST_CLASSES + 1}"  # noqa: S608 - a number
+        )
         if len(found) > MOST_CLASSES:
             raise BridgeError(
                 f"{self._what}: fractions would need more than {MOST_CLASSES} columns, one for each "
@@ -169,11 +178,10 @@ class RankTables:
         """
         self._insert()
         classes = self.classes() if "fraction" in self._stats else []
-        reader = self._connection.sql(
+        batches = self._batches(
             "SELECT row, v, sum(n)::BIGINT AS n FROM pairs GROUP BY row, v ORDER BY row, v"
-        ).to_arrow_reader(1_000_000)
+        )
         held: list[tuple[Array, Array, Array]] = []
-        batches = iter(reader)
         ended = False
         for first in range(0, rows, step):
             stop = min(first + step, rows)

@@ -210,6 +210,40 @@ def test_cancelled_and_resumed(folder, whole):
     assert content(folder / "seg.tif") == whole("moments")
 
 
+INTERRUPTED = """
+import os, signal, sys, threading
+import gdalbridge
+
+# A shell's background jobs ignore SIGINT, and their children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+timers = []
+
+def progress(done, *_):
+    # All pixels are read; DuckDB gets them and sorts them.
+    if done > 0.949 and not timers:
+        timers.append(threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)))
+        timers[0].start()
+    return True
+
+gdalbridge.zonal("seg.tif", "image.tif", stats=["median"], progress=progress, checkpoint=1e-9)
+"""
+
+
+def test_an_interrupt_while_pixels_are_sorted_keeps_the_checkpoint(tmp_path):
+    values = np.random.default_rng(0).integers(0, 2**32, (1500, 2000)).astype("u4")
+    path = write(tmp_path / "seg.tif", (values % 100).astype("u1"))
+    write(tmp_path / "image.tif", values)
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert "KeyboardInterrupt\nThe finished part stays in " in done.stderr
+    report = zonal(path, str(tmp_path / "image.tif"), stats=["median"], resume=True)
+    assert report.windows_there > 0
+    with open_table(path) as table:
+        assert table["image_median"][7] == np.median(values[values % 100 == 7])
+
+
 def test_without_a_checkpoint_nothing_stays_and_resume_starts_anew(folder, whole):
     with pytest.raises(CancelledError) as caught:
         call("moments", folder, progress=lambda done, *_: done < 0.4)

@@ -162,16 +162,27 @@ def fill(
     chosen = _chosen(tables, wanted, losses)
     own = band in bands_with_table(dataset, options=reading)
     older: dict[str, FieldType] = {}
-    has_any = False
+    first = dataset.GetDescription()
+    first_rows: int | None = None
     if own:
-        has_any = _copy_own(
+        first_rows = _copy_own(
             dataset, vrt, band, wanted, chosen.values(), reading, None if native else older, losses
         )
+    has_any = first_rows is not None
     singles: set[str] = set()
     for path, table in {str(one.filename): one for one in tables}.items():
         names = [one.key for one in chosen.get(path, [])]
         if not names:
             continue
+        if first_rows is None:
+            first, first_rows = path, table.rowCount
+        elif table.rowCount != first_rows:
+            raise BridgeError(
+                Advice(
+                    f"{first} has a table of {first_rows} rows, and {path} has {table.rowCount} rows.",
+                    "Choose columns of one of them with columns=...",
+                )
+            )
         casts = {name: kind for name, kind in cast.items() if name in names}
         for one in chosen[path]:
             dtype, attributes = one.dtype, one.attributes
@@ -252,8 +263,8 @@ def _copy_own(
     reading: ReadOptions,
     older: dict[str, FieldType] | None,
     losses: list[str],
-) -> bool:
-    """Copy the raster's own columns, except those that a sidecar replaces."""
+) -> int | None:
+    """Copy the raster's own columns, except those that a sidecar replaces; return their rows."""
     with open_rat(dataset, band, options=reading) as source:
         schema = source.schema
         names = unique_names(schema.columns)
@@ -264,7 +275,7 @@ def _copy_own(
         ]
         theirs = {one.name for columns in given for one in columns}
         if not own:
-            return False
+            return None
         with open_rat_for_update(vrt, band) as sink:
             sink.set_row_count(schema.rows)
             for column in own:
@@ -294,4 +305,5 @@ def _copy_own(
             if schema.linear_binning is not None:
                 sink.set_linear_binning(*schema.linear_binning)
             sink.commit()
-    return True
+        rows: int = schema.rows
+    return rows

@@ -75,6 +75,21 @@ def names(path, band=1):
     return [one[0] for one in describe_band(path, band)["columns"]]
 
 
+def test_tables_of_different_rows_are_named_with_a_way_out(tmp_path):
+    path, out = tmp_path / "seg.tif", tmp_path / "out.tif"
+    dataset = make(path)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("own", INTEGER, 0, [1, 2, 3])], 3))
+    dataset = None
+    with RatZarr(f"{path}.rat.zarr", newRowCount=2) as table:
+        table["x"] = [1, 2]
+    done = call("bake", path, out)
+    assert done.exit_code == 1
+    assert f"{path} has a table of 3 rows, and {path}.rat.zarr has 2 rows." in done.stderr
+    assert "Choose columns of one of them with --column" in done.stderr
+    assert call("bake", path, out, "--column", "x").exit_code == 0
+    assert column(out, "x") == [1, 2]
+
+
 @pytest.fixture
 def raster(tmp_path):
     """A raster of two bands; the first has a table, and one beside it; the second only beside."""

@@ -305,5 +305,4 @@ def _copy_own(
             if schema.linear_binning is not None:
                 sink.set_linear_binning(*schema.linear_binning)
             sink.commit()
-        rows: int = schema.rows
-    return rows
+    return schema.rows

@@ -161,9 +161,29 @@ class AttachedTable:
         )
         if self._own_fits:
             own = [own_column(self.own, one.index, self.as_text) for one in schema.columns]
-        of_sidecars = [list(_of_sidecar(one, self.as_text)) for one in self.sidecars]
-        self._columns = merge(own, of_sidecars, self.prefer)
+        self._columns = self._merged(own)
         self._shell = None
+
+    def _merged(self, own: list[AttachedColumn]) -> list[AttachedColumn]:
+        of_sidecars = [list(_of_sidecar(one, self.as_text)) for one in self.sidecars]
+        return merge(own, of_sidecars, self.prefer)
+
+    def adopt(self) -> None:
+        """Show the columns that others have meanwhile put in place of the raster's own.
+
+        All other columns stay as they are until :meth:`load`.
+        """
+        columns = self._columns or []
+        # The raster's own columns come first.
+        own = [column for column in columns if isinstance(column, OwnColumn)]
+        if not own:
+            return
+        before = columns[: own[-1].index + 1]
+        whole = [own_column(self.own, index, self.as_text) for index in range(len(before))]
+        for index, column in enumerate(self._merged(list(whole))[: len(before)]):
+            if isinstance(before[index], OwnColumn) and isinstance(column, SidecarColumn):
+                columns[index] = column
+                self._shell = None
 
     def shell(self) -> Any:
         """Return a GDAL table with the same columns and no rows, for GDAL's own error messages."""
@@ -263,6 +283,9 @@ class AttachedTable:
     ) -> SidecarColumn:
         """Replace one of the raster's own columns by a column in the target.
 
+        Earlier columns of the same name are replaced first, because a sidecar's n-th column of a
+        name takes the place of the raster's n-th.
+
         Parameters
         ----------
         index : int
@@ -275,6 +298,8 @@ class AttachedTable:
         ------
         NotWrittenError
             If overriding is not enabled; the message says how to enable it.
+        OutputExistsError
+            If another process has replaced the column meanwhile, and it is not to be filled.
         """
         self.check_update()
         own = self.columns[index]
@@ -287,6 +312,15 @@ class AttachedTable:
                     "place (attach, enable, gdalbridge run --override).",
                 )
             )
+        self.adopt()
+        found = self.columns[index]
+        if isinstance(found, SidecarColumn):
+            if not filled:
+                self._refuse_existing(found)
+            return found
+        for earlier, column in enumerate(self.columns[:index]):
+            if column.name == own.name and isinstance(column, OwnColumn):
+                self.override(earlier)
         made = self._made(
             own.name,
             self._free_name(own.name),
@@ -385,7 +419,8 @@ class AttachedTable:
         Raises
         ------
         NotWrittenError
-            If one of them is the raster's own.
+            If one of them is the raster's own, or takes the place of one of the raster's own, which
+            would be shown again.
         """
         self.check_update()
         rest = self.shell().Clone()
@@ -399,11 +434,12 @@ class AttachedTable:
                 left.pop(0)
             else:
                 gone.append(column)
+        own = {one.name for one in self.own.schema.columns} if self._own_fits else set()
         for column in gone:
-            if not isinstance(column, SidecarColumn):
+            if column.name in own:
                 raise NotWrittenError(
-                    f"{self.name}: column {column.name!r} can't be removed, because it is the "
-                    "raster's own, which is never written"
+                    f"{self.name}: column {column.name!r} can't be removed, because the raster has "
+                    "it in its own table, which is never written"
                 )
         stored = {(id(column.table), column.shown.column): column
                   for column in gone if isinstance(column, SidecarColumn)}  # fmt: skip

@@ -179,11 +179,12 @@ def _written_to_gdal(shown: Shown, values: Array, first_row: int) -> Any:
                 f"column {shown.column!r}, from row {first_row}: GDAL can't convert an array of "
                 f"{values.dtype} to {type_name(shown.type)}: {error}"
             ) from error
-    if shown.type == FieldType.DATETIME and values.dtype.kind == "S":
+    noun = {FieldType.DATETIME: "a date-time", FieldType.WKB_GEOMETRY: "WKT"}.get(shown.type)
+    if noun is not None and values.dtype.kind == "S":
         for at, text in enumerate(values.tolist()):
             if text and not rat.GetValueAsString(at, 0):
                 raise ConversionError(
-                    f"column {shown.column!r}, row {first_row + at}: {text!r} is not a date-time"
+                    f"column {shown.column!r}, row {first_row + at}: {text!r} is not {noun}"
                 )
     return rat
 

@@ -291,7 +291,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
             self.SetTableType(kind)
         self._changed()
         for own in self._table.sidecars:
-            self._notify_others(own)
+            self._notify_others(own, of_columns=True)
 
     def flush(self) -> None:
         """Write pending changes to the sidecars.
@@ -322,10 +322,16 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
     def forget(self) -> None:
         """Drop cached values, because another attached table has changed a shared sidecar.
 
-        The columns and their order stay until :meth:`refresh`.
+        The columns and their order stay until :meth:`refresh`, except that :meth:`adopt` shows a
+        sidecar's column in place of the raster's own.
         """
         self._windows.clear()
         self._lookup = None
+
+    def adopt(self) -> None:
+        """Show the columns that another attached table has put in place of the raster's own."""
+        self._table.adopt()
+        self.forget()
 
     def _changed(self, column: int | None = None) -> None:
         """Drop cached values after a change: those of one column, or of all."""
@@ -335,11 +341,11 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
             self._windows.pop(column, None)
         self._lookup = None
 
-    def _notify_others(self, table: Any) -> None:
+    def _notify_others(self, table: Any, *, of_columns: bool = False) -> None:
         if len(table.users) > 1:
             for other in list(table.users):
                 if other is not self:
-                    other.forget()
+                    other.adopt() if of_columns else other.forget()
 
     # ---- the columns
 
@@ -371,8 +377,12 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
         with exceptions(), silence():
             asked.CreateColumn(pszName, eType, eUsage)
         kind, usage = asked.GetTypeOfCol(0), asked.GetUsageOfCol(0)
+        before = len(self._table.columns)
         self._table.create_column(pszName, kind, usage)
         self._changed()
+        if len(self._table.columns) == before:
+            # It has taken the place of one of the raster's own.
+            self._notify_others(self._table.target, of_columns=True)
         return 0
 
     # ---- rows
@@ -485,6 +495,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
             return column
         made = self._table.override(index)
         self._changed()
+        self._notify_others(self._table.target, of_columns=True)
         return made
 
     # ---- blocks

@@ -263,7 +263,7 @@ def to_stored(shown: Shown, values: Array, first_row: int) -> Array | None:
         (given in "iufb" and kept in "iufb")
         or (given in "SUT" and kept in "TS" and shown.type == FieldType.STRING)
         or (given == kept == "M")
-        or (given in "SO" and kept == "O" and shown.type == FieldType.WKB_GEOMETRY)
+        or (given == kept == "O" and shown.type == FieldType.WKB_GEOMETRY)
     )
     if given == "O" and kept in "TS" and shown.type == FieldType.STRING:
         same = all(isinstance(value, str | bytes) for value in values.tolist())

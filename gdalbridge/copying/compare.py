@@ -21,6 +21,7 @@ from gdalbridge.gdalio.field_types import (
 )
 from gdalbridge.gdalio.losses import DOUBLE, ValueLoss, loss_lines, table_losses
 from gdalbridge.gdalio.rat_reader import RatSource, open_rat
+from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress
 from ratzarr import RatZarr
 from ratzarr.format import Block
@@ -89,7 +90,8 @@ def compare(
     if not written or not rows:
         return []
     found = []
-    with open_rat(raster, band) as source:
+    options = ReadOptions(lossy=True, compared=every and values)
+    with open_rat(raster, band, options=options) as source:
         attributes = table.getRatAttributeMapping().asdict()
         losses = table_losses(table_type(attributes), linear_binning(attributes), source.schema)
         for done, (plan, index, borders) in enumerate(written if values else ()):

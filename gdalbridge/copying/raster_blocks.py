@@ -44,6 +44,8 @@ class ExportPlan:
     """Name in the sidecar."""
     name: str
     """Name in the raster."""
+    number: int
+    """The number of earlier columns of the sidecar that have the same name in the raster."""
     dtype: np.dtype[Any]
     kind: FieldType
     usage: int

@@ -8,7 +8,8 @@ otherwise the borders of the blocks.
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from itertools import islice
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.copying.compare import Borders, compare
-from gdalbridge.copying.plan import check_names
+from gdalbridge.copying.plan import GDAL_NAME_ATTR, check_names
 from gdalbridge.copying.raster_blocks import ExportPlan, blocks, check_all, rows_per_block
 from gdalbridge.copying.replica import replica
 from gdalbridge.copying.report import ColumnReport, CopyReport
@@ -44,6 +45,7 @@ from gdalbridge.gdalio.field_types import (
     usage_name,
 )
 from gdalbridge.gdalio.own_table import DBF_SUFFIX, dbf_beside
+from gdalbridge.gdalio.rat_reader import RatColumn
 from gdalbridge.gdalio.rat_writer import RatSink, keeps_values, open_rat_for_update
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.progress import Progress, progress_of
@@ -163,7 +165,7 @@ def copy_to_raster(
             plans = [replace(plan, is_colour=plan.usage in COLOUR_USAGES) for plan in plans]
         rows = table.getRowCount()
         name, exact = sink.name, keeps_values(sink.dataset)
-        there = {column.name: column for column in sink.schema.columns}
+        there = _numbered(sink.schema.columns)
         _check_target(sink, there, plans, rows, overwrite)
         longest: dict[str, tuple[int, NDArray[Any]] | None] = {}
         if sink.writes_through:
@@ -266,11 +268,13 @@ def _plan(
     for what, names in (("columns", columns or ()), ("cast", casts)):
         check_names(what, names, there, f"{what}: {table.filename}")
     plans = []
-    for key in (
+    chosen = (
         readable_columns(table, there)
         if columns is None
         else [name for name in there if name in columns]
-    ):
+    )
+    numbers = _numbers(table, there, chosen)
+    for key in chosen:
         attributes = table.getColumnAttributeMapping(key).asdict()
         if not is_complete(attributes):
             raise BridgeError(f"{table.filename}: column {key!r} is not complete")
@@ -298,7 +302,8 @@ def _plan(
         plans.append(
             ExportPlan(
                 key,
-                str(attributes.get("GDAL_NAME", key)),
+                _gdal_name(table, key),
+                numbers[key],
                 dtype,
                 kind,
                 usage,
@@ -309,15 +314,43 @@ def _plan(
     return plans
 
 
+def _gdal_name(table: RatZarr, key: str) -> str:
+    return str(table.getColumnAttributeMapping(key).get(GDAL_NAME_ATTR, key))
+
+
+def _numbers(table: RatZarr, there: Sequence[str], chosen: Sequence[str]) -> dict[str, int]:
+    """Return for each column the number of earlier ones that have the same name in GDAL."""
+    if all(_gdal_name(table, key) == key for key in chosen):
+        return dict.fromkeys(chosen, 0)
+    # This call opens all columns in parallel.
+    unreadable = table.getUnreadableColumns(there)
+    counted, found = Counter[str](), {}
+    for key in there:
+        if key not in unreadable:
+            name = _gdal_name(table, key)
+            found[key] = counted[name]
+            counted[name] += 1
+    return found
+
+
+def _numbered(columns: Iterable[RatColumn]) -> dict[tuple[str, int], RatColumn]:
+    """Return columns by name and the number of earlier columns of that name."""
+    counted, found = Counter[str](), {}
+    for column in columns:
+        found[column.name, counted[column.name]] = column
+        counted[column.name] += 1
+    return found
+
+
 def _check_target(
     sink: RatSink,
-    there: Mapping[str, Any],
+    there: Mapping[tuple[str, int], RatColumn],
     plans: Sequence[ExportPlan],
     rows: int,
     overwrite: bool,
 ) -> None:
     for plan in plans:
-        column = there.get(plan.name)
+        column = there.get((plan.name, plan.number))
         if column is None:
             continue
         if not overwrite:
@@ -336,16 +369,20 @@ def _check_target(
                 f"GDAL can't change that to {type_name(plan.kind)}"
             )
     new, changed = (
-        [(one.name, one.kind, one.usage) for one in plans if (one.name in there) == old]
+        [
+            (one.name, one.kind, one.usage)
+            for one in plans
+            if ((one.name, one.number) in there) == old
+        ]
         for old in (False, True)
     )
     sink.check_columns(new, changed)
-    kept = set(there) - {plan.name for plan in plans}
+    kept = set(there) - {(plan.name, plan.number) for plan in plans}
     now = sink.schema.rows
     if kept and now != rows:
         raise BridgeError(
             f"{sink.name or 'the raster'} has a table of {now} rows and the sidecar has {rows}: "
-            f"the raster's column {sorted(kept)[0]!r} would no longer fit"
+            f"the raster's column {min(kept)[0]!r} would no longer fit"
         )
 
 
@@ -359,15 +396,16 @@ def _write(
 ) -> tuple[list[str], list[tuple[ExportPlan, int, Borders]]]:
     losses: list[str] = []
     written: list[tuple[ExportPlan, int, Borders]] = []
+    existing = _numbered(sink.schema.columns).keys()
     if sink.schema.rows != rows:
         sink.set_row_count(rows)
     # Read the next column while one is written.
     with closing(blocks(table, plans, rows)) as reading:
         for done, plan in enumerate(plans):
             # Look it up each time, because a driver may rename a new column.
-            there = {column.name: column.index for column in sink.schema.columns}
-            if plan.name in there and plan.name not in {one.name for one, *_ in written}:
-                index = there[plan.name]
+            place = plan.name, plan.number
+            if place in existing:
+                index = _numbered(sink.schema.columns)[place].index
                 sink.expect_usage(index, plan.usage)
             else:
                 index = sink.create_column(plan.name, plan.kind, plan.usage)

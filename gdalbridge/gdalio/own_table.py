@@ -102,7 +102,7 @@ def open_own_table(
         found = heard
     if rat is not None:
         found = [*found, *_altered_in_xml(dataset, band.GetBand(), rat)]
-    report_messages(found, name, lossy=options.lossy)
+    report_messages(found, name, options)
     if rat is None:
         _check_aux_xml(dataset, name, options)
     return rat
@@ -263,12 +263,10 @@ def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
     if parsed is not None:
         return
     words = found[0].text if found else "it is not XML"
-    report_messages(
-        [Message(gdal.CE_Failure, f"{path} is damaged: {words}", True)], name, lossy=options.lossy
-    )
+    report_messages([Message(gdal.CE_Failure, f"{path} is damaged: {words}", True)], name, options)
 
 
-def report_messages(messages: Iterable[Message], name: str, *, lossy: bool) -> None:
+def report_messages(messages: Iterable[Message], name: str, options: ReadOptions) -> None:
     """Raise or warn for GDAL's messages about a raster and its table.
 
     Parameters
@@ -276,8 +274,8 @@ def report_messages(messages: Iterable[Message], name: str, *, lossy: bool) -> N
     messages : iterable of Message
     name : str
         The raster's name.
-    lossy : bool
-        Warn about lost values instead of raising an error.
+    options : ReadOptions
+        With ``lossy``, warn about lost values instead of raising an error.
 
     Raises
     ------
@@ -299,11 +297,11 @@ def report_messages(messages: Iterable[Message], name: str, *, lossy: bool) -> N
             losses.append(message.text.rstrip("."))
         else:
             warnings.warn(f"{name}: {message.text}", GdalWarning, stacklevel=1)
-    if not losses:
+    if not losses or options.compared:
         return
     more = f"; and {len(losses) - SHOWN} more" if len(losses) > SHOWN else ""
     words = f"{'; '.join(losses[:SHOWN])}{more}"
-    if not lossy:
+    if not options.lossy:
         raise GdalLossError(
             Advice(
                 f"{name}: GDAL lost or altered values of the attribute table: {words}.",

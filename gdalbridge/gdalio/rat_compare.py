@@ -10,6 +10,7 @@ from gdalbridge.gdalio.compat import silence
 from gdalbridge.gdalio.field_types import HFA_NAMES, FieldType, kept_name, type_name
 from gdalbridge.gdalio.losses import DOUBLE, ValueLoss, description_loss, loss_lines, table_losses
 from gdalbridge.gdalio.rat_reader import RatColumn, RatSource, open_rat
+from gdalbridge.gdalio.read_options import ReadOptions
 from ratzarr.errors import Advice
 from ratzarr.format import BLOCK_ROWS
 
@@ -39,7 +40,7 @@ def losses_between(
     """
     with open_rat(was, band) as first:
         try:
-            second = open_rat(now, band)
+            second = open_rat(now, band, options=ReadOptions(compared=True))
         except RasterNotFoundError as error:
             raise NotWrittenError(
                 f"the format does not keep the table of band {band}: {error}"

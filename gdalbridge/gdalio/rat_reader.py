@@ -286,7 +286,7 @@ class RatSource:
         with exceptions(), collected(of_table=True) as found:
             yield
         if found:
-            report_messages(found, self.name, lossy=self.options.lossy)
+            report_messages(found, self.name, self.options)
 
     @property
     def dataset(self) -> Any:

@@ -126,8 +126,8 @@ def check_not_hidden(dataset: Any, number: int, name: str) -> None:
         )
 
 
-def _columns_kept(path: str, number: int, expected: RatSchema, name: str) -> Sequence[RatColumn]:
-    """Open a raster again, and return the columns of its table, in place of the expected ones.
+def _schema_kept(path: str, number: int, expected: RatSchema, name: str) -> RatSchema:
+    """Open a raster again, and return the schema of its table, in place of the expected one.
 
     Raises
     ------
@@ -143,7 +143,7 @@ def _columns_kept(path: str, number: int, expected: RatSchema, name: str) -> Seq
         raise NotWrittenError(f"{name} can't be read any more: {error}") from error
     has = "no table" if rat is None else f"{len(found.columns)} columns, {found.rows} rows"
     # Some drivers drop a table without columns or rows.
-    is_dropped = rat is None and not (expected.columns and expected.rows)
+    is_dropped = not found.columns and not (expected.columns and expected.rows)
     del rat, dataset
     types = [[column.type for column in one.columns] for one in (expected, found)]
     if not is_dropped and (found.rows != expected.rows or types[0] != types[1]):
@@ -151,7 +151,7 @@ def _columns_kept(path: str, number: int, expected: RatSchema, name: str) -> Seq
             f"{name} was not written: it has {has} where {len(expected.columns)} columns and "
             f"{expected.rows} rows were given to GDAL. Was the dataset opened for update?"
         )
-    return found.columns
+    return found
 
 
 Columns = Sequence[tuple[str, int, int]]
@@ -569,8 +569,9 @@ class RatSink:
             generic = int(FieldUsage.GENERIC)
             now = [one if one.usage in HFA_NAMES else replace(one, usage=generic) for one in now]
         elif self._path is not None or (driver != "MEM" and own_file):
-            now = _columns_kept(path, self._number, expected, self.name)
-            if expected.columns and not now:
+            kept = _schema_kept(path, self._number, expected, self.name)
+            now = kept.columns
+            if not now and (expected.columns or expected.rows != kept.rows):
                 return ["the table, which has no cells, was not kept"]
         losses = []
         for was, one in zip(expected.columns, now, strict=True):

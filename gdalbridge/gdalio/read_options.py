@@ -33,6 +33,9 @@ class ReadOptions:
     block_io : bool
         Read and write many rows in one GDAL call, if its version is known to do that correctly.
         False works cell by cell, as with other versions.
+    compared : bool
+        Ignore GDAL's messages about lost and altered values, because the caller compares every
+        value and reports the losses itself.
 
     Raises
     ------
@@ -43,6 +46,7 @@ class ReadOptions:
     encoding: str | None = None
     lossy: bool = False
     block_io: bool = True
+    compared: bool = False
 
     def __post_init__(self) -> None:
         if self.encoding is not None and not is_encoding(self.encoding):

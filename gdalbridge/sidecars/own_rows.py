@@ -16,7 +16,7 @@ from gdalbridge.errors import BridgeError, LossWarning
 from gdalbridge.gdalio.field_types import FieldUsage, usage_in
 from ratzarr import RatZarr
 from ratzarr.errors import Advice
-from ratzarr.format import BLOCK_ROWS, PROVENANCE_ATTR
+from ratzarr.format import BLOCK_ROWS, PROVENANCE_ATTR, is_complete
 
 __all__ = ["own_columns_fit"]
 
@@ -105,7 +105,11 @@ def _difference(column: str, rows: int, read: Read, table: RatZarr) -> str | Non
         if name in unreadable:
             continue
         attributes = table.getColumnAttributeMapping(name).asdict()
-        if usage_in(attributes) == FieldUsage.MIN_MAX and table.getColumnWidth(name) == 1:
+        if (
+            usage_in(attributes) == FieldUsage.MIN_MAX
+            and table.getColumnWidth(name) == 1
+            and is_complete(attributes)
+        ):
             if table.rowCount == rows and all(
                 np.array_equal(values, table.readBlock(name, first, len(values)))
                 for first, values in _blocks(read, rows)

@@ -322,6 +322,25 @@ def test_arrays_are_exact_or_refused(tmp_path):
                 rat.WriteArray(array, 0, start)
 
 
+@new_types
+def test_bytes_of_fixed_width_are_text_for_a_geometry(tmp_path):
+    """An array of them has lost the zeros at the end of a value."""
+    origin = struct.pack("<BIdd", 1, 1, 0.0, 0.0)
+    texts = np.array([b"POINT (1 2)", b""])
+    expected = new_rat([("w", WKB, 0, [b"", b""])], 2)
+    expected.WriteArray(texts, 0)
+    path = raster(tmp_path / "a.tif")
+    with attach(path, update=True) as rat:
+        rat.CreateColumn("w", WKB, 0)
+        rat.SetRowCount(2)
+        rat.WriteArray(texts, 0)
+        assert describe(rat)["columns"] == describe(expected)["columns"]
+        with pytest.raises(ConversionError, match=r"row 1: .* is not WKT"):
+            rat.WriteArray(np.array([origin]), 0, 1)
+        rat.WriteArray(np.array([origin, b"x"], object), 0)
+        assert rat.GetValueAsWKBGeometry(0, 0) == origin
+
+
 # ---- what GDAL has no type for
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from osgeo import gdal
 
-from gdalbridge import attach, bake
+from gdalbridge import attach, bake, enable
 from gdalbridge.attached_rat.open_sidecars import shared_table
 from gdalbridge.cli.table_output import info, info_text
 from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
@@ -273,6 +273,13 @@ def test_statistics_are_removed_from_sidecars_only(tmp_path):
     own = raster(tmp_path / "b.tif", columns, 1)
     with attach(own, update=True) as rat, pytest.raises(NotWrittenError, match="'Histogram'"):
         rat.RemoveStatistics()
+    with attach(own, update=True, override=True) as rat:
+        rat.SetValueAsDouble(0, 0, 5)
+        rat.SetValueAsInt(0, 2, 5)
+        # Without the sidecar's columns, the raster's own would be shown again.
+        with pytest.raises(NotWrittenError, match="'Histogram'"):
+            rat.RemoveStatistics()
+        assert rat.ReadAsArray(0).tolist() == [5]
 
 
 def test_a_further_table_is_written_where_it_is_named(path):
@@ -396,6 +403,57 @@ def test_columns_stay_where_they_are_until_a_refresh(path):
     rat.refresh()
     assert names(rat) == ["Value", "Name", "x", "t"]
     assert rat.GetValueAsInt(1, 2) == 9
+
+
+def test_all_tables_of_a_process_see_a_column_that_takes_the_place_of_the_rasters(path):
+    tables = [attach(path, update=True, override=True) for _ in range(3)]
+    for rat in tables:
+        assert rat.ReadAsArray(0).tolist() == [0, 1, 2, 3]
+    for row, rat in enumerate(tables[:2]):
+        rat.SetValueAsInt(row, 0, 50 + row)
+    tables[2].CreateColumn("Name", STRING, 0)
+    tables[0].SetValueAsString(3, 1, "new")
+    for rat in tables:
+        assert names(rat) == ["Value", "Name"]
+        assert rat.ReadAsArray(0).tolist() == [50, 51, 2, 3]
+        assert rat.ReadAsArray(1).tolist() == [b"", b"", b"", b"new"]
+        rat.close()
+    assert names(attach(path)) == ["Value", "Name"]
+
+
+def test_a_column_that_another_process_has_put_in_place_of_the_rasters(path):
+    sidecar(path, [("n", "i4", [1, 2, 3, 4], {})], 4)
+    with attach(path, update=True, override=True) as rat:
+        assert names(rat) == ["Value", "Name", "n"]
+        with RatZarr(f"{path}.rat.zarr") as table:
+            table.createColumn("Value", "i4", attributes={"GDAL_USAGE": 5})
+            table.writeBlock("Value", [4, 5, 6, 7], 0)
+        with pytest.raises(OutputExistsError, match="a sidecar has a column 'Value' already"):
+            rat.CreateColumn("Value", INTEGER, 5)
+        rat.SetValueAsInt(1, 0, 50)
+    assert stored(path, "Value") == [4, 50, 6, 7]
+    with RatZarr(f"{path}.rat.zarr", readOnly=True) as table:
+        assert table.getColumnNames() == ["n", "Value"]
+
+
+def test_the_second_column_of_a_name_is_overridden_in_its_place(tmp_path):
+    own = [("a", INTEGER, 0, [1, 2]), ("b", INTEGER, 0, [3, 4]), ("a", INTEGER, 0, [5, 6])]
+    expected = [[1, 2], [3, 4], [50, 6]]
+    path = raster(tmp_path / "d.tif", own, 2)
+    with attach(path, update=True, override=True) as rat:
+        rat.SetValueAsInt(0, 2, 50)
+        assert [rat.ReadAsArray(i).tolist() for i in range(3)] == expected
+    with attach(path) as rat:
+        assert [rat.ReadAsArray(i).tolist() for i in range(3)] == expected
+    path = raster(tmp_path / "e.tif", own, 2)
+    with enable():
+        dataset = gdal.Open(path)
+        band = dataset.GetRasterBand(1)
+        rat = band.GetDefaultRAT().Clone()
+        rat.SetValueAsInt(0, 2, 50)
+        band.SetDefaultRAT(rat)
+    with attach(path) as rat:
+        assert [rat.ReadAsArray(i).tolist() for i in range(3)] == expected
 
 
 def test_what_other_processes_write_is_seen_after_a_refresh(path):

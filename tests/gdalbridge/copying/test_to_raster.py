@@ -12,7 +12,13 @@ import pytest
 from click.testing import CliRunner
 from osgeo import gdal, gdal_array
 
-from gdalbridge import BridgeError, ConversionError, LossWarning, copy_to_raster
+from gdalbridge import (
+    BridgeError,
+    ConversionError,
+    LossWarning,
+    copy_to_raster,
+    copy_to_sidecar,
+)
 from gdalbridge.cli import main
 from gdalbridge.copying.compare import BORDER, Borders
 from gdalbridge.errors import (
@@ -90,6 +96,41 @@ def test_a_type_that_gdal_can_not_change(store, tmp_path):
     with pytest.raises(OutputExistsError, match="can't change that to Integer"):
         copy_to_raster(store, path, overwrite=True)
     assert columns(path) == {"id": list("wxyz")}
+
+
+def duplicates(path):
+    dataset = make(path)
+    table = [("a", INTEGER, 0, [1, 2]), ("b", INTEGER, 0, [5, 6]), ("a", STRING, 0, ["x", "y"])]
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat(table, 2))
+    dataset.FlushCache()
+    return copy_to_sidecar(path).target
+
+
+def values(path):
+    return [(name, values) for name, _, _, values in describe_band(path)["columns"]]
+
+
+def test_columns_of_one_name_are_each_written_over_their_own(tmp_path):
+    path = tmp_path / "d.tif"
+    copied = duplicates(path)
+    before = values(path)
+    assert copy_to_raster(copied, path, overwrite=True).losses == ()
+    assert values(path) == before
+    with RatZarr(copied) as table:
+        table.writeBlock("a 2", ["z"], 1)
+    copy_to_raster(copied, path, columns=["a 2"], overwrite=True)
+    assert values(path) == [*before[:2], ("a", ["x", "z"])]
+    with pytest.raises(OutputExistsError, match="'a' already"):
+        copy_to_raster(copied, path, columns=["a 2"])
+
+
+def test_the_second_column_of_a_name_is_not_written_over_the_first(tmp_path):
+    copied, path = duplicates(tmp_path / "d.tif"), tmp_path / "e.tif"
+    dataset = make(path)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("a", INTEGER, 0, [7, 8])], 2))
+    dataset = None
+    copy_to_raster(copied, path, columns=["a 2"], overwrite=True)
+    assert values(path) == [("a", [7, 8]), ("a", ["x", "y"])]
 
 
 def test_another_number_of_rows(store, tmp_path):
@@ -380,6 +421,37 @@ def test_payloads_of_nans_become_real_or_are_refused_as_text(tmp_path, raster):
         tmp_path / "t.rat.zarr", raster, columns=["ordinary"], cast={"ordinary": "String"}
     )
     assert columns(raster)["ordinary"] == ["nan", "nan", "1.0", "2.0"]
+
+
+@pytest.mark.parametrize("options", [{}, {"lossy": True}, {"verify": True}])
+def test_numbers_that_gdal_reads_otherwise_from_xml_are_losses(tmp_path, options):
+    """GDAL writes 16 digits, which is infinite here, and reads -nan as 0 since 3.13."""
+    with RatZarr(tmp_path / "t.rat.zarr") as table:
+        table.setRowCount(3)
+        table.createColumn("x", "f8")
+        table.writeBlock("x", [1.0, 1.7976931348623157e308, -np.float64("nan")], 0)
+    make(tmp_path / "a.tif").FlushCache()
+    path = tmp_path / "a.vrt"
+    source = gdal.Open(str(tmp_path / "a.tif"))
+    gdal.GetDriverByName("VRT").CreateCopy(str(path), source).FlushCache()
+    before = path.read_bytes()
+    with pytest.raises(NotWrittenError, match=r"a\.vrt was left unchanged: column 'x', row 1"):
+        copy_to_raster(tmp_path / "t.rat.zarr", path, strict=True)
+    assert path.read_bytes() == before
+    with pytest.warns(LossWarning) as said:
+        report = copy_to_raster(tmp_path / "t.rat.zarr", path, **options)
+    assert "column 'x', row 1: 1.7976931348623157e+308 became inf" in report.losses[0]
+    assert [str(one.message) for one in said] == [f"{path}: {report.losses[0]}"]
+
+
+def test_rows_without_columns_are_not_kept(tmp_path):
+    with RatZarr(tmp_path / "t.rat.zarr") as table:
+        table.setRowCount(3)
+    path = tmp_path / "a.tif"
+    make(path).FlushCache()
+    with pytest.warns(LossWarning):
+        report = copy_to_raster(tmp_path / "t.rat.zarr", path)
+    assert report.losses == ("the table, which has no cells, was not kept",)
 
 
 # ---- what other software sees

@@ -14,7 +14,7 @@ from gdalbridge import (
     sample,
     zonal,
 )
-from gdalbridge.errors import BridgeError, LossWarning
+from gdalbridge.errors import BridgeError, CancelledError, LossWarning
 from ratzarr import RatZarr
 from tests.gdalbridge.pixel_rasters import write
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, new_rat
@@ -64,6 +64,15 @@ def test_only_the_sidecars_columns_are_shown(raster, tmp_path):
     assert open_table(raster)["image_mean"][7] == 70
     places = sample(raster, [(500, 900)], columns=["Histogram"])
     assert places["row"].to_pylist() in ([3], [None])
+
+
+def test_columns_that_are_not_complete_say_nothing_about_the_rows(raster):
+    with pytest.raises(CancelledError):
+        copy_to_sidecar(raster, progress=lambda done, *_: int(done < 0.5))
+    with pytest.warns(LossWarning, match="not complete"), attach(raster) as rat:
+        assert rat.ReadAsArray(0).tolist() == [3, 7, 9]
+    with pytest.warns(LossWarning, match="not complete"), open_table(raster) as table:
+        assert table["Value"][:].tolist() == [3, 7, 9]
 
 
 @pytest.mark.parametrize("make", [build, dense])

@@ -322,7 +322,10 @@ class _Work:
         except INTERRUPTIONS as error:
             error.add_note(RESUME_NOTE)
             raise
-        progress.report(1.0)
+        # The run is complete. If it raised an error, a script that changes a column in place would
+        # be repeated.
+        with suppress(CancelledError):
+            progress.report(1.0)
 
     def _on_error(self, error: BaseException) -> None:
         """Store the progress of each output, and add notes to the error."""

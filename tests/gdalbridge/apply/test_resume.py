@@ -319,6 +319,19 @@ def test_a_column_that_is_read_and_written_can_not_be_gone_on_with(place):
         assert stored(place, "n").tolist() == before
 
 
+def test_a_run_that_is_complete_is_not_cancelled(place):
+    """Otherwise 1 would be added again by the run that resumes it."""
+    before, calls = stored(place, "n").tolist(), []
+    for last in (False, True):
+        expected = len(calls) if last else -1
+        calls.clear()
+        ratapplier.apply(
+            adds_one, tables(t=place), tables(t=place),
+            controls=controls(BLOCK, setProgress=lambda *_: calls.append(1) or len(calls) != expected),
+        )  # fmt: skip
+    assert stored(place, "n").tolist() == [n + 2 for n in before]
+
+
 class Repeats(Pickled):
     """Loses workers: each block is done twice, and only the second result arrives."""
 

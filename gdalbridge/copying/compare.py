@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.copying.raster_blocks import ExportPlan, blocks
+from gdalbridge.errors import RasterNotFoundError
 from gdalbridge.gdalio.field_types import (
     FieldType,
     linear_binning,
@@ -87,14 +88,17 @@ def compare(
         Compare values at all.
     """
     rows = table.getRowCount()
-    if not written or not rows:
-        return []
     found = []
     options = ReadOptions(lossy=True, compared=every and values)
-    with open_rat(raster, band, options=options) as source:
+    try:
+        opened = open_rat(raster, band, options=options)
+    except RasterNotFoundError:
+        # Some drivers drop a table without columns or rows. RatSink.commit reports that.
+        return []
+    with opened as source:
         attributes = table.getRatAttributeMapping().asdict()
         losses = table_losses(table_type(attributes), linear_binning(attributes), source.schema)
-        for done, (plan, index, borders) in enumerate(written if values else ()):
+        for done, (plan, index, borders) in enumerate(written if values and rows else ()):
             is_single = plan.dtype.kind == "f" and plan.dtype.itemsize < 8
             column = ValueLoss(plan.name, plan.kind == FieldType.REAL)
             found.append(column)

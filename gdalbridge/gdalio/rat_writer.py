@@ -571,7 +571,8 @@ class RatSink:
         elif self._path is not None or (driver != "MEM" and own_file):
             kept = _schema_kept(path, self._number, expected, self.name)
             now = kept.columns
-            if not now and (expected.columns or expected.rows != kept.rows):
+            is_binned = expected.linear_binning is not None and kept.linear_binning is None
+            if not now and (expected.columns or expected.rows != kept.rows or is_binned):
                 return ["the table, which has no cells, was not kept"]
         losses = []
         for was, one in zip(expected.columns, now, strict=True):

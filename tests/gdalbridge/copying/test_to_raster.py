@@ -444,6 +444,16 @@ def test_numbers_that_gdal_reads_otherwise_from_xml_are_losses(tmp_path, options
     assert [str(one.message) for one in said] == [f"{path}: {report.losses[0]}"]
 
 
+def test_the_binning_of_a_table_without_rows_is_compared(tmp_path):
+    with RatZarr(tmp_path / "t.rat.zarr") as table:
+        table.createColumn("x", "f8")
+        table.getRatAttributeMapping()["GDAL_LINEAR_BINNING"] = [0.1 + 0.2, 1.0]
+    path = tmp_path / "a.tif"
+    make(path).FlushCache()
+    with pytest.raises(NotWrittenError, match="linear binning became"):
+        copy_to_raster(tmp_path / "t.rat.zarr", path, strict=True)
+
+
 def test_rows_without_columns_are_not_kept(tmp_path):
     with RatZarr(tmp_path / "t.rat.zarr") as table:
         table.setRowCount(3)

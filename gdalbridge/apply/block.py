@@ -485,7 +485,7 @@ class DirectTable:
 
     name: str
     where: str
-    """The table's place, see :func:`gdalbridge.apply.inputs.where`."""
+    """The table's place, see :func:`gdalbridge.sidecars.naming.where`."""
     options: Mapping[str, Any] | None = field(repr=False)
     columns: frozenset[str]
     """The columns that exist already."""

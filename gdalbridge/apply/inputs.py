@@ -1,6 +1,5 @@
 """The input tables of a run: rasters with their sidecars, and stand-alone tables."""
 
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -25,24 +24,18 @@ from gdalbridge.gdalio.rat_reader import RatSource, no_table, open_source, uniqu
 from gdalbridge.sidecars.column_access import readable_columns
 from gdalbridge.sidecars.host import Host, host_of
 from gdalbridge.sidecars.merged import INCOMPLETE, LeftOut, sidecar_with
+from gdalbridge.sidecars.naming import where
 from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from ratzarr import ColumnNotFoundError, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.codecs import to_fixed_width
 from ratzarr.format import COLUMN_ORDER_ATTR, check_memory, empty_value, is_complete
-from ratzarr.stores import parse as parse_location
 
-__all__ = ["Source", "Sources", "place_to_write", "where"]
+__all__ = ["Source", "Sources", "place_to_write"]
 
 
 Array = NDArray[Any]
 NOTHING: Mapping[tuple[str, str], bool] = MappingProxyType({})
-
-
-def where(name: str) -> str:
-    """Return a normalized location: the same for all names of one table."""
-    location = parse_location(name)
-    return os.path.realpath(location.path) if location.kind == "local" else location.url
 
 
 class _Table:

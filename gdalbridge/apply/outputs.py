@@ -23,7 +23,7 @@ from gdalbridge.apply.controls import (
     RatApplierControls,
     RatHandle,
 )
-from gdalbridge.apply.inputs import place_to_write, where
+from gdalbridge.apply.inputs import place_to_write
 from gdalbridge.apply.records import (
     Record,
     Unfinished,
@@ -33,7 +33,7 @@ from gdalbridge.apply.records import (
 )
 from gdalbridge.errors import BlockError, BridgeError
 from gdalbridge.gdalio.field_types import kept_usage, usage_attributes
-from gdalbridge.sidecars.naming import sidecar_dir_advised
+from gdalbridge.sidecars.naming import sidecar_dir_advised, where
 from ratzarr import (
     DFLT_CHUNKSIZE,
     ColumnNotFoundError,

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from weakref import WeakValueDictionary
 
 from gdalbridge.attached_rat.sidecar_table import BUFFER_BYTES, CACHE_BYTES, SidecarTable
+from gdalbridge.sidecars.naming import where
 from ratzarr import RatZarrError
+from ratzarr.stores import parse as parse_location
 
 __all__ = ["flush_all", "flush_each", "shared_table"]
 
@@ -35,10 +37,14 @@ def shared_table(
     cache_bytes, buffer_bytes : int
         The limits of a new instance; an existing instance keeps its own.
     """
+    location, key = parse_location(path), where(path)
+    if location.kind == "local":
+        # The table may be created after the program has changed its working directory.
+        path = location.path
     with _tables_lock:
-        table = _tables.get(path)
+        table = _tables.get(key)
         if table is None:
-            table = _tables[path] = SidecarTable(path, cache_bytes, buffer_bytes)
+            table = _tables[key] = SidecarTable(path, cache_bytes, buffer_bytes)
         return table
 
 

@@ -559,6 +559,7 @@ class AttachedRAT(gdal.RasterAttributeTable):  # type: ignore[misc]  # GDAL has 
     def SetLinearBinning(self, dfRow0Min: float, dfBinSize: float) -> int:
         self._table.set_linear_binning(float(dfRow0Min), float(dfBinSize))
         self._lookup = None
+        self._notify_others(self._table.target)
         return 0
 
     def GetTableType(self) -> int:

@@ -24,6 +24,7 @@ from gdalbridge.sidecars.naming import (
     named,
     raster_label,
     sidecar_path,
+    where,
     writable_sidecar_path,
 )
 from gdalbridge.sidecars.provenance import RASTER_ATTR, described, main_file, raster_attribute
@@ -51,7 +52,7 @@ class Host:
     @property
     def key(self) -> str:
         """A key that is equal for all bands with the same sidecars."""
-        return sidecar_path(self.raster, self.band)
+        return where(sidecar_path(self.raster, self.band))
 
     def find(self, *, storage_options: Options = None, must_list: bool = False) -> list[Sidecar]:
         """Return the band's sidecars; parameters as for :func:`find_sidecars`."""

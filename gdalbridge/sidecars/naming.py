@@ -43,6 +43,7 @@ __all__ = [
     "raster_name",
     "sidecar_dir_advised",
     "sidecar_path",
+    "where",
     "writable_sidecar_path",
 ]
 
@@ -174,6 +175,12 @@ def is_sidecar(name: Any) -> bool:
     return text.endswith(SUFFIX) and len(text) > len(SUFFIX)
 
 
+def where(name: str) -> str:
+    """Return a normalized location: the same for all names of one table."""
+    location = parse_location(name)
+    return os.path.realpath(location.path) if location.kind == "local" else location.url
+
+
 def is_folder(name: Any) -> bool:
     """Return True if a name refers to a directory, not a raster."""
     text = url_name(str(name))
@@ -255,11 +262,17 @@ def _proxy_base(url: str) -> str | None:
     folder = sidecar_dir()
     if not folder:
         return None
-    whole = url if "://" in url else str(Path(url).absolute())
+    whole = url if "://" in url else _full_name(url)
     # A digest of the full path distinguishes rasters of one name in different directories.
     digest = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:12]
     base = whole.partition("?")[0].rpartition("/")[2]
     return f"{url_name(folder).rstrip('/')}/{digest}-{base}"
+
+
+def _full_name(path: str) -> str:
+    found = Path(path).absolute()
+    # The parent of a symbolic link's target is not the link's.
+    return str(found.parent.resolve() / found.name if ".." in found.parts else found)
 
 
 def writable_sidecar_path(raster: Any, band: int = 1, name: str | None = None) -> str:

@@ -390,6 +390,43 @@ def test_all_tables_of_a_process_see_what_one_has_written(path):
     one.close()
 
 
+def test_one_table_sees_the_binning_that_another_has_set(tmp_path):
+    path = raster(tmp_path / "b.tif", [("n", INTEGER, 0, [1, 2, 3, 4])], 4)
+    one, other = attach(path, update=True), attach(path)
+    assert other.GetRowOfValue(2.5) == -1
+    one.SetLinearBinning(0.0, 1.0)
+    assert other.GetRowOfValue(2.5) == 2
+
+
+def test_all_names_of_a_raster_are_one_table(path, tmp_path, monkeypatch):
+    with attach(path, update=True) as rat:
+        rat.CreateColumn("x", INTEGER, 0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    given = ["a.tif", "./a.tif", f"../{tmp_path.name}/a.tif", "link/a.tif", path]
+    tables = [attach(name, update=True) for name in given]
+    for rat in tables:
+        assert rat.ReadAsArray(2).tolist() == [0] * 4
+    for row, rat in enumerate(tables[:4]):
+        rat.SetValueAsInt(row, 2, row + 5)
+    for rat in tables:
+        assert rat.ReadAsArray(2).tolist() == [5, 6, 7, 8]
+        rat.close()
+
+
+def test_a_sidecar_is_made_beside_its_raster_wherever_the_program_is_by_then(
+    path, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with attach("a.tif", update=True) as rat:
+        monkeypatch.chdir(elsewhere)
+        rat.CreateColumn("x", INTEGER, 0)
+    assert list(elsewhere.iterdir()) == []
+    assert names(attach(path)) == ["Value", "Name", "x"]
+
+
 def test_columns_stay_where_they_are_until_a_refresh(path):
     sidecar(path, [("t", "i4", [5, 6, 7, 8], {})], 4, name=".texture")
     rat = attach(path)

@@ -159,6 +159,20 @@ def test_the_other_place_is_looked_in_second(tmp_path, monkeypatch):
     assert [one.path for one in find_sidecars(raster)] == [f"{raster}.rat.zarr"]
 
 
+def test_the_other_place_is_the_same_for_all_names_of_a_raster(tmp_path, monkeypatch):
+    monkeypatch.setenv(SIDECAR_DIR, str(tmp_path / "other"))
+    rasters = tmp_path / "rasters"
+    (rasters / "inner").mkdir(parents=True)
+    # There is no such directory: it can't be written.
+    expected = writable_sidecar_path(tmp_path / "gone" / "seg.tif")
+    monkeypatch.chdir(rasters)
+    for name in ("../gone/seg.tif", "inner/../../gone/./seg.tif", rasters / ".." / "gone/seg.tif"):
+        assert writable_sidecar_path(name) == expected
+    # This is not the parent of the link, but of its target.
+    (tmp_path / "link").symlink_to(rasters / "inner")
+    assert writable_sidecar_path(tmp_path / "link/../../gone/seg.tif") == expected
+
+
 def test_on_s3(s3_bucket):
     raster = f"s3://{s3_bucket}/dir/seg.tif"
     for name in (".rat.zarr", ".band2.rat.zarr", "f.rat.zarr"):

@@ -251,6 +251,17 @@ def test_losses_are_said_or_refused(raster, tmp_path):
     assert sorted(one.name for one in tmp_path.iterdir()) == ["in"]
 
 
+def test_numbers_that_gdal_reads_otherwise_from_xml_are_losses(raster, tmp_path):
+    with RatZarr(f"{raster}.rat.zarr") as table:
+        table.writeBlock("area", [1.7976931348623157e308], 3)
+    out = tmp_path / "out.tif"
+    with pytest.warns(LossWarning):
+        report = bake(raster, out, columns=["area"])
+    assert report.losses == ("column 'area', row 3: 1.7976931348623157e+308 became inf",)
+    with pytest.raises(NotWrittenError, match="was not written: column 'area', row 3"):
+        bake(raster, out, columns=["area"], strict=True, overwrite=True)
+
+
 def test_every_type_of_gdals_own(tmp_path):
     """A table of the raster's own, of all types, is the same in the copy but for what is said."""
     path, out = tmp_path / "in.tif", tmp_path / "out.vrt"

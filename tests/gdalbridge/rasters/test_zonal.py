@@ -250,6 +250,15 @@ def test_rows_without_pixels_can_be_baked(tmp_path):
     assert np.array_equal(columns["a_mean"], [np.nan, 0.5, 2.5], equal_nan=True)
 
 
+def test_bands_of_numpys_integers(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[0, 1]], "u1"))
+    image = write(tmp_path / "image.tif", np.array([[[1, 2]], [[3, 4]]], "u1"))
+    report = zonal(path, image, stats=["sum"], bands=np.array([2]))
+    assert report.columns == ("band2_sum",)
+    with open_table(path) as table:
+        assert table["band2_sum"][:].tolist() == [3, 4]
+
+
 @pytest.mark.parametrize(
     ("dtype", "nodata", "counted"), [("i8", "1152921504606846977", 2), ("f4", "1e300", 3)]
 )

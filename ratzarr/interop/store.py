@@ -106,7 +106,11 @@ class StoreSource:
             )
 
     def reopener(self) -> Callable[[], Source]:
-        """Return a picklable function that opens the table in another process."""
+        """Return a picklable function that opens the table in another process.
+
+        Rows in the write buffer are written first, because only this instance sees them.
+        """
+        self._table.flush()
         return partial(_reopened, type(self._table), self._table.filename, self._options)
 
 

@@ -249,6 +249,20 @@ def test_frames_can_be_read_in_another_process(table):
     assert np.array_equal(reopened.values, table["x"][:])
 
 
+@pytest.mark.parametrize(
+    "read",
+    [lambda table: table.to_xarray()["x"].values, lambda table: table.to_dask()["x"].compute()],
+)
+def test_frames_have_the_rows_in_the_write_buffer(tmp_path, read):
+    with RatZarr(
+        tmp_path / "t.rat.zarr", newRowCount=6, newChunkSize=4, writeBuffer=True
+    ) as table:
+        table.createColumn("x", "int64")
+        for values in ([1, 2, 3], [4, 5, 6]):
+            table.writeBlock("x", values, 1)
+            assert read(table).tolist() == [0, *values, 0, 0]
+
+
 def test_values_in_another_order_of_rows_are_refused(tmp_path):
     with RatZarr(tmp_path / "t.rat.zarr", newRowCount=3) as table:
         table["x"] = [3.0, 1.0, 2.0]

@@ -155,7 +155,8 @@ def store_column(
     values : array-like, LazyColumn or scalar
         One row for each row of the table; a scalar is the value of all rows. A table without rows
         and columns gets as many rows as there are values. Nulls among integers of pandas, Polars
-        or Arrow become an unused integer, which is recorded in the attribute ``missing_value``.
+        or Arrow become an unused integer, which is recorded in the attribute ``missing_value``. A
+        column of a table keeps its own.
     attributes : callable, optional
         Returns the attributes of the column, for its dtype.
 
@@ -167,12 +168,14 @@ def store_column(
         If no column holds the values exactly, nulls among text for example.
     """
     _check_index(values, name)
-    missing = None
+    missing: Any = None
     given: Array | LazyColumn
     if (nullable := nullable_integers(values)) is not None:
         given, missing = _filled(*nullable, name)
+    elif isinstance(values, LazyColumn):
+        given, missing = values, values.attrs.get(MISSING_ATTR)
     else:
-        given = values if isinstance(values, LazyColumn) else as_block(values, column=name)
+        given = as_block(values, column=name)
     shape = given.shape
     is_new = not table.getColumnNames() and not table.getRowCount()
     if not shape and not is_new:

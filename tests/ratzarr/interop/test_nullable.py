@@ -64,3 +64,12 @@ def test_a_replaced_column_forgets_the_value_for_missing(tmp_path):
         missing = table["n"].attrs["missing_value"]
         table["n"] = np.array([missing, 1, 2], "u1")
         assert table.to_arrow()["n"].to_pylist() == [missing, 1, 2]
+
+
+def test_a_column_of_a_table_keeps_its_value_for_missing(table, tmp_path):
+    table["n"] = pd.Series([1, None, BIG], dtype="Int64")
+    with RatZarr(tmp_path / "other.rat.zarr", newRowCount=3) as other:
+        other["n"] = pd.Series([None, 1, 2], dtype="UInt8")
+        for target, name in ((table, "copy"), (table, "n"), (other, "new"), (other, "n")):
+            target[name] = table["n"]
+            assert target.to_arrow([name])[name].to_pylist() == [1, None, BIG]

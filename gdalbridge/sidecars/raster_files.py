@@ -14,7 +14,7 @@ from gdalbridge.errors import BridgeError, RasterNotFoundError
 from gdalbridge.gdalio.compat import silence
 from gdalbridge.gdalio.datasets import open_dataset, siblings_known, siblings_visible
 from gdalbridge.gdalio.vsis3 import forget, reached
-from gdalbridge.sidecars.naming import Sidecar, find_sidecars, raster_name
+from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, raster_name
 from gdalbridge.sidecars.provenance import REFERRERS
 from ratzarr.stores import FileState, Location, file_state, names_beside, url_name
 from ratzarr.stores import parse as parse_location
@@ -106,9 +106,14 @@ def raster_files(raster: Any, options: Mapping[str, Any] | None = None) -> Raste
     RasterNotFoundError
         If it can't be opened as a raster.
     BridgeError
-        If it is not a regular file, or one of its files is a symbolic link.
+        If it is a table or not a regular file, or one of its files is a symbolic link.
     """
     main = place_of(raster)
+    if is_sidecar(main.url):
+        raise BridgeError(
+            f"{raster} is a table: expected the name of its raster, whose tables go with it. "
+            "RatZarr.delete deletes a table alone"
+        )
     state = file_state(main, options)
     if state is None:
         raise RasterNotFoundError(f"{raster} does not exist, or is not a file")

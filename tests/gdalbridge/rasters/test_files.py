@@ -393,6 +393,9 @@ def test_removing(full, places, kind):
     assert source.contents() == before
     assert len(report.tables) == 3
     assert report.files[-1] == source / "seg.tif"
+    with pytest.raises(BridgeError, match="is a table: expected the name of its raster"):
+        remove_raster(source / "seg.tif.rat.zarr")
+    assert source.contents() == before
     done = call("rm", source / "seg.tif", "--json")
     assert json.loads(done.stdout)["files"] == list(report.files)
     assert set(source.contents()) == {"seg.tif.txt", "seg.txt"}

@@ -159,7 +159,8 @@ def calc(
         ) as writer:  # fmt: skip
             _compute(there, program, writer.table, rows, reporter, block_rows, dtypes)
             target = writer.path
-        reporter.report(1.0)
+            # Before the columns take their places: who cancels now gets none of them.
+            reporter.report(1.0)
     return CalcReport(
         target,
         rows,

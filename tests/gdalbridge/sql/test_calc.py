@@ -532,12 +532,13 @@ def test_a_column_that_is_there_is_refused_or_replaced(tmp_path):
 
 
 @pytest.mark.main_env_only
+@pytest.mark.parametrize("moment", [0.3, 1.0])
 @pytest.mark.parametrize("error", [CancelledError, KeyboardInterrupt, ValueError])
-def test_what_was_begun_is_removed_again(tmp_path, error):
+def test_what_was_begun_is_removed_again(tmp_path, error, moment):
     path = store(tmp_path, {"x": np.arange(100), "y": np.arange(100)}, chunk=10)
 
     def stop(done, message, data):
-        if done > 0.3:
+        if done >= moment:
             raise error("enough")
         return 1
 

@@ -250,7 +250,7 @@ def test_bands_and_further_tables(tmp_path):
         assert (inputs.one.c == inputs.one.a * 2).all()
 
     ratapplier.apply(reads, tables(one=name), tables())
-    with pytest.raises(RasterNotFoundError, match="there is no 3"):
+    with pytest.raises(RasterNotFoundError, match="there is no band 3"):
         ratapplier.apply(reads, tables(one=RatHandle(name, 3)), tables())
 
 

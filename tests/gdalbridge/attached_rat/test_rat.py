@@ -562,7 +562,7 @@ def test_wrong_arguments_are_said(tmp_path):
         attach(path, names="x")
     with pytest.raises(BridgeError, match="prefer"):
         attach(path, prefer="both")
-    with pytest.raises(RasterNotFoundError, match="1 bands"):
+    with pytest.raises(RasterNotFoundError, match="has 1 band,"):
         attach(path, 2)
     with pytest.raises(RasterNotFoundError):
         attach(tmp_path / "no.tif")

@@ -284,7 +284,7 @@ def test_info_of_a_band(tmp_path):
     for band, expected in ((1, (1, 0)), (2, (0, 1))):
         found = json.loads(call("info", path, "--band", band, "--json").stdout)
         assert (len(found["tables"]), len(found["sidecars"])) == expected
-    assert "there is no 3" in call("info", path, "--band", 3).stderr
+    assert "there is no band 3" in call("info", path, "--band", 3).stderr
 
 
 @pytest.mark.parametrize("command", ["info", "head", "stats", "copy"])

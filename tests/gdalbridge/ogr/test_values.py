@@ -291,7 +291,7 @@ def test_a_table_without_columns_or_rows(tmp_path, open_layer):
         ("RATZARR:{0}/missing.tif", "{0}/missing.tif"),
         ("RATZARR:{0}/missing.rat.zarr", "{0}/missing.rat.zarr"),
         ("RATZARR:{0}/plain.tif", "{0}/plain.tif"),
-        ("RATZARR:{0}/plain.tif?band=3", "there is no 3"),
+        ("RATZARR:{0}/plain.tif?band=3", "there is no band 3"),
         ("RATZARR:{0}/plain.tif?band=x", "band 'x'"),
         ("RATZARR:", "name of a table is missing"),
         ("RATZARR:{0}/plain.tif?colums=a", "plain.tif[?]colums=a"),

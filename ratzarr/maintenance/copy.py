@@ -152,6 +152,10 @@ def copy_store(
     copy = _Copy(source, target, entries, change, report or (lambda size: None))
     if resume and move and copy.is_complete():
         return 0
+    if all(one.key != ZARR_JSON for one in entries):
+        raise DamagedError(
+            f"{source.location}/{ZARR_JSON} is missing, and every table has it: nothing was copied"
+        )
     was_there = copy.claim(resume)
     try:
         copied = copy.run(was_there)
@@ -214,10 +218,6 @@ class _Copy:
     ) -> None:
         self._source, self._target, self._report = source, target, report
         self._entries = {one.key: one for one in entries}
-        if ZARR_JSON not in self._entries:
-            raise DamagedError(
-                f"{source.location}/{ZARR_JSON} is missing, and every table has it: nothing was copied"
-            )
         documents = [key for key in self._entries if key.endswith(ZARR_JSON)]
         contents = run([partial(self._read, key) for key in documents])
         self._documents = dict(zip(documents, contents, strict=True))

@@ -147,7 +147,7 @@ def test_an_interrupted_run_is_resumed(tmp_path):
         zonal(path, image, stats=["sum"], checkpoint=1e-9, progress=lambda done, *_: done == 0)
     assert "resume=True" in caught.value.__notes__[0]
     said = run("zonal", path, image, "--stat", "sum", "--resume", "--nodata", "3", code=1)
-    assert "nodata is '3.0', and was 'None'. Without --resume, it starts again." in said
+    assert "nodata is '3', and was 'None'. Without --resume, it starts again." in said
     said = run("zonal", path, image, "--stat", "sum", "--resume", "--checkpoint", "30")
     assert "1 of 2 windows were read before" in said
     with open_table(path) as table:

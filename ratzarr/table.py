@@ -354,7 +354,8 @@ class RatZarr(TableMethods):
     def deleteColumn(self, colName: str, *, onlyUnfinished: bool = False) -> None:
         """Delete a column, even if it can't be read.
 
-        With ``onlyUnfinished``, a complete column stays, also one that was to be replaced.
+        With ``onlyUnfinished``, complete columns are kept. If a column was being replaced, the old
+        one is kept and the unfinished new one is deleted.
 
         Raises
         ------

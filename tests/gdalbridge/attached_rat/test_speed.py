@@ -24,8 +24,10 @@ from tests.ratzarr.budget import BUDGET
 
 TEXT = np.dtypes.StringDType()
 ROWS, PAGE = 100_000, 1000
-TIMES_AS_LONG = 15
-"""What the tests allow. It is 1 to 5.5, and up to 7.5 on other processors; a loop over rows is more."""
+TIMES_AS_LONG = 6
+"""On a quiet machine it is 4 at the most; other work on the same processors adds to that."""
+OF_TEXT_AS_NUMBERS = 12
+"""The same for text that GDAL reads as numbers: 6 at the most, where a loop over cells takes 27."""
 
 
 def columns():
@@ -174,17 +176,18 @@ PAGES = [
 ]
 
 
-def assert_quick(work, native, attached):
+def assert_quick(work, native, attached, most=TIMES_AS_LONG):
     found = []
     # What else the machine is doing makes it slower, never quicker.
-    while not found or (found[-1] >= TIMES_AS_LONG and len(found) < 4):
+    while not found or (found[-1] >= most and len(found) < 4):
         found.append(ratio(work, native, attached))
-    assert found[-1] < TIMES_AS_LONG, found
+    assert found[-1] < most, found
 
 
 @pytest.mark.parametrize(("kind", "name"), PAGES)
 def test_pages_of_text_and_of_date_times(tables, kind, name):
-    assert_quick(some_pages(name), *tables[kind])
+    most = OF_TEXT_AS_NUMBERS if name == "ReadValuesIOAsDouble" else TIMES_AS_LONG
+    assert_quick(some_pages(name), *tables[kind], most)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 from functools import partial
 
-LIMIT = 60
+LIMIT = 120
 """Seconds after which a process that should have ended is killed, and the test fails."""
 
 

@@ -15,6 +15,7 @@ import zarr
 
 from ratzarr import ArgumentError, ChangedError, DamagedError, RatZarr, RatZarrError
 from ratzarr.testing.helpers import make
+from tests.processes import LIMIT
 from tests.ratzarr.conformance import TableConformance
 
 ROWS, CHUNK = 35, 10
@@ -192,7 +193,7 @@ def test_others_see_it_within_a_second_or_so(path, table):
     table.writeBlock("a", [5], 4)
     began = time.monotonic()
     while not chunks(path):
-        assert time.monotonic() < began + 20
+        assert time.monotonic() < began + LIMIT
         time.sleep(0.02)
     assert time.monotonic() > began + 0.5
     assert stored(path)[4] == 5
@@ -461,7 +462,7 @@ def test_an_instance_in_a_circle_is_written_and_goes(path):
     gc.collect()
     began = time.monotonic()
     while not chunks(path):
-        assert time.monotonic() < began + 20
+        assert time.monotonic() < began + LIMIT
         time.sleep(0.02)
 
 

@@ -27,7 +27,7 @@ from gdalbridge.apply.executors import make_executor, processes
 from gdalbridge.apply.executors.dask import DaskExecutor
 from gdalbridge.errors import ExecutorError, NotSendableError, TaskError, WorkerLostError
 from ratzarr.testing.helpers import assert_same, message
-from tests.processes import running
+from tests.processes import LIMIT, running
 
 ROOT = Path(__file__).parents[3]
 
@@ -68,7 +68,7 @@ def diary(tmp_path):
     return Diary(tmp_path / "diary")
 
 
-def wait_for(condition, seconds=20):
+def wait_for(condition, seconds=LIMIT):
     """Wait until something holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -459,7 +459,7 @@ def test_a_worker_that_is_killed_while_it_sends_a_result(tmp_path):
         [sys.executable, "-W", "error", script, tmp_path],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     ) as process:
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, out, err) == (0, "[10000000]\n", "")
     assert (tmp_path / "stopped").exists()
 
@@ -532,7 +532,7 @@ def gone(pids):
 def test_a_script_without_a_guard(diary, tmp_path):
     """It runs once; its functions and classes are its own. It need not close anything."""
     with started(diary, tmp_path, 0, 2) as process:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=LIMIT)
     assert (process.returncode, err) == (0, "")
     lines = out.splitlines()
     assert lines.count("begins") == 1
@@ -554,7 +554,7 @@ def test_ctrl_c_leaves_no_processes(diary, tmp_path, to):
         else:
             os.kill(process.pid, signal.SIGKILL)
         wait_for(lambda: gone(diary.pids("begun")))
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=LIMIT)
     if to == "kill the parent":
         assert process.returncode == -signal.SIGKILL
         return

@@ -28,8 +28,8 @@ from tests.gdalbridge.pixel_rasters import write
 from tests.gdalbridge.sample_rasters import INTEGER, make, new_rat
 from tests.processes import LIMIT, gdalbridge, running, silent_server, wait_until
 
-SOON = 4
-"""Seconds: a second or two, on a busy computer."""
+SOON = 20
+"""Seconds: a second or two, on a busy computer; what is interrupted would take a minute or more."""
 
 
 @pytest.fixture
@@ -133,11 +133,13 @@ def test_ctrl_c_while_it_begins(module, raster):
 
 def test_ctrl_c_twice_does_not_wait():
     with asking("info") as process:
+        _, _, once = interrupted(process)
+    with asking("info") as process:
         began = time.monotonic()
         process.send_signal(signal.SIGINT)
         time.sleep(0.3)
         code, words, _ = interrupted(process)
-        assert time.monotonic() - began < 1.5
+        assert time.monotonic() - began < once
     assert code == 130
     assert "Traceback" not in words
 
@@ -470,7 +472,7 @@ def test_ctrl_c_in_the_middle_of_gdals_work_leaves_no_temporary_output(tmp_path)
         # It is in the middle of the work.
         time.sleep(1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=30) == 130
+        assert process.wait(timeout=LIMIT) == 130
         assert process.stderr.read() == "gdalbridge: interrupted\n"
     assert os.listdir(tmp_path) == []
 

@@ -44,6 +44,7 @@ from tests.gdalbridge.sample_rasters import (
     make,
     new_rat,
 )
+from tests.processes import LIMIT
 
 ROOT = Path(__file__).parents[3]
 ROWS = 30
@@ -502,13 +503,13 @@ def test_an_export_or_a_check_removes_it_too(raster, tmp_path, end):
 def test_what_a_living_process_is_making_stays(large, tmp_path):
     process = baking(tmp_path, "large.tif", "out.tif")
     try:
-        until = time.monotonic() + 20
+        until = time.monotonic() + LIMIT
         while not (made := list(tmp_path.glob(".ratzarr-*/out.tif"))):
             assert time.monotonic() < until
             assert process.poll() is None
         bake(large, tmp_path / "done.vrt", vrt=True)
         assert made[0].exists() or (tmp_path / "out.tif").exists()
-        assert process.wait(60) == 0
+        assert process.wait(LIMIT) == 0
     finally:
         process.kill()
         process.wait(20)

@@ -567,7 +567,7 @@ def test_ctrl_c_does_not_wait_for_the_block(tmp_path):
                 calc(path, {"n": "levenshtein(s, reverse(s)) + levenshtein(s || 'x', reverse(s))"})
     finally:
         timer.cancel()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 20
     with RatZarr(path) as table:
         assert table.getColumnNames() == ["s"]
 

@@ -28,7 +28,7 @@ from tests.gdalbridge.cli.test_output import in_terminal
 from tests.gdalbridge.dbf_files import write_dbf
 from tests.gdalbridge.gdalio.test_own_table import raster
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, make, new_rat
-from tests.processes import interruptible
+from tests.processes import LIMIT, interruptible
 
 pytestmark = pytest.mark.main_env_only
 
@@ -626,15 +626,16 @@ def test_ctrl_c_ends_it_and_leaves_nothing(tmp_path, more):
             cwd=tmp_path, env=os.environ | {"TMPDIR": str(spill), "PYTHONPATH": os.getcwd()},
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
         )  # fmt: skip
-    ends = time.monotonic() + 60
+    ends = time.monotonic() + LIMIT
     while not os.listdir(spill) and time.monotonic() < ends:
         time.sleep(0.05)
     time.sleep(1)
     began = time.monotonic()
     process.send_signal(2)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=LIMIT)
     assert (process.returncode, error) == (130, b"gdalbridge: interrupted\n")
-    assert time.monotonic() - began < 10
+    # Left alone it goes on for hours.
+    assert time.monotonic() - began < 30
     assert os.listdir(spill) == []
     assert sorted(os.listdir(tmp_path)) == ["a.rat.zarr", "spill"]
 

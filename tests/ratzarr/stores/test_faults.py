@@ -461,7 +461,7 @@ def test_how_long_is_a_setting(place, faulty, kind):
                 "retry": {"retries": 12, "timeout": 0.3, "backoff": 0.5, "patience": 2}
             },
         )
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
     assert 1 < len(proxy.faults.done) < 100
 
 
@@ -494,7 +494,7 @@ def test_nobody_is_there(place, monkeypatch):
     began = time.monotonic()
     with pytest.raises(RatZarrError):
         RatZarr(place.new(), storageOptions={"retry": {"retries": 1000}})
-    assert time.monotonic() - began < 9
+    assert time.monotonic() - began < 40
 
 
 def test_a_machine_that_was_asleep():

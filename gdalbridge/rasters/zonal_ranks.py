@@ -10,6 +10,7 @@ then the smallest value that has at least this share of the weight below and at 
 
 import re
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,8 @@ __all__ = ["RANKS", "RankTables", "is_rank"]
 Array = NDArray[Any]
 
 RANKS = frozenset({"median", "mode", "fraction"})
-PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d+)?)")
+PERCENTILE = re.compile(r"p(\d{1,3}(?:\.\d{1,6})?)")
+"""With at most 6 decimals, so that shares of counts are exact in 64 bits."""
 MOST_CLASSES = 256
 LEAST_MEMORY = 2**27
 PENDING = 2**22
@@ -36,12 +38,23 @@ def is_rank(name: str) -> bool:
     return name in RANKS or _percent(name) is not None
 
 
-def _percent(name: str) -> float | None:
+def _percent(name: str) -> Fraction | None:
     if name == "median":
-        return 50.0
+        return Fraction(50)
     found = PERCENTILE.fullmatch(name)
-    value = None if found is None else float(found[1])
+    value = None if found is None else Fraction(found[1])
     return value if value is not None and value <= 100 else None
+
+
+def _shares(counts: Array, percent: Fraction) -> tuple[Array, Array]:
+    """Return ``percent`` of each count as a whole number and the rest below 1.
+
+    In integers: 1.1 percent of 1000 is 11, where floats give a little more.
+    """
+    share = percent / 100
+    wholes, left = np.divmod(counts, share.denominator)
+    more, rest = np.divmod(left * share.numerator, share.denominator)
+    return wholes * share.numerator + more, rest / share.denominator
 
 
 class RankTables:
@@ -239,17 +252,16 @@ class RankTables:
                     modes[there] = value[firsts[at]]
                 found["mode"] = as_column("mode", modes, total > 0, self._dtype, first, self._what)
                 continue
-            percent = _percent(name) or 0.0
+            percent = _percent(name) or Fraction(0)
             out = np.full(rows, np.nan)
             if len(there) and self._is_weighted:
-                least = np.maximum(np.ceil(percent * total[there] / 100), 1).astype(np.int64)
+                least, rest = _shares(total[there], percent)
+                least = np.maximum(least + (rest > 0), 1)
                 at = np.searchsorted(cumulative, cumulative[starts[there]] + least)
                 out[there] = value[at - 1]
             elif len(there):
                 begin = cumulative[starts[there]]
-                place = (total[there] - 1) * (percent / 100)
-                low = np.floor(place).astype(np.int64)
-                share = place - low
+                low, share = _shares(total[there] - 1, percent)
                 high = np.minimum(low + 1, total[there] - 1)
                 a, b = (
                     value[np.searchsorted(cumulative, begin + one, side="right") - 1].astype(

@@ -496,6 +496,22 @@ def test_weighted_medians_modes_and_fractions(tmp_path, segments, dtype):
             assert table[f"a_fraction_{value}"][one] == sums[value] / sums.sum()
 
 
+def test_a_percentile_is_a_decimal(tmp_path):
+    """1.1 percent of 3000 is 33, where floats give a little more."""
+    path = write(tmp_path / "seg.tif", np.full((10, 100), 1, "u1"))
+    source = write(tmp_path / "a.tif", np.arange(1, 1001, dtype="i4").reshape(10, 100))
+    threes = write(tmp_path / "n.tif", np.full((10, 100), 3, "u1"))
+    zonal(path, source, stats=["p1.1", "p0.000001", "p99.999999"], weights=threes)
+    table = open_table(path)
+    assert [table[f"a_{one}"][1] for one in ("p1.1", "p0.000001", "p99.999999")] == [11, 1, 1000]
+    path = write(tmp_path / "part.tif", np.full((1, 101), 1, "u1"))
+    source = write(tmp_path / "b.tif", np.arange(101, dtype="i4").reshape(1, 101))
+    zonal(path, source, stats=["p7", "p33.3"])
+    table = open_table(path)
+    assert table["b_p7"][1] == 7
+    assert table["b_p33.3"][1] == 33.3
+
+
 @pytest.mark.parametrize(("weights", "stats", "said"), [
     ([[1, 2], [-1, 1]], ["mean"], r"n\.tif, band 1: weights are numbers of 0 or more.*column 0, line 1 is -1"),
     ([[1, np.inf], [1, 1]], ["mean"], r"column 1, line 0 is inf"),

@@ -118,10 +118,10 @@ class _Values(PixelRows):
         self._low = low
         if 0 <= high - low < max(MOST_UNUSED * len(values), 2**20):
             self._table = np.full(high - low + 1, NO_ROW, np.int64)
-            # Backwards, so that the first row of a value is the one that stays.
-            self._table[(values - values.dtype.type(low))[::-1].astype(np.int64)] = np.arange(
-                len(values) - 1, -1, -1
-            )
+            # As integers without a sign, whose differences fit. Backwards, so that the first row of
+            # a value is the one that stays.
+            places = (values - values.dtype.type(low)).astype(f"u{values.dtype.itemsize}")
+            self._table[places[::-1]] = np.arange(len(values) - 1, -1, -1)
         else:
             self._order = np.argsort(values, kind="stable")
             self._sorted = values[self._order]
@@ -137,7 +137,8 @@ class _Values(PixelRows):
                 inside &= flat == np.floor(flat)
             # Outside values are looked up at the first place, and dropped afterwards.
             at = np.where(inside, flat, np.asarray(self._low).astype(flat.dtype))
-            found = self._table[(at.astype(np.int64) - self._low) * inside]
+            kind = np.int64 if self._low < 0 else np.uint64
+            found = self._table[(at.astype(kind) - kind(self._low)) * inside]
             return np.where(inside, found, NO_ROW).reshape(pixels.shape)
         values, fits = self._sorted, None
         if "f" in (flat.dtype.kind, values.dtype.kind):

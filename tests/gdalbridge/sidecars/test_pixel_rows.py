@@ -106,6 +106,26 @@ def test_integers_of_64_bits_are_not_rounded(tmp_path, values, pixels):
     assert found.tolist() == [2, 1, -1, 0 if values == pixels else -1]
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        ("i1", [-100, 0, 50, 100]),
+        ("i2", [-30000, 30000, 7]),
+        ("u8", [2**63 + 5, 2**63 + 1]),
+        ("u8", [2**64 - 1, 2**64 - 3]),
+    ],
+)
+def test_values_that_their_type_can_hold_but_not_their_span(tmp_path, kind, values):
+    path, _ = with_table(tmp_path, [("n", INTEGER, 0, [1] * len(values))])
+    with RatZarr(f"{path}.rat.zarr", newRowCount=len(values)) as table:
+        table["Value"] = np.array(values, kind)
+        table["Value"].attrs["GDAL_USAGE"] = MIN_MAX
+    wide = "u8" if kind == "u8" else "i4"
+    with open_columns(path) as columns:
+        found = pixel_rows(columns).of(np.array([*values, 1, 120], wide))
+    assert found.tolist() == [*range(len(values)), -1, -1]
+
+
 def test_a_column_of_bools_has_values(tmp_path):
     path, _ = with_table(tmp_path, [("n", INTEGER, 0, [1, 2])])
     with RatZarr(f"{path}.rat.zarr", newRowCount=2) as table:

@@ -557,7 +557,7 @@ class Sink:
         )
 
     def finish(self) -> None:
-        """Fix the number of rows, and mark all columns as complete."""
+        """Fix the number of rows, and fill those that no block has set."""
         if self.table is None:
             return
         rows = self._store.rowCount
@@ -569,6 +569,9 @@ class Sink:
         for column in self._columns.values():
             if column.rows < self._store.rowCount:
                 self._fill(column)
+
+    def complete(self) -> None:
+        """Mark all columns as complete, when all outputs are finished."""
         run([partial(self._store.setComplete, name) for name in self._columns])
 
     def _fill(self, column: OutputColumn) -> None:

@@ -317,8 +317,7 @@ class _Work:
             self._on_error(error)
             raise
         try:
-            for sink in self._sinks.values():
-                sink.finish()
+            self._complete()
         except INTERRUPTIONS as error:
             error.add_note(RESUME_NOTE)
             raise
@@ -326,6 +325,20 @@ class _Work:
         # be repeated.
         with suppress(CancelledError):
             progress.report(1.0)
+
+    def _complete(self) -> None:
+        """Complete the outputs."""
+        sinks = self._sinks.values()
+        for sink in sinks:
+            sink.finish()
+        written = {(sink.where, name) for sink in sinks for name in sink.columns}
+        if written & self.reads and len(written) > 1:
+            # A resumed run may process no block again as soon as one of these columns is complete:
+            # the function would read its own results.
+            for sink in sinks:
+                sink.note(self._script.rows)
+        for sink in sinks:
+            sink.complete()
 
     def _on_error(self, error: BaseException) -> None:
         """Store the progress of each output, and add notes to the error."""

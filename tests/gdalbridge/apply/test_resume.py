@@ -1,6 +1,7 @@
 """Scripts that are interrupted: what they leave, and how they go on."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -336,6 +337,31 @@ def test_a_run_that_is_complete_is_not_cancelled(place):
         )
         last.append(2 * len(calls))
     assert stored(place, "n").tolist() == [n + 2 for n in before]
+
+
+def adds_one_and_copies(info, inputs, outputs):
+    outputs.t.n = inputs.t.n + 1
+    outputs.out.m = inputs.out.other
+
+
+def test_a_run_that_ends_between_its_columns_does_not_run_again(place, out):
+    """Otherwise 1 would be added again, to a column that is complete."""
+    table(out, ROWS, BLOCK, m=np.zeros(ROWS, int), other=N)
+
+    def full(event, arguments):
+        if event in ("os.link", "os.rename") and arguments[1] == "zarr.json":
+            document = json.loads(Path(place, "RAT", "n", "zarr.json").read_text())
+            if document["attributes"].get("COMPLETE") is True:
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+    both = tables(t=place, out=out)
+    with listening(full), pytest.raises(StoreError, match="No space left"):
+        ratapplier.apply(adds_one_and_copies, both, both, controls=controls(BLOCK))
+    assert attributes(out, "m")["COMPLETE"] is False
+    assert (stored(place, "n") == N + 1).all()
+    ratapplier.apply(adds_one_and_copies, both, both, controls=controls(BLOCK, setResume=True))
+    assert (stored(place, "n") == N + 1).all()
+    assert (stored(out, "m") == N).all()
 
 
 class Repeats(Pickled):

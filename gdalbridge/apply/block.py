@@ -503,6 +503,8 @@ class BlockTask:
     wanted: dict[str, list[str]]
     """By input, the columns that the first block has read."""
     direct: dict[str, DirectTable]
+    empty: frozenset[str]
+    """The outputs without a column of this run."""
     otherargs: Any = field(repr=False)
 
     def __call__(self, span: Span) -> Computed:
@@ -515,7 +517,10 @@ class BlockTask:
             computed = run_alone(self.script, here.sources, span, values, self.otherargs)
             started = time.perf_counter()
             outputs, written = dict(computed.outputs), dict[str, frozenset[str]]()
-            for label, table in self.direct.items():
+            # A table without columns has no trace of a block that is not written. So the calling
+            # process creates its columns before it writes any of the block.
+            is_known = not any(outputs[label].columns for label in self.empty)
+            for label, table in self.direct.items() if is_known else ():
                 block = outputs[label]
                 is_whole = block.rows == span.length and block.columns.keys() <= table.columns
                 # If a worker is lost after it has written, its block runs again. If the function

@@ -490,6 +490,7 @@ class _Work:
             dict(self._ours),
             self._wanted(0),
             self._direct,
+            frozenset(label for label, sink in self._sinks.items() if not sink.columns),
             self._original,
         )
 

@@ -257,6 +257,24 @@ def test_blocks_that_were_done_out_of_order(place, out, runs):
     check(out)
 
 
+def doubles_and_rare(info, inputs, outputs):
+    doubles(info, inputs, outputs)
+    if info.blockNdx == 6:
+        outputs.rare.n = inputs.t.n
+
+
+def test_a_table_that_only_a_later_block_writes(place, out, runs, tmp_path):
+    both = tables(out=out, rare=tmp_path / "rare.rat.zarr")
+    options = controls(BLOCK, setExecutor=LosesTheFirst())
+    with pytest.raises(StoreError, match="the server is gone"):
+        ratapplier.apply(doubles_and_rare, tables(t=place), both, controls=options)
+    options = controls(BLOCK, setResume=True)
+    ratapplier.apply(doubles_and_rare, tables(t=place), both, controls=options)
+    check(out)
+    found = stored(tmp_path / "rare.rat.zarr", "n")
+    assert (found[6 * BLOCK : 7 * BLOCK] == N[6 * BLOCK : 7 * BLOCK]).all()
+
+
 # ---- columns that were there
 
 

@@ -43,7 +43,7 @@ from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.format import MISSING_ATTR, is_complete, near_names
-from ratzarr.interop import missing_value
+from ratzarr.interop import check_unchanged, missing_value
 
 __all__ = [
     "INCOMPLETE",
@@ -239,8 +239,9 @@ class Column:
     """The number of rows that are best read together."""
     attributes: Mapping[str, Any]
     dtype_of: Callable[[], np.dtype[Any]]
-    read: Callable[[int, int], Array]
-    """Takes the first row and the number of rows; returns an array with one row each."""
+    load: Callable[[int, int], Array] | None
+    """Takes the first row and the number of rows; returns an array with one row each. None for a
+    column that is stored as it is shown."""
     table: RatZarr | None = None
     """The sidecar or store that has the column; None for a raster's own."""
     key: str = ""
@@ -259,6 +260,41 @@ class Column:
     def is_count(self) -> bool:
         """True if its GDAL usage is PixelCount."""
         return self.attributes.get("GDAL_USAGE") == FieldUsage.PIXEL_COUNT
+
+    def read(self, start: int, length: int) -> Array:
+        """Return an array with one row for each of these rows; fewer at the column's end.
+
+        Raises
+        ------
+        ChangedError
+            See :meth:`shown`.
+        """
+        if self.load is not None:
+            return self.load(start, length)
+        store: Any = self.table
+        return self.shown(store.readBlock(self.key, start, length), start, length)
+
+    def shown(self, values: Array, start: int, length: int) -> Array:
+        """Return a block of this column from that of the store's column, which is checked.
+
+        Raises
+        ------
+        ChangedError
+            If another process has replaced the column by one of another type, or cut rows off.
+        """
+        if self.part is not None:
+            has_part = values.ndim == 2 and self.part < values.shape[1]
+            # Otherwise the shape is none that a part can have.
+            values = np.ascontiguousarray(values[:, self.part] if has_part else values[..., None])
+        rows = max(0, min(length, self.rows - start))
+        expected = self.dtype, (rows,) if self.width == 1 else (rows, self.width)
+        check_unchanged(
+            str(getattr(self.table, "filename", "")),
+            self.name,
+            expected,
+            (values.dtype, values.shape),
+        )
+        return values
 
     def missing_value(self) -> Any:
         """Return the value that stands for missing values, in the column's dtype, or None.
@@ -425,7 +461,7 @@ class Columns:
                     table.getColumnChunkSize(one.key),
                     one.attributes,
                     partial(np.dtype, one.dtype),
-                    _reader(table, one.key, one.part),
+                    None,
                     table,
                     one.key,
                     one.part,
@@ -454,8 +490,7 @@ def _joined(columns: Sequence[Column]) -> list[Column]:
         if len(group) < width or taken:
             found.append(one)
         elif one is group[0]:
-            whole = _reader(one.table, one.key, None)
-            found.append(replace(one, name=one.key, read=whole, part=None, width=width))
+            found.append(replace(one, name=one.key, part=None, width=width))
     return found
 
 
@@ -480,14 +515,6 @@ def _of_own_table(source: RatSource) -> list[Column]:
         )
         for column in source.schema.columns
     ]
-
-
-def _reader(table: RatZarr, name: str, part: int | None) -> Callable[[int, int], Array]:
-    def read(start: int, length: int) -> Array:
-        values = table.readBlock(name, start, length)
-        return values if part is None else np.ascontiguousarray(values[:, part])
-
-    return read
 
 
 def is_store(table: Any) -> bool:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from gdalbridge.gdalio.read_options import ReadOptions
@@ -88,9 +87,7 @@ class ColumnsSource:
             start = min(block.start, columns[0].rows)
             blocks = table.readBlocks([one.key for one in columns], start, block.length)
             for one in columns:
-                values = blocks[one.key]
-                part = values if one.part is None else np.ascontiguousarray(values[:, one.part])
-                found[one.name] = part
+                found[one.name] = one.shown(blocks[one.key], start, block.length)
         return {name: found[name] for name in names}
 
     def read_utf8(self, name: str, block: Block, convert: Callable[..., Any]) -> list[Any] | None:

@@ -275,7 +275,7 @@ def _parts(column: Column) -> list[Column]:
         replace(
             column,
             name=f"{column.name}[{part}]",
-            read=_part_reader(column.read, part),
+            load=_part_reader(column.read, part),
             part=part,
             width=1,
         )

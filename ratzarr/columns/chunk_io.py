@@ -32,6 +32,8 @@ from ratzarr.columns.column import Column
 from ratzarr.columns.metadata import ColumnState
 from ratzarr.concurrency import Attempts
 from ratzarr.errors import ConflictError, DamagedError
+from ratzarr.format.names import stated_rows
+from ratzarr.stores.document import MetadataDocument
 
 __all__ = [
     "BlockRead",
@@ -155,8 +157,14 @@ class BlockRead:
             for part in parts(self.start, self._existing_stop, state.chunk_rows, state.length)
         ]
 
-    def validate(self) -> bool:
+    def validate(self, table: MetadataDocument) -> bool:
         """After all tasks have run, check that the chunks belong to the column.
+
+        Parameters
+        ----------
+        table : MetadataDocument
+            The table's document. It is read again if the column has fewer rows than the block, to
+            tell a column that is behind the table from rows that were cut off.
 
         Returns
         -------
@@ -181,6 +189,12 @@ class BlockRead:
                     return False
                 if now.length < min(state.length, stop):
                     raise column.cut(now.length, stop)
+            if self._existing_stop < stop:
+                table = table.snapshot()
+                table.reload()
+                rows = stated_rows(table.document)
+                if rows is not None and rows < stop:
+                    raise column.cut(rows, stop)
         if self._damaged:
             raise self._damaged[0]
         for chunk in self._missing:

@@ -513,14 +513,14 @@ class OpenColumns:
         try:
             column.check_complete()
         except ColumnNotFoundError:
-            self.forget(name)
+            self._columns.pop(name, None)  # Its writes are still to be confirmed.
             raise
 
     def _validate(self, one: BlockRead) -> bool:
         try:
-            return one.validate()
+            return one.validate(self._table)
         except ColumnNotFoundError:
-            self.forget(one.column.name)
+            self._columns.pop(one.column.name, None)
             raise
         except ChangedError:
             # Another process has cut off rows, and the row count is another one.

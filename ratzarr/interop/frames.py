@@ -10,7 +10,14 @@ from numpy.typing import NDArray
 from ratzarr.errors import ArgumentError
 from ratzarr.format.blocks import Block
 from ratzarr.interop.dataset import TableDataset
-from ratzarr.interop.source import Source, chosen_fields, required, row_name
+from ratzarr.interop.source import (
+    Field,
+    Source,
+    check_unchanged,
+    chosen_fields,
+    required,
+    row_name,
+)
 
 __all__ = ["lazy", "to_dask", "to_pandas", "to_polars", "to_xarray"]
 
@@ -169,10 +176,10 @@ class _Partition:
     def __init__(
         self,
         reopen: Callable[[], Source],
-        names: Sequence[str],
+        fields: Sequence[Field],
         nullable: Sequence[str],
     ) -> None:
-        self.reopen, self.names = reopen, list(names)
+        self.reopen, self.fields = reopen, {one.name: one for one in fields}
         self.nullable = list(nullable)
         # Dask takes results of one name for equal. Nothing that is cheap to look at changes with
         # every write of every process, so no two frames have the same names.
@@ -180,8 +187,14 @@ class _Partition:
 
     def __call__(self, block: tuple[int, int], columns: Sequence[str] | None = None) -> Any:
         pd = required("pandas", "dask", "to_dask()")
-        names = self.names if columns is None else list(columns)
-        scan = TableDataset(self.reopen(), names, rows=block)
+        names = list(self.fields if columns is None else columns)
+        source = self.reopen()
+        rows = max(0, min(source.rows, block[1]) - block[0])
+        for name in names:
+            one, now = self.fields[name], source.field(name)
+            expected = one.dtype, (block[1] - block[0], one.width)
+            check_unchanged(source.place, name, expected, (now.dtype, (rows, now.width)))
+        scan = TableDataset(source, names, rows=block)
         table = scan.to_reader(scan.schema.names).read_all()
         return _frame(pd, table, scan.row_name, "numpy", self.nullable)
 
@@ -204,7 +217,7 @@ def to_dask(source: Source, columns: Sequence[str] | None = None) -> Any:
     step = max((one.chunk_rows for one in fields), default=max(1, rows))
     blocks = [(first, min(first + step, rows)) for first in range(0, rows, step)] or [(0, 0)]
     divisions = [*(first for first, _ in blocks), max(0, rows - 1)]
-    read = _Partition(source.reopener(), names, nullable)
+    read = _Partition(source.reopener(), fields, nullable)
     return dd.from_map(read, blocks, meta=meta, divisions=divisions, enforce_metadata=False)
 
 
@@ -265,5 +278,9 @@ class _Rows:
             start = int(wanted.min(initial=self.shape[0]))
             stop, inside = int(wanted.max(initial=-1)) + 1, wanted - start
         block = Block(min(start, self.shape[0]), max(0, stop - start))
-        values: Array = self.reopen().read([self.name], block)[self.name][(inside, *rest)]
-        return values
+        source = self.reopen()
+        values = source.read([self.name], block)[self.name]
+        expected = self.dtype, (block.length, *self.shape[1:])
+        check_unchanged(source.place, self.name, expected, (values.dtype, values.shape))
+        chosen: Array = values[(inside, *rest)]
+        return chosen

@@ -9,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ratzarr.codecs.strings import Convert
-from ratzarr.errors import ArgumentError, ColumnNotFoundError, PackageMissingError
+from ratzarr.errors import (
+    ArgumentError,
+    ChangedError,
+    ColumnNotFoundError,
+    PackageMissingError,
+)
 from ratzarr.format.blocks import Block
 from ratzarr.format.names import MISSING_ATTR, near_names
 
@@ -18,6 +23,7 @@ __all__ = [
     "ROW",
     "Field",
     "Source",
+    "check_unchanged",
     "chosen_fields",
     "is_missing",
     "missing_value",
@@ -97,6 +103,32 @@ class Source(Protocol):
 
     def reopener(self) -> Callable[[], "Source"]:
         """Return a picklable function that opens the table again, in another process."""
+
+
+def check_unchanged(
+    place: str,
+    name: str,
+    expected: tuple[np.dtype[Any], tuple[int, ...]],
+    found: tuple[np.dtype[Any], tuple[int, ...]],
+) -> None:
+    """Check that a column's values have the dtype and shape that were expected.
+
+    Raises
+    ------
+    ChangedError
+        If another process has replaced the column by one of another type, or cut rows off.
+    """
+    (dtype, shape), (now, there) = expected, found
+    if now != dtype or there[1:] != shape[1:]:
+        raise ChangedError(
+            f"{place}: column {name!r} has been replaced by another process since it was looked up: "
+            f"expected {dtype} of shape {shape}, found {now} of shape {there}"
+        )
+    if there[0] < shape[0]:
+        raise ChangedError(
+            f"{place}: {shape[0] - there[0]} of {shape[0]} rows of column {name!r} have been cut off "
+            "by another process since it was looked up"
+        )
 
 
 def missing_value(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:

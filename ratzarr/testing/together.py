@@ -5,7 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from ratzarr import ChangedError, ColumnNotFoundError, RatZarr, UnequalValueError
+from ratzarr import (
+    ChangedError,
+    ColumnNotFoundError,
+    RatZarr,
+    RowRangeError,
+    UnequalValueError,
+)
 from ratzarr.testing.helpers import assert_same, document, make, raw
 
 
@@ -30,6 +36,40 @@ class Together:
             }
             table.refresh()
             assert_same(table.readBlock("a", 0, 20), np.zeros(5, np.int32))
+
+    @pytest.mark.parametrize("opened", [True, False])
+    def test_rows_cut_off_before_the_column_was_read(self, place, opened):
+        """Rows that another instance has cut off are not read as empty ones."""
+        url = place.new()
+        with (
+            make(place.at(url), 20, chunk=4, a=("int32",), s=(str,)) as table,
+            RatZarr(place.at(url)) as late,
+        ):
+            table.writeBlock("a", np.arange(1, 21), 0)
+            if opened:
+                late.readBlocks(["a", "s"], 0, 20)
+            assert late.rowCount == 20
+            table.setRowCount(5)
+            if opened:
+                late.getColumnAttributeMapping("a")["unit"] = "m"
+            assert_same(late.readBlock("a", 2, 20), np.arange(3, 6, dtype=np.int32))
+            assert late.rowCount == 5
+            with pytest.raises(RowRangeError, match="5 rows"):
+                late.readBlock("s", 6, 1)
+
+    def test_a_write_to_a_deleted_column_is_told_after_a_read_has_failed(self, place):
+        """On S3, where a whole chunk is written without a look at its column."""
+        url = place.new()
+        with make(place.at(url), 4, chunk=4, a=("int32",)) as table:
+            late = RatZarr(place.at(url))
+            late.writeBlock("a", np.arange(4), 0)
+            table.deleteColumn("a")
+            with pytest.raises(ColumnNotFoundError):
+                late.readBlock("a", 0, 4)
+            if place.kind == "s3":
+                with pytest.raises(ColumnNotFoundError):
+                    late.flush()
+            late.close()
 
     def test_an_attribute_that_was_set_since_is_removed(self, place):
         url = place.new()

@@ -4,6 +4,7 @@ import datetime as dt
 import pickle
 
 import dask
+import duckdb
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -12,7 +13,7 @@ import xarray as xr
 
 from gdalbridge import open_table
 from ratzarr import RatZarr
-from ratzarr.errors import ArgumentError, ColumnNotFoundError
+from ratzarr.errors import ArgumentError, ChangedError, ColumnNotFoundError
 from tests.audits import recorded
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, make, new_rat
 
@@ -396,3 +397,31 @@ def test_on_s3_a_range_of_rows_reads_its_chunks(counted_s3, values):
         part, keys = read(lambda: table.to_xarray()["text"][4500:].values)
         assert part.tolist() == values["text"][4500:].tolist()
         assert keys == ["text/c/4"]
+
+
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("change", ["cut", "shape", "dtype"])
+def test_a_table_that_another_process_changes(tmp_path, change, width):
+    """Rows that were cut off were nulls, and values of another type were cast."""
+    values = np.arange(6 * width, dtype="i4").reshape((6, width) if width > 1 else 6)
+    with RatZarr(tmp_path / "a.rat.zarr", newRowCount=6, newChunkSize=4) as store:
+        store["a"] = values
+        with open_table(tmp_path / "a.rat.zarr") as table:
+            frame, arrays, column = table.to_dask(), table.to_xarray(), table["a"]
+            query = table.sql("SELECT count(*), count(a) FROM rat")
+            if change == "cut":
+                store.setRowCount(3)
+            elif change == "dtype":
+                store["a"] = values.astype("f4")
+            else:
+                store["a"] = np.stack([values] * 2, 1) if width == 1 else values[:, 0]
+            for read in (
+                table.to_arrow, table.to_pandas, table.to_polars, table.lazy().collect,
+                table.describe, frame.compute, arrays.compute, lambda: column[:],
+            ):  # fmt: skip
+                with pytest.raises(ChangedError, match="column 'a'"):
+                    read()
+            with pytest.raises(duckdb.Error, match="column 'a'"):
+                query.fetchall()
+        with open_table(tmp_path / "a.rat.zarr") as table:
+            assert len(table.to_arrow()) == store.rowCount

@@ -284,6 +284,28 @@ def test_rows_that_are_cut_off_after_a_scan_was_made(tmp_path, names, dictionari
         assert table.to_arrow(names).num_rows == 3
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "width"),
+    [
+        ("f4", "f8", 1), ("i4", "f8", 1), ("M8[s]", "i8", 1), ("M8[D]", "M8[s]", 1),
+        ("i4", "i4", 2), (str, "f8", 1), (bytes, str, 1),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_column_of_another_type_since_a_scan_was_made(tmp_path, old, new, width):
+    """Arrow would round its numbers, cut its times to days, or take numbers for times."""
+    with RatZarr(str(tmp_path / "a.rat.zarr"), newRowCount=6, newChunkSize=4) as table:
+        table.createColumn("a", old)
+        scan, frame, arrays = table.scan(["a"]), table.to_dask(["a"]), table.to_xarray(["a"])
+        with RatZarr(table.filename) as other:
+            other.deleteColumn("a")
+            other.createColumn("a", new, width)
+        for read in (scan.to_table, scan.scanner().to_table, frame.compute, arrays.compute):
+            with pytest.raises(ChangedError, match="column 'a' has been replaced"):
+                read()
+        assert table.to_arrow().num_rows == 6
+
+
 def test_attributes_are_metadata_of_the_fields(tmp_path):
     with RatZarr(str(tmp_path / "a.rat.zarr"), newRowCount=1) as table:
         table["area"] = [1.5]

@@ -158,7 +158,7 @@ class RatZarr(TableMethods):
     def rowCount(self, rowCount: int) -> None:
         self.setRowCount(rowCount)
 
-    def setRowCount(self, rowCount: int) -> None:
+    def setRowCount(self, rowCount: int, *, growOnly: bool = False) -> None:
         """Set the number of rows, of the table and of each of its columns.
 
         Rows beyond the new count are deleted. New rows have the columns' fill values, even where
@@ -169,6 +169,9 @@ class RatZarr(TableMethods):
         ----------
         rowCount : int
             0 or more.
+        growOnly : bool
+            If True, no rows are deleted: a table that has more rows, such as another process has
+            added, keeps them.
 
         Raises
         ------
@@ -176,7 +179,7 @@ class RatZarr(TableMethods):
             If ``rowCount`` is negative or not an integer.
         """
         self._check_writable()
-        self._columns.set_row_count(rowCount)
+        self._columns.set_row_count(rowCount, grow_only=growOnly)
 
     def getRATChunkSize(self) -> int:
         """Return the number of rows per chunk for new columns."""

@@ -24,6 +24,7 @@ from gdalbridge.gdalio.field_types import (
     usage_name,
 )
 from gdalbridge.gdalio.rat_reader import DbfSource, RatSource
+from gdalbridge.sidecars.merged import shown_part
 
 __all__ = [
     "AttachedColumn",
@@ -388,16 +389,24 @@ class SidecarColumn(ShownColumn):
         return self.table.rows
 
     def stored(self, start: int, length: int) -> Array:
-        """Return rows in their stored dtype."""
+        """Return rows in their stored dtype.
+
+        Raises
+        ------
+        ChangedError
+            If another process has replaced the column by one of another type, or cut rows off.
+        """
         values = self.table.read(self.shown.column, start, length)
-        return values if self.part is None else np.ascontiguousarray(values[:, self.part])
+        return shown_part(
+            self.table.path, self.shown.column, values, self.part, (self.shown.dtype, (length,))
+        )
 
     def plain(self, start: int, length: int) -> Array:
         """Return rows in the form that GDAL accepts, see :mod:`gdalbridge.attached_rat.values`."""
         values = None
         if self.shown.dtype.kind == "T" and self.part is None:
             values = self.table.read_text(self.shown.column, start, length)
-        if values is None:
+        if values is None or len(values) < length:
             values = self.stored(start, length)
         return to_plain(self.shown, values, start)
 

@@ -252,7 +252,7 @@ class SidecarTable(PendingWrites):
                 return
             if rows - stored > APPENDED_ROWS or is_ending():
                 self._append()
-                self._open.setRowCount(rows)
+                self._open.setRowCount(rows, growOnly=True)
                 return
             if self._appended is None:
                 self._appended = _AppendedRows(stored)
@@ -265,7 +265,8 @@ class SidecarTable(PendingWrites):
         if appended is None:
             return
         if store.rowCount < appended.stop:
-            store.setRowCount(appended.stop)
+            # Another process may have added more rows.
+            store.setRowCount(appended.stop, growOnly=True)
         errors = []
         for name in appended.names():
             try:

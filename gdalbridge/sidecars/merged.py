@@ -55,6 +55,7 @@ __all__ = [
     "merge",
     "open_columns",
     "shown_columns",
+    "shown_part",
     "sidecar_with",
 ]
 
@@ -203,6 +204,28 @@ class ShownColumn:
     attributes: Mapping[str, Any]
 
 
+def shown_part(
+    place: str,
+    name: str,
+    values: Array,
+    part: int | None,
+    expected: tuple[np.dtype[Any], tuple[int, ...]],
+) -> Array:
+    """Return one value of each row of a store's column, or all, if they are as expected.
+
+    Raises
+    ------
+    ChangedError
+        If another process has replaced the column by one of another type, or cut rows off.
+    """
+    if part is not None:
+        has_part = values.ndim == 2 and part < values.shape[1]
+        # Otherwise the shape is none that a part can have.
+        values = np.ascontiguousarray(values[:, part] if has_part else values[..., None])
+    check_unchanged(place, name, expected, (values.dtype, values.shape))
+    return values
+
+
 def shown_columns(table: RatZarr) -> Iterator[ShownColumn | LeftOut]:
     """Yield the shown columns of a sidecar, and the columns left out, in order."""
     sidecar, names = str(table.filename), table.getColumnNames()
@@ -282,19 +305,10 @@ class Column:
         ChangedError
             If another process has replaced the column by one of another type, or cut rows off.
         """
-        if self.part is not None:
-            has_part = values.ndim == 2 and self.part < values.shape[1]
-            # Otherwise the shape is none that a part can have.
-            values = np.ascontiguousarray(values[:, self.part] if has_part else values[..., None])
         rows = max(0, min(length, self.rows - start))
         expected = self.dtype, (rows,) if self.width == 1 else (rows, self.width)
-        check_unchanged(
-            str(getattr(self.table, "filename", "")),
-            self.name,
-            expected,
-            (values.dtype, values.shape),
-        )
-        return values
+        place = str(getattr(self.table, "filename", ""))
+        return shown_part(place, self.key, values, self.part, expected)
 
     def missing_value(self) -> Any:
         """Return the value that stands for missing values, in the column's dtype, or None.

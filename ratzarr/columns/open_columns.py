@@ -222,15 +222,15 @@ class OpenColumns:
         """Trust ROWCOUNT, because this instance has just written the document."""
         self._rows = stated_rows(self._table.document)
 
-    def set_row_count(self, rows: int) -> None:
+    def set_row_count(self, rows: int, *, grow_only: bool = False) -> None:
         """Set the number of rows, of the table and of each of its columns."""
         rows = integer(rows, "the row count", 0, MAX_ROWS)
         self.write_back()
-        self._cut_writes(rows)
+        self._cut_writes(MAX_ROWS if grow_only else rows)
         opened = self._columns.copy().items()
         known = {name: column.snapshot() for name, column in opened if column.in_place}
         try:
-            for column in self.catalog.resizing.set(rows, known):
+            for column in self.catalog.resizing.set(rows, known, grow_only=grow_only):
                 self.add(column)
         finally:
             self._cache.distrust()

@@ -75,7 +75,13 @@ class Resizing:
     def __init__(self, table: MetadataDocument, catalog: _Catalog) -> None:
         self._table, self._catalog = table, catalog
 
-    def set(self, rows: int, known: Mapping[str, Column] | None = None) -> list[Column]:
+    def set(
+        self,
+        rows: int,
+        known: Mapping[str, Column] | None = None,
+        *,
+        grow_only: bool = False,
+    ) -> list[Column]:
         """Set the table's row count and let the columns follow; return them.
 
         This takes four requests for the table (two listings, and its document before and after),
@@ -88,6 +94,8 @@ class Resizing:
             The new row count.
         known : mapping of str to Column, optional
             Columns by name, as last read; they may have changed since.
+        grow_only : bool
+            Change nothing, and return no columns, if the table has as many rows or more.
 
         Raises
         ------
@@ -105,6 +113,10 @@ class Resizing:
                 self.finish()
                 continue
             before = self._catalog.row_count()
+            if grow_only and rows <= before:
+                if attempt or self._table.is_still():
+                    return []
+                continue
             # List the columns before the table's document changes. A process that creates a column
             # after this listing updates the column order. If it does so after our change, it finds
             # the new row count; if before, our swap fails and we list again.

@@ -57,6 +57,27 @@ class Together:
             with pytest.raises(RowRangeError, match="5 rows"):
                 late.readBlock("s", 6, 1)
 
+    def test_a_table_that_only_grows(self, place):
+        url = place.new()
+        with (
+            make(place.at(url), 4, chunk=4, a=("int32",)) as table,
+            RatZarr(place.at(url)) as late,
+        ):
+            table.writeBlock("a", np.arange(4), 0)
+            table.setRowCount(9)
+            table.writeBlock("a", np.arange(5), 4)
+            late.setRowCount(6, growOnly=True)
+            assert late.rowCount == 9
+            late.setRowCount(9, growOnly=True)
+            wanted = np.array([*range(4), *range(5)], np.int32)
+            assert_same(late.readBlock("a", 0, 20), wanted)
+            table.setRowCount(2)
+            late.setRowCount(9, growOnly=True)
+            wanted[2:] = 0
+            assert_same(late.readBlock("a", 0, 20), wanted)
+            table.refresh()
+            assert_same(table.readBlock("a", 0, 20), wanted)
+
     def test_a_write_to_a_deleted_column_is_told_after_a_read_has_failed(self, place):
         """On S3, where a whole chunk is written without a look at its column."""
         url = place.new()

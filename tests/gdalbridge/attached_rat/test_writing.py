@@ -16,7 +16,7 @@ from gdalbridge import attach, bake, enable
 from gdalbridge.attached_rat.open_sidecars import shared_table
 from gdalbridge.cli.table_output import info, info_text
 from gdalbridge.errors import BridgeError, ConversionError, NotWrittenError, OutputExistsError
-from ratzarr import RatZarr, RatZarrError, TableNotFoundError
+from ratzarr import ChangedError, RatZarr, RatZarrError, TableNotFoundError
 from tests.audits import recorded
 from tests.gdalbridge.attached_rat.test_rat import names, raster, sidecar
 from tests.gdalbridge.sample_rasters import (
@@ -244,6 +244,48 @@ def test_rows_that_are_appended_cell_by_cell_resize_the_store_a_few_times(tmp_pa
     assert stored(path, "n") == [7] * 10 + [*range(10, rows)]
     texts = ["" if row % 3 else f"größe {row}" for row in range(10, rows)]
     assert stored(path, "s") == ["x"] * 10 + texts
+
+
+@pytest.mark.parametrize("more", [3, 40])
+def test_appended_rows_do_not_cut_off_those_of_another_process(tmp_path, more):
+    path = raster(tmp_path / "a.tif")
+    sidecar(path, [("n", "i4", [7] * 10, {})], 10, chunk=4)
+    with attach(path, update=True) as rat:
+        rat.SetValueAsInt(10, 0, 1)
+        with RatZarr(f"{path}.rat.zarr") as other:
+            other.setRowCount(10 + more)
+            other.writeBlock("n", [2, 3], 8 + more)
+        rat.SetValueAsInt(11, 0, 4)
+        rat.flush()
+        assert rat.GetRowCount() == 10 + more
+    found = stored(path, "n")
+    assert found[:12] == [7] * 10 + [1, 4]
+    assert len(found) == 10 + more
+    assert found[-1] == 3
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("i2", "f8"), ("i2", "i8"), ("f4", "i2"), ("T", "f8"), ("?", "i4"), ("i2", "cut"), ("T", "cut")],
+)  # fmt: skip
+def test_a_column_that_another_process_changes_is_not_cast(tmp_path, old, new):
+    """The types of an attached table are those of the columns that it was opened with."""
+    path = raster(tmp_path / "a.tif")
+    sidecar(path, [("n", old, np.arange(10).astype(old), {})], 10, chunk=4)
+    with attach(path) as rat:
+        rat.ReadAsArray(0, 1, 9)
+        with RatZarr(f"{path}.rat.zarr") as other:
+            if new == "cut":
+                other.setRowCount(3)
+            else:
+                other.deleteColumn("n")
+                other.createColumn("n", new)
+                other.writeBlock("n", np.array([2.5 if new == "f8" else 9] * 10, new), 0)
+        with pytest.raises(ChangedError, match=r"column 'n' has been replaced|rows of column 'n'"):
+            rat.ReadAsArray(0)
+        rat.refresh()
+        assert rat.GetRowCount() == (3 if new == "cut" else 10)
+        assert len(rat.ReadAsArray(0)) == rat.GetRowCount()
 
 
 def test_the_tables_type_and_binning_go_to_the_sidecar(path):

@@ -13,7 +13,7 @@ from gdalbridge.gdalio.compat import NEW_TYPES, exceptions, gdal, own_rat, set_o
 from gdalbridge.gdalio.datasets import read_file, xml_attribute
 from ratzarr.stores import temporary_path
 
-__all__ = ["older_gdal_note", "write_beside"]
+__all__ = ["has_table", "older_gdal_note", "write_beside"]
 
 TABLE = "GDALRasterAttributeTable"
 BAND = "PAMRasterBand"
@@ -75,7 +75,8 @@ def older_gdal_note(dataset: Any, band: int, name: str) -> str | None:
     if not NEW_TYPES or dataset.GetDriver().ShortName not in ("GTiff", "COG"):
         return None
     # If the .aux.xml had a table already, GDAL has written the new one to both.
-    if _has_table(f"{dataset.GetDescription()}.aux.xml", band):
+    tree = _parsed(f"{dataset.GetDescription()}.aux.xml")
+    if tree is not None and has_table(tree, band):
         return None
     return (
         f"the table is in {name} itself, where GDAL before 3.12, and QGIS and ArcGIS with such "
@@ -83,9 +84,9 @@ def older_gdal_note(dataset: Any, band: int, name: str) -> str | None:
     )
 
 
-def _has_table(path: str, band: int) -> bool:
-    tree = _parsed(path)
-    return tree is not None and any(
+def has_table(tree: list[Any], band: int) -> bool:
+    """Return True if a parsed ``.aux.xml`` has a table of a band."""
+    return any(
         xml_attribute(one, "band") == str(band) and any(_elements(one, TABLE))
         for one in _bands_in(tree)
     )

@@ -81,6 +81,8 @@ own_rat = gdal.Band.GetDefaultRAT
 """Returns a band's own table, even if :func:`gdalbridge.enable` replaces ``GetDefaultRAT``."""
 set_own_rat = gdal.Band.SetDefaultRAT
 
+RETRY = "Retrying again in"
+"""Occurs in the message of a request that GDAL repeats."""
 TAKEN = frozenset({np.dtype(np.int32).str, np.dtype(np.float64).str})
 """Numeric dtypes that ``WriteArray`` passes to GDAL unconverted, after copying them."""
 
@@ -247,7 +249,7 @@ def collected(*, of_table: bool = False) -> Iterator[list[Message]]:
     def handle(level: int, number: int, text: str) -> None:
         if level == gdal.CE_Debug:
             sys.stderr.write(f"{text}\n")
-        elif level != gdal.CE_None:
+        elif level != gdal.CE_None and RETRY not in text:
             found.append(Message(level, text.strip(), of_table))
 
     gdal.PushErrorHandler(handle)

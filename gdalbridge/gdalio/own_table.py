@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import GdalLossError, GdalWarning, LossWarning, RasterNotFoundError
+from gdalbridge.gdalio.aux_xml import has_table
 from gdalbridge.gdalio.compat import (
     READS_DBF,
     Message,
@@ -104,7 +105,7 @@ def open_own_table(
         found = [*found, *_altered_in_xml(dataset, band.GetBand(), rat)]
     report_messages(found, name, options)
     if rat is None:
-        _check_aux_xml(dataset, name, options)
+        _check_aux_xml(dataset, None if heard is None else band.GetBand(), name, options)
     return rat
 
 
@@ -246,8 +247,13 @@ def _stamp(name: str) -> tuple[int, int]:
     return (-1, 0) if state is None else (state.size, state.mtime)
 
 
-def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
-    """Reject a raster with a damaged ``.aux.xml``, because GDAL silently ignores its table."""
+def _check_aux_xml(
+    dataset: Any, number: int | None, name: str, options: ReadOptions
+) -> None:
+    """Reject a raster whose ``.aux.xml`` GDAL silently ignores: a damaged one, or on a busy server.
+
+    ``number`` is the band, if the raster was opened here, so that GDAL was meant to read the file.
+    """
     if file_of(dataset) is None:
         return
     path = f"{dataset.GetDescription()}.aux.xml"
@@ -260,10 +266,14 @@ def _check_aux_xml(dataset: Any, name: str, options: ReadOptions) -> None:
     with exceptions(False), collected() as found:
         # Only well-formedness matters here, not the encoding.
         parsed = gdal.ParseXMLString(data.replace(b"\0", b" ").decode("latin-1"))
-    if parsed is not None:
+    if parsed is None:
+        empty = "it is not XML" if data else "it is empty, or the server does not deliver it"
+        words = f"{path} is damaged: {found[0].text if found else empty}"
+    elif path.startswith("/vsi") and number is not None and has_table(parsed, number):
+        words = f"it has not read {path}, which has one"
+    else:
         return
-    words = found[0].text if found else "it is not XML"
-    report_messages([Message(gdal.CE_Failure, f"{path} is damaged: {words}", True)], name, options)
+    report_messages([Message(gdal.CE_Failure, words, True)], name, options)
 
 
 def report_messages(messages: Iterable[Message], name: str, options: ReadOptions) -> None:

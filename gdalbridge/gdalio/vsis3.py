@@ -33,9 +33,13 @@ DERIVED = "from the settings above"
 
 SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 PATIENCE = {"GDAL_HTTP_CONNECTTIMEOUT": "5", "GDAL_HTTP_LOW_SPEED_TIME": "8"} | {
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1"
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "6",
+    "GDAL_HTTP_RETRY_DELAY": "0.1",
 }
-"""By default GDAL waits forever for a silent server. Slow transfers are not aborted."""
+"""By default GDAL waits forever for a silent server, and takes a file for missing if the server is busy
+when it is requested, without an error. Slow transfers are not aborted. Each pause is more than twice as
+long as the one before."""
 
 _users: dict[str, list[tuple[int, dict[str, str]]]] = {}
 """By bucket, the current users of options: thread and options."""

@@ -1,10 +1,11 @@
-"""A copy to S3 of which one request in ten meets with a fault."""
+"""Tables on a server of which requests meet with faults."""
 
 import numpy as np
 import pytest
 from osgeo import gdal
 
 import gdalbridge
+from gdalbridge.errors import GdalLossError
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, make, new_rat
 from tests.servers.faults import AFTER, EVERYWHERE, Faults, faulty_proxy
 
@@ -48,3 +49,36 @@ def test_two_hundred_chunks(moto, moto_s3, monkeypatch):
         assert array.attrs["COMPLETE"] is True
         assert array.attrs["ROWS_DONE"] == ROWS
         assert len(array.attrs["MODIFICATIONLOG"]) == 1
+
+
+@pytest.fixture
+def busy(moto, moto_s3, nlcd, monkeypatch):
+    """A raster with a table of its own in an .aux.xml, behind a server that refuses what is planned."""
+    for file in nlcd.parent.glob("lc.tif*"):
+        moto_s3.client.put_object(Bucket=moto_s3.bucket, Key=file.name, Body=file.read_bytes())
+    monkeypatch.setenv("RATZARR_S3_BACKOFF", "0.01")
+    faults = Faults()
+    with faulty_proxy(moto.url, faults) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield f"s3://{moto_s3.bucket}/lc.tif", faults
+
+
+def test_gdal_asks_a_busy_server_again(busy, nlcd):
+    """It would take a raster's .aux.xml, with its table, for missing."""
+    raster, faults = busy
+    files = ("lc.tif", "lc.tif.aux.xml")
+    faults.plan = lambda method, key, number: "503" if key in files and number == 0 else None
+    with gdalbridge.open_table(raster) as there, gdalbridge.open_table(nlcd) as here:
+        assert there.columns == here.columns
+        assert all(np.array_equal(there[name], here[name]) for name in here.columns)
+    assert {fault.key for fault in faults.done} == set(files)
+
+
+def test_a_table_that_gdal_has_not_read_is_no_missing_one(busy, monkeypatch):
+    raster, faults = busy
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    missed = "lc.tif.aux.xml"
+    faults.plan = lambda method, key, number: "503" if (key, number) == (missed, 0) else None
+    with pytest.raises(GdalLossError, match=r"not read .*lc\.tif\.aux\.xml"):
+        gdalbridge.copy_to_sidecar(raster)
+    assert faults.done

@@ -100,7 +100,7 @@ class _Field:
             missing = is_missing(values, kept)
         if values.dtype.kind == "M":
             missing = _either(missing, np.isnat(values))
-        elif values.dtype.kind == "O":
+        elif column.empty_is_missing:
             empty = np.fromiter((not one for one in values), np.bool_, len(values))
             missing = _either(missing, empty)
         if there < length:

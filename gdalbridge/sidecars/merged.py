@@ -43,7 +43,7 @@ from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
 from ratzarr.format import MISSING_ATTR, is_complete, near_names
-from ratzarr.interop import check_unchanged, missing_value
+from ratzarr.interop import GEOMETRY, check_unchanged, missing_value
 
 __all__ = [
     "INCOMPLETE",
@@ -283,6 +283,13 @@ class Column:
     def is_count(self) -> bool:
         """True if its GDAL usage is PixelCount."""
         return self.attributes.get("GDAL_USAGE") == FieldUsage.PIXEL_COUNT
+
+    @property
+    def empty_is_missing(self) -> bool:
+        """True if empty bytes are missing values, as in columns of geometries."""
+        return self.dtype.kind == "O" and (
+            self.table is None or self.attributes.get("GDAL_TYPE") == GEOMETRY
+        )
 
     def read(self, start: int, length: int) -> Array:
         """Return an array with one row for each of these rows; fewer at the column's end.

@@ -10,7 +10,7 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.sidecars.merged import Column, Columns, open_columns
 from ratzarr import RatZarr
 from ratzarr.format import OWN_COLUMN_ATTRS, Block
-from ratzarr.interop import GEOMETRY, Field, Source
+from ratzarr.interop import Field, Source
 from ratzarr.pipeline import PROCESSORS
 
 __all__ = ["ColumnsSource", "open_source"]
@@ -59,17 +59,15 @@ class ColumnsSource:
     def field(self, name: str) -> Field:
         """Return a column's description."""
         one = self._columns[name]
-        dtype = one.dtype
         return Field(
             name,
-            dtype,
+            one.dtype,
             one.width,
             one.rows,
             one.chunk_rows,
             {key: value for key, value in one.attributes.items() if key not in OWN_COLUMN_ATTRS},
             one.missing_value(),
-            dtype.kind == "O"
-            and (one.table is None or one.attributes.get("GDAL_TYPE") == GEOMETRY),
+            one.empty_is_missing,
         )
 
     def read(self, names: Sequence[str], block: Block) -> Mapping[str, Array]:

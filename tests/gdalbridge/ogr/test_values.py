@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from osgeo import gdal, ogr
 
+from gdalbridge.gdalio.field_types import FieldType
 from ratzarr import RatZarr
 from tests.gdalbridge.sample_rasters import INTEGER, STRING, make, new_rat
 
@@ -147,9 +148,11 @@ def test_missing_values_are_null(tmp_path, open_layer):
         "x": np.array([0.5, np.nan, -1.0]),
         "name": np.array(["a", "none", ""], TEXT),
         "shape": shape,
+        "data": shape,
     }
     missing = {"n": -9999, "u": 2**64 - 1, "x": -1.0, "name": "none"}
     attributes = {name: {"missing_value": value} for name, value in missing.items()}
+    attributes["shape"] = {"GDAL_TYPE": FieldType.WKB_GEOMETRY}
     layer = open_layer(write(tmp_path / "t.rat.zarr", columns, attributes=attributes))
     _, found = read(layer)
     assert found["n"] == found["u"] == [1, None, 3]
@@ -157,8 +160,10 @@ def test_missing_values_are_null(tmp_path, open_layer):
     assert np.isnan(found["x"][1])
     assert found["x"][2] is None
     assert found["name"] == ["a", None, ""]
-    nulls = [[f.IsFieldNull(i) for f in map(layer.GetFeature, range(3))] for i in range(5)]
+    nulls = [[f.IsFieldNull(i) for f in map(layer.GetFeature, range(3))] for i in range(6)]
     assert nulls[4] == [True, False, False]
+    # Only an empty geometry is missing, as in SQL.
+    assert nulls[5] == [False, False, False]
     assert nulls[0] == [False, True, False]
 
 

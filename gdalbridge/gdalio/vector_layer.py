@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
-from gdalbridge.errors import GdalError, NotWrittenError
+from gdalbridge.errors import ConversionError, GdalError, NotWrittenError
 from gdalbridge.gdalio.compat import (
     ARROW_LAYERS,
     Message,
@@ -82,6 +82,8 @@ class LayerWriter:
     GdalError, NotWrittenError
         With GDAL's words, also for what GDAL only warns about: it warns of values that it did not
         write.
+    ConversionError
+        For a name with a zero character.
     """
 
     def __init__(
@@ -97,6 +99,9 @@ class LayerWriter:
     ) -> None:
         from osgeo import ogr
 
+        for name in [one.name for one in fields] + ([fid] if fid else []):
+            if "\0" in name:
+                raise ConversionError(f"{path}: GDAL can't have a zero character in {name!r}")
         self._path, self._fields, self._fid, self._ogr = path, list(fields), fid, ogr
         self._polygons, self._layer_name, self._options = polygons, layer, list(options)
         self._since = 0

@@ -380,7 +380,11 @@ def _field(column: Column, as_text: bool, taken: set[str], table: str) -> _Field
 
 
 def _unlike(name: str, other: str, taken: set[str]) -> str:
-    """Return a name that differs from all others by more than the case of letters, as in GDAL."""
+    """Return a name that differs from all others by more than the case of letters, as in GDAL.
+
+    GDAL would end it at a zero character, so there it has an underscore.
+    """
+    name, other = name.replace("\0", "_"), other.replace("\0", "_")
     found, number = name, 2
     while not found or found.lower() in taken:
         found = other if name != other and number == 2 else f"{other}_{number}"

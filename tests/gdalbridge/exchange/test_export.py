@@ -259,6 +259,8 @@ def test_nan_is_null_in_a_geopackage_and_said(tmp_path):
         ("d", np.array([0, 3000000], "M8[D]"), "gpkg", "row 1: .*years 1 to 9999"),
         ("d", np.array([0, 3000000], "M8[D]"), "csv", "row 1: .*years 1 to 9999"),
         ("s", np.array(["a", "b\0"], "T"), "gpkg", "row 1: .*zero character"),
+        ("a\0b", np.array([0, 1]), "gpkg", r"zero character in 'a\\x00b'"),
+        ("a\0b", np.array([0, 1]), "dbf", r"zero character in 'a\\x00b'"),
         ("l", np.zeros((2, 3)), "gpkg", "'l': a GeoPackage can't hold several values"),
         ("l", np.zeros((2, 3)), "csv", "'l': CSV can't hold several values per row; Parquet"),
         ("l", np.zeros((2, 3)), "dbf", "'l': a dBASE table can't hold several values"),

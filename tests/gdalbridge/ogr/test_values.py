@@ -213,9 +213,11 @@ def test_columns_are_chosen_in_an_order(tmp_path, open_layer):
 
 
 def test_names_that_gdal_would_take_for_one(tmp_path, open_layer):
-    columns = {name: np.array([number]) for number, name in enumerate(["x", "X", "Row", "x_2"])}
+    names = ["x", "X", "Row", "x_2", "x\0y", "x\0z", "X_Y"]
+    columns = {name: np.array([number]) for number, name in enumerate(names)}
     layer = open_layer(write(tmp_path / "t.rat.zarr", columns))
-    assert read(layer)[1] == {"x": [0], "X_2": [1], "Row": [2], "x_2_2": [3]}
+    expected = ["x", "X_2", "Row", "x_2_2", "x_y", "x_z", "X_Y_2"]
+    assert read(layer)[1] == {name: [number] for number, name in enumerate(expected)}
     assert layer.GetFIDColumn() == "_row"
 
 

@@ -508,10 +508,11 @@ class Sink:
 
     @property
     def is_direct(self) -> bool:
-        """True if processes can write whole blocks without sharing a chunk."""
+        """True if processes can write whole blocks without sharing a chunk or adding rows."""
         return (
             self.table is not None
             and not self.appended
+            and self.table.rowCount >= self._record.rows
             and bool(self._columns)
             and all(self._block_rows % one.chunk_rows == 0 for one in self._columns.values())
         )

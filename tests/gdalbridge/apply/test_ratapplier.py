@@ -1012,6 +1012,16 @@ def test_a_column_that_comes_late(place, out, parallel, block):
     assert (stored(out, "late") == np.where(n // block == 3, 2 * n, 0)).all()
 
 
+def test_a_table_that_ends_after_the_first_block_grows(place, out, parallel):
+    rows = 6 * 1024
+    table(place, rows, n=np.arange(rows))
+    table(out, 1500, old=np.arange(1500))
+    how = controls(1024, setExecutor=parallel)
+    ratapplier.apply(looks, tables(t=place), tables(out=out), given(1), how)
+    assert (stored(out, "n") == np.arange(rows) + 1).all()
+    assert stored(out, "old").tolist() == [*range(1500), *[0] * (rows - 1500)]
+
+
 def test_whole_chunks_are_written_by_the_tasks_themselves(place, out, worker_processes):
     table(place, 6 * 1024, n=np.arange(6 * 1024))
     for block, chunks, by_us in ((1024, 6, 1), (4096, 2, 1), (100, 6, 6)):

@@ -185,11 +185,8 @@ def store_column(
         raise ShapeError(
             f"column {name!r}: expected values of shape (rows,) or (rows, width), got {shape}"
         )
-    rows = table.getRowCount()
-    if shape[0] != rows and not is_new:
-        raise ShapeError(
-            f"{table.filename} has {rows} rows, and the values for column {name!r} have {shape[0]}"
-        )
+    if not is_new:
+        _check_length(table, name, shape[0])
     dtype = normalize_dtype(_dtype_for(given, name))
     if is_new:
         table.setRowCount(shape[0])
@@ -207,6 +204,8 @@ def store_column(
             complete=False,
             replace=replaces,
         )
+        # Now the instance knows of rows that another process has added.
+        _check_length(table, name, shape[0])
         if missing is None:
             # The new values don't use the old column's value for missing.
             mapping = table.getColumnAttributeMapping(name)
@@ -225,6 +224,14 @@ def store_column(
             if is_new and not table.getColumnNames():
                 table.setRowCount(0)
         raise
+
+
+def _check_length(table: Any, name: str, length: int) -> None:
+    rows = table.getRowCount()
+    if length != rows:
+        raise ShapeError(
+            f"{table.filename} has {rows} rows, and the values for column {name!r} have {length}"
+        )
 
 
 def _filled(present: Array, missing: Array, name: str) -> tuple[Array, int]:

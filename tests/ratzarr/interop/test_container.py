@@ -12,7 +12,14 @@ import pytest
 from zarr.storage import MemoryStore
 
 import ratzarr
-from ratzarr import ArgumentError, ColumnNotFoundError, RatZarr, ReadOnlyError, ShapeError
+from ratzarr import (
+    ArgumentError,
+    ColumnNotFoundError,
+    RatZarr,
+    RatZarrError,
+    ReadOnlyError,
+    ShapeError,
+)
 
 ROWS = 2_500
 
@@ -190,6 +197,22 @@ def test_the_first_column_of_an_empty_table_sets_its_rows(tmp_path):
         assert table.rowCount == 3
         with pytest.raises(ShapeError, match=r"3 rows.*'y'.*2"):
             table["y"] = [1, 2]
+
+
+@pytest.mark.parametrize("replaces", [True, False])
+@pytest.mark.parametrize("rows", [ROWS - 3, ROWS + 3])
+def test_values_for_a_table_that_another_process_has_resized(table, rows, replaces):
+    """Rows that another process has added would have no value."""
+    name = "x" if replaces else "y"
+    assert len(table) == ROWS
+    with RatZarr(table.filename) as other:
+        other.setRowCount(rows)
+    with pytest.raises(RatZarrError, match=f"has {rows} rows"):
+        table[name] = np.ones(ROWS)
+    assert table.columns == ["x", "v"]
+    assert table["x"][:3].tolist() == [0, 0.25, 0.5]
+    table[name] = np.ones(rows)
+    assert table[name][:].tolist() == [1] * rows
 
 
 WRONG = {

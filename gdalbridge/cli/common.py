@@ -26,7 +26,9 @@ __all__ = [
     "exclusive",
     "json_option",
     "number",
+    "print_csv",
     "print_json",
+    "print_json_text",
     "quiet_option",
     "reading_options",
     "report_options",
@@ -251,18 +253,30 @@ def say(found: Any, *, as_json: bool, as_csv: bool = False, quiet: bool = False)
         data = [report.as_dict() for report in reports]
         print_json(data if isinstance(found, list) else data[0])
     elif as_csv:
-        click.echo(found.as_csv(), nl=False)
+        print_csv(found.as_csv())
     elif not quiet:
         for report in reports:
             click.echo(str(report))
 
 
+def print_csv(text: str) -> None:
+    """Print CSV in UTF-8, as CSV files are.
+
+    Of text, click would leave out a terminal's control sequences, and the output's encoding may
+    lack characters.
+    """
+    click.echo(text.encode(), nl=False)
+
+
+def print_json_text(text: str) -> None:
+    """Print JSON, with escapes where the output's encoding lacks characters."""
+    try:
+        text.encode((sys.stdout and sys.stdout.encoding) or "utf-8")
+    except UnicodeEncodeError:
+        text = "".join(one if one.isascii() else json.dumps(one)[1:-1] for one in text)
+    click.echo(text, nl=False)
+
+
 def print_json(value: Any) -> None:
     """Print an object as JSON, with keys in a fixed order."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    if sys.stdout is not None:
-        try:
-            text.encode(sys.stdout.encoding or "utf-8")
-        except UnicodeEncodeError:
-            text = json.dumps(value, indent=2)
-    click.echo(text)
+    print_json_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -1,6 +1,5 @@
 """``gdalbridge sample``."""
 
-import sys
 from typing import Any
 
 import click
@@ -14,6 +13,7 @@ from gdalbridge.cli.common import (
     examples,
     exclusive,
     json_option,
+    print_csv,
     print_json,
     reading_options,
     unicode_text,
@@ -151,5 +151,4 @@ def _print_csv(found: Any, places: list[tuple[float | None, ...]], of_places: li
         arrays.append(whole)
     sink = pa.BufferOutputStream()
     csv.write_csv(pa.Table.from_arrays(arrays, names=names), sink)
-    sys.stdout.flush()
-    click.echo(sink.getvalue().to_pybytes().decode(), nl=False)
+    print_csv(sink.getvalue().to_pybytes().decode())

@@ -1,7 +1,6 @@
 """``gdalbridge sql``."""
 
 import sys
-from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from gdalbridge.cli.common import (
     examples,
     exclusive,
     json_option,
+    print_csv,
+    print_json_text,
     reading_options,
     unicode_text,
 )
@@ -97,7 +98,9 @@ def command(
 
             write_result(database, found, output, overwrite=overwrite)
         elif as_csv or as_json:
-            _print((csv_text if as_csv else json_text)(database, found))
+            text, put = (csv_text, print_csv) if as_csv else (json_text, print_json_text)
+            for piece in text(database, found):
+                put(piece)
         else:
             click.echo(_printable(table_text(database, found, terminal_width())))
 
@@ -126,11 +129,6 @@ def _opened(stack: ExitStack, place: str, encoding: str | None, lossy: bool) -> 
         raise BridgeError(f"{place} can't be read: the file does not exist") from None
     except (pa.ArrowInvalid, OSError) as error:
         raise BridgeError(f"{place} can't be read as {kind}: {error}") from error
-
-
-def _print(pieces: Iterable[str]) -> None:
-    for piece in pieces:
-        click.echo(_printable(piece), nl=False)
 
 
 def _printable(text: str) -> str:

@@ -28,11 +28,11 @@ from gdalbridge.text_table import cell, dtype_text, fitting, json_value, plain_t
 from ratzarr import RatZarr
 from ratzarr.format import (
     FORMAT_VERSION_ATTR,
-    MISSING_ATTR,
     PROVENANCE_ATTR,
     ROWS_DONE_ATTR,
     is_complete,
 )
+from ratzarr.interop import is_missing, missing_value
 from ratzarr.pipeline import run
 from ratzarr.stores import gdal_name
 
@@ -436,7 +436,9 @@ def _store_head(path: str, pick: _Pick, columns: Sequence[str]) -> dict[str, Any
                 rows,
                 store.getColumnChunkSize(name),
                 partial(store.readBlock, name),
-                store.getColumnAttributeMapping(name).get(MISSING_ATTR),
+                missing_value(
+                    store.getColumnAttributeMapping(name).asdict(), store.getColumnDtype(name)
+                ),
             )
             for name in columns or readable_columns(store)
         ]
@@ -444,11 +446,18 @@ def _store_head(path: str, pick: _Pick, columns: Sequence[str]) -> dict[str, Any
 
 
 def _shown(block: Any, missing: Any) -> list[Any]:
-    """Return values as JSON has them; integers that stand for a missing one are None."""
-    is_missing = (
-        block.ndim == 1 and block.dtype.kind in "iu" and isinstance(missing, int | np.integer)
-    )
-    return [None if is_missing and value == missing else json_value(value) for value in block]
+    """Return values as JSON has them; those that stand for a missing one are None."""
+    values = [json_value(value) for value in block]
+    if missing is None:
+        return values
+    masks = is_missing(block, missing).tolist()
+    return [_masked(value, mask) for value, mask in zip(values, masks, strict=True)]
+
+
+def _masked(value: Any, mask: Any) -> Any:
+    if isinstance(mask, list):
+        return [_masked(*one) for one in zip(value, mask, strict=True)]
+    return None if mask else value
 
 
 def head_text(found: Mapping[str, Any], width: int | None = None) -> str:

@@ -42,6 +42,10 @@ _TOKEN = re.compile(
 _WORDS = {"and": "and", "or": "or", "not": "not", "in": "in", "is": "is", "null": "None"}
 _SIGNS = {"=": "==", "<>": "!="}
 _LARGEST = 2**63 - 1
+_OWN_NAMES = {"FID": ROW} | dict.fromkeys(
+    ("OGR_GEOMETRY", "OGR_STYLE", "OGR_GEOM_WKT", "OGR_GEOM_AREA")
+)
+"""GDAL's own names in filters. Only FID is understood."""
 
 
 class _NotUnderstoodError(Exception):
@@ -123,9 +127,12 @@ class _Parser:
                 return "@"
             if lower == "between":
                 return lower
-        if lower not in self._fields:
+        # GDAL prefers a name that is exactly this one to a field that differs in case.
+        own = token in _OWN_NAMES and token not in self.kinds
+        field = _OWN_NAMES[token] if own else self._fields.get(lower)
+        if field is None:
             raise _NotUnderstoodError
-        self.names.append(self._fields[lower])
+        self.names.append(field)
         return f"n{len(self.names) - 1}"
 
     def test(self, node: ast.expr) -> Test | None:

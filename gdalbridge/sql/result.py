@@ -14,7 +14,7 @@ from typing import Any
 
 from gdalbridge.errors import BridgeError
 from gdalbridge.sql.query import Database, quoted
-from gdalbridge.text_table import json_value
+from gdalbridge.text_table import json_value, plain_text
 
 __all__ = ["csv_text", "distinct", "json_text", "python_values", "table_text"]
 
@@ -47,7 +47,7 @@ def table_text(database: Database, relation: Any, width: int | None = None) -> s
         text = io.StringIO()
         with redirect_stdout(text):
             relation.show(max_width=width or WIDEST, max_rows=SHOWN_ROWS, null_value="NULL")
-        return text.getvalue().rstrip("\n")
+        return "\n".join(map(plain_text, text.getvalue().rstrip("\n").split("\n")))
 
     return database.run(show)
 

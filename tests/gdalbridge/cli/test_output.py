@@ -294,15 +294,22 @@ def test_a_raster_that_is_not_there_is_said(command, tmp_path):
     assert "none.tif can't be opened as a raster: the file does not exist" in done.stderr
 
 
-def test_head_leaves_out_missing_integers(tmp_path):
+def test_head_leaves_out_missing_values(tmp_path):
     store = tmp_path / "t.rat.zarr"
     with RatZarr(store, newRowCount=3) as table:
         table.createColumn("n", "i8", attributes={"missing_value": -(2**63)})
         table.writeBlock("n", [1, -(2**63), 3], 0)
         table.createColumn("m", "i8")
         table.writeBlock("m", [1, -(2**63), 3], 0)
+        table.createColumn("s", str, attributes={"missing_value": "none"})
+        table.writeBlock("s", ["", "none", "b"], 0)
+        table.createColumn("x", "f8", 2, attributes={"missing_value": -1.0})
+        table.writeBlock("x", [[0.5, -1.0], [-1.0, -1.0], [2.0, 3.0]], 0)
     shown = json.loads(call("head", store, "--json").output)["columns"]
-    assert shown == {"n": [1, None, 3], "m": [1, -(2**63), 3]}
+    assert shown == {
+        "n": [1, None, 3], "m": [1, -(2**63), 3], "s": ["", None, "b"],
+        "x": [[0.5, None], [None, None], [2.0, 3.0]],
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("option", ["--of", "--co", "--config"])

@@ -168,6 +168,11 @@ def path(tmp_path_factory):
     return write(place, columns(), chunk=1500, attributes=attributes)
 
 
+def memory_driver():
+    names = {gdal.GetDriver(n).ShortName for n in range(gdal.GetDriverCount())}
+    return "Memory" if "Memory" in names else "MEM"
+
+
 @pytest.fixture(scope="module")
 def in_memory():
     """The same values in a layer of GDAL's own."""
@@ -178,9 +183,7 @@ def in_memory():
         "odd name": (ogr.OFTInteger, ogr.OFSTInt16), "select": (ogr.OFTInteger, ogr.OFSTInt16),
         "when": (ogr.OFTDateTime, 0),
     }  # fmt: skip
-    names = {gdal.GetDriver(n).ShortName for n in range(gdal.GetDriverCount())}
-    driver = gdal.GetDriverByName("Memory" if "Memory" in names else "MEM")
-    dataset = driver.Create("", 0, 0, 0, gdal.GDT_Unknown)
+    dataset = gdal.GetDriverByName(memory_driver()).Create("", 0, 0, 0, gdal.GDT_Unknown)
     layer = dataset.CreateLayer("rat", None, ogr.wkbNone, options=["FID=row"])
     for name, (kind, subtype) in kinds.items():
         field = ogr.FieldDefn(name, kind)
@@ -277,6 +280,25 @@ def test_a_filter_that_may_mean_something_else_is_left_to_gdal(text):
 
 def test_the_name_of_the_row_numbers(path, open_layer):
     assert chosen(open_layer(path), "row >= 4998 or ROW = 7") == (True, [7, 4998, 4999])
+
+
+@pytest.mark.parametrize("name", ["fid", "FID", "Fid", "ogr_style", "OGR_STYLE", "Ogr_Geom_Area"])
+def test_fields_with_gdals_own_names(tmp_path, open_layer, name):
+    """GDAL itself takes FID for the row numbers if a field is called fid, and for a field FID."""
+    layer = open_layer(write(tmp_path / "t.rat.zarr", {name: np.arange(4) * 10, "x": np.arange(4)}))
+    dataset = gdal.GetDriverByName(memory_driver()).Create("", 0, 0, 0, gdal.GDT_Unknown)
+    expected = dataset.CreateLayer("rat", None, ogr.wkbNone)
+    for one in (name, "x"):
+        expected.CreateField(ogr.FieldDefn(one, ogr.OFTInteger64))
+    for row in range(4):
+        feature = ogr.Feature(expected.GetLayerDefn())
+        feature.SetFID(row)
+        for at in range(2):
+            feature.SetField(at, row * (10, 1)[at])
+        expected.CreateFeature(feature)
+    for used in (name, name.lower(), name.upper(), f'"{name.upper()}"', name.title()):
+        for condition in (f"{used} >= 3", f"{used} IN (1, 2) AND x > 1", f"{used} < 10 OR x = 1"):
+            assert chosen(layer, condition) == chosen(expected, condition), condition
 
 
 def test_sql(path, open_layer):

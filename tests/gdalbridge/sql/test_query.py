@@ -434,6 +434,29 @@ def test_csv_and_json_keep_every_value(oracle):
     assert json.loads(sql(path, "SELECT f4 FROM rat WHERE false", "--json")) == []
 
 
+@pytest.mark.parametrize("charset", ["utf-8", "latin-1"])
+def test_what_is_printed_keeps_controls_and_characters_that_the_output_lacks(tmp_path, charset):
+    path = tmp_path / "t.rat.zarr"
+    store(path, {"s": texts("\x1b[31mred", "€")})
+    runner = CliRunner(charset=charset)
+    printed = {
+        args: runner.invoke(main, [*args, *(["FROM rat"] if args[0] == "sql" else [])]).stdout_bytes
+        for args in [
+            ("sql", str(path), "--csv"), ("sql", str(path), "--json"),
+            ("describe", str(path), "--csv"),
+        ]
+    }  # fmt: skip
+    as_csv, as_json, described = printed.values()
+    assert as_csv.decode() == '"s","row"\n"\x1b[31mred",0\n"€",1\n'
+    assert [one["s"] for one in json.loads(as_json.decode(charset))] == ["\x1b[31mred", "€"]
+    assert ",\x1b[31mred," in described.decode()
+    # What is for people has no controls.
+    table = runner.invoke(main, ["sql", str(path), "SELECT 'a\u2028b', s FROM rat"]).stdout_bytes
+    assert table
+    assert b"\x1b" not in table
+    assert "\u2028".encode() not in table
+
+
 def test_json_of_other_types(small):
     found = json.loads(
         sql(

@@ -221,13 +221,17 @@ def _raster_text(one: Mapping[str, Any]) -> list[str]:
     return [f"{line}, changed since: {'; '.join(map(plain_text, one['changes']))}"]
 
 
+_NOT_FROM_RASTER = {"attach": "attached to", "join": "joined to", "table": "assigned to"}
+"""Operations whose values come from elsewhere than the raster."""
+
+
 def _operation_text(origin: Mapping[str, Any]) -> str:
     """Return a column's origin as text."""
     operation = str(origin["operation"])
     if operation == "apply":
         given = origin.get("inputs")
         inputs = ", ".join(map(str, given.values())) if isinstance(given, Mapping) else ""
-        return f"apply {origin.get('function')} to {inputs or 'no table'}"
+        return f"apply {origin.get('function', 'a function')} to {inputs or 'no table'}"
     images = origin.get("images")
     if operation == "zonal" and isinstance(images, list) and images:
         return (
@@ -235,8 +239,7 @@ def _operation_text(origin: Mapping[str, Any]) -> str:
         )
     if "expression" in origin:
         operation = f"{operation} {origin['expression']!r}"
-    # Values written to an attached table come from a script, not from the raster.
-    words = "attached to" if operation == "attach" else f"{operation} from"
+    words = _NOT_FROM_RASTER.get(operation, f"{operation} from")
     return f"{words} {origin['raster'] or 'a raster in memory'}"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 from numpy.typing import NDArray
@@ -386,21 +387,11 @@ def copy_to_sidecar(
     for what, value in (("block_rows", block_rows), ("chunk_rows", chunk_rows)):
         if value is not None and (isinstance(value, bool) or value < 1):
             raise BridgeError(f"{what} is an integer >= 1: got {value!r}")
-    reading = ReadOptions(encoding, lossy)
-    with (
-        open_rat(raster, band, storage_options, reading) as source,
-        progress_of(progress) as reporter,
-    ):
-        schema = source.schema
-        belongs = raster_attribute(source.dataset, band, target)
-        chosen = choose(schema.columns, columns, source.name)
-        kept_in = table_source(source.dataset, schema)
-        is_new = not RatZarr.exists(target, storageOptions=storage_options)
-        if is_new:
-            # Find problems before anything is written.
-            for column in chosen:
-                source.stored(column.index)
-        elif not (overwrite or append or resume):
+
+    @cache
+    def is_new() -> bool:
+        found = RatZarr.exists(target, storageOptions=storage_options)
+        if found and not (overwrite or append or resume):
             raise OutputExistsError(
                 Advice(
                     f"{target} already exists.",
@@ -408,6 +399,21 @@ def copy_to_sidecar(
                     "resume=True to continue an interrupted copy.",
                 )
             )
+        return not found
+
+    reading = ReadOptions(encoding, lossy)
+    with (
+        open_rat(raster, band, storage_options, reading, before=is_new) as source,
+        progress_of(progress) as reporter,
+    ):
+        schema = source.schema
+        belongs = raster_attribute(source.dataset, band, target)
+        chosen = choose(schema.columns, columns, source.name)
+        kept_in = table_source(source.dataset, schema)
+        if is_new():
+            # Find problems before anything is written.
+            for column in chosen:
+                source.stored(column.index)
         usual = chunk_rows or chunk_rows_of(schema.rows)
         with (
             sidecar_dir_advised(target),
@@ -417,11 +423,11 @@ def copy_to_sidecar(
                 newRowCount=schema.rows,
                 newChunkSize=usual,
             ) as table,
-            (copying := _Copying(source, table, is_new, block_rows, reporter)).rollback_on_error(
+            (copying := _Copying(source, table, is_new(), block_rows, reporter)).rollback_on_error(
                 overwrite, storage_options
             ),
         ):
-            if resume and not is_new and _is_untouched(table):
+            if resume and not is_new() and _is_untouched(table):
                 # The interrupted copy did not record this.
                 table.setChunkSize(usual)
             plans = plan_columns(

@@ -33,6 +33,7 @@ __all__ = [
     "set_own_rat",
     "silence",
     "thread_options",
+    "vrt_xml",
     "write_array",
 ]
 
@@ -99,6 +100,13 @@ def data_type(band: Any) -> str:
         return name
     hint = None if INT8_PIXELS else band.GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE")
     return "Int8" if hint == "SIGNEDBYTE" else "UInt8"
+
+
+def vrt_xml(dataset: Any) -> str:
+    """Return the XML of an open VRT. Bytes that are not UTF-8, as its tables may have, are U+FFFD."""
+    text = (dataset.GetMetadata("xml:VRT") or [""])[0]
+    # GDAL's bindings return such text as bytes.
+    return text.decode("utf-8", "replace") if isinstance(text, bytes) else str(text)
 
 
 def write_array(rat: "gdal.RasterAttributeTable", values: Any, column: int, start: int) -> int:

@@ -15,6 +15,7 @@ from gdalbridge.gdalio.compat import (
     gdal,
     silence,
     thread_options,
+    vrt_xml,
 )
 from gdalbridge.gdalio.special_files import refuse_special_files, refuse_special_sources
 from gdalbridge.gdalio.vsis3 import ask, bucket_of, in_this_thread, reached
@@ -49,8 +50,8 @@ def source_of(dataset: Any, band: Any) -> tuple[str, int] | None:
     if driver is None or driver.ShortName != "VRT":
         return None
     # Not band.GetMetadata("vrt_sources"): for a dataset in memory it crashes the process.
-    described = dataset.GetMetadata("xml:VRT")
-    whole = gdal.ParseXMLString(described[0]) if described else None
+    described = vrt_xml(dataset)
+    whole = gdal.ParseXMLString(described) if described else None
     root = None if whole is None else _only_source(whole, band.GetBand())
     if root is None:
         return None

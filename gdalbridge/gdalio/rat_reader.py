@@ -158,6 +158,7 @@ def open_rat(
     band: int = 1,
     storage_options: Mapping[str, Any] | None = None,
     options: ReadOptions = DEFAULTS,
+    before: Callable[[], object] = lambda: None,
 ) -> "RatSource":
     """Open a band's own attribute table, for reading.
 
@@ -170,6 +171,8 @@ def open_rat(
     storage_options : mapping, optional
         For a raster on S3, see :class:`ratzarr.RatZarr`.
     options : ReadOptions
+    before : callable
+        Called when the raster is open, before GDAL reads the table, which may take minutes.
 
     Raises
     ------
@@ -182,7 +185,9 @@ def open_rat(
     with ExitStack() as stack:
         dataset = stack.enter_context(opened(raster, storage_options))
         name = dataset.GetDescription() if is_open else os.fspath(raster)
-        source = open_source(dataset, band_of(dataset, band, name), f"{name}", options)
+        found = band_of(dataset, band, name)
+        before()
+        source = open_source(dataset, found, f"{name}", options)
         source.settings = stack.pop_all()
         return source
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import RasterNotFoundError
+from gdalbridge.gdalio.compat import vrt_xml
 
 __all__ = ["refuse_special_files", "refuse_special_sources"]
 
@@ -62,11 +63,10 @@ def refuse_special_sources(dataset: Any) -> None:
     if driver is None or driver.ShortName != "VRT":
         return
     folder = Path(dataset.GetDescription()).parent
-    for text in dataset.GetMetadata("xml:VRT") or ():
-        for attributes, found in _SOURCE.findall(text):
-            source = unescape(found)
-            is_relative = re.search(r"""relativeToVRT\s*=\s*["']1""", attributes)
-            refuse_special_files(str(folder / source) if is_relative else source)
+    for attributes, found in _SOURCE.findall(vrt_xml(dataset)):
+        source = unescape(found)
+        is_relative = re.search(r"""relativeToVRT\s*=\s*["']1""", attributes)
+        refuse_special_files(str(folder / source) if is_relative else source)
 
 
 def _paths(name: str) -> Iterator[str]:

@@ -522,11 +522,13 @@ def _affordable(dataset: Any, band: Any, number: int, file: str, itemsize: int) 
 
 def _is_readable(dataset: Any, file: str) -> bool:
     """Return True if reading pixels opens no remote or special files besides the raster."""
+    from gdalbridge.gdalio.compat import vrt_xml
+
     driver = dataset.GetDriver().ShortName
     if driver not in REFERRERS:
         return True
     # A server or a pipe may never respond.
-    described = (dataset.GetMetadata("xml:VRT") or [""])[0] if driver == "VRT" else "://"
+    described = vrt_xml(dataset) if driver == "VRT" else "://"
     if is_remote(file) or any(word in described for word in ("/vsi", "://", ".vrt")):
         return False
     return all(Path(name).is_file() for name in dataset.GetFileList() or ())

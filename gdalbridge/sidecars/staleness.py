@@ -138,6 +138,14 @@ def parsed_provenance(value: object) -> dict[str, Any] | None:
     by: dict[str, Any] = {} if computed is None else {"expression": computed}
     if isinstance(images := value.get("images"), list):
         by["images"] = [_text(one) for one in images[:MANY] if isinstance(one, str)]
+    if (function := _text(value.get("function"))) is not None:
+        by["function"] = function
+    if isinstance(inputs := value.get("inputs"), Mapping):
+        by["inputs"] = {
+            str(_text(key)): _text(one)
+            for key, one in list(inputs.items())[:MANY]
+            if isinstance(one, str)
+        }
     return by | {
         "operation": _text(value["operation"]),
         "raster": _text(value.get("raster")),

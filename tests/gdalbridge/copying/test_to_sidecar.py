@@ -6,8 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gdalbridge import BridgeError, CancelledError, ConversionError, copy_to_sidecar
-from gdalbridge.errors import ColumnSelectionError, OutputExistsError, RasterNotFoundError
+from gdalbridge import (
+    BridgeError,
+    CancelledError,
+    ConversionError,
+    copy_to_sidecar,
+    open_table,
+)
+from gdalbridge.errors import (
+    ColumnSelectionError,
+    GdalLossError,
+    OutputExistsError,
+    RasterNotFoundError,
+)
 from ratzarr import RatZarr, RatZarrError
 from tests.audits import listening
 from tests.gdalbridge.sample_rasters import (
@@ -99,6 +110,20 @@ def test_an_existing_sidecar_is_refused(raster):
     assert names(target) == ["Value"]
 
 
+def test_it_is_refused_before_gdal_reads_a_long_table(tmp_path):
+    path = tmp_path / "a.vrt"
+    dataset = make(path, "VRT")
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat([("n", INTEGER, 0, [5])], 1))
+    del dataset
+    copy_to_sidecar(path)
+    # Reading this table is an error.
+    path.write_text(path.read_text().replace("<F>5</F>", "<F>5a</F>"))
+    with pytest.raises(OutputExistsError, match="already exists"):
+        copy_to_sidecar(path)
+    with pytest.raises(GdalLossError, match="5a"):
+        copy_to_sidecar(path, overwrite=True)
+
+
 def test_append_adds_and_never_replaces(raster):
     target = copy_to_sidecar(raster, columns=["Value"]).target
     copy_to_sidecar(raster, columns=["label"], append=True)
@@ -173,6 +198,20 @@ def test_text_that_is_not_utf8(tmp_path):
         copy_to_sidecar(dataset, tmp_path / "t.rat.zarr")
     # What the call had created is gone.
     assert not RatZarr.exists(tmp_path / "t.rat.zarr")
+
+
+def test_a_virtual_raster_whose_table_is_not_utf8(tmp_path):
+    path = tmp_path / "a.vrt"
+    dataset = make(path, "VRT")
+    rat = new_rat([("s", STRING, 0, ["x", ""])], 2)
+    rat.WriteArray(np.array([b"gr\xf6n", b""]), 0)
+    dataset.GetRasterBand(1).SetDefaultRAT(rat)
+    del dataset, rat
+    with pytest.raises(ConversionError, match=r"'s', row 0: .*gr\\xf6n"):
+        copy_to_sidecar(path)
+    copy_to_sidecar(path, encoding="latin-1")
+    with open_table(path) as table:
+        assert table["s"][:].tolist() == ["grön", ""]
 
 
 def test_a_value_that_is_refused_costs_no_old_column_and_leaves_no_new_one(raster, tmp_path):

@@ -10,10 +10,11 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
-from gdalbridge import StaleWarning, copy_to_sidecar
+from gdalbridge import StaleWarning, copy_to_sidecar, open_table, ratapplier
 from gdalbridge.cli import main
 from gdalbridge.gdalio.datasets import open_dataset
 from gdalbridge.sidecars.naming import raster_label
@@ -225,6 +226,8 @@ GARBAGE = [
     {"size": [True, "x"], "band": -1, "bands": 2**70}, {"fingerprint": {"bytes": "many"}},
     {"operation": []}, {"operation": "x" * 5000, "versions": 7, "raster": {}, "band": [1]},
     {"operation": "c\x1b[2J", "versions": {f"v{i}": i for i in range(500)}, "column": 1},
+    {"operation": "apply", "function": "f\x1b", "inputs": {"a": 1, "b\x1b": "c\x1b" * 200}},
+    {"operation": "apply", "function": 5, "inputs": ["seg.tif"]},
 ]  # fmt: skip
 
 
@@ -246,6 +249,28 @@ def test_garbage_in_the_attributes(raster, garbage):
 
 
 # ---- info
+
+
+def test_info_names_the_function_of_a_script_and_what_it_read(raster):
+    def double(info, inputs, outputs):
+        outputs.seg.twice = inputs.seg.Value * 2
+
+    associations = ratapplier.RatAssociations()
+    associations.seg = ratapplier.RatHandle(str(raster))
+    ratapplier.apply(double, associations, associations)
+    with open_table(raster) as table:
+        table["mine"] = np.arange(10)
+        table.update_from(pa.table({"row": [1, 2], "theirs": [0.5, 1.5]}))
+    lines = info(raster).splitlines()
+    for words, column in (
+        (f"apply {double.__module__}.{double.__qualname__} to seg.tif (", "twice"),
+        ("assigned to seg.tif, band 1 (", "mine"),
+        ("joined to seg.tif, band 1 (", "theirs"),
+    ):
+        [line] = [line for line in lines if line.startswith(words)]
+        assert line.endswith(f": {column}")
+    columns = json.loads(info(f"{raster}.rat.zarr", "--json"))["sidecar"]["columns"]
+    assert columns[0]["provenance"]["inputs"] == {"seg": "seg.tif"}
 
 
 def test_info_has_a_line_for_each_origin(raster):

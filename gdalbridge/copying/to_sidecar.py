@@ -392,13 +392,7 @@ def copy_to_sidecar(
     def is_new() -> bool:
         found = RatZarr.exists(target, storageOptions=storage_options)
         if found and not (overwrite or append or resume):
-            raise OutputExistsError(
-                Advice(
-                    f"{target} already exists.",
-                    "Use overwrite=True to replace its columns, append=True to add columns, or "
-                    "resume=True to continue an interrupted copy.",
-                )
-            )
+            raise _exists(target)
         return not found
 
     reading = ReadOptions(encoding, lossy)
@@ -423,29 +417,34 @@ def copy_to_sidecar(
                 newRowCount=schema.rows,
                 newChunkSize=usual,
             ) as table,
-            (copying := _Copying(source, table, is_new(), block_rows, reporter)).rollback_on_error(
-                overwrite, storage_options
-            ),
         ):
-            if resume and not is_new() and _is_untouched(table):
-                # The interrupted copy did not record this.
-                table.setChunkSize(usual)
-            plans = plan_columns(
-                source,
-                table,
-                chosen,
-                column_provenance("copy", belongs, None, kept_in),
-                overwrite=overwrite,
-                resume=resume,
-                chunk_rows=chunk_rows,
-            )
-            # Also if the existing copy was interrupted.
-            if table.getRowCount() != schema.rows or RESIZE_ATTR in table.getRatAttributeMapping():
-                table.setRowCount(schema.rows)
-            copying.run(plans)
-            made = {plan.name for plan in plans}
-            _describe_table(table, source.name, made, schema.attributes, belongs)
-            reporter.report(1.0)
+            if is_new() and table.getRowCount() != schema.rows:
+                # Another process has made it since.
+                raise _exists(target)
+            copying = _Copying(source, table, is_new(), block_rows, reporter)
+            with copying.rollback_on_error(overwrite, storage_options):
+                if resume and not is_new() and _is_untouched(table):
+                    # The interrupted copy did not record this.
+                    table.setChunkSize(usual)
+                plans = plan_columns(
+                    source,
+                    table,
+                    chosen,
+                    column_provenance("copy", belongs, None, kept_in),
+                    overwrite=overwrite,
+                    resume=resume,
+                    chunk_rows=chunk_rows,
+                )
+                # Also if the existing copy was interrupted.
+                if (
+                    table.getRowCount() != schema.rows
+                    or RESIZE_ATTR in table.getRatAttributeMapping()
+                ):
+                    table.setRowCount(schema.rows)
+                copying.run(plans)
+                made = {plan.name for plan in plans}
+                _describe_table(table, source.name, made, schema.attributes, belongs)
+                reporter.report(1.0)
     return CopyReport(
         source=source.name,
         target=str(target),
@@ -458,6 +457,16 @@ def copy_to_sidecar(
         bytes_stored=copying.bytes_stored,
         seconds=time.perf_counter() - started,
         values_there=copying.rows_there,
+    )
+
+
+def _exists(target: object) -> OutputExistsError:
+    return OutputExistsError(
+        Advice(
+            f"{target} already exists.",
+            "Use overwrite=True to replace its columns, append=True to add columns, or "
+            "resume=True to continue an interrupted copy.",
+        )
     )
 
 

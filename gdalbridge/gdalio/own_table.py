@@ -247,9 +247,7 @@ def _stamp(name: str) -> tuple[int, int]:
     return (-1, 0) if state is None else (state.size, state.mtime)
 
 
-def _check_aux_xml(
-    dataset: Any, number: int | None, name: str, options: ReadOptions
-) -> None:
+def _check_aux_xml(dataset: Any, number: int | None, name: str, options: ReadOptions) -> None:
     """Reject a raster whose ``.aux.xml`` GDAL silently ignores: a damaged one, or on a busy server.
 
     ``number`` is the band, if the raster was opened here, so that GDAL was meant to read the file.

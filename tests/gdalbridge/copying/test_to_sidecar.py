@@ -110,6 +110,23 @@ def test_an_existing_sidecar_is_refused(raster):
     assert names(target) == ["Value"]
 
 
+@pytest.mark.parametrize("names_of_other", [["b"], []])
+def test_a_table_that_another_process_makes_meanwhile_keeps_its_rows(raster, names_of_other):
+    class Columns(list):
+        """Looked at when the raster has been read."""
+
+        def __iter__(self):
+            with RatZarr(f"{raster}.rat.zarr", newRowCount=30) as other:
+                for name in names_of_other:
+                    other[name] = np.arange(30)
+            return super().__iter__()
+
+    with pytest.raises(OutputExistsError, match="Use overwrite=True to replace"):
+        copy_to_sidecar(raster, columns=Columns(["area"]))
+    with RatZarr(f"{raster}.rat.zarr", readOnly=True) as other:
+        assert (other.rowCount, other.getColumnNames()) == (30, names_of_other)
+
+
 def test_it_is_refused_before_gdal_reads_a_long_table(tmp_path):
     path = tmp_path / "a.vrt"
     dataset = make(path, "VRT")

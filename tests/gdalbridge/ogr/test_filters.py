@@ -285,7 +285,9 @@ def test_the_name_of_the_row_numbers(path, open_layer):
 @pytest.mark.parametrize("name", ["fid", "FID", "Fid", "ogr_style", "OGR_STYLE", "Ogr_Geom_Area"])
 def test_fields_with_gdals_own_names(tmp_path, open_layer, name):
     """GDAL itself takes FID for the row numbers if a field is called fid, and for a field FID."""
-    layer = open_layer(write(tmp_path / "t.rat.zarr", {name: np.arange(4) * 10, "x": np.arange(4)}))
+    layer = open_layer(
+        write(tmp_path / "t.rat.zarr", {name: np.arange(4) * 10, "x": np.arange(4)})
+    )
     dataset = gdal.GetDriverByName(memory_driver()).Create("", 0, 0, 0, gdal.GDT_Unknown)
     expected = dataset.CreateLayer("rat", None, ogr.wkbNone)
     for one in (name, "x"):

@@ -233,7 +233,7 @@ def no_table(
     sidecars : iterable of int
         Bands that have a table beside the raster.
     """
-    bands = sorted({*bands_with_table(dataset), *sidecars})
+    bands = sorted({*bands_with_table(dataset), *sidecars} - {band})
     text = f"{name}: band {band} has no attribute table{also}"
     if not bands:
         return RasterNotFoundError(

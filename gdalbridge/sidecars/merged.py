@@ -41,7 +41,7 @@ from gdalbridge.sidecars.host import Host, chosen_sidecars, host_of
 from gdalbridge.sidecars.naming import find_sidecars, is_sidecar
 from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
-from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
+from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.format import MISSING_ATTR, is_complete, near_names
 from ratzarr.interop import GEOMETRY, check_unchanged, missing_value
 
@@ -644,10 +644,12 @@ def _of_raster(
 
     def look() -> list[RatZarr]:
         found = [] if host is None else host.find(storage_options=storage_options)
-        return [
-            RatZarr(one.path, readOnly=True, storageOptions=storage_options)
-            for one in chosen_sidecars(found, names, name, f" of band {band}")
-        ]
+        tables = []
+        for one in chosen_sidecars(found, names, name, f" of band {band}"):
+            # Another process may just be creating or deleting it, or was killed meanwhile.
+            with suppress(TableNotFoundError):
+                tables.append(RatZarr(one.path, readOnly=True, storageOptions=storage_options))
+        return tables
 
     columns = Columns(
         name, stack, look, prefer=prefer, parts=parts, own=own, dataset=dataset, host=host,

@@ -1,12 +1,15 @@
 """A table from the pixels: numpy and scipy.ndimage are the judges."""
 
+import shutil
+
 import numpy as np
 import pytest
 from osgeo import gdal
 from scipy import ndimage
 
-from gdalbridge import BridgeError, attach, build, open_table
+from gdalbridge import BridgeError, attach, build, calc, open_table
 from gdalbridge.errors import CancelledError, OutputExistsError
+from ratzarr import RatZarr
 from tests.gdalbridge.pixel_rasters import squares, write
 
 pytestmark = pytest.mark.main_env_only
@@ -218,3 +221,15 @@ def test_the_land_cover_rasters_own_histogram(nlcd):
     assert (found > 0).sum() == len(np.unique(pixels))
     # The raster is a part of the map whose table it carries.
     assert (found <= own[: len(found)]).all()
+
+
+def test_a_sidecar_whose_creation_was_killed_is_completed(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[1, 1, 2]], "u1"))
+    RatZarr(f"{path}.rat.zarr").close()
+    # What is left of it if it is killed before its second document.
+    shutil.rmtree(f"{path}.rat.zarr/RAT")
+    with pytest.raises(BridgeError, match="no other band has one.*gdalbridge build"):
+        calc(path, {"x": "1"})
+    assert build(path).rows == 3
+    with open_table(path) as table:
+        assert table["Histogram"][:].tolist() == [0, 2, 1]

@@ -228,7 +228,7 @@ def test_a_sidecar_whose_creation_was_killed_is_completed(tmp_path):
     RatZarr(f"{path}.rat.zarr").close()
     # What is left of it if it is killed before its second document.
     shutil.rmtree(f"{path}.rat.zarr/RAT")
-    with pytest.raises(BridgeError, match="no other band has one.*gdalbridge build"):
+    with pytest.raises(BridgeError, match=r"no other band has one.*gdalbridge build"):
         calc(path, {"x": "1"})
     assert build(path).rows == 3
     with open_table(path) as table:

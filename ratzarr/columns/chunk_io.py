@@ -198,7 +198,8 @@ class BlockRead:
         if self._damaged:
             raise self._damaged[0]
         for chunk in self._missing:
-            if chunk * state.chunk_rows < state.all_there:
+            # Rows may have been cut off, and added again, since the column was opened.
+            if chunk * state.chunk_rows < min(state.all_there, column.state.all_there):
                 raise column.chunk_missing(state, chunk)
         if column.cache.trusts and self._use is None and len(self._missing) <= MAX_BLANK:
             # On S3, two requests show that a chunk does not exist.

@@ -57,6 +57,15 @@ class Together:
             with pytest.raises(RowRangeError, match="5 rows"):
                 late.readBlock("s", 6, 1)
 
+    def test_rows_cut_off_and_added_again_are_not_damaged(self, place):
+        url = place.new()
+        with make(place.at(url), 15, chunk=2) as table, RatZarr(place.at(url)) as late:
+            table["a"] = np.arange(15)
+            late.readBlock("a", 0, 15)
+            table.setRowCount(7)
+            table.setRowCount(10)
+            assert late.readBlock("a", 0, 10).tolist() == [*range(7), 0, 0, 0]
+
     def test_a_table_that_only_grows(self, place):
         url = place.new()
         with (

@@ -173,8 +173,7 @@ def open_dataset(
     if dataset is None:
         is_path = not name.startswith("/vsi") and ":" not in name
         reason = "GDAL gives no reason"
-        if bucket_of(name):
-            ask(name, storage_options)
+        is_missing = bucket_of(name) is not None and not ask(name, storage_options)
         if not found and is_path and not os.path.lexists(name):
             reason = "the file does not exist"
         elif not found:
@@ -183,6 +182,9 @@ def open_dataset(
                 gdal.OpenEx(name, flags | gdal.OF_VERBOSE_ERROR)
         if found:
             reason = found[-1].text
+        if is_missing and ("404" in reason or "does not exist" in reason):
+            # Other words are about a raster that is a directory.
+            reason = "the file does not exist"
         how = "for writing " if update else ""
         raise RasterNotFoundError(f"{raster} can't be opened {how}as a raster: {reason}")
     refuse_special_sources(dataset)

@@ -136,8 +136,13 @@ def in_this_thread(name: str) -> Iterator[None]:
         yield
 
 
-def ask(name: str, options: Mapping[str, Any] | None = None) -> None:
+def ask(name: str, options: Mapping[str, Any] | None = None) -> bool:
     """Request an object with our own client, to get a clear error if it fails.
+
+    Returns
+    -------
+    bool
+        False if the server says that it is missing.
 
     Raises
     ------
@@ -148,12 +153,12 @@ def ask(name: str, options: Mapping[str, Any] | None = None) -> None:
         location = parse_location(name)
     except ArgumentError:
         # For a bucket alone, or a key that only a raster can have, let GDAL report the error.
-        return
+        return True
     try:
         # Only the status matters, so the body is not read.
-        open_objects(location, options).get("", limit=0)
+        return open_objects(location, options).get("", limit=0) is not None
     except DamagedError:
-        return
+        return True
     except RatZarrError as error:
         raise type(error)(f"{name} can't be opened: {error}") from error
 

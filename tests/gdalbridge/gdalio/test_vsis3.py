@@ -11,6 +11,7 @@ import pytest
 from osgeo import gdal
 
 from gdalbridge import BridgeError, copy_to_sidecar
+from gdalbridge.errors import RasterNotFoundError
 from gdalbridge.gdalio.datasets import opened
 from gdalbridge.gdalio.rat_reader import bands_with_table
 from gdalbridge.gdalio.vsis3 import reached
@@ -309,6 +310,15 @@ def test_errors_of_a_rasters_server(server, monkeypatch):
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         with pytest.raises(TimeoutError, match="no answer"):
             bands_with_table("/vsis3/bucket/lc.tif")
+
+
+def test_a_missing_raster_is_said_as_on_a_disk(moto_s3, tmp_path):
+    for place in (str(tmp_path), f"s3://{moto_s3.bucket}", f"/vsis3/{moto_s3.bucket}"):
+        for name in ("no ne.tif", "d/größe#1.tif"):
+            with pytest.raises(RasterNotFoundError) as error:
+                bands_with_table(f"{place}/{name}")
+            words = "can't be opened as a raster: the file does not exist"
+            assert str(error.value) == f"{place}/{name} {words}"
 
 
 def test_no_credentials_for_a_raster(server, monkeypatch):

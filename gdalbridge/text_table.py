@@ -3,6 +3,7 @@
 import math
 import shutil
 import sys
+import unicodedata
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from html import escape
@@ -34,7 +35,7 @@ def fitting(names: Sequence[str], rows: Sequence[Sequence[str]], width: int | No
         return len(names)
     used = -len(GAP)
     for place, name in enumerate(names):
-        used += len(GAP) + max(len(cell(name)), *(len(cell(row[place])) for row in rows), 0)
+        used += len(GAP) + max(_width(cell(name)), *(_width(cell(row[place])) for row in rows), 0)
         if used > width and place >= 2:
             return place
     return len(names)
@@ -45,12 +46,31 @@ def plain_text(value: Any) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(value))
 
 
+def _width(text: str) -> int:
+    """Return the width of text in a terminal, where some characters are two wide, or none.
+
+    >>> _width("größe"), _width("gro\u0308ße"), _width("森林")
+    (5, 5, 4)
+    """
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
 def cell(value: Any) -> str:
-    """Return a value as text for a cell, at most 40 characters; None as an empty text."""
+    """Return a value as text for a cell, at most 40 characters wide; None as an empty text."""
     if value is None:
         return ""
     text = plain_text(float_text(value) if isinstance(value, float) else value)
-    return text if len(text) <= 40 else text[:37] + "..."
+    if _width(text) <= 40:
+        return text
+    text = text[:37]
+    while _width(text) > 37:
+        text = text[:-1]
+    return text + "..."
 
 
 def float_text(value: float, digits: int = 10) -> str:
@@ -122,15 +142,20 @@ def text_table(
         True for each column that is aligned to the right. By default none.
     """
     cells = [[cell(name) for name in names], *[[cell(one) for one in row] for row in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(names))]
+    widths = [max(_width(row[i]) for row in cells) for i in range(len(names))]
     cells.insert(1, ["-" * width for width in widths])
-    align = [str.rjust if one else str.ljust for one in right or [False] * len(names)]
+    sides = right or [False] * len(names)
     return "\n".join(
         GAP.join(
-            put(one, width) for put, one, width in zip(align, row, widths, strict=True)
+            _padded(one, width, side) for one, width, side in zip(row, widths, sides, strict=True)
         ).rstrip()
         for row in cells
     )
+
+
+def _padded(text: str, width: int, right: bool) -> str:
+    blanks = " " * (width - _width(text))
+    return blanks + text if right else text + blanks
 
 
 def html_table(names: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[bool]) -> str:

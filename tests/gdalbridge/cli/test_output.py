@@ -81,6 +81,21 @@ def test_a_terminal_narrower_than_a_column_shows_one(table):
     assert lines[1].split() == ["row", "column_0"]
 
 
+def test_wide_characters_are_aligned(tmp_path):
+    with RatZarr(tmp_path / "t.rat.zarr", newRowCount=4) as store:
+        store["森林"] = np.array(["森林", "wald", "fore\u0302t", "森" * 21], "T")
+        store["n"] = np.arange(4)
+    lines = call("head", tmp_path / "t.rat.zarr").output.splitlines()
+    assert lines[1:] == [
+        "row  森林                                     n",
+        "---  ---------------------------------------  -",
+        "0    森林                                     0",
+        "1    wald                                     1",
+        "2    fore\u0302t                                    2",
+        "3    " + "森" * 18 + "...  3",
+    ]
+
+
 def test_float32_has_its_own_digits(table):
     shown = json.loads(call("head", table, "--json").output)["columns"]["column_7"]
     assert shown == [0.1, 16777216.0, 7.0]

@@ -345,6 +345,8 @@ class RatZarr(TableMethods):
     def getMissingRows(self, colName: str) -> list[tuple[int, int]]:
         """Return the rows of a column that are not written yet, as whole chunks.
 
+        Rows that were cut off from the column count as missing, even if they were written since.
+
         Returns
         -------
         list of (int, int)

@@ -389,8 +389,9 @@ class Column:
         # Read the document again, because the caller is about to write these rows. An unfinished
         # column that will replace another is not reopened when other processes resize the table.
         self.document.reload()
-        written = self.chunks_there()
         step, rows = self.state.chunk_rows, min(row_count, self.state.length)
+        kept = self.state.never_cut(rows)
+        written = {one for one in self.chunks_there() if min((one + 1) * step, rows) <= kept}
         runs: list[tuple[int, int]] = []
         start = 0
         for chunk in [*sorted(written), chunk_count(rows, step)]:

@@ -209,6 +209,13 @@ class ColumnState:
         """True if rows may have been cut off. Then chunks beyond the end may exist."""
         return self.cuts is None or len(self.cuts) > 0
 
+    def never_cut(self, rows: int) -> int:
+        """Return how many of the first rows were never cut off.
+
+        The chunks of others may hold fill values since, even if all rows are back.
+        """
+        return min((rows, *(self.cuts or ())))
+
     @property
     def is_external(self) -> bool:
         """True if another program may have set its length.

@@ -296,6 +296,8 @@ class ColumnCheck:
         words = "its writer is still at work, or was interrupted:"
         words += f"{there} of {state.rows} rows exist" if gaps else "all its rows exist"
         words += f", and missing {rows_in_words(gaps)}" if gaps else ""
+        kept = state.never_cut(state.rows)
+        words += f", those from {kept} were cut off once" if kept < state.rows else ""
         words += ". Continue it (gdalbridge copy --resume, or resumeColumn), or delete it"
         self._add("unfinished", self.prefix, words, (0, state.rows))
 

@@ -95,10 +95,12 @@ def complete(check: ColumnCheck, opened: Callable[[], RatZarr], patience: float)
     Returns
     -------
     Repair or None
-        None if rows are missing, or if an existing chunk may lack rows.
+        None if rows are missing or were cut off, or if an existing chunk may lack rows.
     """
     state = check.state
     if state is None or check.document is None or check.missing(state.rows):
+        return None
+    if not state.complete and state.never_cut(state.rows) < state.rows:
         return None
     if any(finding.wrong and finding.kind != "unfinished" for finding in check.findings):
         return None

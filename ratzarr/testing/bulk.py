@@ -91,6 +91,21 @@ class Bulk:
             table.writeBlock("wide", np.ones((4, 3)), 8)
             assert table.getMissingRows("wide") == [(0, 8), (12, 22)]
 
+    @pytest.mark.parametrize("cut", [0, 4, 6])
+    def test_rows_that_were_cut_off_are_missing(self, place, cut):
+        """Even when they are back: their chunks may be there, with empty rows."""
+        url = place.new()
+        with make(place.at(url), 12, chunk=4) as table:
+            table.createColumn("a", "int32", complete=False)
+            table.writeBlock("a", np.arange(12), 0)
+            table.setRowCount(cut)
+            assert table.getMissingRows("a") == []
+            table.setRowCount(12)
+            assert table.getMissingRows("a") == [(cut // 4 * 4, 12)]
+        with RatZarr(place.at(url)) as table:
+            assert table.resumeColumn("a") is not None
+            assert table.getMissingRows("a") == [(cut // 4 * 4, 12)]
+
     def test_going_on_with_an_unfinished_column(self, place):
         url = place.new()
         with make(place.at(url), 10, done=("int32",)) as table:

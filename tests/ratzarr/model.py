@@ -134,6 +134,8 @@ class ColumnModel:
     """How many instances have written to it."""
     written: set = field(default_factory=set)
     """Chunks of which rows were written."""
+    kept: float = float("inf")
+    """How many rows were never cut off."""
 
     def shape(self, rows):
         """Return the shape of a block."""
@@ -162,17 +164,20 @@ class ColumnModel:
 
     def resize(self, rows):
         """Cut rows off, or add empty ones."""
-        keep = min(rows, len(self.values))
+        was = len(self.values)
+        keep = min(rows, was)
         values = self.blank(rows)
         values[:keep] = self.values[:keep]
         self.values = values
         self.written &= set(self.chunks(0, keep))
+        if keep < was:
+            self.kept = min(self.kept, keep)
 
-    def missing(self):
-        """Return runs of rows in chunks that nobody wrote."""
+    def missing(self, *, cut=True):
+        """Return runs of rows in chunks that nobody wrote, or of which rows were cut off."""
         runs = []
         for chunk, first, stop in self.parts(0, len(self.values)):
-            if chunk in self.written:
+            if chunk in self.written and (stop <= self.kept or not cut):
                 continue
             if runs and runs[-1][1] == first:
                 runs[-1] = (runs[-1][0], stop)

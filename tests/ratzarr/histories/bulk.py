@@ -42,7 +42,7 @@ class Bulk:
         for start, stop in column.missing() if not foreign else [(0, self.model.rows)]:
             block = values_of(column.dtype, column.shape(stop - start), random)
             self._write(view, start, stop, {name: block})
-        if column.missing() or self._foreign(column):
+        if column.missing(cut=False) or self._foreign(column):
             return
         must = [False]
 

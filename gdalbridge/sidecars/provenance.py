@@ -539,7 +539,8 @@ def _digest(band: Any, window: _Window, itemsize: int) -> str:
 
     place = (window.x, window.y, window.columns, window.rows)
     status, _ = band.GetDataCoverageStatus(*place)
-    if status & gdal.GDAL_DATA_COVERAGE_STATUS_EMPTY:
+    # If only some of its blocks are stored, it has values to compare.
+    if status == gdal.GDAL_DATA_COVERAGE_STATUS_EMPTY:
         return EMPTY
     data = bytes(band.ReadRaster(*place, buf_type=band.DataType))
     if sys.byteorder == "big":  # pragma: no cover - no such machine is tested

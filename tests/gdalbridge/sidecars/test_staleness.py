@@ -266,6 +266,30 @@ def test_no_data_where_nothing_is_stored(tmp_path):
     assert "samples differ" in changes(path)[0]
 
 
+def test_windows_of_which_some_blocks_are_stored(tmp_path):
+    path = tmp_path / "seg.tif"
+    options = ["SPARSE_OK=TRUE", "BLOCKYSIZE=2"]
+    dataset = gdal.GetDriverByName("GTiff").Create(str(path), 400, 64, 1, gdal.GDT_Byte, options)
+    dataset.GetRasterBand(1).SetNoDataValue(255)
+    for first in range(0, 64, 4):
+        dataset.GetRasterBand(1).WriteArray(pixels(seed=first, shape=(2, 400)), 0, first)
+    dataset.GetRasterBand(1).SetDefaultRAT(new_rat(COLUMNS, 10))
+    del dataset
+    copy_to_sidecar(path)
+    other = tmp_path / "other.tif"
+    gdal.Translate(str(other), str(path)).FlushCache()
+    shutil.copy(path, tmp_path / "sparse.tif")
+    shutil.move(other, path)
+    assert changes(path) == []
+    shutil.move(tmp_path / "sparse.tif", path)
+    assert changes(path) == []
+    dataset = update(path)
+    for first in range(0, 64, 4):
+        dataset.GetRasterBand(1).WriteArray(pixels(seed=99, shape=(2, 400)), 0, first)
+    del dataset
+    assert "samples differ" in changes(path)[0]
+
+
 def test_a_copy_and_an_upload(raster, tmp_path, moto_s3):
     copied = tmp_path / "copied"
     copied.mkdir()

@@ -101,7 +101,7 @@ class LayerWriter:
 
         for name in [one.name for one in fields] + ([fid] if fid else []):
             if "\0" in name:
-                raise ConversionError(f"{path}: GDAL can't have a zero character in {name!r}")
+                raise ConversionError(f"GDAL can't have a zero character in {name!r}")
         self._path, self._fields, self._fid, self._ogr = path, list(fields), fid, ogr
         self._polygons, self._layer_name, self._options = polygons, layer, list(options)
         self._since = 0

@@ -168,13 +168,16 @@ def open_table(
     if table.load():
         return table, False
     if not create:
-        refuse_foreign_root(objects)
+        if refuse_foreign_root(objects) and _has_come(table):
+            return table, False
         raise TableNotFoundError(f"there is no RatZarr at {objects.location}")
     check_writable(objects)
     if isinstance(objects, LocalObjects):
         _refuse_other_content(objects)
     if objects.create(ZARR_JSON, to_json(root_document())) is None:
         refuse_foreign_root(objects)
+        if _has_come(table):
+            return table, False
     if not table.create(table_document(rows, chunk_rows)):
         table.load()
     return table, True
@@ -190,11 +193,36 @@ def _refuse_other_content(objects: LocalObjects) -> None:
         )
 
 
-def refuse_foreign_root(objects: Objects) -> None:
+def _has_come(table: MetadataDocument) -> bool:
+    """Look again for a table of which the root exists: another process may be creating it.
+
+    Raises
+    ------
+    NotARatZarrError
+        If there are columns without a table.
+    """
+    objects = table.objects
+    has_columns = bool(objects.list_dirs(GROUP))
+    if table.load():
+        return True
+    if has_columns:
+        raise NotARatZarrError(
+            f"{objects.location} is not a RatZarr, but a part of one: it has columns, and no "
+            f"{TABLE_KEY}. Resume the copy or move that was interrupted, or restore this file"
+        )
+    return False
+
+
+def refuse_foreign_root(objects: Objects) -> bool:
     """Raise an error if the store's root is not one that ratzarr writes.
 
     A root of ours without a table comes from a process that is creating it, or was killed
     meanwhile. It is completed.
+
+    Returns
+    -------
+    bool
+        True if there is a root.
 
     Raises
     ------
@@ -203,13 +231,14 @@ def refuse_foreign_root(objects: Objects) -> None:
     """
     data = objects.get(ZARR_JSON, MAX_DOCUMENT_BYTES)
     if data is None:
-        return
+        return False
     found = from_json(data, f"{objects.location}/{ZARR_JSON}")
     if found != root_document():
         kind = found.get("node_type", "node")
         raise NotARatZarrError(
             f"{objects.location} is not a RatZarr: it is a Zarr {kind} without a group {GROUP}"
         )
+    return True
 
 
 def is_valid(objects: Objects) -> bool:

@@ -5,7 +5,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError
+from ratzarr import DFLT_CHUNKSIZE, NotARatZarrError, RatZarr, RatZarrError
 from ratzarr.testing.helpers import document, make, raw, refused
 
 
@@ -191,6 +191,20 @@ class Opening:
         place.put(url, "notes.txt", b"hello")
         with refused(place, url, error=RatZarrError):
             RatZarr(place.at(url), create=False)
+
+    def test_a_part_of_a_table_is_refused(self, place):
+        """As an interrupted copy leaves: columns without the table's own document."""
+        url = place.new()
+        make(place.at(url), 3, a=(np.int32,)).close()
+        part = place.content(url, "RAT/zarr.json")
+        place.remove(url, "RAT/zarr.json")
+        for options in ({}, {"create": False}, {"readOnly": True}):
+            with refused(place, url, "part of one", "RAT/zarr.json", error=NotARatZarrError):
+                RatZarr(place.at(url), **options)
+        assert not RatZarr.isValidRatZarr(place.at(url))
+        place.put(url, "RAT/zarr.json", part)
+        with RatZarr(place.at(url)) as table:
+            assert table.getColumnNames() == ["a"]
 
     def test_a_later_format_is_refused(self, place):
         url = place.new()

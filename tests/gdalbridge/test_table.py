@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from gdalbridge import BridgeError, LossWarning, attach, find_sidecars, open_tab
 from gdalbridge.errors import RasterNotFoundError
 from ratzarr import (
     ClosedError,
+    NotARatZarrError,
     RatZarr,
     RatZarrError,
     ReadOnlyError,
@@ -64,6 +66,17 @@ def test_the_rasters_own_columns_and_its_sidecars(raster):
     with attach(raster) as rat:
         shown = [rat.GetNameOfCol(at) for at in range(rat.GetColumnCount())]
     assert shown == ["Value", "Histogram", "name", "v[0]", "v[1]", "z"]
+
+
+def test_a_part_of_a_sidecar_is_not_left_out(raster):
+    """As an interrupted copy of the sidecar alone leaves it."""
+    with RatZarr(f"{raster}.rat.zarr", newRowCount=4) as sidecar:
+        sidecar["x"] = [1, 2, 3, 4]
+    os.remove(f"{raster}.rat.zarr/RAT/zarr.json")
+    for opening in (open_table, attach, partial(attach, update=True)):
+        with pytest.raises(NotARatZarrError, match="a part of one"):
+            opening(raster)
+    assert sorted(os.listdir(f"{raster}.rat.zarr/RAT")) == ["x"]
 
 
 def test_new_columns_go_to_the_sidecar_and_gdal_sees_them(raster):

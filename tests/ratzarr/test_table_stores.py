@@ -56,6 +56,8 @@ class TestTablesInIcechunk(TableConformance):
     test_a_store_in_another_zarr_format = None
     test_consolidated_metadata_is_ignored = None
     test_foreign_objects_inside = None
+    # A group goes with all that is in it.
+    test_a_part_of_a_table_is_refused = None
     # Nor does its JSON have NaN (test_icechunk_takes_no_nan).
     test_nan_and_infinity_are_written_as_zarr_writes_them = None
     test_what_is_no_column_is_none = None

@@ -267,7 +267,10 @@ class AttachedTable:
         if stored_name != name:
             attributes["GDAL_NAME"] = name
         attributes[PROVENANCE_ATTR] = column_provenance(
-            "attach", self._raster_now()[RASTER_ATTR], source
+            "attach",
+            self._raster_now()[RASTER_ATTR],
+            source,
+            {"rows": self._own_rows} if self._own_rows else None,
         )
         table = self._target()
         # As in GDAL, a new column has all rows of the table.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gdalbridge.errors import RasterNotFoundError
-from gdalbridge.gdalio.compat import vrt_xml
 
 __all__ = ["refuse_special_files", "refuse_special_sources"]
 
@@ -62,6 +61,9 @@ def refuse_special_sources(dataset: Any) -> None:
     driver = dataset.GetDriver()
     if driver is None or driver.ShortName != "VRT":
         return
+    # Names are also looked at where there is no GDAL.
+    from gdalbridge.gdalio.compat import vrt_xml
+
     folder = Path(dataset.GetDescription()).parent
     for attributes, found in _SOURCE.findall(vrt_xml(dataset)):
         source = unescape(found)

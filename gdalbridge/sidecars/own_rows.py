@@ -98,13 +98,22 @@ def _are_row_numbers(read: Read, rows: int) -> bool:
 
 def _difference(column: str, rows: int, read: Read, table: RatZarr) -> str | None:
     """Describe in what a sidecar's rows differ from those of the raster's own table."""
-    operations = set()
+    operations: set[Any] = set()
     # This call opens all columns in parallel.
     unreadable = table.getUnreadableColumns()
     for name in table.getColumnNames():
         if name in unreadable:
             continue
         attributes = table.getColumnAttributeMapping(name).asdict()
+        provenance = attributes.get(PROVENANCE_ATTR)
+        if not isinstance(provenance, dict):
+            provenance = {}
+        operation = provenance.get("operation")
+        if operation == "attach" and provenance.get("source") == {"rows": rows}:
+            # A column that was made beside this table, or in place of one of it.
+            operations.add("copy")
+            continue
+        operations.add(operation)
         if (
             usage_in(attributes) == FieldUsage.MIN_MAX
             and table.getColumnWidth(name) == 1
@@ -116,12 +125,9 @@ def _difference(column: str, rows: int, read: Read, table: RatZarr) -> str | Non
             ):
                 return None
             return f"their columns {column!r} and {name!r} differ"
-        provenance = attributes.get(PROVENANCE_ATTR)
-        if isinstance(provenance, dict):
-            operations.add(provenance.get("operation"))
     if "build" in operations:
         return f"a row number of the sidecar is the pixel value, and the raster has {column!r}"
-    # A copy has the rows of the raster's own table, and may have grown since.
+    # These columns have the rows of the raster's own table, and may have grown since.
     if table.rowCount == rows or "copy" in operations:
         return None
     return f"the sidecar has {table.rowCount} rows, and the raster {rows}, for the values in {column!r}"

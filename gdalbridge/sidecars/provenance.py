@@ -101,7 +101,8 @@ def column_provenance(
     column : str, optional
         GDAL's name of the source column.
     source : mapping, optional
-        From :func:`table_source`. An interrupted copy is resumed only if this is unchanged.
+        From :func:`table_source`. An interrupted copy is resumed only if this is unchanged. For a
+        column of an attached table, the ``rows`` of the raster's own table that it stood beside.
     """
     return {
         "operation": operation,

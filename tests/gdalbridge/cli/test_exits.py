@@ -339,7 +339,7 @@ def with_memory(size, *args):
 
     for _ in range(5):
         try:
-            return done(*args, preexec_fn=limit, timeout=LIMIT / 3)
+            return done(*args, preexec_fn=limit, timeout=LIMIT / 6)
         except subprocess.TimeoutExpired:
             size += 3 << 20
     raise AssertionError(f"it hangs in {size} bytes, and in less")

@@ -110,6 +110,29 @@ def test_tables_of_the_same_rows_are_shown_side_by_side(raster, tmp_path):
         assert table.columns == ["Value", "Count", "image_mean"]
 
 
+@pytest.mark.parametrize("override", [False, True])
+def test_a_row_appended_through_an_attached_table(raster, override):
+    """Its columns were made beside the raster's own, so their rows are the same."""
+    with attach(raster, update=True, override=override) as rat:
+        rat.CreateColumn("x", gdal.GFT_Integer, gdal.GFU_Generic)
+        rat.SetValueAsInt(3, 2, 7)
+        if override:
+            rat.SetValueAsInt(3, 0, 11)
+    values = [3, 7, 9, 11 if override else 0]
+    with attach(raster) as rat:
+        names = [rat.GetNameOfCol(at) for at in range(rat.GetColumnCount())]
+        assert names == ["Value", "Count", "x"]
+        assert rat.ReadAsArray(0).tolist() == values
+        assert rat.ReadAsArray(2).tolist() == [0, 0, 0, 7]
+    with open_table(raster) as table:
+        assert table.columns == names
+    # Another table of its own, or rows by pixel value.
+    set_rat(raster, new_rat([("Value", INTEGER, 5, [3, 7, 9, 12, 13])], 5))
+    with pytest.warns(LossWarning, match=SAID), attach(raster) as rat:
+        shown = {rat.GetNameOfCol(at) for at in range(rat.GetColumnCount())}
+    assert shown == ({"x", "Value"} if override else {"x"})
+
+
 def test_two_columns_of_values_are_compared(raster):
     with RatZarr(f"{raster}.rat.zarr", newRowCount=3) as table:
         table.createColumn("id", "i4", attributes={"GDAL_USAGE": 5})

@@ -517,7 +517,7 @@ def _decided(sources: _Sources, machines: tuple[tuple[str, str], ...]) -> S3Sett
     find, decide = sources.find, sources.decide
     named = decide("profile", find("profile", *PROFILES))
     config_file, credentials_file = (
-        next((str(one.value) for one in find(*names)), default)
+        str(min(find(*names), key=lambda one: one.rank, default=Setting(default, "", 5)).value)
         for names, default in (
             (("AWS_CONFIG_FILE",), "~/.aws/config"),
             (("AWS_SHARED_CREDENTIALS_FILE", "CPL_AWS_CREDENTIALS_FILE"), "~/.aws/credentials"),
@@ -591,8 +591,8 @@ def _endpoints(sources: _Sources) -> Iterator[list[Setting]]:
     )
     if not (ignored and ignored[0].value):
         # The AWS tools have one name for all services and one for S3, so these do not conflict.
-        name = next((n for n in _ENDPOINTS if n in sources.variables), _ENDPOINTS[-1])
-        yield sources.find(name, "profile endpoint", convert=clean)
+        told = sources.find(*_ENDPOINTS, "profile endpoint", convert=clean)
+        yield sorted(told, key=lambda one: one.rank)[:1]
     https = all(one.value for one in sources.find("AWS_HTTPS", convert=is_true))
     scheme = "https" if https else "http"
     yield sources.find(

@@ -109,6 +109,22 @@ def test_what_goes_before_what():
     assert said(defaults=defaults) == (None, "of-defaults", True)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+        ("AWS_SHARED_CREDENTIALS_FILE", "CPL_AWS_CREDENTIALS_FILE"),
+    ],
+)
+def test_a_nearer_source_goes_before_the_order_of_names(first, second):
+    def said(**more):
+        found = resolve(**more)
+        return found.endpoint or found.files[1]
+
+    assert said(environment={first: "http://a", second: "http://b"}) == "http://a"
+    assert said(environment={first: "http://a"}, words={second: ("http://b", "w")}) == "http://b"
+
+
 def test_sources_are_named():
     found = resolve(
         {"AWS_DEFAULT_REGION": "r", "AWS_S3_ENDPOINT": "h", "AWS_REQUEST_PAYER": "requester"},

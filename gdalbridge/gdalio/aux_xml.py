@@ -13,7 +13,7 @@ from gdalbridge.gdalio.compat import NEW_TYPES, exceptions, gdal, own_rat, set_o
 from gdalbridge.gdalio.datasets import read_file, xml_attribute
 from ratzarr.stores import temporary_path
 
-__all__ = ["has_table", "older_gdal_note", "write_beside"]
+__all__ = ["bands_with_nodata", "has_table", "older_gdal_note", "write_beside"]
 
 TABLE = "GDALRasterAttributeTable"
 BAND = "PAMRasterBand"
@@ -90,6 +90,15 @@ def has_table(tree: list[Any], band: int) -> bool:
         xml_attribute(one, "band") == str(band) and any(_elements(one, TABLE))
         for one in _bands_in(tree)
     )
+
+
+def bands_with_nodata(data: bytes) -> frozenset[str]:
+    """Return the numbers of the bands to which an ``.aux.xml`` gives a nodata value."""
+    with exceptions(False), silence():
+        tree = gdal.ParseXMLString(data.replace(b"\0", b" ").decode("latin-1"))
+    bands = () if tree is None else _bands_in(tree)
+    found = [one for one in bands if any(_elements(one, "NoDataValue"))]
+    return frozenset(xml_attribute(one, "band") or "" for one in found)
 
 
 def _parsed(path: str) -> list[Any] | None:

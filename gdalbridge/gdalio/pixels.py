@@ -19,6 +19,7 @@ from gdalbridge.errors import GdalError, RasterNotFoundError
 from gdalbridge.gdalio.compat import data_type, exceptions, gdal
 from gdalbridge.gdalio.crs import same_crs
 from gdalbridge.gdalio.datasets import band_of, opened
+from gdalbridge.gdalio.files_beside import FilesBeside, check_files_read, files_beside
 
 __all__ = ["Grid", "Pixels", "Window", "pixel_type", "pixel_value"]
 
@@ -146,6 +147,8 @@ class Pixels:
                 or not band.GetMaskFlags() & (gdal.GMF_ALL_VALID | gdal.GMF_NODATA)
                 for band in found
             ]
+            self._beside = FilesBeside() if is_open else files_beside(dataset, storage_options)
+            check_files_read(dataset, self._beside, self.bands)
             self.block = tuple(found[0].GetBlockSize()) if found else (self.grid.width, 1)
         except BaseException:
             self._stack.close()
@@ -178,6 +181,7 @@ class Pixels:
             with self._lock:
                 # Closed with this object, by whichever thread.
                 found = self._stack.enter_context(opened(self._raster, self._options))
+                check_files_read(found, self._beside, self.bands)
             self._local.dataset = found
         return found
 

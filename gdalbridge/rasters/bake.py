@@ -21,6 +21,7 @@ from gdalbridge.errors import (
 from gdalbridge.gdalio.aux_xml import write_beside
 from gdalbridge.gdalio.datasets import open_dataset, opened
 from gdalbridge.gdalio.field_types import FieldType, type_name
+from gdalbridge.gdalio.files_beside import check_files_read, files_beside
 from gdalbridge.gdalio.rat_compare import colour_losses, losses_between
 from gdalbridge.gdalio.rat_reader import bands_with_table, open_rat
 from gdalbridge.gdalio.rat_writer import EXACT, check_columns
@@ -168,6 +169,8 @@ def bake(
         progress_of(progress) as reporter,
         ExitStack() as stack,
     ):
+        every = range(1, dataset.RasterCount + 1)
+        check_files_read(dataset, files_beside(dataset, storage_options), every)
         hosted = _hosted(raster, sidecars, band, storage_options)
         tables = [one.sidecar for one in hosted]
         bands = _bands(dataset, tables, band, reading)

@@ -6,6 +6,7 @@ from osgeo import gdal
 
 import gdalbridge
 from gdalbridge.errors import GdalLossError
+from ratzarr import RatZarr, StoreError
 from tests.gdalbridge.sample_rasters import INTEGER, REAL, STRING, make, new_rat
 from tests.servers.faults import AFTER, EVERYWHERE, Faults, faulty_proxy
 
@@ -81,4 +82,57 @@ def test_a_table_that_gdal_has_not_read_is_no_missing_one(busy, monkeypatch):
     faults.plan = lambda method, key, number: "503" if (key, number) == (missed, 0) else None
     with pytest.raises(GdalLossError, match=r"not read .*lc\.tif\.aux\.xml"):
         gdalbridge.copy_to_sidecar(raster)
+    assert faults.done
+
+
+@pytest.fixture
+def masked(busy, moto_s3, tmp_path):
+    """The raster of ``busy`` with a mask and, in its .aux.xml, a nodata value; and a local copy."""
+    raster, faults = busy
+    path = tmp_path / "masked.tif"
+    dataset = make(path, size=(8, 8))
+    dataset.GetRasterBand(1).WriteArray(np.arange(64, dtype="u1").reshape(8, 8) % 4)
+    dataset = None
+    with gdal.config_options({"GDAL_TIFF_INTERNAL_MASK": "NO"}):
+        dataset = gdal.Open(str(path), gdal.GA_Update)
+        dataset.CreateMaskBand(gdal.GMF_PER_DATASET)
+        dataset.GetRasterBand(1).GetMaskBand().WriteArray(np.eye(8, dtype="u1") * 255)
+        dataset = None
+    plain = tmp_path / "plain.tif"
+    plain.write_bytes(path.read_bytes())
+    plain.with_name("plain.tif.aux.xml").write_text(
+        '<PAMDataset><PAMRasterBand band="1"><NoDataValue>2</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+    for file in (*tmp_path.glob("masked.tif*"), *tmp_path.glob("plain.tif*")):
+        moto_s3.client.put_object(Bucket=moto_s3.bucket, Key=file.name, Body=file.read_bytes())
+    return raster.rpartition("/")[0], tmp_path, faults
+
+
+def counted(raster, table):
+    gdalbridge.build(raster, table)
+    with RatZarr(table) as built:
+        return built.readBlock("Histogram", 0, built.rowCount).tolist()
+
+
+@pytest.mark.parametrize("missed", ["masked.tif.msk", "plain.tif.aux.xml"])
+@pytest.mark.parametrize("refused", [1, 2, 1000])
+def test_pixels_without_their_mask_or_nodata_are_not_counted(masked, missed, refused, monkeypatch):
+    """GDAL takes the file for missing, without a message."""
+    place, here, faults = masked
+    name = missed.rpartition(".tif")[0] + ".tif"
+    expected = counted(here / name, here / "a.rat.zarr")
+    assert expected != [16, 16, 16, 16]
+    assert counted(f"{place}/{name}", here / "b.rat.zarr") == expected
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    monkeypatch.setenv("RATZARR_S3_RETRIES", "2")
+
+    def refuse(method, key, number):
+        return "503" if key == missed and len(faults.done) < refused else None
+
+    faults.plan = refuse
+    try:
+        assert counted(f"{place}/{name}", here / "c.rat.zarr") == expected
+        assert refused < 1000
+    except (GdalLossError, StoreError) as error:
+        assert missed in str(error)
     assert faults.done

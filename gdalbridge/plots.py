@@ -472,11 +472,9 @@ class _Drawing:
 
     def _is_log(self, counts: Array, share: float = 0) -> bool:
         """Return True if counts span :data:`DECADES`, without the smallest ``share`` of them."""
-        if self._log is not None:
-            return self._log
         positive = counts[counts > 0]
-        if not len(positive):
-            return False
+        if self._log is not None or not len(positive):
+            return bool(self._log and len(positive))
         return bool(positive.max() / np.quantile(positive, share) >= 10**DECADES)
 
     def _count_axis(
@@ -506,7 +504,8 @@ def _number_of_bins(given: Any) -> tuple[int, tuple[float, float] | None]:
     if isinstance(given, (tuple, list)) and len(given) == 3:
         number, limits = given[0], (float(given[1]), float(given[2]))
     is_number = isinstance(number, (int, np.integer)) and not isinstance(number, bool)
-    if not is_number or not 1 <= number <= MAX_BINS or (limits and not limits[0] < limits[1]):
+    is_range = limits is None or (limits[0] < limits[1] and np.isfinite(limits).all())
+    if not is_number or not 1 <= number <= MAX_BINS or not is_range:
         raise BridgeError(
             f"bins is a number from 1 to {MAX_BINS}, or (number, first edge, last edge): got "
             f"{given!r:.100}"

@@ -4,18 +4,24 @@ from typing import Any
 
 import click
 
-from gdalbridge.cli.common import Command, band_option, examples, reading_options, report_options
+from gdalbridge.cli.common import (
+    Command,
+    band_option,
+    examples,
+    named_values,
+    reading_options,
+    report_options,
+)
 
 
 def _dtype(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> Any:
     if not values:
         return None
-    named = dict(value.rpartition("=")[::2] for value in values)
-    if "" not in named:
-        return named
+    if all("=" in value for value in values):
+        return named_values(ctx, param, values)
     if len(values) > 1:
         raise click.BadParameter("expected one DTYPE, or NAME=DTYPE for each")
-    return named[""]
+    return values[0]
 
 
 @examples(

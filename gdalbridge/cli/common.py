@@ -25,6 +25,7 @@ __all__ = [
     "examples",
     "exclusive",
     "json_option",
+    "named_values",
     "number",
     "print_csv",
     "print_json",
@@ -77,14 +78,19 @@ checkpoint_option = click.option(
 )
 
 
-def _casts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    casts = {}
+def named_values(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    """Return the values of a repeated option by their names, as its metavar says."""
+    found: dict[str, str] = {}
     for value in values:
-        column, equals, kind = value.rpartition("=")
-        if not equals or not column:
-            raise click.BadParameter(f"expected COLUMN=TYPE, got {value!r}")
-        casts[column] = kind
-    return casts
+        name, equals, text = value.rpartition("=")
+        if not (name and equals and text):
+            raise click.BadParameter(f"expected {param.metavar}, got {value!r}")
+        if name in found:
+            raise click.BadParameter(f"{name!r} is given twice")
+        found[name] = text
+    return found
 
 
 def _configure(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> None:
@@ -119,7 +125,7 @@ band_option = click.option(
 cast_option = click.option(
     "--cast",
     multiple=True,
-    callback=_casts,
+    callback=named_values,
     metavar="COLUMN=TYPE",
     help="GDAL type of a column: Integer, Real, String, ... Values must still be equal.",
 )

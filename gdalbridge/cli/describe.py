@@ -44,4 +44,4 @@ def command(
 
     with open_table(table, band, update=False, encoding=encoding, lossy=lossy) as there:
         found = there.describe(columns or None, progress=not (quiet or as_json or as_csv))
-    say(found, as_json=as_json, as_csv=as_csv)
+    say(found, as_json=as_json, as_csv=as_csv, quiet=quiet)

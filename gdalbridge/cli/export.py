@@ -12,23 +12,12 @@ from gdalbridge.cli.common import (
     cast_option,
     columns_option,
     examples,
+    named_values,
     reading_options,
     report_options,
     unicode_text,
 )
 from gdalbridge.cli.exits import say_note
-
-
-def _renamed(
-    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
-) -> dict[str, str]:
-    found = {}
-    for value in values:
-        old, equals, new = value.rpartition("=")
-        if not equals or not old or not new:
-            raise click.BadParameter(f"expected OLD=NEW, got {value!r}")
-        found[old] = new
-    return found
 
 
 @examples(
@@ -55,7 +44,7 @@ def _renamed(
 @click.option(
     "--rename",
     multiple=True,
-    callback=_renamed,
+    callback=named_values,
     metavar="OLD=NEW",
     help="Another name of a column in the file. Can be repeated.",
 )

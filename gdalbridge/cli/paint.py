@@ -62,9 +62,19 @@ def command(
         raise click.UsageError("name an output: --out for a raster, --png for a picture")
     if (column is None) != colors:
         raise click.UsageError("name a column, or use --colors for the table's colours")
+    if png is not None and not png.lower().endswith(".png"):
+        raise click.UsageError(f"--png is the name of a picture, such as map.png: got {png!r}")
+    from gdalbridge.output import Output
     from gdalbridge.rasters.paint import paint
+    from gdalbridge.rasters.shades import Shades
+    from gdalbridge.sidecars.raster_files import BESIDE
 
     found = []
+    if out is not None and png is not None:
+        # Nothing is written if the second of two outputs can't be.
+        Output(png, common["overwrite"], endings=BESIDE).check(raster)
+        if limits is not None:
+            Shades(cmap or "viridis", limits)
     if out is not None:
         is_picture = format is None and out.lower().endswith(".png")
         given = limits if cmap is not None or is_picture else None
@@ -77,7 +87,5 @@ def command(
             )
         )  # fmt: skip
     if png is not None:
-        if not png.lower().endswith(".png"):
-            raise click.UsageError(f"--png is the name of a picture, such as map.png: got {png}")
         found.append(paint(raster, column, png, cmap=cmap, limits=limits, **common))
     return found if len(found) > 1 else found[0]

@@ -8,7 +8,7 @@ import numpy as np
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.compat import exceptions, gdal
 from gdalbridge.gdalio.crs import transformed
-from gdalbridge.gdalio.pixels import Grid, Pixels
+from gdalbridge.gdalio.pixels import Grid, Pixels, pixel_value
 from ratzarr.errors import Advice
 
 __all__ = ["on_grid"]
@@ -36,8 +36,9 @@ def on_grid(
     bands: Sequence[int],
     grid: Grid,
     resampling: str | None,
+    nodata: float | None = None,
     storage_options: Mapping[str, Any] | None = None,
-) -> Pixels:
+) -> list[tuple[Pixels, int, list[Any]]]:
     """Open an image, on another raster's grid.
 
     Parameters
@@ -49,8 +50,16 @@ def on_grid(
         The grid that is needed.
     resampling : str, optional
         GDAL's method for an image of another grid.
+    nodata : float, optional
+        A value that doesn't count, besides the bands' own nodata values.
     storage_options : mapping, optional
         See :class:`ratzarr.RatZarr`.
+
+    Returns
+    -------
+    list of (Pixels, int, list)
+        For each band, where to read it, the place among the bands there, and the values that don't
+        count. Those of a resampled image did not count when it was resampled.
 
     Raises
     ------
@@ -64,9 +73,14 @@ def on_grid(
         )
     found = Pixels(image, bands, storage_options)
     try:
+        given = [pixel_value(nodata, dtype) for dtype in found.dtypes]
         differences = grid.differences(found.grid)
         if not differences:
-            return found
+            values = zip(found.nodata, given, strict=True)
+            return [
+                (found, place, [one for one in both if one is not None])
+                for place, both in enumerate(values)
+            ]
         said = f"{found.name} has {' and '.join(differences)}"
         if resampling is None:
             raise BridgeError(
@@ -82,8 +96,12 @@ def on_grid(
             raise BridgeError(
                 f"{found.name} lies outside the segments' raster: none of its pixels is in it"
             )
-        warped = _warped(found, grid, grid.transform, METHODS[resampling])
-        return Pixels(warped, bands, mask=warped.RasterCount)
+        # Band by band, because GDAL would take a pixel for valid if one of its bands is.
+        warped = [
+            _warped(found, place, one, grid, grid.transform, METHODS[resampling])
+            for place, one in enumerate(given)
+        ]
+        return [(Pixels(one, [1], mask=one.RasterCount), 0, []) for one in warped]
     except BaseException:
         found.close()
         raise
@@ -107,8 +125,10 @@ def _may_touch(one: Grid, other: Grid) -> bool:
     return bool((high > 0).all() and (low < (other.width, other.height)).all())
 
 
-def _warped(image: Pixels, grid: Grid, transform: tuple[float, ...], method: int) -> Any:
-    """Return a VRT in memory; GDAL resamples what is read from it."""
+def _warped(
+    image: Pixels, place: int, nodata: Any, grid: Grid, transform: tuple[float, ...], method: int
+) -> Any:
+    """Return a band as a VRT in memory; GDAL resamples what is read from it."""
     x, a, b, y, c, d = transform
     if b or c:
         raise BridgeError(
@@ -119,15 +139,57 @@ def _warped(image: Pixels, grid: Grid, transform: tuple[float, ...], method: int
         try:
             return gdal.Warp(
                 "",
-                image.dataset,
+                _band(image, place, nodata),
                 format="VRT",
                 outputBounds=(x, y + grid.height * d, x + grid.width * a, y),
                 width=grid.width,
                 height=grid.height,
                 dstSRS=grid.crs or None,
                 resampleAlg=method,
-                # The last band tells which pixels are outside the image, where the others are 0.
+                # The last band tells which pixels are valid; the others are 0.
                 dstAlpha=True,
+                dstNodata="none",
+                warpOptions=["INIT_DEST=0"],
             )
         except RuntimeError as error:
             raise BridgeError(f"{image.name} can't be resampled: {error}") from error
+
+
+def _band(image: Pixels, place: int, nodata: Any) -> Any:
+    """Return a VRT of a band with its mask and its nodata value, or another one.
+
+    Raises
+    ------
+    BridgeError
+        If it has two of these. GDAL knows one when it resamples.
+    """
+    number = image.bands[place]
+    values = {repr(one) for one in (image.nodata[place], nodata) if one is not None}
+    kinds = [f"the nodata value {one}" for one in sorted(values)]
+    if image.masked[place]:
+        kinds.append("a mask")
+    if len(kinds) > 1:
+        raise BridgeError(
+            f"{image.name}, band {number}: {' and '.join(kinds)} can't be left out together when the "
+            "image is resampled. Resample it with gdalwarp, or let one of them mark all such pixels"
+        )
+    if not kinds and image.dtypes[place].kind == "f":
+        # Otherwise a NaN would spread to its neighbours.
+        nodata = np.nan
+    dataset = image.dataset
+    bands = [number]
+    if dataset.GetRasterBand(number).GetMaskFlags() & gdal.GMF_ALPHA:
+        bands += [
+            one
+            for one in range(1, image.count + 1)
+            if dataset.GetRasterBand(one).GetColorInterpretation() == gdal.GCI_AlphaBand
+        ]
+    return gdal.Translate(
+        "",
+        dataset,
+        format="VRT",
+        bandList=bands,
+        noData=None if nodata is None else str(nodata),
+        # An alpha band may be the one. Without a change, GDAL loses the mask's path of a VRT.
+        options=["-colorinterp_1", "undefined"],
+    )

@@ -46,7 +46,7 @@ from gdalbridge.rasters.painter import (
     tile_of,
     windows_of,
 )
-from gdalbridge.rasters.shades import Shades, class_colors, limits_of
+from gdalbridge.rasters.shades import Shades, class_colors, limits_of, own_rgba
 from gdalbridge.sidecars.raster_files import BESIDE
 from ratzarr.pipeline import in_threads
 
@@ -340,19 +340,7 @@ def _colors(painter: Painter, window: Window, shades: Shades | None) -> NDArray[
     columns, has = painter.read(window)
     if shades is not None:
         return shades.rgba(columns[0], has)
-    found = np.zeros((4, window.height, window.width), np.uint8)
-    found[3] = 255
-    for place, values in enumerate(columns):
-        wrong = has & ~((values >= 0) & (values <= 255) & (values == np.floor(values)))
-        if wrong.any():
-            name = painter.values.columns[place].name
-            raise BridgeError(
-                f"column {name!r} has the value {values[wrong][0]}, and colours are integers from 0 "
-                "to 255"
-            )
-        found[place] = np.where(has, values, 0)
-    found[3] *= has
-    return found
+    return own_rgba(columns, has, [one.name for one in painter.values.columns])
 
 
 # ---- rasters

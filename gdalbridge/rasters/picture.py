@@ -10,7 +10,8 @@ from gdalbridge.gdalio.crs import units_of
 from gdalbridge.gdalio.pixels import Window
 from gdalbridge.progress import Progress
 from gdalbridge.rasters.painter import Painter, pixel_dtype, windows_of
-from gdalbridge.rasters.shades import Shades, class_colors, limits_of
+from gdalbridge.rasters.shades import Shades, class_colors, limits_of, own_rgba
+from gdalbridge.sql.bins import shown_text
 from ratzarr.interop import required
 from ratzarr.pipeline import in_threads
 
@@ -27,6 +28,8 @@ PAPER = "#f2f2f2"
 """Behind the map, where pixels have no value."""
 LONG = 36
 """Characters of a class's name in the legend."""
+LINE = 70
+"""Characters of a name or a condition in the title."""
 
 
 def draw(
@@ -60,9 +63,8 @@ def draw(
     axes.set_facecolor(PAPER)
     first = painter.values.columns[0]
     if column is None:
-        parts = [np.where(has, one, 0).astype(np.uint8) for one in columns[:3]]
-        opacity = np.where(has, columns[3] if len(columns) > 3 else 255, 0).astype(np.uint8)
-        _show(axes, np.stack([*parts, opacity], axis=-1), painter, region)
+        colors = own_rgba(columns, has, [one.name for one in painter.values.columns])
+        _show(axes, np.moveaxis(colors, 0, -1), painter, region)
     elif painter.classes or first.dtype.kind == "T":
         _draw_classes(figure, axes, painter, region, columns[0], has, cmap)
     else:
@@ -71,8 +73,9 @@ def draw(
         colors = shades.rgba(columns[0], has)
         _show(axes, np.moveaxis(colors, 0, -1), painter, region)
         _add_bar(figure, axes, shades, columns[0][has], first)
-    title = f"{painter.pixels.name.rstrip('/').rpartition('/')[2]}: {column or 'colours'}"
-    axes.set_title(f"{title}\nwhere {_short(where, 70)}" if where else title, fontsize=10)
+    name = painter.pixels.name.rstrip("/").rpartition("/")[2]
+    title = f"{shown_text(name, LINE)}: {shown_text(column or 'colours', LINE)}"
+    axes.set_title(f"{title}\nwhere {_short(where, LINE)}" if where else title, fontsize=10)
     figure.savefig(made, format="png", bbox_inches="tight", pad_inches=0.1)
     # The last chance to cancel.
     reporter.report(1.0)
@@ -160,7 +163,9 @@ def _add_bar(figure: Any, axes: Any, shades: Shades, values: Array, column: Any)
         ax=axes, extend=extend, shrink=0.8, aspect=30, pad=0.02,
     )  # fmt: skip
     units = column.attributes.get("units")
-    label = f"{column.name} ({units})" if isinstance(units, str) and units else column.name
+    label = shown_text(column.name, LINE)
+    if isinstance(units, str) and units:
+        label += f" ({shown_text(units)})"
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)
 
@@ -203,7 +208,7 @@ def _draw_classes(
     axes.legend(
         handles=patches, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0,
         fontsize=8, frameon=False, alignment="left",
-        title=painter.values.columns[0].name, title_fontsize=9,
+        title=shown_text(painter.values.columns[0].name), title_fontsize=9,
     )  # fmt: skip
     longest = max((len(str(one.get_label())) for one in patches), default=0)
     wide, high = figure.get_size_inches()
@@ -216,4 +221,4 @@ def _percent(share: float) -> str:
 
 def _short(text: str | None, most: int) -> str:
     text = " ".join((text or "").split())
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return shown_text(text if len(text) <= most else f"{text[: most - 3]}...", most)

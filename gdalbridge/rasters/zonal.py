@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from gdalbridge.copying.report import Report
 from gdalbridge.errors import BridgeError
 from gdalbridge.gdalio.compat import block_cache
-from gdalbridge.gdalio.pixels import Pixels, Window, pixel_value
+from gdalbridge.gdalio.pixels import Pixels, Window
 from gdalbridge.gdalio.warp import on_grid
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.checkpoint import (
@@ -110,6 +110,8 @@ class _Layer:
     band: int
     input: Mapping[str, Any]
     """See :func:`gdalbridge.rasters.checkpoint.job_input`."""
+    nodata: Sequence[Any]
+    """Values that don't count."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -228,11 +230,13 @@ def zonal(
     with ExitStack() as stack, progress_of(progress) as reporter:
         stack.enter_context(block_cache(max(LEAST_CACHE, memory // 8)))
         zones = stack.enter_context(Pixels(segments, [band], storage_options))
-        layers = _layers(stack, zones, values, bands, prefix, resampling, storage_options)
+        layers = _layers(stack, zones, values, bands, prefix, resampling, nodata, storage_options)
         weighing = None
         if weights is not None:
             raster, number = weights if isinstance(weights, (list, tuple)) else (weights, 1)
-            [weighing] = _layers(stack, zones, raster, [number], "", resampling, storage_options)
+            [weighing] = _layers(
+                stack, zones, raster, [number], "", resampling, None, storage_options
+            )
         columns = stack.enter_context(
             open_columns(
                 segments, band=band, parts=False, may_be_empty=True,
@@ -339,6 +343,7 @@ def _layers(
     bands: Mapping[int, str] | Sequence[int] | int | None,
     prefix: str | None,
     resampling: str | None,
+    nodata: float | None,
     storage_options: Mapping[str, Any] | None,
 ) -> list[_Layer]:
     images = list(values) if isinstance(values, (list, tuple)) else [values]
@@ -352,11 +357,11 @@ def _layers(
         chosen = [bands] if isinstance(bands, int | np.integer) else bands
         numbers = list(range(1, count + 1)) if chosen is None else np.array([*chosen]).tolist()
         given = bands if isinstance(bands, Mapping) else {}
-        pixels = on_grid(image, numbers, zones.grid, resampling, storage_options)
-        stack.enter_context(pixels)
+        there = on_grid(image, numbers, zones.grid, resampling, nodata, storage_options)
         stem = label.rstrip("/").rpartition("/")[2].partition(".")[0]
         start = prefix if prefix is not None else (f"{stem}_" if len(images) > 1 else "")
-        for index, number in enumerate(numbers):
+        for number, (pixels, index, none) in zip(numbers, there, strict=True):
+            stack.enter_context(pixels)
             own = given.get(number) or described[number - 1]
             if own or count > 1 or not stem:
                 column = f"{start}{own or f'band{number}'}"
@@ -370,6 +375,7 @@ def _layers(
                     label.rstrip("/").rpartition("/")[2],
                     number,
                     described_input,
+                    none,
                 )
             )
     names = [one.name for one in found]
@@ -636,7 +642,7 @@ class _Job:
         found: list[Any] = []
         for layer in self._layers:
             values = layer.pixels.read(window, layer.index).reshape(-1)
-            valid = self._valid(layer, values, window, self._nodata)
+            valid = self._valid(layer, values, window)
             keep = is_zone if valid is None else is_zone & valid
             kept = values if valid is None and everything else values[keep]
             more = () if weights is None else (weights[keep],)
@@ -662,7 +668,7 @@ class _Job:
             Return whole numbers as int64, and refuse others.
         """
         weights = layer.pixels.read(window, layer.index).reshape(-1)
-        valid = self._valid(layer, weights, window, None)
+        valid = self._valid(layer, weights, window)
         if valid is not None:
             is_zone &= valid
         wrong, expected = is_zone & ~((weights >= 0) & (weights < np.inf)), "numbers of 0 or more"
@@ -679,19 +685,11 @@ class _Job:
         is_zone &= weights > 0
         return np.where(is_zone, weights, 0).astype(np.int64 if whole else np.float64)
 
-    def _valid(
-        self, layer: _Layer, values: Array, window: Window, nodata: float | None
-    ) -> NDArray[np.bool_] | None:
+    def _valid(self, layer: _Layer, values: Array, window: Window) -> NDArray[np.bool_] | None:
         """Return which pixels of an image count; None for all."""
         found: NDArray[np.bool_] | None = None
-        tests = []
-        if values.dtype.kind == "f":
-            tests.append(~np.isnan(values))
-        tests += [
-            values != one
-            for one in (layer.pixels.nodata[layer.index], pixel_value(nodata, layer.dtype))
-            if one is not None and one == one
-        ]
+        tests = [~np.isnan(values)] if values.dtype.kind == "f" else []
+        tests += [values != one for one in layer.nodata if one == one]
         mask = layer.pixels.valid(window, layer.index)
         if mask is not None:
             tests.append(mask.reshape(-1))

@@ -325,10 +325,17 @@ class Counts:
         """Return bins for a column."""
         low, high = self.limits(column)
         value = column.value
-        if limits is not None and column.kind != "time":
+        if limits is not None:
+            if column.kind == "time":
+                raise BridgeError(
+                    f"column {column.name!r} has date-times, and the edges in bins are numbers: give "
+                    "the number of bins alone"
+                )
             low, high = limits
             if column.kind == "integer":
                 low, high = math.ceil(low), math.floor(high)
+                if low > high:
+                    raise self.nothing(column, "no value is in the bins")
         if column.kind == "number":
             if low == high:
                 pad = max(0.5, abs(low) * 1e-6)

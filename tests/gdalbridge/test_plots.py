@@ -349,6 +349,22 @@ def test_classes_of_other_types(tmp_path, ax):
             assert [text.get_text()[-4:] for text in ax.get_yticklabels()] == ["(20)"] * 2
 
 
+def test_edges_between_numbers_and_weights_of_0(tmp_path, ax):
+    with RatZarr(tmp_path / "t.rat.zarr") as store:
+        store["n"], store["none"] = np.arange(30), np.zeros(30, "i4")
+        store["day"] = np.datetime64("2020-01-01") + np.arange(30)
+        store["few"] = np.arange(30) % 3
+    with open_table(tmp_path / "t.rat.zarr", update=False) as table:
+        with pytest.raises(BridgeError, match="no value is in the bins"):
+            table.plot("n", ax=ax, bins=(3, 0.2, 0.8))
+        with pytest.raises(BridgeError, match="bins is a number"):
+            table.plot("n", ax=ax, bins=(3, 0, np.inf))
+        with pytest.raises(BridgeError, match="'day' has date-times, and the edges"):
+            table.plot("day", ax=ax, bins=(3, 0, 1))
+        table.plot("few", ax=ax, weights="none", log=True)
+        assert set(bars(ax).values()) == {0}
+
+
 def test_columns_without_a_value(tmp_path, ax):
     with RatZarr(tmp_path / "t.rat.zarr") as store:
         store["x"] = np.full(5, np.nan)

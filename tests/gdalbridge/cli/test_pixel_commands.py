@@ -47,6 +47,34 @@ def test_paint_as_a_process(raster, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+def test_no_output_is_written_if_the_other_one_cannot_be(raster, tmp_path):
+    out, there = tmp_path / "out.tif", tmp_path / "there.png"
+    there.write_bytes(b"a")
+    for code, *more in ((2, "map.tif"), (1, there), (1, "new.png", "--limits", 2, 1)):
+        done = call("paint", raster, "ndvi", "-o", out, "--png", *more)
+        assert done.exit_code == code, done.output
+        assert str(more[-1]) in done.stderr.replace("\n", "")
+        assert not out.exists()
+    assert there.read_bytes() == b"a"
+
+
+def test_describe_is_quiet(raster):
+    done = call("describe", raster, "-q")
+    assert (done.exit_code, done.output) == (0, "")
+
+
+def test_a_name_twice_in_one_option(raster, tmp_path):
+    for command, option, first, second in (
+        ("export", "--rename", "ndvi=a", "ndvi=b"),
+        ("bake", "--cast", "ndvi=Real", "ndvi=Integer"),
+        ("calc", "--dtype", "ndvi=int8", "ndvi=int16"),
+    ):
+        more = ["--out", "ndvi", "1"] if command == "calc" else [tmp_path / "out.csv"]
+        done = call(command, raster, *more, option, first, option, second)
+        assert done.exit_code == 2
+        assert f"Invalid value for '{option}': 'ndvi' is given twice" in done.stderr
+
+
 def test_paint_with_options_and_json(raster, tmp_path):
     done = call("paint", raster, "class", "-o", tmp_path / "out.tif", "--json", "--of", "COG")
     assert done.exit_code == 0, done.output

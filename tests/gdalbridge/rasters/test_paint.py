@@ -510,6 +510,40 @@ def test_a_picture_with_a_legend(tmp_path, segments, random):
         paint(path, "c", tmp_path / "out.png")
 
 
+def test_a_picture_of_names_that_look_like_formulas(tmp_path):
+    path = write(tmp_path / "a$b_{$.tif", np.array([[0, 1]], "u1"))
+    table_of(path, **{"$c_{$": np.array(["_a", "$b^{$"]), "$n^{$": np.array([1.0, 2.0])})
+    with open_table(path) as table:
+        table["$n^{$"].attrs["units"] = "$m^{$"
+    for name in ("$c_{$", "$n^{$"):
+        where = "'$' <> '$x_{$'"
+        assert paint(path, name, tmp_path / "x.png", where=where, overwrite=True).painted == 2
+
+
+def test_a_picture_refuses_the_colours_that_a_raster_refuses(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[0, 1]], "u1"))
+    table_of(path, red=[0, 300], green=[0, 0], blue=[0, 0])
+    with open_table(path) as table:
+        for usage, name in enumerate(("red", "green", "blue"), start=6):
+            table[name].attrs["GDAL_USAGE"] = usage
+    for name in ("x.tif", "x.png"):
+        with pytest.raises(BridgeError, match="column 'red' has the value 300"):
+            paint(path, None, tmp_path / name)
+
+
+def test_limits_of_colours_at_the_ends_of_floats(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[0, 1]], "u1"))
+    table_of(path, small=np.array([0, 1], "u1"), same=[1e17, 1e17])
+    paint(path, "same", tmp_path / "x.png")
+    first, last = paint(path, "small", cmap="gray", limits=(0, 1))[0, 0]
+    assert (first, last) == (0, 255)
+    # The values were computed in 32 bits, which these limits exceed.
+    assert paint(path, "small", cmap="gray", limits=(-1e300, 1))[0, 0].tolist() == [255, 255]
+    for limits in ((-1e308, 1e308), (0, 1e-320), (0, np.inf), (1, 1)):
+        with pytest.raises(BridgeError, match="the smaller first"):
+            paint(path, "small", cmap="gray", limits=limits)
+
+
 # ---- failures
 
 

@@ -325,6 +325,61 @@ def test_another_grid_is_refused_or_resampled(tmp_path, segments):
         zonal(turned, source, resampling="near")
 
 
+def test_what_does_not_count_is_left_out_before_images_are_resampled(tmp_path):
+    path = write(tmp_path / "seg.tif", np.array([[1]], "u1"), transform=(0, 4, 0, 4, 0, -4))
+    grid = {"transform": (0, 2, 0, 4, 0, -2)}
+    given = {"resampling": "average", "stats": ["count", "mean"]}
+    pixels = np.array([[[9, 1], [1, 1]], [[1, 9], [3, 5]], [[9, 9], [9, 9]]], "i2")
+    own = write(tmp_path / "own.tif", pixels, nodata=9, **grid)
+    none = write(tmp_path / "none.tif", pixels, **grid)
+    nans = write(tmp_path / "nans.tif", np.where(pixels == 9, np.nan, pixels).astype("f4"), **grid)
+    for prefix, image, nodata in (
+        ("a", own, None),
+        ("b", own, 9),
+        ("c", none, 9),
+        ("d", nans, None),
+    ):
+        zonal(path, image, prefix=prefix, nodata=nodata, **given)
+        frame = open_table(path).to_pandas().filter(regex=f"^{prefix}").iloc[1]
+        assert frame.tolist()[:4] == [1, 1, 1, 3], prefix
+        assert frame.iloc[4] == 0
+    # A resampled pixel may have the value.
+    means = write(tmp_path / "means.tif", np.array([[1, 3], [1, 3]], "i2"), **grid)
+    zonal(path, means, nodata=2, **given)
+    assert open_table(path)["means_mean"][1] == 2
+    with pytest.raises(
+        BridgeError, match=r"band 1: the nodata value 1 and the nodata value 9 can't"
+    ):
+        zonal(path, own, prefix="e", nodata=1, **given)
+    gdal.Open(own, gdal.GA_Update).CreateMaskBand(gdal.GMF_PER_DATASET)
+    with pytest.raises(BridgeError, match=r"band 1: the nodata value 9 and a mask can't"):
+        zonal(path, own, prefix="e", **given)
+
+
+@pytest.mark.parametrize("kind", ["mask", "alpha"])
+def test_masks_of_resampled_images(tmp_path, kind):
+    path = write(tmp_path / "seg.tif", np.array([[1]], "u1"), transform=(0, 4, 0, 4, 0, -4))
+    pixels = np.array([[[9, 1], [1, 1]], [[0, 255], [255, 255]]], "u1")
+    shown = pixels if kind == "alpha" else pixels[:1]
+    image = write(tmp_path / "image.tif", shown, transform=(0, 2, 0, 4, 0, -2))
+    dataset = gdal.Open(image, gdal.GA_Update)
+    if kind == "alpha":
+        dataset.GetRasterBand(2).SetColorInterpretation(gdal.GCI_AlphaBand)
+    else:
+        dataset.CreateMaskBand(gdal.GMF_PER_DATASET)
+        dataset.GetRasterBand(1).GetMaskBand().WriteArray(pixels[1])
+    dataset = None
+    # The path of a VRT's source is relative to it.
+    vrt = str(tmp_path / "image.vrt")
+    gdal.Translate(vrt, image, format="VRT").FlushCache()
+    for prefix, source in (("a", image), ("b", vrt)):
+        zonal(path, source, bands={1: "v"}, prefix=prefix, resampling="average", stats=["mean"])
+        assert open_table(path)[f"{prefix}v_mean"][1] == 1
+    if kind == "alpha":
+        zonal(path, image, bands={2: "alpha"}, resampling="near", stats=["count", "max"])
+        assert open_table(path)["alpha_count"][1] == 1
+
+
 def test_a_map_around_the_pole_covers_its_inside(tmp_path):
     path = write(
         tmp_path / "seg.tif", np.ones((20, 40), "u1"), transform=(0, 0.5, 0, 80, 0, -0.5), crs=4326

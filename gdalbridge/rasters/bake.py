@@ -29,7 +29,7 @@ from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.output import Output
 from gdalbridge.progress import Progress, progress_of
 from gdalbridge.rasters.baked_table import Filled, Wanted, fill, nan_without_signs, vrt_of
-from gdalbridge.rasters.drivers import copy_dataset, output_driver
+from gdalbridge.rasters.drivers import check_pixels, copy_dataset, output_driver
 from gdalbridge.sidecars.host import Host, Hosted, find_hosted
 from gdalbridge.sidecars.naming import Sidecar, find_sidecars, is_sidecar, parsed_name
 from gdalbridge.sidecars.provenance import RASTER_ATTR
@@ -142,7 +142,7 @@ def bake(
     ConversionError
         If GDAL can't hold a value; names its column and row.
     NotWrittenError
-        If the format does not keep the table, or with ``strict`` not exactly.
+        If the format does not keep the pixels or the table, or with ``strict`` not exactly.
     OutputExistsError
         If ``out`` exists already.
     StaleError
@@ -336,6 +336,7 @@ def _write(
             else:
                 copy_dataset(driver, made, vrt, options, progress)
         progress.report(0.8, f"comparing {output.name}")
+        check_pixels(driver, made, vrt, options)
         losses = [loss for table in filled.values() for loss in table.losses]
         losses += [
             loss

@@ -1,17 +1,20 @@
 """GDAL's drivers that write rasters, and copies by them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from gdalbridge.errors import BridgeError, GdalError
-from gdalbridge.gdalio.compat import exceptions, gdal, silence
+import numpy as np
+
+from gdalbridge.errors import BridgeError, GdalError, NotWrittenError
+from gdalbridge.gdalio.compat import data_type, exceptions, gdal, silence
+from gdalbridge.gdalio.datasets import open_dataset
 from gdalbridge.progress import Progress
 from ratzarr.errors import Advice
 from ratzarr.format import near_names
 
-__all__ = ["copy_dataset", "output_driver"]
+__all__ = ["check_pixels", "copy_dataset", "may_lose", "output_driver"]
 
 FORMATS = {".tif": "GTiff", ".tiff": "GTiff", ".img": "HFA", ".kea": "KEA", ".vrt": "VRT"}
 """Drivers by the output's file extension. Other drivers are selected by name."""
@@ -21,6 +24,11 @@ PACKAGES = {
     "KEA": "GDAL of conda-forge with the package libgdal-kea",
 }
 """Packages with the drivers that some builds of GDAL lack."""
+
+KEEPING = ("COG", "GTiff", "HFA", "KEA", "VRT")
+"""Drivers that keep all pixels without the following options."""
+LOSSY = ("DISCARD_LSB", "MAX_Z_ERROR", "NBITS", "COMPRESS=JPEG", "COMPRESS=JXL", "COMPRESS=WEBP")
+WINDOW_PIXELS = 2**20
 
 
 def output_driver(target: str, asked: str | None, options: Sequence[str] = ()) -> tuple[Any, str]:
@@ -140,3 +148,56 @@ def copy_dataset(
         raise stopped[0]
     if failed:
         raise GdalError(f"{driver.ShortName} did not write {made.name}")
+
+
+def may_lose(driver: Any, options: Sequence[str]) -> bool:
+    """Return True if a driver with these creation options may change pixels."""
+    return driver.ShortName not in KEEPING or any(one.upper().startswith(LOSSY) for one in options)
+
+
+def check_pixels(
+    driver: Any, made: Path, source: Any, options: Sequence[str], *, values: bool = True
+) -> None:
+    """Compare a copy's bands with its source, and their pixels if the driver may change them.
+
+    Parameters
+    ----------
+    values : bool
+        Compare pixels, and not only the types of the bands.
+
+    Raises
+    ------
+    NotWrittenError
+        If they differ; names the first pixel that does.
+    """
+    copy = open_dataset(str(made))
+    if copy.RasterCount != source.RasterCount:
+        raise NotWrittenError(
+            f"{driver.ShortName} keeps {copy.RasterCount} of {source.RasterCount} bands"
+        )
+    for number in range(1, source.RasterCount + 1):
+        before, after = source.GetRasterBand(number), copy.GetRasterBand(number)
+        what = f"{driver.ShortName} does not keep the pixels of band {number}"
+        was, now = map(data_type, (before, after))
+        if was != now:
+            raise NotWrittenError(f"{what}: their type {was} became {now}")
+        for window in _windows(after) if values and may_lose(driver, options) else ():
+            old, new = before.ReadAsArray(*window), after.ReadAsArray(*window)
+            wrong = (old != new) & ((old == old) | (new == new))
+            if wrong.any():
+                line, column = map(int, np.argwhere(wrong)[0])
+                raise NotWrittenError(
+                    f"{what}: at column {window[0] + column}, line {window[1] + line}, "
+                    f"{old[line, column]} became {new[line, column]}. Choose a lossless format or "
+                    "compression"
+                )
+
+
+def _windows(band: Any) -> Iterator[tuple[int, int, int, int]]:
+    """Yield windows of whole blocks: the first column and line, width and height."""
+    wide, high = band.GetBlockSize()
+    wide *= max(1, min(WINDOW_PIXELS // (wide * high), -(-band.XSize // wide)))
+    high *= max(1, WINDOW_PIXELS // (wide * high))
+    for y in range(0, band.YSize, high):
+        for x in range(0, band.XSize, wide):
+            yield x, y, min(wide, band.XSize - x), min(high, band.YSize - y)

@@ -33,7 +33,7 @@ from gdalbridge.gdalio.pixels import Window, pixel_type
 from gdalbridge.gdalio.read_options import ReadOptions
 from gdalbridge.output import Output
 from gdalbridge.progress import Progress, progress_of
-from gdalbridge.rasters.drivers import copy_dataset, output_driver
+from gdalbridge.rasters.drivers import check_pixels, copy_dataset, may_lose, output_driver
 from gdalbridge.rasters.painter import (
     Painter,
     UsedNodataError,
@@ -425,7 +425,9 @@ class _Job:
 
     def write(self, driver: Any, made: Path, options: Sequence[str], reporter: Progress) -> None:
         """Write the raster; once more, if the nodata value turns out to be a row's."""
-        is_direct = driver.ShortName == "GTiff"
+        is_direct = driver.ShortName == "GTiff" and not (
+            self.bands == 1 and may_lose(driver, options)
+        )
         place = made if is_direct else made.with_name(f"{made.name}.pixels.tif")
         try:
             self._write_pixels(place, options if is_direct else (), reporter)
@@ -439,7 +441,7 @@ class _Job:
             )
             place.unlink(missing_ok=True)
             self._write_pixels(place, options if is_direct else (), reporter)
-        in_tiff = is_direct or driver.ShortName == "COG"
+        in_tiff = driver.ShortName in ("COG", "GTiff")
         if self.painter.classes and not in_tiff:
             self._write_classes(place)
         if not is_direct:
@@ -453,26 +455,27 @@ class _Job:
         self, driver: Any, place: Path, made: Path, options: Sequence[str], reporter: Progress
     ) -> None:
         given = {one.partition("=")[0].upper() for one in options}
-        more = []
-        if driver.ShortName == "COG":
+        defaults = {}
+        if driver.ShortName in ("COG", "GTiff"):
+            defaults = {"COMPRESS": "DEFLATE", "NUM_THREADS": "ALL_CPUS"}
             # Values between those of two segments would belong to neither.
-            defaults = {
-                "COMPRESS": "DEFLATE",
-                "OVERVIEW_RESAMPLING": "NEAREST",
-                "NUM_THREADS": "ALL_CPUS",
-            }
-            more = [f"{key}={value}" for key, value in defaults.items() if key not in given]
+            defaults |= (
+                {"OVERVIEW_RESAMPLING": "NEAREST"}
+                if driver.ShortName == "COG"
+                else {"TILED": "YES"}
+            )
+        more = [f"{key}={value}" for key, value in defaults.items() if key not in given]
         source = open_dataset(str(place))
         copy_dataset(driver, made, source, [*options, *more], reporter, (0.7, 1.0))
+        # Colours may be compressed with losses, values may not.
+        check_pixels(driver, made, source, options, values=self.bands == 1)
         kept = open_dataset(str(made))
-        was, now = ([one.GetRasterBand(n + 1).DataType for n in range(one.RasterCount)]
-                    for one in (source, kept))  # fmt: skip
         nodata = kept.GetRasterBand(1).GetNoDataValue()
         same = self.nodata is None or np.array_equal(nodata, self.nodata, equal_nan=True)
         del source, kept
         for one in made.parent.glob(f"{place.name}*"):
             one.unlink()
-        if was != now or not same:
+        if not same:
             raise NotWrittenError(
                 f"{driver.ShortName} does not keep pixels of {self.dtype} with nodata {self.nodata}"
             )

@@ -361,6 +361,29 @@ def test_creation_options_are_the_users(tmp_path, segments):
         paint(path, "c", tmp_path / "x.png", options=["COMPRESS=LZW"])
 
 
+def test_formats_that_change_pixels_are_refused(tmp_path, random):
+    path = write(tmp_path / "seg.tif", random.integers(0, 250, (40, 50)).astype("u1"))
+    table_of(path, c=random.integers(0, 250, 250).astype("u1"))
+    there = sorted(os.listdir(tmp_path))
+    for driver, *options in (
+        ["JPEG"],
+        ["GTiff", "compress=JPEG"],
+        ["COG", "COMPRESS=JPEG"],
+        ["GTiff", "NBITS=4"],
+    ):
+        words = rf"{driver} does not keep the pixels of band 1: at column \d+, line 0, \d+ became"
+        for make in (bake, lambda source, out, **more: paint(source, "c", out, **more)):
+            with pytest.raises(NotWrittenError, match=words):
+                make(path, tmp_path / "out.xyz", format=driver, options=options)
+            assert sorted(os.listdir(tmp_path)) == there
+    wide = write(tmp_path / "wide.tif", np.array([[0, 300]], "i4"))
+    table_of(wide, c=np.arange(301))
+    with pytest.raises(NotWrittenError, match="band 1: their type Int32 became UInt8"):
+        bake(wide, tmp_path / "out.png", format="PNG")
+    colours = {"cmap": "viridis", "options": ["COMPRESS=JPEG"]}
+    assert paint(wide, "c", tmp_path / "view.tif", **colours).bands == 4
+
+
 # ---- which row belongs to a pixel
 
 

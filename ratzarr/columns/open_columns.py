@@ -223,9 +223,9 @@ class OpenColumns:
         self._rows = stated_rows(self._table.document)
 
     def set_row_count(self, rows: int, *, grow_only: bool = False) -> None:
-        """Set the number of rows, of the table and of each of its columns."""
+        """Set the number of rows; growing also keeps rows that the existing module has added."""
         rows = integer(rows, "the row count", 0, MAX_ROWS)
-        self.write_back()
+        (self.begin_change if grow_only else self.write_back)()
         self._cut_writes(MAX_ROWS if grow_only else rows)
         opened = self._columns.copy().items()
         known = {name: column.snapshot() for name, column in opened if column.in_place}

@@ -242,7 +242,10 @@ class WriteBuffer(PendingWrites):
                 is_buffered = chunk.is_buffered[part.in_chunk]
                 if not chunk.is_done and np.count_nonzero(is_buffered):
                     values = chunk.values[part.in_chunk].copy()
-                    found.append((part.in_block, is_buffered.copy(), values))
+                    first = part.in_block.start
+                    # The column may have grown since the rows were buffered.
+                    in_block = slice(first, first + len(is_buffered))
+                    found.append((in_block, is_buffered.copy(), values))
         return found
 
     # ---- writing

@@ -87,6 +87,33 @@ class Together:
             table.refresh()
             assert_same(table.readBlock("a", 0, 20), wanted)
 
+    @pytest.mark.parametrize("rows", [2, 6, 11])
+    def test_a_table_that_only_grows_after_zarr_has_added_rows(self, place, rows):
+        """As the existing module does, without a change of ROWCOUNT."""
+        url = place.new()
+        make(place.at(url), 4, chunk=4, a=("int32",)).close()
+        array = place.edit(url)["RAT/a"]
+        array.resize((9,))
+        array[:] = np.arange(9)
+        with RatZarr(place.at(url)) as table:
+            table.setRowCount(rows, growOnly=True)
+            wanted = np.array([*range(9), 0, 0], np.int32)[: max(rows, 9)]
+            assert table.rowCount == len(wanted)
+            assert_same(table.readBlock("a", 0, 20), wanted)
+
+    def test_buffered_rows_of_a_chunk_that_another_instance_makes_longer(self, place):
+        url = place.new()
+        with (
+            make(place.at(url), 4, chunk=20, a=("int32",)) as table,
+            RatZarr(place.at(url), writeBuffer=True) as late,
+        ):
+            late.writeBlock("a", [7], 2)
+            table.setRowCount(9)
+            late.setRowCount(6, growOnly=True)
+            late.writeBlock("a", [8], 3)
+            wanted = np.array([0, 0, 7, 8, *[0] * 5], np.int32)
+            assert_same(late.readBlock("a", 0, 20), wanted)
+
     def test_a_write_to_a_deleted_column_is_told_after_a_read_has_failed(self, place):
         """On S3, where a whole chunk is written without a look at its column."""
         url = place.new()

@@ -81,11 +81,6 @@ class RatZarr(TableMethods):
         ``math.inf``, the instance shows each chunk as it was first read, until :meth:`refresh`.
         Writes of this instance are always seen.
 
-    Attributes
-    ----------
-    rowCount : int
-        Number of rows.
-
     Raises
     ------
     TableNotFoundError
@@ -419,6 +414,10 @@ class RatZarr(TableMethods):
         """Return the dtype of a column's blocks."""
         dtype = self._column(colName).state.dtype
         return BYTES if dtype.kind == "O" else dtype
+
+    def getColumnFillValue(self, colName: str) -> Any:
+        """Return the value of a column's rows that were never written."""
+        return self._column(colName).state.fill
 
     def getColumnAttributeMapping(self, colName: str) -> LiveAttributes:
         """Return a column's attributes, as a mapping that saves each change at once."""

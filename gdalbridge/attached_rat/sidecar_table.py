@@ -45,17 +45,17 @@ class _AppendedRows:
         self._columns: dict[str, tuple[Array, NDArray[np.bool_]]] = {}
         """The values of each column that was written to, and which of them are written."""
 
-    def put(self, name: str, start: int, values: Array) -> None:
+    def put(self, name: str, start: int, values: Array, fill: Any) -> None:
         if name not in self._columns:
-            rows = _empty(values, APPENDED_ROWS)
+            rows = _filled(values, APPENDED_ROWS, fill)
             self._columns[name] = rows, np.zeros(APPENDED_ROWS, np.bool_)
         rows, is_written = self._columns[name]
         place = slice(start - self.first, start - self.first + len(values))
         rows[place], is_written[place] = values, True
 
-    def read(self, name: str, start: int, stop: int, like: Array) -> Array:
+    def read(self, name: str, start: int, stop: int, like: Array, fill: Any) -> Array:
         if name not in self._columns:
-            return _empty(like, stop - start)
+            return _filled(like, stop - start, fill)
         return self._columns[name][0][start - self.first : stop - self.first]
 
     def names(self) -> list[str]:
@@ -72,14 +72,11 @@ class _AppendedRows:
         self._columns.pop(name, None)
 
 
-def _empty(like: Array, rows: int) -> Array:
-    """Return rows of empty values: 0, False, "", b"" or NaT."""
-    shape = (rows, *like.shape[1:])
-    if like.dtype.kind == "M":
-        return np.full(shape, "NaT", like.dtype)
-    if like.dtype.kind == "O":
-        return np.full(shape, b"", like.dtype)
-    return np.zeros(shape, like.dtype)
+def _filled(like: Array, rows: int, fill: Any) -> Array:
+    """Return rows of the fill value, as the store has them once it has grown."""
+    values = np.empty((rows, *like.shape[1:]), like.dtype)
+    values.fill(fill)
+    return values
 
 
 class SidecarTable(PendingWrites):
@@ -237,12 +234,16 @@ class SidecarTable(PendingWrites):
     # ---- rows
 
     def set_rows(self, rows: int) -> None:
-        """Set the number of rows, in the store as well."""
+        """Set the number of rows, in the store as well.
+
+        Growing keeps rows that another process has added since the store was opened or refreshed.
+        """
         with self.lock:
+            grows = rows > self.rows
             if rows < self.rows:
                 self.flush()
             self._append()
-            self._open.setRowCount(rows)
+            self._open.setRowCount(rows, growOnly=grows)
 
     def grow(self, rows: int) -> None:
         """Grow the table to at least ``rows`` rows; the store grows later if they are few."""
@@ -298,7 +299,8 @@ class SidecarTable(PendingWrites):
                 return self._open.readBlock(name, start, length)
             inside = min(start, appended.first)
             values = self._open.readBlock(name, inside, appended.first - inside)
-            rest = appended.read(name, max(start, appended.first), stop, values)
+            fill = self._open.getColumnFillValue(name)
+            rest = appended.read(name, max(start, appended.first), stop, values, fill)
             return np.concatenate([values, rest]) if len(values) else rest.copy()
 
     def read_text(self, name: str, start: int, length: int) -> Array | None:
@@ -329,7 +331,8 @@ class SidecarTable(PendingWrites):
             appended = self._appended
             if appended is not None and start + len(values) > appended.first:
                 inside = max(0, appended.first - start)
-                appended.put(name, start + inside, values[inside:])
+                fill = self._open.getColumnFillValue(name)
+                appended.put(name, start + inside, values[inside:], fill)
                 values = values[:inside]
             if len(values):
                 self._open.writeBlock(name, values, start)

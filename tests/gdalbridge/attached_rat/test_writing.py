@@ -264,6 +264,41 @@ def test_appended_rows_do_not_cut_off_those_of_another_process(tmp_path, more):
     assert found[-1] == 3
 
 
+def test_a_row_count_set_beyond_the_rows_shown_keeps_those_of_another_process(tmp_path):
+    path = raster(tmp_path / "a.tif")
+    sidecar(path, [("n", "i4", [7] * 10, {})], 10, chunk=4)
+    with attach(path, update=True) as rat:
+        with RatZarr(f"{path}.rat.zarr") as other:
+            other.setRowCount(50)
+            other.writeBlock("n", [3], 49)
+        rat.SetRowCount(20)
+        assert rat.GetRowCount() == 50
+        assert rat.ReadAsArray(0).tolist() == [7] * 10 + [0] * 39 + [3]
+        rat.SetRowCount(20)
+        assert rat.ReadAsArray(0).tolist() == [7] * 10 + [0] * 10
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fill"),
+    [("i2", -7), ("f8", np.nan), ("T", "none"), ("S3", b"no"), ("?", True), (bytes, b"x"),
+     ("M8[s]", np.datetime64("2000-01-01", "s"))],
+    ids=str,
+)  # fmt: skip
+def test_appended_rows_have_the_fill_value_before_they_are_written(tmp_path, dtype, fill):
+    path = raster(tmp_path / "a.tif")
+    with RatZarr(f"{path}.rat.zarr", newRowCount=2) as table:
+        table.createColumn("a", dtype, fillValue=fill)
+        table.createColumn("n", "i4")
+    with attach(path, update=True) as rat:
+        for row in (2, 3, 4):
+            rat.SetValueAsInt(row, 1, 1)
+        if rat.GetTypeOfCol(0) in (INTEGER, STRING):
+            rat.SetValueAsString(3, 0, "1")
+        before = describe(rat)
+        rat.flush()
+        assert describe(attach(path)) == before
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [("i2", "f8"), ("i2", "i8"), ("f4", "i2"), ("T", "f8"), ("?", "i4"), ("i2", "cut"), ("T", "cut")],

@@ -42,7 +42,7 @@ from ratzarr import (
     ShapeError,
     TableNotFoundError,
 )
-from ratzarr.format import PROVENANCE_ATTR, SHORTEST_CHUNK, chunk_rows_of, exact
+from ratzarr.format import PROVENANCE_ATTR, RESIZE_ATTR, SHORTEST_CHUNK, chunk_rows_of, exact
 from ratzarr.pipeline import run
 
 __all__ = [
@@ -186,6 +186,10 @@ class Sink:
         with suppress(TableNotFoundError):
             self.table = RatZarr(self.name, create=False, storageOptions=self.options)
         self.first_rows = 0 if self.table is None else self.table.rowCount
+        self._set_rows = self.first_rows
+        """The rows of the table as this run knows it."""
+        self._others_rows = 0
+        """The rows of the table as other processes have made it longer meanwhile."""
         self.appended = False
         self.position = 0
         """Number of the row after the last that was written or waits."""
@@ -376,13 +380,23 @@ class Sink:
                     newRowCount=limit,
                     newChunkSize=self._chunk_rows,
                 )
+            self._set_rows = limit
         elif not self._prepared and self._is_untouched:
             self.table.setChunkSize(self._chunk_rows)
         if not self._prepared and self._describe is not None and self.first_rows == 0:
             self.table.getRatAttributeMapping().update(self._describe(self.name))
         self._prepared = True
         if stop > self.table.rowCount:
-            self.table.setRowCount(limit)
+            self._note_others()
+            self.table.setRowCount(limit, growOnly=True)
+            self._set_rows = limit
+
+    def _note_others(self) -> None:
+        """Note whether another process has added rows: they stay when the run ends."""
+        # This changes nothing, but reads the row count again.
+        self._store.setRowCount(0, growOnly=True)
+        if self._store.rowCount > self._set_rows:
+            self._others_rows = self._store.rowCount
 
     def _fitted(self, column: OutputColumn, values: Array, start: int) -> Array:
         expected = "(n,)" if column.width == 1 else f"(n, {column.width})"
@@ -565,8 +579,12 @@ class Sink:
         wanted = max(self.first_rows, self.position) if self.appended else rows
         if self._controls.truncateOutput and self._columns:
             wanted = self.position if self.appended else self._record.rows
-        if wanted < rows:
-            self._store.setRowCount(wanted)
+        if wanted < rows or RESIZE_ATTR in self._store.getRatAttributeMapping():
+            # This also completes a change of the row count that was interrupted.
+            self._note_others()
+            wanted = max(wanted, self._others_rows)
+            if wanted < self._store.rowCount:
+                self._store.setRowCount(wanted)
         for column in self._columns.values():
             if column.rows < self._store.rowCount:
                 self._fill(column)

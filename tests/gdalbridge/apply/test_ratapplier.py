@@ -635,6 +635,34 @@ def test_an_output_is_never_shortened_unless_it_is_asked_for(place, out):
     assert stored(out, "other").tolist() == list(range(12))
 
 
+@pytest.mark.parametrize("existed", [True, False])
+@pytest.mark.parametrize(("block", "more"), [(1, 60), (1, 5), (5, 60), (5, 5)])
+def test_rows_that_another_process_adds_meanwhile_stay(place, out, existed, block, more):
+    table(place, n=np.arange(ROWS))
+    if existed:
+        table(out, 3, other=np.arange(3))
+
+    def function(info, inputs, outputs):
+        if info.blockNdx == block:
+            with RatZarr(out) as process:
+                rows = process.rowCount + more
+                process.setRowCount(rows)
+                process.createColumn("new", "i4")
+                process.writeBlock("new", [7], rows - 1)
+                counts.append(rows)
+        outputs.out.n = inputs.t.n[inputs.t.n % 4 > 0]
+
+    counts = []
+    how = controls(4, outputRowCountHandling=(RCM_INCREMENT,))
+    ratapplier.apply(function, tables(t=place), tables(out=out), controls=how)
+    kept = [n for n in range(ROWS) if n % 4]
+    with RatZarr(out) as found:
+        assert found.rowCount >= counts[0]
+        assert found.readBlock("new", counts[0] - 1, 1) == [7]
+        assert found.readBlock("n", 0, len(kept)).tolist() == kept
+        assert not found.readBlock("n", len(kept), found.rowCount).any()
+
+
 def test_more_rows_than_the_table_may_have(place, out):
     table(place, n=np.arange(ROWS))
 

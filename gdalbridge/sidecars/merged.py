@@ -43,7 +43,7 @@ from gdalbridge.sidecars.own_rows import own_columns_fit
 from gdalbridge.sidecars.provenance import RASTER_ATTR
 from ratzarr import DFLT_CHUNKSIZE, RatZarr, RatZarrError, TableNotFoundError
 from ratzarr.format import MISSING_ATTR, is_complete, near_names
-from ratzarr.interop import GEOMETRY, check_unchanged, missing_value
+from ratzarr.interop import GEOMETRY, check_missing, check_unchanged, missing_value
 
 __all__ = [
     "INCOMPLETE",
@@ -314,8 +314,14 @@ class Column:
         """
         rows = max(0, min(length, self.rows - start))
         expected = self.dtype, (rows,) if self.width == 1 else (rows, self.width)
-        place = str(getattr(self.table, "filename", ""))
-        return shown_part(place, self.key, values, self.part, expected)
+        store: Any = self.table
+        place = str(getattr(store, "filename", ""))
+        shown = shown_part(place, self.key, values, self.part, expected)
+        if store is not None:
+            check_missing(
+                place, self.key, self.attributes, store.getColumnAttributeMapping(self.key)
+            )
+        return shown
 
     def missing_value(self) -> Any:
         """Return the value that stands for missing values, in the column's dtype, or None.

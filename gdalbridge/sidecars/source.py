@@ -70,6 +70,13 @@ class ColumnsSource:
             one.empty_is_missing,
         )
 
+    def attributes(self, name: str) -> Mapping[str, Any]:
+        """Return a column's attributes as last read."""
+        one = self._columns[name]
+        return (
+            one.attributes if one.table is None else one.table.getColumnAttributeMapping(one.key)
+        )
+
     def read(self, names: Sequence[str], block: Block) -> Mapping[str, Array]:
         """Return rows of columns, those of one store with parallel requests."""
         found: dict[str, Array] = {}

@@ -303,6 +303,9 @@ class _Weighed:
             return Field("v", np.dtype(np.int64), 1, self.rows, chunk, missing=NEVER)
         return Field("v", dtype, 1, self.rows, chunk, missing=self._missing)
 
+    def attributes(self, name: str) -> Mapping[str, Any]:
+        return {}  # As the fields have; the columns check their own.
+
     def read(self, names: Sequence[str], block: Block) -> dict[str, Array]:
         found = {}
         if "v" in names:

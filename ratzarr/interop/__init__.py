@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         GEOMETRY,
         Field,
         Source,
+        check_missing,
         check_unchanged,
         is_missing,
         missing_value,
@@ -33,8 +34,8 @@ __getattr__, __dir__ = lazy(
         "arrow": "arrow_array arrow_schema arrow_type read_arrays",
         "container": "TableMethods",
         "dataset": "TableDataset",
-        "source": "GEOMETRY Field Source check_unchanged is_missing missing_value required row_name "
-        "unused_integer",
+        "source": "GEOMETRY Field Source check_missing check_unchanged is_missing missing_value "
+        "required row_name unused_integer",
         "store": "StoreSource store_column",
     },
 )

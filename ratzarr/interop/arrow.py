@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ratzarr.errors import UnequalValueError, UnsupportedDtypeError
 from ratzarr.format.blocks import Block
-from ratzarr.interop.source import Field, Source, check_unchanged, is_missing
+from ratzarr.interop.source import Field, Source, check_missing, check_unchanged, is_missing
 from ratzarr.interop.text import as_dictionary, text_of_chunk
 
 __all__ = ["Texts", "arrow_array", "arrow_schema", "arrow_type", "read_arrays"]
@@ -123,7 +123,7 @@ def read_arrays(
     UnequalValueError
         If Arrow can't hold a date-time; names the column and the row.
     ChangedError
-        If a column's type or number of rows has changed.
+        If a column's type, missing values or number of rows have changed.
     """
     found: dict[str, Any] = {}
     for one in fields:
@@ -139,6 +139,8 @@ def read_arrays(
             expected = one.dtype, (rows,) if one.width == 1 else (rows, one.width)
             now = values[one.name].dtype, values[one.name].shape
             check_unchanged(source.place, one.name, expected, now)
+        if one.rows > block.start:
+            check_missing(source.place, one.name, one.attributes, source.attributes(one.name))
         if one.name not in found:
             found[one.name] = arrow_array(
                 values.get(one.name),

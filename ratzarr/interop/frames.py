@@ -13,6 +13,7 @@ from ratzarr.interop.dataset import TableDataset
 from ratzarr.interop.source import (
     Field,
     Source,
+    check_missing,
     check_unchanged,
     chosen_fields,
     required,
@@ -194,6 +195,7 @@ class _Partition:
             one, now = self.fields[name], source.field(name)
             expected = one.dtype, (block[1] - block[0], one.width)
             check_unchanged(source.place, name, expected, (now.dtype, (rows, now.width)))
+            check_missing(source.place, name, one.attributes, now.attributes)
         scan = TableDataset(source, names, rows=block)
         table = scan.to_reader(scan.schema.names).read_all()
         return _frame(pd, table, scan.row_name, "numpy", self.nullable)

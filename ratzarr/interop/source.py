@@ -23,6 +23,7 @@ __all__ = [
     "ROW",
     "Field",
     "Source",
+    "check_missing",
     "check_unchanged",
     "chosen_fields",
     "is_missing",
@@ -89,6 +90,9 @@ class Source(Protocol):
     def field(self, name: str) -> Field:
         """Return a column's description."""
 
+    def attributes(self, name: str) -> Mapping[str, Any]:
+        """Return a column's attributes as last read, perhaps of a column that has replaced it."""
+
     def read(self, names: Sequence[str], block: Block) -> Mapping[str, Array]:
         """Return rows of columns as arrays of shape (n,) or (n, width).
 
@@ -129,6 +133,26 @@ def check_unchanged(
             f"{place}: {shape[0] - there[0]} of {shape[0]} rows of column {name!r} have been cut off "
             "by another process since it was looked up"
         )
+
+
+def check_missing(
+    place: str, name: str, expected: Mapping[str, Any], found: Mapping[str, Any]
+) -> None:
+    """Check that the same values of a column are missing as was expected, given its attributes.
+
+    Raises
+    ------
+    ChangedError
+        If another process has replaced the column by one with other missing values.
+    """
+    for attribute in (MISSING_ATTR, "GDAL_TYPE"):
+        # NaN is not equal to itself.
+        then, now = repr(expected.get(attribute)), repr(found.get(attribute))
+        if then != now:
+            raise ChangedError(
+                f"{place}: column {name!r} has been replaced or changed since it was looked up: "
+                f"expected {attribute} {then}, found {now}"
+            )
 
 
 def missing_value(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:

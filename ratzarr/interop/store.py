@@ -82,6 +82,11 @@ class StoreSource:
             dtype.kind == "O" and attributes.get("GDAL_TYPE") == GEOMETRY,
         )
 
+    def attributes(self, name: str) -> Mapping[str, Any]:
+        """Return a column's attributes as last read."""
+        found: Mapping[str, Any] = self._table.getColumnAttributeMapping(name)
+        return found
+
     def read(self, names: Sequence[str], block: Block) -> Mapping[str, Array]:
         """Return rows of columns."""
         found: dict[str, Array] = self._table.readBlocks(names, block.start, block.length)

@@ -400,7 +400,7 @@ def test_on_s3_a_range_of_rows_reads_its_chunks(counted_s3, values):
 
 
 @pytest.mark.parametrize("width", [1, 2])
-@pytest.mark.parametrize("change", ["cut", "shape", "dtype"])
+@pytest.mark.parametrize("change", ["cut", "shape", "dtype", "missing"])
 def test_a_table_that_another_process_changes(tmp_path, change, width):
     """Rows that were cut off were nulls, and values of another type were cast."""
     values = np.arange(6 * width, dtype="i4").reshape((6, width) if width > 1 else 6)
@@ -413,12 +413,19 @@ def test_a_table_that_another_process_changes(tmp_path, change, width):
                 store.setRowCount(3)
             elif change == "dtype":
                 store["a"] = values.astype("f4")
+            elif change == "missing":
+                del store["a"]
+                store.createColumn("a", "i4", width, attributes={"missing_value": 3})
             else:
                 store["a"] = np.stack([values] * 2, 1) if width == 1 else values[:, 0]
-            for read in (
+            reads = [
                 table.to_arrow, table.to_pandas, table.to_polars, table.lazy().collect,
-                table.describe, frame.compute, arrays.compute, lambda: column[:],
-            ):  # fmt: skip
+                table.describe, frame.compute, lambda: column[:],
+            ]  # fmt: skip
+            if change != "missing":
+                # This has the values as they are stored.
+                reads.append(arrays.compute)
+            for read in reads:
                 with pytest.raises(ChangedError, match="column 'a'"):
                     read()
             with pytest.raises(duckdb.Error, match="column 'a'"):

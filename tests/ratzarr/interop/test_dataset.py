@@ -306,6 +306,28 @@ def test_a_column_of_another_type_since_a_scan_was_made(tmp_path, old, new, widt
         assert table.to_arrow().num_rows == 6
 
 
+@pytest.mark.parametrize(
+    ("dtype", "old", "new"),
+    [
+        ("i4", {"missing_value": 0}, {"missing_value": 5}), ("f8", {}, {"missing_value": 5}),
+        (str, {"missing_value": ""}, {}), (str, {}, {"missing_value": ""}),
+        (bytes, {}, {"GDAL_TYPE": 5}),
+    ],
+)  # fmt: skip
+def test_other_missing_values_since_a_scan_was_made(tmp_path, dtype, old, new):
+    """Numbers would be nulls, and missing values numbers."""
+    with RatZarr(str(tmp_path / "a.rat.zarr"), newRowCount=6, newChunkSize=4) as table:
+        table.createColumn("a", dtype, attributes=old)
+        scan, frame = table.scan(["a"]), table.to_dask(["a"])
+        with RatZarr(table.filename) as other:
+            other.deleteColumn("a")
+            other.createColumn("a", dtype, attributes=new)
+        for read in (scan.to_table, scan.scanner().to_table, frame.compute):
+            with pytest.raises(ChangedError, match="column 'a' has been replaced or changed"):
+                read()
+        assert table.to_arrow().num_rows == 6
+
+
 def test_attributes_are_metadata_of_the_fields(tmp_path):
     with RatZarr(str(tmp_path / "a.rat.zarr"), newRowCount=1) as table:
         table["area"] = [1.5]

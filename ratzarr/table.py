@@ -2,8 +2,7 @@
 
 An instance shows the table as it was when it was opened: its row count, and the columns used so
 far. :meth:`RatZarr.refresh` reads them again, and so does each change of metadata. A write is in
-the store when the call returns. With a write buffer (:mod:`ratzarr.columns.write_buffer`), it is
-in the store when :meth:`RatZarr.flush` returns.
+the store when the call returns; with a write buffer, when :meth:`RatZarr.flush` returns.
 """
 
 from collections.abc import Iterable, Mapping

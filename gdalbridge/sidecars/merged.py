@@ -302,7 +302,10 @@ class Column:
         if self.load is not None:
             return self.load(start, length)
         store: Any = self.table
-        return self.shown(store.readBlock(self.key, start, length), start, length)
+        shown = self.shown(store.readBlock(self.key, start, length), start, length)
+        now = store.getColumnAttributeMapping(self.key)
+        check_missing(str(store.filename), self.key, self.attributes, now)
+        return shown
 
     def shown(self, values: Array, start: int, length: int) -> Array:
         """Return a block of this column from that of the store's column, which is checked.
@@ -314,14 +317,8 @@ class Column:
         """
         rows = max(0, min(length, self.rows - start))
         expected = self.dtype, (rows,) if self.width == 1 else (rows, self.width)
-        store: Any = self.table
-        place = str(getattr(store, "filename", ""))
-        shown = shown_part(place, self.key, values, self.part, expected)
-        if store is not None:
-            check_missing(
-                place, self.key, self.attributes, store.getColumnAttributeMapping(self.key)
-            )
-        return shown
+        place = str(getattr(self.table, "filename", ""))
+        return shown_part(place, self.key, values, self.part, expected)
 
     def missing_value(self) -> Any:
         """Return the value that stands for missing values, in the column's dtype, or None.

@@ -471,7 +471,9 @@ class _Job:
         check_pixels(driver, made, source, options, values=self.bands == 1)
         kept = open_dataset(str(made))
         nodata = kept.GetRasterBand(1).GetNoDataValue()
-        same = self.nodata is None or np.array_equal(nodata, self.nodata, equal_nan=True)
+        same = self.nodata is None or (
+            nodata is not None and np.array_equal(nodata, self.nodata, equal_nan=True)
+        )
         del source, kept
         for one in made.parent.glob(f"{place.name}*"):
             one.unlink()

@@ -429,7 +429,9 @@ def _class_text(value: Any) -> str:
         value = value.decode("utf-8", "replace")
     if isinstance(value, bool):
         return str(value).lower()
-    return shown_text(value) if str(value).strip() else "(empty)"
+    if not str(value).strip():
+        return shown_text(repr(value)) if value else "(empty)"
+    return shown_text(value)
 
 
 def _distinct_texts(values: Sequence[Any]) -> list[str]:

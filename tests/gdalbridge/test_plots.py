@@ -334,6 +334,14 @@ def test_missing_values_are_left_out(tmp_path, ax):
         assert sum(counts.sum() for counts, _, _ in stairs(ax)) == 45
 
 
+def test_blanks_are_no_empty_text(tmp_path, ax):
+    with RatZarr(tmp_path / "t.rat.zarr") as store:
+        store["s"] = np.array(["", " ", " ", "\t", "\t", "\t"], object)
+    with open_table(tmp_path / "t.rat.zarr", update=False) as table:
+        table.plot("s", ax=ax)
+    assert bars(ax) == {"(empty)": 1, "' '": 2, r"'\t'": 3}
+
+
 def test_classes_of_other_types(tmp_path, ax):
     names = {"s": np.array([b"a", b"b'\xff"] * 20), "i": np.array([-(2**40), 7] * 20)}
     names["t"] = np.array(["a\0b", "it's"] * 20, object)

@@ -376,6 +376,11 @@ def test_formats_that_change_pixels_are_refused(tmp_path, random):
             with pytest.raises(NotWrittenError, match=words):
                 make(path, tmp_path / "out.xyz", format=driver, options=options)
             assert sorted(os.listdir(tmp_path)) == there
+    if gdal.GetDriverByName("XYZ"):
+        with pytest.raises(
+            NotWrittenError, match="XYZ does not keep pixels of uint8 with nodata 255"
+        ):
+            paint(path, "c", tmp_path / "out.xyz", format="XYZ", nodata=255)
     wide = write(tmp_path / "wide.tif", np.array([[0, 300]], "i4"))
     table_of(wide, c=np.arange(301))
     with pytest.raises(NotWrittenError, match="band 1: their type Int32 became UInt8"):

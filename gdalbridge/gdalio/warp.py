@@ -1,5 +1,7 @@
 """An image on the grid of another raster, resampled by GDAL while it is read."""
 
+import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,10 +103,21 @@ def on_grid(
             _warped(found, place, one, grid, grid.transform, METHODS[resampling])
             for place, one in enumerate(given)
         ]
-        return [(Pixels(one, [1], mask=one.RasterCount), 0, []) for one in warped]
+        return [
+            (Pixels(one, [1], mask=one.RasterCount), 0, _of_nan(resampling, dtype))
+            for one, dtype in zip(warped, found.dtypes, strict=True)
+        ]
     except BaseException:
         found.close()
         raise
+
+
+def _of_nan(method: str, dtype: np.dtype[Any]) -> list[float]:
+    """Return what GDAL makes of nothing but NaN that is not NaN."""
+    sign = {"min": 1, "max": -1}.get(method)
+    if sign is None or dtype.kind != "f":
+        return []
+    return [sign * (sys.float_info.max if dtype.itemsize == 8 else math.inf)]
 
 
 def _may_touch(one: Grid, other: Grid) -> bool:

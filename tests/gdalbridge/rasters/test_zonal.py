@@ -343,6 +343,13 @@ def test_what_does_not_count_is_left_out_before_images_are_resampled(tmp_path):
         frame = open_table(path).to_pandas().filter(regex=f"^{prefix}").iloc[1]
         assert frame.tolist()[:4] == [1, 1, 1, 3], prefix
         assert frame.iloc[4] == 0
+    # GDAL's minimum of NaN alone is the largest number, or infinite.
+    for dtype in ("f4", "f8"):
+        gaps = np.array([[np.nan, np.nan], [np.nan, np.nan]], dtype)
+        gaps = write(tmp_path / f"gaps_{dtype}.tif", gaps, nodata=-9, **grid)
+        for method in ("min", "max", "average"):
+            zonal(path, gaps, prefix=method, stats=["count"], resampling=method)
+            assert open_table(path)[f"{method}gaps_{dtype}_count"][1] == 0
     # A resampled pixel may have the value.
     means = write(tmp_path / "means.tif", np.array([[1, 3], [1, 3]], "i2"), **grid)
     zonal(path, means, nodata=2, **given)

@@ -266,6 +266,8 @@ def siblings_visible(name: str) -> Iterator[None]:
         changed["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
     is_remote = name.startswith("/vsi")
     if is_remote:
+        # GDAL takes a file after the first 1000 of a directory for missing.
+        changed["GDAL_READDIR_LIMIT_ON_OPEN"] = "0"
         allowed = gdal.GetConfigOption("CPL_VSIL_CURL_ALLOWED_EXTENSIONS")
         if allowed and ".aux.xml" not in allowed:
             separator = "," if "," in allowed else " "

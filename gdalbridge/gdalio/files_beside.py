@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gdalbridge.errors import GdalLossError
 from gdalbridge.gdalio.aux_xml import bands_with_nodata
-from gdalbridge.gdalio.compat import exceptions, gdal, silence
+from gdalbridge.gdalio.compat import collected, exceptions, gdal
 from gdalbridge.gdalio.datasets import siblings_visible
 from gdalbridge.gdalio.vsis3 import bucket_of
 from ratzarr import ArgumentError, DamagedError, StorePermissionError
@@ -96,6 +96,8 @@ def _is_unmasked(band: Any, mask: str) -> bool:
     """Return True if a band does not use a ``.msk`` that is made for it."""
     if not band.GetMaskFlags() & (gdal.GMF_ALL_VALID | gdal.GMF_NODATA | gdal.GMF_ALPHA):
         return False
-    with exceptions(False), silence(), siblings_visible(mask):
+    with exceptions(False), collected() as found, siblings_visible(mask):
         other = gdal.OpenEx(mask, gdal.OF_RASTER)
-    return other is None or bool(other.GetMetadataItem(f"INTERNAL_MASK_FLAGS_{band.GetBand()}"))
+    # Without its end, the file may lack the metadata that make it a mask.
+    is_whole = other is not None and not found
+    return not is_whole or bool(other.GetMetadataItem(f"INTERNAL_MASK_FLAGS_{band.GetBand()}"))

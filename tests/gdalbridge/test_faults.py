@@ -136,3 +136,15 @@ def test_pixels_without_their_mask_or_nodata_are_not_counted(masked, missed, ref
     except (GdalLossError, StoreError) as error:
         assert missed in str(error)
     assert faults.done
+
+
+def test_a_directory_of_more_files_than_gdal_lists(moto, moto_s3, nlcd):
+    """GDAL takes what comes after the first thousand for missing."""
+    files = {file.name: file.read_bytes() for file in nlcd.parent.glob("lc.tif*")}
+    moto.put_many(moto_s3.bucket, {f"dir/{name}": data for name, data in files.items()})
+    moto.put_many(moto_s3.bucket, {f"dir/a{number:04}": b"" for number in range(1001)})
+    with (
+        gdalbridge.open_table(f"s3://{moto_s3.bucket}/dir/lc.tif", update=False) as there,
+        gdalbridge.open_table(nlcd) as here,
+    ):
+        assert there.columns == here.columns

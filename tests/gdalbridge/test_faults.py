@@ -93,11 +93,12 @@ def masked(busy, moto_s3, tmp_path):
     dataset = make(path, size=(8, 8))
     dataset.GetRasterBand(1).WriteArray(np.arange(64, dtype="u1").reshape(8, 8) % 4)
     dataset = None
-    with gdal.config_options({"GDAL_TIFF_INTERNAL_MASK": "NO"}):
-        dataset = gdal.Open(str(path), gdal.GA_Update)
-        dataset.CreateMaskBand(gdal.GMF_PER_DATASET)
-        dataset.GetRasterBand(1).GetMaskBand().WriteArray(np.eye(8, dtype="u1") * 255)
-        dataset = None
+    gdal.SetConfigOption("GDAL_TIFF_INTERNAL_MASK", "NO")
+    dataset = gdal.Open(str(path), gdal.GA_Update)
+    dataset.CreateMaskBand(gdal.GMF_PER_DATASET)
+    dataset.GetRasterBand(1).GetMaskBand().WriteArray(np.eye(8, dtype="u1") * 255)
+    dataset = None
+    gdal.SetConfigOption("GDAL_TIFF_INTERNAL_MASK", None)
     plain = tmp_path / "plain.tif"
     plain.write_bytes(path.read_bytes())
     plain.with_name("plain.tif.aux.xml").write_text(

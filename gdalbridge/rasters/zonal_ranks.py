@@ -89,7 +89,7 @@ class RankTables:
         self._connection = self._database.connection
         types = {"f4": "FLOAT", "f8": "DOUBLE", "u8": "UBIGINT"}
         kind = types.get(f"{dtype.kind}{dtype.itemsize}", "BIGINT")
-        self._connection.execute(f"CREATE TABLE pairs (row BIGINT, v {kind}, n BIGINT)")
+        self._execute(f"CREATE TABLE pairs (row BIGINT, v {kind}, n BIGINT)")
         self._rows: list[Array] = []
         self._values: list[Array] = []
         self._weights: list[Array] = []

@@ -222,8 +222,12 @@ class Program[C: Operand]:
         return {kind for (kind,) in self._ask(asked, [function])}
 
     def _ask(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        found: list[tuple[Any, ...]]
         try:
-            found: list[tuple[Any, ...]] = self._connection.execute(query, list(values)).fetchall()
+            # Not in this thread, where DuckDB would make its own error of Ctrl-C.
+            found = self._database.in_thread(
+                lambda: self._connection.execute(query, list(values)).fetchall()
+            )
         except self._duckdb.Error as error:
             raise BridgeError(f"DuckDB can't read the expressions: {error}") from error
         return found

@@ -158,7 +158,11 @@ class Database:
         if not self._allow_files:
             settings |= {**LOCKED, "lock_configuration": "true"}
         for name, value in settings.items():
-            self._connection.execute(f"SET {name} = '{value}'")
+            self._execute(f"SET {name} = '{value}'")
+
+    def _execute(self, query: str) -> None:
+        # Not in this thread, where DuckDB would make its own error of Ctrl-C.
+        self.in_thread(lambda: self._connection.execute(query))
 
     def _register(self, name: str, table: Any, tables: Mapping[str, Any]) -> None:
         from ratzarr.interop import TableDataset
@@ -188,7 +192,7 @@ class Database:
         inner = f"{name}, row numbers first"
         self._connection.register(inner, scan)
         row, *columns = map(quoted, scan.schema.names)
-        self._connection.execute(
+        self._execute(
             f"CREATE TEMP VIEW {quoted(name)} AS SELECT {', '.join([*columns, row])} "  # noqa: S608 - quoted names
             f"FROM {quoted(inner)}"
         )

@@ -156,7 +156,7 @@ class Program[C: Operand]:
         self._nan_rows: dict[str, dict[int, int]] = {}
         trees = [self._tree(name, text) for name, text in self._texts.items()]
         self.columns: list[C] = [self._there[name] for name in self._used]
-        self._connection.register(BLOCK, self._no_rows())
+        self._register(self._no_rows())
         types = self._types(trees)
         for place, kind in enumerate(types):
             if kind in FIXES:
@@ -389,8 +389,12 @@ class Program[C: Operand]:
         return found[0] if len(found) == 1 else pa.concat_tables(found)
 
     def _run(self, block: Any, query: str) -> Any:
-        self._connection.register(BLOCK, block)
+        self._register(block)
         return self._database.in_thread(lambda: self._connection.sql(query).to_arrow_table())
+
+    def _register(self, block: Any) -> None:
+        # Not in this thread, as above.
+        self._database.in_thread(lambda: self._connection.register(BLOCK, block))
 
     def _explained(
         self, block: Any, query: str, first_row: int, error: Exception

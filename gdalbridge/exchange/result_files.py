@@ -66,7 +66,7 @@ def _write_batches(
 ) -> None:
     import pyarrow as pa
 
-    schema, batches = database.batches(exact(relation))
+    schema, batches = database.batches(database.run(lambda: exact(relation)))
     distinct(schema.names)
     try:
         write(path, schema, batches)

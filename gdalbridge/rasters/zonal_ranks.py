@@ -120,9 +120,9 @@ class RankTables:
         """Add pieces of :meth:`pairs`."""
         import pyarrow as pa
 
-        self._connection.register("more", pa.table({"row": row, "v": pa.array(v), "n": n}))
+        self._database.register("more", pa.table({"row": row, "v": pa.array(v), "n": n}))
         self._execute("INSERT INTO pairs SELECT row, v, n FROM more")
-        self._connection.unregister("more")
+        self._database.in_thread(lambda: self._connection.unregister("more"))
 
     def _execute(self, query: str) -> list[tuple[Any, ...]]:
         # Not in this thread, where DuckDB would make its own error of Ctrl-C.
@@ -131,7 +131,7 @@ class RankTables:
         return found
 
     def _batches(self, query: str) -> Iterator[Any]:
-        _, found = self._database.batches(self._connection.sql(query))
+        _, found = self._database.batches(self._database.relation(query))
         return found
 
     def _insert(self) -> None:
@@ -150,13 +150,13 @@ class RankTables:
         found = {"row": rows, "v": pa.array(values, from_pandas=False)}
         if weights is not None:
             found["n"] = weights
-        self._connection.register("more", pa.table(found))
+        self._database.register("more", pa.table(found))
         # Counted here first: segments have far fewer values than pixels.
         count = "count(*)" if weights is None else "sum(n)"
         self._execute(
             f"INSERT INTO pairs SELECT row, v, {count} FROM more GROUP BY row, v"  # noqa: S608 - our own SQL
         )
-        self._connection.unregister("more")
+        self._database.in_thread(lambda: self._connection.unregister("more"))
 
     def classes(self) -> list[int]:
         """Return the values of a class image, in order.

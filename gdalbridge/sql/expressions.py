@@ -156,7 +156,7 @@ class Program[C: Operand]:
         self._nan_rows: dict[str, dict[int, int]] = {}
         trees = [self._tree(name, text) for name, text in self._texts.items()]
         self.columns: list[C] = [self._there[name] for name in self._used]
-        self._register(self._no_rows())
+        self._database.register(BLOCK, self._no_rows())
         types = self._types(trees)
         for place, kind in enumerate(types):
             if kind in FIXES:
@@ -244,7 +244,9 @@ class Program[C: Operand]:
 
     def _types(self, trees: Sequence[Node]) -> list[str]:
         try:
-            return [str(kind) for kind in self._connection.sql(self._select(trees)).types]
+            query = self._select(trees)
+            found = self._database.in_thread(lambda: self._connection.sql(query).types)
+            return [str(kind) for kind in found]
         except self._duckdb.Error as error:
             texts = [f"{one.name!r}" for one in self.columns if one.dtype.kind == "T"]
             said = f"{self._named()}: {first_line(error)}"
@@ -389,12 +391,8 @@ class Program[C: Operand]:
         return found[0] if len(found) == 1 else pa.concat_tables(found)
 
     def _run(self, block: Any, query: str) -> Any:
-        self._register(block)
+        self._database.register(BLOCK, block)
         return self._database.in_thread(lambda: self._connection.sql(query).to_arrow_table())
-
-    def _register(self, block: Any) -> None:
-        # Not in this thread, as above.
-        self._database.in_thread(lambda: self._connection.register(BLOCK, block))
 
     def _explained(
         self, block: Any, query: str, first_row: int, error: Exception

@@ -164,6 +164,10 @@ class Database:
         # Not in this thread, where DuckDB would make its own error of Ctrl-C.
         self.in_thread(lambda: self._connection.execute(query))
 
+    def register(self, name: str, data: Any) -> None:
+        """Make data a table, as DuckDB's method of this name; what was it before goes."""
+        self.in_thread(lambda: self._connection.register(name, data))
+
     def _register(self, name: str, table: Any, tables: Mapping[str, Any]) -> None:
         from ratzarr.interop import TableDataset
 
@@ -176,7 +180,7 @@ class Database:
         if isinstance(table, TableDataset):
             self._scans.append(table)
         try:
-            self._connection.register(name, table)
+            self.register(name, table)
         except (self._duckdb.Error, TypeError) as error:
             raise BridgeError(
                 f"{name} is not a table that DuckDB reads, but a {type(table).__name__}; give a "
@@ -190,7 +194,7 @@ class Database:
         scan = table.scan(rename=renamed, dictionaries=True, row_first=True)
         self._scans.append(scan)
         inner = f"{name}, row numbers first"
-        self._connection.register(inner, scan)
+        self.register(inner, scan)
         row, *columns = map(quoted, scan.schema.names)
         self._execute(
             f"CREATE TEMP VIEW {quoted(name)} AS SELECT {', '.join([*columns, row])} "  # noqa: S608 - quoted names
@@ -228,10 +232,10 @@ class Database:
             For an invalid query; has DuckDB's reason.
         """
         try:
-            statements = self._connection.extract_statements(query)
+            statements = self.in_thread(lambda: self._connection.extract_statements(query))
             if not self._allow_files:
                 self._check(query, statements)
-            found = self._connection.sql(query)
+            found = self.in_thread(lambda: self._connection.sql(query))
         except self._duckdb.Error as error:
             reason = self._reason(query, error)
             raise BridgeError(f"DuckDB can't run {query!r:.200}: {reason}") from error

@@ -57,7 +57,7 @@ def csv_text(database: Database, relation: Any) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.csv
 
-    schema, batches = database.batches(_as_csv(relation))
+    schema, batches = database.batches(database.run(lambda: _as_csv(relation)))
     head = io.BytesIO()
     pa.csv.write_csv(schema.empty_table(), head)
     yield head.getvalue().decode()
@@ -76,7 +76,7 @@ def json_text(database: Database, relation: Any) -> Iterator[str]:
     BridgeError
         If two columns have the same name.
     """
-    schema, batches = database.batches(_as_json(relation))
+    schema, batches = database.batches(database.run(lambda: _as_json(relation)))
     names = distinct(schema.names)
     between = "[\n"
     for batch in batches:

@@ -37,10 +37,6 @@ class CountDatabase(Database):
     def __init__(self, memory: int) -> None:
         super().__init__({}, memory=memory)
 
-    def register(self, name: str, data: Any) -> None:
-        """Make Arrow data a table."""
-        self.connection.register(name, data)
-
     def rows(
         self, query: str, meanwhile: Callable[[], None] | None = None
     ) -> list[tuple[Any, ...]]:

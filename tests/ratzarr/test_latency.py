@@ -141,7 +141,8 @@ def test_requests_are_bounded_by_the_setting(counted_s3, monkeypatch, bound):
     url = place.new()
     with make(url, rows, chunk=CHUNK) as table:
         proxy.clear()
-        proxy.delay = 0.02
+        # Long enough for so many to be under way at once on a busy computer, too.
+        proxy.delay = 0.02 * bound
         table.createColumns(dict.fromkeys("abcdefgh", "int32"))
         table.writeBlocks(dict.fromkeys("abcd", np.arange(rows)), 0)
         table.readBlock("a", 0, rows)

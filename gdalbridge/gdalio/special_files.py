@@ -61,7 +61,7 @@ def refuse_special_sources(dataset: Any) -> None:
     driver = dataset.GetDriver()
     if driver is None or driver.ShortName != "VRT":
         return
-    # Names are also looked at where there is no GDAL.
+    # This module is also imported where GDAL is not installed.
     from gdalbridge.gdalio.compat import vrt_xml
 
     folder = Path(dataset.GetDescription()).parent
